@@ -1,0 +1,45 @@
+"""What a filter is: it scores candidates, and decides from stored scores alone."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.records import Condition, Sample, Verdict
+
+SCORE_DECIMALS = 4
+"""Scores are rounded before they are stored and compared, so that last bits never decide."""
+
+
+class Filter(Protocol):
+    """Scores candidates, and accepts or rejects from the scores.
+
+    Scoring may load models; deciding must not, so that `factory refilter` works on stored scores
+    without torch. A filter that throws is an infrastructure failure, never a rejection.
+    """
+
+    kind: ClassVar[str]
+    score_names: tuple[str, ...]
+    """Columns in `scores` that it writes, e.g. `tissue_fraction`; unique over all filters."""
+
+    def score(
+        self, samples: Sequence[Sample], conditions: Sequence[Condition]
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """Returns every score name -> (N,) float64; NaN only where a score does not apply.
+
+        Raises:
+            FilterError: scoring failed.
+        """
+        ...
+
+    def decide(self, scores: Mapping[str, float]) -> Verdict:
+        """Accepts or rejects one candidate from its (rounded) scores; says why.
+
+        A NaN score is treated as not applicable only where the filter documents it.
+        """
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Returns kind, thresholds, and the scorer's revision as plain data for provenance."""
+        ...

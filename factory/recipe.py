@@ -1,0 +1,271 @@
+"""The recipe: the validated YAML that a person writes, and its content fingerprint."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from factory.fingerprint import compute_digest
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Count = Annotated[int, Field(ge=1, le=10_000_000_000)]
+ClassName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+PerClass = Count | dict[ClassName, Count]
+
+
+class Strict(BaseModel):
+    """Base of everything read from YAML: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+# --- generator -----------------------------------------------------------------------------------
+
+
+class Guidance(Strict):
+    """Classifier-free guidance that changes linearly from `scale` at the first step to `end`."""
+
+    scale: float = Field(ge=0.0, le=100.0, description="guidance at the first step")
+    end: float = Field(ge=0.0, le=100.0, description="guidance at the last step")
+
+
+class Adapter(Strict):
+    """A LoRA adapter in safetensors, by Hub id or local folder."""
+
+    source: str = Field(min_length=1, description="Hub id, or folder relative to the recipe")
+    weight_name: str | None = Field(None, description="file name inside the source")
+    revision: str | None = None
+    scale: float = Field(1.0, ge=-10.0, le=10.0)
+
+
+class GeneratorSettings(Strict):
+    """Which model samples, and how."""
+
+    model: str = Field(min_length=1, description="catalog id, Hub id, or folder")
+    revision: str | None = Field(None, description="Hub revision; overrides the catalog's")
+    family: str | None = Field(None, description="pipeline family, where no catalog entry tells")
+    steps: int | None = Field(None, ge=1, le=1000, description="num_inference_steps")
+    guidance: float | Guidance | None = Field(None, description="guidance_scale, or a schedule")
+    scheduler: str | None = Field(None, description="diffusers scheduler, e.g. UniPCMultistep")
+    negative_prompt: str | None = None
+    prompt_template: str | None = Field(
+        None,
+        description="text for a class condition on a text model, with {class_name}",
+    )
+    width: int | None = Field(None, ge=8, le=4096, multiple_of=8, description="px")
+    height: int | None = Field(None, ge=8, le=4096, multiple_of=8, description="px")
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    batch_size: int = Field(16, ge=1, le=4096, description="images in one fixed forward shape")
+    adapters: tuple[Adapter, ...] = ()
+    trust_remote_code: bool = Field(False, description="needs the catalog entry's consent too")
+    allow_pickle: bool = Field(False, description="load weights that are not safetensors")
+
+
+# --- conditions ----------------------------------------------------------------------------------
+
+
+class ClassConditions(Strict):
+    """Images of named classes."""
+
+    kind: Literal["class"]
+    per_class: PerClass = Field(description="accepted images: one number, or class -> number")
+    classes: str | tuple[ClassName, ...] | None = Field(
+        None, description="class names or a catalog id; default: the model's own classes"
+    )
+
+
+class CaptionConditions(Strict):
+    """Images of captions: a catalog grid, or a file with captions."""
+
+    kind: Literal["caption"]
+    captions: str = Field(min_length=1, description="catalog id, or file (jsonl, csv, parquet, txt)")
+    column: str = Field("caption", description="column of the file that holds the caption")
+    class_column: str | None = Field(None, description="column that holds a class name, if any")
+    count: Count = Field(description="accepted images over all captions")
+
+
+class ReferenceConditions(Strict):
+    """Variations of real images (image-to-image)."""
+
+    kind: Literal["reference"]
+    images: Path = Field(description="ImageFolder, parquet, or dataset folder")
+    per_class: PerClass = Field(description="accepted images: one number, or class -> number")
+    shots: int | None = Field(None, ge=1, description="references per class, chosen by seed")
+    strength: float = Field(0.6, gt=0.0, le=1.0, description="share of the path run again")
+    fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
+    caption: str | None = Field(None, description="prompt for text models, with {class_name}")
+    group_column: str | None = Field(None, description="patient or slide column")
+    group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+
+
+ConditionSettings = Annotated[
+    ClassConditions | CaptionConditions | ReferenceConditions, Field(discriminator="kind")
+]
+
+
+# --- filters -------------------------------------------------------------------------------------
+
+
+class FiniteFilter(Strict):
+    """Rejects NaN, blank, saturated and constant images."""
+
+    kind: Literal["finite"]
+    min_contrast: float = Field(0.02, ge=0.0, le=1.0, description="grey standard deviation / 255")
+    max_saturated_fraction: Fraction = Field(0.5, description="pixels with a channel at 0 or 255")
+
+
+class TissueFilter(Strict):
+    """Rejects images with too little tissue."""
+
+    kind: Literal["tissue"]
+    min_fraction: Fraction = 0.3
+
+
+class FocusFilter(Strict):
+    """Rejects blurred images."""
+
+    kind: Literal["focus"]
+    min_sharpness: float = Field(ge=0.0, description="variance of the Laplacian of grey in [0, 1]")
+
+
+class StainFilter(Strict):
+    """Rejects colours that are not haematoxylin and eosin."""
+
+    kind: Literal["stain"]
+    min_plausibility: Fraction = 0.5
+
+
+class ClassifierFilter(Strict):
+    """Rejects images that a classifier of real images does not take for the asked class."""
+
+    kind: Literal["classifier"]
+    model: str = Field(min_length=1, description="catalog id of a classifier, or its folder")
+    min_probability: Fraction = Field(0.5, description="calibrated, of the asked class")
+
+
+class TrainingCopyFilter(Strict):
+    """Rejects images that copy a reference or another named real image."""
+
+    kind: Literal["training_copy"]
+    max_similarity: Fraction = 0.95
+    images: Path | None = Field(None, description="real set to compare with, besides references")
+
+
+class NearDuplicateFilter(Strict):
+    """Removes near-duplicates within a series of the data set; the earlier request stays."""
+
+    kind: Literal["near_duplicate"]
+    max_similarity: Fraction = 0.97
+
+
+FilterSettings = Annotated[
+    FiniteFilter
+    | TissueFilter
+    | FocusFilter
+    | StainFilter
+    | ClassifierFilter
+    | TrainingCopyFilter
+    | NearDuplicateFilter,
+    Field(discriminator="kind"),
+]
+
+
+# --- the rest ------------------------------------------------------------------------------------
+
+
+class Budget(Strict):
+    """How much work a request and a run may cost."""
+
+    attempts: int = Field(5, ge=1, le=1000, description="candidates per request")
+    on_shortfall: Literal["warn", "error"] = Field("warn", description="error: write no data set")
+    retries: int = Field(2, ge=0, le=100, description="of a shard whose worker failed")
+    max_error_rate: Fraction = Field(0.1, description="quarantined shards that stop the run")
+
+
+class Workers(Strict):
+    """Who does the work; never shapes the content."""
+
+    executor: Literal["auto", "local", "ray"] = "auto"
+    count: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = "auto"
+    cpus: float = Field(1.0, gt=0.0, description="per Ray worker")
+    gpus: float | Literal["auto"] = Field("auto", description="per Ray worker")
+    address: str | None = Field(None, description="Ray address; default: RAY_ADDRESS or own Ray")
+
+
+class Output(Strict):
+    """Where and in which form the data set lands."""
+
+    path: Path | None = Field(None, description="run folder; --out overrides it")
+    formats: tuple[Literal["parquet", "webdataset"], ...] = Field(("parquet",), min_length=1)
+    image_format: Literal["webp", "png"] = Field("webp", description="both lossless")
+    keep_rejected: Literal["images", "scores"] = "images"
+    shard_size: int = Field(64, ge=1, le=100_000, description="requests per shard")
+    rows_per_file: int = Field(10_000, ge=1, description="rows of a final parquet file or tar")
+
+
+class Card(Strict):
+    """What the dataset card says that cannot be measured."""
+
+    license: str = Field("other", min_length=1, description="Hub licence id of the data set")
+    pretty_name: str | None = None
+    description: str = ""
+    citation: str = ""
+    tags: tuple[str, ...] = ()
+
+
+class Recipe(Strict):
+    """A synthetic data set, declared."""
+
+    name: Name
+    seed: int = Field(0, ge=0, lt=2**63)
+    description: str = ""
+    catalogs: tuple[Path, ...] = Field((), description="user catalog folders, searched first")
+    generator: GeneratorSettings
+    conditions: tuple[ConditionSettings, ...] = Field(min_length=1)
+    filters: tuple[FilterSettings, ...] = ()
+    budget: Budget = Budget()
+    workers: Workers = Workers()
+    output: Output = Output()
+    card: Card = Card()
+
+    @model_validator(mode="after")
+    def _check_unique_filters(self) -> "Recipe":
+        kinds = [settings.kind for settings in self.filters]
+        repeated = sorted({kind for kind in kinds if kinds.count(kind) > 1})
+        if repeated:
+            raise ValueError(f"filters: each kind once, got {', '.join(repeated)} more than once")
+        return self
+
+
+NOT_CONTENT: dict[str, frozenset[str] | None] = {
+    "description": None,
+    "catalogs": None,
+    "workers": None,
+    "card": None,
+    "output": frozenset({"path", "formats", "shard_size", "rows_per_file"}),
+    "budget": frozenset({"on_shortfall", "retries", "max_error_rate"}),
+}
+"""Fields left out of the fingerprint (None: the whole section): they shape no row's content."""
+
+
+def select_content(recipe: Recipe) -> dict[str, Any]:
+    """Returns the recipe's content-shaping fields as plain data.
+
+    Paths inside stay as written: what they point to enters through the plan's series keys and the
+    filters' revisions instead.
+    """
+    content: dict[str, Any] = recipe.model_dump(mode="json")
+    for section, fields in NOT_CONTENT.items():
+        if fields is None:
+            content.pop(section)
+        else:
+            for name in fields:
+                content[section].pop(name)
+    return content
+
+
+def compute_recipe_digest(recipe: Recipe) -> str:
+    """Returns the fingerprint of the recipe's content: the `recipe_sha256` column."""
+    return compute_digest("recipe", select_content(recipe))

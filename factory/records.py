@@ -1,0 +1,136 @@
+"""Frozen values that travel between the parts: conditions, requests, candidates, scores, shards."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.fingerprint import compute_digest, derive_seed
+from factory.sources import SourceImage
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A real image to vary.
+
+    `sha256` is the hash of its encoded bytes, `group_sha256` the hash of its patient or slide, and
+    `strength` in (0, 1] the share of the diffusion path that is run again.
+    """
+
+    image: SourceImage
+    sha256: str
+    strength: float
+    fit: str = "crop"
+    group_sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What one image should show: any subset of the streams of DESIGN section 4."""
+
+    class_name: str | None = None
+    caption: str | None = None
+    reference: Reference | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the streams in use as plain data: what the condition key is made of."""
+        described: dict[str, Any] = {}
+        if self.class_name is not None:
+            described["class_name"] = self.class_name
+        if self.caption is not None:
+            described["caption"] = self.caption
+        if self.reference is not None:
+            described["reference"] = {
+                "sha256": self.reference.sha256,
+                "strength": self.reference.strength,
+                "fit": self.reference.fit,
+            }
+        return described
+
+    @property
+    def key(self) -> str:
+        """The condition key: equal streams give equal keys; the `condition_id` column."""
+        return compute_digest("condition", self.describe())[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One slot to fill: the `ordinal`-th image of a condition, at `index` in its series."""
+
+    series: str
+    index: int
+    condition: Condition
+    ordinal: int
+
+    def derive_seed(self, recipe_seed: int, attempt: int) -> int:
+        """Returns the seed of one try: from identity alone (DESIGN section 3)."""
+        return derive_seed(recipe_seed, self.condition.key, self.ordinal, attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Consecutive requests [start, stop) of one series: the unit of work, retry and commit."""
+
+    series: str
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def id(self) -> str:
+        """Names the shard in the run folder; sorts by series, then position."""
+        return f"{self.series}-{self.start:010d}-{self.stop:010d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One try at a request, ready to sample."""
+
+    request: Request
+    attempt: int
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a generator made of one job.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        nonfinite_fraction: share of values that were NaN or infinite before quantising, in [0, 1].
+        prompt: text as sent to the pipeline, or None.
+        tokens: per tokenizer, (kept, dropped) token counts of the prompt.
+        batch_size: fixed number of images in the forward pass that made it.
+        notes: anything else that belongs into the row's provenance.
+    """
+
+    pixels: NDArray[np.uint8]
+    nonfinite_fraction: float = 0.0
+    prompt: str | None = None
+    tokens: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    batch_size: int = 1
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Accept or reject; a rejection names the filter and says why."""
+
+    accepted: bool
+    filter: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One try at a request, judged: pixels, every score, and the verdict."""
+
+    job: Job
+    sample: Sample
+    scores: Mapping[str, float]
+    verdict: Verdict
+    descriptor: NDArray[np.float16] | None = None
