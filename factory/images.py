@@ -16,7 +16,7 @@ XMP_MARK = (
     '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
     'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
     'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" '
-    'Iptc4xmpExt:DigitalSourceType='
+    "Iptc4xmpExt:DigitalSourceType="
     '"http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>'
     "</rdf:RDF></x:xmpmeta>"
 )
@@ -51,17 +51,19 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
         SourceError: bytes that are not a readable 8-bit image.
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            image.load()
-            if image.mode in {"I", "F", "I;16", "I;16B", "I;16L"}:
-                raise SourceError(f"{name}: mode {image.mode} is not 8-bit RGB: convert it to RGB")
-            if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
-                rgba = image.convert("RGBA")
-                backdrop = Image.new("RGBA", rgba.size, "white")
-                image = Image.alpha_composite(backdrop, rgba)
-            return np.asarray(image.convert("RGB"))
+        with Image.open(io.BytesIO(data)) as opened:
+            opened.load()
+            image: Image.Image = opened
+        if image.mode in {"I", "F", "I;16", "I;16B", "I;16L"}:
+            raise SourceError(f"{name}: mode {image.mode} is not 8-bit RGB: convert it to RGB")
+        if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+            rgba = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+        return np.asarray(image.convert("RGB"))
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise SourceError(f"{name}: not a readable image ({error}): replace or remove it") from error
+        raise SourceError(
+            f"{name}: not a readable image ({error}): replace or remove it"
+        ) from error
 
 
 def hash_pixels(pixels: NDArray[np.uint8]) -> str:
@@ -73,4 +75,3 @@ def hash_pixels(pixels: NDArray[np.uint8]) -> str:
     height, width, channels = pixels.shape
     header = f"{height}x{width}x{channels}:".encode()
     return hashlib.sha256(header + np.ascontiguousarray(pixels).tobytes()).hexdigest()
-

@@ -82,7 +82,9 @@ def list_images(
         raise SourceError(f"{root}: no such file or folder: give a folder of images or a parquet")
     parquet = [root] if root.is_file() else sorted(root.rglob("*.parquet"))
     if parquet:
-        found = _list_parquet(parquet, root, group_column, group_pattern, image_column, label_column)
+        found = _list_parquet(
+            parquet, root, group_column, group_pattern, image_column, label_column
+        )
     elif any(root.rglob("*.arrow")):
         raise SourceError(
             f"{root}: an arrow cache written by save_to_disk: save it with to_parquet(...) instead"
@@ -210,13 +212,11 @@ def _list_parquet(
         names_of_labels = _read_label_names(schema.metadata, label)
         stem = path.name if path == root else path.relative_to(root).as_posix()
         for row, (value, group) in enumerate(zip(labels, groups, strict=True)):
-            if names_of_labels is not None and isinstance(value, int):
-                value = names_of_labels[value]
-            class_name = None if value is None else str(value)
+            is_label = names_of_labels is not None and isinstance(value, int)
+            class_value = names_of_labels[value] if is_label else value  # type: ignore[index]
+            class_name = None if class_value is None else str(class_value)
             name = None if group is None else str(group)
-            found.append(
-                SourceImage(f"{stem}#{row}", class_name, name, path, row, image_column)
-            )
+            found.append(SourceImage(f"{stem}#{row}", class_name, name, path, row, image_column))
     if group_pattern is not None:
         raise SourceError(f"{root}: group_pattern reads file names: give group_column for parquet")
     return found
@@ -241,10 +241,10 @@ def _read_parquet_cell(path: Path, row: int, column: str) -> bytes:
     if path not in _open_tables:
         _open_tables.clear()  # one file at a time: images are read in order
         _open_tables[path] = pq.read_table(path, columns=[column], memory_map=True).column(column)
-    cell = _open_tables[path][row].as_py()
-    data = cell.get("bytes") if isinstance(cell, dict) else cell
+    cell: Any = _open_tables[path][row].as_py()
+    data: Any = cell.get("bytes") if isinstance(cell, dict) else cell
     if isinstance(cell, dict) and data is None and cell.get("path"):
-        return (path.parent / cell["path"]).read_bytes()
+        return (path.parent / str(cell["path"])).read_bytes()
     if not isinstance(data, bytes):
         raise SourceError(f"{path}#{row}: column {column!r} holds no image bytes")
     return data

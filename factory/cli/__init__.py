@@ -1,0 +1,74 @@
+"""The command line: parses, calls the library, prints. Nothing else in factory prints."""
+
+import importlib
+from typing import Any
+
+import click
+
+from factory import __version__
+from factory.errors import FactoryError
+
+COMMANDS: dict[str, str] = {
+    "init": "factory.cli.recipes:init",
+    "validate": "factory.cli.recipes:validate",
+    "schema": "factory.cli.recipes:schema",
+    "plan": "factory.cli.recipes:plan",
+    "preview": "factory.cli.runs:preview",
+    "run": "factory.cli.runs:run",
+    "status": "factory.cli.runs:status",
+    "refilter": "factory.cli.runs:refilter",
+    "card": "factory.cli.runs:card",
+    "models": "factory.cli.models:models",
+    "train": "factory.cli.train:train",
+}
+"""Command -> where it is; imported on use, so that `--help` and `validate` answer at once."""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command when it is asked for, and turns our errors into exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Lists the commands in the order of the table."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Imports one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, name = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Suggests the nearest command for a misspelt one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from factory.messages import suggest
+
+            raise click.UsageError(
+                f"{error.message} {suggest(args[0], COMMANDS)}".strip()
+            ) from None
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command; an error of ours becomes its message and exit code."""
+        try:
+            return super().invoke(ctx)
+        except FactoryError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("stopped; run the same command again to go on", err=True)
+            ctx.exit(3)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="factory")
+def main() -> None:
+    """Turns a YAML recipe into a synthetic pathology data set that can be trusted.
+
+    Exit codes: 0 done as asked; 1 finished with a shortfall or a failed check; 2 bad input, nothing
+    was touched; 3 the run broke and can be resumed.
+    """

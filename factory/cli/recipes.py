@@ -1,0 +1,149 @@
+"""Commands on recipes: init, validate, schema, plan."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from factory.errors import FactoryError, InputError, RecipeError
+
+SET_OPTION = click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="A.B=C",
+    help="Override a field of the recipe, e.g. --set generator.steps=8. Repeatable.",
+)
+RECIPE_ARGUMENT = click.argument("recipe", type=click.Path(path_type=Path))
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path), default=Path())
+def init(folder: Path) -> None:
+    """Writes a commented starter recipe into FOLDER."""
+    from factory.catalog import find_shipped_folder
+
+    target = folder / "recipe.yaml"
+    if target.exists():
+        raise InputError(f"{target}: is there already: choose another folder or remove it")
+    source = find_shipped_folder("recipes") / "quickstart.yaml"
+    text = source.read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if not line.startswith("# yaml-language-server")]
+    folder.mkdir(parents=True, exist_ok=True)
+    target.write_text("\n".join(lines).strip() + "\n", encoding="utf-8")
+    click.echo(f"wrote {target}\nnext: factory run {target} --out runs/quickstart")
+
+
+@click.command()
+@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@SET_OPTION
+@click.option("--files/--no-files", default=True, help="Also check the files that recipes name.")
+@JSON_OPTION
+def validate(
+    recipes: tuple[Path, ...], overrides: tuple[str, ...], files: bool, as_json: bool
+) -> None:
+    """Checks RECIPES and prints every problem with file, line and field."""
+    results: list[dict[str, Any]] = []
+    failed = False
+    for path in recipes:
+        problems: list[str] = []
+        try:
+            check_file(path, overrides, files)
+        except RecipeError as error:
+            problems = [str(problem) for problem in error.problems]
+        except FactoryError as error:
+            problems = [str(error)]
+        failed = failed or bool(problems)
+        results.append({"recipe": str(path), "problems": problems})
+        if not as_json:
+            for problem in problems:
+                click.echo(problem, err=True)
+            if not problems:
+                click.echo(f"{path}: valid")
+    if as_json:
+        click.echo(json.dumps(results, indent=1))
+    if failed:
+        click.get_current_context().exit(InputError.exit_code)
+
+
+def check_file(path: Path, overrides: tuple[str, ...], files: bool) -> None:
+    """Checks a recipe of either kind: a data set's, or (key `training`) a generator's.
+
+    Raises:
+        RecipeError: with every problem found.
+    """
+    from factory.recipe_file import check_recipe, load_recipe, open_catalogs
+    from factory.yamlfile import apply_overrides, parse_model
+    from factory.yamlreader import read_document
+
+    document = read_document(path)
+    if "training" in document.data:
+        from factory.train.settings import TrainingRecipe
+
+        parse_model(apply_overrides(document, overrides), TrainingRecipe)
+        return
+    loaded = load_recipe(path, overrides)
+    check_recipe(loaded, open_catalogs(loaded), check_files=files)
+
+
+@click.command()
+@click.option("--out", type=click.Path(path_type=Path), help="File to write; default: print.")
+def schema(out: Path | None) -> None:
+    """Writes the JSON Schema of recipes, for editors."""
+    from factory.recipe_file import build_recipe_schema
+
+    text = json.dumps(build_recipe_schema(), indent=2) + "\n"
+    if out is None:
+        click.echo(text, nl=False)
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(text, encoding="utf-8")
+    click.echo(f"wrote {out}")
+
+
+@click.command()
+@RECIPE_ARGUMENT
+@SET_OPTION
+@click.option(
+    "--calibrate/--no-calibrate",
+    default=True,
+    help="Sample a few images to estimate acceptance, time and disk.",
+)
+@JSON_OPTION
+def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: bool) -> None:
+    """Shows what RECIPE asks for: counts, shards, expected attempts, disk and time."""
+    from factory.cli.loading import load_checked
+    from factory.estimate import estimate_cost
+    from factory.run import plan_recipe
+
+    loaded = load_checked(recipe, overrides)
+    planned = plan_recipe(loaded)
+    report = estimate_cost(loaded, planned, calibrate)
+    if as_json:
+        click.echo(json.dumps(report, indent=1))
+        return
+    click.echo(f"{report['name']}: {report['images']:,} images in {report['shards']:,} shards")
+    for part in report["series"]:
+        click.echo(f"  {part['label']}: {part['count']:,}")
+    click.echo(f"recipe sha256 {report['recipe_sha256']}")
+    if not calibrate:
+        click.echo(
+            f"disk at most about {report['disk_gib']:.3g} GiB (uncompressed; not calibrated)"
+        )
+        return
+    click.echo(
+        f"calibrated on {report['calibration']['candidates']} candidates: acceptance "
+        f"{report['acceptance']:.0%}, {report['seconds_per_candidate']:.3f} s each\n"
+        f"expect {report['expected_candidates']:,} candidates, {report['disk_gib']:.3g} GiB, "
+        f"{format_duration(report['expected_seconds'])} on one worker like this one"
+    )
+
+
+def format_duration(seconds: float) -> str:
+    """Returns e.g. `1 h 05 min`, `3 min`, `12 s`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02d} min"

@@ -1,0 +1,164 @@
+"""Commands on runs: preview, run, status, refilter, card."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION
+from factory.errors import InputError
+
+DIR_ARGUMENT = click.argument("folder", metavar="DIR")
+
+
+@click.command()
+@RECIPE_ARGUMENT
+@click.option("--out", help="Run folder or fsspec URL; default: the recipe's output.path.")
+@click.option("--executor", type=click.Choice(["auto", "local", "ray"]), help="Where to work.")
+@click.option("--workers", help="Number of workers, or auto.")
+@click.option("--extend", is_flag=True, help="Let an existing run grow.")
+@SET_OPTION
+@JSON_OPTION
+def run(
+    recipe: Path,
+    out: str | None,
+    executor: str | None,
+    workers: str | None,
+    extend: bool,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Makes the data set of RECIPE; the same command again resumes it."""
+    from factory.cli.loading import load_checked
+    from factory.cli.progress import RunProgress
+    from factory.run import plan_recipe, run_recipe
+
+    extra = [f"workers.executor={executor}"] if executor else []
+    extra += [f"workers.count={workers}"] if workers else []
+    loaded = load_checked(recipe, (*overrides, *extra))
+    url = out or (str(loaded.base / loaded.recipe.output.path) if loaded.recipe.output.path else "")
+    if not url:
+        raise InputError("no run folder: give --out, or output.path in the recipe")
+    if "://" not in url:
+        url = str(Path(url).absolute())
+    with RunProgress(plan_recipe(loaded), quiet=as_json) as progress:
+        result = run_recipe(loaded, url, progress.notify, progress.say, extend)
+    print_result(result.url, result.summary, result.quarantined, as_json)
+    click.get_current_context().exit(result.exit_code)
+
+
+def print_result(
+    url: str, summary: dict[str, Any], quarantined: tuple[dict[str, Any], ...], as_json: bool
+) -> None:
+    """Prints how a run ended: counts, shortfalls with reasons, failures, what to do next."""
+    from factory.card import describe_shortfall
+
+    if as_json:
+        click.echo(json.dumps({**summary, "url": url, "quarantined": quarantined}, indent=1))
+        return
+    for part in summary["series"]:
+        click.echo(f"{part['label']}: {part['accepted']:,} of {part['asked']:,}")
+    click.echo(
+        f"{summary['accepted']:,} of {summary['asked']:,} accepted, "
+        f"{summary['generated']:,} candidates generated"
+    )
+    for part in summary["series"]:
+        if part["short"]:
+            click.echo(f"SHORTFALL {describe_shortfall(part)}", err=True)
+    if any(part["short"] for part in summary["series"]):
+        click.echo(
+            "raise budget.attempts, lower a threshold (factory refilter), or ask for less", err=True
+        )
+    for record in quarantined:
+        click.echo(f"QUARANTINED {record['shard']}: {record['error']}", err=True)
+    if quarantined:
+        click.echo("mend the cause, then run the same command again", err=True)
+    if "files" in summary:
+        click.echo(f'data set: {url}\n  datasets.load_dataset("{url}", split="train")')
+    else:
+        click.echo("no data set was written (budget.on_shortfall: error)", err=True)
+
+
+@click.command()
+@RECIPE_ARGUMENT
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write into.")
+@click.option("-n", "count", default=16, type=click.IntRange(1, 10_000), help="Images to sample.")
+@SET_OPTION
+@JSON_OPTION
+def preview(recipe: Path, out: Path, count: int, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Samples a few images of RECIPE, with scores and verdicts, into OUT."""
+    from factory.cli.loading import load_checked
+    from factory.preview import preview_recipe
+
+    rows = preview_recipe(load_checked(recipe, overrides), out, count)
+    if as_json:
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        verdict = (
+            "accepted" if row["accepted"] else f"rejected by {row['rejected_by']}: {row['reason']}"
+        )
+        click.echo(f"{row['file']}  {row['label']}  {verdict}")
+    kept = sum(row["accepted"] for row in rows)
+    click.echo(f"{kept} of {len(rows)} accepted; look at {out / 'preview.png'}")
+
+
+@click.command()
+@DIR_ARGUMENT
+@click.option(
+    "--watch", is_flag=True, help="Print again every 5 seconds until all shards are done."
+)
+@JSON_OPTION
+def status(folder: str, watch: bool, as_json: bool) -> None:
+    """Shows how far the run in DIR is."""
+    from factory.run import read_status
+
+    while True:
+        report = read_status(folder)
+        if as_json:
+            click.echo(json.dumps(report, indent=1))
+        else:
+            click.echo(f"{report['name']}: {report['done']:,} of {report['shards']:,} shards")
+            for part in report["series"]:
+                click.echo(f"  {part['label']}: {part['filled']:,} of {part['asked']:,} filled")
+            for record in report["quarantined"]:
+                click.echo(f"  quarantined {record['shard']}: {record['error']}")
+            click.echo("finalized" if report["finalized"] else "not finalized yet")
+        if not watch or report["finalized"]:
+            return
+        time.sleep(5)
+
+
+@click.command()
+@DIR_ARGUMENT
+@SET_OPTION
+@JSON_OPTION
+def refilter(folder: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Decides anew over the stored scores of DIR with other thresholds; makes no image.
+
+    E.g. --set filters.classifier.min_probability=0.8, by the filter's kind or its position.
+    """
+    from factory.refilter import refilter_folder
+
+    result = refilter_folder(folder, overrides)
+    print_result(result.url, result.summary, result.quarantined, as_json)
+    click.get_current_context().exit(result.exit_code)
+
+
+@click.command()
+@DIR_ARGUMENT
+def card(folder: str) -> None:
+    """Writes the dataset card of DIR again from what was measured."""
+    from factory.card import write_card
+    from factory.recipe import Recipe
+    from factory.run import read_summary
+    from factory.store.run_folder import RunFolder
+
+    run_folder = RunFolder(folder)
+    summary, record = read_summary(run_folder), run_folder.read_run()
+    if summary is None or record is None:
+        raise InputError(f"{folder}: holds no finalized run: run a recipe into it first")
+    write_card(run_folder, Recipe.model_validate(record.recipe), summary)
+    click.echo(f"wrote {folder}/README.md")

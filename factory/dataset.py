@@ -1,0 +1,266 @@
+"""Finalizing: selects over the whole set, repacks the accepted rows, and cross-checks."""
+
+import itertools
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from factory.errors import StoreError
+from factory.fingerprint import hash_bytes
+from factory.plan import Outline
+from factory.recipe import Output
+from factory.records import Shard
+from factory.selection import Decide, Decision, Selector, SeriesFunnel
+from factory.shard import Task, name_reason
+from factory.store.parquet import ParquetFiles
+from factory.store.rows import CONTENT_COLUMNS
+from factory.store.run_folder import WORK, Marker, RunFolder
+from factory.store.webdataset import TarFiles
+
+SELECTION_COLUMNS = (
+    "series",
+    "index",
+    "attempt",
+    "sample_id",
+    "scores",
+    "accepted",
+    "rejected_by",
+    "reason",
+    "descriptor",
+)
+BUILD = f"{WORK}/build"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How candidates are selected: None for `decide` trusts the verdicts of the workers."""
+
+    attempts: int
+    max_similarity: float | None
+    decide: Decide | None = None
+
+
+@dataclass(slots=True)
+class Survey:
+    """What a walk over all committed shards found."""
+
+    funnel: dict[str, SeriesFunnel] = field(default_factory=lambda: defaultdict(SeriesFunnel))
+    goes_on: list[Task] = field(default_factory=list)
+    missing: list[Shard] = field(default_factory=list)
+    workers: set[str] = field(default_factory=set)
+    shards: list[str] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    @property
+    def accepted(self) -> int:
+        """Accepted rows over all series."""
+        return sum(each.accepted for each in self.funnel.values())
+
+    @property
+    def others(self) -> int:
+        """Candidates that were not taken."""
+        return sum(each.generated - each.accepted for each in self.funnel.values())
+
+
+def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
+    """Selects over all committed shards without reading an image.
+
+    Returns:
+        The funnel, the shards without a marker, and the further rounds that requests need which
+        lost their image to a near-duplicate.
+
+    Raises:
+        StoreError: a shard is damaged.
+    """
+    survey = Survey()
+    for part in plan.series:
+        survey.funnel[part.key].asked = part.count
+    selectors = _Selectors(policy)
+    for shard in plan.iterate_shards():
+        markers = read_markers(folder, shard)
+        if not markers:
+            survey.missing.append(shard)
+            continue
+        for marker in markers:
+            survey.workers.add(marker.worker)
+            survey.shards.append(marker.sha256)
+            for name, value in marker.seconds.items():
+                survey.seconds[name] += value
+        rows = _read_rows(folder, markers, SELECTION_COLUMNS)
+        starts: dict[int, int] = {}
+        funnel = survey.funnel[shard.series]
+        for index, candidates, decisions in selectors.select(shard, rows):
+            is_filled = _count(funnel, decisions)
+            if not is_filled and len(candidates) < policy.attempts:
+                starts[index] = len(candidates)
+        if starts:
+            survey.goes_on.append(Task(shard, len(markers), starts))
+    return survey
+
+
+def write_dataset(
+    folder: RunFolder, plan: Outline, policy: Policy, output: Output, score_names: list[str]
+) -> dict[str, Any]:
+    """Repacks the selected rows into `data/`, `rejected/` and `webdataset/`.
+
+    Built aside and moved into place when whole; every image's hash and every sample id's uniqueness
+    is checked on the way.
+
+    Returns:
+        File names and row counts.
+
+    Raises:
+        StoreError: damaged images, or one sample id twice.
+    """
+    survey = survey_run(folder, plan, policy)
+    files = folder.files
+    files.remove(BUILD)
+    schema = build_final_schema(plan.class_names, score_names)
+    kept = ParquetFiles(
+        files, f"{BUILD}/data", "train", schema, survey.accepted, output.rows_per_file
+    )
+    extra = [("rejected_by", pa.string()), ("reason", pa.string()), ("status", pa.string())]
+    dropped_schema = pa.schema([*schema, *(pa.field(*each) for each in extra)], schema.metadata)
+    dropped_schema = _with_features(dropped_schema, plan.class_names)
+    dropped = ParquetFiles(
+        files, f"{BUILD}/rejected", "rejected", dropped_schema, survey.others, output.rows_per_file
+    )
+    tars = TarFiles(files, f"{BUILD}/webdataset", "train", output.rows_per_file)
+    seen: set[int] = set()
+    for accepted, others in _iterate_final(folder, plan, policy):
+        _check_rows(accepted, seen)
+        kept.write(pa.Table.from_pylist(accepted, schema=schema))
+        dropped.write(pa.Table.from_pylist(others, schema=dropped_schema))
+        if "webdataset" in output.formats:
+            tars.write(accepted)
+    kept.close()
+    dropped.close()
+    tars.close()
+    if kept.rows != survey.accepted:
+        raise StoreError(f"{folder.url}: {kept.rows} rows written, {survey.accepted} accepted")
+    for name, written in (
+        ("data", kept.names),
+        ("rejected", dropped.names),
+        ("webdataset", tars.names),
+    ):
+        if written:
+            files.move(f"{BUILD}/{name}", name)
+        else:
+            files.remove(name)
+    files.remove(BUILD)
+    return {"rows": kept.rows, "rejected_rows": dropped.rows, "tars": len(tars.names)}
+
+
+def build_final_schema(class_names: tuple[str, ...], score_names: list[str]) -> pa.Schema:
+    """Returns the schema of the data set, with the Hugging Face features in its metadata."""
+    from factory.store.rows import build_scores_type
+
+    columns = dict(CONTENT_COLUMNS)
+    fields = [("image", columns.pop("image")), ("label", pa.int64()), *columns.items()]
+    if score_names:
+        fields.append(("scores", build_scores_type(score_names)))
+    schema = pa.schema([*fields, ("provenance", pa.string())])
+    return _with_features(schema, class_names)
+
+
+def read_markers(folder: RunFolder, shard: Shard) -> list[Marker]:
+    """Returns the markers of a shard's rounds, from round 0 on."""
+    markers: list[Marker] = []
+    for number in itertools.count():
+        marker = folder.read_marker(shard, number)
+        if marker is None:
+            return markers
+        markers.append(marker)
+    raise AssertionError("unreachable")
+
+
+class _Selectors:
+    """One selector per series, walked shard by shard."""
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+        self.by_series: dict[str, Selector] = {}
+        self.taken: set[int] = set()
+
+    def select(
+        self, shard: Shard, rows: list[dict[str, Any]]
+    ) -> Iterator[tuple[int, list[dict[str, Any]], list[Decision]]]:
+        if shard.series not in self.by_series:
+            policy = self.policy
+            selector = Selector(policy.decide, policy.max_similarity, self.taken)
+            self.by_series[shard.series] = selector
+        selector = self.by_series[shard.series]
+        for index, group in itertools.groupby(rows, key=lambda row: row["index"]):
+            candidates = list(group)
+            yield index, candidates, selector.select(candidates)
+
+
+def _count(funnel: SeriesFunnel, decisions: list[Decision]) -> bool:
+    is_filled = False
+    for decision in decisions:
+        funnel.generated += 1
+        if decision.status == "accepted":
+            funnel.accepted += 1
+            is_filled = True
+        elif decision.status == "spare":
+            funnel.spare += 1
+        else:
+            funnel.rejected[str(decision.rejected_by)] += 1
+            funnel.reasons[f"{decision.rejected_by}: {name_reason(decision.reason)}"] += 1
+    return is_filled
+
+
+def _read_rows(
+    folder: RunFolder, markers: list[Marker], columns: tuple[str, ...] | None
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for marker in markers:
+        rows.extend(folder.read_table(marker, columns, verify=columns is None).to_pylist())
+    return sorted(rows, key=lambda row: (row["index"], row["attempt"]))
+
+
+def _iterate_final(
+    folder: RunFolder, plan: Outline, policy: Policy
+) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
+    selectors = _Selectors(policy)
+    labels = {name: label for label, name in enumerate(plan.class_names)}
+    for shard in plan.iterate_shards():
+        markers = read_markers(folder, shard)
+        if not markers:
+            continue
+        accepted: list[dict[str, Any]] = []
+        others: list[dict[str, Any]] = []
+        rows = _read_rows(folder, markers, None)
+        for _, candidates, decisions in selectors.select(shard, rows):
+            for row, decision in zip(candidates, decisions, strict=True):
+                row["label"] = labels.get(row["class_name"])
+                row["status"] = decision.status
+                row["rejected_by"], row["reason"] = decision.rejected_by, decision.reason
+                (accepted if decision.status == "accepted" else others).append(row)
+        yield accepted, others
+
+
+def _check_rows(rows: list[dict[str, Any]], seen: set[int]) -> None:
+    for row in rows:
+        name, data = row["sample_id"], row["image"]["bytes"]
+        if data is None or hash_bytes(data) != row["image_sha256"]:
+            raise StoreError(f"{name}: the image does not have the hash that was recorded")
+        if int(name, 16) in seen:
+            raise StoreError(f"{name}: accepted twice")
+        seen.add(int(name, 16))
+
+
+def _with_features(schema: pa.Schema, class_names: tuple[str, ...]) -> pa.Schema:
+    """Adds the Hugging Face features: `Image` for the image, `ClassLabel` for the label."""
+    from datasets import ClassLabel, Features, Image
+
+    features = Features.from_arrow_schema(schema.remove_metadata())
+    features["image"] = Image()
+    if class_names:
+        features["label"] = ClassLabel(names=list(class_names))
+    metadata = {"huggingface": json.dumps({"info": {"features": features.to_dict()}})}
+    return schema.with_metadata(metadata)

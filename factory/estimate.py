@@ -1,0 +1,94 @@
+"""Cost estimates: what a plan will take, from arithmetic and a short calibration."""
+
+import itertools
+import time
+from typing import Any
+
+from factory.plan import Plan, find_entry
+from factory.recipe import compute_recipe_digest
+from factory.recipe_file import LoadedRecipe, open_catalogs
+from factory.records import Job
+
+CALIBRATION_BATCHES = 2
+DEFAULT_SIDE = 512
+"""px, where neither recipe nor catalog tells the size."""
+
+
+def draw_first_jobs(plan: Plan, seed: int, count: int) -> list[Job]:
+    """Returns the first try at the first requests, the series taking turns."""
+    columns = [(part.request_at(i) for i in range(part.count)) for part in plan.series]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*columns))
+    requests = itertools.islice((each for each in turns if each is not None), count)
+    return [Job(each, 0, each.derive_seed(seed, 0)) for each in requests]
+
+
+def estimate_cost(loaded: LoadedRecipe, plan: Plan, calibrate: bool) -> dict[str, Any]:
+    """Returns counts by series, shards, and expected attempts, seconds and disk.
+
+    Calibrating loads the model and the filters and judges two batches of real candidates.
+
+    Raises:
+        FactoryError: the model or a filter cannot be loaded.
+    """
+    recipe, images = loaded.recipe, plan.count_requests()
+    report: dict[str, Any] = {
+        "name": recipe.name,
+        "recipe_sha256": compute_recipe_digest(recipe),
+        "images": images,
+        "shards": plan.count_shards(),
+        "series": [{"label": part.label, "count": part.count} for part in plan.series],
+        "max_candidates": images * recipe.budget.attempts,
+    }
+    if not calibrate:
+        entry = find_entry(recipe, open_catalogs(loaded))
+        width = recipe.generator.width or (entry.width if entry else DEFAULT_SIDE)
+        height = recipe.generator.height or (entry.height if entry else DEFAULT_SIDE)
+        return report | {"disk_gib": images * width * height * 3 / 2**30, "calibration": None}
+    measured = _measure(loaded, plan)
+    acceptance = measured["acceptance"]
+    per_request = _expect_attempts(acceptance, recipe.budget.attempts)
+    candidates = round(images * per_request)
+    stored = candidates if recipe.output.keep_rejected == "images" else images
+    return report | {
+        "acceptance": acceptance,
+        "seconds_per_candidate": measured["seconds"],
+        "expected_candidates": candidates,
+        "expected_accepted": round(images * (1 - (1 - acceptance) ** recipe.budget.attempts)),
+        "expected_seconds": candidates * measured["seconds"],
+        "disk_gib": 2 * stored * measured["bytes"] / 2**30,
+        "calibration": measured,
+    }
+
+
+def _expect_attempts(acceptance: float, budget: int) -> float:
+    """Expected tries per request: a geometric distribution cut at the budget."""
+    if acceptance <= 0:
+        return float(budget)
+    return float((1 - (1 - acceptance) ** budget) / acceptance)
+
+
+def _measure(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
+    from factory.filters import decide_all, score_all
+    from factory.images import encode_image
+    from factory.shard import Order, Worker
+
+    recipe = loaded.recipe
+    worker = Worker(Order(recipe, loaded.base, "memory://calibration"))
+    size = recipe.generator.batch_size
+    jobs = draw_first_jobs(plan, recipe.seed, size * CALIBRATION_BATCHES)
+    worker.generator.generate(jobs[:size])  # warm-up: the first call allocates and compiles
+    began = time.perf_counter()
+    accepted = encoded = 0
+    for start in range(0, len(jobs), size):
+        batch = jobs[start : start + size]
+        samples = worker.generator.generate(batch)
+        scores = score_all(worker.filters, samples, [job.request.condition for job in batch])
+        accepted += sum(decide_all(worker.filters, each).accepted for each in scores)
+        encoded += sum(len(encode_image(s.pixels, recipe.output.image_format)) for s in samples)
+    seconds = time.perf_counter() - began
+    return {
+        "candidates": len(jobs),
+        "acceptance": accepted / len(jobs),
+        "seconds": seconds / len(jobs),
+        "bytes": encoded / len(jobs),
+    }

@@ -1,0 +1,59 @@
+"""Refiltering: other thresholds over stored scores, without generating or loading a model."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from factory.errors import InputError
+from factory.recipe import Recipe
+from factory.run import RunResult, refilter_run
+from factory.store.run_folder import RunFolder
+from factory.yamlfile import apply_overrides, parse_model
+from factory.yamlreader import parse_document
+
+
+def refilter_folder(url: str, overrides: Sequence[str]) -> RunResult:
+    """Changes thresholds of a finished run.
+
+    Args:
+        url: run folder.
+        overrides: `filters.KIND.FIELD=VALUE`, or with the filter's position.
+
+    Raises:
+        InputError: not a run folder, a field that is no threshold, or a filter that has no scores.
+    """
+    from factory.filters import build_deciders, decide_all
+
+    folder = RunFolder(url)
+    record = folder.read_run()
+    if record is None:
+        raise InputError(f"{url}: not a run folder: run a recipe into it first")
+    old = Recipe.model_validate(record.recipe)
+    kinds = [settings.kind for settings in old.filters]
+    named = [_replace_kind(text, kinds) for text in overrides]
+    document = parse_document(json.dumps(record.recipe), f"{url}/.factory/run.json")
+    recipe = parse_model(apply_overrides(document, named), Recipe)
+    if _drop_filters(recipe) != _drop_filters(old):
+        raise InputError(
+            "refilter changes thresholds of filters only: use --set filters.KIND.FIELD="
+        )
+    deciders = build_deciders(recipe.filters)
+    return refilter_run(folder, recipe, lambda scores: decide_all(deciders, scores))
+
+
+def _replace_kind(text: str, kinds: Sequence[str]) -> str:
+    """Turns `filters.tissue.min_fraction=..` into `filters.1.min_fraction=..`."""
+    match = re.match(r"filters\.([a-z_]+)\.", text)
+    if match is None:
+        return text
+    if match.group(1) not in kinds:
+        known = ", ".join(kinds) or "none"
+        raise InputError(f"--set {text}: the run has no filter {match.group(1)!r}: it has {known}")
+    return text.replace(match.group(1), str(kinds.index(match.group(1))), 1)
+
+
+def _drop_filters(recipe: Recipe) -> dict[str, Any]:
+    dump: dict[str, Any] = recipe.model_dump(mode="json")
+    dump["filters"] = [settings["kind"] for settings in dump["filters"]]
+    return dump

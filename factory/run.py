@@ -1,0 +1,295 @@
+"""Runs a recipe into a run folder: plan, fill, top up, finalize, write the card."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from factory.card import write_card
+from factory.dataset import Policy, Survey, survey_run, write_dataset
+from factory.errors import InputError, MismatchError, RunBrokenError
+from factory.executors import Notify, Outcome, run_tasks
+from factory.fingerprint import compute_digest
+from factory.plan import Generation, Outline, Plan, build_plan, describe_content, extend_plan
+from factory.recipe import NearDuplicateFilter, Recipe, compute_recipe_digest
+from factory.recipe_file import LoadedRecipe, open_catalogs
+from factory.selection import Decide
+from factory.shard import Order, Task
+from factory.store.run_folder import (
+    WORK,
+    GenerationRecord,
+    Marker,
+    RunFolder,
+    RunRecord,
+    SeriesRecord,
+)
+
+SUMMARY = "summary.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended."""
+
+    url: str
+    summary: dict[str, Any]
+    quarantined: tuple[dict[str, Any], ...]
+
+    @property
+    def shortfalls(self) -> tuple[dict[str, Any], ...]:
+        """Series with fewer accepted than asked."""
+        return tuple(part for part in self.summary["series"] if part["short"])
+
+    @property
+    def exit_code(self) -> int:
+        """0 as asked, 1 with a shortfall, 3 where shards are quarantined."""
+        if self.quarantined:
+            return RunBrokenError.exit_code
+        return 1 if self.shortfalls else 0
+
+
+def plan_recipe(loaded: LoadedRecipe) -> Plan:
+    """Plans a loaded recipe as a fresh run."""
+    return build_plan(loaded.recipe, loaded.base, open_catalogs(loaded))
+
+
+def run_recipe(
+    loaded: LoadedRecipe,
+    url: str,
+    notify: Notify,
+    say: Callable[[str], None],
+    extend: bool = False,
+) -> RunResult:
+    """Makes, or goes on making, the data set of a recipe.
+
+    Args:
+        loaded: the checked recipe.
+        url: run folder, local or any fsspec URL.
+        notify: called for every shard that ended, and for those that were there already.
+        say: called with one line at the start of each step.
+        extend: allow the run to grow.
+
+    Raises:
+        InputError: the recipe, its inputs or the folder do not fit; nothing was touched.
+        RunBrokenError: the run stopped and can be resumed.
+    """
+    recipe, folder = loaded.recipe, RunFolder(url)
+    record = folder.read_run()
+    plan = plan_recipe(loaded)
+    if record is not None:
+        folder.check_content(record, describe_content(recipe))
+        plan = extend_plan(plan, read_outline(record).generations, extend, url)
+    folder.write_run(build_record(recipe, plan))
+    order = Order(recipe, loaded.base.absolute(), url)
+    try:
+        first = None if record is None else find_first_marker(folder, plan)
+        _fill(order, folder, plan, notify, say, first)
+    except InputError:
+        if record is None:
+            folder.files.remove(WORK)
+        raise
+    survey = survey_run(folder, plan, build_policy(recipe))
+    say("finalizing")
+    return finalize(folder, recipe, plan, survey)
+
+
+def finalize(
+    folder: RunFolder, recipe: Recipe, plan: Outline, survey: Survey, decide: Decide | None = None
+) -> RunResult:
+    """Writes data set, summary and card of what is committed."""
+    summary = build_summary(folder, recipe, plan, survey)
+    policy = build_policy(recipe, decide)
+    is_short = any(part["short"] for part in summary["series"])
+    if is_short and recipe.budget.on_shortfall == "error":
+        return RunResult(folder.url, summary, folder.list_quarantined())
+    before = read_summary(folder)
+    if before is None or before["digest"] != summary["digest"]:
+        names = read_score_names(folder, survey)
+        summary["files"] = write_dataset(folder, plan, policy, recipe.output, names)
+    else:
+        summary["files"] = before["files"]
+    folder.files.write("recipe.json", json.dumps(recipe.model_dump(mode="json"), indent=1).encode())
+    folder.files.write(SUMMARY, json.dumps(summary, indent=1).encode())
+    write_card(folder, recipe, summary)
+    return RunResult(folder.url, summary, folder.list_quarantined())
+
+
+def build_record(recipe: Recipe, plan: Plan) -> RunRecord:
+    """Returns the run record of a plan."""
+    return RunRecord(
+        name=recipe.name,
+        recipe_sha256=compute_recipe_digest(recipe),
+        content=describe_content(recipe),
+        recipe=recipe.model_dump(mode="json"),
+        series=tuple(
+            SeriesRecord(
+                key=part.key, label=part.label, class_names=part.class_names, count=part.count
+            )
+            for part in plan.series
+        ),
+        generations=tuple(
+            GenerationRecord(counts=dict(each.counts), shard_size=each.shard_size)
+            for each in plan.generations
+        ),
+    )
+
+
+def read_outline(record: RunRecord) -> Outline:
+    """Returns the series and shards that a run folder recorded."""
+    generations = [Generation(each.counts, each.shard_size) for each in record.generations]
+    return Outline(record.series, tuple(generations))
+
+
+def refilter_run(folder: RunFolder, recipe: Recipe, decide: Decide) -> RunResult:
+    """Decides anew over the stored scores, and writes the data set that follows; makes no image.
+
+    Raises:
+        MismatchError: not a run folder.
+    """
+    record = folder.read_run()
+    if record is None:
+        raise MismatchError(f"{folder.url}: not a run folder: run a recipe into it first")
+    outline = read_outline(record)
+    survey = survey_run(folder, outline, build_policy(recipe, decide))
+    return finalize(folder, recipe, outline, survey, decide)
+
+
+def build_policy(recipe: Recipe, decide: Decide | None = None) -> Policy:
+    """Returns how the candidates of a recipe are selected."""
+    found = [each for each in recipe.filters if isinstance(each, NearDuplicateFilter)]
+    similarity = found[0].max_similarity if found else None
+    return Policy(recipe.budget.attempts, similarity, decide)
+
+
+def build_summary(
+    folder: RunFolder, recipe: Recipe, plan: Outline, survey: Survey
+) -> dict[str, Any]:
+    """Returns counts, funnel and makers of a run: what `--json` prints and the card is made of."""
+    series = []
+    for part in plan.series:
+        funnel = survey.funnel[part.key]
+        series.append(
+            {
+                "key": part.key,
+                "label": part.label,
+                "class_names": list(part.class_names),
+                **funnel.to_json(),
+                "short": funnel.asked - funnel.accepted,
+            }
+        )
+    filters = [settings.model_dump(mode="json") for settings in recipe.filters]
+    return {
+        "name": recipe.name,
+        "recipe_sha256": compute_recipe_digest(recipe),
+        "asked": plan.count_requests(),
+        "accepted": survey.accepted,
+        "generated": sum(each.generated for each in survey.funnel.values()),
+        "class_names": list(plan.class_names),
+        "series": series,
+        "filters": filters,
+        "seconds": {name: round(value, 2) for name, value in sorted(survey.seconds.items())},
+        "missing_shards": len(survey.missing),
+        "makers": [folder.read_worker(digest) for digest in sorted(survey.workers)],
+        "digest": compute_digest(
+            "dataset",
+            [survey.shards, filters, recipe.output.model_dump(mode="json", exclude={"path"})],
+        ),
+    }
+
+
+def read_summary(folder: RunFolder) -> dict[str, Any] | None:
+    """Returns the summary of the last finalizing, or None."""
+    if not folder.files.exists(SUMMARY):
+        return None
+    summary: dict[str, Any] = json.loads(folder.files.read(SUMMARY))
+    return summary
+
+
+def read_score_names(folder: RunFolder, survey: Survey) -> list[str]:
+    """Returns the names of all scores that the workers stored."""
+    names: set[str] = set()
+    for digest in survey.workers:
+        names.update(folder.read_worker(digest)["score_names"])
+    return sorted(names)
+
+
+def find_first_marker(folder: RunFolder, plan: Plan) -> Marker | None:
+    """Returns the marker of the first committed shard, or None for a fresh run."""
+    markers = (folder.read_marker(shard) for shard in plan.iterate_shards())
+    return next((marker for marker in markers if marker is not None), None)
+
+
+def _fill(
+    order: Order,
+    folder: RunFolder,
+    plan: Plan,
+    notify: Notify,
+    say: Callable[[str], None],
+    first: Marker | None,
+) -> None:
+    """Fills all shards, then goes on with requests that lost their image to a near-duplicate."""
+
+    def draw_open(tasks: Iterable[Task]) -> Iterator[Task]:
+        for task in tasks:
+            marker = folder.read_marker(task.shard, task.round)
+            if marker is None:
+                yield task
+            else:
+                notify(Outcome(task, marker))
+
+    policy, workers = build_policy(order.recipe), order.recipe.workers
+    say("generating")
+    tasks: Iterable[Task] = (Task(shard) for shard in plan.iterate_shards())
+    run_tasks(order, draw_open(tasks), workers, notify, first.worker if first else None)
+    while True:
+        survey = survey_run(folder, plan, policy)
+        if not survey.goes_on or survey.missing:
+            return
+        say(f"topping up {sum(len(t.starts or ()) for t in survey.goes_on)} requests")
+        failed: list[Outcome] = []
+
+        def book(outcome: Outcome, failed: list[Outcome] = failed) -> None:
+            if outcome.marker is None:
+                failed.append(outcome)
+            notify(outcome)
+
+        run_tasks(order, iter(survey.goes_on), workers, book, next(iter(survey.workers)))
+        if failed:
+            return
+
+
+def read_status(url: str) -> dict[str, Any]:
+    """Returns how far a run is: shards done, filled of asked per series, quarantined shards.
+
+    Raises:
+        MismatchError: not a run folder.
+    """
+    folder = RunFolder(url)
+    record = folder.read_run()
+    if record is None:
+        raise MismatchError(f"{url}: not a run folder: run a recipe into it first")
+    outline = read_outline(record)
+    filled: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    done = generated = 0
+    for shard in outline.iterate_shards():
+        marker = folder.read_marker(shard)
+        if marker is not None:
+            done += 1
+            filled[shard.series] += marker.filled
+            generated += marker.generated
+            rejected.update(marker.rejected)
+    return {
+        "name": record.name,
+        "shards": outline.count_shards(),
+        "done": done,
+        "generated": generated,
+        "rejected": dict(rejected),
+        "series": [
+            {"label": part.label, "asked": part.count, "filled": filled[part.key]}
+            for part in record.series
+        ],
+        "quarantined": list(folder.list_quarantined()),
+        "finalized": folder.files.exists(SUMMARY) and done == outline.count_shards(),
+    }

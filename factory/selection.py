@@ -1,0 +1,110 @@
+"""Selection: which candidate of each request counts, decided from stored scores alone."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from factory.records import Verdict
+
+Status = Literal["accepted", "rejected", "spare"]
+Decide = Callable[[Mapping[str, float]], Verdict]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of one candidate. `spare`: good or not, an earlier attempt was taken."""
+
+    status: Status
+    rejected_by: str | None = None
+    reason: str | None = None
+
+
+@dataclass(slots=True)
+class SeriesFunnel:
+    """Counts of one series."""
+
+    asked: int = 0
+    accepted: int = 0
+    generated: int = 0
+    spare: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data."""
+        return {
+            "asked": self.asked,
+            "accepted": self.accepted,
+            "generated": self.generated,
+            "spare": self.spare,
+            "rejected": dict(sorted(self.rejected.items())),
+            "reasons": dict(self.reasons.most_common()),
+        }
+
+
+class Selector:
+    """Walks one series in request order and takes the first good candidate of each request.
+
+    Good means: the filters accept it, it is no near-duplicate of what an earlier request of the
+    series took, and no other block of the recipe asked for the very same image. The outcome for a
+    request depends on earlier requests only, so a raised count changes nothing that was taken
+    before. `taken` holds the sample ids accepted so far in all series.
+    """
+
+    def __init__(
+        self, decide: Decide | None, max_similarity: float | None, taken: set[int]
+    ) -> None:
+        self.decide = decide
+        self.taken = taken
+        self.index: Any = None
+        if max_similarity is not None:
+            from factory.filters.near_duplicate import SimilarityIndex
+
+            self.index = SimilarityIndex(max_similarity)
+        self.max_similarity = max_similarity
+
+    def select(self, candidates: Sequence[Mapping[str, Any]]) -> list[Decision]:
+        """Decides all candidates of one request, in order of attempts.
+
+        Args:
+            candidates: rows of one request with `scores`, `accepted`, `rejected_by`, `reason`,
+                `sample_id` and `descriptor`.
+        """
+        decisions: list[Decision] = []
+        is_taken = False
+        for candidate in candidates:
+            verdict = self._judge(candidate)
+            if is_taken:
+                decisions.append(Decision("spare", verdict.filter, verdict.reason))
+            elif not verdict.accepted:
+                decisions.append(Decision("rejected", verdict.filter, verdict.reason))
+            else:
+                decision = self._compare(candidate)
+                is_taken = decision.status == "accepted"
+                decisions.append(decision)
+        return decisions
+
+    def _judge(self, candidate: Mapping[str, Any]) -> Verdict:
+        if self.decide is not None:
+            scores = {
+                name: float("nan") if value is None else value
+                for name, value in (candidate["scores"] or {}).items()
+            }
+            return self.decide(scores)
+        return Verdict(candidate["accepted"], candidate["rejected_by"], candidate["reason"])
+
+    def _compare(self, candidate: Mapping[str, Any]) -> Decision:
+        identity = int(candidate["sample_id"], 16)
+        if identity in self.taken:
+            reason = "the same image as another condition block asks for"
+            return Decision("rejected", "repeated_request", reason)
+        if self.index is not None and candidate["descriptor"] is not None:
+            match = self.index.find(candidate["descriptor"])
+            if match is not None:
+                name, similarity = match
+                reason = f"similarity {similarity:.4f} > {self.max_similarity} to {name}"
+                return Decision("rejected", "near_duplicate", reason)
+            self.index.add(candidate["descriptor"], candidate["sample_id"])
+        self.taken.add(identity)
+        return Decision("accepted")

@@ -1,0 +1,258 @@
+"""A worker: it loads its models once and fills shards — generate, judge, retry, commit."""
+
+import re
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from factory.catalog import load_catalogs
+from factory.errors import MismatchError
+from factory.filters import build_filters, decide_all, score_all
+from factory.fingerprint import compute_digest, diff_values
+from factory.generators import build_generator
+from factory.plan import build_plan, find_entry
+from factory.recipe import Recipe, compute_recipe_digest
+from factory.recipe_file import resolve_path
+from factory.records import Candidate, Job, Sample, Shard
+from factory.store.rows import SHAPES_PIXELS, build_row, build_shard_schema
+from factory.store.run_folder import Marker, RunFolder
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """All that a worker needs to start, small enough to send anywhere."""
+
+    recipe: Recipe
+    base: Path
+    run_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One shard to fill. In a later round, `starts` names the requests that go on, and where."""
+
+    shard: Shard
+    round: int = 0
+    starts: Mapping[int, int] | None = None
+
+
+class Worker:
+    """Fills shards of one recipe."""
+
+    def __init__(self, order: Order) -> None:
+        recipe = order.recipe
+        catalogs = load_catalogs([resolve_path(order.base, each) for each in recipe.catalogs])
+        entry = find_entry(recipe, catalogs)
+        self.recipe = recipe
+        self.folder = RunFolder(order.run_url)
+        self.generator = build_generator(recipe.generator, entry, order.base)
+        self.filters = build_filters(recipe.filters, order.base, catalogs.find_classifier)
+        self.score_names = [name for each in self.filters for name in each.score_names]
+        self.schema = build_shard_schema(self.score_names)
+        self.recipe_sha256 = compute_recipe_digest(recipe)
+        plan = build_plan(recipe, order.base, catalogs)
+        self.series = {part.key: part for part in plan.series}
+        self.description: dict[str, Any] = {
+            "generator": self.generator.describe(),
+            "filters": [each.describe() for each in self.filters],
+            "score_names": sorted(self.score_names),
+            "licence": None if entry is None else entry.licence.model_dump(mode="json"),
+            "components": []
+            if entry is None
+            else [part.model_dump(mode="json") for part in entry.components],
+        }
+        self.digest = compute_digest("worker", self.description)[:16]
+
+    def check_same_content(self, other: Mapping[str, Any]) -> None:
+        """Refuses to continue what another model, or other filters, have begun.
+
+        Raises:
+            MismatchError: with a diff of what changed.
+        """
+        differences = diff_values(_select_shaping(other), _select_shaping(self.description))
+        if differences:
+            changed = "\n".join(f"  {name}: {old!r} -> {new!r}" for name, old, new in differences)
+            raise MismatchError(
+                f"{self.folder.url}: was begun with another model or other filters:\n{changed}\n"
+                "Restore these, or use another --out"
+            )
+
+    def run(self, task: Task) -> Marker:
+        """Fills one shard and commits it; a shard that is committed already is left as it is.
+
+        Raises:
+            GenerationError: sampling failed.
+            FilterError: scoring failed.
+            StoreError: the commit failed.
+        """
+        done = self.folder.read_marker(task.shard, task.round)
+        if done is not None and done.starts == _copy_starts(task):
+            return done
+        filling = _Filling(self, task)
+        filling.run()
+        table = pa.Table.from_pylist(filling.rows_in_order(), schema=self.schema)
+        return self.folder.commit(table, filling.build_marker(), task.shard)
+
+
+@dataclass(slots=True)
+class _Filling:
+    """The state of one shard while it is filled."""
+
+    worker: Worker
+    task: Task
+    queue: deque[int] = field(default_factory=deque)
+    next_attempt: dict[int, int] = field(default_factory=dict)
+    filled: set[int] = field(default_factory=set)
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def __post_init__(self) -> None:
+        shard, starts = self.task.shard, self.task.starts
+        indices = range(shard.start, shard.stop) if starts is None else sorted(starts)
+        self.queue.extend(indices)
+        self.next_attempt = {index: (starts or {}).get(index, 0) for index in indices}
+
+    def run(self) -> None:
+        """Generates batch after batch; the batch before is judged meanwhile."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            judging: Future[list[Candidate]] | None = None
+            size = self.worker.recipe.generator.batch_size
+            while self.queue or judging:
+                if judging is not None and len(self.queue) < size:
+                    self._settle(judging.result())
+                    judging = None
+                    continue
+                jobs = self._draw_jobs(size)
+                began = time.perf_counter()
+                samples = self.worker.generator.generate(jobs)
+                self.seconds["generate"] += time.perf_counter() - began
+                if judging is not None:
+                    self._settle(judging.result())
+                judging = pool.submit(self._judge, jobs, samples)
+
+    def rows_in_order(self) -> list[dict[str, Any]]:
+        """Returns all rows by request, then attempt."""
+        return sorted(self.rows, key=lambda row: (row["index"], row["attempt"]))
+
+    def build_marker(self) -> Marker:
+        """Returns the marker of what was done, before the data object has a name."""
+        shard = self.task.shard
+        return Marker(
+            shard=shard.id,
+            series=shard.series,
+            start=shard.start,
+            stop=shard.stop,
+            round=self.task.round,
+            data="",
+            sha256="",
+            bytes=0,
+            rows=len(self.rows),
+            asked=len(self.next_attempt),
+            filled=len(self.filled),
+            generated=len(self.rows),
+            rejected=dict(sorted(self.rejected.items())),
+            reasons=dict(sorted(self.reasons.items())),
+            starts=_copy_starts(self.task),
+            worker=self.worker.digest,
+            seconds={name: round(value, 4) for name, value in sorted(self.seconds.items())},
+        )
+
+    def _draw_jobs(self, size: int) -> list[Job]:
+        """Takes the next tries; places left over go to further tries of the same requests.
+
+        The forward pass has a fixed shape anyway, so these cost nothing. They are kept: the first
+        accepted attempt of a request wins, later ones are spare.
+        """
+        indices = [self.queue.popleft() for _ in range(min(size, len(self.queue)))]
+        jobs = [self._make_job(index) for index in indices]
+        budget = self.worker.recipe.budget.attempts
+        while len(jobs) < size:
+            open_indices = [i for i in indices if self.next_attempt[i] < budget]
+            if not open_indices:
+                break
+            jobs.extend(self._make_job(index) for index in open_indices[: size - len(jobs)])
+        return jobs
+
+    def _make_job(self, index: int) -> Job:
+        request = self.worker.series[self.task.shard.series].request_at(index)
+        attempt = self.next_attempt[index]
+        self.next_attempt[index] += 1
+        return Job(request, attempt, request.derive_seed(self.worker.recipe.seed, attempt))
+
+    def _judge(self, jobs: Sequence[Job], samples: Sequence[Sample]) -> list[Candidate]:
+        began = time.perf_counter()
+        worker = self.worker
+        scores = score_all(worker.filters, samples, [job.request.condition for job in jobs])
+        descriptors = describe_for_duplicates(worker.recipe, samples)
+        candidates = [
+            Candidate(job, sample, each, decide_all(worker.filters, each), descriptor)
+            for job, sample, each, descriptor in zip(
+                jobs, samples, scores, descriptors, strict=True
+            )
+        ]
+        self.seconds["judge"] += time.perf_counter() - began
+        began = time.perf_counter()
+        self.rows.extend(self._build_row(candidate) for candidate in candidates)
+        self.seconds["encode"] += time.perf_counter() - began
+        return candidates
+
+    def _build_row(self, candidate: Candidate) -> dict[str, Any]:
+        worker, output = self.worker, self.worker.recipe.output
+        return build_row(
+            candidate,
+            worker.description["generator"],
+            worker.description["filters"],
+            worker.recipe_sha256,
+            worker.score_names,
+            output.image_format,
+            keep_image=candidate.verdict.accepted or output.keep_rejected == "images",
+        )
+
+    def _settle(self, candidates: Sequence[Candidate]) -> None:
+        """Books the verdicts of a batch and queues what still needs a try."""
+        for candidate in candidates:
+            verdict, index = candidate.verdict, candidate.job.request.index
+            if verdict.accepted:
+                self.filled.add(index)
+            else:
+                self.rejected[str(verdict.filter)] += 1
+                self.reasons[f"{verdict.filter}: {name_reason(verdict.reason)}"] += 1
+        budget = self.worker.recipe.budget.attempts
+        for index in dict.fromkeys(candidate.job.request.index for candidate in candidates):
+            if index not in self.filled and self.next_attempt[index] < budget:
+                self.queue.append(index)
+
+
+def describe_for_duplicates(recipe: Recipe, samples: Sequence[Sample]) -> list[Any]:
+    """Returns one descriptor per sample, or None where near-duplicates are not looked for."""
+    if all(settings.kind != "near_duplicate" for settings in recipe.filters):
+        return [None] * len(samples)
+    import numpy as np
+
+    from factory.filters.near_duplicate import describe_images
+
+    return list(describe_images(np.stack([sample.pixels for sample in samples])))
+
+
+def name_reason(reason: str | None) -> str:
+    """Returns a reason without its numbers, so that equal reasons can be counted."""
+    return re.sub(r"\s*-?\d+(\.\d+)?(e-?\d+)?", "", reason or "").strip(" <>=")
+
+
+def _copy_starts(task: Task) -> dict[int, int] | None:
+    return None if task.starts is None else dict(task.starts)
+
+
+def _select_shaping(description: Mapping[str, Any]) -> dict[str, Any]:
+    generator = description["generator"]
+    shaping = {key: generator[key] for key in SHAPES_PIXELS if key in generator}
+    filters = {each["kind"]: dict(each) for each in description["filters"]}
+    return {"generator": shaping, "filters": filters}

@@ -1,0 +1,151 @@
+"""Conditions: series of requests that grow only at their end."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from factory.catalog import CaptionGrid
+from factory.conditions.captions import GridSeries, ListSeries, permute, read_captions
+from factory.conditions.classes import ClassSeries
+from factory.conditions.references import ReferenceSeries, choose_shots
+from factory.errors import SourceError
+from factory.images import encode_image
+from factory.records import Reference
+from factory.sources import SourceImage
+
+GRID = CaptionGrid(
+    id="small",
+    templates=("{organ} with {density} nuclei", "H&E, {organ}"),
+    attributes={
+        "organ": {"node": ("lymph node", "nodal tissue"), "skin": ("skin",)},
+        "density": {"low": ("few",), "high": ("many", "crowded")},
+    },
+    class_attribute="organ",
+)
+
+
+def identify(series):
+    requests = [series.request_at(i) for i in range(series.count)]
+    return [(r.condition.key, r.ordinal) for r in requests]
+
+
+@given(st.integers(1, 1500), st.integers(0, 2**62))
+@settings(deadline=None, max_examples=25)
+def test_permutation_is_one_to_one(total, seed):
+    assert sorted(permute(i, total, seed) for i in range(total)) == list(range(total))
+
+
+def test_permutation_of_a_huge_grid_is_immediate():
+    assert 0 <= permute(10**15, 10**18, 3) < 10**18
+
+
+@pytest.mark.parametrize("count", [1, 7, 12, 40])
+def test_grid_requests_are_distinct_and_grow_at_the_end(count):
+    series, more = GridSeries(GRID, 5, count), GridSeries(GRID, 5, count + 9)
+    assert len(set(identify(series))) == count
+    assert identify(more)[:count] == identify(series)
+    assert series.key == more.key
+
+
+def test_grid_gives_each_caption_before_any_twice():
+    series = GridSeries(GRID, 5, 12)
+    assert {r.ordinal for r in map(series.request_at, range(12))} == {0}
+    assert series.class_names == ("node", "skin")
+    assert series.request_at(0).condition.class_name in {"node", "skin"}
+
+
+def test_equal_captions_of_a_file_give_different_images():
+    series = ListSeries("f", ("a", "b", "a"), (None, None, None), 9)
+    assert len(set(identify(series))) == 9
+
+
+def test_order_of_a_file_does_not_change_identities():
+    first = ListSeries("f", ("a", "b", "a"), (None,) * 3, 6)
+    turned = ListSeries("f", ("a", "a", "b"), (None,) * 3, 6)
+    assert set(identify(first)) == set(identify(turned))
+
+
+def test_class_series_ignores_other_classes():
+    assert identify(ClassSeries("tumor", 3)) == identify(ClassSeries("tumor", 9))[:3]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv", "txt", "parquet"])
+def test_caption_files(tmp_path, suffix):
+    path = tmp_path / f"captions.{suffix}"
+    rows = [{"caption": "many nuclei", "kind": "x"}, {"caption": "few, pale", "kind": "y"}]
+    if suffix == "jsonl":
+        path.write_text("\n".join(map(json.dumps, rows)) + "\n\n")
+    elif suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    elif suffix == "txt":
+        path.write_text("many nuclei\nfew, pale\n")
+    else:
+        mark = "\t" if suffix == "tsv" else ","
+        path.write_text(f"caption{mark}kind\nmany nuclei{mark}x\n\"few, pale\"{mark}y\n")
+    captions, classes = read_captions(path, "caption", None if suffix == "txt" else "kind")
+    assert captions == ("many nuclei", "few, pale")
+    assert classes == ((None, None) if suffix == "txt" else ("x", "y"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", '{"caption": "x"}\n{"text": "y"}\n', r"a\.jsonl:2: no field 'caption'"),
+        ("a.jsonl", '{"caption": "x"}\n{oops\n', r"a\.jsonl:2: not a JSON object"),
+        ("a.jsonl", '["x"]\n', r"a\.jsonl:1: want one JSON object"),
+        ("a.csv", "caption,b\n ,2\n", r"a\.csv:2: caption: empty caption"),
+        ("a.txt", "\n\n", "holds no captions"),
+        ("a.txt", b"\xff\xfe\x00", "cannot be read"),
+    ],
+)
+def test_bad_caption_files_name_the_line(tmp_path, name, text, message):
+    path = tmp_path / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(SourceError, match=message):
+        read_captions(path, "caption", None)
+
+
+@pytest.fixture
+def images(tmp_path):
+    found = []
+    for index in range(12):
+        pixels = np.full((8, 8, 3), 20 * index, np.uint8)
+        path = tmp_path / f"{index}.png"
+        path.write_bytes(encode_image(pixels, "png"))
+        found.append(SourceImage(path.name, "tumor", f"P{index // 4}", path))
+    return found
+
+
+def test_shots_are_nested_and_ignore_file_order(images):
+    five = [sha for _, sha in choose_shots(images, 5, 7, "x")]
+    ten = [sha for _, sha in choose_shots(images[::-1], 10, 7, "x")]
+    assert ten[:5] == five
+    assert [sha for _, sha in choose_shots(images, 5, 8, "x")] != five
+
+
+def test_shots_are_spread_over_groups(images):
+    assert {image.group for image, _ in choose_shots(images, 3, 7, "x")} == {"P0", "P1", "P2"}
+
+
+def test_identical_files_count_once(images, tmp_path):
+    copy = tmp_path / "copy.png"
+    copy.write_bytes(images[0].path.read_bytes())
+    twice = [*images, SourceImage("copy.png", "tumor", "P0", copy)]
+    assert len(choose_shots(twice, None, 7, "x")) == 12
+    with pytest.raises(SourceError, match="13 asked for, but it has 12"):
+        choose_shots(twice, 13, 7, "x")
+
+
+def test_reference_series_takes_turns(images):
+    shots = choose_shots(images, 3, 7, "x")
+    references = tuple(Reference(image, sha, 0.6) for image, sha in shots)
+    series = ReferenceSeries("tumor", references, None, 7)
+    assert len(set(identify(series))) == 7
+    assert series.request_at(4).ordinal == 1
+    other = tuple(Reference(image, sha, 0.7) for image, sha in shots)
+    assert ReferenceSeries("tumor", other, None, 7).key != series.key
