@@ -1,0 +1,58 @@
+"""`find_entry` and `build_generator`: from a recipe's generator section to what samples it."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from factory.catalog import Catalogs, ModelEntry
+from factory.generators.base import Generator
+from factory.recipe import GeneratorSettings
+
+_DIFFUSERS = "factory.generators.diffusers_generator:DiffusersGenerator"
+
+GENERATORS: dict[str, str] = {
+    "stable-diffusion": _DIFFUSERS,
+    "stable-diffusion-xl": _DIFFUSERS,
+    "stable-diffusion-3": _DIFFUSERS,
+    "pixart-alpha": _DIFFUSERS,
+    "pixart-sigma": _DIFFUSERS,
+    "flux": _DIFFUSERS,
+    "dit": _DIFFUSERS,
+    "pixel-flow": _DIFFUSERS,
+    "pixcell": _DIFFUSERS,
+    "fake": "factory.generators.fake:FakeGenerator",
+}
+"""Family -> `module:Class`, imported on use."""
+
+
+def find_entry(settings: GeneratorSettings, catalogs: Catalogs) -> ModelEntry | None:
+    """Returns the catalog entry of the recipe's model, by id or by Hub id, or None without one.
+
+    Raises:
+        RecipeError: a catalog file is wrong.
+    """
+    if settings.model in catalogs.list_ids("models"):
+        return catalogs.find_model(settings.model)
+    return catalogs.find_model_of_source(settings.model)
+
+
+def build_generator(settings: GeneratorSettings, entry: ModelEntry | None, base: Path) -> Generator:
+    """Builds the generator of a recipe; its weights are loaded at the first need.
+
+    Args:
+        settings: the recipe's generator section.
+        entry: the model's catalog entry, or None for a bare Hub id or folder, whose family is
+            `settings.family` or read off its model_index.json. The model `fake` needs no entry.
+        base: the recipe's folder, against which relative paths resolve.
+
+    Raises:
+        InputError: an unknown family or model, or settings that do not fit it.
+        GenerationError: a Hub model that cannot be reached.
+    """
+    family = entry.family if entry is not None else settings.family
+    if entry is None and settings.model == "fake":
+        family = "fake"
+    module, _, name = GENERATORS.get(family or "", _DIFFUSERS).partition(":")
+    generator_class: Any = getattr(importlib.import_module(module), name)
+    generator: Generator = generator_class(settings, entry, base)
+    return generator

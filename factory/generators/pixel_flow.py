@@ -8,6 +8,7 @@ import torch
 from diffusers import DiffusionPipeline, ImagePipelineOutput, UNet2DModel
 from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
+from PIL import Image
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 
@@ -51,11 +52,16 @@ class PixelFlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         """Height and width of the images, px."""
         return int(self.unet.config.sample_size) * int(self.config.fold)
 
+    @property
+    def num_timesteps(self) -> int:
+        """Scheduler steps of the current or last call."""
+        return self._num_timesteps
+
     @torch.no_grad()
     def __call__(
         self,
         class_labels: Sequence[int],
-        image: NDArray[np.uint8] | None = None,
+        image: NDArray[np.uint8] | Sequence[Image.Image] | None = None,
         strength: float = 1.0,
         num_inference_steps: int = 12,
         guidance_scale: float = 1.0,
@@ -68,12 +74,13 @@ class PixelFlowPipeline(DiffusionPipeline):  # type: ignore[misc]
 
         Args:
             class_labels: (N,) indices into `class_names`; `len(class_names)` is the null class.
-            image: (N, H, W, 3) uint8 RGB to vary, or None to start from noise.
+            image: (N, H, W, 3) uint8 RGB or N RGB images to vary, or None to start from noise.
             strength: share of the path that is run again for `image`, in (0, 1].
             num_inference_steps: scheduler steps of the whole path.
             guidance_scale: classifier-free guidance; 1 switches it off and halves the work.
             generator: one for each image, or one for all.
-            output_type: `pil`, `np` ((N, H, W, 3) float in [0, 1]) or `pt` ((N, 3, H, W)).
+            output_type: `pil`, `np` ((N, H, W, 3) float in [0, 1]) or `pt` ((N, 3, H, W)). Values
+                that were not finite are NaN, infinities too.
             return_dict: return an `ImagePipelineOutput` instead of a tuple.
             callback_on_step_end: `f(pipe, step, timestep, {})`; may set `pipe._guidance_scale`.
 
@@ -95,25 +102,30 @@ class PixelFlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         first = 0
         if image is not None:
             first = num_inference_steps - max(1, round(num_inference_steps * strength))
+            first *= self.scheduler.order
         sigma = float(self.scheduler.sigmas[first])
         sample = sigma * noise
         if image is not None:
-            start = torch.from_numpy(np.ascontiguousarray(image)).to(device).permute(0, 3, 1, 2)
+            pixels = np.stack([np.asarray(one) for one in image])
+            start = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
             start = pixel_unshuffle(start.float() / 127.5 - 1.0, self.config.fold)
             sample = (1.0 - sigma) * start + sigma * noise
             if hasattr(self.scheduler, "set_begin_index"):
                 self.scheduler.set_begin_index(first)
 
         labels = torch.tensor(list(class_labels), device=device)
-        with self.progress_bar(total=num_inference_steps - first) as bar:
-            for step, timestep in enumerate(self.scheduler.timesteps[first:]):
+        timesteps = self.scheduler.timesteps[first:]
+        self._num_timesteps = len(timesteps)
+        with self.progress_bar(total=len(timesteps)) as bar:
+            for step, timestep in enumerate(timesteps):
                 velocity = self._predict(sample.to(dtype), timestep, labels, null).float()
                 sample = self.scheduler.step(velocity, timestep, sample).prev_sample
                 if callback_on_step_end is not None:
                     callback_on_step_end(self, step, timestep, {})
                 bar.update()
-        pixels = (pixel_shuffle(sample, self.config.fold) / 2 + 0.5).clamp(0, 1)
-        return self._to_output(pixels, output_type, return_dict)
+        unfolded = pixel_shuffle(sample, self.config.fold) / 2 + 0.5
+        clamped = unfolded.clamp(0, 1).masked_fill(~unfolded.isfinite(), torch.nan)
+        return self._to_output(clamped, output_type, return_dict)
 
     def _predict(
         self, sample: torch.Tensor, timestep: torch.Tensor, labels: torch.Tensor, null: int

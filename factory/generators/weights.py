@@ -1,0 +1,151 @@
+"""Where a model's weights are: Hub id or folder to local snapshot, its revision and its digest."""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from factory.errors import GenerationError, InputError
+from factory.fingerprint import compute_digest
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
+
+def find_folder(source: str, base: Path) -> Path | None:
+    """Returns the local folder that `source` names, or None where it is a Hub id.
+
+    Args:
+        source: Hub id (`owner/name`), or folder, absolute or relative to `base`.
+        base: folder that relative paths resolve against.
+
+    Raises:
+        InputError: neither a folder nor the form of a Hub id.
+    """
+    folder = base / Path(source).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if _HUB_ID.fullmatch(source) is None:
+        raise InputError(f"model {source!r}: no folder {folder} and not a Hub id (owner/name)")
+    return None
+
+
+def fetch_index(source: str, revision: str | None) -> Path:
+    """Fetches a Hub pipeline's model_index.json, from the cache where it is there.
+
+    Returns:
+        The local snapshot folder; its name is the commit.
+
+    Raises:
+        InputError: no such repository, revision or file.
+        GenerationError: gated without access, or the Hub cannot be reached.
+    """
+    return Path(fetch_file(source, "model_index.json", revision)).parent
+
+
+def fetch_file(source: str, name: str, revision: str | None) -> str:
+    """Fetches one file of a Hub repository; `fetch_index` tells what it raises."""
+    from huggingface_hub import errors as hub
+    from huggingface_hub import hf_hub_download
+
+    at = f"{source}@{revision}" if revision else source
+    try:
+        return hf_hub_download(source, name, revision=revision)
+    except hub.GatedRepoError as error:
+        raise GenerationError(
+            f"model {at}: gated: accept its terms on https://huggingface.co/{source}, "
+            "then log in with `hf auth login` or set HF_TOKEN"
+        ) from error
+    except (hub.RevisionNotFoundError, hub.RemoteEntryNotFoundError) as error:
+        raise InputError(f"model {at}: has no such revision or no {name}") from error
+    except hub.RepositoryNotFoundError as error:
+        raise InputError(
+            f"model {at}: no such repository, or a private one: check the id, or set HF_TOKEN"
+        ) from error
+    except (hub.LocalEntryNotFoundError, OSError) as error:
+        raise GenerationError(
+            f"model {at}: not in the local cache and the Hub cannot be reached "
+            f"({type(error).__name__}): go online once, unset HF_HUB_OFFLINE, or give a folder"
+        ) from error
+
+
+def download_snapshot(
+    pipeline_class: Any, source: str, revision: str | None, allow_pickle: bool
+) -> Path:
+    """Downloads what `pipeline_class` needs of a Hub model.
+
+    Returns:
+        The local snapshot folder; its name is the commit.
+
+    Raises:
+        InputError: no such model, or one without safetensors.
+        GenerationError: gated, or the Hub cannot be reached.
+    """
+    commit = fetch_index(source, revision).name
+    try:
+        folder = pipeline_class.download(
+            source, revision=commit, use_safetensors=None if allow_pickle else True
+        )
+    except OSError as error:
+        if "safetensors" in str(error):
+            raise InputError(f"model {source}: {error}: {PICKLE_REMEDY}") from error
+        raise GenerationError(f"model {source}: download failed: {error}") from error
+    return Path(folder)
+
+
+PICKLE_REMEDY = (
+    "pickle runs code when it is loaded: convert it to safetensors, "
+    "or set generator.allow_pickle: true if you trust it"
+)
+
+
+def check_weights(folder: Path, components: Sequence[str], allow_pickle: bool) -> None:
+    """Refuses a pipeline folder whose weights are pickles.
+
+    Args:
+        folder: pipeline folder.
+        components: its subfolders that are loaded.
+        allow_pickle: the user says otherwise.
+
+    Raises:
+        InputError: a component that only has pickled weights; names the file.
+    """
+    if allow_pickle:
+        return
+    for component in components:
+        files = sorted((folder / component).glob("*"))
+        pickles = [file for file in files if file.suffix in PICKLES]
+        if pickles and not any(file.suffix == ".safetensors" for file in files):
+            raise InputError(f"{pickles[0]}: weights are not safetensors: {PICKLE_REMEDY}")
+
+
+def hash_file(path: Path) -> str:
+    """Returns a file's sha256; the Hub's cache already names large files by it."""
+    if path.is_symlink() and _SHA256.fullmatch(path.resolve().name):
+        return path.resolve().name
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def compute_weights_digest(folder: Path, allow_pickle: bool = False) -> str:
+    """Returns one digest of all weight files of a folder, by relative path and content."""
+    suffixes = (".safetensors", ".bin") if allow_pickle else (".safetensors",)
+    files = sorted(file for file in folder.rglob("*") if file.suffix in suffixes)
+    return compute_digest(
+        "weights", [[file.relative_to(folder).as_posix(), hash_file(file)] for file in files]
+    )
+
+
+def name_revision(folder: Path, digest: str) -> str:
+    """Returns the commit of a Hub snapshot, or the short weights digest of any other folder."""
+    if _COMMIT.fullmatch(folder.name) and folder.parent.name == "snapshots":
+        return folder.name
+    return digest[:16]
+
+
+def is_pinned(revision: str | None) -> bool:
+    """Tells whether a revision is a full commit hash."""
+    return revision is not None and _COMMIT.fullmatch(revision) is not None
