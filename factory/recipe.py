@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from factory.fingerprint import compute_digest
 
@@ -80,7 +80,9 @@ class CaptionConditions(Strict):
     """Images of captions: a catalog grid, or a file with captions."""
 
     kind: Literal["caption"]
-    captions: str = Field(min_length=1, description="catalog id, or file (jsonl, csv, parquet, txt)")
+    captions: str = Field(
+        min_length=1, description="catalog id, or file (jsonl, csv, parquet, txt)"
+    )
     column: str = Field("caption", description="column of the file that holds the caption")
     class_column: str | None = Field(None, description="column that holds a class name, if any")
     count: Count = Field(description="accepted images over all captions")
@@ -230,13 +232,15 @@ class Recipe(Strict):
     output: Output = Output()
     card: Card = Card()
 
-    @model_validator(mode="after")
-    def _check_unique_filters(self) -> "Recipe":
-        kinds = [settings.kind for settings in self.filters]
+    @field_validator("filters")
+    @classmethod
+    def _check_unique_filters(cls, filters: tuple[FilterSettings, ...]) -> Any:
+        kinds = [settings.kind for settings in filters]
         repeated = sorted({kind for kind in kinds if kinds.count(kind) > 1})
         if repeated:
-            raise ValueError(f"filters: each kind once, got {', '.join(repeated)} more than once")
-        return self
+            got = ", ".join(repeated)
+            raise ValueError(f"each kind once, got {got} more than once: remove one")
+        return filters
 
 
 NOT_CONTENT: dict[str, frozenset[str] | None] = {

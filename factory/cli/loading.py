@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from factory.recipe_file import LoadedRecipe, check_recipe, load_recipe, open_catalogs
+from factory.recipe_check import check_recipe
+from factory.recipe_file import LoadedRecipe, load_recipe, open_catalogs
 
 
 def load_checked(path: Path, overrides: tuple[str, ...]) -> LoadedRecipe:

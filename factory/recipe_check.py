@@ -1,0 +1,262 @@
+"""Checks what a valid recipe refers to: that it exists, and that it fits the model.
+
+Loads no model and imports none of torch, ray, diffusers or datasets.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from factory.catalog import Catalogs, ModelEntry
+from factory.condition_check import check_conditions
+from factory.errors import CatalogError, FactoryError, InputError, RecipeError, SourceError
+from factory.findings import AskedClasses, Findings, Model, check_template
+from factory.generators.families import FAMILIES, detect_family, read_index
+from factory.messages import advise
+from factory.recipe import ClassifierFilter, Guidance, ReferenceConditions, TrainingCopyFilter
+from factory.recipe_file import LoadedRecipe
+from factory.vocabulary import LICENCES, SCHEDULERS
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+FAKE_STREAMS = frozenset({"class_name", "caption", "reference"})
+
+
+def check_recipe(loaded: LoadedRecipe, catalogs: Catalogs, check_files: bool = True) -> None:
+    """Checks everything that the recipe's fields alone cannot tell.
+
+    Args:
+        loaded: the recipe.
+        catalogs: where its ids are looked up.
+        check_files: also look at the user's own files: images, captions, folders.
+
+    Raises:
+        RecipeError: every problem at once, in the order of the file.
+    """
+    findings = Findings(loaded, catalogs, check_files)
+    model = _check_model(findings)
+    _check_sampling(findings, model)
+    _check_prompts(findings, model)
+    asked = check_conditions(findings, model)
+    _check_filters(findings, asked)
+    _check_adapters(findings)
+    if loaded.recipe.card.license not in LICENCES:
+        got = loaded.recipe.card.license
+        message = f"no licence id of the Hub, got {got!r}: {advise(got, LICENCES)}"
+        findings.add(("card", "license"), f"{message} (or `other`)")
+    if findings.problems:
+        ordered = sorted(findings.problems, key=lambda problem: (problem.line or 0, problem.field))
+        raise RecipeError(tuple(dict.fromkeys(ordered)))
+
+
+# --- generator -----------------------------------------------------------------------------------
+
+
+def _check_model(findings: Findings) -> Model | None:
+    """Returns what the model takes, or None with the problem noted."""
+    settings = findings.loaded.recipe.generator
+    known = (*FAMILIES, "fake")
+    if settings.family is not None and settings.family not in known:
+        findings.add(("generator", "family"), f"unknown family: {advise(settings.family, known)}")
+        return None
+    name, place = settings.model, ("generator", "model")
+    if name in findings.catalogs.list_ids("models"):
+        entry = findings.look_up(place, findings.catalogs.find_model, name)
+        return None if entry is None else _describe_entry(findings, entry)
+    if findings.resolve(name).is_dir() or name[0] in "./~" or name.count("/") > 1:
+        return _describe_folder(findings, findings.resolve(name))
+    if HUB_ID.fullmatch(name):
+        return _describe_hub_id(findings, name)
+    ids = findings.catalogs.list_ids("models")
+    message = f"no catalog id, folder or Hub id (owner/name), got {name!r}: {advise(name, ids, 30)}"
+    findings.add(place, message)
+    return None
+
+
+def _describe_hub_id(findings: Findings, name: str) -> Model | None:
+    try:
+        entry = findings.catalogs.find_model_of_source(name)
+    except RecipeError as error:
+        findings.problems.extend(error.problems)
+        return None
+    if entry is not None:
+        return _describe_entry(findings, entry)
+    return _describe_family(name, findings.loaded.recipe.generator.family)
+
+
+def _describe_family(name: str, family: str | None) -> Model:
+    if family == "fake":
+        return Model(name, family, streams=FAKE_STREAMS)
+    if family is None:
+        return Model(name, None)
+    described = FAMILIES[family]
+    return Model(name, family, described.required, described.required | described.optional)
+
+
+def _describe_entry(findings: Findings, entry: ModelEntry) -> Model | None:
+    settings, place = findings.loaded.recipe.generator, ("generator", "model")
+    runnable = entry.family == "fake" or entry.family in FAMILIES
+    unasked = sorted(set(entry.required) - FAKE_STREAMS)
+    if unasked:
+        message = f"{entry.id} needs {', '.join(unasked)}, which no condition kind gives yet"
+        findings.add(place, f"{message}: take another model")
+        return None
+    if not runnable:
+        message = f"{entry.id} is on record only: its family {entry.family!r} cannot run here"
+        findings.add(place, f"{message}: take another model, see `factory models list`")
+        return None
+    if settings.family not in (None, entry.family):
+        message = f"the catalog says {entry.family!r} for {entry.id}, got {settings.family!r}"
+        findings.add(("generator", "family"), f"{message}: remove it")
+    if findings.check_files and entry.source.startswith("/") and not Path(entry.source).is_dir():
+        findings.add(place, f"the weights of {entry.id} are missing at {entry.source!r}: get them")
+    described = _describe_family(entry.id, entry.family)
+    required = described.required | frozenset(entry.required)
+    streams = (described.streams or frozenset()) | required
+    if entry.required or entry.optional:
+        streams &= required | frozenset(entry.optional)
+    sized = entry.family == "fake" or FAMILIES[entry.family].sized
+    size = None if sized else (entry.width, entry.height)
+    return Model(entry.id, entry.family, required, streams, entry.class_names, size, True)
+
+
+def _describe_folder(findings: Findings, folder: Path) -> Model | None:
+    settings = findings.loaded.recipe.generator
+    if not findings.check_files:
+        return _describe_family(settings.model, settings.family)
+    if not folder.is_dir():
+        findings.add(("generator", "model"), f"no such folder {str(folder)!r}: correct the path")
+        return None
+    try:
+        family = settings.family or detect_family(folder)
+        index = read_index(folder)
+    except InputError as error:
+        findings.add(("generator", "model"), str(error))
+        return None
+    described = _describe_family(settings.model, family)
+    labels = index.get("class_names")
+    names = tuple(name for name in labels.split(",") if name) if isinstance(labels, str) else None
+    return Model(settings.model, family, described.required, described.streams, names or None)
+
+
+def _check_sampling(findings: Findings, model: Model | None) -> None:
+    settings = findings.loaded.recipe.generator
+    name = settings.scheduler
+    if name is not None and name.removesuffix("Scheduler") not in SCHEDULERS:
+        message = f"no scheduler of diffusers, got {name!r}: {advise(name, SCHEDULERS, 30)}"
+        findings.add(("generator", "scheduler"), message)
+    guidance = settings.guidance
+    if not isinstance(guidance, Guidance) and guidance is not None and not 0 <= guidance <= 100:
+        findings.add(("generator", "guidance"), f"must be >= 0 and <= 100, got {guidance:g}")
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", settings.device) is None:
+        message = f"must be auto, cpu, cuda, cuda:N or mps, got {settings.device!r}"
+        findings.add(("generator", "device"), message)
+    if model is None:
+        return
+    fixed = model.family in FAMILIES and not FAMILIES[model.family].sized
+    for position, side in enumerate(("width", "height")):
+        value = getattr(settings, side)
+        if value is None or not fixed or (model.size and model.size[position] == value):
+            continue
+        own = f"{model.size[position]} px" if model.size else "one size of its own"
+        message = f"{model.name} makes images of {own} only, got {value}: remove it"
+        findings.add(("generator", side), message)
+
+
+def _check_prompts(findings: Findings, model: Model | None) -> None:
+    settings = findings.loaded.recipe.generator
+    place = ("generator", "prompt_template")
+    check_template(findings, settings.prompt_template, place, required=True)
+    if model is None or model.streams is None or "caption" in model.streams:
+        return
+    for name in ("prompt_template", "negative_prompt"):
+        if getattr(settings, name) is not None:
+            findings.add(("generator", name), f"{model.name} takes no text: remove it")
+
+
+def _check_adapters(findings: Findings) -> None:
+    settings = findings.loaded.recipe.generator
+    for number, adapter in enumerate(settings.adapters):
+        path = ("generator", "adapters", number)
+        source = adapter.source
+        local = source.startswith((".", "/", "~")) or HUB_ID.fullmatch(source) is None
+        missing = local and not findings.resolve(source).exists()
+        if missing and findings.check_files:
+            found = str(findings.resolve(source))
+            message = f"no such folder {found!r}: correct the path, or give a Hub id (owner/name)"
+            findings.add((*path, "source"), message)
+        name = adapter.weight_name
+        if name is not None and not name.endswith(".safetensors") and not settings.allow_pickle:
+            message = f"must be a .safetensors file, got {name!r}: or set generator.allow_pickle"
+            findings.add((*path, "weight_name"), message)
+
+
+# --- filters -------------------------------------------------------------------------------------
+
+
+def _check_filters(findings: Findings, asked: AskedClasses) -> None:
+    for number, settings in enumerate(findings.loaded.recipe.filters):
+        if isinstance(settings, ClassifierFilter):
+            _check_classifier(findings, settings.model, ("filters", number, "model"), asked)
+        elif isinstance(settings, TrainingCopyFilter):
+            _check_training_copy(findings, settings, number)
+
+
+def _check_training_copy(findings: Findings, settings: TrainingCopyFilter, number: int) -> None:
+    from factory.sources import list_images
+
+    conditions = findings.loaded.recipe.conditions
+    if settings.images is None:
+        if not any(isinstance(part, ReferenceConditions) for part in conditions):
+            message = "has nothing to compare with: set images, or remove the filter"
+            findings.add(("filters", number), message)
+    elif findings.check_files:
+        try:
+            list_images(findings.resolve(settings.images))
+        except SourceError as error:
+            findings.add(("filters", number, "images"), str(error))
+
+
+def _check_classifier(
+    findings: Findings, name: str, path: tuple[str | int, ...], asked: AskedClasses
+) -> None:
+    try:
+        known = _read_classes(findings, name)
+    except CatalogError as error:
+        findings.add(path, f"no classifier folder and {error}")
+    except RecipeError as error:
+        findings.problems.extend(error.problems)
+    except FactoryError as error:
+        findings.add(path, str(error))
+    else:
+        for asked_name, where in asked.fields.items():
+            if known is not None and asked_name not in known:
+                hint = advise(asked_name, known)
+                message = f"classifier {name} does not know class {asked_name!r}: {hint}"
+                findings.add(where, f"{message}; rename the class or take another classifier")
+
+
+def _read_classes(findings: Findings, name: str) -> tuple[str, ...] | None:
+    """Returns the classes of a classifier, by catalog id or folder; None where not to be read.
+
+    Raises:
+        CatalogError: neither a folder nor a catalog id.
+        RecipeError: its catalog file is wrong.
+        InputError: a folder that holds no classifier.
+    """
+    folder = findings.resolve(name)
+    if name in findings.catalogs.list_ids("classifiers"):
+        return findings.catalogs.find_classifier(name).class_names
+    if not findings.check_files and ("/" in name or folder.is_dir()):
+        return None
+    if not folder.is_dir():
+        if "/" in name:
+            raise InputError(f"no such classifier folder {str(folder)!r}: correct the path")
+        return findings.catalogs.find_classifier(name).class_names
+    path = folder / "classifier.json"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return tuple(str(entry) for entry in content["class_names"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}"
+        do = "make one with `factory train classifier`"
+        raise InputError(f"{path}: no classifier with class_names ({what}): {do}") from error

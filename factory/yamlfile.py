@@ -1,0 +1,151 @@
+"""YAML documents to pydantic models: `--set` overrides, and every error at once with its place."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from factory.errors import Problem, RecipeError
+from factory.fieldtypes import FieldType
+from factory.messages import advise, name_wanted, show, suggest, write_message
+from factory.yamlreader import (
+    Document,
+    FieldPath,
+    format_path,
+    parse_document,
+    parse_value,
+    read_document,
+)
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+__all__ = [
+    "Document",
+    "advise",
+    "apply_overrides",
+    "parse_document",
+    "parse_model",
+    "read_document",
+    "suggest",
+]
+
+
+# --- overrides -----------------------------------------------------------------------------------
+
+
+def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
+    """Returns the document with fields replaced by `path=value` texts, later ones last.
+
+    A path is written as in messages, `conditions[0].per_class.tumor`, or with dots only,
+    `conditions.0.per_class`. The value is YAML. Missing mappings on the way are made; list entries
+    must exist.
+
+    Raises:
+        RecipeError: a text that is no `path=value`, a path that leads nowhere, or a bad value.
+    """
+    data = json.loads(json.dumps(document.data))
+    positions, overridden = dict(document.positions), dict(document.overridden)
+    problems: list[Problem] = []
+    for text in overrides:
+        name, equals, value = text.partition("=")
+        if not equals or not re.fullmatch(r"[^.\[\]]+(\.[^.\[\]]+|\[[0-9]+\])*", name.strip()):
+            message = "must be a path and a value, e.g. output.shard_size=8"
+            problems.append(Problem(name, f"{message}, got {text!r}", f"--set {text}"))
+            continue
+        try:
+            path = _set_value(data, name.strip(), parse_value(value, f"--set {text}"), text)
+        except RecipeError as error:
+            problems.extend(
+                Problem(problem.field or name.strip(), problem.message, f"--set {text}")
+                for problem in error.problems
+            )
+            continue
+        for known in [entry for entry in positions if entry[: len(path)] == path]:
+            del positions[known]
+        for known in [entry for entry in overridden if entry[: len(path)] == path]:
+            del overridden[known]
+        overridden[path] = text
+    if problems:
+        raise RecipeError(tuple(problems))
+    return Document(data, positions, document.file, overridden)
+
+
+def _set_value(data: dict[str, Any], name: str, value: Any, text: str) -> FieldPath:
+    parts = re.findall(r"[^.\[\]]+", name)
+    holder: Any = data
+    path: FieldPath = ()
+    for place, part in enumerate(parts):
+        if isinstance(holder, list):
+            if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(holder):
+                message = f"has {len(holder)} entries, numbered from 0, got entry {part!r}"
+                raise RecipeError((Problem(format_path(path), message),))
+            path = (*path, int(part))
+        elif isinstance(holder, dict):
+            path = (*path, part)
+        else:
+            message = f"holds {holder!r} and has no field {part!r} to set"
+            raise RecipeError((Problem(format_path(path), message),))
+        key = path[-1]
+        if place == len(parts) - 1:
+            holder[key] = value
+        else:
+            if isinstance(holder, dict) and holder.get(part) is None:
+                holder[part] = {}
+            holder = holder[key]
+    return path
+
+
+# --- validation ----------------------------------------------------------------------------------
+
+
+def parse_model(
+    document: Document, model_class: type[ModelT], overrides: Sequence[str] = ()
+) -> ModelT:
+    """Validates a document strictly: text is no number, and numbers are no text or booleans.
+
+    Raises:
+        RecipeError: with every problem of the document, in the order of the file.
+    """
+    document = apply_overrides(document, overrides)
+    try:
+        return model_class.model_validate_json(json.dumps(document.data), strict=True)
+    except ValidationError as error:
+        problems = _collect_problems(document, model_class, error)
+        raise RecipeError(problems) from error
+
+
+def _collect_problems(
+    document: Document, model_class: type[BaseModel], error: ValidationError
+) -> tuple[Problem, ...]:
+    groups: dict[FieldPath, list[tuple[FieldPath, FieldType, Any]]] = {}
+    for details in error.errors(include_url=False):
+        path, union, kind = FieldType(model_class).follow(details["loc"])
+        groups.setdefault(path if union is None else union, []).append((path, kind, details))
+    found: dict[tuple[FieldPath, str], Problem] = {}
+    for union, group in groups.items():
+        for path, message in _settle_group(union, group, document):
+            found[path, message] = document.make_problem(path, message)
+    return tuple(sorted(found.values(), key=lambda problem: (problem.line or 0, problem.field)))
+
+
+def _settle_group(
+    union: FieldPath, group: list[tuple[FieldPath, FieldType, Any]], document: Document
+) -> list[tuple[FieldPath, str]]:
+    """Keeps the errors of the union's branch that was meant; joins them if none was."""
+    wanted = [name_wanted(details) for path, _, details in group if path == union]
+    meant = [entry for entry in group if entry[0] != union or name_wanted(entry[2]) is None]
+    if not meant and len(group) > 1:
+        names = " or ".join(dict.fromkeys(name for name in wanted if name))
+        return [(union, f"must be {names}, got {show(group[0][2]['input'])}")]
+    messages = [(path, write_message(kind, details)) for path, kind, details in meant or group]
+    return [
+        (_place_error(path, details), message)
+        for (path, message), (_, _, details) in zip(messages, meant or group, strict=True)
+        if message
+    ]
+
+
+def _place_error(path: FieldPath, details: Any) -> FieldPath:
+    return (*path, "kind") if details["type"].startswith("union_tag") else path

@@ -1,0 +1,68 @@
+"""No broken recipe gets through, and every refusal says where, what and what to do."""
+
+import re
+from pathlib import Path
+
+import pytest
+from mutations import SOUND, iterate_broken_files, iterate_mutations
+
+from factory.errors import RecipeError
+from factory.recipe_check import check_recipe
+from factory.recipe_file import load_recipe, open_catalogs
+
+MUTATIONS = list(iterate_mutations())
+HELPS = re.compile(
+    r"\bgot\b|did you mean|known:|: add |: remove|: write|: check |: give |: set |: take |: join"
+    r"|: put |: keep |: quote|: save it|: make one|: indent|: correct|: close|not both|: get "
+)
+BOILERPLATE = re.compile(r"validation error|Input should|Traceback|pydantic|function-|constrained-")
+
+
+def check(path: Path) -> None:
+    loaded = load_recipe(path)
+    check_recipe(loaded, open_catalogs(loaded))
+
+
+def assert_refused(path: Path) -> None:
+    before = sorted(path.parent.rglob("*"))
+    with pytest.raises(RecipeError) as caught:
+        check(path)
+    assert sorted(path.parent.rglob("*")) == before, "something was created"
+    assert caught.value.exit_code == 2
+    assert caught.value.problems
+    for problem in caught.value.problems:
+        assert problem.file == str(path)
+        assert problem.line is not None and problem.line >= 1, str(problem)
+        assert problem.column is not None and problem.column >= 1, str(problem)
+        assert HELPS.search(problem.message), str(problem)
+        assert not BOILERPLATE.search(problem.message), str(problem)
+        assert "\n" not in str(problem), str(problem)
+        assert len(problem.message) < 900, str(problem)
+
+
+def test_the_sound_recipe_is_sound(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(SOUND)
+    check(path)
+
+
+def test_there_are_many_mutations_and_each_is_another() -> None:
+    names, texts = zip(*MUTATIONS, strict=True)
+    assert len(MUTATIONS) >= 200
+    assert len(set(names)) == len(names)
+    assert len(set(texts)) > 0.95 * len(texts)
+    assert SOUND not in texts
+
+
+@pytest.mark.parametrize(("name", "text"), MUTATIONS, ids=[name for name, _ in MUTATIONS])
+def test_mutation_is_refused(name: str, text: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert_refused(path)
+
+
+@pytest.mark.parametrize(("name", "content"), list(iterate_broken_files()))
+def test_broken_file_is_refused(name: str, content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_bytes(content)
+    assert_refused(path)
