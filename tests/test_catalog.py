@@ -237,8 +237,7 @@ def test_classifier_folders(tmp_path: Path) -> None:
     entries = tmp_path / "classifiers"
     entries.mkdir()
     (entries / "mine.yaml").write_text(
-        "id: mine\nsource: mine\nclass_names: [a, b]\n"
-        'licence: {id: mit, date_read: "2026-11-20"}\n'
+        'id: mine\nsource: mine\nclass_names: [a, b]\nlicence: {id: mit, date_read: "2026-11-20"}\n'
     )
     catalogs = load_catalogs([tmp_path])
     assert catalogs.find_classifier_folder("mine") == entries / "mine"
