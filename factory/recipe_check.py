@@ -108,7 +108,10 @@ def _describe_entry(findings: Findings, entry: ModelEntry) -> Model | None:
         message = f"the catalog says {entry.family!r} for {entry.id}, got {settings.family!r}"
         findings.add(("generator", "family"), f"{message}: remove it")
     if findings.check_files and entry.source.startswith("/") and not Path(entry.source).is_dir():
-        findings.add(place, f"the weights of {entry.id} are missing at {entry.source!r}: get them")
+        findings.add(
+            place,
+            f"the weights of {entry.id} are missing, no folder {entry.source!r}: put them there",
+        )
     described = _describe_family(entry.id, entry.family)
     required = described.required | frozenset(entry.required)
     streams = (described.streams or frozenset()) | required
