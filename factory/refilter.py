@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from factory.errors import InputError
@@ -23,7 +24,8 @@ def refilter_folder(url: str, overrides: Sequence[str]) -> RunResult:
     Raises:
         InputError: not a run folder, a field that is no threshold, or a filter that has no scores.
     """
-    from factory.filters import build_deciders, decide_all
+    from factory.catalog import load_catalogs
+    from factory.filters import build_filters, decide_all
 
     folder = RunFolder(url)
     record = folder.read_run()
@@ -38,7 +40,7 @@ def refilter_folder(url: str, overrides: Sequence[str]) -> RunResult:
         raise InputError(
             "refilter changes thresholds of filters only: use --set filters.KIND.FIELD="
         )
-    deciders = build_deciders(recipe.filters)
+    deciders = build_filters(recipe.filters, Path(), load_catalogs().find_classifier_folder)
     return refilter_run(folder, recipe, lambda scores: decide_all(deciders, scores))
 
 

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
+
 from factory.records import Verdict
 
 Status = Literal["accepted", "rejected", "spare"]
@@ -58,6 +60,7 @@ class Selector:
         self.decide = decide
         self.taken = taken
         self.index: Any = None
+        self.names: list[str] = []
         if max_similarity is not None:
             from factory.filters.near_duplicate import SimilarityIndex
 
@@ -100,11 +103,12 @@ class Selector:
             reason = "the same image as another condition block asks for"
             return Decision("rejected", "repeated_request", reason)
         if self.index is not None and candidate["descriptor"] is not None:
-            match = self.index.find(candidate["descriptor"])
-            if match is not None:
-                name, similarity = match
-                reason = f"similarity {similarity:.4f} > {self.max_similarity} to {name}"
+            descriptor = np.asarray(candidate["descriptor"], np.float16)[None]
+            match = int(self.index.find(descriptor)[0])
+            if match >= 0:
+                reason = f"similarity > {self.max_similarity} to {self.names[match]}"
                 return Decision("rejected", "near_duplicate", reason)
-            self.index.add(candidate["descriptor"], candidate["sample_id"])
+            self.index.add(descriptor)
+            self.names.append(candidate["sample_id"])
         self.taken.add(identity)
         return Decision("accepted")

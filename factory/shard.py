@@ -1,6 +1,5 @@
 """A worker: it loads its models once and fills shards — generate, judge, retry, commit."""
 
-import re
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ import pyarrow as pa
 from factory.catalog import load_catalogs
 from factory.errors import MismatchError
 from factory.filters import build_filters, decide_all, score_all
+from factory.filters.base import SCORE_DECIMALS
 from factory.fingerprint import compute_digest, diff_values
 from factory.generators import build_generator
 from factory.plan import build_plan, find_entry
@@ -22,6 +22,9 @@ from factory.recipe_file import resolve_path
 from factory.records import Candidate, Job, Sample, Shard
 from factory.store.rows import SHAPES_PIXELS, build_row, build_shard_schema
 from factory.store.run_folder import Marker, RunFolder
+
+ALWAYS_SCORED = "nonfinite_fraction"
+"""Known of every sample, with or without filters, so that `scores` is never empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +55,9 @@ class Worker:
         self.recipe = recipe
         self.folder = RunFolder(order.run_url)
         self.generator = build_generator(recipe.generator, entry, order.base)
-        self.filters = build_filters(recipe.filters, order.base, catalogs.find_classifier)
-        self.score_names = [name for each in self.filters for name in each.score_names]
+        self.filters = build_filters(recipe.filters, order.base, catalogs.find_classifier_folder)
+        names = {name for each in self.filters for name in each.score_names}
+        self.score_names = sorted({*names, ALWAYS_SCORED})
         self.schema = build_shard_schema(self.score_names)
         self.recipe_sha256 = compute_recipe_digest(recipe)
         plan = build_plan(recipe, order.base, catalogs)
@@ -61,7 +65,7 @@ class Worker:
         self.description: dict[str, Any] = {
             "generator": self.generator.describe(),
             "filters": [each.describe() for each in self.filters],
-            "score_names": sorted(self.score_names),
+            "score_names": self.score_names,
             "licence": None if entry is None else entry.licence.model_dump(mode="json"),
             "components": []
             if entry is None
@@ -190,7 +194,14 @@ class _Filling:
     def _judge(self, jobs: Sequence[Job], samples: Sequence[Sample]) -> list[Candidate]:
         began = time.perf_counter()
         worker = self.worker
-        scores = score_all(worker.filters, samples, [job.request.condition for job in jobs])
+        scores = [
+            {ALWAYS_SCORED: round(sample.nonfinite_fraction, SCORE_DECIMALS), **each}
+            for sample, each in zip(
+                samples,
+                score_all(worker.filters, samples, [job.request.condition for job in jobs]),
+                strict=True,
+            )
+        ]
         descriptors = describe_for_duplicates(worker.recipe, samples)
         candidates = [
             Candidate(job, sample, each, decide_all(worker.filters, each), descriptor)
@@ -237,14 +248,14 @@ def describe_for_duplicates(recipe: Recipe, samples: Sequence[Sample]) -> list[A
         return [None] * len(samples)
     import numpy as np
 
-    from factory.filters.near_duplicate import describe_images
+    from factory.filters.descriptors import describe_images
 
     return list(describe_images(np.stack([sample.pixels for sample in samples])))
 
 
 def name_reason(reason: str | None) -> str:
-    """Returns a reason without its numbers, so that equal reasons can be counted."""
-    return re.sub(r"\s*-?\d+(\.\d+)?(e-?\d+)?", "", reason or "").strip(" <>=")
+    """Returns the first word of a reason, without its numbers, so that reasons can be counted."""
+    return (reason or "").split(" ", 1)[0]
 
 
 def _copy_starts(task: Task) -> dict[int, int] | None:

@@ -1,10 +1,10 @@
-"""`find_entry` and `build_generator`: from a recipe's generator section to what samples it."""
+"""`build_generator`: from a recipe's generator section to what samples it."""
 
 import importlib
 from pathlib import Path
 from typing import Any
 
-from factory.catalog import Catalogs, ModelEntry
+from factory.catalog import ModelEntry
 from factory.generators.base import Generator
 from factory.recipe import GeneratorSettings
 
@@ -23,17 +23,6 @@ GENERATORS: dict[str, str] = {
     "fake": "factory.generators.fake:FakeGenerator",
 }
 """Family -> `module:Class`, imported on use."""
-
-
-def find_entry(settings: GeneratorSettings, catalogs: Catalogs) -> ModelEntry | None:
-    """Returns the catalog entry of the recipe's model, by id or by Hub id, or None without one.
-
-    Raises:
-        RecipeError: a catalog file is wrong.
-    """
-    if settings.model in catalogs.list_ids("models"):
-        return catalogs.find_model(settings.model)
-    return catalogs.find_model_of_source(settings.model)
 
 
 def build_generator(settings: GeneratorSettings, entry: ModelEntry | None, base: Path) -> Generator:

@@ -55,6 +55,7 @@ SHAPES_PIXELS = (
     "pipeline",
     "adapters",
     "scheduler",
+    "scheduler_config",
     "num_inference_steps",
     "guidance",
     "guidance_scale",
@@ -118,7 +119,7 @@ def build_row(
         "weights_sha256": generator["weights_sha256"],
         "scheduler": generator["scheduler"],
         "num_inference_steps": generator["num_inference_steps"],
-        "guidance_scale": generator["guidance_scale"],
+        "guidance_scale": read_first_guidance(generator["guidance_scale"]),
         "width": width,
         "height": height,
         "dtype": generator["dtype"],
@@ -136,6 +137,11 @@ def build_row(
         "reason": candidate.verdict.reason,
         "descriptor": candidate.descriptor,
     }
+
+
+def read_first_guidance(guidance: float | Mapping[str, float] | None) -> float | None:
+    """Returns the guidance of the first step; a schedule is whole in the provenance."""
+    return guidance["scale"] if isinstance(guidance, Mapping) else guidance
 
 
 def build_provenance(
@@ -156,10 +162,7 @@ def build_provenance(
     }
     reference = job.request.condition.reference
     if reference is not None:
-        provenance["reference"] = {
-            "key": reference.image.key,
-            "group_sha256": reference.group_sha256,
-        }
+        provenance["reference_group_sha256"] = reference.group_sha256
     if sample.notes:
         provenance["notes"] = dict(sample.notes)
     return to_canonical_json(json.loads(json.dumps(provenance)))

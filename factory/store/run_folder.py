@@ -178,14 +178,15 @@ class RunFolder:
             StoreError: missing or damaged data; names the remedy.
         """
         name = f"{WORK}/{marker.data}"
+        wanted = None if columns is None else list(columns)
         try:
             if verify:
                 data = self.files.read(name)
                 if hash_bytes(data) != marker.sha256:
                     raise StoreError(self._describe_damage(marker, "its bytes changed"))
-                return pq.read_table(io.BytesIO(data), columns=columns)
+                return pq.read_table(io.BytesIO(data), columns=wanted)
             with self.files.open(name, "rb") as file:
-                return pq.read_table(file, columns=columns)
+                return pq.read_table(file, columns=wanted)
         except (pa.ArrowInvalid, FileNotFoundError) as error:
             raise StoreError(self._describe_damage(marker, str(error))) from error
 

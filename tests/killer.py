@@ -1,0 +1,42 @@
+"""Runs the command line and kills its own process at the k-th write: before, amid or after it.
+
+Usage: python -m tests.killer K PHASE ARGUMENTS...
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from factory.cli import main
+from factory.store import files
+
+
+def die() -> None:
+    """Dies as by a power cut: no handler, no flush."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def arm(number: int, phase: str) -> None:
+    """Makes the `number`-th durable write fatal."""
+    write, count = files._write_local, 0
+
+    def write_and_die(path: Path, data: bytes) -> None:
+        nonlocal count
+        count += 1
+        if count == number and phase == "before":
+            die()
+        if count == number and phase == "amid":
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.with_name(f".{path.name}.tmp").write_bytes(data[: len(data) // 2])
+            die()
+        write(path, data)
+        if count == number:
+            die()
+
+    files._write_local = write_and_die
+
+
+if __name__ == "__main__":
+    arm(int(sys.argv[1]), sys.argv[2])
+    main(sys.argv[3:])

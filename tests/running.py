@@ -1,0 +1,65 @@
+"""Helpers for tests that run recipes: writing one, running it, and reading what came out."""
+
+import io
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import yaml
+
+from factory.recipe_file import load_recipe
+from factory.run import run_recipe
+
+FILTERS = [
+    {"kind": "finite", "min_contrast": 0.1435},
+    {"kind": "tissue"},
+    {"kind": "near_duplicate", "max_similarity": 0.97},
+]
+"""Real filters; the contrast threshold rejects about half of the normals that `fake` draws."""
+
+
+def write_recipe(folder: Path, **changes) -> Path:
+    """Writes a recipe of the fake model, with sections replaced or merged by `changes`."""
+    recipe = {
+        "name": "test",
+        "seed": 7,
+        "generator": {"model": "fake", "width": 32, "height": 32, "batch_size": 4},
+        "conditions": [{"kind": "class", "per_class": {"normal": 10, "tumor": 13}}],
+        "filters": FILTERS,
+        "budget": {"attempts": 8},
+        "workers": {"executor": "local"},
+        "output": {"shard_size": 4},
+        "card": {"license": "cc0-1.0"},
+    }
+    for key, value in changes.items():
+        merges = isinstance(value, dict) and isinstance(recipe.get(key), dict)
+        recipe[key] = {**recipe[key], **value} if merges else value
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe))
+    return path
+
+
+def run(recipe: Path, out: Path, extend=False, overrides=(), notify=lambda outcome: None):
+    """Runs a recipe in this process."""
+    loaded = load_recipe(recipe, overrides)
+    return run_recipe(loaded, str(out), notify, lambda line: None, extend)
+
+
+def read_rows(out: Path, folder: str = "data") -> list[dict]:
+    """Reads all rows of the data set, or of the rejected ones."""
+    tables = [pq.read_table(path) for path in sorted((out / folder).glob("*.parquet"))]
+    return [row for table in tables for row in table.to_pylist()]
+
+
+def list_identities(out: Path) -> set[tuple[str, str]]:
+    """Returns (sample_id, image_sha256) of all accepted rows; asserts that none is there twice."""
+    rows = read_rows(out)
+    found = {(row["sample_id"], row["image_sha256"]) for row in rows}
+    assert len(found) == len(rows)
+    return found
+
+
+def read_json(path: Path):
+    """Reads a JSON file."""
+    return json.load(io.BytesIO(path.read_bytes()))

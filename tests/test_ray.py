@@ -1,0 +1,138 @@
+"""Real local Ray: the same rows as in-process, and no row lost when a worker or the driver dies."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from factory.errors import InputError
+from factory.executors import size_cluster
+from factory.recipe import Workers
+from tests.running import list_identities, run, write_recipe
+
+ROOT = Path(__file__).parent.parent
+RECIPE = {
+    "conditions": [{"kind": "class", "per_class": {"normal": 20, "tumor": 20}}],
+    "output": {"shard_size": 4},
+}
+RAY = ["workers.executor=ray", "workers.count=2", "workers.cpus=0.5"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    """Ray's workers must find the package and the tests in a checkout that is not installed."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = str(ROOT)
+    yield
+    if before is None:
+        del os.environ["PYTHONPATH"]
+    else:
+        os.environ["PYTHONPATH"] = before
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("local")
+    write_catalog(folder, 0.0)
+    recipe = write_recipe(folder, **RECIPE, catalogs=["catalog"], generator={"model": "slow"})
+    assert run(recipe, folder / "run").exit_code == 0
+    return list_identities(folder / "run")
+
+
+def write_catalog(folder, seconds):
+    """A catalog whose model is `fake` with a pause for every image."""
+    (folder / "catalog" / "models").mkdir(parents=True)
+    text = (ROOT / "catalogs" / "models" / "fake.yaml").read_text().replace("id: fake", "id: slow")
+    text += f"\npipeline_arguments: {{seconds_per_image: {seconds}}}\n"
+    (folder / "catalog" / "models" / "slow.yaml").write_text(text)
+
+
+def write_slow(folder, seconds):
+    write_catalog(folder, seconds)
+    return write_recipe(folder, **RECIPE, catalogs=["catalog"], generator={"model": "slow"})
+
+
+def find_workers(parent):
+    return [
+        child
+        for child in psutil.Process(parent).children(recursive=True)
+        if "RayWorker" in " ".join(child.cmdline()[:1])
+    ]
+
+
+def test_two_workers_give_the_same_rows(local, tmp_path):
+    done = []
+    result = run(write_slow(tmp_path, 0), tmp_path / "run", overrides=RAY, notify=done.append)
+    assert result.exit_code == 0
+    assert len(done) == 10
+    assert list_identities(tmp_path / "run") == local
+
+
+def test_a_killed_worker_loses_nothing(local, tmp_path):
+    kills = []
+
+    def kill_twice():
+        while len(kills) < 2:
+            time.sleep(1.0)
+            workers = find_workers(os.getpid())
+            if len(workers) >= 1 and (tmp_path / "run/.factory/shards").is_dir():
+                workers[0].send_signal(signal.SIGKILL)
+                kills.append(workers[0].pid)
+
+    killer = threading.Thread(target=kill_twice, daemon=True)
+    killer.start()
+    result = run(write_slow(tmp_path, 0.1), tmp_path / "run", overrides=RAY)
+    killer.join(timeout=1)
+    assert len(kills) == 2
+    assert result.exit_code == 0
+    assert list_identities(tmp_path / "run") == local
+
+
+def test_a_killed_driver_resumes(local, tmp_path):
+    recipe, out = write_slow(tmp_path, 0.1), tmp_path / "run"
+    options = [part for override in RAY for part in ("--set", override)]
+    command = [sys.executable, "-m", "factory", "run", str(recipe), "--out", str(out), *options]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 90
+    while not list(out.glob(".factory/shards/*-r0.json")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (out / "data").exists()
+    assert run(recipe, out, overrides=RAY).exit_code == 0
+    assert list_identities(out) == local
+
+
+def test_a_worker_that_cannot_start_is_bad_input(tmp_path):
+    recipe = write_slow(tmp_path, 0)
+    (tmp_path / "catalog/models/slow.yaml").write_text(
+        (tmp_path / "catalog/models/slow.yaml").read_text().replace("seconds_per", "second_per")
+    )
+    with pytest.raises(InputError, match="seconds_per_image"):
+        run(recipe, tmp_path / "run", overrides=RAY)
+    assert not (tmp_path / "run" / ".factory").exists()
+
+
+@pytest.mark.parametrize(
+    ("workers", "resources", "expected"),
+    [
+        ({}, {"CPU": 8, "GPU": 4}, (4, 1.0)),
+        ({"cpus": 4}, {"CPU": 8, "GPU": 4}, (2, 1.0)),
+        ({}, {"CPU": 2}, (2, 0.0)),
+        ({"gpus": 0.5, "cpus": 1}, {"CPU": 8, "GPU": 1}, (2, 0.5)),
+        ({"count": 3, "address": "auto"}, {"CPU": 1}, (3, 0.0)),
+    ],
+)
+def test_cluster_sizing(workers, resources, expected):
+    assert size_cluster(Workers(**workers), resources) == expected
+
+
+def test_more_workers_than_fit_are_refused():
+    with pytest.raises(InputError, match=r"do not fit: this machine holds 2"):
+        size_cluster(Workers(count=3), {"CPU": 2})

@@ -1,0 +1,161 @@
+"""Storage: whole objects or none, markers last, damage found."""
+
+import io
+import os
+import tarfile
+import uuid
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from factory.errors import MismatchError, StoreError
+from factory.records import Shard
+from factory.store.files import FileStore
+from factory.store.parquet import ParquetFiles
+from factory.store.run_folder import WORK, Marker, RunFolder
+from factory.store.webdataset import TarFiles
+
+SHARD = Shard("0123456789abcdef", 0, 4)
+TABLE = pa.table({"index": [0, 1], "text": ["a", "b"]})
+
+
+@pytest.fixture(params=["local", "memory"])
+def url(request, tmp_path):
+    return str(tmp_path / "run") if request.param == "local" else f"memory://{uuid.uuid4()}"
+
+
+def make_marker(**changes):
+    data = {
+        "shard": SHARD.id, "series": SHARD.series, "start": 0, "stop": 4, "data": "", "sha256": "",
+        "bytes": 0, "rows": 2, "asked": 4, "filled": 2, "generated": 2, "rejected": {},
+        "reasons": {}, "worker": "w", "seconds": {},
+    }  # fmt: skip
+    return Marker.model_validate({**data, **changes})
+
+
+def test_objects_round_trip(url):
+    files = FileStore(url)
+    assert not files.exists("a/b.bin")
+    files.write("a/b.bin", b"12")
+    files.write("a/b.bin", b"345")
+    assert files.read("a/b.bin") == b"345"
+    files.move("a", "c")
+    assert files.list("c") == ("b.bin",)
+    assert not files.exists("a/b.bin")
+    files.remove("c")
+    assert files.list("c") == ()
+
+
+def test_commit_is_found_by_its_marker(url):
+    folder = RunFolder(url)
+    assert folder.read_marker(SHARD) is None
+    marker = folder.commit(TABLE, make_marker(), SHARD)
+    assert folder.read_marker(SHARD) == marker
+    assert marker.data.endswith(f"{marker.sha256[:16]}.parquet")
+    assert folder.read_table(marker, verify=True).equals(TABLE)
+    assert folder.read_table(marker, ["index"]).column_names == ["index"]
+
+
+def test_a_failed_marker_leaves_the_shard_open(tmp_path, monkeypatch):
+    folder = RunFolder(str(tmp_path))
+    write = FileStore.write
+
+    def fail_on_marker(self, name, data):
+        if name.endswith(".json"):
+            raise StoreError("no space left")
+        write(self, name, data)
+
+    monkeypatch.setattr(FileStore, "write", fail_on_marker)
+    with pytest.raises(StoreError):
+        folder.commit(TABLE, make_marker(), SHARD)
+    monkeypatch.undo()
+    assert folder.read_marker(SHARD) is None
+    assert folder.commit(TABLE, make_marker(), SHARD).rows == 2
+
+
+def test_a_full_disk_says_so_and_keeps_what_was_there(tmp_path, monkeypatch):
+    files = FileStore(str(tmp_path))
+    files.write("x.json", b"old")
+
+    def fail(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(StoreError, match="No space left on device: free space"):
+        files.write("x.json", b"new")
+    assert files.read("x.json") == b"old"
+    assert os.listdir(tmp_path) == ["x.json"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
+def test_damage_names_the_marker_to_remove(tmp_path, damage):
+    folder = RunFolder(str(tmp_path))
+    marker = folder.commit(TABLE, make_marker(), SHARD)
+    path = tmp_path / WORK / marker.data
+    data = bytearray(path.read_bytes())
+    if damage == "remove":
+        path.unlink()
+    else:
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data[:40] if damage == "truncate" else data)
+    with pytest.raises(StoreError, match=r"shards/0123456789abcdef-0000000000-0000000004-r0\.json|again"):
+        folder.read_table(marker, verify=True)
+
+
+def test_a_damaged_marker_is_not_read_as_missing(tmp_path):
+    folder = RunFolder(str(tmp_path))
+    folder.commit(TABLE, make_marker(), SHARD)
+    (tmp_path / WORK / "shards" / f"{SHARD.id}-r0.json").write_text('{"version": 1}')
+    with pytest.raises(StoreError, match="damaged"):
+        folder.read_marker(SHARD)
+
+
+def test_a_foreign_folder_is_refused(tmp_path):
+    (tmp_path / "thesis.docx").write_text("x")
+    with pytest.raises(MismatchError, match=r"thesis\.docx.*empty or new folder"):
+        RunFolder(str(tmp_path)).read_run()
+
+
+def test_quarantine_is_kept_and_released(url):
+    folder = RunFolder(url)
+    folder.quarantine(SHARD, 0, "boom")
+    assert [record["error"] for record in folder.list_quarantined()] == ["boom"]
+    folder.release(SHARD, 0)
+    assert folder.list_quarantined() == ()
+
+
+@pytest.mark.parametrize(("rows", "per_file"), [(0, 10), (7, 3), (600, 600), (601, 300)])
+def test_parquet_files_hold_all_rows_in_order(url, rows, per_file):
+    files = FileStore(url)
+    schema = pa.schema([("index", pa.int64())])
+    writer = ParquetFiles(files, "data", "train", schema, rows, per_file)
+    for start in range(0, rows, 50):
+        part = list(range(start, min(start + 50, rows)))
+        writer.write(pa.table({"index": part}, schema=schema))
+    writer.close()
+    tables = [pq.read_table(io.BytesIO(files.read(name))) for name in writer.names]
+    assert pa.concat_tables(tables)["index"].to_pylist() == list(range(rows))
+    assert writer.names[-1].endswith(f"-of-{len(writer.names):05d}.parquet")
+    assert all(len(table) <= per_file for table in tables)
+
+
+def test_tars_are_reproducible(tmp_path):
+    row = {
+        "sample_id": "ab" * 16, "image": {"bytes": b"\x00\x01", "path": "x.webp"}, "label": 1,
+        "class_name": "tumor", "caption": None, "prompt": None, "provenance": "{}", "seed": 3,
+    }  # fmt: skip
+    contents = []
+    for name in ("first", "second"):
+        files = FileStore(str(tmp_path / name))
+        tars = TarFiles(files, "webdataset", "train", 2)
+        tars.write([{**row, "sample_id": f"{i:032x}"} for i in range(3)])
+        tars.close()
+        assert tars.names == ["webdataset/train-00000.tar", "webdataset/train-00001.tar"]
+        contents.append([files.read(each) for each in tars.names])
+    assert contents[0] == contents[1]
+    with tarfile.open(fileobj=io.BytesIO(contents[0][0])) as tar:
+        names = tar.getnames()
+        assert tar.extractfile(names[0]).read() is not None
+    suffixes = sorted(name.split(".", 1)[1] for name in names if name.startswith(f"{0:032x}"))
+    assert suffixes == ["cls", "json", "txt", "webp"]
