@@ -1,0 +1,111 @@
+"""Quality filters: from a recipe's kinds to scores and a verdict for each candidate.
+
+Deciding imports neither torch nor scikit-learn: thresholds can be changed on stored scores alone.
+"""
+
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from factory.errors import FilterError
+from factory.filters.base import SCORE_DECIMALS, Filter
+from factory.recipe import FilterSettings
+from factory.records import Condition, Sample, Verdict
+
+if TYPE_CHECKING:
+    from factory.filters.classifier import FindClassifier
+
+FILTERS: dict[str, tuple[str, str]] = {
+    "finite": ("factory.filters.finite", "FiniteJudge"),
+    "tissue": ("factory.filters.tissue", "TissueJudge"),
+    "focus": ("factory.filters.focus", "FocusJudge"),
+    "stain": ("factory.filters.stain", "StainJudge"),
+    "classifier": ("factory.filters.classifier", "ClassifierJudge"),
+    "training_copy": ("factory.filters.training_copy", "TrainingCopyJudge"),
+    "near_duplicate": ("factory.filters.near_duplicate", "NearDuplicateJudge"),
+}
+"""A recipe's `kind` -> module and class, imported on use."""
+
+
+def build_filters(
+    recipe_filters: Sequence[FilterSettings], base: Path, find_classifier: "FindClassifier"
+) -> tuple[Filter, ...]:
+    """Builds the filters of a recipe, in its order; models load at the first score.
+
+    Args:
+        recipe_filters: their settings.
+        base: folder of the recipe, which relative paths start from.
+        find_classifier: catalog lookup of a classifier's folder; None where no catalog knows it.
+    """
+    further: dict[str, tuple[Any, ...]] = {
+        "classifier": (base, find_classifier),
+        "training_copy": (base,),
+    }
+    built: list[Filter] = []
+    for settings in recipe_filters:
+        module, name = FILTERS[settings.kind]
+        kind = getattr(import_module(module), name)
+        built.append(kind(settings, *further.get(settings.kind, ())))
+    return tuple(built)
+
+
+def score_all(
+    filters: Sequence[Filter], samples: Sequence[Sample], conditions: Sequence[Condition]
+) -> list[dict[str, float]]:
+    """Scores every candidate by every filter, rounded to `SCORE_DECIMALS`.
+
+    This is the one place that rounds: what it returns is stored, compared and compared again.
+
+    Args:
+        filters: in recipe order.
+        samples: N images.
+        conditions: what each was asked to show.
+
+    Returns:
+        N mappings of score name to value; NaN where a score does not apply.
+
+    Raises:
+        FilterError: a filter failed, or returned other scores than it declares.
+    """
+    if len(samples) != len(conditions):
+        raise FilterError(f"{len(samples)} samples but {len(conditions)} conditions")
+    rows: list[dict[str, float]] = [{} for _ in samples]
+    if not samples:
+        return rows
+    for judge in filters:
+        scores = judge.score(samples, conditions)
+        if set(scores) != set(judge.score_names):
+            raise FilterError(f"{judge.kind}: wrote {sorted(scores)}, not {judge.score_names}")
+        for name in judge.score_names:
+            values = np.round(np.asarray(scores[name], np.float64), SCORE_DECIMALS)
+            if values.shape != (len(samples),) or np.isinf(values).any():
+                raise FilterError(
+                    f"{judge.kind}: {name} is not one number for each image: {values}"
+                )
+            for row, value in zip(rows, values.tolist(), strict=True):
+                if name in row:
+                    raise FilterError(f"{judge.kind}: another filter has written {name} already")
+                row[name] = value + 0.0  # no negative zero: it would print and hash differently
+    return rows
+
+
+def decide_all(filters: Sequence[Filter], scores: Mapping[str, float]) -> Verdict:
+    """Decides on one candidate from its stored scores; the first filter that rejects is named.
+
+    Raises:
+        FilterError: a score that a filter needs was never stored.
+    """
+    for judge in filters:
+        missing = [name for name in judge.score_names if name not in scores]
+        if missing:
+            raise FilterError(
+                f"{judge.kind}: no stored score {', '.join(missing)}: "
+                "the filter was not in the recipe when the images were scored"
+            )
+        verdict = judge.decide(scores)
+        if not verdict.accepted:
+            return verdict
+    return Verdict(True)

@@ -1,0 +1,232 @@
+"""A fitted classifier folder: what it says of itself, and calibrated class probabilities from it.
+
+    classifier.json         checked on load; all that `validate` reads, without torch
+    head.safetensors        mean, scale, coef and intercept of the logistic head
+    encoder.json, encoder.safetensors    only with an encoder that was trained along
+
+Nothing is pickled, and the head is computed with numpy: scikit-learn is needed for fitting only.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from factory.encoders import Encoder, load_encoder
+from factory.errors import InputError, Problem, RecipeError
+from factory.fingerprint import hash_bytes
+from factory.sources import fit_image
+
+INFO_NAME = "classifier.json"
+HEAD_NAME = "head.safetensors"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+class EncoderDescription(_Strict):
+    """What `Encoder.describe` said when the head was fitted."""
+
+    id: str
+    revision: str | None
+    weights_sha256: str | None
+    dim: int = Field(ge=1)
+    preprocessing: str
+
+
+class Calibration(_Strict):
+    """Temperature scaling (Guo et al. 2017, arXiv 1706.04599): softmax(logits / temperature)."""
+
+    method: Literal["temperature"] = "temperature"
+    temperature: float = Field(gt=0.0)
+    fitted_on: str
+
+
+class TrainingData(_Strict):
+    """The real images that the head was fitted on."""
+
+    sha256: str
+    images: int
+    per_class: dict[str, int]
+    groups: int | None = Field(None, description="patients or slides; None: not known")
+
+
+class ClassifierInfo(_Strict):
+    """`classifier.json`: everything but the numbers."""
+
+    format: Literal[1] = 1
+    class_names: tuple[str, ...] = Field(min_length=2)
+    encoder: str = Field(min_length=1, description="spec, or `.` for the one in this folder")
+    encoder_description: EncoderDescription
+    image_size: int = Field(ge=8, description="px; images are brought to this square")
+    fit: Literal["crop", "resize"]
+    calibration: Calibration
+    head_sha256: str
+    data: TrainingData
+    report: dict[str, Any]
+    libraries: dict[str, str]
+
+    @model_validator(mode="after")
+    def _check_distinct(self) -> "ClassifierInfo":
+        if len(set(self.class_names)) != len(self.class_names):
+            raise ValueError("class_names: each name once")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Standardisation and a linear map: logits = ((features - mean) / scale) coef' + intercept.
+
+    `mean`, `scale` are (D,), `coef` is (C, D), `intercept` (C,), all float64.
+    """
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    coef: NDArray[np.float64]
+    intercept: NDArray[np.float64]
+
+    def compute_logits(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+        """Returns (N, C) float64 logits of (N, D) features."""
+        scaled = (features.astype(np.float64) - self.mean) / self.scale
+        return np.asarray(scaled @ self.coef.T + self.intercept)
+
+
+def compute_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns (N, C) probabilities that sum to 1 over the classes."""
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+class Classifier:
+    """Calibrated class probabilities of images."""
+
+    def __init__(self, info: ClassifierInfo, encoder: Encoder, head: Head, revision: str) -> None:
+        self.info, self.encoder, self.head = info, encoder, head
+        self.class_names = info.class_names
+        self.revision = revision
+        """sha256 of `classifier.json`, which holds the hashes of all weights."""
+
+    def predict_probabilities(
+        self, images: Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
+    ) -> NDArray[np.float64]:
+        """Returns (N, C) float64 probabilities, in the order of `class_names`.
+
+        Args:
+            images: N images (H, W, 3) uint8 RGB of any sizes; brought to `image_size` first.
+        """
+        if len(images) == 0:
+            return np.zeros((0, len(self.class_names)))
+        size = self.info.image_size
+        fitted = np.stack([fit_image(image, size, size, self.info.fit) for image in images])
+        logits = self.head.compute_logits(self.encoder.encode(fitted))
+        return compute_softmax(logits / self.info.calibration.temperature)
+
+
+def read_classifier_info(folder: Path) -> ClassifierInfo:
+    """Reads and checks `classifier.json` alone: class names and report, without any weights.
+
+    Raises:
+        InputError: no classifier there, or a file that is not one.
+    """
+    return _parse_info(folder, _read(folder / INFO_NAME))
+
+
+def load_classifier(folder: Path, device: str = "auto") -> Classifier:
+    """Loads a classifier folder and checks every hash in it.
+
+    Raises:
+        InputError: a file is missing, damaged or from another encoder version.
+    """
+    data = _read(folder / INFO_NAME)
+    info = _parse_info(folder, data)
+    head = _load_head(folder, info)
+    encoder = load_encoder(info.encoder, base=folder, device=device)
+    found, expected = encoder.describe(), info.encoder_description
+    for field in ("id", "weights_sha256", "dim"):
+        if found[field] != getattr(expected, field):
+            raise InputError(
+                f"{folder}: fitted on encoder {field} {getattr(expected, field)!r}, found "
+                f"{found[field]!r}: fit the classifier again"
+            )
+    if expected.weights_sha256 is None and found["revision"] != expected.revision:
+        raise InputError(
+            f"{folder}: fitted on {expected.id} revision {expected.revision!r}, this version has "
+            f"{found['revision']!r}: fit the classifier again"
+        )
+    return Classifier(info, encoder, head, hash_bytes(data))
+
+
+def save_head(head: Head, folder: Path) -> str:
+    """Writes `head.safetensors` and returns the sha256 of the file."""
+    from safetensors.numpy import save
+
+    data = save(
+        {
+            "mean": head.mean,
+            "scale": head.scale,
+            "coef": np.ascontiguousarray(head.coef),
+            "intercept": head.intercept,
+        }
+    )
+    write_file(folder / HEAD_NAME, data)
+    return hash_bytes(data)
+
+
+def save_info(info: ClassifierInfo, folder: Path) -> None:
+    """Writes `classifier.json`; last, as it makes the folder a classifier."""
+    text = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    write_file(folder / INFO_NAME, (text + "\n").encode())
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes under a temporary name, then renames."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(data)
+    temporary.replace(path)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(
+            f"{path}: not a classifier folder ({error.strerror}): "
+            "make one with `factory train classifier`"
+        ) from error
+
+
+def _parse_info(folder: Path, data: bytes) -> ClassifierInfo:
+    path = str(folder / INFO_NAME)
+    try:
+        return ClassifierInfo.model_validate_json(data)
+    except ValidationError as error:
+        problems = tuple(
+            Problem(".".join(str(part) for part in item["loc"]), item["msg"], path)
+            for item in error.errors()
+        )
+        raise RecipeError(problems) from error
+
+
+def _load_head(folder: Path, info: ClassifierInfo) -> Head:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = folder / HEAD_NAME
+    data = _read(path)
+    if hash_bytes(data) != info.head_sha256:
+        raise InputError(f"{path}: damaged or of another fit (sha256 differs from {INFO_NAME})")
+    classes, dim = len(info.class_names), info.encoder_description.dim
+    try:
+        arrays = load(data)
+        head = Head(arrays["mean"], arrays["scale"], arrays["coef"], arrays["intercept"])
+    except (SafetensorError, KeyError) as error:
+        raise InputError(f"{path}: not a classifier head ({error})") from error
+    if head.coef.shape != (classes, dim) or head.mean.shape != (dim,):
+        raise InputError(f"{path}: shape {head.coef.shape} instead of ({classes}, {dim})")
+    return head

@@ -1,0 +1,203 @@
+"""`near_duplicate`: finds images of a set that nearly repeat an earlier one; numpy only."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.filters.base import SCORE_DECIMALS
+from factory.filters.descriptors import DIM, REVISION, SYMMETRIES, Descriptors
+from factory.recipe import NearDuplicateFilter
+from factory.records import Condition, Sample, Verdict
+
+_QUERY_BLOCK = 1024
+_STORED_BLOCK = 16384
+_PAIR_BLOCK = 4096
+_DENSE_SHARE = 0.005
+"""Pairs left by the bound above which plain matrix products are cheaper than one by one."""
+_SLACK = 4e-3
+"""Room for float16 descriptors, whose length is 1 within 5e-4, in the bound below."""
+
+
+class NearDuplicateJudge:
+    """A rule over the set, not over one candidate: it writes no score and accepts everything.
+
+    Finalizing a data set compares the descriptors of accepted candidates in the order of their
+    requests, by `SimilarityIndex(max_similarity)`.
+    """
+
+    kind: ClassVar[str] = "near_duplicate"
+    score_names: tuple[str, ...] = ()
+
+    def __init__(self, settings: NearDuplicateFilter) -> None:
+        self.settings = settings
+        self.max_similarity = settings.max_similarity
+
+    def score(
+        self, samples: Sequence[Sample], conditions: Sequence[Condition]
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """Returns nothing."""
+        return {}
+
+    def decide(self, scores: Mapping[str, float]) -> Verdict:
+        """Accepts."""
+        return Verdict(True)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns kind, threshold and revision."""
+        return {**self.settings.model_dump(mode="json"), "revision": REVISION}
+
+
+class SimilarityIndex:
+    """Images kept so far; tells which further ones are too similar to one of them.
+
+    Two images are near-duplicates when the similarity of their descriptors, over the eight flips
+    and quarter turns and rounded to 4 decimals, exceeds `max_similarity`.
+
+    Comparing all pairs in eight poses is spared by a bound. The averages over the orbits of the
+    symmetry group keep lengths from growing and are the same for every pose, so that similarity
+    <= 1 - |a(x) - a(y)|^2 / 2 for descriptors of length 1; only pairs that pass it (36 numbers
+    instead of 8 x 256) are compared exactly. No near-duplicate is missed; a low `max_similarity`
+    only costs time.
+    """
+
+    def __init__(self, max_similarity: float) -> None:
+        self.max_similarity = max_similarity
+        self._descriptors = np.zeros((1024, DIM), np.float16)
+        self._averages = np.zeros((1024, len(_ORBITS) + 1), np.float32)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, descriptors: Descriptors) -> None:
+        """Keeps (N, 256) descriptors, unseen whether they repeat anything."""
+        needed = self._count + len(descriptors)
+        while needed > len(self._descriptors):
+            self._descriptors = np.concatenate([self._descriptors, self._descriptors])
+            self._averages = np.concatenate([self._averages, self._averages])
+        self._descriptors[self._count : needed] = descriptors
+        self._averages[self._count : needed] = _average_orbits(descriptors)
+        self._count = needed
+
+    def find(self, descriptors: Descriptors) -> NDArray[np.int64]:
+        """Looks up (N, 256) descriptors.
+
+        Returns:
+            (N,) position of the first kept near-duplicate of each, in the order of adding, or -1.
+        """
+        found = np.full(len(descriptors), -1, np.int64)
+        for first in range(0, len(descriptors), _QUERY_BLOCK):
+            block = descriptors[first : first + _QUERY_BLOCK]
+            averages = _average_orbits(block)
+            open_rows = np.arange(len(block))
+            for start in range(0, self._count, _STORED_BLOCK):
+                stop = min(start + _STORED_BLOCK, self._count)
+                rows, columns = self._pair(
+                    block[open_rows],
+                    averages[open_rows],
+                    self._descriptors[start:stop],
+                    self._averages[start:stop],
+                )
+                hit, position = np.unique(rows, return_index=True)
+                found[first + open_rows[hit]] = start + columns[position]
+                open_rows = np.delete(open_rows, hit)
+        return found
+
+    def add_distinct(self, descriptors: Descriptors) -> NDArray[np.int64]:
+        """Keeps, in order, every descriptor that repeats none kept before it.
+
+        Calling it once or in any number of pieces gives the same result.
+
+        Returns:
+            (N,) -1 where it was kept, else the position of the kept one that it repeats.
+        """
+        result = np.full(len(descriptors), -1, np.int64)
+        for first in range(0, len(descriptors), _QUERY_BLOCK):
+            block = descriptors[first : first + _QUERY_BLOCK]
+            known = self.find(block)
+            fresh = np.flatnonzero(known < 0)
+            candidates, averages = block[fresh], _average_orbits(block[fresh])
+            rows, columns = self._pair(candidates, averages, candidates, averages)
+            kept = np.ones(len(fresh), bool)
+            position = np.zeros(len(fresh), np.int64)
+            earlier: dict[int, list[int]] = {}
+            for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
+                if column < row:
+                    earlier.setdefault(row, []).append(column)
+            count = self._count
+            for row in range(len(fresh)):
+                repeated = next((c for c in earlier.get(row, ()) if kept[c]), None)
+                if repeated is None:
+                    position[row], count = count, count + 1
+                else:
+                    kept[row] = False
+                    known[fresh[row]] = position[repeated]
+            self.add(candidates[kept])
+            result[first : first + len(block)] = known
+        return result
+
+    def _pair(
+        self,
+        queries: Descriptors,
+        query_averages: NDArray[np.float32],
+        stored: Descriptors,
+        stored_averages: NDArray[np.float32],
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Returns the (query, stored) positions of all near-duplicates, sorted."""
+        least = self.max_similarity - _SLACK
+        doubled = 2.0 * query_averages
+        doubled[:, -1] = -1.0
+        gap = doubled @ stored_averages.T  # 2 a(x) a(y) - |a(y)|^2
+        gap -= query_averages[:, -1:]
+        possible = gap >= 2.0 * (least - 1.0)
+        some = np.flatnonzero(possible.any(axis=0))
+        if np.count_nonzero(possible) > _DENSE_SHARE * len(queries) * max(len(some), 1):
+            turned = queries.astype(np.float32)[:, SYMMETRIES]
+            wide = stored[some].astype(np.float32).T
+            close = np.zeros((len(queries), len(some)), bool)
+            for pose in range(len(SYMMETRIES)):
+                close |= turned[:, pose] @ wide >= least
+            possible[:, some] &= close
+        rows, columns = np.nonzero(possible)
+        confirmed = np.zeros(len(rows), bool)
+        for start in range(0, len(rows), _PAIR_BLOCK):
+            part = slice(start, start + _PAIR_BLOCK)
+            values = compare_pairs(queries[rows[part]], stored[columns[part]])
+            confirmed[part] = values > self.max_similarity
+        return rows[confirmed], columns[confirmed]
+
+
+def find_duplicates(descriptors: Descriptors, max_similarity: float) -> NDArray[np.int64]:
+    """Returns, for each of (N, 256) descriptors in order, the earlier kept one that it repeats.
+
+    Returns:
+        (N,) index into `descriptors`, or -1 for those that are kept.
+    """
+    repeats = SimilarityIndex(max_similarity).add_distinct(descriptors)
+    kept = np.flatnonzero(repeats < 0)
+    return np.where(repeats < 0, -1, kept[repeats])
+
+
+def compare_pairs(first: Descriptors, second: Descriptors) -> NDArray[np.float64]:
+    """Returns (N,) similarities of corresponding rows over all symmetries, rounded."""
+    left, right = first.astype(np.float64), second.astype(np.float64)
+    poses = [(left[:, order] * right).sum(axis=1) for order in SYMMETRIES]
+    return np.asarray(np.round(np.max(poses, axis=0), SCORE_DECIMALS))
+
+
+def _average_orbits(descriptors: Descriptors) -> NDArray[np.float32]:
+    """Returns (N, 37): 36 sums over orbits, scaled to keep lengths, and their squared length."""
+    sums = descriptors.astype(np.float32) @ _ORBITS.T
+    return np.concatenate([sums, (sums * sums).sum(1, keepdims=True)], axis=1)
+
+
+def _list_orbits() -> NDArray[np.float32]:
+    """Returns (36, 256) orthonormal rows, one for each orbit of grid cells."""
+    least = SYMMETRIES.min(axis=0)
+    orbits = (least[None] == np.unique(least)[:, None]).astype(np.float32)
+    return np.asarray(orbits / np.sqrt(orbits.sum(1, keepdims=True)))
+
+
+_ORBITS = _list_orbits()

@@ -1,0 +1,126 @@
+"""`training_copy`: rejects images that copy their reference or another named real image."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.errors import FilterError, SourceError
+from factory.filters.descriptors import DIM, REVISION, compare_all, describe_images
+from factory.fingerprint import compute_digest, hash_bytes
+from factory.recipe import TrainingCopyFilter
+from factory.records import Condition, Reference, Sample, Verdict
+from factory.sources import SourceImage, fit_image, list_images
+
+Size = tuple[int, int]
+
+
+class TrainingCopyJudge:
+    """Scores `copy_similarity`: the largest similarity to the images that must not be copied.
+
+    Those are the condition's own reference, fitted as the generator saw it, and every image of
+    `images`, both at its own scale (centre crop) and as a whole (resized). Similarity is that of
+    `factory.filters.descriptors`. Without either the score is NaN: not applicable, accepted.
+
+    It finds exact, flipped, turned, recompressed and recoloured copies, not shifted ones or copied
+    parts, and it knows nothing of a generator's training data unless `images` names it.
+    """
+
+    kind: ClassVar[str] = "training_copy"
+    score_names: tuple[str, ...] = ("copy_similarity",)
+
+    def __init__(self, settings: TrainingCopyFilter, base: Path) -> None:
+        self.settings = settings
+        self._images = None if settings.images is None else base / settings.images
+        self._listed: tuple[SourceImage, ...] | None = None
+        self._sets: dict[Size, NDArray[np.float32]] = {}
+        self._references: dict[tuple[str, str, Size], NDArray[np.float32]] = {}
+        self._images_digest: str | None = None
+
+    def score(
+        self, samples: Sequence[Sample], conditions: Sequence[Condition]
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """Returns the similarity in [-1, 1], or NaN where there is nothing to compare with.
+
+        Raises:
+            FilterError: a real image cannot be read any more.
+        """
+        found = np.full(len(samples), np.nan)
+        sizes = [sample.pixels.shape[:2] for sample in samples]
+        for height, width in dict.fromkeys(sizes):
+            rows = [i for i, size in enumerate(sizes) if size == (height, width)]
+            queries = describe_images(np.stack([samples[i].pixels for i in rows]))
+            try:
+                real = self._describe_set((height, width))
+                own = [
+                    self._describe_reference(conditions[i].reference, (height, width)) for i in rows
+                ]
+            except SourceError as error:
+                raise FilterError(f"training_copy: {error}") from error
+            if len(real):
+                found[rows] = compare_all(queries, real)
+            for row, query, reference in zip(rows, queries, own, strict=True):
+                if reference is not None:
+                    found[row] = np.fmax(found[row], compare_all(query[None], reference)[0])
+        return {"copy_similarity": found}
+
+    def decide(self, scores: Mapping[str, float]) -> Verdict:
+        """Rejects more similarity than `max_similarity`; NaN is accepted."""
+        similarity, most = scores["copy_similarity"], self.settings.max_similarity
+        if similarity > most:
+            return Verdict(False, self.kind, f"copy_similarity {similarity:g} > {most:g}")
+        return Verdict(True)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns kind, threshold, revision, and the digest of the real images compared with.
+
+        Raises:
+            FilterError: a real image cannot be read.
+        """
+        if self._images is not None and self._images_digest is None:
+            try:
+                hashes = sorted(hash_bytes(image.read_bytes()) for image in self._list_images())
+            except SourceError as error:
+                raise FilterError(f"training_copy: {error}") from error
+            self._images_digest = compute_digest("images", hashes)
+        return {
+            **self.settings.model_dump(mode="json"),
+            "revision": REVISION,
+            "images_sha256": self._images_digest,
+        }
+
+    def _list_images(self) -> tuple[SourceImage, ...]:
+        if self._listed is None:
+            self._listed = () if self._images is None else list_images(self._images)
+        return self._listed
+
+    def _describe_set(self, size: Size) -> NDArray[np.float32]:
+        """Returns (M, 256) float32 of the named images at one size; kept in memory."""
+        if size not in self._sets:
+            rows = [_describe_fitted(image, size) for image in self._list_images()]
+            self._sets[size] = np.concatenate([np.zeros((0, DIM), np.float32), *rows])
+        return self._sets[size]
+
+    def _describe_reference(
+        self, reference: Reference | None, size: Size
+    ) -> NDArray[np.float32] | None:
+        if reference is None:
+            return None
+        key = (reference.sha256, reference.fit, size)
+        if key not in self._references:
+            self._references[key] = _describe_fitted(reference.image, size, (reference.fit,))
+        return self._references[key]
+
+
+def _describe_fitted(
+    image: SourceImage, size: Size, fits: tuple[str, ...] = ("crop", "resize")
+) -> NDArray[np.float32]:
+    """Returns (1 or 2, 256) float32: an image fitted to (height, width) in the given ways."""
+    pixels = image.read_pixels()
+    height, width = size
+    fitted = [fit_image(pixels, width, height, fit) for fit in fits]
+    if len(fitted) > 1 and pixels.shape[:2] == size:
+        fitted = fitted[:1]
+    return describe_images(np.stack(fitted)).astype(np.float32)
