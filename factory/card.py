@@ -96,7 +96,7 @@ def draw_sample_grid(folder: RunFolder) -> bytes | None:
     if not rows:
         return None
     height, width = rows[0][0].shape[:2]
-    zoom = max(1, 96 // max(height, width))
+    zoom = max(1, 128 // max(height, width))
     cell_height, cell_width, gap = height * zoom, width * zoom, 4
     canvas = Image.new(
         "RGB",

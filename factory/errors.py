@@ -1,17 +1,17 @@
 """The error tree: every failure that a user can meet, and the exit code it ends with.
 
-    FactoryError                 base; exit code 3
-    ├── InputError               something given is wrong, nothing was touched; exit code 2
-    │   ├── RecipeError          a recipe or catalog file: carries every Problem found
-    │   ├── CatalogError         a name that no catalog knows
-    │   ├── SourceError          real images that cannot be read
-    │   ├── MismatchError        a run folder that belongs to another recipe
-    │   └── LicenceError         a use that a model's terms forbid
-    ├── GenerationError          a pipeline failed (retried, then quarantined)
-    │   └── OutOfMemoryError     the device ran out of memory (the batch is halved)
-    ├── FilterError              a filter failed to score (retried, then quarantined)
-    ├── StoreError               storage failed or what is stored is damaged
-    └── RunBrokenError           the run stopped early and can be resumed
+FactoryError                 base; exit code 3
+├── InputError               something given is wrong, nothing was touched; exit code 2
+│   ├── RecipeError          a recipe or catalog file: carries every Problem found
+│   ├── CatalogError         a name that no catalog knows
+│   ├── SourceError          real images that cannot be read
+│   ├── MismatchError        a run folder that belongs to another recipe
+│   └── LicenceError         a use that a model's terms forbid
+├── GenerationError          a pipeline failed (retried, then quarantined)
+│   └── OutOfMemoryError     the device ran out of memory (the batch is halved)
+├── FilterError              a filter failed to score (retried, then quarantined)
+├── StoreError               storage failed or what is stored is damaged
+└── RunBrokenError           the run stopped early and can be resumed
 """
 
 from dataclasses import dataclass

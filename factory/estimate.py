@@ -40,7 +40,7 @@ def estimate_cost(loaded: LoadedRecipe, plan: Plan, calibrate: bool) -> dict[str
         "max_candidates": images * recipe.budget.attempts,
     }
     if not calibrate:
-        entry = find_entry(recipe, open_catalogs(loaded))
+        entry = find_entry(recipe.generator, open_catalogs(loaded))
         width = recipe.generator.width or (entry.width if entry else DEFAULT_SIDE)
         height = recipe.generator.height or (entry.height if entry else DEFAULT_SIDE)
         return report | {"disk_gib": images * width * height * 3 / 2**30, "calibration": None}

@@ -10,7 +10,7 @@ from factory.catalog import Catalogs, ModelEntry
 from factory.conditions import Series, SeriesInfo, build_series
 from factory.errors import MismatchError
 from factory.fingerprint import compute_digest, diff_values
-from factory.recipe import Recipe, compute_recipe_digest, select_content
+from factory.recipe import GeneratorSettings, Recipe, compute_recipe_digest, select_content
 from factory.records import Shard
 
 
@@ -74,13 +74,13 @@ class Plan(Outline):
     series: tuple[Series, ...]
 
 
-def find_entry(recipe: Recipe, catalogs: Catalogs) -> ModelEntry | None:
+def find_entry(settings: GeneratorSettings, catalogs: Catalogs) -> ModelEntry | None:
     """Returns the catalog entry of a recipe's model, by id or Hub id; None for a bare folder or id.
 
     Raises:
         RecipeError: a catalog file is wrong.
     """
-    model = recipe.generator.model
+    model = settings.model
     if model in catalogs.list_ids("models"):
         return catalogs.find_model(model)
     return catalogs.find_model_of_source(model)
@@ -93,7 +93,7 @@ def build_plan(recipe: Recipe, base: Path, catalogs: Catalogs) -> Plan:
         SourceError: images or captions that are missing or cannot be read.
         CatalogError: a catalog id that is not known.
     """
-    entry = find_entry(recipe, catalogs)
+    entry = find_entry(recipe.generator, catalogs)
     classes = entry.class_names or () if entry else ()
     series = build_series(recipe, base, catalogs, classes)
     counts = {part.key: part.count for part in series}

@@ -51,7 +51,7 @@ class Worker:
     def __init__(self, order: Order) -> None:
         recipe = order.recipe
         catalogs = load_catalogs([resolve_path(order.base, each) for each in recipe.catalogs])
-        entry = find_entry(recipe, catalogs)
+        entry = find_entry(recipe.generator, catalogs)
         self.recipe = recipe
         self.folder = RunFolder(order.run_url)
         self.generator = build_generator(recipe.generator, entry, order.base)

@@ -15,8 +15,9 @@ from PIL import Image
 
 from factory.catalog import LicenceTerms, ModelEntry, load_catalogs
 from factory.errors import GenerationError, InputError, OutOfMemoryError
-from factory.generators import GENERATORS, build_generator, find_entry
+from factory.generators import GENERATORS, build_generator
 from factory.generators.families import FAMILIES, UNSUPPORTED
+from factory.plan import find_entry
 from factory.recipe import Adapter, GeneratorSettings, Guidance
 from factory.records import Condition, Job, Reference, Request, Sample
 from factory.sources import SourceImage
@@ -919,3 +920,19 @@ def test_fake_and_the_table_import_no_heavy_library() -> None:
     )
     root = Path(__file__).parent.parent
     subprocess.run([sys.executable, "-c", program], cwd=root, check=True)
+
+
+def test_pixel_flow_varies_a_reference_of_any_class(build: Build, reference: Any) -> None:
+    """An unknown class goes as the null class, and the row says so; alone it is refused."""
+    generator = build("pixel-flow")
+    foreign = make_job(class_name="oscc_400x", reference=reference(0.4))
+    known = make_job(class_name=tiny.CLASS_NAMES[0], reference=reference(0.4))
+    without = make_job(reference=reference(0.4))
+    samples = generator.generate([foreign, known, without])
+    assert [sample.notes for sample in samples] == [
+        {"class_sent": "null class"},
+        {},
+        {"class_sent": "null class"},
+    ]
+    with pytest.raises(InputError, match="no class"):
+        generator.generate([make_job(class_name="oscc_400x")])

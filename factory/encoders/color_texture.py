@@ -188,7 +188,13 @@ def _describe_spectrum(plane: Planes) -> Planes:
     power = (waves.real**2 + waves.imag**2) / (height * width)
     radius = np.hypot(*np.meshgrid(fft.fftfreq(height), fft.rfftfreq(width), indexing="ij"))
     ring = np.digitize(radius.ravel(), _BANDS) - 1
-    means = [power[:, ring == index].mean(1) for index in range(len(_BANDS) - 1)]
+    # All but the outer columns of a real transform stand for two of the full plane.
+    twice = np.ones(radius.shape, np.float32)
+    twice[:, 1 : (width + 1) // 2] = 2.0
+    means = []
+    for index in range(len(_BANDS) - 1):
+        weight = twice.ravel()[ring == index]
+        means.append((power[:, ring == index] * weight).sum(1) / weight.sum())
     return np.log10(np.stack(means, axis=1) + np.float32(1e-8))
 
 

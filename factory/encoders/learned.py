@@ -116,7 +116,7 @@ def explain_failure(spec: str, error: BaseException) -> str:
     elif any(word in text for word in ("connect", "resolve", "offline", "cache", "urlopen")):
         do = "its weights could not be fetched: check the connection, or give a local folder"
     else:
-        do = "check the name, or give a local folder"
+        do = "check the name and the connection, or give a local folder"
     return f"encoder {spec!r}: {told}: {do}"
 
 

@@ -37,6 +37,7 @@ class ConditionChecks:
         names = self.capabilities.class_names
         name = condition.class_name
         sent = condition.caption is None and name is not None  # next to a caption it is a label
+        sent = sent and not (self.family.frees_class and condition.reference is not None)
         if sent and names is not None and name not in names:
             raise InputError(f"model {self.model}: no class {name!r}: {advise(str(name), names)}")
         if condition.reference is not None:
@@ -49,6 +50,8 @@ class ConditionChecks:
             raise InputError(f"model {self.model}: {NO_EMBEDDING}")
         if self.family.input == "text" and "class_name" in streams:
             missing -= {"caption"}  # the prompt template turns the class into one
+        if self.family.frees_class and "reference" in streams:
+            missing -= {"class_name"}
         wrong = [f"{name} is not supported" for name in sorted(streams - required - optional)]
         wrong += [f"{name} is missing" for name in sorted(missing)]
         if wrong or not streams:

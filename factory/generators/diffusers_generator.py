@@ -217,15 +217,21 @@ class DiffusersGenerator:
                 prompt=prompts[row] if prompts else None,
                 tokens=tokens[row],
                 batch_size=size,
+                notes=self._note_null_class(conditions[row]),
             )
             for row in range(len(jobs))
         ]
 
+    def _note_null_class(self, condition: Condition) -> dict[str, Any]:
+        is_known = self._family.input != "class" or condition.class_name in self._model.class_labels
+        return {} if is_known else {"class_sent": "null class"}
+
     def _map_streams(self, conditions: list[Condition]) -> tuple[dict[str, Any], list[str]]:
         """Returns the pipeline arguments of the text or class streams, and the prompts sent."""
         if self._family.input == "class":
-            labels = self._model.class_labels
-            return {"class_labels": [labels[str(c.class_name)] for c in conditions]}, []
+            labels = self._model.class_labels  # checked; what is not in it goes as the null class
+            null = len(labels)
+            return {"class_labels": [labels.get(str(c.class_name), null) for c in conditions]}, []
         prompts = [write_prompt(condition, self._template) for condition in conditions]
         arguments: dict[str, Any] = {"prompt": prompts}
         if self._settings.negative_prompt is not None:

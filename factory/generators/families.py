@@ -27,6 +27,8 @@ class Family:
         guidance: `step` reads the scale at every step, so it may follow a schedule; `call` reads it
             once; `distilled` feeds it to the network as a number, without a null condition.
         null_condition: what the unguided half of the batch is conditioned on.
+        frees_class: beside a reference, a class that the model does not know, or none, is sent as
+            the null class: the reference alone carries the content.
         flow: predicts flow velocities, so that only flow schedulers fit.
         sized: the call takes `height` and `width`; otherwise the network fixes them.
         token_limits: tokenizer component -> tokens kept; None is `max_sequence_length`.
@@ -45,6 +47,7 @@ class Family:
     null_condition: str
     steps: int
     scale: float
+    frees_class: bool = False
     flow: bool = False
     sized: bool = True
     token_limits: Mapping[str, int | None] = field(default_factory=dict)
@@ -184,6 +187,7 @@ FAMILIES: dict[str, Family] = {
         input="class",
         guidance="step",
         null_condition="extra class embedding",
+        frees_class=True,
         steps=12,
         scale=1.0,
         flow=True,

@@ -231,7 +231,9 @@ def _resume(
     differences = diff_values(json.loads(state["recipe"]), _describe(recipe))
     if differences:
         changed = "; ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in differences)
-        raise MismatchError(f"{folder}: checkpoint of another recipe ({changed}): use another --out")
+        raise MismatchError(
+            f"{folder}: checkpoint of another recipe ({changed}): use another --out"
+        )
     network.load_state_dict(state["network"])
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])

@@ -15,7 +15,9 @@ class DataSettings(_Strict):
 
     images: Path = Field(description="ImageFolder or parquet with one class per image")
     image_size: int = Field(64, ge=8, le=1024, multiple_of=8, description="px, height and width")
-    fit: Literal["crop", "resize"] = Field("crop", description="centre crop keeps mpp; resize does not")
+    fit: Literal["crop", "resize"] = Field(
+        "crop", description="centre crop keeps mpp; resize does not"
+    )
     mpp: float | None = Field(None, gt=0, description="µm per pixel of the training patches")
 
 
@@ -23,7 +25,9 @@ class NetworkSettings(_Strict):
     """`UNet2DModel` on folded pixels."""
 
     channels: tuple[int, ...] = Field((64, 96, 160), min_length=1, description="per level")
-    attention: tuple[bool, ...] = Field((False, False, True), description="self-attention per level")
+    attention: tuple[bool, ...] = Field(
+        (False, False, True), description="self-attention per level"
+    )
     layers_per_block: int = Field(2, ge=1, le=8)
     fold: int = Field(2, ge=1, le=8, description="pixel-unshuffle factor")
 
