@@ -176,14 +176,22 @@ def _measure(
 
 
 def fit_temperature(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
-    """Returns the temperature in [0.05, 20] of least log loss on held-out logits (N, C)."""
+    """Returns the temperature in [0.05, 20] of least log loss on held-out logits (N, C).
+
+    The target of the true class is (n + 1) / (n + C) with n images of it, not 1, as in Platt 1999,
+    so that a few perfectly separated shots do not end in probabilities of 0 and 1.
+    """
     from scipy.optimize import minimize_scalar
 
-    weights = weigh_classes(labels, logits.shape[1])
+    classes = logits.shape[1]
+    weights = weigh_classes(labels, classes)
+    size = np.bincount(labels, minlength=classes)[labels]
+    targets = np.repeat(1.0 / (size + classes)[:, None], classes, axis=1)
+    targets[np.arange(len(labels)), labels] *= size + 1
 
     def measure_loss(power: float) -> float:
-        chosen = compute_softmax(logits / np.exp(power))[np.arange(len(labels)), labels]
-        return float(-(weights * np.log(np.maximum(chosen, 1e-300))).sum())
+        chances = np.maximum(compute_softmax(logits / np.exp(power)), 1e-300)
+        return float(-(weights * (targets * np.log(chances)).sum(axis=1)).sum())
 
     found = minimize_scalar(measure_loss, bounds=(np.log(0.05), np.log(20.0)), method="bounded")
     return round(float(np.exp(found.x)), 4)
