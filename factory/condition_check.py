@@ -149,8 +149,8 @@ def _check_references(
             message = f"{settings.shots} asked for, but there are {has} images{of}: lower shots"
             findings.add((*path, "shots"), message)
     asked.add(names, place, keyed=keyed)
-    needs_class = model and "class_name" in model.required and not model.frees_class
-    if counts is not None and not names and needs_class:
+    is_bare = counts is not None and not names
+    if is_bare and model and "class_name" in model.required and not model.frees_class:
         message = f"{model.name} needs classes: sort the images into one folder for each class"
         findings.add((*path, "images"), message)
     if model and not _takes(model, "caption") and not model.frees_class:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from factory.errors import StoreError
+from factory.errors import InputError, StoreError
 from factory.fingerprint import hash_bytes
 from factory.plan import Outline
 from factory.recipe import Output
@@ -33,6 +33,8 @@ SELECTION_COLUMNS = (
     "descriptor",
 )
 BUILD = f"{WORK}/build"
+SUMMARY = "summary.json"
+"""Written after the data set, so that without it the data set is written again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +117,7 @@ def write_dataset(
 
     Raises:
         StoreError: damaged images, or one sample id twice.
+        InputError: a candidate to accept whose image was not kept.
     """
     survey = survey_run(folder, plan, policy)
     files = folder.files
@@ -142,6 +145,7 @@ def write_dataset(
     tars.close()
     if kept.rows != survey.accepted:
         raise StoreError(f"{folder.url}: {kept.rows} rows written, {survey.accepted} accepted")
+    files.remove(SUMMARY)  # until it is written again, the data set counts as unfinished
     for name, written in (
         ("data", kept.names),
         ("rejected", dropped.names),
@@ -247,7 +251,12 @@ def _iterate_final(
 def _check_rows(rows: list[dict[str, Any]], seen: set[int]) -> None:
     for row in rows:
         name, data = row["sample_id"], row["image"]["bytes"]
-        if data is None or hash_bytes(data) != row["image_sha256"]:
+        if data is None:
+            raise InputError(
+                f"{name}: would be accepted now, but its image was not kept (output.keep_rejected: "
+                "scores): choose thresholds that accept no more than before"
+            )
+        if hash_bytes(data) != row["image_sha256"]:
             raise StoreError(f"{name}: the image does not have the hash that was recorded")
         if int(name, 16) in seen:
             raise StoreError(f"{name}: accepted twice")

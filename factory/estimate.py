@@ -16,7 +16,7 @@ DEFAULT_SIDE = 512
 
 def draw_first_jobs(plan: Plan, seed: int, count: int) -> list[Job]:
     """Returns the first try at the first requests, the series taking turns."""
-    columns = [(part.request_at(i) for i in range(part.count)) for part in plan.series]
+    columns = [map(part.request_at, range(part.count)) for part in plan.series]
     turns = itertools.chain.from_iterable(itertools.zip_longest(*columns))
     requests = itertools.islice((each for each in turns if each is not None), count)
     return [Job(each, 0, each.derive_seed(seed, 0)) for each in requests]

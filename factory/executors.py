@@ -294,8 +294,9 @@ def size_cluster(workers: Workers, resources: dict[str, float]) -> tuple[int, fl
     if workers.count == "auto":
         if fits < 1:
             raise InputError(
-                f"workers: the cluster has {total_cpus:g} CPUs and {total_gpus:g} GPUs, too few for "
-                f"one worker with {workers.cpus:g} CPUs and {gpus:g} GPUs: lower workers.cpus or gpus"
+                f"workers: the cluster has {total_cpus:g} CPUs and {total_gpus:g} GPUs, too few "
+                f"for one worker with {workers.cpus:g} CPUs and {gpus:g} GPUs: lower workers.cpus "
+                "or workers.gpus"
             )
         return fits, gpus
     if workers.count > fits and workers.address is None:

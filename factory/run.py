@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from factory import __version__
 from factory.card import write_card
-from factory.dataset import Policy, Survey, survey_run, write_dataset
+from factory.dataset import SUMMARY, Policy, Survey, survey_run, write_dataset
 from factory.errors import InputError, MismatchError, RunBrokenError
 from factory.executors import Notify, Outcome, run_tasks
 from factory.fingerprint import compute_digest
@@ -24,8 +25,6 @@ from factory.store.run_folder import (
     RunRecord,
     SeriesRecord,
 )
-
-SUMMARY = "summary.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +192,12 @@ def build_summary(
         "makers": [folder.read_worker(digest) for digest in sorted(survey.workers)],
         "digest": compute_digest(
             "dataset",
-            [survey.shards, filters, recipe.output.model_dump(mode="json", exclude={"path"})],
+            [
+                __version__,
+                survey.shards,
+                filters,
+                recipe.output.model_dump(mode="json", exclude={"path"}),
+            ],
         ),
     }
 

@@ -11,17 +11,18 @@ from datasets import ClassLabel, load_dataset
 from PIL import Image
 
 from factory.dataset import survey_run
-from factory.errors import MismatchError, RunBrokenError
+from factory.errors import InputError, MismatchError, RunBrokenError
 from factory.fingerprint import hash_bytes
 from factory.generators.fake import FakeGenerator
 from factory.images import decode_image
 from factory.recipe import Recipe
 from factory.refilter import refilter_folder
 from factory.run import build_policy, read_outline, read_status
+from factory.store.files import FileStore
 from factory.store.run_folder import WORK, RunFolder
 from tests.running import FILTERS, list_identities, read_json, read_rows, run, write_recipe
 
-CONTRACT = (
+CONTRACT = (  # noqa: SIM905
     "image label class_name caption prompt sample_id condition_id ordinal attempt seed model "
     "model_revision weights_sha256 scheduler num_inference_steps guidance_scale width height dtype "
     "device factory_version recipe_sha256 reference_sha256 image_sha256 scores provenance"
@@ -77,7 +78,7 @@ def test_funnel_adds_up(plain):
 
 
 def test_card_states_counts_and_funnel(plain):
-    folder, result = plain
+    folder, _ = plain
     text = (folder / "run" / "README.md").read_text()
     header = yaml.safe_load(text.split("---")[1])
     assert header["license"] == "cc0-1.0"
@@ -251,7 +252,9 @@ def test_a_shard_that_keeps_failing_is_quarantined_and_made_later(tmp_path, monk
     generate = FakeGenerator.generate
 
     def fail_on_one(self, jobs):
-        if any(job.request.condition.class_name == "tumor" and job.request.index == 5 for job in jobs):
+        if any(
+            job.request.condition.class_name == "tumor" and job.request.index == 5 for job in jobs
+        ):
             raise ValueError("cosmic ray")
         return generate(self, jobs)
 
@@ -329,7 +332,9 @@ def test_status_counts_shards(plain):
 
 def test_summary_is_on_disk(plain):
     folder, result = plain
-    assert read_json(folder / "run" / "summary.json")["accepted"] == result.summary["accepted"] == 23
+    assert (
+        read_json(folder / "run" / "summary.json")["accepted"] == result.summary["accepted"] == 23
+    )
     kinds = [settings["kind"] for settings in result.summary["filters"]]
     assert kinds == [settings["kind"] for settings in FILTERS]
 
@@ -349,3 +354,33 @@ def test_memory_store_works_like_disk(tmp_path, plain):
     found = set(zip(table["sample_id"].to_pylist(), table["image_sha256"].to_pylist(), strict=True))
     assert result.exit_code == 0
     assert found == list_identities(folder / "run")
+
+
+def test_killed_amid_refiltering_then_run_gives_the_recipe_again(plain, tmp_path, monkeypatch):
+    """A data set without a summary is unfinished: the next run writes it anew."""
+    folder, _ = plain
+    copy = tmp_path / "run"
+    shutil.copytree(folder / "run", copy)
+    move = FileStore.move
+
+    def move_data_and_die(self, source, target):
+        move(self, source, target)
+        if target == "data":
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(FileStore, "move", move_data_and_die)
+    with pytest.raises(KeyboardInterrupt):
+        refilter_folder(str(copy), ["filters.finite.min_contrast=0.145"])
+    monkeypatch.undo()
+    assert list_identities(copy) != list_identities(folder / "run")
+    run(folder / "recipe.yaml", copy)
+    assert list_identities(copy) == list_identities(folder / "run")
+
+
+def test_refilter_needs_the_images_that_it_would_accept(tmp_path):
+    recipe = write_recipe(tmp_path, output={"keep_rejected": "scores"})
+    run(recipe, tmp_path / "run")
+    before = list_identities(tmp_path / "run")
+    with pytest.raises(InputError, match="keep_rejected"):
+        refilter_folder(str(tmp_path / "run"), ["filters.finite.min_contrast=0"])
+    assert list_identities(tmp_path / "run") == before

@@ -85,7 +85,7 @@ def test_a_full_disk_says_so_and_keeps_what_was_there(tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="No space left on device: free space"):
         files.write("x.json", b"new")
     assert files.read("x.json") == b"old"
-    assert os.listdir(tmp_path) == ["x.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
@@ -99,7 +99,9 @@ def test_damage_names_the_marker_to_remove(tmp_path, damage):
     else:
         data[len(data) // 2] ^= 1
         path.write_bytes(data[:40] if damage == "truncate" else data)
-    with pytest.raises(StoreError, match=r"shards/0123456789abcdef-0000000000-0000000004-r0\.json|again"):
+    with pytest.raises(
+        StoreError, match=r"shards/0123456789abcdef-0000000000-0000000004-r0\.json|again"
+    ):
         folder.read_table(marker, verify=True)
 
 

@@ -1,0 +1,1 @@
+"""Training: a generator from scratch, a classifier to filter with."""

@@ -5,7 +5,6 @@ run resumes to the same weights on the same machine.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +72,7 @@ def train_generator(recipe: TrainingRecipe, out: Path, report: Report) -> Path:
             velocity = predict(noisy, sigma * 1000, class_labels=classes).sample
         loss = mse_loss(velocity.float(), noise - batch)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         step += 1
@@ -266,7 +265,7 @@ def _save(
     }
     temporary = folder / "checkpoint.tmp"
     torch.save(state, temporary)
-    os.replace(temporary, folder / "checkpoint.pt")
+    temporary.replace(folder / "checkpoint.pt")
 
 
 def _append_log(folder: Path, step: int, loss: float) -> None:

@@ -3,7 +3,7 @@
     python tests/benchmarks/throughput.py [--model nano-he] [--images 128] [--rounds 3] [--steps N]
 
 Both use the same pipeline, batch, steps, guidance and threads in one process, and take turns, so
-that a noisy machine hurts both. The bare loop samples and throws away. factory also judges, encodes,
+that a noisy machine hurts both. The bare loop samples and throws away. factory judges, encodes and
 commits (first without filters, then with the quickstart's) and finalizes. Prints JSON.
 """
 
@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 import yaml
 
+from factory.catalog import load_catalogs
 from factory.executors import start_worker
 from factory.plan import build_plan
-from factory.catalog import load_catalogs
 from factory.recipe_file import load_recipe
 from factory.run import run_recipe
 from factory.shard import Order, Task
@@ -92,7 +92,9 @@ def measure(options: argparse.Namespace) -> dict:
                     seconds["bare"].append(time_bare_loop(worker, options.images, options.batch))
                 seconds[key].append(time_shards(order, worker, plan))
             began = time.perf_counter()
-            run_recipe(loaded["factory"], str(folder / f"whole-{turn}"), lambda o: None, lambda s: None)
+            run_recipe(
+                loaded["factory"], str(folder / f"whole-{turn}"), lambda o: None, lambda s: None
+            )
             whole.append(time.perf_counter() - began)
     rates = {key: options.images / statistics.median(values[1:]) for key, values in seconds.items()}
     return {
