@@ -223,9 +223,9 @@ def _write_columns(recipe: Recipe) -> str:
         "## Rows\n\n"
         f"Images are lossless {recipe.output.image_format.upper()}, each marked as "
         "`trainedAlgorithmicMedia` (IPTC). `label` and `class_name` or `caption` say what was "
-        "asked for, not what a pathologist saw. `scores` holds every filter's number, `seed`, `attempt`, "
-        "`model`, `weights_sha256` and `provenance` (JSON) how the image was made, `image_sha256` "
-        "the hash of its file.\n\n```python\nfrom datasets import load_dataset\n\n"
+        "asked for, not what a pathologist saw. `scores` holds every filter's number, `seed`, "
+        "`attempt`, `model`, `weights_sha256` and `provenance` (JSON) how the image was made, "
+        "`image_sha256` the hash of its file.\n\n```python\nfrom datasets import load_dataset\n\n"
         'accepted = load_dataset("PATH_OR_REPO", split="train")\n'
         'rejected = load_dataset("PATH_OR_REPO", "rejected", split="rejected")\n```'
     )
