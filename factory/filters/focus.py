@@ -15,7 +15,7 @@ class FocusJudge:
     """Scores `sharpness`: the variance of the Laplacian of grey in [0, 1].
 
     Pech-Pacheco et al. 2000 (ICPR), measure LAP2. It grows with contrast and depends on the scale,
-    so take `min_sharpness` from real images of the same mpp (`factory calibrate`).
+    so take `min_sharpness` from real images of the same mpp (`factory preview` prints it).
     """
 
     kind: ClassVar[str] = "focus"

@@ -43,7 +43,9 @@ def train_generator(recipe: TrainingRecipe, out: Path, report: Report) -> Path:
     folder = out / "training"
     folder.mkdir(parents=True, exist_ok=True)
     images, labels, class_names = load_training_images(recipe)
-    network = build_network(recipe.network, recipe.data.image_size, len(class_names))
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(recipe.seed, "weights"))
+        network = build_network(recipe.network, recipe.data.image_size, len(class_names))
     average = build_network(recipe.network, recipe.data.image_size, len(class_names))
     average.load_state_dict(network.state_dict())
     options = recipe.training
@@ -241,7 +243,7 @@ def _resume(
 
 def _describe(recipe: TrainingRecipe) -> dict[str, Any]:
     """The fields that shape the weights; the length of training may change on resume."""
-    described: dict[str, Any] = json.loads(recipe.model_dump_json(exclude={"export"}))
+    described: dict[str, Any] = json.loads(recipe.model_dump_json())
     described["data"].pop("images")
     for field in ("steps", "decay_steps", "checkpoint_every", "compile"):
         described["training"].pop(field)

@@ -54,14 +54,6 @@ class OptimisationSettings(_Strict):
     checkpoint_every: int = Field(500, gt=0, description="steps")
 
 
-class ExportSettings(_Strict):
-    """What the model folder says of itself."""
-
-    license: str = Field("other", description="SPDX or Hub id of the weights' licence")
-    attribution: tuple[str, ...] = ()
-    num_inference_steps: int = Field(12, gt=0)
-
-
 class TrainingRecipe(_Strict):
     """A generator trained from scratch on an image folder."""
 
@@ -70,4 +62,3 @@ class TrainingRecipe(_Strict):
     data: DataSettings
     network: NetworkSettings = NetworkSettings()
     training: OptimisationSettings
-    export: ExportSettings = ExportSettings()
