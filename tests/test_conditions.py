@@ -86,7 +86,7 @@ def test_caption_files(tmp_path, suffix):
         path.write_text("many nuclei\nfew, pale\n")
     else:
         mark = "\t" if suffix == "tsv" else ","
-        path.write_text(f"caption{mark}kind\nmany nuclei{mark}x\n\"few, pale\"{mark}y\n")
+        path.write_text(f'caption{mark}kind\nmany nuclei{mark}x\n"few, pale"{mark}y\n')
     captions, classes = read_captions(path, "caption", None if suffix == "txt" else "kind")
     assert captions == ("many nuclei", "few, pale")
     assert classes == ((None, None) if suffix == "txt" else ("x", "y"))

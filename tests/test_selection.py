@@ -25,7 +25,12 @@ def list_statuses(decisions):
 
 def test_first_accepted_attempt_wins_and_later_ones_are_spare():
     selector = Selector(None, None, set())
-    tries = [make_candidate(1, False), make_candidate(2), make_candidate(3), make_candidate(4, False)]
+    tries = [
+        make_candidate(1, False),
+        make_candidate(2),
+        make_candidate(3),
+        make_candidate(4, False),
+    ]
     decisions = selector.select(tries)
     assert list_statuses(decisions) == ["rejected", "accepted", "spare", "spare"]
     assert decisions[0].rejected_by == "classifier"
