@@ -265,6 +265,9 @@ def test_bad_folders_are_refused(tmp_path):
     (broken / "fine" / "bad.png").write_bytes(b"no image")
     with pytest.raises(SourceError, match=r"bad\.png: not a readable image"):
         train_classifier(broken, tmp_path / "out")
+    good = write_folder(tmp_path / "good", {"fine": 2, "coarse": 2})
+    with pytest.raises(InputError, match="no such folder and no known kind"):
+        train_classifier(good, tmp_path / "out", encoder="unknown")
     assert not (tmp_path / "out").exists()
 
 

@@ -185,7 +185,8 @@ def save_info(info: ClassifierInfo, folder: Path) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Writes under a temporary name, then renames."""
+    """Writes under a temporary name, then renames; makes the folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_bytes(data)
     temporary.replace(path)

@@ -69,7 +69,7 @@ def train_classifier(
     image_column: str = "image",
     label_column: str | None = None,
     test: Path | None = None,
-    epochs: int = 30,
+    epochs: int = 40,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Fits a classifier on a folder of real images and writes it to `out`.
@@ -121,7 +121,6 @@ def train_classifier(
         tested = read_labelled(test, others, size, fit, real.class_names)
     warnings: list[str] = []
     folds = split_folds(real, seed, warnings)
-    out.mkdir(parents=True, exist_ok=True)
     if encoder == FROM_SCRATCH:
         fitted = _fit_from_scratch(real, folds, out, seed, epochs, say)
     else:
