@@ -146,13 +146,13 @@ def _write_title(recipe: Recipe, summary: dict[str, Any]) -> str:
 
 def _write_funnel(summary: dict[str, Any]) -> str:
     filters = sorted({name for part in summary["series"] for name in part["rejected"]})
-    head = ["condition", "asked", "accepted", "generated", *(f"rejected: {f}" for f in filters)]
+    head = ["condition", "asked", "accepted", "generated", "spare"]
+    head += [f"rejected: {name}" for name in filters]
     lines = ["## What was asked, made and kept", "", _join(head), _join(["---"] * len(head))]
     for part in summary["series"]:
         counts = [part["rejected"].get(name, 0) for name in filters]
-        lines.append(
-            _join([part["label"], part["asked"], part["accepted"], part["generated"], *counts])
-        )
+        made = [part[name] for name in ("label", "asked", "accepted", "generated", "spare")]
+        lines.append(_join([*made, *counts]))
     short = [part for part in summary["series"] if part["short"]]
     lines.append("")
     for part in short:
@@ -162,8 +162,8 @@ def _write_funnel(summary: dict[str, Any]) -> str:
     spare = sum(part["spare"] for part in summary["series"])
     lines.append(
         f"\n{summary['generated']:,} candidates were generated; rejected ones are in the "
-        f"configuration `rejected` with every score and the reason ({spare:,} of them spare: "
-        "an earlier attempt was accepted)."
+        f"configuration `rejected` with every score and the reason; so are the {spare:,} spare "
+        "ones, whose request an earlier attempt had filled."
     )
     if not summary["filters"]:
         lines.append("\n**No filter was used.**")
