@@ -82,7 +82,7 @@ def _measure(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
     for start in range(0, len(jobs), size):
         batch = jobs[start : start + size]
         samples = worker.generator.generate(batch)
-        scores = score_all(worker.filters, samples, [job.request.condition for job in batch])
+        scores = score_all(worker.filters, samples, [job.condition for job in batch])
         accepted += sum(decide_all(worker.filters, each).accepted for each in scores)
         encoded += sum(len(encode_image(s.pixels, recipe.output.image_format)) for s in samples)
     seconds = time.perf_counter() - began

@@ -43,7 +43,7 @@ def preview_recipe(loaded: LoadedRecipe, out: Path, count: int) -> list[dict[str
     for start in range(0, len(jobs), size):
         batch = jobs[start : start + size]
         samples = worker.generator.generate(batch)
-        scores = score_all(worker.filters, samples, [job.request.condition for job in batch])
+        scores = score_all(worker.filters, samples, [job.condition for job in batch])
         for job, sample, each in zip(batch, samples, scores, strict=True):
             verdict = decide_all(worker.filters, each)
             name = f"{len(rows):04d}.{suffix}"

@@ -57,16 +57,29 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One slot to fill: the `ordinal`-th image of a condition, at `index` in its series."""
+    """One slot to fill: the `ordinal`-th image of a condition, at `index` in its series.
+
+    `pool` is for slots that any of several conditions may fill, such as variations of any shot of a
+    class: attempt 0 takes `condition`, each further attempt the next of the pool, in turn. So one
+    bad shot does not leave its slots empty.
+    """
 
     series: str
     index: int
     condition: Condition
     ordinal: int
+    pool: tuple[Condition, ...] = ()
+
+    def condition_at(self, attempt: int) -> Condition:
+        """Returns what a try is to show."""
+        if not self.pool:
+            return self.condition
+        return self.pool[(self.index + attempt) % len(self.pool)]
 
     def derive_seed(self, recipe_seed: int, attempt: int) -> int:
         """Returns the seed of one try: from identity alone (DESIGN section 3)."""
-        return derive_seed(recipe_seed, self.condition.key, self.ordinal, attempt)
+        key = self.condition_at(attempt).key
+        return derive_seed(recipe_seed, key, self.ordinal, attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +106,11 @@ class Job:
     request: Request
     attempt: int
     seed: int
+
+    @property
+    def condition(self) -> Condition:
+        """What this try is to show."""
+        return self.request.condition_at(self.attempt)
 
 
 @dataclass(frozen=True, slots=True)

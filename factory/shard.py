@@ -198,7 +198,7 @@ class _Filling:
             {ALWAYS_SCORED: round(sample.nonfinite_fraction, SCORE_DECIMALS), **each}
             for sample, each in zip(
                 samples,
-                score_all(worker.filters, samples, [job.request.condition for job in jobs]),
+                score_all(worker.filters, samples, [job.condition for job in jobs]),
                 strict=True,
             )
         ]

@@ -146,6 +146,11 @@ def test_reference_series_takes_turns(images):
     references = tuple(Reference(image, sha, 0.6) for image, sha in shots)
     series = ReferenceSeries("tumor", references, None, 7)
     assert len(set(identify(series))) == 7
-    assert series.request_at(4).ordinal == 1
+    tries = [(i, attempt) for i in range(7) for attempt in range(5)]
+    requests = {i: series.request_at(i) for i in range(7)}
+    shas = [requests[i].condition_at(attempt).reference.sha256 for i, attempt in tries]
+    assert shas[:4] == [references[turn % 3].sha256 for turn in range(4)]
+    assert len({requests[i].derive_seed(7, attempt) for i, attempt in tries}) == len(tries)
+    assert requests[4].condition == requests[4].condition_at(0) == series.conditions[1]
     other = tuple(Reference(image, sha, 0.7) for image, sha in shots)
     assert ReferenceSeries("tumor", other, None, 7).key != series.key

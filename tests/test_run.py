@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 
+import numpy as np
 import pytest
 import yaml
 from datasets import ClassLabel, load_dataset
@@ -14,7 +15,7 @@ from factory.dataset import survey_run
 from factory.errors import InputError, MismatchError, RunBrokenError
 from factory.fingerprint import hash_bytes
 from factory.generators.fake import FakeGenerator
-from factory.images import decode_image
+from factory.images import decode_image, encode_image
 from factory.recipe import Recipe
 from factory.refilter import refilter_folder
 from factory.run import build_policy, read_outline, read_status
@@ -252,9 +253,7 @@ def test_a_shard_that_keeps_failing_is_quarantined_and_made_later(tmp_path, monk
     generate = FakeGenerator.generate
 
     def fail_on_one(self, jobs):
-        if any(
-            job.request.condition.class_name == "tumor" and job.request.index == 5 for job in jobs
-        ):
+        if any(job.condition.class_name == "tumor" and job.request.index == 5 for job in jobs):
             raise ValueError("cosmic ray")
         return generate(self, jobs)
 
@@ -384,3 +383,23 @@ def test_refilter_needs_the_images_that_it_would_accept(tmp_path):
     with pytest.raises(InputError, match="keep_rejected"):
         refilter_folder(str(tmp_path / "run"), ["filters.finite.min_contrast=0"])
     assert list_identities(tmp_path / "run") == before
+
+
+def test_a_bad_shot_leaves_no_slot_empty(tmp_path):
+    """The next attempt of a variation takes the next shot: one blank reference costs no image."""
+    from tests.test_sources import make_pixels
+
+    (tmp_path / "real" / "tumor").mkdir(parents=True)
+    for index in range(3):
+        pixels = make_pixels(index, 40) if index else np.full((40, 40, 3), 255, np.uint8)
+        (tmp_path / "real" / "tumor" / f"{index}.png").write_bytes(encode_image(pixels, "png"))
+    block = {"kind": "reference", "images": "real", "per_class": 9, "strength": 0.1}
+    filters = [{"kind": "finite", "min_contrast": 0.12}]
+    recipe = write_recipe(tmp_path, conditions=[block], filters=filters, budget={"attempts": 3})
+    assert run(recipe, tmp_path / "run").exit_code == 0
+    rows = read_rows(tmp_path / "run")
+    blank = hash_bytes((tmp_path / "real" / "tumor" / "0.png").read_bytes())
+    rejected = read_rows(tmp_path / "run", "rejected")
+    assert blank in {row["reference_sha256"] for row in rejected if row["status"] == "rejected"}
+    assert blank not in {row["reference_sha256"] for row in rows}
+    assert len(rows) == 9

@@ -13,7 +13,11 @@ from factory.sources import SourceImage
 
 @dataclass(frozen=True)
 class ReferenceSeries:
-    """Variations of one class's references, taken in turn."""
+    """Variations of one class's references, taken in turn; so do the attempts of one request.
+
+    The ordinal is the index in the series, so that no two tries share condition, ordinal and
+    attempt.
+    """
 
     class_name: str | None
     references: tuple[Reference, ...]
@@ -21,9 +25,16 @@ class ReferenceSeries:
     count: int
 
     @functools.cached_property
+    def conditions(self) -> tuple[Condition, ...]:
+        """One condition for each reference, in rank order."""
+        return tuple(
+            Condition(self.class_name, self.caption, reference) for reference in self.references
+        )
+
+    @functools.cached_property
     def key(self) -> str:
         """Identity of the series: its conditions in order."""
-        conditions = [self._condition_at(i).describe() for i in range(len(self.references))]
+        conditions = [condition.describe() for condition in self.conditions]
         return compute_digest("series", {"kind": "reference", "conditions": conditions})[:16]
 
     @property
@@ -37,12 +48,9 @@ class ReferenceSeries:
         return () if self.class_name is None else (self.class_name,)
 
     def request_at(self, index: int) -> Request:
-        """Returns the `index`-th request: reference `index` modulo their number."""
-        ordinal, row = divmod(index, len(self.references))
-        return Request(self.key, index, self._condition_at(row), ordinal)
-
-    def _condition_at(self, row: int) -> Condition:
-        return Condition(self.class_name, self.caption, self.references[row])
+        """Returns the `index`-th request: it starts with reference `index` modulo their number."""
+        condition = self.conditions[index % len(self.conditions)]
+        return Request(self.key, index, condition, index, self.conditions)
 
 
 def choose_shots(

@@ -116,10 +116,10 @@ class DiffusersGenerator:
             GenerationError: the pipeline failed.
         """
         for job in jobs:
-            self._checks.check(job.request.condition)
+            self._checks.check(job.condition)
         parts: dict[float | None, list[int]] = {}
         for row, job in enumerate(jobs):
-            reference = job.request.condition.reference
+            reference = job.condition.reference
             parts.setdefault(reference.strength if reference else None, []).append(row)
         samples: dict[int, Sample] = {}
         for strength, rows in parts.items():
@@ -199,7 +199,7 @@ class DiffusersGenerator:
         """Samples jobs that share one call, padded to the fixed shape."""
         model, size = self._model, self._batch_size
         padded = jobs + [jobs[-1]] * (size - len(jobs))
-        conditions = [job.request.condition for job in padded]
+        conditions = [job.condition for job in padded]
         arguments, prompts = self._map_streams(conditions)
         pipeline = model.pipeline
         if strength is not None:

@@ -74,7 +74,7 @@ class FakeGenerator:
         names = self.capabilities.class_names
         samples = []
         for job in jobs:
-            condition = job.request.condition
+            condition = job.condition
             if names is not None and condition.class_name not in (None, *names):
                 raise InputError(
                     f"model {self._settings.model}: no class {condition.class_name!r}: "

@@ -98,7 +98,7 @@ def build_row(
     keep_image: bool,
 ) -> dict[str, Any]:
     """Turns a judged candidate into a row of the shard table."""
-    job, sample, condition = candidate.job, candidate.sample, candidate.job.request.condition
+    job, sample, condition = candidate.job, candidate.sample, candidate.job.condition
     data = encode_image(sample.pixels, image_format)
     sample_id = compute_sample_id(condition, sample.prompt, job.seed, generator)
     height, width = sample.pixels.shape[:2]
@@ -152,7 +152,7 @@ def build_provenance(
     """Returns what no column holds, as canonical JSON: enough to make the image again."""
     job, sample = candidate.job, candidate.sample
     provenance: dict[str, Any] = {
-        "condition": job.request.condition.describe(),
+        "condition": job.condition.describe(),
         "tokens": {name: list(counts) for name, counts in sample.tokens.items()},
         "batch_size": sample.batch_size,
         "pixels_sha256": hash_pixels(sample.pixels),
@@ -160,7 +160,7 @@ def build_provenance(
         "generator": dict(generator),
         "filters": [dict(description) for description in filters],
     }
-    reference = job.request.condition.reference
+    reference = job.condition.reference
     if reference is not None:
         provenance["reference_group_sha256"] = reference.group_sha256
     if sample.notes:
