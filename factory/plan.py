@@ -132,9 +132,13 @@ def extend_plan(plan: Plan, generations: Sequence[Generation], extend: bool, whe
 
 
 def describe_content(recipe: Recipe) -> dict[str, Any]:
-    """Returns what must stay equal for a run folder to be continued: all but counts and blocks."""
+    """Returns what must stay equal for a run folder to be continued.
+
+    All but what can grow: counts and blocks, and the attempts per request.
+    """
     content = select_content(recipe)
     content.pop("conditions")
+    content["budget"].pop("attempts")
     return content
 
 

@@ -79,6 +79,7 @@ def run_recipe(
     if record is not None:
         folder.check_content(record, describe_content(recipe))
         plan = extend_plan(plan, read_outline(record).generations, extend, url)
+        check_attempts(record.recipe["budget"]["attempts"], recipe.budget.attempts, extend, url)
     folder.write_run(build_record(recipe, plan))
     order = Order(recipe, loaded.base.absolute(), url)
     try:
@@ -91,6 +92,23 @@ def run_recipe(
     survey = survey_run(folder, plan, build_policy(recipe))
     say("finalizing")
     return finalize(folder, recipe, plan, survey)
+
+
+def check_attempts(old: int, new: int, extend: bool, where: str) -> None:
+    """Lets the attempts per request only grow: those that were made cannot be unmade.
+
+    Raises:
+        MismatchError: fewer attempts, or more without being asked to grow.
+    """
+    if new < old:
+        raise MismatchError(
+            f"{where}: was run with budget.attempts {old}, got {new}: a run can only grow; use "
+            "another --out"
+        )
+    if new > old and not extend:
+        raise MismatchError(
+            f"{where}: budget.attempts: {old} -> {new}: add --extend to go on with what is short"
+        )
 
 
 def finalize(

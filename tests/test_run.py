@@ -403,3 +403,19 @@ def test_a_bad_shot_leaves_no_slot_empty(tmp_path):
     assert blank in {row["reference_sha256"] for row in rejected if row["status"] == "rejected"}
     assert blank not in {row["reference_sha256"] for row in rows}
     assert len(rows) == 9
+
+
+def test_more_attempts_fill_what_fell_short(tmp_path):
+    filters = [{"kind": "finite", "min_contrast": 0.145}]
+    few = write_recipe(tmp_path / "few", filters=filters, budget={"attempts": 1})
+    assert run(few, tmp_path / "run").exit_code == 1
+    many = write_recipe(tmp_path / "many", filters=filters, budget={"attempts": 20})
+    with pytest.raises(MismatchError, match=r"attempts: 1 -> 20: add --extend"):
+        run(many, tmp_path / "run")
+    before = list_identities(tmp_path / "run")
+    assert run(many, tmp_path / "run", extend=True).exit_code == 0
+    assert before < list_identities(tmp_path / "run")
+    with pytest.raises(MismatchError, match="only grow"):
+        run(few, tmp_path / "run", extend=True)
+    run(many, tmp_path / "fresh")
+    assert list_identities(tmp_path / "fresh") == list_identities(tmp_path / "run")

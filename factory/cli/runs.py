@@ -69,7 +69,9 @@ def print_result(
             click.echo(f"SHORTFALL {describe_shortfall(part)}", err=True)
     if any(part["short"] for part in summary["series"]):
         click.echo(
-            "raise budget.attempts, lower a threshold (factory refilter), or ask for less", err=True
+            "raise budget.attempts (with --extend), lower a threshold (factory refilter), or ask "
+            "for less",
+            err=True,
         )
     for record in quarantined:
         click.echo(f"QUARANTINED {record['shard']}: {record['error']}", err=True)
