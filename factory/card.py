@@ -159,6 +159,10 @@ def _write_funnel(summary: dict[str, Any]) -> str:
         lines.append(f"- **Shortfall**: {describe_shortfall(part)}")
     if not short:
         lines.append("Every request was filled.")
+    for part in summary["series"]:
+        if part["references"]:
+            used, share = part["references"]["used"], part["references"]["largest_share"]
+            lines.append(f"- {part['label']}: varies {used} real images; one gives {share:.0%}")
     spare = sum(part["spare"] for part in summary["series"])
     lines.append(
         f"\n{summary['generated']:,} candidates were generated; rejected ones are in the "
@@ -168,7 +172,8 @@ def _write_funnel(summary: dict[str, Any]) -> str:
     if not summary["filters"]:
         lines.append("\n**No filter was used.**")
     for settings in summary["filters"]:
-        options = ", ".join(f"{k} {v}" for k, v in settings.items() if k != "kind")
+        named = {k: v for k, v in settings.items() if k != "kind" and v is not None}
+        options = ", ".join(f"{k} {shorten_path(v)}" for k, v in named.items())
         lines.append(f"- filter `{settings['kind']}`: {options}")
     return "\n".join(lines)
 
@@ -192,8 +197,8 @@ def _write_makers(recipe: Recipe, summary: dict[str, Any]) -> str:
             f"sha256 `{generator['weights_sha256']}`",
             f"- {generator['scheduler']}, {generator['num_inference_steps']} steps, guidance "
             f"{generator['guidance_scale']}, {generator['width']}x{generator['height']} px, "
-            f"{generator.get('mpp') or 'unknown'} µm per pixel, {generator['dtype']} on "
-            f"{generator['device']}",
+            f"trained at {generator.get('mpp') or 'unknown'} µm per pixel, {generator['dtype']} "
+            f"on {generator['device']}",
         ]
         libraries = generator.get("libraries", {})
         lines.append("- " + ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries)))
@@ -232,11 +237,22 @@ def _write_columns(recipe: Recipe) -> str:
 
 
 def _write_reproduction(recipe: Recipe, summary: dict[str, Any]) -> str:
-    text = json.dumps(recipe.model_dump(mode="json", exclude_defaults=True), indent=1)
+    plain = shorten_path(recipe.model_dump(mode="json", exclude_defaults=True))
+    text = json.dumps(plain, indent=1)
     return (
         f"## Recipe\n\nFingerprint `{summary['recipe_sha256']}`; whole in `recipe.json`. "
         f"`factory run recipe.json` makes it again.\n\n```json\n{text}\n```"
     )
+
+
+def shorten_path(value: Any) -> Any:
+    """Returns plain data with absolute paths cut to their last part: a card tells no one's disk."""
+    if isinstance(value, dict):
+        return {key: shorten_path(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [shorten_path(each) for each in value]
+    is_path = isinstance(value, str) and value.startswith(("/", "~"))
+    return f".../{value.rsplit('/', 1)[-1]}" if is_path else value
 
 
 def _write_limits() -> str:

@@ -31,6 +31,7 @@ SELECTION_COLUMNS = (
     "rejected_by",
     "reason",
     "descriptor",
+    "reference_sha256",
 )
 BUILD = f"{WORK}/build"
 SUMMARY = "summary.json"
@@ -96,7 +97,7 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
         starts: dict[int, int] = {}
         funnel = survey.funnel[shard.series]
         for index, candidates, decisions in selectors.select(shard, rows):
-            is_filled = _count(funnel, decisions)
+            is_filled = _count(funnel, candidates, decisions)
             if not is_filled and len(candidates) < policy.attempts:
                 starts[index] = len(candidates)
         if starts:
@@ -203,13 +204,17 @@ class _Selectors:
             yield index, candidates, selector.select(candidates)
 
 
-def _count(funnel: SeriesFunnel, decisions: list[Decision]) -> bool:
+def _count(
+    funnel: SeriesFunnel, candidates: list[dict[str, Any]], decisions: list[Decision]
+) -> bool:
     is_filled = False
-    for decision in decisions:
+    for candidate, decision in zip(candidates, decisions, strict=True):
         funnel.generated += 1
         if decision.status == "accepted":
             funnel.accepted += 1
             is_filled = True
+            if candidate["reference_sha256"] is not None:
+                funnel.references[candidate["reference_sha256"]] += 1
         elif decision.status == "spare":
             funnel.spare += 1
         else:

@@ -32,10 +32,17 @@ class SeriesFunnel:
     spare: int = 0
     rejected: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
+    references: Counter[str] = field(default_factory=Counter)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain data."""
+        """Returns plain data; `references` says how many of them the accepted images vary."""
+        most = self.references.most_common(1)
+        references = None
+        if most:
+            share = round(most[0][1] / self.accepted, 4)
+            references = {"used": len(self.references), "largest_share": share}
         return {
+            "references": references,
             "asked": self.asked,
             "accepted": self.accepted,
             "generated": self.generated,

@@ -403,6 +403,8 @@ def test_a_bad_shot_leaves_no_slot_empty(tmp_path):
     assert blank in {row["reference_sha256"] for row in rejected if row["status"] == "rejected"}
     assert blank not in {row["reference_sha256"] for row in rows}
     assert len(rows) == 9
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "- tumor (references): varies 2 real images; one gives" in card
 
 
 def test_more_attempts_fill_what_fell_short(tmp_path):
@@ -419,3 +421,17 @@ def test_more_attempts_fill_what_fell_short(tmp_path):
         run(few, tmp_path / "run", extend=True)
     run(many, tmp_path / "fresh")
     assert list_identities(tmp_path / "fresh") == list_identities(tmp_path / "run")
+
+
+def test_card_tells_no_ones_disk(tmp_path):
+    from tests.test_sources import make_pixels
+
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.png").write_bytes(encode_image(make_pixels(1, 40), "png"))
+    block = {"kind": "reference", "images": str(tmp_path / "real"), "per_class": 2}
+    copies = [{"kind": "training_copy", "images": str(tmp_path / "real"), "max_similarity": 1.0}]
+    recipe = write_recipe(tmp_path, conditions=[block], filters=copies)
+    run(recipe, tmp_path / "run")
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert str(tmp_path) not in card
+    assert "images .../real" in card
