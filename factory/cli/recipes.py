@@ -32,7 +32,8 @@ def init(folder: Path) -> None:
     text = source.read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if not line.startswith("# yaml-language-server")]
     folder.mkdir(parents=True, exist_ok=True)
-    target.write_text("\n".join(lines).strip() + "\n", encoding="utf-8")
+    text = "\n".join(lines).strip().replace("recipes/quickstart.yaml", target.name)
+    target.write_text(text + "\n", encoding="utf-8")
     click.echo(f"wrote {target}\nnext: factory run {target} --out runs/quickstart")
 
 
@@ -131,15 +132,22 @@ def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: boo
     click.echo(f"recipe sha256 {report['recipe_sha256']}")
     if not calibrate:
         click.echo(
-            f"disk at most about {report['disk_gib']:.3g} GiB (uncompressed; not calibrated)"
+            f"disk at most about {format_size(report['disk_gib'])} (uncompressed; not calibrated)"
         )
         return
     click.echo(
         f"calibrated on {report['calibration']['candidates']} candidates: acceptance "
         f"{report['acceptance']:.0%}, {report['seconds_per_candidate']:.3f} s each\n"
-        f"expect {report['expected_candidates']:,} candidates, {report['disk_gib']:.3g} GiB, "
+        f"expect {report['expected_candidates']:,} candidates, {format_size(report['disk_gib'])}, "
         f"{format_duration(report['expected_seconds'])} on one worker like this one"
     )
+
+
+def format_size(gib: float) -> str:
+    """Returns e.g. `1.5 TiB`, `12 GiB`, `0.9 MiB`."""
+    if gib >= 1024:
+        return f"{gib / 1024:.3g} TiB"
+    return f"{gib:.3g} GiB" if gib >= 1 else f"{gib * 1024:.3g} MiB"
 
 
 def format_duration(seconds: float) -> str:
