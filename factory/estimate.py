@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from factory.plan import Plan, find_entry
@@ -38,6 +39,7 @@ def estimate_cost(loaded: LoadedRecipe, plan: Plan, calibrate: bool) -> dict[str
         "shards": plan.count_shards(),
         "series": [{"label": part.label, "count": part.count} for part in plan.series],
         "max_candidates": images * recipe.budget.attempts,
+        "idle_share": compute_idle_share(plan, recipe.generator.batch_size),
     }
     if not calibrate:
         entry = find_entry(recipe.generator, open_catalogs(loaded))
@@ -58,6 +60,24 @@ def estimate_cost(loaded: LoadedRecipe, plan: Plan, calibrate: bool) -> dict[str
         "disk_gib": 2 * stored * measured["bytes"] / 2**30,
         "calibration": measured,
     }
+
+
+def compute_idle_share(plan: Plan, batch_size: int) -> float:
+    """Returns the share of places in first batches that no request needs, by arithmetic.
+
+    They go to further attempts, which most requests do not need: small shards or series, or a shard
+    size that is no multiple of the batch size, waste sampling.
+    """
+    needed = places = 0
+    before: Mapping[str, int] = {}
+    for generation in plan.generations:
+        size = generation.shard_size
+        for key, count in generation.counts.items():
+            full, rest = divmod(count - before.get(key, 0), size)
+            needed += full * size + rest
+            places += batch_size * (full * -(-size // batch_size) + -(-rest // batch_size))
+        before = generation.counts
+    return round(1 - needed / places, 4) if places else 0.0
 
 
 def _expect_attempts(acceptance: float, budget: int) -> float:

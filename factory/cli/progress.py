@@ -25,7 +25,7 @@ class RunProgress:
         self.labels = {part.key: part.label for part in outline.series}
         self.counts = {part.key: part.count for part in outline.series}
         self.filled: Counter[str] = Counter()
-        self.generated = 0
+        self.generated = self.rejected = 0
         self.began = time.monotonic()
         self.last_line = 0.0
         self.bars: Progress | None = None
@@ -75,8 +75,10 @@ class RunProgress:
             return
         self.filled[marker.series] += marker.filled
         self.generated += marker.generated
+        self.rejected += sum(marker.rejected.values())
         total = sum(self.filled.values())
-        rate = f"{total / self.generated:.0%} accepted" if self.generated else ""
+        kept = self.generated - self.rejected
+        rate = f"{kept / self.generated:.0%} accepted" if self.generated else ""
         if self.bars is not None:
             done = min(self.filled[marker.series], self.counts[marker.series])
             self.bars.update(self.tasks[marker.series], completed=done, rate=rate)

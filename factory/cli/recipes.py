@@ -19,6 +19,10 @@ RECIPE_ARGUMENT = click.argument("recipe", type=click.Path(path_type=Path))
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
+IDLE_SHARE_TOLD = 0.1
+"""Share of idle places in first batches from which `plan` speaks of it."""
+
+
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path), default=Path())
 def init(folder: Path) -> None:
@@ -130,6 +134,11 @@ def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: boo
     for part in report["series"]:
         click.echo(f"  {part['label']}: {part['count']:,}")
     click.echo(f"recipe sha256 {report['recipe_sha256']}")
+    if report["idle_share"] > IDLE_SHARE_TOLD:
+        click.echo(
+            f"{report['idle_share']:.0%} of the places in first batches have no request: choose an "
+            "output.shard_size and counts that are multiples of generator.batch_size"
+        )
     if not calibrate:
         click.echo(
             f"disk at most about {format_size(report['disk_gib'])} (uncompressed; not calibrated)"
