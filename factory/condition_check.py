@@ -149,12 +149,6 @@ def _check_references(
             message = f"{settings.shots} asked for, but there are {has} images{of}: lower shots"
             findings.add((*path, "shots"), message)
     asked.add(names, place, keyed=keyed)
-    is_bare = counts is not None and not names
-    if is_bare and model and "class_name" in model.required and not model.frees_class:
-        message = f"{model.name} needs classes: sort the images into one folder for each class"
-        findings.add((*path, "images"), message)
-    if model and not _takes(model, "caption") and not model.frees_class:
-        _check_model_classes(findings, model, names, place if keyed else (*path, "images"), keyed)
     identity = ("images", str(settings.images), "at strength", f"{settings.strength:g}")
     return [(*identity, "of class", name) for name in names] if names else [identity]
 

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 from factory.catalog import Catalogs
 from factory.errors import CatalogError, Problem, RecipeError
-from factory.generators.families import FAMILIES
 from factory.messages import advise, suggest
 from factory.recipe_file import LoadedRecipe, resolve_path
 from factory.yamlreader import FieldPath
@@ -31,11 +30,6 @@ class Model:
     class_names: tuple[str, ...] | None = None
     size: tuple[int, int] | None = None
     in_catalog: bool = False
-
-    @property
-    def frees_class(self) -> bool:
-        """Whether a reference may come with any class, or none."""
-        return self.family in FAMILIES and FAMILIES[self.family].frees_class
 
 
 @dataclass
