@@ -253,12 +253,15 @@ NOT_CONTENT: dict[str, frozenset[str] | None] = {
 }
 """Fields left out of the fingerprint (None: the whole section): they shape no row's content."""
 
+PATH_FIELDS = frozenset({"images"})
+"""Fields of conditions and filters that are always paths."""
+
 
 def select_content(recipe: Recipe) -> dict[str, Any]:
     """Returns the recipe's content-shaping fields as plain data.
 
-    Paths inside stay as written: what they point to enters through the plan's series keys and the
-    filters' revisions instead.
+    Paths are left out, so that files may move: what they point to enters through the series keys of
+    the plan, the weights' hash and the filters' revisions instead.
     """
     content: dict[str, Any] = recipe.model_dump(mode="json")
     for section, fields in NOT_CONTENT.items():
@@ -267,7 +270,19 @@ def select_content(recipe: Recipe) -> dict[str, Any]:
         else:
             for name in fields:
                 content[section].pop(name)
-    return content
+    without_paths: dict[str, Any] = _drop_paths(content)
+    return without_paths
+
+
+def _drop_paths(value: Any) -> Any:
+    """Drops fields named in PATH_FIELDS, and cuts texts that are folders to their kind."""
+    if isinstance(value, dict):
+        kept = {key: each for key, each in value.items() if key not in PATH_FIELDS}
+        return {key: _drop_paths(each) for key, each in kept.items()}
+    if isinstance(value, list):
+        return [_drop_paths(each) for each in value]
+    is_path = isinstance(value, str) and value.startswith(("/", "./", "../", "~"))
+    return "(path)" if is_path else value
 
 
 def compute_recipe_digest(recipe: Recipe) -> str:

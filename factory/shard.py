@@ -20,8 +20,11 @@ from factory.plan import build_plan, find_entry
 from factory.recipe import Recipe, compute_recipe_digest
 from factory.recipe_file import resolve_path
 from factory.records import Candidate, Job, Sample, Shard
-from factory.store.rows import SHAPES_PIXELS, build_row, build_shard_schema
+from factory.store.rows import build_row, build_shard_schema, select_shaping
 from factory.store.run_folder import Marker, RunFolder
+
+PATHS_DESCRIBED = frozenset({"model", "images"})
+"""Keys of a filter's description that say where it was found; its revision says what it is."""
 
 ALWAYS_SCORED = "nonfinite_fraction"
 """Known of every sample, with or without filters, so that `scores` is never empty."""
@@ -263,7 +266,8 @@ def _copy_starts(task: Task) -> dict[int, int] | None:
 
 
 def _select_shaping(description: Mapping[str, Any]) -> dict[str, Any]:
-    generator = description["generator"]
-    shaping = {key: generator[key] for key in SHAPES_PIXELS if key in generator}
-    filters = {each["kind"]: dict(each) for each in description["filters"]}
-    return {"generator": shaping, "filters": filters}
+    filters = {
+        each["kind"]: {key: each[key] for key in each if key not in PATHS_DESCRIBED}
+        for each in description["filters"]
+    }
+    return {"generator": select_shaping(description["generator"]), "filters": filters}

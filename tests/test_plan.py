@@ -123,6 +123,21 @@ def list_changes():
     yield "conditions", [{"kind": "class", "per_class": {"a": 6}}], True
 
 
+def test_moved_files_are_the_same_recipe():
+    def describe(place):
+        block = {"kind": "reference", "images": f"{place}/real", "per_class": 3}
+        filters = [
+            {"kind": "training_copy", "images": f"{place}/real"},
+            {"kind": "classifier", "model": f"{place}/classifier"},
+        ]
+        generator = {"model": f"{place}/weights"}
+        recipe = make_recipe({}, generator=generator, conditions=[block], filters=filters)
+        return compute_recipe_digest(recipe)
+
+    assert describe("./here") == describe("/there")
+    assert describe("./here") != compute_recipe_digest(make_recipe({"a": 1}))
+
+
 @pytest.mark.parametrize(("field", "value", "matters"), list(list_changes()))
 def test_fingerprint_covers_exactly_what_shapes_content(field, value, matters):
     plain = compute_recipe_digest(make_recipe({"a": 5}))

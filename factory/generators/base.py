@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any, Protocol
 
+from factory.catalog import ModelEntry
+from factory.recipe import GeneratorSettings
 from factory.records import Job, Sample
 
 
@@ -53,3 +56,11 @@ class Generator(Protocol):
         guidance_scale, width, height, mpp, dtype, device, adapters, libraries (name -> version).
         """
         ...
+
+
+def name_model(settings: GeneratorSettings, entry: ModelEntry | None) -> str:
+    """Returns the catalog id, the Hub id, or the name of a folder (rows tell no one's disk)."""
+    if entry is not None:
+        return entry.id
+    is_path = settings.model.startswith(("/", "./", "../", "~"))
+    return PurePath(settings.model).name if is_path else settings.model

@@ -16,7 +16,7 @@ from PIL import Image
 from factory.catalog import ModelEntry
 from factory.errors import GenerationError, InputError, OutOfMemoryError
 from factory.generators import weights
-from factory.generators.base import Capabilities
+from factory.generators.base import Capabilities, name_model
 from factory.generators.checks import NO_EMBEDDING, ConditionChecks, check_negative_prompt
 from factory.generators.families import choose_family, detect_family, get_family
 from factory.generators.loading import LoadedModel, load_model
@@ -153,7 +153,7 @@ class DiffusersGenerator:
         names = ["diffusers", "torch", "transformers", "numpy", "pillow", "safetensors"]
         names += ["peft"] if model.adapters else []
         return {
-            "model": self._entry.id if self._entry is not None else self._settings.model,
+            "model": name_model(self._settings, self._entry),
             "model_revision": model.revision,
             "weights_sha256": model.weights_sha256,
             "family": self._family_name,

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from factory.catalog import ModelEntry
 from factory.errors import InputError
 from factory.fingerprint import compute_digest, derive_seed
-from factory.generators.base import Capabilities
+from factory.generators.base import Capabilities, name_model
 from factory.generators.prompts import DEFAULT_TEMPLATE, check_template, write_prompt
 from factory.recipe import GeneratorSettings
 from factory.records import Condition, Job, Sample
@@ -95,7 +95,7 @@ class FakeGenerator:
         """Returns what made the pixels, as plain data for provenance."""
         capabilities = self.capabilities
         return {
-            "model": self._entry.id if self._entry is not None else self._settings.model,
+            "model": name_model(self._settings, self._entry),
             "model_revision": _REVISION,
             "weights_sha256": compute_digest("weights", ["fake", _REVISION]),
             "family": "fake",

@@ -79,12 +79,21 @@ def build_shard_schema(score_names: Sequence[str]) -> pa.Schema:
     return pa.schema([*fields, ("provenance", pa.string()), *WORK_COLUMNS])
 
 
+def select_shaping(generator: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of a generator's description shapes the pixels: no name and no place."""
+    shaping = {key: generator[key] for key in SHAPES_PIXELS if key in generator}
+    shaping["adapters"] = [
+        {key: value for key, value in adapter.items() if key != "source"}
+        for adapter in shaping.get("adapters", ())
+    ]
+    return shaping
+
+
 def compute_sample_id(
     condition: Condition, prompt: str | None, seed: int, generator: Mapping[str, Any]
 ) -> str:
     """Returns H(everything that shapes the pixels), 32 hex characters."""
-    shaping = {key: generator[key] for key in SHAPES_PIXELS if key in generator}
-    identity = [condition.describe(), prompt, seed, shaping]
+    identity = [condition.describe(), prompt, seed, select_shaping(generator)]
     return compute_digest("sample", identity)[:32]
 
 
