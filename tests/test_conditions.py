@@ -141,6 +141,12 @@ def test_identical_files_count_once(images, tmp_path):
         choose_shots(twice, 13, 7, "x")
 
 
+def test_a_broken_shot_is_named_before_any_sampling(images):
+    images[3].path.write_bytes(images[3].path.read_bytes()[:50])
+    with pytest.raises(SourceError, match=r"3\.png: not a readable image"):
+        choose_shots(images, 12, 7, "x")
+
+
 def test_reference_series_takes_turns(images):
     shots = choose_shots(images, 3, 7, "x")
     references = tuple(Reference(image, sha, 0.6) for image, sha in shots)

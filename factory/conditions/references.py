@@ -66,7 +66,7 @@ def choose_shots(
         (image, sha256 of its bytes) in rank order; all of them where `shots` is None.
 
     Raises:
-        SourceError: fewer images than shots.
+        SourceError: fewer images than shots, or a shot that cannot be decoded.
     """
     unique = {hash_bytes(image.read_bytes()): image for image in images}
     ranked = sorted(unique, key=lambda sha: compute_digest("shot", [seed, sha]))
@@ -84,4 +84,6 @@ def choose_shots(
                 "lower shots or add images"
             )
         chosen = chosen[:shots]
+        for sha in chosen:
+            unique[sha].read_pixels()  # a broken shot stops here, before any sampling
     return tuple((unique[sha], sha) for sha in chosen)
