@@ -60,7 +60,9 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
             rgba = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
         return np.asarray(image.convert("RGB"))
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except UnidentifiedImageError as error:
+        raise SourceError(f"{name}: not a readable image: replace or remove it") from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise SourceError(
             f"{name}: not a readable image ({error}): replace or remove it"
         ) from error
