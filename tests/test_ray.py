@@ -1,5 +1,6 @@
 """Real local Ray: the same rows as in-process, and no row lost when a worker or the driver dies."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -59,11 +60,12 @@ def write_slow(folder, seconds):
 
 
 def find_workers(parent):
-    return [
-        child
-        for child in psutil.Process(parent).children(recursive=True)
-        if "RayWorker" in " ".join(child.cmdline()[:1])
-    ]
+    found = []
+    for child in psutil.Process(parent).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # gone in the meantime
+            if "RayWorker" in " ".join(child.cmdline()[:1]):
+                found.append(child)
+    return found
 
 
 def test_two_workers_give_the_same_rows(local, tmp_path):

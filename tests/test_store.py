@@ -4,6 +4,7 @@ import io
 import os
 import tarfile
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -86,6 +87,15 @@ def test_a_full_disk_says_so_and_keeps_what_was_there(tmp_path, monkeypatch):
         files.write("x.json", b"new")
     assert files.read("x.json") == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_writers_of_one_name_do_not_disturb_each_other(tmp_path):
+    files = FileStore(str(tmp_path))
+    with ThreadPoolExecutor(8) as pool:
+        for done in [pool.submit(files.write, "x/a.json", b"same") for _ in range(300)]:
+            done.result()
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["a.json"]
+    assert files.read("x/a.json") == b"same"
 
 
 @pytest.mark.parametrize("damage", ["truncate", "flip", "remove"])
