@@ -161,8 +161,8 @@ def _write_funnel(summary: dict[str, Any]) -> str:
         lines.append("Every request was filled.")
     for part in summary["series"]:
         if part["references"]:
-            used, share = part["references"]["used"], part["references"]["largest_share"]
-            lines.append(f"- {part['label']}: varies {used} real images; one gives {share:.0%}")
+            text = describe_references(part)
+            lines.append(f"- **{text}**" if is_one_sided(part) else f"- {text}")
     spare = sum(part["spare"] for part in summary["series"])
     lines.append(
         f"\n{summary['generated']:,} candidates were generated; rejected ones are in the "
@@ -185,6 +185,21 @@ def describe_shortfall(part: dict[str, Any]) -> str:
     )
     why = f"; most candidates were rejected for: {reasons}" if reasons else ""
     return f"{part['label']}: {part['short']} short of {part['asked']}{why}"
+
+
+ONE_SIDED = 0.5
+"""Share of a series that varies one real image from which people are told."""
+
+
+def is_one_sided(part: dict[str, Any]) -> bool:
+    """Whether most accepted images of a series vary one and the same real image."""
+    return bool(part["references"]) and part["references"]["largest_share"] > ONE_SIDED
+
+
+def describe_references(part: dict[str, Any]) -> str:
+    """Says how many real images a series varies, and how evenly."""
+    used, share = part["references"]["used"], part["references"]["largest_share"]
+    return f"{part['label']}: varies {used} real images; one gives {share:.1%}"
 
 
 def _write_makers(recipe: Recipe, summary: dict[str, Any]) -> str:

@@ -53,7 +53,7 @@ def print_result(
     url: str, summary: dict[str, Any], quarantined: tuple[dict[str, Any], ...], as_json: bool
 ) -> None:
     """Prints how a run ended: counts, shortfalls with reasons, failures, what to do next."""
-    from factory.card import describe_shortfall
+    from factory.card import describe_references, describe_shortfall, is_one_sided
 
     if as_json:
         click.echo(json.dumps({**summary, "url": url, "quarantined": quarantined}, indent=1))
@@ -73,6 +73,13 @@ def print_result(
             "for less",
             err=True,
         )
+    for part in summary["series"]:
+        if is_one_sided(part) and part["references"]["used"] > 1:
+            click.echo(
+                f"ONE-SIDED {describe_references(part)}: the filters refuse the others; fit the "
+                "classifier on more images, or change strength or thresholds",
+                err=True,
+            )
     for record in quarantined:
         click.echo(f"QUARANTINED {record['shard']}: {record['error']}", err=True)
     if quarantined:
