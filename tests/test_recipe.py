@@ -221,9 +221,9 @@ def test_the_schema_describes_every_field() -> None:
 def test_quickstart_loads_and_checks_quickly() -> None:
     path = find_shipped_folder("recipes") / "quickstart.yaml"
     check(path, check_files=False)
-    start = time.perf_counter()
+    start = time.process_time()  # of this process: a busy machine does not count
     check(path, check_files=False)
-    assert time.perf_counter() - start < 0.5
+    assert time.process_time() - start < 0.5
 
 
 def test_heavy_libraries_stay_out() -> None:

@@ -435,3 +435,12 @@ def test_card_tells_no_ones_disk(tmp_path):
     card = (tmp_path / "run" / "README.md").read_text()
     assert str(tmp_path) not in card
     assert "images .../real" in card
+
+
+def test_the_recipe_in_the_run_folder_makes_the_set_again(plain, tmp_path):
+    """As the card says."""
+    folder, _ = plain
+    copy = tmp_path / "recipe.json"
+    shutil.copy(folder / "run" / "recipe.json", copy)
+    assert run(copy, tmp_path / "again").exit_code == 0
+    assert list_identities(tmp_path / "again") == list_identities(folder / "run")
