@@ -133,49 +133,60 @@ def _pick_samples(folder: RunFolder) -> Iterator[list[np.ndarray[Any, Any]]]:
 def _write_title(recipe: Recipe, summary: dict[str, Any]) -> str:
     title = recipe.card.pretty_name or recipe.name
     models = ", ".join(sorted({maker["generator"]["model"] for maker in summary["makers"]}))
-    text = (
-        f"# {title}\n\n{summary['accepted']:,} **synthetic** histopathology images, made with "
-        f"{models} by factory {__version__}. "
-        "No image shows a real patient. For research; not for diagnosis."
-    )
-    for addition in (recipe.description, recipe.card.description):
-        if addition.strip():
-            text += f"\n\n{addition.strip()}"
-    return text
+    varied = sum(part["references"]["used"] for part in summary["series"] if part["references"])
+    nearness = "None is a photograph of tissue; a model can still repeat what it was trained on."
+    if varied:
+        nearness = (
+            f"**They vary {varied:,} real images**, resemble them, and may carry what identifies "
+            "them: the terms of those images hold."
+        )
+    blocks = [
+        f"# {title}",
+        f"{summary['accepted']:,} **synthetic** histopathology images, made with {models} by "
+        f"factory {__version__}. {nearness} For research; not for diagnosis.",
+        recipe.description.strip(),
+        recipe.card.description.strip(),
+    ]
+    return "\n\n".join(block for block in blocks if block)
 
 
 def _write_funnel(summary: dict[str, Any]) -> str:
     filters = sorted({name for part in summary["series"] for name in part["rejected"]})
     head = ["condition", "asked", "accepted", "generated", "spare"]
     head += [f"rejected: {name}" for name in filters]
-    lines = ["## What was asked, made and kept", "", _join(head), _join(["---"] * len(head))]
+    table = [_join(head), _join(["---"] * len(head))]
+    notes = []
     for part in summary["series"]:
         counts = [part["rejected"].get(name, 0) for name in filters]
         made = [part[name] for name in ("label", "asked", "accepted", "generated", "spare")]
-        lines.append(_join([*made, *counts]))
-    short = [part for part in summary["series"] if part["short"]]
-    lines.append("")
-    for part in short:
-        lines.append(f"- **Shortfall**: {describe_shortfall(part)}")
-    if not short:
-        lines.append("Every request was filled.")
-    for part in summary["series"]:
+        table.append(_join([*made, *counts]))
+        if part["short"]:
+            notes.append(f"- **Shortfall**: {describe_shortfall(part)}")
         if part["references"]:
             text = describe_references(part)
-            lines.append(f"- **{text}**" if is_one_sided(part) else f"- {text}")
+            notes.append(f"- **{text}**" if is_one_sided(part) else f"- {text}")
     spare = sum(part["spare"] for part in summary["series"])
-    lines.append(
-        f"\n{summary['generated']:,} candidates were generated; rejected ones are in the "
+    is_short = any(part["short"] for part in summary["series"])
+    blocks = [
+        "## What was asked, made and kept",
+        "\n".join(table),
+        "Not every request was filled." if is_short else "Every request was filled.",
+        "\n".join(notes),
+        f"{summary['generated']:,} candidates were generated; rejected ones are in the "
         f"configuration `rejected` with every score and the reason; so are the {spare:,} spare "
-        "ones, whose request an earlier attempt had filled."
-    )
-    if not summary["filters"]:
-        lines.append("\n**No filter was used.**")
-    for settings in summary["filters"]:
+        "ones, whose request an earlier attempt had filled.",
+        "\n".join(_describe_filters(summary["filters"])),
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def _describe_filters(filters: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for settings in filters:
         named = {k: v for k, v in settings.items() if k != "kind" and v is not None}
-        options = ", ".join(f"{k} {shorten_path(v)}" for k, v in named.items())
+        options = ", ".join(f"{key} {shorten_path(value)}" for key, value in named.items())
         lines.append(f"- filter `{settings['kind']}`: {options}")
-    return "\n".join(lines)
+    return lines or ["**No filter was used.**"]
 
 
 def describe_shortfall(part: dict[str, Any]) -> str:
@@ -234,7 +245,7 @@ def describe_licence(what: str, licence: dict[str, Any] | None) -> str:
         if licence[name] is False:
             text += f"; **{name.replace('_', ' ')}: not allowed**"
     if licence["attribution"]:
-        text += "; " + " ".join(licence["attribution"])
+        text += "; " + "; ".join(licence["attribution"])
     return text
 
 

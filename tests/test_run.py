@@ -405,6 +405,7 @@ def test_a_bad_shot_leaves_no_slot_empty(tmp_path):
     assert len(rows) == 9
     card = (tmp_path / "run" / "README.md").read_text()
     assert "tumor (references): varies 2 real images; one gives" in card
+    assert "**They vary 2 real images**" in card
 
 
 def test_more_attempts_fill_what_fell_short(tmp_path):

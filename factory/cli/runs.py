@@ -166,8 +166,9 @@ def card(folder: str) -> None:
     from factory.store.run_folder import RunFolder
 
     run_folder = RunFolder(folder)
-    summary, record = read_summary(run_folder), run_folder.read_run()
-    if summary is None or record is None:
+    summary = read_summary(run_folder)
+    if summary is None:
         raise InputError(f"{folder}: holds no finalized run: run a recipe into it first")
-    write_card(run_folder, Recipe.model_validate(record.recipe), summary)
+    recipe = Recipe.model_validate_json(run_folder.files.read("recipe.json"))
+    write_card(run_folder, recipe, summary)
     click.echo(f"wrote {folder}/README.md")
