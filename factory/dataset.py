@@ -106,12 +106,17 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
 
 
 def write_dataset(
-    folder: RunFolder, plan: Outline, policy: Policy, output: Output, score_names: list[str]
+    folder: RunFolder,
+    plan: Outline,
+    policy: Policy,
+    survey: Survey,
+    output: Output,
+    score_names: list[str],
 ) -> dict[str, Any]:
     """Repacks the selected rows into `data/`, `rejected/` and `webdataset/`.
 
-    Built aside and moved into place when whole; every image's hash and every sample id's uniqueness
-    is checked on the way.
+    Built aside and moved into place when whole; every image's hash, every sample id's uniqueness
+    and the counts of `survey` (made with the same policy) are checked on the way.
 
     Returns:
         File names and row counts.
@@ -120,7 +125,6 @@ def write_dataset(
         StoreError: damaged images, or one sample id twice.
         InputError: a candidate to accept whose image was not kept.
     """
-    survey = survey_run(folder, plan, policy)
     files = folder.files
     files.remove(BUILD)
     schema = build_final_schema(plan.class_names, score_names)
@@ -175,12 +179,9 @@ def build_final_schema(class_names: tuple[str, ...], score_names: list[str]) -> 
 def read_markers(folder: RunFolder, shard: Shard) -> list[Marker]:
     """Returns the markers of a shard's rounds, from round 0 on."""
     markers: list[Marker] = []
-    for number in itertools.count():
-        marker = folder.read_marker(shard, number)
-        if marker is None:
-            return markers
+    while (marker := folder.read_marker(shard, len(markers))) is not None:
         markers.append(marker)
-    raise AssertionError("unreachable")
+    return markers
 
 
 class _Selectors:

@@ -88,7 +88,6 @@ def _expect_attempts(acceptance: float, budget: int) -> float:
 
 
 def _measure(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
-    from factory.filters import decide_all, score_all
     from factory.images import encode_image
     from factory.shard import Order, Worker
 
@@ -101,10 +100,10 @@ def _measure(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
     accepted = encoded = 0
     for start in range(0, len(jobs), size):
         batch = jobs[start : start + size]
-        samples = worker.generator.generate(batch)
-        scores = score_all(worker.filters, samples, [job.condition for job in batch])
-        accepted += sum(decide_all(worker.filters, each).accepted for each in scores)
-        encoded += sum(len(encode_image(s.pixels, recipe.output.image_format)) for s in samples)
+        candidates = worker.judge(batch, worker.generator.generate(batch))
+        accepted += sum(each.verdict.accepted for each in candidates)
+        images = [each.sample.pixels for each in candidates]
+        encoded += sum(len(encode_image(each, recipe.output.image_format)) for each in images)
     seconds = time.perf_counter() - began
     return {
         "candidates": len(jobs),

@@ -9,8 +9,8 @@ from typing import Any
 from factory.catalog import Catalogs, ModelEntry
 from factory.conditions import Series, SeriesInfo, build_series
 from factory.errors import MismatchError
-from factory.fingerprint import compute_digest, diff_values
-from factory.recipe import GeneratorSettings, Recipe, compute_recipe_digest, select_content
+from factory.fingerprint import diff_values
+from factory.recipe import GeneratorSettings, Recipe, select_content
 from factory.records import Shard
 
 
@@ -140,12 +140,6 @@ def describe_content(recipe: Recipe) -> dict[str, Any]:
     content.pop("conditions")
     content["budget"].pop("attempts")
     return content
-
-
-def compute_run_digest(recipe: Recipe, plan: Plan) -> str:
-    """Returns the identity of recipe and inputs: shown by `factory plan`."""
-    keys = sorted(part.key for part in plan.series)
-    return compute_digest("run", [compute_recipe_digest(recipe), keys])
 
 
 def _cut(key: str, start: int, stop: int, size: int) -> Iterator[Shard]:

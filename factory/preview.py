@@ -27,7 +27,6 @@ def preview_recipe(loaded: LoadedRecipe, out: Path, count: int) -> list[dict[str
     Raises:
         FactoryError: the model or a filter cannot be loaded.
     """
-    from factory.filters import decide_all, score_all
     from factory.images import encode_image
     from factory.run import plan_recipe
     from factory.shard import Order, Worker
@@ -42,10 +41,8 @@ def preview_recipe(loaded: LoadedRecipe, out: Path, count: int) -> list[dict[str
     sheet: list[tuple[np.ndarray[Any, Any], bool]] = []
     for start in range(0, len(jobs), size):
         batch = jobs[start : start + size]
-        samples = worker.generator.generate(batch)
-        scores = score_all(worker.filters, samples, [job.condition for job in batch])
-        for job, sample, each in zip(batch, samples, scores, strict=True):
-            verdict = decide_all(worker.filters, each)
+        for candidate in worker.judge(batch, worker.generator.generate(batch)):
+            job, sample, verdict = candidate.job, candidate.sample, candidate.verdict
             name = f"{len(rows):04d}.{suffix}"
             (out / name).write_bytes(encode_image(sample.pixels, suffix))
             sheet.append((sample.pixels, verdict.accepted))
@@ -55,7 +52,7 @@ def preview_recipe(loaded: LoadedRecipe, out: Path, count: int) -> list[dict[str
                     "label": labels[job.request.series],
                     "prompt": sample.prompt,
                     "seed": job.seed,
-                    "scores": {k: None if np.isnan(v) else v for k, v in each.items()},
+                    "scores": {k: None if np.isnan(v) else v for k, v in candidate.scores.items()},
                     "accepted": verdict.accepted,
                     "rejected_by": verdict.filter,
                     "reason": verdict.reason,

@@ -10,7 +10,7 @@ from factory import __version__
 from factory.card import write_card
 from factory.dataset import SUMMARY, Policy, Survey, survey_run, write_dataset
 from factory.errors import InputError, MismatchError, RunBrokenError
-from factory.executors import Notify, Outcome, run_tasks
+from factory.executors import Notify, Outcome, open_pool
 from factory.fingerprint import compute_digest
 from factory.plan import Generation, Outline, Plan, build_plan, describe_content, extend_plan
 from factory.recipe import NearDuplicateFilter, Recipe, compute_recipe_digest
@@ -84,12 +84,11 @@ def run_recipe(
     order = Order(recipe, loaded.base.absolute(), url)
     try:
         first = None if record is None else find_first_marker(folder, plan)
-        _fill(order, folder, plan, notify, say, first)
+        survey = _fill(order, folder, plan, notify, say, first)
     except InputError:
         if record is None:
             folder.files.remove(WORK)
         raise
-    survey = survey_run(folder, plan, build_policy(recipe))
     say("finalizing")
     return finalize(folder, recipe, plan, survey)
 
@@ -123,7 +122,7 @@ def finalize(
     before = read_summary(folder)
     if before is None or before["digest"] != summary["digest"]:
         names = read_score_names(folder, survey)
-        summary["files"] = write_dataset(folder, plan, policy, recipe.output, names)
+        summary["files"] = write_dataset(folder, plan, policy, survey, recipe.output, names)
     else:
         summary["files"] = before["files"]
     folder.files.write("recipe.json", json.dumps(recipe.model_dump(mode="json"), indent=1).encode())
@@ -213,6 +212,7 @@ def build_summary(
             [
                 __version__,
                 survey.shards,
+                plan.class_names,
                 filters,
                 recipe.output.model_dump(mode="json", exclude={"path"}),
             ],
@@ -249,8 +249,12 @@ def _fill(
     notify: Notify,
     say: Callable[[str], None],
     first: Marker | None,
-) -> None:
-    """Fills all shards, then goes on with requests that lost their image to a near-duplicate."""
+) -> Survey:
+    """Fills all shards, then goes on with requests that lost their image to a near-duplicate.
+
+    Returns:
+        The survey of what is committed at the end.
+    """
 
     def draw_open(tasks: Iterable[Task]) -> Iterator[Task]:
         for task in tasks:
@@ -260,25 +264,26 @@ def _fill(
             else:
                 notify(Outcome(task, marker))
 
-    policy, workers = build_policy(order.recipe), order.recipe.workers
+    policy = build_policy(order.recipe)
     say("generating")
     tasks: Iterable[Task] = (Task(shard) for shard in plan.iterate_shards())
-    run_tasks(order, draw_open(tasks), workers, notify, first.worker if first else None)
-    while True:
+    with open_pool(order, order.recipe.workers, first.worker if first else None) as pool:
+        pool.fill(draw_open(tasks), notify)
         survey = survey_run(folder, plan, policy)
-        if not survey.goes_on or survey.missing:
-            return
-        say(f"topping up {sum(len(t.starts or ()) for t in survey.goes_on)} requests")
-        failed: list[Outcome] = []
+        while survey.goes_on and not survey.missing:
+            say(f"topping up {sum(len(t.starts or ()) for t in survey.goes_on)} requests")
+            failed: list[Outcome] = []
 
-        def book(outcome: Outcome, failed: list[Outcome] = failed) -> None:
-            if outcome.marker is None:
-                failed.append(outcome)
-            notify(outcome)
+            def book(outcome: Outcome, failed: list[Outcome] = failed) -> None:
+                if outcome.marker is None:
+                    failed.append(outcome)
+                notify(outcome)
 
-        run_tasks(order, iter(survey.goes_on), workers, book, next(iter(survey.workers)))
-        if failed:
-            return
+            pool.fill(iter(survey.goes_on), book)
+            survey = survey_run(folder, plan, policy)
+            if failed:
+                break
+    return survey
 
 
 def read_status(url: str) -> dict[str, Any]:

@@ -90,6 +90,21 @@ class Worker:
                 "Restore these, or use another --out"
             )
 
+    def judge(self, jobs: Sequence[Job], samples: Sequence[Sample]) -> list[Candidate]:
+        """Scores and judges what was made of jobs.
+
+        Raises:
+            FilterError: scoring failed.
+        """
+        scores = score_all(self.filters, samples, [job.condition for job in jobs])
+        descriptors = describe_for_duplicates(self.recipe, samples)
+        candidates = []
+        for job, sample, each, descriptor in zip(jobs, samples, scores, descriptors, strict=True):
+            known = {ALWAYS_SCORED: round(sample.nonfinite_fraction, SCORE_DECIMALS), **each}
+            verdict = decide_all(self.filters, known)
+            candidates.append(Candidate(job, sample, known, verdict, descriptor))
+        return candidates
+
     def run(self, task: Task) -> Marker:
         """Fills one shard and commits it; a shard that is committed already is left as it is.
 
@@ -196,22 +211,7 @@ class _Filling:
 
     def _judge(self, jobs: Sequence[Job], samples: Sequence[Sample]) -> list[Candidate]:
         began = time.perf_counter()
-        worker = self.worker
-        scores = [
-            {ALWAYS_SCORED: round(sample.nonfinite_fraction, SCORE_DECIMALS), **each}
-            for sample, each in zip(
-                samples,
-                score_all(worker.filters, samples, [job.condition for job in jobs]),
-                strict=True,
-            )
-        ]
-        descriptors = describe_for_duplicates(worker.recipe, samples)
-        candidates = [
-            Candidate(job, sample, each, decide_all(worker.filters, each), descriptor)
-            for job, sample, each, descriptor in zip(
-                jobs, samples, scores, descriptors, strict=True
-            )
-        ]
+        candidates = self.worker.judge(jobs, samples)
         self.seconds["judge"] += time.perf_counter() - began
         began = time.perf_counter()
         self.rows.extend(self._build_row(candidate) for candidate in candidates)

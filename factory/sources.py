@@ -102,19 +102,6 @@ def list_classes(images: Sequence[SourceImage]) -> tuple[str, ...]:
     return tuple(sorted({image.class_name for image in images if image.class_name is not None}))
 
 
-def crop_square(pixels: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """Cuts the centre (size, size, 3) uint8 out of an image.
-
-    Raises:
-        SourceError: the image is smaller than `size`.
-    """
-    height, width = pixels.shape[:2]
-    if min(height, width) < size:
-        raise SourceError(f"image of {width}x{height} px is smaller than the crop of {size} px")
-    top, left = (height - size) // 2, (width - size) // 2
-    return pixels[top : top + size, left : left + size]
-
-
 def fit_image(
     pixels: NDArray[np.uint8], width: int, height: int, fit: str = "crop"
 ) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from factory.errors import InputError
-from factory.executors import size_cluster
+from factory.executors.ray_actors import size_cluster
 from factory.recipe import Workers
 from tests.running import list_identities, run, write_recipe
 

@@ -445,3 +445,17 @@ def test_the_recipe_in_the_run_folder_makes_the_set_again(plain, tmp_path):
     shutil.copy(folder / "run" / "recipe.json", copy)
     assert run(copy, tmp_path / "again").exit_code == 0
     assert list_identities(tmp_path / "again") == list_identities(folder / "run")
+
+
+def test_rounds_share_one_loaded_worker(tmp_path, monkeypatch):
+    """Going on after near-duplicates loads no model a second time."""
+    from factory.executors import base
+
+    started = []
+    worker = base.Worker
+    monkeypatch.setattr(base, "Worker", lambda order: started.append(1) or worker(order))
+    filters = [{"kind": "near_duplicate", "max_similarity": 0.2}]
+    recipe = write_recipe(tmp_path, filters=filters, budget={"attempts": 6})
+    run(recipe, tmp_path / "run")
+    assert list((tmp_path / "run" / WORK / "shards").glob("*-r1.json"))
+    assert started == [1]

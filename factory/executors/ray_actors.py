@@ -1,155 +1,20 @@
-"""Executors: the local loop and Ray actors, both giving the same rows."""
+"""Ray actors: one per GPU or group of cores; a dead one is replaced, its shards are re-queued."""
 
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from factory.errors import FactoryError, InputError, RunBrokenError, StoreError
-from factory.recipe import Budget, Workers
+from factory.errors import FactoryError, InputError, RunBrokenError
+from factory.executors.base import Ledger, Notify, attempt_task, open_ledger, start_worker
+from factory.recipe import Workers
 from factory.shard import Order, Task, Worker
-from factory.store.run_folder import Marker, RunFolder
-
-MIN_SHARDS_FOR_RATE = 5
-"""Quarantined shards below which the error rate does not stop a run."""
+from factory.store.run_folder import Marker
 
 MAX_IN_FLIGHT = 2
 """Tasks sent to one actor at a time: one at work, one waiting (FACTS section 9)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a task ended: committed, or failed for good."""
-
-    task: Task
-    marker: Marker | None
-    error: str | None = None
-
-
-Notify = Callable[[Outcome], None]
-
-
-@dataclass(slots=True)
-class _Ledger:
-    """Counts what ended, quarantines what failed, and stops a run that mostly fails."""
-
-    folder: RunFolder
-    budget: Budget
-    notify: Notify
-    done: int = 0
-    failed: int = 0
-    tries: dict[str, int] = field(default_factory=dict)
-
-    def record_success(self, task: Task, marker: Marker) -> None:
-        self.done += 1
-        self.folder.release(task.shard, task.round)
-        self.notify(Outcome(task, marker))
-
-    def record_failure(self, task: Task, error: str) -> bool:
-        """Returns whether the task should be tried again; else it is quarantined."""
-        name = f"{task.shard.id}-r{task.round}"
-        self.tries[name] = self.tries.get(name, 0) + 1
-        if self.tries[name] <= self.budget.retries:
-            return True
-        self.failed += 1
-        self.folder.quarantine(task.shard, task.round, error)
-        self.notify(Outcome(task, None, error))
-        rate = self.failed / (self.done + self.failed)
-        if self.failed >= MIN_SHARDS_FOR_RATE and rate > self.budget.max_error_rate:
-            raise RunBrokenError(
-                f"{self.failed} of {self.done + self.failed} shards failed (budget.max_error_rate "
-                f"{self.budget.max_error_rate}); last error: {error}. Mend it, then run the same "
-                "command again"
-            )
-        return False
-
-
-def run_tasks(
-    order: Order, tasks: Iterator[Task], workers: Workers, notify: Notify, began_with: str | None
-) -> None:
-    """Fills shards until none are left.
-
-    Args:
-        order: what the workers need.
-        tasks: shards to fill; drawn one by one, never listed.
-        workers: executor and its size.
-        notify: called in the driver for every task that ended.
-        began_with: digest of the worker description that the run folder was begun with.
-
-    Raises:
-        InputError: the workers cannot start with what they were given.
-        RunBrokenError: storage failed, workers keep dying, or too many shards failed.
-    """
-    ledger = _Ledger(RunFolder(order.run_url), order.recipe.budget, notify)
-    if choose_executor(workers) == "local":
-        _run_local(order, tasks, ledger, began_with)
-    else:
-        _run_ray(order, tasks, workers, ledger, began_with)
-
-
-def choose_executor(workers: Workers) -> str:
-    """Returns `local` or `ray`: auto means Ray for several workers, GPUs, or a given address."""
-    if workers.executor != "auto":
-        return workers.executor
-    if workers.address is not None or (isinstance(workers.count, int) and workers.count > 1):
-        return "ray"
-    if workers.count == 1:
-        return "local"
-    import torch
-
-    return "ray" if torch.cuda.device_count() > 1 else "local"
-
-
-# --- local ---------------------------------------------------------------------------------------
-
-
-def start_worker(order: Order, began_with: str | None) -> Worker:
-    """Loads a worker and checks that it continues what was begun.
-
-    Raises:
-        MismatchError: the model or the filters changed since.
-    """
-    worker = Worker(order)
-    if began_with is not None and began_with != worker.digest:
-        worker.check_same_content(worker.folder.read_worker(began_with))
-    worker.folder.write_worker(worker.digest, worker.description)
-    return worker
-
-
-def attempt_task(worker: Worker, task: Task) -> tuple[Marker | None, str, bool]:
-    """Runs one task at the shard edge: the one place where every exception is caught.
-
-    Returns:
-        The marker or None, the error text, and whether storage itself failed.
-    """
-    try:
-        return worker.run(task), "", False
-    except StoreError as error:
-        return None, str(error), True
-    except Exception as error:
-        return None, f"{type(error).__name__}: {error}", False
-
-
-def _run_local(
-    order: Order, tasks: Iterator[Task], ledger: _Ledger, began_with: str | None
-) -> None:
-    worker: Worker | None = None
-    for task in tasks:
-        worker = worker or start_worker(order, began_with)
-        while True:
-            marker, error, is_fatal = attempt_task(worker, task)
-            if is_fatal:
-                raise RunBrokenError(error)
-            if marker is not None:
-                ledger.record_success(task, marker)
-                break
-            if not ledger.record_failure(task, error):
-                break
-
-
-# --- Ray -----------------------------------------------------------------------------------------
 
 
 class RayWorker:
@@ -227,35 +92,31 @@ class _Actors:
         return sorted(free, key=lambda actor: len(self.busy[actor]))
 
 
-def _run_ray(
-    order: Order,
-    tasks: Iterator[Task],
-    workers: Workers,
-    ledger: _Ledger,
-    began_with: str | None,
-) -> None:
-    import ray
-    from ray.exceptions import RayActorError
+@dataclass(slots=True)
+class RayPool:
+    """Ray actors; Ray and they start with the first task."""
 
-    owns_ray = not ray.is_initialized()
-    if owns_ray:
-        ray.init(
-            address=workers.address,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    try:
-        count, gpus = size_cluster(workers, ray.cluster_resources())
-        actors = _Actors(order, began_with, workers, gpus)
-        for _ in range(count):
-            actors.add()
-        again: deque[Task] = deque()
-        source = iter(tasks)
+    order: Order
+    workers: Workers
+    began_with: str | None
+    actors: _Actors | None = None
+    owns_ray: bool = False
+
+    def fill(self, tasks: Iterator[Task], notify: Notify) -> None:
+        """Fills shards until none are left; see `Pool.fill`."""
+        first = next(tasks, None)
+        if first is None:
+            return
+        import ray
+        from ray.exceptions import RayActorError
+
+        actors = self.actors = self.actors or self._start()
+        ledger = open_ledger(self.order, notify)
+        again: deque[Task] = deque([first])
         exhausted = False
         while True:
             for actor in actors.list_free():
-                task = again.popleft() if again else next(source, None)
+                task = again.popleft() if again else next(tasks, None)
                 if task is None:
                     exhausted = True
                     break
@@ -275,9 +136,30 @@ def _run_ray(
             else:
                 _, task = actors.take(ready[0])
                 _settle(task, result, again, ledger)
-    finally:
-        if owns_ray:
+
+    def close(self) -> None:
+        """Ends the actors, and Ray where it was started here."""
+        if self.owns_ray:
+            import ray
+
             ray.shutdown()
+
+    def _start(self) -> _Actors:
+        import ray
+
+        self.owns_ray = not ray.is_initialized()
+        if self.owns_ray:
+            ray.init(
+                address=self.workers.address,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        count, gpus = size_cluster(self.workers, ray.cluster_resources())
+        actors = _Actors(self.order, self.began_with, self.workers, gpus)
+        for _ in range(count):
+            actors.add()
+        return actors
 
 
 def size_cluster(workers: Workers, resources: dict[str, float]) -> tuple[int, float]:
@@ -314,7 +196,7 @@ def _check_start(error: str, exit_code: int) -> None:
         raise RunBrokenError(f"a worker could not start: {error}")
 
 
-def _settle(task: Task, result: Any, again: deque[Task], ledger: _Ledger) -> None:
+def _settle(task: Task, result: Any, again: deque[Task], ledger: Ledger) -> None:
     marker, error, is_fatal = result
     if is_fatal:
         raise RunBrokenError(error)
@@ -324,7 +206,7 @@ def _settle(task: Task, result: Any, again: deque[Task], ledger: _Ledger) -> Non
         again.append(task)
 
 
-def _bury(actors: _Actors, ref: Any, again: deque[Task], ledger: _Ledger, error: str) -> None:
+def _bury(actors: _Actors, ref: Any, again: deque[Task], ledger: Ledger, error: str) -> None:
     """Replaces a dead actor and re-queues its tasks; the one at work counts a try."""
     actor = actors.owners.get(ref) or actors.starting.get(ref)
     left = actors.remove(actor)

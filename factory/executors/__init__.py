@@ -1,0 +1,47 @@
+"""Executors: one worker in this process, or Ray actors; both give the same rows."""
+
+import contextlib
+from collections.abc import Iterator
+
+from factory.executors.base import Notify, Outcome, Pool, start_worker
+from factory.recipe import Workers
+from factory.shard import Order
+
+
+@contextlib.contextmanager
+def open_pool(order: Order, workers: Workers, began_with: str | None) -> Iterator[Pool]:
+    """Opens the workers of a run; models load with the first task.
+
+    Args:
+        order: what the workers need.
+        workers: executor and its size.
+        began_with: digest of the worker description that the run folder was begun with.
+    """
+    if choose_executor(workers) == "local":
+        from factory.executors.local import LocalPool
+
+        yield LocalPool(order, began_with)
+        return
+    from factory.executors.ray_actors import RayPool
+
+    pool = RayPool(order, workers, began_with)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def choose_executor(workers: Workers) -> str:
+    """Returns `local` or `ray`: auto means Ray for several workers, GPUs, or a given address."""
+    if workers.executor != "auto":
+        return workers.executor
+    if workers.address is not None or (isinstance(workers.count, int) and workers.count > 1):
+        return "ray"
+    if workers.count == 1:
+        return "local"
+    import torch
+
+    return "ray" if torch.cuda.device_count() > 1 else "local"
+
+
+__all__ = ["Notify", "Outcome", "Pool", "choose_executor", "open_pool", "start_worker"]

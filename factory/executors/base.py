@@ -1,0 +1,107 @@
+"""What executors share: outcomes, the pool protocol, the ledger of failures, one worker's start."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from factory.errors import RunBrokenError, StoreError
+from factory.recipe import Budget
+from factory.shard import Order, Task, Worker
+from factory.store.run_folder import Marker, RunFolder
+
+MIN_SHARDS_FOR_RATE = 5
+"""Quarantined shards below which the error rate does not stop a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a task ended: committed, or failed for good."""
+
+    task: Task
+    marker: Marker | None
+    error: str | None = None
+
+
+Notify = Callable[[Outcome], None]
+"""Called in the driver for every task that ended."""
+
+
+@dataclass(slots=True)
+class Ledger:
+    """Counts what ended, quarantines what failed, and stops a run that mostly fails."""
+
+    folder: RunFolder
+    budget: Budget
+    notify: Notify
+    done: int = 0
+    failed: int = 0
+    tries: dict[str, int] = field(default_factory=dict)
+
+    def record_success(self, task: Task, marker: Marker) -> None:
+        """Books a committed task and forgets an older quarantine of it."""
+        self.done += 1
+        self.folder.release(task.shard, task.round)
+        self.notify(Outcome(task, marker))
+
+    def record_failure(self, task: Task, error: str) -> bool:
+        """Returns whether the task should be tried again; else it is quarantined."""
+        name = f"{task.shard.id}-r{task.round}"
+        self.tries[name] = self.tries.get(name, 0) + 1
+        if self.tries[name] <= self.budget.retries:
+            return True
+        self.failed += 1
+        self.folder.quarantine(task.shard, task.round, error)
+        self.notify(Outcome(task, None, error))
+        rate = self.failed / (self.done + self.failed)
+        if self.failed >= MIN_SHARDS_FOR_RATE and rate > self.budget.max_error_rate:
+            raise RunBrokenError(
+                f"{self.failed} of {self.done + self.failed} shards failed (budget.max_error_rate "
+                f"{self.budget.max_error_rate}); last error: {error}. Mend it, then run the same "
+                "command again"
+            )
+        return False
+
+
+def open_ledger(order: Order, notify: Notify) -> Ledger:
+    """Returns the ledger of one round of tasks."""
+    return Ledger(RunFolder(order.run_url), order.recipe.budget, notify)
+
+
+class Pool(Protocol):
+    """The workers of a run; they stay loaded from one round of tasks to the next."""
+
+    def fill(self, tasks: Iterator[Task], notify: Notify) -> None:
+        """Fills shards until none are left; `tasks` are drawn one by one, never listed.
+
+        Raises:
+            InputError: the workers cannot start with what they were given.
+            RunBrokenError: storage failed, workers keep dying, or too many shards failed.
+        """
+        ...
+
+
+def start_worker(order: Order, began_with: str | None) -> Worker:
+    """Loads a worker and checks that it continues what was begun.
+
+    Raises:
+        MismatchError: the model or the filters changed since.
+    """
+    worker = Worker(order)
+    if began_with is not None and began_with != worker.digest:
+        worker.check_same_content(worker.folder.read_worker(began_with))
+    worker.folder.write_worker(worker.digest, worker.description)
+    return worker
+
+
+def attempt_task(worker: Worker, task: Task) -> tuple[Marker | None, str, bool]:
+    """Runs one task at the shard edge: the one place where every exception is caught.
+
+    Returns:
+        The marker or None, the error text, and whether storage itself failed.
+    """
+    try:
+        return worker.run(task), "", False
+    except StoreError as error:
+        return None, str(error), True
+    except Exception as error:
+        return None, f"{type(error).__name__}: {error}", False
