@@ -59,6 +59,7 @@ def run_recipe(
     notify: Notify,
     say: Callable[[str], None],
     extend: bool = False,
+    planned: Plan | None = None,
 ) -> RunResult:
     """Makes, or goes on making, the data set of a recipe.
 
@@ -68,6 +69,7 @@ def run_recipe(
         notify: called for every shard that ended, and for those that were there already.
         say: called with one line at the start of each step.
         extend: allow the run to grow.
+        planned: what `plan_recipe` gave, where the caller has it already.
 
     Raises:
         InputError: the recipe, its inputs or the folder do not fit; nothing was touched.
@@ -75,7 +77,7 @@ def run_recipe(
     """
     recipe, folder = loaded.recipe, RunFolder(url)
     record = folder.read_run()
-    plan = plan_recipe(loaded)
+    plan = planned or plan_recipe(loaded)
     if record is not None:
         folder.check_content(record, describe_content(recipe))
         plan = extend_plan(plan, read_outline(record).generations, extend, url)

@@ -99,3 +99,9 @@ def test_rate_rises_stays_and_falls(images):
     rates = [compute_rate(options, step) for step in range(10)]
     assert rates[:3] == [0.5, 1.0, 1.0]
     assert rates[-2:] == [1.0, 0.5]
+
+
+def test_a_class_with_a_comma_is_refused(images):
+    (images / "tumor").rename(images / "tumor, low grade")
+    with pytest.raises(SourceError, match="without a comma"):
+        load_training_images(make_recipe(images))

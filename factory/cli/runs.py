@@ -43,8 +43,9 @@ def run(
         raise InputError("no run folder: give --out, or output.path in the recipe")
     if "://" not in url:
         url = str(Path(url).absolute())
-    with RunProgress(plan_recipe(loaded), quiet=as_json) as progress:
-        result = run_recipe(loaded, url, progress.notify, progress.say, extend)
+    planned = plan_recipe(loaded)
+    with RunProgress(planned, quiet=as_json) as progress:
+        result = run_recipe(loaded, url, progress.notify, progress.say, extend, planned)
     print_result(result.url, result.summary, result.quarantined, as_json)
     click.get_current_context().exit(result.exit_code)
 

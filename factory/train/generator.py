@@ -107,6 +107,9 @@ def load_training_images(
     class_names = list_classes(found)
     if any(image.class_name is None for image in found):
         raise SourceError(f"{data.images}: images without a class: put them in class folders")
+    commas = [name for name in class_names if "," in name]
+    if commas:
+        raise SourceError(f"{data.images}: class {commas[0]!r}: rename the folder without a comma")
     pixels = np.stack(list(iterate_pixels(found, data.image_size, data.fit)))
     labels = [class_names.index(str(image.class_name)) for image in found]
     return torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor(labels), class_names
