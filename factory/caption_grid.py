@@ -1,6 +1,7 @@
 """Caption grids: templates x attributes, counted and read by index without making them all."""
 
 import functools
+import itertools
 import math
 import re
 import string
@@ -10,6 +11,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 from factory.messages import advise
+from factory.vocabulary import MEASURED
 
 ID_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 CatalogId = Annotated[str, Field(pattern=ID_PATTERN)]
@@ -33,13 +35,40 @@ class _Template:
         return math.prod(len(choices) for choices in self.wordings.values())
 
 
+class Measure(BaseModel):
+    """How an attribute's value is read from an image.
+
+    `by` is the measured attribute, `edges` part its range into the values, lowest first; a measure
+    on an edge belongs to the higher value.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    by: str
+    edges: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(min_length=1)
+
+    @field_validator("by")
+    @classmethod
+    def _check_by(cls, by: str) -> str:
+        if by not in MEASURED:
+            raise ValueError(f"{by!r} is not measured: {advise(by, MEASURED)}")
+        return by
+
+    @field_validator("edges")
+    @classmethod
+    def _check_edges(cls, edges: tuple[float, ...]) -> tuple[float, ...]:
+        if any(low >= high for low, high in itertools.pairwise(edges)):
+            raise ValueError(f"must increase, got {list(edges)}")
+        return edges
+
+
 class CaptionGrid(BaseModel):
     """Captions as templates x attributes, addressed by index.
 
     `attributes` maps an attribute to its values, and a value's name to its wordings (none: the name
     is the wording). The grid is, for each template, the product of every wording of every value of
     each attribute that it names in braces. `class_attribute` names the attribute whose value is the
-    class.
+    class. `measures` says which attributes can be measured from an image and how.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +78,7 @@ class CaptionGrid(BaseModel):
     templates: tuple[str, ...] = Field(min_length=1)
     attributes: dict[str, dict[str, tuple[str, ...]]]
     class_attribute: str | None = None
+    measures: dict[str, Measure] = Field(default_factory=dict)
 
     @field_validator("templates")
     @classmethod
@@ -83,6 +113,23 @@ class CaptionGrid(BaseModel):
             if name is not None and name not in _list_attributes(template):
                 raise ValueError(f"template {template!r} does not name {{{name}}}: add it")
         return name
+
+    @field_validator("measures")
+    @classmethod
+    def _check_measures(
+        cls, measures: dict[str, Measure], info: ValidationInfo
+    ) -> dict[str, Measure]:
+        attributes = info.data.get("attributes", {})
+        for name, measure in measures.items() if attributes else ():
+            if name not in attributes:
+                raise ValueError(f"{name!r} is no attribute: {advise(name, tuple(attributes))}")
+            wanted = len(attributes[name]) - 1
+            if len(measure.edges) != wanted:
+                raise ValueError(
+                    f"{name!r} has {wanted + 1} values and takes {wanted} edges, "
+                    f"got {len(measure.edges)}"
+                )
+        return measures
 
     @functools.cached_property
     def layout(self) -> tuple[_Template, ...]:

@@ -1,4 +1,7 @@
-"""Names that others fixed and recipes use: schedulers of diffusers, licence ids of the Hub."""
+"""Names that recipes and catalogs use: schedulers, licence ids, attributes measured from pixels."""
+
+MEASURED = ("nuclear_density", "nuclear_size", "haematoxylin", "eosin", "tissue", "fat")
+"""What `factory.attributes` measures."""
 
 SCHEDULERS = (
     "DDIM",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft, ndimage
 
+from factory.attributes import OPTICAL_DENSITY, UNMIX
 from factory.errors import InputError
 
 REVISION = "1"
@@ -18,11 +19,6 @@ REVISION = "1"
 
 Planes = NDArray[np.float32]
 
-STAIN_VECTORS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-"""Haematoxylin, eosin and a rest, optical density of R, G, B (Ruifrok & Johnston 2001, table 1)."""
-
-_UNMIX = np.linalg.inv(STAIN_VECTORS / np.linalg.norm(STAIN_VECTORS, axis=1, keepdims=True))
-_DENSITY = (-np.log10((np.arange(256) + 1.0) / 256.0)).astype(np.float32)
 _QUANTILES = (0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98)
 _BLOB_SIGMAS = (1.0, 1.5, 2.2, 3.3, 5.0)
 _CHUNK_PIXELS = 32 * 64 * 64
@@ -92,10 +88,10 @@ def _split_planes(images: NDArray[np.uint8]) -> Planes:
     """Returns (8, N, H, W) float32: R, G, B, haematoxylin, eosin, rest, grey, saturation."""
     channels = np.ascontiguousarray(np.moveaxis(images, 3, 0))
     red, green, blue = rgb = channels.astype(np.float32) / np.float32(255.0)
-    density = _DENSITY[channels]
+    density = OPTICAL_DENSITY[channels]
     stains = [
         density[0] * row[0] + density[1] * row[1] + density[2] * row[2]
-        for row in _UNMIX.T.astype(np.float32)
+        for row in UNMIX.T.astype(np.float32)
     ]
     grey = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
     saturation = rgb.max(0) - rgb.min(0)
