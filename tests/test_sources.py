@@ -1,13 +1,20 @@
-"""Real images: ImageFolder and parquet give the same list."""
+"""Real images: ImageFolder and parquet give the same list, and a run folder its accepted rows."""
+
+import json
+import pickle
+import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 from datasets import Image as ImageFeature
 
 from factory.errors import SourceError
 from factory.images import encode_image
-from factory.sources import fit_image, list_classes, list_images
+from factory.sources import SourceImage, fit_image, list_classes, list_images
+from tests.running import read_rows, run, write_recipe
 
 
 def make_pixels(seed, size=16):
@@ -52,6 +59,330 @@ def test_parquet_of_datasets_gives_the_same(folder, tmp_path):
 def test_metadata_csv_gives_groups(folder):
     (folder / "metadata.csv").write_text("file_name,slide\nnormal/P0_valid_0.png,S9\n")
     assert list_images(folder, group_column="slide")[0].group == "S9"
+
+
+def test_metadata_gives_captions_and_classes(folder):
+    (folder / "metadata.csv").write_text(
+        "file_name,text,grade\nnormal/P0_valid_0.png, a gland ,II\ntumor/P1_valid_1.png,,\n"
+    )
+    images = {image.key: image for image in list_images(folder)}
+    assert len(images) == 6
+    assert images["normal/P0_valid_0.png"].caption == "a gland"
+    assert images["normal/P0_valid_0.png"].class_name == "normal"
+    assert images["tumor/P1_valid_1.png"].caption is images["tumor/P0_valid_0.png"].caption is None
+    graded = {image.key: image.class_name for image in list_images(folder, label_column="grade")}
+    assert graded["normal/P0_valid_0.png"] == "II"
+    assert graded["tumor/P1_valid_1.png"] is graded["tumor/P2_valid_2.png"] is None
+    assert list_images(folder, caption_column="grade")[0].caption == "II"
+
+
+def test_metadata_jsonl_as_datasets_reads_it(tmp_path_factory):
+    root = tmp_path_factory.mktemp("folder") / "patches"
+    rows = [
+        {"file_name": f"{name}/P{n}.png", "caption": f"{name} {n}", "slide": n}
+        for name in ("normal", "tumor")
+        for n in range(3)
+    ]
+    for row in rows:
+        path = root / row["file_name"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_image(make_pixels(row["slide"]), "png"))
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    images = list_images(root, group_column="slide")
+    assert [image.caption for image in images] == [row["caption"] for row in rows]
+    assert [image.group for image in images] == ["0", "1", "2"] * 2
+    cache = tmp_path_factory.mktemp("cache")
+    (same,) = load_dataset("imagefolder", data_dir=str(root), cache_dir=str(cache)).values()
+    assert sorted(same["caption"]) == sorted(image.caption for image in images)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "message"),
+    [
+        ("metadata.csv", "file_name,text\n", {"caption_column": "caption"}, "no column"),
+        ("metadata.csv", "file,text\na,b\n", {"caption_column": "text"}, "'file_name'"),
+        ("metadata.csv", "file_name,text\nother.png,b\n", {"caption_column": "text"}, "names none"),
+        ("metadata.csv", b"file_name,text\n\xff\xfe,b\n", {}, "not readable"),
+        ("metadata.jsonl", '{"file_name": "a.png"', {}, "not readable"),
+        ("metadata.jsonl", "[1, 2]", {}, "one JSON object a line"),
+        (
+            "metadata.jsonl",
+            '{"file_name": "normal/P0_valid_0.png", "text": ["a", "b"]}',
+            {},
+            "want a caption as text, got list",
+        ),
+        ("notes.txt", "", {"caption_column": "text"}, "needs a metadata.csv or metadata.jsonl"),
+    ],
+)
+def test_wrong_metadata(folder, name, content, options, message):
+    data = content if isinstance(content, bytes) else content.encode()
+    (folder / name).write_bytes(data)
+    with pytest.raises(SourceError, match=message):
+        list_images(folder, **options)
+
+
+def test_a_csv_that_is_no_metadata_changes_nothing(folder):
+    before = list_images(folder)
+    (folder / "metadata.csv").write_text("a;b\n1;2\n")
+    assert list_images(folder) == before
+
+
+def test_hidden_files_and_folders_are_passed_over(folder):
+    before = list_images(folder)
+    hidden = folder / ".ipynb_checkpoints"
+    hidden.mkdir()
+    shutil.copy(before[0].path, hidden / "copy.png")
+    shutil.copy(before[0].path, folder / "normal" / "._copy.png")
+    (hidden / "a.parquet").write_bytes(b"")
+    (hidden / "a.tar").write_bytes(b"")
+    assert list_images(folder) == before
+
+
+# --- parquet -------------------------------------------------------------------------------------
+
+
+def write_rows(path, labels, row_group_size=2, **columns):
+    """Writes a plain parquet: images by row number, labels and further columns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images = [
+        {"bytes": encode_image(make_pixels(n), "png"), "path": None} for n in range(len(labels))
+    ]
+    table = pa.table({"image": images, "label": labels, **columns})
+    pq.write_table(table, path, row_group_size=row_group_size)
+    return path
+
+
+def test_any_row_of_any_row_group_can_be_read_first(tmp_path):
+    path = write_rows(tmp_path / "a.parquet", [*"abcabca"], row_group_size=3)
+    images = list_images(path)
+    for number in (6, 0, 3, 5, 2, 4, 1):
+        assert np.array_equal(images[number].read_pixels(), make_pixels(number))
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "captions"),
+    [
+        ({"caption": ["x", None]}, {}, ["x", None]),
+        ({"text": ["x", " "]}, {}, ["x", None]),
+        ({"caption": ["x", "y"], "text": ["v", "w"]}, {}, ["x", "y"]),
+        ({"text": ["v", "w"], "prompt": ["x", "y"]}, {"caption_column": "prompt"}, ["x", "y"]),
+        ({"text": [["several"], ["captions"]]}, {}, [None, None]),
+        ({"text": [1, 2]}, {}, [None, None]),
+        ({}, {}, [None, None]),
+    ],
+)
+def test_captions_of_rows(tmp_path, columns, options, captions):
+    path = write_rows(tmp_path / "a.parquet", ["n", "t"], **columns)
+    assert [image.caption for image in list_images(path, **options)] == captions
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"caption_column": "nope"}, "no column 'nope': it has image, label, several"),
+        ({"caption_column": "several"}, "#0: column 'several': want a caption as text, got list"),
+        ({"group_pattern": "(x)"}, "give group_column"),
+        ({"image_column": "png"}, "no column 'png'"),
+    ],
+)
+def test_wrong_columns_of_rows(tmp_path, options, message):
+    path = write_rows(tmp_path / "a.parquet", ["n", "t"], several=[["a"], ["b"]])
+    with pytest.raises(SourceError, match=message):
+        list_images(path, **options)
+
+
+def test_a_label_of_minus_one_is_no_class_and_one_beyond_the_names_is_an_error(tmp_path):
+    names = Features({"image": ImageFeature(), "label": ClassLabel(names=["n", "t"])})
+    table = pq.read_table(write_rows(tmp_path / "a.parquet", [0, -1, 1]))
+    pq.write_table(table.cast(names.arrow_schema), tmp_path / "a.parquet")
+    classes = [image.class_name for image in list_images(tmp_path / "a.parquet")]
+    assert classes == ["n", None, "t"]
+    table = pq.read_table(write_rows(tmp_path / "b.parquet", [0, 2]))
+    pq.write_table(table.cast(names.arrow_schema), tmp_path / "b.parquet")
+    with pytest.raises(SourceError, match="label 2, but its ClassLabel has 2 names"):
+        list_images(tmp_path / "b.parquet")
+
+
+def test_damaged_parquet(tmp_path):
+    path = write_rows(tmp_path / "a.parquet", ["a", "b", "c"])
+    images = list_images(path)
+    whole = path.read_bytes()
+    for content in (b"", b"PAR1", whole[:-20], whole[:200], b"x" * len(whole)):
+        path.write_bytes(content)
+        with pytest.raises(SourceError, match=r"a\.parquet: not a readable parquet"):
+            list_images(path)
+        with pytest.raises(SourceError, match=r"a\.parquet: not a readable parquet"):
+            images[1].read_bytes()
+    path.unlink()
+    with pytest.raises(SourceError):
+        images[1].read_bytes()
+    write_rows(path, ["a"])
+    with pytest.raises(SourceError, match="not a readable parquet"):
+        images[2].read_bytes()  # the row is gone
+
+
+def test_a_row_without_an_image_says_so(tmp_path):
+    nothing = [{"bytes": None, "path": None}]
+    images = pa.array(nothing, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
+    pq.write_table(pa.table({"image": images, "label": ["a"]}), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match=r"a\.parquet#0: column 'image' holds no image bytes"):
+        list_images(tmp_path)[0].read_bytes()
+
+
+# --- which parquet files count -------------------------------------------------------------------
+
+
+def write_card(folder, configs):
+    folder.joinpath("README.md").write_text(f"---\nconfigs: {json.dumps(configs)}\n---\n# x\n")
+
+
+@pytest.fixture
+def splits(tmp_path):
+    for name, label in (("data/train-0", "a"), ("data/test-0", "b"), ("more/x", "c")):
+        write_rows(tmp_path / f"{name}.parquet", [label])
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("configs", "classes"),
+    [
+        (None, "abc"),
+        ([], "abc"),
+        ([{"config_name": "default", "data_files": "data/*"}], "ab"),
+        ([{"config_name": "x", "data_files": [{"split": "train", "path": "data/train-*"}]}], "a"),
+        (
+            [
+                {
+                    "config_name": "x",
+                    "data_files": [
+                        {"split": "test", "path": "data/test-*"},
+                        {"split": "train", "path": ["data/train-*", "more/*.parquet"]},
+                    ],
+                },
+                {"config_name": "default", "data_files": "more/x.parquet"},
+            ],
+            "c",
+        ),
+        (
+            [
+                {
+                    "config_name": "x",
+                    "default": True,
+                    "data_files": {"test": "data/test-0.parquet"},
+                },
+                {"config_name": "y", "data_files": "more/*"},
+            ],
+            "b",
+        ),
+        ([{"config_name": "x", "data_dir": "more"}], "c"),
+        ([{"config_name": "x", "data_dir": "./data/", "data_files": "test*"}], "b"),
+        ([{"config_name": "x"}], "abc"),
+    ],
+)
+def test_a_card_says_which_files_count(splits, configs, classes):
+    """As `datasets` reads it, where it names a split `train`."""
+    if configs is not None:
+        write_card(splits, configs)
+    assert "".join(list_classes(list_images(splits))) == classes
+
+
+@pytest.mark.parametrize(
+    ("configs", "message"),
+    [
+        ([{"config_name": "x"}, {"config_name": "y"}], "declares x, y and no default"),
+        (
+            [{"config_name": "x", "data_files": {"test": "data/*", "val": "more/*"}}],
+            "splits test, val and no `train`",
+        ),
+        ([{"config_name": "x", "data_files": "nope/*"}], "no file is called nope/"),
+        ([{"config_name": "x", "data_files": "hf://a/b"}], "no file is called hf:"),
+        ([{"config_name": "x", "data_files": ""}], "config x"),
+    ],
+)
+def test_a_card_that_leaves_it_open(splits, configs, message):
+    write_card(splits, configs)
+    with pytest.raises(SourceError, match=message):
+        list_images(splits)
+    (splits / "README.md").write_text("---\nconfigs: [\n---\n")
+    with pytest.raises(SourceError, match="no readable YAML"):
+        list_images(splits)
+    (splits / "README.md").write_text("# No header\n")
+    assert len(list_images(splits)) == 3
+
+
+# --- run folders ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run with rejected candidates, and tars; tests only read it."""
+    folder = tmp_path_factory.mktemp("finished")
+    run(write_recipe(folder, output={"formats": ["parquet", "webdataset"]}), folder / "run")
+    return folder / "run"
+
+
+def describe(images):
+    """What must be the same in whatever form the images are stored."""
+    return sorted((image.read_bytes(), image.class_name, image.caption) for image in images)
+
+
+def test_a_run_folder_gives_its_accepted_rows_only(finished):
+    rows, rejected = read_rows(finished), read_rows(finished, "rejected")
+    assert rejected
+    assert list((finished / ".factory").rglob("*.parquet"))
+    images = list_images(finished)
+    assert [image.read_bytes() for image in images] == [row["image"]["bytes"] for row in rows]
+    assert [image.class_name for image in images] == [row["class_name"] for row in rows]
+    assert [image.caption for image in images] == [row["caption"] for row in rows]
+    assert list_classes(images) == ("normal", "tumor")
+    assert images[0].key == "data/train-00000-of-00001.parquet#0"
+
+
+def test_tars_and_published_copies_of_a_run_give_the_same(finished, tmp_path):
+    expected = describe(list_images(finished))
+    assert describe(list_images(finished / "data")) == expected
+    assert describe(list_images(finished / "webdataset")) == expected
+    assert describe(list_images(next((finished / "webdataset").glob("*.tar")))) == expected
+    copy = tmp_path / "copy"
+    shutil.copytree(finished, copy, ignore=shutil.ignore_patterns(".factory"))
+    assert describe(list_images(copy)) == expected
+    rejected = list_images(finished / "rejected")
+    assert len(rejected) == len(read_rows(finished, "rejected"))
+
+
+def test_captions_of_a_run(tmp_path):
+    conditions = [{"kind": "caption", "captions": "he-basic", "count": 3}]
+    output = {"formats": ["parquet", "webdataset"]}
+    run(write_recipe(tmp_path, conditions=conditions, output=output), tmp_path / "run")
+    images = list_images(tmp_path / "run")
+    assert [image.caption for image in images] == [
+        row["caption"] for row in read_rows(tmp_path / "run")
+    ]
+    assert all(image.caption for image in images)
+    assert describe(list_images(tmp_path / "run" / "webdataset")) == describe(images)
+
+
+def test_an_unfinished_run_is_refused(finished, tmp_path):
+    copy = shutil.copytree(finished, tmp_path / "copy")
+    (copy / "summary.json").unlink()
+    with pytest.raises(SourceError, match="not finished: run the same command again"):
+        list_images(copy)
+    shutil.copy(finished / "summary.json", copy)
+    shutil.rmtree(copy / "data")
+    with pytest.raises(SourceError, match="holds no images"):
+        list_images(copy)
+
+
+# --- the rest ------------------------------------------------------------------------------------
+
+
+def test_images_are_plain_values(folder):
+    """They compare equal, hash, and travel to workers."""
+    first, again = list_images(folder), list_images(folder)
+    assert first == again
+    assert len({*first, *again}) == 6
+    assert pickle.loads(pickle.dumps(first)) == first
+    assert SourceImage("a", None, None, folder).caption is None
 
 
 @pytest.mark.parametrize(
