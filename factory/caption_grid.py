@@ -126,7 +126,7 @@ class CaptionGrid(BaseModel):
             wanted = len(attributes[name]) - 1
             if len(measure.edges) != wanted:
                 raise ValueError(
-                    f"{name!r} has {wanted + 1} values and takes {wanted} edges, "
+                    f"{name!r} has {wanted + 1} value(s) and takes {wanted} edge(s), "
                     f"got {len(measure.edges)}"
                 )
         return measures
