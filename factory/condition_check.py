@@ -141,7 +141,7 @@ def _check_references(
         if not names:
             findings.add(place, "names no class: add class: count")
         if counts is not None:
-            check_names(findings, names, tuple(counts), place, "class folders")
+            check_names(findings, names, tuple(counts), place, "the images")
     for name in names or ("",):
         has = None if counts is None else counts.get(name)
         if settings.shots is not None and has is not None and has < settings.shots:

@@ -92,7 +92,9 @@ class ReferenceConditions(Strict):
     """Variations of real images (image-to-image)."""
 
     kind: Literal["reference"]
-    images: Path = Field(description="ImageFolder, parquet, or dataset folder")
+    images: Path = Field(
+        description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
+    )
     per_class: PerClass = Field(description="accepted images: one number, or class -> number")
     shots: int | None = Field(None, ge=1, description="references per class, chosen by seed")
     strength: float = Field(0.6, gt=0.0, le=1.0, description="share of the path run again")

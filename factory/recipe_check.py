@@ -3,7 +3,6 @@
 Loads no model and imports none of torch, ray, diffusers or datasets.
 """
 
-import json
 import re
 from pathlib import Path
 
@@ -244,22 +243,30 @@ def _read_classes(findings: Findings, name: str) -> tuple[str, ...] | None:
     Raises:
         CatalogError: neither a folder nor a catalog id.
         RecipeError: its catalog file is wrong.
-        InputError: a folder that holds no classifier.
+        InputError: a folder that holds no classifier, or a damaged one.
     """
     folder = findings.resolve(name)
     if name in findings.catalogs.list_ids("classifiers"):
-        return findings.catalogs.find_classifier(name).class_names
+        entry = findings.catalogs.find_classifier(name)
+        if findings.check_files:
+            _read_folder(Path(entry.source))
+        return entry.class_names
     if not findings.check_files and ("/" in name or folder.is_dir()):
         return None
-    if not folder.is_dir():
-        if "/" in name:
-            raise InputError(f"no such classifier folder {str(folder)!r}: correct the path")
+    if not folder.is_dir() and "/" not in name:
         return findings.catalogs.find_classifier(name).class_names
-    path = folder / "classifier.json"
+    return _read_folder(folder)
+
+
+def _read_folder(folder: Path) -> tuple[str, ...]:
+    from factory.filters.classifier_model import check_classifier
+
+    if not folder.is_dir():
+        raise InputError(f"no such classifier folder {str(folder)!r}: correct the path")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(str(entry) for entry in content["class_names"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        what = f"{type(error).__name__}: {error}"
-        do = "make one with `factory train classifier`"
-        raise InputError(f"{path}: no classifier with class_names ({what}): {do}") from error
+        return check_classifier(folder).class_names
+    except RecipeError as error:
+        more = len(error.problems) - 1
+        also = f" and {more} more" if more else ""
+        do = "make it anew with `factory train classifier`"
+        raise InputError(f"{error.problems[0]}{also}: {do}") from error

@@ -520,46 +520,6 @@ def test_the_same_images_twice(tmp_path: Path) -> None:
 # --- semantic checks: filters and card -----------------------------------------------------------
 
 
-def test_classifiers(tmp_path: Path) -> None:
-    folder = tmp_path / "classifiers" / "mine"
-    path = write_recipe(
-        tmp_path,
-        conditions=[{"kind": "class", "per_class": {"normal": 1, "tumour": 1}}],
-        filters=[{"kind": "classifier", "model": "./classifiers/mine"}],
-    )
-    assert "no such classifier folder" in find_problems(path)["filters[0].model"].message
-    check(path, check_files=False)
-    folder.mkdir(parents=True)
-    assert "classifier.json" in find_problems(path)["filters[0].model"].message
-    (folder / "classifier.json").write_text("[]")
-    assert "train classifier" in find_problems(path)["filters[0].model"].message
-    (folder / "classifier.json").write_text('{"class_names": ["normal", "tumor"]}')
-    found = find_problems(path)
-    assert list(found) == ["conditions[0].per_class.tumour"]
-    assert "did you mean 'tumor'" in found["conditions[0].per_class.tumour"].message
-    (folder / "classifier.json").write_text('{"class_names": ["normal", "tumour", "x"]}')
-    check(path)
-
-
-def test_classifiers_of_a_catalog(tmp_path: Path) -> None:
-    entries = tmp_path / "mine" / "classifiers"
-    entries.mkdir(parents=True)
-    (entries / "he.yaml").write_text(
-        "id: he\nsource: ./he\nclass_names: [normal, fibrosis]\n"
-        'licence: {id: mit, date_read: "2026-11-20"}\n'
-    )
-
-    def write(model: str, **fields: Any) -> Path:
-        filters = [{"kind": "classifier", "model": model}]
-        return write_recipe(tmp_path, catalogs=["mine"], filters=filters, **fields)
-
-    check(write("he"))
-    assert "did you mean 'he'" in find_problems(write("hee"))["filters[0].model"].message
-    conditions = [{"kind": "caption", "captions": "he-basic", "count": 2}]
-    found = find_problems(write("he", conditions=conditions))["conditions[0].captions"]
-    assert "does not know class" in found.message
-
-
 def test_training_copies(tmp_path: Path) -> None:
     def write(**fields: Any) -> Path:
         return write_recipe(tmp_path, filters=[{"kind": "training_copy", **fields}])

@@ -8,13 +8,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import webdataset
 from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 from datasets import Image as ImageFeature
 
-from factory.errors import SourceError
+from factory.catalog import load_catalogs
+from factory.errors import RecipeError, SourceError
+from factory.filters.classifier_model import read_classifier_info
 from factory.images import encode_image
+from factory.recipe_check import check_recipe
+from factory.recipe_file import load_recipe
 from factory.sources import SourceImage, fit_image, list_classes, list_images
-from tests.running import read_rows, run, write_recipe
+from factory.train.classifier import train_classifier
+from tests.running import list_identities, read_rows, run, write_recipe
 
 
 def make_pixels(seed, size=16):
@@ -371,6 +377,71 @@ def test_an_unfinished_run_is_refused(finished, tmp_path):
     shutil.rmtree(copy / "data")
     with pytest.raises(SourceError, match="holds no images"):
         list_images(copy)
+
+
+# --- in recipes ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forms(folder, tmp_path_factory):
+    """The same images as a folder, parquet, a saved set, and a tar."""
+    root, images = tmp_path_factory.mktemp("forms"), list_images(folder)
+    rows = {
+        "image": [{"bytes": image.read_bytes(), "path": None} for image in images],
+        "label": [0, 0, 0, 1, 1, 1],
+    }
+    features = Features({"image": ImageFeature(), "label": ClassLabel(names=["normal", "tumor"])})
+    Dataset.from_dict(rows, features=features).to_parquet(root / "a.parquet")
+    Dataset.from_dict(rows, features=features).save_to_disk(root / "saved")
+    with webdataset.TarWriter(str(root / "a.tar"), mtime=0) as writer:
+        for number, image in enumerate(images):
+            data = {"png": image.read_bytes(), "cls": image.class_name}
+            writer.write({"__key__": f"{number}", **data})
+    return folder, root / "a.parquet", root / "saved", root / "a.tar"
+
+
+def test_a_run_is_the_same_whatever_form_the_images_have(forms, tmp_path):
+    """References and the filter `training_copy`, checked and run."""
+    found, filters = [], []
+    for number, images in enumerate(forms):
+        recipe = write_recipe(
+            tmp_path / f"{number}",
+            conditions=[
+                {"kind": "reference", "images": str(images), "per_class": 4, "shots": 2},
+            ],
+            filters=[{"kind": "training_copy", "images": str(images), "max_similarity": 0.999}],
+        )
+        assert run(recipe, tmp_path / f"{number}" / "run").exit_code == 0
+        found.append(list_identities(tmp_path / f"{number}" / "run"))
+        provenance = json.loads(read_rows(tmp_path / f"{number}" / "run")[0]["provenance"])
+        filters.append([each["images_sha256"] for each in provenance["filters"]])
+    assert len(found[0]) == 8
+    assert found == found[:1] * 4
+    assert filters == filters[:1] * 4
+    assert filters[0][0] is not None
+
+
+def test_a_classifier_is_the_same_whatever_form_the_images_have(forms, tmp_path):
+    digests = set()
+    for number, images in enumerate(forms):
+        train_classifier(images, tmp_path / str(number), image_size=32)
+        digests.add(read_classifier_info(tmp_path / str(number)).data.sha256)
+    assert len(digests) == 1
+
+
+def test_validate_names_the_field_of_damaged_images(forms, tmp_path):
+    forms[3].write_bytes(forms[3].read_bytes()[:700])
+    recipe = write_recipe(
+        tmp_path,
+        conditions=[{"kind": "reference", "images": str(forms[3]), "per_class": 1}],
+        filters=[{"kind": "training_copy", "images": str(forms[3])}],
+    )
+    loaded = load_recipe(recipe)
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(loaded, load_catalogs([]))
+    found = {problem.field: problem.message for problem in caught.value.problems}
+    assert list(found) == ["conditions[0].images", "filters[0].images"]
+    assert all("a.tar: not a readable tar" in message for message in found.values())
 
 
 # --- the rest ------------------------------------------------------------------------------------

@@ -294,6 +294,6 @@ def test_many_samples_are_listed_quickly(tmp_path):
     path = write_plain_tar(tmp_path / "a.tar", members)
     began = time.process_time()
     images = list_images(path)
-    assert time.process_time() - began < 3
+    assert time.process_time() - began < 5
     assert len(images) == 3000
     assert list_classes(images) == ("a",)

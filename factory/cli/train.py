@@ -49,8 +49,9 @@ def classifier(
 ) -> None:
     """Fits a calibrated classifier on real images, for the filter `classifier`.
 
-    DATA is an ImageFolder (one folder for each class), a parquet file or a folder of them. Folds
-    keep the images of a patient or slide together where a group is given.
+    DATA is an ImageFolder (one folder for each class), parquet, WebDataset tars, a folder that
+    `datasets` saved, or a finished run. Folds keep the images of a patient or slide together where
+    a group is given.
     """
     from factory.train.classifier import train_classifier
 

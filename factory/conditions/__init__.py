@@ -100,7 +100,7 @@ def _build_references(
     for name, count in counts.items():
         mine = [image for image in images if (image.class_name or "") == name]
         if not mine:
-            has = ", ".join(names) or "no class folders"
+            has = ", ".join(names) or "no classes"
             raise SourceError(f"{root}: no images of class {name!r}: it has {has}")
         references = tuple(
             Reference(

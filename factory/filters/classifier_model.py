@@ -24,6 +24,7 @@ from factory.sources import fit_image
 
 INFO_NAME = "classifier.json"
 HEAD_NAME = "head.safetensors"
+ENCODER_NAMES = ("encoder.json", "encoder.safetensors")
 
 
 class _Strict(BaseModel):
@@ -135,6 +136,21 @@ def read_classifier_info(folder: Path) -> ClassifierInfo:
         InputError: no classifier there, or a file that is not one.
     """
     return _parse_info(folder, _read(folder / INFO_NAME))
+
+
+def check_classifier(folder: Path) -> ClassifierInfo:
+    """Checks a classifier folder without loading torch: `classifier.json`, the head, the files.
+
+    Raises:
+        InputError: something is missing or damaged.
+    """
+    info = read_classifier_info(folder)
+    _load_head(folder, info)
+    if info.encoder == ".":
+        for name in ENCODER_NAMES:
+            if not (folder / name).is_file():
+                raise InputError(f"{folder / name}: missing: copy the whole classifier folder")
+    return info
 
 
 def load_classifier(folder: Path, device: str = "auto") -> Classifier:

@@ -80,16 +80,16 @@ def train_classifier(
     held-out fifth gives the temperature and the report.
 
     Args:
-        data: ImageFolder, parquet file or folder of parquet files, with classes.
+        data: real images with classes; see `factory.sources.list_images` for the forms.
         out: folder to write; must hold no classifier yet.
         encoder: see `factory.encoders`; or `small-resnet`.
         image_size: px of the square that images are brought to; default: the smallest side found.
         fit: centre `crop` (keeps mpp) or `resize`.
         seed: of folds and of training from scratch.
-        group_column: column of `metadata.csv` or parquet with the patient or slide.
+        group_column: column with the patient or slide (of parquet and the like, or of metadata).
         group_pattern: regular expression on file names; its first group is the patient or slide.
-        image_column: parquet column of the image.
-        label_column: parquet column of the class.
+        image_column: column of the image in parquet and arrow.
+        label_column: column of the class.
         test: images to report on besides, never fitted on.
         epochs: of training from scratch.
         progress: callback.

@@ -47,7 +47,10 @@ def read_labelled(
     """
     without = next((image.key for image in images if image.class_name is None), None)
     if without is not None:
-        raise SourceError(f"{root}: {without} has no class: put it into a folder of its class")
+        raise SourceError(
+            f"{root}: {without} has no class: put it into a folder of its class, or fill "
+            "the class column"
+        )
     names = class_names or list_classes(images)
     count = {name: sum(image.class_name == name for image in images) for name in names}
     if class_names is None:
