@@ -22,8 +22,9 @@ class Family:
         image_pipelines: `module:Class` of the image-to-image pipeline for each of `pipelines`;
             empty where there is none, so that `reference` is not supported.
         input: the stream that the network was trained on. `text` takes a caption, or a class
-            through the prompt template; `class` takes class indices; `embedding` a stream that no
-            condition kind gives yet.
+            through the prompt template; `class` takes class indices; `mixed` class indices and
+            captions, each where there is one; `embedding` a stream that no condition kind gives
+            yet.
         guidance: `step` reads the scale at every step, so it may follow a schedule; `call` reads it
             once; `distilled` feeds it to the network as a number, without a null condition.
         null_condition: what the unguided half of the batch is conditioned on.
@@ -42,7 +43,7 @@ class Family:
 
     pipelines: tuple[str, ...]
     image_pipelines: tuple[str, ...]
-    input: Literal["text", "class", "embedding"]
+    input: Literal["text", "class", "mixed", "embedding"]
     guidance: Literal["step", "call", "distilled"]
     null_condition: str
     steps: int
@@ -64,13 +65,13 @@ class Family:
     @property
     def required(self) -> frozenset[str]:
         """Streams that a condition must have."""
-        streams = {"text": (), "class": ("class_name",), "embedding": ("embedding",)}
-        return frozenset(streams[self.input])
+        streams = {"class": ("class_name",), "embedding": ("embedding",)}
+        return frozenset(streams.get(self.input, ()))
 
     @property
     def optional(self) -> frozenset[str]:
         """Streams that a condition may have."""
-        text = ("class_name", "caption") if self.input == "text" else ()
+        text = ("class_name", "caption") if self.input in ("text", "mixed") else ()
         image = ("reference",) if self.image_pipelines else ()
         return frozenset((*text, *image))
 
@@ -192,6 +193,20 @@ FAMILIES: dict[str, Family] = {
         scale=1.0,
         flow=True,
         sized=False,
+    ),
+    "flow": Family(
+        pipelines=("factory.generators.flow:FlowPipeline",),
+        image_pipelines=("factory.generators.flow:FlowPipeline",),
+        input="mixed",
+        guidance="step",
+        null_condition="no streams",
+        frees_class=True,
+        steps=12,
+        scale=1.0,
+        flow=True,
+        sized=False,
+        token_limits={"tokenizer": 64},  # flow.TEXT_TOKENS
+        lowercases=True,
     ),
     # Declared, not sampled: it needs UNI2-h embeddings, which no condition kind gives yet.
     "pixcell": Family(

@@ -1,175 +1,154 @@
-"""Trains a class-conditioned flow-matching generator from scratch and exports a pipeline folder.
+"""Trains a flow-matching generator from scratch or from a checkpoint, and exports the best weights.
 
 Every random draw is keyed by (seed, step), and the state is checkpointed with a rename, so a killed
-run resumes to the same weights on the same machine.
+run resumes to the same weights on the same machine. On several GPUs: `accelerate launch -m factory
+train generator RECIPE --out DIR`.
 """
 
 import json
+import shutil
 import time
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
-from torch.nn.functional import mse_loss, pixel_unshuffle
+from accelerate import Accelerator
+from torch.nn.functional import mse_loss
 
-from factory.errors import MismatchError, SourceError
+from factory.catalog import Catalogs
+from factory.errors import MismatchError
 from factory.fingerprint import derive_seed, diff_values
-from factory.generators.pixel_flow import PixelFlowPipeline
-from factory.sources import iterate_pixels, list_classes, list_images
-from factory.train.settings import NetworkSettings, OptimisationSettings, TrainingRecipe
+from factory.train.batches import draw_batch, tokenize
+from factory.train.export import write_catalog_entry, write_model_card
+from factory.train.network import Denoiser, build_denoiser, export_pipeline, start_from
+from factory.train.settings import OptimisationSettings, TrainingRecipe
+from factory.train.setup import Material, prepare_material
+from factory.train.validation import Judge, save_sample_grid
 
-Report = Callable[[int, int, float], None]
-"""Called with (step, steps, mean loss since the last call)."""
+Report = Callable[[int, int, dict[str, float]], None]
+"""Called with (step, steps, measurements: `loss`, or after a validation `kid` and `fd`)."""
+
+LOG_EVERY = 50  # steps
 
 
-def train_generator(recipe: TrainingRecipe, out: Path, report: Report) -> Path:
+@dataclass(slots=True)
+class _State:
+    """What a checkpoint holds."""
+
+    network: Denoiser
+    average: Denoiser
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    best_step: int = 0
+    best: dict[str, float] = field(default_factory=dict)
+
+
+def train_generator(
+    recipe: TrainingRecipe, catalogs: Catalogs, out: Path, report: Report
+) -> dict[str, Any] | None:
     """Trains, or resumes training, and writes the pipeline to `out`.
 
+    The weights exported are the running average's at the validation with the lowest kernel
+    distance to held-out images; without held-out images, the last.
+
     Args:
-        recipe: what to train on and how.
+        recipe: what to train on and how; its paths are resolved.
+        catalogs: where caption grid, classes and the model to go on from are looked up.
         out: folder of the exported pipeline; `out/training` holds checkpoint, log and samples.
         report: progress callback.
 
     Returns:
-        `out`, which `PixelFlowPipeline.from_pretrained` loads.
+        `step`, `best_step`, and of the latter `kid`, `fd` and `validated`, None without validation.
+        None in all processes but the first.
 
     Raises:
         SourceError: images that cannot be read or carry no class.
+        InputError: a grid, class list or model that there is not, or that does not fit.
         MismatchError: `out` holds the checkpoint of another recipe.
     """
+    accelerator = Accelerator(gradient_accumulation_steps=recipe.training.accumulate)
     folder = out / "training"
     folder.mkdir(parents=True, exist_ok=True)
-    images, labels, class_names = load_training_images(recipe)
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(recipe.seed, "weights"))
-        network = build_network(recipe.network, recipe.data.image_size, len(class_names))
-    average = build_network(recipe.network, recipe.data.image_size, len(class_names))
-    average.load_state_dict(network.state_dict())
-    options = recipe.training
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
-    step = _resume(folder, recipe, network, average, optimizer)
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    for module in (network, average):
-        module.to(device)
-    network.train()
-    average.eval()
-    predict = torch.compile(network) if options.compile else network
+    with accelerator.main_process_first():
+        material = prepare_material(recipe, catalogs, folder)
+    state = _build_state(recipe, material, accelerator.device)
+    _resume(folder, recipe, material, state)
+    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
+    judge = Judge(recipe, material, accelerator.device)
+    if recipe.training.compile:
+        state.network.unet.compile()
+    network, optimizer = accelerator.prepare(state.network, state.optimizer)
     losses: list[float] = []
-    while step < options.steps:
-        for group in optimizer.param_groups:
-            group["lr"] = options.learning_rate * compute_rate(options, step)
-        batch, classes, sigma, noise = draw_batch(recipe, images, labels, len(class_names), step)
-        batch, noise = batch.to(device), noise.to(device)
-        sigma, classes = sigma.to(device), classes.to(device)
-        weight = sigma.view(-1, 1, 1, 1)
-        noisy = (1 - weight) * batch + weight * noise
-        dtype = getattr(torch, options.precision)
-        with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
-            velocity = predict(noisy, sigma * 1000, class_labels=classes).sample
-        loss = mse_loss(velocity.float(), noise - batch)
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        update_average(average, network, options.ema_decay, step)
-        losses.append(loss.item())
-        if step % 50 == 0 or step == options.steps:
-            _append_log(folder, step, float(np.mean(losses)))
-            report(step, options.steps, float(np.mean(losses)))
+    options = recipe.training
+    while state.step < options.steps:
+        losses.append(_take_step(accelerator, recipe, material, network, optimizer, state.step))
+        state.step += 1
+        update_average(state.average, state.network, options.ema_decay, state.step)
+        last = state.step == options.steps
+        if not accelerator.is_main_process:
+            continue
+        if state.step % LOG_EVERY == 0 or last:
+            measured = {"loss": float(np.mean(losses))}
             losses.clear()
-        if step % options.checkpoint_every == 0 or step == options.steps:
-            _save(folder, recipe, step, network, average, optimizer)
-            export_pipeline(recipe, average, class_names, out)
-            save_sample_grid(out, folder / f"samples-{step:07d}.png", len(class_names))
-    return out
+            _append_log(folder, state.step, measured)
+            report(state.step, options.steps, measured)
+        if state.step % recipe.validation.every == 0 or last:
+            _validate(recipe, material, state, judge, out, report)
+        if state.step % options.checkpoint_every == 0 or last:
+            _save(folder, recipe, material, state)
+    return _summarise(state) if accelerator.is_main_process else None
 
 
-def load_training_images(
+def _take_step(
+    accelerator: Accelerator,
     recipe: TrainingRecipe,
-) -> tuple[torch.Tensor, torch.Tensor, tuple[str, ...]]:
-    """Reads all training images into memory.
-
-    Returns:
-        (N, 3, S, S) uint8 images, (N,) int64 class indices, class names.
-
-    Raises:
-        SourceError: an image cannot be read or has no class.
-    """
-    data = recipe.data
-    found = list_images(data.images)
-    class_names = list_classes(found)
-    if any(image.class_name is None for image in found):
-        raise SourceError(f"{data.images}: images without a class: put them in class folders")
-    commas = [name for name in class_names if "," in name]
-    if commas:
-        raise SourceError(f"{data.images}: class {commas[0]!r}: rename the folder without a comma")
-    pixels = np.stack(list(iterate_pixels(found, data.image_size, data.fit)))
-    labels = [class_names.index(str(image.class_name)) for image in found]
-    return torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.tensor(labels), class_names
-
-
-def build_network(settings: NetworkSettings, image_size: int, classes: int) -> UNet2DModel:
-    """Builds the velocity network; class index `classes` is the null class."""
-    down = tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in settings.attention)
-    up = tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in reversed(settings.attention))
-    depth = 3 * settings.fold**2
-    return UNet2DModel(
-        sample_size=image_size // settings.fold,
-        in_channels=depth,
-        out_channels=depth,
-        block_out_channels=settings.channels,
-        layers_per_block=settings.layers_per_block,
-        down_block_types=down,
-        up_block_types=up,
-        attention_head_dim=32,
-        num_class_embeds=classes + 1,
-    )
-
-
-def draw_batch(
-    recipe: TrainingRecipe,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    classes: int,
+    material: Material,
+    network: Any,
+    optimizer: Any,
     step: int,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draws the batch of one step; it depends on (seed, step) only.
-
-    Images are walked epoch by epoch and get one of the eight flips and quarter turns; a tissue
-    section has no up. Times follow the logit-normal density of Esser et al. 2024
-    (arXiv 2403.03206, section 3.1).
-
-    Returns:
-        (B, 3 f^2, S/f, S/f) float images in [-1, 1], (B,) class indices with some replaced by the
-        null class, (B,) float sigma in (0, 1), and noise like the images.
-    """
-    options, seed = recipe.training, recipe.seed
-    size, total = options.batch_size, len(images)
-    positions = np.arange(step * size, (step + 1) * size)
-    order = {
-        int(epoch): np.random.default_rng(derive_seed(seed, "epoch", int(epoch))).permutation(total)
-        for epoch in np.unique(positions // total)
-    }
-    chosen = np.array([order[int(p // total)][p % total] for p in positions])
-    generator = torch.Generator().manual_seed(derive_seed(seed, "step", step))
-    turns = torch.randint(0, 8, (size,), generator=generator).tolist()
-    batch = images[torch.from_numpy(chosen)].float() / 127.5 - 1.0
-    for row, turn in enumerate(turns):
-        image = torch.rot90(batch[row], turn % 4, (1, 2))
-        batch[row] = image.flip(2) if turn >= 4 else image
-    folded = pixel_unshuffle(batch, recipe.network.fold)
-    dropped = torch.rand(size, generator=generator) < options.label_dropout
-    kept = torch.where(dropped, torch.full((size,), classes), labels[torch.from_numpy(chosen)])
-    sigma = torch.sigmoid(torch.randn(size, generator=generator))
-    noise = torch.randn(folded.shape, generator=generator)
-    return folded, kept, sigma, noise
+) -> float:
+    """One optimizer step; returns the mean loss of this process."""
+    options, device = recipe.training, accelerator.device
+    for group in optimizer.param_groups:
+        group["lr"] = options.learning_rate * compute_rate(options, step)
+    dtype = getattr(torch, options.precision)
+    total = 0.0
+    network.train()
+    for turn in range(options.accumulate):
+        key = (step, turn, accelerator.process_index)
+        batch = draw_batch(recipe, material.images, material.write, key)
+        target = material.encode(batch.images.to(device))
+        generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "noise", *key))
+        noise = torch.randn(target.shape, generator=generator).to(device)
+        weight = batch.sigma.to(device).view(-1, 1, 1, 1)
+        tokens = mask = None
+        if material.tokenizer is not None:
+            tokens, mask = (each.to(device) for each in tokenize(material.tokenizer, batch.captions))
+        reference = None if batch.reference is None else batch.reference.to(device)
+        blur = None if batch.blur is None else batch.blur.to(device)
+        with accelerator.accumulate(network):
+            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+                velocity = network(
+                    (1 - weight) * target + weight * noise,
+                    weight.flatten(),
+                    batch.labels.to(device),
+                    tokens,
+                    mask,
+                    reference,
+                    blur,
+                )
+            loss = mse_loss(velocity.float(), noise - target)
+            accelerator.backward(loss)
+            if accelerator.sync_gradients:
+                accelerator.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        total += loss.item()
+    return total / options.accumulate
 
 
 def compute_rate(options: OptimisationSettings, step: int) -> float:
@@ -186,94 +165,109 @@ def update_average(
 ) -> None:
     """Moves the exponential moving average, with the warm-up (1 + n) / (10 + n)."""
     keep = min(decay, (1 + step) / (10 + step))
-    theirs = dict(network.named_parameters())
-    for name, mine in average.named_parameters():
-        mine.lerp_(theirs[name].to(mine.dtype), 1.0 - keep)
+    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1.0 - keep)
 
 
-def export_pipeline(
-    recipe: TrainingRecipe, average: UNet2DModel, class_names: tuple[str, ...], out: Path
-) -> None:
-    """Writes the averaged network as a float16 safetensors pipeline folder."""
-    network = build_network(recipe.network, recipe.data.image_size, len(class_names))
-    network.load_state_dict({key: value.cpu() for key, value in average.state_dict().items()})
-    pipeline = PixelFlowPipeline(
-        unet=network.half().eval(),
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        class_names=",".join(class_names),
-        fold=recipe.network.fold,
-        mpp=recipe.data.mpp,
+def _build_state(recipe: TrainingRecipe, material: Material, device: torch.device) -> _State:
+    """Builds seeded networks, or takes those of the model to go on from."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(recipe.seed, "weights"))
+        network = build_denoiser(
+            recipe.network,
+            recipe.data.image_size,
+            len(material.images.class_names),
+            material.tokenizer,
+            material.latent,
+        )
+    if material.start is not None:
+        start_from(network, material.images.class_names, material.start)
+    average = deepcopy(network).requires_grad_(False).eval()
+    options = recipe.training
+    network.to(device)
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
     )
-    pipeline.save_pretrained(out, safe_serialization=True)
+    return _State(network, average.to(device), optimizer)
 
 
-def save_sample_grid(folder: Path, path: Path, classes: int, per_class: int = 8) -> None:
-    """Draws `per_class` samples of every class from the pipeline in `folder`, one row each."""
-    pipeline = PixelFlowPipeline.from_pretrained(folder, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    rows = []
-    for label in range(classes):
-        generators = [torch.Generator().manual_seed(index) for index in range(per_class)]
-        images = pipeline(
-            [label] * per_class, guidance_scale=1.5, generator=generators, output_type="np"
-        ).images
-        rows.append(np.concatenate(list(images), axis=1))
-    pipeline.numpy_to_pil(np.concatenate(rows, axis=0))[0].save(path)
-
-
-def _resume(
-    folder: Path,
+def _validate(
     recipe: TrainingRecipe,
-    network: UNet2DModel,
-    average: UNet2DModel,
-    optimizer: torch.optim.Optimizer,
-) -> int:
+    material: Material,
+    state: _State,
+    judge: Judge,
+    out: Path,
+    report: Report,
+) -> None:
+    """Samples the averaged weights and exports them where they are the best so far."""
+    folder = out / "training"
+    names = material.images.class_names
+    current = folder / "last"
+    export_pipeline(recipe, state.average, material.tokenizer, material.vae, names, current)
+    measured = judge.measure(current)
+    grid = folder / f"samples-{state.step:07d}.png"
+    save_sample_grid(material, current, recipe, grid)
+    if measured:
+        _append_log(folder, state.step, measured)
+        report(state.step, recipe.training.steps, measured)
+    if not state.best or not measured or measured["kid"] < state.best["kid"]:
+        state.best, state.best_step = measured, state.step
+        export_pipeline(recipe, state.average, material.tokenizer, material.vae, names, out)
+        shutil.copyfile(grid, out / "samples.png")
+    write_catalog_entry(recipe, material, out)
+    write_model_card(recipe, material, _summarise(state), out)
+
+
+def _summarise(state: _State) -> dict[str, Any]:
+    quality = {name: state.best.get(name) for name in ("kid", "fd", "validated")}
+    return {"step": state.step, "best_step": state.best_step, **quality}
+
+
+def _describe(recipe: TrainingRecipe, material: Material) -> dict[str, Any]:
+    """The fields that shape the weights; the length of training may change on resume."""
+    described: dict[str, Any] = json.loads(recipe.model_dump_json())
+    for source in described["data"]["sources"]:
+        source.pop("images")
+    for field in ("steps", "decay_steps", "checkpoint_every", "compile"):
+        described["training"].pop(field)
+    for section in ("validation", "sampling", "export", "init", "catalogs"):
+        described.pop(section)
+    return described | {"images": material.images.digest, "start": material.start_sha256}
+
+
+def _resume(folder: Path, recipe: TrainingRecipe, material: Material, state: _State) -> None:
     path = folder / "checkpoint.pt"
     if not path.exists():
-        return 0
-    state = torch.load(path, weights_only=True)
-    differences = diff_values(json.loads(state["recipe"]), _describe(recipe))
+        return
+    saved = torch.load(path, weights_only=True)
+    differences = diff_values(json.loads(saved["recipe"]), _describe(recipe, material))
     if differences:
         changed = "; ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in differences)
         raise MismatchError(
             f"{folder}: checkpoint of another recipe ({changed}): use another --out"
         )
-    network.load_state_dict(state["network"])
-    average.load_state_dict(state["average"])
-    optimizer.load_state_dict(state["optimizer"])
-    return int(state["step"])
+    state.network.load_state_dict(saved["network"])
+    state.average.load_state_dict(saved["average"])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.step, state.best, state.best_step = saved["step"], saved["best"], saved["best_step"]
 
 
-def _describe(recipe: TrainingRecipe) -> dict[str, Any]:
-    """The fields that shape the weights; the length of training may change on resume."""
-    described: dict[str, Any] = json.loads(recipe.model_dump_json())
-    described["data"].pop("images")
-    for field in ("steps", "decay_steps", "checkpoint_every", "compile"):
-        described["training"].pop(field)
-    return described
-
-
-def _save(
-    folder: Path,
-    recipe: TrainingRecipe,
-    step: int,
-    network: UNet2DModel,
-    average: UNet2DModel,
-    optimizer: torch.optim.Optimizer,
-) -> None:
-    state = {
-        "recipe": json.dumps(_describe(recipe)),
-        "step": step,
-        "network": network.state_dict(),
-        "average": average.state_dict(),
-        "optimizer": optimizer.state_dict(),
+def _save(folder: Path, recipe: TrainingRecipe, material: Material, state: _State) -> None:
+    saved = {
+        "recipe": json.dumps(_describe(recipe, material)),
+        "step": state.step,
+        "best": state.best,
+        "best_step": state.best_step,
+        "network": state.network.state_dict(),
+        "average": state.average.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
     }
     temporary = folder / "checkpoint.tmp"
-    torch.save(state, temporary)
+    torch.save(saved, temporary)
     temporary.replace(folder / "checkpoint.pt")
 
 
-def _append_log(folder: Path, step: int, loss: float) -> None:
-    line = json.dumps({"step": step, "loss": round(loss, 5), "time": round(time.time(), 1)})
+def _append_log(folder: Path, step: int, measured: dict[str, float]) -> None:
+    rounded = {name: round(value, 5) for name, value in measured.items()}
+    line = json.dumps({"step": step, **rounded, "time": round(time.time(), 1)})
     with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(line + "\n")

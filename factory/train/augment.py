@@ -1,0 +1,46 @@
+"""Augmentation that tissue allows: the eight flips and quarter turns, and mild stain jitter."""
+
+import torch
+
+_STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+"""Haematoxylin, eosin and a rest, optical density of R, G, B (Ruifrok & Johnston 2001, table 1)."""
+
+
+def turn_images(batch: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
+    """Applies to each image one of the eight symmetries of the square; a section has no up.
+
+    Args:
+        batch: (B, C, S, S).
+        turns: (B,) in 0..7: quarter turns, from 4 on with a flip.
+    """
+    turned = torch.empty_like(batch)
+    for row, turn in enumerate(turns.tolist()):
+        image = torch.rot90(batch[row], turn % 4, (1, 2))
+        turned[row] = image.flip(2) if turn >= 4 else image
+    return turned
+
+
+def jitter_stains(
+    batch: torch.Tensor, sigma: float, generator: torch.Generator | None = None
+) -> torch.Tensor:
+    """Scales and shifts each image's stains (HED colour augmentation, Tellez et al. 2018).
+
+    The optical density is separated into haematoxylin, eosin and a rest, each multiplied by
+    1 + U(-sigma, sigma) and raised by U(-sigma, sigma) / 4, and mixed again (arXiv 1808.05896,
+    section II-C). White stays nearly white.
+
+    Args:
+        batch: (B, 3, H, W) in [-1, 1].
+        sigma: strength; 0 changes nothing, 0.05 is mild.
+        generator: of the draws.
+    """
+    if sigma == 0:
+        return batch
+    mix = (_STAINS / _STAINS.norm(dim=1, keepdim=True)).to(batch)
+    draws = torch.rand(2, len(batch), 3, 1, 1, generator=generator).to(batch) * 2 - 1
+    density = -torch.log10((batch / 2 + 0.5).clamp(min=1 / 256))
+    stains = torch.einsum("bchw,cs->bshw", density, torch.linalg.inv(mix.float()).to(batch))
+    tissue = (density.mean(1, keepdim=True) / 0.15).clamp(max=1)
+    stains = stains * (1 + sigma * draws[0]) + sigma / 4 * draws[1] * tissue
+    mixed = torch.einsum("bshw,sc->bchw", stains, mix)
+    return (10**-mixed).clamp(0, 1) * 2 - 1

@@ -1,0 +1,35 @@
+"""Reads a training recipe, its paths resolved against the recipe's folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from factory.catalog import Catalogs, load_catalogs
+from factory.recipe_file import resolve_path
+from factory.train.settings import TrainingRecipe
+from factory.yamlfile import apply_overrides, parse_model, read_document
+
+
+def load_training_recipe(
+    path: Path, overrides: Sequence[str] = ()
+) -> tuple[TrainingRecipe, Catalogs]:
+    """Returns the recipe and the catalogs that it reads from.
+
+    Raises:
+        RecipeError: a field that is wrong, with file, line and field.
+    """
+    recipe = parse_model(apply_overrides(read_document(path), overrides), TrainingRecipe)
+    base = path.parent
+    sources = tuple(
+        source.model_copy(update={"images": resolve_path(base, source.images)})
+        for source in recipe.data.sources
+    )
+    data = recipe.data.model_copy(update={"sources": sources})
+    folders = tuple(resolve_path(base, folder) for folder in recipe.catalogs)
+    network = recipe.network
+    if network.vae is not None and resolve_path(base, network.vae).is_dir():
+        network = network.model_copy(update={"vae": str(resolve_path(base, network.vae))})
+    init = recipe.init
+    if init is not None and resolve_path(base, init).is_dir():
+        init = str(resolve_path(base, init))
+    update = {"data": data, "network": network, "init": init, "catalogs": folders}
+    return recipe.model_copy(update=update), load_catalogs(folders)
