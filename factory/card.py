@@ -229,6 +229,9 @@ def _write_makers(recipe: Recipe, summary: dict[str, Any]) -> str:
             f"trained at {generator.get('mpp') or 'unknown'} µm per pixel, {generator['dtype']} "
             f"on {generator['device']}",
         ]
+        for adapter in generator.get("adapters", ()):
+            what = f"adapter `{adapter['source']}`, sha256 `{adapter['sha256']}`"
+            lines.append(f"- {what}, scale {adapter['scale']:g}")
         libraries = generator.get("libraries", {})
         lines.append("- " + ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries)))
         lines.append("- " + describe_licence("the model", maker["licence"]))

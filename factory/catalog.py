@@ -1,24 +1,30 @@
 """Catalogs: YAML on models, classifiers, classes and caption grids, and their lookup."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
-from factory.caption_grid import (
-    ID_PATTERN,
-    CaptionGrid,
-    CatalogId,
-    caption_at,
-    count_captions,
+from factory.caption_grid import ID_PATTERN, CaptionGrid, caption_at, count_captions
+from factory.catalog_entries import (
+    Adapter,
+    ClassEntry,
+    ClassesEntry,
+    ClassifierEntry,
+    Component,
+    LicenceTerms,
+    ModelEntry,
+    Stream,
 )
 from factory.errors import CatalogError, RecipeError
 from factory.messages import advise
-from factory.yamlfile import parse_model, read_document
+from factory.yamlfile import Document, parse_model, read_document
 
 __all__ = [
+    "Adapter",
     "CaptionGrid",
     "Catalogs",
     "ClassEntry",
@@ -33,98 +39,6 @@ __all__ = [
     "find_shipped_folder",
     "load_catalogs",
 ]
-
-Stream = Literal["class_name", "caption", "reference", "embedding", "vector", "source", "control"]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
-
-
-class LicenceTerms(_Strict):
-    """Terms of a model as read on a date; None means that the page did not say."""
-
-    id: str = Field(description="licence id as the Hub writes it, e.g. apache-2.0")
-    url: str = ""
-    date_read: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
-    commercial_use: bool | None = None
-    redistribution_of_outputs: bool | None = None
-    training_on_outputs: bool | None = None
-    dataset_generation: bool | None = None
-    gated: bool = False
-    attribution: tuple[str, ...] = ()
-    note: str = ""
-
-
-class Component(_Strict):
-    """A further set of weights that a model needs: a VAE or a conditioning encoder."""
-
-    role: Literal["vae", "image_encoder", "text_encoder", "teacher"]
-    source: str
-    revision: str | None = None
-    licence: LicenceTerms
-
-
-class ModelEntry(_Strict):
-    """One generative model, and what it may be asked for."""
-
-    id: CatalogId
-    title: str = ""
-    source: str = Field(description="Hub id, or a folder relative to the catalog file")
-    revision: str | None = None
-    family: str = Field(description="pipeline family, a key of factory.generators.families")
-    custom_pipeline: str | None = None
-    remote_code: bool = Field(
-        False, description="allow the model's own code, if the recipe does too"
-    )
-    required: tuple[Stream, ...] = ()
-    optional: tuple[Stream, ...] = ()
-    class_names: tuple[str, ...] | None = None
-    width: int = Field(ge=8)
-    height: int = Field(ge=8)
-    mpp: float | None = Field(None, gt=0)
-    token_limits: dict[str, int] = {}
-    steps: int = Field(ge=1)
-    guidance: float = Field(ge=0)
-    scheduler: str | None = None
-    dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
-    components: tuple[Component, ...] = ()
-    training_data: tuple[str, ...] = ()
-    labels_seen: bool | None = Field(None, description="was trained with the labels of that data")
-    memory_gb: float | None = None
-    licence: LicenceTerms
-    pipeline_arguments: dict[str, Any] = Field({}, description="fixed arguments of every call")
-
-
-class ClassifierEntry(_Strict):
-    """A fitted classifier that filters may use."""
-
-    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._/-]*$")
-    title: str = ""
-    source: str = Field(description="folder relative to the catalog file")
-    class_names: tuple[str, ...]
-    training_data: tuple[str, ...] = ()
-    licence: LicenceTerms
-
-
-class ClassEntry(_Strict):
-    """One class: its name in data, words for prompts."""
-
-    name: str
-    title: str
-    synonyms: tuple[str, ...] = ()
-
-
-class ClassesEntry(_Strict):
-    """A named set of classes."""
-
-    id: CatalogId
-    title: str = ""
-    source: str = ""
-    classes: tuple[ClassEntry, ...] = Field(min_length=1)
-
-
-# --- lookup --------------------------------------------------------------------------------------
 
 EntryT = TypeVar("EntryT", bound=ModelEntry | ClassesEntry | CaptionGrid | ClassifierEntry)
 
@@ -205,36 +119,69 @@ class Catalogs:
     def find_model_of_source(self, source: str) -> ModelEntry | None:
         """Returns the model whose weights are at a Hub id, or None where none is.
 
+        An entry that adapts another one is found by its id only.
+
         Raises:
             RecipeError: a file is wrong.
         """
-        return next((entry for entry in self.list_models() if entry.source == source), None)
+        plain = (entry for entry in self.list_models() if entry.base is None and not entry.adapters)
+        return next((entry for entry in plain if entry.source == source), None)
 
-    def _find(self, entry_class: type[EntryT], name: str) -> EntryT:
+    def _find(self, entry_class: type[EntryT], name: str, adapted: tuple[str, ...] = ()) -> EntryT:
         kind = _KINDS[entry_class]
         for folder in self.folders:
             path = folder / kind / f"{name}.yaml"
             if re.fullmatch(ID_PATTERN, name) and path.is_file():
                 if path not in self._entries:
-                    self._entries[path] = _read_entry(path, entry_class)
+                    self._entries[path] = self._read_entry(path, entry_class, (*adapted, name))
                 found: EntryT = self._entries[path]
                 return found
         raise CatalogError(f"no entry {name!r} in {kind}: {advise(name, self.list_ids(kind), 30)}")
 
+    def _read_entry(self, path: Path, entry_class: type[EntryT], names: tuple[str, ...]) -> EntryT:
+        """Reads a file; `names` are the entries on the way to it, each the base of the one before.
 
-def _read_entry(path: Path, entry_class: type[EntryT]) -> EntryT:
-    document = read_document(path)
-    entry: Any = parse_model(document, entry_class)
-    if entry.id != path.stem:
-        message = f"must be the file's name {path.stem!r}, got {entry.id!r}"
-        raise RecipeError((document.make_problem(("id",), message),))
-    if isinstance(entry, ModelEntry | ClassifierEntry):
-        folder = (path.parent / entry.source).resolve()
-        local = isinstance(entry, ClassifierEntry) or entry.source.startswith((".", "/"))
-        if local or folder.is_dir():
-            entry = entry.model_copy(update={"source": str(folder)})
-    found: EntryT = entry
-    return found
+        Raises:
+            RecipeError: a problem of the file, or of the entries that it builds on.
+        """
+        document, base = read_document(path), None
+        if entry_class is ModelEntry and isinstance(document.data.get("base"), str):
+            base = self._find_base(document, names)
+            known = base.model_dump(mode="json", exclude_unset=True, exclude={"adapters"})
+            document = dataclasses.replace(document, data={**known, **document.data})
+        entry: Any = parse_model(document, entry_class)
+        if entry.id != path.stem:
+            message = f"must be the file's name {path.stem!r}, got {entry.id!r}"
+            raise RecipeError((document.make_problem(("id",), message),))
+        if isinstance(entry, ModelEntry):
+            adapters = [] if base is None else [*base.adapters]
+            for each in entry.adapters:
+                source = _resolve_source(path, each.source)
+                adapters.append(each.model_copy(update={"source": source}))
+            source = _resolve_source(path, entry.source)
+            entry = entry.model_copy(update={"source": source, "adapters": tuple(adapters)})
+        elif isinstance(entry, ClassifierEntry):
+            source = str((path.parent / entry.source).resolve())
+            entry = entry.model_copy(update={"source": source})
+        found: EntryT = entry
+        return found
+
+    def _find_base(self, document: Document, names: tuple[str, ...]) -> ModelEntry:
+        name = document.data["base"]
+        if name in names:
+            message = f"goes in a circle ({' -> '.join((*names, name))}): name another model"
+            raise RecipeError((document.make_problem(("base",), message),))
+        try:
+            return self._find(ModelEntry, name, names)
+        except CatalogError as error:
+            message = f"{error}; or name the catalog folder that holds it too"
+            raise RecipeError((document.make_problem(("base",), message),)) from error
+
+
+def _resolve_source(path: Path, source: str) -> str:
+    """Returns a folder, seen from the catalog file, as an absolute path; a Hub id as it is."""
+    folder = (path.parent / source).resolve()
+    return str(folder) if source.startswith((".", "/")) or folder.is_dir() else source
 
 
 def load_catalogs(folders: Sequence[Path] = ()) -> Catalogs:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
 
+from factory.catalog_entries import Adapter, Strict
 from factory.fingerprint import compute_digest
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
@@ -12,12 +13,6 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1, le=10_000_000_000)]
 ClassName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 PerClass = Count | dict[ClassName, Count]
-
-
-class Strict(BaseModel):
-    """Base of everything read from YAML: frozen, and unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
 
 # --- generator -----------------------------------------------------------------------------------
@@ -28,15 +23,6 @@ class Guidance(Strict):
 
     scale: float = Field(ge=0.0, le=100.0, description="guidance at the first step")
     end: float = Field(ge=0.0, le=100.0, description="guidance at the last step")
-
-
-class Adapter(Strict):
-    """A LoRA adapter in safetensors, by Hub id or local folder."""
-
-    source: str = Field(min_length=1, description="Hub id, or folder relative to the recipe")
-    weight_name: str | None = Field(None, description="file name inside the source")
-    revision: str | None = None
-    scale: float = Field(1.0, ge=-10.0, le=10.0)
 
 
 class GeneratorSettings(Strict):

@@ -111,6 +111,12 @@ def _describe_entry(findings: Findings, entry: ModelEntry) -> Model | None:
             place,
             f"the weights of {entry.id} are missing, no folder {entry.source!r}: put them there",
         )
+    for adapter in entry.adapters:
+        if findings.check_files and adapter.source[0] == "/" and not Path(adapter.source).is_dir():
+            findings.add(
+                place,
+                f"an adapter of {entry.id} is missing, no folder {adapter.source!r}: put it there",
+            )
     described = _describe_family(entry.id, entry.family)
     required = described.required | frozenset(entry.required)
     streams = (described.streams or frozenset()) | required

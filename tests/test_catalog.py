@@ -4,6 +4,7 @@ import string
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
@@ -359,3 +360,64 @@ def test_wrong_grids(tmp_path: Path, change: str, field: str, word: str) -> None
     assert field in found, str(caught.value)
     assert word in found[field].message
     assert found[field].line == list(lines).index(field) + 1
+
+
+# --- entries that adapt another one --------------------------------------------------------------
+
+
+def write_adapted(folder: Path, name: str, **changes: object) -> Path:
+    path = folder / "models" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump({"id": name, **changes}, sort_keys=False))
+    return path
+
+
+def test_an_adapted_entry_has_the_fields_of_its_base(tmp_path: Path) -> None:
+    plain_file = write_model(tmp_path / "one", "plain", source="./weights")
+    plain_file.write_text(plain_file.read_text() + "mpp: 0.5\n")
+    write_adapted(
+        tmp_path / "two",
+        "mine",
+        base="plain",
+        steps=5,
+        adapters=[{"source": "../lora"}],
+        class_names=["a", "b"],
+        class_prompts={"a": "words"},
+    )
+    write_adapted(tmp_path / "two", "twice", base="mine", adapters=[{"source": "./own"}])
+    catalogs = load_catalogs([tmp_path / "two", tmp_path / "one"])
+    plain, mine, twice = (catalogs.find_model(name) for name in ("plain", "mine", "twice"))
+    assert (mine.steps, mine.mpp, mine.licence, mine.base) == (5, 0.5, plain.licence, "plain")
+    assert mine.source == plain.source == str(tmp_path / "one" / "models" / "weights")
+    assert [each.source for each in mine.adapters] == [str(tmp_path / "two" / "lora")]
+    assert (twice.steps, twice.class_names, twice.base) == (5, ("a", "b"), "mine")
+    own = str(tmp_path / "two" / "models" / "own")
+    assert [each.source for each in twice.adapters] == [mine.adapters[0].source, own]
+    assert twice.class_prompts == {"a": "words"}
+
+
+def test_adapted_entries_are_found_by_id_only(tmp_path: Path) -> None:
+    write_model(tmp_path, "zplain", source="owner/name")
+    write_adapted(tmp_path, "adapted", base="zplain", adapters=[{"source": "owner/lora"}])
+    found = load_catalogs([tmp_path]).find_model_of_source("owner/name")
+    assert found is not None and found.id == "zplain"
+
+
+def test_wrong_bases_are_told_with_their_place(tmp_path: Path) -> None:
+    write_adapted(tmp_path, "one", base="two")
+    path = write_adapted(tmp_path, "two", base="one")
+    write_adapted(tmp_path, "self", base="self")
+    write_adapted(tmp_path, "lost", base="nano-hi")
+    write_adapted(tmp_path, "odd", base="nano-he", prompt_template="tissue")
+    catalogs = load_catalogs([tmp_path])
+    with pytest.raises(RecipeError) as caught:
+        catalogs.find_model("one")
+    (problem,) = caught.value.problems
+    assert (problem.file, problem.line, problem.field) == (str(path), 2, "base")
+    assert "in a circle (one -> two -> one)" in problem.message
+    with pytest.raises(RecipeError, match=r"in a circle \(self -> self\)"):
+        catalogs.find_model("self")
+    with pytest.raises(RecipeError, match=r"lost.yaml:2:1: base: no entry .*did you mean 'nano-he"):
+        catalogs.find_model("lost")
+    with pytest.raises(RecipeError, match=r"prompt_template: must hold \{class_name\}"):
+        catalogs.find_model("odd")

@@ -1,4 +1,4 @@
-"""Commands that train: classifier, generator."""
+"""Commands that train: classifier, generator, adapter."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,13 @@ from typing import Any, Literal
 
 import click
 
+from factory.cli.adapter import adapter
 from factory.cli.recipes import JSON_OPTION, SET_OPTION
 
 
 @click.group()
 def train() -> None:
-    """Trains a classifier to filter with, or a generator from scratch."""
+    """Trains a classifier to filter with, a generator, or an adapter of one."""
 
 
 @train.command()
@@ -76,21 +77,34 @@ def classifier(
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Pipeline folder.")
 @SET_OPTION
-def generator(recipe: Path, out: Path, overrides: tuple[str, ...]) -> None:
+@JSON_OPTION
+def generator(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Trains a generator from RECIPE; the same command again resumes it."""
     from factory.train.generator import train_generator
-    from factory.train.settings import TrainingRecipe
-    from factory.yamlfile import apply_overrides, parse_model, read_document
+    from factory.train.recipe_file import load_training_recipe
 
-    settings = parse_model(apply_overrides(read_document(recipe), overrides), TrainingRecipe)
-    images = recipe.parent / settings.data.images.expanduser()
-    data = settings.data.model_copy(update={"images": images})
-    train_generator(
-        settings.model_copy(update={"data": data}),
-        out,
-        lambda step, steps, loss: click.echo(f"step {step:,}/{steps:,}, loss {loss:.4f}", err=True),
+    settings, catalogs = load_training_recipe(recipe, overrides)
+    result = train_generator(
+        settings, catalogs, out, lambda *state: click.echo(format_step(*state), err=True)
     )
-    click.echo(f"wrote {out}")
+    if result is not None:  # None in all processes but the first
+        click.echo(json.dumps(result) if as_json else format_training(result, out))
+
+
+def format_step(step: int, steps: int, measured: dict[str, float]) -> str:
+    """Returns one line of progress."""
+    values = ", ".join(f"{name} {value:.4g}" for name, value in measured.items())
+    return f"step {step:,}/{steps:,}, {values}"
+
+
+def format_training(result: dict[str, Any], out: Path) -> str:
+    """Returns what a training ended with."""
+    if result["kid"] is None:
+        return f"wrote {out}: the weights of step {result['step']:,}, not validated"
+    return (
+        f"wrote {out}: the weights of step {result['best_step']:,}, kernel distance to held-out "
+        f"images {result['kid']:.4g}"
+    )
 
 
 def format_report(report: dict[str, Any]) -> str:
@@ -108,3 +122,6 @@ def format_report(report: dict[str, Any]) -> str:
             f"  recall: {recalls}"
         )
     return "\n".join(lines)
+
+
+train.add_command(adapter)

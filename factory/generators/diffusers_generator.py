@@ -21,7 +21,7 @@ from factory.generators.checks import NO_EMBEDDING, ConditionChecks, check_negat
 from factory.generators.families import choose_family, detect_family, get_family
 from factory.generators.loading import LoadedModel, load_model
 from factory.generators.outputs import is_out_of_memory, quantise
-from factory.generators.prompts import DEFAULT_TEMPLATE, check_template, count_tokens, write_prompt
+from factory.generators.prompts import choose_wording, count_tokens, write_prompt
 from factory.generators.sampling import describe_scheduler, plan_guidance
 from factory.recipe import GeneratorSettings, Guidance
 from factory.records import Condition, Job, Reference, Sample
@@ -38,6 +38,9 @@ PIPELINE_ERRORS = (
     ValueError,
 )
 """What a pipeline that fails raises; anything else is a defect of ours and is not wrapped."""
+
+Prompts = list[str | None]
+"""Texts as sent, None where a condition has none."""
 
 _REFERENCES_KEPT = 128  # fitted images in memory: 100 MB at 512 px
 
@@ -63,7 +66,7 @@ class DiffusersGenerator:
         self._family_name = choose_family(settings, entry) or _detect(settings, base)
         self._family = get_family(self._family_name)
         self._batch_size = settings.batch_size
-        self._template = check_template(settings.prompt_template or DEFAULT_TEMPLATE)
+        self._template, self._class_prompts = choose_wording(settings, entry)
         self._steps = settings.steps or (entry.steps if entry else self._family.steps)
         guidance = settings.guidance
         if guidance is None:
@@ -85,7 +88,7 @@ class DiffusersGenerator:
             optional = (supported & frozenset(entry.optional)) - required
         limits = entry.token_limits if entry is not None else {}
         names = entry.class_names if entry is not None else None
-        if names is None and family.input == "class":
+        if names is None and family.input in ("class", "mixed"):
             names = tuple(self._model.class_labels)
         size: Any = entry if entry is not None else self._model
         return Capabilities(
@@ -138,6 +141,11 @@ class DiffusersGenerator:
                 self.halve_batch()  # not in the handler: the error's frames still hold tensors
         return [samples[row] for row in range(len(jobs))]
 
+    @property
+    def model(self) -> LoadedModel:
+        """The model itself, loaded at the first need: what adapters are trained on."""
+        return self._model
+
     def halve_batch(self) -> None:
         """Halves the fixed batch shape, not below 1, and frees the device's cached memory."""
         import torch
@@ -165,6 +173,7 @@ class DiffusersGenerator:
             "null_condition": self._family.null_condition,
             "negative_prompt": self._settings.negative_prompt,
             "prompt_template": self._template if self._family.input == "text" else None,
+            "class_prompts": dict(self._class_prompts),
             "arguments": {**self._family.call_arguments, **self._fixed},
             "width": capabilities.width,
             "height": capabilities.height,
@@ -207,14 +216,14 @@ class DiffusersGenerator:
             references = [condition.reference for condition in conditions]
             arguments["image"] = [self._read_reference(r) for r in references if r is not None]
             arguments["strength"] = strength
-        images = self._call(pipeline, arguments, [job.seed for job in padded])[: len(jobs)]
+        images = self.call_pipeline(pipeline, arguments, [job.seed for job in padded])[: len(jobs)]
         pixels, nonfinite = quantise(images)
-        tokens = self._count_tokens(prompts[: len(jobs)]) if prompts else [{}] * len(jobs)
+        tokens = self._count_tokens(prompts[: len(jobs)])
         return [
             Sample(
                 pixels=pixels[row],
                 nonfinite_fraction=float(nonfinite[row]),
-                prompt=prompts[row] if prompts else None,
+                prompt=prompts[row],
                 tokens=tokens[row],
                 batch_size=size,
                 notes=self._note_null_class(conditions[row]),
@@ -223,25 +232,37 @@ class DiffusersGenerator:
         ]
 
     def _note_null_class(self, condition: Condition) -> dict[str, Any]:
-        is_known = self._family.input != "class" or condition.class_name in self._model.class_labels
-        return {} if is_known else {"class_sent": "null class"}
+        is_sent = self._family.input != "text" and condition.class_name is not None
+        is_known = condition.class_name in self._model.class_labels
+        return {"class_sent": "null class"} if is_sent and not is_known else {}
 
-    def _map_streams(self, conditions: list[Condition]) -> tuple[dict[str, Any], list[str]]:
+    def _map_streams(self, conditions: list[Condition]) -> tuple[dict[str, Any], Prompts]:
         """Returns the pipeline arguments of the text or class streams, and the prompts sent."""
-        if self._family.input == "class":
+        if self._family.input in ("class", "mixed"):
             labels = self._model.class_labels  # checked; what is not in it goes as the null class
             null = len(labels)
-            return {"class_labels": [labels.get(str(c.class_name), null) for c in conditions]}, []
-        prompts = [write_prompt(condition, self._template) for condition in conditions]
-        arguments: dict[str, Any] = {"prompt": prompts}
+            found = [labels.get(str(c.class_name), null) for c in conditions]
+            captions: Prompts = [c.caption or None for c in conditions]
+            arguments: dict[str, Any] = {"class_labels": found}
+            if self._family.input == "mixed" and any(captions):
+                arguments["prompt"] = [caption or "" for caption in captions]
+            return arguments, captions if self._family.input == "mixed" else [None] * len(found)
+        words = self._class_prompts
+        prompts: Prompts = [write_prompt(each, self._template, words) for each in conditions]
+        arguments = {"prompt": prompts}
         if self._settings.negative_prompt is not None:
             arguments["negative_prompt"] = [self._settings.negative_prompt] * len(prompts)
         return arguments, prompts
 
-    def _call(
+    def call_pipeline(
         self, pipeline: Any, arguments: dict[str, Any], seeds: list[int]
     ) -> NDArray[np.float32]:
-        """Runs a pipeline on a fresh scheduler; returns (N, H, W, 3) float32 in [0, 1] or NaN."""
+        """Runs a pipeline on a fresh scheduler; returns (N, H, W, 3) float32 in [0, 1] or NaN.
+
+        Raises:
+            OutOfMemoryError: the device cannot hold the batch.
+            GenerationError: the pipeline failed.
+        """
         import torch
 
         call = {**self._family.call_arguments, **self._fixed, **arguments}
@@ -281,12 +302,14 @@ class DiffusersGenerator:
         self._references.move_to_end(key)
         return self._references[key]
 
-    def _count_tokens(self, prompts: list[str]) -> list[dict[str, tuple[int, int]]]:
+    def _count_tokens(self, prompts: Prompts) -> list[dict[str, tuple[int, int]]]:
         limits = self._family.compute_token_limits(self._fixed)
         components = self._model.pipeline.components
         tokenizers = {n: components[n] for n in limits if components.get(n) is not None}
-        sent = [p.lower().strip() for p in prompts] if self._family.lowercases else prompts
-        return count_tokens(sent, tokenizers, limits)
+        texts = [prompt or "" for prompt in prompts]
+        sent = [text.lower().strip() for text in texts] if self._family.lowercases else texts
+        counts = count_tokens(sent, tokenizers, limits)
+        return [{} if p is None else count for p, count in zip(prompts, counts, strict=True)]
 
 
 def _detect(settings: GeneratorSettings, base: Path) -> str:

@@ -13,7 +13,7 @@ from factory.catalog import ModelEntry
 from factory.errors import InputError
 from factory.fingerprint import compute_digest, derive_seed
 from factory.generators.base import Capabilities, name_model
-from factory.generators.prompts import DEFAULT_TEMPLATE, check_template, write_prompt
+from factory.generators.prompts import choose_wording, write_prompt
 from factory.recipe import GeneratorSettings
 from factory.records import Condition, Job, Sample
 from factory.sources import fit_image
@@ -41,7 +41,7 @@ class FakeGenerator:
     def __init__(self, settings: GeneratorSettings, entry: ModelEntry | None, base: Path) -> None:
         self._settings = settings
         self._entry = entry
-        self._template = check_template(settings.prompt_template or DEFAULT_TEMPLATE)
+        self._template, self._class_prompts = choose_wording(settings, entry)
         arguments = dict(entry.pipeline_arguments) if entry is not None else {}
         self._seconds = float(arguments.pop("seconds_per_image", 0.0))
         if arguments:
@@ -85,7 +85,7 @@ class FakeGenerator:
             samples.append(
                 Sample(
                     pixels=self._draw(condition, job.seed),
-                    prompt=write_prompt(condition, self._template),
+                    prompt=write_prompt(condition, self._template, self._class_prompts),
                     batch_size=self._settings.batch_size,
                 )
             )

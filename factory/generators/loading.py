@@ -79,7 +79,7 @@ def load_model(
     try:
         with _quiet():
             pipeline = pipeline_class.from_pretrained(folder, **arguments)
-            adapters = load_adapters(pipeline, settings, base)
+            adapters = load_adapters(pipeline, settings, entry, base)
         pipeline.to(device)
     except LOAD_ERRORS as error:
         raise GenerationError(f"model {settings.model}: {folder}: cannot load: {error}") from error
@@ -247,7 +247,7 @@ def _read_native_size(pipeline: Any) -> tuple[int, int]:
 def _read_class_labels(
     pipeline: Any, index: Mapping[str, Any], entry: ModelEntry | None, family: Family
 ) -> dict[str, int]:
-    if family.input != "class":
+    if family.input not in ("class", "mixed"):
         return {}
     own = getattr(pipeline, "class_names", None)
     labels = {name: position for position, name in enumerate(own or ())}
@@ -256,6 +256,8 @@ def _read_class_labels(
         id2label = index.get("id2label") or {}
         labels = {str(name): int(label) for label, name in id2label.items()}
     declared = entry.class_names if entry is not None else None
+    if not declared and not labels and family.input == "mixed":
+        return {}
     if declared is None and not labels:
         raise InputError(
             f"{type(pipeline).__name__}: the model names no classes: give class_names "

@@ -3,10 +3,25 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from factory.catalog_entries import ModelEntry
 from factory.errors import InputError
+from factory.recipe import GeneratorSettings
 from factory.records import Condition
 
 DEFAULT_TEMPLATE = "H&E histopathology patch, {class_name}"
+
+
+def choose_wording(
+    settings: GeneratorSettings, entry: ModelEntry | None
+) -> tuple[str, Mapping[str, str]]:
+    """Returns the prompt template of recipe or catalog, and the catalog's words for classes.
+
+    Raises:
+        InputError: a template without {class_name}.
+    """
+    template = settings.prompt_template or (entry.prompt_template if entry is not None else None)
+    words = entry.class_prompts if entry is not None else {}
+    return check_template(template or DEFAULT_TEMPLATE), words
 
 
 def check_template(template: str) -> str:
@@ -23,12 +38,13 @@ def check_template(template: str) -> str:
     return template
 
 
-def write_prompt(condition: Condition, template: str) -> str:
-    """Returns the caption, else the class in the template, else the empty prompt."""
+def write_prompt(condition: Condition, template: str, class_prompts: Mapping[str, str]) -> str:
+    """Returns the caption, else the class, in its words, in the template, else the empty prompt."""
     if condition.caption is not None:
         return condition.caption
     if condition.class_name is not None:
-        return template.replace("{class_name}", condition.class_name)
+        words = class_prompts.get(condition.class_name, condition.class_name)
+        return template.replace("{class_name}", words)
     return ""
 
 

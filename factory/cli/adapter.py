@@ -1,0 +1,100 @@
+"""The command `factory train adapter`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from factory.cli.models import CATALOG_OPTION
+from factory.cli.recipes import JSON_OPTION
+
+if TYPE_CHECKING:
+    from factory.train.adapter import AdapterResult
+
+_FOLDER = click.Path(path_type=Path)
+_OPTIONS = (
+    click.option("--base", required=True, help="Catalog id, Hub id or folder to adapt."),
+    click.option("--data", required=True, type=_FOLDER, help="Real images with classes."),
+    click.option("--shots", required=True, type=int, help="Images of each class, by seed."),
+    click.option("--id", help="Of the catalog entry; default: base, data and shots."),
+    click.option("--classes", help="Catalog id of the classes, for the words in prompts."),
+    click.option("--template", help="Prompt of a text model, with {class_name}."),
+    click.option("--fit", type=click.Choice(["crop", "resize"]), help="Crop keeps mpp."),
+    click.option("--mpp", type=float, help="µm per pixel of the images as fitted."),
+    click.option("--about", help="What the images are and on which terms, for the card."),
+    click.option("--group-column", help="Column of the patient or slide."),
+    click.option("--group-pattern", help="Regular expression with one (group) on file names."),
+    click.option("--steps", type=int, help="Training steps; may be raised on resume."),
+    click.option("--batch-size", type=int, help="Shots in one step."),
+    click.option("--learning-rate", type=float, help="Of AdamW, constant after a warm-up."),
+    click.option("--rank", type=int, help="Of the low-rank updates."),
+    click.option("--layers", type=click.Choice(["attention", "all"]), help="What is updated."),
+    click.option("--dropout", type=float, help="Share of conditions dropped; default 0.1."),
+    click.option("--stain-jitter", type=float, help="HED colour augmentation; default 0."),
+    click.option("--prior-weight", type=float, help="Of the base's own images in the loss."),
+    click.option("--prior-images", type=int, help="Sampled once from the base; default 64."),
+    click.option("--check-every", type=int, help="Steps between checks for copies."),
+    click.option("--check-images", type=int, help="Samples of each class; default 8."),
+    click.option("--max-copies", type=float, help="Share of samples that stops; default 0.1."),
+    click.option("--max-similarity", type=float, help="Of no copy; default: read off the shots."),
+    click.option("--seed", type=int, help="Of shots, weights and every draw; default 0."),
+    click.option("--device", help="Torch device; default: auto."),
+)
+
+
+def _add_options(command: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_add_options
+@click.option("--out", required=True, type=_FOLDER, help="Adapter folder, a catalog itself.")
+@CATALOG_OPTION
+@JSON_OPTION
+def adapter(out: Path, folders: tuple[Path, ...], as_json: bool, **options: Any) -> None:
+    """Adapts a model to a few real images of each class; the same command again resumes it.
+
+    DATA is an ImageFolder (one folder for each class) or parquet. What is left out takes the
+    default of the base's family, which the card tells. Training stops when samples copy the images.
+    """
+    from factory.catalog import load_catalogs
+    from factory.train.adapter import train_adapter
+    from factory.train.adapter_settings import make_settings
+
+    given = {name: value for name, value in options.items() if value is not None}
+    result = train_adapter(
+        make_settings(**given),
+        load_catalogs(folders),
+        out,
+        lambda line: click.echo(line, err=True),
+    )
+    click.echo(json.dumps(result.to_json(), indent=1) if as_json else format_result(result, out))
+    if result.exit_code:
+        raise SystemExit(result.exit_code)
+
+
+def format_result(result: "AdapterResult", out: Path) -> str:
+    """Returns how an adaptation ended, copies first."""
+    progress = result.progress
+    if result.sha256 is None:
+        check = progress.checks[-1]
+        return (
+            f"NO ADAPTER: at the first check (step {check.step:,}) {check.copies:.0%} of "
+            f"{check.images} samples copy a shot already, so nothing is kept: give another --out "
+            "and more shots, a lower --learning-rate or --rank, or a smaller --check-every"
+        )
+    lines = []
+    if progress.is_stopped:
+        lines.append(
+            f"STOPPED BY COPIES at step {progress.step:,}; kept the weights of step "
+            f"{progress.good_step:,}"
+        )
+    lines.append(
+        f"wrote {out} in {result.seconds:.0f} s; in a recipe: catalogs: [{out}], "
+        f"generator: {{model: {result.id}}}"
+    )
+    return "\n".join(lines)
