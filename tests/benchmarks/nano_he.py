@@ -1,148 +1,292 @@
-"""Measures nano-he against real PatchCamelyon patches: the numbers of its model card.
+"""Measures nano-he or nano-he-base against real PatchCamelyon patches: the numbers of its card.
 
-    python tests/benchmarks/nano_he.py --real PATH/pcam-mini [--per-class 300] [--steps N]
-        [--guidance G]
+    python tests/benchmarks/nano_he.py --real PATH/pcam-mini [--model ID|FOLDER] [--images 1500]
+        [--parts distribution,use,control,copies] [--sheets DIR] [--json FILE]
 
-Prints JSON: how often the shipped classifier sees the asked class, KID with hand-made colour and
-texture features beside two references, and the use of the samples for training: a classifier
-fitted on them alone, and one fitted on as many real patches, both tested on real test patches. No
-filter is used.
+PATH/pcam-mini is an ImageFolder of `train/` and `test/`, each with `normal/` and `tumor/`. All is
+compared at the model's own size (of larger patches the centre). No filter is used and nothing is
+picked. Prints Markdown tables; --json keeps all numbers. A model with the classes is asked by them,
+another by captions written from what is measured in real training patches.
 """
 
 import argparse
 import json
-import tempfile
 import time
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import yaml
+from control import caption_images, measure_control
+from measures import (
+    COPY,
+    RANDOM,
+    TRAINED_BY,
+    Features,
+    Images,
+    Sampler,
+    augment,
+    compare_copies,
+    compare_features,
+    draw_evenly,
+    find_interval,
+    fit_classifier,
+    read_set,
+    resample_scores,
+    score_classes,
+    summarise_copies,
+)
+from report import write_tables
 from scipy.ndimage import gaussian_filter
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score
-from sklearn.pipeline import make_pipeline
+from sheets import draw_attributes, draw_classes, draw_references, save_sheets
 from sklearn.preprocessing import StandardScaler
 
 from factory.catalog import load_catalogs
 from factory.encoders import load_encoder
 from factory.filters.classifier_model import load_classifier
-from factory.images import decode_image
-from factory.recipe_file import load_recipe
-from factory.run import run_recipe
-from factory.sources import iterate_pixels, list_images
+from factory.filters.descriptors import describe_images, turn_descriptors
+from factory.sources import list_images
 
 CLASSES = ("normal", "tumor")
-SIZE = 64
+FACTS = {"organ": "lymph node", "magnification": "medium"}
+PARTS = ("distribution", "use", "control", "copies")
+FEW = 20
+BLUR = 2.0
+"""Sigma in px; the patches keep their scale, so that it is the same length at any crop."""
+SUBSETS = 3
+ENCODERS = (RANDOM, "pcam", TRAINED_BY)
+"""`pcam` is the encoder of the shipped classifier: it has seen the real training patches and their
+labels, took no part in training the generator, and filters nothing here."""
 
 
-def sample(options: argparse.Namespace, folder: Path) -> tuple[np.ndarray, np.ndarray, float]:
-    """Makes unfiltered samples; returns images, labels and seconds of generation per image."""
-    generator = {"model": "nano-he", "batch_size": 30}
-    for name in ("steps", "guidance"):
-        if getattr(options, name) is not None:
-            generator[name] = getattr(options, name)
-    recipe = {
-        "name": "measure",
-        "seed": options.seed,
-        "generator": generator,
-        "conditions": [{"kind": "class", "per_class": options.per_class}],
-        "workers": {"executor": "local"},
-        "output": {"shard_size": 150},
-    }
-    path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    result = run_recipe(load_recipe(path), str(folder / "run"), lambda o: None, lambda line: None)
-    import pyarrow.parquet as pq
+class Bench:
+    """The model, the sets to compare, and their features, each made at the first need."""
 
-    rows = pq.read_table(folder / "run" / "data").to_pylist()
-    images = np.stack([decode_image(row["image"]["bytes"], row["sample_id"]) for row in rows])
-    seconds = result.summary["seconds"]["generate"] / len(rows)
-    return images, np.array([row["label"] for row in rows]), seconds
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options, self.seed = options, options.seed
+        self.catalogs = load_catalogs(options.catalog)
+        given = {name: getattr(options, name) for name in ("steps", "guidance", "batch_size")}
+        self.sampler = Sampler(options.model, self.catalogs, given)
+        self.has_classes = set(CLASSES) <= set(self.sampler.class_names)
+        self.grid = self.catalogs.find_captions("he-attributes")
+        self._encoders: dict[str, Any] = {}
+        self._features: dict[tuple[str, str], Features] = {}
 
+    @cached_property
+    def all_train(self) -> Images:
+        """All real training patches."""
+        return read_set(self.options.real / "train", self.sampler.size, "crop")
 
-def read_real(folder: Path, per_class: int | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Reads `per_class` patches of each class, drawn by seed, or all."""
-    found = list_images(folder)
-    draw = np.random.default_rng(seed)
-    images, labels = [], []
-    for label, name in enumerate(CLASSES):
-        mine = [image for image in found if image.class_name == name]
-        chosen = (
-            mine
-            if per_class is None
-            else [mine[i] for i in draw.permutation(len(mine))[:per_class]]
-        )
-        images += list(iterate_pixels(chosen, SIZE))
-        labels += [label] * len(chosen)
-    return np.stack(images), np.array(labels)
+    @cached_property
+    def sets(self) -> dict[str, Images]:
+        """The samples and what they stand beside, `--images` of each."""
+        count, seed = self.options.images, self.seed
+        test = read_set(self.options.real / "test", self.sampler.size, "crop")
+        test = test.take(draw_evenly(test.labels, count, seed, "test"))
+        train = self.all_train.take(draw_evenly(self.all_train.labels, count, seed, "train"))
+        few = self.all_train.take(draw_evenly(self.all_train.labels, FEW, seed, "few"))
+        blurred = np.stack([gaussian_filter(image, (BLUR, BLUR, 0)) for image in test.pixels])
+        return {
+            "samples": self.sample(train),
+            "real train": train,
+            f"{FEW} real augmented": augment(few, count, seed),
+            "real test blurred": Images(blurred, test.labels),
+            "real test": test,
+        }
 
+    def sample(self, train: Images) -> Images:
+        """Samples as many of each class, or of captions, as real training patches are given."""
+        if self.has_classes:
+            return self.sampler.sample_classes(train.labels, self.seed)
+        captions = caption_images(self.grid, train.pixels, FACTS, self.seed)
+        return self.sampler.sample_captions(captions, self.seed)
 
-def compute_kid(first: np.ndarray, second: np.ndarray) -> float:
-    """Unbiased squared MMD with the kernel (x.y / d + 1)^3 (Binkowski et al. 2018, equation 4)."""
+    def find_encoder(self, name: str) -> Any:
+        """Returns an encoder by its id, or that of a shipped classifier by the classifier's."""
+        if name not in self._encoders:
+            folder = self.catalogs.find_classifier_folder(name)
+            self._encoders[name] = load_encoder(name if folder is None else str(folder))
+        return self._encoders[name]
 
-    def kernel(a, b):
-        return (a @ b.T / a.shape[1] + 1) ** 3
-
-    n, m = len(first), len(second)
-    inner = (kernel(first, first).sum() - np.trace(kernel(first, first))) / (n * (n - 1))
-    outer = (kernel(second, second).sum() - np.trace(kernel(second, second))) / (m * (m - 1))
-    return float(inner + outer - 2 * kernel(first, second).mean())
-
-
-def fit_and_test(images, labels, encoder, test) -> float:
-    """Balanced accuracy on `test` of a logistic regression fitted on features of `images`."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, max_iter=2000))
-    model.fit(encoder.encode(images), labels)
-    return float(balanced_accuracy_score(test[1], model.predict(encoder.encode(test[0]))))
+    def encode(self, encoder: str, name: str) -> Features:
+        """Returns the features of a set."""
+        key = (encoder, name)
+        if key not in self._features:
+            found = self.find_encoder(encoder).encode(self.sets[name].pixels)
+            self._features[key] = found.astype(np.float64)
+        return self._features[key]
 
 
-def measure(options: argparse.Namespace) -> dict:
-    """Returns all numbers."""
-    encoder = load_encoder("color-texture")
-    train = read_real(options.real / "train", options.per_class, options.seed)
-    test = read_real(options.real / "test", None, options.seed)
-    with tempfile.TemporaryDirectory() as name:
-        images, labels, seconds = sample(options, Path(name))
-    classifier = load_classifier(load_catalogs().find_classifier_folder("pcam"))
-    probability = classifier.predict_probabilities(images)[np.arange(len(labels)), labels]
-    test_probability = classifier.predict_probabilities(test[0])[np.arange(len(test[1])), test[1]]
-    features = encoder.encode(test[0])
-    scaler = StandardScaler().fit(features)
-    target = scaler.transform(features)
+def measure_distribution(bench: Bench) -> dict[str, Any]:
+    """Fréchet and kernel distances to the real test patches, which standardise the features."""
+    found: dict[str, Any] = {}
+    for encoder in bench.options.encoders:
+        scale = StandardScaler().fit(bench.encode(encoder, "real test"))
+        target = scale.transform(bench.encode(encoder, "real test"))
+        sets = {
+            name: compare_features(scale.transform(bench.encode(encoder, name)), target)
+            for name in bench.sets
+            if name != "real test"
+        }
+        floor = sets["real train"]["fd"]
+        found[encoder] = {
+            "encoder": bench.find_encoder(encoder).describe(),
+            "sets": sets,
+            "fd_over_floor": {name: round(one["fd"] / floor, 2) for name, one in sets.items()},
+        }
+    return {"images": len(bench.sets["real test"]), "encoders": found}
 
-    def kid(pixels: np.ndarray) -> float:
-        return round(compute_kid(scaler.transform(encoder.encode(pixels)), target), 4)
 
-    blurred = np.stack([gaussian_filter(image, (2, 2, 0)) for image in test[0]])
+def measure_use(bench: Bench) -> dict[str, Any]:
+    """Balanced accuracy on real test patches of classifiers fitted on samples, or on real ones."""
+    if not bench.has_classes:
+        return {"skipped": "the model knows no class"}
+    own = [encoder for encoder in (TRAINED_BY, RANDOM) if encoder in bench.options.encoders]
     return {
-        "samples": len(labels),
-        "seconds_per_sample": round(seconds, 3),
-        "asked_class_recognised": round(float((probability > 0.5).mean()), 3),
-        "asked_class_recognised_real_test": round(float((test_probability > 0.5).mean()), 3),
-        "per_class_recognised": {
-            name: round(float((probability[labels == label] > 0.5).mean()), 3)
-            for label, name in enumerate(CLASSES)
-        },
-        "accepted_at_0.6": round(float((probability >= 0.6).mean()), 3),
-        "kid_samples": kid(images),
-        "kid_real_train": kid(train[0]),
-        "kid_blurred_test": kid(blurred),
-        "trained_on_samples": round(fit_and_test(images, labels, encoder, test), 3),
-        "trained_on_as_many_real": round(fit_and_test(*train, encoder, test), 3),
+        "train_images": len(bench.sets["samples"]),
+        "test_images": len(bench.sets["real test"]),
+        "encoders": {encoder: compare_fits(bench, encoder) for encoder in own},
+        "asked_class_seen_by_shipped_classifier": recognise(bench),
     }
+
+
+def compare_fits(bench: Bench, encoder: str) -> dict[str, Any]:
+    """Fits the classifier on each set, and on subsets; intervals are over the test images."""
+    names = ("samples", "real train", f"{FEW} real augmented")
+    target, truth = bench.encode(encoder, "real test"), bench.sets["real test"].labels
+    fitted = [
+        fit_classifier(bench.encode(encoder, name), bench.sets[name].labels).predict(target)
+        for name in names
+    ]
+    scores = [score_classes(truth, predicted) for predicted in fitted]
+    drawn = resample_scores(truth, fitted, bench.seed)
+    found = {
+        name: {
+            "balanced_accuracy": round(score, 3),
+            "interval": find_interval(values),
+            "over_real": round(score / scores[1], 3),
+            "over_real_interval": find_interval(values / drawn[1]),
+        }
+        for name, score, values in zip(names, scores, drawn, strict=True)
+    }
+    return {"sets": found, "subsets": measure_subsets(bench, encoder)}
+
+
+def measure_subsets(bench: Bench, encoder: str) -> list[dict[str, float]]:
+    """Returns the same for random two thirds of the samples and of the real patches."""
+    target, truth = bench.encode(encoder, "real test"), bench.sets["real test"].labels
+    rows = []
+    for subset in range(SUBSETS):
+        scores = {}
+        for name in ("samples", "real train"):
+            labels = bench.sets[name].labels
+            drawn = draw_evenly(labels, len(labels) * 2 // 3, bench.seed, f"subset {subset}")
+            fitted = fit_classifier(bench.encode(encoder, name)[drawn], labels[drawn])
+            scores[name] = score_classes(truth, fitted.predict(target))
+        ratio = scores["samples"] / scores["real train"]
+        rows.append({name: round(value, 3) for name, value in {**scores, "ratio": ratio}.items()})
+    return rows
+
+
+def recognise(bench: Bench) -> dict[str, float]:
+    """Returns how often the shipped classifier sees the asked class, and the real one in tests."""
+    classifier = load_classifier(bench.catalogs.find_classifier_folder("pcam"))
+    found = {}
+    for name in ("samples", "real test"):
+        images = bench.sets[name]
+        probable = classifier.predict_probabilities(images.pixels).argmax(1)
+        found[name] = round(float((np.array(CLASSES)[probable] == images.labels).mean()), 3)
+    return found
+
+
+def measure_captions(bench: Bench) -> dict[str, Any]:
+    """How the measured attributes follow captions."""
+    options = bench.options
+    count, per_phrase = options.per_value, options.per_phrase
+    return measure_control(bench.sampler, bench.grid, FACTS["organ"], count, per_phrase, bench.seed)
+
+
+def measure_copies(bench: Bench) -> dict[str, Any]:
+    """Similarity of samples to all training patches, beside that of real test patches."""
+    train = bench.all_train.pixels
+    similar = {
+        name: compare_copies(bench.sets[name].pixels, train) for name in ("samples", "real test")
+    }
+    level = float(np.quantile(similar["real test"], 0.99))
+    found: dict[str, Any] = {name: summarise_copies(one) for name, one in similar.items()}
+    found["threshold_of_filter"], found["train_images"] = COPY, len(train)
+    found["samples_nearer_than_nearest_1_percent_of_test"] = round(
+        float((similar["samples"] > level).mean()), 4
+    )
+    if bench.options.sheets:
+        nearest = np.argsort(-similar["samples"], kind="stable")[:8]
+        samples = bench.sets["samples"].pixels[nearest]
+        others = describe_images(train).astype(np.float32)
+        turned = turn_descriptors(describe_images(samples).astype(np.float32))
+        pairs = train[np.max(turned @ others.T, axis=0).argmax(1)]
+        rows = [("sample", samples), ("nearest training patch", pairs)]
+        found["sheets"] = save_sheets(rows, bench.options.sheets, "nearest")
+    return found
+
+
+def draw_sheets(bench: Bench) -> list[str]:
+    """Draws what the model makes of its classes, of attributes, and of real test patches."""
+    folder, sampler, seed = bench.options.sheets, bench.sampler, bench.seed
+    names = draw_classes(sampler, folder, seed)
+    if "control" in bench.options.parts:
+        names += draw_attributes(sampler, bench.grid, FACTS["organ"], folder, seed)
+    listed = list_images(bench.options.real / "test")
+    return names + draw_references(sampler, listed, CLASSES, folder, seed)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns all numbers asked for."""
+    bench = Bench(options)
+    kinds = {
+        "distribution": measure_distribution,
+        "use": measure_use,
+        "control": measure_captions,
+        "copies": measure_copies,
+    }
+    found: dict[str, Any] = {part: kinds[part](bench) for part in options.parts}
+    if options.sheets:
+        found["sheets"] = draw_sheets(bench)
+    asked = "classes" if bench.has_classes else "captions of real training patches"
+    about = {"asked_by": asked, "seed": options.seed, "size": bench.sampler.size}
+    return {"model": bench.sampler.describe(), **about, **found}
+
+
+def read_options() -> argparse.Namespace:
+    """Parses the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--real", type=Path, required=True, help="folder with train/ and test/")
+    parser.add_argument("--model", default="nano-he", help="catalog id or pipeline folder")
+    parser.add_argument("--catalog", type=Path, action="append", default=[])
+    parser.add_argument("--images", type=int, default=1500, help="of each set")
+    parser.add_argument("--per-value", type=int, default=40, help="images of each asked value")
+    parser.add_argument("--per-phrase", type=int, default=12, help="images of each paraphrase")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--guidance", type=float, help="of a bare folder, which has no default")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--encoders", type=lambda text: text.split(","), default=list(ENCODERS))
+    parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS))
+    parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    options = parser.parse_args()
+    if not set(options.parts) <= set(PARTS):
+        parser.error(f"--parts: give some of {','.join(PARTS)}")
+    return options
 
 
 def main() -> None:
-    """Parses the options and prints the result."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--real", type=Path, required=True)
-    parser.add_argument("--per-class", type=int, default=300)
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--guidance", type=float)
-    parser.add_argument("--seed", type=int, default=1)
-    began = time.perf_counter()
-    result = measure(parser.parse_args())
-    print(json.dumps(result | {"minutes": round((time.perf_counter() - began) / 60, 1)}, indent=1))
+    """Measures and prints."""
+    options, began = read_options(), time.perf_counter()
+    found = measure(options)
+    found["minutes"] = round((time.perf_counter() - began) / 60, 1)
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(write_tables(found))
 
 
 if __name__ == "__main__":
