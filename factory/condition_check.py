@@ -64,6 +64,10 @@ def _check_classes(
             findings.add(place, "names no class: add class: count")
         asked.add(names, place, keyed=True)
     _check_stream(findings, model, "class_name", path)
+    if model is not None and model.class_names == ():
+        message = f"{model.name} has learned no classes: ask by caption or reference"
+        findings.add((*path, "kind"), f"{message}, or adapt it with factory train adapter")
+        return []
     listed = settings.classes is not None and isinstance(settings.per_class, int)
     where = (*path, "classes") if listed else place
     _check_model_classes(findings, model, names, where, keyed=not listed)

@@ -40,7 +40,7 @@ def compute_kid(first: Features, second: Features) -> float:
     a, b = np.asarray(first, np.float64), np.asarray(second, np.float64)
 
     def kernel(x: Features, y: Features) -> Features:
-        return (x @ y.T / x.shape[1] + 1.0) ** 3
+        return np.asarray((x @ y.T / x.shape[1] + 1.0) ** 3)
 
     def inner(x: Features) -> float:
         values = kernel(x, x)

@@ -143,7 +143,10 @@ def _describe_folder(findings: Findings, folder: Path) -> Model | None:
     described = _describe_family(settings.model, family)
     labels = index.get("class_names")
     names = tuple(name for name in labels.split(",") if name) if isinstance(labels, str) else None
-    return Model(settings.model, family, described.required, described.streams, names or None)
+    streams = described.streams
+    if family == "flow" and streams is not None and not any(index.get("text_encoder") or ()):
+        streams -= {"caption"}
+    return Model(settings.model, family, described.required, streams, names)
 
 
 def _check_sampling(findings: Findings, model: Model | None) -> None:

@@ -52,6 +52,7 @@ def test_shipped_models_are_sound() -> None:
     models = {entry.id: entry for entry in catalogs.list_models()}
     assert {
         "nano-he",
+        "nano-he-base",
         "fake",
         "stable-diffusion-1-5",
         "stable-diffusion-xl",
@@ -83,6 +84,7 @@ def test_shipped_terms_say_what_was_read() -> None:
     assert catalogs.find_model("unipath-7b").licence.dataset_generation is False
     assert catalogs.find_model("nano-he").licence.id == "apache-2.0"
     assert catalogs.find_model("nano-he").labels_seen is True
+    assert catalogs.find_model("nano-he-base").labels_seen is False
     assert catalogs.find_model("stable-diffusion-3-5-medium").licence.commercial_use is None
     pixcell = catalogs.find_model("pixcell-256")
     sources = {part.source: part for part in pixcell.components}
@@ -95,9 +97,12 @@ def test_shipped_terms_say_what_was_read() -> None:
 def test_nano_he_is_what_its_recipe_trains() -> None:
     entry = load_catalogs().find_model("nano-he")
     assert entry.source == str(ROOT / "catalogs/models/nano-he")
-    assert (entry.family, entry.class_names) == ("pixel-flow", ("normal", "tumor"))
-    assert (entry.width, entry.height, entry.mpp) == (64, 64, 1.0)
-    assert (entry.required, entry.optional) == (("class_name",), ("reference",))
+    assert entry.family == "flow"
+    assert entry.class_names is not None
+    assert (len(entry.class_names), entry.class_names[:2]) == (13, ("normal", "tumor"))
+    assert (entry.width, entry.height, entry.mpp) == (64, 64, None)
+    assert (entry.required, entry.optional) == ((), ("class_name", "caption", "reference"))
+    assert load_catalogs().find_model("nano-he-base").class_names == ()
 
 
 def test_shipped_classes_are_sound() -> None:

@@ -9,7 +9,7 @@ from datasets import load_dataset
 
 from factory.catalog import load_catalogs
 from factory.filters.classifier_model import load_classifier
-from factory.generators.pixel_flow import PixelFlowPipeline
+from factory.generators.flow import FlowPipeline
 from factory.images import decode_image
 from factory.sources import iterate_pixels, list_images
 from tests.running import list_identities, read_rows, run
@@ -69,7 +69,7 @@ def test_threads_change_no_pixel(quickstart, tmp_path, threads):
 
 
 def test_loads_by_diffusers_alone():
-    pipeline = PixelFlowPipeline.from_pretrained(ROOT / "catalogs" / "models" / "nano-he")
+    pipeline = FlowPipeline.from_pretrained(ROOT / "catalogs" / "models" / "nano-he")
     assert pipeline.class_names == load_catalogs().find_model("nano-he").class_names
     size = sum(f.stat().st_size for f in (ROOT / "catalogs/models/nano-he").rglob("*.safetensors"))
     assert size < 30e6

@@ -55,7 +55,7 @@ def write_images(folder: Path, counts: dict[str, int]) -> Path:
     return folder
 
 
-def write_pipeline(folder: Path, class_name: str = "PixelFlowPipeline") -> Path:
+def write_pipeline(folder: Path, class_name: str = "FlowPipeline") -> Path:
     folder.mkdir(parents=True)
     index = {"_class_name": class_name, "class_names": "normal,tumor"}
     (folder / "model_index.json").write_text(json.dumps(index))
@@ -343,7 +343,7 @@ def test_missing_weights_of_a_catalog_model(tmp_path: Path) -> None:
     models = tmp_path / "mine" / "models"
     models.mkdir(parents=True)
     (models / "local.yaml").write_text(
-        "id: local\nsource: ./weights\nfamily: pixel-flow\nrequired: [class_name]\n"
+        "id: local\nsource: ./weights\nfamily: flow\nrequired: [class_name]\n"
         "class_names: [normal]\nwidth: 64\nheight: 64\nsteps: 4\nguidance: 1.0\n"
         'licence: {id: mit, date_read: "2026-11-20"}\n'
     )
@@ -401,8 +401,8 @@ def test_classes_against_the_model(tmp_path: Path) -> None:
     assert "did you mean 'tumor'" in found["conditions[0].per_class.tumour"].message
     found = find(per_class=2, classes=["normal", "stroma"])
     assert "no class 'stroma' in nano-he" in found["conditions[0].classes"].message
-    found = find(per_class={"MUC": 2}, classes="crc-nct")
-    assert "no class 'MUC' in nano-he" in found["conditions[0].per_class.MUC"].message
+    found = find(per_class={"DEB": 2}, classes="crc-nct")
+    assert "no class 'DEB' in nano-he" in found["conditions[0].per_class.DEB"].message
     found = find(per_class={"tumor": 2}, classes="pcan")
     assert "did you mean 'pcam'" in found["conditions[0].classes"].message
     found = find(per_class={"tumor": 2}, classes=["normal"])
@@ -425,7 +425,7 @@ def test_a_number_needs_class_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("model", "condition", "word"),
     [
-        ("nano-he", {"kind": "caption", "captions": "he-basic", "count": 1}, "class, reference"),
+        ("nano-he-base", {"kind": "class", "per_class": {"normal": 1}}, "learned no classes"),
         ("pixart-sigma", {"kind": "reference", "images": "x", "per_class": 1}, "class, caption"),
         ("dit-256", {"kind": "reference", "images": "x", "per_class": 1}, "take class"),
     ],
@@ -477,7 +477,7 @@ def test_references(tmp_path: Path) -> None:
     assert "remove one" in found["conditions[0].group_pattern"].message
     assert "finds no group" in find(group_pattern="^(q)")["conditions[0].images"].message
     assert "unknown {c}" in find(caption="a {c}")["conditions[0].caption"].message
-    assert "takes no text" in find("nano-he", caption="a")["conditions[0].caption"].message
+    assert "takes no text" in find("dit-256", caption="a")["conditions[0].caption"].message
     write_images(tmp_path / "crc", {"MUC": 1})
     for images in ("flat", "crc"):  # nano-he varies references of any class, or of none
         conditions = [{"kind": "reference", "images": images, "per_class": 2}]

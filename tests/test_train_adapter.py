@@ -418,6 +418,10 @@ class Copycat:
     def parameters(self):
         return {"weight": self.weight}
 
+    @property
+    def rates(self):
+        return {}
+
     def compute_losses(self, pixels, conditions, draw):
         return (self.weight - 1).square().expand(len(pixels))
 

@@ -331,11 +331,16 @@ def _dit() -> Any:
     )
 
 
-def _pixel_flow() -> Any:
+def _flow() -> Any:
+    """Pixels folded by 2, three classes, captions and references."""
     from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
+    from transformers import CLIPTextConfig, CLIPTextModel
 
-    from factory.generators.pixel_flow import PixelFlowPipeline
+    from factory.generators.conditioner import Conditioner
+    from factory.generators.flow import TEXT_TOKENS, FlowPipeline
+    from factory.train.network import train_tokenizer
 
+    tokenizer = train_tokenizer(["dense nuclei", "sparse nuclei, pale eosin", "tumor"] * 3, 300)
     unet = UNet2DModel(
         sample_size=16,
         in_channels=12,
@@ -345,11 +350,26 @@ def _pixel_flow() -> Any:
         norm_num_groups=4,
         down_block_types=("DownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "UpBlock2D"),
-        num_class_embeds=len(CLASS_NAMES) + 1,
+        class_embed_type="identity",
     )
-    return PixelFlowPipeline(
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=TEXT_TOKENS,
+        projection_dim=16,
+        bos_token_id=2,
+        eos_token_id=3,
+        pad_token_id=0,
+    )
+    return FlowPipeline(
         unet=unet,
         scheduler=FlowMatchEulerDiscreteScheduler(),
+        conditioner=Conditioner(dim=32, classes=len(CLASS_NAMES), text_dim=16, reference_dim=8),
+        text_encoder=CLIPTextModel(text).eval(),
+        tokenizer=tokenizer,
         class_names=",".join(CLASS_NAMES),
         fold=2,
         mpp=0.5,
@@ -363,6 +383,6 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "pixart-sigma": _pixart_sigma,
     "flux": _flux,
     "dit": _dit,
-    "pixel-flow": _pixel_flow,
+    "flow": _flow,
 }
 """Family -> builder of its tiny pipeline."""

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 _FOLDER = click.Path(path_type=Path)
 _OPTIONS = (
-    click.option("--base", required=True, help="Catalog id, Hub id or folder to adapt."),
+    click.option(
+        "--base", default="nano-he-base", show_default=True, help="Catalog id, Hub id or folder."
+    ),
     click.option("--data", required=True, type=_FOLDER, help="Real images with classes."),
     click.option("--shots", required=True, type=int, help="Images of each class, by seed."),
     click.option("--id", help="Of the catalog entry; default: base, data and shots."),
@@ -35,6 +37,7 @@ _OPTIONS = (
     click.option("--stain-jitter", type=float, help="HED colour augmentation; default 0."),
     click.option("--prior-weight", type=float, help="Of the base's own images in the loss."),
     click.option("--prior-images", type=int, help="Sampled once from the base; default 64."),
+    click.option("--guidance", type=float, help="Of checks, and default of the catalog entry."),
     click.option("--check-every", type=int, help="Steps between checks for copies."),
     click.option("--check-images", type=int, help="Samples of each class; default 8."),
     click.option("--max-copies", type=float, help="Share of samples that stops; default 0.1."),

@@ -18,8 +18,8 @@ GENERATORS: dict[str, str] = {
     "pixart-sigma": _DIFFUSERS,
     "flux": _DIFFUSERS,
     "dit": _DIFFUSERS,
-    "pixel-flow": _DIFFUSERS,
     "pixcell": _DIFFUSERS,
+    "flow": _DIFFUSERS,
     "fake": "factory.generators.fake:FakeGenerator",
 }
 """Family -> `module:Class`, imported on use."""

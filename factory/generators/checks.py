@@ -38,6 +38,11 @@ class ConditionChecks:
         name = condition.class_name
         sent = condition.caption is None and name is not None  # next to a caption it is a label
         sent = sent and not (self.family.frees_class and condition.reference is not None)
+        if sent and names == ():
+            raise InputError(
+                f"model {self.model}: has learned no classes, asked for {name!r}: ask by caption "
+                "or reference, or adapt it with factory train adapter"
+            )
         if sent and names is not None and name not in names:
             raise InputError(f"model {self.model}: no class {name!r}: {advise(str(name), names)}")
         if condition.reference is not None:
@@ -62,7 +67,7 @@ class ConditionChecks:
             )
 
     def _check_strength(self, strength: float) -> None:
-        # diffusers' get_timesteps runs int(steps * strength); PixelFlowPipeline at least one step.
+        # diffusers' get_timesteps runs int(steps * strength); FlowPipeline at least one step.
         if self.family.input == "text" and int(self.steps * strength) < 1:
             raise InputError(
                 f"reference strength {strength} of {self.steps} steps leaves no step to run: "

@@ -1,4 +1,6 @@
-"""`Conditioner`: class, caption and reference, any subset of them, as one vector for a small UNet."""
+"""`Conditioner`: class, caption and reference, any subset of them, as one vector for a UNet."""
+
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
@@ -28,7 +30,7 @@ class Conditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         reference_dim: width of a reference's features; 0 for a model without references.
     """
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
         self, dim: int = 256, classes: int = 0, text_dim: int = 0, reference_dim: int = 0
     ) -> None:
@@ -59,10 +61,9 @@ class Conditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         small = functional.interpolate(
             images, (REFERENCE_SIZE, REFERENCE_SIZE), mode="bilinear", antialias=True
         )
-        dtype = self.reference_features.weight.dtype
-        maps = self.reference_encoder(small.to(dtype))
+        maps = self.reference_encoder(small.to(self.reference_features.weight.dtype))
         pooled = torch.cat([maps.mean((2, 3)), functional.silu(maps).mean((2, 3))], 1)
-        features = self.reference_features(pooled)
+        features: torch.Tensor = self.reference_features(pooled)
         return features * torch.rsqrt(features.float().square().mean(1, keepdim=True) + 1e-6)
 
     def forward(
@@ -80,13 +81,14 @@ class Conditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
             text: (N, text_dim) caption features; zeros are no caption.
             reference: (N, reference_dim) features; zeros are no reference.
         """
-        weight = self.mix[0].weight
-        total = torch.zeros(count, self.config.dim, dtype=weight.dtype, device=weight.device)
+        like: Any = self.mix[0].weight
+        total = torch.zeros(count, self.config.dim, dtype=like.dtype, device=like.device)
         if class_labels is not None and self.class_embedding is not None:
             given = (class_labels >= 0).unsqueeze(1)
             total = total + self.class_embedding(class_labels.clamp(min=0)) * given
         if text is not None and self.text_projection is not None:
-            total = total + self.text_projection(text.to(weight.dtype))
+            total = total + self.text_projection(text.to(like.dtype))
         if reference is not None and self.reference_projection is not None:
-            total = total + self.reference_projection(reference.to(weight.dtype))
-        return total + self.mix(total)
+            total = total + self.reference_projection(reference.to(like.dtype))
+        mixed: torch.Tensor = total + self.mix(total)
+        return mixed

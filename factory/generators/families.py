@@ -182,18 +182,6 @@ FAMILIES: dict[str, Family] = {
         sized=False,
         prepare="factory.generators.dit:correct_null_class",
     ),
-    "pixel-flow": Family(
-        pipelines=("factory.generators.pixel_flow:PixelFlowPipeline",),
-        image_pipelines=("factory.generators.pixel_flow:PixelFlowPipeline",),
-        input="class",
-        guidance="step",
-        null_condition="extra class embedding",
-        frees_class=True,
-        steps=12,
-        scale=1.0,
-        flow=True,
-        sized=False,
-    ),
     "flow": Family(
         pipelines=("factory.generators.flow:FlowPipeline",),
         image_pipelines=("factory.generators.flow:FlowPipeline",),

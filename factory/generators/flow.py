@@ -1,7 +1,7 @@
 """`FlowPipeline`: flow matching on pixels or latents under any subset of class, caption, image."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ TEXT_TOKENS = 64
 class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
     """Samples small images, by default straight in pixel space, without an autoencoder.
 
-    Pixels are folded by `pixel_unshuffle` (H, W, 3) -> (H/f, W/f, 3 f^2), or encoded by `vae`, and a
-    `UNet2DModel` predicts the velocity `noise - image` of the straight path `x = (1 - sigma) image +
-    sigma noise` (Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2022, arXiv 2209.03003). Any flow
-    scheduler of diffusers samples it. A condition may have a class, a caption, a reference image or
-    any of them together; none is the null condition of classifier-free guidance (Ho & Salimans
-    2022, arXiv 2207.12598).
+    Pixels are folded by `pixel_unshuffle` (H, W, 3) -> (H/f, W/f, 3 f^2), or encoded by `vae`, and
+    a `UNet2DModel` predicts the velocity `noise - image` of the straight path `x = (1 - sigma)
+    image + sigma noise` (Lipman et al. 2023, arXiv 2210.02747; Liu et al. 2022, arXiv 2209.03003).
+    Any flow scheduler of diffusers samples it. A condition may have a class, a caption, a reference
+    image or any of them together; none is the null condition of classifier-free guidance (Ho &
+    Salimans 2022, arXiv 2207.12598).
 
     Args:
         unet: velocity network; it takes the condition vector through `class_embed_type: identity`.
@@ -41,7 +41,7 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         mpp: µm per pixel of the training images.
     """
 
-    _optional_components = ["text_encoder", "tokenizer", "vae"]
+    _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer", "vae"]
 
     def __init__(
         self,
@@ -252,8 +252,9 @@ def apply_network(
     noise = sigma.to(sample).view(-1, 1, 1, 1)
     spread = noise**2 + (1 - noise) ** 2 * std**2
     scaled = (sample / spread.sqrt()).to(unet.dtype)
-    output = unet(scaled, sigma * 1000, class_labels=vector).sample
-    return (noise - (1 - noise) * std**2) / spread * sample + std / spread.sqrt() * output.float()
+    output: torch.Tensor = unet(scaled, sigma * 1000, class_labels=vector).sample
+    guess = (noise - (1 - noise) * std**2) / spread * sample
+    return guess + std / spread.sqrt() * output.float()
 
 
 def encode_captions(tokenizer: Any, text_encoder: Any, captions: Sequence[str]) -> torch.Tensor:

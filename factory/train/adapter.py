@@ -166,6 +166,7 @@ def open_base(settings: AdapterSettings, entry: ModelEntry | None) -> DiffusersG
         GeneratorSettings(
             model=settings.base,
             batch_size=SAMPLED_AT_ONCE,
+            guidance=settings.guidance,
             device=settings.device,
             dtype="bfloat16" if is_half and on_cuda else "auto",  # float16 gradients underflow
         ),

@@ -77,6 +77,8 @@ def build_entry(adapted: Adapted, folder: Path) -> dict[str, Any]:
             fields["revision"] = model.revision
     else:
         fields |= _describe_bare_base(adapted, folder)
+    if settings.guidance is not None:
+        fields["guidance"] = settings.guidance
     known = entry.training_data if entry is not None else ()
     return {
         **fields,

@@ -84,7 +84,12 @@ class AdapterTraining:
         self._parameters = dict(trainee.parameters)
         self._average = {name: value.detach().clone() for name, value in self._parameters.items()}
         self._optimizer = torch.optim.AdamW(
-            self._parameters.values(), lr=settings.learning_rate or 0.0, weight_decay=0.0
+            [
+                {"params": [parameter], "rate": trainee.rates.get(name, 1.0)}
+                for name, parameter in self._parameters.items()
+            ],
+            lr=settings.learning_rate or 0.0,
+            weight_decay=0.0,
         )
         self._losses: list[float] = []
         self._resume()
@@ -115,8 +120,9 @@ class AdapterTraining:
 
     def _step(self, step: int) -> float:
         settings = self._settings
+        rate = (settings.learning_rate or 0.0) * min(1.0, (step + 1) / WARMUP_STEPS)
         for group in self._optimizer.param_groups:
-            group["lr"] = (settings.learning_rate or 0.0) * min(1.0, (step + 1) / WARMUP_STEPS)
+            group["lr"] = rate * group["rate"]
         draw = torch.Generator().manual_seed(derive_seed(settings.seed, "step", step))
         pixels, conditions = draw_shots(self._material, settings, step, draw)
         loss = self._trainee.compute_losses(pixels, conditions, draw).mean()

@@ -32,6 +32,7 @@ class AdapterSettings(Strict):
     dropout: float = Field(0.1, ge=0, lt=1, description="of the condition, for guidance")
     stain_jitter: float = Field(0.0, ge=0, le=0.5)
     prior_weight: float | None = Field(None, ge=0, le=100)
+    guidance: float | None = Field(None, ge=0, le=100, description="of checks and catalog entry")
     prior_images: int = Field(64, ge=1, le=100_000)
     check_every: int | None = Field(None, ge=1)
     check_images: int = Field(8, ge=1, le=1000, description="samples of each class")
@@ -51,6 +52,7 @@ class Choices(Strict):
     layers: Literal["attention", "all"]
     prior_weight: float
     check_every: int
+    guidance: float | None = None
 
     def settle(self, settings: AdapterSettings) -> AdapterSettings:
         """Returns the settings with nothing left open, but for the id."""

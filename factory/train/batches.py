@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from factory.captioning import write_caption
 from factory.caption_grid import CaptionGrid
+from factory.captioning import write_caption
 from factory.catalog import ClassEntry
 from factory.fingerprint import derive_seed
 from factory.train.augment import jitter_stains, turn_images
@@ -83,7 +83,10 @@ def draw_batch(
     labels = torch.from_numpy(images.labels[rows])
     labels = torch.where(kept & _keep(options, size, generator), labels, -1)
     shown = kept & _keep(options, size, generator)
-    captions = [write(int(row), draw) if write and keep else "" for row, keep in zip(rows, shown)]
+    captions = [
+        write(int(row), draw) if write and keep else ""
+        for row, keep in zip(rows, shown, strict=True)
+    ]
     reference = blur = None
     if recipe.network.reference_dim:
         seen = kept & (torch.rand(size, generator=generator) < options.reference_rate)
@@ -96,9 +99,7 @@ def draw_batch(
     return Batch(turned, labels, tuple(captions), reference, blur, times)
 
 
-def _keep(
-    options: OptimisationSettings, size: int, generator: torch.Generator
-) -> torch.Tensor:
+def _keep(options: OptimisationSettings, size: int, generator: torch.Generator) -> torch.Tensor:
     return torch.rand(size, generator=generator) >= options.stream_dropout
 
 

@@ -127,7 +127,9 @@ def _take_step(
         weight = batch.sigma.to(device).view(-1, 1, 1, 1)
         tokens = mask = None
         if material.tokenizer is not None:
-            tokens, mask = (each.to(device) for each in tokenize(material.tokenizer, batch.captions))
+            tokens, mask = (
+                each.to(device) for each in tokenize(material.tokenizer, batch.captions)
+            )
         reference = None if batch.reference is None else batch.reference.to(device)
         blur = None if batch.blur is None else batch.blur.to(device)
         with accelerator.accumulate(network):
@@ -227,8 +229,8 @@ def _describe(recipe: TrainingRecipe, material: Material) -> dict[str, Any]:
     described: dict[str, Any] = json.loads(recipe.model_dump_json())
     for source in described["data"]["sources"]:
         source.pop("images")
-    for field in ("steps", "decay_steps", "checkpoint_every", "compile"):
-        described["training"].pop(field)
+    for name in ("steps", "decay_steps", "checkpoint_every", "compile"):
+        described["training"].pop(name)
     for section in ("validation", "sampling", "export", "init", "catalogs"):
         described.pop(section)
     return described | {"images": material.images.digest, "start": material.start_sha256}

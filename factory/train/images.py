@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from factory.attributes import measure_attributes
-from factory.captioning import bin_attributes
 from factory.caption_grid import CaptionGrid
+from factory.captioning import bin_attributes
 from factory.errors import SourceError
 from factory.fingerprint import compute_digest, derive_seed
 from factory.sources import SourceImage, fit_image, list_images
@@ -66,7 +66,9 @@ def load_training_images(
     listed = [list_images(source.images) for source in data.sources]
     class_names = _list_class_names(data.sources, listed)
     described = {
-        "data": json.loads(data.model_dump_json(exclude={"sources": {"__all__": {"images", "weight"}}})),
+        "data": json.loads(
+            data.model_dump_json(exclude={"sources": {"__all__": {"images", "weight"}}})
+        ),
         "grid": grid.model_dump(mode="json") if grid else None,
         "seed": seed,
         "images": [[_identify(image) for image in images] for images in listed],
@@ -117,9 +119,9 @@ def _decode(
     path: Path,
     sidecar: Path,
 ) -> None:
-    """Writes the pixels of all views, then the attributes measured in them, which make them count."""
+    """Writes the pixels of all views, then what is measured in them, which makes them count."""
     size = data.image_size
-    pixels = np.lib.format.open_memmap(  # type: ignore[no-untyped-call]
+    pixels = np.lib.format.open_memmap(
         path, mode="w+", dtype=np.uint8, shape=(len(views), size, size, 3)
     )
     values: list[dict[str, str]] = []
@@ -152,7 +154,7 @@ def cut_view(
     settings: SourceSettings,
     draw: np.random.Generator | None,
 ) -> NDArray[np.uint8]:
-    """Returns a (size, size, 3) view: the fitted image, or a random square where `draw` is given."""
+    """Returns a (size, size, 3) view: the fitted image, or a random square where `draw` is."""
     if draw is None:
         return fit_image(pixels, size, size, settings.fit)
     height, width = pixels.shape[:2]

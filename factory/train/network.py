@@ -1,5 +1,7 @@
-"""The networks of a flow model: built from a recipe, taken from a checkpoint, exported as a pipeline."""
+"""The networks of a flow model: built from a recipe, taken from a checkpoint, exported."""
 
+import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -94,9 +96,7 @@ def build_denoiser(
         text_dim=settings.text_dim if tokenizer is not None else 0,
         reference_dim=settings.reference_dim,
     )
-    return Denoiser(
-        unet, conditioner, _build_text_encoder(settings, tokenizer), settings.data_std
-    )
+    return Denoiser(unet, conditioner, _build_text_encoder(settings, tokenizer), settings.data_std)
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> Any:
@@ -193,8 +193,6 @@ def export_pipeline(
     out: Path,
 ) -> None:
     """Writes the averaged networks as a float16 safetensors pipeline folder."""
-    from copy import deepcopy
-
     copy = deepcopy(average).cpu().half().eval()
     scheduler = build_scheduler(
         recipe.sampling.scheduler, FlowMatchEulerDiscreteScheduler(), flow=True
@@ -212,3 +210,9 @@ def export_pipeline(
         mpp=recipe.data.mpp,
     )
     pipeline.save_pretrained(out, safe_serialization=True)
+    index = out / "model_index.json"
+    described = json.loads(index.read_text(encoding="utf-8"))
+    if tokenizer is not None:  # transformers 5 writes a name that 4 does not know; both know this
+        described["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
+    described.pop("_name_or_path", None)
+    index.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")

@@ -17,7 +17,9 @@ class SourceSettings(_Strict):
     fit: Literal["crop", "resize"] = Field(
         "crop", description="centre crop keeps mpp; resize does not"
     )
-    views: int = Field(1, ge=1, le=1000, description="views of each image; all but the first random")
+    views: int = Field(
+        1, ge=1, le=1000, description="views of each image; all but the first random"
+    )
     scale: tuple[float, float] = Field(
         (0.5, 1.0), description="side of a random view as a share of the image's shorter side"
     )

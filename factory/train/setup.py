@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import pixel_unshuffle
 
 from factory.caption_grid import CaptionGrid
-from factory.catalog import Catalogs
+from factory.catalog import Catalogs, ClassEntry
 from factory.errors import InputError
 from factory.fingerprint import derive_seed
 from factory.generators.flow import FlowPipeline
@@ -65,7 +65,8 @@ def prepare_material(recipe: TrainingRecipe, catalogs: Catalogs, folder: Path) -
         SourceError: images that cannot be read.
         InputError: a grid, class list or model that there is not, or that does not fit.
     """
-    grid, titles = None, {}
+    grid: CaptionGrid | None = None
+    titles: dict[str, ClassEntry] = {}
     if isinstance(recipe.captions, MeasuredCaptions):
         grid = catalogs.find_captions(recipe.captions.grid)
         if not grid.measures:
@@ -108,9 +109,13 @@ def _check_facts(recipe: TrainingRecipe, grid: CaptionGrid | None) -> None:
             known = grid.attributes if grid is not None else {}
             where = f"data.sources.{position}.facts"
             if name not in known:
-                raise InputError(f"{where}: no caption attribute {name!r}: {advise(name, tuple(known))}")
+                raise InputError(
+                    f"{where}: no caption attribute {name!r}: {advise(name, tuple(known))}"
+                )
             if value not in known[name]:
-                raise InputError(f"{where}.{name}: no value {value!r}: {advise(value, tuple(known[name]))}")
+                raise InputError(
+                    f"{where}.{name}: no value {value!r}: {advise(value, tuple(known[name]))}"
+                )
 
 
 def _fit_tokenizer(recipe: TrainingRecipe, writer: CaptionWriter, catalogs: Catalogs) -> Any:

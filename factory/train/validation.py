@@ -48,7 +48,9 @@ class Judge:
             return {}
         if self._encoder is None:
             self._encoder = load_encoder(self._recipe.validation.encoder)
-            features = self._encoder.encode(np.ascontiguousarray(self._material.images.pixels[self._rows]))
+            features = self._encoder.encode(
+                np.ascontiguousarray(self._material.images.pixels[self._rows])
+            )
             self._mean, self._spread = features.mean(0), np.maximum(features.std(0), 1e-3)
             self._real = (features - self._mean) / self._spread
         made = self._encoder.encode(self._sample(folder))
@@ -75,7 +77,7 @@ class Judge:
 
 def load_pipeline(folder: Path, device: torch.device) -> FlowPipeline:
     """Loads an exported pipeline for sampling in float32."""
-    pipeline = FlowPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
+    pipeline: FlowPipeline = FlowPipeline.from_pretrained(folder, dtype=torch.float32).to(device)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
@@ -103,9 +105,7 @@ def sample(
     return (np.nan_to_num(images) * 255).round().astype(np.uint8)  # type: ignore[no-any-return]
 
 
-def save_sample_grid(
-    material: Material, folder: Path, recipe: TrainingRecipe, path: Path
-) -> None:
+def save_sample_grid(material: Material, folder: Path, recipe: TrainingRecipe, path: Path) -> None:
     """Draws eight samples of every class, or of captions of training images, one row each."""
     pipeline = load_pipeline(folder, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     draw = np.random.default_rng(derive_seed(recipe.seed, "grid"))

@@ -52,6 +52,11 @@ class Trainee(Protocol):
         """All that is trained, by name; float32."""
         ...
 
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Learning rates relative to the settings', where they are not 1."""
+        ...
+
     def compute_losses(
         self, pixels: torch.Tensor, conditions: Sequence[str | None], draw: torch.Generator
     ) -> torch.Tensor:

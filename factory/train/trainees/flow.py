@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from factory.fingerprint import derive_seed
 from factory.generators.diffusers_generator import DiffusersGenerator
+from factory.generators.flow import apply_network
 from factory.generators.flow_adapter import set_classes, write_adapter
 from factory.train.adapter_settings import AdapterSettings, Choices
 from factory.train.trainees.base import (
@@ -22,6 +23,14 @@ from factory.train.trainees.base import (
 )
 
 _ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_TABLE = "class_embedding"
+
+CLASS_RATE = 10.0
+"""Learning rate of the class embeddings, relative to that of the matrices.
+
+Measured on 4 x 10 cervical smears, 300 steps, guidance 4: a classifier fitted on all real training
+images sees the asked class in .60 of the samples, in .45 at the same rate, in .71 of real test images.
+"""
 
 
 class FlowTrainee:
@@ -40,6 +49,7 @@ class FlowTrainee:
         layers="all",
         prior_weight=0.0,
         check_every=100,
+        guidance=4.0,  # of 1.5: the asked class is seen in .37 of the samples above, not in .60
     )
 
     def __init__(
@@ -66,12 +76,17 @@ class FlowTrainee:
         trained = torch.zeros(len(table), 1)
         trained[rows] = 1.0
         table.register_hook(lambda gradient: gradient * trained.to(gradient))
-        self._parameters["class_embedding"] = table
+        self._parameters[_TABLE] = table
 
     @property
     def parameters(self) -> Mapping[str, torch.nn.Parameter]:
         """The low-rank matrices by name, and the table of class embeddings."""
         return self._parameters
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Class embeddings learn faster."""
+        return {_TABLE: CLASS_RATE}
 
     def compute_losses(
         self, pixels: torch.Tensor, conditions: Sequence[str | None], draw: torch.Generator
@@ -86,11 +101,9 @@ class FlowTrainee:
         noisy = (1 - weight) * clean + weight * noise
         labels = torch.tensor(self._find_labels(conditions), device=clean.device)
         vector = pipeline.conditioner(len(clean), labels)
-        unet = pipeline.unet
-        predicted = unet(
-            noisy.to(unet.dtype), sigma * 1000, class_labels=vector.to(unet.dtype)
-        ).sample
-        error: torch.Tensor = predicted.float() - (noise - clean)
+        std = pipeline.config.data_std
+        predicted = apply_network(pipeline.unet, noisy, sigma, vector.to(pipeline.unet.dtype), std)
+        error: torch.Tensor = predicted - (noise - clean)
         return error.square().mean((1, 2, 3))
 
     def sample(self, conditions: Sequence[str | None], seeds: Sequence[int]) -> NDArray[np.uint8]:
@@ -102,7 +115,7 @@ class FlowTrainee:
         """Writes the matrices and the classes' embeddings."""
         from peft.utils import get_peft_model_state_dict
 
-        table = self._parameters["class_embedding"]
+        table = self._parameters[_TABLE]
         rows = [self._pipeline.class_names.index(name) for name in self._names]
         layers = get_peft_model_state_dict(self._pipeline.unet)
         write_adapter(folder / WEIGHTS, layers, self._names, table.detach()[rows])

@@ -83,6 +83,11 @@ class _TextTrainee:
         """The low-rank matrices by name."""
         return self._parameters
 
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """None differs."""
+        return {}
+
     def sample(self, conditions: Sequence[str | None], seeds: Sequence[int]) -> NDArray[np.uint8]:
         """Samples (N, H, W, 3) uint8 RGB with the present weights."""
         prompts = [self.write_prompt(condition) for condition in conditions]
