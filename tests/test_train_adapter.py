@@ -123,7 +123,8 @@ def open_trainee(catalog, data, family, **changes):
     settings = trainee_class.choices.settle(settle(data, family, **changes))
     shots = {"dark": torch.zeros(1, 3, SIZE, SIZE), "pale_pink": torch.ones(1, 3, SIZE, SIZE)}
     words = {"dark": "dark", "pale_pink": "pale pink"}
-    return trainee_class(open_base(catalog, family), settings, words, shots)
+    generator = open_base(catalog, family, guidance=settings.guidance)
+    return trainee_class(generator, settings, words, shots)
 
 
 # --- what is learnt, and what a recipe makes of it -----------------------------------------------
