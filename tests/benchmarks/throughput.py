@@ -28,6 +28,9 @@ from factory.shard import Order, Task
 ROOT = Path(__file__).parent.parent.parent
 
 
+CLASSES = ("normal", "tumor")
+
+
 def write_recipe(folder: Path, options: argparse.Namespace, filters: list) -> Path:
     """Writes a recipe of `images` images whose shards are whole batches."""
     generator = {"model": options.model, "batch_size": options.batch}
@@ -36,7 +39,7 @@ def write_recipe(folder: Path, options: argparse.Namespace, filters: list) -> Pa
     recipe = {
         "name": "throughput",
         "generator": generator,
-        "conditions": [{"kind": "class", "per_class": options.images // 2}],
+        "conditions": [{"kind": "class", "per_class": dict.fromkeys(CLASSES, options.images // 2)}],
         "filters": filters,
         "budget": {"attempts": 1},
         "workers": {"executor": "local"},

@@ -29,7 +29,8 @@ CLASS_RATE = 10.0
 """Learning rate of the class embeddings, relative to that of the matrices.
 
 Measured on 4 x 10 cervical smears, 300 steps, guidance 4: a classifier fitted on all real training
-images sees the asked class in .60 of the samples, in .45 at the same rate, in .71 of real test ones.
+images sees the asked class in .60 of the samples, in .45 at the same rate, in .71 of real test
+images.
 """
 
 
