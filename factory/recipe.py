@@ -6,10 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from factory.catalog_entries import Adapter, Strict
+from factory.filter_settings import FilterSettings, Fraction
 from factory.fingerprint import compute_digest
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1, le=10_000_000_000)]
 ClassName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 PerClass = Count | dict[ClassName, Count]
@@ -92,73 +92,6 @@ class ReferenceConditions(Strict):
 
 ConditionSettings = Annotated[
     ClassConditions | CaptionConditions | ReferenceConditions, Field(discriminator="kind")
-]
-
-
-# --- filters -------------------------------------------------------------------------------------
-
-
-class FiniteFilter(Strict):
-    """Rejects NaN, blank, saturated and constant images."""
-
-    kind: Literal["finite"]
-    min_contrast: float = Field(0.02, ge=0.0, le=1.0, description="grey standard deviation / 255")
-    max_saturated_fraction: Fraction = Field(0.5, description="pixels with a channel at 0 or 255")
-
-
-class TissueFilter(Strict):
-    """Rejects images with too little tissue."""
-
-    kind: Literal["tissue"]
-    min_fraction: Fraction = 0.3
-
-
-class FocusFilter(Strict):
-    """Rejects blurred images."""
-
-    kind: Literal["focus"]
-    min_sharpness: float = Field(ge=0.0, description="variance of the Laplacian of grey in [0, 1]")
-
-
-class StainFilter(Strict):
-    """Rejects colours that are not haematoxylin and eosin."""
-
-    kind: Literal["stain"]
-    min_plausibility: Fraction = 0.5
-
-
-class ClassifierFilter(Strict):
-    """Rejects images that a classifier of real images does not take for the asked class."""
-
-    kind: Literal["classifier"]
-    model: str = Field(min_length=1, description="catalog id of a classifier, or its folder")
-    min_probability: Fraction = Field(0.5, description="calibrated, of the asked class")
-
-
-class TrainingCopyFilter(Strict):
-    """Rejects images that copy a reference or another named real image."""
-
-    kind: Literal["training_copy"]
-    max_similarity: Fraction = 0.95
-    images: Path | None = Field(None, description="real set to compare with, besides references")
-
-
-class NearDuplicateFilter(Strict):
-    """Removes near-duplicates within a series of the data set; the earlier request stays."""
-
-    kind: Literal["near_duplicate"]
-    max_similarity: Fraction = 0.97
-
-
-FilterSettings = Annotated[
-    FiniteFilter
-    | TissueFilter
-    | FocusFilter
-    | StainFilter
-    | ClassifierFilter
-    | TrainingCopyFilter
-    | NearDuplicateFilter,
-    Field(discriminator="kind"),
 ]
 
 

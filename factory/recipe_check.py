@@ -9,10 +9,11 @@ from pathlib import Path
 from factory.catalog import Catalogs, ModelEntry
 from factory.condition_check import check_conditions
 from factory.errors import CatalogError, FactoryError, InputError, RecipeError, SourceError
+from factory.filter_settings import ClassifierFilter, TrainingCopyFilter
 from factory.findings import AskedClasses, Findings, Model, check_template
 from factory.generators.families import FAMILIES, detect_family, read_index
 from factory.messages import advise
-from factory.recipe import ClassifierFilter, Guidance, ReferenceConditions, TrainingCopyFilter
+from factory.recipe import Guidance, ReferenceConditions
 from factory.recipe_file import LoadedRecipe
 from factory.vocabulary import LICENCES, SCHEDULERS
 

@@ -11,9 +11,10 @@ from factory.card import write_card
 from factory.dataset import SUMMARY, Policy, Survey, survey_run, write_dataset
 from factory.errors import InputError, MismatchError, RunBrokenError
 from factory.executors import Notify, Outcome, open_pool
+from factory.filter_settings import NearDuplicateFilter
 from factory.fingerprint import compute_digest
 from factory.plan import Generation, Outline, Plan, build_plan, describe_content, extend_plan
-from factory.recipe import NearDuplicateFilter, Recipe, compute_recipe_digest
+from factory.recipe import Recipe, compute_recipe_digest
 from factory.recipe_file import LoadedRecipe, open_catalogs
 from factory.selection import Decide
 from factory.shard import Order, Task

@@ -25,6 +25,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("captioning",),
     ("catalog_entries",),
     ("catalog",),
+    ("filter_settings",),
     ("recipe",),
     ("recipe_file",),
     ("conditions",),

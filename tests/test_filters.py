@@ -16,12 +16,12 @@ from pydantic import TypeAdapter
 from scipy.ndimage import gaussian_filter
 
 from factory.errors import FilterError, InputError
+from factory.filter_settings import FilterSettings
 from factory.filters import FILTERS, build_filters, decide_all, score_all
 from factory.filters.base import SCORE_DECIMALS
 from factory.filters.descriptors import compare_all, describe_images
 from factory.filters.near_duplicate import SimilarityIndex, compare_pairs, find_duplicates
 from factory.fingerprint import hash_bytes
-from factory.recipe import FilterSettings
 from factory.records import Condition, Reference, Sample
 from factory.sources import SourceImage, list_images
 
@@ -106,7 +106,7 @@ def test_every_kind_of_the_recipe_is_built_with_distinct_score_names():
 def test_deciding_imports_neither_torch_nor_sklearn():
     code = (
         "import sys; from pathlib import Path; from pydantic import TypeAdapter;"
-        "from factory.recipe import FilterSettings;"
+        "from factory.filter_settings import FilterSettings;"
         "from factory.filters import build_filters, decide_all;"
         f"kinds = TypeAdapter(tuple[FilterSettings, ...]).validate_python({ALL_KINDS!r});"
         "filters = build_filters(kinds, Path(), lambda name: None);"

@@ -17,9 +17,9 @@ from sklearn.preprocessing import StandardScaler
 
 from factory.encoders import load_encoder
 from factory.errors import FilterError, InputError, SourceError
+from factory.filter_settings import ClassifierFilter
 from factory.filters import build_filters, decide_all, score_all
 from factory.filters.classifier_model import load_classifier, read_classifier_info
-from factory.recipe import ClassifierFilter
 from factory.records import Condition, Sample
 from factory.sources import list_images
 from factory.train.classifier import fit_head, fit_temperature, train_classifier

@@ -23,6 +23,7 @@ from factory.train.augment import jitter_stains, turn_images
 from factory.train.batches import draw_batch
 from factory.train.generator import compute_rate, train_generator
 from factory.train.images import cut_view, load_training_images
+from factory.train.network import build_denoiser
 from factory.train.settings import DataSettings, SourceSettings, TrainingRecipe
 from factory.train.setup import prepare_material
 from tests.running import read_rows, run
@@ -247,6 +248,13 @@ def test_trains_on_from_a_checkpoint(images, tmp_path):
     )
     with pytest.raises(InputError, match="init: unet"):
         train(other, tmp_path / "other")
+    groups = make_recipe(
+        images,
+        init=str(tmp_path / "base"),
+        network={"channels": [32, 32], "attention": [False, False], "norm_groups": 16},
+    )
+    with pytest.raises(InputError, match="init: the model has 8 groups a norm"):
+        train(groups, tmp_path / "other")
     with pytest.raises(InputError, match="neither a catalog id nor a pipeline folder"):
         train(make_recipe(images, init="nowhere"), tmp_path / "other")
 
@@ -386,6 +394,20 @@ def test_stain_jitter_is_mild_and_spares_white():
     change = (jittered - batch).abs()
     assert 0.002 < change.mean() < 0.05
     assert change[:, :, :4].max() < 0.02
+
+
+def test_narrow_networks_heed_their_conditions():
+    """With one channel a group, a norm would take away all that a condition adds."""
+    settings = make_recipe("x").network
+    torch.manual_seed(0)
+    unet = build_denoiser(settings, 16, 2, None, None).unet.eval()
+    noise = torch.randn(1, 12, 8, 8).expand(2, -1, -1, -1)
+    vectors = torch.stack([torch.zeros(128), torch.randn(128)])
+    with torch.no_grad():
+        velocity = apply_network(unet, noise, torch.full((2,), 0.5), vectors, 0.5)
+    assert (velocity[0] - velocity[1]).std() > 0.01 * velocity.std()
+    with pytest.raises(ValueError, match="8 is not a multiple of norm_groups, 8, of at least"):
+        make_recipe("x", network={"channels": [8], "attention": [False]})
 
 
 def test_settings_say_what_is_wrong():

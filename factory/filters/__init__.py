@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from factory.errors import FilterError
+from factory.filter_settings import FilterSettings
 from factory.filters.base import SCORE_DECIMALS, Filter
-from factory.recipe import FilterSettings
 from factory.records import Condition, Sample, Verdict
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.errors import FilterError
+from factory.filter_settings import ClassifierFilter
 from factory.filters.classifier_model import INFO_NAME, Classifier, load_classifier
 from factory.fingerprint import hash_bytes
-from factory.recipe import ClassifierFilter
 from factory.records import Condition, Sample, Verdict
 
 FindClassifier = Callable[[str], Path | None]

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.filter_settings import FiniteFilter
 from factory.filters.base import SCORE_DECIMALS
 from factory.filters.pixels import to_grey
-from factory.recipe import FiniteFilter
 from factory.records import Condition, Sample, Verdict
 
 

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.filter_settings import FocusFilter
 from factory.filters.pixels import to_grey
-from factory.recipe import FocusFilter
 from factory.records import Condition, Sample, Verdict
 
 

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.filter_settings import NearDuplicateFilter
 from factory.filters.base import SCORE_DECIMALS
 from factory.filters.descriptors import DIM, REVISION, SYMMETRIES, Descriptors
-from factory.recipe import NearDuplicateFilter
 from factory.records import Condition, Sample, Verdict
 
 _QUERY_BLOCK = 1024

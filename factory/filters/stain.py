@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.recipe import StainFilter
+from factory.filter_settings import StainFilter
 from factory.records import Condition, Sample, Verdict
 
 HUE_RANGE = (20.0, 175.0)

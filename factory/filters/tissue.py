@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.filter_settings import TissueFilter
 from factory.filters.pixels import to_density
-from factory.recipe import TissueFilter
 from factory.records import Condition, Sample, Verdict
 
 MIN_DENSITY = 0.15

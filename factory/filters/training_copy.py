@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.errors import FilterError, SourceError
+from factory.filter_settings import TrainingCopyFilter
 from factory.filters.descriptors import DIM, REVISION, compare_all, describe_images
 from factory.fingerprint import compute_digest, hash_bytes
-from factory.recipe import TrainingCopyFilter
 from factory.records import Condition, Reference, Sample, Verdict
 from factory.sources import SourceImage, fit_image, list_images
 

@@ -87,6 +87,11 @@ def build_denoiser(
         layers_per_block=settings.layers_per_block,
         down_block_types=down,
         up_block_types=up,
+        norm_num_groups=settings.norm_groups,
+        attn_norm_num_groups=settings.norm_groups,
+        # What is added before a group norm is partly taken away by it, so conditions scale and
+        # shift after it (Dhariwal & Nichol 2021, arXiv 2105.05233, section 3).
+        resnet_time_scale_shift="scale_shift",
         attention_head_dim=32,
         class_embed_type="identity",
     )
@@ -165,6 +170,11 @@ def start_from(denoiser: Denoiser, class_names: tuple[str, ...], start: FlowPipe
     for name, (mine, theirs) in parts.items():
         if mine is None or theirs is None:
             continue
+        if name == "unet" and mine.config.norm_num_groups != theirs.config.norm_num_groups:
+            raise InputError(
+                f"init: the model has {theirs.config.norm_num_groups} groups a norm, "
+                f"network.norm_groups is {mine.config.norm_num_groups}: give the model's"
+            )
         state = {key: value.float() for key, value in theirs.state_dict().items()}
         embedding = state.pop("class_embedding.weight", None)
         own = mine.state_dict()

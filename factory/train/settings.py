@@ -73,6 +73,9 @@ class NetworkSettings(_Strict):
         (False, False, True), description="self-attention per level"
     )
     layers_per_block: int = Field(1, ge=1, le=8)
+    norm_groups: int = Field(
+        8, ge=1, description="of the group norms; each width has several channels in each"
+    )
     fold: int = Field(2, ge=1, le=8, description="pixel-unshuffle factor of a pixel model")
     vae: str | None = Field(None, description="folder or Hub id of an AutoencoderKL: latent model")
     data_std: float = Field(
@@ -87,6 +90,13 @@ class NetworkSettings(_Strict):
     def _check_levels(self) -> "NetworkSettings":
         if len(self.attention) != len(self.channels):
             raise ValueError("attention must have as many entries as channels")
+        for width in self.channels:
+            # A group of one channel normalises away what its condition adds to it.
+            if width % self.norm_groups or width < 2 * self.norm_groups:
+                raise ValueError(
+                    f"channels: {width} is not a multiple of norm_groups, {self.norm_groups}, of "
+                    "at least twice its size"
+                )
         return self
 
 

@@ -16,11 +16,12 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from factory.catalog import Catalogs
+from factory.filter_settings import TrainingCopyFilter
 from factory.filters.descriptors import compare_all, describe_images
 from factory.fingerprint import derive_seed
 from factory.generators import build_generator
 from factory.metrics import compute_fd, compute_kid
-from factory.recipe import GeneratorSettings, TrainingCopyFilter
+from factory.recipe import GeneratorSettings
 from factory.records import Condition, Job, Request
 from factory.sources import SourceImage, fit_image, list_images
 from factory.train.augment import jitter_stains, turn_images
