@@ -1,0 +1,74 @@
+"""Settings of the quality filters as a recipe names them; `factory.filters` holds their judges."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from factory.catalog_entries import Strict
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class FiniteFilter(Strict):
+    """Rejects NaN, blank, saturated and constant images."""
+
+    kind: Literal["finite"]
+    min_contrast: float = Field(0.02, ge=0.0, le=1.0, description="grey standard deviation / 255")
+    max_saturated_fraction: Fraction = Field(0.5, description="pixels with a channel at 0 or 255")
+
+
+class TissueFilter(Strict):
+    """Rejects images with too little tissue."""
+
+    kind: Literal["tissue"]
+    min_fraction: Fraction = 0.3
+
+
+class FocusFilter(Strict):
+    """Rejects blurred images."""
+
+    kind: Literal["focus"]
+    min_sharpness: float = Field(ge=0.0, description="variance of the Laplacian of grey in [0, 1]")
+
+
+class StainFilter(Strict):
+    """Rejects colours that are not haematoxylin and eosin."""
+
+    kind: Literal["stain"]
+    min_plausibility: Fraction = 0.5
+
+
+class ClassifierFilter(Strict):
+    """Rejects images that a classifier of real images does not take for the asked class."""
+
+    kind: Literal["classifier"]
+    model: str = Field(min_length=1, description="catalog id of a classifier, or its folder")
+    min_probability: Fraction = Field(0.5, description="calibrated, of the asked class")
+
+
+class TrainingCopyFilter(Strict):
+    """Rejects images that copy a reference or another named real image."""
+
+    kind: Literal["training_copy"]
+    max_similarity: Fraction = 0.95
+    images: Path | None = Field(None, description="real set to compare with, besides references")
+
+
+class NearDuplicateFilter(Strict):
+    """Removes near-duplicates within a series of the data set; the earlier request stays."""
+
+    kind: Literal["near_duplicate"]
+    max_similarity: Fraction = 0.97
+
+
+FilterSettings = Annotated[
+    FiniteFilter
+    | TissueFilter
+    | FocusFilter
+    | StainFilter
+    | ClassifierFilter
+    | TrainingCopyFilter
+    | NearDuplicateFilter,
+    Field(discriminator="kind"),
+]
