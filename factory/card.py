@@ -177,8 +177,8 @@ def _write_funnel(summary: dict[str, Any]) -> str:
         "\n".join(notes),
         f"{summary['generated']:,} candidates were generated; rejected ones are in the "
         f"configuration `rejected` with every score and the reason; so are the {spare:,} spare "
-        "ones, whose request an earlier attempt had filled.",
-        "\n".join(_describe_filters(summary["filters"])),
+        "ones, whose request an earlier attempt had filled or that were not picked.",
+        "\n".join([*_describe_filters(summary["filters"]), *_describe_rules(summary)]),
     ]
     return "\n\n".join(block for block in blocks if block)
 
@@ -190,6 +190,24 @@ def _describe_filters(filters: list[dict[str, Any]]) -> list[str]:
         options = ", ".join(f"{key} {shorten_path(value)}" for key, value in named.items())
         lines.append(f"- filter `{settings['kind']}`: {options}")
     return lines or ["**No filter was used.**"]
+
+
+def _describe_rules(summary: dict[str, Any]) -> list[str]:
+    lines = []
+    if summary.get("accept"):
+        lines.append(f"- accepted where `{summary['accept']}`; other filters only score")
+    pick = summary.get("pick")
+    if pick:
+        how = (
+            f"ranked by `{pick['by']}`"
+            if pick["keep"] == "best"
+            else (
+                f"chosen to cover the others by {pick['method'].replace('_', ' ')} on features of "
+                f"`{shorten_path(pick['encoder'])}`"
+            )
+        )
+        lines.append(f"- of each series, one of {pick['pool']:g} accepted images is kept, {how}")
+    return lines
 
 
 def describe_shortfall(part: dict[str, Any]) -> str:

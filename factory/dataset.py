@@ -11,10 +11,11 @@ import pyarrow as pa
 
 from factory.errors import InputError, StoreError
 from factory.fingerprint import hash_bytes
+from factory.picking import Pick
 from factory.plan import Outline
 from factory.recipe import Output
 from factory.records import Shard
-from factory.selection import Decide, Decision, Selector, SeriesFunnel
+from factory.selection import NOT_PICKED, Decide, Decision, PickPools, Selector, SeriesFunnel
 from factory.shard import Task, name_reason
 from factory.store.parquet import ParquetFiles
 from factory.store.rows import CONTENT_COLUMNS
@@ -40,11 +41,16 @@ SUMMARY = "summary.json"
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """How candidates are selected: None for `decide` trusts the verdicts of the workers."""
+    """How candidates are selected: None for `decide` trusts the verdicts of the workers.
+
+    `pick` chooses among the accepted images of each series once all are there, by `seed`.
+    """
 
     attempts: int
     max_similarity: float | None
     decide: Decide | None = None
+    pick: Pick | None = None
+    seed: int = 0
 
 
 @dataclass(slots=True)
@@ -57,6 +63,8 @@ class Survey:
     workers: set[str] = field(default_factory=set)
     shards: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    left_out: frozenset[int] = frozenset()
+    """Sample ids of good images that a pick did not keep."""
 
     @property
     def accepted(self) -> int:
@@ -83,6 +91,8 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
     for part in plan.series:
         survey.funnel[part.key].asked = part.count
     selectors = _Selectors(policy)
+    pools = PickPools(policy.pick, policy.seed)
+    columns = (*SELECTION_COLUMNS, *pools.columns)
     for shard in plan.iterate_shards():
         markers = read_markers(folder, shard)
         if not markers:
@@ -93,15 +103,17 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
             survey.shards.append(marker.sha256)
             for name, value in marker.seconds.items():
                 survey.seconds[name] += value
-        rows = _read_rows(folder, markers, SELECTION_COLUMNS)
+        rows = _read_rows(folder, markers, columns)
         starts: dict[int, int] = {}
         funnel = survey.funnel[shard.series]
         for index, candidates, decisions in selectors.select(shard, rows):
             is_filled = _count(funnel, candidates, decisions)
+            pools.add(shard.series, candidates, decisions)
             if not is_filled and len(candidates) < policy.attempts:
                 starts[index] = len(candidates)
         if starts:
             survey.goes_on.append(Task(shard, len(markers), starts))
+    survey.left_out = pools.pick(survey.funnel)
     return survey
 
 
@@ -139,7 +151,7 @@ def write_dataset(
     )
     tars = TarFiles(files, f"{BUILD}/webdataset", "train", output.rows_per_file)
     seen: set[int] = set()
-    for accepted, others in _iterate_final(folder, plan, policy):
+    for accepted, others in _iterate_final(folder, plan, policy, survey.left_out):
         _check_rows(accepted, seen)
         kept.write(pa.Table.from_pylist(accepted, schema=schema))
         dropped.write(pa.Table.from_pylist(others, schema=dropped_schema))
@@ -234,7 +246,7 @@ def _read_rows(
 
 
 def _iterate_final(
-    folder: RunFolder, plan: Outline, policy: Policy
+    folder: RunFolder, plan: Outline, policy: Policy, left_out: frozenset[int]
 ) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
     selectors = _Selectors(policy)
     labels = {name: label for label, name in enumerate(plan.class_names)}
@@ -247,10 +259,13 @@ def _iterate_final(
         rows = _read_rows(folder, markers, None)
         for _, candidates, decisions in selectors.select(shard, rows):
             for row, decision in zip(candidates, decisions, strict=True):
+                is_left_out = int(row["sample_id"], 16) in left_out
+                is_good = decision.status == "accepted"
+                final = NOT_PICKED if is_good and is_left_out else decision
                 row["label"] = labels.get(row["class_name"])
-                row["status"] = decision.status
-                row["rejected_by"], row["reason"] = decision.rejected_by, decision.reason
-                (accepted if decision.status == "accepted" else others).append(row)
+                row["status"] = final.status
+                row["rejected_by"], row["reason"] = final.rejected_by, final.reason
+                (accepted if final.status == "accepted" else others).append(row)
         yield accepted, others
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from factory.catalog import Catalogs, ModelEntry
 from factory.conditions import Series, SeriesInfo, build_series
 from factory.errors import MismatchError
 from factory.fingerprint import diff_values
+from factory.picking import count_pool
 from factory.recipe import GeneratorSettings, Recipe, select_content
 from factory.records import Shard
 
@@ -87,7 +88,7 @@ def find_entry(settings: GeneratorSettings, catalogs: Catalogs) -> ModelEntry | 
 
 
 def build_plan(recipe: Recipe, base: Path, catalogs: Catalogs) -> Plan:
-    """Plans a recipe as a fresh run of one generation.
+    """Plans a recipe as a fresh run of one generation; with `pick`, series ask for their pools.
 
     Raises:
         SourceError: images or captions that are missing or cannot be read.
@@ -95,7 +96,10 @@ def build_plan(recipe: Recipe, base: Path, catalogs: Catalogs) -> Plan:
     """
     entry = find_entry(recipe.generator, catalogs)
     classes = entry.class_names or () if entry else ()
-    series = build_series(recipe, base, catalogs, classes)
+    series = tuple(
+        replace(part, count=count_pool(part.count, recipe.pick))  # type: ignore[type-var]
+        for part in build_series(recipe, base, catalogs, classes)
+    )
     counts = {part.key: part.count for part in series}
     return Plan(series, (Generation(counts, recipe.output.shard_size),))
 

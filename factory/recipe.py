@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
+from factory.accept import parse_rule
 from factory.catalog_entries import Adapter, Strict
 from factory.filter_settings import FilterSettings, Fraction
 from factory.fingerprint import compute_digest
@@ -95,6 +96,31 @@ ConditionSettings = Annotated[
 ]
 
 
+# --- picking ---
+
+
+class BestPick(Strict):
+    """Keeps the images that a score ranks best, of more accepted ones than asked for."""
+
+    keep: Literal["best"]
+    by: str = Field(
+        min_length=1, description="score, e.g. class_probability; with a minus: lowest first"
+    )
+    pool: float = Field(2.0, gt=1.0, le=100.0, description="accepted images per image kept")
+
+
+class DiversePick(Strict):
+    """Keeps the images that cover the others best, of more accepted ones than asked for."""
+
+    keep: Literal["diverse"]
+    method: Literal["facility_location", "kmeans"] = "facility_location"
+    encoder: str = Field("color-texture", description="image encoder whose features are covered")
+    pool: float = Field(2.0, gt=1.0, le=100.0, description="accepted images per image kept")
+
+
+PickSettings = Annotated[BestPick | DiversePick, Field(discriminator="keep")]
+
+
 # --- the rest ------------------------------------------------------------------------------------
 
 
@@ -148,6 +174,10 @@ class Recipe(Strict):
     generator: GeneratorSettings
     conditions: tuple[ConditionSettings, ...] = Field(min_length=1)
     filters: tuple[FilterSettings, ...] = ()
+    accept: str | None = Field(
+        None, description="filter kinds with and, or, not; default: all must accept"
+    )
+    pick: PickSettings | None = Field(None, description="which accepted images are kept")
     budget: Budget = Budget()
     workers: Workers = Workers()
     output: Output = Output()
@@ -163,6 +193,20 @@ class Recipe(Strict):
             raise ValueError(f"each kind once, got {got} more than once: remove one")
         return filters
 
+    @field_validator("accept")
+    @classmethod
+    def _check_accept(cls, accept: str | None, info: ValidationInfo) -> str | None:
+        if accept is None or "filters" not in info.data:
+            return accept
+        known = [each.kind for each in info.data["filters"] if each.kind != "near_duplicate"]
+        for kind in parse_rule(accept).kinds:
+            if kind == "near_duplicate":
+                raise ValueError("near_duplicate compares accepted images and always counts")
+            if kind not in known:
+                listed = ", ".join(known) or "none"
+                raise ValueError(f"no filter {kind!r} in the recipe: it has {listed}")
+        return accept
+
 
 NOT_CONTENT: dict[str, frozenset[str] | None] = {
     "description": None,
@@ -173,6 +217,9 @@ NOT_CONTENT: dict[str, frozenset[str] | None] = {
     "budget": frozenset({"on_shortfall", "retries", "max_error_rate"}),
 }
 """Fields left out of the fingerprint (None: the whole section): they shape no row's content."""
+
+LATER_FIELDS = ("accept", "pick")
+"""Sections that came later; unused, they leave the fingerprint of older recipes as it was."""
 
 PATH_FIELDS = frozenset({"images"})
 """Fields of conditions and filters that are always paths."""
@@ -191,6 +238,9 @@ def select_content(recipe: Recipe) -> dict[str, Any]:
         else:
             for name in fields:
                 content[section].pop(name)
+    for name in LATER_FIELDS:
+        if content[name] is None:
+            content.pop(name)
     without_paths: dict[str, Any] = _drop_paths(content)
     return without_paths
 

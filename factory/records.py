@@ -152,3 +152,4 @@ class Candidate:
     scores: Mapping[str, float]
     verdict: Verdict
     descriptor: NDArray[np.float16] | None = None
+    features: NDArray[np.float32] | None = None

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from factory.accept import parse_rule
 from factory.errors import InputError
 from factory.recipe import Recipe
 from factory.run import RunResult, refilter_run
@@ -19,7 +20,8 @@ def refilter_folder(url: str, overrides: Sequence[str]) -> RunResult:
 
     Args:
         url: run folder.
-        overrides: `filters.KIND.FIELD=VALUE`, or with the filter's position.
+        overrides: `filters.KIND.FIELD=VALUE`, or with the filter's position; `accept=RULE`;
+            `pick.by=SCORE` or `pick.method=METHOD` of a run that picks.
 
     Raises:
         InputError: not a run folder, a field that is no threshold, or a filter that has no scores.
@@ -38,10 +40,12 @@ def refilter_folder(url: str, overrides: Sequence[str]) -> RunResult:
     recipe = parse_model(apply_overrides(document, named), Recipe)
     if _drop_filters(recipe) != _drop_filters(old):
         raise InputError(
-            "refilter changes thresholds of filters only: use --set filters.KIND.FIELD="
+            "refilter changes thresholds of filters, accept, pick.by and pick.method only: use "
+            "--set filters.KIND.FIELD="
         )
+    rule = None if recipe.accept is None else parse_rule(recipe.accept)
     deciders = build_filters(recipe.filters, Path(), load_catalogs().find_classifier_folder)
-    return refilter_run(folder, recipe, lambda scores: decide_all(deciders, scores))
+    return refilter_run(folder, recipe, lambda scores: decide_all(deciders, scores, rule))
 
 
 def _replace_kind(text: str, kinds: Sequence[str]) -> str:
@@ -58,4 +62,7 @@ def _replace_kind(text: str, kinds: Sequence[str]) -> str:
 def _drop_filters(recipe: Recipe) -> dict[str, Any]:
     dump: dict[str, Any] = recipe.model_dump(mode="json")
     dump["filters"] = [settings["kind"] for settings in dump["filters"]]
+    dump.pop("accept")
+    if dump["pick"] is not None:
+        dump["pick"] = {k: v for k, v in dump["pick"].items() if k not in ("by", "method")}
     return dump

@@ -178,7 +178,7 @@ def build_policy(recipe: Recipe, decide: Decide | None = None) -> Policy:
     """Returns how the candidates of a recipe are selected."""
     found = [each for each in recipe.filters if isinstance(each, NearDuplicateFilter)]
     similarity = found[0].max_similarity if found else None
-    return Policy(recipe.budget.attempts, similarity, decide)
+    return Policy(recipe.budget.attempts, similarity, decide, recipe.pick, recipe.seed)
 
 
 def build_summary(
@@ -201,12 +201,13 @@ def build_summary(
     return {
         "name": recipe.name,
         "recipe_sha256": compute_recipe_digest(recipe),
-        "asked": plan.count_requests(),
+        "asked": sum(each.asked for each in survey.funnel.values()),
         "accepted": survey.accepted,
         "generated": sum(each.generated for each in survey.funnel.values()),
         "class_names": list(plan.class_names),
         "series": series,
         "filters": filters,
+        **_list_rules(recipe),
         "seconds": {name: round(value, 2) for name, value in sorted(survey.seconds.items())},
         "missing_shards": len(survey.missing),
         "makers": [folder.read_worker(digest) for digest in sorted(survey.workers)],
@@ -218,9 +219,19 @@ def build_summary(
                 plan.class_names,
                 filters,
                 recipe.output.model_dump(mode="json", exclude={"path"}),
+                *_list_rules(recipe).values(),
             ],
         ),
     }
+
+
+def _list_rules(recipe: Recipe) -> dict[str, Any]:
+    """Returns how verdicts are combined and images picked, where the recipe says so."""
+    rules = {
+        "accept": recipe.accept,
+        "pick": None if recipe.pick is None else recipe.pick.model_dump(mode="json"),
+    }
+    return {name: rule for name, rule in rules.items() if rule is not None}
 
 
 def read_summary(folder: RunFolder) -> dict[str, Any] | None:

@@ -1,12 +1,15 @@
 """Selection: which candidate of each request counts, decided from stored scores alone."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
+from factory.picking import Pick, count_kept, pick_best, pick_diverse, rank_scores
+from factory.recipe import DiversePick
 from factory.records import Verdict
 
 Status = Literal["accepted", "rejected", "spare"]
@@ -20,6 +23,9 @@ class Decision:
     status: Status
     rejected_by: str | None = None
     reason: str | None = None
+
+
+NOT_PICKED = Decision("spare", "pick", "good, but others of its series were kept")
 
 
 @dataclass(slots=True)
@@ -119,3 +125,58 @@ class Selector:
             self.names.append(candidate["sample_id"])
         self.taken.add(identity)
         return Decision("accepted")
+
+
+class PickPools:
+    """Collects the accepted images of each series, and picks the ones to keep.
+
+    A pool that is not full yields what it has: at most the number asked for.
+    """
+
+    def __init__(self, pick: Pick | None, seed: int) -> None:
+        self.settings, self.seed = pick, seed
+        self.columns = ("features",) if isinstance(pick, DiversePick) else ()
+        self.names: dict[str, list[int]] = defaultdict(list)
+        self.values: dict[str, list[Any]] = defaultdict(list)
+        self.references: dict[str, list[str | None]] = defaultdict(list)
+
+    def add(
+        self, series: str, candidates: Sequence[Mapping[str, Any]], decisions: Sequence[Decision]
+    ) -> None:
+        """Notes the accepted one of a request's candidates."""
+        if self.settings is None:
+            return
+        for candidate, decision in zip(candidates, decisions, strict=True):
+            if decision.status == "accepted":
+                self.names[series].append(int(candidate["sample_id"], 16))
+                known = candidate["features" if self.columns else "scores"]
+                self.values[series].append(known)
+                self.references[series].append(candidate["reference_sha256"])
+
+    def pick(self, funnels: Mapping[str, SeriesFunnel]) -> frozenset[int]:
+        """Picks; turns the funnels from pools into what was asked and kept.
+
+        Returns:
+            The sample ids that are not kept.
+        """
+        left_out: set[int] = set()
+        for series, funnel in funnels.items():
+            funnel.asked = count_kept(funnel.asked, self.settings)
+            names = self.names[series]
+            if self.settings is None or len(names) <= funnel.asked:
+                continue
+            kept = set(self._choose(self.values[series], funnel.asked).tolist())
+            left_out.update(name for row, name in enumerate(names) if row not in kept)
+            funnel.spare += funnel.accepted - len(kept)
+            funnel.accepted = len(kept)
+            used = (self.references[series][row] for row in kept)
+            funnel.references = Counter(name for name in used if name is not None)
+        return frozenset(left_out)
+
+    def _choose(self, values: list[Any], count: int) -> NDArray[np.int64]:
+        settings = self.settings
+        if isinstance(settings, DiversePick):
+            features = np.array(values, np.float32)
+            return pick_diverse(features, count, settings.method, self.seed)
+        assert settings is not None
+        return pick_best(rank_scores(values, settings.by), count, settings.by[0] != "-")

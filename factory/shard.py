@@ -8,16 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
+from factory.accept import parse_rule
 from factory.catalog import load_catalogs
+from factory.encoders import Encoder, load_encoder
 from factory.errors import MismatchError
 from factory.filters import build_filters, decide_all, score_all
 from factory.filters.base import SCORE_DECIMALS
 from factory.fingerprint import compute_digest, diff_values
 from factory.generators import build_generator
 from factory.plan import build_plan, find_entry
-from factory.recipe import Recipe, compute_recipe_digest
+from factory.recipe import DiversePick, Recipe, compute_recipe_digest
 from factory.recipe_file import resolve_path
 from factory.records import Candidate, Job, Sample, Shard
 from factory.store.rows import build_row, build_shard_schema, select_shaping
@@ -61,7 +64,11 @@ class Worker:
         self.filters = build_filters(recipe.filters, order.base, catalogs.find_classifier_folder)
         names = {name for each in self.filters for name in each.score_names}
         self.score_names = sorted({*names, ALWAYS_SCORED})
-        self.schema = build_shard_schema(self.score_names)
+        self.accept = None if recipe.accept is None else parse_rule(recipe.accept)
+        self.encoder: Encoder | None = None
+        if isinstance(recipe.pick, DiversePick):
+            self.encoder = load_encoder(recipe.pick.encoder, base=order.base)
+        self.schema = build_shard_schema(self.score_names, self.encoder is not None)
         self.recipe_sha256 = compute_recipe_digest(recipe)
         plan = build_plan(recipe, order.base, catalogs)
         self.series = {part.key: part for part in plan.series}
@@ -69,6 +76,7 @@ class Worker:
             "generator": self.generator.describe(),
             "filters": [each.describe() for each in self.filters],
             "score_names": self.score_names,
+            **({} if self.encoder is None else {"pick_encoder": self.encoder.describe()}),
             "licence": None if entry is None else entry.licence.model_dump(mode="json"),
             "components": []
             if entry is None
@@ -98,11 +106,19 @@ class Worker:
         """
         scores = score_all(self.filters, samples, [job.condition for job in jobs])
         descriptors = describe_for_duplicates(self.recipe, samples)
+        features: list[Any] = [None] * len(samples)
+        if self.encoder is not None and samples:
+            features = list(self.encoder.encode(np.stack([sample.pixels for sample in samples])))
         candidates = []
-        for job, sample, each, descriptor in zip(jobs, samples, scores, descriptors, strict=True):
-            known = {ALWAYS_SCORED: round(sample.nonfinite_fraction, SCORE_DECIMALS), **each}
-            verdict = decide_all(self.filters, known)
-            candidates.append(Candidate(job, sample, known, verdict, descriptor))
+        for row, (job, sample) in enumerate(zip(jobs, samples, strict=True)):
+            known = {
+                ALWAYS_SCORED: round(sample.nonfinite_fraction, SCORE_DECIMALS),
+                **scores[row],
+            }
+            verdict = decide_all(self.filters, known, self.accept)
+            candidates.append(
+                Candidate(job, sample, known, verdict, descriptors[row], features[row])
+            )
         return candidates
 
     def run(self, task: Task) -> Marker:
@@ -249,8 +265,6 @@ def describe_for_duplicates(recipe: Recipe, samples: Sequence[Sample]) -> list[A
     """Returns one descriptor per sample, or None where near-duplicates are not looked for."""
     if all(settings.kind != "near_duplicate" for settings in recipe.filters):
         return [None] * len(samples)
-    import numpy as np
-
     from factory.filters.descriptors import describe_images
 
     return list(describe_images(np.stack([sample.pixels for sample in samples])))
@@ -270,4 +284,7 @@ def _select_shaping(description: Mapping[str, Any]) -> dict[str, Any]:
         each["kind"]: {key: each[key] for key in each if key not in PATHS_DESCRIBED}
         for each in description["filters"]
     }
-    return {"generator": select_shaping(description["generator"]), "filters": filters}
+    shaping = {"generator": select_shaping(description["generator"]), "filters": filters}
+    if "pick_encoder" in description:
+        shaping["pick_encoder"] = description["pick_encoder"]["weights_sha256"]
+    return shaping

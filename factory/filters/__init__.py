@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from factory.accept import Rule
 from factory.errors import FilterError
 from factory.filter_settings import FilterSettings
 from factory.filters.base import SCORE_DECIMALS, Filter
@@ -52,6 +53,15 @@ def build_filters(
     return tuple(built)
 
 
+def list_score_names(recipe_filters: Sequence[FilterSettings]) -> tuple[str, ...]:
+    """Returns the scores that a recipe's filters write, in its order."""
+    found: list[str] = []
+    for settings in recipe_filters:
+        module, name = FILTERS[settings.kind]
+        found.extend(getattr(import_module(module), name).score_names)
+    return tuple(found)
+
+
 def score_all(
     filters: Sequence[Filter], samples: Sequence[Sample], conditions: Sequence[Condition]
 ) -> list[dict[str, float]]:
@@ -92,20 +102,44 @@ def score_all(
     return rows
 
 
-def decide_all(filters: Sequence[Filter], scores: Mapping[str, float]) -> Verdict:
+def decide_all(
+    filters: Sequence[Filter], scores: Mapping[str, float], accept: Rule | None = None
+) -> Verdict:
     """Decides on one candidate from its stored scores; the first filter that rejects is named.
+
+    Args:
+        filters: in recipe order.
+        scores: of one candidate.
+        accept: which of them must accept; None: all. Filters that it does not name only score.
 
     Raises:
         FilterError: a score that a filter needs was never stored.
     """
+    if accept is not None:
+        return _decide_by_rule(filters, scores, accept)
     for judge in filters:
-        missing = [name for name in judge.score_names if name not in scores]
-        if missing:
-            raise FilterError(
-                f"{judge.kind}: no stored score {', '.join(missing)}: "
-                "the filter was not in the recipe when the images were scored"
-            )
-        verdict = judge.decide(scores)
+        verdict = _decide(judge, scores)
         if not verdict.accepted:
             return verdict
     return Verdict(True)
+
+
+def _decide_by_rule(
+    filters: Sequence[Filter], scores: Mapping[str, float], accept: Rule
+) -> Verdict:
+    named = [judge for judge in filters if judge.kind in accept.kinds]
+    verdicts = {judge.kind: _decide(judge, scores) for judge in named}
+    if accept.holds(lambda kind: verdicts[kind].accepted):
+        return Verdict(True)
+    rejecting = [verdict for verdict in verdicts.values() if not verdict.accepted]
+    return rejecting[0] if rejecting else Verdict(False, "accept", f"not: {accept.text}")
+
+
+def _decide(judge: Filter, scores: Mapping[str, float]) -> Verdict:
+    missing = [name for name in judge.score_names if name not in scores]
+    if missing:
+        raise FilterError(
+            f"{judge.kind}: no stored score {', '.join(missing)}: "
+            "the filter was not in the recipe when the images were scored"
+        )
+    return judge.decide(scores)

@@ -50,6 +50,8 @@ WORK_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
 )
 """What the shard tables hold besides: the verdict, and the descriptor for near-duplicates."""
 
+FEATURES_COLUMN = ("features", pa.list_(pa.float32()))
+
 SHAPES_PIXELS = (
     "weights_sha256",
     "pipeline",
@@ -73,10 +75,11 @@ def build_scores_type(score_names: Sequence[str]) -> pa.DataType:
     return pa.struct([(name, pa.float64()) for name in sorted(score_names)])
 
 
-def build_shard_schema(score_names: Sequence[str]) -> pa.Schema:
-    """Returns the schema of a shard's table."""
+def build_shard_schema(score_names: Sequence[str], with_features: bool = False) -> pa.Schema:
+    """Returns the schema of a shard's table; `features` are what a diverse pick compares."""
     fields = [*CONTENT_COLUMNS, ("scores", build_scores_type(score_names))]
-    return pa.schema([*fields, ("provenance", pa.string()), *WORK_COLUMNS])
+    extra = [FEATURES_COLUMN] if with_features else []
+    return pa.schema([*fields, ("provenance", pa.string()), *WORK_COLUMNS, *extra])
 
 
 def select_shaping(generator: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,6 +148,7 @@ def build_row(
         "rejected_by": candidate.verdict.filter,
         "reason": candidate.verdict.reason,
         "descriptor": candidate.descriptor,
+        "features": candidate.features,
     }
 
 
