@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from factory.catalog_entries import Strict
 
@@ -29,7 +29,18 @@ class FocusFilter(Strict):
     """Rejects blurred images."""
 
     kind: Literal["focus"]
-    min_sharpness: float = Field(ge=0.0, description="variance of the Laplacian of grey in [0, 1]")
+    max_blur: Fraction | None = Field(
+        None, description="blur effect; of sharp patches of 64 px under 0.62, blurred by 2 px 0.68"
+    )
+    min_sharpness: float | None = Field(
+        None, ge=0.0, description="variance of the Laplacian of grey in [0, 1]"
+    )
+
+    @model_validator(mode="after")
+    def _check_thresholds(self) -> "FocusFilter":
+        if self.max_blur is None and self.min_sharpness is None:
+            raise ValueError("give max_blur (0.65 suits patches of 64 px) or min_sharpness")
+        return self
 
 
 class StainFilter(Strict):

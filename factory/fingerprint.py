@@ -43,16 +43,26 @@ def derive_seed(seed: int, *key: str | int) -> int:
     return int(compute_digest("seed", [seed, *key])[:16], 16) >> 1
 
 
+def drop_none(value: Any) -> Any:
+    """Returns plain data without the fields that are None, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: drop_none(each) for key, each in value.items() if each is not None}
+    return [drop_none(each) for each in value] if isinstance(value, list) else value
+
+
 def diff_values(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 ) -> tuple[tuple[str, Any, Any], ...]:
-    """Lists (dotted field, old value, new value) wherever two nested mappings differ."""
+    """Lists (dotted field, old value, new value) wherever two nested mappings differ.
+
+    A field that is None and one that is missing are the same.
+    """
     found: list[tuple[str, Any, Any]] = []
     for key in sorted({*old, *new}):
         field = f"{prefix}{key}"
         before, after = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             found.extend(diff_values(before, after, f"{field}."))
-        elif before != after:
+        elif drop_none(before) != drop_none(after):
             found.append((field, before, after))
     return tuple(found)

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from factory.accept import parse_rule
 from factory.catalog_entries import Adapter, Strict
 from factory.filter_settings import FilterSettings, Fraction
-from factory.fingerprint import compute_digest
+from factory.fingerprint import compute_digest, drop_none
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 Count = Annotated[int, Field(ge=1, le=10_000_000_000)]
@@ -218,9 +218,6 @@ NOT_CONTENT: dict[str, frozenset[str] | None] = {
 }
 """Fields left out of the fingerprint (None: the whole section): they shape no row's content."""
 
-LATER_FIELDS = ("accept", "pick")
-"""Sections that came later; unused, they leave the fingerprint of older recipes as it was."""
-
 PATH_FIELDS = frozenset({"images"})
 """Fields of conditions and filters that are always paths."""
 
@@ -229,7 +226,8 @@ def select_content(recipe: Recipe) -> dict[str, Any]:
     """Returns the recipe's content-shaping fields as plain data.
 
     Paths are left out, so that files may move: what they point to enters through the series keys of
-    the plan, the weights' hash and the filters' revisions instead.
+    the plan, the weights' hash and the filters' revisions instead. So are fields that are None, so
+    that a field which came later, unused, leaves the fingerprint of older recipes as it was.
     """
     content: dict[str, Any] = recipe.model_dump(mode="json")
     for section, fields in NOT_CONTENT.items():
@@ -238,10 +236,7 @@ def select_content(recipe: Recipe) -> dict[str, Any]:
         else:
             for name in fields:
                 content[section].pop(name)
-    for name in LATER_FIELDS:
-        if content[name] is None:
-            content.pop(name)
-    without_paths: dict[str, Any] = _drop_paths(content)
+    without_paths: dict[str, Any] = _drop_paths(drop_none(content))
     return without_paths
 
 

