@@ -232,14 +232,14 @@ def test_blur_effect_is_that_of_scikit_image():
 @pytest.mark.parametrize("name", ["pcam-mini", "oral-oscc", "cervix-lbc4", "crc-val-7k-tiny"])
 def test_real_patches_are_sharp_and_blurred_ones_not(name):
     images = list_images(DATA / name / "test")
-    drawn = np.random.default_rng(0).choice(len(images), 40, replace=False)
+    drawn = np.random.default_rng(0).permutation(len(images))[:40]
     fit = "crop" if name == "pcam-mini" else "resize"
     focus = {"kind": "focus", "max_blur": 0.65}
     kept = spoilt = 0
     for pixels in iterate_pixels([images[i] for i in drawn], 64, fit):
         kept += judge(focus, pixels)[1].accepted
         spoilt += not judge(focus, gaussian_filter(pixels, (2, 2, 0)))[1].accepted
-    assert kept >= 38 and spoilt >= 38
+    assert min(kept, spoilt) >= 0.94 * len(drawn)
 
 
 # --- stain ---------------------------------------------------------------------------------------
