@@ -39,7 +39,7 @@ class FocusFilter(Strict):
     @model_validator(mode="after")
     def _check_thresholds(self) -> "FocusFilter":
         if self.max_blur is None and self.min_sharpness is None:
-            raise ValueError("give max_blur (0.65 suits patches of 64 px) or min_sharpness")
+            raise ValueError("no threshold: set max_blur (0.65 suits 64 px) or min_sharpness")
         return self
 
 
