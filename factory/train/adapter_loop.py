@@ -1,7 +1,7 @@
 """The loop of a few-shot adaptation: steps, checks for copies, and a state that survives a kill.
 
 Every random draw is keyed by (seed, step), and the state is replaced by a rename, so a killed
-training resumes to the same weights on the same machine.
+training resumes to the same weights on the same machine with the same number of threads.
 """
 
 import json
