@@ -1,8 +1,8 @@
 """Trains a flow-matching generator from scratch or from a checkpoint, and exports the best weights.
 
 Every random draw is keyed by (seed, step), and the state is checkpointed with a rename, so a killed
-run resumes to the same weights on the same machine with the same number of threads. On several GPUs:
-`accelerate launch -m factory train generator RECIPE --out DIR`.
+run resumes to the same weights on the same machine with the same number of threads. On several
+GPUs: `accelerate launch -m factory train generator RECIPE --out DIR`.
 """
 
 import json
