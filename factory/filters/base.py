@@ -22,6 +22,10 @@ class Filter(Protocol):
     kind: ClassVar[str]
     score_names: tuple[str, ...]
     """Columns in `scores` that it writes, e.g. `tissue_fraction`; unique over all filters."""
+    thresholds: ClassVar[Mapping[str, str]]
+    """Settings field -> the score that it bounds. `min_*` accepts scores of at least its value,
+    `max_*` of at most its value; a field that is None bounds nothing. Empty for rules over the set,
+    which decide about no single candidate."""
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]

@@ -27,6 +27,7 @@ class ClassifierJudge:
 
     kind: ClassVar[str] = "classifier"
     score_names: tuple[str, ...] = ("class_probability", "class_margin")
+    thresholds: ClassVar[Mapping[str, str]] = {"min_probability": "class_probability"}
 
     def __init__(
         self, settings: ClassifierFilter, base: Path, find_classifier: FindClassifier

@@ -23,6 +23,10 @@ class FiniteJudge:
 
     kind: ClassVar[str] = "finite"
     score_names: tuple[str, ...] = ("nonfinite_fraction", "contrast", "saturated_fraction")
+    thresholds: ClassVar[Mapping[str, str]] = {
+        "min_contrast": "contrast",
+        "max_saturated_fraction": "saturated_fraction",
+    }
 
     def __init__(self, settings: FiniteFilter) -> None:
         self.settings = settings

@@ -27,6 +27,10 @@ class FocusJudge:
 
     kind: ClassVar[str] = "focus"
     score_names: tuple[str, ...] = ("blur_effect", "sharpness")
+    thresholds: ClassVar[Mapping[str, str]] = {
+        "max_blur": "blur_effect",
+        "min_sharpness": "sharpness",
+    }
 
     def __init__(self, settings: FocusFilter) -> None:
         self.settings = settings

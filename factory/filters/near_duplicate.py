@@ -29,6 +29,7 @@ class NearDuplicateJudge:
 
     kind: ClassVar[str] = "near_duplicate"
     score_names: tuple[str, ...] = ()
+    thresholds: ClassVar[Mapping[str, str]] = {}
 
     def __init__(self, settings: NearDuplicateFilter) -> None:
         self.settings = settings

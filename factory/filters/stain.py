@@ -41,6 +41,7 @@ class StainJudge:
 
     kind: ClassVar[str] = "stain"
     score_names: tuple[str, ...] = ("stain_plausibility",)
+    thresholds: ClassVar[Mapping[str, str]] = {"min_plausibility": "stain_plausibility"}
 
     def __init__(self, settings: StainFilter) -> None:
         self.settings = settings

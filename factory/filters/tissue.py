@@ -24,6 +24,7 @@ class TissueJudge:
 
     kind: ClassVar[str] = "tissue"
     score_names: tuple[str, ...] = ("tissue_fraction",)
+    thresholds: ClassVar[Mapping[str, str]] = {"min_fraction": "tissue_fraction"}
 
     def __init__(self, settings: TissueFilter) -> None:
         self.settings = settings

@@ -30,6 +30,7 @@ class TrainingCopyJudge:
 
     kind: ClassVar[str] = "training_copy"
     score_names: tuple[str, ...] = ("copy_similarity",)
+    thresholds: ClassVar[Mapping[str, str]] = {"max_similarity": "copy_similarity"}
 
     def __init__(self, settings: TrainingCopyFilter, base: Path) -> None:
         self.settings = settings
