@@ -48,7 +48,7 @@ def estimate_cost(loaded: LoadedRecipe, plan: Plan, calibrate: bool) -> dict[str
         return report | {"disk_gib": images * width * height * 3 / 2**30, "calibration": None}
     measured = _measure(loaded, plan)
     acceptance = measured["acceptance"]
-    per_request = _expect_attempts(acceptance, recipe.budget.attempts)
+    per_request = expect_attempts(acceptance, recipe.budget.attempts)
     candidates = round(images * per_request)
     stored = candidates if recipe.output.keep_rejected == "images" else images
     return report | {
@@ -80,8 +80,8 @@ def compute_idle_share(plan: Plan, batch_size: int) -> float:
     return round(1 - needed / places, 4) if places else 0.0
 
 
-def _expect_attempts(acceptance: float, budget: int) -> float:
-    """Expected tries per request: a geometric distribution cut at the budget."""
+def expect_attempts(acceptance: float, budget: int) -> float:
+    """Returns the expected tries per request: a geometric distribution cut at the budget."""
     if acceptance <= 0:
         return float(budget)
     return float((1 - (1 - acceptance) ** budget) / acceptance)

@@ -2,14 +2,20 @@
 
 import io
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from factory.estimate import draw_first_jobs
+from factory.plan import Plan
 from factory.recipe_file import LoadedRecipe
+from factory.records import Candidate
+
+if TYPE_CHECKING:
+    from factory.shard import Worker
 
 COLUMNS = 8
 ACCEPTED, REJECTED = (34, 139, 34), (200, 30, 30)
@@ -31,42 +37,62 @@ def preview_recipe(loaded: LoadedRecipe, out: Path, count: int) -> list[dict[str
     from factory.run import plan_recipe
     from factory.shard import Order, Worker
 
-    recipe, plan = loaded.recipe, plan_recipe(loaded)
-    worker = Worker(Order(recipe, loaded.base, "memory://preview"))
+    plan = plan_recipe(loaded)
+    worker = Worker(Order(loaded.recipe, loaded.base, "memory://preview"))
     out.mkdir(parents=True, exist_ok=True)
     labels = {part.key: part.label for part in plan.series}
-    jobs = draw_first_jobs(plan, recipe.seed, count)
-    size, suffix = recipe.generator.batch_size, recipe.output.image_format
+    suffix = loaded.recipe.output.image_format
+    candidates = [each for batch in judge_first_tries(worker, plan, count) for each in batch]
     rows: list[dict[str, Any]] = []
-    sheet: list[tuple[np.ndarray[Any, Any], bool]] = []
-    for start in range(0, len(jobs), size):
-        batch = jobs[start : start + size]
-        for candidate in worker.judge(batch, worker.generator.generate(batch)):
-            job, sample, verdict = candidate.job, candidate.sample, candidate.verdict
-            name = f"{len(rows):04d}.{suffix}"
-            (out / name).write_bytes(encode_image(sample.pixels, suffix))
-            sheet.append((sample.pixels, verdict.accepted))
-            rows.append(
-                {
-                    "file": name,
-                    "label": labels[job.request.series],
-                    "prompt": sample.prompt,
-                    "seed": job.seed,
-                    "scores": {k: None if np.isnan(v) else v for k, v in candidate.scores.items()},
-                    "accepted": verdict.accepted,
-                    "rejected_by": verdict.filter,
-                    "reason": verdict.reason,
-                }
-            )
+    for candidate in candidates:
+        job, sample, verdict = candidate.job, candidate.sample, candidate.verdict
+        name = f"{len(rows):04d}.{suffix}"
+        (out / name).write_bytes(encode_image(sample.pixels, suffix))
+        rows.append(
+            {
+                "file": name,
+                "label": labels[job.request.series],
+                "prompt": sample.prompt,
+                "seed": job.seed,
+                "scores": {k: None if np.isnan(v) else v for k, v in candidate.scores.items()},
+                "accepted": verdict.accepted,
+                "rejected_by": verdict.filter,
+                "reason": verdict.reason,
+            }
+        )
     (out / "preview.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
-    (out / "preview.png").write_bytes(_draw_sheet(sheet))
+    (out / "preview.png").write_bytes(draw_sheet(candidates))
     return rows
 
 
-def _draw_sheet(cells: list[tuple[np.ndarray[Any, Any], bool]]) -> bytes:
+def judge_first_tries(worker: "Worker", plan: Plan, count: int) -> Iterator[list[Candidate]]:
+    """Yields the judged first tries of a plan's first requests by batch, the series taking turns.
+
+    Raises:
+        FactoryError: sampling or scoring failed.
+    """
+    size = worker.recipe.generator.batch_size
+    jobs = draw_first_jobs(plan, worker.recipe.seed, count)
+    for start in range(0, len(jobs), size):
+        batch = jobs[start : start + size]
+        yield worker.judge(batch, worker.generator.generate(batch))
+
+
+def draw_sheet(candidates: Sequence[Candidate], largest: int | None = None) -> bytes:
+    """Returns a PNG of all images: accepted ones framed in green, rejected ones in red.
+
+    Args:
+        candidates: one or more, all of one size.
+        largest: side in px that larger images are shrunk to; None: none are.
+    """
+    cells = [(each.sample.pixels, each.verdict.accepted) for each in candidates]
     height, width = cells[0][0].shape[:2]
-    zoom, frame = max(1, 96 // max(height, width)), 3
-    step_x, step_y = width * zoom + 2 * frame, height * zoom + 2 * frame
+    longest, frame = max(height, width), 3
+    zoom: float = max(1, 96 // longest)
+    if largest is not None:
+        zoom = min(zoom, largest / longest)
+    width, height = round(width * zoom), round(height * zoom)
+    step_x, step_y = width + 2 * frame, height + 2 * frame
     lines = -(-len(cells) // COLUMNS)
     canvas = Image.new("RGB", (min(len(cells), COLUMNS) * step_x, lines * step_y), "white")
     draw = ImageDraw.Draw(canvas)
@@ -75,7 +101,7 @@ def _draw_sheet(cells: list[tuple[np.ndarray[Any, Any], bool]]) -> bytes:
         corner = (x * step_x, y * step_y)
         box = (*corner, corner[0] + step_x - 1, corner[1] + step_y - 1)
         draw.rectangle(box, fill=ACCEPTED if accepted else REJECTED)
-        image = Image.fromarray(pixels).resize((width * zoom, height * zoom))
+        image = Image.fromarray(pixels).resize((width, height))
         canvas.paste(image, (corner[0] + frame, corner[1] + frame))
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG")

@@ -39,8 +39,9 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
     """Returns the document with fields replaced by `path=value` texts, later ones last.
 
     A path is written as in messages, `conditions[0].per_class.tumor`, or with dots only,
-    `conditions.0.per_class`. The value is YAML. Missing mappings on the way are made; list entries
-    must exist.
+    `conditions.0.per_class`; an entry whose `kind` no other of its list has may be named by it,
+    `filters.tissue.min_fraction`. The value is YAML. Missing mappings on the way are made; list
+    entries must exist.
 
     Raises:
         RecipeError: a text that is no `path=value`, a path that leads nowhere, or a bad value.
@@ -78,10 +79,7 @@ def _set_value(data: dict[str, Any], name: str, value: Any, text: str) -> FieldP
     path: FieldPath = ()
     for place, part in enumerate(parts):
         if isinstance(holder, list):
-            if not re.fullmatch("[0-9]{1,9}", part) or int(part) >= len(holder):
-                message = f"has {len(holder)} entries, numbered from 0, got entry {part!r}"
-                raise RecipeError((Problem(format_path(path), message),))
-            path = (*path, int(part))
+            path = (*path, _find_entry(holder, part, path))
         elif isinstance(holder, dict):
             path = (*path, part)
         else:
@@ -95,6 +93,18 @@ def _set_value(data: dict[str, Any], name: str, value: Any, text: str) -> FieldP
                 holder[part] = {}
             holder = holder[key]
     return path
+
+
+def _find_entry(entries: list[Any], part: str, path: FieldPath) -> int:
+    """Returns the position of a list's entry that is named by number or by its `kind`."""
+    kinds = [each.get("kind") if isinstance(each, dict) else None for each in entries]
+    if kinds.count(part) == 1:
+        return kinds.index(part)
+    if re.fullmatch("[0-9]{1,9}", part) and int(part) < len(entries):
+        return int(part)
+    message = f"has {len(entries)} entries, numbered from 0, got entry {part!r}"
+    named = ", ".join(kind for kind in kinds if isinstance(kind, str) and kinds.count(kind) == 1)
+    raise RecipeError((Problem(format_path(path), message + (f"; or {named}" if named else "")),))
 
 
 # --- validation ----------------------------------------------------------------------------------

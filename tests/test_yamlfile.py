@@ -238,6 +238,14 @@ def override(text: str, *overrides: str) -> dict[str, Any]:
     return apply_overrides(parse_document(text, "r.yaml"), overrides).data
 
 
+def test_overrides_name_list_entries_by_their_kind() -> None:
+    text = "f: [{kind: a, x: 1}, {kind: b}, {kind: c}, {kind: c}]\n"
+    assert override(text, "f.b.x=2")["f"][1] == {"kind": "b", "x": 2}
+    assert override(text, "f.0.x=3")["f"][0] == {"kind": "a", "x": 3}
+    with pytest.raises(RecipeError, match="4 entries, numbered from 0, got entry 'c'; or a, b"):
+        override(text, "f.c.x=1")
+
+
 def test_overrides_reach_any_field() -> None:
     text = "a: {b: 1}\nc:\n  - {d: 1}\n  - {d: 2}\n"
     assert override(text, "a.b=2")["a"] == {"b": 2}
