@@ -11,6 +11,7 @@ FactoryError                 base; exit code 3
 │   └── OutOfMemoryError     the device ran out of memory (the batch is halved)
 ├── FilterError              a filter failed to score (retried, then quarantined)
 ├── StoreError               storage failed or what is stored is damaged
+├── TrainingError            a training that learns nothing under its settings
 └── RunBrokenError           the run stopped early and can be resumed
 """
 
@@ -86,6 +87,10 @@ class FilterError(FactoryError):
 
 class StoreError(FactoryError):
     """Storage failed, or what is stored is damaged."""
+
+
+class TrainingError(FactoryError):
+    """A training diverged or collapsed; other settings are needed."""
 
 
 class RunBrokenError(FactoryError):

@@ -26,7 +26,7 @@ from factory.recipe_file import (
     resolve_path,
     write_schema,
 )
-from factory.train.settings import TrainingRecipe
+from factory.train.recipe_file import choose_model
 from factory.vocabulary import LICENCES, SCHEDULERS
 from factory.yamlfile import parse_model, read_document
 
@@ -176,7 +176,7 @@ def test_every_shipped_recipe_is_valid() -> None:
     for path in sorted(RECIPES.rglob("*.yaml")):
         document = read_document(path)
         if "training" in document.data:
-            parse_model(document, TrainingRecipe)
+            parse_model(document, choose_model(document.data))
             found["training"].append(path.stem)
             continue
         loaded = load_recipe(path)

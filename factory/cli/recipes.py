@@ -74,7 +74,7 @@ def validate(
 
 
 def check_file(path: Path, overrides: tuple[str, ...], files: bool) -> None:
-    """Checks a recipe of either kind: a data set's, or (key `training`) a generator's.
+    """Checks a recipe of any kind: a data set's, or (key `training`) a generator's or encoder's.
 
     Raises:
         RecipeError: with every problem found.
@@ -86,9 +86,9 @@ def check_file(path: Path, overrides: tuple[str, ...], files: bool) -> None:
 
     document = read_document(path)
     if "training" in document.data:
-        from factory.train.settings import TrainingRecipe
+        from factory.train.recipe_file import choose_model
 
-        parse_model(apply_overrides(document, overrides), TrainingRecipe)
+        parse_model(apply_overrides(document, overrides), choose_model(document.data))
         return
     loaded = load_recipe(path, overrides)
     check_recipe(loaded, open_catalogs(loaded), check_files=files)

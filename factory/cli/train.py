@@ -1,4 +1,4 @@
-"""Commands that train: classifier, generator, adapter."""
+"""Commands that train: classifier, encoder, generator, adapter."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from factory.cli.recipes import JSON_OPTION, SET_OPTION
 
 @click.group()
 def train() -> None:
-    """Trains a classifier to filter with, a generator, or an adapter of one."""
+    """Trains a classifier or encoder to filter with, a generator, or an adapter of one."""
 
 
 @train.command()
@@ -89,6 +89,29 @@ def generator(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool
     )
     if result is not None:  # None in all processes but the first
         click.echo(json.dumps(result) if as_json else format_training(result, out))
+
+
+@train.command()
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Encoder folder.")
+@SET_OPTION
+@JSON_OPTION
+def encoder(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Trains an image encoder from RECIPE without labels; the same command again resumes it."""
+    from factory.train.encoder_loop import train_self_supervised
+    from factory.train.recipe_file import load_encoder_recipe
+
+    settings = load_encoder_recipe(recipe, overrides)
+    result = train_self_supervised(
+        settings, out, lambda *state: click.echo(format_step(*state), err=True)
+    )
+    if as_json:
+        click.echo(json.dumps(result))
+        return
+    click.echo(
+        f"wrote {out}: the weights of step {result['best_step']:,}, spread of the features "
+        f"{result['feature_spread']:.2f}; next: factory train classifier --encoder {out}"
+    )
 
 
 def format_step(step: int, steps: int, measured: dict[str, float]) -> str:

@@ -1,5 +1,7 @@
 """Augmentation that tissue allows: the eight flips and quarter turns, and mild stain jitter."""
 
+import math
+
 import torch
 
 _STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
@@ -38,9 +40,11 @@ def jitter_stains(
         return batch
     mix = (_STAINS / _STAINS.norm(dim=1, keepdim=True)).to(batch)
     draws = torch.rand(2, len(batch), 3, 1, 1, generator=generator).to(batch) * 2 - 1
-    density = -torch.log10((batch / 2 + 0.5).clamp(min=1 / 256))
-    stains = torch.einsum("bchw,cs->bshw", density, torch.linalg.inv(mix.float()).to(batch))
+    factor, offset = draws.view(2, len(batch), 1, 3) * sigma
+    density = -torch.log10((batch / 2 + 0.5).clamp(min=1 / 256)).flatten(2)
     tissue = (density.mean(1, keepdim=True) / 0.15).clamp(max=1)
-    stains = stains * (1 + sigma * draws[0]) + sigma / 4 * draws[1] * tissue
-    mixed = torch.einsum("bshw,sc->bchw", stains, mix)
-    return (10**-mixed).clamp(0, 1) * 2 - 1
+    unmix = torch.linalg.inv(mix.float()).to(batch)
+    change = unmix * (1 + factor) @ mix  # unmixes, scales and mixes in one, (B, 3, 3)
+    shift = (offset / 4 @ mix).transpose(1, 2) * tissue
+    mixed = torch.baddbmm(shift, change.transpose(1, 2), density)
+    return (torch.exp(-math.log(10) * mixed).clamp(0, 1) * 2 - 1).view_as(batch)

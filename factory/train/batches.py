@@ -13,7 +13,7 @@ from factory.catalog import ClassEntry
 from factory.fingerprint import derive_seed
 from factory.train.augment import jitter_stains, turn_images
 from factory.train.images import TrainingImages
-from factory.train.settings import OptimisationSettings, TrainingRecipe
+from factory.train.settings import DataSettings, OptimisationSettings, TrainingRecipe
 
 REFERENCE_NOISE = 0.3
 """Standard deviation of the noise on a reference's features, whose mean square is 1."""
@@ -73,7 +73,7 @@ def draw_batch(
     options, size = recipe.training, recipe.training.batch_size
     draw = np.random.default_rng(derive_seed(recipe.seed, "rows", *key))
     generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "batch", *key))
-    rows = _draw_rows(recipe, images, size, draw)
+    rows = draw_rows(recipe.data, images, size, draw)
     pixels = torch.from_numpy(images.pixels[np.sort(rows)]).permute(0, 3, 1, 2)
     rows = np.sort(rows)
     plain = pixels.float() / 127.5 - 1.0
@@ -103,10 +103,11 @@ def _keep(options: OptimisationSettings, size: int, generator: torch.Generator) 
     return torch.rand(size, generator=generator) >= options.stream_dropout
 
 
-def _draw_rows(
-    recipe: TrainingRecipe, images: TrainingImages, size: int, draw: np.random.Generator
+def draw_rows(
+    data: DataSettings, images: TrainingImages, size: int, draw: np.random.Generator
 ) -> np.ndarray:
-    weights = np.array([source.weight for source in recipe.data.sources])
+    """Draws rows to learn from: sources by weight, the views of a source evenly."""
+    weights = np.array([source.weight for source in data.sources])
     chosen = draw.choice(len(weights), size, p=weights / weights.sum())
     pools = [
         np.flatnonzero((images.sources == source) & ~images.held_out)

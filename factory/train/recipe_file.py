@@ -1,12 +1,34 @@
-"""Reads a training recipe, its paths resolved against the recipe's folder."""
+"""Reads training recipes, their paths resolved against the recipe's folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from factory.catalog import Catalogs, load_catalogs
 from factory.recipe_file import resolve_path
+from factory.train.encoder_settings import EncoderRecipe
 from factory.train.settings import TrainingRecipe
 from factory.yamlfile import apply_overrides, parse_model, read_document
+
+
+def choose_model(data: Mapping[str, Any]) -> type[TrainingRecipe] | type[EncoderRecipe]:
+    """Returns what a training recipe describes: with `method` an encoder, else a generator."""
+    return EncoderRecipe if "method" in data else TrainingRecipe
+
+
+def load_encoder_recipe(path: Path, overrides: Sequence[str] = ()) -> EncoderRecipe:
+    """Returns the recipe of an encoder.
+
+    Raises:
+        RecipeError: a field that is wrong, with file, line and field.
+    """
+    recipe = parse_model(apply_overrides(read_document(path), overrides), EncoderRecipe)
+    sources = tuple(
+        source.model_copy(update={"images": resolve_path(path.parent, source.images)})
+        for source in recipe.data.sources
+    )
+    data = recipe.data.model_copy(update={"sources": sources})
+    return recipe.model_copy(update={"data": data})
 
 
 def load_training_recipe(
