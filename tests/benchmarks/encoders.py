@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import torch
 from measures import (
-    RANDOM,
     TRAINED_BY,
     Features,
     Images,
@@ -44,7 +43,7 @@ FITS = {"pcam-mini": "crop"}
 
 SETS = ("pcam-mini", "oral-oscc", "cervix-lbc4", "crc-val-7k-tiny")
 RESNET = "random small-resnet"
-ENCODERS = ("he-ssl", "he-ssl-eval", TRAINED_BY, RESNET, RANDOM)
+ENCODERS = ("he-ssl", "he-ssl-eval", TRAINED_BY, RESNET)
 STAINS = ("haematoxylin", "eosin")
 TIMED = 256  # images
 
@@ -73,11 +72,14 @@ class UntrainedEncoder:
         return torch.cat([self._network(batch) for batch in batches]).numpy()
 
 
-def find_encoder(spec: str) -> Encoder:
-    """Loads an encoder by what a recipe may say, or `NAME=FOLDER`."""
+def find_encoder(spec: str) -> tuple[str, Encoder]:
+    """Returns name and encoder of what a recipe may say, or of `NAME=FOLDER`."""
     if spec == RESNET:
-        return UntrainedEncoder()
-    return load_encoder(spec.partition("=")[2] or spec)
+        return spec, UntrainedEncoder()
+    name, _, folder = spec.partition("=")
+    if folder and Path(folder).is_dir():
+        return name, load_encoder(folder)
+    return spec, load_encoder(spec)
 
 
 def measure_set(
@@ -162,8 +164,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     }
     pixels = np.resize(next(iter(sets.values()))[1].pixels, (TIMED, options.size, options.size, 3))
     for spec in options.encoders:
-        encoder = find_encoder(spec)
-        found["encoders"][spec.partition("=")[0]] = {
+        key, encoder = find_encoder(spec)
+        found["encoders"][key] = {
             "encoder": encoder.describe(),
             "images_per_second": time_encoder(encoder, pixels),
             "sets": {name: measure_set(encoder, *parts, options) for name, parts in sets.items()},
