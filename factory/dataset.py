@@ -27,6 +27,7 @@ SELECTION_COLUMNS = (
     "index",
     "attempt",
     "sample_id",
+    "class_name",
     "scores",
     "accepted",
     "rejected_by",

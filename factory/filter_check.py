@@ -1,13 +1,25 @@
 """Checks of a recipe's filters against catalogs, folders and the classes that are asked for."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from factory.encoders.clip_text import LOCAL, resolve_clip
 from factory.errors import CatalogError, FactoryError, InputError, RecipeError, SourceError
-from factory.filter_settings import ClassifierFilter, TrainingCopyFilter
+from factory.filter_settings import (
+    AgreementFilter,
+    ClassifierFilter,
+    TrainingCopyFilter,
+    ZeroShotFilter,
+)
 from factory.filters import list_score_names
-from factory.findings import AskedClasses, Findings
+from factory.findings import AskedClasses, Findings, check_names, check_template
 from factory.messages import advise
 from factory.recipe import BestPick, ReferenceConditions
+from factory.yamlreader import FieldPath
+
+if TYPE_CHECKING:
+    from factory.filters.classifier_model import ClassifierInfo
 
 
 def check_filters(findings: Findings, asked: AskedClasses) -> None:
@@ -15,7 +27,12 @@ def check_filters(findings: Findings, asked: AskedClasses) -> None:
     _check_pick(findings)
     for number, settings in enumerate(findings.loaded.recipe.filters):
         if isinstance(settings, ClassifierFilter):
-            _check_classifier(findings, settings.model, ("filters", number, "model"), asked)
+            _check_classifier(findings, settings, number, asked)
+        elif isinstance(settings, AgreementFilter):
+            for place, name in enumerate(settings.models):
+                _check_known(findings, name, ("filters", number, "models", place), asked)
+        elif isinstance(settings, ZeroShotFilter):
+            _check_zero_shot(findings, settings, number, asked)
         elif isinstance(settings, TrainingCopyFilter):
             _check_training_copy(findings, settings, number)
 
@@ -36,26 +53,90 @@ def _check_training_copy(findings: Findings, settings: TrainingCopyFilter, numbe
 
 
 def _check_classifier(
-    findings: Findings, name: str, path: tuple[str | int, ...], asked: AskedClasses
+    findings: Findings, settings: ClassifierFilter, number: int, asked: AskedClasses
 ) -> None:
+    known = _check_known(findings, settings.model, ("filters", number, "model"), asked)
+    if isinstance(settings.min_probability, dict):
+        path: FieldPath = ("filters", number, "min_probability")
+        names = None if known is None else known.class_names
+        check_names(findings, tuple(settings.min_probability), names, path, settings.model)
+        for name in asked.fields:
+            if name not in settings.min_probability:
+                findings.add(path, f"leaves out class {name!r}, which is asked for: add it")
+    wished = settings.min_precision
+    if wished is None or known is None or known.info is None:
+        return
+    path = ("filters", number, "min_precision")
+    if known.info.thresholds is None:
+        message = "has no thresholds by precision (too few images, or of an older version)"
+        findings.add(path, f"{settings.model} {message}: use min_probability, or fit it again")
+        return
+    for name in asked.fields:
+        rows = known.info.thresholds.get(name, ())
+        best = max((row.precision for row in rows), default=0.0)
+        if name in known.class_names and best < wished:
+            message = f"{settings.model} reaches {wished:g} at no probability for class {name!r}"
+            findings.add(path, f"{message} (highest tabled: {best:g}): lower it")
+
+
+def _check_zero_shot(
+    findings: Findings, settings: ZeroShotFilter, number: int, asked: AskedClasses
+) -> None:
+    place: FieldPath = ("filters", number)
+    for row, template in enumerate(settings.templates or ()):
+        check_template(findings, template, (*place, "templates", row), required=True)
+    entry = findings.look_up((*place, "classes"), findings.catalogs.find_classes, settings.classes)
+    if entry is not None:
+        known = tuple(each.name for each in entry.classes)
+        if len(known) < 2:
+            findings.add((*place, "classes"), f"{entry.id} has one class: nothing to tell apart")
+        _check_asked(findings, f"class list {entry.id}", known, asked)
+    is_local = settings.encoder.startswith(LOCAL)
+    if findings.check_files or not is_local:
+        try:
+            resolve_clip(settings.encoder, findings.loaded.base)
+        except InputError as error:
+            findings.add((*place, "encoder"), str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """The classes of a classifier, and what its folder says; None where not to be read."""
+
+    class_names: tuple[str, ...]
+    info: "ClassifierInfo | None" = None
+
+
+def _check_known(
+    findings: Findings, name: str, path: FieldPath, asked: AskedClasses
+) -> _Known | None:
+    """Returns a classifier, or None with the problem noted or where nothing is to be read."""
     try:
-        known = _read_classes(findings, name)
+        known = _read_known(findings, name)
     except CatalogError as error:
         findings.add(path, f"no classifier folder and {error}")
+        return None
     except RecipeError as error:
         findings.problems.extend(error.problems)
+        return None
     except FactoryError as error:
         findings.add(path, str(error))
-    else:
-        for asked_name, where in asked.fields.items():
-            if known is not None and asked_name not in known:
-                hint = advise(asked_name, known)
-                message = f"classifier {name} does not know class {asked_name!r}: {hint}"
-                findings.add(where, f"{message}; rename the class or take another classifier")
+        return None
+    if known is not None:
+        _check_asked(findings, f"classifier {name}", known.class_names, asked)
+    return known
 
 
-def _read_classes(findings: Findings, name: str) -> tuple[str, ...] | None:
-    """Returns the classes of a classifier, by catalog id or folder; None where not to be read.
+def _check_asked(findings: Findings, who: str, known: tuple[str, ...], asked: AskedClasses) -> None:
+    for name, where in asked.fields.items():
+        if name not in known:
+            hint = advise(name, known)
+            message = f"{who} does not know class {name!r}: {hint}"
+            findings.add(where, f"{message}; rename the class or take one that does")
+
+
+def _read_known(findings: Findings, name: str) -> _Known | None:
+    """Reads a classifier by catalog id or folder; None where it is not to be read.
 
     Raises:
         CatalogError: neither a folder nor a catalog id.
@@ -65,23 +146,23 @@ def _read_classes(findings: Findings, name: str) -> tuple[str, ...] | None:
     folder = findings.resolve(name)
     if name in findings.catalogs.list_ids("classifiers"):
         entry = findings.catalogs.find_classifier(name)
-        if findings.check_files:
-            _read_folder(Path(entry.source))
-        return entry.class_names
+        info = _read_folder(Path(entry.source)) if findings.check_files else None
+        return _Known(entry.class_names, info)
     if not findings.check_files and ("/" in name or folder.is_dir()):
         return None
     if not folder.is_dir() and "/" not in name:
-        return findings.catalogs.find_classifier(name).class_names
-    return _read_folder(folder)
+        return _Known(findings.catalogs.find_classifier(name).class_names)
+    info = _read_folder(folder)
+    return _Known(info.class_names, info)
 
 
-def _read_folder(folder: Path) -> tuple[str, ...]:
+def _read_folder(folder: Path) -> "ClassifierInfo":
     from factory.filters.classifier_model import check_classifier
 
     if not folder.is_dir():
         raise InputError(f"no such classifier folder {str(folder)!r}: correct the path")
     try:
-        return check_classifier(folder).class_names
+        return check_classifier(folder)
     except RecipeError as error:
         more = len(error.problems) - 1
         also = f" and {more} more" if more else ""

@@ -1,13 +1,14 @@
 """Settings of the quality filters as a recipe names them; `factory.filters` holds their judges."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from factory.catalog_entries import Strict
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+ClassName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 
 
 class FiniteFilter(Strict):
@@ -55,7 +56,64 @@ class ClassifierFilter(Strict):
 
     kind: Literal["classifier"]
     model: str = Field(min_length=1, description="catalog id of a classifier, or its folder")
-    min_probability: Fraction = Field(0.5, description="calibrated, of the asked class")
+    min_probability: Fraction | dict[ClassName, Fraction] = Field(
+        0.5, description="calibrated, of the asked class: one number, or class -> number"
+    )
+    min_precision: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None, description="of held-out real images as sure; without min_probability, alone"
+    )
+    min_margin: Annotated[float, Field(ge=-1.0, le=1.0)] | None = Field(
+        None, description="probability of the asked class minus the largest other"
+    )
+    max_entropy: Fraction | None = Field(
+        None, description="of the predicted classes; 1: all equally probable"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _let_precision_decide(cls, given: Any) -> Any:
+        """Without a `min_probability` of its own, a wished precision is the only threshold."""
+        if isinstance(given, dict) and given.get("min_precision") is not None:
+            return {"min_probability": 0.0, **given}
+        return given
+
+
+class AgreementFilter(Strict):
+    """Rejects images on whose class several classifiers do not agree."""
+
+    kind: Literal["agreement"]
+    models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        min_length=2, description="catalog ids of classifiers, or their folders"
+    )
+    min_agreement: Fraction = Field(
+        1.0, description="share of classifiers whose most probable class is the asked one"
+    )
+    min_probability: Fraction | None = Field(
+        None, description="of the asked class, by the classifier that finds it least probable"
+    )
+
+    @model_validator(mode="after")
+    def _check_distinct(self) -> "AgreementFilter":
+        if len(set(self.models)) < len(self.models):
+            raise ValueError(f"models: each classifier once, got {', '.join(self.models)}")
+        return self
+
+
+class ZeroShotFilter(Strict):
+    """Rejects images that an image-text model does not take for the asked class; no training."""
+
+    kind: Literal["zero_shot"]
+    encoder: str = Field(
+        min_length=1, description="open_clip:hf-hub:OWNER/NAME, or open_clip:local-dir:FOLDER"
+    )
+    classes: str = Field(min_length=1, description="catalog id of classes with titles, synonyms")
+    templates: tuple[str, ...] | None = Field(
+        None, min_length=1, description="prompts with {class_name}; default: six for H&E"
+    )
+    min_probability: Fraction = Field(0.5, description="of the asked class, not calibrated")
+    min_margin: Annotated[float, Field(ge=-1.0, le=1.0)] | None = Field(
+        None, description="probability of the asked class minus the largest other"
+    )
 
 
 class TrainingCopyFilter(Strict):
@@ -79,6 +137,8 @@ FilterSettings = Annotated[
     | FocusFilter
     | StainFilter
     | ClassifierFilter
+    | AgreementFilter
+    | ZeroShotFilter
     | TrainingCopyFilter
     | NearDuplicateFilter,
     Field(discriminator="kind"),

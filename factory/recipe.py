@@ -7,12 +7,11 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from factory.accept import parse_rule
 from factory.catalog_entries import Adapter, Strict
-from factory.filter_settings import FilterSettings, Fraction
+from factory.filter_settings import ClassName, FilterSettings, Fraction
 from factory.fingerprint import compute_digest, drop_none
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 Count = Annotated[int, Field(ge=1, le=10_000_000_000)]
-ClassName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 PerClass = Count | dict[ClassName, Count]
 
 

@@ -13,7 +13,8 @@ from factory.recipe import DiversePick
 from factory.records import Verdict
 
 Status = Literal["accepted", "rejected", "spare"]
-Decide = Callable[[Mapping[str, float]], Verdict]
+Decide = Callable[[Mapping[str, float], str | None], Verdict]
+"""Decides from scores, and the class that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ class Selector:
 
         Args:
             candidates: rows of one request with `scores`, `accepted`, `rejected_by`, `reason`,
-                `sample_id` and `descriptor`.
+                `class_name`, `sample_id` and `descriptor`.
         """
         decisions: list[Decision] = []
         is_taken = False
@@ -107,7 +108,7 @@ class Selector:
                 name: float("nan") if value is None else value
                 for name, value in (candidate["scores"] or {}).items()
             }
-            return self.decide(scores)
+            return self.decide(scores, candidate["class_name"])
         return Verdict(candidate["accepted"], candidate["rejected_by"], candidate["reason"])
 
     def _compare(self, candidate: Mapping[str, Any]) -> Decision:

@@ -26,7 +26,7 @@ from factory.records import Candidate, Job, Sample, Shard
 from factory.store.rows import build_row, build_shard_schema, select_shaping
 from factory.store.run_folder import Marker, RunFolder
 
-PATHS_DESCRIBED = frozenset({"model", "images"})
+PATHS_DESCRIBED = frozenset({"model", "models", "images"})
 """Keys of a filter's description that say where it was found; its revision says what it is."""
 
 ALWAYS_SCORED = "nonfinite_fraction"
@@ -61,7 +61,9 @@ class Worker:
         self.recipe = recipe
         self.folder = RunFolder(order.run_url)
         self.generator = build_generator(recipe.generator, entry, order.base)
-        self.filters = build_filters(recipe.filters, order.base, catalogs.find_classifier_folder)
+        self.filters = build_filters(
+            recipe.filters, order.base, catalogs.find_classifier_folder, catalogs.find_classes
+        )
         names = {name for each in self.filters for name in each.score_names}
         self.score_names = sorted({*names, ALWAYS_SCORED})
         self.accept = None if recipe.accept is None else parse_rule(recipe.accept)
@@ -115,7 +117,7 @@ class Worker:
                 ALWAYS_SCORED: round(sample.nonfinite_fraction, SCORE_DECIMALS),
                 **scores[row],
             }
-            verdict = decide_all(self.filters, known, self.accept)
+            verdict = decide_all(self.filters, known, self.accept, job.condition.class_name)
             candidates.append(
                 Candidate(job, sample, known, verdict, descriptors[row], features[row])
             )

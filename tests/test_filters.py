@@ -33,12 +33,15 @@ needs_pcam = pytest.mark.skipif(not PCAM.is_dir(), reason="real patches are not 
 needs_oral = pytest.mark.skipif(not ORAL.is_dir(), reason="real patches are not here")
 
 NOTHING = Condition()
+NEEDS_MODELS = {"classifier", "agreement", "zero_shot"}
 ALL_KINDS = [
     {"kind": "finite"},
     {"kind": "tissue"},
     {"kind": "focus", "max_blur": 0.65, "min_sharpness": 0.001},
     {"kind": "stain"},
     {"kind": "classifier", "model": "none"},
+    {"kind": "agreement", "models": ["none", "neither"], "min_agreement": 0.5},
+    {"kind": "zero_shot", "encoder": "open_clip:none/none", "classes": "pcam"},
     {"kind": "training_copy"},
     {"kind": "near_duplicate"},
 ]
@@ -124,7 +127,7 @@ def test_deciding_imports_neither_torch_nor_sklearn():
 
 
 def test_scores_are_rounded_plain_and_decide_the_same_after_storage():
-    kinds = [each for each in ALL_KINDS if each["kind"] != "classifier"]
+    kinds = [each for each in ALL_KINDS if each["kind"] not in NEEDS_MODELS]
     filters = build(*kinds)
     images = [paint_tissue(seed) for seed in range(4)] + [BLANK, GREY]
     rows = score_all(filters, [Sample(image) for image in images], [NOTHING] * len(images))
@@ -140,7 +143,7 @@ def test_scores_are_rounded_plain_and_decide_the_same_after_storage():
 
 
 def test_scores_do_not_depend_on_who_shares_the_batch():
-    filters = build(*[each for each in ALL_KINDS if each["kind"] != "classifier"])
+    filters = build(*[each for each in ALL_KINDS if each["kind"] not in NEEDS_MODELS])
     images = [paint_tissue(seed) for seed in range(5)] + [paint_tissue(9, 96)]
     samples = [Sample(image) for image in images]
     together = score_all(filters, samples, [NOTHING] * 6)

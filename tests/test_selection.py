@@ -11,6 +11,7 @@ def make_candidate(name, accepted=True, seed=0, score=0.5):
     pixels = np.random.default_rng(seed).integers(0, 256, (1, 32, 32, 3), dtype=np.uint8)
     return {
         "sample_id": f"{name:032x}",
+        "class_name": "tumor",
         "scores": {"class_probability": score},
         "accepted": accepted,
         "rejected_by": None if accepted else "classifier",
@@ -61,7 +62,8 @@ def test_the_same_image_of_two_blocks_counts_once():
 
 
 def test_new_thresholds_decide_over_stored_scores():
-    def decide(scores):
+    def decide(scores, class_name):
+        assert class_name == "tumor"
         accepted = scores["class_probability"] >= 0.4
         return Verdict(accepted, None if accepted else "classifier", "class_probability low")
 

@@ -13,11 +13,12 @@ import numpy as np
 from factory.accept import Rule
 from factory.errors import FilterError
 from factory.filter_settings import FilterSettings
-from factory.filters.base import SCORE_DECIMALS, Filter
+from factory.filters.base import SCORE_DECIMALS, Filter, PerClassFilter
 from factory.records import Condition, Sample, Verdict
 
 if TYPE_CHECKING:
     from factory.filters.classifier import FindClassifier
+    from factory.filters.zero_shot import FindClasses
 
 FILTERS: dict[str, tuple[str, str]] = {
     "finite": ("factory.filters.finite", "FiniteJudge"),
@@ -25,6 +26,8 @@ FILTERS: dict[str, tuple[str, str]] = {
     "focus": ("factory.filters.focus", "FocusJudge"),
     "stain": ("factory.filters.stain", "StainJudge"),
     "classifier": ("factory.filters.classifier", "ClassifierJudge"),
+    "agreement": ("factory.filters.agreement", "AgreementJudge"),
+    "zero_shot": ("factory.filters.zero_shot", "ZeroShotJudge"),
     "training_copy": ("factory.filters.training_copy", "TrainingCopyJudge"),
     "near_duplicate": ("factory.filters.near_duplicate", "NearDuplicateJudge"),
 }
@@ -32,7 +35,10 @@ FILTERS: dict[str, tuple[str, str]] = {
 
 
 def build_filters(
-    recipe_filters: Sequence[FilterSettings], base: Path, find_classifier: "FindClassifier"
+    recipe_filters: Sequence[FilterSettings],
+    base: Path,
+    find_classifier: "FindClassifier",
+    find_classes: "FindClasses | None" = None,
 ) -> tuple[Filter, ...]:
     """Builds the filters of a recipe, in its order; models load at the first score.
 
@@ -40,9 +46,12 @@ def build_filters(
         recipe_filters: their settings.
         base: folder of the recipe, which relative paths start from.
         find_classifier: catalog lookup of a classifier's folder; None where no catalog knows it.
+        find_classes: catalog lookup of a set of classes; only scoring needs it.
     """
     further: dict[str, tuple[Any, ...]] = {
         "classifier": (base, find_classifier),
+        "agreement": (base, find_classifier),
+        "zero_shot": (base, find_classes),
         "training_copy": (base,),
     }
     built: list[Filter] = []
@@ -103,7 +112,10 @@ def score_all(
 
 
 def decide_all(
-    filters: Sequence[Filter], scores: Mapping[str, float], accept: Rule | None = None
+    filters: Sequence[Filter],
+    scores: Mapping[str, float],
+    accept: Rule | None = None,
+    class_name: str | None = None,
 ) -> Verdict:
     """Decides on one candidate from its stored scores; the first filter that rejects is named.
 
@@ -111,35 +123,47 @@ def decide_all(
         filters: in recipe order.
         scores: of one candidate.
         accept: which of them must accept; None: all. Filters that it does not name only score.
+        class_name: what the candidate was asked to show, for thresholds that differ by class.
 
     Raises:
-        FilterError: a score that a filter needs was never stored.
+        FilterError: a score that a decision needs was never stored.
     """
     if accept is not None:
-        return _decide_by_rule(filters, scores, accept)
+        return _decide_by_rule(filters, scores, accept, class_name)
     for judge in filters:
-        verdict = _decide(judge, scores)
+        verdict = _decide(judge, scores, class_name)
         if not verdict.accepted:
             return verdict
     return Verdict(True)
 
 
 def _decide_by_rule(
-    filters: Sequence[Filter], scores: Mapping[str, float], accept: Rule
+    filters: Sequence[Filter], scores: Mapping[str, float], accept: Rule, class_name: str | None
 ) -> Verdict:
     named = [judge for judge in filters if judge.kind in accept.kinds]
-    verdicts = {judge.kind: _decide(judge, scores) for judge in named}
+    verdicts = {judge.kind: _decide(judge, scores, class_name) for judge in named}
     if accept.holds(lambda kind: verdicts[kind].accepted):
         return Verdict(True)
     rejecting = [verdict for verdict in verdicts.values() if not verdict.accepted]
     return rejecting[0] if rejecting else Verdict(False, "accept", f"not: {accept.text}")
 
 
-def _decide(judge: Filter, scores: Mapping[str, float]) -> Verdict:
-    missing = [name for name in judge.score_names if name not in scores]
-    if missing:
+def _decide(judge: Filter, scores: Mapping[str, float], class_name: str | None) -> Verdict:
+    stored = _StoredScores(judge.kind, scores)
+    if isinstance(judge, PerClassFilter):
+        return judge.decide_class(stored, class_name)
+    return judge.decide(stored)
+
+
+class _StoredScores(dict[str, float]):
+    """Scores of one candidate; only those that a decision asks for need to be there."""
+
+    def __init__(self, kind: str, scores: Mapping[str, float]) -> None:
+        super().__init__(scores)
+        self.kind = kind
+
+    def __missing__(self, name: str) -> float:
         raise FilterError(
-            f"{judge.kind}: no stored score {', '.join(missing)}: "
-            "the filter was not in the recipe when the images were scored"
+            f"{self.kind}: no stored score {name}: the filter, or this score of it, was not there "
+            "when the images were scored"
         )
-    return judge.decide(scores)

@@ -1,7 +1,7 @@
 """What a filter is: it scores candidates, and decides from stored scores alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,4 +46,13 @@ class Filter(Protocol):
 
     def describe(self) -> dict[str, Any]:
         """Returns kind, thresholds, and the scorer's revision as plain data for provenance."""
+        ...
+
+
+@runtime_checkable
+class PerClassFilter(Protocol):
+    """A filter whose thresholds may differ by the class that a candidate was asked to show."""
+
+    def decide_class(self, scores: Mapping[str, float], class_name: str | None) -> Verdict:
+        """Decides as `decide` does; None for `class_name`: none was asked."""
         ...

@@ -1,7 +1,7 @@
 """A fitted classifier folder: what it says of itself, and calibrated class probabilities from it.
 
     classifier.json         checked on load; all that `validate` reads, without torch
-    head.safetensors        mean, scale, coef and intercept of the logistic head
+    head.safetensors        numbers of the head: see factory.filters.heads
     encoder.json, encoder.safetensors    only with an encoder that was trained along
 
 Nothing is pickled, and the head is computed with numpy: scikit-learn is needed for fitting only.
@@ -9,7 +9,6 @@ Nothing is pickled, and the head is computed with numpy: scikit-learn is needed 
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from factory.encoders import Encoder, load_encoder
 from factory.errors import InputError, Problem, RecipeError
+from factory.filters.base import SCORE_DECIMALS
+from factory.filters.heads import Head, NeighbourHead, compute_softmax, parse_head
 from factory.fingerprint import hash_bytes
 from factory.sources import fit_image
 
@@ -47,6 +48,30 @@ class Calibration(_Strict):
     method: Literal["temperature"] = "temperature"
     temperature: float = Field(gt=0.0)
     fitted_on: str
+    calibrated: bool = Field(True, description="false: too few images to say so; it only ranks")
+
+
+class HeadInfo(_Strict):
+    """Which head turns features into logits, and its one whole number."""
+
+    kind: Literal["logistic", "prototype", "knn"]
+    neighbours: int | None = Field(None, ge=1, description="k of knn")
+
+
+class Threshold(_Strict):
+    """The least probability at which a class's images are right as often as wished.
+
+    Measured on held-out real images with all classes weighing alike; `low` and `high` are the 95 %
+    Wilson interval of `reached`.
+    """
+
+    precision: float = Field(gt=0.0, lt=1.0, description="wished")
+    probability: float = Field(ge=0.0, le=1.0)
+    reached: float
+    low: float
+    high: float
+    recall: float = Field(description="share of the class's images that pass")
+    images: int = Field(description="held-out images that pass")
 
 
 class TrainingData(_Strict):
@@ -72,6 +97,16 @@ class ClassifierInfo(_Strict):
     data: TrainingData
     report: dict[str, Any]
     libraries: dict[str, str]
+    head: HeadInfo | None = Field(None, description="None, in older files: logistic")
+    thresholds: dict[str, tuple[Threshold, ...]] | None = Field(
+        None, description="class -> precisions that are reached; None: none were measured"
+    )
+
+    def find_precision(self, class_name: str, probability: float) -> float:
+        """Returns the highest tabled precision whose threshold is reached; 0 where none is."""
+        rows = (self.thresholds or {}).get(class_name, ())
+        rounded = round(probability, SCORE_DECIMALS)
+        return max((row.precision for row in rows if rounded >= row.probability), default=0.0)
 
     @model_validator(mode="after")
     def _check_distinct(self) -> "ClassifierInfo":
@@ -80,34 +115,12 @@ class ClassifierInfo(_Strict):
         return self
 
 
-@dataclass(frozen=True, slots=True)
-class Head:
-    """Standardisation and a linear map: logits = ((features - mean) / scale) coef' + intercept.
-
-    `mean`, `scale` are (D,), `coef` is (C, D), `intercept` (C,), all float64.
-    """
-
-    mean: NDArray[np.float64]
-    scale: NDArray[np.float64]
-    coef: NDArray[np.float64]
-    intercept: NDArray[np.float64]
-
-    def compute_logits(self, features: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
-        """Returns (N, C) float64 logits of (N, D) features."""
-        scaled = (features.astype(np.float64) - self.mean) / self.scale
-        return np.asarray(scaled @ self.coef.T + self.intercept)
-
-
-def compute_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns (N, C) probabilities that sum to 1 over the classes."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
 class Classifier:
     """Calibrated class probabilities of images."""
 
-    def __init__(self, info: ClassifierInfo, encoder: Encoder, head: Head, revision: str) -> None:
+    def __init__(
+        self, info: ClassifierInfo, encoder: Encoder, head: Head | NeighbourHead, revision: str
+    ) -> None:
         self.info, self.encoder, self.head = info, encoder, head
         self.class_names = info.class_names
         self.revision = revision
@@ -178,18 +191,9 @@ def load_classifier(folder: Path, device: str = "auto") -> Classifier:
     return Classifier(info, encoder, head, hash_bytes(data))
 
 
-def save_head(head: Head, folder: Path) -> str:
+def save_head(head: Head | NeighbourHead, folder: Path) -> str:
     """Writes `head.safetensors` and returns the sha256 of the file."""
-    from safetensors.numpy import save
-
-    data = save(
-        {
-            "mean": head.mean,
-            "scale": head.scale,
-            "coef": np.ascontiguousarray(head.coef),
-            "intercept": head.intercept,
-        }
-    )
+    data = head.to_bytes()
     write_file(folder / HEAD_NAME, data)
     return hash_bytes(data)
 
@@ -230,20 +234,14 @@ def _parse_info(folder: Path, data: bytes) -> ClassifierInfo:
         raise RecipeError(problems) from error
 
 
-def _load_head(folder: Path, info: ClassifierInfo) -> Head:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load
-
+def _load_head(folder: Path, info: ClassifierInfo) -> Head | NeighbourHead:
     path = folder / HEAD_NAME
     data = _read(path)
     if hash_bytes(data) != info.head_sha256:
         raise InputError(f"{path}: damaged or of another fit (sha256 differs from {INFO_NAME})")
     classes, dim = len(info.class_names), info.encoder_description.dim
+    neighbours = None if info.head is None else info.head.neighbours
     try:
-        arrays = load(data)
-        head = Head(arrays["mean"], arrays["scale"], arrays["coef"], arrays["intercept"])
-    except (SafetensorError, KeyError) as error:
+        return parse_head(data, classes, dim, neighbours)
+    except ValueError as error:
         raise InputError(f"{path}: not a classifier head ({error})") from error
-    if head.coef.shape != (classes, dim) or head.mean.shape != (dim,):
-        raise InputError(f"{path}: shape {head.coef.shape} instead of ({classes}, {dim})")
-    return head

@@ -20,13 +20,12 @@ from factory.filters.classifier_model import (
     Calibration,
     ClassifierInfo,
     EncoderDescription,
-    Head,
     TrainingData,
-    compute_softmax,
     save_head,
     save_info,
     write_file,
 )
+from factory.filters.heads import Head, compute_softmax
 from factory.sources import list_images
 from factory.train.classifier_report import measure_predictions, weigh_classes
 from factory.train.labelled import (

@@ -1,0 +1,183 @@
+"""`zero_shot`: rejects images that an image-text model does not take for their class; no training.
+
+The classes are described in words from a catalog (titles and synonyms, in several templates). After
+Radford et al. 2021 (arXiv 2103.00020, section 3.1.4), a class is the mean of its prompts' unit
+features, brought to length 1 again; CONCH (Lu et al. 2024, Nature Medicine 30) takes the mean over
+synonyms too. Then p = softmax(scale * cos(image, class)), with the scale that the model learned.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.catalog_entries import ClassEntry, ClassesEntry
+from factory.errors import FilterError
+from factory.filter_settings import ZeroShotFilter
+from factory.fingerprint import compute_digest
+from factory.records import Condition, Sample, Verdict
+
+if TYPE_CHECKING:
+    from factory.encoders import Encoder
+
+FindClasses = Callable[[str], ClassesEntry]
+"""Maps a catalog id to its set of classes."""
+
+TEMPLATES = (
+    "{class_name}.",
+    "an H&E image of {class_name}.",
+    "an H&E stained image showing {class_name}.",
+    "a histopathological image of {class_name}.",
+    "a photomicrograph showing {class_name}.",
+    "presence of {class_name}.",
+)
+"""Wordings of PLIP (Huang et al. 2023, "An H&E image of ...") and of CONCH's ensemble."""
+
+
+class ZeroShotJudge:
+    """Scores the asked class's zero-shot probability, and its margin to the largest other one.
+
+    Both are NaN without a class in the condition: not applicable, accepted. The probability is not
+    calibrated on anybody's images.
+    """
+
+    kind: ClassVar[str] = "zero_shot"
+    score_names: tuple[str, ...] = ("zero_shot_probability", "zero_shot_margin")
+    thresholds: ClassVar[Mapping[str, str]] = {
+        "min_probability": "zero_shot_probability",
+        "min_margin": "zero_shot_margin",
+    }
+
+    def __init__(
+        self, settings: ZeroShotFilter, base: Path, find_classes: FindClasses | None
+    ) -> None:
+        self.settings, self.base, self.find_classes = settings, base, find_classes
+        self._encoder: Encoder | None = None
+        self._classes: NDArray[np.float32] | None = None
+        self._names: tuple[str, ...] = ()
+        self._scale = 1.0
+
+    def score(
+        self, samples: Sequence[Sample], conditions: Sequence[Condition]
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """Returns both scores; NaN where the condition names no class.
+
+        Raises:
+            InputError: the model cannot be had.
+            FilterError: a class that the catalog's set does not have, or the model failed.
+        """
+        probability, margin = np.full((2, len(samples)), np.nan)
+        rows = [i for i, condition in enumerate(conditions) if condition.class_name is not None]
+        if rows:
+            encoder = self._load()
+            asked = [self._find_class(str(conditions[i].class_name)) for i in rows]
+            pixels = [samples[i].pixels for i in rows]
+            try:
+                features = _encode(encoder, pixels)
+            except (RuntimeError, ValueError, OSError) as error:
+                raise FilterError(f"zero_shot {self.settings.encoder}: {error}") from error
+            found = classify(features, self._classes, self._scale)
+            probability[rows] = found[np.arange(len(rows)), asked]
+            found[np.arange(len(rows)), asked] = -np.inf
+            margin[rows] = probability[rows] - found.max(axis=1)
+        return {"zero_shot_probability": probability, "zero_shot_margin": margin}
+
+    def decide(self, scores: Mapping[str, float]) -> Verdict:
+        """Rejects a probability or a margin under its least value; NaN is accepted."""
+        for field, name in self.thresholds.items():
+            least = getattr(self.settings, field)
+            if least is not None and scores[name] < least:
+                return Verdict(False, self.kind, f"{name} {scores[name]:g} < {least:g}")
+        return Verdict(True)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns kind, thresholds, the hash of all prompts and what the encoder says of itself.
+
+        Raises:
+            InputError: the model cannot be had.
+        """
+        settings = self.settings.model_dump(mode="json", exclude_none=True)
+        if settings["encoder"].startswith("open_clip:local-dir:"):
+            settings["encoder"] = "open_clip:local-dir"  # where it lies does not matter
+        encoder = self._load().describe()
+        prompts = compute_digest("prompts", self._write_prompts())
+        revision = {key: encoder[key] for key in ("revision", "weights_sha256")}
+        return {**settings, **revision, "prompts_sha256": prompts}
+
+    def _list_classes(self) -> tuple[ClassEntry, ...]:
+        if self.find_classes is None:
+            raise FilterError("zero_shot: no catalog of classes to score with")
+        return self.find_classes(self.settings.classes).classes
+
+    def _write_prompts(self) -> dict[str, list[str]]:
+        templates = self.settings.templates or TEMPLATES
+        return {entry.name: write_prompts(entry, templates) for entry in self._list_classes()}
+
+    def _find_class(self, name: str) -> int:
+        try:
+            return self._names.index(name)
+        except ValueError:
+            known = ", ".join(self._names)
+            raise FilterError(
+                f"the classes {self.settings.classes} have no {name!r}: they have {known}"
+            ) from None
+
+    def _load(self) -> "Encoder":
+        """Loads the image side, and the text side just long enough to embed the classes."""
+        if self._encoder is None:
+            from factory.encoders import load_encoder
+            from factory.encoders.clip_text import embed_texts, resolve_clip
+
+            spec = resolve_clip(self.settings.encoder, self.base)
+            prompts = self._write_prompts()
+            texts = embed_texts(spec, [text for each in prompts.values() for text in each])
+            owners = np.repeat(np.arange(len(prompts)), [len(each) for each in prompts.values()])
+            self._classes = average_prompts(texts.features, owners)
+            self._names, self._scale = tuple(prompts), texts.scale
+            self._encoder = load_encoder(spec, base=self.base)
+        return self._encoder
+
+
+def write_prompts(entry: ClassEntry, templates: Sequence[str]) -> list[str]:
+    """Returns every template filled with the title and with each synonym of a class."""
+    words = dict.fromkeys((entry.title, *entry.synonyms))
+    return [template.replace("{class_name}", word) for word in words for template in templates]
+
+
+def average_prompts(
+    features: NDArray[np.float32], owners: NDArray[np.integer[Any]]
+) -> NDArray[np.float32]:
+    """Returns (C, D) float32 class features of length 1: means of unit prompt features.
+
+    Args:
+        features: (N, D), each row of length 1.
+        owners: (N,) class 0 .. C - 1 of each prompt.
+    """
+    means = [features[owners == row].mean(axis=0) for row in range(int(owners.max()) + 1)]
+    return np.stack([mean / np.linalg.norm(mean) for mean in means]).astype(np.float32)
+
+
+def classify(
+    features: NDArray[np.floating[Any]], classes: NDArray[np.float32] | None, scale: float
+) -> NDArray[np.float64]:
+    """Returns (N, C) float64 probabilities softmax(scale * cosine) of (N, D) image features."""
+    if classes is None:
+        raise FilterError("zero_shot: the classes are not embedded yet")
+    images = features.astype(np.float64)
+    images = images / np.maximum(np.linalg.norm(images, axis=1, keepdims=True), 1e-12)
+    logits = scale * (images @ classes.astype(np.float64).T)
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _encode(encoder: "Encoder", images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Returns (N, D) features; images of one size go through together."""
+    rows: list[NDArray[np.float32] | None] = [None] * len(images)
+    for shape in {image.shape for image in images}:
+        same = [row for row, image in enumerate(images) if image.shape == shape]
+        found = encoder.encode(np.stack([images[row] for row in same]))
+        for row, values in zip(same, found, strict=True):
+            rows[row] = values
+    return np.stack([row for row in rows if row is not None])
