@@ -46,6 +46,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("run",),
     ("estimate",),
     ("preview", "refilter"),
+    ("calibrate",),
     ("cli",),
     ("__main__",),
 )

@@ -14,6 +14,7 @@ COMMANDS: dict[str, str] = {
     "schema": "factory.cli.recipes:schema",
     "plan": "factory.cli.recipes:plan",
     "preview": "factory.cli.runs:preview",
+    "calibrate": "factory.cli.calibrate:calibrate",
     "run": "factory.cli.runs:run",
     "status": "factory.cli.runs:status",
     "refilter": "factory.cli.runs:refilter",

@@ -1,0 +1,216 @@
+"""Thresholds from stored scores: what each keeps, and the strictest that keeps enough real images.
+
+Every decision is a filter's own `decide`, under settings with one threshold changed: nothing here
+compares a score with a threshold.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from factory.accept import Rule
+from factory.calibrate.scored import Scored
+from factory.filter_settings import FilterSettings
+from factory.filters import build_filters, decide_all
+from factory.filters.base import SCORE_DECIMALS, Filter
+
+if TYPE_CHECKING:
+    from factory.filters.classifier import FindClassifier
+
+CURVE_POINTS = 61
+STEP = 10.0**-SCORE_DECIMALS
+Mask = NDArray[np.bool_]
+Value = float | dict[str, float]
+"""A threshold: one number, or class -> number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """One threshold of a filter: field `name` of the filter at `position` bounds `score`."""
+
+    position: int
+    kind: str
+    name: str
+    score: str
+
+    @property
+    def is_lower(self) -> bool:
+        """True where scores of at least the threshold pass: low thresholds are loose."""
+        return self.name.startswith("min_")
+
+    @property
+    def path(self) -> str:
+        """As `--set` names it."""
+        return f"filters.{self.kind}.{self.name}"
+
+
+class Decider:
+    """Decides on scored images as a run would, under changed thresholds.
+
+    Args:
+        settings: the recipe's filters.
+        base: folder of the recipe.
+        find_classifier: catalog lookup of a classifier's folder.
+        rule: the recipe's `accept`, parsed; None: all must accept.
+    """
+
+    def __init__(
+        self,
+        settings: Sequence[FilterSettings],
+        base: Path,
+        find_classifier: "FindClassifier",
+        rule: Rule | None,
+    ) -> None:
+        self.settings, self.rule = tuple(settings), rule
+        self._base, self._find = base, find_classifier
+        self.filters = build_filters(self.settings, base, find_classifier)
+        self.bounds = tuple(
+            Bound(position, judge.kind, name, score)
+            for position, judge in enumerate(self.filters)
+            for name, score in judge.thresholds.items()
+        )
+
+    def read_value(self, bound: Bound) -> Value | None:
+        """Returns the threshold as the recipe has it; None where it bounds nothing."""
+        value: Value | None = getattr(self.settings[bound.position], bound.name)
+        return value
+
+    def allows(self, bound: Bound, value: Value) -> bool:
+        """Says whether the field takes this value."""
+        return self._change(self.settings[bound.position], {bound.name: value}) is not None
+
+    def decide(self, rows: Sequence[Scored], values: Mapping[Bound, Value]) -> Mask:
+        """Returns (N,) whether a run with these thresholds instead would accept."""
+        filters = list(self.filters)
+        for position in {bound.position for bound in values}:
+            mine = {b.name: value for b, value in values.items() if b.position == position}
+            filters[position] = self._build(position, mine)
+        return _to_mask(
+            decide_all(filters, row.scores, self.rule, row.class_name).accepted for row in rows
+        )
+
+    def decide_alone(
+        self, rows: Sequence[Scored], bound: Bound, value: Value, opened: Mapping[str, Value]
+    ) -> Mask:
+        """Returns (N,) whether this threshold accepts, the filter's others being as in `opened`."""
+        judge = self._build(bound.position, {**opened, bound.name: value})
+        return _to_mask(
+            decide_all((judge,), row.scores, None, row.class_name).accepted for row in rows
+        )
+
+    def open_others(self, rows: Sequence[Scored], bound: Bound) -> dict[str, Value]:
+        """Returns the filter's other thresholds, so loose that they reject none of the rows."""
+        opened: dict[str, Value] = {}
+        for other in self.bounds:
+            if other.position != bound.position or other is bound:
+                continue
+            scores = list_scores(rows, other)
+            if self.read_value(other) is None or not scores:
+                continue
+            loosest = round_outwards(min(scores) if other.is_lower else max(scores), other)
+            if self.allows(other, loosest):
+                opened[other.name] = loosest
+        return opened
+
+    def _build(self, position: int, values: Mapping[str, Value]) -> Filter:
+        changed = self._change(self.settings[position], values)
+        if changed is None:
+            raise ValueError(f"{self.settings[position].kind} does not take {dict(values)}")
+        return build_filters((changed,), self._base, self._find)[0]
+
+    @staticmethod
+    def _change(settings: FilterSettings, values: Mapping[str, Value]) -> FilterSettings | None:
+        try:
+            return type(settings).model_validate({**settings.model_dump(), **values})
+        except ValidationError:
+            return None
+
+
+def round_outwards(score: float, bound: Bound) -> float:
+    """Rounds a score to `SCORE_DECIMALS` towards the loose side, so that it passes itself."""
+    value = round(score, SCORE_DECIMALS)
+    if value > score and bound.is_lower:
+        value -= STEP
+    elif value < score and not bound.is_lower:
+        value += STEP
+    return round(value, SCORE_DECIMALS) + 0.0
+
+
+def list_scores(rows: Sequence[Scored], bound: Bound) -> list[float]:
+    """Returns the scores of the rows that have one."""
+    scores = (row.scores[bound.score] for row in rows)
+    return [score for score in scores if not math.isnan(score)]
+
+
+def select_applicable(rows: Sequence[Scored], bound: Bound) -> list[Scored]:
+    """Returns the rows whose score is a number."""
+    return [row for row in rows if not math.isnan(row.scores[bound.score])]
+
+
+def propose_threshold(
+    decider: Decider, rows: Sequence[Scored], bound: Bound, keep: float
+) -> float | None:
+    """Returns the strictest threshold that keeps at least a share of the rows that have the score.
+
+    It is one of their scores: found by bisection, as a looser threshold never keeps less. The
+    filter's other thresholds play no part.
+
+    Returns:
+        A number of `SCORE_DECIMALS` decimals; None where no row has the score, or where the field
+        takes no value that keeps enough.
+    """
+    mine = select_applicable(rows, bound)
+    found = {round_outwards(row.scores[bound.score], bound) for row in mine}
+    allowed = sorted(value for value in found if decider.allows(bound, value))
+    strict_first = allowed[::-1] if bound.is_lower else allowed
+    opened = decider.open_others(mine, bound)
+
+    def keeps(value: float) -> bool:
+        accepted = decider.decide_alone(mine, bound, value, opened)
+        return bool(accepted.sum() >= keep * len(mine) - 1e-9)
+
+    first, last = 0, len(strict_first)
+    while first < last:
+        middle = (first + last) // 2
+        if keeps(strict_first[middle]):
+            last = middle
+        else:
+            first = middle + 1
+    return strict_first[first] if first < len(strict_first) else None
+
+
+def choose_loosest(values: Iterable[float | None], bound: Bound) -> float | None:
+    """Returns the threshold that keeps enough of every class: the loosest of theirs."""
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    return min(known) if bound.is_lower else max(known)
+
+
+def place_points(decider: Decider, rows: Sequence[Scored], bound: Bound) -> list[float]:
+    """Returns `CURVE_POINTS` ascending thresholds over all scores and the present threshold."""
+    seen = list_scores(rows, bound)
+    if not seen:
+        return []
+    now = decider.read_value(bound)
+    seen += [] if now is None else [*now.values()] if isinstance(now, dict) else [now]
+    low, high = round(min(seen), SCORE_DECIMALS), round(max(seen), SCORE_DECIMALS)
+    least = 2 * STEP * CURVE_POINTS
+    if high - low < least:
+        windows = ((low - least, high + least), (low - least, high), (low, high + least))
+        low, high = next(
+            (each for each in windows if all(decider.allows(bound, end) for end in each)),
+            (low, high),
+        )
+    points = {round(float(each), SCORE_DECIMALS) for each in np.linspace(low, high, CURVE_POINTS)}
+    return sorted(each + 0.0 for each in points if decider.allows(bound, each))
+
+
+def _to_mask(values: object) -> Mask:
+    return np.fromiter(values, np.bool_)  # type: ignore[call-overload, no-any-return]
