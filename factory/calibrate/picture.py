@@ -114,8 +114,9 @@ def _draw_panel(
     title = f"{part['filter']}.{part['field']}"
     canvas.add_text((box[0], top + 18), title, 12, anchor="ls")
     after = box[0] + measure_text(title, 12) + 10
-    canvas.add_text((after, top + 18), group, 12, NOW, anchor="ls")
-    _write_values(canvas, part, group, (box[2], top + 18))
+    before = _write_values(canvas, part, group, (box[2], top + 18))
+    name = _shorten(group, before - after - 10)
+    canvas.add_text((after, top + 18), name, 12, NOW, anchor="ls")
     if all(each is None for each in bars.values()):
         middle = ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2)
         canvas.add_text(middle, "does not apply", 12, NOW, "mm")
@@ -125,8 +126,8 @@ def _draw_panel(
             _draw_bars(canvas, axes, heights, colour)
     curves = (
         ("mislabelled", MISLABELLED, 2.0),
-        ("run", RUN, 2.0),
         ("synthetic", SYNTHETIC, 0.0),
+        ("run", RUN, 2.0),
         ("real", REAL, 0.0),
     )
     for name, colour, dash in curves:
@@ -169,12 +170,24 @@ def _draw_frame(canvas: Canvas, axes: _Axes, score: str) -> None:
 
 def _write_values(
     canvas: Canvas, part: Mapping[str, Any], group: str, place: tuple[float, float]
-) -> None:
+) -> float:
+    """Writes the thresholds, ending at a place; returns where the text begins, px."""
     now, proposed = _pick(part["now"], group), _pick(part["proposed"], group)
     text = "none" if proposed is None else f"proposed {proposed:g}"
     canvas.add_text(place, text, 12, PROPOSED, "rs")
     before = place[0] - measure_text(text, 12) - 10
-    canvas.add_text((before, place[1]), "off now" if now is None else f"now {now:g}", 12, NOW, "rs")
+    text = "off now" if now is None else f"now {now:g}"
+    canvas.add_text((before, place[1]), text, 12, NOW, "rs")
+    return before - measure_text(text, 12)
+
+
+def _shorten(text: str, width: float) -> str:
+    """Returns a text that is at most so wide, px, cut at the end."""
+    if measure_text(text, 12) <= width:
+        return text
+    while text and measure_text(text + "...", 12) > width:
+        text = text[:-1]
+    return text + "..." if text else ""
 
 
 def _draw_bars(canvas: Canvas, axes: _Axes, heights: Sequence[float], colour: Colour) -> None:
