@@ -5,17 +5,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.encoders.clip_text import LOCAL, resolve_clip
-from factory.errors import CatalogError, FactoryError, InputError, RecipeError, SourceError
+from factory.errors import CatalogError, FactoryError, InputError, RecipeError
 from factory.filter_settings import (
     AgreementFilter,
     ClassifierFilter,
+    RealismFilter,
     TrainingCopyFilter,
     ZeroShotFilter,
 )
 from factory.filters import list_score_names
 from factory.findings import AskedClasses, Findings, check_names, check_template
 from factory.messages import advise
-from factory.recipe import BestPick, ReferenceConditions
+from factory.real_check import check_realism, check_training_copy
+from factory.recipe import BestPick
 from factory.yamlreader import FieldPath
 
 if TYPE_CHECKING:
@@ -33,23 +35,10 @@ def check_filters(findings: Findings, asked: AskedClasses) -> None:
                 _check_known(findings, name, ("filters", number, "models", place), asked)
         elif isinstance(settings, ZeroShotFilter):
             _check_zero_shot(findings, settings, number, asked)
+        elif isinstance(settings, RealismFilter):
+            check_realism(findings, settings, number, asked)
         elif isinstance(settings, TrainingCopyFilter):
-            _check_training_copy(findings, settings, number)
-
-
-def _check_training_copy(findings: Findings, settings: TrainingCopyFilter, number: int) -> None:
-    from factory.sources import list_images
-
-    conditions = findings.loaded.recipe.conditions
-    if settings.images is None:
-        if not any(isinstance(part, ReferenceConditions) for part in conditions):
-            message = "has nothing to compare with: set images, or remove the filter"
-            findings.add(("filters", number), message)
-    elif findings.check_files:
-        try:
-            list_images(findings.resolve(settings.images))
-        except SourceError as error:
-            findings.add(("filters", number, "images"), str(error))
+            check_training_copy(findings, settings, number)
 
 
 def _check_classifier(

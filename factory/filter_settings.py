@@ -116,12 +116,46 @@ class ZeroShotFilter(Strict):
     )
 
 
+class RealismFilter(Strict):
+    """Rejects images that lie too far from real ones, or from those of their class; or too near.
+
+    A `*_quantile` bounds where a score lies among those of the real images of the asked class, each
+    scored as if it were not in the set: 0.05 for a `min_`, 0.95 for a `max_` keep about 95 % of
+    them.
+    """
+
+    kind: Literal["realism"]
+    images: Path = Field(description="real set: what a reference condition's images may be")
+    encoder: str = Field("color-texture", min_length=1, description="image encoder")
+    neighbours: int = Field(3, ge=1, le=50, description="k of the nearest neighbours")
+    fit: Literal["crop", "resize"] = Field("crop", description="of real images to the sample's")
+    limit: int = Field(2000, ge=4, le=10_000, description="most real images used")
+    seed: int = Field(0, ge=0, description="chooses them, where there are more")
+    group_column: str | None = Field(None, description="patient or slide column")
+    group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+    min_realism: float | None = Field(None, ge=0.0, description="1: inside the real manifold")
+    min_realism_quantile: Fraction | None = None
+    max_neighbour_distance: float | None = Field(None, gt=0.0, description="1: usual for real")
+    max_neighbour_distance_quantile: Fraction | None = None
+    max_mahalanobis_distance: float | None = Field(None, gt=0.0, description="to the asked class")
+    max_mahalanobis_distance_quantile: Fraction | None = None
+    max_centroid_distance: float | None = Field(
+        None, gt=0.0, description="to the asked class's mean; 1: usual for real"
+    )
+    max_centroid_distance_quantile: Fraction | None = None
+    min_authenticity: float | None = Field(None, ge=0.0, description="near 0: a copy; 1: usual")
+    min_authenticity_quantile: Fraction | None = None
+
+
 class TrainingCopyFilter(Strict):
     """Rejects images that copy a reference or another named real image."""
 
     kind: Literal["training_copy"]
     max_similarity: Fraction = 0.95
     images: Path | None = Field(None, description="real set to compare with, besides references")
+    held_out: Path | None = Field(
+        None, description="test set: not to be copied either, nor shared with what the recipe uses"
+    )
 
 
 class NearDuplicateFilter(Strict):
@@ -139,6 +173,7 @@ FilterSettings = Annotated[
     | ClassifierFilter
     | AgreementFilter
     | ZeroShotFilter
+    | RealismFilter
     | TrainingCopyFilter
     | NearDuplicateFilter,
     Field(discriminator="kind"),

@@ -217,7 +217,7 @@ NOT_CONTENT: dict[str, frozenset[str] | None] = {
 }
 """Fields left out of the fingerprint (None: the whole section): they shape no row's content."""
 
-PATH_FIELDS = frozenset({"images"})
+PATH_FIELDS = frozenset({"images", "held_out"})
 """Fields of conditions and filters that are always paths."""
 
 

@@ -26,7 +26,7 @@ from factory.records import Candidate, Job, Sample, Shard
 from factory.store.rows import build_row, build_shard_schema, select_shaping
 from factory.store.run_folder import Marker, RunFolder
 
-PATHS_DESCRIBED = frozenset({"model", "models", "images"})
+PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out"})
 """Keys of a filter's description that say where it was found; its revision says what it is."""
 
 ALWAYS_SCORED = "nonfinite_fraction"

@@ -28,6 +28,7 @@ FILTERS: dict[str, tuple[str, str]] = {
     "classifier": ("factory.filters.classifier", "ClassifierJudge"),
     "agreement": ("factory.filters.agreement", "AgreementJudge"),
     "zero_shot": ("factory.filters.zero_shot", "ZeroShotJudge"),
+    "realism": ("factory.filters.realism", "RealismJudge"),
     "training_copy": ("factory.filters.training_copy", "TrainingCopyJudge"),
     "near_duplicate": ("factory.filters.near_duplicate", "NearDuplicateJudge"),
 }
@@ -52,6 +53,7 @@ def build_filters(
         "classifier": (base, find_classifier),
         "agreement": (base, find_classifier),
         "zero_shot": (base, find_classes),
+        "realism": (base,),
         "training_copy": (base,),
     }
     built: list[Filter] = []

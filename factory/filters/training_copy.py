@@ -21,8 +21,9 @@ class TrainingCopyJudge:
     """Scores `copy_similarity`: the largest similarity to the images that must not be copied.
 
     Those are the condition's own reference, fitted as the generator saw it, and every image of
-    `images`, both at its own scale (centre crop) and as a whole (resized). Similarity is that of
-    `factory.filters.descriptors`. Without either the score is NaN: not applicable, accepted.
+    `images` and of `held_out`, both at its own scale (centre crop) and as a whole (resized).
+    Similarity is that of `factory.filters.descriptors`. Without any the score is NaN: not
+    applicable, accepted.
 
     It finds exact, flipped, turned, recompressed and recoloured copies, not shifted ones or copied
     parts, and it knows nothing of a generator's training data unless `images` names it.
@@ -34,11 +35,12 @@ class TrainingCopyJudge:
 
     def __init__(self, settings: TrainingCopyFilter, base: Path) -> None:
         self.settings = settings
-        self._images = None if settings.images is None else base / settings.images
-        self._listed: tuple[SourceImage, ...] | None = None
+        named = (("images", settings.images), ("held_out", settings.held_out))
+        self._roots = {field: base / path for field, path in named if path is not None}
+        self._listed: dict[str, tuple[SourceImage, ...]] = {}
         self._sets: dict[Size, NDArray[np.float32]] = {}
         self._references: dict[tuple[str, str, Size], NDArray[np.float32]] = {}
-        self._images_digest: str | None = None
+        self._digests: dict[str, str] = {}
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
@@ -75,32 +77,37 @@ class TrainingCopyJudge:
         return Verdict(True)
 
     def describe(self) -> dict[str, Any]:
-        """Returns kind, threshold, revision, and the digest of the real images compared with.
+        """Returns kind, threshold, revision, and digests of the real images compared with.
 
         Raises:
             FilterError: a real image cannot be read.
         """
-        if self._images is not None and self._images_digest is None:
+        for field in self._roots.keys() - self._digests.keys():
             try:
-                hashes = sorted(hash_bytes(image.read_bytes()) for image in self._list_images())
+                hashes = sorted(hash_bytes(image.read_bytes()) for image in self._list(field))
             except SourceError as error:
                 raise FilterError(f"training_copy: {error}") from error
-            self._images_digest = compute_digest("images", hashes)
-        return {
-            **self.settings.model_dump(mode="json"),
+            self._digests[field] = compute_digest("images", hashes)
+        described = {
+            **self.settings.model_dump(mode="json", exclude={"held_out"}),
             "revision": REVISION,
-            "images_sha256": self._images_digest,
+            "images_sha256": self._digests.get("images"),
         }
+        if self.settings.held_out is not None:
+            described["held_out"] = str(self.settings.held_out)
+            described["held_out_sha256"] = self._digests["held_out"]
+        return described
 
-    def _list_images(self) -> tuple[SourceImage, ...]:
-        if self._listed is None:
-            self._listed = () if self._images is None else list_images(self._images)
-        return self._listed
+    def _list(self, field: str) -> tuple[SourceImage, ...]:
+        if field not in self._listed:
+            self._listed[field] = list_images(self._roots[field])
+        return self._listed[field]
 
     def _describe_set(self, size: Size) -> NDArray[np.float32]:
         """Returns (M, 256) float32 of the named images at one size; kept in memory."""
         if size not in self._sets:
-            rows = [_describe_fitted(image, size) for image in self._list_images()]
+            images = (image for field in self._roots for image in self._list(field))
+            rows = [_describe_fitted(image, size) for image in images]
             self._sets[size] = np.concatenate([np.zeros((0, DIM), np.float32), *rows])
         return self._sets[size]
 

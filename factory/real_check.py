@@ -1,0 +1,110 @@
+"""Checks of filters that compare with real images: these are there, fit, and leak nothing."""
+
+from collections.abc import Sequence
+
+from factory.encoders import LIBRARIES
+from factory.errors import SourceError
+from factory.filter_settings import RealismFilter, TrainingCopyFilter
+from factory.findings import AskedClasses, Findings
+from factory.leakage import find_leaks
+from factory.messages import advise
+from factory.recipe import ReferenceConditions
+from factory.sources import SourceImage, list_images
+from factory.yamlreader import FieldPath
+
+
+def check_training_copy(findings: Findings, settings: TrainingCopyFilter, number: int) -> None:
+    """Notes missing images, and references that a held-out set has too."""
+    conditions = findings.loaded.recipe.conditions
+    if settings.images is None and settings.held_out is None:
+        if not any(isinstance(part, ReferenceConditions) for part in conditions):
+            message = "has nothing to compare with: set images, or remove the filter"
+            findings.add(("filters", number), message)
+    elif settings.images is not None and findings.check_files:
+        try:
+            list_images(findings.resolve(settings.images))
+        except SourceError as error:
+            findings.add(("filters", number, "images"), str(error))
+    if settings.held_out is not None and findings.check_files:
+        _check_held_out(findings, settings, ("filters", number, "held_out"))
+
+
+def check_realism(
+    findings: Findings, settings: RealismFilter, number: int, asked: AskedClasses
+) -> None:
+    """Notes a set that is missing, too small or without an asked class, and a missing encoder."""
+    from factory.filters.real_set import read_real_set
+
+    check_encoder(findings, settings.encoder, ("filters", number, "encoder"))
+    if not findings.check_files:
+        return
+    try:
+        real = read_real_set(settings, findings.loaded.base)
+        for image in real.images:
+            image.source.read_pixels()  # a broken one stops here, before any sampling
+    except SourceError as error:
+        findings.add(("filters", number, "images"), str(error))
+        return
+    for name, where in asked.fields.items():
+        if real.class_names and name not in real.class_names:
+            hint = advise(name, real.class_names)
+            message = f"realism: {settings.images} has no class {name!r}: {hint}"
+            findings.add(where, f"{message}; rename the class, or take another real set")
+
+
+def check_encoder(findings: Findings, spec: str, path: FieldPath) -> None:
+    """Notes an encoder that is neither known by its kind nor a folder; loads nothing."""
+    library, _, name = spec.partition(":")
+    if spec == "color-texture" or (library in LIBRARIES and name):
+        return
+    if findings.check_files and not findings.resolve(spec).is_dir():
+        known = ("color-texture", *(f"{each}:NAME" for each in LIBRARIES))
+        message = f"no encoder {spec!r} and no such folder: {advise(spec, known)}, or a folder"
+        findings.add(path, message)
+
+
+def _check_held_out(findings: Findings, settings: TrainingCopyFilter, path: FieldPath) -> None:
+    """References, and the real set of `realism`, must share no image or patient with held-out."""
+    recipe, root = findings.loaded.recipe, findings.resolve(settings.held_out or "")
+    sources: list[tuple[str, ReferenceConditions | RealismFilter]] = [
+        (f"conditions[{number}]", part)
+        for number, part in enumerate(recipe.conditions)
+        if isinstance(part, ReferenceConditions)
+    ]
+    sources += [("realism", each) for each in recipe.filters if isinstance(each, RealismFilter)]
+    try:
+        list_images(root)
+        for name, part in sources:
+            used = _list_used(findings, part)
+            held_out = list_images(
+                root, group_column=part.group_column, group_pattern=part.group_pattern
+            )
+            leaks = find_leaks(used, held_out)
+            if leaks:
+                message = f"{name} uses images of {settings.held_out}: {leaks}: take others"
+                findings.add(path, message)
+    except SourceError as error:
+        findings.add(path, str(error))
+
+
+def _list_used(
+    findings: Findings, part: ReferenceConditions | RealismFilter
+) -> Sequence[SourceImage]:
+    """Returns the chosen shots, or the whole real set; nothing where another check complains."""
+    from factory.conditions.references import choose_shots
+
+    root = findings.resolve(part.images)
+    try:
+        images = list_images(root, group_column=part.group_column, group_pattern=part.group_pattern)
+        if isinstance(part, RealismFilter) or part.shots is None:
+            return images
+        classes: dict[str | None, list[SourceImage]] = {}
+        for image in images:
+            classes.setdefault(image.class_name, []).append(image)
+        seed, chosen = findings.loaded.recipe.seed, []
+        for name, mine in classes.items():
+            if not isinstance(part.per_class, dict) or name in part.per_class:
+                chosen += [image for image, _ in choose_shots(mine, part.shots, seed, str(root))]
+    except SourceError:
+        return ()
+    return chosen
