@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.calibrate.scored import MISLABELLED, NO_CLASS, REAL, Scored
-from factory.conditions.references import choose_shots
+from factory.conditions.references import rank_shots
 from factory.errors import SourceError
 from factory.filters import score_all
 from factory.filters.base import Filter
@@ -86,20 +86,21 @@ def read_real(
             source.root, group_column=source.group_column, group_pattern=source.group_pattern
         )
         is_labelled = any(image.class_name is not None for image in images)
-        by_group: dict[str, list[SourceImage]] = {}
+        by_group: dict[str, dict[str, SourceImage]] = {}
+        hashes = []
         for image in images:
+            sha = hash_bytes(image.read_bytes())
+            hashes.append(f"{image.class_name}/{sha}")
             name = image.class_name if classes and is_labelled else NO_CLASS
-            by_group.setdefault(name or NO_CLASS, []).append(image)
+            by_group.setdefault(name or NO_CLASS, {}).setdefault(sha, image)
         if classes and is_labelled:
             _drop_unasked(real, by_group, classes, source.root)
         for name, mine in sorted(by_group.items()):
-            where = f"{source.root} ({name})"
-            chosen = choose_shots(mine, None, loaded.recipe.seed, where)[:most]
+            chosen = rank_shots(mine, loaded.recipe.seed)[:most]
             real.images += [
-                RealImage(image, sha, name, image.read_pixels(), source.fit)
-                for image, sha in chosen
+                RealImage(mine[sha], sha, name, mine[sha].read_pixels(), source.fit)
+                for sha in chosen
             ]
-        hashes = [f"{image.class_name}/{hash_bytes(image.read_bytes())}" for image in images]
         digests.append(compute_digest("images", sorted(hashes)))
         found += len(images)
     _note_missing(real, classes)
@@ -183,7 +184,7 @@ def _list_sources(loaded: LoadedRecipe, given: Path | None) -> list[_Source]:
 
 
 def _drop_unasked(
-    real: RealSet, by_group: dict[str, list[SourceImage]], classes: Sequence[str], root: Path
+    real: RealSet, by_group: dict[str, Any], classes: Sequence[str], root: Path
 ) -> None:
     has = sorted(by_group)
     unasked = [name for name in has if name not in classes]

@@ -2,7 +2,7 @@
 
 import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from factory.errors import SourceError
@@ -53,6 +53,18 @@ class ReferenceSeries:
         return Request(self.key, index, condition, index, self.conditions)
 
 
+def rank_shots(unique: Mapping[str, SourceImage], seed: int) -> list[str]:
+    """Returns the hashes of images in the order in which `choose_shots` takes them."""
+    ranked = sorted(unique, key=lambda sha: compute_digest("shot", [seed, sha]))
+    turns: Counter[str] = Counter()
+    order = []
+    for rank, sha in enumerate(ranked):
+        group = unique[sha].group or sha
+        order.append((turns[group], rank, sha))
+        turns[group] += 1
+    return [sha for _, _, sha in sorted(order)]
+
+
 def choose_shots(
     images: Sequence[SourceImage], shots: int | None, seed: int, where: str
 ) -> tuple[tuple[SourceImage, str], ...]:
@@ -69,14 +81,7 @@ def choose_shots(
         SourceError: fewer images than shots, or a shot that cannot be decoded.
     """
     unique = {hash_bytes(image.read_bytes()): image for image in images}
-    ranked = sorted(unique, key=lambda sha: compute_digest("shot", [seed, sha]))
-    turns: Counter[str] = Counter()
-    order = []
-    for rank, sha in enumerate(ranked):
-        group = unique[sha].group or sha
-        order.append((turns[group], rank, sha))
-        turns[group] += 1
-    chosen = [sha for _, _, sha in sorted(order)]
+    chosen = rank_shots(unique, seed)
     if shots is not None:
         if len(chosen) < shots:
             raise SourceError(
