@@ -424,7 +424,7 @@ def test_a_run_is_the_same_whatever_form_the_images_have(forms, tmp_path):
 def test_a_classifier_is_the_same_whatever_form_the_images_have(forms, tmp_path):
     digests = set()
     for number, images in enumerate(forms):
-        train_classifier(images, tmp_path / str(number), image_size=32)
+        train_classifier(images, tmp_path / str(number), image_size=32, force=True)
         digests.add(read_classifier_info(tmp_path / str(number)).data.sha256)
     assert len(digests) == 1
 

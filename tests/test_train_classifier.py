@@ -22,7 +22,9 @@ from factory.filters import build_filters, decide_all, score_all
 from factory.filters.classifier_model import load_classifier, read_classifier_info
 from factory.records import Condition, Sample
 from factory.sources import list_images
-from factory.train.classifier import fit_head, fit_temperature, train_classifier
+from factory.train.calibration import fit_temperature
+from factory.train.classifier import train_classifier
+from factory.train.classifier_heads import fit_head
 from factory.train.classifier_report import measure_calibration_error, measure_predictions
 
 PCAM = Path(__file__).parents[1] / ".." / "shared" / "data" / "pcam-mini"
@@ -70,7 +72,7 @@ def read_pixels(root):
 def test_folder_holds_json_and_safetensors_only(fitted):
     base, report = fitted
     names = sorted(path.name for path in (base / "fine-coarse").iterdir())
-    assert names == ["classifier.json", "head.safetensors"]
+    assert names == ["README.md", "classifier.json", "head.safetensors", "reliability.png"]
     stored = json.loads((base / "fine-coarse" / "classifier.json").read_text())
     assert stored["report"] == report
     assert stored["data"]["per_class"] == {"coarse": 20, "fine": 30}
@@ -181,8 +183,11 @@ def test_measures_by_hand():
 @pytest.mark.parametrize("shots", [2, 5, 10])
 def test_few_shots_work(tmp_path, shots):
     data = write_folder(tmp_path / "data", {"coarse": shots, "fine": shots, "mixed": shots + 1})
-    report = train_classifier(data, tmp_path / "out")
+    report = train_classifier(data, tmp_path / "out", force=shots == 2)
     assert report["folds"] == min(5, shots)
+    assert report["head"]["kind"] == "prototype" or shots == 10
+    assert report["calibrated"] == (shots == 10)
+    assert any("NOT CALIBRATED" in each for each in report["warnings"]) == (shots < 10)
     classifier = load_classifier(tmp_path / "out")
     found = classifier.predict_probabilities([paint("fine", 99), paint("coarse", 99, 64)])
     np.testing.assert_allclose(found.sum(1), 1.0)
@@ -230,18 +235,23 @@ def test_network_trained_from_scratch_travels_with_the_folder(tmp_path):
     data = write_folder(tmp_path / "data", {"coarse": 40, "fine": 40}, size=32)
     lines = []
     report = train_classifier(
-        data, tmp_path / "out", encoder="small-resnet", epochs=3, progress=lines.append
+        data,
+        tmp_path / "out",
+        encoder="small-resnet",
+        epochs=3,
+        force=True,
+        progress=lines.append,
     )
     assert report["fitted_images"] == 64
     assert report["held_out"]["images"] == 16
     assert any("epoch 3/3" in line for line in lines)
     moved = (tmp_path / "out").rename(tmp_path / "moved")
-    names = sorted(path.name for path in moved.iterdir())
-    assert names == ["classifier.json", "encoder.json", "encoder.safetensors", "head.safetensors"]
+    names = {path.name for path in moved.iterdir()}
+    assert names >= {"classifier.json", "encoder.json", "encoder.safetensors", "head.safetensors"}
     found = load_classifier(moved, "cpu").predict_probabilities([paint("fine", 99)] * 3)
     np.testing.assert_array_equal(found[0], found[2])
     again = tmp_path / "again"
-    train_classifier(data, again, encoder="small-resnet", epochs=3)
+    train_classifier(data, again, encoder="small-resnet", epochs=3, force=True)
     first, second = (load_file(each / "encoder.safetensors") for each in (moved, again))
     for name, values in first.items():
         np.testing.assert_array_equal(values, second[name])

@@ -23,6 +23,13 @@ def train() -> None:
 @click.option("--test", type=click.Path(path_type=Path), help="Held-out images to report on.")
 @click.option("--encoder", default="color-texture", show_default=True, help="Encoder id.")
 @click.option(
+    "--head",
+    type=click.Choice(["auto", "logistic", "knn", "prototype"]),
+    default="auto",
+    help="Auto: prototypes under 6 images of a class, else by cross-validation.",
+    show_default=True,
+)
+@click.option(
     "--size", "image_size", type=click.IntRange(16, 1024), help="px; default: as they are."
 )
 @click.option(
@@ -34,6 +41,14 @@ def train() -> None:
 )
 @click.option("--group-column", help="Column of the patient or slide.")
 @click.option("--group-pattern", help="Regular expression with one (group) on file names.")
+@click.option(
+    "--precision",
+    "precisions",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    multiple=True,
+    help="Print and table each class's threshold for it (printed: 0.9; tabled: the usual ones).",
+)
+@click.option("--force", is_flag=True, help="Write a classifier no better than chance, too.")
 @click.option("--seed", default=0, show_default=True, help="Of folds and initialisation.")
 @JSON_OPTION
 def classifier(
@@ -41,10 +56,13 @@ def classifier(
     out: Path,
     test: Path | None,
     encoder: str,
+    head: Literal["auto", "logistic", "knn", "prototype"],
     image_size: int | None,
     fit: Literal["crop", "resize"],
     group_column: str | None,
     group_pattern: str | None,
+    precisions: tuple[float, ...],
+    force: bool,
     seed: int,
     as_json: bool,
 ) -> None:
@@ -52,7 +70,8 @@ def classifier(
 
     DATA is an ImageFolder (one folder for each class), parquet, WebDataset tars, a folder that
     `datasets` saved, or a finished run. Folds keep the images of a patient or slide together where
-    a group is given.
+    a group is given. Where the classes cannot be told apart, nothing is written and the exit code
+    is 1, unless forced.
     """
     from factory.train.classifier import train_classifier
 
@@ -60,16 +79,24 @@ def classifier(
         data,
         out,
         encoder=encoder,
+        head=head,
         image_size=image_size,
         fit=fit,
         seed=seed,
         group_column=group_column,
         group_pattern=group_pattern,
         test=test,
+        precisions=precisions,
+        force=force,
         progress=None if as_json else lambda line: click.echo(line, err=True),
     )
     click.echo(json.dumps(report, indent=1) if as_json else format_report(report))
+    if report["refused"] is not None and not force:
+        click.echo(f"error: {report['refused']}; nothing was written (--force does)", err=True)
+        click.get_current_context().exit(1)
     if not as_json:
+        for line in format_thresholds(out, precisions or (0.9,)):
+            click.echo(line)
         click.echo(f"wrote {out}; in a recipe: {{kind: classifier, model: {out}}}")
 
 
@@ -133,18 +160,40 @@ def format_training(result: dict[str, Any], out: Path) -> str:
 def format_report(report: dict[str, Any]) -> str:
     """Returns a classifier's report as lines: how well it does, on what, and every warning."""
     lines = [f"WARNING {warning}" for warning in report["warnings"]]
+    if report["forced"]:
+        lines.append(f"WARNING {report['refused']}; written all the same, as --force says")
+    lines.append(f"head: {report['head']['kind']} ({report['head']['why']})")
     for name in ("held_out", "test"):
         part = report[name]
         if part is None:
             continue
         recalls = ", ".join(f"{key} {value:.2f}" for key, value in part["per_class_recall"].items())
         auroc = "" if part["auroc"] is None else f", AUROC {part['auroc']:.3f}"
+        low, high = part["balanced_accuracy_interval"]
         lines.append(
             f"{name.replace('_', ' ')}, {part['images']:,} images: balanced accuracy "
-            f"{part['balanced_accuracy']:.3f}{auroc}, calibration error {part['ece']:.3f}\n"
-            f"  recall: {recalls}"
+            f"{part['balanced_accuracy']:.3f} ({low:.3f} to {high:.3f}){auroc}, "
+            f"calibration error {part['ece']:.3f}\n  recall: {recalls}"
         )
     return "\n".join(lines)
+
+
+def format_thresholds(folder: Path, precisions: tuple[float, ...]) -> list[str]:
+    """Returns, for each precision, the least probability of each class that reaches it."""
+    from factory.filters.classifier_model import read_classifier_info
+
+    thresholds = read_classifier_info(folder).thresholds
+    lines = []
+    for precision in precisions if thresholds else ():
+        found = []
+        for name, rows in (thresholds or {}).items():
+            row = next((each for each in rows if each.precision == precision), None)
+            if row is None:
+                found.append(f"{name} never")
+            else:
+                found.append(f"{name} {row.probability:.2f} ({row.recall:.0%} pass)")
+        lines.append(f"precision {precision:g} from a probability of: {', '.join(found)}")
+    return lines
 
 
 train.add_command(adapter)
