@@ -105,7 +105,7 @@ def _check_caption_file(
     path: FieldPath,
     asked: AskedClasses,
 ) -> None:
-    from factory.conditions.captions import read_captions
+    from factory.caption_file import read_captions
 
     if not findings.check_files:
         return

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.encoders.clip_text import LOCAL, resolve_clip
-from factory.errors import CatalogError, FactoryError, InputError, RecipeError
+from factory.errors import CatalogError, FactoryError, InputError, RecipeError, SourceError
 from factory.filter_settings import (
     AgreementFilter,
+    AlignmentFilter,
     ClassifierFilter,
     RealismFilter,
     TrainingCopyFilter,
@@ -17,7 +18,7 @@ from factory.filters import list_score_names
 from factory.findings import AskedClasses, Findings, check_names, check_template
 from factory.messages import advise
 from factory.real_check import check_realism, check_training_copy
-from factory.recipe import BestPick
+from factory.recipe import BestPick, ClassConditions, ConditionSettings, ReferenceConditions
 from factory.yamlreader import FieldPath
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def check_filters(findings: Findings, asked: AskedClasses) -> None:
                 _check_known(findings, name, ("filters", number, "models", place), asked)
         elif isinstance(settings, ZeroShotFilter):
             _check_zero_shot(findings, settings, number, asked)
+        elif isinstance(settings, AlignmentFilter):
+            _check_alignment(findings, settings, number)
         elif isinstance(settings, RealismFilter):
             check_realism(findings, settings, number, asked)
         elif isinstance(settings, TrainingCopyFilter):
@@ -80,12 +83,45 @@ def _check_zero_shot(
         if len(known) < 2:
             findings.add((*place, "classes"), f"{entry.id} has one class: nothing to tell apart")
         _check_asked(findings, f"class list {entry.id}", known, asked)
-    is_local = settings.encoder.startswith(LOCAL)
-    if findings.check_files or not is_local:
+    _check_clip(findings, settings.encoder, (*place, "encoder"))
+
+
+def _check_clip(findings: Findings, spec: str, path: FieldPath) -> None:
+    if findings.check_files or not spec.startswith(LOCAL):
         try:
-            resolve_clip(settings.encoder, findings.loaded.base)
+            resolve_clip(spec, findings.loaded.base)
         except InputError as error:
-            findings.add((*place, "encoder"), str(error))
+            findings.add(path, str(error))
+
+
+def _check_alignment(findings: Findings, settings: AlignmentFilter, number: int) -> None:
+    from factory.filters.distractors import open_pool
+
+    place: FieldPath = ("filters", number)
+    _check_clip(findings, settings.encoder, (*place, "encoder"))
+    parts = findings.loaded.recipe.conditions
+    if all(_lacks_caption(part) for part in parts):
+        findings.add(place, "no condition has a caption: remove the filter")
+    if settings.captions is None:
+        return
+    find, base = findings.catalogs.find_captions, findings.loaded.base
+    try:
+        pool = open_pool(settings.captions, base, settings.column, find)
+    except CatalogError as error:
+        if findings.check_files or "/" not in settings.captions:
+            findings.add((*place, "captions"), f"no such file, and {error}")
+    except (SourceError, RecipeError) as error:
+        findings.add((*place, "captions"), str(error))
+    else:
+        if pool.count <= settings.distractors:
+            message = f"{settings.captions} has {pool.count} captions: lower it"
+            findings.add((*place, "distractors"), f"{message} to {pool.count - 1} or less")
+
+
+def _lacks_caption(part: ConditionSettings) -> bool:
+    if isinstance(part, ReferenceConditions):
+        return part.caption is None
+    return isinstance(part, ClassConditions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -116,6 +116,33 @@ class ZeroShotFilter(Strict):
     )
 
 
+class AlignmentFilter(Strict):
+    """Rejects images that do not show what their caption says."""
+
+    kind: Literal["alignment"]
+    encoder: str = Field(
+        min_length=1, description="open_clip:hf-hub:OWNER/NAME, or open_clip:local-dir:FOLDER"
+    )
+    captions: str | None = Field(
+        None, min_length=1, description="catalog id or file that distractor captions come from"
+    )
+    column: str = Field("caption", description="column of the file that holds the caption")
+    distractors: int = Field(20, ge=1, le=1000, description="captions ranked with its own")
+    seed: int = Field(0, ge=0, description="draws them, for each caption")
+    min_similarity: Annotated[float, Field(ge=-1.0, le=1.0)] | None = Field(
+        None, description="cosine of image and caption; its level depends on the encoder"
+    )
+    max_rank: int | None = Field(None, ge=1, description="1: no distractor is nearer")
+
+    @model_validator(mode="after")
+    def _check_rank(self) -> "AlignmentFilter":
+        if self.max_rank is not None and self.captions is None:
+            raise ValueError("max_rank: set captions, which distractors come from")
+        if self.max_rank is not None and self.max_rank > self.distractors:
+            raise ValueError(f"max_rank: lower it to {self.distractors} (distractors) or less")
+        return self
+
+
 class RealismFilter(Strict):
     """Rejects images that lie too far from real ones, or from those of their class; or too near.
 
@@ -173,6 +200,7 @@ FilterSettings = Annotated[
     | ClassifierFilter
     | AgreementFilter
     | ZeroShotFilter
+    | AlignmentFilter
     | RealismFilter
     | TrainingCopyFilter
     | NearDuplicateFilter,

@@ -26,7 +26,7 @@ from factory.records import Candidate, Job, Sample, Shard
 from factory.store.rows import build_row, build_shard_schema, select_shaping
 from factory.store.run_folder import Marker, RunFolder
 
-PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out"})
+PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out", "captions"})
 """Keys of a filter's description that say where it was found; its revision says what it is."""
 
 ALWAYS_SCORED = "nonfinite_fraction"
@@ -62,7 +62,11 @@ class Worker:
         self.folder = RunFolder(order.run_url)
         self.generator = build_generator(recipe.generator, entry, order.base)
         self.filters = build_filters(
-            recipe.filters, order.base, catalogs.find_classifier_folder, catalogs.find_classes
+            recipe.filters,
+            order.base,
+            catalogs.find_classifier_folder,
+            catalogs.find_classes,
+            catalogs.find_captions,
         )
         names = {name for each in self.filters for name in each.score_names}
         self.score_names = sorted({*names, ALWAYS_SCORED})

@@ -21,7 +21,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("messages", "vocabulary"),
     ("attributes",),
     ("yamlfile",),
-    ("caption_grid",),
+    ("caption_grid", "caption_file"),
     ("captioning",),
     ("catalog_entries",),
     ("catalog",),

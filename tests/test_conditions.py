@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factory.caption_file import read_captions
 from factory.catalog import CaptionGrid
-from factory.conditions.captions import GridSeries, ListSeries, permute, read_captions
+from factory.conditions.captions import GridSeries, ListSeries, permute
 from factory.conditions.classes import ClassSeries
 from factory.conditions.references import ReferenceSeries, choose_shots
 from factory.errors import SourceError

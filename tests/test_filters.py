@@ -33,7 +33,7 @@ needs_pcam = pytest.mark.skipif(not PCAM.is_dir(), reason="real patches are not 
 needs_oral = pytest.mark.skipif(not ORAL.is_dir(), reason="real patches are not here")
 
 NOTHING = Condition()
-NEEDS_MODELS = {"classifier", "agreement", "zero_shot", "realism"}
+NEEDS_MODELS = {"classifier", "agreement", "zero_shot", "alignment", "realism"}
 ALL_KINDS = [
     {"kind": "finite"},
     {"kind": "tissue"},
@@ -42,6 +42,7 @@ ALL_KINDS = [
     {"kind": "classifier", "model": "none"},
     {"kind": "agreement", "models": ["none", "neither"], "min_agreement": 0.5},
     {"kind": "zero_shot", "encoder": "open_clip:none/none", "classes": "pcam"},
+    {"kind": "alignment", "encoder": "open_clip:none/none"},
     {"kind": "realism", "images": "none", "min_realism": 0.5},
     {"kind": "training_copy"},
     {"kind": "near_duplicate"},

@@ -71,7 +71,8 @@ def _build_captions(
     catalogs: Catalogs,
     model_classes: tuple[str, ...],
 ) -> list[Series]:
-    from factory.conditions.captions import GridSeries, ListSeries, read_captions
+    from factory.caption_file import read_captions
+    from factory.conditions.captions import GridSeries, ListSeries
 
     path = base / settings.captions
     if path.is_file():

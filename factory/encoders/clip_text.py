@@ -13,7 +13,8 @@ from factory.errors import InputError
 LIBRARY = "open_clip:"
 LOCAL = "open_clip:local-dir:"
 CONFIG_NAME = "open_clip_config.json"
-BATCH_SIZE = 64
+BATCH_SIZE = 32
+"""Every forward has this shape, padded: features depend on it in their last bits."""
 _RANDOM = "?pretrained=false"
 
 
@@ -52,35 +53,55 @@ def resolve_clip(spec: str, base: Path) -> str:
     return f"{LOCAL}{folder}"
 
 
-def embed_texts(spec: str, texts: Sequence[str], device: str = "auto") -> TextFeatures:
-    """Embeds texts with an open_clip model and its own tokenizer, which cuts what is too long.
+class ClipText:
+    """The text side of an open_clip model, with its own tokenizer, which cuts what is too long.
 
     Args:
         spec: `open_clip:...` as `factory.encoders` reads it.
-        texts: N texts.
         device: `auto`, `cpu`, `cuda`, …
 
     Raises:
         InputError: no such model, or its weights cannot be had.
     """
-    import torch
 
-    from factory.encoders.learned import explain_failure
+    def __init__(self, spec: str, device: str = "auto") -> None:
+        import torch
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        model, tokenizer = _load_clip(spec.removeprefix(LIBRARY))
-    except (OSError, RuntimeError, ValueError, KeyError, ImportError) as error:
-        raise InputError(explain_failure(spec, error)) from error
-    model = model.to(device).eval()
-    rows = []
-    with torch.inference_mode():
-        for start in range(0, len(texts), BATCH_SIZE):
-            tokens = tokenizer(list(texts[start : start + BATCH_SIZE])).to(device)
-            rows.append(model.encode_text(tokens, normalize=True).float().cpu().numpy())
-        scale = float(model.logit_scale.exp())
-    return TextFeatures(np.concatenate(rows), scale)
+        from factory.encoders.learned import explain_failure
+
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        try:
+            model, self._tokenizer = _load_clip(spec.removeprefix(LIBRARY))
+        except (OSError, RuntimeError, ValueError, KeyError, ImportError) as error:
+            raise InputError(explain_failure(spec, error)) from error
+        model.visual = None  # the image side is loaded by itself, where it is needed
+        self._model, self._device = model.to(device).eval(), device
+        self.scale = float(model.logit_scale.detach().exp())
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Returns (N, D) float32 features of length 1 of N texts; each by itself."""
+        import torch
+
+        rows = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), BATCH_SIZE):
+                block = list(texts[start : start + BATCH_SIZE])
+                padded = block + [""] * (BATCH_SIZE - len(block))
+                tokens = self._tokenizer(padded).to(self._device)
+                features = self._model.encode_text(tokens, normalize=True)[: len(block)]
+                rows.append(features.float().cpu().numpy())
+        return np.concatenate(rows)
+
+
+def embed_texts(spec: str, texts: Sequence[str], device: str = "auto") -> TextFeatures:
+    """Embeds N texts with a model that is loaded for them alone; see `ClipText`.
+
+    Raises:
+        InputError: no such model, or its weights cannot be had.
+    """
+    model = ClipText(spec, device)
+    return TextFeatures(model.embed(texts), model.scale)
 
 
 def _load_clip(name: str) -> tuple[Any, Any]:

@@ -18,6 +18,7 @@ from factory.records import Condition, Sample, Verdict
 
 if TYPE_CHECKING:
     from factory.filters.classifier import FindClassifier
+    from factory.filters.distractors import FindCaptions
     from factory.filters.zero_shot import FindClasses
 
 FILTERS: dict[str, tuple[str, str]] = {
@@ -28,6 +29,7 @@ FILTERS: dict[str, tuple[str, str]] = {
     "classifier": ("factory.filters.classifier", "ClassifierJudge"),
     "agreement": ("factory.filters.agreement", "AgreementJudge"),
     "zero_shot": ("factory.filters.zero_shot", "ZeroShotJudge"),
+    "alignment": ("factory.filters.alignment", "AlignmentJudge"),
     "realism": ("factory.filters.realism", "RealismJudge"),
     "training_copy": ("factory.filters.training_copy", "TrainingCopyJudge"),
     "near_duplicate": ("factory.filters.near_duplicate", "NearDuplicateJudge"),
@@ -40,6 +42,7 @@ def build_filters(
     base: Path,
     find_classifier: "FindClassifier",
     find_classes: "FindClasses | None" = None,
+    find_captions: "FindCaptions | None" = None,
 ) -> tuple[Filter, ...]:
     """Builds the filters of a recipe, in its order; models load at the first score.
 
@@ -48,11 +51,13 @@ def build_filters(
         base: folder of the recipe, which relative paths start from.
         find_classifier: catalog lookup of a classifier's folder; None where no catalog knows it.
         find_classes: catalog lookup of a set of classes; only scoring needs it.
+        find_captions: catalog lookup of a caption grid; only scoring needs it.
     """
     further: dict[str, tuple[Any, ...]] = {
         "classifier": (base, find_classifier),
         "agreement": (base, find_classifier),
         "zero_shot": (base, find_classes),
+        "alignment": (base, find_captions),
         "realism": (base,),
         "training_copy": (base,),
     }

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from factory.catalog_entries import ClassEntry, ClassesEntry
 from factory.errors import FilterError
 from factory.filter_settings import ZeroShotFilter
+from factory.filters.batches import encode_images
 from factory.fingerprint import compute_digest
 from factory.records import Condition, Sample, Verdict
 
@@ -75,7 +76,7 @@ class ZeroShotJudge:
             asked = [self._find_class(str(conditions[i].class_name)) for i in rows]
             pixels = [samples[i].pixels for i in rows]
             try:
-                features = _encode(encoder, pixels)
+                features = encode_images(encoder, pixels)
             except (RuntimeError, ValueError, OSError) as error:
                 raise FilterError(f"zero_shot {self.settings.encoder}: {error}") from error
             found = classify(features, self._classes, self._scale)
@@ -170,14 +171,3 @@ def classify(
     logits = scale * (images @ classes.astype(np.float64).T)
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True))
-
-
-def _encode(encoder: "Encoder", images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Returns (N, D) features; images of one size go through together."""
-    rows: list[NDArray[np.float32] | None] = [None] * len(images)
-    for shape in {image.shape for image in images}:
-        same = [row for row, image in enumerate(images) if image.shape == shape]
-        found = encoder.encode(np.stack([images[row] for row in same]))
-        for row, values in zip(same, found, strict=True):
-            rows[row] = values
-    return np.stack([row for row in rows if row is not None])

@@ -1,0 +1,139 @@
+"""`alignment`: rejects images that an image-text model does not find in their caption."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.errors import FilterError, SourceError
+from factory.filter_settings import AlignmentFilter
+from factory.filters.batches import encode_images
+from factory.filters.distractors import CaptionPool, FindCaptions, draw_distractors, open_pool
+from factory.records import Condition, Sample, Verdict
+
+if TYPE_CHECKING:
+    from factory.encoders import Encoder
+    from factory.encoders.clip_text import ClipText
+
+_MOST_CACHED = 16_384
+
+
+class AlignmentJudge:
+    """Scores how well image and caption agree, by a contrastive image-text model.
+
+    `caption_similarity`: cosine of image and caption features, higher is better: CLIPScore of
+    Hessel et al. 2021 (arXiv 2104.08718) without its factor 2.5 and its cut at 0. Its level depends
+    on the model. `caption_rank`: 1 plus the number of distractor captions that are more similar to
+    the image; 1 is best (retrieval, as Radford et al. 2021). Distractors are drawn by seed and
+    caption from `captions`, so that they do not depend on the batch; one may be a paraphrase of the
+    caption, where the pool has such. Both are NaN without a caption in the condition, and the rank
+    without `captions`: not applicable, accepted.
+    """
+
+    kind: ClassVar[str] = "alignment"
+    score_names: tuple[str, ...] = ("caption_similarity", "caption_rank")
+    thresholds: ClassVar[Mapping[str, str]] = {
+        "min_similarity": "caption_similarity",
+        "max_rank": "caption_rank",
+    }
+
+    def __init__(
+        self, settings: AlignmentFilter, base: Path, find_captions: FindCaptions | None
+    ) -> None:
+        self.settings, self.base, self.find_captions = settings, base, find_captions
+        self._encoder: Encoder | None = None
+        self._text: ClipText | None = None
+        self._pool: CaptionPool | None = None
+        self._texts: dict[str, NDArray[np.float32]] = {}
+
+    def score(
+        self, samples: Sequence[Sample], conditions: Sequence[Condition]
+    ) -> Mapping[str, NDArray[np.float64]]:
+        """Returns both scores; NaN where they do not apply.
+
+        Raises:
+            InputError: the model cannot be had.
+            FilterError: captions cannot be read or are too few, or the model failed.
+        """
+        similarity, rank = np.full((2, len(samples)), np.nan)
+        rows = [i for i, condition in enumerate(conditions) if condition.caption is not None]
+        if rows:
+            captions = [str(conditions[i].caption) for i in rows]
+            try:
+                drawn = [self._draw(caption) for caption in captions]
+                images = encode_images(self._load()[0], [samples[i].pixels for i in rows])
+                asked = [(text, *others) for text, others in zip(captions, drawn, strict=True)]
+                self._embed([text for texts in asked for text in texts])
+            except (RuntimeError, ValueError, OSError, SourceError) as error:
+                raise FilterError(f"alignment: {error}") from error
+            for row, image, texts in zip(rows, images.astype(np.float64), asked, strict=True):
+                features = np.stack([self._texts[text] for text in texts]).astype(np.float64)
+                found = features @ (image / max(np.linalg.norm(image), 1e-12))
+                similarity[row] = found[0]
+                if self.settings.captions is not None:
+                    rank[row] = 1 + (found[1:] > found[0]).sum()
+        return {"caption_similarity": similarity, "caption_rank": rank}
+
+    def decide(self, scores: Mapping[str, float]) -> Verdict:
+        """Rejects too little similarity, or too high a rank; NaN is accepted."""
+        least, most = self.settings.min_similarity, self.settings.max_rank
+        if least is not None and (similarity := scores["caption_similarity"]) < least:
+            return Verdict(False, self.kind, f"caption_similarity {similarity:g} < {least:g}")
+        if most is not None and (rank := scores["caption_rank"]) > most:
+            return Verdict(False, self.kind, f"caption_rank {rank:g} > {most:g}")
+        return Verdict(True)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns kind, thresholds, what the encoder says of itself, and the captions' digest.
+
+        Raises:
+            InputError: the model cannot be had.
+            FilterError: the captions cannot be read.
+        """
+        encoder = self._load()[0].describe()
+        described = {
+            **self.settings.model_dump(mode="json", exclude_none=True),
+            **{key: encoder[key] for key in ("revision", "weights_sha256")},
+        }
+        if self.settings.captions is not None:
+            try:
+                described["captions_sha256"] = self._open().sha256
+            except SourceError as error:
+                raise FilterError(f"alignment: {error}") from error
+        return described
+
+    def _open(self) -> CaptionPool:
+        if self._pool is None:
+            settings = self.settings
+            self._pool = open_pool(
+                str(settings.captions), self.base, settings.column, self.find_captions
+            )
+        return self._pool
+
+    def _draw(self, caption: str) -> tuple[str, ...]:
+        if self.settings.captions is None:
+            return ()
+        wanted, seed = self.settings.distractors, self.settings.seed
+        return draw_distractors(self._open(), caption, wanted, seed)
+
+    def _load(self) -> "tuple[Encoder, ClipText]":
+        if self._encoder is None or self._text is None:
+            from factory.encoders import load_encoder
+            from factory.encoders.clip_text import ClipText, resolve_clip
+
+            spec = resolve_clip(self.settings.encoder, self.base)
+            self._text = ClipText(spec)
+            self._encoder = load_encoder(spec, base=self.base)
+        return self._encoder, self._text
+
+    def _embed(self, texts: Sequence[str]) -> None:
+        """Has the (D,) unit features of all texts in `_texts`, from before or anew."""
+        missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        if len(self._texts) + len(missing) > _MOST_CACHED:
+            self._texts.clear()
+            missing = list(dict.fromkeys(texts))
+        if missing:
+            features = self._load()[1].embed(missing)
+            self._texts.update(zip(missing, features, strict=True))
