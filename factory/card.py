@@ -2,6 +2,7 @@
 
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from factory import __version__
 from factory.images import decode_image
-from factory.recipe import Recipe
+from factory.recipe import Recipe, is_judging
 from factory.store.run_folder import RunFolder
 
 GRID_COLUMNS = 8
@@ -51,7 +52,7 @@ def build_card(recipe: Recipe, summary: dict[str, Any], has_grid: bool) -> str:
         _write_makers(recipe, summary),
         _write_columns(recipe),
         _write_reproduction(recipe, summary),
-        _write_limits(),
+        "" if summary["judged"] else _write_limits(),
         f"## Citation\n\n```\n{recipe.card.citation.strip()}\n```" if recipe.card.citation else "",
     ]
     body = "\n\n".join(section for section in sections if section)
@@ -76,10 +77,11 @@ def build_header(recipe: Recipe, summary: dict[str, Any]) -> str:
             "data_files": [{"split": "rejected", "path": "rejected/rejected-*.parquet"}],
         },
     ]
+    synthetic = [] if summary["judged"] else ["synthetic"]
     card = DatasetCardData(
         license=recipe.card.license,
         pretty_name=recipe.card.pretty_name or recipe.name,
-        tags=["synthetic", "pathology", "histology", "medical", "factory", *recipe.card.tags],
+        tags=[*synthetic, "pathology", "histology", "medical", "factory", *recipe.card.tags],
         task_categories=tasks or ["unconditional-image-generation"],
         annotations_creators=["machine-generated"],
         size_categories=[choose_size_category(summary["accepted"])],
@@ -143,10 +145,19 @@ def _write_title(recipe: Recipe, summary: dict[str, Any]) -> str:
             f"**They vary {varied:,} real images**, resemble them, and may carry what identifies "
             "them: the terms of those images hold."
         )
+    made = (
+        f"{summary['accepted']:,} **synthetic** histopathology images, made with {models} by "
+        f"factory {__version__}. {nearness}"
+    )
+    if summary["judged"]:
+        made = (
+            f"{summary['accepted']:,} of {summary['asked']:,} given histopathology images, "
+            f"**judged, not generated**, by factory {__version__}: they were made elsewhere or are "
+            "real, and their own terms hold."
+        )
     blocks = [
         f"# {title}",
-        f"{summary['accepted']:,} **synthetic** histopathology images, made with {models} by "
-        f"factory {__version__}. {nearness} For research; not for diagnosis.",
+        f"{made} For research; not for diagnosis.",
         recipe.description.strip(),
         recipe.card.description.strip(),
     ]
@@ -169,13 +180,14 @@ def _write_funnel(summary: dict[str, Any]) -> str:
             text = describe_references(part)
             notes.append(f"- **{text}**" if is_one_sided(part) else f"- {text}")
     spare = sum(part["spare"] for part in summary["series"])
+    done = "judged" if summary["judged"] else "generated"
     is_short = any(part["short"] for part in summary["series"])
     blocks = [
         "## What was asked, made and kept",
         "\n".join(table),
-        "Not every request was filled." if is_short else "Every request was filled.",
+        "" if summary["judged"] else f"{'Not every' if is_short else 'Every'} request was filled.",
         "\n".join(notes),
-        f"{summary['generated']:,} candidates were generated; rejected ones are in the "
+        f"{summary['generated']:,} candidates were {done}; rejected ones are in the "
         f"configuration `rejected` with every score and the reason; so are the {spare:,} spare "
         "ones, whose request an earlier attempt had filled or that were not picked.",
         "\n".join([*_describe_filters(summary["filters"]), *_describe_rules(summary)]),
@@ -219,6 +231,14 @@ def describe_shortfall(part: dict[str, Any]) -> str:
     return f"{part['label']}: {part['short']} short of {part['asked']}{why}"
 
 
+def count_rejected(summary: dict[str, Any]) -> dict[str, int]:
+    """Returns filter -> candidates that it rejected, over all series, most first."""
+    total: Counter[str] = Counter()
+    for part in summary["series"]:
+        total.update(part["rejected"])
+    return dict(total.most_common())
+
+
 ONE_SIDED = 0.5
 """Share of a series that varies one real image from which people are told."""
 
@@ -238,6 +258,9 @@ def _write_makers(recipe: Recipe, summary: dict[str, Any]) -> str:
     lines = ["## What made it"]
     for maker in summary["makers"]:
         generator = maker["generator"]
+        if generator.get("family") == "given":
+            lines += ["", "Nothing was generated: each row names its file and the file's sha256."]
+            continue
         lines += [
             "",
             f"- model `{generator['model']}`, revision `{generator['model_revision']}`, weights "
@@ -274,10 +297,10 @@ def describe_licence(what: str, licence: dict[str, Any] | None) -> str:
 
 
 def _write_columns(recipe: Recipe) -> str:
+    mark = "" if is_judging(recipe) else ", each marked as `trainedAlgorithmicMedia` (IPTC)"
     return (
-        "## Rows\n\n"
-        f"Images are lossless {recipe.output.image_format.upper()}, each marked as "
-        "`trainedAlgorithmicMedia` (IPTC). `label` and `class_name` or `caption` say what was "
+        f"## Rows\n\nImages are lossless {recipe.output.image_format.upper()}{mark}. "
+        "`label` and `class_name` or `caption` say what was "
         "asked for, not what a pathologist saw. `scores` holds every filter's number, `seed`, "
         "`attempt`, `model`, `weights_sha256` and `provenance` (JSON) how the image was made, "
         "`image_sha256` the hash of its file.\n\n```python\nfrom datasets import load_dataset\n\n"

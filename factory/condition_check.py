@@ -6,7 +6,12 @@ from pathlib import Path
 
 from factory.errors import SourceError
 from factory.findings import AskedClasses, Findings, Model, check_names, check_template
-from factory.recipe import CaptionConditions, ClassConditions, ReferenceConditions
+from factory.recipe import (
+    CaptionConditions,
+    ClassConditions,
+    GivenConditions,
+    ReferenceConditions,
+)
 from factory.yamlreader import FieldPath
 
 
@@ -20,6 +25,8 @@ def check_conditions(findings: Findings, model: Model | None) -> AskedClasses:
             found = _check_classes(findings, model, settings, path, asked)
         elif isinstance(settings, CaptionConditions):
             found = _check_captions(findings, model, settings, path, asked)
+        elif isinstance(settings, GivenConditions):
+            found = _check_given(findings, model, settings, path, asked)
         else:
             found = _check_references(findings, model, settings, path, asked)
         for identity in found:
@@ -157,7 +164,30 @@ def _check_references(
     return [(*identity, "of class", name) for name in names] if names else [identity]
 
 
-def _check_groups(findings: Findings, settings: ReferenceConditions, path: FieldPath) -> bool:
+def _check_given(
+    findings: Findings,
+    model: Model | None,
+    settings: GivenConditions,
+    path: FieldPath,
+    asked: AskedClasses,
+) -> list[tuple[str, ...]]:
+    from factory.conditions import list_given
+
+    _check_stream(findings, model, "given", path)
+    if _check_groups(findings, settings, path) and findings.check_files:
+        try:
+            images = list_given(settings, findings.loaded.base)
+        except SourceError as error:
+            findings.add((*path, "images"), str(error))
+        else:
+            names = dict.fromkeys(image.class_name for image in images)
+            asked.add(tuple(name for name in names if name), (*path, "images"))
+    return [("images", str(settings.images))]
+
+
+def _check_groups(
+    findings: Findings, settings: ReferenceConditions | GivenConditions, path: FieldPath
+) -> bool:
     pattern = settings.group_pattern
     if pattern is None:
         return True
@@ -208,7 +238,8 @@ def _check_stream(findings: Findings, model: Model | None, stream: str, path: Fi
     if model is None or model.streams is None:
         return
     if stream not in model.streams:
-        kinds = {"class_name": "class", "caption": "caption", "reference": "reference"}
+        kinds = {"class_name": "class", "caption": "caption"}
+        kinds |= {name: name for name in ("reference", "given")}
         takes = ", ".join(kind for name, kind in kinds.items() if name in model.streams)
         message = f"{model.name} takes no {kinds[stream]} conditions"
         findings.add((*path, "kind"), f"{message}: take {takes or 'another model'}")

@@ -23,20 +23,25 @@ XMP_MARK = (
 """IPTC Photo Metadata Standard 2023.1, property Digital Source Type."""
 
 
-def encode_image(pixels: NDArray[np.uint8], image_format: ImageFormat) -> bytes:
-    """Encodes one image losslessly, marked as made by a trained algorithm.
+def encode_image(
+    pixels: NDArray[np.uint8], image_format: ImageFormat, is_synthetic: bool = True
+) -> bytes:
+    """Encodes one image losslessly.
 
     Args:
         pixels: (H, W, 3) uint8 RGB.
         image_format: `webp` (lossless, smaller and faster here) or `png`.
+        is_synthetic: mark it as made by a trained algorithm; False where factory did not make it.
     """
     buffer = io.BytesIO()
     image = Image.fromarray(pixels)
     if image_format == "webp":
-        image.save(buffer, "WEBP", lossless=True, quality=0, method=0, xmp=XMP_MARK.encode())
+        mark = {"xmp": XMP_MARK.encode()} if is_synthetic else {}
+        image.save(buffer, "WEBP", lossless=True, quality=0, method=0, **mark)
     else:
         info = PngImagePlugin.PngInfo()
-        info.add_itxt("XML:com.adobe.xmp", XMP_MARK)
+        if is_synthetic:
+            info.add_itxt("XML:com.adobe.xmp", XMP_MARK)
         image.save(buffer, "PNG", compress_level=1, pnginfo=info)
     return buffer.getvalue()
 

@@ -11,7 +11,7 @@ from factory.conditions import Series, SeriesInfo, build_series
 from factory.errors import MismatchError
 from factory.fingerprint import diff_values
 from factory.picking import count_pool
-from factory.recipe import GeneratorSettings, Recipe, select_content
+from factory.recipe import GeneratorSettings, Recipe, is_judging, select_content
 from factory.records import Shard
 
 
@@ -96,10 +96,12 @@ def build_plan(recipe: Recipe, base: Path, catalogs: Catalogs) -> Plan:
     """
     entry = find_entry(recipe.generator, catalogs)
     classes = entry.class_names or () if entry else ()
-    series = tuple(
-        replace(part, count=count_pool(part.count, recipe.pick))  # type: ignore[type-var]
-        for part in build_series(recipe, base, catalogs, classes)
-    )
+    series = build_series(recipe, base, catalogs, classes)
+    if not is_judging(recipe):  # of given images there are no more than there are
+        series = tuple(
+            replace(part, count=count_pool(part.count, recipe.pick))  # type: ignore[type-var]
+            for part in series
+        )
     counts = {part.key: part.count for part in series}
     return Plan(series, (Generation(counts, recipe.output.shard_size),))
 

@@ -90,8 +90,22 @@ class ReferenceConditions(Strict):
     group_pattern: str | None = Field(None, description="regex on file names, one (group)")
 
 
+class GivenConditions(Strict):
+    """Images made elsewhere, or real ones, to be judged as they are (`factory judge`)."""
+
+    kind: Literal["given"]
+    images: Path = Field(
+        description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
+    )
+    label_column: str | None = Field(None, description="column with the class")
+    caption_column: str | None = Field(None, description="column with the caption")
+    group_column: str | None = Field(None, description="patient or slide column")
+    group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+
+
 ConditionSettings = Annotated[
-    ClassConditions | CaptionConditions | ReferenceConditions, Field(discriminator="kind")
+    ClassConditions | CaptionConditions | ReferenceConditions | GivenConditions,
+    Field(discriminator="kind"),
 ]
 
 
@@ -205,6 +219,11 @@ class Recipe(Strict):
                 listed = ", ".join(known) or "none"
                 raise ValueError(f"no filter {kind!r} in the recipe: it has {listed}")
         return accept
+
+
+def is_judging(recipe: Recipe) -> bool:
+    """Whether the recipe judges images that are there, instead of making some."""
+    return all(block.kind == "given" for block in recipe.conditions)
 
 
 NOT_CONTENT: dict[str, frozenset[str] | None] = {

@@ -19,6 +19,7 @@ from factory.vocabulary import LICENCES, SCHEDULERS
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FAKE_STREAMS = frozenset({"class_name", "caption", "reference"})
+GIVEN_STREAMS = frozenset({"given"})
 
 
 def check_recipe(loaded: LoadedRecipe, catalogs: Catalogs, check_files: bool = True) -> None:
@@ -86,6 +87,8 @@ def _describe_hub_id(findings: Findings, name: str) -> Model | None:
 def _describe_family(name: str, family: str | None) -> Model:
     if family == "fake":
         return Model(name, family, streams=FAKE_STREAMS)
+    if family == "given":
+        return Model(name, family, GIVEN_STREAMS, GIVEN_STREAMS)
     if family is None:
         return Model(name, None)
     described = FAMILIES[family]
@@ -94,7 +97,7 @@ def _describe_family(name: str, family: str | None) -> Model:
 
 def _describe_entry(findings: Findings, entry: ModelEntry) -> Model | None:
     settings, place = findings.loaded.recipe.generator, ("generator", "model")
-    runnable = entry.family == "fake" or entry.family in FAMILIES
+    runnable = entry.family in ("fake", "given") or entry.family in FAMILIES
     unasked = sorted(set(entry.required) - FAKE_STREAMS)
     if unasked:
         message = f"{entry.id} needs {', '.join(unasked)}, which no condition kind gives yet"
@@ -123,7 +126,7 @@ def _describe_entry(findings: Findings, entry: ModelEntry) -> Model | None:
     streams = (described.streams or frozenset()) | required
     if entry.required or entry.optional:
         streams &= required | frozenset(entry.optional)
-    sized = entry.family == "fake" or FAMILIES[entry.family].sized
+    sized = entry.family in ("fake", "given") or FAMILIES[entry.family].sized
     size = None if sized else (entry.width, entry.height)
     return Model(entry.id, entry.family, required, streams, entry.class_names, size, True)
 

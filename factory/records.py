@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.fingerprint import compute_digest, derive_seed
+from factory.fingerprint import compute_digest, derive_seed, hash_bytes
 from factory.sources import SourceImage
 
 
@@ -27,12 +27,26 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Given:
+    """An image that is there already, to be judged as it is; `sha256` is that of its bytes."""
+
+    image: SourceImage
+    sha256: str
+
+    @property
+    def group_sha256(self) -> str | None:
+        """Hash of its patient or slide."""
+        return None if self.image.group is None else hash_bytes(self.image.group.encode())
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """What one image should show: any subset of the streams of DESIGN section 4."""
 
     class_name: str | None = None
     caption: str | None = None
     reference: Reference | None = None
+    given: Given | None = None
 
     def describe(self) -> dict[str, Any]:
         """Returns the streams in use as plain data: what the condition key is made of."""
@@ -47,6 +61,8 @@ class Condition:
                 "strength": self.reference.strength,
                 "fit": self.reference.fit,
             }
+        if self.given is not None:
+            described["given"] = {"sha256": self.given.sha256, "name": self.given.image.key}
         return described
 
     @property

@@ -14,7 +14,7 @@ from factory.executors import Notify, Outcome, open_pool
 from factory.filter_settings import NearDuplicateFilter
 from factory.fingerprint import compute_digest
 from factory.plan import Generation, Outline, Plan, build_plan, describe_content, extend_plan
-from factory.recipe import Recipe, compute_recipe_digest
+from factory.recipe import Recipe, compute_recipe_digest, is_judging
 from factory.recipe_file import LoadedRecipe, open_catalogs
 from factory.selection import Decide
 from factory.shard import Order, Task
@@ -194,7 +194,7 @@ def build_summary(
                 "label": part.label,
                 "class_names": list(part.class_names),
                 **funnel.to_json(),
-                "short": funnel.asked - funnel.accepted,
+                "short": 0 if is_judging(recipe) else funnel.asked - funnel.accepted,
             }
         )
     filters = [settings.model_dump(mode="json") for settings in recipe.filters]
@@ -203,6 +203,7 @@ def build_summary(
         "recipe_sha256": compute_recipe_digest(recipe),
         "asked": sum(each.asked for each in survey.funnel.values()),
         "accepted": survey.accepted,
+        "judged": is_judging(recipe),
         "generated": sum(each.generated for each in survey.funnel.values()),
         "class_names": list(plan.class_names),
         "series": series,

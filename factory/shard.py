@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +15,7 @@ from factory.accept import parse_rule
 from factory.catalog import load_catalogs
 from factory.encoders import Encoder, load_encoder
 from factory.errors import MismatchError
-from factory.filters import build_filters, decide_all, score_all
+from factory.filters import build_filters, decide_all, group_by_size, score_all
 from factory.filters.base import SCORE_DECIMALS
 from factory.fingerprint import compute_digest, diff_values
 from factory.generators import build_generator
@@ -114,7 +114,7 @@ class Worker:
         descriptors = describe_for_duplicates(self.recipe, samples)
         features: list[Any] = [None] * len(samples)
         if self.encoder is not None and samples:
-            features = list(self.encoder.encode(np.stack([sample.pixels for sample in samples])))
+            features = _map_by_size(self.encoder.encode, samples)
         candidates = []
         for row, (job, sample) in enumerate(zip(jobs, samples, strict=True)):
             known = {
@@ -273,7 +273,17 @@ def describe_for_duplicates(recipe: Recipe, samples: Sequence[Sample]) -> list[A
         return [None] * len(samples)
     from factory.filters.descriptors import describe_images
 
-    return list(describe_images(np.stack([sample.pixels for sample in samples])))
+    return _map_by_size(describe_images, samples)
+
+
+def _map_by_size(compute: Callable[[Any], Any], samples: Sequence[Sample]) -> list[Any]:
+    """Returns what `compute` makes of (N, H, W, 3) images, those of one size at a time."""
+    found: list[Any] = [None] * len(samples)
+    for same in group_by_size(samples):
+        values = compute(np.stack([samples[i].pixels for i in same]))
+        for position, value in zip(same, values, strict=True):
+            found[position] = value
+    return found
 
 
 def name_reason(reason: str | None) -> str:

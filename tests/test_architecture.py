@@ -43,7 +43,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("metrics",),
     ("train",),
     ("card",),
-    ("run",),
+    ("run", "judge"),
     ("estimate",),
     ("preview", "refilter"),
     ("calibrate",),

@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "preview": "factory.cli.runs:preview",
     "calibrate": "factory.cli.calibrate:calibrate",
     "run": "factory.cli.runs:run",
+    "judge": "factory.cli.runs:judge",
     "status": "factory.cli.runs:status",
     "refilter": "factory.cli.runs:refilter",
     "card": "factory.cli.runs:card",

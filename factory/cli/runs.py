@@ -3,12 +3,15 @@
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION
 from factory.errors import InputError
+
+if TYPE_CHECKING:
+    from factory.recipe_file import LoadedRecipe
 
 DIR_ARGUMENT = click.argument("folder", metavar="DIR")
 
@@ -32,15 +35,65 @@ def run(
 ) -> None:
     """Makes the data set of RECIPE; the same command again resumes it."""
     from factory.cli.loading import load_checked
-    from factory.cli.progress import RunProgress
-    from factory.run import plan_recipe, run_recipe
 
-    extra = [f"workers.executor={executor}"] if executor else []
-    extra += [f"workers.count={workers}"] if workers else []
-    loaded = load_checked(recipe, (*overrides, *extra))
+    loaded = load_checked(recipe, (*overrides, *_set_workers(executor, workers)))
     url = out or (str(loaded.base / loaded.recipe.output.path) if loaded.recipe.output.path else "")
     if not url:
         raise InputError("no run folder: give --out, or output.path in the recipe")
+    _run(loaded, url, extend, as_json)
+
+
+@click.command()
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="ImageFolder, parquet, WebDataset tars, datasets folder or finished run.",
+)
+@click.option(
+    "--recipe",
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Recipe whose filters judge; its generator and conditions are not used.",
+)
+@click.option("--out", required=True, help="Run folder or fsspec URL.")
+@click.option("--executor", type=click.Choice(["auto", "local", "ray"]), help="Where to work.")
+@click.option("--workers", help="Number of workers, or auto.")
+@SET_OPTION
+@JSON_OPTION
+def judge(
+    data: Path,
+    recipe: Path,
+    out: str,
+    executor: str | None,
+    workers: str | None,
+    overrides: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Scores and filters images that something else made, or real ones, as a run would.
+
+    What lands in OUT is what `run` writes: accepted rows, rejected ones with reasons, card. The
+    same command again resumes it; refilter changes its thresholds.
+    """
+    from factory.judge import check_readable, load_judging
+    from factory.recipe_check import check_recipe
+    from factory.recipe_file import open_catalogs
+
+    loaded = load_judging(recipe, data, (*overrides, *_set_workers(executor, workers)))
+    check_recipe(loaded, open_catalogs(loaded))
+    check_readable(data)
+    _run(loaded, out, False, as_json)
+
+
+def _set_workers(executor: str | None, workers: str | None) -> list[str]:
+    extra = [f"workers.executor={executor}"] if executor else []
+    return extra + ([f"workers.count={workers}"] if workers else [])
+
+
+def _run(loaded: "LoadedRecipe", url: str, extend: bool, as_json: bool) -> None:
+    from factory.cli.progress import RunProgress
+    from factory.run import plan_recipe, run_recipe
+
     if "://" not in url:
         url = str(Path(url).absolute())
     planned = plan_recipe(loaded)
@@ -59,12 +112,7 @@ def print_result(
     if as_json:
         click.echo(json.dumps({**summary, "url": url, "quarantined": quarantined}, indent=1))
         return
-    for part in summary["series"]:
-        click.echo(f"{part['label']}: {part['accepted']:,} of {part['asked']:,}")
-    click.echo(
-        f"{summary['accepted']:,} of {summary['asked']:,} accepted, "
-        f"{summary['generated']:,} candidates generated"
-    )
+    _print_counts(summary)
     for part in summary["series"]:
         if part["short"]:
             click.echo(f"SHORTFALL {describe_shortfall(part)}", err=True)
@@ -89,6 +137,20 @@ def print_result(
         click.echo(f'data set: {url}\n  datasets.load_dataset("{url}", split="train")')
     else:
         click.echo("no data set was written (budget.on_shortfall: error)", err=True)
+
+
+def _print_counts(summary: dict[str, Any]) -> None:
+    from factory.card import count_rejected
+
+    for part in summary["series"]:
+        click.echo(f"{part['label']}: {part['accepted']:,} of {part['asked']:,}")
+    what = "judged" if summary["judged"] else "candidates generated"
+    click.echo(
+        f"{summary['accepted']:,} of {summary['asked']:,} accepted, {summary['generated']:,} {what}"
+    )
+    if summary["judged"]:
+        for kind, count in count_rejected(summary).items():
+            click.echo(f"  rejected by {kind}: {count:,}")
 
 
 @click.command()

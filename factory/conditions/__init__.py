@@ -11,10 +11,11 @@ from factory.fingerprint import hash_bytes
 from factory.recipe import (
     CaptionConditions,
     ClassConditions,
+    GivenConditions,
     Recipe,
     ReferenceConditions,
 )
-from factory.sources import list_classes, list_images
+from factory.sources import SourceImage, list_classes, list_images
 
 
 def build_series(
@@ -118,10 +119,44 @@ def _build_references(
     return found
 
 
+def list_given(settings: GivenConditions, base: Path) -> tuple[SourceImage, ...]:
+    """Lists the images of a block of given images.
+
+    Raises:
+        SourceError: nothing there, or a column that is missing.
+    """
+    return list_images(
+        base / settings.images,
+        group_column=settings.group_column,
+        group_pattern=settings.group_pattern,
+        label_column=settings.label_column,
+        caption_column=settings.caption_column,
+    )
+
+
+def _build_given(
+    settings: GivenConditions,
+    seed: int,
+    base: Path,
+    catalogs: Catalogs,
+    model_classes: tuple[str, ...],
+) -> list[Series]:
+    from factory.conditions.given import GivenSeries
+
+    by_class: dict[str, list[SourceImage]] = {}
+    for image in list_given(settings, base):
+        by_class.setdefault(image.class_name or "", []).append(image)
+    return [
+        GivenSeries(name or None, tuple(images), len(images))
+        for name, images in sorted(by_class.items())
+    ]
+
+
 _BUILDERS: dict[str, Callable[[Any, int, Path, Catalogs, tuple[str, ...]], list[Series]]] = {
     "class": _build_classes,
     "caption": _build_captions,
     "reference": _build_references,
+    "given": _build_given,
 }
 
 __all__ = ["Series", "SeriesInfo", "build_series", "expand_per_class"]

@@ -99,8 +99,31 @@ def score_all(
     if len(samples) != len(conditions):
         raise FilterError(f"{len(samples)} samples but {len(conditions)} conditions")
     rows: list[dict[str, float]] = [{} for _ in samples]
-    if not samples:
-        return rows
+    for same in group_by_size(samples):
+        _score_rows(
+            filters,
+            [samples[i] for i in same],
+            [conditions[i] for i in same],
+            [rows[i] for i in same],
+        )
+    return rows
+
+
+def group_by_size(samples: Sequence[Sample]) -> list[list[int]]:
+    """Returns the positions of samples of equal height and width together, in order."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for position, sample in enumerate(samples):
+        groups.setdefault(sample.pixels.shape, []).append(position)
+    return list(groups.values())
+
+
+def _score_rows(
+    filters: Sequence[Filter],
+    samples: Sequence[Sample],
+    conditions: Sequence[Condition],
+    rows: Sequence[dict[str, float]],
+) -> None:
+    """Scores samples of one size by every filter into their rows."""
     for judge in filters:
         scores = judge.score(samples, conditions)
         if set(scores) != set(judge.score_names):
@@ -115,7 +138,6 @@ def score_all(
                 if name in row:
                     raise FilterError(f"{judge.kind}: another filter has written {name} already")
                 row[name] = value + 0.0  # no negative zero: it would print and hash differently
-    return rows
 
 
 def decide_all(

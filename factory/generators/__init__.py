@@ -20,6 +20,7 @@ GENERATORS: dict[str, str] = {
     "dit": _DIFFUSERS,
     "pixcell": _DIFFUSERS,
     "flow": _DIFFUSERS,
+    "given": "factory.generators.given:GivenGenerator",
     "fake": "factory.generators.fake:FakeGenerator",
 }
 """Family -> `module:Class`, imported on use."""

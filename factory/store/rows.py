@@ -111,7 +111,7 @@ def build_row(
 ) -> dict[str, Any]:
     """Turns a judged candidate into a row of the shard table."""
     job, sample, condition = candidate.job, candidate.sample, candidate.job.condition
-    data = encode_image(sample.pixels, image_format)
+    data = encode_image(sample.pixels, image_format, is_synthetic=condition.given is None)
     sample_id = compute_sample_id(condition, sample.prompt, job.seed, generator)
     height, width = sample.pixels.shape[:2]
     reference = condition.reference
