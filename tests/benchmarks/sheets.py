@@ -1,5 +1,6 @@
 """Contact sheets: labelled rows of images as PNG files small enough for a model card."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ MOST_PIXELS = 300_000
 """Of one sheet: a PNG of tissue takes up to 3 bytes per px, and a sheet is to stay below 1 MB."""
 
 _STRIP = 110  # px for the labels
+_LETTERS = 17  # in a line of a label
 _GAP = 2
 _COLUMNS = 6
 
@@ -49,7 +51,8 @@ def draw_sheet(rows: Sequence[Row]) -> Image.Image:
     font = ImageFont.load_default()
     for number, (label, images) in enumerate(rows):
         top = number * (height + _GAP)
-        write.multiline_text((4, top + 8), label.replace(" ", "\n"), fill="black", font=font)
+        text = textwrap.fill(label, _LETTERS)
+        write.multiline_text((4, top + 4), text, fill="black", font=font)
         for column, image in enumerate(images):
             sheet.paste(Image.fromarray(image), (_STRIP + column * (width + _GAP), top))
     return sheet
