@@ -23,7 +23,7 @@ from factory.calibrate.canvas import choose_ticks
 from factory.calibrate.costs import Ask, compute_wilson, measure_cost
 from factory.calibrate.picture import PANEL_HEIGHT, PANEL_WIDTH, PROPOSED
 from factory.calibrate.scored import Scored
-from factory.calibrate.thresholds import Decider, propose_threshold, round_outwards
+from factory.calibrate.thresholds import Decider, place_points, propose_threshold, round_outwards
 from factory.cli import main
 from factory.filter_settings import FilterSettings
 from factory.filters import FILTERS
@@ -61,14 +61,16 @@ def test_every_kind_says_which_score_each_threshold_bounds(kind):
 @pytest.mark.parametrize(("kind", "field"), BOUNDS)
 def test_a_score_at_the_threshold_passes_and_one_step_beyond_does_not(kind, field):
     described = next(each for each in ALL_KINDS if each["kind"] == kind)
-    judge = build({**described, field: 0.5})[0]
+    value = 2 if "int" in str(SETTINGS[kind].model_fields[field].annotation) else 0.5
+    needs = {"captions": "he-basic"} if field == "max_rank" else {}
+    judge = build({**described, **needs, field: value})[0]
     scores = dict.fromkeys(judge.score_names, 0.0)
     for name, score in judge.thresholds.items():
         scores[score] = 1e6 if name.startswith("min_") else -1e6
     bounded = judge.thresholds[field]
     beyond = -1e-4 if field.startswith("min_") else 1e-4
-    assert judge.decide({**scores, bounded: 0.5}).accepted
-    assert not judge.decide({**scores, bounded: 0.5 + beyond}).accepted
+    assert judge.decide({**scores, bounded: value}).accepted
+    assert not judge.decide({**scores, bounded: value + beyond}).accepted
     assert judge.decide({**scores, bounded: math.nan}).accepted
 
 
@@ -179,6 +181,41 @@ def test_a_filter_s_other_threshold_plays_no_part_in_a_proposal():
     ]
     assert propose_threshold(decider, rows, bound, 0.8) == 0.02
     assert not decider.decide(rows, {bound: 0.02}).any()
+
+
+def test_thresholds_that_no_value_opens_are_off_while_another_is_looked_at():
+    decider = decide_on(
+        {
+            "kind": "realism",
+            "images": "none",
+            "min_realism": 0.5,
+            "max_centroid_distance_quantile": 0.9,
+        }
+    )
+    bound = find_bound(decider, "min_realism")
+    others = dict.fromkeys((each.score for each in decider.bounds), 1.0)
+    rows = [
+        Scored(
+            "real", "", "a", None,
+            {**others, "realism": n / 10, "centroid_distance_quantile": 1.01},
+        )
+        for n in range(10)
+    ]  # fmt: skip
+    assert propose_threshold(decider, rows, bound, 0.8) == 0.2
+
+
+def test_whole_numbers_stay_whole():
+    kinds = [kind for kind, field in BOUNDS if field == "max_rank"]
+    if not kinds:
+        pytest.skip("no filter takes whole numbers")
+    described = next(each for each in ALL_KINDS if each["kind"] == kinds[0])
+    decider = decide_on({**described, "captions": "he-basic", "max_rank": 3})
+    bound = find_bound(decider, "max_rank")
+    scores = dict.fromkeys(JUDGES[kinds[0]].score_names, 1.0)
+    rows = [Scored("real", "", "a", None, {**scores, bound.score: float(n)}) for n in range(1, 11)]
+    value = propose_threshold(decider, rows, bound, 0.8)
+    assert (value, type(value)) == (8, int)
+    assert place_points(decider, rows, bound) == list(range(1, 11))
 
 
 def test_a_filter_that_only_scores_costs_nothing():
@@ -477,9 +514,11 @@ def test_the_shipped_classifier_on_its_own_and_on_other_patches(tmp_path):
     report = read_json(tmp_path / "a" / "calibration.json")
     (part,) = [each for each in report["fields"] if each["field"] == "min_probability"]
     assert all(each["proposed"]["share"] >= 0.95 for each in part["sets"]["real"].values())
-    wrong = [each["proposed"]["share"] for each in part["sets"]["mislabelled"].values()]
+    wrong = [each["share"] for each in report["proposed"]["mislabelled"].values()]
+    assert wrong == [each["proposed"]["share"] for each in part["sets"]["mislabelled"].values()]
     assert 0.2 < max(wrong) < 0.95
-    assert ("lets most real images of another class through" in result.stderr) == (max(wrong) > 0.5)
+    assert [each["shown"] for each in report["fields"]] == [True, False, False, False]
+    assert ("let most real images of another class through" in result.stderr) == (max(wrong) > 0.5)
     assert "OPTIMISTIC" not in result.stderr
     own = call("calibrate", recipe, "--real", PCAM / "train", "-n", 2, "--out", tmp_path / "b")
     assert "OPTIMISTIC: classifier pcam was fitted on these real images" in own.stderr

@@ -213,20 +213,17 @@ def _note_numbers(study: Study) -> list[str]:
 
 
 def _note_mislabelled(described: dict[str, Any]) -> list[str]:
-    """Returns a warning for each proposal that hardly tells the classes apart."""
-    notes = []
-    for part in described["fields"]:
-        found = part["sets"].get(MISLABELLED, {})
-        shares = {group: each["proposed"] for group, each in found.items() if each["proposed"]}
-        passed = [
-            f"{each['share']:.0%} as {g}" for g, each in shares.items() if each["share"] > 0.5
-        ]
-        if passed and part["now"] is not None:
-            notes.append(
-                f"{part['path']}={_show_value(part['proposed'])} lets most real images of another "
-                f"class through ({', '.join(passed)}): lower --keep, or take a better classifier"
-            )
-    return notes
+    """Returns a warning where the proposals hardly tell the classes apart, though filters try."""
+    if not any(part["shown"] and part["sets"].get(MISLABELLED) for part in described["fields"]):
+        return []
+    found = described["proposed"][MISLABELLED].items()
+    passed = [f"{each['share']:.0%} as {group}" for group, each in found if each["share"] > 0.5]
+    if not passed:
+        return []
+    return [
+        f"the proposed thresholds let most real images of another class through ("
+        f"{', '.join(passed)}): lower --keep, or take a better classifier"
+    ]
 
 
 def _note_unset(described: dict[str, Any], study: Study) -> list[str]:

@@ -52,7 +52,7 @@ def draw_calibration(report: Mapping[str, Any]) -> bytes:
     Args:
         report: what `calibrate_recipe` returns.
     """
-    fields = [part for part in report["fields"] if part["curve"]["thresholds"]]
+    fields = [part for part in report["fields"] if part["shown"] and part["curve"]["thresholds"]]
     classes = report["classes"][:MAX_CLASSES]
     width = max(len(classes) * PANEL_WIDTH, 2 * PANEL_WIDTH)
     canvas = Canvas(width, HEADER + max(1, len(fields)) * PANEL_HEIGHT)

@@ -155,6 +155,7 @@ class Study:
             "path": bound.path,
             "score": bound.score,
             "accepts": "at least" if bound.is_lower else "at most",
+            "shown": self._is_shown(bound),
             "now": now,
             "proposed": proposed,
             "per_class": by_group,
@@ -166,6 +167,12 @@ class Study:
                 "proposed": None if proposed is None else self._measure_cost({bound: proposed}),
             },
         }
+
+    def _is_shown(self, bound: Bound) -> bool:
+        """Says whether people should see it: it is on, or no threshold of its filter is."""
+        mine = [each for each in self.decider.bounds if each.position == bound.position]
+        on = [each for each in mine if self.decider.read_value(each) is not None]
+        return bound in (on or mine)
 
     def _list_sets(self, bound: Bound) -> list[tuple[str, list[Scored]]]:
         """Returns the rows by set; mislabelled ones only where the class changes the score."""

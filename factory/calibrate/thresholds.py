@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from factory.filters.classifier import FindClassifier
 
 CURVE_POINTS = 61
+MAX_WHOLE = 1000
+"""Largest threshold on the curve of a field that takes whole numbers only."""
 STEP = 10.0**-SCORE_DECIMALS
 Mask = NDArray[np.bool_]
 Value = float | dict[str, float]
@@ -85,6 +87,18 @@ class Decider:
         """Says whether the field takes this value."""
         return self._change(self.settings[bound.position], {bound.name: value}) is not None
 
+    def read_back(self, bound: Bound, value: float) -> float:
+        """Returns an allowed value as the field holds it: a whole number where it takes no other.
+
+        Raises:
+            ValueError: the field does not take it.
+        """
+        changed = self._change(self.settings[bound.position], {bound.name: value})
+        if changed is None:
+            raise ValueError(f"{bound.path} does not take {value}")
+        held: float = getattr(changed, bound.name)
+        return held
+
     def decide(self, rows: Sequence[Scored], values: Mapping[Bound, Value]) -> Mask:
         """Returns (N,) whether a run with these thresholds instead would accept."""
         filters = list(self.filters)
@@ -96,7 +110,7 @@ class Decider:
         )
 
     def decide_alone(
-        self, rows: Sequence[Scored], bound: Bound, value: Value, opened: Mapping[str, Value]
+        self, rows: Sequence[Scored], bound: Bound, value: Value, opened: Mapping[str, Value | None]
     ) -> Mask:
         """Returns (N,) whether this threshold accepts, the filter's others being as in `opened`."""
         judge = self._build(bound.position, {**opened, bound.name: value})
@@ -104,28 +118,39 @@ class Decider:
             decide_all((judge,), row.scores, None, row.class_name).accepted for row in rows
         )
 
-    def open_others(self, rows: Sequence[Scored], bound: Bound) -> dict[str, Value]:
-        """Returns the filter's other thresholds, so loose that they reject none of the rows."""
-        opened: dict[str, Value] = {}
+    def open_others(self, rows: Sequence[Scored], bound: Bound) -> dict[str, Value | None]:
+        """Returns the filter's other thresholds, off or so loose that they reject none of the rows.
+
+        One that can be neither is left as it is.
+        """
+        opened: dict[str, Value | None] = {}
+        settings = self.settings[bound.position]
+        # The one looked at is on meanwhile: a filter may want one threshold at least.
+        seen = (round_outwards(score, bound) for score in list_scores(rows, bound))
+        on = next((value for value in seen if self.allows(bound, value)), None)
         for other in self.bounds:
             if other.position != bound.position or other is bound:
                 continue
             scores = list_scores(rows, other)
-            if self.read_value(other) is None or not scores:
-                continue
-            loosest = round_outwards(min(scores) if other.is_lower else max(scores), other)
-            if self.allows(other, loosest):
-                opened[other.name] = loosest
+            extreme = min if other.is_lower else max
+            ways: list[Value | None] = [None]
+            ways += [round_outwards(extreme(scores), other)] if scores else []
+            for way in ways:
+                if self._change(settings, {bound.name: on, other.name: way}) is not None:
+                    opened[other.name] = way
+                    break
         return opened
 
-    def _build(self, position: int, values: Mapping[str, Value]) -> Filter:
+    def _build(self, position: int, values: Mapping[str, Value | None]) -> Filter:
         changed = self._change(self.settings[position], values)
         if changed is None:
             raise ValueError(f"{self.settings[position].kind} does not take {dict(values)}")
         return build_filters((changed,), self._base, self._find)[0]
 
     @staticmethod
-    def _change(settings: FilterSettings, values: Mapping[str, Value]) -> FilterSettings | None:
+    def _change(
+        settings: FilterSettings, values: Mapping[str, Value | None]
+    ) -> FilterSettings | None:
         try:
             return type(settings).model_validate({**settings.model_dump(), **values})
         except ValidationError:
@@ -182,7 +207,9 @@ def propose_threshold(
             last = middle
         else:
             first = middle + 1
-    return strict_first[first] if first < len(strict_first) else None
+    if first == len(strict_first):
+        return None
+    return decider.read_back(bound, strict_first[first])
 
 
 def choose_loosest(values: Iterable[float | None], bound: Bound) -> float | None:
@@ -209,6 +236,10 @@ def place_points(decider: Decider, rows: Sequence[Scored], bound: Bound) -> list
             (low, high),
         )
     points = {round(float(each), SCORE_DECIMALS) for each in np.linspace(low, high, CURVE_POINTS)}
+    if all(
+        isinstance(decider.read_back(bound, x), int) for x in points if decider.allows(bound, x)
+    ):
+        points |= {float(x) for x in range(math.floor(low), min(math.ceil(high), MAX_WHOLE) + 1)}
     return sorted(each + 0.0 for each in points if decider.allows(bound, each))
 
 

@@ -52,7 +52,7 @@ def leave_out_known(
 
     Args:
         filters: the recipe's.
-        settings: theirs; a field `images` names the set that a filter compares with.
+        settings: theirs; `images` and `held_out` name sets that a filter compares with.
         base: folder of the recipe.
         real: the real images, in the order of `rows`.
         rows: scores of all of them, once or more often.
@@ -65,11 +65,7 @@ def leave_out_known(
     """
     kept, notes = list(rows), []
     for judge, described in zip(filters, settings, strict=True):
-        images = getattr(described, "images", None)
-        if images is None:
-            continue
-        listed = list_images(resolve_path(base, images))
-        known = {hash_bytes(image.read_bytes()) for image in listed}
+        known = _hash_compared(described, base)
         overlap = {number for number, each in enumerate(real.images) if each.sha256 in known}
         blank = dict.fromkeys(judge.score_names, math.nan)
         for number, row in enumerate(kept):
@@ -81,3 +77,14 @@ def leave_out_known(
                 f"{judge.kind} compares with; they say nothing of its threshold: {ADVICE}"
             )
     return kept, notes
+
+
+def _hash_compared(settings: FilterSettings, base: Path) -> set[str]:
+    """Returns the hashes of the real images that a filter compares with."""
+    roots = [getattr(settings, name, None) for name in ("images", "held_out")]
+    return {
+        hash_bytes(image.read_bytes())
+        for root in roots
+        if root is not None
+        for image in list_images(resolve_path(base, root))
+    }

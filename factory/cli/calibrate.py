@@ -75,6 +75,9 @@ def _print_report(report: Mapping[str, Any], out: Path) -> None:
     click.echo()
     for row in _align(_tabulate_fields(report)):
         click.echo(row)
+    hidden = sum(not part["shown"] and part["proposed"] is not None for part in report["fields"])
+    if hidden:
+        click.echo(f"({hidden} more that are off: in calibration.json)")
     click.echo("\nall thresholds together, by share of real images that each keeps:")
     for row in _align(_tabulate_choices(report)):
         click.echo(row)
@@ -107,7 +110,7 @@ def _tabulate_fields(report: Mapping[str, Any]) -> list[list[str]]:
     rows = [["threshold", "class", "now", *heads, "proposed", *heads]]
     for part in report["fields"]:
         name = f"{part['filter']}.{part['field']}"
-        if part["now"] is None and part["proposed"] is None:
+        if not part["shown"]:
             continue
         for group in report["classes"]:
             sets = [part["sets"][each].get(group) for each in heads]
