@@ -297,11 +297,13 @@ def describe_licence(what: str, licence: dict[str, Any] | None) -> str:
 
 
 def _write_columns(recipe: Recipe) -> str:
-    mark = "" if is_judging(recipe) else ", each marked as `trainedAlgorithmicMedia` (IPTC)"
+    mark, said = ", each marked as `trainedAlgorithmicMedia` (IPTC)", "what was asked for"
+    if is_judging(recipe):
+        mark, said = "", "what the images came with"
     return (
         f"## Rows\n\nImages are lossless {recipe.output.image_format.upper()}{mark}. "
-        "`label` and `class_name` or `caption` say what was "
-        "asked for, not what a pathologist saw. `scores` holds every filter's number, `seed`, "
+        f"`label` and `class_name` or `caption` say {said}, "
+        "not what a pathologist saw. `scores` holds every filter's number, `seed`, "
         "`attempt`, `model`, `weights_sha256` and `provenance` (JSON) how the image was made, "
         "`image_sha256` the hash of its file.\n\n```python\nfrom datasets import load_dataset\n\n"
         'accepted = load_dataset("PATH_OR_REPO", split="train")\n'
@@ -312,9 +314,10 @@ def _write_columns(recipe: Recipe) -> str:
 def _write_reproduction(recipe: Recipe, summary: dict[str, Any]) -> str:
     plain = shorten_path(recipe.model_dump(mode="json", exclude_defaults=True))
     text = json.dumps(plain, indent=1)
+    again = "judges the same images" if summary["judged"] else "makes it"
     return (
         f"## Recipe\n\nFingerprint `{summary['recipe_sha256']}`; whole in `recipe.json`. "
-        f"`factory run recipe.json` makes it again.\n\n```json\n{text}\n```"
+        f"`factory run recipe.json` {again} again.\n\n```json\n{text}\n```"
     )
 
 

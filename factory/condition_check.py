@@ -12,7 +12,11 @@ from factory.recipe import (
     GivenConditions,
     ReferenceConditions,
 )
+from factory.sources import SourceImage
 from factory.yamlreader import FieldPath
+
+NEEDS_CLASS = frozenset({"classifier", "agreement", "zero_shot"})
+"""Filters that say nothing of an image without a class."""
 
 
 def check_conditions(findings: Findings, model: Model | None) -> AskedClasses:
@@ -182,7 +186,21 @@ def _check_given(
         else:
             names = dict.fromkeys(image.class_name for image in images)
             asked.add(tuple(name for name in names if name), (*path, "images"))
+            _check_known_of(findings, images, (*path, "images"))
+    if findings.loaded.recipe.budget.attempts != 1:
+        findings.add(("budget", "attempts"), "given images are judged once: set it to 1")
     return [("images", str(settings.images))]
+
+
+def _check_known_of(findings: Findings, images: Sequence[SourceImage], path: FieldPath) -> None:
+    """Notes filters that would accept every image, as none has the class or caption they need."""
+    for kind in (settings.kind for settings in findings.loaded.recipe.filters):
+        if kind in NEEDS_CLASS and not any(image.class_name for image in images):
+            message = f"no image has a class, which filter {kind} needs: sort them into folders"
+            findings.add(path, f"{message} by class, or set label_column")
+        if kind == "alignment" and not any(image.caption for image in images):
+            message = "no image has a caption, which filter alignment needs: set caption_column"
+            findings.add(path, message)
 
 
 def _check_groups(

@@ -23,6 +23,10 @@ XMP_MARK = (
 """IPTC Photo Metadata Standard 2023.1, property Digital Source Type."""
 
 
+_NOT_RGB = ("I", "F", "CMYK", "LAB", "HSV")
+"""Pillow's modes of more than 8 bits, and of colours that need a profile to become RGB."""
+
+
 def encode_image(
     pixels: NDArray[np.uint8], image_format: ImageFormat, is_synthetic: bool = True
 ) -> bytes:
@@ -59,7 +63,7 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
         with Image.open(io.BytesIO(data)) as opened:
             opened.load()
             image: Image.Image = opened
-        if image.mode in {"I", "F", "I;16", "I;16B", "I;16L"}:
+        if image.mode.startswith(_NOT_RGB):
             raise SourceError(f"{name}: mode {image.mode} is not 8-bit RGB: convert it to RGB")
         if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
             rgba = image.convert("RGBA")
@@ -67,6 +71,8 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
         return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
         raise SourceError(f"{name}: not a readable image: replace or remove it") from error
+    except Image.DecompressionBombError as error:
+        raise SourceError(f"{name}: {error}: cut it into patches, or replace it") from error
     except (OSError, ValueError, SyntaxError) as error:
         raise SourceError(
             f"{name}: not a readable image ({error}): replace or remove it"

@@ -1,49 +1,77 @@
 """Judging what others made: the filters of a recipe over images that are there."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from factory.conditions import list_given
 from factory.errors import SourceError
-from factory.recipe_file import LoadedRecipe, load_recipe
-from factory.sources import SourceImage, list_images
+from factory.fingerprint import compute_digest, hash_bytes
+from factory.images import decode_image
+from factory.recipe import GivenConditions
+from factory.recipe_check import check_recipe
+from factory.recipe_file import LoadedRecipe, load_recipe, open_catalogs
+from factory.sources import SourceImage
 
 NAMED = 10
 """Unreadable images that the error names."""
+CHUNK = 4096
+"""Images that wait for a thread at a time."""
 
 
-def load_judging(recipe: Path, data: Path, overrides: Sequence[str]) -> LoadedRecipe:
-    """Loads a recipe with its generator and conditions replaced by the images of `data`.
+def load_judging(
+    recipe: Path, data: Path, overrides: Sequence[str], columns: Mapping[str, str | None]
+) -> LoadedRecipe:
+    """Loads and checks a recipe whose generator and conditions are the images of `data`.
+
+    Every image is read and decoded once, before any is judged: what is broken is named at once, and
+    another set under the same names is not taken for this one. That costs one reading of the set,
+    which is far less than scoring it.
 
     Args:
         recipe: whose filters, `accept`, `pick`, output and card are used.
         data: folder or file of images.
-        overrides: `a.b=c` texts of `--set`, applied first.
+        overrides: `a.b=c` texts of `--set`.
+        columns: further fields of the condition kind `given`, those that are None left out.
 
     Raises:
         RecipeError: every problem of the recipe.
+        SourceError: images that are not readable, by name.
     """
-    block = {"kind": "given", "images": str(data.absolute())}
+    given = {name: value for name, value in columns.items() if value is not None}
+    given |= {"kind": "given", "images": str(data.absolute())}
+    loaded = _load(recipe, given, overrides)
+    check_recipe(loaded, open_catalogs(loaded))
+    settings = loaded.recipe.conditions[0]
+    assert isinstance(settings, GivenConditions)
+    images = list_given(settings, loaded.base)
+    return _load(recipe, {**given, "content_sha256": hash_images(images, data)}, overrides)
+
+
+def _load(recipe: Path, given: Mapping[str, str], overrides: Sequence[str]) -> LoadedRecipe:
     replaced = [
         "generator={model: given, batch_size: 64}",
-        f"conditions={json.dumps([block])}",
-        "budget={attempts: 1}",
+        f"conditions={json.dumps([given])}",
+        "budget.attempts=1",
+        "budget.on_shortfall=warn",
     ]
     return load_recipe(recipe, [*overrides, *replaced])
 
 
-def check_readable(data: Path) -> int:
-    """Decodes every image once, before any is judged; returns how many there are.
-
-    Costs one reading of the set, which is far less than scoring it.
+def hash_images(images: Sequence[SourceImage], data: Path) -> str:
+    """Decodes all images; returns the hash of their names, bytes and captions.
 
     Raises:
-        SourceError: images that are not readable, by name.
+        SourceError: images that are not readable: the first ten by name, and how many there are.
     """
-    images = list_images(data)
+    content, problems = [], []
     with ThreadPoolExecutor() as pool:
-        problems = [problem for problem in pool.map(_find_problem, images) if problem]
+        for start in range(0, len(images), CHUNK):
+            chunk = images[start : start + CHUNK]
+            for image, (sha256, problem) in zip(chunk, pool.map(_try_image, chunk), strict=True):
+                content.append([image.key, sha256, image.caption])
+                problems += [problem] if problem else []
     if problems:
         shown = "\n".join(f"  {problem}" for problem in problems[:NAMED])
         more = f"\n  and {len(problems) - NAMED:,} more" if len(problems) > NAMED else ""
@@ -51,12 +79,14 @@ def check_readable(data: Path) -> int:
             f"{data}: {len(problems):,} of {len(images):,} images cannot be read; nothing was "
             f"judged:\n{shown}{more}"
         )
-    return len(images)
+    return compute_digest("given", content)
 
 
-def _find_problem(image: SourceImage) -> str | None:
+def _try_image(image: SourceImage) -> tuple[str, str | None]:
+    """Returns the hash of an image's bytes, and what is wrong with it."""
     try:
-        image.read_pixels()
+        data = image.read_bytes()
+        decode_image(data, image.place)
     except SourceError as error:
-        return str(error)
-    return None
+        return "", str(error)
+    return hash_bytes(data), None

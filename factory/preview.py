@@ -47,7 +47,7 @@ def preview_recipe(loaded: LoadedRecipe, out: Path, count: int) -> list[dict[str
     for candidate in candidates:
         job, sample, verdict = candidate.job, candidate.sample, candidate.verdict
         name = f"{len(rows):04d}.{suffix}"
-        (out / name).write_bytes(encode_image(sample.pixels, suffix))
+        (out / name).write_bytes(encode_image(sample.pixels, suffix, job.condition.given is None))
         rows.append(
             {
                 "file": name,

@@ -101,6 +101,9 @@ class GivenConditions(Strict):
     caption_column: str | None = Field(None, description="column with the caption")
     group_column: str | None = Field(None, description="patient or slide column")
     group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+    content_sha256: str | None = Field(
+        None, description="of all images and captions, written by factory judge"
+    )
 
 
 ConditionSettings = Annotated[

@@ -240,7 +240,7 @@ def read_summary(folder: RunFolder) -> dict[str, Any] | None:
     if not folder.files.exists(SUMMARY):
         return None
     summary: dict[str, Any] = json.loads(folder.files.read(SUMMARY))
-    return summary
+    return {"judged": False, **summary}
 
 
 def read_score_names(folder: RunFolder, survey: Survey) -> list[str]:

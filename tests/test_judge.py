@@ -2,16 +2,21 @@
 
 import io
 import json
+import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
 from factory.cli import main
 from factory.fingerprint import hash_bytes
-from tests.running import read_rows, run, write_recipe
+from factory.judge import load_judging
+from factory.run import run_recipe
+from tests.running import list_identities, read_rows, run, write_recipe
 
 REAL = Path(__file__).parents[1] / ".." / "shared" / "data" / "pcam-mini"
 
@@ -93,6 +98,91 @@ def test_same_command_resumes_and_refilter_decides_anew(data, tmp_path):
     assert len(read_rows(out)) == 8  # all but the copy
 
 
+def test_stopped_judging_goes_on_to_the_same_rows(data, tmp_path):
+    recipe = write_recipe(tmp_path / "recipe", filters=FILTERS, output={"shard_size": 2})
+    assert judge(data, recipe, tmp_path / "whole").exit_code == 0
+    loaded = load_judging(recipe, data, (), {})
+    ended = []
+
+    def stop(outcome):
+        ended.append(outcome)
+        if len(ended) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_recipe(loaded, str(tmp_path / "out"), stop, lambda line: None)
+    assert not (tmp_path / "out" / "summary.json").exists()
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.glob("out/.factory/shards/*.json")}
+    assert len(kept) >= 2
+    assert judge(data, recipe, tmp_path / "out").exit_code == 0
+    assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
+    assert list_identities(tmp_path / "out") == list_identities(tmp_path / "whole")
+
+
+def test_another_set_of_the_same_names_is_not_taken_for_the_first(data, tmp_path):
+    recipe, out = write_recipe(tmp_path / "recipe", filters=FILTERS), tmp_path / "out"
+    assert judge(data, recipe, out).exit_code == 0
+    write_image(data / "normal" / "1.png", 99)
+    result = judge(data, recipe, out)
+    assert result.exit_code == 2
+    assert "use another --out" in result.output
+
+
+def test_rows_and_samples_are_judged_as_files_are(data, tmp_path):
+    files = sorted(data.glob("*/*.png"))
+    rows = [
+        {"image": {"bytes": p.read_bytes(), "path": None}, "kind": p.parent.name} for p in files
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows.parquet")
+    with tarfile.open(tmp_path / "samples.tar", "w") as tar:
+        for number, path in enumerate(files):
+            tar.add(path, f"{number}.png")
+            info = tarfile.TarInfo(f"{number}.kind")
+            info.size = len(path.parent.name)
+            tar.addfile(info, io.BytesIO(path.parent.name.encode()))
+    recipe = write_recipe(tmp_path / "recipe", filters=FILTERS)
+    found = []
+    for source in (data, tmp_path / "rows.parquet", tmp_path / "samples.tar"):
+        column = () if source == data else ("--label-column", "kind")
+        result = judge(source, recipe, tmp_path / source.stem / "out", *column)
+        assert result.exit_code == 0, result.output
+        accepted = read_rows(tmp_path / source.stem / "out")
+        found.append(sorted((row["image_sha256"], row["class_name"]) for row in accepted))
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == 6
+
+
+def test_columns_give_class_caption_and_patient(data, tmp_path):
+    folder, lines = tmp_path / "plain", ["file_name,kind,says,patient"]
+    folder.mkdir()
+    for number, path in enumerate(sorted(data.glob("*/?.png"))):
+        (folder / f"{number}.png").write_bytes(path.read_bytes())
+        lines.append(f"{number}.png,{path.parent.name},patch {number},p{number % 2}")
+    (folder / "metadata.csv").write_text("\n".join(lines) + "\n")
+    columns = ("--label-column=kind", "--caption-column=says", "--group-column=patient")
+    recipe = write_recipe(tmp_path / "recipe", filters=[{"kind": "finite"}])
+    result = judge(folder, recipe, tmp_path / "out", *columns)
+    assert result.exit_code == 0, result.output
+    rows = sorted(read_rows(tmp_path / "out"), key=lambda row: row["caption"])
+    assert [row["caption"] for row in rows] == [f"patch {number}" for number in range(6)]
+    assert [row["class_name"] for row in rows] == ["normal"] * 3 + ["tumor"] * 3
+    for number, row in enumerate(rows):
+        assert hash_bytes(f"p{number % 2}".encode()) in row["provenance"]
+    result = judge(folder, recipe, tmp_path / "other", "--label-column", "organ")
+    assert result.exit_code == 2
+    assert "no column 'organ': it has" in result.output
+
+
+def test_diverse_pick_compares_images_of_two_sizes(data, tmp_path):
+    for path in (data / "tumor").glob("*.png"):
+        path.rename(data / "normal" / f"large-{path.name}")
+    pick = {"keep": "diverse", "pool": 3}
+    recipe = write_recipe(tmp_path / "recipe", pick=pick, filters=FILTERS)
+    assert judge(data, recipe, tmp_path / "out").exit_code == 0
+    rows = read_rows(tmp_path / "out")
+    assert sorted(row["width"] for row in rows) == [32, 32, 48]  # 9 // 3
+
+
 def test_pick_keeps_some_of_what_is_there(data, tmp_path):
     pick = {"keep": "best", "by": "contrast", "pool": 2}
     recipe = write_recipe(tmp_path / "recipe", pick=pick, filters=[{"kind": "finite"}])
@@ -113,9 +203,11 @@ def test_finished_run_is_judged_by_other_filters(tmp_path):
 def test_unreadable_images_are_all_named_before_any_is_judged(data, tmp_path):
     (data / "tumor" / "cut.png").write_bytes((data / "tumor" / "1.png").read_bytes()[:200])
     Image.fromarray(np.zeros((32, 32), np.uint16)).save(data / "normal" / "deep.png")
+    Image.new("CMYK", (32, 32)).save(data / "normal" / "print.jpg")
     result = judge(data, write_recipe(tmp_path / "recipe", filters=FILTERS), tmp_path / "out")
     assert result.exit_code == 2
-    assert "2 of 11 images cannot be read; nothing was judged" in result.output
+    assert "3 of 12 images cannot be read; nothing was judged" in result.output
+    assert "print.jpg: mode CMYK is not 8-bit RGB: convert it to RGB" in result.output
     assert "deep.png: mode I;16 is not 8-bit RGB: convert it to RGB" in result.output
     assert "cut.png: not a readable image" in result.output
     assert not (tmp_path / "out").exists()
@@ -128,6 +220,45 @@ def test_class_that_the_classifier_does_not_know_is_refused(data, tmp_path):
     assert result.exit_code == 2
     assert "classifier pcam does not know class 'fat'" in result.output
     assert not (tmp_path / "out").exists()
+
+
+def test_filters_that_would_say_nothing_of_the_images_are_refused(data, tmp_path):
+    filters = [{"kind": "classifier", "model": "pcam", "min_probability": 0.9}]
+    recipe = write_recipe(tmp_path / "recipe", filters=filters)
+    result = judge(data / "normal", recipe, tmp_path / "out")
+    assert result.exit_code == 2
+    assert "no image has a class, which filter classifier needs" in result.output
+
+
+def test_cards_of_runs_before_judging_can_be_written_again(tmp_path):
+    out = tmp_path / "out"
+    run(write_recipe(tmp_path / "recipe"), out)
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary.pop("judged") is False
+    (out / "summary.json").write_text(json.dumps(summary))
+    before = (out / "README.md").read_text()
+    result = CliRunner().invoke(main, ["card", str(out)])
+    assert result.exit_code == 0, result.output
+    assert (out / "README.md").read_text() == before
+
+
+def test_preview_of_given_images_bears_no_mark_of_synthetic_ones(data, tmp_path):
+    recipe = write_recipe(
+        tmp_path / "recipe",
+        generator={"model": "given"},
+        conditions=[{"kind": "given", "images": str(data)}],
+        filters=FILTERS,
+        budget={"attempts": 5},
+    )
+    result = CliRunner().invoke(main, ["preview", str(recipe), "--out", str(tmp_path / "out")])
+    assert "budget.attempts: given images are judged once: set it to 1" in result.output
+    arguments = ["preview", str(recipe), "--out", str(tmp_path / "out")]
+    overrides = ["--set", "budget.attempts=1", "--set", "generator={model: given}"]
+    result = CliRunner().invoke(main, [*arguments, *overrides])
+    assert result.exit_code == 0, result.output
+    images = list((tmp_path / "out").glob("*.webp"))
+    assert len(images) == 9
+    assert not any(b"trainedAlgorithmicMedia" in path.read_bytes() for path in images)
 
 
 def test_given_images_and_a_model_do_not_mix(data, tmp_path):

@@ -57,6 +57,10 @@ def run(
     help="Recipe whose filters judge; its generator and conditions are not used.",
 )
 @click.option("--out", required=True, help="Run folder or fsspec URL.")
+@click.option("--label-column", help="Column with the class; default: the folders, or label.")
+@click.option("--caption-column", help="Column with the caption.")
+@click.option("--group-column", help="Column with the patient or slide.")
+@click.option("--group-pattern", help="Regex on file names, whose (group) is the patient or slide.")
 @click.option("--executor", type=click.Choice(["auto", "local", "ray"]), help="Where to work.")
 @click.option("--workers", help="Number of workers, or auto.")
 @SET_OPTION
@@ -69,19 +73,17 @@ def judge(
     workers: str | None,
     overrides: tuple[str, ...],
     as_json: bool,
+    **columns: str | None,
 ) -> None:
     """Scores and filters images that something else made, or real ones, as a run would.
 
     What lands in OUT is what `run` writes: accepted rows, rejected ones with reasons, card. The
     same command again resumes it; refilter changes its thresholds.
     """
-    from factory.judge import check_readable, load_judging
-    from factory.recipe_check import check_recipe
-    from factory.recipe_file import open_catalogs
+    from factory.judge import load_judging
 
-    loaded = load_judging(recipe, data, (*overrides, *_set_workers(executor, workers)))
-    check_recipe(loaded, open_catalogs(loaded))
-    check_readable(data)
+    extra = _set_workers(executor, workers)
+    loaded = load_judging(recipe, data, (*overrides, *extra), columns)
     _run(loaded, out, False, as_json)
 
 

@@ -147,7 +147,7 @@ def _build_given(
     for image in list_given(settings, base):
         by_class.setdefault(image.class_name or "", []).append(image)
     return [
-        GivenSeries(name or None, tuple(images), len(images))
+        GivenSeries(name or None, tuple(images), len(images), settings.content_sha256)
         for name, images in sorted(by_class.items())
     ]
 

@@ -10,17 +10,23 @@ from factory.sources import SourceImage
 
 @dataclass(frozen=True)
 class GivenSeries:
-    """The images of one class, one request each; their order is that of their names."""
+    """The images of one class, one request each; their order is that of their names.
+
+    `content_sha256` tells sets of the same names apart, where the whole set was read before.
+    """
 
     class_name: str | None
     images: tuple[SourceImage, ...]
     count: int
+    content_sha256: str | None = None
 
     @functools.cached_property
     def key(self) -> str:
-        """Identity of the series: the names of its images."""
+        """Identity of the series: the names of its images, and their content where known."""
         names = [image.key for image in self.images]
         content = {"kind": "given", "class": self.class_name, "names": names}
+        if self.content_sha256 is not None:
+            content["content_sha256"] = self.content_sha256
         return compute_digest("series", content)[:16]
 
     @property
