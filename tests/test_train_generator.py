@@ -274,6 +274,30 @@ def test_captions_are_measured_learned_and_taken(images, tmp_path):
     assert not np.array_equal(made[0].images, made[2].images)
 
 
+def test_captions_learn_to_say_what_references_show(images, tmp_path):
+    """Pink and purple are told apart by their captions, before the denoiser learns from them."""
+    told = [f"{p.relative_to(images)},{p.parent.name} tissue" for p in images.glob("*/*.png")]
+    (images / "metadata.csv").write_text("\n".join(["file_name,text", *told]))
+    captions = {"kind": "given"}
+    reading = {"at": 2, "steps": 60}
+    seen = []
+    recipe = make_recipe(images, 4, captions=captions, training={"reading": reading})
+    train(recipe, tmp_path / "out", lambda step, steps, measured: seen.append((step, measured)))
+    explained = {step: each["reading"] for step, each in seen if "reading" in each}
+    assert list(explained) == [2] and explained[2] > 0.5
+    shorter = make_recipe(images, 2, captions=captions, training={"decay_steps": 0})
+    train(shorter, tmp_path / "parts")
+    train(recipe, tmp_path / "parts")  # the pause may be added on resume, before it comes
+    for part in ("text_encoder", "conditioner"):
+        whole, parts = (
+            getattr(FlowPipeline.from_pretrained(tmp_path / name), part).state_dict()
+            for name in ("out", "parts")
+        )
+        assert all(torch.allclose(whole[key], parts[key], atol=1e-3) for key in whole)
+    with pytest.raises(InputError, match="needs captions and network.reference_dim"):
+        train(make_recipe(images, training={"reading": reading}), tmp_path / "other")
+
+
 def test_latent_model_trains_and_samples_through_its_autoencoder(images, tmp_path):
     from diffusers import AutoencoderKL
 

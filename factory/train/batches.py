@@ -90,7 +90,7 @@ def draw_batch(
     reference = blur = None
     if recipe.network.reference_dim:
         seen = kept & (torch.rand(size, generator=generator) < options.reference_rate)
-        reference = _cut_references(plain, generator)
+        reference = cut_references(plain, generator)
         noise = torch.randn(size, recipe.network.reference_dim, generator=generator)
         blur = torch.cat([noise * REFERENCE_NOISE, seen.float().unsqueeze(1)], 1)
     times = torch.rand(size, generator=generator)
@@ -116,7 +116,7 @@ def draw_rows(
     return np.array([pools[source][int(draw.integers(len(pools[source])))] for source in chosen])
 
 
-def _cut_references(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+def cut_references(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Returns another view of each image: a turned square of it, at the same size."""
     count, _, side, _ = images.shape
     turned = turn_images(images, torch.randint(0, 8, (count,), generator=generator))

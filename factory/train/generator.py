@@ -25,6 +25,7 @@ from factory.fingerprint import derive_seed, diff_values
 from factory.train.batches import draw_batch, tokenize
 from factory.train.export import write_catalog_entry, write_model_card
 from factory.train.network import Denoiser, build_denoiser, export_pipeline, start_from
+from factory.train.reading import teach_reading
 from factory.train.settings import OptimisationSettings, TrainingRecipe
 from factory.train.setup import Material, prepare_material
 from factory.train.validation import Judge, save_sample_grid
@@ -85,6 +86,11 @@ def train_generator(
     losses: list[float] = []
     options = recipe.training
     while state.step < options.steps:
+        if options.reading is not None and state.step == options.reading.at:
+            explained = teach_reading(recipe, material, state.network, state.average)
+            state.best, state.best_step = {}, 0  # of weights that did not read captions
+            _append_log(folder, state.step, {"reading": explained})
+            report(state.step, options.steps, {"reading": explained})
         losses.append(_take_step(accelerator, recipe, material, network, optimizer, state.step))
         state.step += 1
         update_average(state.average, state.network, options.ema_decay, state.step)
@@ -225,11 +231,11 @@ def _summarise(state: _State) -> dict[str, Any]:
 
 
 def _describe(recipe: TrainingRecipe, material: Material) -> dict[str, Any]:
-    """The fields that shape the weights; the length of training may change on resume."""
+    """The fields that shape the weights; what is still to come may change on resume."""
     described: dict[str, Any] = json.loads(recipe.model_dump_json())
     for source in described["data"]["sources"]:
         source.pop("images")
-    for name in ("steps", "decay_steps", "checkpoint_every", "compile"):
+    for name in ("steps", "decay_steps", "reading", "checkpoint_every", "compile"):
         described["training"].pop(name)
     for section in ("validation", "sampling", "export", "init", "catalogs"):
         described.pop(section)

@@ -52,14 +52,18 @@ class Denoiser(nn.Module):
         """
         text = features = None
         if tokens is not None and mask is not None:
-            hidden = self.text_encoder(tokens).last_hidden_state
-            weights = mask.to(hidden.dtype).unsqueeze(2)
-            text = (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+            text = self.encode_text(tokens, mask)
         if reference is not None and blur is not None:
             seen = self.conditioner.encode_reference(reference)
             features = (seen + blur[:, :-1]) * blur[:, -1:]
         vector = self.conditioner(len(noisy), labels, text, features)
         return apply_network(self.unet, noisy, sigma, vector, self.data_std)
+
+    def encode_text(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Returns (B, text_dim): the mean over the tokens that count, zeros without any."""
+        hidden = self.text_encoder(tokens).last_hidden_state
+        weights = mask.to(hidden.dtype).unsqueeze(2)
+        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)  # type: ignore[no-any-return]
 
 
 def build_denoiser(
