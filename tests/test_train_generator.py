@@ -294,7 +294,7 @@ def test_captions_learn_to_say_what_references_show(images, tmp_path):
             for name in ("out", "parts")
         )
         assert all(torch.allclose(whole[key], parts[key], atol=1e-3) for key in whole)
-    with pytest.raises(InputError, match="needs captions and network.reference_dim"):
+    with pytest.raises(InputError, match=r"needs captions and network\.reference_dim"):
         train(make_recipe(images, training={"reading": reading}), tmp_path / "other")
 
 
