@@ -22,6 +22,7 @@ from torch.nn.functional import mse_loss
 from factory.catalog import Catalogs
 from factory.errors import MismatchError
 from factory.fingerprint import derive_seed, diff_values
+from factory.generators.flow import FlowPipeline
 from factory.train.batches import draw_batch, tokenize
 from factory.train.export import write_catalog_entry, write_model_card
 from factory.train.network import Denoiser, build_denoiser, export_pipeline, start_from
@@ -86,11 +87,6 @@ def train_generator(
     losses: list[float] = []
     options = recipe.training
     while state.step < options.steps:
-        if options.reading is not None and state.step == options.reading.at:
-            explained = teach_reading(recipe, material, state.network, state.average)
-            state.best, state.best_step = {}, 0  # of weights that did not read captions
-            _append_log(folder, state.step, {"reading": explained})
-            report(state.step, options.steps, {"reading": explained})
         losses.append(_take_step(accelerator, recipe, material, network, optimizer, state.step))
         state.step += 1
         update_average(state.average, state.network, options.ema_decay, state.step)
@@ -106,7 +102,45 @@ def train_generator(
             _validate(recipe, material, state, judge, out, report)
         if state.step % options.checkpoint_every == 0 or last:
             _save(folder, recipe, material, state)
-    return _summarise(state) if accelerator.is_main_process else None
+    if not accelerator.is_main_process:
+        return None
+    if options.reading_steps:
+        return _read(recipe, material, state, judge, out, report)
+    return _summarise(state)
+
+
+def _read(
+    recipe: TrainingRecipe,
+    material: Material,
+    state: _State,
+    judge: Judge,
+    out: Path,
+    report: Report,
+) -> dict[str, Any]:
+    """Teaches the best weights to read captions and exports them; they are kept as they were.
+
+    Returns:
+        The summary, with `reading` and the distances of what is exported.
+    """
+    folder, names = out / "training", material.images.class_names
+    unread = folder / f"unread-{state.best_step:07d}"
+    if not unread.exists():
+        partial = folder / "unread.tmp"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(out, partial, ignore=shutil.ignore_patterns("training"))
+        partial.rename(unread)
+    network = deepcopy(state.average)
+    start_from(network, names, FlowPipeline.from_pretrained(unread, dtype=torch.float32))
+    measured = {"reading": teach_reading(recipe, material, network)}
+    export_pipeline(recipe, network, material.tokenizer, material.vae, names, out)
+    measured |= judge.measure(out)
+    save_sample_grid(material, out, recipe, out / "samples.png")
+    _append_log(folder, state.step, measured)
+    report(state.step, recipe.training.steps, measured)
+    summary = {**_summarise(state), **measured}
+    write_catalog_entry(recipe, material, out)
+    write_model_card(recipe, material, summary, out)
+    return summary
 
 
 def _take_step(
@@ -235,7 +269,7 @@ def _describe(recipe: TrainingRecipe, material: Material) -> dict[str, Any]:
     described: dict[str, Any] = json.loads(recipe.model_dump_json())
     for source in described["data"]["sources"]:
         source.pop("images")
-    for name in ("steps", "decay_steps", "reading", "checkpoint_every", "compile"):
+    for name in ("steps", "decay_steps", "reading_steps", "checkpoint_every", "compile"):
         described["training"].pop(name)
     for section in ("validation", "sampling", "export", "init", "catalogs"):
         described.pop(section)

@@ -1,9 +1,9 @@
-"""Teaches the caption encoder what a trained reference encoder sees, before the networks go on.
+"""Teaches the caption encoder of a trained model to say what its reference encoder sees.
 
 A denoiser that was trained from scratch heeds references long before it heeds captions: an image
-tells more, and its encoder gets more of the gradient. So captions are first taught to stand for the
-mean reference of the images that they describe, as the prior of unCLIP does (Ramesh et al. 2022,
-arXiv 2204.06125, section 2.2; here by regression). The denoiser follows them from then on.
+tells more, and its encoder gets more of the gradient. So captions are taught to stand for the mean
+reference of the images that they describe, as the prior of unCLIP does (Ramesh et al. 2022, arXiv
+2204.06125, section 2.2; here by regression). The denoiser follows them without learning anew.
 """
 
 import numpy as np
@@ -22,16 +22,13 @@ BATCH = 128
 RATE = 1e-3
 
 
-def teach_reading(
-    recipe: TrainingRecipe, material: Material, network: Denoiser, average: Denoiser
-) -> float:
-    """Fits caption encoder and projection, and nothing else, for `training.reading.steps` steps.
+def teach_reading(recipe: TrainingRecipe, material: Material, network: Denoiser) -> float:
+    """Fits caption encoder and projection, and nothing else, for `training.reading_steps` steps.
 
     Args:
         recipe: with captions, and with references in the network.
         material: what is learned from.
         network: whose caption encoder learns, from its own reference encoder.
-        average: its running average, which takes over what was learned.
 
     Returns:
         The share of the references' variance that captions explain, over the last 50 steps.
@@ -39,26 +36,27 @@ def teach_reading(
     Raises:
         InputError: no captions, or no references to learn from.
     """
-    reading = recipe.training.reading
-    if reading is None or material.write is None or not recipe.network.reference_dim:
+    steps = recipe.training.reading_steps
+    if material.write is None or not recipe.network.reference_dim:
         raise InputError(
-            "training.reading: needs captions and network.reference_dim: set them, or remove it"
+            "training.reading_steps: needs captions and network.reference_dim: set them, or "
+            "remove it"
         )
     projection: nn.Linear = network.conditioner.text_projection  # type: ignore[assignment]
-    optimizer = torch.optim.Adam([*network.text_encoder.parameters(), projection.weight], lr=RATE)
+    learning = [*network.text_encoder.parameters(), projection.weight]
+    for parameter in learning:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(learning, lr=RATE)
     explained: list[float] = []
-    for step in range(reading.steps):
+    for step in range(steps):
         target, tokens, mask = _draw(recipe, material, network, step)
         for group in optimizer.param_groups:
-            left = (reading.steps - step) / reading.steps
-            group["lr"] = RATE * min(1.0, (step + 1) / 50, 3 * left)
+            group["lr"] = RATE * min(1.0, (step + 1) / 50, 3 * (steps - step) / steps)
         loss = mse_loss(projection(network.encode_text(tokens, mask)), target)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         explained.append(1.0 - loss.item() / float(target.var(0, correction=0).mean()))
-    average.text_encoder.load_state_dict(network.text_encoder.state_dict())
-    average.conditioner.text_projection.load_state_dict(projection.state_dict())  # type: ignore[union-attr]
     return float(np.mean(explained[-50:]))
 
 

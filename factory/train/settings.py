@@ -100,13 +100,6 @@ class NetworkSettings(_Strict):
         return self
 
 
-class ReadingSettings(_Strict):
-    """A pause of the training in which captions learn to say what references show."""
-
-    at: int = Field(ge=1, description="step before which it comes; references work by then")
-    steps: int = Field(400, ge=1, description="of the caption encoder alone, 128 images each")
-
-
 class OptimisationSettings(_Strict):
     """How the velocity network is fitted."""
 
@@ -122,7 +115,9 @@ class OptimisationSettings(_Strict):
     stream_dropout: float = Field(0.3, ge=0, lt=1, description="each stream by itself")
     reference_rate: float = Field(0.4, ge=0, le=1, description="images shown with a reference")
     stain_jitter: float = Field(0.02, ge=0, le=0.5, description="HED colour augmentation")
-    reading: ReadingSettings | None = None
+    reading_steps: int = Field(
+        0, ge=0, description="after the last step: captions learn to say what references show"
+    )
     times: Literal["logit-normal", "uniform"] = Field(
         "logit-normal", description="density of the path's times in training"
     )
