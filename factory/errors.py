@@ -12,6 +12,7 @@ FactoryError                 base; exit code 3
 ├── FilterError              a filter failed to score (retried, then quarantined)
 ├── StoreError               storage failed or what is stored is damaged
 ├── TrainingError            a training that learns nothing under its settings
+├── EvaluationError          a measurement that cannot be taken from what is there
 └── RunBrokenError           the run stopped early and can be resumed
 """
 
@@ -91,6 +92,10 @@ class StoreError(FactoryError):
 
 class TrainingError(FactoryError):
     """A training diverged or collapsed; other settings are needed."""
+
+
+class EvaluationError(FactoryError):
+    """A measurement that cannot be taken from what is there."""
 
 
 class RunBrokenError(FactoryError):

@@ -1,6 +1,7 @@
 """The command line: parses, calls the library, prints. Nothing else in factory prints."""
 
 import importlib
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -22,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "card": "factory.cli.runs:card",
     "models": "factory.cli.models:models",
     "train": "factory.cli.train:train",
+    "evaluate": "factory.cli.evaluate:evaluate",
 }
 """Command -> where it is; imported on use, so that `--help` and `validate` answer at once."""
 
@@ -29,15 +31,19 @@ COMMANDS: dict[str, str] = {
 class LazyGroup(click.Group):
     """A group that imports a command when it is asked for, and turns our errors into exit codes."""
 
+    def __init__(self, *args: Any, table: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._table = table
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Lists the commands in the order of the table."""
-        return list(COMMANDS)
+        return list(self._table)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Imports one command."""
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self._table:
             return None
-        module, name = COMMANDS[cmd_name].split(":")
+        module, name = self._table[cmd_name].split(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
@@ -51,7 +57,7 @@ class LazyGroup(click.Group):
             from factory.messages import suggest
 
             raise click.UsageError(
-                f"{error.message} {suggest(args[0], COMMANDS)}".strip()
+                f"{error.message} {suggest(args[0], self._table)}".strip()
             ) from None
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -66,7 +72,9 @@ class LazyGroup(click.Group):
             ctx.exit(3)
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(__version__, prog_name="factory")
 def main() -> None:
     """Turns a YAML recipe into a synthetic pathology data set that can be trusted.

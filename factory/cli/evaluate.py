@@ -1,0 +1,13 @@
+"""The group `factory evaluate`."""
+
+import click
+
+from factory.cli import LazyGroup
+
+EVALUATIONS: dict[str, str] = {}
+"""Command -> where it is; imported on use."""
+
+
+@click.group(cls=LazyGroup, table=EVALUATIONS)
+def evaluate() -> None:
+    """Measures what synthetic data is worth: fidelity, copies, few-shot use, retrieval."""

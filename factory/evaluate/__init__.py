@@ -1,0 +1,1 @@
+"""Measures what a data set is worth: fidelity, copies, few-shot use, retrieval."""
