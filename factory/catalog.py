@@ -1,4 +1,4 @@
-"""Catalogs: YAML on models, classifiers, classes and caption grids, and their lookup."""
+"""Catalogs: YAML on models, encoders, classifiers, classes and caption grids, and their lookup."""
 
 import dataclasses
 import re
@@ -15,6 +15,7 @@ from factory.catalog_entries import (
     ClassesEntry,
     ClassifierEntry,
     Component,
+    EncoderEntry,
     LicenceTerms,
     ModelEntry,
     Stream,
@@ -31,6 +32,7 @@ __all__ = [
     "ClassesEntry",
     "ClassifierEntry",
     "Component",
+    "EncoderEntry",
     "LicenceTerms",
     "ModelEntry",
     "Stream",
@@ -40,10 +42,13 @@ __all__ = [
     "load_catalogs",
 ]
 
-EntryT = TypeVar("EntryT", bound=ModelEntry | ClassesEntry | CaptionGrid | ClassifierEntry)
+EntryT = TypeVar(
+    "EntryT", bound=ModelEntry | EncoderEntry | ClassesEntry | CaptionGrid | ClassifierEntry
+)
 
 _KINDS: dict[type[BaseModel], str] = {
     ModelEntry: "models",
+    EncoderEntry: "encoders",
     ClassesEntry: "classes",
     CaptionGrid: "captions",
     ClassifierEntry: "classifiers",
@@ -92,8 +97,20 @@ class Catalogs:
             return None
         return Path(self.find_classifier(name).source)
 
+    def find_encoder(self, name: str) -> EncoderEntry:
+        """Returns an image encoder; raises as `find_model` does."""
+        return self._find(EncoderEntry, name)
+
+    def get_encoder(self, name: str) -> EncoderEntry | None:
+        """Returns an image encoder by id, or None where no catalog has it.
+
+        Raises:
+            RecipeError: its file is wrong.
+        """
+        return self.find_encoder(name) if name in self.list_ids("encoders") else None
+
     def list_ids(self, kind: str) -> tuple[str, ...]:
-        """Returns the ids of `models`, `classes`, `captions` or `classifiers`, sorted."""
+        """Returns the ids of `models`, `encoders`, `classes`, `captions` or `classifiers`."""
         return tuple(
             sorted({path.stem for root in self.folders for path in (root / kind).glob("*.yaml")})
         )
@@ -160,6 +177,8 @@ class Catalogs:
                 adapters.append(each.model_copy(update={"source": source}))
             source = _resolve_source(path, entry.source)
             entry = entry.model_copy(update={"source": source, "adapters": tuple(adapters)})
+        elif isinstance(entry, EncoderEntry):
+            entry = entry.model_copy(update={"source": _resolve_source(path, entry.source)})
         elif isinstance(entry, ClassifierEntry):
             source = str((path.parent / entry.source).resolve())
             entry = entry.model_copy(update={"source": source})

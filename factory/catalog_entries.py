@@ -1,4 +1,4 @@
-"""What stands in a catalog: models with their terms and adapters, classifiers, sets of classes."""
+"""What stands in a catalog: models, encoders, classifiers and classes, each with its terms."""
 
 from typing import Any, Literal
 
@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from factory.caption_grid import CatalogId
 
 Stream = Literal["class_name", "caption", "reference", "embedding", "vector", "source", "control"]
+
+
+Pooling = Literal["default", "cls", "cls+mean"]
 
 
 class Strict(BaseModel):
@@ -97,6 +100,32 @@ class ModelEntry(Strict):
         if template is not None and "{class_name}" not in template:
             raise ValueError(f"must hold {{class_name}}, got {template!r}: add it")
         return template
+
+
+class EncoderEntry(Strict):
+    """An image encoder, with what its card demands to load it and to read its features."""
+
+    id: CatalogId
+    title: str = ""
+    source: str = Field(
+        description="what `factory.encoders` reads, e.g. timm:hf-hub:OWNER/NAME; a folder relative "
+        "to the catalog file"
+    )
+    revision: str | None = None
+    arguments: dict[str, Any] = Field(
+        {}, description="of timm.create_model; layers by name: SwiGLUPacked, SiLU"
+    )
+    pooling: Pooling = Field("default", description="which tokens make the features")
+    image_size: int | None = Field(None, ge=8, description="px that images are resized to")
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    dim: int = Field(ge=1)
+    reads_text: bool = Field(False, description="has a text side: zero_shot and alignment take it")
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    batch_size: int = Field(16, ge=1, description="images of one forward, padded to it")
+    training_data: tuple[str, ...] = ()
+    labels_seen: bool | None = Field(None, description="was trained with the labels of that data")
+    licence: LicenceTerms
 
 
 class ClassifierEntry(Strict):

@@ -89,7 +89,7 @@ def _check_zero_shot(
 def _check_clip(findings: Findings, spec: str, path: FieldPath) -> None:
     if findings.check_files or not spec.startswith(LOCAL):
         try:
-            resolve_clip(spec, findings.loaded.base)
+            resolve_clip(spec, findings.loaded.base, findings.catalogs)
         except InputError as error:
             findings.add(path, str(error))
 

@@ -1,8 +1,10 @@
 """Checks of filters that compare with real images: these are there, fit, and leak nothing."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
-from factory.encoders import LIBRARIES
+from factory.catalog import EncoderEntry
+from factory.encoders import LIBRARIES, describe_gate, find_weights, has_access, list_specs
 from factory.errors import SourceError
 from factory.filter_settings import RealismFilter, TrainingCopyFilter
 from factory.findings import AskedClasses, Findings
@@ -54,13 +56,27 @@ def check_realism(
 
 def check_encoder(findings: Findings, spec: str, path: FieldPath) -> None:
     """Notes an encoder that is neither known by its kind nor a folder; loads nothing."""
+    if spec in findings.catalogs.list_ids("encoders"):
+        entry = findings.look_up(path, findings.catalogs.find_encoder, spec)
+        if entry is not None and findings.check_files:
+            _check_entry(findings, entry, path)
+        return
     library, _, name = spec.partition(":")
-    if spec == "color-texture" or (library in LIBRARIES and name):
+    if library in LIBRARIES and name:
         return
     if findings.check_files and not findings.resolve(spec).is_dir():
-        known = ("color-texture", *(f"{each}:NAME" for each in LIBRARIES))
+        known = list_specs(findings.catalogs)
         message = f"no encoder {spec!r} and no such folder: {advise(spec, known)}, or a folder"
         findings.add(path, message)
+
+
+def _check_entry(findings: Findings, entry: EncoderEntry, path: FieldPath) -> None:
+    """Notes missing weights, and gated ones where neither a token nor a stored copy is there."""
+    if entry.source.startswith("/") and not Path(entry.source).is_dir():
+        message = f"the weights of {entry.id} are missing, no folder {entry.source!r}"
+        findings.add(path, f"{message}: put them there")
+    if entry.licence.gated and not has_access(find_weights(entry.id, findings.catalogs)):
+        findings.add(path, describe_gate(entry))
 
 
 def _check_held_out(findings: Findings, settings: TrainingCopyFilter, path: FieldPath) -> None:

@@ -44,7 +44,7 @@ def refilter_folder(url: str, overrides: Sequence[str]) -> RunResult:
             "--set filters.KIND.FIELD="
         )
     rule = None if recipe.accept is None else parse_rule(recipe.accept)
-    deciders = build_filters(recipe.filters, Path(), load_catalogs().find_classifier_folder)
+    deciders = build_filters(recipe.filters, Path(), load_catalogs())
     return refilter_run(
         folder, recipe, lambda scores, name: decide_all(deciders, scores, rule, name)
     )

@@ -61,19 +61,13 @@ class Worker:
         self.recipe = recipe
         self.folder = RunFolder(order.run_url)
         self.generator = build_generator(recipe.generator, entry, order.base)
-        self.filters = build_filters(
-            recipe.filters,
-            order.base,
-            catalogs.find_classifier_folder,
-            catalogs.find_classes,
-            catalogs.find_captions,
-        )
+        self.filters = build_filters(recipe.filters, order.base, catalogs)
         names = {name for each in self.filters for name in each.score_names}
         self.score_names = sorted({*names, ALWAYS_SCORED})
         self.accept = None if recipe.accept is None else parse_rule(recipe.accept)
         self.encoder: Encoder | None = None
         if isinstance(recipe.pick, DiversePick):
-            self.encoder = load_encoder(recipe.pick.encoder, base=order.base)
+            self.encoder = load_encoder(recipe.pick.encoder, base=order.base, catalogs=catalogs)
         self.schema = build_shard_schema(self.score_names, self.encoder is not None)
         self.recipe_sha256 = compute_recipe_digest(recipe)
         plan = build_plan(recipe, order.base, catalogs)

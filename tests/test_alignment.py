@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from factory.caption_grid import CaptionGrid
 from factory.catalog import load_catalogs
 from factory.encoders.clip_text import ClipText
-from factory.errors import FilterError, InputError, RecipeError, SourceError
+from factory.errors import CatalogError, FilterError, InputError, RecipeError, SourceError
 from factory.filter_settings import FilterSettings
 from factory.filters import build_filters, decide_all, score_all
 from factory.filters.distractors import draw_distractors, open_pool
@@ -48,8 +48,7 @@ def describe(folder, **settings):
 
 def build(described, base):
     parsed = TypeAdapter(tuple[FilterSettings, ...]).validate_python([described])
-    find = CATALOGS.find_captions
-    return build_filters(parsed, base, lambda name: None, CATALOGS.find_classes, find)[0]
+    return build_filters(parsed, base, CATALOGS)[0]
 
 
 def make_images(count, seed=0):
@@ -150,7 +149,7 @@ def test_small_pools_give_all_that_is_asked(count, tmp_path):
     (tmp_path / "c.csv").write_text(
         "text\n" + "\n".join([f"caption {i}" for i in range(count)] * 2)
     )
-    pool = open_pool("c.csv", tmp_path, "text", None)
+    pool = open_pool("c.csv", tmp_path, "text", CATALOGS.find_captions)
     assert pool.count == count, "repeated captions count once"
     for place in range(count):
         drawn = draw_distractors(pool, pool.read(place), 20, 0)
@@ -163,8 +162,8 @@ def test_too_few_captions_or_none_are_refused(tmp_path, clip):
     assert draw_distractors(pool, "b", 1, 0) == ("c",)
     with pytest.raises(SourceError, match="1 other captions are too few for 2 distractors"):
         draw_distractors(pool, "b", 2, 0)
-    with pytest.raises(SourceError, match="no such file of captions"):
-        open_pool("gone.csv", tmp_path, "caption", None)
+    with pytest.raises(CatalogError, match=r"no entry 'gone\.csv' in captions"):
+        open_pool("gone.csv", tmp_path, "caption", CATALOGS.find_captions)
     (tmp_path / "c.txt").write_text("one\n")
     judge = build(describe(clip[0], captions="c.txt"), tmp_path)
     with pytest.raises(FilterError, match="alignment: captions: 1 other captions are too few"):

@@ -44,6 +44,8 @@ def write_model(
     return path
 
 
+KINDS = {"models", "encoders", "classes", "captions", "classifiers"}
+
 # --- shipped entries -----------------------------------------------------------------------------
 
 
@@ -160,7 +162,7 @@ def test_every_shipped_file_is_in_a_known_place() -> None:
     root = find_shipped_folder("catalogs")
     for path in root.rglob("*.yaml"):
         if path.parent.parent == root:
-            assert path.parent.name in {"models", "classes", "captions", "classifiers"}, path
+            assert path.parent.name in KINDS, path
             assert re.fullmatch(r"[a-z0-9][a-z0-9._-]*", path.stem), path
 
 

@@ -16,9 +16,11 @@ from scipy.stats import entropy
 from factory import filters as registry
 from factory.catalog import load_catalogs
 from factory.encoders import load_encoder
+from factory.encoders.pool import EncoderPool
 from factory.errors import FilterError, InputError, RecipeError
 from factory.filter_settings import FilterSettings
 from factory.filters import build_filters, decide_all, score_all
+from factory.filters.base import Surroundings
 from factory.filters.classifier import ClassifierJudge
 from factory.filters.classifier_model import (
     Calibration,
@@ -81,9 +83,9 @@ def make_images(count, size=32, seed=0):
     return coarse.repeat(4, 1).repeat(4, 2).astype(np.uint8)
 
 
-def build(*described, base=Path(), find=lambda name: None):
+def build(*described, base=Path()):
     parsed = TypeAdapter(tuple[FilterSettings, ...]).validate_python(described)
-    return build_filters(parsed, base, find, CATALOGS.find_classes)
+    return build_filters(parsed, base, CATALOGS)
 
 
 def score(judge, images, conditions):
@@ -190,7 +192,8 @@ class OldJudge(ClassifierJudge):
     score_names = ClassifierJudge.score_names[:2]
 
     def score(self, samples, conditions):
-        judge = ClassifierJudge(self.settings, self.folder, lambda name: self.folder)
+        surroundings = Surroundings(self.folder, CATALOGS, EncoderPool(CATALOGS))
+        judge = ClassifierJudge(self.settings, surroundings)
         found = judge.score(samples, conditions)
         return {name: found[name] for name in self.score_names}
 

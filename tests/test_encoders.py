@@ -183,7 +183,7 @@ def test_other_weights_have_another_hash():
 @pytest.mark.parametrize(
     ("spec", "told"),
     [
-        ("colour-texture", "no such folder and no known kind"),
+        ("colour-texture", "no such folder and no known id: did you mean"),
         ("torchvision:resnet19", "check the name"),
         ("timm:no_such_model", "check the name"),
         ("open_clip:ViT-B-32", "names no weights"),

@@ -15,6 +15,7 @@ from PIL import Image
 from pydantic import TypeAdapter
 from scipy.ndimage import gaussian_filter
 
+from factory.catalog import load_catalogs
 from factory.errors import FilterError, InputError
 from factory.filter_settings import FilterSettings
 from factory.filters import FILTERS, build_filters, decide_all, score_all
@@ -49,9 +50,9 @@ ALL_KINDS = [
 ]
 
 
-def build(*described, base=Path(), find=lambda name: None):
+def build(*described, base=Path()):
     parsed = TypeAdapter(tuple[FilterSettings, ...]).validate_python(described)
-    return build_filters(parsed, base, find)
+    return build_filters(parsed, base, load_catalogs())
 
 
 def judge(described, pixels, condition=NOTHING, base=Path(), **sample):
@@ -113,9 +114,10 @@ def test_deciding_imports_neither_torch_nor_sklearn():
     code = (
         "import sys; from pathlib import Path; from pydantic import TypeAdapter;"
         "from factory.filter_settings import FilterSettings;"
+        "from factory.catalog import load_catalogs;"
         "from factory.filters import build_filters, decide_all;"
         f"kinds = TypeAdapter(tuple[FilterSettings, ...]).validate_python({ALL_KINDS!r});"
-        "filters = build_filters(kinds, Path(), lambda name: None);"
+        "filters = build_filters(kinds, Path(), load_catalogs());"
         "scores = {n: 0.5 for f in filters for n in f.score_names} | {'nonfinite_fraction': 0.0};"
         "assert not decide_all(filters, {**scores, 'tissue_fraction': 0.1}).accepted;"
         "assert decide_all(filters, scores).accepted;"

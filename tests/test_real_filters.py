@@ -209,8 +209,7 @@ def write_real(root, count=16, first=0):
 
 def build(base, *described):
     parsed = TypeAdapter(tuple[FilterSettings, ...]).validate_python(described)
-    catalogs = load_catalogs()
-    return build_filters(parsed, base, catalogs.find_classifier_folder, catalogs.find_classes)
+    return build_filters(parsed, base, load_catalogs())
 
 
 def make_judge(tmp_path, **settings):
@@ -401,10 +400,11 @@ def test_deciding_loads_no_library(tmp_path):
     code = (
         "import sys; from pathlib import Path; from pydantic import TypeAdapter;"
         "from factory.filter_settings import FilterSettings;"
+        "from factory.catalog import load_catalogs;"
         "from factory.filters import build_filters, decide_all;"
         "kinds = [{'kind': 'realism', 'images': 'none', 'min_realism_quantile': 0.05}];"
         "kinds = TypeAdapter(tuple[FilterSettings, ...]).validate_python(kinds);"
-        "filters = build_filters(kinds, Path(), lambda name: None);"
+        "filters = build_filters(kinds, Path(), load_catalogs());"
         "assert not decide_all(filters, {'realism_quantile': 0.0}).accepted;"
         "heavy = {'torch', 'sklearn', 'scipy', 'pandas'} & set(sys.modules);"
         "assert not heavy, heavy"

@@ -15,6 +15,7 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from factory.catalog import load_catalogs
 from factory.encoders import load_encoder
 from factory.errors import FilterError, InputError, SourceError
 from factory.filter_settings import ClassifierFilter
@@ -276,7 +277,7 @@ def test_bad_folders_are_refused(tmp_path):
     with pytest.raises(SourceError, match=r"bad\.png: not a readable image"):
         train_classifier(broken, tmp_path / "out")
     good = write_folder(tmp_path / "good", {"fine": 2, "coarse": 2})
-    with pytest.raises(InputError, match="no such folder and no known kind"):
+    with pytest.raises(InputError, match="no such folder and no known id"):
         train_classifier(good, tmp_path / "out", encoder="unknown")
     assert not (tmp_path / "out").exists()
 
@@ -334,8 +335,8 @@ def test_another_encoder_version_is_refused(fitted, tmp_path):
 
 
 def build_filter(folder, **options):
-    described = ClassifierFilter(kind="classifier", model="it", **options)
-    return build_filters([described], Path(), lambda name: folder if name == "it" else None)
+    described = ClassifierFilter(kind="classifier", model=str(folder), **options)
+    return build_filters([described], Path(), load_catalogs())
 
 
 def test_filter_scores_the_asked_class(fitted):

@@ -69,8 +69,7 @@ def calibrate_recipe(
 
     recipe = loaded.recipe
     rule = None if recipe.accept is None else parse_rule(recipe.accept)
-    find = open_catalogs(loaded).find_classifier_folder
-    decider = Decider(recipe.filters, loaded.base, find, rule)
+    decider = Decider(recipe.filters, loaded.base, open_catalogs(loaded), rule)
     if not decider.bounds:
         raise InputError(f"{loaded.path}: no filter has a threshold: there is nothing to calibrate")
     plan = plan_recipe(loaded)

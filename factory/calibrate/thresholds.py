@@ -8,7 +8,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,12 +15,10 @@ from pydantic import ValidationError
 
 from factory.accept import Rule
 from factory.calibrate.scored import Scored
+from factory.catalog import Catalogs
 from factory.filter_settings import FilterSettings
 from factory.filters import build_filters, decide_all
 from factory.filters.base import SCORE_DECIMALS, Filter
-
-if TYPE_CHECKING:
-    from factory.filters.classifier import FindClassifier
 
 CURVE_POINTS = 61
 MAX_WHOLE = 1000
@@ -58,7 +55,7 @@ class Decider:
     Args:
         settings: the recipe's filters.
         base: folder of the recipe.
-        find_classifier: catalog lookup of a classifier's folder.
+        catalogs: where ids are looked up.
         rule: the recipe's `accept`, parsed; None: all must accept.
     """
 
@@ -66,12 +63,12 @@ class Decider:
         self,
         settings: Sequence[FilterSettings],
         base: Path,
-        find_classifier: "FindClassifier",
+        catalogs: Catalogs,
         rule: Rule | None,
     ) -> None:
         self.settings, self.rule = tuple(settings), rule
-        self._base, self._find = base, find_classifier
-        self.filters = build_filters(self.settings, base, find_classifier)
+        self._base, self._catalogs = base, catalogs
+        self.filters = build_filters(self.settings, base, catalogs)
         self.bounds = tuple(
             Bound(position, judge.kind, name, score)
             for position, judge in enumerate(self.filters)
@@ -145,7 +142,7 @@ class Decider:
         changed = self._change(self.settings[position], values)
         if changed is None:
             raise ValueError(f"{self.settings[position].kind} does not take {dict(values)}")
-        return build_filters((changed,), self._base, self._find)[0]
+        return build_filters((changed,), self._base, self._catalogs)[0]
 
     @staticmethod
     def _change(

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "refilter": "factory.cli.runs:refilter",
     "card": "factory.cli.runs:card",
     "models": "factory.cli.models:models",
+    "encoders": "factory.cli.models:encoders",
     "train": "factory.cli.train:train",
     "evaluate": "factory.cli.evaluate:evaluate",
 }

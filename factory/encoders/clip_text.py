@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.catalog import Catalogs
 from factory.errors import InputError
 
 LIBRARY = "open_clip:"
@@ -31,12 +32,15 @@ class TextFeatures:
     scale: float
 
 
-def resolve_clip(spec: str, base: Path) -> str:
-    """Returns a spec of open_clip whose local folder can be opened from anywhere.
+def resolve_clip(spec: str, base: Path, catalogs: Catalogs) -> str:
+    """Returns a spec of open_clip, of a catalog id too, that can be opened from anywhere.
 
     Raises:
         InputError: not a spec of open_clip, or a local folder that holds no model of it.
     """
+    entry = catalogs.get_encoder(spec)
+    if entry is not None and entry.reads_text:
+        spec = entry.source
     if not spec.startswith(LIBRARY):
         raise InputError(
             f"encoder {spec!r} reads no text: give open_clip:hf-hub:OWNER/NAME, "

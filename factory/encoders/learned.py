@@ -1,8 +1,8 @@
-"""Learned encoders: models of torchvision, timm, open_clip and transformers, or a local folder."""
+"""Learned encoders: a library's model, a catalog entry, or a local folder, on a device."""
 
 import json
 import re
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,22 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from factory.catalog_entries import EncoderEntry
+from factory.encoders import describe_gate, find_source, has_access
+from factory.encoders.libraries import (
+    LOADERS,
+    Forward,
+    Loading,
+    Preprocess,
+    load_torchvision,
+)
 from factory.encoders.small_resnet import SmallResNet
 from factory.errors import InputError
 from factory.fingerprint import compute_digest, hash_bytes
 
-Preprocess = Callable[[Image.Image], Tensor]
-Forward = Callable[[Tensor], Tensor]
-
 BATCH_SIZE = 16
 """Every forward has this shape, padded: features depend on it in their last bits."""
-_PRETRAINED = "?pretrained=false"
+_RANDOM = "?pretrained=false"
 
 
 class LearnedEncoder:
@@ -38,36 +44,45 @@ class LearnedEncoder:
         forward: Forward,
         preprocess: Preprocess,
         device: str,
+        *,
+        batch_size: int = BATCH_SIZE,
+        dtype: torch.dtype = torch.float32,
+        pooling: str = "default",
     ) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        self._spec, self._revision = spec, revision
-        self._module = module.to(device).eval()
+        self._spec, self._revision, self._pooling = spec, revision, pooling
+        self._batch_size, self._dtype = batch_size, dtype
+        self._module = module.to(device, dtype).eval()
         self._forward, self._preprocess, self._device = forward, preprocess, device
         self._weights_sha256: str | None = None
         self.dim = self.encode(np.zeros((1, 64, 64, 3), np.uint8)).shape[1]
 
     def describe(self) -> dict[str, Any]:
-        """Returns id, revision, the hash of all weights, dim and preprocessing."""
+        """Returns id, revision, the hash of all weights, dim, preprocessing; others than usual."""
         if self._weights_sha256 is None:
             self._weights_sha256 = hash_weights(self._module)
+        special = {"pooling": self._pooling} if self._pooling != "default" else {}
+        if self._dtype != torch.float32:
+            special["dtype"] = str(self._dtype).removeprefix("torch.")
         return {
             "id": self._spec,
             "revision": self._revision,
             "weights_sha256": self._weights_sha256,
             "dim": self.dim,
             "preprocessing": re.sub(r"\s+", " ", _name(self._preprocess)),
+            **special,
         }
 
     @torch.inference_mode()
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns (N, dim) float32 features of (N, H, W, 3) uint8 RGB."""
         rows = [np.zeros((0, getattr(self, "dim", 0)), np.float32)] if len(images) == 0 else []
-        for start in range(0, len(images), BATCH_SIZE):
-            block = images[start : start + BATCH_SIZE]
+        for start in range(0, len(images), self._batch_size):
+            block = images[start : start + self._batch_size]
             batch = torch.stack([self._preprocess(Image.fromarray(image)) for image in block])
-            batch = pad(batch, (0, 0) * 3 + (0, BATCH_SIZE - len(block)))
-            features = self._forward(batch.to(self._device))[: len(block)]
+            batch = pad(batch, (0, 0) * 3 + (0, self._batch_size - len(block)))
+            features = self._forward(batch.to(self._device, self._dtype))[: len(block)]
             rows.append(features.float().cpu().numpy())
         return np.concatenate(rows)
 
@@ -88,31 +103,69 @@ def load_from_library(library: str, name: str, device: str) -> LearnedEncoder:
     Raises:
         InputError: no such model, or its weights cannot be had.
     """
-    spec = f"{library}:{name}"
-    pretrained = not name.endswith(_PRETRAINED)
-    name = name.removesuffix(_PRETRAINED)
-    load = {
-        "torchvision": _load_torchvision,
-        "timm": _load_timm,
-        "open_clip": _load_open_clip,
-        "transformers": _load_transformers,
-    }[library]
+    return _load(f"{library}:{name}", library, name, Loading(), device)
+
+
+def load_entry(entry: EncoderEntry, device: str) -> LearnedEncoder:
+    """Loads a catalog's encoder, with the arguments, pooling and type that it names.
+
+    Raises:
+        InputError: its weights cannot be had, or are of other features than the entry says.
+    """
+    if entry.licence.gated and not has_access(find_source(entry.source)):
+        raise InputError(f"encoder {describe_gate(entry)}")
+    library, _, name = entry.source.partition(":")
+    given = {"batch_size": entry.batch_size, "dtype": getattr(torch, entry.dtype)}
+    if library not in LOADERS:
+        found = load_from_folder(Path(entry.source), device, name=entry.id, **given)
+    else:
+        how = Loading(
+            revision=entry.revision,
+            arguments=entry.arguments,
+            pooling=entry.pooling,
+            image_size=entry.image_size,
+            mean=entry.mean,
+            std=entry.std,
+        )
+        found = _load(entry.id, library, name, how, device, entry, **given)
+    if found.dim != entry.dim:
+        raise InputError(
+            f"encoder {entry.id!r}: {found.dim} features, its catalog entry says {entry.dim}: "
+            "correct the entry"
+        )
+    return found
+
+
+def _load(
+    spec: str,
+    library: str,
+    name: str,
+    how: Loading,
+    device: str,
+    entry: EncoderEntry | None = None,
+    **options: Any,
+) -> LearnedEncoder:
+    if name.endswith(_RANDOM):
+        name, how = name.removesuffix(_RANDOM), replace(how, pretrained=False)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            module, forward, preprocess, revision = load(name, pretrained)
+            module, forward, preprocess, revision = LOADERS[library](name, how)
     except (OSError, RuntimeError, ValueError, KeyError, ImportError) as error:
-        raise InputError(explain_failure(spec, error)) from error
-    return LearnedEncoder(spec, revision, module, forward, preprocess, device)
+        raise InputError(explain_failure(spec, error, entry)) from error
+    return LearnedEncoder(
+        spec, revision, module, forward, preprocess, device, pooling=how.pooling, **options
+    )
 
 
-def explain_failure(spec: str, error: BaseException) -> str:
+def explain_failure(spec: str, error: BaseException, entry: EncoderEntry | None = None) -> str:
     """Says why a library could not load a model, and what to do about it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     told = f"{type(error).__name__}: {lines[0]}"
     text = f"{type(error).__name__} {error}".lower()
     if "gated" in text or "401" in text or "403" in text:
-        do = "its weights are gated: accept the terms on its page, then set HF_TOKEN"
+        page = "its page" if entry is None else entry.licence.url
+        do = f"its weights are gated: accept the terms on {page}, then set HF_TOKEN"
     elif any(word in text for word in ("connect", "resolve", "offline", "cache", "urlopen")):
         do = "its weights could not be fetched: check the connection, or give a local folder"
     else:
@@ -120,7 +173,9 @@ def explain_failure(spec: str, error: BaseException) -> str:
     return f"encoder {spec!r}: {told}: {do}"
 
 
-def load_from_folder(folder: Path, device: str) -> LearnedEncoder:
+def load_from_folder(
+    folder: Path, device: str, *, name: str | None = None, **options: Any
+) -> LearnedEncoder:
     """Loads `encoder.json` (architecture, and its channels) and `encoder.safetensors`.
 
     The architecture is `small-resnet`, or `torchvision:NAME` for weights of the user's own.
@@ -136,18 +191,18 @@ def load_from_folder(folder: Path, device: str) -> LearnedEncoder:
             module: nn.Module = SmallResNet(tuple(described["channels"]))
             preprocess: Preprocess = _to_pixels
         else:
-            library, _, name = architecture.partition(":")
+            library, _, network = architecture.partition(":")
             if library != "torchvision":
                 raise ValueError(
                     f"architecture {architecture!r} is not small-resnet or torchvision:"
                 )
-            module, _, preprocess, _ = _load_torchvision(name, False)
+            module, _, preprocess, _ = load_torchvision(network, Loading(pretrained=False))
         load_weights(module, folder / "encoder.safetensors")
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(
             f"{path}: not a usable encoder ({type(error).__name__}: {error})"
         ) from error
-    return LearnedEncoder(architecture, None, module, module, preprocess, device)
+    return LearnedEncoder(name or architecture, None, module, module, preprocess, device, **options)
 
 
 def load_weights(module: nn.Module, path: Path) -> None:
@@ -170,81 +225,6 @@ def load_weights(module: nn.Module, path: Path) -> None:
             name: value.float() if value.is_floating_point() else value
             for name, value in state.items()
         }
-    )
-
-
-Loaded = tuple[nn.Module, Forward, Preprocess, str | None]
-
-
-def _load_torchvision(name: str, pretrained: bool) -> Loaded:
-    from torchvision import models
-
-    weights = models.get_model_weights(name).DEFAULT
-    module = models.get_model(name, weights=weights if pretrained else None)
-    for head in ("fc", "classifier", "heads", "head"):
-        if hasattr(module, head):
-            setattr(module, head, nn.Identity())
-            break
-    return module, module, weights.transforms(), str(weights) if pretrained else None
-
-
-def _load_timm(name: str, pretrained: bool) -> Loaded:
-    import timm
-
-    module = timm.create_model(name, pretrained=pretrained, num_classes=0)
-    config = timm.data.resolve_model_data_config(module)
-    preprocess = timm.data.create_transform(**config, is_training=False)
-    revision = name.partition("@")[2] or module.pretrained_cfg.get("tag")
-    return module, module, preprocess, revision or None
-
-
-def _load_open_clip(name: str, pretrained: bool) -> Loaded:
-    import open_clip
-
-    architecture, tag = name, ""
-    if ":" not in name:
-        architecture, _, tag = name.partition("/")
-    if pretrained and not tag and ":" not in name:
-        raise ValueError(f"{name} names no weights: give {name}/WEIGHTS_TAG")
-    model: Any
-    if pretrained:
-        model, preprocess = open_clip.create_model_from_pretrained(architecture, tag or None)
-    else:
-        model, _, preprocess = open_clip.create_model_and_transforms(architecture)
-    return model, model.encode_image, preprocess, tag or None
-
-
-def _load_transformers(name: str, pretrained: bool) -> Loaded:
-    from transformers import AutoConfig, AutoImageProcessor, AutoModel
-
-    source, _, revision = name.partition("@")
-    options = {"revision": revision} if revision else {}
-    processor = AutoImageProcessor.from_pretrained(source, **options)
-    if pretrained:
-        model = AutoModel.from_pretrained(source, use_safetensors=True, **options)
-    else:
-        model = AutoModel.from_config(AutoConfig.from_pretrained(source, **options))
-
-    def forward(batch: Tensor) -> Tensor:
-        if hasattr(model, "get_image_features"):
-            output: Any = model.get_image_features(pixel_values=batch)
-            features: Tensor = output if isinstance(output, Tensor) else output.pooler_output
-            return features
-        output = model(pixel_values=batch)
-        pooled = getattr(output, "pooler_output", None)
-        features = output.last_hidden_state[:, 0] if pooled is None else pooled
-        return features.flatten(1)
-
-    def preprocess(image: Image.Image) -> Tensor:
-        pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
-        return pixels
-
-    preprocess.__doc__ = str(processor)
-    return (
-        model,
-        forward,
-        preprocess,
-        getattr(model.config, "_commit_hash", None) or revision or None,
     )
 
 

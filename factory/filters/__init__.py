@@ -6,20 +6,19 @@ Deciding imports neither torch nor scikit-learn: thresholds can be changed on st
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from factory.accept import Rule
+from factory.encoders.pool import EncoderPool
 from factory.errors import FilterError
 from factory.filter_settings import FilterSettings
-from factory.filters.base import SCORE_DECIMALS, Filter, PerClassFilter
+from factory.filters.base import SCORE_DECIMALS, Filter, PerClassFilter, Surroundings
 from factory.records import Condition, Sample, Verdict
 
 if TYPE_CHECKING:
-    from factory.filters.classifier import FindClassifier
-    from factory.filters.distractors import FindCaptions
-    from factory.filters.zero_shot import FindClasses
+    from factory.catalog import Catalogs
 
 FILTERS: dict[str, tuple[str, str]] = {
     "finite": ("factory.filters.finite", "FiniteJudge"),
@@ -37,35 +36,26 @@ FILTERS: dict[str, tuple[str, str]] = {
 """A recipe's `kind` -> module and class, imported on use."""
 
 
+PLAIN = frozenset({"finite", "tissue", "focus", "stain", "near_duplicate"})
+"""Kinds that need nothing but the image."""
+
+
 def build_filters(
-    recipe_filters: Sequence[FilterSettings],
-    base: Path,
-    find_classifier: "FindClassifier",
-    find_classes: "FindClasses | None" = None,
-    find_captions: "FindCaptions | None" = None,
+    recipe_filters: Sequence[FilterSettings], base: Path, catalogs: "Catalogs"
 ) -> tuple[Filter, ...]:
     """Builds the filters of a recipe, in its order; models load at the first score.
 
     Args:
         recipe_filters: their settings.
         base: folder of the recipe, which relative paths start from.
-        find_classifier: catalog lookup of a classifier's folder; None where no catalog knows it.
-        find_classes: catalog lookup of a set of classes; only scoring needs it.
-        find_captions: catalog lookup of a caption grid; only scoring needs it.
+        catalogs: where ids are looked up.
     """
-    further: dict[str, tuple[Any, ...]] = {
-        "classifier": (base, find_classifier),
-        "agreement": (base, find_classifier),
-        "zero_shot": (base, find_classes),
-        "alignment": (base, find_captions),
-        "realism": (base,),
-        "training_copy": (base,),
-    }
+    surroundings = Surroundings(base, catalogs, EncoderPool(catalogs))
     built: list[Filter] = []
     for settings in recipe_filters:
         module, name = FILTERS[settings.kind]
         kind = getattr(import_module(module), name)
-        built.append(kind(settings, *further.get(settings.kind, ())))
+        built.append(kind(settings, *(() if settings.kind in PLAIN else (surroundings,))))
     return tuple(built)
 
 

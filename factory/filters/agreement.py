@@ -1,16 +1,14 @@
 """`agreement`: rejects images on whose class several classifiers of real images do not agree."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from factory.filter_settings import AgreementFilter
-from factory.filters.base import SCORE_DECIMALS
+from factory.filters.base import SCORE_DECIMALS, Surroundings
 from factory.filters.classifier import (
-    FindClassifier,
     find_classes,
     find_folder,
     hash_info,
@@ -36,11 +34,9 @@ class AgreementJudge:
         "min_probability": "least_probability",
     }
 
-    def __init__(
-        self, settings: AgreementFilter, base: Path, find_classifier: FindClassifier
-    ) -> None:
-        self.settings = settings
-        self.folders = tuple(find_folder(name, base, find_classifier) for name in settings.models)
+    def __init__(self, settings: AgreementFilter, surroundings: Surroundings) -> None:
+        self.settings, self._encoders = settings, surroundings.encoders
+        self.folders = tuple(find_folder(name, surroundings) for name in settings.models)
         self._classifiers: tuple[Classifier, ...] = ()
 
     def score(
@@ -56,7 +52,9 @@ class AgreementJudge:
         rows = [i for i, condition in enumerate(conditions) if condition.class_name is not None]
         if rows:
             if not self._classifiers:
-                self._classifiers = tuple(load_classifier(folder) for folder in self.folders)
+                self._classifiers = tuple(
+                    load_classifier(folder, encoders=self._encoders) for folder in self.folders
+                )
             names = [str(conditions[i].class_name) for i in rows]
             images = [samples[i].pixels for i in rows]
             votes, chances = [], []

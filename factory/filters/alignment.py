@@ -1,7 +1,6 @@
 """`alignment`: rejects images that an image-text model does not find in their caption."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -9,8 +8,9 @@ from numpy.typing import NDArray
 
 from factory.errors import FilterError, SourceError
 from factory.filter_settings import AlignmentFilter
+from factory.filters.base import Surroundings
 from factory.filters.batches import encode_images
-from factory.filters.distractors import CaptionPool, FindCaptions, draw_distractors, open_pool
+from factory.filters.distractors import CaptionPool, draw_distractors, open_pool
 from factory.records import Condition, Sample, Verdict
 
 if TYPE_CHECKING:
@@ -39,10 +39,8 @@ class AlignmentJudge:
         "max_rank": "caption_rank",
     }
 
-    def __init__(
-        self, settings: AlignmentFilter, base: Path, find_captions: FindCaptions | None
-    ) -> None:
-        self.settings, self.base, self.find_captions = settings, base, find_captions
+    def __init__(self, settings: AlignmentFilter, surroundings: Surroundings) -> None:
+        self.settings, self._surroundings = settings, surroundings
         self._encoder: Encoder | None = None
         self._text: ClipText | None = None
         self._pool: CaptionPool | None = None
@@ -107,9 +105,9 @@ class AlignmentJudge:
     def _open(self) -> CaptionPool:
         if self._pool is None:
             settings = self.settings
-            self._pool = open_pool(
-                str(settings.captions), self.base, settings.column, self.find_captions
-            )
+            base, catalogs = self._surroundings.base, self._surroundings.catalogs
+            find = catalogs.find_captions
+            self._pool = open_pool(str(settings.captions), base, settings.column, find)
         return self._pool
 
     def _draw(self, caption: str) -> tuple[str, ...]:
@@ -120,12 +118,12 @@ class AlignmentJudge:
 
     def _load(self) -> "tuple[Encoder, ClipText]":
         if self._encoder is None or self._text is None:
-            from factory.encoders import load_encoder
             from factory.encoders.clip_text import ClipText, resolve_clip
 
-            spec = resolve_clip(self.settings.encoder, self.base)
+            base, catalogs = self._surroundings.base, self._surroundings.catalogs
+            spec = resolve_clip(self.settings.encoder, base, catalogs)
             self._text = ClipText(spec)
-            self._encoder = load_encoder(spec, base=self.base)
+            self._encoder = self._surroundings.encoders.load(spec, base)
         return self._encoder, self._text
 
     def _embed(self, texts: Sequence[str]) -> None:

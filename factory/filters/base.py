@@ -1,15 +1,36 @@
 """What a filter is: it scores candidates, and decides from stored scores alone."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from factory.records import Condition, Sample, Verdict
 
+if TYPE_CHECKING:
+    from factory.catalog import Catalogs
+    from factory.encoders.pool import EncoderPool
+
 SCORE_DECIMALS = 4
 """Scores are rounded before they are stored and compared, so that last bits never decide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What filters that need models or files look things up in.
+
+    Attributes:
+        base: folder of the recipe, which relative paths start from.
+        catalogs: of classifiers, encoders, classes and captions.
+        encoders: image encoders, each loaded once for all filters.
+    """
+
+    base: Path
+    catalogs: "Catalogs"
+    encoders: "EncoderPool"
 
 
 class Filter(Protocol):

@@ -1,6 +1,6 @@
 """`classifier`: rejects images that a classifier of real images does not take for their class."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -9,12 +9,10 @@ from numpy.typing import NDArray
 
 from factory.errors import FilterError
 from factory.filter_settings import ClassifierFilter
+from factory.filters.base import Surroundings
 from factory.filters.classifier_model import INFO_NAME, Classifier, load_classifier
 from factory.fingerprint import hash_bytes
 from factory.records import Condition, Sample, Verdict
-
-FindClassifier = Callable[[str], Path | None]
-"""Maps a catalog id to the classifier's folder; None where no catalog knows it."""
 
 
 class ClassifierJudge:
@@ -42,11 +40,9 @@ class ClassifierJudge:
         "max_entropy": "class_entropy",
     }
 
-    def __init__(
-        self, settings: ClassifierFilter, base: Path, find_classifier: FindClassifier
-    ) -> None:
-        self.settings = settings
-        self.folder = find_folder(settings.model, base, find_classifier)
+    def __init__(self, settings: ClassifierFilter, surroundings: Surroundings) -> None:
+        self.settings, self._encoders = settings, surroundings.encoders
+        self.folder = find_folder(settings.model, surroundings)
         self._classifier: Classifier | None = None
 
     def score(
@@ -62,7 +58,7 @@ class ClassifierJudge:
         rows = [i for i, condition in enumerate(conditions) if condition.class_name is not None]
         if rows:
             if self._classifier is None:
-                self._classifier = load_classifier(self.folder)
+                self._classifier = load_classifier(self.folder, encoders=self._encoders)
             names = [str(conditions[i].class_name) for i in rows]
             asked = find_classes(self._classifier, names)
             images = [samples[i].pixels for i in rows]
@@ -109,9 +105,10 @@ class ClassifierJudge:
         return {**settings, "revision": hash_info(self.folder)}
 
 
-def find_folder(model: str, base: Path, find_classifier: FindClassifier) -> Path:
+def find_folder(model: str, surroundings: Surroundings) -> Path:
     """Returns the folder of a classifier that a recipe names by catalog id or path."""
-    return find_classifier(model) or base / Path(model).expanduser()
+    found = surroundings.catalogs.find_classifier_folder(model)
+    return found or surroundings.base / Path(model).expanduser()
 
 
 def find_classes(classifier: Classifier, names: Sequence[str]) -> NDArray[np.int64]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from factory.encoders import Encoder, load_encoder
+from factory.encoders.pool import EncoderPool
 from factory.errors import InputError, Problem, RecipeError
 from factory.filters.base import SCORE_DECIMALS
 from factory.filters.heads import Head, NeighbourHead, compute_softmax, parse_head
@@ -40,6 +41,8 @@ class EncoderDescription(_Strict):
     weights_sha256: str | None
     dim: int = Field(ge=1)
     preprocessing: str
+    pooling: str | None = None
+    dtype: str | None = None
 
 
 class Calibration(_Strict):
@@ -166,8 +169,15 @@ def check_classifier(folder: Path) -> ClassifierInfo:
     return info
 
 
-def load_classifier(folder: Path, device: str = "auto") -> Classifier:
+def load_classifier(
+    folder: Path, device: str = "auto", encoders: EncoderPool | None = None
+) -> Classifier:
     """Loads a classifier folder and checks every hash in it.
+
+    Args:
+        folder: what `factory train classifier` wrote.
+        device: where its encoder runs, unless `encoders` has it.
+        encoders: shared ones; None: one of its own, by the shipped catalogs.
 
     Raises:
         InputError: a file is missing, damaged or from another encoder version.
@@ -175,7 +185,11 @@ def load_classifier(folder: Path, device: str = "auto") -> Classifier:
     data = _read(folder / INFO_NAME)
     info = _parse_info(folder, data)
     head = _load_head(folder, info)
-    encoder = load_encoder(info.encoder, base=folder, device=device)
+    encoder: Encoder
+    if encoders is None:
+        encoder = load_encoder(info.encoder, base=folder, device=device)
+    else:
+        encoder = encoders.load(info.encoder, folder)
     found, expected = encoder.describe(), info.encoder_description
     for field in ("id", "weights_sha256", "dim"):
         if found[field] != getattr(expected, field):

@@ -66,6 +66,21 @@ def compare_all(queries: Descriptors, others: NDArray[np.float32]) -> NDArray[np
     Returns:
         (N,) float64 in [-1, 1].
     """
+    return find_nearest(queries, others)[1]
+
+
+def find_nearest(
+    queries: Descriptors, others: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Finds, for each query, the most similar of the others over all symmetries.
+
+    Args:
+        queries: (N, 256).
+        others: (M, 256) float32, at least one.
+
+    Returns:
+        (N,) positions in `others`, and (N,) similarities in [-1, 1].
+    """
     turned = turn_descriptors(queries.astype(np.float32)).reshape(-1, DIM)
     best = np.full(len(turned), -np.inf, np.float32)
     nearest = np.zeros(len(turned), np.int64)
@@ -76,8 +91,10 @@ def compare_all(queries: Descriptors, others: NDArray[np.float32]) -> NDArray[np
         nearest = np.where(highest > best, start + position, nearest)
         best = np.maximum(best, highest)
     # Exactly, once more: a product's last bits depend on who shares the batch.
-    exact = (turned.astype(np.float64) * others[nearest]).sum(axis=1)
-    return np.asarray(np.clip(exact.reshape(8, -1).max(axis=0), -1.0, 1.0))
+    exact = (turned.astype(np.float64) * others[nearest]).sum(axis=1).reshape(8, -1)
+    pose, query = exact.argmax(axis=0), np.arange(len(queries))
+    similarity = np.clip(exact[pose, query], -1.0, 1.0)
+    return nearest.reshape(8, -1)[pose, query], np.asarray(similarity)
 
 
 def _build_averages(side: int) -> NDArray[np.float32]:

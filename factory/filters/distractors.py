@@ -31,7 +31,7 @@ class CaptionPool:
     sha256: str
 
 
-def open_pool(name: str, base: Path, column: str, find: FindCaptions | None) -> CaptionPool:
+def open_pool(name: str, base: Path, column: str, find: FindCaptions) -> CaptionPool:
     """Opens the captions of a file, or of a grid by catalog id.
 
     Raises:
@@ -43,8 +43,6 @@ def open_pool(name: str, base: Path, column: str, find: FindCaptions | None) -> 
         captions = tuple(dict.fromkeys(read_captions(path, column, None)[0]))
         digest = compute_digest("captions", sorted(captions))
         return CaptionPool(len(captions), captions.__getitem__, digest)
-    if find is None:
-        raise SourceError(f"{path}: no such file of captions")
     grid = find(name)
     described = grid.model_dump(mode="json", exclude={"title", "measures"})
     return CaptionPool(

@@ -1,7 +1,6 @@
 """`realism`: rejects images that lie too far from a set of real ones, or too near to one."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from factory.errors import FilterError, SourceError
 from factory.filter_settings import RealismFilter
+from factory.filters.base import Surroundings
 from factory.filters.real_scores import SCORES, RealScores
 from factory.filters.real_set import RealImage, RealSet, read_real_set
 from factory.records import Condition, Sample, Verdict
@@ -55,8 +55,8 @@ class RealismJudge:
         "min_authenticity_quantile": "authenticity_ratio_quantile",
     }
 
-    def __init__(self, settings: RealismFilter, base: Path) -> None:
-        self.settings, self.base = settings, base
+    def __init__(self, settings: RealismFilter, surroundings: Surroundings) -> None:
+        self.settings, self._surroundings = settings, surroundings
         self._set: RealSet | None = None
         self._encoder: Encoder | None = None
         self._fitted: dict[Size, RealScores] = {}
@@ -151,16 +151,15 @@ class RealismJudge:
     def _read_set(self) -> RealSet:
         if self._set is None:
             try:
-                self._set = read_real_set(self.settings, self.base)
+                self._set = read_real_set(self.settings, self._surroundings.base)
             except SourceError as error:
                 raise FilterError(f"realism: {error}") from error
         return self._set
 
     def _load_encoder(self) -> "Encoder":
         if self._encoder is None:
-            from factory.encoders import load_encoder
-
-            self._encoder = load_encoder(self.settings.encoder, base=self.base)
+            base, encoders = self._surroundings.base, self._surroundings.encoders
+            self._encoder = encoders.load(self.settings.encoder, base)
         return self._encoder
 
     def _encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

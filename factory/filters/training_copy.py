@@ -1,7 +1,6 @@
 """`training_copy`: rejects images that copy their reference or another named real image."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -9,6 +8,7 @@ from numpy.typing import NDArray
 
 from factory.errors import FilterError, SourceError
 from factory.filter_settings import TrainingCopyFilter
+from factory.filters.base import Surroundings
 from factory.filters.descriptors import DIM, REVISION, compare_all, describe_images
 from factory.fingerprint import compute_digest, hash_bytes
 from factory.records import Condition, Reference, Sample, Verdict
@@ -33,10 +33,10 @@ class TrainingCopyJudge:
     score_names: tuple[str, ...] = ("copy_similarity",)
     thresholds: ClassVar[Mapping[str, str]] = {"max_similarity": "copy_similarity"}
 
-    def __init__(self, settings: TrainingCopyFilter, base: Path) -> None:
+    def __init__(self, settings: TrainingCopyFilter, surroundings: Surroundings) -> None:
         self.settings = settings
         named = (("images", settings.images), ("held_out", settings.held_out))
-        self._roots = {field: base / path for field, path in named if path is not None}
+        self._roots = {field: surroundings.base / path for field, path in named if path is not None}
         self._listed: dict[str, tuple[SourceImage, ...]] = {}
         self._sets: dict[Size, NDArray[np.float32]] = {}
         self._references: dict[tuple[str, str, Size], NDArray[np.float32]] = {}

@@ -6,25 +6,22 @@ features, brought to length 1 again; CONCH (Lu et al. 2024, Nature Medicine 30) 
 synonyms too. Then p = softmax(scale * cos(image, class)), with the scale that the model learned.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.catalog_entries import ClassEntry, ClassesEntry
+from factory.catalog_entries import ClassEntry
 from factory.errors import FilterError
 from factory.filter_settings import ZeroShotFilter
+from factory.filters.base import Surroundings
 from factory.filters.batches import encode_images
 from factory.fingerprint import compute_digest
 from factory.records import Condition, Sample, Verdict
 
 if TYPE_CHECKING:
     from factory.encoders import Encoder
-
-FindClasses = Callable[[str], ClassesEntry]
-"""Maps a catalog id to its set of classes."""
 
 TEMPLATES = (
     "{class_name}.",
@@ -51,10 +48,8 @@ class ZeroShotJudge:
         "min_margin": "zero_shot_margin",
     }
 
-    def __init__(
-        self, settings: ZeroShotFilter, base: Path, find_classes: FindClasses | None
-    ) -> None:
-        self.settings, self.base, self.find_classes = settings, base, find_classes
+    def __init__(self, settings: ZeroShotFilter, surroundings: Surroundings) -> None:
+        self.settings, self._surroundings = settings, surroundings
         self._encoder: Encoder | None = None
         self._classes: NDArray[np.float32] | None = None
         self._names: tuple[str, ...] = ()
@@ -108,9 +103,7 @@ class ZeroShotJudge:
         return {**settings, **revision, "prompts_sha256": prompts}
 
     def _list_classes(self) -> tuple[ClassEntry, ...]:
-        if self.find_classes is None:
-            raise FilterError("zero_shot: no catalog of classes to score with")
-        return self.find_classes(self.settings.classes).classes
+        return self._surroundings.catalogs.find_classes(self.settings.classes).classes
 
     def _write_prompts(self) -> dict[str, list[str]]:
         templates = self.settings.templates or TEMPLATES
@@ -128,16 +121,16 @@ class ZeroShotJudge:
     def _load(self) -> "Encoder":
         """Loads the image side, and the text side just long enough to embed the classes."""
         if self._encoder is None:
-            from factory.encoders import load_encoder
             from factory.encoders.clip_text import embed_texts, resolve_clip
 
-            spec = resolve_clip(self.settings.encoder, self.base)
+            base, catalogs = self._surroundings.base, self._surroundings.catalogs
+            spec = resolve_clip(self.settings.encoder, base, catalogs)
             prompts = self._write_prompts()
             texts = embed_texts(spec, [text for each in prompts.values() for text in each])
             owners = np.repeat(np.arange(len(prompts)), [len(each) for each in prompts.values()])
             self._classes = average_prompts(texts.features, owners)
             self._names, self._scale = tuple(prompts), texts.scale
-            self._encoder = load_encoder(spec, base=self.base)
+            self._encoder = self._surroundings.encoders.load(spec, base)
         return self._encoder
 
 
