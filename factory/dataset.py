@@ -177,6 +177,40 @@ def write_dataset(
     return {"rows": kept.rows, "rejected_rows": dropped.rows, "tars": len(tars.names)}
 
 
+def iterate_decisions(
+    folder: RunFolder,
+    plan: Outline,
+    policy: Policy,
+    left_out: frozenset[int],
+    columns: tuple[str, ...] | None = None,
+) -> Iterator[tuple[Shard, list[tuple[dict[str, Any], Decision]]]]:
+    """Yields each committed shard's candidates with what became of them, by request and attempt.
+
+    Args:
+        folder: run folder.
+        plan: its series and shards.
+        policy: how candidates are selected.
+        left_out: sample ids that a pick does not keep, as `survey_run` found them.
+        columns: those to read, SELECTION_COLUMNS among them; None: all, with hashes checked.
+
+    Raises:
+        StoreError: a shard is damaged.
+    """
+    selectors = _Selectors(policy)
+    for shard in plan.iterate_shards():
+        markers = read_markers(folder, shard)
+        if not markers:
+            continue
+        found: list[tuple[dict[str, Any], Decision]] = []
+        rows = _read_rows(folder, markers, columns)
+        for _, candidates, decisions in selectors.select(shard, rows):
+            for row, decision in zip(candidates, decisions, strict=True):
+                is_good = decision.status == "accepted"
+                is_left_out = is_good and int(row["sample_id"], 16) in left_out
+                found.append((row, NOT_PICKED if is_left_out else decision))
+        yield shard, found
+
+
 def build_final_schema(class_names: tuple[str, ...], score_names: list[str]) -> pa.Schema:
     """Returns the schema of the data set, with the Hugging Face features in its metadata."""
     from factory.store.rows import build_scores_type
@@ -249,24 +283,15 @@ def _read_rows(
 def _iterate_final(
     folder: RunFolder, plan: Outline, policy: Policy, left_out: frozenset[int]
 ) -> Iterator[tuple[list[dict[str, Any]], list[dict[str, Any]]]]:
-    selectors = _Selectors(policy)
     labels = {name: label for label, name in enumerate(plan.class_names)}
-    for shard in plan.iterate_shards():
-        markers = read_markers(folder, shard)
-        if not markers:
-            continue
+    for _, candidates in iterate_decisions(folder, plan, policy, left_out):
         accepted: list[dict[str, Any]] = []
         others: list[dict[str, Any]] = []
-        rows = _read_rows(folder, markers, None)
-        for _, candidates, decisions in selectors.select(shard, rows):
-            for row, decision in zip(candidates, decisions, strict=True):
-                is_left_out = int(row["sample_id"], 16) in left_out
-                is_good = decision.status == "accepted"
-                final = NOT_PICKED if is_good and is_left_out else decision
-                row["label"] = labels.get(row["class_name"])
-                row["status"] = final.status
-                row["rejected_by"], row["reason"] = final.rejected_by, final.reason
-                (accepted if final.status == "accepted" else others).append(row)
+        for row, final in candidates:
+            row["label"] = labels.get(row["class_name"])
+            row["status"] = final.status
+            row["rejected_by"], row["reason"] = final.rejected_by, final.reason
+            (accepted if final.status == "accepted" else others).append(row)
         yield accepted, others
 
 

@@ -19,11 +19,15 @@ Decide = Callable[[Mapping[str, float], str | None], Verdict]
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What became of one candidate. `spare`: good or not, an earlier attempt was taken."""
+    """What became of one candidate. `spare`: good or not, an earlier attempt was taken.
+
+    `match` is the sample id of the image that it nearly repeats.
+    """
 
     status: Status
     rejected_by: str | None = None
     reason: str | None = None
+    match: str | None = None
 
 
 NOT_PICKED = Decision("spare", "pick", "good, but others of its series were kept")
@@ -121,7 +125,7 @@ class Selector:
             match = int(self.index.find(descriptor)[0])
             if match >= 0:
                 reason = f"similarity > {self.max_similarity} to {self.names[match]}"
-                return Decision("rejected", "near_duplicate", reason)
+                return Decision("rejected", "near_duplicate", reason, self.names[match])
             self.index.add(descriptor)
             self.names.append(candidate["sample_id"])
         self.taken.add(identity)

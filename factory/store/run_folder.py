@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -17,6 +17,11 @@ from factory.store.files import FileStore
 WORK = ".factory"
 """Folder below the run folder for all that is not the data set itself."""
 
+
+_BUFFER = 1 << 20
+"""Bytes of a column that are read at a time, where few rows are wanted."""
+_ROWS = 16
+"""Rows decoded at a time, likewise."""
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -189,6 +194,36 @@ class RunFolder:
                 return pq.read_table(file, columns=wanted)
         except (pa.ArrowInvalid, FileNotFoundError) as error:
             raise StoreError(self._describe_damage(marker, str(error))) from error
+
+    def read_rows(
+        self, marker: Marker, sample_ids: Set[str], columns: Sequence[str]
+    ) -> list[dict[str, Any]]:
+        """Reads a few rows of a committed shard; other rows' images are passed by, not gathered.
+
+        Args:
+            marker: which shard.
+            sample_ids: of the rows wanted; those that are not here are left out.
+            columns: to read, besides `sample_id`.
+
+        Raises:
+            StoreError: missing or damaged data; names the remedy.
+        """
+        found: list[dict[str, Any]] = []
+        wanted = ["sample_id", *columns]
+        try:
+            with self.files.open(f"{WORK}/{marker.data}", "rb") as stream:
+                table = pq.ParquetFile(stream, buffer_size=_BUFFER, pre_buffer=False)
+                for group in range(table.num_row_groups):
+                    ids = table.read_row_group(group, columns=["sample_id"])["sample_id"]
+                    if sample_ids.isdisjoint(ids.to_pylist()):
+                        continue
+                    for batch in table.iter_batches(_ROWS, row_groups=[group], columns=wanted):
+                        names = batch.column("sample_id").to_pylist()
+                        places = [i for i, name in enumerate(names) if name in sample_ids]
+                        found.extend(batch.take(pa.array(places, pa.int64())).to_pylist())
+        except (pa.ArrowInvalid, FileNotFoundError) as error:
+            raise StoreError(self._describe_damage(marker, str(error))) from error
+        return found
 
     def _describe_damage(self, marker: Marker, what: str) -> str:
         mark = f"{WORK}/shards/{marker.shard}-r{marker.round}.json"
