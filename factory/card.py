@@ -191,6 +191,7 @@ def _write_funnel(summary: dict[str, Any]) -> str:
         f"configuration `rejected` with every score and the reason; so are the {spare:,} spare "
         "ones, whose request an earlier attempt had filled or that were not picked.",
         "\n".join([*_describe_filters(summary["filters"]), *_describe_rules(summary)]),
+        "\n".join(f"- **Not independent**: {text}" for text in summary.get("warnings", ())),
     ]
     return "\n\n".join(block for block in blocks if block)
 

@@ -1,5 +1,6 @@
 """Runs a recipe into a run folder: plan, fill, top up, finalize, write the card."""
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -8,6 +9,7 @@ from typing import Any
 
 from factory import __version__
 from factory.card import write_card
+from factory.circularity import find_circles, list_encoders
 from factory.dataset import SUMMARY, Policy, Survey, survey_run, write_dataset
 from factory.errors import InputError, MismatchError, RunBrokenError
 from factory.executors import Notify, Outcome, open_pool
@@ -93,7 +95,7 @@ def run_recipe(
             folder.files.remove(WORK)
         raise
     say("finalizing")
-    return finalize(folder, recipe, plan, survey)
+    return finalize(folder, recipe, plan, survey, judges=describe_judges(loaded))
 
 
 def check_attempts(old: int, new: int, extend: bool, where: str) -> None:
@@ -113,11 +115,30 @@ def check_attempts(old: int, new: int, extend: bool, where: str) -> None:
         )
 
 
+def describe_judges(loaded: LoadedRecipe) -> dict[str, Any]:
+    """Returns which encoders decide what is kept, and a warning for each that is partial."""
+    found = (loaded.recipe, loaded.base, open_catalogs(loaded))
+    encoders = [dataclasses.asdict(each) for each in list_encoders(*found)]
+    return {"encoders": encoders, "warnings": [*find_circles(*found)]}
+
+
 def finalize(
-    folder: RunFolder, recipe: Recipe, plan: Outline, survey: Survey, decide: Decide | None = None
+    folder: RunFolder,
+    recipe: Recipe,
+    plan: Outline,
+    survey: Survey,
+    decide: Decide | None = None,
+    judges: dict[str, Any] | None = None,
 ) -> RunResult:
-    """Writes data set, summary and card of what is committed."""
+    """Writes data set, summary and card of what is committed.
+
+    `judges` is what `describe_judges` gave; None: as in the last summary.
+    """
     summary = build_summary(folder, recipe, plan, survey)
+    if judges is None:
+        last = read_summary(folder) or {}
+        judges = {name: last.get(name, []) for name in ("encoders", "warnings")}
+    summary |= judges
     policy = build_policy(recipe, decide)
     is_short = any(part["short"] for part in summary["series"])
     if is_short and recipe.budget.on_shortfall == "error":

@@ -34,6 +34,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("generators", "filters", "store"),
     ("findings",),
     ("condition_check", "real_check"),
+    ("circularity",),
     ("filter_check",),
     ("recipe_check",),
     ("shard",),

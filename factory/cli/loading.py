@@ -2,6 +2,9 @@
 
 from pathlib import Path
 
+import click
+
+from factory.circularity import find_circles
 from factory.recipe_check import check_recipe
 from factory.recipe_file import LoadedRecipe, load_recipe, open_catalogs
 
@@ -14,4 +17,11 @@ def load_checked(path: Path, overrides: tuple[str, ...]) -> LoadedRecipe:
     """
     loaded = load_recipe(path, overrides)
     check_recipe(loaded, open_catalogs(loaded))
+    warn(loaded)
     return loaded
+
+
+def warn(loaded: LoadedRecipe) -> None:
+    """Prints what is allowed but makes the data set's judgement weak."""
+    for text in find_circles(loaded.recipe, loaded.base, open_catalogs(loaded)):
+        click.echo(f"warning: {text}", err=True)

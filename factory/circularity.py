@@ -1,0 +1,86 @@
+"""Which encoders judge a data set, and where one of them made the model that it judges."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from factory.catalog import Catalogs
+from factory.encoders import find_source, find_weights
+from factory.errors import FactoryError
+from factory.filters.classifier_model import read_classifier_info
+from factory.recipe import DiversePick, Recipe
+from factory.recipe_file import resolve_path
+
+ROLES = {
+    "image_encoder": "conditions the generator",
+    "text_encoder": "reads the generator's captions",
+    "teacher": "taught the generator",
+}
+"""Role of a component -> what it does; a VAE only decodes and is no judge."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsedEncoder:
+    """An encoder that decides what is kept, by the filter that uses it.
+
+    `weights` is the Hub id, name or folder's last part: the same however the recipe names it.
+    """
+
+    used_by: str
+    spec: str
+    weights: str
+
+
+def list_encoders(recipe: Recipe, base: Path, catalogs: Catalogs) -> tuple[UsedEncoder, ...]:
+    """Returns the encoders that filters, and what picks, use; a classifier that is missing: none.
+
+    Args:
+        recipe: the recipe.
+        base: its folder.
+        catalogs: where ids are looked up.
+    """
+    found = [
+        UsedEncoder(user, spec, find_weights(spec, catalogs).rstrip("/").rpartition("/")[2])
+        if spec.startswith(("/", "."))
+        else UsedEncoder(user, spec, find_weights(spec, catalogs))
+        for user, spec in _list_specs(recipe, base, catalogs)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def find_circles(recipe: Recipe, base: Path, catalogs: Catalogs) -> tuple[str, ...]:
+    """Returns a warning for each judge that is the generator's teacher or conditioner.
+
+    Such a judge finds good what it has taught (the images are near to it by construction), so its
+    scores say little about the images.
+    """
+    try:
+        entry = catalogs.get_model(recipe.generator.model)
+    except FactoryError:
+        return ()
+    parts = () if entry is None else entry.components
+    return tuple(
+        f"{used.used_by} judges with {used.weights}, which {ROLES[part.role]} {entry.id}: its "
+        "scores are no independent judgement; take another encoder"
+        for used in list_encoders(recipe, base, catalogs)
+        for part in parts
+        if entry is not None and part.role in ROLES and find_source(part.source) == used.weights
+    )
+
+
+def _list_specs(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[tuple[str, str]]:
+    for settings in recipe.filters:
+        name = f"filter {settings.kind}"
+        spec = getattr(settings, "encoder", None)
+        if spec is not None:
+            yield name, spec
+        models = getattr(settings, "models", None) or (getattr(settings, "model", None),)
+        for model in filter(None, models):
+            try:
+                folder = catalogs.find_classifier_folder(model) or resolve_path(base, model)
+                info = read_classifier_info(folder)
+            except FactoryError:
+                continue
+            yield name, f"classifiers/{model}" if info.encoder == "." else info.encoder
+    if isinstance(recipe.pick, DiversePick):
+        yield "pick", recipe.pick.encoder
