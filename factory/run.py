@@ -1,22 +1,18 @@
 """Runs a recipe into a run folder: plan, fill, top up, finalize, write the card."""
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from factory import __version__
 from factory.card import write_card
-from factory.circularity import find_circles, list_encoders
 from factory.dataset import SUMMARY, Policy, Survey, survey_run, write_dataset
 from factory.errors import InputError, MismatchError, RunBrokenError
 from factory.executors import Notify, Outcome, open_pool
 from factory.filter_settings import NearDuplicateFilter
-from factory.fingerprint import compute_digest
 from factory.plan import Generation, Outline, Plan, build_plan, describe_content, extend_plan
-from factory.recipe import Recipe, compute_recipe_digest, is_judging
+from factory.recipe import Recipe, compute_recipe_digest
 from factory.recipe_file import LoadedRecipe, open_catalogs
 from factory.selection import Decide
 from factory.shard import Order, Task
@@ -28,6 +24,7 @@ from factory.store.run_folder import (
     RunRecord,
     SeriesRecord,
 )
+from factory.summary import build_summary, describe_judges, read_summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +112,6 @@ def check_attempts(old: int, new: int, extend: bool, where: str) -> None:
         )
 
 
-def describe_judges(loaded: LoadedRecipe) -> dict[str, Any]:
-    """Returns which encoders decide what is kept, and a warning for each that is partial."""
-    found = (loaded.recipe, loaded.base, open_catalogs(loaded))
-    encoders = [dataclasses.asdict(each) for each in list_encoders(*found)]
-    return {"encoders": encoders, "warnings": [*find_circles(*found)]}
-
-
 def finalize(
     folder: RunFolder,
     recipe: Recipe,
@@ -200,68 +190,6 @@ def build_policy(recipe: Recipe, decide: Decide | None = None) -> Policy:
     found = [each for each in recipe.filters if isinstance(each, NearDuplicateFilter)]
     similarity = found[0].max_similarity if found else None
     return Policy(recipe.budget.attempts, similarity, decide, recipe.pick, recipe.seed)
-
-
-def build_summary(
-    folder: RunFolder, recipe: Recipe, plan: Outline, survey: Survey
-) -> dict[str, Any]:
-    """Returns counts, funnel and makers of a run: what `--json` prints and the card is made of."""
-    series = []
-    for part in plan.series:
-        funnel = survey.funnel[part.key]
-        series.append(
-            {
-                "key": part.key,
-                "label": part.label,
-                "class_names": list(part.class_names),
-                **funnel.to_json(),
-                "short": 0 if is_judging(recipe) else funnel.asked - funnel.accepted,
-            }
-        )
-    filters = [settings.model_dump(mode="json") for settings in recipe.filters]
-    return {
-        "name": recipe.name,
-        "recipe_sha256": compute_recipe_digest(recipe),
-        "asked": sum(each.asked for each in survey.funnel.values()),
-        "accepted": survey.accepted,
-        "judged": is_judging(recipe),
-        "generated": sum(each.generated for each in survey.funnel.values()),
-        "class_names": list(plan.class_names),
-        "series": series,
-        "filters": filters,
-        **_list_rules(recipe),
-        "seconds": {name: round(value, 2) for name, value in sorted(survey.seconds.items())},
-        "missing_shards": len(survey.missing),
-        "makers": [folder.read_worker(digest) for digest in sorted(survey.workers)],
-        "digest": compute_digest(
-            "dataset",
-            [
-                __version__,
-                survey.shards,
-                plan.class_names,
-                filters,
-                recipe.output.model_dump(mode="json", exclude={"path"}),
-                *_list_rules(recipe).values(),
-            ],
-        ),
-    }
-
-
-def _list_rules(recipe: Recipe) -> dict[str, Any]:
-    """Returns how verdicts are combined and images picked, where the recipe says so."""
-    rules = {
-        "accept": recipe.accept,
-        "pick": None if recipe.pick is None else recipe.pick.model_dump(mode="json"),
-    }
-    return {name: rule for name, rule in rules.items() if rule is not None}
-
-
-def read_summary(folder: RunFolder) -> dict[str, Any] | None:
-    """Returns the summary of the last finalizing, or None."""
-    if not folder.files.exists(SUMMARY):
-        return None
-    summary: dict[str, Any] = json.loads(folder.files.read(SUMMARY))
-    return {"judged": False, **summary}
 
 
 def read_score_names(folder: RunFolder, survey: Survey) -> list[str]:

@@ -41,6 +41,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("executors",),
     ("selection",),
     ("dataset",),
+    ("summary",),
     ("metrics",),
     ("train",),
     ("evaluate",),

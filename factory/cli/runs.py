@@ -227,7 +227,7 @@ def card(folder: str) -> None:
     """Writes the dataset card of DIR again from what was measured."""
     from factory.card import write_card
     from factory.recipe import Recipe
-    from factory.run import read_summary
+    from factory.summary import read_summary
     from factory.store.run_folder import RunFolder
 
     run_folder = RunFolder(folder)

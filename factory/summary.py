@@ -1,0 +1,83 @@
+"""What a run says of itself when it is finalized: counts, funnel, filters, judges and makers."""
+
+import dataclasses
+import json
+from typing import Any
+
+from factory import __version__
+from factory.circularity import find_circles, list_encoders
+from factory.dataset import SUMMARY, Survey
+from factory.fingerprint import compute_digest
+from factory.plan import Outline
+from factory.recipe import Recipe, compute_recipe_digest, is_judging
+from factory.recipe_file import LoadedRecipe, open_catalogs
+from factory.store.run_folder import RunFolder
+
+
+def build_summary(
+    folder: RunFolder, recipe: Recipe, plan: Outline, survey: Survey
+) -> dict[str, Any]:
+    """Returns counts, funnel and makers of a run: what `--json` prints and the card is made of."""
+    series = []
+    for part in plan.series:
+        funnel = survey.funnel[part.key]
+        series.append(
+            {
+                "key": part.key,
+                "label": part.label,
+                "class_names": list(part.class_names),
+                **funnel.to_json(),
+                "short": 0 if is_judging(recipe) else funnel.asked - funnel.accepted,
+            }
+        )
+    filters = [settings.model_dump(mode="json") for settings in recipe.filters]
+    return {
+        "name": recipe.name,
+        "recipe_sha256": compute_recipe_digest(recipe),
+        "asked": sum(each.asked for each in survey.funnel.values()),
+        "accepted": survey.accepted,
+        "judged": is_judging(recipe),
+        "generated": sum(each.generated for each in survey.funnel.values()),
+        "class_names": list(plan.class_names),
+        "series": series,
+        "filters": filters,
+        **_list_rules(recipe),
+        "seconds": {name: round(value, 2) for name, value in sorted(survey.seconds.items())},
+        "missing_shards": len(survey.missing),
+        "makers": [folder.read_worker(digest) for digest in sorted(survey.workers)],
+        "digest": compute_digest(
+            "dataset",
+            [
+                __version__,
+                survey.shards,
+                plan.class_names,
+                filters,
+                recipe.output.model_dump(mode="json", exclude={"path"}),
+                *_list_rules(recipe).values(),
+            ],
+        ),
+    }
+
+
+def _list_rules(recipe: Recipe) -> dict[str, Any]:
+    """Returns how verdicts are combined and images picked, where the recipe says so."""
+    rules = {
+        "accept": recipe.accept,
+        "pick": None if recipe.pick is None else recipe.pick.model_dump(mode="json"),
+    }
+    return {name: rule for name, rule in rules.items() if rule is not None}
+
+
+def read_summary(folder: RunFolder) -> dict[str, Any] | None:
+    """Returns the summary of the last finalizing, or None."""
+    if not folder.files.exists(SUMMARY):
+        return None
+    summary: dict[str, Any] = json.loads(folder.files.read(SUMMARY))
+    return {"judged": False, **summary}
+
+
+def describe_judges(loaded: LoadedRecipe) -> dict[str, Any]:
+    """Returns which encoders decide what is kept, and a warning for each that is partial."""
+    found = (loaded.recipe, loaded.base, open_catalogs(loaded))
+    encoders = [dataclasses.asdict(each) for each in list_encoders(*found)]
+    return {"encoders": encoders, "warnings": [*find_circles(*found)]}
