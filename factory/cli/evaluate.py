@@ -4,7 +4,9 @@ import click
 
 from factory.cli import LazyGroup
 
-EVALUATIONS: dict[str, str] = {}
+EVALUATIONS: dict[str, str] = {
+    "retrieval": "factory.cli.evaluate_retrieval:retrieval",
+}
 """Command -> where it is; imported on use."""
 
 

@@ -26,12 +26,17 @@ class Interval:
         return asdict(self)
 
 
-def bootstrap_mean(values: Sequence[float] | NDArray[np.floating], seed: int = 0) -> Interval:
+def bootstrap_mean(
+    values: Sequence[float] | NDArray[np.floating],
+    seed: int = 0,
+    weights: Sequence[float] | NDArray[np.floating] | None = None,
+) -> Interval:
     """Returns the mean of the values and its 95 % interval over resampled values.
 
     Args:
         values: (N,), one per independent unit (a draw of shots, an image, a block of images).
         seed: of the resampling.
+        weights: (N,), above 0, e.g. the images in each block; default: all the same.
 
     Raises:
         EvaluationError: no value, or one that is not finite.
@@ -39,16 +44,19 @@ def bootstrap_mean(values: Sequence[float] | NDArray[np.floating], seed: int = 0
     given = np.asarray(values, np.float64)
     if given.ndim != 1 or len(given) == 0 or not np.isfinite(given).all():
         raise EvaluationError(f"an interval needs finite numbers, got {given.tolist()[:5]}")
+    counts = np.ones(len(given)) if weights is None else np.asarray(weights, np.float64)
     draw = np.random.default_rng(derive_seed(seed, "bootstrap", len(given)))
-    means = given[draw.integers(0, len(given), (ROUNDS, len(given)))].mean(axis=1)
+    rows = draw.integers(0, len(given), (ROUNDS, len(given)))
+    means = (given * counts)[rows].sum(axis=1) / counts[rows].sum(axis=1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(given.mean()), float(low), float(high))
+    return Interval(float(np.average(given, weights=counts)), float(low), float(high))
 
 
 def bootstrap_difference(
     first: Sequence[float] | NDArray[np.floating],
     second: Sequence[float] | NDArray[np.floating],
     seed: int = 0,
+    weights: Sequence[float] | NDArray[np.floating] | None = None,
 ) -> Interval:
     """Returns the mean of `first - second`, unit by unit, and its 95 % interval.
 
@@ -56,6 +64,7 @@ def bootstrap_difference(
         first: (N,), in the order of the units.
         second: (N,), of the same units.
         seed: of the resampling.
+        weights: (N,), as in `bootstrap_mean`.
 
     Raises:
         EvaluationError: other counts, or not finite.
@@ -63,4 +72,4 @@ def bootstrap_difference(
     one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
     if one.shape != other.shape:
         raise EvaluationError(f"paired values need one length, got {one.shape} and {other.shape}")
-    return bootstrap_mean(one - other, seed)
+    return bootstrap_mean(one - other, seed, weights)

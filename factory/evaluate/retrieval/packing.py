@@ -1,0 +1,68 @@
+"""WebDataset tars of the pairs that an arm trains on, as open_clip's loader reads them."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from factory.errors import InputError
+from factory.evaluate.retrieval.pairs import Pair
+from factory.images import decode_image, encode_image
+
+_SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
+"""Formats that open_clip's loader takes; anything else is packed as PNG."""
+
+_READ_AS_PATTERN = ("{", "}", "$", "::")
+"""What webdataset expands in the name of a tar."""
+
+
+def pack_pairs(
+    pairs: Sequence[Pair], captions: Sequence[str], folder: Path, shards: int
+) -> tuple[Path, ...]:
+    """Writes images and captions, in order, into as many tars.
+
+    Images are packed byte for byte where the loader would read the same pixels from them.
+
+    Args:
+        pairs: the images.
+        captions: what to say of each; that of another image in the arm `shuffled`.
+        folder: where to; made.
+        shards: number of tars.
+
+    Raises:
+        InputError: webdataset would take the folder's name for a pattern.
+    """
+    import webdataset
+
+    folder = folder.resolve()
+    if any(part in str(folder) for part in _READ_AS_PATTERN):
+        raise InputError(
+            f"{folder}: webdataset reads {' '.join(_READ_AS_PATTERN)} in names as patterns: use "
+            "another --out"
+        )
+    folder.mkdir(parents=True)
+    size = -(-len(pairs) // shards)
+    paths = []
+    for shard in range(shards):
+        rows = range(shard * size, min((shard + 1) * size, len(pairs)))
+        path = folder / f"{shard:05d}.tar"
+        with path.open("wb") as stream:
+            writer = webdataset.TarWriter(stream, mtime=0)
+            for row in rows:
+                suffix, data = _encode(pairs[row])
+                writer.write({"__key__": f"{row:08d}", suffix: data, "txt": captions[row]})
+            writer.close()
+        paths.append(path)
+    return tuple(paths)
+
+
+def _encode(pair: Pair) -> tuple[str, bytes]:
+    """Returns suffix and bytes of an image, as RGB without an alpha channel."""
+    data = pair.source.read_bytes()
+    with Image.open(io.BytesIO(data)) as image:
+        suffix = _SUFFIXES.get(str(image.format))
+        plain = image.mode == "RGB" and "transparency" not in image.info
+    if suffix is not None and plain:
+        return suffix, data
+    return "png", encode_image(decode_image(data, pair.source.place), "png", is_synthetic=False)

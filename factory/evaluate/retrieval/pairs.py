@@ -1,0 +1,141 @@
+"""Image-caption pairs of a data set: read, named by content, cleaned of leaks, picked by hash."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from factory.errors import InputError
+from factory.filter_settings import TrainingCopyFilter
+from factory.filters.descriptors import Descriptors, compare_all, describe_images
+from factory.fingerprint import compute_digest, hash_bytes
+from factory.images import decode_image, hash_pixels
+from factory.sources import SourceImage, list_images
+from factory.sources.layout import RUN_RECORD
+
+COPY: float = TrainingCopyFilter.model_fields["max_similarity"].default
+"""Similarity above which the filter `training_copy` calls an image a copy."""
+
+LEAKS = ("image", "near_copy", "caption", "reference")
+"""Why a held-out pair is dropped: the same pixels, a near-copy, the same words, or a training image
+was made as a variation of it."""
+
+_BLOCK = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One image with one caption.
+
+    Attributes:
+        source: where it lies.
+        caption: as written.
+        words: the caption as it is compared: in lower case, blanks joined.
+        image: sha256 of the pixels.
+        file: sha256 of the encoded bytes.
+        parent: sha256 of the bytes of the real image that it is a variation of.
+    """
+
+    source: SourceImage
+    caption: str
+    words: str
+    image: str
+    file: str
+    parent: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PairSet:
+    """The pairs of one data set.
+
+    Attributes:
+        root: where it lies.
+        pairs: in the order of the source.
+        descriptors: (N, 256) for near-copies.
+        without_caption: images passed over, as nothing is said of them.
+    """
+
+    root: Path
+    pairs: tuple[Pair, ...]
+    descriptors: Descriptors
+    without_caption: int
+
+
+def read_pairs(root: Path, caption_column: str | None = None) -> PairSet:
+    """Reads and decodes every image that has a caption.
+
+    Args:
+        root: anything that `list_images` reads.
+        caption_column: column of the captions; default: `caption`, `txt` or `text`.
+
+    Raises:
+        SourceError: images that cannot be read.
+        InputError: no captions.
+    """
+    is_run = (root / RUN_RECORD).is_file()
+    images = list_images(
+        root,
+        caption_column=caption_column,
+        group_column="reference_sha256" if is_run else None,
+    )
+    pairs, descriptors = [], []
+    for source in images:
+        if source.caption is None:
+            continue
+        data = source.read_bytes()
+        pixels = decode_image(data, source.place)
+        words = " ".join(source.caption.lower().split())
+        parent = source.group if is_run else None
+        found = Pair(source, source.caption, words, hash_pixels(pixels), hash_bytes(data), parent)
+        pairs.append(found)
+        descriptors.append(describe_images(pixels[None]))
+    if not pairs:
+        raise InputError(
+            f"{root}: none of its {len(images)} images has a caption: give pairs (columns caption, "
+            "text or txt; metadata.csv in a folder), or name the column with --caption-column"
+        )
+    return PairSet(root, tuple(pairs), np.concatenate(descriptors), len(images) - len(pairs))
+
+
+def drop_leaks(
+    held_out: PairSet, training: Sequence[PairSet]
+) -> tuple[tuple[Pair, ...], dict[str, int]]:
+    """Returns the held-out pairs that no training set knows, and how many went for which reason.
+
+    A pair with several reasons counts for the first of LEAKS.
+    """
+    known = [pair for each in training for pair in each.pairs]
+    pixels = {pair.image for pair in known}
+    words = {pair.words for pair in known}
+    parents = {pair.parent for pair in known}
+    others = np.concatenate([each.descriptors for each in training]).astype(np.float32)
+    kept, dropped = [], Counter(dict.fromkeys(LEAKS, 0))
+    for start in range(0, len(held_out.pairs), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        similar = compare_all(held_out.descriptors[block], others)
+        for pair, similarity in zip(held_out.pairs[block], similar, strict=True):
+            if pair.image in pixels:
+                dropped["image"] += 1
+            elif similarity > COPY:
+                dropped["near_copy"] += 1
+            elif pair.words in words:
+                dropped["caption"] += 1
+            elif pair.file in parents:
+                dropped["reference"] += 1
+            else:
+                kept.append(pair)
+    return tuple(kept), dict(dropped)
+
+
+def pick_pairs(pairs: Sequence[Pair], count: int) -> tuple[Pair, ...]:
+    """Returns `count` pairs, those of the lowest hash of image and words; their order is kept."""
+    keys = [compute_digest("retrieval-pick", [pair.image, pair.words]) for pair in pairs]
+    lowest = sorted(range(len(pairs)), key=lambda row: (keys[row], row))[:count]
+    return tuple(pairs[row] for row in sorted(lowest))
+
+
+def hash_pairs(pairs: Sequence[Pair]) -> str:
+    """Returns one digest of images and captions in order."""
+    return compute_digest("pairs", [[pair.image, pair.caption] for pair in pairs])

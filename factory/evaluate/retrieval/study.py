@@ -1,0 +1,284 @@
+"""A retrieval study: every arm tuned and searched for every seed, resumable, then summed up."""
+
+import importlib.metadata
+import json
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from factory import __version__
+from factory.errors import EvaluationError, InputError, MismatchError, StoreError
+from factory.evaluate.retrieval.gallery import Gallery, build_gallery
+from factory.evaluate.retrieval.loader import describe_loader
+from factory.evaluate.retrieval.model import (
+    Clip,
+    Start,
+    count_alike,
+    describe_clip,
+    embed_captions,
+    embed_images,
+    find_start,
+    load_clip,
+)
+from factory.evaluate.retrieval.packing import pack_pairs
+from factory.evaluate.retrieval.pairs import (
+    Pair,
+    PairSet,
+    drop_leaks,
+    hash_pairs,
+    pick_pairs,
+    read_pairs,
+)
+from factory.evaluate.retrieval.settings import RetrievalSettings
+from factory.evaluate.retrieval.summary import summarise_arms, write_notes
+from factory.evaluate.retrieval.tuning import choose_rate, tune_clip
+from factory.fingerprint import compute_digest, derive_seed, diff_values
+from factory.store.files import FileStore
+
+Say = Callable[[str], None]
+OnLeak = Literal["drop", "refuse"]
+
+_STUDY = "study.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Study:
+    """All that an arm needs."""
+
+    settings: RetrievalSettings
+    start: Start
+    rate: float
+    gallery: Gallery
+    training: Mapping[str, tuple[Pair, ...]]
+    folder: Path
+    files: FileStore
+    say: Say
+
+
+def evaluate_retrieval(
+    synthetic: Path,
+    held_out: Path,
+    settings: RetrievalSettings,
+    *,
+    say: Say,
+    real: Path | None = None,
+    caption_column: str | None = None,
+    on_leak: OnLeak = "drop",
+    out: Path | None = None,
+) -> dict[str, Any]:
+    """Tunes a model on each arm's pairs and searches the held-out pairs in both directions.
+
+    Args:
+        synthetic: pairs of a finished run, or anything that `list_images` reads.
+        held_out: pairs to search.
+        settings: how to tune; the same for all arms.
+        say: takes lines of progress.
+        real: pairs of the arm `real`.
+        caption_column: column of the captions in all of them.
+        on_leak: what to do where training knows held-out images or captions.
+        out: folder that keeps each arm and seed as it ends; the same call goes on from there.
+
+    Returns:
+        `arms` (arm -> metric -> mean, low, high over the queries), `paired` ("A - B" -> the same),
+        `chance`, `by_seed`, `gallery`, `dropped`, `notes` and `settings`, as plain data.
+
+    Raises:
+        InputError: pairs or settings that do not do, or leaks to refuse.
+        SourceError: images that cannot be read.
+        MismatchError: `out` holds another study.
+        EvaluationError: too little is left to search.
+        TrainingError: a tuning diverged.
+    """
+    arms = settings.choose_arms(real is not None)
+    start = find_start(settings.model, settings.pretrained)
+    say("reading pairs")
+    sets = {"synthetic": read_pairs(synthetic, caption_column)}
+    if real is not None:
+        sets["real"] = read_pairs(real, caption_column)
+    asked = read_pairs(held_out, caption_column)
+    kept, dropped = drop_leaks(asked, tuple(sets.values()))
+    _check_leaks(asked, dropped, on_leak)
+    gallery = build_gallery(kept)
+    if min(len(gallery.images), len(gallery.captions)) < 2:
+        raise EvaluationError(
+            f"{held_out}: {len(gallery.images)} images and {len(gallery.captions)} captions are "
+            f"left to search, of {len(asked.pairs)} pairs ({_list_dropped(dropped)}): hold out "
+            "images and captions that are not in training"
+        )
+    training = _pick_training(sets, settings)
+    clip = load_clip(start, 0, settings.device, settings.precision)
+    described = _describe(settings, start, clip, training, gallery)
+    alike = count_alike(clip, gallery.captions)
+    with ExitStack() as stack:
+        folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        files = FileStore(str(folder.resolve()))
+        _claim(files, folder, described)
+        rate = described["learning_rate"]
+        study = _Study(settings, start, rate, gallery, training, folder, files, say)
+        results = {
+            arm: [_fill_arm(study, arm, seed) for seed in range(settings.seeds)] for arm in arms
+        }
+    report = summarise_arms(results, gallery)
+    report |= {"gallery": described["gallery"], "dropped": dropped}
+    report["settings"] = described | {"seeds": settings.seeds, "arms": list(arms)}
+    report["settings"]["steps"] = {arm: results[arm][0]["steps"] for arm in arms}
+    report["settings"]["synthetic"] = _describe_set(sets["synthetic"])
+    report["settings"]["real"] = _describe_set(sets["real"]) if "real" in sets else None
+    report["settings"]["held_out"] = _describe_set(asked)
+    report["notes"] = write_notes(report, start.is_random, alike)
+    return report
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def _check_leaks(asked: PairSet, dropped: Mapping[str, int], on_leak: OnLeak) -> None:
+    count = sum(dropped.values())
+    if on_leak == "refuse" and count > 0:
+        raise InputError(
+            f"{asked.root}: {count} of {len(asked.pairs)} held-out pairs are known "
+            f"from training ({_list_dropped(dropped)}): remove them there, or take --on-leak drop"
+        )
+
+
+def _list_dropped(dropped: Mapping[str, int]) -> str:
+    told = (f"{name.replace('_', ' ')} {count}" for name, count in dropped.items() if count)
+    return ", ".join(told) or "none dropped"
+
+
+def _pick_training(
+    sets: Mapping[str, PairSet], settings: RetrievalSettings
+) -> dict[str, tuple[Pair, ...]]:
+    """Returns as many pairs of every set."""
+    counts = {name: len(each.pairs) for name, each in sets.items()}
+    count = min([*counts.values(), *([settings.pairs] if settings.pairs else [])])
+    if count < settings.batch_size:
+        has = ", ".join(f"{name} has {number}" for name, number in counts.items())
+        raise InputError(
+            f"{count} pairs to train on ({has}) fill no batch of {settings.batch_size}: give more, "
+            "or lower --batch-size"
+        )
+    return {name: pick_pairs(each.pairs, count) for name, each in sets.items()}
+
+
+def shuffle_captions(captions: Sequence[str], seed: int) -> list[str]:
+    """Returns the captions so that each image gets the one of another row."""
+    order = np.random.default_rng(derive_seed(seed, "retrieval-shuffle")).permutation(len(captions))
+    shuffled = list(captions)
+    for here, there in zip(order, np.roll(order, 1), strict=True):
+        shuffled[here] = captions[there]
+    return shuffled
+
+
+def _describe_set(pairs: PairSet) -> dict[str, Any]:
+    return {
+        "path": str(pairs.root),
+        "pairs": len(pairs.pairs),
+        "without_caption": pairs.without_caption,
+    }
+
+
+def _describe(
+    settings: RetrievalSettings,
+    start: Start,
+    clip: Clip,
+    training: Mapping[str, tuple[Pair, ...]],
+    gallery: Gallery,
+) -> dict[str, Any]:
+    """Returns all that shapes the result of an arm and a seed."""
+    count = len(next(iter(training.values())))
+    return {
+        **describe_clip(start, clip, settings.model),
+        "epochs": settings.epochs,
+        "batch_size": settings.batch_size,
+        "pairs": count,
+        "optimizer": "AdamW (0.9, 0.98), 1e-6",
+        "learning_rate": choose_rate(settings, start.is_random),
+        "weight_decay": settings.weight_decay,
+        "warmup": settings.warmup,
+        "loss": "open_clip.ClipLoss",
+        "data_path": describe_loader(),
+        "workers": settings.workers,
+        "device": clip.device.type,
+        "precision": "bf16" if clip.autocast else "fp32",
+        "training_sha256": {name: hash_pairs(pairs) for name, pairs in training.items()},
+        "gallery": {"images": len(gallery.images), "captions": len(gallery.captions)},
+        "gallery_sha256": compute_digest(
+            "gallery", [[pair.image for pair in gallery.images], gallery.captions]
+        ),
+        "versions": {
+            "factory": __version__,
+            **{name: importlib.metadata.version(name) for name in ("open_clip_torch", "torch")},
+        },
+    }
+
+
+# --- arms ----------------------------------------------------------------------------------------
+
+
+def _claim(files: FileStore, folder: Path, described: Mapping[str, Any]) -> None:
+    """Writes what the folder belongs to, or checks that it is this study's."""
+    wanted = json.loads(json.dumps(described))
+    if not files.exists(_STUDY):
+        files.write(_STUDY, json.dumps(wanted, indent=1).encode())
+        return
+    differences = diff_values(_read(files, _STUDY), wanted)
+    if differences:
+        changed = "; ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in differences)
+        raise MismatchError(f"{folder}: holds another study ({changed[:500]}): use another --out")
+
+
+def _fill_arm(study: _Study, arm: str, seed: int) -> dict[str, Any]:
+    """Returns the result of an arm and a seed, from before or anew."""
+    name = f"arms/{arm}-{seed}.json"
+    if study.files.exists(name):
+        study.say(f"{arm}, seed {seed}: done before")
+        return _read(study.files, name)
+    result = _run_arm(study, arm, seed)
+    study.files.write(name, json.dumps(result).encode())
+    return result
+
+
+def _run_arm(study: _Study, arm: str, seed: int) -> dict[str, Any]:
+    began, settings = time.perf_counter(), study.settings
+    clip = load_clip(study.start, seed, settings.device, settings.precision)
+    result: dict[str, Any] = {"arm": arm, "seed": seed, "steps": 0, "loss": None}
+    if arm != "untuned":
+        pairs = study.training["real" if arm == "real" else "synthetic"]
+        captions = [pair.caption for pair in pairs]
+        if arm == "shuffled":
+            captions = shuffle_captions(captions, seed)
+        folder = study.folder / "tars" / f"{arm}-{seed}"
+        shutil.rmtree(folder, ignore_errors=True)
+        tars = pack_pairs(pairs, captions, folder, max(1, settings.workers))
+
+        def say(line: str) -> None:
+            study.say(f"{arm}, seed {seed}: {line}")
+
+        tuned = tune_clip(clip, tars, len(pairs), settings, study.rate, seed, say)
+        shutil.rmtree(folder)
+        result |= {"steps": tuned.steps, "loss": round(tuned.loss, 4)}
+    hits = study.gallery.score(
+        embed_images(clip, [pair.source for pair in study.gallery.images]),
+        embed_captions(clip, study.gallery.captions),
+    )
+    result["hits"] = {name: np.round(values, 6).tolist() for name, values in hits.items()}
+    result["seconds"] = round(time.perf_counter() - began, 1)
+    found = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in hits.items())
+    study.say(f"{arm}, seed {seed}: {found}")
+    return result
+
+
+def _read(files: FileStore, name: str) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(files.read(name))
+    except ValueError as error:
+        raise StoreError(f"{files.url}/{name}: damaged ({error}): remove it") from error
+    return content
