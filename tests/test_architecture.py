@@ -45,11 +45,12 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("metrics",),
     ("train",),
     ("evaluate",),
-    ("card", "report"),
+    ("card",),
     ("run", "judge"),
     ("estimate",),
     ("preview", "refilter"),
     ("calibrate",),
+    ("report",),
     ("cli",),
     ("__main__",),
 )

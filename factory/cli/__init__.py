@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "judge": "factory.cli.runs:judge",
     "status": "factory.cli.runs:status",
     "refilter": "factory.cli.runs:refilter",
+    "report": "factory.cli.report:report",
     "card": "factory.cli.runs:card",
     "models": "factory.cli.models:models",
     "encoders": "factory.cli.models:encoders",

@@ -1,1 +1,98 @@
 """One self-contained HTML file on a run: funnel, galleries, scores, copies, acceptance."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+NAME = "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """What a report shows.
+
+    Attributes:
+        per_gallery: images in a gallery, at most.
+        base: folder that the recipe's relative paths start from, for real images.
+        real: further sets of real images to compare with.
+        with_real: whether real images are shown at all.
+    """
+
+    per_gallery: int = 24
+    base: Path = Path()
+    real: tuple[Path, ...] = ()
+    with_real: bool = True
+
+
+def build_report(
+    url: str,
+    options: ReportOptions | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, Any], str]:
+    """Builds the report on a run folder, finished or not.
+
+    What counts is what is committed; nothing is written. Images are read for what is shown only.
+
+    Args:
+        url: run folder of `factory run` or `factory judge`, or its fsspec URL.
+        options: what to show.
+        say: called with one line at the start of each step.
+
+    Returns:
+        The numbers as plain data, and the HTML text.
+
+    Raises:
+        MismatchError: not a run folder.
+        StoreError: damaged data.
+        SourceError: a stored image cannot be read.
+    """
+    from factory.recipe import is_judging
+    from factory.report.collect import collect
+    from factory.report.comparisons import compare_with_real
+    from factory.report.galleries import build_galleries, choose, fetch_chosen
+    from factory.report.numbers import build_numbers
+    from factory.report.page import render_page
+    from factory.report.state import read_state
+    from factory.report.tiles import Maker
+
+    options = options or ReportOptions()
+    state = read_state(url, options.base, say)
+    limits = state.list_limits()
+    say("collecting scores")
+    found = collect(state, limits, options.per_gallery)
+    choice = choose(found)
+    if not options.with_real:
+        choice = replace(choice, references=(), copies=(), unauthentic=())
+    say("reading images")
+    stored = fetch_chosen(state, choice)
+    maker = Maker(state.labels, limits, stored, not is_judging(state.recipe))
+    comparisons = []
+    if options.with_real:
+        comparisons = compare_with_real(state, choice, maker, options.base, options.real, say)
+    numbers = build_numbers(state, found, limits, choice, comparisons)
+    galleries = build_galleries(choice, maker)
+    return numbers, render_page(state, numbers, limits, galleries, comparisons)
+
+
+def write_report(url: str, html: str, out: str | None = None) -> str:
+    """Writes the HTML text, by default as `report.html` into the run folder.
+
+    Args:
+        url: run folder.
+        html: as `build_report` gives it.
+        out: another file, or an fsspec URL of one.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    from factory.store.files import FileStore
+
+    place = out or f"{url.rstrip('/')}/{NAME}"
+    folder, _, name = place.rpartition("/")
+    root = folder if "://" in place else str(Path(place).absolute().parent)
+    FileStore(root).write(name, html.encode())
+    return place

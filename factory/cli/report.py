@@ -1,0 +1,76 @@
+"""The command `factory report`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from factory.cli.recipes import JSON_OPTION
+from factory.cli.runs import DIR_ARGUMENT
+
+
+@click.command()
+@DIR_ARGUMENT
+@click.option("--out", help="HTML file or fsspec URL; default: report.html in DIR.")
+@click.option(
+    "--per-gallery",
+    default=24,
+    show_default=True,
+    type=click.IntRange(1, 500),
+    help="Images in each gallery, at most.",
+)
+@click.option(
+    "--base",
+    default=".",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the recipe, where its relative paths to real images start; default: here.",
+)
+@click.option(
+    "--real",
+    multiple=True,
+    type=click.Path(exists=True, path_type=Path),
+    help="Further real images to put beside accepted ones; may be given again.",
+)
+@click.option("--no-real", is_flag=True, help="Leave real images out, e.g. to share the file.")
+@JSON_OPTION
+def report(
+    folder: str,
+    out: str | None,
+    per_gallery: int,
+    base: Path,
+    real: tuple[Path, ...],
+    no_real: bool,
+    as_json: bool,
+) -> None:
+    """Writes one HTML file on the run in DIR: funnel, galleries, scores, copies, acceptance.
+
+    DIR is what run or judge write, also while they still do. The file needs no network.
+    """
+    from factory.report import ReportOptions, build_report, write_report
+
+    def say(line: str) -> None:
+        if not as_json:
+            click.echo(line, err=True)
+
+    options = ReportOptions(per_gallery, base, real, not no_real)
+    numbers, html = build_report(folder, options, say)
+    place = write_report(folder, html, out)
+    if as_json:
+        click.echo(json.dumps({**numbers, "out": place}, indent=1))
+        return
+    _print(numbers)
+    click.echo(f"wrote {place} ({len(html.encode()) / 1e6:.1f} MB)")
+
+
+def _print(numbers: dict[str, Any]) -> None:
+    shards = numbers["shards"]
+    click.echo(
+        f"{numbers['name']}: {numbers['status']}, {shards['committed']:,} of "
+        f"{shards['planned']:,} shards"
+    )
+    for part in numbers["series"]:
+        click.echo(f"  {part['label']}: {part['accepted']:,} of {part['asked']:,}")
+    for comparison in numbers["real"]:
+        for note in comparison["notes"]:
+            click.echo(f"  {comparison['title']}: {note}")

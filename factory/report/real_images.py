@@ -1,0 +1,202 @@
+"""Accepted images beside the real ones that they are nearest to, or that they vary."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.errors import SourceError
+from factory.filter_settings import RealismFilter, TrainingCopyFilter
+from factory.filters.descriptors import Descriptors, describe_images, find_nearest
+from factory.filters.realism import RealismJudge
+from factory.fingerprint import compute_digest, hash_bytes
+from factory.images import decode_image
+from factory.recipe import Recipe, ReferenceConditions
+from factory.recipe_file import resolve_path
+from factory.report.pictures import Picture, make_picture
+from factory.report.state import RunState
+from factory.sources import SourceImage, fit_image, list_images
+
+MAX_IMAGES = 20_000
+"""Real images of a set that are compared with; of more, evenly many are taken."""
+Size = tuple[int, int]
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class RealMatch:
+    """A real image beside a made one.
+
+    Attributes:
+        name: its path below the set's root, row or member.
+        similarity: over all flips and turns, in [-1, 1], as `training_copy` measures it; None
+            where another measure found it.
+        distance: to it in an encoder's features, 1 being usual among real images; None likewise.
+        class_name: its class, if it has one.
+        picture: its thumbnail.
+    """
+
+    name: str
+    class_name: str | None
+    picture: Picture
+    similarity: float | None
+    distance: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RealSet:
+    """A set of real images named by the recipe or by the user.
+
+    Attributes:
+        title: what it is to the run.
+        path: as named.
+        sha256: digest that the run recorded, where it did.
+    """
+
+    title: str
+    path: Path
+    sha256: str | None = None
+
+
+def list_real_sets(state: RunState, base: Path, extra: Sequence[Path]) -> list[RealSet]:
+    """Returns the sets compared with by descriptors: those of `training_copy`, and `extra` ones."""
+    found = [RealSet("real images given", path) for path in extra]
+    described = [
+        each
+        for maker in state.summary["makers"]
+        for each in maker["filters"]
+        if each["kind"] == "training_copy"
+    ]
+    recorded = described[0] if described else {}
+    for settings in state.recipe.filters:
+        if isinstance(settings, TrainingCopyFilter):
+            named = (("images", settings.images), ("held_out", settings.held_out))
+            for field, path in named:
+                if path is not None:
+                    title = f"training_copy.{field}"
+                    digest = recorded.get(f"{field}_sha256")
+                    found.append(RealSet(title, resolve_path(base, path), digest))
+    return found
+
+
+def list_reference_paths(recipe: Recipe, base: Path) -> list[Path]:
+    """Returns the folders of the recipe's reference conditions, each once."""
+    blocks = [block for block in recipe.conditions if isinstance(block, ReferenceConditions)]
+    return list(dict.fromkeys(resolve_path(base, block.images) for block in blocks))
+
+
+def find_references(paths: Sequence[Path], wanted: set[str]) -> dict[str, SourceImage]:
+    """Returns sha256 -> the real image of these bytes, for those that are still there.
+
+    Raises:
+        SourceError: a folder that is not there, or cannot be read.
+    """
+    found: dict[str, SourceImage] = {}
+    for path in paths:
+        for image in list_images(path):
+            if wanted <= found.keys():
+                return found
+            digest = hash_bytes(image.read_bytes())
+            if digest in wanted:
+                found[digest] = image
+    return found
+
+
+def match_reference(image: SourceImage, made: Pixels, fit: str) -> RealMatch:
+    """Puts a reference beside an image that varies it.
+
+    Args:
+        image: the reference.
+        made: (H, W, 3) uint8 RGB.
+        fit: how the reference was fitted to the size of what was made.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    data = image.read_bytes()
+    height, width = made.shape[:2]
+    fitted = fit_image(decode_image(data, image.place), width, height, fit)
+    own = describe_images(made[None])
+    similarity = find_nearest(own, describe_images(fitted[None]).astype(np.float32))[1]
+    picture = make_picture(data, image.place, is_synthetic=False)
+    return RealMatch(image.key, image.class_name, picture, round(float(similarity[0]), 4))
+
+
+class Neighbours:
+    """The images of a real set, described at one size: the nearest of each made image.
+
+    Each is described at its own scale (centre crop) and as a whole (resized), as `training_copy`
+    does.
+
+    Raises:
+        SourceError: the set cannot be read.
+    """
+
+    def __init__(self, real: RealSet, size: Size) -> None:
+        self.real = real
+        listed = list_images(real.path)
+        step = -(-len(listed) // MAX_IMAGES)
+        self.images = listed[::step]
+        self.found = len(listed)
+        self._owners: list[int] = []
+        self._hashes: list[str] = []
+        described: list[Descriptors] = []
+        for place, image in enumerate(self.images):
+            rows = self._describe(image, size)
+            described.append(rows)
+            self._owners += [place] * len(rows)
+        self._described = np.concatenate(described).astype(np.float32)
+
+    @property
+    def is_another_set(self) -> bool:
+        """Whether these are not the images that the run compared with."""
+        recorded = self.real.sha256
+        is_whole = len(self.images) == self.found
+        digest = compute_digest("images", sorted(self._hashes))
+        return recorded is not None and is_whole and digest != recorded
+
+    def find(self, made: Descriptors) -> list[RealMatch]:
+        """Returns the nearest real image of each of (N, 256) descriptors.
+
+        Raises:
+            SourceError: it cannot be read any more.
+        """
+        places, similarities = find_nearest(made, self._described)
+        matches = []
+        for place, similarity in zip(places.tolist(), similarities.tolist(), strict=True):
+            image = self.images[self._owners[place]]
+            picture = make_picture(image.read_bytes(), image.place, is_synthetic=False)
+            match = RealMatch(image.key, image.class_name, picture, round(similarity, 4))
+            matches.append(match)
+        return matches
+
+    def _describe(self, image: SourceImage, size: Size) -> Descriptors:
+        data = image.read_bytes()
+        self._hashes.append(hash_bytes(data))
+        pixels, (height, width) = decode_image(data, image.place), size
+        fits = ("crop",) if pixels.shape[:2] == size else ("crop", "resize")
+        return describe_images(np.stack([fit_image(pixels, width, height, fit) for fit in fits]))
+
+
+def find_realism_judge(state: RunState) -> RealismJudge | None:
+    """Returns the recipe's filter `realism`, or None."""
+    judges = [each for each in state.decider.filters if isinstance(each, RealismJudge)]
+    return judges[0] if judges else None
+
+
+def match_by_realism(judge: RealismJudge, made: Pixels) -> RealMatch:
+    """Puts the nearest real image, in the features of the filter `realism`, beside a made one.
+
+    Raises:
+        FactoryError: the real images or the encoder cannot be had.
+    """
+    settings: RealismFilter = judge.settings
+    try:
+        place, distance = judge.nearest(made)[0]
+        image = judge.real_images[place].source
+        picture = make_picture(image.read_bytes(), image.place, is_synthetic=False)
+    except (ImportError, OSError) as error:
+        raise SourceError(f"realism {settings.encoder}: {error}") from error
+    return RealMatch(image.key, image.class_name, picture, None, round(distance, 4))
