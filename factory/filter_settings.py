@@ -51,6 +51,13 @@ class StainFilter(Strict):
     min_plausibility: Fraction = 0.5
 
 
+class ColorCastFilter(Strict):
+    """Rejects images whose brightest pixels, which should be glass, are tinted."""
+
+    kind: Literal["color_cast"]
+    max_cast: float = Field(25.0, ge=0.0, description="CIE chroma of the brightest 5 % of pixels")
+
+
 class ClassifierFilter(Strict):
     """Rejects images that a classifier of real images does not take for the asked class."""
 
@@ -197,6 +204,7 @@ FilterSettings = Annotated[
     | TissueFilter
     | FocusFilter
     | StainFilter
+    | ColorCastFilter
     | ClassifierFilter
     | AgreementFilter
     | ZeroShotFilter

@@ -23,6 +23,7 @@ from factory.filters.base import SCORE_DECIMALS
 from factory.filters.descriptors import compare_all, describe_images
 from factory.filters.focus import measure_blur
 from factory.filters.near_duplicate import SimilarityIndex, compare_pairs, find_duplicates
+from factory.filters.pixels import to_lab
 from factory.fingerprint import hash_bytes
 from factory.records import Condition, Reference, Sample
 from factory.sources import SourceImage, iterate_pixels, list_images
@@ -40,6 +41,7 @@ ALL_KINDS = [
     {"kind": "tissue"},
     {"kind": "focus", "max_blur": 0.65, "min_sharpness": 0.001},
     {"kind": "stain"},
+    {"kind": "color_cast"},
     {"kind": "classifier", "model": "none"},
     {"kind": "agreement", "models": ["none", "neither"], "min_agreement": 0.5},
     {"kind": "zero_shot", "encoder": "open_clip:none/none", "classes": "pcam"},
@@ -247,6 +249,66 @@ def test_real_patches_are_sharp_and_blurred_ones_not(name):
         kept += judge(focus, pixels)[1].accepted
         spoilt += not judge(focus, gaussian_filter(pixels, (2, 2, 0)))[1].accepted
     assert min(kept, spoilt) >= 0.94 * len(drawn)
+
+
+# --- colour cast ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("color", "expected"),
+    [
+        ((255, 0, 0), (53.24, 80.09, 67.20)),
+        ((0, 255, 0), (87.73, -86.18, 83.18)),
+        ((0, 0, 255), (32.30, 79.19, -107.86)),
+        ((255, 255, 255), (100.0, 0.0, 0.0)),
+        ((119, 119, 119), (50.03, 0.0, 0.0)),
+    ],
+)
+def test_lab_is_that_of_published_colours(color, expected):
+    np.testing.assert_allclose(to_lab(np.array([color], np.uint8))[0], expected, atol=0.02)
+
+
+def paint_glass(tint):
+    """Tissue on the left, glass of the tint on the right half."""
+    pixels = np.empty((64, 64, 3), np.uint8)
+    pixels[:, :32], pixels[:, 32:] = (170, 90, 160), tint
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("tint", "accepted"),
+    [
+        ((250, 248, 251), True),
+        ((240, 225, 238), True),
+        ((255, 240, 150), False),
+        ((190, 255, 190), False),
+    ],
+)
+def test_tinted_glass_is_rejected(tint, accepted):
+    scores, verdict = judge({"kind": "color_cast"}, paint_glass(tint))
+    assert verdict.accepted == accepted, scores
+    assert scores["color_cast"] >= 0
+    if not accepted:
+        assert verdict.reason.startswith("color_cast ")
+
+
+def test_tissue_without_glass_says_nothing_of_the_light():
+    scores, verdict = judge({"kind": "color_cast"}, paint_glass((170, 90, 160)))
+    assert math.isnan(scores["color_cast"])
+    assert verdict.accepted
+
+
+@needs_pcam
+def test_real_patches_have_no_cast_and_tinted_ones_do():
+    images = list_images(PCAM / "test")[::4]
+    pixels = [*iterate_pixels(images, 64)]
+    found = np.array([judge({"kind": "color_cast"}, each)[0]["color_cast"] for each in pixels])
+    bright = ~np.isnan(found)
+    assert bright.mean() > 0.5
+    assert (found[bright] <= 25).mean() > 0.97
+    yellow = [np.clip(each * (1.0, 0.98, 0.6), 0, 255).astype(np.uint8) for each in pixels]
+    cast = np.array([judge({"kind": "color_cast"}, each)[0]["color_cast"] for each in yellow])
+    assert (cast[~np.isnan(cast)] > 25).mean() > 0.9
 
 
 # --- stain ---------------------------------------------------------------------------------------

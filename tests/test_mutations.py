@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 
 import pytest
-from mutations import SOUND, iterate_broken_files, iterate_mutations
 
 from factory.errors import RecipeError
 from factory.recipe_check import check_recipe
 from factory.recipe_file import load_recipe, open_catalogs
+from tests.mutations import SOUND, iterate_broken_files, iterate_mutations
 
 MUTATIONS = list(iterate_mutations())
 HELPS = re.compile(

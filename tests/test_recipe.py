@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from mutations import SOUND
 from PIL import Image
 
 from factory.catalog import find_shipped_folder
@@ -29,6 +28,7 @@ from factory.recipe_file import (
 from factory.train.recipe_file import choose_model
 from factory.vocabulary import LICENCES, SCHEDULERS
 from factory.yamlfile import parse_model, read_document
+from tests.mutations import SOUND
 
 ROOT = Path(__file__).parent.parent
 RECIPES = ROOT / "recipes"

@@ -25,6 +25,7 @@ FILTERS: dict[str, tuple[str, str]] = {
     "tissue": ("factory.filters.tissue", "TissueJudge"),
     "focus": ("factory.filters.focus", "FocusJudge"),
     "stain": ("factory.filters.stain", "StainJudge"),
+    "color_cast": ("factory.filters.color_cast", "ColorCastJudge"),
     "classifier": ("factory.filters.classifier", "ClassifierJudge"),
     "agreement": ("factory.filters.agreement", "AgreementJudge"),
     "zero_shot": ("factory.filters.zero_shot", "ZeroShotJudge"),
@@ -36,7 +37,7 @@ FILTERS: dict[str, tuple[str, str]] = {
 """A recipe's `kind` -> module and class, imported on use."""
 
 
-PLAIN = frozenset({"finite", "tissue", "focus", "stain", "near_duplicate"})
+PLAIN = frozenset({"finite", "tissue", "focus", "stain", "color_cast", "near_duplicate"})
 """Kinds that need nothing but the image."""
 
 

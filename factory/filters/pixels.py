@@ -1,4 +1,4 @@
-"""Grey values and optical densities: what the pixel filters measure on."""
+"""Grey values, optical densities and CIELAB: what the pixel filters measure on."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,3 +21,29 @@ def to_density(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     (Ruifrok & Johnston 2001).
     """
     return np.asarray(_DENSITY[pixels])
+
+
+_LINEAR = np.where(
+    np.arange(256) / 255 <= 0.04045,
+    np.arange(256) / 255 / 12.92,
+    ((np.arange(256) / 255 + 0.055) / 1.055) ** 2.4,
+)
+_TO_XYZ = np.array(
+    [
+        [0.4124564, 0.3575761, 0.1804375],
+        [0.2126729, 0.7151522, 0.0721750],
+        [0.0193339, 0.1191920, 0.9503041],
+    ]
+)
+
+
+def to_lab(colors: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Returns (N, 3) L*, a*, b* of (N, 3) uint8 sRGB, for daylight D65 (IEC 61966-2-1, CIE 15)."""
+    tristimulus = _LINEAR[colors] @ _TO_XYZ.T / _TO_XYZ.sum(axis=1)
+    root = np.where(
+        tristimulus > (6 / 29) ** 3,
+        np.cbrt(tristimulus),
+        tristimulus / (3 * (6 / 29) ** 2) + 4 / 29,
+    )
+    x, y, z = root.T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=1)
