@@ -5,6 +5,9 @@ import click
 from factory.cli import LazyGroup
 
 EVALUATIONS: dict[str, str] = {
+    "fidelity": "factory.cli.evaluate_fidelity:fidelity",
+    "copies": "factory.cli.evaluate_copies:copies",
+    "fewshot": "factory.cli.evaluate_fewshot:fewshot",
     "retrieval": "factory.cli.evaluate_retrieval:retrieval",
 }
 """Command -> where it is; imported on use."""

@@ -1,0 +1,194 @@
+"""Leaks of a study: test images, labels beyond the shots, and shots of other draws."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.catalog import Catalogs
+from factory.errors import InputError
+from factory.evaluate.fewshot.material import ImageSet
+from factory.evaluate.fewshot.synthetic import Origin, SyntheticSet
+from factory.filters.classifier_model import read_classifier_info
+from factory.filters.descriptors import DIM, compare_all, describe_images
+from factory.fingerprint import compute_digest
+from factory.leakage import find_leaks
+
+TEST_LEAK, LABELS_SEEN, OTHER_SHOTS = "TEST LEAK", "LABELS SEEN", "OTHER SHOTS"
+NEAR_COPY = 0.95
+"""Similarity from which `training_copy` rejects, by default."""
+_FEATURELESS = 0.8
+"""Share of a descriptor that is its constant floor, as in `factory.train.copies`."""
+_CLASS_BOUNDS = ("max_mahalanobis_distance", "max_centroid_distance")
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """One leak: its mark in the tables, and what it is. `synthetic`: of those images alone."""
+
+    mark: str
+    text: str
+    synthetic: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.mark}: {self.text}"
+
+
+def refuse_leaks(leaks: Sequence[Leak], force: bool) -> None:
+    """Refuses to go on with leaks, unless forced.
+
+    Raises:
+        InputError: lists all of them.
+    """
+    if leaks and not force:
+        listed = "\n".join(dict.fromkeys(str(leak) for leak in leaks))
+        raise InputError(
+            f"{listed}\nThis would be no honest comparison: remove what leaks, or add --force and "
+            "have every table marked"
+        )
+
+
+def find_test_leaks(train: ImageSet, test: ImageSet) -> list[Leak]:
+    """Finds images and patients or slides that lie on both sides."""
+    found = find_leaks(train.images, test.images)
+    if not found:
+        return []
+    text = f"{train.root} and {test.root} share {found}"
+    return [Leak(TEST_LEAK, text, synthetic=False)]
+
+
+def find_test_images(synthetic: SyntheticSet, test: ImageSet) -> list[Leak]:
+    """Finds test images, byte for byte, among the synthetic ones."""
+    shared = set(synthetic.images.sha256s) & set(test.sha256s)
+    if not shared:
+        return []
+    text = f"{len(shared)} images of {synthetic.images.root} are test images of {test.root}"
+    return [Leak(TEST_LEAK, text)]
+
+
+def find_other_shots(synthetic: SyntheticSet, shots: ImageSet, draw: str) -> list[Leak]:
+    """Finds synthetic images that vary real images which are no shots of the draw."""
+    allowed = {None, *shots.sha256s}
+    foreign = [sha for sha in synthetic.references if sha not in allowed]
+    if not foreign:
+        return []
+    text = (
+        f"{len(foreign)} of {len(synthetic.references)} images of {synthetic.images.root} vary "
+        f"real images that are no shots of {draw}: give the run of those shots (recipe: shots and "
+        "seed of the draw), or let --generator make one for each draw"
+    )
+    return [Leak(OTHER_SHOTS, text)]
+
+
+def find_label_leaks(
+    origin: Origin, shots: ImageSet, catalogs: Catalogs, set_name: str | None
+) -> tuple[list[Leak], list[str]]:
+    """Finds models and filters that may have seen labels of the evaluated set beyond the shots.
+
+    Returns:
+        The leaks, and notes on what is not known.
+    """
+    leaks: list[Leak] = []
+    notes: list[str] = []
+    if not origin.is_run:
+        return [], ["nothing is known of what made the synthetic images: no run folder"]
+    for model in origin.models:
+        found, told = find_model_leaks(model, catalogs, set_name)
+        leaks += found
+        notes += told
+    for described in origin.filters:
+        leaks += _find_filter_leaks(described, shots, catalogs)
+    return leaks, notes
+
+
+def find_model_leaks(
+    model: str, catalogs: Catalogs, set_name: str | None
+) -> tuple[list[Leak], list[str]]:
+    """Reads in the catalog whether a model has seen labels of the evaluated set.
+
+    With `set_name`, labels of other sets do not matter, and a model of which it is not known counts
+    as one that has seen them where its training data names the set.
+    """
+    entry = catalogs.get_model(model)
+    if entry is None:
+        return [], [f"model {model}: no catalog entry, so what it was trained on is not known"]
+    if entry.labels_seen is False:
+        return [], []
+    is_named = set_name is not None and any(
+        _simplify(set_name) in _simplify(line) for line in entry.training_data
+    )
+    seen = "has seen labels" if entry.labels_seen else "may have seen labels"
+    if is_named or (entry.labels_seen and set_name is None):
+        data = "; ".join(entry.training_data) or "training data not told"
+        hint = "" if set_name else " (--set-name tells whether they are of the evaluated set)"
+        text = f"model {model} {seen} beyond the shots: {data}{hint}"
+        return [Leak(LABELS_SEEN, text)], []
+    if entry.labels_seen is None and set_name is None:
+        return [], [f"model {model}: its catalog entry does not tell whether it saw labels"]
+    return [], []
+
+
+def _simplify(text: str) -> str:
+    return "".join(each for each in text.lower() if each.isalnum())
+
+
+def _find_filter_leaks(
+    described: Mapping[str, Any], shots: ImageSet, catalogs: Catalogs
+) -> list[Leak]:
+    """Finds filters fitted on labelled images other than exactly the shots."""
+    kind = described["kind"]
+    found = []
+    for model in [described.get("model"), *described.get("models", ())]:
+        if kind in ("classifier", "agreement") and model is not None:
+            told = _read_fitted(str(model), catalogs)
+            if told is None or told[0] != shots.digest:
+                on = "images that are not known" if told is None else f"{told[1]} labelled images"
+                text = f"filter {kind} ({model}) was fitted on {on}, not on the shots alone"
+                found.append(Leak(LABELS_SEEN, text))
+    bounds = (f"{bound}{end}" for bound in _CLASS_BOUNDS for end in ("", "_quantile"))
+    if kind == "realism" and any(described.get(bound) is not None for bound in bounds):
+        pairs = zip(shots.sha256s, shots.images, strict=True)
+        named = sorted([sha, each.class_name] for sha, each in pairs)
+        if described.get("images_sha256") != compute_digest("real images", named):
+            text = (
+                f"filter realism compares with classes of {described['images']}, not of the shots"
+            )
+            found.append(Leak(LABELS_SEEN, text))
+    return found
+
+
+def _read_fitted(model: str, catalogs: Catalogs) -> tuple[str, int] | None:
+    """Returns the identity and number of the images that a classifier was fitted on."""
+    folder = catalogs.find_classifier_folder(model) or Path(model).expanduser()
+    try:
+        data = read_classifier_info(folder).data
+    except InputError:
+        return None
+    return data.sha256, data.images
+
+
+def count_near_copies(
+    synthetic: NDArray[np.uint8], test: NDArray[np.uint8]
+) -> dict[str, float | int]:
+    """Compares synthetic images with the test images over flips, turns and recolourings.
+
+    Args:
+        synthetic: (N, S, S, 3) uint8 RGB, at least one.
+        test: (M, S, S, 3) uint8 RGB, at least one.
+
+    Returns:
+        images, near copies, threshold, and highest similarity; featureless ones copy nothing.
+    """
+    described = describe_images(synthetic)
+    similar = compare_all(described, describe_images(test).astype(np.float32))
+    floor = described.astype(np.float32).sum(1) / np.sqrt(DIM)
+    similar = np.where(np.abs(floor) > _FEATURELESS, 0.0, similar)
+    return {
+        "images": len(synthetic),
+        "near_copies": int((similar > NEAR_COPY).sum()),
+        "threshold": NEAR_COPY,
+        "highest_similarity": round(float(similar.max()), 4),
+    }

@@ -1,0 +1,144 @@
+"""Where the synthetic images of a draw come from: folders here, a recipe in `generate`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from factory.catalog import Catalogs, load_catalogs
+from factory.evaluate.fewshot.leaks import Leak, find_label_leaks, find_other_shots
+from factory.evaluate.fewshot.material import ImageSet
+from factory.evaluate.fewshot.synthetic import (
+    SyntheticSet,
+    join_sets,
+    read_first_attempts,
+    read_synthetic,
+)
+
+
+@dataclass(frozen=True)
+class Draw:
+    """The shots of one draw."""
+
+    shots: int
+    seed: int
+    images: ImageSet
+
+    @property
+    def name(self) -> str:
+        """For messages."""
+        return f"the draw of {self.shots} shots with seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Provided:
+    """Synthetic images of one draw; None where there are none, and `missing` says why."""
+
+    synthetic: SyntheticSet | None
+    unfiltered: SyntheticSet | None
+    missing: str = "no synthetic images are given: --synthetic or --generator"
+    missing_unfiltered: str = "no synthetic images are given"
+    leaks: tuple[Leak, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+class Provider(Protocol):
+    """Gives the synthetic images of each draw."""
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what must stay equal for a study to be continued."""
+        ...
+
+    def check(self, draws: Sequence[Draw]) -> tuple[list[Leak], list[str]]:
+        """Finds leaks, and what to note, before anything is trained."""
+        ...
+
+    def provide(self, draw: Draw) -> Provided:
+        """Returns the images of a draw; may take long."""
+        ...
+
+
+class FolderProvider:
+    """Images that are there: finished runs, or any sets with classes.
+
+    A run that varies real images counts for the draws whose shots those are; every other set counts
+    for all draws.
+
+    Args:
+        roots: of `--synthetic`.
+        unfiltered: of `--unfiltered`; without any, the first attempts of the runs.
+        catalogs: user catalog folders, where models are looked up.
+        set_name: what catalogs call the evaluated set.
+
+    Raises:
+        SourceError: images that cannot be read.
+    """
+
+    def __init__(
+        self,
+        roots: Sequence[Path],
+        unfiltered: Sequence[Path] = (),
+        catalogs: Sequence[Path] = (),
+        set_name: str | None = None,
+    ) -> None:
+        self.catalogs, self.set_name = tuple(catalogs), set_name
+        self.sets = [read_synthetic(root) for root in roots]
+        self.unfiltered = [read_synthetic(root) for root in unfiltered]
+        self.why = "no synthetic images are given"
+        if not unfiltered:
+            for root in roots:
+                found = read_first_attempts(root)
+                if isinstance(found, str):
+                    self.why, self.unfiltered = f"{found}; give --unfiltered", []
+                    break
+                self.unfiltered.append(found)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the identity of all images."""
+        return {
+            "synthetic": [each.images.digest for each in self.sets],
+            "unfiltered": [each.images.digest for each in self.unfiltered],
+        }
+
+    def check(self, draws: Sequence[Draw]) -> tuple[list[Leak], list[str]]:
+        """Finds the leaks of all draws."""
+        found = [self.provide(draw) for draw in draws]
+        leaks = [leak for each in found for leak in each.leaks]
+        return leaks, [note for each in found for note in each.notes]
+
+    def provide(self, draw: Draw) -> Provided:
+        """Returns the sets that count for a draw."""
+        leaks: list[Leak] = []
+        notes: list[str] = []
+        chosen = self._choose(self.sets, draw, leaks)
+        others = self._choose(self.unfiltered, draw, leaks)
+        for each in (*chosen, *others):
+            for origin in each.origins:
+                catalogs = open_catalogs(self.catalogs, origin.catalogs)
+                found, told = find_label_leaks(origin, draw.images, catalogs, self.set_name)
+                leaks += found
+                notes += told
+        return Provided(
+            join_sets(chosen) if chosen else None,
+            join_sets(others) if others else None,
+            missing_unfiltered=self.why,
+            leaks=tuple(dict.fromkeys(leaks)),
+            notes=tuple(dict.fromkeys(notes)),
+        )
+
+    def _choose(
+        self, sets: Sequence[SyntheticSet], draw: Draw, leaks: list[Leak]
+    ) -> list[SyntheticSet]:
+        """Returns the sets of a draw; with none of its own, all of them, and the leaks."""
+        found = [(each, find_other_shots(each, draw.images, draw.name)) for each in sets]
+        fitting = [each for each, foreign in found if not foreign]
+        varying = [each for each in fitting if any(each.references)]
+        if any(foreign for _, foreign in found) and not varying:
+            leaks += [leak for _, foreign in found for leak in foreign]
+            return [each for each, _ in found]
+        return fitting
+
+
+def open_catalogs(given: Sequence[Path], named: Sequence[Path]) -> Catalogs:
+    """Opens the shipped catalogs, those given, and those that a recipe named and that are there."""
+    return load_catalogs((*given, *(folder for folder in named if folder.is_dir())))

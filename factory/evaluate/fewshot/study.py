@@ -1,0 +1,293 @@
+"""The study: every arm of every draw trained alike, cell by cell, with leaks refused."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.errors import EvaluationError
+from factory.evaluate.fewshot.cells import DECIMALS, Cell, CellStore
+from factory.evaluate.fewshot.leaks import (
+    Leak,
+    count_near_copies,
+    find_test_images,
+    find_test_leaks,
+    refuse_leaks,
+)
+from factory.evaluate.fewshot.learners import Learner, Say, TrainingSet
+from factory.evaluate.fewshot.material import (
+    ImageSet,
+    PixelReader,
+    check_test_classes,
+    count_classes,
+    draw_shots,
+)
+from factory.evaluate.fewshot.providers import Draw, Provided, Provider
+from factory.evaluate.fewshot.settings import StudySettings, check_settings
+from factory.fingerprint import compute_digest
+
+
+@dataclass(frozen=True)
+class ArmImages:
+    """What one arm trains on: real images, then synthetic ones."""
+
+    real: ImageSet
+    synthetic: ImageSet
+    is_augmented: bool
+
+
+@dataclass
+class Outcome:
+    """All that one count of shots gave; lists are in order of the draws.
+
+    Attributes:
+        chances: arm -> (N, C) probabilities of the test images.
+        curve: synthetic images of each class -> the same, for `real+synthetic`.
+        images: arm -> class counts of real and synthetic images.
+        left_out: arm -> why it is not measured.
+        copies: near-copies of test images among the synthetic ones.
+        seconds: arm -> seconds of training.
+    """
+
+    shots: int
+    steps: int
+    chances: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
+    curve: dict[int, list[NDArray[np.float64]]] = field(default_factory=dict)
+    images: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    copies: list[dict[str, Any]] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Study:
+    """A study's inputs and what came of it."""
+
+    settings: StudySettings
+    train: ImageSet
+    test: ImageSet
+    provider: Provider
+    cells: CellStore
+    say: Say
+    build_learner: Callable[[StudySettings, Say], Learner]
+    is_split: bool = False
+    outcomes: list[Outcome] = field(default_factory=list)
+    leaks: list[Leak] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    learner: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes, in the order of the probabilities."""
+        return self.train.class_names
+
+    def run(self) -> None:
+        """Checks, then trains what is not stored yet.
+
+        Raises:
+            InputError: settings or images that do not fit, or leaks; nothing was touched.
+            MismatchError: the folder holds a study of other settings.
+            EvaluationError: a training diverged.
+        """
+        check_settings(self.settings)
+        check_test_classes(self.train, self.test)
+        self._note_groups()
+        draws = [
+            Draw(shots, seed, draw_shots(self.train, shots, seed))
+            for shots in self.settings.shots
+            for seed in self.settings.draws
+        ]
+        self._add(find_test_leaks(self.train, self.test))
+        leaks, notes = self.provider.check(draws)
+        self.notes += notes
+        self._add(leaks)
+        learner = self.build_learner(self.settings, self.say)
+        self.learner = learner.describe()
+        self.cells.begin(self.describe())
+        self.reader = PixelReader(self.settings.size, self.settings.fit)
+        self.pixels = self.reader.read(self.test)
+        self._began, self._done, self._fresh = time.monotonic(), 0, 0
+        for shots in self.settings.shots:
+            mine = [draw for draw in draws if draw.shots == shots]
+            self.outcomes.append(self._run_shots(learner, shots, mine))
+        self.notes = list(dict.fromkeys(self.notes))
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what must stay equal for a study to be continued."""
+        return {
+            "version": 1,
+            "training": self.settings.describe_training(),
+            "learner": self.learner,
+            "real": self.train.digest,
+            "test": self.test.digest,
+            "per_class": self.settings.per_class,
+            "steps": self.settings.steps,
+            "force": self.settings.force,
+            "set_name": self.settings.set_name,
+            "source": self.provider.describe(),
+        }
+
+    def _add(self, leaks: Sequence[Leak]) -> None:
+        refuse_leaks(leaks, self.settings.force)
+        self.leaks = list(dict.fromkeys([*self.leaks, *leaks]))
+
+    def _note_groups(self) -> None:
+        images = (*self.train.images, *self.test.images)
+        if any(image.group is None for image in images):
+            self.notes.append(
+                "patients or slides are not known (--group-column, --group-pattern), so that train "
+                "and test are not proven to be disjoint in them"
+            )
+
+    def _run_shots(self, learner: Learner, shots: int, draws: Sequence[Draw]) -> Outcome:
+        """Runs all arms of all draws; an arm that one draw lacks is left out."""
+        steps = self.settings.count_steps(shots, len(self.names))
+        outcome = Outcome(shots, steps)
+        for draw in draws:
+            provided = self._provide(draw, outcome)
+            for arm in self.settings.arms:
+                chosen = self.choose_images(arm, draw, provided, self.settings.per_class)
+                if isinstance(chosen, str):
+                    outcome.left_out[arm] = chosen
+                    continue
+                cell = self._fill(learner, arm, draw, chosen, steps)
+                outcome.chances.setdefault(arm, []).append(cell.chances)
+                outcome.images.setdefault(arm, []).append(self._count(chosen))
+                outcome.seconds[arm] = outcome.seconds.get(arm, 0.0) + cell.seconds
+            for count in self.settings.counts:
+                chosen = self.choose_images("real+synthetic", draw, provided, count)
+                if not isinstance(chosen, str):
+                    cell = self._fill(learner, "real+synthetic", draw, chosen, steps, count)
+                    outcome.curve.setdefault(count, []).append(cell.chances)
+        for arm, why in outcome.left_out.items():
+            self.say(f"LEFT OUT {arm} ({shots} shots): {why}")
+            outcome.chances.pop(arm, None)
+        outcome.curve = {
+            count: found for count, found in outcome.curve.items() if len(found) == len(draws)
+        }
+        if not outcome.chances:
+            raise EvaluationError(f"{shots} shots: no arm is left: {outcome.left_out}")
+        return outcome
+
+    def _provide(self, draw: Draw, outcome: Outcome) -> Provided:
+        """Gets the synthetic images of a draw, and compares them with the test images."""
+        needs = any("synthetic" in arm for arm in self.settings.arms) or self.settings.counts
+        if not needs:
+            return Provided(None, None)
+        provided = self.provider.provide(draw)
+        self.notes += provided.notes
+        self._add(provided.leaks)
+        if provided.synthetic is not None:
+            self._add(find_test_images(provided.synthetic, self.test))
+            unknown = sorted(set(provided.synthetic.class_names) - set(self.names))
+            if unknown:
+                self.notes.append(f"synthetic images of other classes are not used: {unknown}")
+            used = provided.synthetic.choose(self.settings.per_class, self.names, draw.seed)
+            if len(used):
+                found = count_near_copies(self.reader.read(used), self.pixels)
+                outcome.copies.append({"seed": draw.seed, **found})
+        return provided
+
+    def choose_images(
+        self, arm: str, draw: Draw, provided: Provided, count: int | None
+    ) -> ArmImages | str:
+        """Returns what an arm trains on, or why there is nothing."""
+        is_augmented = arm == "real+classical" or (
+            self.settings.augment == "classical" and arm != "real"
+        )
+        nothing = self.train.take([])
+        if arm == "all_real":
+            return ArmImages(self.train, nothing, is_augmented)
+        if "synthetic" not in arm:
+            return ArmImages(draw.images, nothing, is_augmented)
+        is_filtered = not arm.endswith("unfiltered")
+        source = provided.synthetic if is_filtered else provided.unfiltered
+        if source is None:
+            return provided.missing if is_filtered else provided.missing_unfiltered
+        chosen = source.choose(count, self.names, draw.seed)
+        lacking = [name for name, n in count_classes(chosen, self.names).items() if not n]
+        if lacking and count != 0 and (arm == "synthetic" or len(lacking) == len(self.names)):
+            return f"{draw.name} has no synthetic images of {', '.join(lacking)}"
+        if lacking and count != 0:
+            self.notes.append(f"{arm}: no synthetic images of {', '.join(lacking)}")
+        real = nothing if arm == "synthetic" else draw.images
+        return ArmImages(real, chosen, is_augmented)
+
+    def _count(self, chosen: ArmImages) -> dict[str, Any]:
+        return {
+            "real": dict(count_classes(chosen.real, self.names)),
+            "synthetic": dict(count_classes(chosen.synthetic, self.names)),
+        }
+
+    def _fill(
+        self,
+        learner: Learner,
+        arm: str,
+        draw: Draw,
+        chosen: ArmImages,
+        steps: int,
+        count: int | None = None,
+    ) -> Cell:
+        """Returns the predictions of one arm in one draw, stored or made now."""
+        identity = self._identify(chosen, draw, steps)
+        label = f"{arm}-seed{draw.seed}"
+        if arm != "all_real":
+            label = f"{arm}-{draw.shots}shot-seed{draw.seed}"
+        cell = self.cells.read(label, identity)
+        if cell is None:
+            began = time.monotonic()
+            material = self._read(chosen)
+            chances = learner.fit_predict(material, self.pixels, len(self.names), steps, draw.seed)
+            cell = Cell(np.round(chances, DECIMALS), time.monotonic() - began)
+            self.cells.write(label, identity, cell)
+            self._fresh += 1
+        self._tell(arm, draw, chosen, cell, count)
+        return cell
+
+    def _identify(self, chosen: ArmImages, draw: Draw, steps: int) -> dict[str, Any]:
+        """Returns all that shapes the predictions; the order of images shapes the batches."""
+        listed = [
+            [[str(image.class_name), sha] for image, sha in zip(s.images, s.sha256s, strict=True)]
+            for s in (chosen.real, chosen.synthetic)
+        ]
+        return {
+            **self.settings.describe_training(),
+            **self.learner,
+            "classes": list(self.names),
+            "images": compute_digest("fewshot images", listed),
+            "test": compute_digest("fewshot test", list(self.test.sha256s)),
+            "augmented": chosen.is_augmented,
+            "steps": steps,
+            "seed": draw.seed,
+        }
+
+    def _read(self, chosen: ArmImages) -> TrainingSet:
+        sets = (chosen.real, chosen.synthetic)
+        return TrainingSet(
+            np.concatenate([self.reader.read(each) for each in sets]),
+            np.concatenate([each.index_labels(self.names) for each in sets]),
+            np.repeat([False, True], [len(each) for each in sets]),
+            tuple(sha for each in sets for sha in each.sha256s),
+            chosen.is_augmented,
+        )
+
+    def _tell(self, arm: str, draw: Draw, chosen: ArmImages, cell: Cell, count: int | None) -> None:
+        """Says how one cell came out, and how long the rest may take."""
+        settings = self.settings
+        self._done += 1
+        total = len(settings.shots) * settings.seeds * (len(settings.arms) + len(settings.counts))
+        labels = self.test.index_labels(self.names)
+        right = cell.chances.argmax(1) == labels
+        reached = np.mean([right[labels == name].mean() for name in np.unique(labels)])
+        took = "stored" if cell.was_stored else f"{cell.seconds:.1f} s"
+        each = (time.monotonic() - self._began) / max(1, self._fresh)
+        left = f", about {each * (total - self._done) / 60:.0f} min left" if self._fresh else ""
+        at = "" if count is None else f" at {count} a class"
+        self.say(
+            f"[{self._done}/{total}] {draw.shots} shots, seed {draw.seed}, {arm}{at}: balanced "
+            f"accuracy {reached:.3f} ({len(chosen.real):,} real + {len(chosen.synthetic):,} "
+            f"synthetic images, {took}{left})"
+        )

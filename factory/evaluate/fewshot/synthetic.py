@@ -1,0 +1,160 @@
+"""Synthetic images of a study: accepted rows or first attempts of a run, or any images."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.errors import SourceError
+from factory.evaluate.fewshot.material import ImageSet, make_set
+from factory.fingerprint import compute_digest
+from factory.sources import SourceImage, list_images
+from factory.sources.layout import RUN_RECORD, RUN_SUMMARY
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a run folder tells of its images; all empty for images of other tools.
+
+    Attributes:
+        is_run: whether it is a run folder.
+        models: ids of the models that made them.
+        filters: descriptions of the filters that chose them.
+        catalogs: user catalog folders of its recipe.
+        uses_references: whether its recipe varies real images.
+    """
+
+    is_run: bool = False
+    models: tuple[str, ...] = ()
+    filters: tuple[Mapping[str, Any], ...] = ()
+    catalogs: tuple[Path, ...] = ()
+    uses_references: bool = False
+
+
+@dataclass(frozen=True)
+class SyntheticSet:
+    """Synthetic images; `references` are the hashes of the real images that each one varies."""
+
+    images: ImageSet
+    references: tuple[str | None, ...]
+    origins: tuple[Origin, ...]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes, sorted."""
+        return self.images.class_names
+
+    def choose(self, per_class: int | None, class_names: Sequence[str], seed: int) -> ImageSet:
+        """Chooses images of each class by seed; fewer are the first of more.
+
+        Args:
+            per_class: of each class; None: all.
+            class_names: which classes.
+            seed: of the draw; another draw takes others, where there are more than asked for.
+        """
+        rows: list[int] = []
+        for name in class_names:
+            mine = self.images.list_rows(name)
+            if per_class is not None:
+                hashes = self.images.sha256s
+                mine.sort(key=lambda row: compute_digest("synthetic", [seed, hashes[row], row]))
+                mine = mine[:per_class]
+            rows += mine
+        return self.images.take(rows)
+
+
+def read_synthetic(root: Path) -> SyntheticSet:
+    """Reads accepted rows of a run folder, or all images of any other set with classes.
+
+    Raises:
+        SourceError: nothing there, or images without a class.
+    """
+    images = list_images(root)
+    _check_classes(root, images)
+    if not (root / RUN_RECORD).is_file():
+        return SyntheticSet(make_set(str(root), images), (None,) * len(images), (Origin(),))
+    rows = _read_rows(images, ("reference_sha256",))
+    references = tuple(row["reference_sha256"] for row in rows)
+    return SyntheticSet(make_set(str(root), images), references, (read_origin(root),))
+
+
+def read_first_attempts(root: Path) -> SyntheticSet | str:
+    """Reads the first attempts of a run whatever their verdict, or says why they are not there.
+
+    Raises:
+        SourceError: an unfinished run, or images without a class.
+    """
+    if not (root / RUN_RECORD).is_file():
+        return f"{root} is no run folder, so its rejected candidates are not known"
+    found = list(list_images(root))
+    if _count_rows(root / "rejected"):
+        others = list_images(root / "rejected")
+        if any(row["image"]["bytes"] is None for row in _read_rows(others[:1], ("image",))):
+            return f"{root} kept the scores of rejected candidates only (output.keep_rejected)"
+        found += others
+    rows = _read_rows(found, ("attempt", "reference_sha256"))
+    first = [number for number, row in enumerate(rows) if row["attempt"] == 0]
+    images = [found[number] for number in first]
+    _check_classes(root, images)
+    references = tuple(rows[number]["reference_sha256"] for number in first)
+    return SyntheticSet(make_set(str(root), images), references, (read_origin(root),))
+
+
+def join_sets(sets: Sequence[SyntheticSet]) -> SyntheticSet:
+    """Returns several sets as one."""
+    return SyntheticSet(
+        ImageSet(
+            ", ".join(each.images.root for each in sets),
+            tuple(image for each in sets for image in each.images.images),
+            tuple(sha for each in sets for sha in each.images.sha256s),
+        ),
+        tuple(reference for each in sets for reference in each.references),
+        tuple(origin for each in sets for origin in each.origins),
+    )
+
+
+def read_origin(root: Path) -> Origin:
+    """Reads what a run folder tells of models, filters and recipe."""
+    try:
+        summary = json.loads((root / RUN_SUMMARY).read_text(encoding="utf-8"))
+        recipe = json.loads((root / RUN_RECORD).read_text(encoding="utf-8"))["recipe"]
+        makers = summary["makers"]
+        return Origin(
+            True,
+            tuple(sorted({maker["generator"]["model"] for maker in makers})),
+            tuple(each for maker in makers for each in maker["filters"]),
+            tuple(Path(each) for each in recipe["catalogs"]),
+            any(block["kind"] == "reference" for block in recipe["conditions"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{root}: its summary is not readable ({error!r})") from error
+
+
+def _check_classes(root: Path, images: Sequence[SourceImage]) -> None:
+    without = next((image.key for image in images if image.class_name is None), None)
+    if without is not None:
+        raise SourceError(
+            f"{root}: {without} has no class: a classifier learns from classes only; make the "
+            "images with class or reference conditions"
+        )
+
+
+def _count_rows(folder: Path) -> int:
+    """Returns the rows of a folder of parquet, 0 where it is not there."""
+    import pyarrow.parquet as pq
+
+    return sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
+
+
+def _read_rows(images: Sequence[SourceImage], columns: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the columns of the parquet rows that images lie in, in their order."""
+    import pyarrow.parquet as pq
+
+    tables: dict[Path, list[dict[str, Any]]] = {}
+    for path in dict.fromkeys(image.path for image in images):
+        try:
+            tables[path] = pq.read_table(path, columns=list(columns)).to_pylist()
+        except (OSError, ValueError, KeyError) as error:
+            raise SourceError(f"{path}: no rows of a run there ({error})") from error
+    return [tables[image.path][image.row or 0] for image in images]
