@@ -1,7 +1,7 @@
 """One self-contained HTML file on a run: funnel, galleries, scores, copies, acceptance."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,10 +49,11 @@ def build_report(
     """
     from factory.recipe import is_judging
     from factory.report.collect import collect
-    from factory.report.comparisons import compare_with_real
+    from factory.report.comparisons import Comparer, Comparison
     from factory.report.galleries import build_galleries, choose, fetch_chosen
     from factory.report.numbers import build_numbers
     from factory.report.page import render_page
+    from factory.report.real_images import find_realism_judge, list_real_sets
     from factory.report.state import read_state
     from factory.report.tiles import Maker
 
@@ -62,14 +63,22 @@ def build_report(
     say("collecting scores")
     found = collect(state, limits, options.per_gallery)
     choice = choose(found)
-    if not options.with_real:
-        choice = replace(choice, references=(), copies=(), unauthentic=())
     say("reading images")
     stored = fetch_chosen(state, choice)
     maker = Maker(state.labels, limits, stored, not is_judging(state.recipe))
-    comparisons = []
+    comparisons: list[Comparison] = []
     if options.with_real:
-        comparisons = compare_with_real(state, choice, maker, options.base, options.real, say)
+        comparer = Comparer(state, maker, stored, options.base, options.per_gallery)
+        if choice.references:
+            say("comparing with references")
+            comparisons.append(comparer.compare_references(choice.references))
+        for real in list_real_sets(state, options.base, options.real):
+            say(f"comparing with {real.path}")
+            comparisons.append(comparer.compare_set(real, choice.described))
+        judge = find_realism_judge(state)
+        if judge is not None:
+            say("comparing by realism")
+            comparisons.append(comparer.compare_by_realism(judge, choice.unauthentic))
     numbers = build_numbers(state, found, limits, choice, comparisons)
     galleries = build_galleries(choice, maker)
     return numbers, render_page(state, numbers, limits, galleries, comparisons)

@@ -44,6 +44,7 @@ class Tick:
 
     at: float
     text: str
+    anchor: str = "middle"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +114,8 @@ def draw_histogram(
             if each == int(each)
         ),
         limits=tuple(
-            Tick(x, f"{'≥' if limit.is_lower else '≤'} {value:g}") for x, limit, value in lines
+            Tick(x, f"{'≥' if limit.is_lower else '≤'} {value:g}", _anchor(x))
+            for x, limit, value in lines
         ),
     )
 
@@ -142,6 +144,13 @@ def draw_acceptance(points: Mapping[str, Sequence[Mapping[str, Any]]]) -> LineCh
         ),
         y_ticks=tuple(Tick(LINES.place_y(each / 4), f"{each / 4:.0%}") for each in range(5)),
     )
+
+
+def _anchor(x: float) -> str:
+    """Returns how a text at x stays inside a panel."""
+    if x < HISTOGRAM.left + 20:
+        return "start"
+    return "end" if x > HISTOGRAM.right - 20 else "middle"
 
 
 def _draw_bars(counts: Sequence[int], most: int) -> str:

@@ -14,16 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.dataset import SELECTION_COLUMNS, iterate_decisions, read_markers
+from factory.filters.base import SCORE_DECIMALS
 from factory.records import Shard
 from factory.report.acceptance import Acceptance
 from factory.report.margins import Limit, Margin, Spread, find_nearest_margin, measure_margins
 from factory.report.state import RunState
 from factory.selection import Decision
 
-COLUMNS = (*SELECTION_COLUMNS, "caption", "prompt", "seed")
+COLUMNS = (*SELECTION_COLUMNS, "caption", "prompt", "seed", "width", "height")
 BINS = 30
 WIDTH = 4.0
 """Standard deviations on both sides of the mean that bins span; the rest is in the end bins."""
+MAX_COMPARED = 5000
+"""Accepted images whose descriptors are kept, to be compared with real ones."""
 MAX_GROUPS = 500
 """Groups (of a series, or of a series and a filter) that candidates to show are kept of."""
 
@@ -37,12 +40,14 @@ class Shown:
         shard: where it is stored.
         decision: what became of it.
         margin: the threshold that it is nearest to, seen from its verdict; None without one.
+        descriptor: (256,) of an accepted image, where near-duplicates were looked for.
     """
 
     row: Mapping[str, Any]
     shard: Shard
     decision: Decision
     margin: Margin | None
+    descriptor: NDArray[np.float16] | None = None
 
     @property
     def sample_id(self) -> str:
@@ -131,6 +136,7 @@ class Collected:
         names = ("accepted", "rejected", "nearly_rejected", "nearly_accepted", "repeats")
         for name in (*names, "references", "copies", "unauthentic"):
             self.pools[name] = Pools(self.per_gallery)
+        self.pools["described"] = Pools(MAX_COMPARED)
 
 
 def collect(state: RunState, limits: list[Limit], per_gallery: int) -> Collected:
@@ -168,15 +174,24 @@ def measure_spreads(state: RunState) -> dict[str, Spread]:
 
 
 def choose_edges(spread: Spread, name: str, limits: Iterable[Limit]) -> NDArray[np.float64]:
-    """Returns (BINS + 1,) edges that span the bulk of a score's values, and its thresholds."""
+    """Returns (BINS + 1,) edges that span the bulk of a score's values, and its thresholds.
+
+    The first threshold is an edge, so that no bin has scores of both sides.
+    """
+    mine = [limit for limit in limits if limit.score == name]
     low = max(spread.low, spread.mean - WIDTH * spread.deviation)
     high = min(spread.high, spread.mean + WIDTH * spread.deviation)
-    for limit in limits:
-        if limit.score == name:
-            values = limit.value.values() if isinstance(limit.value, Mapping) else [limit.value]
-            low, high = min(low, *values), max(high, *values)
+    for limit in mine:
+        low, high = min(low, *limit.list_values()), max(high, *limit.list_values())
     room = 0.02 * (high - low) or max(abs(low), 1.0) * 0.05
-    return np.linspace(low - room, high + room, BINS + 1)
+    low, high = low - room, high + room
+    width = (high - low) / (BINS - 1)
+    if mine:
+        value = mine[0].list_values()[0]
+        # Scores are rounded: one that equals the threshold passes, on whichever side that is.
+        edge = value + (-0.5 if mine[0].is_lower else 0.5) * 10.0**-SCORE_DECIMALS
+        low = edge - math.ceil((edge - low) / width) * width
+    return np.asarray(low + width * np.arange(BINS + 1))
 
 
 def _count(found: Collected, row: Mapping[str, Any], decision: Decision) -> None:
@@ -210,10 +225,13 @@ def _describe(
         if decision.status == "spare":
             continue
         margins = measure_margins(limits, found.spreads, row["scores"] or {}, row["class_name"])
-        rejected_by = None if decision.status == "accepted" else decision.rejected_by
+        is_accepted = decision.status == "accepted"
+        rejected_by = None if is_accepted else decision.rejected_by
         margin = find_nearest_margin(margins, rejected_by, has_rule)
         plain = {name: value for name, value in row.items() if name != "descriptor"}
-        yield Shown(plain, shard, decision, margin)
+        known = row["descriptor"] if is_accepted else None
+        descriptor = None if known is None else np.asarray(known, np.float16)
+        yield Shown(plain, shard, decision, margin, descriptor)
 
 
 def _offer(found: Collected, shown: Shown) -> None:
@@ -222,6 +240,8 @@ def _offer(found: Collected, shown: Shown) -> None:
     evenly = 0.0
     if decision.status == "accepted":
         pools["accepted"].offer(series, evenly, shown)
+        if shown.descriptor is not None:
+            pools["described"].offer((), evenly, shown)
         scores = row["scores"] or {}
         _offer_by_score(pools["copies"], scores.get("copy_similarity"), -1.0, shown)
         _offer_by_score(pools["unauthentic"], scores.get("authenticity_ratio"), 1.0, shown)

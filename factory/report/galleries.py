@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from factory.filters.near_duplicate import compare_pairs
-from factory.report.collect import Collected, Shown
+from factory.report.collect import MAX_COMPARED, Collected, Shown
 from factory.report.pictures import Stored, fetch_stored
 from factory.report.state import RunState
 from factory.report.tiles import SHORT, Maker, Pair, Tile
@@ -12,20 +12,29 @@ from factory.report.tiles import SHORT, Maker, Pair, Tile
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The candidates that a report shows, by gallery."""
+    """The candidates that a report shows, by gallery, and those compared with real images.
+
+    Attributes:
+        accepted: an even choice, by series.
+        borderline: those nearest to a threshold.
+        rejected: an even choice, by filter and series.
+        repeats: near-duplicates.
+        references: variations of real images.
+        described: accepted ones to compare with real sets: many, where descriptors are stored.
+        unauthentic: accepted ones that lie nearest to a real image, by the filter `realism`.
+    """
 
     accepted: tuple[Shown, ...]
     borderline: tuple[Shown, ...]
     rejected: tuple[Shown, ...]
     repeats: tuple[Shown, ...]
     references: tuple[Shown, ...]
-    copies: tuple[Shown, ...]
+    described: tuple[Shown, ...]
     unauthentic: tuple[Shown, ...]
 
-    def list_all(self) -> tuple[Shown, ...]:
-        """Returns all of them; some more than once."""
-        galleries = (self.accepted, self.borderline, self.rejected, self.repeats)
-        return sum((*galleries, self.references, self.copies, self.unauthentic), ())
+    def list_pictured(self) -> tuple[Shown, ...]:
+        """Returns those of the galleries; some more than once."""
+        return (*self.accepted, *self.borderline, *self.rejected, *self.repeats)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,9 @@ class Galleries:
 def choose(found: Collected) -> Choice:
     """Chooses what is shown: evenly over series and filters, the same for the same run."""
     count = found.per_gallery
-    drawn = {name: tuple(pools.draw(count)) for name, pools in found.pools.items()}
+    names = ("accepted", "rejected", "repeats", "references", "copies", "unauthentic")
+    drawn = {name: tuple(found.pools[name].draw(count)) for name in names}
+    described = tuple(found.pools["described"].draw(MAX_COMPARED))
     rejected = found.pools["nearly_accepted"].draw(count // 2)
     accepted = found.pools["nearly_rejected"].draw(count - len(rejected))
     return Choice(
@@ -58,8 +69,8 @@ def choose(found: Collected) -> Choice:
         rejected=drawn["rejected"],
         repeats=drawn["repeats"],
         references=drawn["references"],
-        copies=drawn["copies"],
-        unauthentic=drawn["unauthentic"],
+        described=described or drawn["copies"] or drawn["accepted"],
+        unauthentic=drawn["unauthentic"] or drawn["accepted"],
     )
 
 
@@ -70,7 +81,7 @@ def fetch_chosen(state: RunState, choice: Choice) -> dict[str, Stored]:
         StoreError: damaged data.
     """
     matches = {str(each.decision.match): str(each.row["series"]) for each in choice.repeats}
-    return fetch_stored(state.folder, state.outline, choice.list_all(), matches)
+    return fetch_stored(state.folder, state.outline, choice.list_pictured(), matches)
 
 
 def build_galleries(choice: Choice, maker: Maker) -> Galleries:

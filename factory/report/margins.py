@@ -29,6 +29,10 @@ class Limit:
             return None if class_name is None else self.value.get(class_name)
         return self.value
 
+    def list_values(self) -> list[float]:
+        """Returns the thresholds of all classes."""
+        return list(self.value.values()) if isinstance(self.value, Mapping) else [self.value]
+
 
 @dataclass(frozen=True, slots=True)
 class Margin:

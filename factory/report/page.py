@@ -53,9 +53,9 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters |= {"strong": mark_strong, "count": "{:,}".format, "show": _show}
-    filters = [settings["kind"] for settings in numbers["filters"]]
-    named = dict.fromkeys(name for part in numbers["series"] for name in part["rejected"])
-    columns = [*(name for name in filters if name in named), *(named.keys() - set(filters))]
+    kinds = [settings["kind"] for settings in numbers["filters"]]
+    filters = [kind for kind in kinds if kind != "near_duplicate"]
+    columns = [*filters, *(name for name in numbers["totals"] if name not in filters)]
     return environment.get_template(TEMPLATE).render(
         numbers=numbers,
         title=state.recipe.card.pretty_name or state.recipe.name,

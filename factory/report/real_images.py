@@ -1,4 +1,4 @@
-"""Accepted images beside the real ones that they are nearest to, or that they vary."""
+"""Real images of a report: sets that a recipe or the user names, and the nearest one in them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,13 +15,14 @@ from factory.fingerprint import compute_digest, hash_bytes
 from factory.images import decode_image
 from factory.recipe import Recipe, ReferenceConditions
 from factory.recipe_file import resolve_path
-from factory.report.pictures import Picture, make_picture
+from factory.report.pictures import Picture, draw_picture
 from factory.report.state import RunState
 from factory.sources import SourceImage, fit_image, list_images
 
 MAX_IMAGES = 20_000
 """Real images of a set that are compared with; of more, evenly many are taken."""
 Size = tuple[int, int]
+"""(height, width), px."""
 Pixels = NDArray[np.uint8]
 
 
@@ -31,11 +32,11 @@ class RealMatch:
 
     Attributes:
         name: its path below the set's root, row or member.
+        class_name: its class, if it has one.
+        picture: its thumbnail, fitted as it was compared.
         similarity: over all flips and turns, in [-1, 1], as `training_copy` measures it; None
             where another measure found it.
         distance: to it in an encoder's features, 1 being usual among real images; None likewise.
-        class_name: its class, if it has one.
-        picture: its thumbnail.
     """
 
     name: str
@@ -51,7 +52,7 @@ class RealSet:
 
     Attributes:
         title: what it is to the run.
-        path: as named.
+        path: where it is.
         sha256: digest that the run recorded, where it did.
     """
 
@@ -115,12 +116,11 @@ def match_reference(image: SourceImage, made: Pixels, fit: str) -> RealMatch:
     Raises:
         SourceError: it cannot be read.
     """
-    data = image.read_bytes()
     height, width = made.shape[:2]
-    fitted = fit_image(decode_image(data, image.place), width, height, fit)
+    fitted = fit_image(image.read_pixels(), width, height, fit)
     own = describe_images(made[None])
     similarity = find_nearest(own, describe_images(fitted[None]).astype(np.float32))[1]
-    picture = make_picture(data, image.place, is_synthetic=False)
+    picture = draw_picture(fitted, is_synthetic=False)
     return RealMatch(image.key, image.class_name, picture, round(float(similarity[0]), 4))
 
 
@@ -135,18 +135,13 @@ class Neighbours:
     """
 
     def __init__(self, real: RealSet, size: Size) -> None:
-        self.real = real
+        self.real, self.size = real, size
         listed = list_images(real.path)
-        step = -(-len(listed) // MAX_IMAGES)
-        self.images = listed[::step]
+        self.images = listed[:: -(-len(listed) // MAX_IMAGES)]
         self.found = len(listed)
-        self._owners: list[int] = []
+        self._rows: list[tuple[SourceImage, str]] = []
         self._hashes: list[str] = []
-        described: list[Descriptors] = []
-        for place, image in enumerate(self.images):
-            rows = self._describe(image, size)
-            described.append(rows)
-            self._owners += [place] * len(rows)
+        described = [self._describe(image) for image in self.images]
         self._described = np.concatenate(described).astype(np.float32)
 
     @property
@@ -157,26 +152,28 @@ class Neighbours:
         digest = compute_digest("images", sorted(self._hashes))
         return recorded is not None and is_whole and digest != recorded
 
-    def find(self, made: Descriptors) -> list[RealMatch]:
-        """Returns the nearest real image of each of (N, 256) descriptors.
+    def find(self, made: Descriptors) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Returns (N,) places, for `draw`, and similarities of the nearest of (N, 256)."""
+        return find_nearest(made, self._described)
+
+    def draw(self, place: int, similarity: float) -> RealMatch:
+        """Returns the real image at a place, fitted as it was compared.
 
         Raises:
             SourceError: it cannot be read any more.
         """
-        places, similarities = find_nearest(made, self._described)
-        matches = []
-        for place, similarity in zip(places.tolist(), similarities.tolist(), strict=True):
-            image = self.images[self._owners[place]]
-            picture = make_picture(image.read_bytes(), image.place, is_synthetic=False)
-            match = RealMatch(image.key, image.class_name, picture, round(similarity, 4))
-            matches.append(match)
-        return matches
+        image, fit = self._rows[place]
+        height, width = self.size
+        fitted = fit_image(image.read_pixels(), width, height, fit)
+        picture = draw_picture(fitted, is_synthetic=False)
+        return RealMatch(image.key, image.class_name, picture, round(similarity, 4))
 
-    def _describe(self, image: SourceImage, size: Size) -> Descriptors:
+    def _describe(self, image: SourceImage) -> Descriptors:
         data = image.read_bytes()
         self._hashes.append(hash_bytes(data))
-        pixels, (height, width) = decode_image(data, image.place), size
-        fits = ("crop",) if pixels.shape[:2] == size else ("crop", "resize")
+        pixels, (height, width) = decode_image(data, image.place), self.size
+        fits = ("crop",) if pixels.shape[:2] == self.size else ("crop", "resize")
+        self._rows += [(image, fit) for fit in fits]
         return describe_images(np.stack([fit_image(pixels, width, height, fit) for fit in fits]))
 
 
@@ -193,10 +190,12 @@ def match_by_realism(judge: RealismJudge, made: Pixels) -> RealMatch:
         FactoryError: the real images or the encoder cannot be had.
     """
     settings: RealismFilter = judge.settings
+    height, width = made.shape[:2]
     try:
         place, distance = judge.nearest(made)[0]
-        image = judge.real_images[place].source
-        picture = make_picture(image.read_bytes(), image.place, is_synthetic=False)
     except (ImportError, OSError) as error:
         raise SourceError(f"realism {settings.encoder}: {error}") from error
+    image = judge.real_images[place].source
+    fitted = fit_image(image.read_pixels(), width, height, settings.fit)
+    picture = draw_picture(fitted, is_synthetic=False)
     return RealMatch(image.key, image.class_name, picture, None, round(distance, 4))
