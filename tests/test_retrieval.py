@@ -4,6 +4,7 @@ import functools
 import io
 import itertools
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -17,11 +18,12 @@ from click.testing import CliRunner
 from PIL import Image
 
 from factory.cli import main
+from factory.encoders.learned import hash_weights
 from factory.errors import EvaluationError, InputError, MismatchError, SourceError
 from factory.evaluate.retrieval import loader
 from factory.evaluate.retrieval.gallery import build_gallery
 from factory.evaluate.retrieval.loader import Loading, count_steps, iterate_epoch, iterate_plainly
-from factory.evaluate.retrieval.model import count_alike, find_start, load_clip
+from factory.evaluate.retrieval.model import TINY_FOLDER, count_alike, find_start, load_clip
 from factory.evaluate.retrieval.packing import pack_pairs
 from factory.evaluate.retrieval.pairs import drop_leaks, pick_pairs, read_pairs
 from factory.evaluate.retrieval.ranks import find_chance, score_queries
@@ -327,8 +329,6 @@ def test_models_that_cannot_be_meant(model, pretrained, message):
 
 
 def test_a_folder_without_weights_is_refused_unless_random_ones_are_asked_for(tmp_path):
-    from factory.evaluate.retrieval.model import TINY_FOLDER
-
     name = f"local-dir:{TINY_FOLDER}"
     with pytest.raises(InputError, match=r"could not be loaded|weights|checkpoint"):
         load_clip(find_start(name, None), 0, "cpu", "auto")
@@ -470,6 +470,24 @@ def test_real_pairs_train_with_the_same_number_and_steps(data):
     assert report["settings"]["steps"] == {"synthetic": 3, "real": 3}
     assert set(report["paired"]) == {"synthetic - real"}
     assert any("144 of 216 synthetic pairs" in note for note in report["notes"])
+
+
+def test_pretrained_weights_are_named_and_searched_untuned_once(data, tiny, tmp_path):
+    from safetensors.torch import save_file
+
+    shutil.copy(TINY_FOLDER / "open_clip_config.json", tmp_path)
+    save_file(tiny.module.state_dict(), tmp_path / "open_clip_model.safetensors")
+    report = evaluate_retrieval(
+        data / "train.parquet",
+        data / "held.parquet",
+        RetrievalSettings(model=f"local-dir:{tmp_path}", seeds=3, arms=("untuned",)),
+        say=str,
+    )
+    settings = report["settings"]
+    assert (settings["weights"], settings["learning_rate"]) == ("pretrained", 1e-5)
+    assert settings["weights_sha256"] == hash_weights(tiny.module)
+    assert len(report["by_seed"]["untuned"]["i2t_r@1"]) == 1
+    assert not any("random weights" in note for note in report["notes"])
 
 
 def test_too_little_left_is_refused(data, tmp_path):

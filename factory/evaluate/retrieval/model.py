@@ -144,7 +144,7 @@ def describe_clip(start: Start, clip: Clip, model: str) -> dict[str, Any]:
         "augmentation": _describe(clip.augment),
         "preprocessing": _describe(clip.preprocess),
         "tokenizer": type(clip.tokenize).__name__,
-        "context_length": int(module.context_length),  # type: ignore[arg-type]
+        "context_length": getattr(clip.tokenize, "context_length", None),
     }
 
 

@@ -123,7 +123,7 @@ def evaluate_retrieval(
         rate = described["learning_rate"]
         study = _Study(settings, start, rate, gallery, training, folder, files, say)
         results = {
-            arm: [_fill_arm(study, arm, seed) for seed in range(settings.seeds)] for arm in arms
+            arm: [_fill_arm(study, arm, seed) for seed in _list_seeds(study, arm)] for arm in arms
         }
     report = summarise_arms(results, gallery)
     report |= {"gallery": described["gallery"], "dropped": dropped}
@@ -233,6 +233,11 @@ def _claim(files: FileStore, folder: Path, described: Mapping[str, Any]) -> None
     if differences:
         changed = "; ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in differences)
         raise MismatchError(f"{folder}: holds another study ({changed[:500]}): use another --out")
+
+
+def _list_seeds(study: _Study, arm: str) -> range:
+    """Lists the repetitions; pretrained weights that nothing tunes need only one."""
+    return range(1 if arm == "untuned" and not study.start.is_random else study.settings.seeds)
 
 
 def _fill_arm(study: _Study, arm: str, seed: int) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""The benchmark of retrieval: captions held out whole, real patches captioned by measurement."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from factory.attributes import measure_attributes
+from factory.captioning import bin_attributes
+from factory.catalog import load_catalogs
+from factory.images import encode_image
+from factory.sources import list_images
+
+ROOT = Path(__file__).parent.parent
+PATCHES = ROOT.parent / "shared" / "data" / "pcam-mini" / "test"
+sys.path.append(str(ROOT / "tests" / "benchmarks"))  # scripts import each other by bare names
+
+from retrieval import TOLD, caption_real, split_captions, write_pairs  # noqa: E402
+
+GRID = load_catalogs().find_captions("he-attributes")
+
+
+def test_captions_are_held_out_with_all_their_images(tmp_path):
+    draw = np.random.default_rng(0)
+    images = [encode_image(draw.integers(0, 256, (8, 8, 3), np.uint8), "png") for _ in range(200)]
+    captions = [f"{'Caption' if row % 2 else 'caption'} {row // 4}" for row in range(200)]
+    source = write_pairs(tmp_path / "all.parquet", list(zip(images, captions, strict=True)))
+    parts = [list_images(path) for path in split_captions(list_images(source), tmp_path)]
+    train, held_out = ({str(image.caption).lower() for image in part} for part in parts)
+    assert not train & held_out
+    assert len(parts[0]) + len(parts[1]) == 200
+    assert 20 < len(parts[1]) < 90
+
+
+@pytest.mark.skipif(not PATCHES.is_dir(), reason="real patches are not there")
+def test_real_patches_get_captions_of_what_is_measured(tmp_path):
+    path = caption_real(PATCHES, tmp_path / "real.parquet", GRID, 40, 0)
+    images = list_images(path)
+    pixels = np.stack([image.read_pixels() for image in images])
+    assert 30 < len(pixels) <= 40
+    assert pixels.shape[1:] == (64, 64, 3)
+    told = 0
+    for image, values in zip(images, bin_attributes(GRID, measure_attributes(pixels)), strict=True):
+        for name in TOLD:
+            wordings = GRID.attributes[name][values[name]]
+            assert any(words in str(image.caption) for words in wordings), (image.caption, name)
+            told += 1
+    assert told == 3 * len(images)
