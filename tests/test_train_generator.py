@@ -18,6 +18,7 @@ from PIL import Image
 from factory.catalog import load_catalogs
 from factory.cli import main
 from factory.errors import InputError, MismatchError, SourceError
+from factory.generators.conditioner import Conditioner
 from factory.generators.flow import FlowPipeline, apply_network
 from factory.train.augment import jitter_stains, turn_images
 from factory.train.batches import draw_batch
@@ -458,3 +459,28 @@ def test_facts_must_be_values_of_the_grid(images, tmp_path):
         )
     with pytest.raises(InputError, match="no image has one"):
         train(make_recipe(images, captions={"kind": "given"}), tmp_path / "third")
+
+
+# --- streams together ----------------------------------------------------------------------------
+
+
+def test_streams_that_say_the_same_are_not_louder_where_they_are_averaged():
+    torch.manual_seed(0)
+    averaging = Conditioner(dim=16, classes=2, text_dim=8, reference_dim=4, average=True)
+    summing = Conditioner(dim=16, classes=2, text_dim=8, reference_dim=4)
+    summing.load_state_dict(averaging.state_dict())
+    text, reference = torch.randn(3, 8), torch.randn(3, 4)
+    text[2] = reference[1] = 0.0
+    labels = torch.tensor([1, -1, -1])
+    with torch.no_grad():
+        parts = [
+            averaging.class_embedding(labels.clamp(min=0)) * (labels >= 0).unsqueeze(1),
+            averaging.text_projection(text),
+            averaging.reference_projection(reference),
+        ]
+        total = sum(parts)
+        expected = total / torch.tensor([[3.0], [1.0], [1.0]])
+        found = averaging(3, labels, text, reference)
+        torch.testing.assert_close(found, expected + averaging.mix(expected))
+        torch.testing.assert_close(summing(3, labels, text, reference), total + summing.mix(total))
+        torch.testing.assert_close(averaging(3, text=text * 0), summing(3))

@@ -17,9 +17,9 @@ _REFERENCE_CHANNELS = (32, 64, 128)
 class Conditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Turns the condition streams of `FlowPipeline` into the vector that its UNet is given.
 
-    Each stream is projected to `dim` and the given ones are added; a stream that is missing adds
-    nothing, so all of them missing is the null condition of classifier-free guidance. A small
-    network then mixes the sum. The reference encoder is trained with the generator (as in the
+    Each stream is projected to `dim` and the given ones are added, or averaged; a stream that is
+    missing adds nothing, so all of them missing is the null condition of classifier-free guidance.
+    A small network then mixes the result. The reference encoder is trained with the generator (as in the
     semantic encoder of diffusion autoencoders, Preechakul et al. 2022, arXiv 2111.15640): it pools
     over the whole image, so it tells what is seen, not where.
 
@@ -28,11 +28,18 @@ class Conditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         classes: number of class embeddings; 0 for a model without classes.
         text_dim: width of a caption's features; 0 for a model without captions.
         reference_dim: width of a reference's features; 0 for a model without references.
+        average: take the mean of the given streams. A sum is larger where two say the same, so a
+            network that is shown both learns to hear each of them less.
     """
 
     @register_to_config  # type: ignore[untyped-decorator]
     def __init__(
-        self, dim: int = 256, classes: int = 0, text_dim: int = 0, reference_dim: int = 0
+        self,
+        dim: int = 256,
+        classes: int = 0,
+        text_dim: int = 0,
+        reference_dim: int = 0,
+        average: bool = False,
     ) -> None:
         super().__init__()
         self.class_embedding = nn.Embedding(classes, dim) if classes else None
@@ -83,12 +90,18 @@ class Conditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """
         like: Any = self.mix[0].weight
         total = torch.zeros(count, self.config.dim, dtype=like.dtype, device=like.device)
+        streams = torch.zeros(count, 1, dtype=like.dtype, device=like.device)
         if class_labels is not None and self.class_embedding is not None:
             given = (class_labels >= 0).unsqueeze(1)
             total = total + self.class_embedding(class_labels.clamp(min=0)) * given
+            streams = streams + given
         if text is not None and self.text_projection is not None:
             total = total + self.text_projection(text.to(like.dtype))
+            streams = streams + text.any(1, keepdim=True)
         if reference is not None and self.reference_projection is not None:
             total = total + self.reference_projection(reference.to(like.dtype))
+            streams = streams + reference.any(1, keepdim=True)
+        if self.config.average:
+            total = total / streams.clamp(min=1)
         mixed: torch.Tensor = total + self.mix(total)
         return mixed

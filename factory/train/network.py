@@ -104,6 +104,7 @@ def build_denoiser(
         classes=classes,
         text_dim=settings.text_dim if tokenizer is not None else 0,
         reference_dim=settings.reference_dim,
+        average=settings.average_streams,
     )
     return Denoiser(unet, conditioner, _build_text_encoder(settings, tokenizer), settings.data_std)
 

@@ -85,6 +85,9 @@ class NetworkSettings(_Strict):
     text_layers: int = Field(2, ge=1, le=24)
     vocabulary: int = Field(1024, ge=300, le=50_000, description="tokens of the caption encoder")
     reference_dim: int = Field(64, ge=0, description="features of a reference image; 0: none")
+    average_streams: bool = Field(
+        True, description="class, caption and reference are averaged; false: added"
+    )
 
     @model_validator(mode="after")
     def _check_levels(self) -> "NetworkSettings":
