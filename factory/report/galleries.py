@@ -137,8 +137,9 @@ def pair_repeats(repeats: Iterable[Shown], maker: Maker) -> tuple[Pair, ...]:
         second = Tile(
             picture=maker.draw(match),
             alt=f"{first.title} that it repeats, sample {match[:SHORT]}",
-            title="the one it repeats",
+            title=first.title,
             status="earlier",
+            verdict="the one that it repeats",
             facts={"sample": match},
         )
         text = "" if similarity is None else f"similarity {similarity:g}"

@@ -70,6 +70,7 @@ def render_page(
         makers=describe_makers(state.summary),
         filters=describe_filters(state),
         rules=describe_rules(state.recipe),
+        picks=state.recipe.pick is not None,
         references=[
             (describe_references(part), is_one_sided(part))
             for part in state.summary["series"]

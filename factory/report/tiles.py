@@ -31,7 +31,7 @@ class Tile:
         picture: None where it was not kept.
         alt: says what the picture is.
         title: class, or series.
-        lines: further short texts.
+        text: caption, or name.
         status: accepted, rejected or real.
         verdict: why.
         facts: name -> text, e.g. ids.
@@ -43,7 +43,7 @@ class Tile:
     title: str
     status: str
     verdict: str = ""
-    lines: tuple[str, ...] = ()
+    text: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
     scores: tuple[ScoreLine, ...] = ()
 
@@ -81,11 +81,12 @@ class Maker:
         """
         row, decision = shown.row, shown.decision
         title = row["class_name"] or self.labels.get(row["series"], row["series"])
-        said = dict.fromkeys(text for text in (row["caption"], row["prompt"]) if text)
-        lines = [text for text in said if text != title]
         verdict = ""
         if decision.status != "accepted":
-            verdict = f"{decision.rejected_by}: {decision.reason}"
+            reason = str(decision.reason)
+            if decision.match is not None:
+                reason = reason.replace(decision.match, decision.match[:SHORT])
+            verdict = f"{decision.rejected_by}: {reason}"
         elif shown.margin is not None:
             verdict = str(shown.margin)
         facts = {
@@ -93,6 +94,8 @@ class Maker:
             "request": f"{row['index']}, attempt {row['attempt']}",
             "seed": str(row["seed"]),
         }
+        if row["prompt"]:
+            facts["prompt"] = row["prompt"]
         if row["reference_sha256"] is not None:
             facts["varies"] = row["reference_sha256"][:SHORT]
         return Tile(
@@ -101,7 +104,7 @@ class Maker:
             title=title,
             status=decision.status,
             verdict=verdict,
-            lines=tuple(lines),
+            text=row["caption"] or "",
             facts=facts,
             scores=tuple(self._list_scores(shown)),
         )
@@ -142,5 +145,5 @@ def make_real_tile(match: RealMatch) -> Tile:
         alt=f"real {match.class_name or 'image'}, {match.name}",
         title=match.class_name or "real",
         status="real",
-        lines=(match.name,),
+        text=match.name,
     )
