@@ -29,6 +29,7 @@ from factory.evaluate.retrieval.pairs import drop_leaks, pick_pairs, read_pairs
 from factory.evaluate.retrieval.ranks import find_chance, score_queries
 from factory.evaluate.retrieval.settings import METRICS, RetrievalSettings
 from factory.evaluate.retrieval.study import evaluate_retrieval, shuffle_captions
+from factory.evaluate.retrieval.summary import write_notes
 from factory.evaluate.retrieval.tuning import build_optimizer, compute_share, tune_clip
 from factory.fingerprint import hash_bytes
 from tests.running import run, write_recipe
@@ -435,6 +436,27 @@ def test_the_report_says_what_was_done(study):
     assert "(chance)" in result.stdout
     assert "NOTE I2T R@50: the gallery has 20, so it is 1 always" in result.stderr
     assert "NOTE the model starts from random weights" in result.stderr
+
+
+def test_controls_that_are_off_chance_are_explained():
+    def make_arm(low, high):
+        return {name: {"mean": (low + high) / 2, "low": low, "high": high} for name in METRICS}
+
+    report = {
+        "settings": {"pairs": 9, "synthetic": {"pairs": 9}, "real": None, "held_out": {"pairs": 9}},
+        "gallery": {"images": 99, "captions": 99},
+        "dropped": {"image": 0, "near_copy": 2, "caption": 1, "reference": 0},
+        "chance": dict.fromkeys(METRICS, 0.3),
+        "arms": {"untuned": make_arm(0.1, 0.2), "shuffled": make_arm(0.4, 0.5)},
+    }
+    dropped, alike, below, above = write_notes(report, is_random=False, alike=7)
+    assert dropped.startswith("3 of 9 held-out pairs are known from training")
+    assert dropped.endswith("(near copy 2, caption 1)")
+    assert alike.startswith("7 captions have the same tokens as another")
+    assert below.startswith("untuned is below chance (i2t_r@1, ")
+    assert above.startswith("shuffled is above chance (i2t_r@1, ")
+    report["arms"] = {"untuned": make_arm(0.2, 0.4), "shuffled": make_arm(0.2, 0.4)}
+    assert len(write_notes(report, is_random=False, alike=0)) == 1
 
 
 def test_the_same_command_goes_on_where_it_stopped(study):

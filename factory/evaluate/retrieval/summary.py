@@ -84,21 +84,27 @@ def write_notes(report: Mapping[str, Any], is_random: bool, alike: int) -> list[
             f"{alike:,} captions have the same tokens as another, cut off where they differ: "
             "searching cannot tell them apart"
         )
-    return [*notes, *_check_shuffled(report)]
+    return [*notes, *_compare_with_chance(report)]
 
 
-def _check_shuffled(report: Mapping[str, Any]) -> list[str]:
-    """Notes where shuffled captions beat chance with the interval clear."""
-    if "shuffled" not in report["arms"]:
-        return []
-    found, chance = report["arms"]["shuffled"], report["chance"]
-    above = [name for name in METRICS if found[name]["low"] > chance[name]]
-    if not above:
-        return []
-    return [
-        f"shuffled is above chance ({', '.join(above)}): captions that repeat unevenly can be "
-        "guessed without the image; compare with shuffled rather than with chance"
-    ]
+def _compare_with_chance(report: Mapping[str, Any]) -> list[str]:
+    """Notes where the control arms are off chance with the interval clear, and why that can be."""
+    notes, chance = [], report["chance"]
+    for arm in ("untuned", "shuffled"):
+        found = report["arms"].get(arm, {})
+        above = [name for name in found if found[name]["low"] > chance[name]]
+        below = [name for name in found if found[name]["high"] < chance[name]]
+        if above and arm == "shuffled":
+            notes.append(
+                f"shuffled is above chance ({', '.join(above)}): captions that repeat unevenly can "
+                "be guessed without the image; compare with shuffled rather than with chance"
+            )
+        if below:
+            notes.append(
+                f"{arm} is below chance ({', '.join(below)}): it returns the same few entries, or "
+                "images that look alike, for many queries; a random order does not"
+            )
+    return notes
 
 
 def _estimate(
