@@ -5,10 +5,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from tests.running import read_rows, run, write_recipe
 
 from factory.errors import SourceError
 from factory.evaluate.sets import count_smaller, find_smallest_side, list_set
+from tests.running import read_rows, run, write_recipe
 
 
 def write_folder(folder, counts, side=40, seed=0):

@@ -145,6 +145,7 @@ def test_subsets_of_kernel_distances_are_the_distances_of_the_subsets():
         for number in range(3):
             alone = measure(REAL[first[number]], NEAR[second[number]])
             assert found.draws[number] == pytest.approx(alone.unbiased, rel=1e-9, abs=1e-12)
+            assert found.biased_draws[number] == pytest.approx(alone.biased, rel=1e-9)
         assert found.unbiased == pytest.approx(measure(REAL, NEAR).unbiased)
         assert found.biased > found.unbiased
 

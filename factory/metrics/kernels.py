@@ -25,15 +25,18 @@ class Mmd:
         unbiased: their equation 3 (without the diagonals); may fall below 0.
         biased: their equation 5 (with the diagonals), larger by about (1/N + 1/M) at unit diagonal.
         draws: (R,) the unbiased one of each pair of subsets.
+        biased_draws: (R,) the biased one of each.
     """
 
     unbiased: float
     biased: float
     draws: Floats
+    biased_draws: Floats
 
     def scale(self, factor: float) -> "Mmd":
         """Returns all of it times a factor."""
-        return Mmd(self.unbiased * factor, self.biased * factor, self.draws * factor)
+        both = (self.draws * factor, self.biased_draws * factor)
+        return Mmd(self.unbiased * factor, self.biased * factor, *both)
 
 
 def compute_kid(first: Features, second: Features) -> float:
@@ -55,7 +58,7 @@ def compute_cmmd(first: Features, second: Features) -> float:
     are the features of CLIP ViT-L/14 at 336 px.
 
     Args:
-        first: (N, D), N at least 2, no row of zeros.
+        first: (N, D), N at least 2.
         second: (M, D), M at least 2.
     """
     return measure_cmmd(first, second).biased
@@ -100,7 +103,8 @@ def measure_cmmd(
 
 def _normalise(features: Features) -> Floats:
     values = np.asarray(features, np.float64)
-    return np.asarray(values / np.linalg.norm(values, axis=1, keepdims=True))
+    lengths = np.linalg.norm(values, axis=1, keepdims=True)
+    return np.asarray(values / np.maximum(lengths, np.finfo(np.float64).tiny))
 
 
 def _measure(
@@ -118,8 +122,8 @@ def _measure(
     n, m = pick_x.sum(1), pick_y.sum(1)
     across = 2 * _sum_across(kernel, x, y, pick_x, pick_y) / (n * m)
     unbiased = inner_x / (n * (n - 1)) + inner_y / (m * (m - 1)) - across
-    whole = (inner_x[0] + diagonal_x) / n[0] ** 2 + (inner_y[0] + diagonal_y) / m[0] ** 2
-    return Mmd(float(unbiased[0]), float(whole - across[0]), unbiased[1:])
+    biased = (inner_x + diagonal_x) / n**2 + (inner_y + diagonal_y) / m**2 - across
+    return Mmd(float(unbiased[0]), float(biased[0]), unbiased[1:], biased[1:])
 
 
 def _add_all(picks: Picks | None, count: int) -> Floats:
@@ -127,13 +131,13 @@ def _add_all(picks: Picks | None, count: int) -> Floats:
     return everything if picks is None else np.concatenate([everything, picks.astype(np.float64)])
 
 
-def _sum_inner(kernel: Kernel, x: Floats, picks: Floats) -> tuple[Floats, float]:
-    """Returns (R,) sums of the kernel over pairs of different images picked, and the diagonal's."""
-    total, diagonal = np.zeros(len(picks)), 0.0
+def _sum_inner(kernel: Kernel, x: Floats, picks: Floats) -> tuple[Floats, Floats]:
+    """Returns (R,) sums of the kernel over pairs of different images picked, and the diagonals'."""
+    total, diagonal = np.zeros(len(picks)), np.zeros(len(picks))
     for start in range(0, len(x), _BLOCK):
         values = kernel(x[start : start + _BLOCK], x)
         rows = np.arange(len(values))
-        diagonal += float(values[rows, start + rows].sum())
+        diagonal += picks[:, start : start + _BLOCK] @ values[rows, start + rows]
         values[rows, start + rows] = 0.0
         total += np.einsum("rb,br->r", picks[:, start : start + _BLOCK], values @ picks.T)
     return total, diagonal

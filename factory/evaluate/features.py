@@ -1,0 +1,182 @@
+"""Features of an image set by an encoder, kept on disk by the pixels and weights they come from."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.encoders import Encoder
+from factory.errors import EvaluationError
+from factory.evaluate.sets import ImageSet
+from factory.fingerprint import compute_digest, hash_bytes
+from factory.images import hash_pixels
+from factory.store.files import FileStore
+
+DEFAULT_ENCODER = "color-texture"
+"""Of every evaluation that compares images, unless `--encoder` names others."""
+_HASH_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class SetFeatures:
+    """Features of a set, image by image.
+
+    Attributes:
+        values: (N, D) float32.
+        pixels_sha256: (N,) hash of the fitted pixels, as `factory.images.hash_pixels`.
+    """
+
+    values: NDArray[np.float32]
+    pixels_sha256: tuple[str, ...]
+
+
+def encode_set(
+    images: ImageSet,
+    encoder: Encoder,
+    cache: Path | None = None,
+    notify: Callable[[int], None] | None = None,
+) -> SetFeatures:
+    """Encodes a set block by block; blocks that the cache holds are read from there.
+
+    Args:
+        images: the set; its size and fit decide what the encoder sees.
+        encoder: its features hang on an image's pixels alone.
+        cache: folder to keep features in; None keeps none. A damaged file is computed anew.
+        notify: is told how many images are done, after each block.
+
+    Raises:
+        SourceError: an image that cannot be read.
+        InputError: images that the encoder does not take.
+        EvaluationError: the encoder failed, or gave numbers that are not finite.
+        StoreError: the cache cannot be written.
+    """
+    kept = FeatureCache(cache, encoder)
+    rows: list[NDArray[np.float32]] = [np.zeros((0, encoder.dim), np.float32)]
+    hashes: list[str] = []
+    for block in images.iterate_blocks():
+        named = [hash_pixels(pixels) for pixels in block]
+        values = kept.read(named)
+        if values is None:
+            values = _encode(encoder, block)
+            kept.write(named, values)
+        rows.append(values)
+        hashes.extend(named)
+        if notify is not None:
+            notify(len(hashes))
+    return SetFeatures(np.concatenate(rows), tuple(hashes))
+
+
+class FeatureCache:
+    """Features on disk, one file per block of images.
+
+    A file's name is the digest of its images' pixels, in a folder named by the encoder's weights
+    and preprocessing; it starts with the hash of its contents. Files appear whole or not at all.
+
+    Args:
+        folder: where it lies; None: nothing is kept.
+        encoder: whose features these are.
+    """
+
+    def __init__(self, folder: Path | None, encoder: Encoder) -> None:
+        self._dim = encoder.dim
+        self._store = None if folder is None else FileStore(str(folder.absolute()))
+        self._name = identify_encoder(encoder.describe())[:16]
+
+    def read(self, pixels_sha256: list[str]) -> NDArray[np.float32] | None:
+        """Returns (B, D) features of these images in order; None where there are no sound ones."""
+        if self._store is None or not self._store.exists(self._name_file(pixels_sha256)):
+            return None
+        data = self._store.read(self._name_file(pixels_sha256))
+        stored, contents = data[:_HASH_LENGTH], data[_HASH_LENGTH:]
+        if hash_bytes(contents).encode() != stored:
+            return None
+        values: NDArray[np.float32] = np.load(io.BytesIO(contents), allow_pickle=False)
+        return values if values.shape == (len(pixels_sha256), self._dim) else None
+
+    def write(self, pixels_sha256: list[str], values: NDArray[np.float32]) -> None:
+        """Keeps (B, D) features.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if self._store is None:
+            return
+        buffer = io.BytesIO()
+        np.save(buffer, values, allow_pickle=False)
+        contents = buffer.getvalue()
+        digest = hash_bytes(contents).encode()
+        self._store.write(self._name_file(pixels_sha256), digest + contents)
+
+    def _name_file(self, pixels_sha256: list[str]) -> str:
+        return f"{self._name}/{compute_digest('features', pixels_sha256)}.npy"
+
+
+def identify_encoder(described: dict[str, Any]) -> str:
+    """Returns a digest of what decides an encoder's features: weights and preprocessing.
+
+    Without weights it is id and revision.
+    """
+    named = {"id", "revision"} if described["weights_sha256"] is not None else set()
+    return compute_digest("encoder", {k: v for k, v in described.items() if k not in named})
+
+
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How features are scaled before they are compared.
+
+    Attributes:
+        mean: (K,) subtracted.
+        deviation: (K,) divided by.
+        varies: (D,) True for the K features that are kept.
+        name: in words.
+    """
+
+    mean: NDArray[np.float64]
+    deviation: NDArray[np.float64]
+    varies: NDArray[np.bool_]
+    name: str
+
+    def apply(self, values: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Returns (N, K) float64 of (N, D) features."""
+        raw = values[:, self.varies].astype(np.float64)
+        return np.asarray((raw - self.mean) / self.deviation)
+
+
+def fit_scaling(values: NDArray[np.float32], described: dict[str, Any]) -> Scaling:
+    """Returns the scaling by a real set's (N, D) features.
+
+    Hand-made features have units of their own and are standardised, so that none counts more for
+    its unit; those of learned encoders stay as they are, as the metrics' papers have them.
+
+    Raises:
+        EvaluationError: the features do not differ.
+    """
+    dim = values.shape[1]
+    raw = values.astype(np.float64)
+    mean, deviation = raw.mean(axis=0), raw.std(axis=0)
+    varies = deviation > 1e-6 * (np.abs(mean) + 1e-6)
+    if not varies.any():
+        raise EvaluationError(
+            f"encoder {described['id']}: the real images all look alike to it: take another"
+        )
+    if described["weights_sha256"] is not None:
+        return Scaling(np.zeros(dim), np.ones(dim), np.ones(dim, bool), "none")
+    name = f"by mean and deviation of the real set, {int(varies.sum())} features that vary"
+    return Scaling(mean[varies], deviation[varies], varies, name)
+
+
+def _encode(encoder: Encoder, block: NDArray[np.uint8]) -> NDArray[np.float32]:
+    name = encoder.describe()["id"]
+    try:
+        values = np.asarray(encoder.encode(block), np.float32)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise EvaluationError(f"encoder {name}: failed on images: {error}") from error
+    if not np.isfinite(values).all():
+        raise EvaluationError(
+            f"encoder {name}: gave features that are not finite: take another, or another size"
+        )
+    return values
