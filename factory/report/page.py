@@ -21,7 +21,7 @@ from factory.report.state import RunState
 TEMPLATE = "report.html.jinja"
 MAX_PANELS = 12
 """Series that get histograms of their own; of more, one panel stands for all."""
-MANY_REASONS = 8
+MANY_REASONS, MANY_ALARMS = 8, 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def render_page(
     kinds = [settings["kind"] for settings in numbers["filters"]]
     filters = [kind for kind in kinds if kind != "near_duplicate"]
     columns = [*filters, *(name for name in numbers["totals"] if name not in filters)]
-    return environment.get_template(TEMPLATE).render(
+    html = environment.get_template(TEMPLATE).render(
         numbers=numbers,
         title=state.recipe.card.pretty_name or state.recipe.name,
         description=state.recipe.description.strip(),
@@ -79,6 +79,7 @@ def render_page(
         recipe_text=write_recipe(state.recipe),
         many_reasons=MANY_REASONS,
     )
+    return html.strip() + "\n"
 
 
 def list_alarms(state: RunState, numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -97,12 +98,10 @@ def list_alarms(state: RunState, numbers: Mapping[str, Any]) -> list[tuple[str, 
         text += "stopped, or fell short under budget.on_shortfall: error."
         alarms.append(("unfinished", text))
     if not state.survey.missing:
-        alarms += [
-            ("shortfall", describe_shortfall(part))
-            for part in state.summary["series"]
-            if part["short"]
-        ]
-    return alarms
+        short = [part for part in state.summary["series"] if part["short"]]
+        alarms += [("shortfall", describe_shortfall(part)) for part in short]
+    more = len(alarms) - MANY_ALARMS
+    return alarms[:MANY_ALARMS] + ([("and", f"{more:,} more of these")] if more > 0 else [])
 
 
 def build_panels(
