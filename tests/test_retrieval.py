@@ -16,6 +16,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from scipy.stats import binomtest
 
 from factory.cli import main
 from factory.encoders.learned import hash_weights
@@ -29,7 +30,7 @@ from factory.evaluate.retrieval.pairs import drop_leaks, pick_pairs, read_pairs
 from factory.evaluate.retrieval.ranks import find_chance, score_queries
 from factory.evaluate.retrieval.settings import METRICS, RetrievalSettings
 from factory.evaluate.retrieval.study import evaluate_retrieval, shuffle_captions
-from factory.evaluate.retrieval.summary import write_notes
+from factory.evaluate.retrieval.summary import summarise_arms, write_notes
 from factory.evaluate.retrieval.tuning import build_optimizer, compute_share, tune_clip
 from factory.fingerprint import hash_bytes
 from tests.running import run, write_recipe
@@ -436,6 +437,24 @@ def test_the_report_says_what_was_done(study):
     assert "(chance)" in result.stdout
     assert "NOTE I2T R@50: the gallery has 20, so it is 1 always" in result.stderr
     assert "NOTE the model starts from random weights" in result.stderr
+
+
+def test_intervals_are_of_captions_and_exact_where_nothing_or_all_is_hit(data):
+    """20 captions of two images each, every other caption found; Clopper-Pearson by scipy."""
+    gallery = build_gallery(read_pairs(data / "held.parquet").pairs)
+    found = [row % 2 == 0 for row in range(20)]
+    hits = {
+        "i2t_r@1": [0.0] * 40, "i2t_r@10": [1.0] * 40, "i2t_r@50": [1.0] * 40,
+        "t2i_r@1": found, "t2i_r@10": found, "t2i_r@50": found,
+    }  # fmt: skip
+    arm = summarise_arms({"untuned": [{"hits": hits}]}, gallery)["arms"]["untuned"]
+    exact = binomtest(0, 20).proportion_ci(0.95, "exact").high
+    assert list(arm["i2t_r@1"].values()) == pytest.approx([0.0, 0.0, exact])
+    assert list(arm["i2t_r@10"].values()) == pytest.approx([1.0, 1.0 - exact, 1.0])
+    assert list(arm["i2t_r@50"].values()) == [1.0, 1.0, 1.0], "k reaches the whole gallery"
+    hits["i2t_r@1"] = np.repeat(found, 2)
+    again = summarise_arms({"untuned": [{"hits": hits}]}, gallery)["arms"]["untuned"]
+    assert again["i2t_r@1"] == arm["t2i_r@1"], "two images of a caption are one unit"
 
 
 def test_controls_that_are_off_chance_are_explained():

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.evaluate.intervals import Interval, bootstrap_difference, bootstrap_mean
+from factory.evaluate.intervals import LEVEL, Interval, bootstrap_difference, bootstrap_mean
 from factory.evaluate.retrieval.gallery import Gallery
 from factory.evaluate.retrieval.settings import KS, METRICS
+
+Floats = NDArray[np.float64]
 
 COMPARED = ("synthetic", "real", "shuffled", "untuned")
 """Differences are of an earlier arm minus a later one."""
@@ -31,20 +33,25 @@ def summarise_arms(
         arm: {name: np.array([each["hits"][name] for each in found]) for name in METRICS}
         for arm, found in results.items()
     }
-    pairs = combinations([arm for arm in COMPARED if arm in hits], 2)
+    chance = gallery.find_chance()
+    units = {
+        arm: {name: _join(of[name], name, gallery) for name in METRICS} for arm, of in hits.items()
+    }
     return {
         "arms": {
-            arm: {name: _estimate(of[name], None, name, gallery).to_dict() for name in METRICS}
-            for arm, of in hits.items()
+            arm: {name: _estimate(*of[name], chance[name]).to_dict() for name in METRICS}
+            for arm, of in units.items()
         },
         "paired": {
             f"{one} - {other}": {
-                name: _estimate(hits[one][name], hits[other][name], name, gallery).to_dict()
+                name: bootstrap_difference(
+                    units[one][name][0], units[other][name][0], weights=units[one][name][1]
+                ).to_dict()
                 for name in METRICS
             }
-            for one, other in pairs
+            for one, other in combinations([arm for arm in COMPARED if arm in units], 2)
         },
-        "chance": gallery.find_chance(),
+        "chance": chance,
         "by_seed": {
             arm: {name: _average(values) for name, values in of.items()} for arm, of in hits.items()
         },
@@ -107,22 +114,29 @@ def _compare_with_chance(report: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _estimate(
-    first: NDArray[np.float64], second: NDArray[np.float64] | None, metric: str, gallery: Gallery
-) -> Interval:
-    """Returns mean and interval of (seeds, queries) hits, or of the difference of two of them."""
+def _join(hits: Floats, metric: str, gallery: Gallery) -> tuple[Floats, Floats]:
+    """Returns mean and number of the queries of each caption, from (seeds, queries) hits."""
     units = gallery.units[metric[:3]]
     sizes = np.bincount(units, minlength=len(gallery.captions))
     there = np.flatnonzero(sizes)
-    means = [
-        (np.bincount(units, each.mean(axis=0), len(gallery.captions))[there] / sizes[there])
-        for each in (first, second)
-        if each is not None
-    ]
-    if len(means) == 1:
-        return bootstrap_mean(means[0], weights=sizes[there].astype(float))
-    return bootstrap_difference(means[0], means[1], weights=sizes[there].astype(float))
+    sums = np.bincount(units, hits.mean(axis=0), len(gallery.captions))
+    return sums[there] / sizes[there], sizes[there].astype(np.float64)
 
 
-def _average(values: NDArray[np.float64]) -> list[float]:
+def _estimate(means: Floats, weights: Floats, chance: float) -> Interval:
+    """Returns mean and interval.
+
+    Where no query is hit, or every one, resampled queries are all alike: the exact binomial bound
+    (Clopper and Pearson 1934) stands instead, unless k reaches the whole gallery.
+    """
+    found = bootstrap_mean(means, weights=weights)
+    bound = 1.0 - ((1.0 - LEVEL) / 2) ** (1.0 / len(means))
+    if not means.any():
+        return Interval(found.mean, 0.0, bound)
+    if (means == 1.0).all() and chance < 1.0:
+        return Interval(found.mean, 1.0 - bound, 1.0)
+    return found
+
+
+def _average(values: Floats) -> list[float]:
     return [round(float(value), 6) for value in values.mean(axis=1)]
