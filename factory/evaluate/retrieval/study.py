@@ -99,23 +99,13 @@ def evaluate_retrieval(
     arms = settings.choose_arms(real is not None)
     start = find_start(settings.model, settings.pretrained)
     say("reading pairs")
-    sets = {"synthetic": read_pairs(synthetic, caption_column)}
-    if real is not None:
-        sets["real"] = read_pairs(real, caption_column)
+    roots = {"synthetic": synthetic} | ({} if real is None else {"real": real})
+    sets = {name: read_pairs(root, caption_column) for name, root in roots.items()}
     asked = read_pairs(held_out, caption_column)
-    kept, dropped = drop_leaks(asked, tuple(sets.values()))
-    _check_leaks(asked, dropped, on_leak)
-    gallery = build_gallery(kept)
-    if min(len(gallery.images), len(gallery.captions)) < 2:
-        raise EvaluationError(
-            f"{held_out}: {len(gallery.images)} images and {len(gallery.captions)} captions are "
-            f"left to search, of {len(asked.pairs)} pairs ({_list_dropped(dropped)}): hold out "
-            "images and captions that are not in training"
-        )
+    gallery, dropped = _open_gallery(asked, sets, on_leak)
     training = _pick_training(sets, settings)
     clip = load_clip(start, 0, settings.device, settings.precision)
     described = _describe(settings, start, clip, training, gallery)
-    alike = count_alike(clip, gallery.captions)
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         files = FileStore(str(folder.resolve()))
@@ -127,25 +117,46 @@ def evaluate_retrieval(
         }
     report = summarise_arms(results, gallery)
     report |= {"gallery": described["gallery"], "dropped": dropped}
-    report["settings"] = described | {"seeds": settings.seeds, "arms": list(arms)}
-    report["settings"]["steps"] = {arm: results[arm][0]["steps"] for arm in arms}
-    report["settings"]["synthetic"] = _describe_set(sets["synthetic"])
-    report["settings"]["real"] = _describe_set(sets["real"]) if "real" in sets else None
-    report["settings"]["held_out"] = _describe_set(asked)
-    report["notes"] = write_notes(report, start.is_random, alike)
+    report["settings"] = {
+        **described,
+        "seeds": settings.seeds,
+        "arms": list(arms),
+        "steps": {arm: results[arm][0]["steps"] for arm in arms},
+        "held_out": _describe_set(asked),
+        "real": None,
+        **{name: _describe_set(each) for name, each in sets.items()},
+    }
+    report["notes"] = write_notes(report, start.is_random, count_alike(clip, gallery.captions))
     return report
 
 
 # --- data ----------------------------------------------------------------------------------------
 
 
-def _check_leaks(asked: PairSet, dropped: Mapping[str, int], on_leak: OnLeak) -> None:
+def _open_gallery(
+    asked: PairSet, sets: Mapping[str, PairSet], on_leak: OnLeak
+) -> tuple[Gallery, dict[str, int]]:
+    """Returns what is left to search, and how many pairs were dropped for which reason.
+
+    Raises:
+        InputError: leaks to refuse.
+        EvaluationError: fewer than two images or captions are left.
+    """
+    kept, dropped = drop_leaks(asked, tuple(sets.values()))
     count = sum(dropped.values())
     if on_leak == "refuse" and count > 0:
         raise InputError(
             f"{asked.root}: {count} of {len(asked.pairs)} held-out pairs are known "
             f"from training ({_list_dropped(dropped)}): remove them there, or take --on-leak drop"
         )
+    gallery = build_gallery(kept)
+    if min(len(gallery.images), len(gallery.captions)) < 2:
+        raise EvaluationError(
+            f"{asked.root}: {len(gallery.images)} images and {len(gallery.captions)} captions are "
+            f"left to search, of {len(asked.pairs)} pairs ({_list_dropped(dropped)}): hold out "
+            "images and captions that are not in training"
+        )
+    return gallery, dropped
 
 
 def _list_dropped(dropped: Mapping[str, int]) -> str:
