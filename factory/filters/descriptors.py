@@ -81,6 +81,19 @@ def find_nearest(
     Returns:
         (N,) positions in `others`, and (N,) similarities in [-1, 1].
     """
+    parts = [
+        _find_in_block(queries[start : start + _QUERIES], others)
+        for start in range(0, len(queries), _QUERIES)
+    ]
+    if not parts:
+        return np.zeros(0, np.int64), np.zeros(0)
+    places, similarities = zip(*parts, strict=True)
+    return np.concatenate(places), np.concatenate(similarities)
+
+
+def _find_in_block(
+    queries: Descriptors, others: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     turned = turn_descriptors(queries.astype(np.float32)).reshape(-1, DIM)
     best = np.full(len(turned), -np.inf, np.float32)
     nearest = np.zeros(len(turned), np.int64)
@@ -114,4 +127,4 @@ def _list_symmetries() -> NDArray[np.int64]:
 
 
 SYMMETRIES = _list_symmetries()
-_BLOCK = 8192
+_BLOCK, _QUERIES = 8192, 256
