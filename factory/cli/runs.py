@@ -137,6 +137,7 @@ def print_result(
         click.echo("mend the cause, then run the same command again", err=True)
     if "files" in summary:
         click.echo(f'data set: {url}\n  datasets.load_dataset("{url}", split="train")')
+        click.echo(f"  look it through: factory report {url}")
     else:
         click.echo("no data set was written (budget.on_shortfall: error)", err=True)
 
