@@ -531,6 +531,30 @@ def test_pretrained_weights_are_named_and_searched_untuned_once(data, tiny, tmp_
     assert not any("random weights" in note for note in report["notes"])
 
 
+def test_a_model_that_filtered_the_held_out_set_is_named(data, tiny, tmp_path):
+    from safetensors.torch import save_file
+
+    clip = tmp_path / "clip"
+    clip.mkdir()
+    shutil.copy(TINY_FOLDER / "open_clip_config.json", clip)
+    save_file(tiny.module.state_dict(), clip / "open_clip_model.safetensors")
+    (tmp_path / "captions.txt").write_text("a red patch\na blue patch\na green patch\n")
+    recipe = write_recipe(
+        tmp_path,
+        conditions=[{"kind": "caption", "captions": str(tmp_path / "captions.txt"), "count": 6}],
+        filters=[{"kind": "alignment", "encoder": f"open_clip:local-dir:{clip}",
+                  "min_similarity": -1.0}],
+    )  # fmt: skip
+    run(recipe, tmp_path / "run")
+    settings = RetrievalSettings(model=f"local-dir:{clip}", arms=("untuned",))
+    notes = evaluate_retrieval(data / "train.parquet", tmp_path / "run", settings, say=str)["notes"]
+    assert notes[0].startswith(f"CIRCULAR: local-dir:{clip} had a part in {tmp_path / 'run'}: ")
+    assert "filter alignment judged with it" in notes[0]
+    plain = RetrievalSettings(arms=("untuned",), seeds=1)
+    notes = evaluate_retrieval(data / "train.parquet", tmp_path / "run", plain, say=str)["notes"]
+    assert not any("CIRCULAR" in note for note in notes)
+
+
 def test_too_little_left_is_refused(data, tmp_path):
     settings = RetrievalSettings(epochs=1, seeds=1)
     train = data / "train.parquet"

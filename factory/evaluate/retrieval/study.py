@@ -1,6 +1,5 @@
 """A retrieval study: every arm tuned and searched for every seed, resumable, then summed up."""
 
-import importlib.metadata
 import json
 import shutil
 import tempfile
@@ -13,15 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from factory import __version__
 from factory.errors import EvaluationError, InputError, MismatchError, StoreError
+from factory.evaluate.retrieval.description import describe_set, describe_study, warn_circle
 from factory.evaluate.retrieval.gallery import Gallery, build_gallery
-from factory.evaluate.retrieval.loader import describe_loader
 from factory.evaluate.retrieval.model import (
-    Clip,
     Start,
     count_alike,
-    describe_clip,
     embed_captions,
     embed_images,
     find_start,
@@ -32,14 +28,13 @@ from factory.evaluate.retrieval.pairs import (
     Pair,
     PairSet,
     drop_leaks,
-    hash_pairs,
     pick_pairs,
     read_pairs,
 )
 from factory.evaluate.retrieval.settings import RetrievalSettings
 from factory.evaluate.retrieval.summary import summarise_arms, write_notes
-from factory.evaluate.retrieval.tuning import choose_rate, tune_clip
-from factory.fingerprint import compute_digest, derive_seed, diff_values
+from factory.evaluate.retrieval.tuning import tune_clip
+from factory.fingerprint import derive_seed, diff_values
 from factory.store.files import FileStore
 
 Say = Callable[[str], None]
@@ -105,7 +100,7 @@ def evaluate_retrieval(
     gallery, dropped = _open_gallery(asked, sets, on_leak)
     training = _pick_training(sets, settings)
     clip = load_clip(start, 0, settings.device, settings.precision)
-    described = _describe(settings, start, clip, training, gallery)
+    described = describe_study(settings, start, clip, training, gallery)
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         files = FileStore(str(folder.resolve()))
@@ -122,11 +117,14 @@ def evaluate_retrieval(
         "seeds": settings.seeds,
         "arms": list(arms),
         "steps": {arm: results[arm][0]["steps"] for arm in arms},
-        "held_out": _describe_set(asked),
+        "held_out": describe_set(asked),
         "real": None,
-        **{name: _describe_set(each) for name, each in sets.items()},
+        **{name: describe_set(each) for name, each in sets.items()},
     }
-    report["notes"] = write_notes(report, start.is_random, count_alike(clip, gallery.captions))
+    report["notes"] = [
+        *warn_circle(asked, start, described),
+        *write_notes(report, start.is_random, count_alike(clip, gallery.captions)),
+    ]
     return report
 
 
@@ -186,49 +184,6 @@ def shuffle_captions(captions: Sequence[str], seed: int) -> list[str]:
     for here, there in zip(order, np.roll(order, 1), strict=True):
         shuffled[here] = captions[there]
     return shuffled
-
-
-def _describe_set(pairs: PairSet) -> dict[str, Any]:
-    return {
-        "path": str(pairs.root),
-        "pairs": len(pairs.pairs),
-        "without_caption": pairs.without_caption,
-    }
-
-
-def _describe(
-    settings: RetrievalSettings,
-    start: Start,
-    clip: Clip,
-    training: Mapping[str, tuple[Pair, ...]],
-    gallery: Gallery,
-) -> dict[str, Any]:
-    """Returns all that shapes the result of an arm and a seed."""
-    count = len(next(iter(training.values())))
-    return {
-        **describe_clip(start, clip, settings.model),
-        "epochs": settings.epochs,
-        "batch_size": settings.batch_size,
-        "pairs": count,
-        "optimizer": "AdamW (0.9, 0.98), 1e-6",
-        "learning_rate": choose_rate(settings, start.is_random),
-        "weight_decay": settings.weight_decay,
-        "warmup": settings.warmup,
-        "loss": "open_clip.ClipLoss",
-        "data_path": describe_loader(),
-        "workers": settings.workers,
-        "device": clip.device.type,
-        "precision": "bf16" if clip.autocast else "fp32",
-        "training_sha256": {name: hash_pairs(pairs) for name, pairs in training.items()},
-        "gallery": {"images": len(gallery.images), "captions": len(gallery.captions)},
-        "gallery_sha256": compute_digest(
-            "gallery", [[pair.image for pair in gallery.images], gallery.captions]
-        ),
-        "versions": {
-            "factory": __version__,
-            **{name: importlib.metadata.version(name) for name in ("open_clip_torch", "torch")},
-        },
-    }
 
 
 # --- arms ----------------------------------------------------------------------------------------
