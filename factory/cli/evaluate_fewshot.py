@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory.cli.models import CATALOG_OPTION
-from factory.errors import InputError
+from factory.cli.recipes import SET_OPTION
+from factory.errors import InputError, RunBrokenError
 
 if TYPE_CHECKING:
     from factory.evaluate.fewshot.providers import Provider
@@ -76,7 +77,7 @@ _OPTIONS = (
     click.option("--force", is_flag=True, help="Go on with leaks, and mark every table."),
 )
 _OWN = ("real", "test", "synthetic", "unfiltered", "generator", "group_column", "group_pattern")
-_MAKING = ("fit_filter", "filter_encoder", "adapt", "adapt_set")
+_MAKING = ("fit_filter", "filter_encoder", "adapt", "adapt_set", "overrides")
 
 
 def _add_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -87,6 +88,7 @@ def _add_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_add_options
+@SET_OPTION
 @click.option("--out", type=_PATH, help="Folder for cells, plots and runs; the study resumes.")
 @click.option("--json", "json_path", type=_PATH, help="File to write all results to.")
 @CATALOG_OPTION
@@ -98,6 +100,7 @@ def fewshot(
     Every arm has the same steps, batch size, initialisation and shots. Intervals are over draws and
     test images. The same command with --out resumes.
     """
+    from factory.catalog import load_catalogs
     from factory.evaluate.fewshot.cells import CellStore
     from factory.evaluate.fewshot.learners import build_learner
     from factory.evaluate.fewshot.material import list_real, split_held_out
@@ -116,7 +119,8 @@ def fewshot(
         test = list_real(own["test"], *grouping)
     provider = _make_provider(own, making, settings, out, folders)
     store = CellStore(out)
-    study = Study(settings, train, test, provider, store, _say, build_learner, own["test"] is None)
+    catalogs, is_split = load_catalogs(folders), own["test"] is None
+    study = Study(settings, train, test, provider, store, _say, catalogs, build_learner, is_split)
     study.run()
     results = build_results(study)
     text = json.dumps(results, indent=1) + "\n"
@@ -163,10 +167,36 @@ def _make_provider(
     from factory.evaluate.fewshot.providers import FolderProvider
 
     if own["generator"] is None:
-        if making["fit_filter"] or making["adapt"] or making["adapt_set"]:
-            raise InputError("--fit-filter, --adapt, --adapt-set: belong to --generator: give it")
+        if any(making[name] for name in ("fit_filter", "adapt", "adapt_set", "overrides")):
+            raise InputError(
+                "--fit-filter, --adapt, --adapt-set, --set: belong to --generator: give it"
+            )
         return FolderProvider(own["synthetic"], own["unfiltered"], folders, settings.set_name)
-    raise InputError("--generator: not yet")
+    if own["synthetic"] or own["unfiltered"]:
+        raise InputError("--generator with --synthetic or --unfiltered: give one of them")
+    if out is None:
+        raise InputError("--generator: needs --out, where its images land")
+    from factory.evaluate.fewshot.generate import Making, RecipeProvider
+
+    plan = Making(recipe=own["generator"], catalogs=tuple(folders), **making)
+    return RecipeProvider(plan, settings, out, _run_recipe, _say)
+
+
+def _run_recipe(recipe: Path, overrides: Sequence[str], out: Path) -> str:
+    """Runs a recipe; returns what is short, or nothing.
+
+    Raises:
+        RunBrokenError: shards are quarantined.
+    """
+    from factory.cli.loading import load_checked
+    from factory.run import run_recipe
+
+    loaded = load_checked(recipe, tuple(overrides))
+    result = run_recipe(loaded, str(out), lambda outcome: None, _say, extend=True)
+    if result.quarantined:
+        raise RunBrokenError(f"{out}: shards failed: run the same command again to make them")
+    short = [f"{part['label']} {part['accepted']}/{part['asked']}" for part in result.shortfalls]
+    return f"fewer accepted than asked for ({', '.join(short)})" if short else ""
 
 
 # --- tables --------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.catalog import Catalogs
+from factory.catalog import Catalogs, ModelEntry
+from factory.catalog_entries import EncoderEntry
 from factory.errors import InputError
 from factory.evaluate.fewshot.material import ImageSet
 from factory.evaluate.fewshot.synthetic import Origin, SyntheticSet
@@ -100,21 +101,33 @@ def find_label_leaks(
         leaks += found
         notes += told
     for described in origin.filters:
-        leaks += _find_filter_leaks(described, shots, catalogs)
+        leaks += find_filter_leaks(described, shots, catalogs)
     return leaks, notes
 
 
 def find_model_leaks(
     model: str, catalogs: Catalogs, set_name: str | None
 ) -> tuple[list[Leak], list[str]]:
-    """Reads in the catalog whether a model has seen labels of the evaluated set.
+    """Reads in the catalog whether a generative model has seen labels of the evaluated set.
 
     With `set_name`, labels of other sets do not matter, and a model of which it is not known counts
     as one that has seen them where its training data names the set.
     """
-    entry = catalogs.get_model(model)
+    return _judge_entry(f"model {model}", catalogs.get_model(model), set_name, True)
+
+
+def find_encoder_leaks(
+    spec: str, catalogs: Catalogs, set_name: str | None
+) -> tuple[list[Leak], list[str]]:
+    """Reads in the catalog whether the encoder that evaluates has seen labels; it reaches all."""
+    return _judge_entry(f"encoder {spec}", catalogs.get_encoder(spec), set_name, False)
+
+
+def _judge_entry(
+    name: str, entry: ModelEntry | EncoderEntry | None, set_name: str | None, synthetic: bool
+) -> tuple[list[Leak], list[str]]:
     if entry is None:
-        return [], [f"model {model}: no catalog entry, so what it was trained on is not known"]
+        return [], [f"{name}: no catalog entry, so what it was trained on is not known"]
     if entry.labels_seen is False:
         return [], []
     is_named = set_name is not None and any(
@@ -124,10 +137,9 @@ def find_model_leaks(
     if is_named or (entry.labels_seen and set_name is None):
         data = "; ".join(entry.training_data) or "training data not told"
         hint = "" if set_name else " (--set-name tells whether they are of the evaluated set)"
-        text = f"model {model} {seen} beyond the shots: {data}{hint}"
-        return [Leak(LABELS_SEEN, text)], []
+        return [Leak(LABELS_SEEN, f"{name} {seen} beyond the shots: {data}{hint}", synthetic)], []
     if entry.labels_seen is None and set_name is None:
-        return [], [f"model {model}: its catalog entry does not tell whether it saw labels"]
+        return [], [f"{name}: its catalog entry does not tell whether it saw labels"]
     return [], []
 
 
@@ -135,10 +147,16 @@ def _simplify(text: str) -> str:
     return "".join(each for each in text.lower() if each.isalnum())
 
 
-def _find_filter_leaks(
+def find_filter_leaks(
     described: Mapping[str, Any], shots: ImageSet, catalogs: Catalogs
 ) -> list[Leak]:
-    """Finds filters fitted on labelled images other than exactly the shots."""
+    """Finds filters fitted on labelled images other than exactly the shots.
+
+    Args:
+        described: a filter's settings, or its description by a run.
+        shots: of the draw.
+        catalogs: where classifiers are looked up.
+    """
     kind = described["kind"]
     found = []
     for model in [described.get("model"), *described.get("models", ())]:

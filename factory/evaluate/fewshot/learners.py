@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from factory.catalog import Catalogs
 from factory.encoders import Encoder
 from factory.errors import EvaluationError, InputError
 from factory.evaluate.fewshot.augment import augment_images
@@ -76,6 +77,7 @@ def _make_optimizer(
         MOMENTUM,
         weight_decay=DECAYS[settings.kind],
         nesterov=True,
+        fused=True,
     )
     return optimizer, torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
 
@@ -290,8 +292,13 @@ def _augment_alone(pixels: NDArray[np.uint8], sha256s: list[str], view: int) -> 
     return torch.cat(varied).permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def build_learner(settings: StudySettings, say: Say) -> Learner:
+def build_learner(settings: StudySettings, say: Say, catalogs: Catalogs) -> Learner:
     """Builds what every arm is trained with.
+
+    Args:
+        settings: of the study.
+        say: called with lines of progress.
+        catalogs: where the encoder is looked up.
 
     Raises:
         InputError: no such encoder, device or weights.
@@ -300,4 +307,5 @@ def build_learner(settings: StudySettings, say: Say) -> Learner:
         return NetworkLearner(settings, say)
     from factory.encoders import load_encoder
 
-    return LinearLearner(settings, load_encoder(settings.encoder, device=settings.device), say)
+    encoder = load_encoder(settings.encoder, device=settings.device, catalogs=catalogs)
+    return LinearLearner(settings, encoder, say)

@@ -8,11 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.catalog import Catalogs
 from factory.errors import EvaluationError
 from factory.evaluate.fewshot.cells import DECIMALS, Cell, CellStore
 from factory.evaluate.fewshot.leaks import (
     Leak,
     count_near_copies,
+    find_encoder_leaks,
     find_test_images,
     find_test_leaks,
     refuse_leaks,
@@ -72,7 +74,8 @@ class Study:
     provider: Provider
     cells: CellStore
     say: Say
-    build_learner: Callable[[StudySettings, Say], Learner]
+    catalogs: Catalogs
+    build_learner: Callable[[StudySettings, Say, Catalogs], Learner]
     is_split: bool = False
     outcomes: list[Outcome] = field(default_factory=list)
     leaks: list[Leak] = field(default_factory=list)
@@ -101,10 +104,14 @@ class Study:
             for seed in self.settings.draws
         ]
         self._add(find_test_leaks(self.train, self.test))
-        leaks, notes = self.provider.check(draws)
-        self.notes += notes
-        self._add(leaks)
-        learner = self.build_learner(self.settings, self.say)
+        found = [self.provider.check(draws)] if self._needs_synthetic() else []
+        if self.settings.encoder is not None:
+            given = (self.settings.encoder, self.catalogs, self.settings.set_name)
+            found.append(find_encoder_leaks(*given))
+        for leaks, notes in found:
+            self.notes += notes
+            self._add(leaks)
+        learner = self.build_learner(self.settings, self.say, self.catalogs)
         self.learner = learner.describe()
         self.cells.begin(self.describe())
         self.reader = PixelReader(self.settings.size, self.settings.fit)
@@ -152,6 +159,7 @@ class Study:
                 chosen = self.choose_images(arm, draw, provided, self.settings.per_class)
                 if isinstance(chosen, str):
                     outcome.left_out[arm] = chosen
+                    self._done += 1
                     continue
                 cell = self._fill(learner, arm, draw, chosen, steps)
                 outcome.chances.setdefault(arm, []).append(cell.chances)
@@ -172,10 +180,12 @@ class Study:
             raise EvaluationError(f"{shots} shots: no arm is left: {outcome.left_out}")
         return outcome
 
+    def _needs_synthetic(self) -> bool:
+        return bool(self.settings.counts) or any("synthetic" in a for a in self.settings.arms)
+
     def _provide(self, draw: Draw, outcome: Outcome) -> Provided:
         """Gets the synthetic images of a draw, and compares them with the test images."""
-        needs = any("synthetic" in arm for arm in self.settings.arms) or self.settings.counts
-        if not needs:
+        if not self._needs_synthetic():
             return Provided(None, None)
         provided = self.provider.provide(draw)
         self.notes += provided.notes

@@ -1,0 +1,261 @@
+"""Synthetic images that a recipe makes anew from the shots of each draw, and of nothing else."""
+
+import io
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from factory.catalog import load_catalogs
+from factory.errors import EvaluationError, InputError
+from factory.evaluate.fewshot.leaks import Leak, find_filter_leaks, find_model_leaks
+from factory.evaluate.fewshot.material import ImageSet
+from factory.evaluate.fewshot.providers import Draw, Provided
+from factory.evaluate.fewshot.settings import StudySettings
+from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
+from factory.filters.classifier_model import INFO_NAME
+from factory.recipe import select_content
+from factory.recipe_file import load_recipe, resolve_path
+from factory.store.files import FileStore
+
+Say = Callable[[str], None]
+RunRecipe = Callable[[Path, Sequence[str], Path], str]
+"""Runs a recipe with overrides into a folder; returns what is short of it, or nothing."""
+
+AT_SHOTS = "@shots"
+"""In a recipe: the classifier fitted on the shots, or the folder of the shots."""
+
+
+@dataclass(frozen=True)
+class Making:
+    """How the images of a draw are made.
+
+    Attributes:
+        recipe: whose reference conditions get the draw's shots, and whose seed becomes the draw's.
+        overrides: `--set` texts for it.
+        fit_filter: whether the recipe's classifier is one fitted on the shots.
+        filter_encoder: of that classifier.
+        adapt: model that is adapted to the shots first; None: the recipe's model as it is.
+        adapt_set: `name=value` options of that adaptation.
+        catalogs: user catalog folders.
+    """
+
+    recipe: Path
+    overrides: tuple[str, ...] = ()
+    fit_filter: bool = False
+    filter_encoder: str = "color-texture"
+    adapt: str | None = None
+    adapt_set: tuple[str, ...] = ()
+    catalogs: tuple[Path, ...] = ()
+
+
+class RecipeProvider:
+    """Runs the recipe once for each draw, below `out/draws`; what is there already is kept.
+
+    Raises:
+        InputError: a recipe that cannot be made from shots.
+    """
+
+    def __init__(
+        self, making: Making, settings: StudySettings, out: Path, run: RunRecipe, say: Say
+    ) -> None:
+        self.making, self.settings, self.run, self.say = making, settings, run, say
+        self.out = out.absolute()
+        self.loaded = load_recipe(making.recipe, making.overrides)
+        recipe = self.loaded.recipe
+        kinds = [block.kind for block in recipe.conditions]
+        if not set(kinds) <= {"reference", "class"}:
+            raise InputError(
+                f"{making.recipe}: conditions of kind reference or class are needed, as a "
+                f"classifier learns from classes: got {', '.join(kinds)}"
+            )
+        self.classifiers = [each for each in recipe.filters if each.kind == "classifier"]
+        self.fits = making.fit_filter or any(each.model == AT_SHOTS for each in self.classifiers)
+        if self.fits and not self.classifiers:
+            raise InputError(
+                f"{making.recipe}: --fit-filter: it has no classifier filter: add "
+                f'{{kind: classifier, model: "{AT_SHOTS}", min_probability: 0.6}} to filters'
+            )
+        folders = (resolve_path(self.loaded.base, each) for each in recipe.catalogs)
+        self.folders = [folder.absolute() for folder in (*making.catalogs, *folders)]
+        self.catalogs = load_catalogs(self.folders)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the recipe's content, and how it is made from shots."""
+        return {
+            "recipe": select_content(self.loaded.recipe),
+            "counts": [block.model_dump()["per_class"] for block in self.loaded.recipe.conditions],
+            "fit_filter": self.fits,
+            "filter_encoder": self.making.filter_encoder if self.fits else None,
+            "adapt": self.making.adapt,
+            "adapt_set": list(self.making.adapt_set),
+        }
+
+    def check(self, draws: Sequence[Draw]) -> tuple[list[Leak], list[str]]:
+        """Finds models and filters that saw labels, before anything is made."""
+        recipe, set_name = self.loaded.recipe, self.settings.set_name
+        model = self.making.adapt or recipe.generator.model
+        leaks, notes = find_model_leaks(model, self.catalogs, set_name)
+        for each in recipe.filters:
+            described = each.model_dump(mode="json")
+            own = each.kind == "classifier" and self.fits
+            if own or str(described.get("images")) == AT_SHOTS:
+                continue
+            if "model" in described:
+                folder = resolve_path(self.loaded.base, described["model"])
+                described["model"] = str(folder) if folder.is_dir() else described["model"]
+            leaks += find_filter_leaks(described, draws[0].images, self.catalogs)
+        if self.fits and self.settings.encoder == self.making.filter_encoder:
+            notes.append(
+                f"ENCODER USED TWICE: {self.settings.encoder} filters and evaluates: what it likes "
+                "is kept and praised; take another for one of them"
+            )
+        return leaks, notes
+
+    def provide(self, draw: Draw) -> Provided:
+        """Makes the images of a draw, or finds them made.
+
+        Raises:
+            EvaluationError: the adaptation copied the shots from the start.
+            RunBrokenError: the run stopped and can be resumed.
+        """
+        folder = self.out / "draws" / f"{draw.shots}-shots-seed-{draw.seed}"
+        shots, run = folder / "shots", folder / "run"
+        write_shots(draw.images, shots)
+        overrides = [*self.making.overrides, *self._point_to(draw, shots)]
+        if self.fits:
+            self._fit_filter(shots, folder / "classifier", draw)
+            overrides.append(f"filters.classifier.model={json.dumps(str(folder / 'classifier'))}")
+        catalogs = [str(each) for each in self.folders]
+        if self.making.adapt is not None:
+            model = self._adapt(draw, shots, folder / "adapter")
+            overrides.append(f"generator.model={json.dumps(model)}")
+            catalogs.append(str(folder / "adapter"))
+        overrides.append(f"catalogs={json.dumps(catalogs)}")
+        self.say(f"making synthetic images of {draw.name}")
+        short = self.run(self.making.recipe, overrides, run)
+        synthetic, unfiltered = read_synthetic(run), read_first_attempts(run)
+        leaks = [
+            leak
+            for origin in synthetic.origins
+            for described in origin.filters
+            for leak in find_filter_leaks(described, draw.images, self.catalogs)
+        ]
+        missing = unfiltered if isinstance(unfiltered, str) else ""
+        return Provided(
+            synthetic,
+            None if isinstance(unfiltered, str) else unfiltered,
+            missing_unfiltered=missing,
+            leaks=tuple(leaks),
+            notes=(f"{draw.name}: {short}",) if short else (),
+        )
+
+    def _most(self) -> int | None:
+        """Returns the most synthetic images of each class that an arm takes; None: all."""
+        asked = [self.settings.per_class or 0, *self.settings.counts]
+        return max(asked) or None
+
+    def _point_to(self, draw: Draw, shots: Path) -> list[str]:
+        """Returns overrides that give a recipe the seed and the shots of a draw."""
+        recipe, most = self.loaded.recipe, self._most()
+        overrides = [f"seed={draw.seed}"]
+        grouped = all(image.group is not None for image in draw.images.images)
+        for number, block in enumerate(recipe.conditions):
+            at = f"conditions[{number}]"
+            if block.kind == "reference":
+                overrides += [
+                    f"{at}.images={json.dumps(str(shots))}",
+                    f"{at}.shots={draw.shots}",
+                    f"{at}.group_pattern=null",
+                    f"{at}.group_column={'group' if grouped else 'null'}",
+                ]
+            if most is not None and len(recipe.conditions) == 1:
+                counts = dict.fromkeys(draw.images.class_names, most)
+                overrides.append(f"{at}.per_class={json.dumps(counts)}")
+        for each in recipe.filters:
+            if str(getattr(each, "images", None)) == AT_SHOTS:
+                overrides.append(f"filters.{each.kind}.images={json.dumps(str(shots))}")
+        return overrides
+
+    def _find_size(self) -> tuple[int | None, str]:
+        """Returns the px that the model makes, where that is known, and how shots are fitted."""
+        settings = self.loaded.recipe.generator
+        entry = self.catalogs.get_model(self.making.adapt or settings.model)
+        size = settings.width or (entry.width if entry is not None else None)
+        blocks = [block for block in self.loaded.recipe.conditions if block.kind == "reference"]
+        return size, blocks[0].fit if blocks else self.settings.fit
+
+    def _fit_filter(self, shots: Path, out: Path, draw: Draw) -> None:
+        from factory.train.classifier import train_classifier
+
+        if (out / INFO_NAME).is_file():
+            return
+        size, fit = self._find_size()
+        self.say(f"fitting the filter of {draw.name}")
+        report = train_classifier(
+            shots,
+            out,
+            encoder=self.making.filter_encoder,
+            image_size=size,
+            fit="resize" if fit == "resize" else "crop",
+            seed=draw.seed,
+            force=True,
+        )
+        reached = report["held_out"]["balanced_accuracy"]
+        self.say(f"  held-out balanced accuracy {reached:.2f} on the shots alone")
+
+    def _adapt(self, draw: Draw, shots: Path, out: Path) -> str:
+        """Adapts the base to the shots; returns the catalog id of what came of it."""
+        from factory.train.adapter import train_adapter
+        from factory.train.adapter_settings import make_settings
+
+        name = f"adapted-{draw.shots}shots-seed{draw.seed}"
+        if (out / "models" / f"{name}.yaml").is_file():
+            return name
+        values: dict[str, Any] = {"fit": self._find_size()[1], "seed": draw.seed}
+        for text in self.making.adapt_set:
+            key, equals, value = text.partition("=")
+            if not equals:
+                raise InputError(f"--adapt-set: want name=value, got {text!r}")
+            values[key.strip().replace("-", "_")] = yaml.safe_load(value)
+        fixed = {"base": self.making.adapt, "data": shots, "shots": draw.shots, "id": name}
+        self.say(f"adapting {self.making.adapt} to {draw.name}")
+        result = train_adapter(
+            make_settings(**{**values, **fixed}), self.catalogs, out, lambda line: None
+        )
+        if result.sha256 is None:
+            raise EvaluationError(
+                f"{draw.name}: the adaptation copied its shots from the first check on: raise "
+                "max_copies or lower learning_rate by --adapt-set"
+            )
+        return name
+
+
+def write_shots(shots: ImageSet, folder: Path) -> None:
+    """Writes shots as an ImageFolder with their bytes as they are, and groups where known.
+
+    Raises:
+        SourceError: an image that cannot be read any more.
+    """
+    files = FileStore(str(folder))
+    if files.exists("metadata.csv"):
+        return
+    rows = ["file_name,group"]
+    for image, sha in zip(shots.images, shots.sha256s, strict=True):
+        data = image.read_bytes()
+        name = f"{image.class_name}/{sha[:24]}{_find_suffix(data)}"
+        files.write(name, data)
+        group = "" if image.group is None else image.group.replace('"', '""')
+        rows.append(f'{name},"{group}"')
+    files.write("metadata.csv", ("\n".join(rows) + "\n").encode())
+
+
+def _find_suffix(data: bytes) -> str:
+    """Returns the suffix of encoded bytes, by the format that Pillow finds."""
+    with Image.open(io.BytesIO(data)) as image:
+        found = str(image.format).lower()
+    return {"jpeg": ".jpg", "tiff": ".tif"}.get(found, f".{found}")

@@ -1,0 +1,152 @@
+"""Few-shot study with a recipe: each draw's images descend from its own shots and nothing else."""
+
+import json
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from factory.cli import main
+from factory.evaluate.fewshot.generate import write_shots
+from factory.evaluate.fewshot.material import draw_shots, list_real
+from factory.filters.classifier_model import read_classifier_info
+from factory.sources import list_images
+from tests import tiny
+from tests.running import read_json, read_rows, write_recipe
+from tests.test_evaluate_fewshot import CLASSES, FAST, write_catalog, write_images
+
+PATTERN = r"-(s\d+p\d+)_"
+REFERENCE = {"kind": "reference", "images": "nowhere", "shots": 99, "per_class": 5}
+CLASSIFIER = {"kind": "classifier", "model": "@shots", "min_probability": 0.0}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generate")
+    write_images(folder / "train", 20, 1)
+    write_images(folder / "test", 30, 2)
+    return folder
+
+
+def study(data, recipe, *arguments, code=0):
+    given = ["--real", data / "train", "--test", data / "test", "--generator", recipe]
+    everything = ["evaluate", "fewshot", *given, *FAST, *arguments]
+    result = CliRunner().invoke(main, [str(each) for each in everything])
+    assert result.exit_code == code, result.output
+    return result.output
+
+
+def write(folder, **changes):
+    changes = {"conditions": [REFERENCE], "filters": [CLASSIFIER], **changes}
+    return write_recipe(folder / "recipe", **changes)
+
+
+def test_images_descend_from_the_shots_of_their_own_draw(data, tmp_path):
+    out, path = tmp_path / "out", tmp_path / "r.json"
+    recipe = write(tmp_path)
+    options = ("--seeds", "2", "--per-class", "6", "--out", out, "--json", path)
+    options += ("--group-pattern", PATTERN)
+    shown = study(data, recipe, *options)
+    train = list_real(data / "train", group_pattern=PATTERN)
+    for seed in (0, 1):
+        shots = draw_shots(train, 3, seed)
+        folder = out / "draws" / f"3-shots-seed-{seed}"
+        rows = read_rows(folder / "run")
+        assert {row["reference_sha256"] for row in rows} <= set(shots.sha256s)
+        assert len(rows) == 12
+        assert {row["recipe_sha256"] for row in rows} == {rows[0]["recipe_sha256"]}
+        assert read_json(folder / "run" / "recipe.json")["seed"] == seed
+        assert read_classifier_info(folder / "classifier").data.sha256 == shots.digest
+        groups = {json.loads(row["provenance"])["reference_group_sha256"] for row in rows}
+        assert None not in groups
+    found = read_json(path)
+    assert found["marks"] == {}
+    assert found["leaks"] == []
+    assert set(found["arms"]) > {"real+synthetic", "real+synthetic_unfiltered", "synthetic"}
+    used = [each["synthetic"] for each in found["images"]["synthetic"]]
+    assert used == [dict.fromkeys(CLASSES, 6)] * 2
+    assert "ENCODER USED TWICE: color-texture" in shown
+    again = study(data, recipe, *options)
+    assert again.count("stored") == 12
+    assert "fitting the filter" not in again
+
+
+def test_shots_are_written_as_they_are(data, tmp_path):
+    shots = draw_shots(list_real(data / "train", group_pattern=PATTERN), 4, 2)
+    write_shots(shots, tmp_path / "shots")
+    found = list_images(tmp_path / "shots", group_column="group")
+    pairs = {(image.class_name, image.group, image.read_bytes()) for image in found}
+    assert pairs == {(each.class_name, each.group, each.read_bytes()) for each in shots.images}
+    assert draw_shots(list_real(tmp_path / "shots"), 4, 2).digest == shots.digest
+
+
+def test_adapts_a_base_to_the_shots(data, tmp_path):
+    catalog = tmp_path / "catalog"
+    tiny.save_tiny("flow", catalog / "models" / "flow")
+    entry = {
+        "id": "tiny-flow", "source": "./flow", "family": "flow", "width": 32, "height": 32,
+        "steps": 2, "guidance": 1.0, "dtype": "float32", "class_names": list(tiny.CLASS_NAMES),
+        "training_data": ["noise"], "labels_seen": False,
+        "licence": {"id": "other", "date_read": "2026-11-20"},
+    }  # fmt: skip
+    (catalog / "models" / "tiny-flow.yaml").write_text(yaml.safe_dump(entry))
+    conditions = [{"kind": "class", "per_class": dict.fromkeys(CLASSES, 3)}]
+    recipe = write(tmp_path, conditions=conditions, filters=[{"kind": "tissue"}])
+    options = [
+        "--catalog",
+        catalog,
+        "--adapt",
+        "tiny-flow",
+        "--seeds",
+        "1",
+        "--out",
+        tmp_path / "o",
+    ]
+    values = ("steps=2", "check-every=2", "check_images=2", "prior_images=2", "max_copies=1.0")
+    options += [part for value in values for part in ("--adapt-set", value)]
+    options += ["--arms", "real,real+synthetic_unfiltered"]
+    options += ["--set", "filters.tissue.min_fraction=0.0", "--set", "generator.width=32"]
+    assert "adapting tiny-flow to the draw of 3 shots with seed 0" in study(data, recipe, *options)
+    assert "adapting" not in study(data, recipe, *options)
+    folder = tmp_path / "o" / "draws" / "3-shots-seed-0"
+    shots = draw_shots(list_real(data / "train"), 3, 0)
+    card = (folder / "adapter" / "README.md").read_text()
+    assert all(sha in card for sha in shots.sha256s)
+    assert {row["model"] for row in read_rows(folder / "run")} == {"adapted-3shots-seed0"}
+
+
+def test_what_saw_more_than_the_shots_is_refused(data, tmp_path):
+    catalog = write_catalog(tmp_path / "c", labels_seen=True, training_data=["the set"])
+    recipe = write(tmp_path)
+    out = ("--out", tmp_path / "out", "--seeds", "1")
+    shown = study(data, recipe, *out, "--catalog", catalog, code=2)
+    assert "LABELS SEEN: model fake" in shown
+    assert "LABELS SEEN: model fake" in study(
+        data, recipe, *out, "--catalog", catalog, "--adapt", "fake", code=2
+    )
+    named = {**CLASSIFIER, "model": "pcam"}
+    shown = study(data, write(tmp_path, filters=[named]), *out, code=2)
+    assert "LABELS SEEN: filter classifier (pcam)" in shown
+    realism = {"kind": "realism", "images": str(data / "train"), "max_centroid_distance": 3.0}
+    shown = study(data, write(tmp_path, filters=[realism]), *out, code=2)
+    assert "LABELS SEEN: filter realism" in shown
+    assert not (tmp_path / "out").exists()  # nothing was touched
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({}, (), "--generator: needs --out"),
+        ({"filters": []}, ("--fit-filter",), "it has no classifier filter"),
+        (
+            {"conditions": [{"kind": "caption", "captions": "he-basic", "count": 3}]},
+            (),
+            "conditions of kind reference or class",
+        ),
+        ({}, ("--synthetic", "x"), "give one of them"),
+    ],
+)
+def test_recipes_that_do_not_fit_are_said(data, tmp_path, changes, options, message):
+    recipe = write(tmp_path, **changes)
+    out = () if "needs --out" in message else ("--out", tmp_path / "out")
+    assert message in study(data, recipe, *out, *options, code=2)
