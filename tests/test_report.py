@@ -25,7 +25,7 @@ from factory.refilter import refilter_folder
 from factory.report import ReportOptions, build_report
 from factory.report.acceptance import BINS, POINTS, Acceptance
 from factory.report.collect import Pools, Shown
-from factory.report.margins import Spread
+from factory.report.margins import Limit, Spread, find_nearest_margin, measure_margins
 from factory.report.pictures import LONGEST, make_picture
 from factory.run import read_outline, run_recipe
 from factory.store.run_folder import RunFolder
@@ -208,6 +208,26 @@ def test_spread_is_numpys(blocks):
         assert spread.mean == pytest.approx(values.mean(), abs=1e-6)
         assert spread.deviation == pytest.approx(values.std(), abs=1e-6)
         assert (spread.low, spread.high) == (values.min(), values.max())
+
+
+def test_margins_heed_class_direction_and_rule():
+    precise = Limit("classifier", "min_probability", "p", {"normal": 0.5, "tumor": 0.8}, True, True)
+    blur = Limit("focus", "max_blur", "blur", 0.6, False, True)
+    idle = Limit("tissue", "min_fraction", "tissue", 0.9, True, False)
+    spreads = {"p": Spread(), "blur": Spread()}
+    spreads["p"].add(np.array([0.4, 0.6]))  # deviation 0.1
+    spreads["blur"].add(np.array([0.0, 1.0]))  # deviation 0.5
+    scores = {"p": 0.7, "blur": 0.65, "tissue": 0.1}
+    limits = [precise, blur, idle]
+    normal = measure_margins(limits, spreads, scores, "normal")
+    assert [round(margin.slack, 6) for margin in normal] == [2.0, -0.1]
+    tumor = measure_margins(limits, spreads, scores, "tumor")
+    assert [round(margin.slack, 6) for margin in tumor] == [-1.0, -0.1]
+    assert len(measure_margins(limits, spreads, scores, None)) == 1
+    assert str(find_nearest_margin(tumor, "focus", False)) == "p 0.7 < 0.8"
+    assert str(find_nearest_margin(tumor, "focus", True)) == "blur 0.65 > 0.6"
+    assert str(find_nearest_margin(normal[:1], None, False)) == "p 0.7 ≥ 0.5"
+    assert find_nearest_margin(normal[:1], "near_duplicate", False) is None
 
 
 # --- pictures ------------------------------------------------------------------------------------
