@@ -132,7 +132,7 @@ def write_dataset(
     and the counts of `survey` (made with the same policy) are checked on the way.
 
     Returns:
-        File names and row counts.
+        Row counts, and the sha256 of each file by its name.
 
     Raises:
         StoreError: damaged images, or one sample id twice.
@@ -174,7 +174,13 @@ def write_dataset(
         else:
             files.remove(name)
     files.remove(BUILD)
-    return {"rows": kept.rows, "rejected_rows": dropped.rows, "tars": len(tars.names)}
+    hashes = {**kept.hashes, **dropped.hashes, **tars.hashes}
+    return {
+        "rows": kept.rows,
+        "rejected_rows": dropped.rows,
+        "tars": len(tars.names),
+        "sha256": {name.removeprefix(f"{BUILD}/"): sha for name, sha in hashes.items()},
+    }
 
 
 def iterate_decisions(

@@ -1,6 +1,7 @@
 """Files by name below one root, through fsspec: local disk and object stores alike."""
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
@@ -90,6 +91,36 @@ class FileStore:
             return tuple(
                 sorted(entry.rsplit("/", 1)[-1] for entry in self.fs.ls(path, detail=False))
             )
+
+
+class HashedStream:
+    """A stream to write to, from start to end, that knows the sha256 of what was written."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._digest = hashlib.sha256()
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        """Writes bytes; returns how many."""
+        view = memoryview(data)
+        self._digest.update(view)
+        self._stream.write(view)
+        return view.nbytes
+
+    def flush(self) -> None:
+        """Hands on what is buffered."""
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Closes the stream below."""
+        self.closed = True
+        self._stream.close()
+
+    @property
+    def sha256(self) -> str:
+        """Hash of all that was written, 64 hex characters."""
+        return self._digest.hexdigest()
 
 
 def _write_local(path: Path, data: bytes) -> None:

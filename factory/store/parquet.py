@@ -5,14 +5,18 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from factory.store.files import FileStore
+from factory.store.files import FileStore, HashedStream
 
 ROW_GROUP = 256
 """Rows per row group: small enough for the Hub's viewer to read one page of images."""
 
 
 class ParquetFiles:
-    """Writes tables in order into `folder/split-00000-of-00003.parquet`."""
+    """Writes tables in order into `folder/split-00000-of-00003.parquet`.
+
+    Pages carry checksums, so that readers who ask for them find a flipped bit; `hashes` holds the
+    sha256 of each file that is whole.
+    """
 
     def __init__(
         self,
@@ -27,6 +31,7 @@ class ParquetFiles:
         self.per_file = per_file
         self.count = max(1, -(-total // per_file))
         self.names: list[str] = []
+        self.hashes: dict[str, str] = {}
         self.rows = 0
         self._writer: Any = None
         self._stream: Any = None
@@ -57,8 +62,10 @@ class ParquetFiles:
 
     def _start(self) -> None:
         name = f"{self.folder}/{self.split}-{len(self.names):05d}-of-{self.count:05d}.parquet"
-        self._stream = self.files.open(name, "wb")
-        self._writer = pq.ParquetWriter(self._stream, self.schema, compression="zstd")
+        self._stream = HashedStream(self.files.open(name, "wb"))
+        self._writer = pq.ParquetWriter(
+            self._stream, self.schema, compression="zstd", write_page_checksum=True
+        )
         self._room = self.per_file
         self.names.append(name)
 
@@ -70,4 +77,5 @@ class ParquetFiles:
     def _finish(self) -> None:
         self._writer.close()
         self._stream.close()
+        self.hashes[self.names[-1]] = self._stream.sha256
         self._writer = self._stream = None

@@ -96,7 +96,14 @@ def compute_sample_id(
     condition: Condition, prompt: str | None, seed: int, generator: Mapping[str, Any]
 ) -> str:
     """Returns H(everything that shapes the pixels), 32 hex characters."""
-    identity = [condition.describe(), prompt, seed, select_shaping(generator)]
+    return compute_described_id(condition.describe(), prompt, seed, generator)
+
+
+def compute_described_id(
+    condition: Mapping[str, Any], prompt: str | None, seed: int, generator: Mapping[str, Any]
+) -> str:
+    """Returns the sample id of a condition as the provenance describes it."""
+    identity = [condition, prompt, seed, select_shaping(generator)]
     return compute_digest("sample", identity)[:32]
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from factory.store.files import FileStore
+from factory.store.files import FileStore, HashedStream
 
 
 class TarFiles:
@@ -17,6 +17,7 @@ class TarFiles:
     def __init__(self, files: FileStore, folder: str, split: str, per_file: int) -> None:
         self.files, self.folder, self.split, self.per_file = files, folder, split, per_file
         self.names: list[str] = []
+        self.hashes: dict[str, str] = {}
         self.rows = 0
         self._writer: Any = None
         self._stream: Any = None
@@ -38,29 +39,32 @@ class TarFiles:
         if self._writer is not None:
             self._writer.close()
             self._stream.close()
+            self.hashes[self.names[-1]] = self._stream.sha256
             self._writer = self._stream = None
 
     def _start(self) -> None:
         import webdataset
 
         name = f"{self.folder}/{self.split}-{len(self.names):05d}.tar"
-        self._stream = self.files.open(name, "wb")
+        self._stream = HashedStream(self.files.open(name, "wb"))
         self._writer = webdataset.TarWriter(self._stream, mtime=0)
         self._room = self.per_file
         self.names.append(name)
 
 
 def build_sample(row: dict[str, Any]) -> dict[str, Any]:
-    """Returns the WebDataset sample of a row."""
+    """Returns the WebDataset sample of a row: keyed by its id, else by its image's file name."""
     others = {key: value for key, value in row.items() if key not in {"image", "provenance"}}
-    others["provenance"] = json.loads(row["provenance"])
-    suffix = row["image"]["path"].rsplit(".", 1)[-1]
+    if row.get("provenance") is not None:
+        others["provenance"] = json.loads(row["provenance"])
+    path = row["image"]["path"]
+    stem, _, suffix = path.rpartition(".")
     sample = {
-        "__key__": row["sample_id"],
+        "__key__": row.get("sample_id") or stem,
         suffix: row["image"]["bytes"],
-        "txt": row["caption"] or row["prompt"] or row["class_name"] or "",
+        "txt": row.get("caption") or row.get("prompt") or row.get("class_name") or "",
         "json": json.dumps(others, sort_keys=True, ensure_ascii=False).encode(),
     }
-    if row["label"] is not None:
+    if row.get("label") is not None:
         sample["cls"] = row["label"]
     return sample
