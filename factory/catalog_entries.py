@@ -28,6 +28,9 @@ class LicenceTerms(Strict):
     redistribution_of_outputs: bool | None = None
     training_on_outputs: bool | None = None
     dataset_generation: bool | None = None
+    reaches_datasets: bool | None = Field(
+        None, description="its restrictions bind data sets that it only filtered, too"
+    )
     gated: bool = False
     attribution: tuple[str, ...] = ()
     note: str = ""
@@ -51,6 +54,7 @@ class Adapter(Strict):
     weight_name: str | None = Field(None, description="file name inside the source")
     revision: str | None = None
     scale: float = Field(1.0, ge=-10.0, le=10.0)
+    licence: LicenceTerms | None = Field(None, description="its terms as you read them, with date")
 
 
 class ModelEntry(Strict):

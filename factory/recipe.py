@@ -47,6 +47,11 @@ class GeneratorSettings(Strict):
     adapters: tuple[Adapter, ...] = ()
     trust_remote_code: bool = Field(False, description="needs the catalog entry's consent too")
     allow_pickle: bool = Field(False, description="load weights that are not safetensors")
+    approval: str | None = Field(
+        None,
+        min_length=3,
+        description="who approved in writing, and when, where terms forbid making data sets",
+    )
 
 
 # --- conditions ----------------------------------------------------------------------------------
@@ -178,6 +183,11 @@ class Card(Strict):
     description: str = ""
     citation: str = ""
     tags: tuple[str, ...] = ()
+    source_license: str | None = Field(
+        None, description="Hub licence id of the real images that are varied or judged"
+    )
+    source_attribution: tuple[str, ...] = Field((), description="whom to name for those images")
+    source_datasets: tuple[str, ...] = Field((), description="Hub ids of those images' data sets")
 
 
 class Recipe(Strict):
@@ -232,6 +242,7 @@ def is_judging(recipe: Recipe) -> bool:
 NOT_CONTENT: dict[str, frozenset[str] | None] = {
     "description": None,
     "catalogs": None,
+    "generator": frozenset({"approval"}),
     "workers": None,
     "card": None,
     "output": frozenset({"path", "formats", "shard_size", "rows_per_file"}),
@@ -257,6 +268,8 @@ def select_content(recipe: Recipe) -> dict[str, Any]:
         else:
             for name in fields:
                 content[section].pop(name)
+    for adapter in content["generator"]["adapters"]:
+        adapter.pop("licence")
     without_paths: dict[str, Any] = _drop_paths(drop_none(content))
     return without_paths
 

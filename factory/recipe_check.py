@@ -12,7 +12,9 @@ from factory.errors import InputError, RecipeError
 from factory.filter_check import check_filters
 from factory.findings import Findings, Model, check_template
 from factory.generators.families import FAMILIES, detect_family, read_index
+from factory.licences import check_generation
 from factory.messages import advise
+from factory.plan import find_entry
 from factory.recipe import Guidance
 from factory.recipe_file import LoadedRecipe
 from factory.vocabulary import LICENCES, SCHEDULERS
@@ -31,8 +33,10 @@ def check_recipe(loaded: LoadedRecipe, catalogs: Catalogs, check_files: bool = T
         check_files: also look at the user's own files: images, captions, folders.
 
     Raises:
+        LicenceError: the terms of the model forbid making data sets.
         RecipeError: every problem at once, in the order of the file.
     """
+    _check_terms(loaded, catalogs)
     findings = Findings(loaded, catalogs, check_files)
     model = _check_model(findings)
     _check_sampling(findings, model)
@@ -40,13 +44,23 @@ def check_recipe(loaded: LoadedRecipe, catalogs: Catalogs, check_files: bool = T
     asked = check_conditions(findings, model)
     check_filters(findings, asked)
     _check_adapters(findings)
-    if loaded.recipe.card.license not in LICENCES:
-        got = loaded.recipe.card.license
-        message = f"no licence id of the Hub, got {got!r}: {advise(got, LICENCES)}"
-        findings.add(("card", "license"), f"{message} (or `other`)")
+    for name in ("license", "source_license"):
+        got = getattr(loaded.recipe.card, name)
+        if got is not None and got not in LICENCES:
+            message = f"no licence id of the Hub, got {got!r}: {advise(got, LICENCES)}"
+            findings.add(("card", name), f"{message} (or `other`)")
     if findings.problems:
         ordered = sorted(findings.problems, key=lambda problem: (problem.line or 0, problem.field))
         raise RecipeError(tuple(dict.fromkeys(ordered)))
+
+
+def _check_terms(loaded: LoadedRecipe, catalogs: Catalogs) -> None:
+    """Refuses what terms forbid before all else; a catalog that is wrong is told later, by line."""
+    try:
+        entry = find_entry(loaded.recipe.generator, catalogs)
+        check_generation(loaded.recipe, loaded.base, catalogs, entry, str(loaded.path))
+    except RecipeError:
+        return
 
 
 # --- generator -----------------------------------------------------------------------------------

@@ -11,7 +11,16 @@ from factory.dataset import SUMMARY, Policy, Survey, survey_run, write_dataset
 from factory.errors import InputError, MismatchError, RunBrokenError
 from factory.executors import Notify, Outcome, open_pool
 from factory.filter_settings import NearDuplicateFilter
-from factory.plan import Generation, Outline, Plan, build_plan, describe_content, extend_plan
+from factory.licences import check_generation
+from factory.plan import (
+    Generation,
+    Outline,
+    Plan,
+    build_plan,
+    describe_content,
+    extend_plan,
+    find_entry,
+)
 from factory.recipe import Recipe, compute_recipe_digest
 from factory.recipe_file import LoadedRecipe, open_catalogs
 from factory.selection import Decide
@@ -76,6 +85,9 @@ def run_recipe(
         RunBrokenError: the run stopped and can be resumed.
     """
     recipe, folder = loaded.recipe, RunFolder(url)
+    catalogs = open_catalogs(loaded)
+    entry = find_entry(recipe.generator, catalogs)
+    check_generation(recipe, loaded.base, catalogs, entry, str(loaded.path))
     record = folder.read_run()
     plan = planned or plan_recipe(loaded)
     if record is not None:
@@ -125,20 +137,19 @@ def finalize(
     `judges` is what `describe_judges` gave; None: as in the last summary.
     """
     summary = build_summary(folder, recipe, plan, survey)
+    last = read_summary(folder) or {}
     if judges is None:
-        last = read_summary(folder) or {}
         judges = {name: last.get(name, []) for name in ("encoders", "warnings")}
-    summary |= judges
+    summary |= {**judges, "overrides": last.get("overrides", [])}
     policy = build_policy(recipe, decide)
     is_short = any(part["short"] for part in summary["series"])
     if is_short and recipe.budget.on_shortfall == "error":
         return RunResult(folder.url, summary, folder.list_quarantined())
-    before = read_summary(folder)
-    if before is None or before["digest"] != summary["digest"]:
+    if last.get("digest") != summary["digest"]:
         names = read_score_names(folder, survey)
         summary["files"] = write_dataset(folder, plan, policy, survey, recipe.output, names)
     else:
-        summary["files"] = before["files"]
+        summary["files"] = last["files"]
     folder.files.write("recipe.json", json.dumps(recipe.model_dump(mode="json"), indent=1).encode())
     folder.files.write(SUMMARY, json.dumps(summary, indent=1).encode())
     write_card(folder, recipe, summary)

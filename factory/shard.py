@@ -19,6 +19,7 @@ from factory.filters import build_filters, decide_all, group_by_size, score_all
 from factory.filters.base import SCORE_DECIMALS
 from factory.fingerprint import compute_digest, diff_values
 from factory.generators import build_generator
+from factory.licences import describe_terms
 from factory.plan import build_plan, find_entry
 from factory.recipe import DiversePick, Recipe, compute_recipe_digest
 from factory.recipe_file import resolve_path
@@ -77,10 +78,7 @@ class Worker:
             "filters": [each.describe() for each in self.filters],
             "score_names": self.score_names,
             **({} if self.encoder is None else {"pick_encoder": self.encoder.describe()}),
-            "licence": None if entry is None else entry.licence.model_dump(mode="json"),
-            "components": []
-            if entry is None
-            else [part.model_dump(mode="json") for part in entry.components],
+            **describe_terms(recipe, order.base, catalogs, entry),
         }
         self.digest = compute_digest("worker", self.description)[:16]
 

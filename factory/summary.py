@@ -8,6 +8,7 @@ from factory import __version__
 from factory.circularity import find_circles, list_encoders
 from factory.dataset import SUMMARY, Survey
 from factory.fingerprint import compute_digest
+from factory.licences import describe_source
 from factory.plan import Outline
 from factory.recipe import Recipe, compute_recipe_digest, is_judging
 from factory.recipe_file import LoadedRecipe, open_catalogs
@@ -44,6 +45,8 @@ def build_summary(
         **_list_rules(recipe),
         "seconds": {name: round(value, 2) for name, value in sorted(survey.seconds.items())},
         "missing_shards": len(survey.missing),
+        "approval": recipe.generator.approval,
+        "source_terms": describe_source(recipe.card),
         "makers": [folder.read_worker(digest) for digest in sorted(survey.workers)],
         "digest": compute_digest(
             "dataset",

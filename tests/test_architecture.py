@@ -35,6 +35,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("findings",),
     ("condition_check", "real_check"),
     ("circularity",),
+    ("licences",),
     ("filter_check",),
     ("recipe_check",),
     ("shard",),

@@ -2,11 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from factory.errors import FactoryError, InputError, RecipeError
+
+if TYPE_CHECKING:
+    from factory.licences import Verdict
+    from factory.recipe_file import LoadedRecipe
 
 SET_OPTION = click.option(
     "--set",
@@ -126,7 +130,8 @@ def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: boo
 
     loaded = load_checked(recipe, overrides)
     planned = plan_recipe(loaded)
-    report = estimate_cost(loaded, planned, calibrate)
+    verdict = combine_recipe_terms(loaded)
+    report = estimate_cost(loaded, planned, calibrate) | {"terms": verdict.to_json()}
     if as_json:
         click.echo(json.dumps(report, indent=1))
         return
@@ -134,6 +139,9 @@ def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: boo
     for part in report["series"]:
         click.echo(f"  {part['label']}: {part['count']:,}")
     click.echo(f"recipe sha256 {report['recipe_sha256']}")
+    click.echo("what the terms of its makers let the data set be:")
+    for line in verdict.describe():
+        click.echo(f"  {line}")
     if report["idle_share"] > IDLE_SHARE_TOLD:
         click.echo(
             f"{report['idle_share']:.0%} of the places in first batches have no request: choose an "
@@ -150,6 +158,17 @@ def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: boo
         f"expect {report['expected_candidates']:,} candidates, {format_size(report['disk_gib'])}, "
         f"{format_duration(report['expected_seconds'])} on one worker like this one"
     )
+
+
+def combine_recipe_terms(loaded: "LoadedRecipe") -> "Verdict":
+    """Returns what the terms of a recipe's makers, as catalogs say now, let its data set be."""
+    from factory.licences import collect_recipe_terms, combine_terms
+    from factory.plan import find_entry
+    from factory.recipe_file import open_catalogs
+
+    catalogs = open_catalogs(loaded)
+    entry = find_entry(loaded.recipe.generator, catalogs)
+    return combine_terms(collect_recipe_terms(loaded.recipe, loaded.base, catalogs, entry))
 
 
 def format_size(gib: float) -> str:
