@@ -12,11 +12,13 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
 from factory.cli import main
 from factory.conditions.references import choose_shots
 from factory.evaluate.fewshot.batches import draw_batches
+from factory.evaluate.fewshot.labels import choose_judge, find_wilson, join_images
 from factory.evaluate.fewshot.learners import NetworkLearner, TrainingSet
 from factory.evaluate.fewshot.material import draw_shots, list_real, split_held_out
 from factory.evaluate.fewshot.scores import measure, pair_arms, resample, score_arm, to_interval
@@ -102,6 +104,13 @@ def test_contract_of_the_json(data, tmp_path):
     assert found["marks"] == {}
     assert found["images"]["real+synthetic"][0]["synthetic"] == {"normal": 80, "tumor": 80}
     assert found["images"]["all_real"][0]["real"] == {"normal": 40, "tumor": 40}
+    judged = found["label_fidelity"]
+    shares = {kind: each["balanced_accuracy"] for kind, each in judged.items()}
+    assert list(shares) == ["real test images", "synthetic", "synthetic_unfiltered"]
+    assert abs(shares["synthetic"]["mean"] - shares["real test images"]["mean"]) < 0.12
+    assert shares["synthetic_unfiltered"]["high"] < 0.5  # the wrong labels
+    assert judged["synthetic"]["images"] == 160
+    assert judged["synthetic"]["recall"]["tumor"]["low"] > 0.5
     for arm in ARMS:
         assert arm in shown
     assert "60 steps of 32 for every arm" in shown
@@ -185,7 +194,7 @@ def test_every_arm_takes_the_same_steps_from_the_same_start(data, monkeypatch):
 
     monkeypatch.setattr(torch.optim.SGD, "step", count)
     study(data, "--seeds", "2", "--unfiltered", data / "wrong")
-    assert steps == [60] * 12
+    assert steps == [60] * 13  # the last judges the labels
     assert len(set(rates)) == 1
     for first in (0, 6):
         assert all(torch.equal(started[first], each) for each in started[first : first + 6])
@@ -309,6 +318,24 @@ def test_paired_differences_are_narrower_than_unpaired():
     alone = to_interval(scored["real"]["auroc"])
     assert pair.low > 0
     assert pair.high - pair.low < 0.3 * (alone.high - alone.low)
+
+
+def test_a_judge_knows_no_shot(data):
+    train = list_real(data / "train")
+    shots = [draw_shots(train, 3, seed) for seed in (0, 1)]
+    judge = choose_judge(train, shots)
+    assert not set(judge.sha256s) & {sha for each in shots for sha in each.sha256s}
+    assert len(judge) == len(set(train.sha256s) - {sha for each in shots for sha in each.sha256s})
+    assert "besides the shots of normal, tumor" in choose_judge(train, [draw_shots(train, 30, 0)])
+    joined = join_images([*shots, shots[0]])
+    assert len(joined) == len({sha for each in shots for sha in each.sha256s})
+
+
+def test_wilson_intervals_agree_with_scipy():
+    for hits, count in ((0, 10), (7, 10), (40, 40)):
+        found = find_wilson(hits / count, count)
+        expected = binomtest(hits, count).proportion_ci(method="wilson")
+        assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=1e-6)
 
 
 def test_patients_are_resampled_where_they_are_known():

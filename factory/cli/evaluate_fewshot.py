@@ -235,6 +235,7 @@ def _print_study(study: Mapping[str, Any]) -> None:
     for arm, found in study["per_class"].items():
         rows.append([_mark(arm, study), *(_show(found[name]["recall"]) for name in names)])
     _print_rows(rows)
+    _print_fidelity(study)
     if study["curve"]:
         mark = "".join(f" [{each}]" for each in study["marks"].get("real+synthetic", ()))
         click.echo(f"\nreal+synthetic by synthetic images of each class{mark}")
@@ -245,6 +246,20 @@ def _print_study(study: Mapping[str, Any]) -> None:
     for note in study["notes"]:
         click.echo(f"NOTE {note}", err=True)
     click.echo()
+
+
+def _print_fidelity(study: Mapping[str, Any]) -> None:
+    if study["label_fidelity"]:
+        click.echo(
+            "\nlabel fidelity: share that a classifier of the other real images takes for it"
+        )
+        names = study["settings"]["classes"]
+        rows = [["images of", "number", "mean of classes", *names]]
+        for kind, found in study["label_fidelity"].items():
+            shares = [found["recall"].get(name) for name in names]
+            cells = ("" if share is None else _show(share) for share in shares)
+            rows.append([kind, str(found["images"]), _show(found["balanced_accuracy"]), *cells])
+        _print_rows(rows)
 
 
 def _describe(settings: Mapping[str, Any]) -> str:

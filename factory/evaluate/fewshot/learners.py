@@ -227,7 +227,7 @@ class LinearLearner:
     def __init__(self, settings: StudySettings, encoder: Encoder, say: Say) -> None:
         self.settings, self.encoder, self.say = settings, encoder, say
         self._known: dict[tuple[str, int], NDArray[np.float32]] = {}
-        self._test: tuple[int, NDArray[np.float32]] | None = None
+        self._test: tuple[NDArray[np.uint8], NDArray[np.float32]] | None = None
 
     def describe(self) -> dict[str, Any]:
         """Returns the encoder's description."""
@@ -276,9 +276,9 @@ class LinearLearner:
         return np.stack([self._known[sha, view] for sha in train.sha256s])
 
     def _encode_test(self, test: NDArray[np.uint8]) -> NDArray[np.float32]:
-        if self._test is None or self._test[0] != id(test):
-            self.say(f"encoding {len(test):,} test images")
-            self._test = (id(test), self.encoder.encode(test))
+        if self._test is None or self._test[0] is not test:
+            self.say(f"encoding {len(test):,} images to predict")
+            self._test = (test, self.encoder.encode(test))
         return self._test[1]
 
 

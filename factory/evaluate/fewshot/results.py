@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from factory import __version__
 from factory.evaluate.fewshot.augment import DESCRIPTION
+from factory.evaluate.fewshot.labels import describe_judged
 from factory.evaluate.fewshot.material import ImageSet
 from factory.evaluate.fewshot.scores import (
     ROUNDS,
@@ -36,9 +37,9 @@ def build_results(study: Study) -> dict[str, Any]:
     """Returns what `--json` writes.
 
     With one count of shots: `arms`, `paired` (balanced accuracy), `settings`, and beside them
-    `paired_metrics`, `relative_gain`, `per_class`, `curve`, `images`, `near_copies`, `marks`,
-    `left_out` and `notes`. With several, the same for each below `shots`, and the top level holds
-    those of the largest count.
+    `paired_metrics`, `relative_gain`, `per_class`, `label_fidelity`, `curve`, `images`, `seconds`,
+    `near_copies`, `marks`, `left_out`, `leaks` and `notes`. With several, the same for each below
+    `shots`, and the top level holds those of the largest count.
     """
     labels = study.test.index_labels(study.names)
     groups = [image.group for image in study.test.images]
@@ -75,6 +76,7 @@ def _build_shots(
         "paired_metrics": paired,
         "relative_gain": _measure_gains(scored),
         "per_class": per_class,
+        "label_fidelity": describe_judged(outcome.judged, study.names),
         "curve": _build_curve(outcome, labels, resampling),
         "images": {arm: outcome.images[arm] for arm in arms},
         "seconds": {arm: round(outcome.seconds[arm], 1) for arm in arms},

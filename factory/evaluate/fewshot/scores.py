@@ -118,10 +118,11 @@ def measure(
     is_said = np.eye(classes)[chances.argmax(axis=1)]
     right = weights @ (is_class * is_said)
     actual, said = weights @ is_class, weights @ is_said
+    # The floor is for classes without images, in rows that the caller passes over.
     by_class = {
-        "recall": right / actual,
+        "recall": right / np.maximum(actual, 1e-12),
         "precision": right / np.maximum(said, 1e-12),
-        "f1": 2 * right / (actual + said),
+        "f1": 2 * right / np.maximum(actual + said, 1e-12),
     }
     areas = [
         _measure_auroc(chances[:, name], is_class[:, name] > 0, weights) for name in range(classes)
@@ -148,7 +149,8 @@ def _measure_auroc(
         hits = np.add.reduceat(block * hit, starts, axis=1)
         misses = np.add.reduceat(block * ~hit, starts, axis=1)
         below = misses.cumsum(1) - misses / 2
-        area = (hits * below).sum(1) / (hits.sum(1) * misses.sum(1))
+        pairs = hits.sum(1) * misses.sum(1)
+        area = (hits * below).sum(1) / np.maximum(pairs, 1e-12)
         found[first : first + _BLOCK] = area
     return found
 

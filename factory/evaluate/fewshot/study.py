@@ -1,7 +1,7 @@
 """The study: every arm of every draw trained alike, cell by cell, with leaks refused."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from factory.catalog import Catalogs
 from factory.errors import EvaluationError
 from factory.evaluate.fewshot.cells import DECIMALS, Cell, CellStore
+from factory.evaluate.fewshot.labels import TEST, Judged, choose_judge, join_images
 from factory.evaluate.fewshot.leaks import (
     Leak,
     count_near_copies,
@@ -51,6 +52,7 @@ class Outcome:
         images: arm -> class counts of real and synthetic images.
         left_out: arm -> why it is not measured.
         copies: near-copies of test images among the synthetic ones.
+        judged: what a classifier of other real images takes the synthetic ones for.
         seconds: arm -> seconds of training.
     """
 
@@ -61,6 +63,7 @@ class Outcome:
     images: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     copies: list[dict[str, Any]] = field(default_factory=list)
+    judged: Judged = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
 
@@ -153,6 +156,7 @@ class Study:
         """Runs all arms of all draws; an arm that one draw lacks is left out."""
         steps = self.settings.count_steps(shots, len(self.names))
         outcome = Outcome(shots, steps)
+        made: dict[str, list[ImageSet]] = {}
         for draw in draws:
             provided = self._provide(draw, outcome)
             for arm in self.settings.arms:
@@ -162,6 +166,8 @@ class Study:
                     self._done += 1
                     continue
                 cell = self._fill(learner, arm, draw, chosen, steps)
+                if arm.startswith("real+synthetic"):
+                    made.setdefault(arm.removeprefix("real+"), []).append(chosen.synthetic)
                 outcome.chances.setdefault(arm, []).append(cell.chances)
                 outcome.images.setdefault(arm, []).append(self._count(chosen))
                 outcome.seconds[arm] = outcome.seconds.get(arm, 0.0) + cell.seconds
@@ -178,7 +184,38 @@ class Study:
         }
         if not outcome.chances:
             raise EvaluationError(f"{shots} shots: no arm is left: {outcome.left_out}")
+        if made and "all_real" in outcome.chances:
+            self._judge(learner, outcome, draws, made)
         return outcome
+
+    def _judge(
+        self,
+        learner: Learner,
+        outcome: Outcome,
+        draws: Sequence[Draw],
+        made: Mapping[str, Sequence[ImageSet]],
+    ) -> None:
+        """Lets a classifier of all real images but the shots judge the synthetic ones."""
+        judge = choose_judge(self.train, [draw.images for draw in draws])
+        if isinstance(judge, str):
+            self.notes.append(judge)
+            return
+        kinds = {TEST: self.test, **{kind: join_images(sets) for kind, sets in made.items()}}
+        chosen = ArmImages(judge, self.train.take([]), self.settings.augment == "classical")
+        judged = [[kind, each.digest] for kind, each in kinds.items()]
+        identity = self._identify(chosen, draws[0], outcome.steps) | {"judged": judged}
+        cell = self.cells.read("label-fidelity", identity)
+        if cell is None:
+            self.say(f"judging the labels of {sum(map(len, kinds.values())) - len(self.test):,}")
+            began = time.monotonic()
+            pixels = np.concatenate([self.reader.read(each) for each in kinds.values()])
+            classes, seed = len(self.names), draws[0].seed
+            chances = learner.fit_predict(self._read(chosen), pixels, classes, outcome.steps, seed)
+            cell = Cell(np.round(chances, DECIMALS), time.monotonic() - began)
+            self.cells.write("label-fidelity", identity, cell)
+        ends = np.cumsum([len(each) for each in kinds.values()])[:-1]
+        for (kind, each), part in zip(kinds.items(), np.split(cell.chances, ends), strict=True):
+            outcome.judged[kind] = (part, each.index_labels(self.names))
 
     def _needs_synthetic(self) -> bool:
         return bool(self.settings.counts) or any("synthetic" in a for a in self.settings.arms)

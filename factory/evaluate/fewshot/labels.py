@@ -1,0 +1,82 @@
+"""Label fidelity: do synthetic images show their class to a classifier of real ones?"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.evaluate.fewshot.material import ImageSet
+from factory.evaluate.fewshot.scores import measure, resample, to_interval
+from factory.evaluate.fewshot.settings import PRIMARY
+from factory.evaluate.intervals import Interval
+
+LEAST = 20
+"""Real images of each class that a judge needs besides the shots."""
+TEST = "real test images"
+
+Judged = dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]
+"""Kind of images -> (N, C) probabilities, (N,) classes asked for."""
+
+
+def choose_judge(train: ImageSet, shots: Sequence[ImageSet]) -> ImageSet | str:
+    """Returns the real images that a judge learns from, or why there are too few.
+
+    All but the shots of every draw: a judge that knows the image which a synthetic one varies would
+    recognise it.
+    """
+    used = {sha for each in shots for sha in each.sha256s}
+    found = train.take([row for row, sha in enumerate(train.sha256s) if sha not in used])
+    few = [name for name in train.class_names if len(found.list_rows(name)) < LEAST]
+    if few:
+        return f"label fidelity needs {LEAST} real images besides the shots of {', '.join(few)}"
+    return found
+
+
+def join_images(sets: Sequence[ImageSet]) -> ImageSet:
+    """Returns the images of several sets, each once."""
+    found: dict[str, tuple[int, int]] = {}
+    for number, each in enumerate(sets):
+        for row, sha in enumerate(each.sha256s):
+            found.setdefault(f"{each.images[row].class_name}/{sha}", (number, row))
+    places = found.values()
+    return ImageSet(
+        ", ".join(dict.fromkeys(each.root for each in sets)),
+        tuple(sets[number].images[row] for number, row in places),
+        tuple(sets[number].sha256s[row] for number, row in places),
+    )
+
+
+def describe_judged(judged: Judged, class_names: Sequence[str]) -> dict[str, Any]:
+    """Returns kind -> images, share that the judge takes for their class, and that by class.
+
+    The share is the mean over classes, with a 95 % bootstrap interval over images; those of the
+    classes have Wilson intervals, which stay honest at 0 and 1.
+    """
+    described: dict[str, Any] = {}
+    for kind, (chances, labels) in judged.items():
+        present = np.unique(labels)
+        weights = resample(labels, [None] * len(labels), 1).images
+        _, by_class = measure(chances, labels, weights)
+        recall = by_class["recall"][:, present]
+        described[kind] = {
+            "images": len(labels),
+            PRIMARY: to_interval(recall.mean(axis=1)).to_dict(),
+            "recall": {
+                class_names[name]: find_wilson(
+                    float(recall[0, place]), int((labels == name).sum())
+                ).to_dict()
+                for place, name in enumerate(present)
+            },
+        }
+    return described
+
+
+def find_wilson(share: float, count: int) -> Interval:
+    """Returns a share with its 95 % interval (Wilson 1927, JASA 22, 209)."""
+    z = 1.959964
+    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
+    spread = math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
+    half = z * spread / (1 + z * z / count)
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
