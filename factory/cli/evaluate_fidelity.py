@@ -97,15 +97,22 @@ def write_result(path: Path | None, result: Mapping[str, Any]) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    if path is None:
-        return
+    if path is not None:
+        write_file(path, json.dumps(result, indent=1).encode(), "--json")
+
+
+def write_file(path: Path, data: bytes, option: str) -> None:
+    """Writes a file, whole or not at all.
+
+    Raises:
+        InputError: it cannot be written; names the option.
+    """
     from factory.store.files import FileStore
 
     try:
-        store = FileStore(str(path.absolute().parent))
-        store.write(path.name, json.dumps(result, indent=1).encode())
+        FileStore(str(path.absolute().parent)).write(path.name, data)
     except StoreError as error:
-        raise InputError(f"--json {path}: cannot be written: {error}") from error
+        raise InputError(f"{option} {path}: cannot be written: {error}") from error
 
 
 def print_warnings(warnings: Sequence[str]) -> None:
@@ -123,7 +130,7 @@ def describe_result(result: Mapping[str, Any]) -> list[str]:
     for figures in blocks.values():
         lines += ["", *_describe_encoder(figures[0])]
         for start in range(0, len(figures), COLUMNS_SHOWN):
-            lines += ["", *_align(_tabulate(figures[start : start + COLUMNS_SHOWN]))]
+            lines += ["", *align(_tabulate(figures[start : start + COLUMNS_SHOWN]))]
     return [*lines[1:], "", "[95 % interval; of the floor: smallest and largest of its parts]"]
 
 
@@ -193,7 +200,8 @@ def _format(name: str, metric: Mapping[str, Any]) -> str:
     return f"{text} MEANINGLESS (N < features)" if "flag" in metric else text
 
 
-def _align(rows: Sequence[Sequence[str]]) -> list[str]:
+def align(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Returns the lines of a table, columns aligned."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

@@ -65,6 +65,22 @@ def read_making(root: Path, catalogs: Catalogs) -> Making:
     return Making(tuple(dict.fromkeys(found)), is_known=True)
 
 
+def read_model(root: Path) -> str | None:
+    """Returns which model a finished run used; None for sets that are not runs.
+
+    Raises:
+        SourceError: a damaged record.
+    """
+    path = root / RUN_SUMMARY
+    if not path.is_file():
+        return None
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        return str(summary["makers"][0]["generator"]["model"])
+    except (ValueError, LookupError, TypeError) as error:
+        raise SourceError(f"{path}: damaged ({error!r}): run the recipe again") from error
+
+
 def find_parts(
     spec: str, described: Mapping[str, Any], making: Making, catalogs: Catalogs
 ) -> tuple[str, ...]:

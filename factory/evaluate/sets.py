@@ -179,7 +179,7 @@ def find_smallest_side(images: Sequence[SourceImage]) -> int:
     Raises:
         SourceError: an image that cannot be read.
     """
-    return min(min(_read_size(image)) for image in images)
+    return min(min(read_size(image)) for image in images)
 
 
 def count_smaller(images: Sequence[SourceImage], size: int) -> int:
@@ -188,10 +188,15 @@ def count_smaller(images: Sequence[SourceImage], size: int) -> int:
     Raises:
         SourceError: an image that cannot be read.
     """
-    return sum(min(_read_size(image)) < size for image in images)
+    return sum(min(read_size(image)) < size for image in images)
 
 
-def _read_size(image: SourceImage) -> tuple[int, int]:
+def read_size(image: SourceImage) -> tuple[int, int]:
+    """Returns width and height, px; reads the header only.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
     try:
         with Image.open(BytesIO(image.read_bytes())) as opened:
             return opened.size

@@ -76,7 +76,7 @@ class CopyMeter:
         """Measures samples, (N, H, W, 3) uint8 RGB."""
         described = describe_images(samples)
         similar = compare_all(described, self._shots.astype(np.float32))
-        is_copy = (similar > self.threshold) & ~_find_featureless(described)
+        is_copy = (similar > self.threshold) & ~find_featureless(described)
         return CopyCheck(
             step=step,
             images=len(samples),
@@ -88,14 +88,19 @@ class CopyMeter:
         )
 
 
-def _find_featureless(described: Descriptors) -> NDArray[np.bool_]:
+def find_featureless(described: Descriptors) -> NDArray[np.bool_]:
+    """Returns (N,) True for images without structure, such as empty background: they copy nothing.
+
+    Args:
+        described: (N, 256).
+    """
     floor = described.astype(np.float32).sum(1) / np.sqrt(DIM)
     return np.asarray(np.abs(floor) > _FEATURELESS)
 
 
 def _compare_others(described: Descriptors) -> float:
     """Returns the largest similarity of two different shots that show something; 0 if none do."""
-    shown = described[~_find_featureless(described)].astype(np.float32)
+    shown = described[~find_featureless(described)].astype(np.float32)
     if len(shown) < 2:
         return 0.0
     similar = (turn_descriptors(shown) @ shown.T).max(axis=0)

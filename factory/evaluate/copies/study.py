@@ -1,0 +1,228 @@
+"""Compares synthetic images with training images: AuthPct, C_T, distances, similarity, pairs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory import __version__
+from factory.catalog import Catalogs, load_catalogs
+from factory.encoders import load_encoder
+from factory.errors import EvaluationError
+from factory.evaluate.copies.leaks import find_copy_warnings
+from factory.evaluate.copies.measures import (
+    Distances,
+    describe_authenticity,
+    describe_copy_test,
+    describe_distances,
+    describe_similarity,
+    measure_distances,
+)
+from factory.evaluate.copies.similarity import CopySearch, Similar
+from factory.evaluate.features import DEFAULT_ENCODER, encode_set, fit_scaling
+from factory.evaluate.independence import find_parts, read_making, write_circle
+from factory.evaluate.sets import Fit, ImageSet, list_set
+from factory.filter_settings import TrainingCopyFilter
+from factory.metrics import find_nearest
+from factory.metrics.copying import CELLS
+
+MAX_SIMILARITY: float = TrainingCopyFilter.model_fields["max_similarity"].default
+"""Above it the filter `training_copy` rejects by default."""
+PAIRS = 12
+"""Closest pairs told, by each measure."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class CopySettings:
+    """What to compare with.
+
+    Attributes:
+        encoder: spec, see `factory.encoders`.
+        size: px; None: the smallest side of the synthetic images.
+        fit: as in `factory.sources.fit_image`.
+        max_similarity: above it an image counts as a copy.
+        cells: of C_T.
+        seed: of cells and intervals.
+        cache: folder that keeps features.
+        device: as in `load_encoder`.
+        group_column: of the real sets.
+        group_pattern: of the real sets.
+    """
+
+    encoder: str = DEFAULT_ENCODER
+    size: int | None = None
+    fit: Fit = "crop"
+    max_similarity: float = MAX_SIMILARITY
+    cells: int = CELLS
+    seed: int = 0
+    cache: Path | None = None
+    device: str = "auto"
+    group_column: str | None = None
+    group_pattern: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CopyStudy:
+    """What was measured, as plain data, and the sets that a gallery shows."""
+
+    result: dict[str, Any]
+    train: ImageSet
+    synthetic: ImageSet
+
+
+@dataclass(frozen=True, slots=True)
+class _Sets:
+    train: ImageSet
+    synthetic: ImageSet
+    held_out: ImageSet | None
+
+    def items(self) -> list[tuple[str, ImageSet]]:
+        both = [("train", self.train), ("synthetic", self.synthetic)]
+        return both if self.held_out is None else [*both, ("held_out", self.held_out)]
+
+
+def study_copies(
+    real: Path,
+    synthetic: Path,
+    held_out: Path | None,
+    settings: CopySettings,
+    say: Say = lambda line: None,
+    catalogs: Catalogs | None = None,
+) -> CopyStudy:
+    """Compares synthetic images with the images that they may have been learned from.
+
+    Args:
+        real: the training images, any source that `factory.sources.list_images` reads.
+        synthetic: the images in question.
+        held_out: real images of the same kind that no training used; without them there is no C_T,
+            and the training images themselves, left out one by one, say what is usual.
+        settings: encoder, size, thresholds.
+        say: is told what is being done.
+        catalogs: where encoders and models are looked up; default: the shipped ones.
+
+    Raises:
+        SourceError: a set that cannot be read.
+        InputError: an encoder that cannot be had, or does not take the images.
+        EvaluationError: too few training images or twins among them, or an encoder that failed.
+        StoreError: the cache cannot be written.
+    """
+    catalogs = catalogs or load_catalogs()
+    sets = _list_sets(real, synthetic, held_out, settings)
+    train, made = sets.train, sets.synthetic
+    described, near, hashes = _measure_features(sets, settings, say, catalogs)
+    say(f"similarity, as of the filter training_copy, to {len(train):,} images")
+    search = CopySearch(train.images)
+    similar = search.search_images(made.images)
+    usual = None if sets.held_out is None else search.search_set(sets.held_out)
+    spec, encoder = settings.encoder, described["encoder"]
+    parts = find_parts(spec, encoder, read_making(made.root, catalogs), catalogs)
+    warnings = [write_circle(spec, made.name, part) for part in parts]
+    warnings += find_copy_warnings(train, made, sets.held_out, hashes, catalogs)
+    result = {
+        "kind": "copies",
+        "factory_version": __version__,
+        "scope": f"checked against reference set {train.name} only",
+        **{name: {"name": each.name, **each.describe()} for name, each in sets.items()},
+        **described,
+        "similarity": {
+            "max_similarity": settings.max_similarity,
+            **{
+                name: describe_similarity(each, settings.max_similarity)
+                for name, each in (("synthetic", similar), ("held_out", usual))
+                if each is not None
+            },
+        },
+        "circular": list(parts),
+        "warnings": warnings,
+        "pairs": {
+            "by_similarity": _list_pairs(
+                sets, similar, near, -similar.similarity, similar.position
+            ),
+            "by_distance": _list_pairs(sets, similar, near, near.ratio, near.position),
+        },
+    }
+    return CopyStudy(result, train, made)
+
+
+def _list_sets(real: Path, synthetic: Path, held_out: Path | None, settings: CopySettings) -> _Sets:
+    made = list_set(synthetic, size=settings.size, fit=settings.fit)
+    options: dict[str, Any] = {
+        "size": made.size,
+        "fit": settings.fit,
+        "group_column": settings.group_column,
+        "group_pattern": settings.group_pattern,
+    }
+    train = list_set(real, **options)
+    if len(train) < 2:
+        raise EvaluationError(f"{real}: a single training image: two are the least")
+    return _Sets(train, made, None if held_out is None else list_set(held_out, **options))
+
+
+def _measure_features(
+    sets: _Sets, settings: CopySettings, say: Say, catalogs: Catalogs
+) -> tuple[dict[str, Any], Distances, dict[str, tuple[str, ...]]]:
+    """Returns what hangs on the encoder, the distances, and the hashes of all pixels."""
+    encoder = load_encoder(settings.encoder, device=settings.device, catalogs=catalogs)
+    found = {}
+    for name, images in sets.items():
+        say(f"{settings.encoder}: {len(images):,} images of {images.name}")
+        found[name] = encode_set(images, encoder, settings.cache)
+    scaling = fit_scaling(found["train"].values, encoder.describe())
+    scaled = {name: scaling.apply(each.values) for name, each in found.items()}
+    say("nearest neighbours")
+    train, held_out, seed = scaled["train"], scaled.get("held_out"), settings.seed
+    own = find_nearest(train, train, is_same=True)[1]
+    near = measure_distances(train, scaled["synthetic"], own)
+    usual = measure_distances(train, held_out, own)
+    described = {
+        "encoder": {"spec": settings.encoder, **encoder.describe(), "scaling": scaling.name},
+        "settings": _describe_settings(settings, sets.train),
+        "usual": "training images, left out one by one" if held_out is None else "held-out images",
+        "authpct": {
+            "synthetic": describe_authenticity(near, seed),
+            "usual": describe_authenticity(usual, seed),
+        },
+        "c_t": describe_copy_test(train, held_out, scaled["synthetic"], settings.cells, seed),
+        "distance": describe_distances(near, usual, seed),
+    }
+    return described, near, {name: each.pixels_sha256 for name, each in found.items()}
+
+
+def _list_pairs(
+    sets: _Sets,
+    similar: Similar,
+    near: Distances,
+    rank: NDArray[np.float64],
+    positions: NDArray[np.int64],
+) -> list[dict[str, Any]]:
+    """Returns the pairs of lowest rank: a synthetic image and a training image."""
+    made, train = sets.synthetic, sets.train
+    return [
+        {
+            "row": int(row),
+            "synthetic": made.sample_ids[row] or made.images[row].key,
+            "position": int(positions[row]),
+            "real": train.images[positions[row]].key,
+            "fit": similar.fits[row] if positions is similar.position else made.fit,
+            "similarity": float(similar.similarity[row]),
+            "distance_ratio": float(near.ratio[row]),
+            "blank": bool(similar.is_blank[row]),
+        }
+        for row in np.argsort(rank, kind="stable")[:PAIRS]
+    ]
+
+
+def _describe_settings(settings: CopySettings, train: ImageSet) -> dict[str, Any]:
+    return {
+        "encoder": settings.encoder,
+        "size": train.size,
+        "fit": settings.fit,
+        "max_similarity": settings.max_similarity,
+        "cells": settings.cells,
+        "seed": settings.seed,
+        "intervals": "95 %, over images, with the training images fixed; of shares by Wilson",
+    }
