@@ -283,7 +283,11 @@ def test_the_sound_recipe_passes(tmp_path: Path) -> None:
         ({"model": "a/b/c"}, "generator.model", "no such folder"),
         ({"model": "pixcell-256"}, "generator.model", "embedding"),
         ({"model": "StonyBrook-CVLab/PixCell-256"}, "generator.model", "embedding"),
-        ({"model": "unipath-7b"}, "generator.model", "on record only"),
+        (
+            {"model": "unipath-7b", "approval": "Prof. Doe, 2026-11-01"},
+            "generator.model",
+            "on record only",
+        ),
         ({"model": "a/b", "family": "sdxl"}, "generator.family", "unknown family"),
         ({"model": "fake", "family": "flux"}, "generator.family", "'fake' for fake"),
         ({"model": "fake", "scheduler": "UniPC"}, "generator.scheduler", "'UniPCMultistep'"),
