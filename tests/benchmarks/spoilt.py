@@ -129,7 +129,7 @@ def summarise(found: dict[str, Counter[str]]) -> dict[str, Any]:
         rows[kind] = {
             "images": total,
             "rejected": round(rejected / total, 4),
-            "interval": [round(interval.low, 3), round(interval.high, 3)],
+            "interval": [round(float(interval.low), 3), round(float(interval.high), 3)],
             "by": {name: n for name, n in counts.most_common() if name != "accepted"},
         }
     return rows
