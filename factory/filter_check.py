@@ -17,8 +17,14 @@ from factory.filter_settings import (
 from factory.filters import list_score_names
 from factory.findings import AskedClasses, Findings, check_names, check_template
 from factory.messages import advise
-from factory.real_check import check_realism, check_training_copy
-from factory.recipe import BestPick, ClassConditions, ConditionSettings, ReferenceConditions
+from factory.real_check import check_encoder, check_realism, check_training_copy
+from factory.recipe import (
+    BestPick,
+    ClassConditions,
+    ConditionSettings,
+    DiversePick,
+    ReferenceConditions,
+)
 from factory.yamlreader import FieldPath
 
 if TYPE_CHECKING:
@@ -87,6 +93,8 @@ def _check_zero_shot(
 
 
 def _check_clip(findings: Findings, spec: str, path: FieldPath) -> None:
+    if spec in findings.catalogs.list_ids("encoders"):
+        check_encoder(findings, spec, path)
     if findings.check_files or not spec.startswith(LOCAL):
         try:
             resolve_clip(spec, findings.loaded.base, findings.catalogs)
@@ -197,6 +205,8 @@ def _read_folder(folder: Path) -> "ClassifierInfo":
 
 def _check_pick(findings: Findings) -> None:
     recipe = findings.loaded.recipe
+    if isinstance(recipe.pick, DiversePick):
+        check_encoder(findings, recipe.pick.encoder, ("pick", "encoder"))
     if isinstance(recipe.pick, BestPick):
         known = list_score_names(recipe.filters)
         name = recipe.pick.by.removeprefix("-")

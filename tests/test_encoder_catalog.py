@@ -29,7 +29,7 @@ def make_images(count, size=32, seed=0):
 def write_entry(root, name="mine", **fields):
     folder = root / "encoders"
     folder.mkdir(parents=True, exist_ok=True)
-    entry = {"id": name, "licence": LICENCE, **fields}
+    entry = {"id": name, "licence": LICENCE} | fields
     (folder / f"{name}.yaml").write_text(yaml.safe_dump(entry))
     return load_catalogs([root])
 
@@ -102,6 +102,24 @@ def test_a_gated_encoder_without_a_token_is_refused_before_any_sampling(tmp_path
     assert "filters[0].encoder" not in find_messages(loaded, check_files=False)
     monkeypatch.setattr("huggingface_hub.get_token", lambda: "hf_x")
     assert "filters[0].encoder" not in find_messages(loaded)
+
+
+def test_every_place_that_names_an_encoder_is_checked(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    loaded = write_recipe(tmp_path, "color-texture")
+    described = yaml.safe_load((tmp_path / "r.yaml").read_text())
+    described["filters"] = [{"kind": "zero_shot", "encoder": "mine", "classes": "pcam"}]
+    described["pick"] = {"keep": "diverse", "encoder": "virchow2"}
+    described["catalogs"] = ["catalog"]
+    gated = {**LICENCE, "gated": True}
+    source = "open_clip:hf-hub:o/n"
+    write_entry(tmp_path / "catalog", source=source, dim=8, reads_text=True, licence=gated)
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(described))
+    loaded = load_recipe(tmp_path / "r.yaml")
+    messages = find_messages(loaded)
+    assert "mine is gated" in messages["filters[0].encoder"]
+    assert "virchow2 is gated" in messages["pick.encoder"]
 
 
 def test_one_encoder_has_one_name_whichever_way_it_is_named():
