@@ -520,6 +520,18 @@ def test_without_a_test_set_a_part_of_real_is_held_out(data, tmp_path):
     assert train.class_names == test.class_names == CLASSES
 
 
+def test_other_classes_are_said(data, tmp_path):
+    write_images(tmp_path / "s", 4, 1, labels=lambda name, n: f"{name}_400x")
+    shown = study(data, "--seeds", "1", synthetic=tmp_path / "s", code=2).output
+    assert "has the classes normal_400x, tumor_400x, but the real images have normal" in shown
+    write_images(tmp_path / "s", 4, 7, classes=("tumor",))
+    arms = ("--seeds", "1", "--arms", "real,real+synthetic,synthetic")
+    shown = study(data, *arms, synthetic=tmp_path / "s").output
+    assert "NOTE synthetic images of other classes are not used" in shown
+    assert "NOTE real+synthetic: no synthetic images of normal" in shown
+    assert "LEFT OUT synthetic" in shown
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -60,12 +60,13 @@ def test_images_descend_from_the_shots_of_their_own_draw(data, tmp_path):
         groups = {json.loads(row["provenance"])["reference_group_sha256"] for row in rows}
         assert None not in groups
     found = read_json(path)
-    assert found["marks"] == {}
+    made = ("real+synthetic", "real+synthetic_unfiltered", "synthetic")
+    assert found["marks"] == {arm: ["CIRCULAR"] for arm in made}
     assert found["leaks"] == []
     assert set(found["arms"]) > {"real+synthetic", "real+synthetic_unfiltered", "synthetic"}
     used = [each["synthetic"] for each in found["images"]["synthetic"]]
     assert used == [dict.fromkeys(CLASSES, 6)] * 2
-    assert "ENCODER USED TWICE: color-texture" in shown
+    assert "CIRCULAR: color-texture must not judge" in shown
     again = study(data, recipe, *options)
     assert again.count("stored") == 12
     assert "fitting the filter" not in again

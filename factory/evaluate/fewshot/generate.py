@@ -109,11 +109,6 @@ class RecipeProvider:
                 folder = resolve_path(self.loaded.base, described["model"])
                 described["model"] = str(folder) if folder.is_dir() else described["model"]
             leaks += find_filter_leaks(described, draws[0].images, self.catalogs)
-        if self.fits and self.settings.encoder == self.making.filter_encoder:
-            notes.append(
-                f"ENCODER USED TWICE: {self.settings.encoder} filters and evaluates: what it likes "
-                "is kept and praised; take another for one of them"
-            )
         return leaks, notes
 
     def provide(self, draw: Draw) -> Provided:
@@ -152,6 +147,7 @@ class RecipeProvider:
             missing_unfiltered=missing,
             leaks=tuple(leaks),
             notes=(f"{draw.name}: {short}",) if short else (),
+            roots=(run,),
         )
 
     def _most(self) -> int | None:

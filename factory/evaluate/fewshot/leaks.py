@@ -13,12 +13,15 @@ from factory.catalog_entries import EncoderEntry
 from factory.errors import InputError
 from factory.evaluate.fewshot.material import ImageSet
 from factory.evaluate.fewshot.synthetic import Origin, SyntheticSet
+from factory.evaluate.independence import find_parts, read_making, write_circle
 from factory.filters.classifier_model import read_classifier_info
 from factory.filters.descriptors import DIM, compare_all, describe_images
 from factory.fingerprint import compute_digest
 from factory.leakage import find_leaks
 
 TEST_LEAK, LABELS_SEEN, OTHER_SHOTS = "TEST LEAK", "LABELS SEEN", "OTHER SHOTS"
+CIRCULAR = "CIRCULAR"
+"""Of an encoder that had a part in the images it evaluates: marked, not refused."""
 NEAR_COPY = 0.95
 """Similarity from which `training_copy` rejects, by default."""
 _FEATURELESS = 0.8
@@ -186,6 +189,24 @@ def _read_fitted(model: str, catalogs: Catalogs) -> tuple[str, int] | None:
     except InputError:
         return None
     return data.sha256, data.images
+
+
+def find_circular(
+    spec: str, described: Mapping[str, Any], roots: Sequence[Path], catalogs: Catalogs
+) -> list[Leak]:
+    """Finds runs in which the encoder that evaluates filtered, taught or conditioned.
+
+    Args:
+        spec: the encoder as the user named it.
+        described: what it says of itself.
+        roots: of the synthetic images; nothing is known of those that are no runs.
+        catalogs: where ids are looked up.
+    """
+    return [
+        Leak(CIRCULAR, write_circle(spec, str(root), part).removeprefix(f"{CIRCULAR}: "))
+        for root in roots
+        for part in find_parts(spec, described, read_making(root, catalogs), catalogs)
+    ]
 
 
 def count_near_copies(

@@ -1,7 +1,7 @@
 """Where the synthetic images of a draw come from: folders here, a recipe in `generate`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,7 +39,8 @@ class Provided:
     missing: str = "no synthetic images are given: --synthetic or --generator"
     missing_unfiltered: str = "no synthetic images are given"
     leaks: tuple[Leak, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    roots: tuple[Path, ...] = ()
 
 
 class Provider(Protocol):
@@ -124,6 +125,7 @@ class FolderProvider:
             missing_unfiltered=self.why,
             leaks=tuple(dict.fromkeys(leaks)),
             notes=tuple(dict.fromkeys(notes)),
+            roots=tuple(Path(each.images.root) for each in (*chosen, *others)),
         )
 
     def _choose(

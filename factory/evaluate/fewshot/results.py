@@ -111,17 +111,18 @@ def _build_curve(
 
 
 def _mark_arms(study: Study, arms: Sequence[str]) -> dict[str, list[str]]:
-    """Returns arm -> marks of the leaks that reach it; none where nothing was forced."""
+    """Returns arm -> marks of the leaks and circles that reach it."""
     marked: dict[str, list[str]] = {}
     for arm in arms:
-        reaching = [leak for leak in study.leaks if not leak.synthetic or "synthetic" in arm]
+        found = [*study.leaks, *study.circular]
+        reaching = [leak for leak in found if not leak.synthetic or "synthetic" in arm]
         if reaching:
             marked[arm] = list(dict.fromkeys(leak.mark for leak in reaching))
     return marked
 
 
 def _list_notes(study: Study, outcome: Outcome) -> list[str]:
-    notes = [*study.notes]
+    notes = [*study.notes, *map(str, study.circular)]
     if study.is_split:
         notes.append("no --test: a part of --real, disjoint in patients or slides, is the test")
     if study.settings.seeds == 1:

@@ -9,37 +9,35 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.catalog import Catalogs
-from factory.errors import EvaluationError
+from factory.errors import EvaluationError, SourceError
+from factory.evaluate.fewshot.arms import (
+    ArmImages,
+    choose_images,
+    is_arm_augmented,
+    read_training_set,
+)
 from factory.evaluate.fewshot.cells import DECIMALS, Cell, CellStore
 from factory.evaluate.fewshot.labels import TEST, Judged, choose_judge, join_images
 from factory.evaluate.fewshot.leaks import (
     Leak,
     count_near_copies,
+    find_circular,
     find_encoder_leaks,
     find_test_images,
     find_test_leaks,
     refuse_leaks,
 )
-from factory.evaluate.fewshot.learners import Learner, Say, TrainingSet
+from factory.evaluate.fewshot.learners import Learner, Say
 from factory.evaluate.fewshot.material import (
     ImageSet,
     PixelReader,
     check_test_classes,
-    count_classes,
     draw_shots,
 )
 from factory.evaluate.fewshot.providers import Draw, Provided, Provider
 from factory.evaluate.fewshot.settings import StudySettings, check_settings
+from factory.evaluate.fewshot.synthetic import SyntheticSet
 from factory.fingerprint import compute_digest
-
-
-@dataclass(frozen=True)
-class ArmImages:
-    """What one arm trains on: real images, then synthetic ones."""
-
-    real: ImageSet
-    synthetic: ImageSet
-    is_augmented: bool
 
 
 @dataclass
@@ -82,6 +80,7 @@ class Study:
     is_split: bool = False
     outcomes: list[Outcome] = field(default_factory=list)
     leaks: list[Leak] = field(default_factory=list)
+    circular: list[Leak] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     learner: dict[str, Any] = field(default_factory=dict)
 
@@ -160,7 +159,7 @@ class Study:
         for draw in draws:
             provided = self._provide(draw, outcome)
             for arm in self.settings.arms:
-                chosen = self.choose_images(arm, draw, provided, self.settings.per_class)
+                chosen = self._choose(arm, draw, provided, self.settings.per_class)
                 if isinstance(chosen, str):
                     outcome.left_out[arm] = chosen
                     self._done += 1
@@ -169,10 +168,10 @@ class Study:
                 if arm.startswith("real+synthetic"):
                     made.setdefault(arm.removeprefix("real+"), []).append(chosen.synthetic)
                 outcome.chances.setdefault(arm, []).append(cell.chances)
-                outcome.images.setdefault(arm, []).append(self._count(chosen))
+                outcome.images.setdefault(arm, []).append(chosen.count(self.names))
                 outcome.seconds[arm] = outcome.seconds.get(arm, 0.0) + cell.seconds
             for count in self.settings.counts:
-                chosen = self.choose_images("real+synthetic", draw, provided, count)
+                chosen = self._choose("real+synthetic", draw, provided, count)
                 if not isinstance(chosen, str):
                     cell = self._fill(learner, "real+synthetic", draw, chosen, steps, count)
                     outcome.curve.setdefault(count, []).append(cell.chances)
@@ -210,7 +209,13 @@ class Study:
             began = time.monotonic()
             pixels = np.concatenate([self.reader.read(each) for each in kinds.values()])
             classes, seed = len(self.names), draws[0].seed
-            chances = learner.fit_predict(self._read(chosen), pixels, classes, outcome.steps, seed)
+            chances = learner.fit_predict(
+                read_training_set(chosen, self.reader, self.names),
+                pixels,
+                classes,
+                outcome.steps,
+                seed,
+            )
             cell = Cell(np.round(chances, DECIMALS), time.monotonic() - began)
             self.cells.write("label-fidelity", identity, cell)
         ends = np.cumsum([len(each) for each in kinds.values()])[:-1]
@@ -227,47 +232,45 @@ class Study:
         provided = self.provider.provide(draw)
         self.notes += provided.notes
         self._add(provided.leaks)
+        if self.settings.encoder is not None:
+            described = self.learner["encoder"]
+            circles = find_circular(self.settings.encoder, described, provided.roots, self.catalogs)
+            self.circular = list(dict.fromkeys([*self.circular, *circles]))
+        for made in (provided.synthetic, provided.unfiltered):
+            if made is not None:
+                self._add(find_test_images(made, self.test))
+                self._check_classes(made)
         if provided.synthetic is not None:
-            self._add(find_test_images(provided.synthetic, self.test))
-            unknown = sorted(set(provided.synthetic.class_names) - set(self.names))
-            if unknown:
-                self.notes.append(f"synthetic images of other classes are not used: {unknown}")
             used = provided.synthetic.choose(self.settings.per_class, self.names, draw.seed)
-            if len(used):
-                found = count_near_copies(self.reader.read(used), self.pixels)
-                outcome.copies.append({"seed": draw.seed, **found})
+            found = count_near_copies(self.reader.read(used), self.pixels)
+            outcome.copies.append({"seed": draw.seed, **found})
         return provided
 
-    def choose_images(
+    def _check_classes(self, made: SyntheticSet) -> None:
+        """Notes synthetic images of other classes.
+
+        Raises:
+            SourceError: none is of a class of the real images.
+        """
+        unknown = sorted(set(made.class_names) - set(self.names))
+        if len(unknown) == len(made.class_names):
+            raise SourceError(
+                f"{made.images.root}: has the classes {', '.join(unknown)}, but the real images "
+                f"have {', '.join(self.names)}: rename its classes"
+            )
+        if unknown:
+            self.notes.append(f"synthetic images of other classes are not used: {unknown}")
+
+    def _choose(
         self, arm: str, draw: Draw, provided: Provided, count: int | None
     ) -> ArmImages | str:
-        """Returns what an arm trains on, or why there is nothing."""
-        is_augmented = arm == "real+classical" or (
-            self.settings.augment == "classical" and arm != "real"
-        )
-        nothing = self.train.take([])
-        if arm == "all_real":
-            return ArmImages(self.train, nothing, is_augmented)
-        if "synthetic" not in arm:
-            return ArmImages(draw.images, nothing, is_augmented)
-        is_filtered = not arm.endswith("unfiltered")
-        source = provided.synthetic if is_filtered else provided.unfiltered
-        if source is None:
-            return provided.missing if is_filtered else provided.missing_unfiltered
-        chosen = source.choose(count, self.names, draw.seed)
-        lacking = [name for name, n in count_classes(chosen, self.names).items() if not n]
-        if lacking and count != 0 and (arm == "synthetic" or len(lacking) == len(self.names)):
-            return f"{draw.name} has no synthetic images of {', '.join(lacking)}"
-        if lacking and count != 0:
-            self.notes.append(f"{arm}: no synthetic images of {', '.join(lacking)}")
-        real = nothing if arm == "synthetic" else draw.images
-        return ArmImages(real, chosen, is_augmented)
-
-    def _count(self, chosen: ArmImages) -> dict[str, Any]:
-        return {
-            "real": dict(count_classes(chosen.real, self.names)),
-            "synthetic": dict(count_classes(chosen.synthetic, self.names)),
-        }
+        is_augmented = is_arm_augmented(arm, self.settings)
+        chosen = choose_images(arm, draw, provided, count, self.train, is_augmented)
+        if not isinstance(chosen, str) and "synthetic" in arm and count != 0:
+            lacking = chosen.list_lacking(self.names)
+            if lacking:
+                self.notes.append(f"{arm}: no synthetic images of {', '.join(lacking)}")
+        return chosen
 
     def _fill(
         self,
@@ -286,7 +289,7 @@ class Study:
         cell = self.cells.read(label, identity)
         if cell is None:
             began = time.monotonic()
-            material = self._read(chosen)
+            material = read_training_set(chosen, self.reader, self.names)
             chances = learner.fit_predict(material, self.pixels, len(self.names), steps, draw.seed)
             cell = Cell(np.round(chances, DECIMALS), time.monotonic() - began)
             self.cells.write(label, identity, cell)
@@ -310,16 +313,6 @@ class Study:
             "steps": steps,
             "seed": draw.seed,
         }
-
-    def _read(self, chosen: ArmImages) -> TrainingSet:
-        sets = (chosen.real, chosen.synthetic)
-        return TrainingSet(
-            np.concatenate([self.reader.read(each) for each in sets]),
-            np.concatenate([each.index_labels(self.names) for each in sets]),
-            np.repeat([False, True], [len(each) for each in sets]),
-            tuple(sha for each in sets for sha in each.sha256s),
-            chosen.is_augmented,
-        )
 
     def _tell(self, arm: str, draw: Draw, chosen: ArmImages, cell: Cell, count: int | None) -> None:
         """Says how one cell came out, and how long the rest may take."""
