@@ -212,3 +212,13 @@ def test_damaged_local_folder_is_named(tmp_path):
     (tmp_path / "encoder.safetensors").unlink()
     with pytest.raises(InputError, match="not a usable encoder"):
         load_encoder(str(tmp_path))
+
+
+@pytest.mark.parametrize("side", [33, 40, 50, 75, 100])
+def test_the_small_network_takes_odd_sides(side):
+    """Sides that halve to odd ones: the skips round as the convolutions do."""
+    network = SmallResNet().eval()
+    with torch.inference_mode():
+        features = network(torch.zeros(1, 3, side, side + 7))
+    assert features.shape == (1, network.dim)
+    assert torch.isfinite(features).all()

@@ -49,6 +49,7 @@ def recompress(pixels, quality=90):
 
 
 TRAIN = draw_patches(80, 0)
+HAND_MADE = "color-texture"
 GROUPED = {"group_pattern": r"^(\w\d)_"}
 
 
@@ -66,7 +67,7 @@ def sets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def copied(sets):
-    settings = CopySettings(cells=1, **GROUPED)
+    settings = CopySettings(HAND_MADE, cells=1, **GROUPED)
     return study_copies(sets["train"], sets["copied"], sets["held_out"], settings)
 
 
@@ -102,7 +103,7 @@ def test_every_copy_is_paired_with_its_original_in_its_pose(sets, copied):
 
 def test_honest_images_are_like_held_out_ones(sets):
     study = study_copies(
-        sets["train"], sets["honest"], sets["held_out"], CopySettings(cells=1, **GROUPED)
+        sets["train"], sets["honest"], sets["held_out"], CopySettings(HAND_MADE, cells=1, **GROUPED)
     )
     result = study.result
     assert abs(result["c_t"]["value"]) < 3
@@ -114,7 +115,7 @@ def test_honest_images_are_like_held_out_ones(sets):
 
 
 def test_without_held_out_images_there_is_no_c_t_and_the_training_set_says_what_is_usual(sets):
-    study = study_copies(sets["train"], sets["copied"], None, CopySettings())
+    study = study_copies(sets["train"], sets["copied"], None, CopySettings(HAND_MADE))
     assert study.result["c_t"] == {
         "value": None,
         "refused": "needs --held-out: real images that no training used",
@@ -159,7 +160,8 @@ def test_blank_images_are_told_apart_from_copies(sets, tmp_path):
     blank = [np.full((48, 48, 3), 240, np.uint8)] * 3
     train = save([*TRAIN[:20], blank[0]], tmp_path / "train")
     made = save([*draw_patches(20, 4), *blank], tmp_path / "made")
-    similarity = study_copies(train, made, None, CopySettings()).result["similarity"]["synthetic"]
+    study = study_copies(train, made, None, CopySettings(HAND_MADE))
+    similarity = study.result["similarity"]["synthetic"]
     assert similarity["blank"] == similarity["blank_above"] == similarity["above"] == 3
     assert similarity["largest"] < 0.95
 
@@ -171,7 +173,7 @@ def test_leaks_between_the_sets_are_told(sets, tmp_path):
     held_out = save(draw_patches(20, 1), tmp_path / "held")  # patients p0 to p5, as in training
     (held_out / "p0_100.png").write_bytes((sets["train"] / "p0_000.png").read_bytes())
     made = save([*draw_patches(30, 3), TRAIN[7], draw_patches(20, 1)[4]], tmp_path / "made")
-    study = study_copies(sets["train"], made, held_out, CopySettings(**GROUPED))
+    study = study_copies(sets["train"], made, held_out, CopySettings(HAND_MADE, **GROUPED))
     told = "\n".join(study.result["warnings"])
     assert "LEAK" in told
     assert "1 image, such as" in told
@@ -179,8 +181,8 @@ def test_leaks_between_the_sets_are_told(sets, tmp_path):
     name = study.train.name
     assert f"EXACT COPIES: 1 synthetic images are in {name}, pixel by pixel" in told
     assert "EXACT COPIES: 1 synthetic images are in" in told.replace(name, "")
-    ungrouped = study_copies(sets["train"], made, held_out, CopySettings()).result["warnings"]
-    assert any("looked for by image only" in text for text in ungrouped)
+    ungrouped = study_copies(sets["train"], made, held_out, CopySettings(HAND_MADE))
+    assert any("looked for by image only" in text for text in ungrouped.result["warnings"])
 
 
 def test_a_run_that_varied_held_out_images_and_knows_its_model_is_told(sets, tmp_path):
@@ -195,7 +197,7 @@ def test_a_run_that_varied_held_out_images_and_knows_its_model_is_told(sets, tmp
     ]
     recipe = write_recipe(tmp_path / "recipe", conditions=conditions, filters=[{"kind": "finite"}])
     run(recipe, tmp_path / "run")
-    settings = CopySettings(size=32)
+    settings = CopySettings(HAND_MADE, size=32)
     told = study_copies(sets["train"], tmp_path / "run", shots.parent, settings).result["warnings"]
     assert any(text.startswith("LEAK") and "varies" in text for text in told)
     assert any("fake" in text and "are not found" in text for text in told)
@@ -204,15 +206,15 @@ def test_a_run_that_varied_held_out_images_and_knows_its_model_is_told(sets, tmp
 def test_sets_that_cannot_be_compared_are_refused(sets, tmp_path):
     single = save(TRAIN[:1], tmp_path / "single")
     with pytest.raises(EvaluationError, match="a single training image"):
-        study_copies(single, sets["honest"], None, CopySettings())
+        study_copies(single, sets["honest"], None, CopySettings(HAND_MADE))
     with pytest.raises(EvaluationError, match="twin in the training set"):
-        study_copies(sets["train"], sets["honest"], sets["train"], CopySettings())
+        study_copies(sets["train"], sets["honest"], sets["train"], CopySettings(HAND_MADE))
 
 
 def test_the_command_writes_table_json_and_gallery(sets, tmp_path):
     arguments = ["--real", sets["train"], "--held-out", sets["held_out"], "--synthetic"]
     arguments += [sets["copied"], "--json", tmp_path / "c.json", "--gallery", tmp_path / "c.png"]
-    arguments += ["--max-similarity", "0.9", "--cells", "2", "--cache", tmp_path / "cache"]
+    arguments += ["--max-similarity", "0.9", "--cells", "2", "--encoder", HAND_MADE]
     result = CliRunner().invoke(copies, [str(each) for each in arguments])
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "c.json").read_text())

@@ -1,6 +1,7 @@
 """Fidelity on real files: planted sets, floor, refusals, circularity, cache, the command."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from factory.cli.evaluate_fidelity import describe_result, fidelity
 from factory.encoders import load_encoder
 from factory.encoders.small_resnet import SmallResNet
 from factory.errors import EvaluationError, InputError, SourceError
+from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.features import encode_set, fit_scaling
 from factory.evaluate.fidelity import FidelitySettings, evaluate_fidelity
 from factory.evaluate.independence import find_parts, read_making
@@ -22,6 +24,9 @@ from factory.evaluate.pairs import METRICS, Side, measure_pair
 from factory.evaluate.resampling import bootstrap_groups, cut_parts, number_groups, pick_halves
 from factory.evaluate.sets import list_set
 from tests.running import run, write_recipe
+
+ROOT = Path(__file__).parent.parent
+HAND_MADE = "color-texture"
 
 
 def draw_patch(draw, name):
@@ -75,7 +80,7 @@ def get(result, name="fd", class_name=None, place=0):
 
 
 def test_identical_sets_are_at_no_distance_and_noise_is_far_away(sets):
-    settings = FidelitySettings(force=True, size=40, group_pattern=r"(p\d)_")
+    settings = FidelitySettings((HAND_MADE,), force=True, size=40, group_pattern=r"(p\d)_")
     synthetic = [sets["same"], sets["good"], sets["noise"]]
     result = evaluate_fidelity(sets["real"], synthetic, settings)
     assert get(result, "fd") == pytest.approx(0.0, abs=1e-3)
@@ -90,7 +95,7 @@ def test_identical_sets_are_at_no_distance_and_noise_is_far_away(sets):
 
 
 def test_good_images_lie_near_the_floor_and_every_figure_says_what_it_is(sets, learned):
-    settings = FidelitySettings(encoders=("color-texture", learned), group_pattern=r"(p\d)_")
+    settings = FidelitySettings(encoders=(HAND_MADE, learned), group_pattern=r"(p\d)_")
     result = evaluate_fidelity(sets["real"], [sets["good"]], settings)
     assert len(result["figures"]) == 6
     for figure in result["figures"]:
@@ -119,13 +124,14 @@ def test_good_images_lie_near_the_floor_and_every_figure_says_what_it_is(sets, l
 
 
 def test_fd_of_few_images_is_refused_and_marked_when_forced(sets):
-    few = FidelitySettings(max_images=20)
+    few = FidelitySettings((HAND_MADE,), max_images=20)
     result = evaluate_fidelity(sets["real"], [sets["good"]], few)
     fd = result["figures"][0]["metrics"]["fd"]
     assert fd["value"] is None
     assert "20 images are fewer than" in fd["refused"]
     assert "REFUSED (N < features)" in "\n".join(describe_result(result))
-    result = evaluate_fidelity(sets["real"], [sets["good"]], FidelitySettings(force=True))
+    forced = FidelitySettings((HAND_MADE,), force=True)
+    result = evaluate_fidelity(sets["real"], [sets["good"]], forced)
     fd = result["figures"][0]["metrics"]["fd"]
     assert fd["value"] > 0
     assert fd["flag"].startswith("MEANINGLESS")
@@ -169,6 +175,10 @@ def test_groups_stay_whole_in_parts_and_halves():
         inside = {group for group, is_in in zip(groups, part, strict=True) if is_in}
         assert not inside & {group for group, is_in in zip(groups, part, strict=True) if not is_in}
     assert cut_parts(keys, ["p0"] * 60, 20, 0) == ()
+    halves = cut_parts(keys, [None] * 60, 30, 0)
+    assert [int(half.sum()) for half in halves] == [30] * 5
+    assert len({half.tobytes() for half in (*halves, *(~half for half in halves))}) == 10
+    assert len(cut_parts(keys, ["p0", "p1"] * 30, 30, 0)) == 2
     assert [int(part.sum()) for part in cut_parts(keys, [None] * 60, 7, 0)] == [7] * 5
     numbers = number_groups(groups)
     halves = pick_halves(60, numbers, 0, "x")
@@ -193,7 +203,8 @@ def test_other_classes_and_mixes_are_told(sets, tmp_path):
         path.rename(flat / path.name)
     write_set(tmp_path / "again", 12, 5, names=("tumor",))
     (tmp_path / "again" / "tumor").rename(only / "tumor2")
-    result = evaluate_fidelity(sets["real"], [only, mixed, flat], FidelitySettings(size=48))
+    settings = FidelitySettings((HAND_MADE,), size=48)
+    result = evaluate_fidelity(sets["real"], [only, mixed, flat], settings)
     text = "\n".join(result["warnings"])
     assert "has no normal, tumor" in text
     assert "has other, tumor2, which no real image is" in text
@@ -212,7 +223,7 @@ def test_an_encoder_that_filtered_the_run_is_named(sets, learned, tmp_path):
     recipe = write_recipe(folder, filters=[{"kind": "finite"}, realism])
     run(recipe, tmp_path / "run")
     result = evaluate_fidelity(
-        sets["real"], [tmp_path / "run"], FidelitySettings(encoders=("color-texture", learned))
+        sets["real"], [tmp_path / "run"], FidelitySettings(encoders=(HAND_MADE, learned))
     )
     told = [text for text in result["warnings"] if text.startswith("CIRCULAR")]
     assert len(told) == 1
@@ -328,6 +339,7 @@ def test_encoders_that_fail_are_named(sets):
 def test_the_command_prints_a_table_and_writes_the_same_twice(sets, tmp_path):
     arguments = ["--real", str(sets["real"]), "--synthetic", str(sets["good"])]
     arguments += ["--cache", str(tmp_path / "cache"), "--group-pattern", r"(p\d)_", "--json"]
+    arguments[:0] = ["--encoder", HAND_MADE]
     outputs = []
     for name in ("one.json", "two.json"):
         result = CliRunner().invoke(fidelity, [*arguments, str(tmp_path / name)])
@@ -339,6 +351,16 @@ def test_the_command_prints_a_table_and_writes_the_same_twice(sets, tmp_path):
     assert list(tmp_path.rglob("*.npy"))
     kid = json.loads(outputs[0])["figures"][0]["metrics"]["kid"]["value"] * 1000
     assert f"{kid:.2f} [" in result.output
+
+
+def test_the_default_encoder_is_an_embedded_one_that_no_filter_of_ours_uses(sets):
+    result = evaluate_fidelity(sets["real"], [sets["good"]], FidelitySettings(max_images=20))
+    encoder = result["figures"][0]["encoder"]
+    assert encoder["spec"] == DEFAULT_ENCODER
+    assert len(encoder["weights_sha256"]) == 64
+    recipes = [path.read_text() for path in (ROOT / "recipes").rglob("*.yaml")]
+    assert recipes
+    assert not [text for text in recipes if f"encoder: {DEFAULT_ENCODER}" in text]
 
 
 def test_what_is_not_there_is_named(sets, tmp_path):

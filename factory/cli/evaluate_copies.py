@@ -19,6 +19,7 @@ from factory.cli.evaluate_fidelity import (
     write_file,
     write_result,
 )
+from factory.evaluate import DEFAULT_ENCODER
 
 
 @click.command()
@@ -39,7 +40,13 @@ from factory.cli.evaluate_fidelity import (
     type=click.Path(path_type=Path),
     help="Synthetic images: the same kinds, or a finished run.",
 )
-@click.option("--encoder", metavar="SPEC", help="Catalog id, LIBRARY:NAME or folder.")
+@click.option(
+    "--encoder",
+    metavar="SPEC",
+    default=DEFAULT_ENCODER,
+    show_default=True,
+    help="Catalog id, LIBRARY:NAME or folder.",
+)
 @SIZE_OPTION
 @FIT_OPTION
 @click.option(

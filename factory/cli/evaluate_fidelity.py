@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from factory.errors import InputError, StoreError
+from factory.evaluate import DEFAULT_ENCODER
 
 REAL_OPTION = click.option(
     "--real",
@@ -51,7 +52,7 @@ COLUMNS_SHOWN = 4
     "encoders",
     multiple=True,
     metavar="SPEC",
-    help="Catalog id, LIBRARY:NAME or folder. Repeatable; default: color-texture.",
+    help=f"Catalog id, LIBRARY:NAME or folder. Repeatable; default: {DEFAULT_ENCODER}.",
 )
 @SIZE_OPTION
 @FIT_OPTION
@@ -75,7 +76,6 @@ def fidelity(
     FD, KID, CMMD, precision, recall, density and coverage, each beside the floor: what real images
     held back get against the other real ones.
     """
-    from factory.evaluate.features import DEFAULT_ENCODER
     from factory.evaluate.fidelity import FidelitySettings, evaluate_fidelity
 
     settings = FidelitySettings(encoders=encoders or (DEFAULT_ENCODER,), **options)

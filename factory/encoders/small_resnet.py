@@ -22,7 +22,7 @@ class Block(nn.Module):
         self.skip: nn.Module = nn.Identity()
         if stride > 1 or channels_in != channels_out:
             self.skip = nn.Sequential(
-                nn.AvgPool2d(stride),
+                nn.AvgPool2d(stride, ceil_mode=True),  # odd sides too, as the convolution
                 nn.Conv2d(channels_in, channels_out, 1, bias=False),
                 nn.BatchNorm2d(channels_out),
             )

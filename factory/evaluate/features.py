@@ -16,8 +16,6 @@ from factory.fingerprint import compute_digest, hash_bytes
 from factory.images import hash_pixels
 from factory.store.files import FileStore
 
-DEFAULT_ENCODER = "color-texture"
-"""Of every evaluation that compares images, unless `--encoder` names others."""
 _HASH_LENGTH = 64
 
 

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from factory import __version__
 from factory.catalog import Catalogs, load_catalogs
 from factory.encoders import Encoder, load_encoder
-from factory.evaluate.features import DEFAULT_ENCODER, Scaling, encode_set, fit_scaling
+from factory.evaluate import DEFAULT_ENCODER
+from factory.evaluate.features import Scaling, encode_set, fit_scaling
 from factory.evaluate.independence import find_parts, read_making, write_circle
 from factory.evaluate.pairs import NEIGHBOURS, Side, measure_floor, measure_pair
 from factory.evaluate.resampling import ROUNDS, cut_parts

@@ -1,5 +1,6 @@
 """Draws of images or whole patients: half samples, intervals over groups, disjoint halves."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,7 +79,9 @@ def bootstrap_groups(values: NDArray[np.float64], groups: Groups, seed: int) -> 
 def cut_parts(
     keys: Sequence[str], groups: Sequence[str | None], count: int, seed: int
 ) -> tuple[NDArray[np.bool_], ...]:
-    """Chooses disjoint parts of about `count` images, each to be compared with all the rest.
+    """Chooses parts of about `count` images, each to be compared with all the rest.
+
+    They are disjoint where at least three of them fit; else each is drawn from all images anew.
 
     Args:
         keys: (N,) names that are unique.
@@ -91,19 +94,26 @@ def cut_parts(
     """
     by_group = all(group is not None for group in groups)
     units = [str(group) for group in groups] if by_group else list(keys)
-    sizes: dict[str, int] = {}
-    for unit in units:
-        sizes[unit] = sizes.get(unit, 0) + 1
+    sizes = Counter(units)
     if len(sizes) < 2:
         return ()
+    parts = _cut_disjoint(sizes, count, seed, 0)
+    if len(parts) < 3:
+        drawn = [_cut_disjoint(sizes, count, seed, number)[0] for number in range(PARTS)]
+        parts = list(dict.fromkeys(drawn))
+    return tuple(np.array([unit in part for unit in units]) for part in parts[:PARTS])
+
+
+def _cut_disjoint(sizes: Counter[str], count: int, seed: int, number: int) -> list[frozenset[str]]:
+    """Fills parts with units in a keyed order; what is left over is no part unless it is large."""
     parts: list[set[str]] = [set()]
     taken = 0
-    for unit in sorted(sizes, key=lambda unit: compute_digest("held back", [seed, unit])):
+    for unit in sorted(sizes, key=lambda unit: compute_digest("part", [seed, number, unit])):
         if parts[-1] and taken + sizes[unit] > count:
             parts.append(set())
             taken = 0
         parts[-1].add(unit)
         taken += sizes[unit]
-    if len(parts) > 1 and taken < LEAST_SHARE * count:  # what is left over is no whole part
+    if len(parts) > 1 and taken < LEAST_SHARE * count:
         parts.pop()
-    return tuple(np.array([unit in part for unit in units]) for part in parts[:PARTS])
+    return [frozenset(part) for part in parts]

@@ -12,6 +12,7 @@ from factory import __version__
 from factory.catalog import Catalogs, load_catalogs
 from factory.encoders import load_encoder
 from factory.errors import EvaluationError
+from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.copies.leaks import find_copy_warnings
 from factory.evaluate.copies.measures import (
     Distances,
@@ -22,7 +23,7 @@ from factory.evaluate.copies.measures import (
     measure_distances,
 )
 from factory.evaluate.copies.similarity import CopySearch, Similar
-from factory.evaluate.features import DEFAULT_ENCODER, encode_set, fit_scaling
+from factory.evaluate.features import encode_set, fit_scaling
 from factory.evaluate.independence import find_parts, read_making, write_circle
 from factory.evaluate.sets import Fit, ImageSet, list_set
 from factory.filter_settings import TrainingCopyFilter
