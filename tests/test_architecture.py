@@ -50,8 +50,12 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("run", "judge"),
     ("estimate",),
     ("preview", "refilter"),
+    ("stored",),
+    ("regenerate",),
+    ("verify",),
     ("calibrate",),
     ("report",),
+    ("publish",),
     ("cli",),
     ("__main__",),
 )

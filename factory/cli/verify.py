@@ -1,0 +1,165 @@
+"""Commands that take a data set at its word: regenerate and verify."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from factory.cli.recipes import JSON_OPTION
+from factory.errors import SourceError
+
+SET_ARGUMENT = click.argument("source", metavar="DIR")
+
+
+def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that say where model and real images are on this machine."""
+    for option in (
+        click.option(
+            "--min-psnr",
+            default=40.0,
+            show_default=True,
+            type=click.FloatRange(0.0),
+            help="dB from which an image that is not exact is within tolerance.",
+        ),
+        click.option("--model", help="The model, where it lies elsewhere now: id or folder."),
+        click.option(
+            "--catalog",
+            "catalogs",
+            multiple=True,
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="Catalog folder with the model; may be given again.",
+        ),
+        click.option(
+            "--references",
+            multiple=True,
+            type=click.Path(exists=True, path_type=Path),
+            help="Real images that rows vary, found by hash; may be given again.",
+        ),
+        click.option(
+            "--base",
+            default=".",
+            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            help="Folder of the recipe, where its relative paths start; default: here.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@click.command()
+@SET_ARGUMENT
+@click.argument("sample_id")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Image file to write, .webp or .png.",
+)
+@place_options
+@JSON_OPTION
+def regenerate(
+    source: str,
+    sample_id: str,
+    out: Path,
+    base: Path,
+    references: tuple[Path, ...],
+    catalogs: tuple[Path, ...],
+    model: str | None,
+    min_psnr: float,
+    as_json: bool,
+) -> None:
+    """Makes one image of DIR again from what its row recorded, and says how equal it is.
+
+    DIR is a run folder, a copy of a published data set, or OWNER/NAME[@REVISION] on the Hub; the
+    row may be an accepted or a rejected one. Exit code 1 where the image is different.
+    """
+    from factory.images import encode_image
+    from factory.regenerate import Places, regenerate_rows
+    from factory.stored import open_set
+
+    if out.suffix not in (".webp", ".png"):
+        raise click.BadParameter(f"{out.name}: must end in .webp or .png", param_hint="--out")
+    stored = open_set(source)
+    if stored.recipe is None:
+        raise SourceError(f"{source}: has no recipe.json, which says where the model is")
+    row = stored.find_row(sample_id).values
+    places = Places(base, references, catalogs, model)
+    rebuilt = regenerate_rows([row], stored.recipe, places, min_psnr)[0]
+    if rebuilt.pixels is None or rebuilt.data is None:
+        raise SourceError(f"{sample_id}: {rebuilt.reason}")
+    data = rebuilt.data
+    if not row["image"]["path"].endswith(out.suffix):
+        is_synthetic = row["model"] != "given"
+        data = encode_image(rebuilt.pixels, "png" if out.suffix == ".png" else "webp", is_synthetic)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(data)
+    click.echo(json.dumps(rebuilt.to_json(), indent=1) if as_json else str(rebuilt))
+    click.get_current_context().exit(1 if rebuilt.status == "different" else 0)
+
+
+@click.command()
+@SET_ARGUMENT
+@click.option(
+    "--regenerate",
+    "count",
+    default=0,
+    metavar="N",
+    type=click.IntRange(0),
+    help="Make N accepted rows again, chosen by --seed.",
+)
+@click.option("--seed", default=0, show_default=True, type=int, help="Of the choice of rows.")
+@click.option("--near-duplicates", is_flag=True, help="Compare all accepted images again, too.")
+@place_options
+@JSON_OPTION
+def verify(
+    source: str,
+    count: int,
+    seed: int,
+    near_duplicates: bool,
+    base: Path,
+    references: tuple[Path, ...],
+    catalogs: tuple[Path, ...],
+    model: str | None,
+    min_psnr: float,
+    as_json: bool,
+) -> None:
+    """Checks that the data set in DIR is what was made: files, counts, rows, images, verdicts.
+
+    DIR is a run folder, a copy of a published data set, or OWNER/NAME[@REVISION] on the Hub. Exit
+    code 1 where a check fails; each failure names file, row and field. What cannot be checked from
+    what is there is said, too.
+    """
+    from factory.regenerate import Places
+    from factory.stored import open_set
+    from factory.verify import VerifyOptions, verify_set
+
+    def say(line: str) -> None:
+        if not as_json:
+            click.echo(line, err=True)
+
+    places = Places(base, references, catalogs, model)
+    options = VerifyOptions(count, seed, near_duplicates, places, min_psnr)
+    report = verify_set(open_set(source), options, say)
+    if as_json:
+        click.echo(json.dumps(report.to_json(), indent=1))
+    else:
+        _print_report(report)
+    click.get_current_context().exit(0 if report.is_sound else 1)
+
+
+def _print_report(report: Any) -> None:
+    for check in dict.fromkeys((*report.checked, *report.failed)):
+        count, bad = report.checked[check], report.failed[check]
+        click.echo(f"{check}: {count:,} checked, " + (f"{bad:,} FAILED" if bad else "all sound"))
+    for rebuilt in report.rebuilt:
+        click.echo(f"  {rebuilt}")
+    for failure in report.failures:
+        click.echo(f"FAILED {failure.check}: {failure}", err=True)
+    hidden = sum(report.failed.values()) - len(report.failures)
+    if hidden:
+        click.echo(f"and {hidden:,} more failures of the same kinds", err=True)
+    for note in report.notes:
+        click.echo(f"not checked: {note}")
+    click.echo("sound" if report.is_sound else "NOT SOUND")

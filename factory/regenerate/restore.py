@@ -1,0 +1,180 @@
+"""What a row recorded, put together again: generator, real images, and the try that made it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.catalog import Catalogs, load_catalogs
+from factory.errors import InputError
+from factory.fingerprint import hash_bytes
+from factory.generators import build_generator
+from factory.generators.base import Generator
+from factory.plan import find_entry
+from factory.recipe import GeneratorSettings, GivenConditions, Recipe, ReferenceConditions
+from factory.recipe_file import resolve_path
+from factory.records import Condition, Given, Job, Reference, Request
+from factory.sources import SourceImage, list_images
+
+_COMMIT_LENGTH = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things lie on this machine.
+
+    Attributes:
+        base: folder that the recipe's relative paths start from.
+        references: folders of real images, searched before the recipe's own.
+        catalogs: catalog folders, searched before the recipe's own.
+        model: the recipe's model where it lies elsewhere now: catalog id, Hub id or folder.
+    """
+
+    base: Path = Path()
+    references: tuple[Path, ...] = ()
+    catalogs: tuple[Path, ...] = ()
+    model: str | None = None
+
+
+# --- what made it --------------------------------------------------------------------------------
+
+
+def restore_generator(record: Mapping[str, Any], recipe: Recipe, places: Places) -> Generator:
+    """Builds the generator that a row recorded, from weights that are here.
+
+    Raises:
+        InputError: a model that is not here.
+    """
+    settings = recipe.generator
+    if places.model is not None:
+        settings = settings.model_copy(update={"model": places.model, "revision": None})
+    catalogs = _open_catalogs(recipe, places)
+    entry = find_entry(settings, catalogs)
+    known = entry.scheduler if entry is not None else None
+    settings = _restore_settings(settings, known, record["generator"], record["batch_size"])
+    try:
+        return build_generator(settings, entry, places.base)
+    except InputError as error:
+        raise InputError(
+            f"{error}\nwhere the recipe's model is now: --base (folder of the recipe), --catalog "
+            "or --model"
+        ) from error
+
+
+def _restore_settings(
+    settings: GeneratorSettings, catalog_scheduler: str | None, recorded: Any, batch_size: int
+) -> GeneratorSettings:
+    """Returns the recipe's generator section with all that a row recorded put in."""
+    revision = recorded["model_revision"] or ""
+    named = settings.scheduler or catalog_scheduler
+    is_guided = recorded["guidance_scale"] is not None
+    update = {
+        "revision": revision if len(revision) == _COMMIT_LENGTH else settings.revision,
+        "steps": recorded["num_inference_steps"] or None,
+        "guidance": recorded["guidance_scale"] if is_guided else settings.guidance,
+        "scheduler": None if named is None else recorded["scheduler"],
+        "negative_prompt": recorded.get("negative_prompt"),
+        "prompt_template": recorded.get("prompt_template") or settings.prompt_template,
+        "width": recorded["width"],
+        "height": recorded["height"],
+        "dtype": "auto" if recorded["dtype"] == "none" else recorded["dtype"],
+        "device": _choose_device(recorded["device"]),
+        "batch_size": batch_size,
+    }
+    return GeneratorSettings.model_validate({**settings.model_dump(), **update})
+
+
+def _choose_device(recorded: str) -> str:
+    """Returns the recorded type of device where this machine has it, else what it has."""
+    if recorded == "cpu":
+        return "cpu"
+    import torch
+
+    has: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
+    return recorded if recorded in has and has[recorded]() else "auto"
+
+
+def _open_catalogs(recipe: Recipe, places: Places) -> Catalogs:
+    """Opens those catalogs of a recipe that are here: a copy may lie far from them."""
+    own = [resolve_path(places.base, each) for each in recipe.catalogs]
+    return load_catalogs([*places.catalogs, *(folder for folder in own if folder.is_dir())])
+
+
+# --- what it was to show -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Real images by the sha256 of their bytes, and where they were looked for."""
+
+    images: Mapping[str, SourceImage]
+    searched: tuple[str, ...]
+
+    def explain(self, sha256: str) -> str:
+        """Says that an image is missing, and what to do."""
+        places = ", ".join(self.searched) or "no folder"
+        return (
+            f"the real image with sha256 {sha256} was not found (searched: {places}): give the "
+            "folder that holds it with --references, or the recipe's folder with --base"
+        )
+
+
+def find_sources(wanted: set[str], recipe: Recipe, places: Places) -> Sources:
+    """Looks for real images by hash: in the folders given, then in those that the recipe names.
+
+    Raises:
+        SourceError: a folder given that holds no images.
+    """
+    images: dict[str, SourceImage] = {}
+    searched: list[str] = []
+    if not wanted:
+        return Sources(images, ())
+    own = [
+        resolve_path(places.base, block.images)
+        for block in recipe.conditions
+        if isinstance(block, ReferenceConditions | GivenConditions)
+    ]
+    for folder in dict.fromkeys((*places.references, *own)):
+        if folder not in places.references and not folder.exists():
+            searched.append(f"{folder}, which is not here")
+            continue
+        searched.append(str(folder))
+        for image in list_images(folder):
+            if wanted <= set(images):
+                break
+            sha = hash_bytes(image.read_bytes())
+            if sha in wanted:
+                images.setdefault(sha, image)
+    return Sources(images, tuple(searched))
+
+
+def restore_job(
+    row: Mapping[str, Any], described: Mapping[str, Any], images: Mapping[str, SourceImage]
+) -> Job:
+    """Returns the try that made a row."""
+    reference = described.get("reference")
+    given = described.get("given")
+    condition = Condition(
+        class_name=described.get("class_name"),
+        caption=described.get("caption"),
+        reference=None
+        if reference is None
+        else Reference(
+            images[reference["sha256"]],
+            reference["sha256"],
+            reference["strength"],
+            reference["fit"],
+        ),
+        given=None if given is None else Given(images[given["sha256"]], given["sha256"]),
+    )
+    request = Request("regenerated", 0, condition, row["ordinal"])
+    return Job(request, row["attempt"], row["seed"])
+
+
+def find_source(described: Mapping[str, Any]) -> str | None:
+    """Returns the sha256 of the real image that a condition is made from, or None."""
+    stream = described.get("reference") or described.get("given")
+    return None if stream is None else str(stream["sha256"])
