@@ -13,6 +13,7 @@ FactoryError                 base; exit code 3
 ├── StoreError               storage failed or what is stored is damaged
 ├── TrainingError            a training that learns nothing under its settings
 ├── EvaluationError          a measurement that cannot be taken from what is there
+├── PublishError             a publication that broke off; the same command goes on with it
 └── RunBrokenError           the run stopped early and can be resumed
 """
 
@@ -96,6 +97,10 @@ class TrainingError(FactoryError):
 
 class EvaluationError(FactoryError):
     """A measurement that cannot be taken from what is there."""
+
+
+class PublishError(FactoryError):
+    """A publication broke off; the same command goes on with it."""
 
 
 class RunBrokenError(FactoryError):

@@ -1,0 +1,111 @@
+"""Opens a finished run for publishing: refuses what is unfinished, or not as it was finalized."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from factory.dataset import SUMMARY
+from factory.errors import InputError, StoreError
+from factory.publish.items import CARD, DATA_FOLDERS
+from factory.recipe import Recipe
+from factory.store.run_folder import WORK
+
+RECIPE = "recipe.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A run whose data set is whole: what its summary says, and the hashes of its files."""
+
+    folder: Path
+    recipe: Recipe
+    summary: dict[str, Any]
+    hashes: dict[str, str]
+
+
+def open_finished(folder: Path) -> Finished:
+    """Reads what a run says of itself and checks that its files and rows are those.
+
+    Bytes are compared with hashes later, while they are read anyway.
+
+    Raises:
+        InputError: not a finished run.
+        StoreError: files are missing, too many or unreadable, or have other row counts.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder: give a finished run on this machine")
+    missing = [name for name in (SUMMARY, RECIPE, CARD) if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder}: not finished: has no {', '.join(missing)}: run the recipe into it first"
+        )
+    summary = json.loads((folder / SUMMARY).read_bytes())
+    _refuse_unfinished(folder, summary)
+    hashes = summary["files"].get("sha256")
+    if hashes is None:
+        raise InputError(
+            f"{folder}: was finalized before files had hashes: remove summary.json and run the "
+            "recipe again into this folder, which writes the data set anew"
+        )
+    _check_names(folder, hashes)
+    _check_rows(folder, hashes, summary)
+    recipe = Recipe.model_validate_json((folder / RECIPE).read_bytes())
+    return Finished(folder, recipe, {"judged": False, **summary}, hashes)
+
+
+def _refuse_unfinished(folder: Path, summary: dict[str, Any]) -> None:
+    problem = ""
+    if "files" not in summary:
+        problem = "no data set was written"
+    elif summary["missing_shards"]:
+        problem = f"{summary['missing_shards']} shards are missing"
+    elif (folder / WORK / "run.json").is_file():
+        from factory.run import read_status
+
+        status = read_status(str(folder))
+        if not status["finalized"]:
+            problem = f"{status['done']} of {status['shards']} shards are there"
+        elif status["quarantined"]:
+            problem = f"{len(status['quarantined'])} shards are quarantined"
+    if problem:
+        raise InputError(
+            f"{folder}: not finished: {problem}: run the same recipe into it again, to the end"
+        )
+
+
+def _check_names(folder: Path, hashes: dict[str, str]) -> None:
+    there = {
+        f"{part}/{path.name}"
+        for part in DATA_FOLDERS
+        for path in (folder / part).glob("*")
+        if path.is_file() and not path.name.startswith(".")
+    }
+    for what, names in (("missing", hashes.keys() - there), ("not of it", there - hashes.keys())):
+        if names:
+            listed = ", ".join(sorted(names)[:5])
+            raise StoreError(
+                f"{folder}: damaged: {len(names)} data files are {what}, e.g. {listed}: remove "
+                "summary.json and run the recipe again into this folder"
+            )
+
+
+def _check_rows(folder: Path, hashes: dict[str, str], summary: dict[str, Any]) -> None:
+    expected = {"data": summary["files"]["rows"], "rejected": summary["files"]["rejected_rows"]}
+    found = {"data": 0, "rejected": 0}
+    for name in hashes:
+        if name.endswith(".parquet"):
+            try:
+                rows = pq.read_metadata(folder / name).num_rows
+            except (pa.ArrowInvalid, OSError) as error:
+                raise StoreError(f"{folder / name}: damaged: {error}") from error
+            found[name.split("/", 1)[0]] += rows
+    if found != expected or found["data"] != summary["accepted"]:
+        raise StoreError(
+            f"{folder}: damaged: holds {found} rows, its summary says {expected} and "
+            f"{summary['accepted']} accepted: remove summary.json and run the recipe again into "
+            "this folder"
+        )
