@@ -26,7 +26,7 @@ from factory.evaluate.retrieval.gallery import build_gallery
 from factory.evaluate.retrieval.loader import Loading, count_steps, iterate_epoch, iterate_plainly
 from factory.evaluate.retrieval.model import TINY_FOLDER, count_alike, find_start, load_clip
 from factory.evaluate.retrieval.packing import pack_pairs
-from factory.evaluate.retrieval.pairs import drop_leaks, pick_pairs, read_pairs
+from factory.evaluate.retrieval.pairs import Columns, drop_leaks, pick_pairs, read_pairs
 from factory.evaluate.retrieval.ranks import find_chance, score_queries
 from factory.evaluate.retrieval.settings import METRICS, RetrievalSettings
 from factory.evaluate.retrieval.study import evaluate_retrieval, shuffle_captions
@@ -189,8 +189,23 @@ def test_pairs_known_from_training_are_dropped_by_reason(tmp_path):
         ],
     )
     kept, dropped = drop_leaks(read_pairs(held), [read_pairs(train), varied])
-    assert dropped == {"image": 1, "near_copy": 1, "caption": 1, "reference": 1}
+    assert dropped == {"image": 1, "near_copy": 1, "caption": 1, "reference": 1, "group": 0}
     assert [pair.caption for pair in kept] == ["f"]
+
+
+def test_pairs_of_a_patient_in_training_are_dropped(tmp_path):
+    for part, names in (("train", "ab"), ("held", "bc")):
+        (tmp_path / part).mkdir()
+        for number, name in enumerate(names):
+            path = tmp_path / part / f"{name}_{number}.png"
+            path.write_bytes(encode(draw_texture("red", "blue", len(part) * 10 + number)))
+        lines = [f"{name}_{number}.png,{part} {name}" for number, name in enumerate(names)]
+        (tmp_path / part / "metadata.csv").write_text("\n".join(["file_name,text", *lines]) + "\n")
+    for columns, left in ((None, 2), (Columns(group_pattern="^([a-z])_"), 1)):
+        train, held = (read_pairs(tmp_path / part, columns) for part in ("train", "held"))
+        kept, dropped = drop_leaks(held, [train])
+        assert (len(kept), dropped["group"]) == (left, 2 - left)
+    assert kept[0].caption == "held c"
 
 
 def test_images_without_captions_are_refused(tmp_path):
@@ -198,7 +213,7 @@ def test_images_without_captions_are_refused(tmp_path):
     with pytest.raises(InputError, match="none of its 1 images has a caption: give pairs"):
         read_pairs(tmp_path)
     with pytest.raises(SourceError, match="caption_column 'words'"):
-        read_pairs(tmp_path, "words")
+        read_pairs(tmp_path, Columns("words"))
 
 
 def test_the_same_pairs_are_picked_whatever_else_is_there(data):
@@ -464,7 +479,7 @@ def test_controls_that_are_off_chance_are_explained():
     report = {
         "settings": {"pairs": 9, "synthetic": {"pairs": 9}, "real": None, "held_out": {"pairs": 9}},
         "gallery": {"images": 99, "captions": 99},
-        "dropped": {"image": 0, "near_copy": 2, "caption": 1, "reference": 0},
+        "dropped": {"image": 0, "near_copy": 2, "caption": 1, "reference": 0, "group": 0},
         "chance": dict.fromkeys(METRICS, 0.3),
         "arms": {"untuned": make_arm(0.1, 0.2), "shuffled": make_arm(0.4, 0.5)},
     }

@@ -20,6 +20,8 @@ import click
 )
 @click.option("--real", type=click.Path(path_type=Path), help="Real pairs for the arm real.")
 @click.option("--caption-column", help="Column of the captions; default: caption, txt or text.")
+@click.option("--group-column", help="Column of the patient or slide in real and held-out pairs.")
+@click.option("--group-pattern", help="The same by a regular expression with one (group) on names.")
 @click.option(
     "--model",
     default="tiny",
@@ -60,7 +62,7 @@ import click
     type=click.Choice(["drop", "refuse"]),
     default="drop",
     show_default=True,
-    help="Held-out pairs whose image or caption is in training.",
+    help="Held-out pairs whose image, caption, patient or slide is in training.",
 )
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder that keeps what is done, to resume."
@@ -71,6 +73,8 @@ def retrieval(
     held_out: Path,
     real: Path | None,
     caption_column: str | None,
+    group_column: str | None,
+    group_pattern: str | None,
     model: str,
     pretrained: str | None,
     arms: str | None,
@@ -91,6 +95,7 @@ def retrieval(
     R@k: how often a right answer is among the k best. I2T finds captions for an image, T2I images
     for a caption. An image answers every caption equal to its own.
     """
+    from factory.evaluate.retrieval.pairs import Columns
     from factory.evaluate.retrieval.settings import RetrievalSettings
     from factory.evaluate.retrieval.study import evaluate_retrieval
 
@@ -113,7 +118,7 @@ def retrieval(
         settings,
         say=lambda line: click.echo(line, err=True),
         real=real,
-        caption_column=caption_column,
+        columns=Columns(caption_column, group_column, group_pattern),
         on_leak=on_leak,
         out=out,
     )

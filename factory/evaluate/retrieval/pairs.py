@@ -18,9 +18,9 @@ from factory.sources.layout import RUN_RECORD
 COPY: float = TrainingCopyFilter.model_fields["max_similarity"].default
 """Similarity above which the filter `training_copy` calls an image a copy."""
 
-LEAKS = ("image", "near_copy", "caption", "reference")
-"""Why a held-out pair is dropped: the same pixels, a near-copy, the same words, or a training image
-was made as a variation of it."""
+LEAKS = ("image", "near_copy", "caption", "reference", "group")
+"""Why a held-out pair is dropped: the same pixels, a near-copy, the same words, a variation is
+in training, or its patient or slide is."""
 
 _BLOCK = 256
 
@@ -36,6 +36,7 @@ class Pair:
         image: sha256 of the pixels.
         file: sha256 of the encoded bytes.
         parent: sha256 of the bytes of the real image that it is a variation of.
+        group: patient or slide, where it is asked for and known.
     """
 
     source: SourceImage
@@ -44,6 +45,16 @@ class Pair:
     image: str
     file: str
     parent: str | None
+    group: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Where captions and groups are told; None for what `list_images` finds by itself."""
+
+    caption: str | None = None
+    group: str | None = None
+    group_pattern: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,22 +74,24 @@ class PairSet:
     without_caption: int
 
 
-def read_pairs(root: Path, caption_column: str | None = None) -> PairSet:
+def read_pairs(root: Path, columns: Columns | None = None) -> PairSet:
     """Reads and decodes every image that has a caption.
 
     Args:
-        root: anything that `list_images` reads.
-        caption_column: column of the captions; default: `caption`, `txt` or `text`.
+        root: anything that `list_images` reads; of a finished run the references are known, too.
+        columns: of captions, and of groups, which a run has none of.
 
     Raises:
         SourceError: images that cannot be read.
         InputError: no captions.
     """
+    columns = columns or Columns()
     is_run = (root / RUN_RECORD).is_file()
     images = list_images(
         root,
-        caption_column=caption_column,
-        group_column="reference_sha256" if is_run else None,
+        caption_column=columns.caption,
+        group_column="reference_sha256" if is_run else columns.group,
+        group_pattern=None if is_run else columns.group_pattern,
     )
     pairs, descriptors = [], []
     for source in images:
@@ -87,9 +100,9 @@ def read_pairs(root: Path, caption_column: str | None = None) -> PairSet:
         data = source.read_bytes()
         pixels = decode_image(data, source.place)
         words = " ".join(source.caption.lower().split())
-        parent = source.group if is_run else None
-        found = Pair(source, source.caption, words, hash_pixels(pixels), hash_bytes(data), parent)
-        pairs.append(found)
+        parent, group = (source.group, None) if is_run else (None, source.group)
+        image, file = hash_pixels(pixels), hash_bytes(data)
+        pairs.append(Pair(source, source.caption, words, image, file, parent, group))
         descriptors.append(describe_images(pixels[None]))
     if not pairs:
         raise InputError(
@@ -110,6 +123,7 @@ def drop_leaks(
     pixels = {pair.image for pair in known}
     words = {pair.words for pair in known}
     parents = {pair.parent for pair in known}
+    groups = {pair.group for pair in known} - {None}
     others = np.concatenate([each.descriptors for each in training]).astype(np.float32)
     kept, dropped = [], Counter(dict.fromkeys(LEAKS, 0))
     for start in range(0, len(held_out.pairs), _BLOCK):
@@ -124,6 +138,8 @@ def drop_leaks(
                 dropped["caption"] += 1
             elif pair.file in parents:
                 dropped["reference"] += 1
+            elif pair.group in groups:
+                dropped["group"] += 1
             else:
                 kept.append(pair)
     return tuple(kept), dict(dropped)

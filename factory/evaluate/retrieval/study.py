@@ -25,6 +25,7 @@ from factory.evaluate.retrieval.model import (
 )
 from factory.evaluate.retrieval.packing import pack_pairs
 from factory.evaluate.retrieval.pairs import (
+    Columns,
     Pair,
     PairSet,
     drop_leaks,
@@ -64,7 +65,7 @@ def evaluate_retrieval(
     *,
     say: Say,
     real: Path | None = None,
-    caption_column: str | None = None,
+    columns: Columns | None = None,
     on_leak: OnLeak = "drop",
     out: Path | None = None,
 ) -> dict[str, Any]:
@@ -76,7 +77,7 @@ def evaluate_retrieval(
         settings: how to tune; the same for all arms.
         say: takes lines of progress.
         real: pairs of the arm `real`.
-        caption_column: column of the captions in all of them.
+        columns: of captions in all of them, and of patients or slides in `real` and `held_out`.
         on_leak: what to do where training knows held-out images or captions.
         out: folder that keeps each arm and seed as it ends; the same call goes on from there.
 
@@ -94,9 +95,11 @@ def evaluate_retrieval(
     arms = settings.choose_arms(real is not None)
     start = find_start(settings.model, settings.pretrained)
     say("reading pairs")
-    roots = {"synthetic": synthetic} | ({} if real is None else {"real": real})
-    sets = {name: read_pairs(root, caption_column) for name, root in roots.items()}
-    asked = read_pairs(held_out, caption_column)
+    columns = columns or Columns()
+    sets = {"synthetic": read_pairs(synthetic, Columns(columns.caption))}
+    if real is not None:
+        sets["real"] = read_pairs(real, columns)
+    asked = read_pairs(held_out, columns)
     gallery, dropped = _open_gallery(asked, sets, on_leak)
     training = _pick_training(sets, settings)
     clip = load_clip(start, 0, settings.device, settings.precision)
