@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from scipy.ndimage import gaussian_filter
 from factory.catalog import load_catalogs
 from factory.cli.evaluate_copies import copies, describe_copies
 from factory.errors import EvaluationError
+from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.copies.gallery import draw_gallery
 from factory.evaluate.copies.similarity import CopySearch, turn_like
 from factory.evaluate.copies.study import CopySettings, study_copies
@@ -49,6 +51,7 @@ def recompress(pixels, quality=90):
 
 
 TRAIN = draw_patches(80, 0)
+PATCHES = Path(__file__).parent.parent.parent / "shared" / "data" / "pcam-mini"
 HAND_MADE = "color-texture"
 GROUPED = {"group_pattern": r"^(\w\d)_"}
 
@@ -164,6 +167,30 @@ def test_blank_images_are_told_apart_from_copies(sets, tmp_path):
     similarity = study.result["similarity"]["synthetic"]
     assert similarity["blank"] == similarity["blank_above"] == similarity["above"] == 3
     assert similarity["largest"] < 0.95
+
+
+@pytest.mark.skipif(not PATCHES.exists(), reason="the real patches are not here")
+def test_copies_of_real_patches_are_told_from_other_patches(tmp_path):
+    """Recompressed and flipped training patches, and patches of other slides."""
+    listed = list_images(PATCHES / "train")[::80]
+    train = save([image.read_pixels() for image in listed], tmp_path / "train")
+    unseen = [image.read_pixels() for image in list_images(PATCHES / "test")[::20]]
+    held_out = save(unseen[::2], tmp_path / "held", "q{group}_{number:03d}.png")
+    copied = [recompress(image.read_pixels()[:, ::-1]) for image in listed[:50]]
+    settings = CopySettings(cells=2, **GROUPED)
+    shares = []
+    for name, made in (("copied", copied), ("other", unseen[1::2])):
+        root = save(made, tmp_path / name)
+        result = study_copies(train, root, held_out, settings).result
+        assert result["encoder"]["spec"] == DEFAULT_ENCODER
+        shares.append(result["similarity"]["synthetic"]["share_above"]["value"])
+        if name == "copied":
+            assert result["c_t"]["value"] < -5
+            assert result["authpct"]["synthetic"]["value"] < 15
+        else:
+            assert result["c_t"]["value"] > -3
+            assert result["authpct"]["synthetic"]["value"] > 40
+    assert shares == [1.0, 0.0]
 
 
 # --- what makes the search weak ------------------------------------------------------------------

@@ -11,6 +11,8 @@ from factory.fingerprint import derive_seed
 
 ROUNDS = 2000
 LEVEL = 0.95
+_DRAWN = 2_000_000
+"""Values drawn at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,11 @@ def bootstrap_mean(
         raise EvaluationError(f"an interval needs finite numbers, got {given.tolist()[:5]}")
     counts = np.ones(len(given)) if weights is None else np.asarray(weights, np.float64)
     draw = np.random.default_rng(derive_seed(seed, "bootstrap", len(given)))
-    rows = draw.integers(0, len(given), (ROUNDS, len(given)))
-    means = (given * counts)[rows].sum(axis=1) / counts[rows].sum(axis=1)
+    means: list[float] = []
+    while len(means) < ROUNDS:  # in blocks: memory does not grow with the images
+        block = min(ROUNDS - len(means), max(1, _DRAWN // len(given)))
+        rows = draw.integers(0, len(given), (block, len(given)))
+        means.extend((given * counts)[rows].sum(axis=1) / counts[rows].sum(axis=1))
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(np.average(given, weights=counts)), float(low), float(high))
 

@@ -1,0 +1,50 @@
+"""Bootstrap intervals: of the size that theory gives, the same in blocks, by weighted units."""
+
+import numpy as np
+import pytest
+
+from factory.errors import EvaluationError
+from factory.evaluate import intervals
+from factory.evaluate.intervals import bootstrap_difference, bootstrap_mean
+
+
+def draw(seed, count, shift=0.0):
+    return np.random.default_rng(seed).normal(size=count) + shift
+
+
+def test_an_interval_has_the_width_of_the_normal_one_and_holds_the_truth():
+    found = bootstrap_mean(draw(0, 400, 3.0))
+    assert found.low < 3.0 < found.high
+    assert found.high - found.low == pytest.approx(2 * 1.96 / np.sqrt(400), rel=0.1)
+    assert found.mean == pytest.approx(draw(0, 400, 3.0).mean())
+
+
+def test_blocks_change_nothing(monkeypatch):
+    values, weights = draw(1, 37), np.arange(1, 38)
+    whole = bootstrap_mean(values, 5, weights)
+    monkeypatch.setattr(intervals, "_DRAWN", 37 * 7)
+    assert bootstrap_mean(values, 5, weights) == whole
+    monkeypatch.setattr(intervals, "_DRAWN", 1)
+    assert bootstrap_mean(values, 5, weights) == whole
+    assert bootstrap_mean(values, 6, weights) != whole
+
+
+def test_weights_are_those_of_units_with_many_images():
+    found = bootstrap_mean([0.0, 1.0], weights=[3, 1])
+    assert found.mean == pytest.approx(0.25)
+    assert (found.low, found.high) == (0.0, 1.0)
+
+
+def test_paired_differences_are_narrower_than_the_values():
+    base = draw(2, 100) * 5
+    found = bootstrap_difference(base + 0.5 + draw(3, 100) * 0.1, base)
+    assert found.low > 0.4
+    assert found.high - found.low < 0.1
+
+
+def test_what_has_no_interval_is_refused():
+    for values in ([], [1.0, float("nan")], [[1.0]]):
+        with pytest.raises(EvaluationError, match="finite numbers"):
+            bootstrap_mean(values)
+    with pytest.raises(EvaluationError, match="one length"):
+        bootstrap_difference([1.0], [1.0, 2.0])
