@@ -9,6 +9,7 @@ EVALUATIONS: dict[str, str] = {
     "copies": "factory.cli.evaluate_copies:copies",
     "fewshot": "factory.cli.evaluate_fewshot:fewshot",
     "retrieval": "factory.cli.evaluate_retrieval:retrieval",
+    "control": "factory.cli.evaluate_control:control",
 }
 """Command -> where it is; imported on use."""
 

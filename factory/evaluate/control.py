@@ -1,0 +1,163 @@
+"""Attribute control: do images show what their captions ask for? Measured in the pixels."""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.attributes import measure_attributes
+from factory.caption_grid import CaptionGrid
+from factory.captioning import bin_attributes
+from factory.errors import EvaluationError
+from factory.evaluate.intervals import LEVEL, ROUNDS
+from factory.evaluate.sets import ImageSet
+from factory.fingerprint import derive_seed
+
+LEAST = 12
+"""Images that an attribute needs to be scored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What captions ask of one attribute, and what is there.
+
+    Attributes:
+        asked: (N,) ranks of the asked values, 0 the lowest.
+        seen: (N,) ranks of the values that the images measure.
+        numbers: (N,) the measure itself.
+    """
+
+    asked: NDArray[np.int64]
+    seen: NDArray[np.int64]
+    numbers: NDArray[np.float64]
+
+
+def evaluate_control(
+    images: ImageSet, grid: CaptionGrid, seed: int = 0, say: Callable[[str], None] = lambda _: None
+) -> dict[str, Any]:
+    """Measures how far attributes follow captions, for every attribute that the grid can measure.
+
+    An image counts for an attribute whose wording stands in its caption (the longest wording wins;
+    two values of one attribute in one caption: neither counts) and whose measure is defined.
+    `rho` is Spearman's between asked rank and measure; `within_one_bin` and `same_bin` are shares;
+    `if_ignored` are those shares when captions are paired with images at random, in expectation.
+    Intervals are bootstrap over images. `exceeds_chance` says that rho's interval lies above 0.
+
+    Args:
+        images: with captions, any source.
+        grid: with `measures`.
+        seed: of the intervals.
+        say: is told what is being done.
+
+    Raises:
+        EvaluationError: no captions, none that the grid can read, or a grid that measures nothing.
+    """
+    if not grid.measures:
+        raise EvaluationError(f"caption grid {grid.id} measures nothing: name one with `measures`")
+    rows = [row for row, caption in enumerate(images.captions) if caption]
+    if not rows:
+        raise EvaluationError(f"{images.root}: no image has a caption: nothing was asked for")
+    asked = [read_values(grid, str(images.captions[row])) for row in rows]
+    say(f"measuring {len(rows):,} images")
+    chosen = images.take(rows)
+    blocks = [measure_attributes(block) for block in chosen.iterate_blocks()]
+    measured = {name: np.concatenate([each[name] for each in blocks]) for name in blocks[0]}
+    seen = bin_attributes(grid, measured)
+    found = {}
+    for name in grid.measures:
+        answers = _pair(grid, name, asked, seen, measured[grid.measures[name].by])
+        if len(answers.asked) >= LEAST and len(np.unique(answers.asked)) > 1:
+            found[name] = score_answers(answers, derive_seed(seed, "control", name))
+    if not found:
+        raise EvaluationError(
+            f"{images.root}: captions say nothing that {grid.id} measures (or fewer than {LEAST} "
+            "images do for each attribute): give the grid that they were written with"
+        )
+    return {
+        "synthetic": images.describe(),
+        "attributes": found,
+        "not_asked": sorted(set(grid.measures) - set(found)),
+        "settings": {"grid": grid.id, "seed": seed, "level": LEVEL, "rounds": ROUNDS},
+    }
+
+
+def read_values(grid: CaptionGrid, caption: str) -> dict[str, str]:
+    """Returns attribute -> value that a caption asks for, by the grid's own wordings."""
+    text = caption.casefold()
+    found: dict[str, str] = {}
+    for name in grid.measures:
+        wordings = [
+            (wording.casefold(), value)
+            for value, known in grid.attributes[name].items()
+            for wording in (known or (value,))
+        ]
+        left, values = text, set()
+        for wording, value in sorted(wordings, key=lambda each: -len(each[0])):
+            pattern = rf"(?<!\w){re.escape(wording)}(?!\w)"
+            left, count = re.subn(pattern, " ", left)
+            if count:
+                values.add(value)
+        if len(values) == 1:
+            found[name] = values.pop()
+    return found
+
+
+def score_answers(answers: Answers, seed: int) -> dict[str, Any]:
+    """Returns rho and shares with intervals, and what ignoring the captions would give."""
+    draw = np.random.default_rng(seed)
+    count = len(answers.asked)
+    samples = draw.integers(0, count, (ROUNDS, count))
+    apart = np.abs(answers.asked - answers.seen)
+    bins = np.abs(answers.asked[:, None] - answers.seen[None, :])
+    rhos = [_correlate(answers.asked[each], answers.numbers[each]) for each in samples]
+    rho = _interval(_correlate(answers.asked, answers.numbers), [r for r in rhos if np.isfinite(r)])
+    return {
+        "images": count,
+        "rho": rho,
+        "exceeds_chance": bool(rho["low"] > 0),
+        "within_one_bin": _interval((apart <= 1).mean(), (apart <= 1)[samples].mean(1)),
+        "same_bin": _interval((apart == 0).mean(), (apart == 0)[samples].mean(1)),
+        "if_ignored": {
+            "within_one_bin": float((bins <= 1).mean()),
+            "same_bin": float((bins == 0).mean()),
+        },
+        "mean_measured": {
+            str(rank): float(answers.numbers[answers.asked == rank].mean())
+            for rank in np.unique(answers.asked)
+        },
+    }
+
+
+def _pair(
+    grid: CaptionGrid,
+    name: str,
+    asked: Sequence[dict[str, str]],
+    seen: Sequence[dict[str, str]],
+    numbers: NDArray[np.floating],
+) -> Answers:
+    values = tuple(grid.attributes[name])
+    rows = [row for row in range(len(asked)) if name in asked[row] and name in seen[row]]
+    return Answers(
+        np.array([values.index(asked[row][name]) for row in rows], np.int64),
+        np.array([values.index(seen[row][name]) for row in rows], np.int64),
+        np.asarray(numbers, np.float64)[rows],
+    )
+
+
+def _correlate(asked: NDArray[np.int64], numbers: NDArray[np.float64]) -> float:
+    """Returns Spearman's rho with mean ranks for ties; NaN where one side is constant."""
+    from scipy.stats import rankdata
+
+    first, second = rankdata(asked), rankdata(numbers)
+    spread = first.std() * second.std()
+    if spread == 0:
+        return float("nan")
+    return float(((first - first.mean()) * (second - second.mean())).mean() / spread)
+
+
+def _interval(mean: float, resampled: Sequence[float] | NDArray[np.floating]) -> dict[str, float]:
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return {"mean": float(mean), "low": float(low), "high": float(high)}
