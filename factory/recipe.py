@@ -179,10 +179,15 @@ class Card(Strict):
     """What the dataset card says that cannot be measured."""
 
     license: str = Field("other", min_length=1, description="Hub licence id of the data set")
+    license_name: str | None = Field(None, description="of a licence `other`, e.g. my-licence-1.0")
+    license_link: str | None = Field(
+        None, description="URL of a licence `other`; default: LICENSE.md, its makers' terms"
+    )
     pretty_name: str | None = None
     description: str = ""
     citation: str = ""
     tags: tuple[str, ...] = ()
+    authors: tuple[str, ...] = Field((), description="`Family, Given`, or the name of a group")
     source_license: str | None = Field(
         None, description="Hub licence id of the real images that are varied or judged"
     )

@@ -1,0 +1,38 @@
+"""The dataset card and its companions, made from measurements: README.md, samples, CFF, Croissant.
+
+    write_card(folder, recipe, summary)     # README.md, assets/samples.png, CITATION.cff, ...
+    build_documents(folder, recipe, summary) -> {name: bytes}, without writing
+
+README.md keeps what a user wrote outside the marked block, and header keys that are not ours.
+"""
+
+from factory.card.documents import build_documents, write_card
+from factory.card.facts import Facts, collect_facts
+from factory.card.funnel import (
+    count_rejected,
+    describe_references,
+    describe_shortfall,
+    is_one_sided,
+)
+from factory.card.grid import draw_sample_grid
+from factory.card.header import build_header, choose_size_category
+from factory.card.makers import describe_licence
+from factory.card.readme import build_card
+from factory.card.text import shorten_path
+
+__all__ = [
+    "Facts",
+    "build_card",
+    "build_documents",
+    "build_header",
+    "choose_size_category",
+    "collect_facts",
+    "count_rejected",
+    "describe_licence",
+    "describe_references",
+    "describe_shortfall",
+    "draw_sample_grid",
+    "is_one_sided",
+    "shorten_path",
+    "write_card",
+]

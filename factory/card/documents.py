@@ -1,0 +1,69 @@
+"""All documents of a data set, built and written together."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from factory.card.citation import build_cff
+from factory.card.croissant import build_croissant
+from factory.card.facts import Facts, collect_facts
+from factory.card.grid import draw_sample_grid
+from factory.card.header import LICENCE_FILE, describe_own_licence
+from factory.card.makers import write_licence_file
+from factory.card.readme import build_card
+from factory.recipe import Recipe
+from factory.store.run_folder import RunFolder
+
+README = "README.md"
+SAMPLES = "assets/samples.png"
+
+
+def write_card(
+    folder: RunFolder, recipe: Recipe, summary: Mapping[str, Any], url: str | None = None
+) -> None:
+    """Writes the documents of a finalized run folder; what a user wrote in README.md stays.
+
+    Raises:
+        StoreError: the data cannot be read or a document not be written.
+        InputError: an evaluation result that is no JSON object.
+    """
+    documents = build_documents(folder, recipe, summary, url)
+    if LICENCE_FILE not in documents:
+        folder.files.remove(LICENCE_FILE)
+    for name in sorted(documents, key=lambda name: name == README):  # the card last
+        folder.files.write(name, documents[name])
+
+
+def build_documents(
+    folder: RunFolder, recipe: Recipe, summary: Mapping[str, Any], url: str | None = None
+) -> dict[str, bytes]:
+    """Returns name -> bytes of README.md, samples, CITATION.cff, croissant.json and LICENSE.md.
+
+    LICENSE.md is there where the licence is `other` and the recipe links to no text of its own.
+
+    Args:
+        folder: a finalized run.
+        recipe: its recipe.
+        summary: its summary; `record_licence` adds a licence and overrides to show.
+        url: where it is published, if it is.
+
+    Raises:
+        StoreError: the data cannot be read.
+        InputError: an evaluation result that is no JSON object.
+    """
+    facts = collect_facts(folder, recipe, summary, url)
+    grid = draw_sample_grid(folder)
+    before = folder.files.read(README).decode() if folder.files.exists(README) else None
+    documents = {
+        README: build_card(facts, grid is not None, before).encode(),
+        "CITATION.cff": build_cff(facts).encode(),
+        "croissant.json": build_croissant(facts).encode(),
+    }
+    if grid is not None:
+        documents[SAMPLES] = grid
+    if _links_to_own_text(facts):
+        documents[LICENCE_FILE] = write_licence_file(facts).encode()
+    return documents
+
+
+def _links_to_own_text(facts: Facts) -> bool:
+    return describe_own_licence(facts).get("license_link") == LICENCE_FILE

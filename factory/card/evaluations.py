@@ -1,0 +1,164 @@
+"""Results of `factory evaluate ... --json` as tables: whatever the command, its metrics and marks.
+
+A metric is an object with `mean` or `value`, mostly with `low` and `high`; a row is an object that
+holds metrics, named by the way to it. So a new evaluation needs no code here.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from factory.card.facts import Facts
+from factory.card.text import join_blocks, join_table, list_settings, shorten_path
+
+SKIPPED = frozenset(
+    {
+        "settings",
+        "per_class",
+        "paired_metrics",
+        "curve",
+        "by_seed",
+        "seconds",
+        "encoder",
+        "pairs",
+        "train",
+        "cells",
+    }
+)
+"""Parts of results that a card leaves to the JSON file."""
+NOTES = ("warnings", "notes", "leaks", "circular")
+COLUMNS_MAX = 8
+Row = tuple[str, dict[str, str]]
+
+
+def write_evaluations(facts: Facts) -> str:
+    """Returns the section with a block for each result, or says that there is none."""
+    if not facts.evaluations:
+        return (
+            "## Evaluation\n\n**Not measured.** What these images are worth for a task is not "
+            "known: `factory evaluate` measures it, and results in `evaluation/*.json` are shown "
+            "here."
+        )
+    blocks = [write_evaluation(name, facts.evaluations[name]) for name in sorted(facts.evaluations)]
+    return join_blocks(["## Evaluation", *blocks])
+
+
+def write_evaluation(name: str, result: Mapping[str, Any]) -> str:
+    """Returns the block of one result: marks first, tables, settings, notes."""
+    marks = sorted({str(mark) for found in _list_marks(result) for mark in found})
+    notes = list(dict.fromkeys(_list_notes(result)))
+    notes += [f"refused: {reason}" for reason in dict.fromkeys(_list_refused(result))]
+    settings = list_settings(result.get("settings", {}))
+    scope = result.get("scope")
+    return join_blocks(
+        [
+            f"### {name}",
+            "\n".join(f"- **{mark}**" for mark in marks),
+            str(scope) if isinstance(scope, str) else "",
+            *_write_tables(result),
+            "Brackets: 95 % intervals as the result's settings describe them.",
+            f"Settings: {settings}" if settings else "",
+            "\n".join(f"- {note}" for note in notes),
+        ]
+    )
+
+
+def is_metric(value: Any) -> bool:
+    """Whether a part of a result is one measured number."""
+    if not isinstance(value, dict):
+        return False
+    return any(name in value and not isinstance(value[name], dict) for name in ("mean", "value"))
+
+
+def format_metric(metric: Mapping[str, Any]) -> str:
+    """Returns e.g. `0.712 [0.688, 0.741]`, with what makes it weak."""
+    value = metric.get("mean", metric.get("value"))
+    if value is None:
+        return "refused"
+    text = _format(value)
+    if metric.get("low") is not None and metric.get("high") is not None:
+        text += f" [{_format(metric['low'])}, {_format(metric['high'])}]"
+    return f"{text} **{metric['flag']}**" if metric.get("flag") else text
+
+
+def _format(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _write_tables(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yields one table for each run of rows with the same metrics."""
+    tables: list[tuple[tuple[str, ...], list[Row]]] = []
+    for row in _find_rows(result, ()):
+        columns = tuple(row[1])
+        if tables and tables[-1][0] == columns:
+            tables[-1][1].append(row)
+        else:
+            tables.append((columns, [row]))
+    for columns, rows in tables:
+        if len(columns) > COLUMNS_MAX or len(rows) == 1:  # one row: read it from top to bottom
+            label, metrics = rows[0]
+            for label, metrics in rows:
+                yield join_table([label, "mean [low, high]"], metrics.items())
+            continue
+        yield join_table(["", *columns], [[label, *row.values()] for label, row in rows])
+
+
+def _find_rows(value: Any, path: tuple[str, ...]) -> Iterator[Row]:
+    if isinstance(value, list):
+        for place, each in enumerate(value):
+            if isinstance(each, dict):
+                yield from _find_rows(each, (*path, _name_item(each, place)))
+        return
+    if not isinstance(value, dict) or is_metric(value):
+        return
+    if "shots" in value and isinstance(value["shots"], dict):  # the top repeats the largest
+        value = {"shots": value["shots"]}
+    metrics = {name: format_metric(each) for name, each in value.items() if is_metric(each)}
+    if metrics:
+        yield " · ".join(path) or "all", metrics
+    for name, each in value.items():
+        if name not in SKIPPED:
+            hidden = name in ("arms", "figures", "metrics")
+            yield from _find_rows(each, path if hidden else (*path, name.replace("_", " ")))
+
+
+def _name_item(item: Mapping[str, Any], place: int) -> str:
+    encoder = item.get("encoder")
+    parts: list[Any] = [encoder.get("spec") if isinstance(encoder, dict) else None]
+    parts += [item.get("synthetic"), item.get("class", "") or "overall" if "class" in item else ""]
+    named = [str(shorten_path(part)) for part in parts if isinstance(part, str) and part]
+    return " · ".join(named) or str(place)
+
+
+def _list_marks(result: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
+    """Yields marks such as LABELS SEEN, which stand above every number."""
+    marks = result.get("marks", {})
+    if isinstance(marks, dict):
+        for arm, found in marks.items():
+            listed = found if isinstance(found, list) else [found]
+            yield [f"{arm}: {mark}" for mark in listed]
+    elif isinstance(marks, list):
+        yield marks
+    for each in (result.get("shots") or {}).values() if "shots" in result else ():
+        yield from _list_marks(each)
+
+
+def _list_refused(value: Any) -> Iterator[str]:
+    """Yields why metrics were refused, wherever they stand."""
+    if isinstance(value, dict):
+        if is_metric(value) and value.get("refused"):
+            yield str(value["refused"])
+        for each in value.values():
+            yield from _list_refused(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _list_refused(each)
+
+
+def _list_notes(result: Mapping[str, Any]) -> Iterator[str]:
+    for name in NOTES:
+        for note in result.get(name) or ():
+            text = note if isinstance(note, str) else str(shorten_path(note))
+            yield f"**not independent**: {text}" if name == "circular" else text
+    for figure in result.get("figures") or ():
+        for part in figure.get("circular") or ():
+            yield f"**not independent**: {shorten_path(part)}"

@@ -1,0 +1,99 @@
+"""What was asked, made and kept: the table of the card, and its sentences."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from factory.card.text import join_blocks, join_table, shorten_path
+
+ONE_SIDED = 0.5
+"""Share of a series that varies one real image from which people are told."""
+
+
+def write_funnel(summary: Mapping[str, Any]) -> str:
+    """Returns the section with counts per series and filter, shortfalls and rules."""
+    filters = sorted({name for part in summary["series"] for name in part["rejected"]})
+    head = ["condition", "asked", "accepted", "generated", "spare"]
+    rows, notes = [], []
+    for part in summary["series"]:
+        counts = [part["rejected"].get(name, 0) for name in filters]
+        made = [part[name] for name in ("label", "asked", "accepted", "generated", "spare")]
+        rows.append([*made, *counts])
+        if part["short"]:
+            notes.append(f"- **Shortfall**: {describe_shortfall(part)}")
+        if part["references"]:
+            text = describe_references(part)
+            notes.append(f"- **{text}**" if is_one_sided(part) else f"- {text}")
+    spare = sum(part["spare"] for part in summary["series"])
+    done = "judged" if summary["judged"] else "generated"
+    is_short = any(part["short"] for part in summary["series"])
+    return join_blocks(
+        [
+            "## What was asked, made and kept",
+            join_table([*head, *(f"rejected: {name}" for name in filters)], rows),
+            ""
+            if summary["judged"]
+            else f"{'Not every' if is_short else 'Every'} request was filled.",
+            "\n".join(notes),
+            f"{summary['generated']:,} candidates were {done}; rejected ones are in the "
+            f"configuration `rejected` with every score and the reason; so are the {spare:,} spare "
+            "ones, whose request an earlier attempt had filled or that were not picked.",
+            "\n".join([*_describe_filters(summary["filters"]), *_describe_rules(summary)]),
+            "\n".join(f"- **Not independent**: {text}" for text in summary.get("warnings", ())),
+        ]
+    )
+
+
+def describe_shortfall(part: Mapping[str, Any]) -> str:
+    """Says by how much a series fell short, and the commonest reasons."""
+    reasons = ", ".join(
+        f"{reason} ({count})" for reason, count in list(part["reasons"].items())[:3]
+    )
+    why = f"; most candidates were rejected for: {reasons}" if reasons else ""
+    return f"{part['label']}: {part['short']} short of {part['asked']}{why}"
+
+
+def count_rejected(summary: Mapping[str, Any]) -> dict[str, int]:
+    """Returns filter -> candidates that it rejected, over all series, most first."""
+    total: Counter[str] = Counter()
+    for part in summary["series"]:
+        total.update(part["rejected"])
+    return dict(total.most_common())
+
+
+def is_one_sided(part: Mapping[str, Any]) -> bool:
+    """Whether most accepted images of a series vary one and the same real image."""
+    return bool(part["references"]) and part["references"]["largest_share"] > ONE_SIDED
+
+
+def describe_references(part: Mapping[str, Any]) -> str:
+    """Says how many real images a series varies, and how evenly."""
+    used, share = part["references"]["used"], part["references"]["largest_share"]
+    return f"{part['label']}: varies {used} real images; one gives {share:.1%}"
+
+
+def _describe_filters(filters: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for settings in filters:
+        named = {k: v for k, v in settings.items() if k != "kind" and v is not None}
+        options = ", ".join(f"{key} {shorten_path(value)}" for key, value in named.items())
+        lines.append(f"- filter `{settings['kind']}`: {options}")
+    return lines or ["**No filter was used.**"]
+
+
+def _describe_rules(summary: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if summary.get("accept"):
+        lines.append(f"- accepted where `{summary['accept']}`; other filters only score")
+    pick = summary.get("pick")
+    if pick:
+        how = (
+            f"ranked by `{pick['by']}`"
+            if pick["keep"] == "best"
+            else (
+                f"chosen to cover the others by {pick['method'].replace('_', ' ')} on features of "
+                f"`{shorten_path(pick['encoder'])}`"
+            )
+        )
+        lines.append(f"- of each series, one of {pick['pool']:g} accepted images is kept, {how}")
+    return lines

@@ -1,0 +1,99 @@
+"""What made a data set, and under which terms: sections of the card, and LICENSE.md."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from factory.card.facts import Facts
+from factory.card.text import join_blocks, shorten_path
+from factory.licences import Verdict, collect_summary_terms, combine_terms, find_known
+
+
+def write_makers(summary: Mapping[str, Any]) -> str:
+    """Returns the section on models, sampling, libraries and the terms of each part."""
+    lines = ["## What made it"]
+    for maker in summary["makers"]:
+        generator = maker["generator"]
+        if generator.get("family") == "given":
+            lines += ["", "Nothing was generated: each row names its file and the file's sha256."]
+            continue
+        lines += [
+            "",
+            f"- model `{shorten_path(generator['model'])}`, revision "
+            f"`{generator['model_revision']}`, weights sha256 `{generator['weights_sha256']}`",
+            f"- {generator['scheduler']}, {generator['num_inference_steps']} steps, guidance "
+            f"{generator['guidance_scale']}, {generator['width']}x{generator['height']} px, "
+            f"trained at {generator.get('mpp') or 'unknown'} µm per pixel, {generator['dtype']} "
+            f"on {generator['device']}",
+        ]
+        for adapter in generator.get("adapters", ()):
+            source = shorten_path(adapter["source"])
+            what = f"adapter `{source}`, sha256 `{adapter['sha256']}`"
+            lines.append(f"- {what}, scale {adapter['scale']:g}")
+        libraries = generator.get("libraries", {})
+        lines.append("- " + ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries)))
+        lines.append("- " + describe_licence("the model", maker["licence"]))
+        parts = [*maker["components"], *maker.get("other_terms", ())]
+        for part in parts:
+            what = f"the {part['role']} {shorten_path(part['source'])}"
+            lines.append("- " + describe_licence(what, part["licence"]))
+    return "\n".join(lines)
+
+
+def describe_licence(what: str, licence: Mapping[str, Any] | None) -> str:
+    """Says a component's terms as recorded when the images were made."""
+    if licence is None:
+        return f"licence of {what}: **not recorded** (no catalog entry); check it before sharing"
+    text = f"licence of {what}: {licence['id']}, as read on {licence['date_read']}"
+    named = ("commercial_use", "redistribution_of_outputs", "training_on_outputs")
+    for name in (*named, "dataset_generation"):
+        if licence.get(name) is False:
+            text += f"; **{name.replace('_', ' ')}: not allowed**"
+    if licence["attribution"]:
+        text += "; " + "; ".join(licence["attribution"])
+    return text
+
+
+def write_terms(facts: Facts) -> str:
+    """Returns the section on what the data set may be, with approvals and overrides."""
+    summary, verdict = facts.summary, combine_terms(collect_summary_terms(facts.summary))
+    known = find_known(facts.license_id)
+    link = f" ({known.url})" if known.url else ""
+    mine = f"Licence of this data set: `{facts.license_id}`{link}."
+    if facts.license_id == "other":
+        mine = "Licence of this data set: its makers' terms together, as listed here."
+    said = [f"- approved: making this data set, by {text}" for text in _list_approvals(summary)]
+    for entry in summary.get("overrides", ()):
+        said.append(
+            f"- **overridden** to publish it as {entry['license']}, approved by: "
+            f"{entry['approved']}. What it overrides: {'; '.join(entry['terms'])}"
+        )
+    return join_blocks(
+        [
+            "## Licence and terms",
+            f"{mine} The terms of all that made it, as read when the images were made, leave it "
+            "this (no legal advice; check them again before you rely on them):",
+            "\n".join(f"- {line}" for line in _list_limits(verdict)),
+            "\n".join(said),
+            "To name:\n\n" + "\n".join(f"- {text}" for text in verdict.attribution)
+            if verdict.attribution
+            else "",
+        ]
+    )
+
+
+def write_licence_file(facts: Facts) -> str:
+    """Returns LICENSE.md of a data set without a common licence: the terms of its makers."""
+    name = facts.recipe.card.license_name or "The terms of its makers"
+    text = write_terms(facts).removeprefix("## Licence and terms\n\n")
+    return f"# {facts.title}: {name}\n\n{text}\n"
+
+
+def _list_limits(verdict: Verdict) -> list[str]:
+    lines = [f"**{each}**" for each in map(str, verdict.limits)]
+    rest = verdict.describe()[max(len(verdict.limits), 1) :]
+    rest = tuple(line for line in rest if not line.startswith("attribution: "))
+    return [*(lines or ["no restriction is recorded"]), *rest]
+
+
+def _list_approvals(summary: Mapping[str, Any]) -> list[str]:
+    return [summary["approval"]] if summary.get("approval") else []
