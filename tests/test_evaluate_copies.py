@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -19,6 +21,7 @@ from factory.evaluate.copies.similarity import CopySearch, turn_like
 from factory.evaluate.copies.study import CopySettings, study_copies
 from factory.filter_settings import TrainingCopyFilter
 from factory.filters import build_filters
+from factory.fingerprint import hash_bytes
 from factory.records import Condition, Sample
 from factory.sources import list_images
 from tests.running import run, write_recipe
@@ -191,6 +194,26 @@ def test_copies_of_real_patches_are_told_from_other_patches(tmp_path):
             assert result["c_t"]["value"] > -3
             assert result["authpct"]["synthetic"]["value"] > 40
     assert shares == [1.0, 0.0]
+
+
+def test_variations_are_compared_with_the_very_image_that_they_vary(tmp_path):
+    """A near copy, another image, and one whose reference is not in the set."""
+    train = save(TRAIN[:10], tmp_path / "train")
+    hashes = [hash_bytes(image.read_bytes()) for image in list_images(train)]
+    first = list_images(train)[0].read_pixels()
+    made = save([recompress(first), *draw_patches(2, 8)], tmp_path / "made", "{number}.png")
+    data = [{"bytes": path.read_bytes(), "path": None} for path in sorted(made.glob("*.png"))]
+    references = [hashes[0], hashes[1], "ab" * 32]
+    table = pa.table({"image": data, "reference_sha256": references})
+    pq.write_table(table, tmp_path / "rows.parquet")
+    study = study_copies(train, tmp_path / "rows.parquet", None, CopySettings(HAND_MADE))
+    own = study.result["own_reference"]
+    assert (own["rows"], own["found"], own["above"]) == (3, 2, 1)
+    assert own["largest"] > 0.95 > own["median"]
+    assert own["share_nearest"]["value"] >= 0.5
+    assert "3, of 2 the reference is there" in "\n".join(describe_copies(study.result))
+    plain = study_copies(train, made, None, CopySettings(HAND_MADE))
+    assert plain.result["own_reference"] is None
 
 
 # --- what makes the search weak ------------------------------------------------------------------

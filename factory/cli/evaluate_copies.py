@@ -114,6 +114,7 @@ def describe_copies(result: Mapping[str, Any]) -> list[str]:
         [f"similarity above {share:g}", *_compare(similarity, _describe_above)],
         ["  largest (not blank)", *_compare(similarity, lambda side: _show(side["largest"]))],
         ["  median", *_compare(similarity, lambda side: _show(side["median"]))],
+        *_describe_own(result["own_reference"], share),
     ]
     return [
         result["scope"],
@@ -134,6 +135,25 @@ def _describe_near(distance: Mapping[str, Any]) -> list[list[str]]:
             usual = float(name.removeprefix("nearer_than_"))
             text = _format({key: metric[key] * 100 for key in ("value", "low", "high")})
             rows.append([f"  nearer than {1 - usual:.0%} of usual, %", text, f"{100 * usual:g}"])
+    return rows
+
+
+def _describe_own(own: Mapping[str, Any] | None, share: float) -> list[list[str]]:
+    if own is None:
+        return []
+    rows = [["variations", f"{own['rows']:,}, of {own['found']:,} the reference is there", ""]]
+    if own["found"]:
+        above = {key: own["share_above"][key] * 100 for key in ("value", "low", "high")}
+        nearest = own["share_nearest"]["value"]
+        rows += [
+            [
+                f"  like their reference above {share:g}",
+                f"{own['above']:,}; {_format(above)} %",
+                "",
+            ],
+            ["  similarity to it: median", _show(own["median"]), ""],
+            ["  nearest to it of all", f"{nearest:.1%}", ""],
+        ]
     return rows
 
 

@@ -128,6 +128,30 @@ def describe_similarity(found: Similar, max_similarity: float) -> dict[str, Any]
     }
 
 
+def describe_own(
+    similarity: Floats, rows: int, is_nearest: NDArray[np.bool_], max_similarity: float
+) -> dict[str, Any]:
+    """Returns how much variations are like the very image that they vary.
+
+    Args:
+        similarity: (K,) to the own reference, of the rows whose reference is in the set.
+        rows: rows that name a reference.
+        is_nearest: (K,) whether no other image of the set is more similar.
+        max_similarity: above it a variation counts as a copy.
+    """
+    found: dict[str, Any] = {"rows": rows, "found": len(similarity)}
+    if len(similarity):
+        above = similarity > max_similarity
+        found |= {
+            "above": int(above.sum()),
+            "share_above": _describe_share(above),
+            "median": float(np.median(similarity)),
+            "largest": float(similarity.max()),
+            "share_nearest": _describe_share(is_nearest),
+        }
+    return found
+
+
 def _describe_share(is_so: NDArray[np.bool_]) -> dict[str, Any]:
     """Wilson's interval: a bootstrap of no case at all would be without width."""
     share = float(is_so.mean())

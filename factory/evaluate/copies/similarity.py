@@ -7,7 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.evaluate.sets import BLOCK, Fit, ImageSet, read_size
-from factory.filters.descriptors import DIM, describe_images, find_nearest, turn_descriptors
+from factory.filters.descriptors import (
+    DIM,
+    compare_all,
+    describe_images,
+    find_nearest,
+    turn_descriptors,
+)
 from factory.sources import SourceImage, fit_image
 from factory.train.copies import find_featureless
 
@@ -79,6 +85,26 @@ class CopySearch:
             SourceError: an image that cannot be read.
         """
         return _join([self.search(block) for block in images.iterate_blocks()])
+
+    def compare_own(
+        self, images: Sequence[SourceImage], positions: Sequence[int]
+    ) -> NDArray[np.float64]:
+        """Returns (N,) similarity of each image to one named image of the set.
+
+        Args:
+            images: at their own sizes, as the filter sees them.
+            positions: (N,) which image of the set.
+
+        Raises:
+            SourceError: an image that cannot be read.
+        """
+        found = np.empty(len(images))
+        for row, (image, position) in enumerate(zip(images, positions, strict=True)):
+            pixels = image.read_pixels()
+            real = self._describe((pixels.shape[0], pixels.shape[1]))
+            own = real.rows[real.owners == position]
+            found[row] = compare_all(describe_images(pixels[None]), own)[0]
+        return found
 
     def search(self, pixels: NDArray[np.uint8]) -> Similar:
         """Searches for (N, H, W, 3) uint8 RGB pixels.

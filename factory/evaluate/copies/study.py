@@ -19,6 +19,7 @@ from factory.evaluate.copies.measures import (
     describe_authenticity,
     describe_copy_test,
     describe_distances,
+    describe_own,
     describe_similarity,
     measure_distances,
 )
@@ -27,6 +28,7 @@ from factory.evaluate.features import encode_set, fit_scaling
 from factory.evaluate.independence import find_parts, read_making, write_circle
 from factory.evaluate.sets import Fit, ImageSet, list_set
 from factory.filter_settings import TrainingCopyFilter
+from factory.fingerprint import hash_bytes
 from factory.metrics import find_nearest
 from factory.metrics.copying import CELLS
 
@@ -137,6 +139,7 @@ def study_copies(
                 if each is not None
             },
         },
+        "own_reference": _compare_references(sets, search, similar, settings.max_similarity),
         "circular": list(parts),
         "warnings": warnings,
         "pairs": {
@@ -191,6 +194,22 @@ def _measure_features(
         "distance": describe_distances(near, usual, seed),
     }
     return described, near, {name: each.pixels_sha256 for name, each in found.items()}
+
+
+def _compare_references(
+    sets: _Sets, search: CopySearch, similar: Similar, max_similarity: float
+) -> dict[str, Any] | None:
+    """Compares variations with the real images that they vary; None where rows name none."""
+    made = sets.synthetic
+    named = [row for row, reference in enumerate(made.references) if reference is not None]
+    if not named:
+        return None
+    known = {hash_bytes(image.read_bytes()): n for n, image in enumerate(sets.train.images)}
+    rows = [row for row in named if made.references[row] in known]
+    positions = [known[str(made.references[row])] for row in rows]
+    own = search.compare_own([made.images[row] for row in rows], positions)
+    is_nearest = own >= similar.similarity[rows]
+    return describe_own(own, len(named), is_nearest, max_similarity)
 
 
 def _list_pairs(
