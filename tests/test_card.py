@@ -326,6 +326,46 @@ def test_citation_file(made):
     assert "author = {Doe, Jane and The group}" in build_bibtex(copy_facts(made))
 
 
+def test_documents_of_a_users_own_are_left_alone(tmp_path):
+    out = tmp_path / "run"
+    block = {"kind": "class", "per_class": {"a": 2}}
+    recipe = write_recipe(tmp_path, conditions=[block], card={"license": "other"})
+    run(recipe, out)
+    (out / "CITATION.cff").write_text("mine: 1")
+    (out / "LICENSE.md").write_text("My terms.")
+    run(recipe, out)
+    assert (out / "CITATION.cff").read_text() == "mine: 1"
+    assert (out / "LICENSE.md").read_text() == "My terms."
+    run(recipe, out, overrides=["card.license=mit"])
+    assert (out / "LICENSE.md").read_text() == "My terms."
+    (out / "LICENSE.md").unlink()
+    run(recipe, out)
+    assert "no restriction is recorded" in (out / "LICENSE.md").read_text()
+    run(recipe, out, overrides=["card.license=mit"])
+    assert not (out / "LICENSE.md").exists()
+
+
+def test_prov_names_what_made_the_set(tmp_path):
+    prov = pytest.importorskip("prov.model")
+    out = tmp_path / "run"
+    block = {"kind": "class", "per_class": {"normal": 2}}
+    filters = [{"kind": "classifier", "model": "pcam", "min_probability": 0.0}]
+    recipe = write_recipe(tmp_path, conditions=[block])
+    run(recipe, out, overrides=[f"filters={json.dumps(filters)}"])
+    assert not (out / "prov.json").exists()
+    result = CliRunner().invoke(main, ["card", str(out), "--prov"])
+    assert result.exit_code == 0, result.output
+    text = (out / "prov.json").read_text()
+    document = prov.ProvDocument.deserialize(content=text, format="json")
+    kinds = {type(record).__name__ for record in document.get_records()}
+    assert {"ProvEntity", "ProvActivity", "ProvAgent", "ProvUsage", "ProvGeneration"} <= kinds
+    used = [each for name, each in json.loads(text)["entity"].items() if "used" in name]
+    roles = {each["factory:role"]: each["prov:label"] for each in used}
+    assert roles == {"generator": "fake", "filter classifier": "pcam"}
+    assert CliRunner().invoke(main, ["card", str(out)]).exit_code == 0
+    assert not (out / "prov.json").exists()
+
+
 def test_a_users_citation_is_used(made):
     facts = copy_facts(made, card={"citation": "Doe (2026), A set."})
     assert "## Citation\n\n```\nDoe (2026), A set.\n```" in build_card(facts, False)

@@ -8,6 +8,8 @@ from factory import __version__
 from factory.card.facts import Facts
 from factory.licences import find_known
 
+CITATION_FILE = "CITATION.cff"
+CITATION_MARK = "# Written by factory; remove this line to keep the file as you edit it.\n"
 SPDX = {"apache-2.0": "Apache-2.0", "mit": "MIT"}
 """Hub id -> SPDX id, where upper case is not it."""
 
@@ -60,7 +62,8 @@ def build_cff(facts: Facts) -> str:
     if facts.url:
         fields["url"] = facts.url
     fields["keywords"] = list(dict.fromkeys(fields["keywords"]))
-    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
+    text: str = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=100)
+    return CITATION_MARK + text
 
 
 def find_spdx(license_id: str) -> str | None:

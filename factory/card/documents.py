@@ -3,32 +3,46 @@
 from collections.abc import Mapping
 from typing import Any
 
-from factory.card.citation import build_cff
+from factory.card.citation import CITATION_FILE, CITATION_MARK, build_cff
 from factory.card.croissant import build_croissant
 from factory.card.facts import Facts, collect_facts
 from factory.card.grid import draw_sample_grid
 from factory.card.header import LICENCE_FILE, describe_own_licence
-from factory.card.makers import write_licence_file
+from factory.card.makers import LICENCE_MARK, write_licence_file
+from factory.card.prov import NAMESPACE, PROV_FILE, build_prov
 from factory.card.readme import build_card
 from factory.recipe import Recipe
 from factory.store.run_folder import RunFolder
 
 README = "README.md"
 SAMPLES = "assets/samples.png"
+MARKS = {LICENCE_FILE: LICENCE_MARK, CITATION_FILE: CITATION_MARK, PROV_FILE: NAMESPACE}
+"""Document -> text by which it is known to be factory's; without it, it is a user's own."""
 
 
 def write_card(
-    folder: RunFolder, recipe: Recipe, summary: Mapping[str, Any], url: str | None = None
+    folder: RunFolder,
+    recipe: Recipe,
+    summary: Mapping[str, Any],
+    url: str | None = None,
+    with_prov: bool = False,
 ) -> None:
     """Writes the documents of a finalized run folder; what a user wrote in README.md stays.
 
+    With `with_prov`, prov.json too. Documents of before that no longer hold are removed; LICENSE.md
+    and CITATION.cff of a user's own are neither changed nor removed.
+
     Raises:
         StoreError: the data cannot be read or a document not be written.
-        InputError: an evaluation result that is no JSON object.
+        InputError: an evaluation result that is no JSON object, or `prov` is not installed.
     """
     documents = build_documents(folder, recipe, summary, url)
-    if LICENCE_FILE not in documents:
-        folder.files.remove(LICENCE_FILE)
+    if with_prov:
+        facts = collect_facts(folder, recipe, summary, url)
+        documents[PROV_FILE] = build_prov(facts).encode()
+    for name in (LICENCE_FILE, PROV_FILE):
+        if name not in documents and _is_ours(folder, name):
+            folder.files.remove(name)
     for name in sorted(documents, key=lambda name: name == README):  # the card last
         folder.files.write(name, documents[name])
 
@@ -55,14 +69,20 @@ def build_documents(
     before = folder.files.read(README).decode() if folder.files.exists(README) else None
     documents = {
         README: build_card(facts, grid is not None, before).encode(),
-        "CITATION.cff": build_cff(facts).encode(),
+        CITATION_FILE: build_cff(facts).encode(),
         "croissant.json": build_croissant(facts).encode(),
     }
     if grid is not None:
         documents[SAMPLES] = grid
     if _links_to_own_text(facts):
         documents[LICENCE_FILE] = write_licence_file(facts).encode()
-    return documents
+    kept = [name for name in MARKS if name in documents and not _is_ours(folder, name)]
+    return {name: data for name, data in documents.items() if name not in kept}
+
+
+def _is_ours(folder: RunFolder, name: str) -> bool:
+    """Whether a document is not there, or was written here and not replaced by a user's own."""
+    return not folder.files.exists(name) or MARKS[name] in folder.files.read(name).decode()
 
 
 def _links_to_own_text(facts: Facts) -> bool:

@@ -7,6 +7,8 @@ from factory.card.facts import Facts
 from factory.card.text import join_blocks, shorten_path
 from factory.licences import Verdict, collect_summary_terms, combine_terms, find_known
 
+LICENCE_MARK = "<!-- Written by factory; remove this line to keep the file as you edit it. -->"
+
 
 def write_makers(summary: Mapping[str, Any]) -> str:
     """Returns the section on models, sampling, libraries and the terms of each part."""
@@ -85,7 +87,7 @@ def write_licence_file(facts: Facts) -> str:
     """Returns LICENSE.md of a data set without a common licence: the terms of its makers."""
     name = facts.recipe.card.license_name or "The terms of its makers"
     text = write_terms(facts).removeprefix("## Licence and terms\n\n")
-    return f"# {facts.title}: {name}\n\n{text}\n"
+    return f"{LICENCE_MARK}\n\n# {facts.title}: {name}\n\n{text}\n"
 
 
 def _list_limits(verdict: Verdict) -> list[str]:

@@ -224,17 +224,22 @@ def refilter(folder: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 @click.command()
 @DIR_ARGUMENT
-def card(folder: str) -> None:
-    """Writes the dataset card of DIR again from what was measured."""
+@click.option("--prov", is_flag=True, help="Also write prov.json (W3C PROV; needs package prov).")
+def card(folder: str, prov: bool) -> None:
+    """Writes the dataset card of DIR again, with CITATION.cff and croissant.json.
+
+    Results of `factory evaluate ... --json DIR/evaluation/NAME.json` become its tables. What you
+    wrote outside the marked block of README.md stays.
+    """
     from factory.card import write_card
     from factory.recipe import Recipe
-    from factory.summary import read_summary
     from factory.store.run_folder import RunFolder
+    from factory.summary import read_summary
 
     run_folder = RunFolder(folder)
     summary = read_summary(run_folder)
     if summary is None:
         raise InputError(f"{folder}: holds no finalized run: run a recipe into it first")
     recipe = Recipe.model_validate_json(run_folder.files.read("recipe.json"))
-    write_card(run_folder, recipe, summary)
+    write_card(run_folder, recipe, summary, with_prov=prov)
     click.echo(f"wrote {folder}/README.md")
