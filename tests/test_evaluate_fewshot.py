@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -484,11 +485,23 @@ def test_models_that_saw_labels_are_refused(data, runs, tmp_path, seen, set_name
     code = 2 if is_refused else 0
     shown = study(data, *options, synthetic=runs / "by-class", code=code).output
     assert ("LABELS SEEN: model fake" in shown) == is_refused
+    if seen and not is_refused:
+        assert "NOTE model fake has seen labels, but none of its sets is named another" in shown
     if is_refused:
         path = tmp_path / "r.json"
         study(data, *options, "--force", "--json", path, synthetic=runs / "by-class")
         assert read_json(path)["marks"] == {"synthetic": ["LABELS SEEN"]}
         assert "LABELS SEEN" in read_json(path)["leaks"][0]
+
+
+def test_adapters_of_unknown_training_are_refused(data, runs, tmp_path):
+    shutil.copytree(runs / "by-class", tmp_path / "run")
+    path = tmp_path / "run" / "summary.json"
+    summary = read_json(path)
+    summary["makers"][0]["generator"]["adapters"] = [{"sha256": "0" * 64}]
+    path.write_text(json.dumps(summary))
+    shown = study(data, "--seeds", "1", synthetic=tmp_path / "run", code=2).output
+    assert "LABELS SEEN: model fake was used with an adapter" in shown
 
 
 def test_a_filter_fitted_on_more_than_the_shots_is_refused(data, tmp_path):

@@ -115,6 +115,15 @@ def test_adapts_a_base_to_the_shots(data, tmp_path):
     assert all(sha in card for sha in shots.sha256s)
     assert {row["model"] for row in read_rows(folder / "run")} == {"adapted-3shots-seed0"}
 
+    # The run as it is counts for the shots that its model was adapted to, and for no others.
+    given = ["--real", data / "train", "--test", data / "test", "--synthetic", folder / "run"]
+    given += [*FAST, "--catalog", catalog, "--seeds", "1", "--arms", "real,synthetic"]
+    for draw, code in (("0", 0), ("1", 2)):
+        command = ["evaluate", "fewshot", *map(str, given), "--first-seed", draw]
+        result = CliRunner().invoke(main, command)
+        assert result.exit_code == code, result.output
+        assert ("LABELS SEEN: model adapted-3shots-seed0" in result.output) == bool(code)
+
 
 def test_what_saw_more_than_the_shots_is_refused(data, tmp_path):
     catalog = write_catalog(tmp_path / "c", labels_seen=True, training_data=["the set"])
@@ -125,6 +134,9 @@ def test_what_saw_more_than_the_shots_is_refused(data, tmp_path):
     assert "LABELS SEEN: model fake" in study(
         data, recipe, *out, "--catalog", catalog, "--adapt", "fake", code=2
     )
+    adapters = ("--set", "generator.adapters=[{source: somebody/lora}]")
+    shown = study(data, recipe, *out, *adapters, code=2)
+    assert "LABELS SEEN: model fake was used with an adapter" in shown
     named = {**CLASSIFIER, "model": "pcam"}
     shown = study(data, write(tmp_path, filters=[named]), *out, code=2)
     assert "LABELS SEEN: filter classifier (pcam)" in shown

@@ -69,7 +69,12 @@ _OPTIONS = (
     click.option(
         "--fit", type=click.Choice(["crop", "resize"]), default="crop", help="Crop keeps mpp."
     ),
-    click.option("--dtype", type=click.Choice(["auto", "float32", "bfloat16"]), default="auto"),
+    click.option(
+        "--dtype",
+        type=click.Choice(["auto", "float32", "bfloat16"]),
+        default="auto",
+        help="Of --model; auto: bfloat16 where the device computes in it.",
+    ),
     click.option("--device", default="auto", show_default=True, help="Torch device."),
     click.option("--group-column", help="Column of the patient or slide."),
     click.option("--group-pattern", help="Regular expression with one (group) on file names."),

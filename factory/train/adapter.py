@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from factory.catalog import Catalogs, ModelEntry
 from factory.errors import CatalogError, InputError, MismatchError
-from factory.fingerprint import compute_digest, derive_seed, diff_values
+from factory.fingerprint import derive_seed, diff_values
 from factory.generators import weights
 from factory.generators.diffusers_generator import DiffusersGenerator
 from factory.generators.families import choose_family, detect_family
@@ -22,7 +22,13 @@ from factory.train.adapter_export import Adapted, write_adapter
 from factory.train.adapter_loop import AdapterTraining, Material, Progress, Report, to_tensor
 from factory.train.adapter_settings import AdapterSettings, describe_settings
 from factory.train.copies import CopyMeter
-from factory.train.shots import Shot, choose_all_shots, choose_words, read_shots
+from factory.train.shots import (
+    Shot,
+    choose_all_shots,
+    choose_words,
+    digest_shots,
+    read_shots,
+)
 from factory.train.trainees import find_trainee
 from factory.train.trainees.base import CLASSLESS, Trainee
 
@@ -205,7 +211,7 @@ def describe_training(
             "dtype": model.dtype,
         },
         "words": dict(words),
-        "chosen": compute_digest("shots", [shot.to_json() for shot in shots])[:16],
+        "chosen": digest_shots(shots),
     }
 
 

@@ -1,6 +1,6 @@
 """The few real images of each class that a model is adapted to, and the words for the classes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from factory.catalog import Catalogs
 from factory.conditions.references import choose_shots
 from factory.errors import SourceError
-from factory.fingerprint import hash_bytes
+from factory.fingerprint import compute_digest, hash_bytes
 from factory.messages import advise
 from factory.sources import SourceImage, fit_image, list_classes, list_images
 from factory.train.adapter_settings import AdapterSettings
@@ -63,6 +63,11 @@ def choose_all_shots(settings: AdapterSettings) -> tuple[Shot, ...]:
     if problems:
         raise SourceError("\n".join(problems))
     return tuple(chosen)
+
+
+def digest_shots(shots: Sequence[Shot]) -> str:
+    """Returns the identity of shots in order, as the record of an adaptation names it."""
+    return compute_digest("shots", [shot.to_json() for shot in shots])[:16]
 
 
 def read_shots(shots: tuple[Shot, ...], width: int, height: int, fit: str) -> NDArray[np.uint8]:

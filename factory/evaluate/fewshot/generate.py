@@ -12,7 +12,12 @@ from PIL import Image
 
 from factory.catalog import load_catalogs
 from factory.errors import EvaluationError, InputError
-from factory.evaluate.fewshot.leaks import Leak, find_filter_leaks, find_model_leaks
+from factory.evaluate.fewshot.leaks import (
+    Leak,
+    find_adapter_leaks,
+    find_filter_leaks,
+    find_model_leaks,
+)
 from factory.evaluate.fewshot.material import ImageSet
 from factory.evaluate.fewshot.providers import Draw, Provided
 from factory.evaluate.fewshot.settings import StudySettings
@@ -100,6 +105,8 @@ class RecipeProvider:
         recipe, set_name = self.loaded.recipe, self.settings.set_name
         model = self.making.adapt or recipe.generator.model
         leaks, notes = find_model_leaks(model, self.catalogs, set_name)
+        if recipe.generator.adapters:
+            leaks += find_adapter_leaks(model, self.catalogs)
         for each in recipe.filters:
             described = each.model_dump(mode="json")
             own = each.kind == "classifier" and self.fits

@@ -1,5 +1,6 @@
 """Leaks of a study: test images, labels beyond the shots, and shots of other draws."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,9 @@ from factory.evaluate.fewshot.synthetic import Origin, SyntheticSet
 from factory.evaluate.independence import find_parts, read_making, write_circle
 from factory.filters.classifier_model import read_classifier_info
 from factory.filters.descriptors import DIM, compare_all, describe_images
-from factory.fingerprint import compute_digest
+from factory.fingerprint import compute_digest, hash_bytes
 from factory.leakage import find_leaks
+from factory.train.shots import Shot, digest_shots
 
 TEST_LEAK, LABELS_SEEN, OTHER_SHOTS = "TEST LEAK", "LABELS SEEN", "OTHER SHOTS"
 CIRCULAR = "CIRCULAR"
@@ -100,23 +102,59 @@ def find_label_leaks(
     if not origin.is_run:
         return [], ["nothing is known of what made the synthetic images: no run folder"]
     for model in origin.models:
-        found, told = find_model_leaks(model, catalogs, set_name)
+        found, told = find_model_leaks(model, catalogs, set_name, shots)
         leaks += found
         notes += told
+        if model in origin.adapted:
+            leaks += find_adapter_leaks(model, catalogs)
     for described in origin.filters:
         leaks += find_filter_leaks(described, shots, catalogs)
     return leaks, notes
 
 
 def find_model_leaks(
-    model: str, catalogs: Catalogs, set_name: str | None
+    model: str, catalogs: Catalogs, set_name: str | None, shots: ImageSet | None = None
 ) -> tuple[list[Leak], list[str]]:
     """Reads in the catalog whether a generative model has seen labels of the evaluated set.
 
     With `set_name`, labels of other sets do not matter, and a model of which it is not known counts
-    as one that has seen them where its training data names the set.
+    as one that has seen them where its training data names the set. One that `train adapter`
+    adapted to exactly the shots is judged by its base.
     """
-    return _judge_entry(f"model {model}", catalogs.get_model(model), set_name, True)
+    entry = catalogs.get_model(model)
+    if entry is not None and entry.base is not None and _is_adapted_to(entry, shots):
+        return find_model_leaks(entry.base, catalogs, set_name, shots)
+    return _judge_entry(f"model {model}", entry, set_name, True)
+
+
+def _is_adapted_to(entry: ModelEntry, shots: ImageSet | None) -> bool:
+    """Whether the record of an adaptation, beside its weights, names exactly the shots."""
+    if shots is None or not entry.adapters:
+        return False
+    path = Path(entry.adapters[-1].source) / "training" / "settings.json"
+    pairs = zip(shots.images, shots.sha256s, strict=True)
+    chosen = [
+        Shot(image, str(image.class_name), sha, image.group and hash_bytes(image.group.encode()))
+        for image, sha in pairs
+    ]
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))["chosen"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return bool(told == digest_shots(chosen))
+
+
+def find_adapter_leaks(model: str, catalogs: Catalogs) -> list[Leak]:
+    """Finds adapters of which no catalog entry tells what they were trained on."""
+    entry = catalogs.get_model(model)
+    if entry is not None and entry.adapters:
+        return []
+    text = (
+        f"model {model} was used with an adapter, and no catalog entry tells what that was "
+        "trained on: name its catalog (--catalog), or let --generator with --adapt train one on "
+        "each draw's shots"
+    )
+    return [Leak(LABELS_SEEN, text)]
 
 
 def find_encoder_leaks(
@@ -141,7 +179,10 @@ def _judge_entry(
         data = "; ".join(entry.training_data) or "training data not told"
         hint = "" if set_name else " (--set-name tells whether they are of the evaluated set)"
         return [Leak(LABELS_SEEN, f"{name} {seen} beyond the shots: {data}{hint}", synthetic)], []
-    if entry.labels_seen is None and set_name is None:
+    if entry.labels_seen:
+        data = "; ".join(entry.training_data) or "training data not told"
+        return [], [f"{name} has seen labels, but none of its sets is named {set_name}: {data}"]
+    if set_name is None:
         return [], [f"{name}: its catalog entry does not tell whether it saw labels"]
     return [], []
 

@@ -20,16 +20,16 @@ class Origin:
     Attributes:
         is_run: whether it is a run folder.
         models: ids of the models that made them.
+        adapted: those of them that were sampled with adapters.
         filters: descriptions of the filters that chose them.
         catalogs: user catalog folders of its recipe.
-        uses_references: whether its recipe varies real images.
     """
 
     is_run: bool = False
     models: tuple[str, ...] = ()
+    adapted: tuple[str, ...] = ()
     filters: tuple[Mapping[str, Any], ...] = ()
     catalogs: tuple[Path, ...] = ()
-    uses_references: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,12 +120,13 @@ def read_origin(root: Path) -> Origin:
         summary = json.loads((root / RUN_SUMMARY).read_text(encoding="utf-8"))
         recipe = json.loads((root / RUN_RECORD).read_text(encoding="utf-8"))["recipe"]
         makers = summary["makers"]
+        generators = [maker["generator"] for maker in makers]
         return Origin(
             True,
-            tuple(sorted({maker["generator"]["model"] for maker in makers})),
+            tuple(sorted({each["model"] for each in generators})),
+            tuple(sorted({each["model"] for each in generators if each.get("adapters")})),
             tuple(each for maker in makers for each in maker["filters"]),
             tuple(Path(each) for each in recipe["catalogs"]),
-            any(block["kind"] == "reference" for block in recipe["conditions"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{root}: its summary is not readable ({error!r})") from error
