@@ -19,7 +19,7 @@ from factory.errors import EvaluationError, InputError, SourceError
 from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.features import encode_set, fit_scaling
 from factory.evaluate.fidelity import FidelitySettings, evaluate_fidelity
-from factory.evaluate.independence import find_parts, read_making
+from factory.evaluate.independence import find_parts, read_making, read_model
 from factory.evaluate.pairs import METRICS, Side, measure_pair
 from factory.evaluate.resampling import bootstrap_groups, cut_parts, number_groups, pick_halves
 from factory.evaluate.sets import list_set
@@ -273,9 +273,14 @@ def test_teachers_and_weights_under_another_name_are_found(tmp_path):
     assert find("x", sha256["weights_sha256"]) == ("filter classifier judged with it",)
     assert find("color-texture") == find("some/vae") == ()
     assert not read_making(tmp_path / "no run", catalogs).is_known
+    assert read_model(tmp_path) == "mupad-256"
+    (tmp_path / "summary.json").write_text(json.dumps({**summary, "judged": True}))
+    assert read_model(tmp_path) is read_model(tmp_path / "no run") is None
     (tmp_path / "summary.json").write_text("{}")
     with pytest.raises(SourceError, match=r"summary\.json: damaged"):
         read_making(tmp_path, catalogs)
+    with pytest.raises(SourceError, match=r"summary\.json: damaged"):
+        read_model(tmp_path)
 
 
 # --- features ------------------------------------------------------------------------------------

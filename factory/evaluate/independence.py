@@ -66,7 +66,7 @@ def read_making(root: Path, catalogs: Catalogs) -> Making:
 
 
 def read_model(root: Path) -> str | None:
-    """Returns which model a finished run used; None for sets that are not runs.
+    """Returns which model a finished run used; None for images that no run of ours made.
 
     Raises:
         SourceError: a damaged record.
@@ -76,8 +76,9 @@ def read_model(root: Path) -> str | None:
         return None
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
-        return str(summary["makers"][0]["generator"]["model"])
-    except (ValueError, LookupError, TypeError) as error:
+        model = str(summary["makers"][0]["generator"]["model"])
+        return None if summary.get("judged") else model
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise SourceError(f"{path}: damaged ({error!r}): run the recipe again") from error
 
 
