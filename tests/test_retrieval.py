@@ -20,7 +20,7 @@ from scipy.stats import binomtest
 
 from factory.cli import main
 from factory.encoders.learned import hash_weights
-from factory.errors import EvaluationError, InputError, MismatchError, SourceError
+from factory.errors import EvaluationError, InputError, MismatchError, SourceError, TrainingError
 from factory.evaluate.retrieval import loader
 from factory.evaluate.retrieval.gallery import build_gallery
 from factory.evaluate.retrieval.loader import Loading, count_steps, iterate_epoch, iterate_plainly
@@ -387,6 +387,13 @@ def test_the_rate_rises_then_falls():
     assert 0.0 < shares[-1] < 0.05
 
 
+def test_a_loader_that_stops_early_is_noticed(packed, tiny):
+    _, tars = packed
+    settings = RetrievalSettings(epochs=1, batch_size=25)
+    with pytest.raises(TrainingError, match="epoch 1: the loader gave 0 batches only"):
+        tune_clip(tiny, tars, 25, settings, 1e-3, 0, str)
+
+
 def test_tuning_lowers_the_loss_and_repeats_itself(data, tmp_path):
     pairs = read_pairs(data / "train.parquet").pairs[:32]
     tars = pack_pairs(pairs, [pair.caption for pair in pairs], tmp_path / "tars", 1)
@@ -581,6 +588,9 @@ def test_too_little_left_is_refused(data, tmp_path):
         evaluate_retrieval(train, train, settings, say=str, on_leak="refuse")
     with pytest.raises(InputError, match=r"216 pairs to train on .* fill no batch of 300"):
         evaluate_retrieval(train, data / "held.parquet", RetrievalSettings(batch_size=300), say=str)
+    many = RetrievalSettings(batch_size=60, workers=4)
+    with pytest.raises(InputError, match="no batch of 60 in each of 4 workers"):
+        evaluate_retrieval(train, data / "held.parquet", many, say=str)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ _READ_AS_PATTERN = ("{", "}", "$", "::")
 def pack_pairs(
     pairs: Sequence[Pair], captions: Sequence[str], folder: Path, shards: int
 ) -> tuple[Path, ...]:
-    """Writes images and captions, in order, into as many tars.
+    """Writes images and captions, in order, into tars of equal size (by one).
 
     Images are packed byte for byte where the loader would read the same pixels from them.
 
@@ -42,10 +42,9 @@ def pack_pairs(
             "another --out"
         )
     folder.mkdir(parents=True)
-    size = -(-len(pairs) // shards)
     paths = []
     for shard in range(shards):
-        rows = range(shard * size, min((shard + 1) * size, len(pairs)))
+        rows = range(shard * len(pairs) // shards, (shard + 1) * len(pairs) // shards)
         path = folder / f"{shard:05d}.tar"
         with path.open("wb") as stream:
             writer = webdataset.TarWriter(stream, mtime=0)

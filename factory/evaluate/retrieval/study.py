@@ -171,11 +171,12 @@ def _pick_training(
     """Returns as many pairs of every set."""
     counts = {name: len(each.pairs) for name, each in sets.items()}
     count = min([*counts.values(), *([settings.pairs] if settings.pairs else [])])
-    if count < settings.batch_size:
+    if count // max(1, settings.workers) < settings.batch_size:
         has = ", ".join(f"{name} has {number}" for name, number in counts.items())
+        each = f" in each of {settings.workers} workers" if settings.workers else ""
         raise InputError(
-            f"{count} pairs to train on ({has}) fill no batch of {settings.batch_size}: give more, "
-            "or lower --batch-size"
+            f"{count} pairs to train on ({has}) fill no batch of {settings.batch_size}{each}: give "
+            "more, or lower --batch-size or --workers"
         )
     return {name: pick_pairs(each.pairs, count) for name, each in sets.items()}
 

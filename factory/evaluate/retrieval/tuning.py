@@ -57,7 +57,7 @@ def tune_clip(
         say: takes a line per epoch.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite, or the loader stopped early.
     """
     from open_clip import ClipLoss
 
@@ -75,6 +75,8 @@ def tune_clip(
                     group["lr"] = rate * compute_share(step, steps, settings.warmup)
                 losses.append(_take_step(clip, images, tokens, measure, optimizer))
                 step += 1
+        if step * settings.epochs != steps * (epoch + 1):
+            raise TrainingError(f"epoch {epoch + 1}: the loader gave {len(losses)} batches only")
         mean = sum(losses) / len(losses)
         if not math.isfinite(mean):
             raise TrainingError(f"epoch {epoch + 1}: the loss is {mean}: lower --lr")
