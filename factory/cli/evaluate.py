@@ -10,6 +10,7 @@ EVALUATIONS: dict[str, str] = {
     "fewshot": "factory.cli.evaluate_fewshot:fewshot",
     "retrieval": "factory.cli.evaluate_retrieval:retrieval",
     "control": "factory.cli.evaluate_control:control",
+    "all": "factory.cli.evaluate_all:every",
 }
 """Command -> where it is; imported on use."""
 

@@ -1,0 +1,163 @@
+"""Command that runs every evaluation of a run and fills one table: evaluate all."""
+
+import json
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import click
+
+from factory.cli.evaluate_fidelity import FIT_OPTION, align, say, write_result
+from factory.cli.models import CATALOG_OPTION
+from factory.errors import EvaluationError, InputError
+from factory.evaluate import DEFAULT_ENCODER
+
+PLACE = "evaluation"
+"""Folder in a run folder whose results the card shows."""
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("all")
+@click.option("--real", required=True, type=_PATH, help="Real training images.")
+@click.option("--test", required=True, type=_PATH, help="Real images that no training used.")
+@click.option("--synthetic", required=True, type=_PATH, help="Finished run, or any image set.")
+@click.option("--out", type=_PATH, help="Folder for results; default: evaluation/ in --synthetic.")
+@click.option(
+    "--encoder", metavar="SPEC", default=DEFAULT_ENCODER, show_default=True, help="Image encoder."
+)
+@click.option(
+    "--shots", default=10, show_default=True, help="Of each class, in the few-shot study."
+)
+@click.option("--seeds", default=5, show_default=True, help="Draws of shots.")
+@click.option("--steps", type=int, help="Of every arm of the few-shot study.")
+@click.option("--fewshot-encoder", help="Frozen encoder and linear head, instead of ResNet-18.")
+@click.option("--pairs", type=_PATH, help="Held-out image-caption pairs: measures retrieval too.")
+@click.option("--clip", default="tiny", show_default=True, help="Image-text model of retrieval.")
+@click.option("--pretrained", help="Tag of its weights.")
+@click.option("--grid", default="he-attributes", show_default=True, help="Caption grid of control.")
+@click.option("--group-pattern", help="Regex on real file names, whose (group) is the patient.")
+@FIT_OPTION
+@click.option("--size", default=64, show_default=True, help="px of all images.")
+@click.option(
+    "--skip",
+    multiple=True,
+    type=click.Choice(["fidelity", "copies", "fewshot", "retrieval", "control"]),
+    help="Leave a part out.",
+)
+@click.option("--force", is_flag=True, help="Go on with leaks and small sets, and mark them.")
+@CATALOG_OPTION
+def every(synthetic: Path, out: Path | None, **options: Any) -> None:
+    """Runs every evaluation that the data allow, and fills one table of four tiers.
+
+    Each part's result lies in OUT as JSON, where `factory card` finds it. A part that cannot be
+    measured is named with its reason. The same command resumes the long parts.
+    """
+    from factory.evaluate.tiers import PARTS, build_tiers, list_rows
+
+    ctx = click.get_current_context()
+    out = out or synthetic / PLACE
+    asked = _list_parts(synthetic, out, options)
+    results, missing = {}, {}
+    for part in PARTS:
+        if part in options["skip"]:
+            missing[part] = "left out by --skip"
+            continue
+        if part not in asked:
+            missing[part] = "needs --pairs"
+            continue
+        click.echo(f"\n== {part}")
+        try:
+            ctx.invoke(_find(part), **asked[part])
+        except (EvaluationError, InputError) as error:
+            missing[part] = str(error)
+            click.echo(f"NOT MEASURED: {error}", err=True)
+            continue
+        results[part] = json.loads((out / f"{part}.json").read_text(encoding="utf-8"))
+    table = build_tiers(results, missing)
+    write_result(out / "tiers.json", table)
+    click.echo("\n== all")
+    rows = [["tier", "measure", "value", "beside it", "marks"], *map(list, list_rows(table))]
+    for line in align(rows):
+        click.echo(line)
+    for part, reason in missing.items():
+        click.echo(f"not measured: {part}: {reason.splitlines()[0]}")
+    click.echo(f"results: {out}")
+    _write_card(synthetic, out)
+    if missing.keys() - set(options["skip"]) - {"retrieval", "control"}:
+        ctx.exit(1)
+
+
+def _find(part: str) -> click.Command:
+    command: click.Command = getattr(import_module(f"factory.cli.evaluate_{part}"), part)
+    return command
+
+
+def _list_parts(
+    synthetic: Path, out: Path, options: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Returns part -> arguments of its command; a part without its inputs is left out."""
+    sized = {"size": options["size"], "fit": options["fit"]}
+    grouped = {**sized, "group_pattern": options["group_pattern"]}
+    found: dict[str, dict[str, Any]] = {
+        "fidelity": {
+            "real": options["test"],
+            "synthetic": (synthetic,),
+            "encoders": (options["encoder"],),
+            "force": options["force"],
+            "cache": out / "features",
+            "json_file": out / "fidelity.json",
+            **grouped,
+        },
+        "copies": {
+            "real": options["real"],
+            "held_out": options["test"],
+            "synthetic": synthetic,
+            "encoder": options["encoder"],
+            "cache": out / "features",
+            "gallery": out / "copies.png",
+            "json_file": out / "copies.json",
+            **grouped,
+        },
+        "fewshot": {
+            "real": options["real"],
+            "test": options["test"],
+            "synthetic": (synthetic,),
+            "shots": (options["shots"],),
+            "seeds": options["seeds"],
+            "steps": options["steps"],
+            "encoder": options["fewshot_encoder"],
+            "force": options["force"],
+            "folders": options["folders"],
+            "out": out / "fewshot",
+            "json_path": out / "fewshot.json",
+            **grouped,
+        },
+        "control": {
+            "synthetic": synthetic,
+            "grid": options["grid"],
+            "folders": options["folders"],
+            "json_file": out / "control.json",
+            **sized,
+        },
+    }
+    if options["pairs"] is not None:
+        found["retrieval"] = {
+            "synthetic": synthetic,
+            "held_out": options["pairs"],
+            "model": options["clip"],
+            "pretrained": options["pretrained"],
+            "out": out / "retrieval",
+            "file": out / "retrieval.json",
+        }
+    return found
+
+
+def _write_card(synthetic: Path, out: Path) -> None:
+    """Writes the card of a run folder again, with the results."""
+    from factory.cli.runs import card
+
+    if (synthetic / "summary.json").is_file() and out == synthetic / PLACE:
+        click.get_current_context().invoke(card, folder=str(synthetic))
+    else:
+        say("no run folder with these results in it: no card was written")

@@ -1,0 +1,91 @@
+"""evaluate all: one table of four tiers from the parts' own results; what is missing is named."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from factory.cli import main
+from factory.evaluate.tiers import COPIES, TIERS, build_tiers, list_rows
+from tests.running import run, write_recipe
+
+
+def paint(name, seed, size=32):
+    cells = {"coarse": 4, "fine": 16}[name]
+    draw = np.random.default_rng(seed)
+    grid = draw.integers(90, 230, (cells, cells, 3))
+    return grid.repeat(size // cells, 0).repeat(size // cells, 1).astype(np.uint8)
+
+
+def write_set(root, count, first):
+    for name in ("coarse", "fine"):
+        (root / name).mkdir(parents=True)
+        for seed in range(first, first + count):
+            Image.fromarray(paint(name, seed)).save(root / name / f"{seed}.png")
+    return root
+
+
+@pytest.fixture
+def sets(tmp_path):
+    return [
+        write_set(tmp_path / name, count, first)
+        for name, count, first in (("train", 30, 0), ("test", 20, 100), ("synthetic", 16, 200))
+    ]
+
+
+def invoke(sets, *more):
+    names = ("--real", "--test", "--synthetic")
+    given = [text for pair in zip(names, map(str, sets), strict=True) for text in pair]
+    small = ["--shots", "2", "--seeds", "2", "--steps", "8", "--size", "32", "--force"]
+    small += ["--encoder", "color-texture"]
+    small += ["--fewshot-encoder", "color-texture"]
+    return CliRunner().invoke(main, ["evaluate", "all", *given, *small, *more])
+
+
+def test_every_part_fills_its_tier(sets, tmp_path):
+    out = tmp_path / "out"
+    told = invoke(sets, "--out", str(out))
+    assert told.exit_code == 0, told.output
+    table = json.loads((out / "tiers.json").read_text())
+    assert list(table["tiers"]) == [*TIERS, COPIES]
+    counts = {tier: len(found) for tier, found in table["tiers"].items()}
+    assert counts == {**dict.fromkeys(TIERS, 0), TIERS[0]: 4, TIERS[1]: 1, TIERS[2]: 2, COPIES: 2}
+    assert table["not_measured"]["retrieval"] == "needs --pairs"
+    assert "no image has a caption" in table["not_measured"]["control"]
+    fewshot = json.loads((out / "fewshot.json").read_text())
+    paired = fewshot["paired"]["real+synthetic - real"]
+    [shown] = [v for k, v in table["tiers"][TIERS[2]].items() if "real+synthetic - real (" in k]
+    assert (shown["value"], shown["low"], shown["high"]) == tuple(paired.values())
+    assert (out / "copies.png").is_file()
+    assert f"{TIERS[3]}" in told.output
+    assert "not measured: retrieval: needs --pairs" in told.output
+
+
+def test_a_part_that_fails_is_named_and_the_others_are_kept(sets, tmp_path):
+    out = tmp_path / "out"
+    told = invoke(sets, "--out", str(out), "--skip", "copies", "--shots", "1000")
+    assert told.exit_code == 1, told.output
+    table = json.loads((out / "tiers.json").read_text())
+    assert "1000" in table["not_measured"]["fewshot"]
+    assert table["not_measured"]["copies"] == "left out by --skip"
+    assert len(table["tiers"][TIERS[0]]) == 4
+    assert "NOT MEASURED: " in told.output
+
+
+def test_a_runs_card_shows_the_results(sets, tmp_path):
+    recipe = {"conditions": [{"kind": "class", "per_class": {"coarse": 12, "fine": 12}}]}
+    folder = tmp_path / "made"
+    run(write_recipe(tmp_path, **recipe), folder)
+    told = invoke([*sets[:2], folder], "--skip", "fewshot", "--skip", "copies")
+    assert told.exit_code == 0, told.output
+    card = (folder / "README.md").read_text()
+    assert "pixel fidelity" in card
+    assert "color-texture" in card
+
+
+def test_nothing_measured_is_said_of_every_tier():
+    table = build_tiers({}, {"fidelity": "no real images"})
+    assert [row[:2] for row in list_rows(table)] == [(t, "not measured") for t in (*TIERS, COPIES)]
+    assert table["not_measured"] == {"fidelity": "no real images"}
