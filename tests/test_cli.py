@@ -504,7 +504,7 @@ def test_status_of_a_finished_run(finished):
 
 def test_card_writes_the_readme_again(run_copy):
     before = (run_copy / "README.md").read_bytes()
-    (run_copy / "README.md").write_text("lost")
+    (run_copy / "README.md").unlink()
     result = call("card", run_copy)
     assert result.exit_code == 0, result.stderr
     assert (run_copy / "README.md").read_bytes() == before
