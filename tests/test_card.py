@@ -200,7 +200,7 @@ FEWSHOT = {
     },
     "settings": {"shots": 10, "seeds": [0, 1], "real": {"path": "x"}},
     "marks": {"synthetic": ["LABELS SEEN"]},
-    "notes": ["groups are not known"],
+    "notes": ["groups are not known", "ENCODER USED TWICE: one encoder does both"],
 }
 FIGURE = {
     "encoder": {"spec": "he-ssl-eval"},
@@ -222,6 +222,7 @@ def test_results_become_tables_with_marks_first(made):
     assert text.index("**synthetic: LABELS SEEN**") < text.index("0.5 [0.4, 0.6]")
     assert "Settings: shots: 10; seeds: 0 1" in text
     assert "- groups are not known" in text
+    assert "- **ENCODER USED TWICE**: one encoder does both" in text
     assert "| he-ssl-eval · set · overall | 0.02 [0.01, 0.03] | refused |" in text
     assert "| he-ssl-eval · set · overall · floor | 0 | 12.5 **N < d** |" in text
     assert "- refused: 48 images are too few" in text

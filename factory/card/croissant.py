@@ -45,7 +45,8 @@ def build_croissant(facts: Facts) -> str:
         record_sets=[
             _build_records(facts, folder) for folder in CONFIGS if folder in facts.schemas
         ],
-        **_describe_responsibly(facts),
+        **_describe_making(facts),
+        **_describe_care(facts),
     )
     written: dict[str, Any] = metadata.to_json()
     written["rai:hasSyntheticData"] = facts.is_synthetic
@@ -132,14 +133,13 @@ def _choose_type(kind: pa.DataType) -> Any:
     return mlc.DataType.TEXT
 
 
-def _describe_responsibly(facts: Facts) -> dict[str, Any]:
-    """Returns the RAI fields, all of them from what was recorded."""
+def _describe_making(facts: Facts) -> dict[str, Any]:
+    """Returns the RAI fields on how the images were made and chosen, as recorded."""
     summary = facts.summary
     models = sorted({shorten_path(maker["generator"]["model"]) for maker in summary["makers"]})
     filters = [settings["kind"] for settings in summary["filters"]]
     short = [describe_shortfall(part) for part in summary["series"] if part["short"]]
     rejected = ", ".join(f"{name} {count:,}" for name, count in count_rejected(summary).items())
-    verdict = combine_terms(collect_summary_terms(summary))
     made = f"Sampled from {', '.join(models)} by factory {__version__}"
     if not facts.is_synthetic:
         made = f"Given images, judged by factory {__version__}"
@@ -159,10 +159,17 @@ def _describe_responsibly(facts: Facts) -> dict[str, Any]:
             else "Labels and captions came with the images."
         ],
         "machine_annotation_tools": [f"factory {__version__}"],
+    }
+
+
+def _describe_care(facts: Facts) -> dict[str, Any]:
+    """Returns the RAI fields on what to mind when the images are used."""
+    verdict = combine_terms(collect_summary_terms(facts.summary))
+    return {
         "data_biases": [
             "Images inherit the biases of the data that the models were trained on; filters "
             "prefer what their own training data looked like.",
-            *summary.get("warnings", ()),
+            *facts.summary.get("warnings", ()),
         ],
         "data_limitations": [
             "Research, not diagnosis. Not validated clinically.",

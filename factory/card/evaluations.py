@@ -4,6 +4,7 @@ A metric is an object with `mean` or `value`, mostly with `low` and `high`; a ro
 holds metrics, named by the way to it. So a new evaluation needs no code here.
 """
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -28,6 +29,7 @@ SKIPPED = frozenset(
 NOTES = ("warnings", "notes", "leaks", "circular")
 COLUMNS_MAX = 8
 Row = tuple[str, dict[str, str]]
+_CAPITALS = re.compile(r"\A[A-Z][A-Z,-]+( [A-Z,-]+)+\b")
 
 
 def write_evaluations(facts: Facts) -> str:
@@ -55,9 +57,10 @@ def write_evaluation(name: str, result: Mapping[str, Any]) -> str:
             "\n".join(f"- **{mark}**" for mark in marks),
             str(scope) if isinstance(scope, str) else "",
             *_write_tables(result),
-            "Brackets: 95 % intervals as the result's settings describe them.",
+            "Brackets: 95 % intervals (of a floor: smallest and largest), of the set as it was "
+            "when this was measured.",
             f"Settings: {settings}" if settings else "",
-            "\n".join(f"- {note}" for note in notes),
+            "\n".join(f"- {_stress(note)}" for note in notes),
         ]
     )
 
@@ -140,6 +143,11 @@ def _list_marks(result: Mapping[str, Any]) -> Iterator[Sequence[Any]]:
         yield marks
     for each in (result.get("shots") or {}).values() if "shots" in result else ():
         yield from _list_marks(each)
+
+
+def _stress(note: str) -> str:
+    """Makes the capitals that a grave note begins with bold."""
+    return _CAPITALS.sub(r"**\g<0>**", note)
 
 
 def _list_refused(value: Any) -> Iterator[str]:

@@ -40,6 +40,16 @@ def build_prov(facts: Facts) -> str:
         },
     )
     document.wasAssociatedWith(run, software, recipe)
+    _add_data_set(document, run, facts)
+    for place, used in enumerate(_list_used(summary)):
+        document.used(run, document.entity(f"factory:used-{place}", used))
+    text: str = document.serialize(format="json", indent=1)
+    return text + "\n"
+
+
+def _add_data_set(document: Any, run: Any, facts: Facts) -> None:
+    """Adds the data set, its authors and its files."""
+    summary = facts.summary
     kind = "synthetic" if facts.is_synthetic else "judged"
     made = document.entity(
         f"factory:dataset-{summary['digest'][:16]}",
@@ -55,10 +65,6 @@ def build_prov(facts: Facts) -> str:
             {"prov:label": file.name, "factory:sha256": file.sha256, "factory:rows": file.rows},
         )
         document.hadMember(made, part)
-    for place, used in enumerate(_list_used(summary)):
-        document.used(run, document.entity(f"factory:used-{place}", used))
-    text: str = document.serialize(format="json", indent=1)
-    return text + "\n"
 
 
 def _list_used(summary: Mapping[str, Any]) -> list[dict[str, str]]:
