@@ -502,12 +502,34 @@ def test_controls_that_are_off_chance_are_explained():
 
 def test_the_same_command_goes_on_where_it_stopped(study):
     arguments, folder, report, _ = study
-    (folder / "out" / "arms" / "synthetic-0.json").unlink()
+    (folder / "out" / "arms" / "untuned-0.json").unlink()
     again = call(*arguments)
     assert again.exit_code == 0
     assert again.stderr.count("done before") == 2
-    assert "synthetic, seed 0: epoch 7/7" in again.stderr
+    assert "untuned, seed 0: i2t_r@1" in again.stderr
     assert json.loads((folder / "all.json").read_text()) == report
+
+
+def test_stopped_in_the_middle_and_resumed_equals_not_stopped(data, tmp_path):
+    """What a kill leaves behind (tars of the arm under way) does not matter."""
+
+    def stop(line):
+        if line.startswith("shuffled, seed 0: epoch 1/2"):
+            raise KeyboardInterrupt
+
+    settings = RetrievalSettings(epochs=2, batch_size=72, seeds=1)
+    start = functools.partial(
+        evaluate_retrieval, data / "train.parquet", data / "held.parquet", settings
+    )
+    with pytest.raises(KeyboardInterrupt):
+        start(say=stop, out=tmp_path / "out")
+    assert list((tmp_path / "out" / "tars").iterdir())
+    lines = []
+    resumed = start(say=lines.append, out=tmp_path / "out")
+    assert "synthetic, seed 0: done before" in lines
+    assert "shuffled, seed 0: epoch 1/2" in " ".join(lines)
+    assert not list((tmp_path / "out" / "tars").iterdir())
+    assert resumed == start(say=str)
 
 
 def test_other_arms_keep_those_that_are_done_and_other_settings_are_refused(study):
