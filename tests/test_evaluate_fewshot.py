@@ -514,6 +514,12 @@ def test_a_filter_fitted_on_more_than_the_shots_is_refused(data, tmp_path):
     shown = study(data, "--seeds", "1", synthetic=tmp_path / "run", code=2).output
     assert "LABELS SEEN: filter classifier" in shown
     assert "fitted on 80 labelled images" in shown
+    path = tmp_path / "r.json"
+    study(data, "--seeds", "1", "--force", "--json", path, synthetic=tmp_path / "run")
+    marks = read_json(path)["marks"]  # the filter chose no first attempt
+    assert {arm for arm, each in marks.items() if "LABELS SEEN" in each} == {
+        "real+synthetic", "synthetic",
+    }  # fmt: skip
 
 
 # --- without a test set, and inputs --------------------------------------------------------------

@@ -33,11 +33,25 @@ _CLASS_BOUNDS = ("max_mahalanobis_distance", "max_centroid_distance")
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """One leak: its mark in the tables, and what it is. `synthetic`: of those images alone."""
+    """One leak: its mark in the tables, and what it is.
+
+    Attributes:
+        mark: of TEST_LEAK, LABELS_SEEN, OTHER_SHOTS, CIRCULAR.
+        text: what leaks, and what to do.
+        synthetic: whether it comes with the synthetic images, and so reaches their arms alone.
+        unfiltered: whether it reaches images that no filter chose, too.
+    """
 
     mark: str
     text: str
     synthetic: bool = True
+    unfiltered: bool = True
+
+    def reaches(self, arm: str) -> bool:
+        """Tells whether an arm's figures are touched."""
+        if not self.synthetic:
+            return True
+        return "synthetic" in arm and (self.unfiltered or not arm.endswith("unfiltered"))
 
     def __str__(self) -> str:
         return f"{self.mark}: {self.text}"
@@ -209,7 +223,7 @@ def find_filter_leaks(
             if told is None or told[0] != shots.digest:
                 on = "images that are not known" if told is None else f"{told[1]} labelled images"
                 text = f"filter {kind} ({model}) was fitted on {on}, not on the shots alone"
-                found.append(Leak(LABELS_SEEN, text))
+                found.append(Leak(LABELS_SEEN, text, unfiltered=False))
     bounds = (f"{bound}{end}" for bound in _CLASS_BOUNDS for end in ("", "_quantile"))
     if kind == "realism" and any(described.get(bound) is not None for bound in bounds):
         pairs = zip(shots.sha256s, shots.images, strict=True)
@@ -243,11 +257,12 @@ def find_circular(
         roots: of the synthetic images; nothing is known of those that are no runs.
         catalogs: where ids are looked up.
     """
-    return [
-        Leak(CIRCULAR, write_circle(spec, str(root), part).removeprefix(f"{CIRCULAR}: "))
-        for root in roots
-        for part in find_parts(spec, described, read_making(root, catalogs), catalogs)
-    ]
+    found = []
+    for root in roots:
+        for part in find_parts(spec, described, read_making(root, catalogs), catalogs):
+            text = write_circle(spec, "the synthetic images", part).removeprefix(f"{CIRCULAR}: ")
+            found.append(Leak(CIRCULAR, text, unfiltered=not part.startswith(("filter", "pick"))))
+    return found
 
 
 def count_near_copies(

@@ -1,7 +1,7 @@
 """Where the synthetic images of a draw come from: folders here, a recipe in `generate`."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,6 +85,7 @@ class FolderProvider:
         self.catalogs, self.set_name = tuple(catalogs), set_name
         self.sets = [read_synthetic(root) for root in roots]
         self.unfiltered = [read_synthetic(root) for root in unfiltered]
+        self.has_own = bool(unfiltered)
         self.why = "no synthetic images are given"
         if not unfiltered:
             for root in roots:
@@ -113,12 +114,13 @@ class FolderProvider:
         notes: list[str] = []
         chosen = self._choose(self.sets, draw, leaks)
         others = self._choose(self.unfiltered, draw, leaks)
-        for each in (*chosen, *others):
-            for origin in each.origins:
-                catalogs = open_catalogs(self.catalogs, origin.catalogs)
-                found, told = find_label_leaks(origin, draw.images, catalogs, self.set_name)
-                leaks += found
-                notes += told
+        for each in chosen:
+            self._judge_origins(each, draw, leaks, notes)
+        if self.has_own:
+            before = len(leaks)
+            for each in others:
+                self._judge_origins(each, draw, leaks, notes)
+            leaks[before:] = [replace(leak, unfiltered=True) for leak in leaks[before:]]
         return Provided(
             join_sets(chosen) if chosen else None,
             join_sets(others) if others else None,
@@ -127,6 +129,15 @@ class FolderProvider:
             notes=tuple(dict.fromkeys(notes)),
             roots=tuple(Path(each.images.root) for each in (*chosen, *others)),
         )
+
+    def _judge_origins(
+        self, images: SyntheticSet, draw: Draw, leaks: list[Leak], notes: list[str]
+    ) -> None:
+        for origin in images.origins:
+            catalogs = open_catalogs(self.catalogs, origin.catalogs)
+            found, told = find_label_leaks(origin, draw.images, catalogs, self.set_name)
+            leaks += found
+            notes += told
 
     def _choose(
         self, sets: Sequence[SyntheticSet], draw: Draw, leaks: list[Leak]

@@ -115,7 +115,7 @@ def _mark_arms(study: Study, arms: Sequence[str]) -> dict[str, list[str]]:
     marked: dict[str, list[str]] = {}
     for arm in arms:
         found = [*study.leaks, *study.circular]
-        reaching = [leak for leak in found if not leak.synthetic or "synthetic" in arm]
+        reaching = [leak for leak in found if leak.reaches(arm)]
         if reaching:
             marked[arm] = list(dict.fromkeys(leak.mark for leak in reaching))
     return marked
