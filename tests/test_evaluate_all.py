@@ -53,7 +53,7 @@ def test_every_part_fills_its_tier(sets, tmp_path):
     counts = {tier: len(found) for tier, found in table["tiers"].items()}
     assert counts == {**dict.fromkeys(TIERS, 0), TIERS[0]: 4, TIERS[1]: 1, TIERS[2]: 2, COPIES: 2}
     assert table["not_measured"]["retrieval"] == "needs --pairs"
-    assert "no image has a caption" in table["not_measured"]["control"]
+    assert table["not_measured"]["control"].startswith("synthetic: no image has a caption")
     fewshot = json.loads((out / "fewshot.json").read_text())
     paired = fewshot["paired"]["real+synthetic - real"]
     [shown] = [v for k, v in table["tiers"][TIERS[2]].items() if "real+synthetic - real (" in k]

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from factory.cli import main
+from factory.errors import StoreError
 from factory.filters.descriptors import describe_images
 from factory.filters.near_duplicate import compare_pairs
 from factory.fingerprint import hash_bytes
@@ -314,7 +315,7 @@ def test_page_needs_nothing_from_outside(plain):
     assert not page.outside
     assert not page.tags["script"] and not page.tags["link"]
     assert len(set(page.ids)) == len(page.ids)
-    assert {link[1:] for link in page.links} <= set(page.ids) and len(page.links) == 10
+    assert {link[1:] for link in page.links} <= set(page.ids) and len(page.links) == 11
     assert "url(" not in plain[3] and "@import" not in plain[3]
 
 
@@ -583,3 +584,33 @@ def test_judged_images(tmp_path, real):
     sizes = {Image.open(io.BytesIO(read_data_uri(each["src"]))).size for each in page.images}
     assert sizes == {(40, 40), (24, 24)}
     assert all(b"trainedAlgorithmicMedia" not in read_data_uri(each["src"]) for each in page.images)
+
+
+# --- evaluation ----------------------------------------------------------------------------------
+
+
+def test_the_table_of_tiers_stands_in_the_report(tmp_path):
+    from factory.evaluate.tiers import TIERS, build_tiers
+
+    out = tmp_path / "out"
+    run(write_recipe(tmp_path), out)
+    assert "Not measured. <code>factory evaluate all</code>" in build_report(str(out))[1]
+    table = build_tiers({}, {"fewshot": "too few <shots>"})
+    table["tiers"][TIERS[0]]["fd (x, 5 against 6)"] = {
+        **{"value": 1.234, "low": None, "high": None, "beside": "real held back: 1"},
+        **{"marks": ["CIRCULAR"], "part": "fidelity"},
+    }
+    folder = out / "evaluation"
+    (folder / "fewshot").mkdir(parents=True)
+    (folder / "tiers.json").write_text(json.dumps(table))
+    (folder / "fewshot" / "arms.svg").write_text("<svg xmlns='http://www.w3.org/2000/svg'/>")
+    (folder / "copies.png").write_bytes(b"\x89PNG")
+    html = build_report(str(out))[1]
+    for text in ("fd (x, 5 against 6) <strong>CIRCULAR</strong>", "1.23", "too few &lt;shots&gt;"):
+        assert text in html
+    assert html.count("data:image/svg+xml;base64,") == 1
+    assert "closest pairs" in html
+    assert "closest pairs" not in build_report(str(out), ReportOptions(with_real=False))[1]
+    (folder / "tiers.json").write_text("{}")
+    with pytest.raises(StoreError, match="not a table of factory evaluate all"):
+        build_report(str(out))

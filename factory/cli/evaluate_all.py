@@ -1,7 +1,7 @@
 """Command that runs every evaluation of a run and fills one table: evaluate all."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,7 @@ def every(synthetic: Path, out: Path | None, **options: Any) -> None:
         try:
             ctx.invoke(_find(part), **asked[part])
         except (EvaluationError, InputError) as error:
-            missing[part] = str(error)
+            missing[part] = _shorten(str(error), (synthetic, options["real"], options["test"]))
             click.echo(f"NOT MEASURED: {error}", err=True)
             continue
         results[part] = json.loads((out / f"{part}.json").read_text(encoding="utf-8"))
@@ -86,6 +86,14 @@ def every(synthetic: Path, out: Path | None, **options: Any) -> None:
     _write_card(synthetic, out)
     if missing.keys() - set(options["skip"]) - {"retrieval", "control"}:
         ctx.exit(1)
+
+
+def _shorten(text: str, paths: Sequence[Path]) -> str:
+    """Returns a text without the folders above the sets: results are published."""
+    for path in paths:
+        for form in (str(path.absolute()), str(path)):
+            text = text.replace(form, path.name)
+    return text
 
 
 def _find(part: str) -> click.Command:

@@ -50,6 +50,7 @@ def build_report(
     from factory.recipe import is_judging
     from factory.report.collect import collect
     from factory.report.comparisons import Comparer, Comparison
+    from factory.report.evaluations import read_evaluations
     from factory.report.galleries import build_galleries, choose, fetch_chosen
     from factory.report.numbers import build_numbers
     from factory.report.page import render_page
@@ -81,7 +82,8 @@ def build_report(
             comparisons.append(comparer.compare_by_realism(judge, choice.unauthentic))
     numbers = build_numbers(state, found, limits, choice, comparisons)
     galleries = build_galleries(choice, maker)
-    return numbers, render_page(state, numbers, limits, galleries, comparisons)
+    evaluations = read_evaluations(state.folder, options.with_real)
+    return numbers, render_page(state, numbers, limits, galleries, comparisons, evaluations)
 
 
 def write_report(url: str, html: str, out: str | None = None) -> str:

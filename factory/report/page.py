@@ -14,6 +14,7 @@ from factory.card import (
 from factory.recipe import Recipe
 from factory.report.charts import Histogram, draw_acceptance, draw_histogram
 from factory.report.comparisons import Comparison
+from factory.report.evaluations import Evaluations
 from factory.report.galleries import Galleries
 from factory.report.margins import Limit
 from factory.report.state import RunState
@@ -41,6 +42,7 @@ def render_page(
     limits: Sequence[Limit],
     galleries: Galleries,
     comparisons: Sequence[Comparison],
+    evaluations: Evaluations | None,
 ) -> str:
     """Returns the whole HTML text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -66,6 +68,7 @@ def render_page(
         scores=build_panels(numbers, limits, state),
         galleries=galleries,
         comparisons=comparisons,
+        evaluations=evaluations,
         keeps_images=state.recipe.output.keep_rejected == "images",
         makers=describe_makers(state.summary),
         filters=describe_filters(state),

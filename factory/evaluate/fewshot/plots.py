@@ -6,8 +6,8 @@ from xml.sax.saxutils import escape
 
 from factory.evaluate.fewshot.settings import PRIMARY
 
-WIDTH = 760
-LEFT, RIGHT, TOP, ROW = 230, 90, 64, 34
+WIDTH = 880
+LEFT, RIGHT, TOP, ROW = 350, 90, 64, 34
 COLOURS = ("#2166ac", "#e08214", "#148c3c", "#96469b", "#c81e3c", "#6e6e6e")
 _FONT = "font-family='sans-serif'"
 
