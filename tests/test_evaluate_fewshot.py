@@ -103,6 +103,7 @@ def test_contract_of_the_json(data, tmp_path):
     assert found["settings"]["seeds"] == [0, 1, 2]
     assert "shots" not in found
     assert found["marks"] == {}
+    assert any("3 draws: a bootstrap over so few" in note for note in found["notes"])
     assert found["images"]["real+synthetic"][0]["synthetic"] == {"normal": 80, "tumor": 80}
     assert found["images"]["all_real"][0]["real"] == {"normal": 40, "tumor": 40}
     judged = found["label_fidelity"]

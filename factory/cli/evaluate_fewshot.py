@@ -256,7 +256,7 @@ def _print_study(study: Mapping[str, Any]) -> None:
 def _print_fidelity(study: Mapping[str, Any]) -> None:
     if study["label_fidelity"]:
         click.echo(
-            "\nlabel fidelity: share that a classifier of the other real images takes for it"
+            "\nlabel fidelity: share whose class a classifier of all real images but the shots sees"
         )
         names = study["settings"]["classes"]
         rows = [["images of", "number", "mean of classes", *names]]

@@ -30,6 +30,9 @@ from factory.evaluate.fewshot.settings import (
 from factory.evaluate.fewshot.study import Outcome, Study
 from factory.evaluate.intervals import LEVEL
 
+FEW_DRAWS = 5
+"""A percentile bootstrap of n draws is too narrow by about sqrt(1 - 1/n), and more by chance."""
+
 Scored = dict[str, dict[str, Samples]]
 
 
@@ -127,6 +130,11 @@ def _list_notes(study: Study, outcome: Outcome) -> list[str]:
         notes.append("no --test: a part of --real, disjoint in patients or slides, is the test")
     if study.settings.seeds == 1:
         notes.append("one draw: the intervals do not cover the choice of shots")
+    elif study.settings.seeds < FEW_DRAWS:
+        notes.append(
+            f"{study.settings.seeds} draws: a bootstrap over so few is too narrow; take "
+            f"{FEW_DRAWS} or more before you believe an interval"
+        )
     copies = sum(each["near_copies"] for each in outcome.copies)
     if copies:
         highest = max(each["highest_similarity"] for each in outcome.copies)
