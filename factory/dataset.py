@@ -146,7 +146,7 @@ def write_dataset(
     )
     extra = [("rejected_by", pa.string()), ("reason", pa.string()), ("status", pa.string())]
     dropped_schema = pa.schema([*schema, *(pa.field(*each) for each in extra)], schema.metadata)
-    dropped_schema = _with_features(dropped_schema, plan.class_names)
+    dropped_schema = with_features(dropped_schema, plan.class_names)
     dropped = ParquetFiles(
         files, f"{BUILD}/rejected", "rejected", dropped_schema, survey.others, output.rows_per_file
     )
@@ -157,7 +157,7 @@ def write_dataset(
         kept.write(pa.Table.from_pylist(accepted, schema=schema))
         dropped.write(pa.Table.from_pylist(others, schema=dropped_schema))
         if "webdataset" in output.formats:
-            tars.write(accepted)
+            tars.write({name: row[name] for name in schema.names} for row in accepted)
     kept.close()
     dropped.close()
     tars.close()
@@ -226,7 +226,7 @@ def build_final_schema(class_names: tuple[str, ...], score_names: list[str]) -> 
     if score_names:
         fields.append(("scores", build_scores_type(score_names)))
     schema = pa.schema([*fields, ("provenance", pa.string())])
-    return _with_features(schema, class_names)
+    return with_features(schema, class_names)
 
 
 def read_markers(folder: RunFolder, shard: Shard) -> list[Marker]:
@@ -316,7 +316,7 @@ def _check_rows(rows: list[dict[str, Any]], seen: set[int]) -> None:
         seen.add(int(name, 16))
 
 
-def _with_features(schema: pa.Schema, class_names: tuple[str, ...]) -> pa.Schema:
+def with_features(schema: pa.Schema, class_names: tuple[str, ...]) -> pa.Schema:
     """Adds the Hugging Face features: `Image` for the image, `ClassLabel` for the label."""
     from datasets import ClassLabel, Features, Image
 

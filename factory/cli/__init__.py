@@ -25,6 +25,8 @@ COMMANDS: dict[str, str] = {
     "publish": "factory.cli.publish:publish",
     "regenerate": "factory.cli.verify:regenerate",
     "verify": "factory.cli.verify:verify",
+    "merge": "factory.cli.datasets:merge",
+    "export": "factory.cli.datasets:export",
     "models": "factory.cli.models:models",
     "encoders": "factory.cli.models:encoders",
     "train": "factory.cli.train:train",

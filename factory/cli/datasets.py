@@ -1,0 +1,126 @@
+"""Commands that make other data sets of data sets: merge and export."""
+
+import json
+from pathlib import Path
+
+import click
+
+from factory.cli.recipes import JSON_OPTION
+from factory.cli.verify import SET_ARGUMENT
+
+
+@click.command()
+@click.argument("real", type=click.Path(exists=True, path_type=Path))
+@click.argument("synthetic", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option(
+    "--validation", default=0.1, show_default=True, help="Share of the real images, 0 for none."
+)
+@click.option("--test", default=0.2, show_default=True, help="Share of the real images.")
+@click.option(
+    "--test-set",
+    type=click.Path(exists=True, path_type=Path),
+    help="Real images that are the test split as they are, instead of --test.",
+)
+@click.option("--seed", default=0, show_default=True, type=int, help="Of the splits.")
+@click.option(
+    "--synthetic-in-test",
+    is_flag=True,
+    help="Keep images that vary a patient of the test split there, instead of leaving them out.",
+)
+@click.option(
+    "--rename",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="Another name for a class, in all sets; may be given again.",
+)
+@click.option("--label-column", help="Column with the class of the real images.")
+@click.option("--caption-column", help="Column with their caption.")
+@click.option("--group-column", help="Column with their patient or slide.")
+@click.option("--group-pattern", help="Regex on file names, whose (group) is the patient or slide.")
+@JSON_OPTION
+def merge(
+    real: Path,
+    synthetic: tuple[Path, ...],
+    out: Path,
+    validation: float,
+    test: float,
+    test_set: Path | None,
+    seed: int,
+    synthetic_in_test: bool,
+    rename: tuple[str, ...],
+    as_json: bool,
+    **columns: str | None,
+) -> None:
+    """Joins REAL and SYNTHETIC sets into one data set with is_synthetic and leak-free splits.
+
+    Patients or slides stay whole. A synthetic image that varies a real one goes where its patient
+    goes; none goes into test. Sets are folders of images, parquet, tars, or finished runs.
+    """
+    from factory.merge import MergeSettings, describe_splits, merge_sets
+
+    renamed = {}
+    for each in rename:
+        old, equals, new = each.partition("=")
+        if not (old and equals and new):
+            raise click.BadParameter(f"{each!r}: want OLD=NEW", param_hint="--rename")
+        renamed[old] = new
+    for name, share in (("--validation", validation), ("--test", test)):
+        if not 0 <= share < 1:
+            raise click.BadParameter(f"{share}: must be in [0, 1)", param_hint=name)
+    settings = MergeSettings(
+        validation, test, seed, synthetic_in_test, test_set, renamed, dict(columns)
+    )
+    summary = merge_sets(real, synthetic, out, settings)
+    if as_json:
+        click.echo(json.dumps({**summary, "out": str(out)}, indent=1))
+        return
+    for split, counts in summary["splits"].items():
+        for kind, by_class in counts.items():
+            listed = ", ".join(f"{name} {count:,}" for name, count in sorted(by_class.items()))
+            click.echo(f"{split}: {sum(by_class.values()):,} {kind} ({listed or 'none'})")
+    for line in describe_splits(summary):
+        click.echo(line.replace("**", ""))
+    click.echo(f'data set: {out}\n  datasets.load_dataset("{out}")')
+
+
+@click.command()
+@SET_ARGUMENT
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Choice(["imagefolder", "webdataset"]),
+    help="Files in folders by class, or tars.",
+)
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option("--unlabelled", metavar="NAME", help="Folder of images without a class.")
+@click.option(
+    "--rows-per-file",
+    default=10_000,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Samples of a tar.",
+)
+@JSON_OPTION
+def export(
+    source: str, target: str, out: Path, unlabelled: str | None, rows_per_file: int, as_json: bool
+) -> None:
+    """Writes the images of DIR as torchvision's ImageFolder or as WebDataset tars, byte for byte.
+
+    DIR is a run folder, a merged set, a copy of a published data set, or OWNER/NAME on the Hub.
+    """
+    from factory.export import export_images, export_tars
+    from factory.stored import open_set
+
+    stored = open_set(source)
+    if target == "imagefolder":
+        counts = export_images(stored, out, unlabelled)
+    else:
+        counts = export_tars(stored, out, rows_per_file)
+    if as_json:
+        click.echo(json.dumps({"out": str(out), "images": counts}, indent=1))
+        return
+    for split, count in counts.items():
+        click.echo(f"{split}: {count:,} images")
+    click.echo(f"wrote {out}")
