@@ -30,7 +30,7 @@ from factory.evaluate.retrieval.pairs import Columns, drop_leaks, pick_pairs, re
 from factory.evaluate.retrieval.ranks import find_chance, score_queries
 from factory.evaluate.retrieval.settings import METRICS, RetrievalSettings
 from factory.evaluate.retrieval.study import evaluate_retrieval, shuffle_captions
-from factory.evaluate.retrieval.summary import summarise_arms, write_notes
+from factory.evaluate.retrieval.summary import resample_means, summarise_arms, write_notes
 from factory.evaluate.retrieval.tuning import build_optimizer, compute_share, tune_clip
 from factory.fingerprint import hash_bytes
 from tests.running import run, write_recipe
@@ -477,6 +477,22 @@ def test_intervals_are_of_captions_and_exact_where_nothing_or_all_is_hit(data):
     hits["i2t_r@1"] = np.repeat(found, 2)
     again = summarise_arms({"untuned": [{"hits": hits}]}, gallery)["arms"]["untuned"]
     assert again["i2t_r@1"] == arm["t2i_r@1"], "two images of a caption are one unit"
+
+
+def test_resampling_covers_captions_and_seeds():
+    """Against the two variances written out: of the mean over captions, and of that over seeds."""
+    draw = np.random.default_rng(0)
+    level, units = draw.normal(0, 1, (3, 1)), draw.normal(0, 1, (1, 400))
+    both = level + units
+    means = resample_means(np.stack([both, np.tile(units, (3, 1)), both + 1.0]), np.ones(400)).T
+    assert means[:, 0] == pytest.approx([both.mean(), units.mean(), both.mean() + 1.0])
+    of_units, of_seeds = units.var() / 400, level.var() / 3
+    assert means[1, 1:].var() == pytest.approx(of_units, rel=0.15)
+    assert means[0, 1:].var() == pytest.approx(of_units + of_seeds, rel=0.15)
+    assert means[2] - means[0] == pytest.approx(np.ones(len(means[0]))), "arms share their draws"
+    weights = np.arange(400.0) + 1.0
+    weighted = resample_means(both[None], weights)[0, 0]
+    assert weighted == pytest.approx(np.average(both.mean(axis=0), weights=weights))
 
 
 def test_controls_that_are_off_chance_are_explained():

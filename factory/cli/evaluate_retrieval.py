@@ -143,7 +143,7 @@ def format_report(report: Mapping[str, Any]) -> list[str]:
         f"gallery: {gallery['images']:,} images, {gallery['captions']:,} captions",
         "",
     ]
-    rows = [["%, 95 % interval over captions", *heads]]
+    rows = [["%, 95 % interval over captions and seeds", *heads]]
     rows += [[arm, *(_show(of[name]) for name in metrics)] for arm, of in report["arms"].items()]
     rows.append(["(chance)", *(f"{100 * report['chance'][name]:.1f}" for name in metrics)])
     rows += [

@@ -82,7 +82,7 @@ def evaluate_retrieval(
         out: folder that keeps each arm and seed as it ends; the same call goes on from there.
 
     Returns:
-        `arms` (arm -> metric -> mean, low, high over the queries), `paired` ("A - B" -> the same),
+        `arms` (arm -> metric -> mean, low, high), `paired` ("A - B" -> the same),
         `chance`, `by_seed`, `gallery`, `dropped`, `notes` and `settings`, as plain data.
 
     Raises:

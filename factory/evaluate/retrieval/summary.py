@@ -1,4 +1,4 @@
-"""Sums up the arms: means, intervals over queries, paired differences, and what to beware of."""
+"""Sums up the arms: means, intervals, paired differences, and what to beware of."""
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -7,11 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.evaluate.intervals import LEVEL, Interval, bootstrap_difference, bootstrap_mean
+from factory.evaluate.intervals import LEVEL, ROUNDS, Interval
 from factory.evaluate.retrieval.gallery import Gallery
 from factory.evaluate.retrieval.settings import KS, METRICS
+from factory.fingerprint import derive_seed
 
 Floats = NDArray[np.float64]
+
+_CHUNK = 100
+"""Rounds drawn at a time."""
 
 COMPARED = ("synthetic", "real", "shuffled", "untuned")
 """Differences are of an earlier arm minus a later one."""
@@ -22,8 +26,10 @@ def summarise_arms(
 ) -> dict[str, Any]:
     """Returns `arms`, `paired`, `chance` and `by_seed`.
 
-    A query's value is its mean over the seeds. The intervals are of resampled queries, those of one
-    caption together, and say nothing of other seeds: `by_seed` shows how these differ.
+    A query's value is its mean over the seeds. Intervals are of captions and seeds, resampled
+    independently of each other, as every seed searches the same captions (the pigeonhole bootstrap
+    of Owen 2007, arXiv 0711.1395); the draws are the same for all arms. The queries of one caption
+    go together. A few seeds show less than all of their spread: `by_seed` has each.
 
     Args:
         results: arm -> a result for each seed, with `hits`: metric -> (queries,).
@@ -34,28 +40,47 @@ def summarise_arms(
         for arm, found in results.items()
     }
     chance = gallery.find_chance()
-    units = {
-        arm: {name: _join(of[name], name, gallery) for name in METRICS} for arm, of in hits.items()
-    }
-    return {
-        "arms": {
-            arm: {name: _estimate(*of[name], chance[name]).to_dict() for name in METRICS}
-            for arm, of in units.items()
-        },
+    report: dict[str, Any] = {
+        "arms": {arm: {} for arm in hits},
         "paired": {
-            f"{one} - {other}": {
-                name: bootstrap_difference(
-                    units[one][name][0], units[other][name][0], weights=units[one][name][1]
-                ).to_dict()
-                for name in METRICS
-            }
-            for one, other in combinations([arm for arm in COMPARED if arm in units], 2)
+            f"{one} - {other}": {}
+            for one, other in combinations([arm for arm in COMPARED if arm in hits], 2)
         },
         "chance": chance,
         "by_seed": {
             arm: {name: _average(values) for name, values in of.items()} for arm, of in hits.items()
         },
     }
+    for name in METRICS:
+        values, weights = _join([of[name] for of in hits.values()], name, gallery)
+        means = dict(zip(hits, resample_means(values, weights).T, strict=True))
+        for arm, units in zip(hits, values, strict=True):
+            found = _to_interval(means[arm])
+            report["arms"][arm][name] = _widen(found, units, chance[name]).to_dict()
+        for pair, of in report["paired"].items():
+            one, other = pair.split(" - ")
+            of[name] = _to_interval(means[one] - means[other]).to_dict()
+    return report
+
+
+def resample_means(values: Floats, weights: Floats) -> Floats:
+    """Returns (1 + ROUNDS, A) means: first of everything once, then of each round's draws.
+
+    Args:
+        values: (A, S, U) of each arm, seed and unit.
+        weights: (U,) of the units.
+    """
+    arms, seeds, units = values.shape
+    flat = values.reshape(arms * seeds, units).T
+    draw = np.random.default_rng(derive_seed(0, "retrieval-bootstrap", seeds, units))
+    found = [np.average(values.mean(axis=1), axis=1, weights=weights)[None]]
+    for start in range(0, ROUNDS, _CHUNK):
+        count = min(_CHUNK, ROUNDS - start)
+        times = draw.multinomial(units, np.full(units, 1 / units), count) * weights
+        shares = draw.multinomial(seeds, np.full(seeds, 1 / seeds), count) / seeds
+        means = (times @ flat / times.sum(axis=1, keepdims=True)).reshape(count, arms, seeds)
+        found.append((means * shares[:, None]).sum(axis=2))
+    return np.concatenate(found)
 
 
 def write_notes(report: Mapping[str, Any], is_random: bool, alike: int) -> list[str]:
@@ -114,26 +139,47 @@ def _compare_with_chance(report: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _join(hits: Floats, metric: str, gallery: Gallery) -> tuple[Floats, Floats]:
-    """Returns mean and number of the queries of each caption, from (seeds, queries) hits."""
-    units = gallery.units[metric[:3]]
-    sizes = np.bincount(units, minlength=len(gallery.captions))
-    there = np.flatnonzero(sizes)
-    sums = np.bincount(units, hits.mean(axis=0), len(gallery.captions))
-    return sums[there] / sizes[there], sizes[there].astype(np.float64)
+def _join(hits: Sequence[Floats], metric: str, gallery: Gallery) -> tuple[Floats, Floats]:
+    """Returns (A, S, U) means of each caption's queries, and (U,) how many it has.
 
-
-def _estimate(means: Floats, weights: Floats, chance: float) -> Interval:
-    """Returns mean and interval.
-
-    Where no query is hit, or every one, resampled queries are all alike: the exact binomial bound
-    (Clopper and Pearson 1934) stands instead, unless k reaches the whole gallery.
+    Args:
+        hits: (seeds, queries) of each arm; one seed stands for all where nothing is random.
+        metric: one of METRICS.
+        gallery: what was searched.
     """
-    found = bootstrap_mean(means, weights=weights)
-    bound = 1.0 - ((1.0 - LEVEL) / 2) ** (1.0 / len(means))
-    if not means.any():
+    owner = gallery.units[metric[:3]]
+    size = len(gallery.captions)
+    counts = np.bincount(owner, minlength=size).astype(np.float64)
+    there = counts > 0
+    seeds = max(map(len, hits))
+    values = np.array(
+        [
+            [np.bincount(owner, row, size)[there] / counts[there] for row in _repeat(each, seeds)]
+            for each in hits
+        ]
+    )
+    return values, counts[there]
+
+
+def _repeat(rows: Floats, count: int) -> Floats:
+    return rows if len(rows) == count else np.repeat(rows, count, axis=0)
+
+
+def _to_interval(means: Floats) -> Interval:
+    low, high = np.quantile(means[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(means[0]), float(low), float(high))
+
+
+def _widen(found: Interval, values: Floats, chance: float) -> Interval:
+    """Gives an interval where no query is hit, or every one: all draws are alike then.
+
+    The exact binomial bound stands instead (Clopper and Pearson 1934), unless k reaches the whole
+    gallery.
+    """
+    bound = 1.0 - ((1.0 - LEVEL) / 2) ** (1.0 / values.shape[-1])
+    if not values.any():
         return Interval(found.mean, 0.0, bound)
-    if (means == 1.0).all() and chance < 1.0:
+    if (values == 1.0).all() and chance < 1.0:
         return Interval(found.mean, 1.0 - bound, 1.0)
     return found
 
