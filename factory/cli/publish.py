@@ -73,7 +73,8 @@ def publish(
             click.echo(line, err=True)
 
     say(f"checking {folder}")
-    publication = prepare_publication(folder, license_id, override, with_tars)
+    url = None if repo is None else _name_url(repo)
+    publication = prepare_publication(folder, license_id, override, with_tars, url)
     if dry_run:
         _show(publication, repo or str(to), as_json)
         return
@@ -93,6 +94,12 @@ def publish(
     )
     _report(publication, result, as_json)
     click.get_current_context().exit(1 if result.problems else 0)
+
+
+def _name_url(repo: str) -> str:
+    from huggingface_hub import constants
+
+    return f"{constants.ENDPOINT}/datasets/{repo}"
 
 
 def _open_hub(

@@ -1,6 +1,6 @@
 """Publishes a finished run: checked, licensed, sent step by step, resumed, compared, tagged.
 
-publication = prepare_publication(folder, license_id=None, override=None, with_tars=False)
+publication = prepare_publication(folder)
 target = HubTarget(HubOptions("owner/name"), say)         # or FolderTarget("s3://...", say)
 publish_items(publication.items, target, publication.recipe_sha256, say)
 """
@@ -52,7 +52,11 @@ class Publication:
 
 
 def prepare_publication(
-    folder: Path, license_id: str | None, override: str | None, with_tars: bool
+    folder: Path,
+    license_id: str | None = None,
+    override: str | None = None,
+    with_tars: bool = False,
+    url: str | None = None,
 ) -> Publication:
     """Checks a finished run and returns what would be published of it; writes nothing.
 
@@ -61,6 +65,7 @@ def prepare_publication(
         license_id: Hub id of the licence; None: the one that its card has.
         override: who approved a use that the terms forbid, shown in the card; None: nobody.
         with_tars: publish WebDataset tars too.
+        url: where it will be found, for card and citation; None: not said.
 
     Raises:
         InputError: not finished, or the licence is refused (LicenceError).
@@ -68,7 +73,7 @@ def prepare_publication(
     """
     finished = open_finished(folder)
     data = list_data(folder, finished.hashes, with_tars)
-    documents = build_documents(finished, data, license_id, override)
+    documents = build_documents(finished, data, license_id, override, url)
     items = (*data, *list_documents(documents))
     return Publication(
         items=items,

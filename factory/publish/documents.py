@@ -3,50 +3,61 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
-from factory.card import write_card
+from factory.card import build_documents as build_card_documents
+from factory.card import collect_facts
+from factory.card.citation import CITATION_FILE
+from factory.card.documents import MARKS
+from factory.card.header import LICENCE_FILE
+from factory.card.prov import PROV_FILE, build_prov
 from factory.dataset import SUMMARY
 from factory.errors import InputError
-from factory.licences import check_publish, record_licence
-from factory.publish.finished import Finished
-from factory.publish.items import CARD, DATA_FOLDERS, Item
+from factory.licences import record_licence
+from factory.publish.finished import RECIPE, Finished
+from factory.publish.items import CARD, Item
 from factory.publish.paths import list_places, replace_places, shorten_places
 from factory.store.run_folder import RunFolder
 
-DOCUMENTS = ("recipe.json", SUMMARY, "croissant.json", "prov.json")
-TEXTS = (CARD, "CITATION.cff", "LICENSE.md")
+CROISSANT = "croissant.json"
 
 
 def build_documents(
-    finished: Finished, data: Sequence[Item], license_id: str | None, override: str | None
+    finished: Finished,
+    data: Sequence[Item],
+    license_id: str | None,
+    override: str | None,
+    url: str | None,
 ) -> dict[str, bytes]:
     """Returns card, recipe, summary and the like as they are published; writes nothing to the run.
+
+    The card is made anew from what was measured; what a user wrote in it stays.
 
     Args:
         finished: the run.
         data: its data files, as they are sent.
         license_id: the licence to publish under; None: the one that it has.
         override: who approved what the terms forbid; None: nobody.
+        url: where it will be found; None: not said.
 
     Raises:
         LicenceError: the terms of a maker forbid it.
         InputError: the card has no valid header.
     """
-    summary = finished.summary
-    chosen = license_id or summary.get("license") or finished.recipe.card.license
-    check_publish(summary, chosen, override)
-    if license_id is None and override is None:
-        documents = _read_documents(finished.folder)
-    else:
-        recorded = record_licence(summary, chosen, override)
-        documents = _write_documents(finished, recorded)
-    documents[SUMMARY] = _describe_published(documents[SUMMARY], data)
+    folder, recipe = RunFolder(str(finished.folder)), finished.recipe
+    chosen = license_id or finished.summary.get("license") or recipe.card.license
+    summary = record_licence(finished.summary, chosen, override)
+    check_header((finished.folder / CARD).read_text(), str(finished.folder / CARD))
+    documents = _read_kept(finished.folder)
+    documents |= build_card_documents(folder, recipe, summary, url)
+    if (finished.folder / PROV_FILE).is_file():
+        documents[PROV_FILE] = build_prov(collect_facts(folder, recipe, summary, url)).encode()
+    documents[SUMMARY] = _describe_published(summary, data)
+    documents[RECIPE] = (finished.folder / RECIPE).read_bytes()
+    if CROISSANT in documents:
+        documents[CROISSANT] = _correct_sizes(documents[CROISSANT], data)
     changed = {finished.hashes[item.name]: item.sha256 for item in data if item.is_rewritten}
-    documents = _hide_places(documents, changed)
-    check_header(documents[CARD].decode(), str(finished.folder / CARD))
-    return documents
+    return _hide_places(documents, changed)
 
 
 def check_header(card: str, where: str) -> dict[str, Any]:
@@ -62,40 +73,35 @@ def check_header(card: str, where: str) -> dict[str, Any]:
         header: dict[str, Any] = DatasetCard(card).data.to_dict()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, yaml.YAMLError) as error:
         raise InputError(f"{where}: its YAML header cannot be read: {error}: mend it") from error
-    if not header.get("license"):
-        raise InputError(f"{where}: has no license in its YAML header: give --license ID")
     return header
 
 
-def _read_documents(folder: Path) -> dict[str, bytes]:
-    paths = [folder / name for name in (*DOCUMENTS, *TEXTS) if (folder / name).is_file()]
-    paths += (folder / "assets").glob("*.png")
-    paths += (folder / "evaluation").glob("*.json")
+def _read_kept(folder: Path) -> dict[str, bytes]:
+    """Returns evaluation results, pictures, and documents of a user's own."""
+    paths = [*(folder / "assets").glob("*.png"), *(folder / "evaluation").glob("*.json")]
+    for name in (LICENCE_FILE, CITATION_FILE):
+        path = folder / name
+        if path.is_file() and MARKS[name] not in path.read_text():
+            paths.append(path)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def _write_documents(finished: Finished, summary: Mapping[str, Any]) -> dict[str, bytes]:
-    """Writes the card anew, aside, beside links to the data."""
-    with TemporaryDirectory(prefix="factory-card-") as name:
-        aside = Path(name)
-        for path, data in _read_documents(finished.folder).items():
-            (aside / path).parent.mkdir(exist_ok=True)
-            (aside / path).write_bytes(data)
-        for part in DATA_FOLDERS:
-            if (finished.folder / part).is_dir():
-                (aside / part).symlink_to((finished.folder / part).absolute())
-        (aside / SUMMARY).write_bytes(json.dumps(summary, indent=1).encode())
-        write_card(RunFolder(str(aside)), finished.recipe, dict(summary))
-        return _read_documents(aside)
-
-
-def _describe_published(data: bytes, items: Sequence[Item]) -> bytes:
+def _describe_published(summary: Mapping[str, Any], items: Sequence[Item]) -> bytes:
     """Returns the summary with the files that are published, and their hashes as sent."""
-    summary = json.loads(data)
-    files = summary["files"]
-    files["sha256"] = {item.name: item.sha256 for item in items}
-    files["tars"] = sum(item.name.endswith(".tar") for item in items)
-    return json.dumps(summary, indent=1).encode()
+    hashes = {item.name: item.sha256 for item in items}
+    tars = sum(item.name.endswith(".tar") for item in items)
+    files = {**summary["files"], "tars": tars, "sha256": hashes}
+    return json.dumps({**summary, "files": files}, indent=1).encode()
+
+
+def _correct_sizes(croissant: bytes, items: Sequence[Item]) -> bytes:
+    """Returns the Croissant text with the sizes of files that are changed when they are sent."""
+    sizes = {item.name: f"{item.size} B" for item in items if item.is_rewritten}
+    value = json.loads(croissant)
+    for file in value.get("distribution", ()):
+        if file.get("contentUrl") in sizes:
+            file["contentSize"] = sizes[file["contentUrl"]]
+    return json.dumps(value, indent=1, ensure_ascii=False).encode() if sizes else croissant
 
 
 def _hide_places(documents: Mapping[str, bytes], changed: Mapping[str, str]) -> dict[str, bytes]:

@@ -9,6 +9,9 @@ from factory.publish.items import CHUNK, Item, hash_stream
 from factory.publish.target import Held, Say
 from factory.store.files import FileStore
 
+HALF = ".part"
+"""Ends the name of a file that is not whole yet."""
+
 
 class FolderTarget:
     """A folder on a disk or in an object store."""
@@ -33,7 +36,9 @@ class FolderTarget:
             return {}
         found = fs.find(root, detail=True)
         return {
-            path.removeprefix(f"{root}/"): Held(int(entry["size"])) for path, entry in found.items()
+            path.removeprefix(f"{root}/"): Held(int(entry["size"]))
+            for path, entry in found.items()
+            if not path.endswith(HALF)
         }
 
     def check(self, items: Sequence[Item]) -> None:
@@ -65,7 +70,7 @@ class FolderTarget:
             self._files.remove(name)
         for item in items:
             # An object store shows an object when it is whole; a disk is shown one.
-            name = f"{item.name}.part" if self._files.is_local else item.name
+            name = f"{item.name}{HALF}" if self._files.is_local else item.name
             with item.open() as source, self._files.open(name, "wb") as target:
                 shutil.copyfileobj(source, target, CHUNK)
                 if self._files.is_local:

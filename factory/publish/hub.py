@@ -41,6 +41,7 @@ class HubOptions:
         branch: to commit to.
         tag: name of the version.
         description: second paragraph of every commit message.
+        endpoint: address of the Hub; None: that of HF_ENDPOINT.
     """
 
     repo: str
@@ -49,6 +50,7 @@ class HubOptions:
     branch: str = "main"
     tag: str | None = None
     description: str = ""
+    endpoint: str | None = None
 
 
 class HubTarget:
@@ -67,7 +69,7 @@ class HubTarget:
                 "(https://huggingface.co/settings/tokens), or run `hf auth login`"
             )
         self._token, self._options = token, options
-        self._api = HfApi(token=token, library_name="factory")
+        self._api = HfApi(options.endpoint, token=token, library_name="factory")
         self._caller = Caller(options.repo, token, say)
         self._say = say
         self._files = HfFileSystem(
