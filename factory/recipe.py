@@ -280,13 +280,16 @@ def select_content(recipe: Recipe) -> dict[str, Any]:
 
 
 def _drop_paths(value: Any) -> Any:
-    """Drops fields named in PATH_FIELDS, and cuts texts that are folders to their kind."""
+    """Drops fields named in PATH_FIELDS, and cuts texts that are folders to their kind.
+
+    A published recipe has `.../NAME` for an absolute path, and the same fingerprint.
+    """
     if isinstance(value, dict):
         kept = {key: each for key, each in value.items() if key not in PATH_FIELDS}
         return {key: _drop_paths(each) for key, each in kept.items()}
     if isinstance(value, list):
         return [_drop_paths(each) for each in value]
-    is_path = isinstance(value, str) and value.startswith(("/", "./", "../", "~"))
+    is_path = isinstance(value, str) and value.startswith(("/", "./", "../", ".../", "~"))
     return "(path)" if is_path else value
 
 

@@ -408,3 +408,45 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     assert call("verify", tmp_path / "nothing").exit_code == 2
     with pytest.raises(InputError, match=r"holds no data/\*.parquet"):
         open_set(str(tmp_path))
+
+
+def test_a_published_folder_is_sound_and_its_rows_are_made_again(tmp_path):
+    """Paths of the maker's machine are cut from what is published; hashes and fingerprint hold."""
+    from tests.test_sources import make_pixels
+
+    (tmp_path / "real" / "tumor").mkdir(parents=True)
+    for index in range(3):
+        data = encode_image(make_pixels(index, 40), "png")
+        (tmp_path / "real" / "tumor" / f"{index}.png").write_bytes(data)
+    real = str(tmp_path / "real")
+    recipe = write_recipe(
+        tmp_path,
+        conditions=[{"kind": "reference", "images": real, "per_class": 4, "strength": 0.5}],
+        filters=[{"kind": "training_copy", "images": real, "max_similarity": 1.0}],
+    )
+    run(recipe, tmp_path / "run")
+    assert call("publish", tmp_path / "run", "--to", tmp_path / "copy").exit_code == 0
+    for path in (tmp_path / "copy").rglob("*"):
+        assert path.is_dir() or str(tmp_path).encode() not in path.read_bytes()
+    result = call("verify", tmp_path / "copy", "--regenerate", 3, "--references", real)
+    assert result.exit_code == 0, result.output
+    assert "regenerated: 3 checked, all sound" in result.stdout
+    assert "files: 2 checked, all sound" in result.stdout
+
+
+def test_a_recipe_has_one_fingerprint_before_and_after_its_paths_are_cut():
+    from factory.recipe import Recipe, compute_recipe_digest
+
+    digests = {
+        compute_recipe_digest(
+            Recipe.model_validate(
+                {
+                    "name": "x",
+                    "generator": {"model": model},
+                    "conditions": [{"kind": "class", "per_class": 1}],
+                }
+            )
+        )
+        for model in ("/home/me/models/mine", ".../mine")
+    }
+    assert len(digests) == 1
