@@ -13,11 +13,14 @@ import pytest
 import torch
 from click.testing import CliRunner
 from PIL import Image
+from safetensors.torch import save_file
 from scipy.stats import binomtest
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
+from torchvision.models import resnet18
 
 from factory.cli import main
 from factory.conditions.references import choose_shots
+from factory.errors import InputError
 from factory.evaluate.fewshot.batches import draw_batches
 from factory.evaluate.fewshot.labels import choose_judge, find_wilson, join_images
 from factory.evaluate.fewshot.learners import NetworkLearner, TrainingSet
@@ -244,6 +247,27 @@ def test_network_learns_and_is_repeatable():
     assert np.array_equal(found[0], found[2])
     assert np.array_equal(found[1], found[3])
     assert not np.array_equal(found[0], found[1])
+
+
+def test_starts_from_local_weights(tmp_path):
+    state = resnet18(num_classes=7).state_dict()
+    save_file(state, tmp_path / "model.safetensors")
+    settings = StudySettings(weights=tmp_path, dtype="float32")
+    learner = NetworkLearner(settings, lambda line: None)
+    built = learner._build(2, 0).state_dict()
+    assert built["fc.weight"].shape == (2, 512)
+    assert all(torch.equal(built[name], state[name]) for name in state if "fc" not in name)
+    assert learner.describe()["start"] == "weights"
+    assert len(learner.describe()["weights_sha256"]) == 64
+    del state["layer4.1.bn2.weight"]
+    save_file(state, tmp_path / "model.safetensors")
+    learner = NetworkLearner(settings, lambda line: None)
+    with pytest.raises(InputError, match=r"no layer4\.1\.bn2\.weight of the right shape"):
+        learner._build(2, 0)
+    with pytest.raises(InputError, match="found 0"):
+        NetworkLearner(StudySettings(weights=tmp_path / "none"), lambda line: None)
+    with pytest.raises(InputError, match="--model resnet19"):
+        NetworkLearner(StudySettings(model="resnet19"), lambda line: None)._build(2, 0)
 
 
 def test_shots_are_those_of_a_recipe(data):

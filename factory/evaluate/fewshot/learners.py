@@ -179,7 +179,8 @@ class NetworkLearner:
 
         from factory.fingerprint import hash_bytes
 
-        found = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+        is_file = path.is_file()
+        found = [path] if is_file else sorted(path.glob("*.safetensors"))
         if len(found) != 1:
             raise InputError(f"--weights {path}: want one .safetensors file, found {len(found)}")
         try:

@@ -323,8 +323,10 @@ class Study:
         right = cell.chances.argmax(1) == labels
         reached = np.mean([right[labels == name].mean() for name in np.unique(labels)])
         took = "stored" if cell.was_stored else f"{cell.seconds:.1f} s"
-        each = (time.monotonic() - self._began) / max(1, self._fresh)
-        left = f", about {each * (total - self._done) / 60:.0f} min left" if self._fresh else ""
+        left = ""
+        if self._fresh and self._done >= total // len(settings.shots) // settings.seeds:
+            each = (time.monotonic() - self._began) / self._done
+            left = f", about {each * (total - self._done) / 60:.0f} min left"
         at = "" if count is None else f" at {count} a class"
         self.say(
             f"[{self._done}/{total}] {draw.shots} shots, seed {draw.seed}, {arm}{at}: balanced "
