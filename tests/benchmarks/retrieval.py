@@ -1,7 +1,7 @@
 """Do a caption recipe's images teach retrieval? Tunes the tiny CLIP on them, and searches.
 
     python tests/benchmarks/retrieval.py --work DIR [--count 1500] [--run FINISHED_RUN]
-        [--data PATH] [--seeds 3] [--epochs 40] [--json FILE]
+        [--data PATH] [--seeds 3] [--epochs 30] [--json FILE]
 
 Makes `--count` images by `recipes/he-captions.yaml` (nano-he-base, captions of the grid
 he-attributes) in `DIR/run`, or takes `--run`. Then `factory evaluate retrieval` twice:
@@ -177,7 +177,7 @@ def read_options() -> argparse.Namespace:
     parser.add_argument("--run", type=Path, help="a finished run of captioned images")
     parser.add_argument("--data", type=Path, help="folder that holds pcam-mini")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--json", type=Path, help="file for all numbers")
     return parser.parse_args()
