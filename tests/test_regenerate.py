@@ -118,7 +118,7 @@ def test_a_batch_that_was_halved_is_made_again_in_its_own_shape(tmp_path, monkey
     rows = read_rows(tmp_path / "run")
     assert {json.loads(row["provenance"])["batch_size"] for row in rows} == {4}
     rebuilt = rebuild(tmp_path / "run", rows, base=tmp_path)
-    assert {each.status for each in rebuilt} == {"exact"}
+    assert {(each.status, each.differences) for each in rebuilt} == {("exact", ())}
 
 
 # --- real images ---------------------------------------------------------------------------------

@@ -450,3 +450,17 @@ def test_a_recipe_has_one_fingerprint_before_and_after_its_paths_are_cut():
         for model in ("/home/me/models/mine", ".../mine")
     }
     assert len(digests) == 1
+
+
+def test_a_run_folder_behind_a_url_is_verified(tmp_path):
+    from factory.recipe_file import load_recipe
+    from factory.run import run_recipe
+
+    url = f"memory://{tmp_path.name}"
+    changes = {"output": {"formats": ["parquet", "webdataset"]}}
+    loaded = load_recipe(write_recipe(tmp_path, **changes))
+    run_recipe(loaded, url, lambda outcome: None, lambda line: None)
+    report = check(url, regenerate=2)
+    assert report.is_sound, report.failures
+    assert report.checked["shard rows"] == 44
+    assert any("local only" in note for note in report.notes)
