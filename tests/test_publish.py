@@ -11,6 +11,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -19,7 +20,7 @@ from factory.cli import main
 from factory.errors import InputError, LicenceError, PublishError, StoreError
 from factory.publish import FolderTarget, Publication, prepare_publication, publish_items
 from factory.publish.hub import HubOptions, HubTarget
-from factory.publish.paths import list_places, shorten_places
+from factory.publish.paths import has_places, list_places, replace_places, shorten_places
 from factory.publish.steps import compare
 from factory.stored import open_set
 from factory.verify import VerifyOptions, verify_set
@@ -155,6 +156,7 @@ def test_what_is_published_is_what_load_dataset_gives(hub, made, tmp_path):
     assert_whole(hub, made)
     repo = hub.repos[REPO]
     assert repo.private
+    assert f"{hub.endpoint}/datasets/{REPO}" in repo.files["CITATION.cff"].data.decode()
     recipe_sha256 = read_json(made / "summary.json")["recipe_sha256"]
     for commit in repo.commits[1:]:
         assert recipe_sha256[:12] in commit.message
@@ -349,6 +351,15 @@ def test_without_a_token_nobody_is_asked(hub, made, monkeypatch, tmp_path):
     assert not hub.requests
 
 
+def test_the_token_of_a_login_is_used(hub, made, monkeypatch, tmp_path):
+    from huggingface_hub import constants
+
+    (tmp_path / "token").write_text(TOKEN)
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
+    assert not send(hub, made).problems
+
+
 def test_offline_mode_is_named(hub, made, monkeypatch):
     from huggingface_hub import constants
 
@@ -517,6 +528,7 @@ def flip_byte(folder: Path) -> None:
             InputError,
             "not finished",
         ),
+        (lambda run: (run / "merge.json").write_text("{}"), InputError, "a merged set"),
         (
             lambda run: (run / "README.md").write_text("---\nlicense: [\n---\n"),
             InputError,
@@ -640,12 +652,41 @@ def test_no_path_of_this_machine_is_published(made, tmp_path):
         ("owner/name", None),
         ("../data/pcam", None),
         ("H&E patch, tumor and/or stroma", None),
+        ("/ 5 per high-power field", None),
+        ("~5 nuclei / field", None),
+        ("/home/me/with space/mine", ".../mine"),
         ("hf-hub:owner/name", None),
     ],
 )
 def test_paths_are_told_from_other_texts(text, shortened):
     assert shorten_places({"a": [text]}) == {"a": [shortened or text]}
     assert bool(list(list_places([text]))) == (shortened is not None)
+
+
+def test_words_stay_even_where_they_look_like_paths():
+    told = {"caption": "/nuclei/ large", "filters": [{"prompt": "~/x", "model": "/home/me/x"}]}
+    kept = {"caption": "/nuclei/ large", "filters": [{"prompt": "~/x", "model": ".../x"}]}
+    assert shorten_places(told) == kept
+    assert list(list_places(told)) == ["/home/me/x"]
+
+
+def test_links_stay_where_a_path_is_cut_beside_them():
+    text = "see https://host/data/x, /data/x and /data/x/more, or ../data/x."
+    assert replace_places(text, {"/data/x"}) == (
+        "see https://host/data/x, .../x and .../x/more, or ../data/x."
+    )
+
+
+@pytest.mark.parametrize(
+    "place", ["/home/me/x", "~/x", "C:\\x\\y", "timm:/home/x", "file:///home/x", "file:/home/x"]
+)
+def test_a_place_is_found_in_any_row(place):
+    rows = [json.dumps({"filters": [{"model": each}]}) for each in ("owner/name", place)]
+    assert has_places(pa.table({"provenance": rows}))
+    assert has_places(pa.table({"model": ["x", place]}))
+    assert not has_places(
+        pa.table({"provenance": rows[:1], "model": pa.array([None], pa.string())})
+    )
 
 
 # --- folders and object stores -------------------------------------------------------------------
@@ -699,9 +740,10 @@ def test_an_object_store_gets_the_same_files(made):
     files.rm("/bucket", recursive=True)
 
 
-def test_a_run_is_not_published_into_itself(made):
-    with pytest.raises(InputError, match="holds the run itself"):
-        copy(made, str(made))
+@pytest.mark.parametrize("inside", ["", "..", "published"])
+def test_a_run_is_not_published_into_itself(made, inside):
+    with pytest.raises(InputError, match="holds the run, or lies in it"):
+        copy(made, str(made / inside))
 
 
 def test_an_unknown_protocol_is_named(made):

@@ -38,6 +38,11 @@ def open_finished(folder: Path) -> Finished:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder: give a finished run on this machine")
+    if (folder / "merge.json").is_file():
+        raise InputError(
+            f"{folder}: a merged set, which may hold real images under terms of their own: publish "
+            "the runs that it was merged from"
+        )
     missing = [name for name in (SUMMARY, RECIPE, CARD) if not (folder / name).is_file()]
     if missing:
         raise InputError(

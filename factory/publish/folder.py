@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from factory.errors import InputError
 from factory.publish.items import CHUNK, Item, hash_stream
@@ -42,17 +43,21 @@ class FolderTarget:
         }
 
     def check(self, items: Sequence[Item]) -> None:
-        """Refuses to publish a run into itself.
+        """Refuses to publish a run into itself, or into a folder of it.
 
         Raises:
             InputError: says so.
         """
-        sources = [item.source for item in items if not isinstance(item.source, bytes)]
-        for source in sources:
-            if self._files.is_local and str(source.resolve()).startswith(
-                f"{os.path.realpath(self._files.root)}/"
-            ):
-                raise InputError(f"{self.url}: holds the run itself: give another folder")
+        if not self._files.is_local:
+            return
+        root = Path(self._files.root).resolve()
+        for item in items:
+            if isinstance(item.source, Path):
+                run = item.source.resolve().parent.parent
+                if root == run or run in root.parents or root in run.parents:
+                    raise InputError(
+                        f"{self.url}: holds the run, or lies in it: give another folder"
+                    )
 
     def prepare(self) -> None:
         """Does nothing: folders come with their files."""

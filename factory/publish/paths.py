@@ -8,14 +8,34 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from factory.fingerprint import to_canonical_json
 from factory.store.parquet import ROW_GROUP
 
 PREFIX = r"(?:(?:open_clip|timm|transformers|torchvision|local-dir|file):)*(?://)?"
-PLACE = re.compile(rf"^(?P<prefix>{PREFIX})(?P<place>(?:/|~|[A-Za-z]:[\\/]).*)$", re.DOTALL)
+START = r"(?:/(?=[^\s/])|~[\w.-]*/|[A-Za-z]:[\\/])"
+PLACE = re.compile(rf"^(?P<prefix>{PREFIX})(?P<place>{START}.*)$", re.DOTALL)
 """A text that is an absolute path, perhaps behind the name of a library that loads it."""
+HINT = r'(?:^|["\]:/])(?:/|~[\w.-]*/|[A-Za-z]:[\\/])'
+"""What JSON text that holds a path holds too, in the syntax of RE2; other texts may hold it."""
+WORDS = frozenset(
+    {
+        "approval",
+        "approved",
+        "caption",
+        "citation",
+        "class_name",
+        "class_names",
+        "description",
+        "negative_prompt",
+        "note",
+        "prompt",
+        "prompt_template",
+    }
+)
+"""Keys whose values are words for people or models, whatever they look like."""
 COLUMNS = ("model", "provenance")
 """Columns of rows in which names of files can stand."""
 
@@ -23,7 +43,7 @@ COLUMNS = ("model", "provenance")
 def shorten_places(value: Any) -> Any:
     """Returns plain data with every absolute path cut to `.../` and its last part."""
     if isinstance(value, dict):
-        return {key: shorten_places(each) for key, each in value.items()}
+        return {key: each if key in WORDS else shorten_places(each) for key, each in value.items()}
     if isinstance(value, list):
         return [shorten_places(each) for each in value]
     return _shorten(value) if isinstance(value, str) else value
@@ -32,7 +52,7 @@ def shorten_places(value: Any) -> Any:
 def list_places(value: Any) -> Iterator[str]:
     """Yields every absolute path in plain data."""
     if isinstance(value, dict):
-        value = list(value.values())
+        value = [each for key, each in value.items() if key not in WORDS]
     if isinstance(value, list):
         for each in value:
             yield from list_places(each)
@@ -43,7 +63,9 @@ def list_places(value: Any) -> Iterator[str]:
 def replace_places(text: str, places: set[str]) -> str:
     """Returns a text in which each of these paths is cut to its last part, the longest first."""
     for place in sorted(places, key=len, reverse=True):
-        text = text.replace(place, _shorten(place))
+        # Not amid a longer path or a link that happens to hold it.
+        pattern = rf"(?<![\w./:~-]){re.escape(place)}(?!\w)"
+        text = re.sub(pattern, _shorten(place).replace("\\", r"\\"), text)
     return text
 
 
@@ -90,7 +112,8 @@ def _shorten_cell(name: str, cell: str | None) -> str | None:
 
 def _iterate_values(table: pa.Table) -> Iterator[Any]:
     for name in table.column_names:
-        for cell in table.column(name).unique().to_pylist():
+        cells = table.column(name).unique()
+        for cell in cells.filter(pc.match_substring_regex(cells, HINT)).to_pylist():
             if cell is not None:
                 yield json.loads(cell) if name == "provenance" else cell
 
