@@ -18,7 +18,7 @@ from factory.run import run_recipe
 from factory.stored import open_set
 from tests.running import read_rows, run, write_recipe
 from tests.test_sources import make_pixels
-from tests.tiny import save_tiny
+from tests.tiny import save_lora, save_tiny
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["conditions.0.per_class.normal=3", "conditions.0.per_class.tumor=3"]
@@ -83,6 +83,37 @@ def test_a_flow_pipeline_is_exact_row_by_row_and_in_any_company(flow):
     assert [each.status for each in together] == ["exact"] * 14, [str(each) for each in together]
     for row in (rows[0], rows[7], rows[-1]):
         assert rebuild(flow / "run", [row], base=flow)[0].status == "exact"
+
+
+def test_adapters_scheduler_and_prompts_are_as_they_were(tmp_path):
+    save_tiny("stable-diffusion", tmp_path / "model")
+    save_lora(tmp_path / "lora")
+    recipe = write_recipe(
+        tmp_path,
+        generator={
+            "model": "./model",
+            "steps": 3,
+            "guidance": 4.0,
+            "scheduler": "UniPCMultistep",
+            "negative_prompt": "blurred",
+            "prompt_template": "a slide of {class_name}",
+            "adapters": [{"source": "./lora", "scale": 0.5}],
+            "width": 32,
+            "height": 32,
+            "batch_size": 3,
+        },
+        conditions=[{"kind": "class", "classes": ["fat", "tumor"], "per_class": 2}],
+        filters=[],
+    )
+    run(recipe, tmp_path / "run")
+    rows = read_rows(tmp_path / "run")
+    rebuilt = rebuild(tmp_path / "run", rows, base=tmp_path)
+    assert {(each.status, each.differences) for each in rebuilt} == {("exact", ())}
+    (tmp_path / "lora").rename(tmp_path / "old")
+    save_lora(tmp_path / "lora", seed=1)
+    changed = rebuild(tmp_path / "run", rows[:1], base=tmp_path)[0]
+    assert changed.status == "different"
+    assert [what for what, _, _ in changed.differences] == ["adapters"]
 
 
 def test_a_moved_model_is_found_and_a_missing_one_is_asked_for(flow, tmp_path):
@@ -294,3 +325,4 @@ def test_five_random_rows_of_a_small_quickstart_are_exact(tmp_path):
     report = json.loads(result.stdout)
     assert [each["status"] for each in report["regenerated"]] == ["exact"] * 5
     assert all(each["is_same_file"] for each in report["regenerated"])
+    assert report["checked"]["verdict"] == 6
