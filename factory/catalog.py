@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from factory.caption_grid import ID_PATTERN, CaptionGrid, caption_at, count_captions
+from factory.captions.grid import ID_PATTERN, CaptionGrid, caption_at, count_captions
 from factory.catalog_entries import (
     Adapter,
     ClassEntry,

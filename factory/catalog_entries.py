@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from factory.caption_grid import CatalogId
+from factory.captions.grid import CatalogId
 
 Stream = Literal["class_name", "caption", "reference", "embedding", "vector", "source", "control"]
 

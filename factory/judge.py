@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from factory.checks.recipe import check_recipe
 from factory.conditions import list_given
 from factory.errors import SourceError
 from factory.fingerprint import compute_digest, hash_bytes
 from factory.images import decode_image
 from factory.recipe import GivenConditions
-from factory.recipe_check import check_recipe
 from factory.recipe_file import LoadedRecipe, load_recipe, open_catalogs
 from factory.sources import SourceImage
 

@@ -10,14 +10,14 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors.torch import save_file
 
-from factory.caption_grid import CaptionGrid
+from factory.captions.grid import CaptionGrid
 from factory.catalog import load_catalogs
+from factory.checks.recipe import check_recipe
 from factory.encoders.clip_text import ClipText
 from factory.errors import CatalogError, FilterError, InputError, RecipeError, SourceError
 from factory.filter_settings import FilterSettings
 from factory.filters import build_filters, decide_all, score_all
 from factory.filters.distractors import draw_distractors, open_pool
-from factory.recipe_check import check_recipe
 from factory.recipe_file import load_recipe, open_catalogs
 from factory.records import Condition, Sample
 from factory.refilter import refilter_folder

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from factory.attributes import measure_attributes
-from factory.captioning import bin_attributes
+from factory.captions.writing import bin_attributes
 from factory.catalog import load_catalogs
 from factory.images import encode_image
 from factory.sources import list_images

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.caption_grid import CaptionGrid, Measure, caption_at, count_captions
+from factory.captions.grid import CaptionGrid, Measure, caption_at, count_captions
 from factory.catalog import load_catalogs
 from factory.errors import RecipeError
 

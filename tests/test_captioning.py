@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from factory.attributes import measure_attributes
-from factory.caption_grid import CaptionGrid
-from factory.captioning import bin_attributes, write_caption
+from factory.captions.grid import CaptionGrid
+from factory.captions.writing import bin_attributes, write_caption
 from factory.catalog import load_catalogs
 from factory.errors import InputError
 from factory.sources import fit_image, list_images

@@ -15,6 +15,7 @@ from scipy.stats import entropy
 
 from factory import filters as registry
 from factory.catalog import load_catalogs
+from factory.checks.recipe import check_recipe
 from factory.encoders import load_encoder
 from factory.encoders.pool import EncoderPool
 from factory.errors import FilterError, InputError, RecipeError
@@ -35,7 +36,6 @@ from factory.filters.classifier_model import (
 from factory.filters.heads import Head
 from factory.filters.zero_shot import TEMPLATES, write_prompts
 from factory.recipe import Recipe, compute_recipe_digest, select_content
-from factory.recipe_check import check_recipe
 from factory.recipe_file import load_recipe, open_catalogs
 from factory.records import Condition, Sample
 from factory.refilter import refilter_folder

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.caption_file import read_captions
+from factory.captions.file import read_captions
 from factory.catalog import CaptionGrid
 from factory.conditions.captions import GridSeries, ListSeries, permute
 from factory.conditions.classes import ClassSeries

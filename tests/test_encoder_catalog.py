@@ -10,11 +10,11 @@ import torch
 import yaml
 
 from factory.catalog import Catalogs, load_catalogs
+from factory.checks.recipe import check_recipe
 from factory.encoders import LIBRARIES, find_weights, load_encoder
 from factory.encoders.libraries import LOADERS, Loading, load_timm, pool_tokens
 from factory.encoders.pool import EncoderPool, RememberingEncoder
 from factory.errors import InputError, RecipeError
-from factory.recipe_check import check_recipe
 from factory.recipe_file import load_recipe, open_catalogs
 
 LICENCE = {"id": "mit", "url": "https://example.org/card", "date_read": "2026-11-20"}

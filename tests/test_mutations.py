@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from factory.checks.recipe import check_recipe
 from factory.errors import RecipeError
-from factory.recipe_check import check_recipe
 from factory.recipe_file import load_recipe, open_catalogs
 from tests.mutations import SOUND, iterate_broken_files, iterate_mutations
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from factory.accept import parse_rule
+from factory.checks.recipe import check_recipe
 from factory.errors import InputError, RecipeError
 from factory.picking import count_kept, count_pool, pick_best, pick_diverse
 from factory.recipe import BestPick
-from factory.recipe_check import check_recipe
 from factory.recipe_file import load_recipe, open_catalogs
 from factory.refilter import refilter_folder
 from tests.running import FILTERS, list_identities, read_rows, run, write_recipe

@@ -14,6 +14,7 @@ from sklearn.covariance import LedoitWolf, ShrunkCovariance
 from sklearn.neighbors import NearestNeighbors
 
 from factory.catalog import load_catalogs
+from factory.checks.recipe import check_recipe
 from factory.errors import FilterError, InputError, RecipeError
 from factory.filter_settings import FilterSettings
 from factory.filters import build_filters, decide_all, score_all
@@ -23,7 +24,6 @@ from factory.filters.real_scores import SCORES, RealScores, find_quantile
 from factory.fingerprint import hash_bytes
 from factory.leakage import find_leaks
 from factory.recipe import Recipe, compute_recipe_digest
-from factory.recipe_check import check_recipe
 from factory.recipe_file import load_recipe, open_catalogs
 from factory.records import Condition, Sample
 from factory.refilter import refilter_folder

@@ -13,11 +13,11 @@ import yaml
 from PIL import Image
 
 from factory.catalog import find_shipped_folder
+from factory.checks.recipe import check_recipe
 from factory.errors import Problem, RecipeError
 from factory.generators import GENERATORS
 from factory.generators.families import FAMILIES
 from factory.recipe import NOT_CONTENT, Recipe, compute_recipe_digest
-from factory.recipe_check import check_recipe
 from factory.recipe_file import (
     build_recipe_schema,
     load_recipe,
@@ -228,11 +228,11 @@ def test_quickstart_loads_and_checks_quickly() -> None:
 
 def test_heavy_libraries_stay_out() -> None:
     code = (
-        "import sys, factory.recipe, factory.catalog, factory.recipe_file, factory.recipe_check\n"
+        "import sys, factory.recipe, factory.catalog, factory.recipe_file, factory.checks.recipe\n"
         "from pathlib import Path\n"
         "loaded = factory.recipe_file.load_recipe(Path('recipes/dry-run.yaml'))\n"
         "catalogs = factory.recipe_file.open_catalogs(loaded)\n"
-        "factory.recipe_check.check_recipe(loaded, catalogs)\n"
+        "factory.checks.recipe.check_recipe(loaded, catalogs)\n"
         "print(sorted({'torch', 'ray', 'diffusers', 'datasets', 'pyarrow'} & set(sys.modules)))"
     )
     result = subprocess.run(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from factory.checks.recipe import check_recipe
 from factory.errors import Problem, RecipeError
 from factory.filters.classifier_model import (
     Calibration,
@@ -20,7 +21,6 @@ from factory.filters.classifier_model import (
     save_head,
     save_info,
 )
-from factory.recipe_check import check_recipe
 from factory.recipe_file import load_recipe, open_catalogs
 from tests.running import write_recipe
 

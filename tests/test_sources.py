@@ -13,10 +13,10 @@ from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 from datasets import Image as ImageFeature
 
 from factory.catalog import load_catalogs
+from factory.checks.recipe import check_recipe
 from factory.errors import RecipeError, SourceError
 from factory.filters.classifier_model import read_classifier_info
 from factory.images import encode_image
-from factory.recipe_check import check_recipe
 from factory.recipe_file import load_recipe
 from factory.sources import SourceImage, fit_image, list_classes, list_images
 from factory.train.classifier import train_classifier

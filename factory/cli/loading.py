@@ -4,8 +4,8 @@ from pathlib import Path
 
 import click
 
+from factory.checks.recipe import check_recipe
 from factory.circularity import find_circles
-from factory.recipe_check import check_recipe
 from factory.recipe_file import LoadedRecipe, load_recipe, open_catalogs
 
 

@@ -83,7 +83,7 @@ def check_file(path: Path, overrides: tuple[str, ...], files: bool) -> None:
     Raises:
         RecipeError: with every problem found.
     """
-    from factory.recipe_check import check_recipe
+    from factory.checks.recipe import check_recipe
     from factory.recipe_file import load_recipe, open_catalogs
     from factory.yamlfile import apply_overrides, parse_model
     from factory.yamlreader import read_document

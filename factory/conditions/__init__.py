@@ -72,7 +72,7 @@ def _build_captions(
     catalogs: Catalogs,
     model_classes: tuple[str, ...],
 ) -> list[Series]:
-    from factory.caption_file import read_captions
+    from factory.captions.file import read_captions
     from factory.conditions.captions import GridSeries, ListSeries
 
     path = base / settings.captions

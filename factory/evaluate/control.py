@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.attributes import measure_attributes
-from factory.caption_grid import CaptionGrid
-from factory.captioning import bin_attributes
+from factory.captions.grid import CaptionGrid
+from factory.captions.writing import bin_attributes
 from factory.errors import EvaluationError
 from factory.evaluate.intervals import LEVEL, ROUNDS
 from factory.evaluate.sets import ImageSet

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.caption_file import read_captions
-from factory.caption_grid import CaptionGrid, caption_at, count_captions
+from factory.captions.file import read_captions
+from factory.captions.grid import CaptionGrid, caption_at, count_captions
 from factory.errors import SourceError
 from factory.fingerprint import compute_digest, derive_seed
 

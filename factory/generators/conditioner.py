@@ -19,9 +19,9 @@ class Conditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     Each stream is projected to `dim` and the given ones are added, or averaged; a stream that is
     missing adds nothing, so all of them missing is the null condition of classifier-free guidance.
-    A small network then mixes the result. The reference encoder is trained with the generator (as in the
-    semantic encoder of diffusion autoencoders, Preechakul et al. 2022, arXiv 2111.15640): it pools
-    over the whole image, so it tells what is seen, not where.
+    A small network then mixes the result. The reference encoder is trained with the generator (as
+    in the semantic encoder of diffusion autoencoders, Preechakul et al. 2022, arXiv 2111.15640): it
+    pools over the whole image, so it tells what is seen, not where.
 
     Args:
         dim: width of the vector.

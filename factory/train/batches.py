@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from factory.caption_grid import CaptionGrid
-from factory.captioning import write_caption
+from factory.captions.grid import CaptionGrid
+from factory.captions.writing import write_caption
 from factory.catalog import ClassEntry
 from factory.fingerprint import derive_seed
 from factory.train.augment import jitter_stains, turn_images

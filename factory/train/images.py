@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from factory.attributes import measure_attributes
-from factory.caption_grid import CaptionGrid
-from factory.captioning import bin_attributes
+from factory.captions.grid import CaptionGrid
+from factory.captions.writing import bin_attributes
 from factory.errors import SourceError
 from factory.fingerprint import compute_digest, derive_seed
 from factory.sources import SourceImage, fit_image, list_images

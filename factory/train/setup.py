@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn.functional import pixel_unshuffle
 
-from factory.caption_grid import CaptionGrid
+from factory.captions.grid import CaptionGrid
 from factory.catalog import Catalogs, ClassEntry
 from factory.errors import InputError
 from factory.fingerprint import derive_seed

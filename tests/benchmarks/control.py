@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
 from factory.attributes import measure_attributes
-from factory.caption_grid import CaptionGrid
-from factory.captioning import bin_attributes, write_caption
+from factory.captions.grid import CaptionGrid
+from factory.captions.writing import bin_attributes, write_caption
 from factory.records import Condition
 
 ATTRIBUTES = ("density", "haematoxylin", "eosin", "size")

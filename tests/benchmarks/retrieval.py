@@ -27,8 +27,8 @@ from control import keep_templates
 from measures import draw_evenly, write_table
 
 from factory.attributes import measure_attributes
-from factory.caption_grid import CaptionGrid
-from factory.captioning import bin_attributes, write_caption
+from factory.captions.grid import CaptionGrid
+from factory.captions.writing import bin_attributes, write_caption
 from factory.catalog import load_catalogs
 from factory.evaluate.retrieval.settings import METRICS, RetrievalSettings
 from factory.evaluate.retrieval.study import evaluate_retrieval

@@ -10,7 +10,7 @@ from measures import Sampler, make_seeds, read_images
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from factory.caption_grid import CaptionGrid
+from factory.captions.grid import CaptionGrid
 from factory.fingerprint import derive_seed, hash_bytes
 from factory.records import Condition, Reference
 from factory.sources import SourceImage

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 from factory.catalog import Catalogs, ModelEntry
-from factory.condition_check import check_conditions
+from factory.checks.conditions import check_conditions
+from factory.checks.filters import check_filters
+from factory.checks.findings import Findings, Model, check_template
 from factory.errors import InputError, RecipeError
-from factory.filter_check import check_filters
-from factory.findings import Findings, Model, check_template
 from factory.generators.families import FAMILIES, detect_family, read_index
 from factory.licences import check_generation
 from factory.messages import advise

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from factory.catalog import EncoderEntry
+from factory.checks.findings import AskedClasses, Findings
 from factory.encoders import LIBRARIES, describe_gate, find_weights, has_access, list_specs
 from factory.errors import SourceError
 from factory.filter_settings import RealismFilter, TrainingCopyFilter
-from factory.findings import AskedClasses, Findings
 from factory.leakage import find_leaks
 from factory.messages import advise
 from factory.recipe import ReferenceConditions

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.caption_grid import CaptionGrid
+from factory.captions.grid import CaptionGrid
 from factory.errors import InputError
 from factory.messages import advise
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from factory.checks.findings import AskedClasses, Findings, check_names, check_template
+from factory.checks.real import check_encoder, check_realism, check_training_copy
 from factory.encoders.clip_text import LOCAL, resolve_clip
 from factory.errors import CatalogError, FactoryError, InputError, RecipeError, SourceError
 from factory.filter_settings import (
@@ -15,9 +17,7 @@ from factory.filter_settings import (
     ZeroShotFilter,
 )
 from factory.filters import list_score_names
-from factory.findings import AskedClasses, Findings, check_names, check_template
 from factory.messages import advise
-from factory.real_check import check_encoder, check_realism, check_training_copy
 from factory.recipe import (
     BestPick,
     ClassConditions,

@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from factory.checks.findings import AskedClasses, Findings, Model, check_names, check_template
 from factory.errors import SourceError
-from factory.findings import AskedClasses, Findings, Model, check_names, check_template
 from factory.recipe import (
     CaptionConditions,
     ClassConditions,
@@ -116,7 +116,7 @@ def _check_caption_file(
     path: FieldPath,
     asked: AskedClasses,
 ) -> None:
-    from factory.caption_file import read_captions
+    from factory.captions.file import read_captions
 
     if not findings.check_files:
         return

@@ -1,0 +1,1 @@
+"""Captions: grids of them, files of them, and sentences written from measured attributes."""

@@ -1,0 +1,1 @@
+"""Checks of a recipe against what it names: catalogs, files, models, filters."""
