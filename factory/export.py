@@ -18,7 +18,9 @@ _LISTED = ("class_name", "caption", "is_synthetic", "sample_id", "image_sha256")
 LIST = "rows.csv"
 
 
-def export_images(stored: StoredSet, out: Path, unlabelled: str | None = None) -> dict[str, int]:
+def export_images(
+    stored: StoredSet, out: Path, unlabelled: str | None = None
+) -> dict[str, dict[str, int]]:
     """Writes `OUT/SPLIT/CLASS/NAME.webp`, as torchvision's ImageFolder reads it, and `rows.csv`.
 
     Args:
@@ -27,13 +29,14 @@ def export_images(stored: StoredSet, out: Path, unlabelled: str | None = None) -
         unlabelled: folder of images without a class; None refuses them.
 
     Returns:
-        Split -> images.
+        Split -> class -> images. ImageFolder numbers the classes that a split has: where one has
+        no image of a class, its labels are others.
 
     Raises:
         InputError: images without a class, a class that cannot name a folder, or `out` in use.
         StoreError: a damaged file.
     """
-    counts: Counter[str] = Counter()
+    counts: dict[str, Counter[str]] = {}
     with build_folder(out) as build, (build / LIST).open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file_name", "split", *_LISTED])
@@ -49,14 +52,14 @@ def export_images(stored: StoredSet, out: Path, unlabelled: str | None = None) -
                 raise InputError(f"class {folder!r} cannot be the name of a folder: rename it")
             path = build / split / folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
+            counted = counts.setdefault(split, Counter())
             if path.exists():
-                number = counts[split]
-                path = path.with_name(f"{path.stem}-{number}{path.suffix}")
+                path = path.with_name(f"{path.stem}-{counted.total()}{path.suffix}")
             path.write_bytes(row["image"]["bytes"])
             listed = (row.get(column) for column in _LISTED)
             table.writerow([path.relative_to(build).as_posix(), split, *listed])
-            counts[split] += 1
-    return dict(counts)
+            counted[folder] += 1
+    return {split: dict(counted) for split, counted in counts.items()}
 
 
 def export_tars(stored: StoredSet, out: Path, per_file: int) -> dict[str, int]:

@@ -1,6 +1,7 @@
 """Exporting: ImageFolder files and reproducible tars, image bytes as they are stored."""
 
 import csv
+import json
 import shutil
 import time
 
@@ -37,7 +38,8 @@ def merged(made, tmp_path_factory):
 
 
 def test_imagefolder_holds_the_stored_bytes_by_class(made, tmp_path):
-    assert export_images(open_set(str(made)), tmp_path / "out") == {"train": 23}
+    counts = export_images(open_set(str(made)), tmp_path / "out")
+    assert counts == {"train": {"normal": 10, "tumor": 13}}
     for row in read_rows(made):
         path = tmp_path / "out" / "train" / row["class_name"] / f"{row['sample_id']}.webp"
         assert path.read_bytes() == row["image"]["bytes"]
@@ -63,7 +65,8 @@ def test_tars_are_those_of_the_run_whenever_they_are_written(made, tmp_path):
 def test_a_merged_set_keeps_its_splits_and_loses_no_repeated_image(merged, tmp_path):
     """Byte-identical real images have one name; all of them are exported all the same."""
     rows = read_rows(merged)
-    counts = export_images(open_set(str(merged)), tmp_path / "images")
+    by_class = export_images(open_set(str(merged)), tmp_path / "images")
+    counts = {split: sum(each.values()) for split, each in by_class.items()}
     assert set(counts) == {"train", "test"}
     assert sum(counts.values()) == len(rows) == 9 + 23
     files = [*(tmp_path / "images").rglob("*.png"), *(tmp_path / "images").rglob("*.webp")]
@@ -88,7 +91,7 @@ def test_images_without_a_class_need_a_name(tmp_path):
     stored = open_set(str(tmp_path / "run"))
     with pytest.raises(InputError, match="has no class"):
         export_images(stored, tmp_path / "out")
-    assert export_images(stored, tmp_path / "out", "images") == {"train": 4}
+    assert export_images(stored, tmp_path / "out", "images") == {"train": {"images": 4}}
     assert len(list((tmp_path / "out" / "train" / "images").iterdir())) == 4
 
 
@@ -112,3 +115,16 @@ def test_the_command_and_what_it_refuses(made, tmp_path):
     assert "not empty" in again.stderr
     shutil.rmtree(tmp_path / "out" / "train")
     assert call(made, "--to", "zip", "--out", tmp_path / "new").exit_code == 2
+
+
+def test_a_split_without_a_class_is_warned_of(tmp_path, made):
+    """ImageFolder numbers the classes that it finds."""
+    (tmp_path / "real" / "normal").mkdir(parents=True)
+    for index in range(6):
+        data = encode_image(make_pixels(index, 32), "png")
+        (tmp_path / "real" / "normal" / f"{index}.png").write_bytes(data)
+    merge_sets(tmp_path / "real", [made], tmp_path / "set", MergeSettings())
+    arguments = ["export", str(tmp_path / "set"), "--to", "imagefolder", "--out"]
+    result = CliRunner().invoke(main, [*arguments, str(tmp_path / "out"), "--json"])
+    assert "not every split has every class" in result.stderr
+    assert json.loads(result.stdout)["images"]["train"]["tumor"] == 13

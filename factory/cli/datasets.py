@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -114,13 +115,21 @@ def export(
     from factory.stored import open_set
 
     stored = open_set(source)
-    if target == "imagefolder":
-        counts = export_images(stored, out, unlabelled)
+    if target == "webdataset":
+        images: dict[str, Any] = {**export_tars(stored, out, rows_per_file)}
+        totals = images
     else:
-        counts = export_tars(stored, out, rows_per_file)
+        images = {**export_images(stored, out, unlabelled)}
+        totals = {split: sum(by_class.values()) for split, by_class in images.items()}
+        if len({frozenset(by_class) for by_class in images.values()}) > 1:
+            click.echo(
+                "warning: not every split has every class, and ImageFolder numbers the classes "
+                "that it finds: map labels by name",
+                err=True,
+            )
     if as_json:
-        click.echo(json.dumps({"out": str(out), "images": counts}, indent=1))
+        click.echo(json.dumps({"out": str(out), "images": images}, indent=1))
         return
-    for split, count in counts.items():
+    for split, count in totals.items():
         click.echo(f"{split}: {count:,} images")
     click.echo(f"wrote {out}")
