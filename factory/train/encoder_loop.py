@@ -6,10 +6,8 @@ run resumes to the same weights on the same machine with the same number of thre
 
 import json
 import math
-import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from factory.errors import MismatchError, SourceError, TrainingError
-from factory.fingerprint import derive_seed, diff_values
+from factory.errors import SourceError, TrainingError
+from factory.fingerprint import derive_seed
+from factory.train.checkpoint import TrainingState, append_log, resume, save
 from factory.train.encoder_export import export_encoder
 from factory.train.encoder_losses import Learner, compute_loss, measure_rank, measure_spread
 from factory.train.encoder_settings import EncoderOptimisation, EncoderRecipe
@@ -33,16 +32,7 @@ JUDGED = 1024
 """Images at most that a validation looks at."""
 
 
-@dataclass(slots=True)
-class _State:
-    """What a checkpoint holds."""
-
-    network: Learner
-    average: Learner
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    best_step: int = 0
-    best: dict[str, float] = field(default_factory=dict)
+_State = TrainingState[Learner]
 
 
 def train_self_supervised(recipe: EncoderRecipe, out: Path, report: Report) -> dict[str, Any]:
@@ -71,7 +61,7 @@ def train_self_supervised(recipe: EncoderRecipe, out: Path, report: Report) -> d
     images = load_training_images(recipe.data, None, recipe.seed, folder / "images")
     _check_sources(recipe, images)
     state = _build_state(recipe, device)
-    _resume(folder, recipe, images, state)
+    resume(folder, _describe(recipe, images), state)
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
     options = recipe.training
     if options.compile:
@@ -84,14 +74,14 @@ def train_self_supervised(recipe: EncoderRecipe, out: Path, report: Report) -> d
         if state.step % LOG_EVERY == 0 or last:
             measured = {"loss": float(np.mean(losses))}
             losses.clear()
-            _append_log(folder, state.step, measured)
+            append_log(folder, state.step, measured)
             report(state.step, options.steps, measured)
         if state.step % options.validate_every == 0 or last:
             measured = _validate(recipe, images, state, device, out)
-            _append_log(folder, state.step, measured)
+            append_log(folder, state.step, measured)
             report(state.step, options.steps, measured)
         if state.step % options.checkpoint_every == 0 or last:
-            _save(folder, recipe, images, state)
+            save(folder, _describe(recipe, images), state)
     return {"step": state.step, "best_step": state.best_step, **state.best}
 
 
@@ -258,42 +248,3 @@ def _describe(recipe: EncoderRecipe, images: TrainingImages) -> dict[str, Any]:
         described["training"].pop(name)
     described.pop("export")
     return described | {"images": images.digest}
-
-
-def _resume(folder: Path, recipe: EncoderRecipe, images: TrainingImages, state: _State) -> None:
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        return
-    saved = torch.load(path, weights_only=True)
-    differences = diff_values(json.loads(saved["recipe"]), _describe(recipe, images))
-    if differences:
-        changed = "; ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in differences)
-        raise MismatchError(
-            f"{folder}: checkpoint of another recipe ({changed}): use another --out"
-        )
-    state.network.load_state_dict(saved["network"])
-    state.average.load_state_dict(saved["average"])
-    state.optimizer.load_state_dict(saved["optimizer"])
-    state.step, state.best, state.best_step = saved["step"], saved["best"], saved["best_step"]
-
-
-def _save(folder: Path, recipe: EncoderRecipe, images: TrainingImages, state: _State) -> None:
-    saved = {
-        "recipe": json.dumps(_describe(recipe, images)),
-        "step": state.step,
-        "best": state.best,
-        "best_step": state.best_step,
-        "network": state.network.state_dict(),
-        "average": state.average.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-    }
-    temporary = folder / "checkpoint.tmp"
-    torch.save(saved, temporary)
-    temporary.replace(folder / "checkpoint.pt")
-
-
-def _append_log(folder: Path, step: int, measured: dict[str, float]) -> None:
-    rounded = {name: round(value, 5) for name, value in measured.items()}
-    line = json.dumps({"step": step, **rounded, "time": round(time.time(), 1)})
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")

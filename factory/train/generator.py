@@ -7,10 +7,8 @@ GPUs: `accelerate launch -m factory train generator RECIPE --out DIR`.
 
 import json
 import shutil
-import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +18,10 @@ from accelerate import Accelerator
 from torch.nn.functional import mse_loss
 
 from factory.catalog import Catalogs
-from factory.errors import MismatchError
-from factory.fingerprint import derive_seed, diff_values
+from factory.fingerprint import derive_seed
 from factory.generators.flow import FlowPipeline
 from factory.train.batches import draw_batch, tokenize
+from factory.train.checkpoint import TrainingState, append_log, resume, save
 from factory.train.export import write_catalog_entry, write_model_card
 from factory.train.network import Denoiser, build_denoiser, export_pipeline, start_from
 from factory.train.reading import teach_reading
@@ -37,16 +35,7 @@ Report = Callable[[int, int, dict[str, float]], None]
 LOG_EVERY = 50  # steps
 
 
-@dataclass(slots=True)
-class _State:
-    """What a checkpoint holds."""
-
-    network: Denoiser
-    average: Denoiser
-    optimizer: torch.optim.Optimizer
-    step: int = 0
-    best_step: int = 0
-    best: dict[str, float] = field(default_factory=dict)
+_State = TrainingState[Denoiser]
 
 
 def train_generator(
@@ -78,7 +67,7 @@ def train_generator(
     with accelerator.main_process_first():
         material = prepare_material(recipe, catalogs, folder)
     state = _build_state(recipe, material, accelerator.device)
-    _resume(folder, recipe, material, state)
+    resume(folder, _describe(recipe, material), state)
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
     judge = Judge(recipe, material, accelerator.device)
     if recipe.training.compile:
@@ -96,12 +85,12 @@ def train_generator(
         if state.step % LOG_EVERY == 0 or last:
             measured = {"loss": float(np.mean(losses))}
             losses.clear()
-            _append_log(folder, state.step, measured)
+            append_log(folder, state.step, measured)
             report(state.step, options.steps, measured)
         if state.step % recipe.validation.every == 0 or last:
             _validate(recipe, material, state, judge, out, report)
         if state.step % options.checkpoint_every == 0 or last:
-            _save(folder, recipe, material, state)
+            save(folder, _describe(recipe, material), state)
     if not accelerator.is_main_process:
         return None
     if options.reading_steps:
@@ -135,7 +124,7 @@ def _read(
     export_pipeline(recipe, network, material.tokenizer, material.vae, names, out)
     measured |= judge.measure(out)
     save_sample_grid(material, out, recipe, out / "samples.png")
-    _append_log(folder, state.step, measured)
+    append_log(folder, state.step, measured)
     report(state.step, recipe.training.steps, measured)
     summary = {**_summarise(state), **measured}
     write_catalog_entry(recipe, material, out)
@@ -249,7 +238,7 @@ def _validate(
     grid = folder / f"samples-{state.step:07d}.png"
     save_sample_grid(material, current, recipe, grid)
     if measured:
-        _append_log(folder, state.step, measured)
+        append_log(folder, state.step, measured)
         report(state.step, recipe.training.steps, measured)
     if not state.best or not measured or measured["kid"] < state.best["kid"]:
         state.best, state.best_step = measured, state.step
@@ -274,42 +263,3 @@ def _describe(recipe: TrainingRecipe, material: Material) -> dict[str, Any]:
     for section in ("validation", "sampling", "export", "init", "catalogs"):
         described.pop(section)
     return described | {"images": material.images.digest, "start": material.start_sha256}
-
-
-def _resume(folder: Path, recipe: TrainingRecipe, material: Material, state: _State) -> None:
-    path = folder / "checkpoint.pt"
-    if not path.exists():
-        return
-    saved = torch.load(path, weights_only=True)
-    differences = diff_values(json.loads(saved["recipe"]), _describe(recipe, material))
-    if differences:
-        changed = "; ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in differences)
-        raise MismatchError(
-            f"{folder}: checkpoint of another recipe ({changed}): use another --out"
-        )
-    state.network.load_state_dict(saved["network"])
-    state.average.load_state_dict(saved["average"])
-    state.optimizer.load_state_dict(saved["optimizer"])
-    state.step, state.best, state.best_step = saved["step"], saved["best"], saved["best_step"]
-
-
-def _save(folder: Path, recipe: TrainingRecipe, material: Material, state: _State) -> None:
-    saved = {
-        "recipe": json.dumps(_describe(recipe, material)),
-        "step": state.step,
-        "best": state.best,
-        "best_step": state.best_step,
-        "network": state.network.state_dict(),
-        "average": state.average.state_dict(),
-        "optimizer": state.optimizer.state_dict(),
-    }
-    temporary = folder / "checkpoint.tmp"
-    torch.save(saved, temporary)
-    temporary.replace(folder / "checkpoint.pt")
-
-
-def _append_log(folder: Path, step: int, measured: dict[str, float]) -> None:
-    rounded = {name: round(value, 5) for name, value in measured.items()}
-    line = json.dumps({"step": step, **rounded, "time": round(time.time(), 1)})
-    with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
-        file.write(line + "\n")
