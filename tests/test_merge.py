@@ -173,6 +173,39 @@ def test_one_image_in_two_patients_makes_them_one(sets, tmp_path):
     assert both <= {row["group_sha256"] for row in rows[holding[0]]}
 
 
+def test_without_patients_a_variation_goes_where_its_image_goes(sets, tmp_path):
+    merge(sets, tmp_path / "out", columns={}, test_synthetic=True)
+    rows = read_splits(tmp_path / "out")
+    found = Counter()
+    for each in rows.values():
+        real = {row["image_sha256"] for row in each if not row["is_synthetic"]}
+        varied = {row["reference_sha256"] for row in each} - {None}
+        found["inside"] += len(varied & real)
+        found["outside"] += len(varied - real)
+    assert found["inside"] > 0 == found["outside"]
+
+
+def test_a_variation_of_an_image_that_is_not_here_goes_where_its_patient_goes(sets, tmp_path):
+    """The real set holds other images of the same patients."""
+    for path in sorted((sets / "real").rglob("P*_0.png")):
+        target = tmp_path / "real" / path.parent.name / path.name.replace("_0", "_9")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        patient = int(path.name[1:].partition("_")[0])
+        target.write_bytes(encode_image(make_pixels(7000 + patient, 32), "png"))
+    settings = MergeSettings(columns=GROUPS, test_synthetic=True)
+    summary = merge_sets(tmp_path / "real", [sets / "varied"], tmp_path / "out", settings)
+    assert summary["unplaced"] == 0
+    rows = read_splits(tmp_path / "out")
+    split_of = {
+        row["group_sha256"]: split for split, each in rows.items() for row in each
+        if not row["is_synthetic"]
+    }  # fmt: skip
+    synthetic = [(split, row) for split, each in rows.items() for row in each if row["sample_id"]]
+    assert len(synthetic) == 40
+    assert all(split == split_of[row["group_sha256"]] for split, row in synthetic)
+    assert len({split for split, _ in synthetic}) > 1
+
+
 def test_unknown_origins_are_counted_and_said(sets, tmp_path):
     """Variations of images that are not among the real ones."""
     other = tmp_path / "other" / "tumor"

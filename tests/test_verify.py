@@ -370,6 +370,39 @@ def test_damaged_shards_and_tars_are_found(run_copy):
     assert find(report, "tars").field == "image"
 
 
+def test_a_shard_written_anew_is_found(run_copy):
+    """It can be read, and its rows are the same: its bytes are not those that the marker names."""
+    shard = sorted((run_copy / WORK / "shards").glob("*.parquet"))[0]
+    pq.write_table(pq.read_table(shard), shard, compression="gzip")
+    report = check(run_copy)
+    assert "its bytes changed" in find(report, "shards").message
+    assert shard.name in find(report, "shards").file
+
+
+@pytest.mark.parametrize("column", ["scores.contrast", "reason", "rejected_by"])
+def test_a_flipped_bit_that_makes_another_value_is_found_by_page_checksums(made, tmp_path, column):
+    """What zstd unpacks without complaint, into another score or text."""
+    copy = publish(made, tmp_path / "copy")
+    path = next(iter(sorted((copy / "rejected").glob("*.parquet"))))
+    group = pq.read_metadata(path).row_group(0)
+    chunks = [group.column(number) for number in range(group.num_columns)]
+    chunk = next(each for each in chunks if each.path_in_schema == column)
+    start = chunk.dictionary_page_offset or chunk.data_page_offset
+    before, silent = path.read_bytes(), 0
+    for place in range(start, start + chunk.total_compressed_size):
+        data = bytearray(before)
+        data[place] ^= 1
+        path.write_bytes(data)
+        try:
+            silent += not pq.read_table(path).equals(pq.read_table(io.BytesIO(before)))
+        except (pa.ArrowException, OSError, ValueError):
+            continue
+        if silent:
+            break
+    assert silent, "no bit of this column changes a value in silence"
+    assert find(check(copy), "files").file == f"rejected/{path.name}"
+
+
 def test_near_duplicates_are_found_where_the_rule_was_not_kept(tmp_path):
     recipe = write_recipe(tmp_path, filters=NEAR)
     run(recipe, tmp_path / "run")
