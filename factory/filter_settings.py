@@ -111,7 +111,7 @@ class ZeroShotFilter(Strict):
 
     kind: Literal["zero_shot"]
     encoder: str = Field(
-        min_length=1, description="catalog id, open_clip:hf-hub:OWNER/NAME or open_clip:local-dir:FOLDER"
+        min_length=1, description="catalog id, open_clip:hf-hub:OWNER/NAME or :local-dir:FOLDER"
     )
     classes: str = Field(min_length=1, description="catalog id of classes with titles, synonyms")
     templates: tuple[str, ...] | None = Field(
@@ -128,7 +128,7 @@ class AlignmentFilter(Strict):
 
     kind: Literal["alignment"]
     encoder: str = Field(
-        min_length=1, description="open_clip:hf-hub:OWNER/NAME, or open_clip:local-dir:FOLDER"
+        min_length=1, description="catalog id, open_clip:hf-hub:OWNER/NAME or :local-dir:FOLDER"
     )
     captions: str | None = Field(
         None, min_length=1, description="catalog id or file that distractor captions come from"
