@@ -8,7 +8,6 @@ import open_clip
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
-from safetensors.torch import save_file
 
 from factory.captions.grid import CaptionGrid
 from factory.catalog import load_catalogs
@@ -22,6 +21,7 @@ from factory.recipe_file import load_recipe, open_catalogs
 from factory.records import Condition, Sample
 from factory.refilter import refilter_folder
 from tests.running import read_rows, run, write_recipe
+from tests.tiny import save_open_clip
 
 CATALOGS = load_catalogs()
 
@@ -30,16 +30,7 @@ CATALOGS = load_catalogs()
 def clip(tmp_path_factory):
     """A tiny image-text model with random weights, as open_clip stores it, and the same in hand."""
     folder = tmp_path_factory.mktemp("clip")
-    vision = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16}
-    text = {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
-    config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
-    torch.manual_seed(0)
-    model = open_clip.CLIP(**config).eval()
-    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
-    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
-    described = {"model_cfg": config, "preprocess_cfg": preprocess}
-    (folder / "open_clip_config.json").write_text(json.dumps(described))
-    return folder, model
+    return folder, save_open_clip(folder)
 
 
 def describe(folder, **settings):

@@ -43,6 +43,25 @@ def save_lora(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def save_open_clip(folder: Path) -> Any:
+    """Writes a tiny image-text model with random weights as open_clip stores it; returns it."""
+    import json
+
+    import open_clip
+    from safetensors.torch import save_file
+
+    vision = {"image_size": 32, "layers": 1, "width": 32, "patch_size": 8, "head_width": 16}
+    text = {"context_length": 32, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1}
+    config = {"embed_dim": 24, "vision_cfg": vision, "text_cfg": text}
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**config).eval()
+    save_file(model.state_dict(), folder / "open_clip_model.safetensors")
+    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
+    described = {"model_cfg": config, "preprocess_cfg": preprocess}
+    (folder / "open_clip_config.json").write_text(json.dumps(described))
+    return model
+
+
 def _fill(module: torch.nn.Module) -> None:
     """Gives zero-initialised matrices (adaLN-Zero, LoRA-like outputs) random values.
 
