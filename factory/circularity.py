@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory.catalog import Catalogs
+from factory.classifiers.model import find_classifier_folder, read_classifier_info
 from factory.encoders import find_source, find_weights
 from factory.errors import FactoryError
-from factory.filters.classifier_model import read_classifier_info
 from factory.recipe import DiversePick, Recipe
-from factory.recipe_file import resolve_path
 
 ROLES = {
     "image_encoder": "conditions the generator",
@@ -17,6 +16,8 @@ ROLES = {
     "teacher": "taught the generator",
 }
 """Role of a component -> what it does; a VAE only decodes and is no judge."""
+GUIDE = "guiding classifier"
+"""Who uses the encoder inside `generator.classifier_guidance`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +60,28 @@ def find_circles(recipe: Recipe, base: Path, catalogs: Catalogs) -> tuple[str, .
     except FactoryError:
         return ()
     parts = () if entry is None else entry.components
-    return tuple(
+    used_all = list_encoders(recipe, base, catalogs)
+    guides = {used.weights for used in used_all if used.used_by == GUIDE}
+    guided = (
+        f"{used.used_by} judges with {used.weights}, which guides the sampling: it finds what was "
+        "put there for it; take another encoder"
+        for used in used_all
+        if used.weights in guides and used.used_by != GUIDE
+    )
+    taught = (
         f"{used.used_by} judges with {used.weights}, which {ROLES[part.role]} {entry.id}: its "
         "scores are no independent judgement; take another encoder"
-        for used in list_encoders(recipe, base, catalogs)
+        for used in used_all
         for part in parts
         if entry is not None and part.role in ROLES and find_source(part.source) == used.weights
     )
+    return (*guided, *taught)
 
 
 def _list_specs(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[tuple[str, str]]:
+    guidance = recipe.generator.classifier_guidance
+    if guidance is not None:
+        yield from _list_inner(GUIDE, guidance.model, base, catalogs)
     for settings in recipe.filters:
         name = f"filter {settings.kind}"
         spec = getattr(settings, "encoder", None)
@@ -76,11 +89,16 @@ def _list_specs(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[tupl
             yield name, spec
         models = getattr(settings, "models", None) or (getattr(settings, "model", None),)
         for model in filter(None, models):
-            try:
-                folder = catalogs.find_classifier_folder(model) or resolve_path(base, model)
-                info = read_classifier_info(folder)
-            except FactoryError:
-                continue
-            yield name, f"classifiers/{model}" if info.encoder == "." else info.encoder
+            yield from _list_inner(name, model, base, catalogs)
     if isinstance(recipe.pick, DiversePick):
         yield "pick", recipe.pick.encoder
+
+
+def _list_inner(user: str, model: str, base: Path, catalogs: Catalogs) -> Iterator[tuple[str, str]]:
+    """Yields the encoder inside a classifier, if it can be read."""
+    try:
+        folder = find_classifier_folder(model, base, catalogs)
+        info = read_classifier_info(folder)
+    except FactoryError:
+        return
+    yield user, f"classifiers/{model}" if info.encoder == "." else info.encoder

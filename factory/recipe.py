@@ -25,6 +25,18 @@ class Guidance(Strict):
     end: float = Field(ge=0.0, le=100.0, description="guidance at the last step")
 
 
+class ClassifierGuidance(Strict):
+    """Sampling follows what a classifier sees: each image is led towards the class asked for."""
+
+    model: str = Field(
+        min_length=1,
+        description="catalog id of a classifier, or its folder; on an encoder of ours, e.g. he-ssl",
+    )
+    scale: float = Field(
+        30.0, gt=0.0, le=10_000.0, description="how strongly; 1 is Bayes' rule, too weak to see"
+    )
+
+
 class GeneratorSettings(Strict):
     """Which model samples, and how."""
 
@@ -33,6 +45,9 @@ class GeneratorSettings(Strict):
     family: str | None = Field(None, description="pipeline family, where no catalog entry tells")
     steps: int | None = Field(None, ge=1, le=1000, description="num_inference_steps")
     guidance: float | Guidance | None = Field(None, description="guidance_scale, or a schedule")
+    classifier_guidance: ClassifierGuidance | None = Field(
+        None, description="leads models of family flow to the class; needs no training of theirs"
+    )
     scheduler: str | None = Field(None, description="diffusers scheduler, e.g. UniPCMultistep")
     negative_prompt: str | None = None
     prompt_template: str | None = Field(

@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 from factory.fingerprint import compute_digest, derive_seed, hash_bytes
 from factory.sources import SourceImage
 
+SCORE_DECIMALS = 4
+"""Scores are rounded before they are stored and compared, so that last bits never decide."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:

@@ -16,14 +16,13 @@ from factory.catalog import load_catalogs
 from factory.encoders import Encoder, load_encoder
 from factory.errors import MismatchError
 from factory.filters import build_filters, decide_all, group_by_size, score_all
-from factory.filters.base import SCORE_DECIMALS
 from factory.fingerprint import compute_digest, diff_values
 from factory.generators import build_generator
 from factory.licences import describe_terms
 from factory.plan import build_plan, find_entry
 from factory.recipe import DiversePick, Recipe, compute_recipe_digest
 from factory.recipe_file import resolve_path
-from factory.records import Candidate, Job, Sample, Shard
+from factory.records import SCORE_DECIMALS, Candidate, Job, Sample, Shard
 from factory.store.rows import build_row, build_shard_schema, select_shaping
 from factory.store.run_folder import Marker, RunFolder
 
@@ -61,7 +60,7 @@ class Worker:
         entry = find_entry(recipe.generator, catalogs)
         self.recipe = recipe
         self.folder = RunFolder(order.run_url)
-        self.generator = build_generator(recipe.generator, entry, order.base)
+        self.generator = build_generator(recipe.generator, entry, order.base, catalogs)
         self.filters = build_filters(recipe.filters, order.base, catalogs)
         names = {name for each in self.filters for name in each.score_names}
         self.score_names = sorted({*names, ALWAYS_SCORED})

@@ -30,6 +30,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("conditions",),
     ("plan",),
     ("encoders",),
+    ("classifiers",),
     ("generators", "filters", "store"),
     ("circularity",),
     ("licences",),

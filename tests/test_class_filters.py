@@ -15,14 +15,8 @@ from scipy.stats import entropy
 from factory import filters as registry
 from factory.catalog import load_catalogs
 from factory.checks.recipe import check_recipe
-from factory.encoders import load_encoder
-from factory.encoders.pool import EncoderPool
-from factory.errors import FilterError, InputError, RecipeError
-from factory.filter_settings import FilterSettings
-from factory.filters import build_filters, decide_all, score_all
-from factory.filters.base import Surroundings
-from factory.filters.classifier import ClassifierJudge
-from factory.filters.classifier_model import (
+from factory.classifiers.heads import Head
+from factory.classifiers.model import (
     Calibration,
     ClassifierInfo,
     EncoderDescription,
@@ -32,7 +26,13 @@ from factory.filters.classifier_model import (
     save_head,
     save_info,
 )
-from factory.filters.heads import Head
+from factory.encoders import load_encoder
+from factory.encoders.pool import EncoderPool
+from factory.errors import FilterError, InputError, RecipeError
+from factory.filter_settings import FilterSettings
+from factory.filters import build_filters, decide_all, score_all
+from factory.filters.base import Surroundings
+from factory.filters.classifier import ClassifierJudge
 from factory.filters.zero_shot import TEMPLATES, write_prompts
 from factory.recipe import Recipe, compute_recipe_digest, select_content
 from factory.recipe_file import load_recipe, open_catalogs

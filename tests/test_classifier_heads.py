@@ -13,10 +13,10 @@ from scipy.stats import binomtest, norm, t
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import StandardScaler
 
+from factory.classifiers.heads import parse_head
+from factory.classifiers.model import load_classifier, read_classifier_info
 from factory.cli import main
 from factory.errors import InputError
-from factory.filters.classifier_model import load_classifier, read_classifier_info
-from factory.filters.heads import parse_head
 from factory.sources import list_images
 from factory.train.calibration import ENOUGH, calibrate_across, find_thresholds
 from factory.train.classifier import train_classifier

@@ -6,10 +6,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
+from factory.classifiers.model import read_classifier_info
 from factory.cli import main
 from factory.evaluate.fewshot.generate import write_shots
 from factory.evaluate.fewshot.material import draw_shots, list_real
-from factory.filters.classifier_model import read_classifier_info
 from factory.sources import list_images
 from tests import tiny
 from tests.running import read_json, read_rows, write_recipe
@@ -45,7 +45,7 @@ def test_images_descend_from_the_shots_of_their_own_draw(data, tmp_path):
     out, path = tmp_path / "out", tmp_path / "r.json"
     recipe = write(tmp_path)
     options = ("--seeds", "2", "--per-class", "6", "--out", out, "--json", path)
-    options += ("--group-pattern", PATTERN)
+    options += ("--group-pattern", PATTERN, "--filter-encoder", "color-texture")
     shown = study(data, recipe, *options)
     train = list_real(data / "train", group_pattern=PATTERN)
     for seed in (0, 1):

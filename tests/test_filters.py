@@ -19,13 +19,12 @@ from factory.catalog import load_catalogs
 from factory.errors import FilterError, InputError
 from factory.filter_settings import FilterSettings
 from factory.filters import FILTERS, build_filters, decide_all, score_all
-from factory.filters.base import SCORE_DECIMALS
 from factory.filters.descriptors import compare_all, describe_images
 from factory.filters.focus import measure_blur
 from factory.filters.near_duplicate import SimilarityIndex, compare_pairs, find_duplicates
 from factory.filters.pixels import to_lab
 from factory.fingerprint import hash_bytes
-from factory.records import Condition, Reference, Sample
+from factory.records import SCORE_DECIMALS, Condition, Reference, Sample
 from factory.sources import SourceImage, iterate_pixels, list_images
 
 DATA = Path(__file__).parents[1] / ".." / "shared" / "data"

@@ -8,7 +8,7 @@ import torch
 from datasets import load_dataset
 
 from factory.catalog import load_catalogs
-from factory.filters.classifier_model import load_classifier
+from factory.classifiers.model import load_classifier
 from factory.generators.flow import FlowPipeline
 from factory.images import decode_image
 from factory.sources import iterate_pixels, list_images

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from factory.checks.recipe import check_recipe
-from factory.errors import Problem, RecipeError
-from factory.filters.classifier_model import (
+from factory.classifiers.model import (
     Calibration,
     ClassifierInfo,
     EncoderDescription,
@@ -21,6 +20,7 @@ from factory.filters.classifier_model import (
     save_head,
     save_info,
 )
+from factory.errors import Problem, RecipeError
 from factory.recipe_file import load_recipe, open_catalogs
 from tests.running import write_recipe
 

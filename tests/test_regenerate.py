@@ -121,7 +121,7 @@ def test_a_moved_model_is_found_and_a_missing_one_is_asked_for(flow, tmp_path):
     shutil.copytree(flow / "model", tmp_path / "elsewhere")
     rebuilt = rebuild(flow / "run", [row], base=tmp_path, model=str(tmp_path / "elsewhere"))
     assert rebuilt[0].status == "exact"
-    with pytest.raises(InputError, match=r"--base .*--catalog or --model"):
+    with pytest.raises(InputError, match=r"--base .*--catalog, --model or --guide"):
         rebuild(flow / "run", [row], base=tmp_path)
 
 

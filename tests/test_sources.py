@@ -14,8 +14,8 @@ from datasets import Image as ImageFeature
 
 from factory.catalog import load_catalogs
 from factory.checks.recipe import check_recipe
+from factory.classifiers.model import read_classifier_info
 from factory.errors import RecipeError, SourceError
-from factory.filters.classifier_model import read_classifier_info
 from factory.images import encode_image
 from factory.recipe_file import load_recipe
 from factory.sources import SourceImage, fit_image, list_classes, list_images

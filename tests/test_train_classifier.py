@@ -16,11 +16,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
 from factory.catalog import load_catalogs
+from factory.classifiers.model import load_classifier, read_classifier_info
 from factory.encoders import load_encoder
 from factory.errors import FilterError, InputError, SourceError
 from factory.filter_settings import ClassifierFilter
 from factory.filters import build_filters, decide_all, score_all
-from factory.filters.classifier_model import load_classifier, read_classifier_info
 from factory.records import Condition, Sample
 from factory.sources import list_images
 from factory.train.calibration import fit_temperature
@@ -98,7 +98,7 @@ def test_reading_the_info_imports_no_torch(fitted):
     base, _ = fitted
     code = (
         "import sys; from pathlib import Path;"
-        "from factory.filters.classifier_model import read_classifier_info;"
+        "from factory.classifiers.model import read_classifier_info;"
         f"info = read_classifier_info(Path({str(base / 'fine-coarse')!r}));"
         "assert info.class_names == ('coarse', 'fine');"
         "heavy = {'torch', 'sklearn', 'scipy', 'safetensors'} & set(sys.modules);"

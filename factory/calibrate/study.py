@@ -20,7 +20,7 @@ from factory.calibrate.thresholds import (
     propose_threshold,
     select_applicable,
 )
-from factory.filters.base import SCORE_DECIMALS
+from factory.records import SCORE_DECIMALS
 
 KEEPS = (0.99, 0.95, 0.9, 0.8)
 """Shares of real images whose price is told beside the wished one."""

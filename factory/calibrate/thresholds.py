@@ -18,7 +18,8 @@ from factory.calibrate.scored import Scored
 from factory.catalog import Catalogs
 from factory.filter_settings import FilterSettings
 from factory.filters import build_filters, decide_all
-from factory.filters.base import SCORE_DECIMALS, Filter
+from factory.filters.base import Filter
+from factory.records import SCORE_DECIMALS
 
 CURVE_POINTS = 61
 MAX_WHOLE = 1000

@@ -8,9 +8,9 @@ from pathlib import Path
 from factory.calibrate.real import RealSet
 from factory.calibrate.scored import Scored
 from factory.catalog import Catalogs
+from factory.classifiers.model import read_classifier_info
 from factory.filter_settings import FilterSettings
 from factory.filters.base import Filter
-from factory.filters.classifier_model import read_classifier_info
 from factory.fingerprint import hash_bytes
 from factory.recipe_file import resolve_path
 from factory.sources import list_images

@@ -28,7 +28,7 @@ from factory.recipe import (
 from factory.yamlreader import FieldPath
 
 if TYPE_CHECKING:
-    from factory.filters.classifier_model import ClassifierInfo
+    from factory.classifiers.model import ClassifierInfo
 
 
 def check_filters(findings: Findings, asked: AskedClasses) -> None:
@@ -39,7 +39,7 @@ def check_filters(findings: Findings, asked: AskedClasses) -> None:
             _check_classifier(findings, settings, number, asked)
         elif isinstance(settings, AgreementFilter):
             for place, name in enumerate(settings.models):
-                _check_known(findings, name, ("filters", number, "models", place), asked)
+                check_known(findings, name, ("filters", number, "models", place), asked)
         elif isinstance(settings, ZeroShotFilter):
             _check_zero_shot(findings, settings, number, asked)
         elif isinstance(settings, AlignmentFilter):
@@ -53,7 +53,7 @@ def check_filters(findings: Findings, asked: AskedClasses) -> None:
 def _check_classifier(
     findings: Findings, settings: ClassifierFilter, number: int, asked: AskedClasses
 ) -> None:
-    known = _check_known(findings, settings.model, ("filters", number, "model"), asked)
+    known = check_known(findings, settings.model, ("filters", number, "model"), asked)
     if isinstance(settings.min_probability, dict):
         path: FieldPath = ("filters", number, "min_probability")
         names = None if known is None else known.class_names
@@ -133,17 +133,20 @@ def _lacks_caption(part: ConditionSettings) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class KnownClassifier:
     """The classes of a classifier, and what its folder says; None where not to be read."""
 
     class_names: tuple[str, ...]
     info: "ClassifierInfo | None" = None
 
 
-def _check_known(
+def check_known(
     findings: Findings, name: str, path: FieldPath, asked: AskedClasses
-) -> _Known | None:
-    """Returns a classifier, or None with the problem noted or where nothing is to be read."""
+) -> KnownClassifier | None:
+    """Returns a classifier, or None with the problem noted or where nothing is to be read.
+
+    Classes that are asked for and that it does not know are noted too.
+    """
     try:
         known = _read_known(findings, name)
     except CatalogError as error:
@@ -168,7 +171,7 @@ def _check_asked(findings: Findings, who: str, known: tuple[str, ...], asked: As
             findings.add(where, f"{message}; rename the class or take one that does")
 
 
-def _read_known(findings: Findings, name: str) -> _Known | None:
+def _read_known(findings: Findings, name: str) -> KnownClassifier | None:
     """Reads a classifier by catalog id or folder; None where it is not to be read.
 
     Raises:
@@ -180,17 +183,17 @@ def _read_known(findings: Findings, name: str) -> _Known | None:
     if name in findings.catalogs.list_ids("classifiers"):
         entry = findings.catalogs.find_classifier(name)
         info = _read_folder(Path(entry.source)) if findings.check_files else None
-        return _Known(entry.class_names, info)
+        return KnownClassifier(entry.class_names, info)
     if not findings.check_files and ("/" in name or folder.is_dir()):
         return None
     if not folder.is_dir() and "/" not in name:
-        return _Known(findings.catalogs.find_classifier(name).class_names)
+        return KnownClassifier(findings.catalogs.find_classifier(name).class_names)
     info = _read_folder(folder)
-    return _Known(info.class_names, info)
+    return KnownClassifier(info.class_names, info)
 
 
 def _read_folder(folder: Path) -> "ClassifierInfo":
-    from factory.filters.classifier_model import check_classifier
+    from factory.classifiers.model import check_classifier
 
     if not folder.is_dir():
         raise InputError(f"no such classifier folder {str(folder)!r}: correct the path")

@@ -10,6 +10,7 @@ from factory.catalog import Catalogs, ModelEntry
 from factory.checks.conditions import check_conditions
 from factory.checks.filters import check_filters
 from factory.checks.findings import Findings, Model, check_template
+from factory.checks.guidance import check_guidance
 from factory.errors import InputError, RecipeError
 from factory.generators.families import FAMILIES, detect_family, read_index
 from factory.licences import check_generation
@@ -43,6 +44,7 @@ def check_recipe(loaded: LoadedRecipe, catalogs: Catalogs, check_files: bool = T
     _check_prompts(findings, model)
     asked = check_conditions(findings, model)
     check_filters(findings, asked)
+    check_guidance(findings, model, asked)
     _check_adapters(findings)
     for name in ("license", "source_license"):
         got = getattr(loaded.recipe.card, name)

@@ -30,10 +30,13 @@ _OPTIONS = (
     ),
     click.option("--generator", type=_PATH, help="Recipe that is run anew for every draw."),
     click.option(
-        "--fit-filter", is_flag=True, help="Fit the recipe's classifier on the draw's shots."
+        "--fit-filter", is_flag=True, help="Fit the recipe's classifiers on the draw's shots."
     ),
     click.option(
-        "--filter-encoder", default="color-texture", show_default=True, help="Of that classifier."
+        "--filter-encoder", default="he-ssl", show_default=True, help="Of the one that filters."
+    ),
+    click.option(
+        "--guide-encoder", default="he-ssl", show_default=True, help="Of the one that guides."
     ),
     click.option("--adapt", metavar="BASE", help="Adapt this model to the shots first."),
     click.option(
@@ -82,7 +85,7 @@ _OPTIONS = (
     click.option("--force", is_flag=True, help="Go on with leaks, and mark every table."),
 )
 _OWN = ("real", "test", "synthetic", "unfiltered", "generator", "group_column", "group_pattern")
-_MAKING = ("fit_filter", "filter_encoder", "adapt", "adapt_set", "overrides")
+_MAKING = ("fit_filter", "filter_encoder", "guide_encoder", "adapt", "adapt_set", "overrides")
 
 
 def _add_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -180,7 +180,7 @@ def format_report(report: dict[str, Any]) -> str:
 
 def format_thresholds(folder: Path, precisions: tuple[float, ...]) -> list[str]:
     """Returns, for each precision, the least probability of each class that reaches it."""
-    from factory.filters.classifier_model import read_classifier_info
+    from factory.classifiers.model import read_classifier_info
 
     thresholds = read_classifier_info(folder).thresholds
     lines = []

@@ -24,6 +24,7 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="dB from which an image that is not exact is within tolerance.",
         ),
         click.option("--model", help="The model, where it lies elsewhere now: id or folder."),
+        click.option("--guide", help="Likewise the classifier that guides it: id or folder."),
         click.option(
             "--catalog",
             "catalogs",
@@ -67,6 +68,7 @@ def regenerate(
     references: tuple[Path, ...],
     catalogs: tuple[Path, ...],
     model: str | None,
+    guide: str | None,
     min_psnr: float,
     as_json: bool,
 ) -> None:
@@ -85,7 +87,7 @@ def regenerate(
     if stored.recipe is None:
         raise SourceError(f"{source}: has no recipe.json, which says where the model is")
     row = stored.find_row(sample_id).values
-    places = Places(base, references, catalogs, model)
+    places = Places(base, references, catalogs, model, guide)
     rebuilt = regenerate_rows([row], stored.recipe, places, min_psnr)[0]
     if rebuilt.pixels is None or rebuilt.data is None:
         raise SourceError(f"{sample_id}: {rebuilt.reason}")
@@ -122,6 +124,7 @@ def verify(
     references: tuple[Path, ...],
     catalogs: tuple[Path, ...],
     model: str | None,
+    guide: str | None,
     min_psnr: float,
     as_json: bool,
 ) -> None:
@@ -139,7 +142,7 @@ def verify(
         if not as_json:
             click.echo(line, err=True)
 
-    places = Places(base, references, catalogs, model)
+    places = Places(base, references, catalogs, model, guide)
     options = VerifyOptions(count, seed, near_duplicates, places, min_psnr)
     report = verify_set(open_set(source), options, say)
     if as_json:

@@ -53,7 +53,7 @@ class LearnedEncoder:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self._spec, self._revision, self._pooling = spec, revision, pooling
         self._batch_size, self._dtype = batch_size, dtype
-        self._module = module.to(device, dtype).eval()
+        self._module = module.to(device, dtype).eval().requires_grad_(False)
         self._forward, self._preprocess, self._device = forward, preprocess, device
         self._weights_sha256: str | None = None
         self.dim = self.encode(np.zeros((1, 64, 64, 3), np.uint8)).shape[1]
@@ -85,6 +85,20 @@ class LearnedEncoder:
             features = self._forward(batch.to(self._device, self._dtype))[: len(block)]
             rows.append(features.float().cpu().numpy())
         return np.concatenate(rows)
+
+    def embed(self, pixels: Tensor) -> Tensor:
+        """Returns (N, dim) features of (N, 3, H, W) pixels in [0, 255], with their gradient.
+
+        Raises:
+            InputError: an encoder that reads images by a library's own preprocessing.
+        """
+        if self._preprocess is not _to_pixels:
+            raise InputError(
+                f"encoder {self._spec!r}: its gradient cannot be had: take a classifier on an "
+                "encoder of `factory train encoder`, such as he-ssl"
+            )
+        features: Tensor = self._forward(pixels.to(self._device, self._dtype))
+        return features.float()
 
 
 def hash_weights(module: nn.Module) -> str:

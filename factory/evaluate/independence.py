@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from factory.catalog import Catalogs
-from factory.circularity import ROLES
+from factory.circularity import GUIDE, ROLES
+from factory.classifiers.model import read_classifier_info
 from factory.encoders import find_source, find_weights
 from factory.errors import FactoryError, SourceError
-from factory.filters.classifier_model import read_classifier_info
 from factory.sources.layout import RUN_SUMMARY
 
 
@@ -110,7 +110,9 @@ def write_circle(spec: str, name: str, part: str) -> str:
 def _list_judges(encoders: Any, catalogs: Catalogs) -> list[Involved]:
     return [
         Involved(
-            f"{each['used_by']} judged with it",
+            "it guided the sampling"
+            if each["used_by"] == GUIDE
+            else f"{each['used_by']} judged with it",
             frozenset({each["weights"], _shorten(find_weights(each["spec"], catalogs))}),
         )
         for each in encoders
@@ -141,7 +143,9 @@ def _list_described(maker: Mapping[str, Any]) -> list[Involved]:
 def _list_classifiers(maker: Mapping[str, Any], catalogs: Catalogs) -> list[Involved]:
     """The encoders inside classifiers, by the hash of their weights, where they are still there."""
     found = []
-    for each in maker["filters"]:
+    guide = maker["generator"].get("classifier_guidance")
+    guides = [] if guide is None else [{**guide, "kind": GUIDE}]
+    for each in (*maker["filters"], *guides):
         for model in each.get("models") or filter(None, [each.get("model")]):
             try:
                 folder = catalogs.find_classifier_folder(model) or Path(model)
@@ -150,6 +154,8 @@ def _list_classifiers(maker: Mapping[str, Any], catalogs: Catalogs) -> list[Invo
                 continue
             if sha256 is not None:
                 what = f"filter {each['kind']} judged with it"
+                if each["kind"] == GUIDE:
+                    what = "it guided the sampling"
                 found.append(Involved(what, frozenset(), frozenset({sha256})))
     return found
 

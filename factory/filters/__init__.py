@@ -14,8 +14,8 @@ from factory.accept import Rule
 from factory.encoders.pool import EncoderPool
 from factory.errors import FilterError
 from factory.filter_settings import FilterSettings
-from factory.filters.base import SCORE_DECIMALS, Filter, PerClassFilter, Surroundings
-from factory.records import Condition, Sample, Verdict
+from factory.filters.base import Filter, PerClassFilter, Surroundings
+from factory.records import SCORE_DECIMALS, Condition, Sample, Verdict
 
 if TYPE_CHECKING:
     from factory.catalog import Catalogs

@@ -6,16 +6,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.classifiers.model import Classifier, find_classifier_folder, load_classifier
 from factory.filter_settings import AgreementFilter
-from factory.filters.base import SCORE_DECIMALS, Surroundings
+from factory.filters.base import Surroundings
 from factory.filters.classifier import (
     find_classes,
-    find_folder,
     hash_info,
     predict,
 )
-from factory.filters.classifier_model import Classifier, load_classifier
-from factory.records import Condition, Sample, Verdict
+from factory.records import SCORE_DECIMALS, Condition, Sample, Verdict
 
 
 class AgreementJudge:
@@ -36,7 +35,10 @@ class AgreementJudge:
 
     def __init__(self, settings: AgreementFilter, surroundings: Surroundings) -> None:
         self.settings, self._encoders = settings, surroundings.encoders
-        self.folders = tuple(find_folder(name, surroundings) for name in settings.models)
+        self.folders = tuple(
+            find_classifier_folder(name, surroundings.base, surroundings.catalogs)
+            for name in settings.models
+        )
         self._classifiers: tuple[Classifier, ...] = ()
 
     def score(

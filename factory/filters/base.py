@@ -14,9 +14,6 @@ if TYPE_CHECKING:
     from factory.catalog import Catalogs
     from factory.encoders.pool import EncoderPool
 
-SCORE_DECIMALS = 4
-"""Scores are rounded before they are stored and compared, so that last bits never decide."""
-
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:

@@ -7,10 +7,10 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.classifiers.model import INFO_NAME, Classifier, find_classifier_folder, load_classifier
 from factory.errors import FilterError
 from factory.filter_settings import ClassifierFilter
 from factory.filters.base import Surroundings
-from factory.filters.classifier_model import INFO_NAME, Classifier, load_classifier
 from factory.fingerprint import hash_bytes
 from factory.records import Condition, Sample, Verdict
 
@@ -42,7 +42,9 @@ class ClassifierJudge:
 
     def __init__(self, settings: ClassifierFilter, surroundings: Surroundings) -> None:
         self.settings, self._encoders = settings, surroundings.encoders
-        self.folder = find_folder(settings.model, surroundings)
+        self.folder = find_classifier_folder(
+            settings.model, surroundings.base, surroundings.catalogs
+        )
         self._classifier: Classifier | None = None
 
     def score(
@@ -103,12 +105,6 @@ class ClassifierJudge:
         """
         settings = self.settings.model_dump(mode="json", exclude_none=True)
         return {**settings, "revision": hash_info(self.folder)}
-
-
-def find_folder(model: str, surroundings: Surroundings) -> Path:
-    """Returns the folder of a classifier that a recipe names by catalog id or path."""
-    found = surroundings.catalogs.find_classifier_folder(model)
-    return found or surroundings.base / Path(model).expanduser()
 
 
 def find_classes(classifier: Classifier, names: Sequence[str]) -> NDArray[np.int64]:

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.filter_settings import FiniteFilter
-from factory.filters.base import SCORE_DECIMALS
 from factory.filters.pixels import to_grey
-from factory.records import Condition, Sample, Verdict
+from factory.records import SCORE_DECIMALS, Condition, Sample, Verdict
 
 
 class FiniteJudge:

@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.filter_settings import NearDuplicateFilter
-from factory.filters.base import SCORE_DECIMALS
 from factory.filters.descriptors import DIM, REVISION, SYMMETRIES, Descriptors
-from factory.records import Condition, Sample, Verdict
+from factory.records import SCORE_DECIMALS, Condition, Sample, Verdict
 
 _QUERY_BLOCK = 1024
 _STORED_BLOCK = 16384

@@ -4,7 +4,8 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from factory.catalog import ModelEntry
+from factory.catalog import Catalogs, ModelEntry, load_catalogs
+from factory.errors import InputError
 from factory.generators.base import Generator
 from factory.recipe import GeneratorSettings
 
@@ -26,7 +27,12 @@ GENERATORS: dict[str, str] = {
 """Family -> `module:Class`, imported on use."""
 
 
-def build_generator(settings: GeneratorSettings, entry: ModelEntry | None, base: Path) -> Generator:
+def build_generator(
+    settings: GeneratorSettings,
+    entry: ModelEntry | None,
+    base: Path,
+    catalogs: Catalogs | None = None,
+) -> Generator:
     """Builds the generator of a recipe; its weights are loaded at the first need.
 
     Args:
@@ -34,6 +40,7 @@ def build_generator(settings: GeneratorSettings, entry: ModelEntry | None, base:
         entry: the model's catalog entry, or None for a bare Hub id or folder, whose family is
             `settings.family` or read off its model_index.json. The model `fake` needs no entry.
         base: the recipe's folder, against which relative paths resolve.
+        catalogs: where a guiding classifier is looked up; None: the shipped ones.
 
     Raises:
         InputError: an unknown family or model, or settings that do not fit it.
@@ -45,4 +52,9 @@ def build_generator(settings: GeneratorSettings, entry: ModelEntry | None, base:
     module, _, name = GENERATORS.get(family or "", _DIFFUSERS).partition(":")
     generator_class: Any = getattr(importlib.import_module(module), name)
     generator: Generator = generator_class(settings, entry, base)
+    if settings.classifier_guidance is not None:
+        lead = getattr(generator, "lead", None)
+        if lead is None:
+            raise InputError(f"generator.classifier_guidance: {settings.model} cannot be guided")
+        lead(settings.classifier_guidance, catalogs or load_catalogs(()))
     return generator

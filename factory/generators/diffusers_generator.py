@@ -7,25 +7,29 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from factory.catalog import ModelEntry
+from factory.catalog import Catalogs, ModelEntry
+from factory.classifiers.model import find_classifier_folder, read_classifier_info
 from factory.errors import GenerationError, InputError, OutOfMemoryError
 from factory.generators import weights
 from factory.generators.base import Capabilities, name_model
 from factory.generators.checks import NO_EMBEDDING, ConditionChecks, check_negative_prompt
 from factory.generators.families import choose_family, detect_family, get_family
-from factory.generators.loading import LoadedModel, load_model
+from factory.generators.loading import LoadedModel, load_model, name_device
 from factory.generators.outputs import is_out_of_memory, quantise
 from factory.generators.prompts import choose_wording, count_tokens, write_prompt
 from factory.generators.sampling import describe_scheduler, plan_guidance
-from factory.recipe import GeneratorSettings, Guidance
+from factory.recipe import ClassifierGuidance, GeneratorSettings, Guidance
 from factory.records import Condition, Job, Reference, Sample
 from factory.sources import fit_image
+
+if TYPE_CHECKING:
+    from factory.generators.guide import ClassifierGuide
 
 PIPELINE_ERRORS = (
     ArithmeticError,
@@ -75,6 +79,7 @@ class DiffusersGenerator:
         self._scale, self._callback = plan_guidance(guidance, self._family)
         self._fixed = dict(entry.pipeline_arguments) if entry else {}
         self._references: OrderedDict[tuple[str, str], Image.Image] = OrderedDict()
+        self._leader: tuple[ClassifierGuidance, Catalogs] | None = None
         check_negative_prompt(settings, self._family_name, self._family, self._fixed)
 
     @cached_property
@@ -180,10 +185,34 @@ class DiffusersGenerator:
             "mpp": capabilities.mpp,
             "dtype": model.dtype,
             "device": model.device.partition(":")[0],
-            "device_name": _name_device(model.device),
+            "device_name": name_device(model.device),
             "adapters": list(model.adapters),
+            **({} if self._guide is None else {"classifier_guidance": self._guide.describe()}),
             "libraries": {name: importlib.metadata.version(name) for name in names},
         }
+
+    def lead(self, settings: ClassifierGuidance, catalogs: Catalogs) -> None:
+        """Lets a classifier guide the sampling; it is loaded with the weights.
+
+        Raises:
+            InputError: a family that cannot be guided, or no classifier there.
+        """
+        if not self._family.guidable:
+            raise InputError(
+                f"generator.classifier_guidance: family {self._family_name!r} cannot be guided: "
+                "remove it, or take a model of family 'flow', e.g. nano-he-base"
+            )
+        read_classifier_info(find_classifier_folder(settings.model, self._base, catalogs))
+        self._leader = settings, catalogs
+
+    @cached_property
+    def _guide(self) -> "ClassifierGuide | None":
+        if self._leader is None:
+            return None
+        from factory.generators.guide import ClassifierGuide
+
+        settings, catalogs = self._leader
+        return ClassifierGuide(settings, self._base, catalogs, self._model.device)
 
     @cached_property
     def _checks(self) -> ConditionChecks:
@@ -216,6 +245,8 @@ class DiffusersGenerator:
             references = [condition.reference for condition in conditions]
             arguments["image"] = [self._read_reference(r) for r in references if r is not None]
             arguments["strength"] = strength
+        if self._guide is not None:
+            arguments |= self._guide.build_arguments([each.class_name for each in conditions])
         images = self.call_pipeline(pipeline, arguments, [job.seed for job in padded])[: len(jobs)]
         pixels, nonfinite = quantise(images)
         tokens = self._count_tokens(prompts[: len(jobs)])
@@ -317,11 +348,3 @@ def _detect(settings: GeneratorSettings, base: Path) -> str:
     if folder is None:
         folder = weights.fetch_index(settings.model, settings.revision)
     return detect_family(folder)
-
-
-def _name_device(device: str) -> str:
-    if not device.startswith("cuda"):
-        return device
-    import torch
-
-    return torch.cuda.get_device_name(device)

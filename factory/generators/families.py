@@ -31,6 +31,7 @@ class Family:
         frees_class: beside a reference, a class that the model does not know, or none, is sent as
             the null class: the reference alone carries the content.
         flow: predicts flow velocities, so that only flow schedulers fit.
+        guidable: the call takes a `guide`, which leads it by a classifier.
         sized: the call takes `height` and `width`; otherwise the network fixes them.
         token_limits: tokenizer component -> tokens kept; None is `max_sequence_length`.
         lowercases: the pipeline lowers the prompt before it is tokenized.
@@ -50,6 +51,7 @@ class Family:
     scale: float
     frees_class: bool = False
     flow: bool = False
+    guidable: bool = False
     sized: bool = True
     token_limits: Mapping[str, int | None] = field(default_factory=dict)
     lowercases: bool = False
@@ -192,6 +194,7 @@ FAMILIES: dict[str, Family] = {
         steps=12,
         scale=1.0,
         flow=True,
+        guidable=True,
         sized=False,
         token_limits={"tokenizer": 64},  # flow.TEXT_TOKENS
         lowercases=True,

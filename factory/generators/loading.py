@@ -272,3 +272,12 @@ def _read_class_labels(
             "correct the catalog entry"
         )
     return given
+
+
+def name_device(device: str) -> str:
+    """Returns what a device calls itself: a GPU by its product, others by their type."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return torch.cuda.get_device_name(device)

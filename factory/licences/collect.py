@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.catalog import Catalogs, EncoderEntry, ModelEntry
-from factory.circularity import list_encoders
+from factory.circularity import GUIDE, list_encoders
 from factory.encoders import find_source
 from factory.licences.terms import SOURCE_IMAGES, Term, drop_repeated
 from factory.recipe import Card, Recipe, is_judging
@@ -97,20 +97,27 @@ def _list_adapters(recipe: Recipe) -> Iterator[Term]:
 
 
 def _list_judges(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[Term]:
-    """Yields the encoders and classifiers of filters and picks."""
-    for settings in recipe.filters:
-        models = getattr(settings, "models", None) or (getattr(settings, "model", None),)
-        for name in filter(None, models) if settings.kind in ("classifier", "agreement") else ():
-            known = name in catalogs.list_ids("classifiers")
-            licence = catalogs.find_classifier(name).licence if known else None
-            dumped = None if licence is None else licence.model_dump(mode="json")
-            yield Term(f"filter {settings.kind}", _shorten(name), dumped)
+    """Yields the encoders and classifiers of guidance, filters and picks."""
+    for user, name in _list_classifiers(recipe):
+        known = name in catalogs.list_ids("classifiers")
+        licence = catalogs.find_classifier(name).licence if known else None
+        dumped = None if licence is None else licence.model_dump(mode="json")
+        yield Term(user, _shorten(name), dumped)
     for used in list_encoders(recipe, base, catalogs):
         if used.spec.startswith("classifiers/"):  # the network is the classifier's own
             continue
         entry = _find_encoder(used.spec, used.weights, catalogs)
         dumped = None if entry is None else entry.licence.model_dump(mode="json")
         yield Term(used.used_by, _shorten(used.weights), dumped)
+
+
+def _list_classifiers(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    if recipe.generator.classifier_guidance is not None:
+        yield GUIDE, recipe.generator.classifier_guidance.model
+    for settings in recipe.filters:
+        if settings.kind in ("classifier", "agreement"):
+            models = getattr(settings, "models", None) or (getattr(settings, "model", None),)
+            yield from ((f"filter {settings.kind}", name) for name in filter(None, models))
 
 
 def _find_encoder(spec: str, weights: str, catalogs: Catalogs) -> EncoderEntry | None:

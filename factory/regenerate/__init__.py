@@ -208,6 +208,9 @@ def _list_differences(
     recorded = {key: value for key, value in record["generator"].items() if key != "model"}
     here = {key: value for key, value in description.items() if key != "model"}
     for each in (recorded, here):
+        guide = each.get("classifier_guidance")
+        if guide is not None:
+            each["classifier_guidance"] = {k: v for k, v in guide.items() if k != "model"}
         adapters = each.get("adapters") or ()
         each["adapters"] = [{k: v for k, v in one.items() if k != "source"} for one in adapters]
     return [

@@ -28,12 +28,14 @@ class Places:
         references: folders of real images, searched before the recipe's own.
         catalogs: catalog folders, searched before the recipe's own.
         model: the recipe's model where it lies elsewhere now: catalog id, Hub id or folder.
+        guide: likewise the classifier that guides the sampling: catalog id or folder.
     """
 
     base: Path = Path()
     references: tuple[Path, ...] = ()
     catalogs: tuple[Path, ...] = ()
     model: str | None = None
+    guide: str | None = None
 
 
 # --- what made it --------------------------------------------------------------------------------
@@ -48,16 +50,19 @@ def restore_generator(record: Mapping[str, Any], recipe: Recipe, places: Places)
     settings = recipe.generator
     if places.model is not None:
         settings = settings.model_copy(update={"model": places.model, "revision": None})
+    if places.guide is not None and settings.classifier_guidance is not None:
+        guidance = settings.classifier_guidance.model_copy(update={"model": places.guide})
+        settings = settings.model_copy(update={"classifier_guidance": guidance})
     catalogs = _open_catalogs(recipe, places)
     entry = find_entry(settings, catalogs)
     known = entry.scheduler if entry is not None else None
     settings = _restore_settings(settings, known, record["generator"], record["batch_size"])
     try:
-        return build_generator(settings, entry, places.base)
+        return build_generator(settings, entry, places.base, catalogs)
     except InputError as error:
         raise InputError(
-            f"{error}\nwhere the recipe's model is now: --base (folder of the recipe), --catalog "
-            "or --model"
+            f"{error}\nwhere the recipe's model is now: --base (folder of the recipe), --catalog, "
+            "--model or --guide (the classifier that guides it)"
         ) from error
 
 

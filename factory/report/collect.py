@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.dataset import SELECTION_COLUMNS, iterate_decisions, read_markers
-from factory.filters.base import SCORE_DECIMALS
-from factory.records import Shard
+from factory.records import SCORE_DECIMALS, Shard
 from factory.report.acceptance import Acceptance
 from factory.report.margins import Limit, Margin, Spread, find_nearest_margin, measure_margins
 from factory.report.state import RunState

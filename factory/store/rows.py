@@ -61,6 +61,7 @@ SHAPES_PIXELS = (
     "num_inference_steps",
     "guidance",
     "guidance_scale",
+    "classifier_guidance",
     "negative_prompt",
     "width",
     "height",
@@ -89,6 +90,9 @@ def select_shaping(generator: Mapping[str, Any]) -> dict[str, Any]:
         {key: value for key, value in adapter.items() if key != "source"}
         for adapter in shaping.get("adapters", ())
     ]
+    if "classifier_guidance" in shaping:
+        guide = shaping["classifier_guidance"]
+        shaping["classifier_guidance"] = {k: v for k, v in guide.items() if k != "model"}
     return shaping
 
 

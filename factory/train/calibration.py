@@ -5,9 +5,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.filters.base import SCORE_DECIMALS
-from factory.filters.classifier_model import Threshold
-from factory.filters.heads import compute_softmax
+from factory.classifiers.heads import compute_softmax
+from factory.classifiers.model import Threshold
+from factory.records import SCORE_DECIMALS
 from factory.train.classifier_report import measure_wilson, weigh_classes
 
 PRECISIONS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)

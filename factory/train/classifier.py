@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from factory.errors import InputError
-from factory.filters.classifier_model import (
+from factory.classifiers.heads import compute_softmax
+from factory.classifiers.model import (
     INFO_NAME,
     Calibration,
     ClassifierInfo,
@@ -21,7 +21,7 @@ from factory.filters.classifier_model import (
     save_info,
     write_file,
 )
-from factory.filters.heads import compute_softmax
+from factory.errors import InputError
 from factory.fingerprint import hash_bytes
 from factory.sources import list_images
 from factory.train.calibration import ENOUGH, calibrate_across, find_thresholds, fit_temperature

@@ -6,7 +6,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
-from factory.filters.classifier_model import ClassifierInfo, write_file
+from factory.classifiers.model import ClassifierInfo, write_file
 
 CARD_NAME = "README.md"
 SIDE, MARGIN, COUNTS = 300, 48, 60

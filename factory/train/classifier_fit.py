@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.classifiers.heads import Head, NeighbourHead
+from factory.classifiers.model import ENCODER_NAMES, HeadInfo, write_file
 from factory.encoders import Encoder, load_encoder
-from factory.filters.classifier_model import ENCODER_NAMES, HeadInfo, write_file
-from factory.filters.heads import Head, NeighbourHead
 from factory.train.classifier_heads import HeadKind, choose_head
 from factory.train.labelled import Fold, LabelledImages
 

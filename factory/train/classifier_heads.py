@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.filters.classifier_model import HeadInfo
-from factory.filters.heads import Head, NeighbourHead, compute_softmax
+from factory.classifiers.heads import Head, NeighbourHead, compute_softmax
+from factory.classifiers.model import HeadInfo
 from factory.train.calibration import fit_temperature
 from factory.train.classifier_report import weigh_classes
 from factory.train.labelled import Fold

@@ -10,11 +10,10 @@ from factory.accept import parse_rule
 from factory.catalog import load_catalogs
 from factory.errors import FactoryError, FilterError, SourceError, StoreError
 from factory.filters import build_filters, decide_all, list_score_names
-from factory.filters.base import SCORE_DECIMALS
 from factory.fingerprint import compute_digest, derive_seed, hash_bytes
 from factory.images import decode_image, hash_pixels
 from factory.recipe import Recipe
-from factory.records import Verdict
+from factory.records import SCORE_DECIMALS, Verdict
 from factory.regenerate import read_provenance
 from factory.shard import ALWAYS_SCORED
 from factory.store.rows import compute_described_id, read_first_guidance

@@ -42,8 +42,8 @@ from sheets import draw_attributes, draw_classes, draw_references, save_sheets
 from sklearn.preprocessing import StandardScaler
 
 from factory.catalog import load_catalogs
+from factory.classifiers.model import load_classifier
 from factory.encoders import load_encoder
-from factory.filters.classifier_model import load_classifier
 from factory.filters.descriptors import describe_images, turn_descriptors
 from factory.sources import list_images
 

@@ -5,12 +5,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from PIL import Image
 
 from factory.catalog import load_catalogs
+from factory.classifiers.model import INFO_NAME
 from factory.errors import EvaluationError, InputError
 from factory.evaluate.fewshot.leaks import (
     Leak,
@@ -21,11 +22,13 @@ from factory.evaluate.fewshot.leaks import (
 from factory.evaluate.fewshot.material import ImageSet
 from factory.evaluate.fewshot.providers import Draw, Provided
 from factory.evaluate.fewshot.settings import StudySettings
-from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
-from factory.filters.classifier_model import INFO_NAME
+from factory.evaluate.fewshot.synthetic import GUIDANCE, read_first_attempts, read_synthetic
 from factory.recipe import select_content
 from factory.recipe_file import load_recipe, resolve_path
 from factory.store.files import FileStore
+
+if TYPE_CHECKING:
+    from factory.train.classifier_heads import HeadKind
 
 Say = Callable[[str], None]
 RunRecipe = Callable[[Path, Sequence[str], Path], str]
@@ -42,8 +45,9 @@ class Making:
     Attributes:
         recipe: whose reference conditions get the draw's shots, and whose seed becomes the draw's.
         overrides: `--set` texts for it.
-        fit_filter: whether the recipe's classifier is one fitted on the shots.
-        filter_encoder: of that classifier.
+        fit_filter: whether the classifiers that filter and guide are fitted on the shots.
+        filter_encoder: of the classifier that filters.
+        guide_encoder: of the classifier that guides.
         adapt: model that is adapted to the shots first; None: the recipe's model as it is.
         adapt_set: `name=value` options of that adaptation.
         catalogs: user catalog folders.
@@ -52,7 +56,8 @@ class Making:
     recipe: Path
     overrides: tuple[str, ...] = ()
     fit_filter: bool = False
-    filter_encoder: str = "color-texture"
+    filter_encoder: str = "he-ssl"
+    guide_encoder: str = "he-ssl"
     adapt: str | None = None
     adapt_set: tuple[str, ...] = ()
     catalogs: tuple[Path, ...] = ()
@@ -80,7 +85,9 @@ class RecipeProvider:
             )
         self.classifiers = [each for each in recipe.filters if each.kind == "classifier"]
         self.fits = making.fit_filter or any(each.model == AT_SHOTS for each in self.classifiers)
-        if self.fits and not self.classifiers:
+        guidance = recipe.generator.classifier_guidance
+        self.fits_guide = guidance is not None and (making.fit_filter or guidance.model == AT_SHOTS)
+        if self.fits and not (self.classifiers or self.fits_guide):
             raise InputError(
                 f"{making.recipe}: --fit-filter: it has no classifier filter: add "
                 f'{{kind: classifier, model: "{AT_SHOTS}", min_probability: 0.6}} to filters'
@@ -96,6 +103,7 @@ class RecipeProvider:
             "counts": [block.model_dump()["per_class"] for block in self.loaded.recipe.conditions],
             "fit_filter": self.fits,
             "filter_encoder": self.making.filter_encoder if self.fits else None,
+            **({"guide_encoder": self.making.guide_encoder} if self.fits_guide else {}),
             "adapt": self.making.adapt,
             "adapt_set": list(self.making.adapt_set),
         }
@@ -107,14 +115,17 @@ class RecipeProvider:
         leaks, notes = find_model_leaks(model, self.catalogs, set_name)
         if recipe.generator.adapters:
             leaks += find_adapter_leaks(model, self.catalogs)
+        guidance = recipe.generator.classifier_guidance
+        if guidance is not None and not self.fits_guide:
+            described = {"kind": GUIDANCE, "model": self._find_folder(guidance.model)}
+            leaks += find_filter_leaks(described, draws[0].images, self.catalogs)
         for each in recipe.filters:
             described = each.model_dump(mode="json")
             own = each.kind == "classifier" and self.fits
             if own or str(described.get("images")) == AT_SHOTS:
                 continue
             if "model" in described:
-                folder = resolve_path(self.loaded.base, described["model"])
-                described["model"] = str(folder) if folder.is_dir() else described["model"]
+                described["model"] = self._find_folder(described["model"])
             leaks += find_filter_leaks(described, draws[0].images, self.catalogs)
         return leaks, notes
 
@@ -129,9 +140,13 @@ class RecipeProvider:
         shots, run = folder / "shots", folder / "run"
         write_shots(draw.images, shots)
         overrides = [*self.making.overrides, *self._point_to(draw, shots)]
-        if self.fits:
-            self._fit_filter(shots, folder / "classifier", draw)
+        if self.fits and self.classifiers:
+            self._fit(shots, folder / "classifier", draw, "filter", self.making.filter_encoder)
             overrides.append(f"filters.classifier.model={json.dumps(str(folder / 'classifier'))}")
+        if self.fits_guide:
+            self._fit(shots, folder / "guide", draw, "guide", self.making.guide_encoder)
+            named = json.dumps(str(folder / "guide"))
+            overrides.append(f"generator.classifier_guidance.model={named}")
         catalogs = [str(each) for each in self.folders]
         if self.making.adapt is not None:
             model = self._adapt(draw, shots, folder / "adapter")
@@ -192,17 +207,26 @@ class RecipeProvider:
         blocks = [block for block in self.loaded.recipe.conditions if block.kind == "reference"]
         return size, blocks[0].fit if blocks else self.settings.fit
 
-    def _fit_filter(self, shots: Path, out: Path, draw: Draw) -> None:
+    def _find_folder(self, model: str) -> str:
+        """Returns a classifier's folder where the recipe names one, else its id."""
+        folder = resolve_path(self.loaded.base, model)
+        return str(folder) if folder.is_dir() else model
+
+    def _fit(self, shots: Path, out: Path, draw: Draw, role: str, encoder: str) -> None:
+        """Fits a classifier on the shots; a guide's head must have a gradient, so no k-NN."""
         from factory.train.classifier import train_classifier
+        from factory.train.classifier_heads import FEW_SHOTS
 
         if (out / INFO_NAME).is_file():
             return
         size, fit = self._find_size()
-        self.say(f"fitting the filter of {draw.name}")
+        self.say(f"fitting the {role} of {draw.name}")
+        linear: HeadKind = "prototype" if draw.shots < FEW_SHOTS else "logistic"
         report = train_classifier(
             shots,
             out,
-            encoder=self.making.filter_encoder,
+            encoder=encoder,
+            head=linear if role == "guide" else "auto",
             image_size=size,
             fit="resize" if fit == "resize" else "crop",
             seed=draw.seed,

@@ -12,6 +12,9 @@ from factory.fingerprint import compute_digest
 from factory.sources import SourceImage, list_images
 from factory.sources.layout import RUN_RECORD, RUN_SUMMARY
 
+GUIDANCE = "classifier_guidance"
+"""Stands for a filter's kind where a classifier guided the sampling."""
+
 
 @dataclass(frozen=True)
 class Origin:
@@ -21,7 +24,7 @@ class Origin:
         is_run: whether it is a run folder.
         models: ids of the models that made them.
         adapted: those of them that were sampled with adapters.
-        filters: descriptions of the filters that chose them.
+        filters: descriptions of the filters that chose them, and of what guided the sampling.
         catalogs: user catalog folders of its recipe.
     """
 
@@ -125,11 +128,16 @@ def read_origin(root: Path) -> Origin:
             True,
             tuple(sorted({each["model"] for each in generators})),
             tuple(sorted({each["model"] for each in generators if each.get("adapters")})),
-            tuple(each for maker in makers for each in maker["filters"]),
+            tuple(each for maker in makers for each in (*maker["filters"], *_list_guides(maker))),
             tuple(Path(each) for each in recipe["catalogs"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{root}: its summary is not readable ({error!r})") from error
+
+
+def _list_guides(maker: Mapping[str, Any]) -> list[dict[str, Any]]:
+    guide = maker["generator"].get("classifier_guidance")
+    return [] if guide is None else [{**guide, "kind": GUIDANCE}]
 
 
 def _check_classes(root: Path, images: Sequence[SourceImage]) -> None:

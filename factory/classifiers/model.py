@@ -1,7 +1,7 @@
 """A fitted classifier folder: what it says of itself, and calibrated class probabilities from it.
 
     classifier.json         checked on load; all that `validate` reads, without torch
-    head.safetensors        numbers of the head: see factory.filters.heads
+    head.safetensors        numbers of the head: see factory.classifiers.heads
     encoder.json, encoder.safetensors    only with an encoder that was trained along
 
 Nothing is pickled, and the head is computed with numpy: scikit-learn is needed for fitting only.
@@ -16,12 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from factory.catalog import Catalogs
+from factory.classifiers.heads import Head, NeighbourHead, compute_softmax, parse_head
 from factory.encoders import Encoder, load_encoder
 from factory.encoders.pool import EncoderPool
 from factory.errors import InputError, Problem, RecipeError
-from factory.filters.base import SCORE_DECIMALS
-from factory.filters.heads import Head, NeighbourHead, compute_softmax, parse_head
 from factory.fingerprint import hash_bytes
+from factory.records import SCORE_DECIMALS
 from factory.sources import fit_image
 
 INFO_NAME = "classifier.json"
@@ -169,15 +170,28 @@ def check_classifier(folder: Path) -> ClassifierInfo:
     return info
 
 
+def find_classifier_folder(model: str, base: Path, catalogs: Catalogs) -> Path:
+    """Returns the folder of a classifier that a recipe names by catalog id or path.
+
+    Raises:
+        RecipeError: its catalog file is wrong.
+    """
+    return catalogs.find_classifier_folder(model) or base / Path(model).expanduser()
+
+
 def load_classifier(
-    folder: Path, device: str = "auto", encoders: EncoderPool | None = None
+    folder: Path,
+    device: str = "auto",
+    encoders: EncoderPool | None = None,
+    catalogs: Catalogs | None = None,
 ) -> Classifier:
     """Loads a classifier folder and checks every hash in it.
 
     Args:
         folder: what `factory train classifier` wrote.
         device: where its encoder runs, unless `encoders` has it.
-        encoders: shared ones; None: one of its own, by the shipped catalogs.
+        encoders: shared ones; None: one of its own.
+        catalogs: where that one is looked up; None: the shipped ones.
 
     Raises:
         InputError: a file is missing, damaged or from another encoder version.
@@ -187,7 +201,7 @@ def load_classifier(
     head = _load_head(folder, info)
     encoder: Encoder
     if encoders is None:
-        encoder = load_encoder(info.encoder, base=folder, device=device)
+        encoder = load_encoder(info.encoder, base=folder, device=device, catalogs=catalogs)
     else:
         encoder = encoders.load(info.encoder, folder)
     found, expected = encoder.describe(), info.encoder_description

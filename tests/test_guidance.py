@@ -1,0 +1,336 @@
+"""Classifier guidance: the class gets into the image, rows stay theirs, and misuse is told."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from factory.catalog import load_catalogs
+from factory.circularity import find_circles
+from factory.classifiers.model import load_classifier
+from factory.cli import main
+from factory.errors import InputError
+from factory.generators import build_generator
+from factory.generators.flow import GUIDE_LIMIT
+from factory.generators.guide import ClassifierGuide
+from factory.images import decode_image
+from factory.licences.collect import collect_recipe_terms
+from factory.recipe import ClassifierGuidance, GeneratorSettings
+from factory.recipe_file import load_recipe
+from factory.records import Condition, Job, Reference, Request
+from factory.regenerate import Places, regenerate_rows
+from factory.sources import fit_image, list_images
+from factory.stored import open_set
+from factory.train.classifier import train_classifier
+from tests.running import list_identities, read_json, read_rows, run, write_recipe
+from tests.test_evaluate_fewshot import CLASSES, FAST, write_images
+from tests.tiny import save_tiny
+
+SHOTS = 8
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """Real images of two classes, and classifiers of them."""
+    folder = tmp_path_factory.mktemp("guidance")
+    write_images(folder / "real", SHOTS, 1)
+    options = {"image_size": 64, "force": True}
+    for name, encoder, head in (
+        ("guide", "he-ssl", "logistic"),
+        ("knn", "he-ssl", "knn"),
+        ("handmade", "color-texture", "logistic"),
+    ):
+        train_classifier(folder / "real", folder / name, encoder=encoder, head=head, **options)
+    return folder
+
+
+def write(folder, place, guidance=("guide", 100.0), **changes):
+    generator = {
+        "model": "nano-he-base",
+        "steps": 4,
+        "batch_size": 4,
+        **changes.pop("generator", {}),
+    }
+    if guidance is not None:
+        generator["classifier_guidance"] = {"model": str(place / guidance[0]), "scale": guidance[1]}
+    unset = {"width": None, "height": None}
+    reference = {
+        "kind": "reference",
+        "images": str(place / "real"),
+        "strength": 0.8,
+        "per_class": 5,
+    }
+    return write_recipe(
+        folder,
+        generator=generator | unset,
+        **{"conditions": [reference], "filters": [], **changes},
+    )
+
+
+def enlarge(image):
+    """An image as the model would make it."""
+    return fit_image(image.read_pixels(), 64, 64, "resize")
+
+
+def read_chances(place, rows):
+    """Log probabilities of the asked classes, by the classifier that guides."""
+    classifier = load_classifier(place / "guide")
+    pixels = [decode_image(row["image"]["bytes"], "row") for row in rows]
+    asked = [classifier.class_names.index(row["class_name"]) for row in rows]
+    return np.log(classifier.predict_probabilities(pixels)[range(len(rows)), asked])
+
+
+@pytest.fixture(scope="module")
+def guided(place, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("guided")
+    assert run(write(folder, place), folder / "run").exit_code == 0
+    return folder
+
+
+def test_the_class_gets_into_the_images(place, guided, tmp_path):
+    assert run(write(tmp_path, place, guidance=None), tmp_path / "run").exit_code == 0
+    rows, plain = read_rows(guided / "run"), read_rows(tmp_path / "run")
+    assert [row["seed"] for row in rows] == [row["seed"] for row in plain]
+    assert not {row["sample_id"] for row in rows} & {row["sample_id"] for row in plain}
+    gained = read_chances(place, rows) - read_chances(place, plain)
+    assert gained.min() > -1e-3  # nothing is gained where the class is certain already
+    assert gained.mean() > 0.1
+
+
+def test_rows_tell_the_guide_and_are_made_again(place, guided):
+    rows = read_rows(guided / "run")
+    told = json.loads(rows[0]["provenance"])["generator"]["classifier_guidance"]
+    assert told["scale"] == 100.0
+    assert told["revision"] == load_classifier(place / "guide").revision
+    recipe = open_set(str(guided / "run")).recipe
+    for each in regenerate_rows(rows[:3], recipe, Places(base=guided)):
+        assert (each.status, each.differences) == ("exact", ())
+
+
+def test_a_guide_that_moved_is_named(place, guided, tmp_path):
+    recipe = open_set(str(guided / "run")).recipe
+    lost = recipe.generator.classifier_guidance.model_copy(update={"model": "./gone"})
+    recipe = recipe.model_copy(
+        update={"generator": recipe.generator.model_copy(update={"classifier_guidance": lost})}
+    )
+    rows = read_rows(guided / "run")[:1]
+    with pytest.raises(InputError, match="--guide"):
+        regenerate_rows(rows, recipe, Places(base=tmp_path))
+    [found] = regenerate_rows(rows, recipe, Places(base=tmp_path, guide=str(place / "guide")))
+    assert found.status == "exact"
+
+
+def test_rows_do_not_depend_on_company(place, guided, tmp_path):
+    reference = {"kind": "reference", "images": str(place / "real"), "strength": 0.8}
+    fewer = [{**reference, "per_class": {CLASSES[1]: 3}}]
+    assert run(write(tmp_path, place, conditions=fewer), tmp_path / "run").exit_code == 0
+    assert list_identities(tmp_path / "run") < list_identities(guided / "run")
+
+
+def test_another_guide_is_another_data_set(place, guided, tmp_path):
+    train_classifier(
+        place / "real",
+        tmp_path / "other",
+        encoder="he-ssl",
+        head="prototype",
+        image_size=64,
+        force=True,
+    )
+    path = write(
+        tmp_path,
+        tmp_path,
+        guidance=("other", 100.0),
+        conditions=[
+            {"kind": "reference", "images": str(place / "real"), "strength": 0.8, "per_class": 6}
+        ],
+    )
+    result = CliRunner().invoke(main, ["run", str(path), "--out", str(guided / "run"), "--extend"])
+    assert result.exit_code == 2
+    assert "classifier_guidance.revision" in result.output
+
+
+def test_gradients_are_those_of_the_log_probability(place):
+    """Against finite differences of the classifier's own probabilities, on real images."""
+    guide = ClassifierGuide(
+        ClassifierGuidance(model=str(place / "guide")), Path(), load_catalogs(), "cpu"
+    )
+    images = [enlarge(each) for each in list_images(place / "real")[:2]]
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+    classifier = load_classifier(place / "guide")
+    aimed = guide.aim([CLASSES[0], None])
+    expected = np.log(classifier.predict_probabilities(images)[0, 0])
+    assert aimed(pixels)[0].item() == pytest.approx(expected, abs=1e-3)
+    assert aimed(pixels)[1].item() == 0.0
+    leaf = pixels.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(aimed(leaf).sum(), leaf)
+    assert not gradient[1].any()
+    direction = gradient[0] / gradient[0].norm()
+    step = 1e-3
+    ahead, behind = pixels.clone(), pixels.clone()
+    ahead[0] += step * direction
+    behind[0] -= step * direction
+    slope = (aimed(ahead)[0] - aimed(behind)[0]).item() / (2 * step)
+    assert slope == pytest.approx(gradient[0].norm().item(), rel=0.05)
+
+
+@pytest.mark.parametrize(("size", "fit"), [(48, "crop"), (48, "resize"), (96, "crop")])
+def test_a_classifier_of_another_size_sees_what_it_was_fitted_on(place, tmp_path, size, fit):
+    options = {"encoder": "he-ssl", "head": "logistic", "image_size": size, "fit": fit}
+    train_classifier(place / "real", tmp_path / "c", force=True, **options)
+    settings = ClassifierGuidance(model=str(tmp_path / "c"))
+    aimed = ClassifierGuide(settings, Path(), load_catalogs(), "cpu").aim([CLASSES[1]])
+    image = enlarge(list_images(place / "real")[0])
+    pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    expected = np.log(load_classifier(tmp_path / "c").predict_probabilities([image])[0, 1])
+    assert aimed(pixels)[0].item() == pytest.approx(expected, abs=0.15)
+
+
+def test_a_strong_guide_does_not_blow_images_up(place):
+    image = list_images(place / "real")[0]
+    settings = GeneratorSettings(
+        model="nano-he-base",
+        steps=4,
+        batch_size=2,
+        classifier_guidance=ClassifierGuidance(model=str(place / "guide"), scale=10_000.0),
+    )
+    entry = load_catalogs().find_model("nano-he-base")
+    condition = Condition(CLASSES[0], None, Reference(image, "0" * 64, 0.7))
+    job = Job(Request("c", 0, condition, 0), 0, 3)
+    wild = build_generator(settings, entry, Path()).generate([job])[0].pixels.astype(float)
+    calm = settings.model_copy(update={"classifier_guidance": None})
+    plain = build_generator(calm, entry, Path()).generate([job])[0].pixels.astype(float)
+    assert 0 < GUIDE_LIMIT < 1
+    assert 0.5 < wild.std() / plain.std() < 2.0
+
+
+def test_latents_are_guided_through_their_decoder(place, tmp_path):
+    """A guide sees pixels, whatever the model works on."""
+    folder = save_tiny("flow", tmp_path / "flow")
+    from factory.generators.flow import FlowPipeline
+    from tests.tiny import _vae
+
+    pipeline = FlowPipeline.from_pretrained(folder)
+    channels = pipeline.unet.config.in_channels
+    pipeline.vae = _vae(channels)
+    seen = []
+
+    def guide(pixels):
+        seen.append(tuple(pixels.shape))
+        return -(pixels**2).sum((1, 2, 3))
+
+    generators = [torch.Generator().manual_seed(n) for n in range(2)]
+    pipeline.set_progress_bar_config(disable=True)
+    made = pipeline(
+        class_labels=[0, 1],
+        num_inference_steps=3,
+        generator=generators,
+        output_type="np",
+        guide=guide,
+        guide_scale=5.0,
+    ).images
+    assert set(seen) == {(2, 3, *made.shape[1:3])}
+    assert np.isfinite(made).all()
+
+
+# --- misuse --------------------------------------------------------------------------------------
+
+
+def validate(path):
+    result = CliRunner().invoke(main, ["validate", str(path)])
+    return result.exit_code, result.output
+
+
+@pytest.mark.parametrize(
+    ("guidance", "told"),
+    [
+        ("knn", "k-NN head, which has no gradient: fit one with --encoder he-ssl --head logistic"),
+        ("handmade", "is on encoder color-texture, which has no gradient here"),
+        ("nowhere", "no such classifier folder"),
+    ],
+)
+def test_classifiers_that_cannot_guide_are_refused(place, tmp_path, guidance, told):
+    code, output = validate(write(tmp_path, place, guidance=(guidance, 30.0)))
+    assert code == 2
+    assert "generator.classifier_guidance.model" in output
+    assert told in output.replace("\n", " ")
+
+
+def test_models_and_classes_that_cannot_be_guided_are_refused(place, tmp_path):
+    code, output = validate(write(tmp_path, place, generator={"model": "fake"}))
+    assert code == 2
+    assert "fake is of family 'fake', which cannot be guided" in output
+    save_tiny("stable-diffusion", tmp_path / "sd")
+    code, output = validate(write(tmp_path, place, generator={"model": "./sd"}))
+    assert "family 'stable-diffusion', which cannot be guided" in output
+    with pytest.raises(InputError, match="cannot be guided"):
+        guidance = ClassifierGuidance(model=str(place / "guide"))
+        settings = GeneratorSettings(model=str(tmp_path / "sd"), classifier_guidance=guidance)
+        build_generator(settings, None, tmp_path)
+    grid = [{"kind": "caption", "captions": "he-attributes", "count": 2}]
+    code, output = validate(write(tmp_path, place, conditions=grid))
+    assert "no condition asks for a class" in output
+    write_images(tmp_path / "others" / "x", 2, 3)
+    for old, new in zip(CLASSES, ("mucosa", "fat"), strict=True):
+        (tmp_path / "others" / "x" / old).rename(tmp_path / "others" / "x" / new)
+    other = [{"kind": "reference", "images": str(tmp_path / "others" / "x"), "per_class": 1}]
+    code, output = validate(write(tmp_path, place, conditions=other))
+    assert code == 2
+    assert "does not know class 'fat'" in output
+
+
+def test_a_filter_on_the_guides_encoder_is_no_judge(place, tmp_path):
+    judge = {"kind": "classifier", "model": str(place / "guide"), "min_probability": 0.1}
+    loaded = load_recipe(write(tmp_path, place, filters=[judge]))
+    [text] = find_circles(loaded.recipe, loaded.base, load_catalogs())
+    assert "which guides the sampling" in text
+    judge["model"] = str(place / "handmade")
+    loaded = load_recipe(write(tmp_path, place, filters=[judge]))
+    assert find_circles(loaded.recipe, loaded.base, load_catalogs()) == ()
+    terms = collect_recipe_terms(loaded.recipe, loaded.base, load_catalogs(), None)
+    guides = [term for term in terms if term.role == "guiding classifier"]
+    assert {term.name for term in guides} == {"guide", load_name("he-ssl")}
+    assert all(term.reaches for term in guides)
+
+
+def load_name(spec):
+    """The weights that an encoder's spec stands for, as terms name them."""
+    from factory.encoders import find_weights
+
+    return find_weights(spec, load_catalogs()).rpartition("/")[2]
+
+
+def test_a_study_guides_by_the_shots_alone(place, tmp_path):
+    write_images(tmp_path / "train", 12, 5)
+    write_images(tmp_path / "test", 20, 6)
+    path = write(tmp_path / "recipe", place, guidance=("guide", 50.0))
+    common = ["evaluate", "fewshot", "--real", tmp_path / "train", "--test", tmp_path / "test"]
+    options = [*FAST, "--seeds", "1", "--per-class", "4", "--generator", path]
+    leaking = CliRunner().invoke(
+        main, [str(x) for x in (*common, *options, "--out", tmp_path / "a")]
+    )
+    assert leaking.exit_code == 2
+    assert "classifier guidance" in leaking.output
+    assert "not on the shots alone" in leaking.output
+    out, told = tmp_path / "b", tmp_path / "b.json"
+    options += ["--fit-filter", "--out", out, "--json", told]
+    result = CliRunner().invoke(main, [str(x) for x in (*common, *options)])
+    assert result.exit_code == 0, result.output
+    assert "fitting the guide" in result.output
+    assert read_json(told)["leaks"] == []
+    [draw] = (out / "draws").iterdir()
+    rows = read_rows(draw / "run")
+    revision = load_classifier(draw / "guide").revision
+    guide = json.loads(rows[0]["provenance"])["generator"]["classifier_guidance"]
+    assert guide["revision"] == revision
+    # The same run given as a folder is judged alike: its guide was fitted on other images.
+    given = [*common, *FAST, "--seeds", "1", "--first-seed", "1", "--synthetic", draw / "run"]
+    other = CliRunner().invoke(main, [str(x) for x in given])
+    assert other.exit_code == 2
+    assert "classifier guidance" in other.output
+    # An encoder that guided must not be the one that evaluates.
+    given = [*given[:-4], "--synthetic", draw / "run", "--encoder", "he-ssl"]
+    circular = CliRunner().invoke(main, [str(x) for x in given])
+    assert "it guided the sampling" in circular.output
