@@ -8,6 +8,12 @@ from factory.catalog import Catalogs
 from factory.checks.filters import check_known
 from factory.checks.findings import AskedClasses, Findings, Model
 from factory.generators.families import FAMILIES
+from factory.recipe import (
+    CaptionConditions,
+    ClassConditions,
+    ConditionSettings,
+    ReferenceConditions,
+)
 
 if TYPE_CHECKING:
     from factory.classifiers.model import ClassifierInfo
@@ -25,7 +31,7 @@ def check_guidance(findings: Findings, model: Model | None, asked: AskedClasses)
         if family is None or not family.guidable:
             message = f"{model.name} is of family {model.family!r}, which cannot be guided"
             findings.add(_PLACE, f"{message}: remove it, or take a model of family 'flow'")
-    if not asked.fields:
+    if not any(_asks_class(block) for block in findings.loaded.recipe.conditions):
         findings.add(_PLACE, "no condition asks for a class: remove it")
     place = (*_PLACE, "model")
     known = check_known(findings, settings.model, place, asked)
@@ -37,6 +43,13 @@ def check_guidance(findings: Findings, model: Model | None, asked: AskedClasses)
     elif not _has_gradient(known.info, findings.catalogs, findings.resolve(settings.model)):
         message = f"{settings.model} is on encoder {known.info.encoder}, which has no gradient here"
         findings.add(place, f"{message}: {do} (or another of `factory train encoder`)")
+
+
+def _asks_class(block: ConditionSettings) -> bool:
+    """Whether images of a condition are of a class."""
+    if isinstance(block, CaptionConditions):
+        return block.class_column is not None
+    return isinstance(block, ClassConditions | ReferenceConditions)
 
 
 def _has_gradient(info: "ClassifierInfo", catalogs: Catalogs, folder: Path) -> bool:

@@ -6,9 +6,9 @@
 Each PATH is an ImageFolder of `train/` and `test/`, and how it is brought to the model's size. For
 each set and lever `factory evaluate fewshot` makes images anew from the shots of every draw, and
 trains a linear head on features of `he-ssl-eval`, which neither filters nor guides. The draws,
-their shots and the head's steps are the same for all levers. Label fidelity is how often a classifier of
-all real training images but the shots takes the images for their class; beside it stands what it
-makes of real test images. What is in `--out` already is not made again.
+their shots and the head's steps are the same for all levers. Label fidelity is how often a
+classifier of all real training images but the shots takes the images for their class; beside it
+stands what it makes of real test images. What is in `--out` already is not made again.
 """
 
 import argparse
