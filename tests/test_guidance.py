@@ -123,6 +123,21 @@ def test_a_guide_that_moved_is_named(place, guided, tmp_path):
     assert found.status == "exact"
 
 
+def test_card_and_published_copy_name_the_guide_but_no_place(place, guided, tmp_path):
+    card = (guided / "run" / "README.md").read_text()
+    assert "guided to the class asked for by classifier `.../guide`" in card
+    assert "guiding classifier" in card  # its terms
+    command = ["publish", str(guided / "run"), "--to", str(tmp_path / "copy"), "--license", "other"]
+    result = CliRunner().invoke(main, command)
+    assert result.exit_code == 0, result.output
+    for path in (path for path in (tmp_path / "copy").rglob("*") if path.is_file()):
+        assert str(place).encode() not in path.read_bytes(), path
+    [row] = read_rows(tmp_path / "copy")[:1]
+    recipe = open_set(str(tmp_path / "copy")).recipe
+    found = Places(references=(place / "real",), guide=str(place / "guide"))
+    assert [each.status for each in regenerate_rows([row], recipe, found)] == ["exact"]
+
+
 def test_rows_do_not_depend_on_company(place, guided, tmp_path):
     reference = {"kind": "reference", "images": str(place / "real"), "strength": 0.8}
     fewer = [{**reference, "per_class": {CLASSES[1]: 3}}]

@@ -31,6 +31,12 @@ def write_makers(summary: Mapping[str, Any]) -> str:
             source = shorten_path(adapter["source"])
             what = f"adapter `{source}`, sha256 `{adapter['sha256']}`"
             lines.append(f"- {what}, scale {adapter['scale']:g}")
+        guide = generator.get("classifier_guidance")
+        if guide is not None:
+            lines.append(
+                f"- guided to the class asked for by classifier `{shorten_path(guide['model'])}` "
+                f"(classifier.json sha256 `{guide['revision']}`), scale {guide['scale']:g}"
+            )
         libraries = generator.get("libraries", {})
         lines.append("- " + ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries)))
         lines.append("- " + describe_licence("the model", maker["licence"]))
