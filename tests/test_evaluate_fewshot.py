@@ -624,3 +624,20 @@ def test_more_draws_reuse_and_other_settings_are_refused(data, tmp_path):
     (tmp_path / "else" / "notes.txt").write_text("mine")
     shown = study(data, "--out", tmp_path / "else", code=2).output
     assert "not empty and no study" in shown
+
+
+def test_workers_give_what_one_process_gives(data, tmp_path):
+    one, two = tmp_path / "1.json", tmp_path / "2.json"
+    common = ("--seeds", "2", "--counts", "4")
+    study(data, *common, "--json", one)
+    shown = study(data, *common, "--workers", "2", "--json", two, "--out", tmp_path / "out").output
+    assert read_json(one)["arms"] == read_json(two)["arms"]
+    assert read_json(one)["curve"] == read_json(two)["curve"]
+    assert "stored" not in shown
+    again = study(data, *common, "--workers", "2", "--out", tmp_path / "out").output
+    assert again.count("stored") == shown.count(": balanced accuracy")
+
+
+def test_a_training_that_fails_on_a_worker_says_why(data):
+    wild = ("--learning-rate", "1e30", "--seeds", "1", "--workers", "2")
+    assert "lower --learning-rate" in study(data, *wild, code=3).output

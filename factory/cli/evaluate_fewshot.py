@@ -79,12 +79,26 @@ _OPTIONS = (
         help="Of --model; auto: bfloat16 where the device computes in it.",
     ),
     click.option("--device", default="auto", show_default=True, help="Torch device."),
+    click.option(
+        "--workers",
+        type=click.IntRange(1),
+        help="Trainings side by side, on Ray; default: one for each of several GPUs.",
+    ),
     click.option("--group-column", help="Column of the patient or slide."),
     click.option("--group-pattern", help="Regular expression with one (group) on file names."),
     click.option("--set-name", help="What catalog entries call the evaluated set."),
     click.option("--force", is_flag=True, help="Go on with leaks, and mark every table."),
 )
-_OWN = ("real", "test", "synthetic", "unfiltered", "generator", "group_column", "group_pattern")
+_OWN = (
+    "real",
+    "test",
+    "synthetic",
+    "unfiltered",
+    "generator",
+    "group_column",
+    "group_pattern",
+    "workers",
+)
 _MAKING = ("fit_filter", "filter_encoder", "guide_encoder", "adapt", "adapt_set", "overrides")
 
 
@@ -115,6 +129,7 @@ def fewshot(
     from factory.evaluate.fewshot.plots import draw_arms, draw_curve
     from factory.evaluate.fewshot.results import build_results
     from factory.evaluate.fewshot.study import Study
+    from factory.evaluate.fewshot.trainers import count_workers
 
     own = {name: options.pop(name) for name in _OWN}
     making = {name: options.pop(name) for name in _MAKING}
@@ -128,7 +143,19 @@ def fewshot(
     provider = _make_provider(own, making, settings, out, folders)
     store = CellStore(out)
     catalogs, is_split = load_catalogs(folders), own["test"] is None
-    study = Study(settings, train, test, provider, store, _say, catalogs, build_learner, is_split)
+    study = Study(
+        settings,
+        train,
+        test,
+        provider,
+        store,
+        _say,
+        catalogs,
+        build_learner,
+        is_split,
+        count_workers(own["workers"]),
+        folders,
+    )
     study.run()
     results = build_results(study)
     text = json.dumps(results, indent=1) + "\n"

@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 
 ROOT = Path(__file__).parent.parent.parent
 RECIPE = ROOT / "recipes" / "few-shot-variations.yaml"
-NOISE = '[{"kind": "class", "per_class": 1}]'
+TOKEN = ("--set", 'conditions=[{"kind": "class", "per_class": 1}]')
+TOKEN += ("--set", "filters.training_copy.images=@shots")
 ADAPT = ("--adapt", "nano-he-base", "--adapt-set", "steps=200", "--adapt-set", "check_every=100")
 
 
@@ -45,7 +46,7 @@ LEVERS: dict[str, tuple[str, ...]] = {
     "guided-.5": _guide(0.5),
     "guided-.7": _guide(0.7),
     "guided-.85": _guide(0.85),
-    "adapted-token": (*ADAPT, "--set", f"conditions={NOISE}"),
+    "adapted-token": (*ADAPT, *TOKEN),
     "adapted-.7": (*ADAPT, *_vary(0.7)),
     "adapted-guided-.85": (*ADAPT, *_guide(0.85)),
 }

@@ -33,11 +33,12 @@ class Cell:
 
 
 class CellStore:
-    """Stores cells below a folder; without one they are lost with the process."""
+    """Stores cells below a folder; without one they are remembered by the process alone."""
 
     def __init__(self, out: Path | None) -> None:
         self.out = out
         self._files = None if out is None else FileStore(str(out))
+        self._made: dict[str, Cell] = {}
 
     def begin(self, study: Mapping[str, Any]) -> None:
         """Begins a study in the folder, or makes sure that it is the one begun there.
@@ -73,6 +74,8 @@ class CellStore:
             StoreError: it is damaged.
         """
         name = _name_cell(label, identity)
+        if name in self._made:
+            return self._made[name]
         if self._files is None or not self._files.exists(name):
             return None
         content = self._read(name)
@@ -84,7 +87,8 @@ class CellStore:
         return Cell(chances, seconds, was_stored=True)
 
     def write(self, label: str, identity: Mapping[str, Any], cell: Cell) -> None:
-        """Stores a cell."""
+        """Stores a cell, and remembers it."""
+        self._made[_name_cell(label, identity)] = cell
         if self._files is None:
             return
         content = {

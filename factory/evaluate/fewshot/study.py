@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from factory.evaluate.fewshot.arms import (
     read_training_set,
 )
 from factory.evaluate.fewshot.cells import DECIMALS, Cell, CellStore
+from factory.evaluate.fewshot.filling import Filler
 from factory.evaluate.fewshot.labels import TEST, Judged, choose_judge, join_images
 from factory.evaluate.fewshot.leaks import (
     Leak,
@@ -37,7 +39,7 @@ from factory.evaluate.fewshot.material import (
 from factory.evaluate.fewshot.providers import Draw, Provided, Provider
 from factory.evaluate.fewshot.settings import StudySettings, check_settings
 from factory.evaluate.fewshot.synthetic import SyntheticSet
-from factory.fingerprint import compute_digest
+from factory.evaluate.fewshot.trainers import TrainerPool
 
 
 @dataclass
@@ -78,6 +80,8 @@ class Study:
     catalogs: Catalogs
     build_learner: Callable[[StudySettings, Say, Catalogs], Learner]
     is_split: bool = False
+    workers: int = 1
+    folders: Sequence[Path] = ()
     outcomes: list[Outcome] = field(default_factory=list)
     leaks: list[Leak] = field(default_factory=list)
     circular: list[Leak] = field(default_factory=list)
@@ -118,10 +122,27 @@ class Study:
         self.cells.begin(self.describe())
         self.reader = PixelReader(self.settings.size, self.settings.fit)
         self.pixels = self.reader.read(self.test)
-        self._began, self._done, self._fresh = time.monotonic(), 0, 0
-        for shots in self.settings.shots:
-            mine = [draw for draw in draws if draw.shots == shots]
-            self.outcomes.append(self._run_shots(learner, shots, mine))
+        trainers = None
+        if self.workers > 1:
+            trainers = TrainerPool(self.settings, self.folders, self.workers, self.pixels)
+        self.filler = Filler(
+            self.settings,
+            learner,
+            self.names,
+            self.test,
+            self.pixels,
+            self.reader,
+            self.cells,
+            trainers,
+            self.say,
+        )
+        try:
+            for shots in self.settings.shots:
+                mine = [draw for draw in draws if draw.shots == shots]
+                self.outcomes.append(self._run_shots(learner, shots, mine))
+        finally:
+            if trainers is not None:
+                trainers.close()
         self.notes = list(dict.fromkeys(self.notes))
 
     def describe(self) -> dict[str, Any]:
@@ -158,22 +179,30 @@ class Study:
         made: dict[str, list[ImageSet]] = {}
         for draw in draws:
             provided = self._provide(draw, outcome)
-            for arm in self.settings.arms:
-                chosen = self._choose(arm, draw, provided, self.settings.per_class)
+            arms = {
+                arm: self._choose(arm, draw, provided, self.settings.per_class)
+                for arm in self.settings.arms
+            }
+            curve = {
+                count: self._choose("real+synthetic", draw, provided, count)
+                for count in self.settings.counts
+            }
+            wanted = [*arms.items(), *(("real+synthetic", each) for each in curve.values())]
+            self.filler.train_ahead(draw, wanted, steps)
+            for arm, chosen in arms.items():
                 if isinstance(chosen, str):
                     outcome.left_out[arm] = chosen
-                    self._done += 1
+                    self.filler.skip()
                     continue
-                cell = self._fill(learner, arm, draw, chosen, steps)
+                cell = self.filler.fill(arm, draw, chosen, steps)
                 if arm.startswith("real+synthetic"):
                     made.setdefault(arm.removeprefix("real+"), []).append(chosen.synthetic)
                 outcome.chances.setdefault(arm, []).append(cell.chances)
                 outcome.images.setdefault(arm, []).append(chosen.count(self.names))
                 outcome.seconds[arm] = outcome.seconds.get(arm, 0.0) + cell.seconds
-            for count in self.settings.counts:
-                chosen = self._choose("real+synthetic", draw, provided, count)
+            for count, chosen in curve.items():
                 if not isinstance(chosen, str):
-                    cell = self._fill(learner, "real+synthetic", draw, chosen, steps, count)
+                    cell = self.filler.fill("real+synthetic", draw, chosen, steps, count)
                     outcome.curve.setdefault(count, []).append(cell.chances)
         for arm, why in outcome.left_out.items():
             self.say(f"LEFT OUT {arm} ({shots} shots): {why}")
@@ -202,7 +231,7 @@ class Study:
         kinds = {TEST: self.test, **{kind: join_images(sets) for kind, sets in made.items()}}
         chosen = ArmImages(judge, self.train.take([]), self.settings.augment == "classical")
         judged = [[kind, each.digest] for kind, each in kinds.items()]
-        identity = self._identify(chosen, draws[0], outcome.steps) | {"judged": judged}
+        identity = self.filler.identify(chosen, draws[0], outcome.steps) | {"judged": judged}
         cell = self.cells.read("label-fidelity", identity)
         if cell is None:
             self.say(f"judging the labels of {sum(map(len, kinds.values())) - len(self.test):,}")
@@ -271,65 +300,3 @@ class Study:
             if lacking:
                 self.notes.append(f"{arm}: no synthetic images of {', '.join(lacking)}")
         return chosen
-
-    def _fill(
-        self,
-        learner: Learner,
-        arm: str,
-        draw: Draw,
-        chosen: ArmImages,
-        steps: int,
-        count: int | None = None,
-    ) -> Cell:
-        """Returns the predictions of one arm in one draw, stored or made now."""
-        identity = self._identify(chosen, draw, steps)
-        label = f"{arm}-seed{draw.seed}"
-        if arm != "all_real":
-            label = f"{arm}-{draw.shots}shot-seed{draw.seed}"
-        cell = self.cells.read(label, identity)
-        if cell is None:
-            began = time.monotonic()
-            material = read_training_set(chosen, self.reader, self.names)
-            chances = learner.fit_predict(material, self.pixels, len(self.names), steps, draw.seed)
-            cell = Cell(np.round(chances, DECIMALS), time.monotonic() - began)
-            self.cells.write(label, identity, cell)
-            self._fresh += 1
-        self._tell(arm, draw, chosen, cell, count)
-        return cell
-
-    def _identify(self, chosen: ArmImages, draw: Draw, steps: int) -> dict[str, Any]:
-        """Returns all that shapes the predictions; the order of images shapes the batches."""
-        listed = [
-            [[str(image.class_name), sha] for image, sha in zip(s.images, s.sha256s, strict=True)]
-            for s in (chosen.real, chosen.synthetic)
-        ]
-        return {
-            **self.settings.describe_training(),
-            **self.learner,
-            "classes": list(self.names),
-            "images": compute_digest("fewshot images", listed),
-            "test": compute_digest("fewshot test", list(self.test.sha256s)),
-            "augmented": chosen.is_augmented,
-            "steps": steps,
-            "seed": draw.seed,
-        }
-
-    def _tell(self, arm: str, draw: Draw, chosen: ArmImages, cell: Cell, count: int | None) -> None:
-        """Says how one cell came out, and how long the rest may take."""
-        settings = self.settings
-        self._done += 1
-        total = len(settings.shots) * settings.seeds * (len(settings.arms) + len(settings.counts))
-        labels = self.test.index_labels(self.names)
-        right = cell.chances.argmax(1) == labels
-        reached = np.mean([right[labels == name].mean() for name in np.unique(labels)])
-        took = "stored" if cell.was_stored else f"{cell.seconds:.1f} s"
-        left = ""
-        if self._fresh and self._done >= total // len(settings.shots) // settings.seeds:
-            each = (time.monotonic() - self._began) / self._done
-            left = f", about {each * (total - self._done) / 60:.0f} min left"
-        at = "" if count is None else f" at {count} a class"
-        self.say(
-            f"[{self._done}/{total}] {draw.shots} shots, seed {draw.seed}, {arm}{at}: balanced "
-            f"accuracy {reached:.3f} ({len(chosen.real):,} real + {len(chosen.synthetic):,} "
-            f"synthetic images, {took}{left})"
-        )
