@@ -33,7 +33,7 @@ class ClassifierGuidance(Strict):
         description="catalog id of a classifier, or its folder; on an encoder of ours, e.g. he-ssl",
     )
     scale: float = Field(
-        30.0, gt=0.0, le=10_000.0, description="how strongly; 1 is Bayes' rule, too weak to see"
+        100.0, gt=0.0, le=10_000.0, description="how strongly; 1 is Bayes' rule, too weak to see"
     )
 
 
