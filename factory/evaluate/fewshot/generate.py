@@ -90,7 +90,7 @@ class RecipeProvider:
         if self.fits and not (self.classifiers or self.fits_guide):
             raise InputError(
                 f"{making.recipe}: --fit-filter: it has no classifier filter: add "
-                f'{{kind: classifier, model: "{AT_SHOTS}", min_probability: 0.6}} to filters'
+                f'{{kind: classifier, model: "{AT_SHOTS}", min_probability: 0, min_margin: 0}} to filters'
             )
         folders = (resolve_path(self.loaded.base, each) for each in recipe.catalogs)
         self.folders = [folder.absolute() for folder in (*making.catalogs, *folders)]
