@@ -89,8 +89,8 @@ class RecipeProvider:
         self.fits_guide = guidance is not None and (making.fit_filter or guidance.model == AT_SHOTS)
         if self.fits and not (self.classifiers or self.fits_guide):
             raise InputError(
-                f"{making.recipe}: --fit-filter: it has no classifier filter: add "
-                f'{{kind: classifier, model: "{AT_SHOTS}", min_probability: 0, min_margin: 0}} to filters'
+                f"{making.recipe}: --fit-filter: it has no classifier filter: add to filters "
+                f'{{kind: classifier, model: "{AT_SHOTS}", min_probability: 0, min_margin: 0}}'
             )
         folders = (resolve_path(self.loaded.base, each) for each in recipe.catalogs)
         self.folders = [folder.absolute() for folder in (*making.catalogs, *folders)]
