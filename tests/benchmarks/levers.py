@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 ROOT = Path(__file__).parent.parent.parent
 RECIPE = ROOT / "recipes" / "few-shot-variations.yaml"
 TOKEN = ("--set", 'conditions=[{"kind": "class", "per_class": 1}]')
-TOKEN += ("--set", "filters.training_copy.images=@shots")
+TOKEN += ("--set", 'filters.training_copy.images="@shots"')
 ADAPT = ("--adapt", "nano-he-base", "--adapt-set", "steps=200", "--adapt-set", "check_every=100")
 
 
