@@ -1,8 +1,9 @@
 """Which encoders judge a data set, and where one of them made the model that it judges."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from factory.catalog import Catalogs
 from factory.classifiers.model import find_classifier_folder, read_classifier_info
@@ -17,7 +18,7 @@ ROLES = {
 }
 """Role of a component -> what it does; a VAE only decodes and is no judge."""
 GUIDE = "guiding classifier"
-"""Who uses the encoder inside `generator.classifier_guidance`."""
+"""Who uses the classifier of `generator.classifier_guidance`; stands for a filter's kind, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,12 @@ def find_circles(recipe: Recipe, base: Path, catalogs: Catalogs) -> tuple[str, .
         if entry is not None and part.role in ROLES and find_source(part.source) == used.weights
     )
     return (*guided, *taught)
+
+
+def list_guides(maker: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns what guided the sampling, of a worker's description, as filters are described."""
+    guide = maker["generator"].get("classifier_guidance")
+    return [] if guide is None else [{**guide, "kind": GUIDE}]
 
 
 def _list_specs(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[tuple[str, str]]:

@@ -27,6 +27,7 @@ from factory.evaluate.fewshot.learners import NetworkLearner, TrainingSet
 from factory.evaluate.fewshot.material import draw_shots, list_real, split_held_out
 from factory.evaluate.fewshot.scores import measure, pair_arms, resample, score_arm, to_interval
 from factory.evaluate.fewshot.settings import ARMS, METRICS, StudySettings
+from factory.evaluate.fewshot.trainers import count_workers
 from factory.evaluate.intervals import LEVEL
 from tests.running import read_json, read_rows, run, write_recipe
 
@@ -636,6 +637,18 @@ def test_workers_give_what_one_process_gives(data, tmp_path):
     assert "stored" not in shown
     again = study(data, *common, "--workers", "2", "--out", tmp_path / "out").output
     assert again.count("stored") == shown.count(": balanced accuracy")
+
+
+def test_more_workers_than_cores_share_them(data):
+    crowd = ("--seeds", "1", "--arms", "real,synthetic", "--workers", str(2 * os.cpu_count() + 1))
+    assert study(data, *crowd).output.count(": balanced accuracy") == 2
+
+
+def test_workers_are_those_asked_for_or_the_gpus_of_the_study(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert count_workers(None, "auto") == 3
+    assert count_workers(None, "cuda:1") == count_workers(None, "cpu") == 1
+    assert count_workers(2, "cpu") == 2
 
 
 def test_a_training_that_fails_on_a_worker_says_why(data):

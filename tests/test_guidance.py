@@ -13,14 +13,12 @@ from factory.circularity import find_circles
 from factory.classifiers.model import load_classifier
 from factory.cli import main
 from factory.errors import InputError
-from factory.generators import build_generator
-from factory.generators.flow import GUIDE_LIMIT
+from factory.generators import build_generator, flow
 from factory.generators.guide import ClassifierGuide
 from factory.images import decode_image
 from factory.licences.collect import collect_recipe_terms
 from factory.recipe import ClassifierGuidance, GeneratorSettings
 from factory.recipe_file import load_recipe
-from factory.records import Condition, Job, Reference, Request
 from factory.regenerate import Places, regenerate_rows
 from factory.sources import fit_image, list_images
 from factory.stored import open_set
@@ -103,7 +101,7 @@ def test_the_class_gets_into_the_images(place, guided, tmp_path):
 def test_rows_tell_the_guide_and_are_made_again(place, guided):
     rows = read_rows(guided / "run")
     told = json.loads(rows[0]["provenance"])["generator"]["classifier_guidance"]
-    assert told["scale"] == 100.0
+    assert (told["scale"], told["limit"]) == (100.0, flow.GUIDE_LIMIT)
     assert told["revision"] == load_classifier(place / "guide").revision
     recipe = open_set(str(guided / "run")).recipe
     for each in regenerate_rows(rows[:3], recipe, Places(base=guided)):
@@ -203,31 +201,35 @@ def test_a_classifier_of_another_size_sees_what_it_was_fitted_on(place, tmp_path
     assert aimed(pixels)[0].item() == pytest.approx(expected, abs=0.15)
 
 
-def test_a_strong_guide_does_not_blow_images_up(place):
-    image = list_images(place / "real")[0]
-    settings = GeneratorSettings(
-        model="nano-he-base",
-        steps=4,
-        batch_size=2,
-        classifier_guidance=ClassifierGuidance(model=str(place / "guide"), scale=10_000.0),
-    )
-    entry = load_catalogs().find_model("nano-he-base")
-    condition = Condition(CLASSES[0], None, Reference(image, "0" * 64, 0.7))
-    job = Job(Request("c", 0, condition, 0), 0, 3)
-    wild = build_generator(settings, entry, Path()).generate([job])[0].pixels.astype(float)
-    calm = settings.model_copy(update={"classifier_guidance": None})
-    plain = build_generator(calm, entry, Path()).generate([job])[0].pixels.astype(float)
-    assert 0 < GUIDE_LIMIT < 1
-    assert 0.5 < wild.std() / plain.std() < 2.0
+def test_a_guide_changes_a_velocity_by_its_gradient_but_never_by_more_than_the_limit(tmp_path):
+    pipeline = flow.FlowPipeline.from_pretrained(save_tiny("flow", tmp_path / "flow"))
+    channels, size = pipeline.unet.config.in_channels, pipeline.unet.config.sample_size
+    sample, velocity = torch.randn(2, 2, channels, size, size, generator=torch.manual_seed(0))
+    share, std = 0.4, float(pipeline.config.data_std)
+    weights = torch.randn_like(pipeline.decode_pixels(sample))
+
+    def ask(scale):
+        def guide(pixels):
+            return (weights * pixels).sum((1, 2, 3))
+
+        return pipeline._ask(guide, scale, sample, torch.tensor(share), velocity)
+
+    lengths = velocity.flatten(1).norm(dim=1)
+    weak, strong = ask(1e-4), ask(1e4)
+    jacobian = share * std**2 / (share**2 + (1 - share) ** 2 * std**2)
+    expected = 1e-4 * jacobian * pipeline.encode_pixels(weights)
+    assert torch.allclose(weak, expected, rtol=1e-4, atol=1e-9)
+    assert torch.allclose(strong.flatten(1).norm(dim=1), flow.GUIDE_LIMIT * lengths, rtol=1e-4)
+    cosine = torch.nn.functional.cosine_similarity(weak.flatten(1), strong.flatten(1))
+    assert torch.allclose(cosine, torch.ones(2), atol=1e-4)
 
 
 def test_latents_are_guided_through_their_decoder(place, tmp_path):
     """A guide sees pixels, whatever the model works on."""
     folder = save_tiny("flow", tmp_path / "flow")
-    from factory.generators.flow import FlowPipeline
     from tests.tiny import _vae
 
-    pipeline = FlowPipeline.from_pretrained(folder)
+    pipeline = flow.FlowPipeline.from_pretrained(folder)
     channels = pipeline.unet.config.in_channels
     pipeline.vae = _vae(channels)
     seen = []
@@ -327,7 +329,7 @@ def test_a_study_guides_by_the_shots_alone(place, tmp_path):
         main, [str(x) for x in (*common, *options, "--out", tmp_path / "a")]
     )
     assert leaking.exit_code == 2
-    assert "classifier guidance" in leaking.output
+    assert "guiding classifier" in leaking.output
     assert "not on the shots alone" in leaking.output
     out, told = tmp_path / "b", tmp_path / "b.json"
     options += ["--fit-filter", "--out", out, "--json", told]
@@ -344,7 +346,7 @@ def test_a_study_guides_by_the_shots_alone(place, tmp_path):
     given = [*common, *FAST, "--seeds", "1", "--first-seed", "1", "--synthetic", draw / "run"]
     other = CliRunner().invoke(main, [str(x) for x in given])
     assert other.exit_code == 2
-    assert "classifier guidance" in other.output
+    assert "guiding classifier" in other.output
     # An encoder that guided must not be the one that evaluates.
     given = [*given[:-4], "--synthetic", draw / "run", "--encoder", "he-ssl"]
     circular = CliRunner().invoke(main, [str(x) for x in given])

@@ -53,7 +53,7 @@ def _asks_class(block: ConditionSettings) -> bool:
 
 
 def _has_gradient(info: "ClassifierInfo", catalogs: Catalogs, folder: Path) -> bool:
-    """Whether the encoder is one of `factory train encoder`; true where it cannot be read."""
+    """Whether the encoder is one of `factory train encoder`; false where it cannot be read."""
     if info.encoder == ".":
         return True
     entry = catalogs.get_encoder(info.encoder)

@@ -153,7 +153,7 @@ def fewshot(
         catalogs,
         build_learner,
         is_split,
-        count_workers(own["workers"]),
+        count_workers(own["workers"], settings.device),
         folders,
     )
     study.run()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.catalog import Catalogs
-from factory.circularity import GUIDE, ROLES
+from factory.circularity import GUIDE, ROLES, list_guides
 from factory.classifiers.model import read_classifier_info
 from factory.encoders import find_source, find_weights
 from factory.errors import FactoryError, SourceError
@@ -110,13 +110,15 @@ def write_circle(spec: str, name: str, part: str) -> str:
 def _list_judges(encoders: Any, catalogs: Catalogs) -> list[Involved]:
     return [
         Involved(
-            "it guided the sampling"
-            if each["used_by"] == GUIDE
-            else f"{each['used_by']} judged with it",
+            _say_part(each["used_by"]),
             frozenset({each["weights"], _shorten(find_weights(each["spec"], catalogs))}),
         )
         for each in encoders
     ]
+
+
+def _say_part(user: str) -> str:
+    return "it guided the sampling" if user == GUIDE else f"{user} judged with it"
 
 
 def _list_described(maker: Mapping[str, Any]) -> list[Involved]:
@@ -143,9 +145,7 @@ def _list_described(maker: Mapping[str, Any]) -> list[Involved]:
 def _list_classifiers(maker: Mapping[str, Any], catalogs: Catalogs) -> list[Involved]:
     """The encoders inside classifiers, by the hash of their weights, where they are still there."""
     found = []
-    guide = maker["generator"].get("classifier_guidance")
-    guides = [] if guide is None else [{**guide, "kind": GUIDE}]
-    for each in (*maker["filters"], *guides):
+    for each in (*maker["filters"], *list_guides(maker)):
         for model in each.get("models") or filter(None, [each.get("model")]):
             try:
                 folder = catalogs.find_classifier_folder(model) or Path(model)
@@ -153,9 +153,7 @@ def _list_classifiers(maker: Mapping[str, Any], catalogs: Catalogs) -> list[Invo
             except FactoryError:
                 continue
             if sha256 is not None:
-                what = f"filter {each['kind']} judged with it"
-                if each["kind"] == GUIDE:
-                    what = "it guided the sampling"
+                what = _say_part(GUIDE if each["kind"] == GUIDE else f"filter {each['kind']}")
                 found.append(Involved(what, frozenset(), frozenset({sha256})))
     return found
 

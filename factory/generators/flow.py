@@ -255,8 +255,9 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
             (gradient,) = torch.autograd.grad(chance, foreseen)
         change = scale * share * std**2 / spread * gradient
         lengths = change.flatten(1).norm(dim=1) / velocity.flatten(1).norm(dim=1).clamp(min=1e-6)
-        share_kept = GUIDE_LIMIT / lengths.clamp(min=GUIDE_LIMIT)
-        return torch.as_tensor(change * share_kept.view(-1, 1, 1, 1))
+        kept = GUIDE_LIMIT / lengths.clamp(min=GUIDE_LIMIT)
+        limited: torch.Tensor = change * kept.view(-1, 1, 1, 1)
+        return limited
 
     def _to_output(self, pixels: torch.Tensor, output_type: str, return_dict: bool) -> Any:
         images: Any = pixels

@@ -17,6 +17,7 @@ from factory.classifiers.heads import Head
 from factory.classifiers.model import find_classifier_folder, load_classifier
 from factory.encoders.learned import LearnedEncoder
 from factory.errors import InputError
+from factory.generators.flow import GUIDE_LIMIT
 from factory.messages import advise
 from factory.recipe import ClassifierGuidance
 
@@ -39,7 +40,7 @@ class ClassifierGuide:
     def __init__(
         self, settings: ClassifierGuidance, base: Path, catalogs: Catalogs, device: str
     ) -> None:
-        self.settings, self._device = settings, device
+        self.settings = settings
         folder = find_classifier_folder(settings.model, base, catalogs)
         classifier = load_classifier(folder, device, catalogs=catalogs)
         head, encoder = classifier.head, classifier.encoder
@@ -81,11 +82,12 @@ class ClassifierGuide:
         return {"guide": self.aim(class_names), "guide_scale": self.settings.scale}
 
     def describe(self) -> dict[str, Any]:
-        """Returns its scale, the classifier as the recipe names it, and its revision."""
+        """Returns scale and limit, the classifier as the recipe names it, and its revision."""
         return {
             "model": self.settings.model,
             "revision": self._classifier.revision,
             "scale": self.settings.scale,
+            "limit": GUIDE_LIMIT,
         }
 
     def _compute(self, pixels: torch.Tensor) -> torch.Tensor:

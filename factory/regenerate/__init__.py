@@ -23,6 +23,7 @@ from factory.regenerate.restore import (
     restore_generator,
     restore_job,
 )
+from factory.store.rows import drop_places
 
 __all__ = ["MIN_PSNR", "Places", "Rebuilt", "compute_psnr", "read_provenance", "regenerate_rows"]
 
@@ -205,14 +206,9 @@ def _list_differences(
     sample: Sample,
     description: Mapping[str, Any],
 ) -> list[tuple[str, Any, Any]]:
-    recorded = {key: value for key, value in record["generator"].items() if key != "model"}
-    here = {key: value for key, value in description.items() if key != "model"}
+    recorded, here = drop_places(record["generator"]), drop_places(description)
     for each in (recorded, here):
-        guide = each.get("classifier_guidance")
-        if guide is not None:
-            each["classifier_guidance"] = {k: v for k, v in guide.items() if k != "model"}
-        adapters = each.get("adapters") or ()
-        each["adapters"] = [{k: v for k, v in one.items() if k != "source"} for one in adapters]
+        each.pop("model", None)
     return [
         *diff_values(recorded, here),
         *(

@@ -85,15 +85,23 @@ def build_shard_schema(score_names: Sequence[str], with_features: bool = False) 
 
 def select_shaping(generator: Mapping[str, Any]) -> dict[str, Any]:
     """Returns what of a generator's description shapes the pixels: no name and no place."""
-    shaping = {key: generator[key] for key in SHAPES_PIXELS if key in generator}
-    shaping["adapters"] = [
+    return drop_places({key: generator[key] for key in SHAPES_PIXELS if key in generator})
+
+
+def drop_places(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a generator's description without where adapters and guiding classifier were found.
+
+    Their hashes, which stay, say what they are.
+    """
+    kept = dict(described)
+    kept["adapters"] = [
         {key: value for key, value in adapter.items() if key != "source"}
-        for adapter in shaping.get("adapters", ())
+        for adapter in described.get("adapters") or ()
     ]
-    if "classifier_guidance" in shaping:
-        guide = shaping["classifier_guidance"]
-        shaping["classifier_guidance"] = {k: v for k, v in guide.items() if k != "model"}
-    return shaping
+    if "classifier_guidance" in described:
+        guide = described["classifier_guidance"]
+        kept["classifier_guidance"] = {k: v for k, v in guide.items() if k != "model"}
+    return kept
 
 
 def compute_sample_id(

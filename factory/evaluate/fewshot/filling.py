@@ -137,8 +137,5 @@ class Filler:
 
 def name_cell(arm: str, draw: Draw) -> str:
     """Returns the readable part of a cell's name."""
-    return (
-        f"{arm}-seed{draw.seed}"
-        if arm == "all_real"
-        else (f"{arm}-{draw.shots}shot-seed{draw.seed}")
-    )
+    shots = "" if arm == "all_real" else f"-{draw.shots}shot"
+    return f"{arm}{shots}-seed{draw.seed}"

@@ -11,6 +11,7 @@ import yaml
 from PIL import Image
 
 from factory.catalog import load_catalogs
+from factory.circularity import GUIDE
 from factory.classifiers.model import INFO_NAME
 from factory.errors import EvaluationError, InputError
 from factory.evaluate.fewshot.leaks import (
@@ -22,7 +23,7 @@ from factory.evaluate.fewshot.leaks import (
 from factory.evaluate.fewshot.material import ImageSet
 from factory.evaluate.fewshot.providers import Draw, Provided
 from factory.evaluate.fewshot.settings import StudySettings
-from factory.evaluate.fewshot.synthetic import GUIDANCE, read_first_attempts, read_synthetic
+from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
 from factory.recipe import select_content
 from factory.recipe_file import load_recipe, resolve_path
 from factory.store.files import FileStore
@@ -117,7 +118,7 @@ class RecipeProvider:
             leaks += find_adapter_leaks(model, self.catalogs)
         guidance = recipe.generator.classifier_guidance
         if guidance is not None and not self.fits_guide:
-            described = {"kind": GUIDANCE, "model": self._find_folder(guidance.model)}
+            described = {"kind": GUIDE, "model": self._find_folder(guidance.model)}
             leaks += find_filter_leaks(described, draws[0].images, self.catalogs)
         for each in recipe.filters:
             described = each.model_dump(mode="json")

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from factory.catalog import Catalogs, ModelEntry
 from factory.catalog_entries import EncoderEntry
+from factory.circularity import GUIDE
 from factory.classifiers.model import read_classifier_info
 from factory.errors import InputError
 from factory.evaluate.fewshot.material import ImageSet
-from factory.evaluate.fewshot.synthetic import GUIDANCE, Origin, SyntheticSet
+from factory.evaluate.fewshot.synthetic import Origin, SyntheticSet
 from factory.evaluate.independence import find_parts, read_making, write_circle
 from factory.filters.descriptors import DIM, compare_all, describe_images
 from factory.fingerprint import compute_digest, hash_bytes
@@ -218,13 +219,13 @@ def find_filter_leaks(
     kind = described["kind"]
     found = []
     for model in [described.get("model"), *described.get("models", ())]:
-        if kind in ("classifier", "agreement", GUIDANCE) and model is not None:
+        if kind in ("classifier", "agreement", GUIDE) and model is not None:
             told = _read_fitted(str(model), catalogs)
             if told is None or told[0] != shots.digest:
                 on = "images that are not known" if told is None else f"{told[1]} labelled images"
-                who = "classifier guidance" if kind == GUIDANCE else f"filter {kind}"
+                who = GUIDE if kind == GUIDE else f"filter {kind}"
                 text = f"{who} ({model}) was fitted on {on}, not on the shots alone"
-                found.append(Leak(LABELS_SEEN, text, unfiltered=kind == GUIDANCE))
+                found.append(Leak(LABELS_SEEN, text, unfiltered=kind == GUIDE))
     bounds = (f"{bound}{end}" for bound in _CLASS_BOUNDS for end in ("", "_quantile"))
     if kind == "realism" and any(described.get(bound) is not None for bound in bounds):
         pairs = zip(shots.sha256s, shots.images, strict=True)

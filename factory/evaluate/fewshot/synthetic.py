@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from factory.circularity import list_guides
 from factory.errors import SourceError
 from factory.evaluate.fewshot.material import ImageSet, make_set
 from factory.fingerprint import compute_digest
 from factory.sources import SourceImage, list_images
 from factory.sources.layout import RUN_RECORD, RUN_SUMMARY
-
-GUIDANCE = "classifier_guidance"
-"""Stands for a filter's kind where a classifier guided the sampling."""
 
 
 @dataclass(frozen=True)
@@ -128,16 +126,11 @@ def read_origin(root: Path) -> Origin:
             True,
             tuple(sorted({each["model"] for each in generators})),
             tuple(sorted({each["model"] for each in generators if each.get("adapters")})),
-            tuple(each for maker in makers for each in (*maker["filters"], *_list_guides(maker))),
+            tuple(each for maker in makers for each in (*maker["filters"], *list_guides(maker))),
             tuple(Path(each) for each in recipe["catalogs"]),
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{root}: its summary is not readable ({error!r})") from error
-
-
-def _list_guides(maker: Mapping[str, Any]) -> list[dict[str, Any]]:
-    guide = maker["generator"].get("classifier_guidance")
-    return [] if guide is None else [{**guide, "kind": GUIDANCE}]
 
 
 def _check_classes(root: Path, images: Sequence[SourceImage]) -> None:

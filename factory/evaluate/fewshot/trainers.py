@@ -26,10 +26,17 @@ class Training:
     seed: int
 
 
-def count_workers(asked: int | None) -> int:
-    """Returns the actors to train with: those asked for, else one for each of several GPUs."""
+def count_workers(asked: int | None, device: str) -> int:
+    """Returns the actors to train with: those asked for, else one for each of several GPUs.
+
+    Args:
+        asked: None leaves it to `device`.
+        device: of the study; a single one that is named, or the CPU, gets one process.
+    """
     if asked is not None:
         return asked
+    if device not in ("auto", "cuda"):
+        return 1
     import torch
 
     return max(1, torch.cuda.device_count())
@@ -70,8 +77,8 @@ class TrainerPool:
         import ray
         from ray.exceptions import RayActorError
 
-        free = self._actors = self._actors or self._start()
-        free, waiting = list(free), list(trainings.items())
+        self._actors = self._actors or self._start()
+        free, waiting = list(self._actors), list(trainings.items())
         busy: dict[Any, tuple[str, Any]] = {}
         while waiting or busy:
             while waiting and free:
@@ -94,6 +101,8 @@ class TrainerPool:
 
     def close(self) -> None:
         """Ends the actors, and Ray if it was started here."""
+        if not self._actors:
+            return
         import ray
 
         for actor in self._actors:
@@ -104,15 +113,16 @@ class TrainerPool:
 
     def _start(self) -> list[Any]:
         import ray
-        import torch
 
         if not ray.is_initialized():
             ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
             self._owns_ray = True
-        gpus = 1 if torch.cuda.is_available() else 0
+        # More actors than GPUs or cores share them: one that waits for its own would wait for ever.
+        has = ray.cluster_resources()
+        gpus, cpus = (min(1.0, has.get(name, 0.0) / self.count) for name in ("GPU", "CPU"))
         cores = max(1, (os.cpu_count() or 1) // self.count)
         test = ray.put(self.test)
-        remote = ray.remote(_Trainer).options(num_cpus=1, num_gpus=gpus)
+        remote = ray.remote(_Trainer).options(num_cpus=cpus, num_gpus=gpus)
         return [
             remote.remote(self.settings, tuple(self.folders), cores, test)
             for _ in range(self.count)
