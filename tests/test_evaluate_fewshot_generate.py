@@ -50,13 +50,14 @@ def test_images_descend_from_the_shots_of_their_own_draw(data, tmp_path):
     train = list_real(data / "train", group_pattern=PATTERN)
     for seed in (0, 1):
         shots = draw_shots(train, 3, seed)
-        folder = out / "draws" / f"3-shots-seed-{seed}"
-        rows = read_rows(folder / "run")
+        [folder] = (out / "draws").glob(f"3-shots-seed-{seed}-*")
+        [run], [judge] = folder.glob("run-*"), folder.glob("filter-*")
+        rows = read_rows(run)
         assert {row["reference_sha256"] for row in rows} <= set(shots.sha256s)
         assert len(rows) == 12
         assert {row["recipe_sha256"] for row in rows} == {rows[0]["recipe_sha256"]}
-        assert read_json(folder / "run" / "recipe.json")["seed"] == seed
-        assert read_classifier_info(folder / "classifier").data.sha256 == shots.digest
+        assert read_json(run / "recipe.json")["seed"] == seed
+        assert read_classifier_info(judge).data.sha256 == shots.digest
         groups = {json.loads(row["provenance"])["reference_group_sha256"] for row in rows}
         assert None not in groups
     found = read_json(path)
@@ -108,20 +109,46 @@ def test_adapts_a_base_to_the_shots(data, tmp_path):
     options += ["--set", "filters.tissue.min_fraction=0.0", "--set", "generator.width=32"]
     assert "adapting tiny-flow to the draw of 3 shots with seed 0" in study(data, recipe, *options)
     assert "adapting" not in study(data, recipe, *options)
-    folder = tmp_path / "o" / "draws" / "3-shots-seed-0"
+    [folder] = (tmp_path / "o" / "draws").glob("3-shots-seed-0-*")
+    [run], [adapter] = folder.glob("run-*"), folder.glob("adapter-*")
     shots = draw_shots(list_real(data / "train"), 3, 0)
-    card = (folder / "adapter" / "README.md").read_text()
+    card = (adapter / "README.md").read_text()
     assert all(sha in card for sha in shots.sha256s)
-    assert {row["model"] for row in read_rows(folder / "run")} == {"adapted-3shots-seed0"}
+    assert {row["model"] for row in read_rows(run)} == {"adapted-3shots-seed0"}
 
     # The run as it is counts for the shots that its model was adapted to, and for no others.
-    given = ["--real", data / "train", "--test", data / "test", "--synthetic", folder / "run"]
+    given = ["--real", data / "train", "--test", data / "test", "--synthetic", run]
     given += [*FAST, "--catalog", catalog, "--seeds", "1", "--arms", "real,synthetic"]
     for draw, code in (("0", 0), ("1", 2)):
         command = ["evaluate", "fewshot", *map(str, given), "--first-seed", draw]
         result = CliRunner().invoke(main, command)
         assert result.exit_code == code, result.output
         assert ("LABELS SEEN: model adapted-3shots-seed0" in result.output) == bool(code)
+
+
+def test_studies_share_what_is_made_of_the_shots(data, tmp_path):
+    recipe, draws = write(tmp_path), tmp_path / "draws"
+    options = ("--seeds", "1", "--per-class", "4", "--draws", draws)
+    options += ("--filter-encoder", "color-texture", "--arms", "real,real+synthetic")
+    assert "fitting the filter" in study(data, recipe, *options, "--out", tmp_path / "a")
+    [folder] = draws.iterdir()
+    made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+    again = study(data, recipe, *options, "--out", tmp_path / "b", "--learning-rate", "0.01")
+    assert "fitting the filter" not in again
+    assert made == {path: path.stat().st_mtime_ns for path in folder.rglob("*.parquet")}
+
+    # Other images of the same shots stand beside them; the classifier is the same.
+    changed = study(data, recipe, *options, "--set", "conditions.0.strength=0.9")
+    assert "fitting the filter" not in changed
+    kinds = sorted(path.name.partition("-")[0] for path in folder.iterdir())
+    assert kinds == ["filter", "run", "run", "shots"]
+    assert made.items() <= {p: p.stat().st_mtime_ns for p in folder.rglob("*.parquet")}.items()
+
+    # Shots of another set are others, and none of this is theirs.
+    write_images(tmp_path / "train", 12, 99)
+    write_images(tmp_path / "test", 12, 98)
+    assert "fitting the filter" in study(tmp_path, recipe, *options)
+    assert len(list(draws.iterdir())) == 2
 
 
 def test_what_saw_more_than_the_shots_is_refused(data, tmp_path):
@@ -148,7 +175,7 @@ def test_what_saw_more_than_the_shots_is_refused(data, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({}, (), "--generator: needs --out"),
+        ({}, (), "--generator: needs --draws or --out"),
         ({"filters": []}, ("--fit-filter",), "it has no classifier filter"),
         (
             {"conditions": [{"kind": "caption", "captions": "he-basic", "count": 3}]},
@@ -160,5 +187,5 @@ def test_what_saw_more_than_the_shots_is_refused(data, tmp_path):
 )
 def test_recipes_that_do_not_fit_are_said(data, tmp_path, changes, options, message):
     recipe = write(tmp_path, **changes)
-    out = () if "needs --out" in message else ("--out", tmp_path / "out")
+    out = () if "needs --draws" in message else ("--out", tmp_path / "out")
     assert message in study(data, recipe, *out, *options, code=2)

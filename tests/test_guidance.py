@@ -337,17 +337,17 @@ def test_a_study_guides_by_the_shots_alone(place, tmp_path):
     assert result.exit_code == 0, result.output
     assert "fitting the guide" in result.output
     assert read_json(told)["leaks"] == []
-    [draw] = (out / "draws").iterdir()
-    rows = read_rows(draw / "run")
-    revision = load_classifier(draw / "guide").revision
+    [run], [fitted] = out.glob("draws/*/run-*"), out.glob("draws/*/guide-*")
+    rows = read_rows(run)
+    revision = load_classifier(fitted).revision
     guide = json.loads(rows[0]["provenance"])["generator"]["classifier_guidance"]
     assert guide["revision"] == revision
     # The same run given as a folder is judged alike: its guide was fitted on other images.
-    given = [*common, *FAST, "--seeds", "1", "--first-seed", "1", "--synthetic", draw / "run"]
+    given = [*common, *FAST, "--seeds", "1", "--first-seed", "1", "--synthetic", run]
     other = CliRunner().invoke(main, [str(x) for x in given])
     assert other.exit_code == 2
     assert "guiding classifier" in other.output
     # An encoder that guided must not be the one that evaluates.
-    given = [*given[:-4], "--synthetic", draw / "run", "--encoder", "he-ssl"]
+    given = [*given[:-4], "--synthetic", run, "--encoder", "he-ssl"]
     circular = CliRunner().invoke(main, [str(x) for x in given])
     assert "it guided the sampling" in circular.output

@@ -42,6 +42,9 @@ _OPTIONS = (
     click.option(
         "--adapt-set", multiple=True, metavar="A=B", help="Option of train adapter, e.g. steps=300."
     ),
+    click.option(
+        "--draws", type=_PATH, help="Folder of what is made of shots, for studies to share."
+    ),
     click.option("--shots", multiple=True, type=int, help="Of each class.  [default: 5, 10]"),
     click.option("--seeds", default=5, show_default=True, help="Draws of shots and weights."),
     click.option("--first-seed", default=0, show_default=True, help="Of the first draw."),
@@ -95,6 +98,7 @@ _OWN = (
     "synthetic",
     "unfiltered",
     "generator",
+    "draws",
     "group_column",
     "group_pattern",
     "workers",
@@ -202,19 +206,21 @@ def _make_provider(
     from factory.evaluate.fewshot.providers import FolderProvider
 
     if own["generator"] is None:
-        if any(making[name] for name in ("fit_filter", "adapt", "adapt_set", "overrides")):
+        given = own["draws"], *(making[name] for name in ("fit_filter", "adapt", "adapt_set"))
+        if any((*given, making["overrides"])):
             raise InputError(
-                "--fit-filter, --adapt, --adapt-set, --set: belong to --generator: give it"
+                "--draws, --fit-filter, --adapt, --adapt-set, --set: belong to --generator: give it"
             )
         return FolderProvider(own["synthetic"], own["unfiltered"], folders, settings.set_name)
     if own["synthetic"] or own["unfiltered"]:
         raise InputError("--generator with --synthetic or --unfiltered: give one of them")
-    if out is None:
-        raise InputError("--generator: needs --out, where its images land")
+    folder = own["draws"] or (out and out / "draws")
+    if folder is None:
+        raise InputError("--generator: needs --draws or --out, where its images land")
     from factory.evaluate.fewshot.generate import Making, RecipeProvider
 
     plan = Making(recipe=own["generator"], catalogs=tuple(folders), **making)
-    return RecipeProvider(plan, settings, out, _run_recipe, _say)
+    return RecipeProvider(plan, settings, folder, _run_recipe, _say)
 
 
 def _run_recipe(recipe: Path, overrides: Sequence[str], out: Path) -> str:

@@ -72,7 +72,7 @@ def measure(options: argparse.Namespace, real: str, lever: str) -> dict[str, Any
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
     study: dict[str, Any] = json.loads(found.read_text("utf-8"))
-    runs = sorted((options.out / name / "draws").glob("*/run"))
+    runs = sorted((options.out / name / "draws").glob("*/run-*"))
     made, kept = _count(runs, "rejected"), _count(runs, "data")
     return {"set": Path(path).name, "lever": lever, "kept": kept, "made": made + kept, **study}
 

@@ -24,6 +24,7 @@ from factory.evaluate.fewshot.material import ImageSet
 from factory.evaluate.fewshot.providers import Draw, Provided
 from factory.evaluate.fewshot.settings import StudySettings
 from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
+from factory.fingerprint import compute_digest
 from factory.recipe import select_content
 from factory.recipe_file import load_recipe, resolve_path
 from factory.store.files import FileStore
@@ -37,6 +38,9 @@ RunRecipe = Callable[[Path, Sequence[str], Path], str]
 
 AT_SHOTS = "@shots"
 """In a recipe: the classifier fitted on the shots, or the folder of the shots."""
+
+DIGITS = 8
+"""Of a digest in a folder's name."""
 
 
 @dataclass(frozen=True)
@@ -65,17 +69,20 @@ class Making:
 
 
 class RecipeProvider:
-    """Runs the recipe once for each draw, below `out/draws`; what is there already is kept.
+    """Runs the recipe once for each draw, below `folder`; what is there already is kept.
+
+    What is made bears a digest of all that shapes it, so that studies may share the folder: shots
+    are fitted and adapted to once, and images made once, for all that ask for the same.
 
     Raises:
         InputError: a recipe that cannot be made from shots.
     """
 
     def __init__(
-        self, making: Making, settings: StudySettings, out: Path, run: RunRecipe, say: Say
+        self, making: Making, settings: StudySettings, folder: Path, run: RunRecipe, say: Say
     ) -> None:
         self.making, self.settings, self.run, self.say = making, settings, run, say
-        self.out = out.absolute()
+        self.folder = folder.absolute()
         self.loaded = load_recipe(making.recipe, making.overrides)
         recipe = self.loaded.recipe
         kinds = [block.kind for block in recipe.conditions]
@@ -137,23 +144,25 @@ class RecipeProvider:
             EvaluationError: the adaptation copied the shots from the start.
             RunBrokenError: the run stopped and can be resumed.
         """
-        folder = self.out / "draws" / f"{draw.shots}-shots-seed-{draw.seed}"
-        shots, run = folder / "shots", folder / "run"
+        named = f"{draw.shots}-shots-seed-{draw.seed}"
+        folder = self.folder / f"{named}-{draw.images.digest[:DIGITS]}"
+        shots = folder / "shots"
         write_shots(draw.images, shots)
         overrides = [*self.making.overrides, *self._point_to(draw, shots)]
+        catalogs, made = [str(each) for each in self.folders], []
         if self.fits and self.classifiers:
-            self._fit(shots, folder / "classifier", draw, "filter", self.making.filter_encoder)
-            overrides.append(f"filters.classifier.model={json.dumps(str(folder / 'classifier'))}")
+            made.append(self._fit(folder, draw, "filter", self.making.filter_encoder))
+            overrides.append(f"filters.classifier.model={json.dumps(str(made[-1]))}")
         if self.fits_guide:
-            self._fit(shots, folder / "guide", draw, "guide", self.making.guide_encoder)
-            named = json.dumps(str(folder / "guide"))
-            overrides.append(f"generator.classifier_guidance.model={named}")
-        catalogs = [str(each) for each in self.folders]
+            made.append(self._fit(folder, draw, "guide", self.making.guide_encoder))
+            overrides.append(f"generator.classifier_guidance.model={json.dumps(str(made[-1]))}")
         if self.making.adapt is not None:
-            model = self._adapt(draw, shots, folder / "adapter")
-            overrides.append(f"generator.model={json.dumps(model)}")
-            catalogs.append(str(folder / "adapter"))
+            made.append(self._adapt(folder, draw, shots))
+            overrides.append(f"generator.model={json.dumps(_name_adapted(draw))}")
+            catalogs.append(str(made[-1]))
         overrides.append(f"catalogs={json.dumps(catalogs)}")
+        shaped = [*map(str, self.folders), *(each.name for each in made)]
+        run = folder / _name_made("run", [self.describe(), self._most(), shaped])
         self.say(f"making synthetic images of {draw.name}")
         short = self.run(self.making.recipe, overrides, run)
         synthetic, unfiltered = read_synthetic(run), read_first_attempts(run)
@@ -213,21 +222,23 @@ class RecipeProvider:
         folder = resolve_path(self.loaded.base, model)
         return str(folder) if folder.is_dir() else model
 
-    def _fit(self, shots: Path, out: Path, draw: Draw, role: str, encoder: str) -> None:
+    def _fit(self, folder: Path, draw: Draw, role: str, encoder: str) -> Path:
         """Fits a classifier on the shots; a guide's head must have a gradient, so no k-NN."""
         from factory.train.classifier import train_classifier
         from factory.train.classifier_heads import FEW_SHOTS
 
-        if (out / INFO_NAME).is_file():
-            return
         size, fit = self._find_size()
-        self.say(f"fitting the {role} of {draw.name}")
         linear: HeadKind = "prototype" if draw.shots < FEW_SHOTS else "logistic"
+        head: HeadKind = linear if role == "guide" else "auto"
+        out = folder / _name_made(role, [encoder, head, size, fit])
+        if (out / INFO_NAME).is_file():
+            return out
+        self.say(f"fitting the {role} of {draw.name}")
         report = train_classifier(
-            shots,
+            folder / "shots",
             out,
             encoder=encoder,
-            head=linear if role == "guide" else "auto",
+            head=head,
             image_size=size,
             fit="resize" if fit == "resize" else "crop",
             seed=draw.seed,
@@ -235,32 +246,42 @@ class RecipeProvider:
         )
         reached = report["held_out"]["balanced_accuracy"]
         self.say(f"  held-out balanced accuracy {reached:.2f} on the shots alone")
+        return out
 
-    def _adapt(self, draw: Draw, shots: Path, out: Path) -> str:
-        """Adapts the base to the shots; returns the catalog id of what came of it."""
+    def _adapt(self, folder: Path, draw: Draw, shots: Path) -> Path:
+        """Adapts the base to the shots; returns the adapter's folder, which is a catalog."""
         from factory.train.adapter import train_adapter
         from factory.train.adapter_settings import make_settings
 
-        name = f"adapted-{draw.shots}shots-seed{draw.seed}"
-        if (out / "models" / f"{name}.yaml").is_file():
-            return name
+        name = _name_adapted(draw)
         values: dict[str, Any] = {"fit": self._find_size()[1], "seed": draw.seed}
         for text in self.making.adapt_set:
             key, equals, value = text.partition("=")
             if not equals:
                 raise InputError(f"--adapt-set: want name=value, got {text!r}")
             values[key.strip().replace("-", "_")] = yaml.safe_load(value)
-        fixed = {"base": self.making.adapt, "data": shots, "shots": draw.shots, "id": name}
+        fixed = {"base": self.making.adapt, "shots": draw.shots, "id": name}
+        out = folder / _name_made("adapter", {**values, **fixed})
+        if (out / "models" / f"{name}.yaml").is_file():
+            return out
         self.say(f"adapting {self.making.adapt} to {draw.name}")
-        result = train_adapter(
-            make_settings(**{**values, **fixed}), self.catalogs, out, lambda line: None
-        )
-        if result.sha256 is None:
+        settings = make_settings(**{**values, **fixed, "data": shots})
+        if train_adapter(settings, self.catalogs, out, lambda line: None).sha256 is None:
             raise EvaluationError(
                 f"{draw.name}: the adaptation copied its shots from the first check on: raise "
                 "max_copies or lower learning_rate by --adapt-set"
             )
-        return name
+        return out
+
+
+def _name_adapted(draw: Draw) -> str:
+    """Returns the catalog id of what is adapted to a draw."""
+    return f"adapted-{draw.shots}shots-seed{draw.seed}"
+
+
+def _name_made(kind: str, shaped_by: Any) -> str:
+    """Returns a folder's name that tells what shaped what is in it."""
+    return f"{kind}-{compute_digest('fewshot draw', shaped_by)[:DIGITS]}"
 
 
 def write_shots(shots: ImageSet, folder: Path) -> None:
