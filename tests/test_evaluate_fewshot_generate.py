@@ -1,6 +1,7 @@
 """Few-shot study with a recipe: each draw's images descend from its own shots and nothing else."""
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -61,6 +62,8 @@ def test_images_descend_from_the_shots_of_their_own_draw(data, tmp_path):
         groups = {json.loads(row["provenance"])["reference_group_sha256"] for row in rows}
         assert None not in groups
     found = read_json(path)
+    made = [(each["seed"], *map(Path, each["folders"])) for each in found["sources"]]
+    assert made == [(s, *out.glob(f"draws/3-shots-seed-{s}-*/run-*")) for s in (0, 1)]
     assert found["marks"] == {"real+synthetic": ["CIRCULAR"], "synthetic": ["CIRCULAR"]}
     assert found["leaks"] == []
     assert set(found["arms"]) > {"real+synthetic", "real+synthetic_unfiltered", "synthetic"}

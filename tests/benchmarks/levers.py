@@ -6,7 +6,8 @@
 Each PATH is an ImageFolder of `train/` and `test/`, and how it is brought to the model's size. For
 each set and lever `factory evaluate fewshot` makes images anew from the shots of every draw, and
 trains a linear head on features of `he-ssl-eval`, which neither filters nor guides. The draws,
-their shots and the head's steps are the same for all levers. Label fidelity is how often a
+their shots and the head's steps are the same for all levers, and so are the classifiers and
+adapters made of the shots (`--draws`, by default in `--out`). Label fidelity is how often a
 classifier of all real training images but the shots takes the images for their class; beside it
 stands what it makes of real test images. What is in `--out` already is not made again.
 """
@@ -67,12 +68,13 @@ def measure(options: argparse.Namespace, real: str, lever: str) -> dict[str, Any
         command += ["--set", "budget.attempts=8", "--encoder", "he-ssl-eval"]
         command += ["--shots", str(options.shots), "--seeds", str(options.seeds)]
         command += ["--per-class", str(options.per_class), "--out", str(options.out / name)]
+        command += ["--draws", str(options.draws or options.out / "draws")]
         command += ["--json", str(found), *LEVERS[lever]]
         done = subprocess.run(command, stdout=sys.stderr, check=False)
         if done.returncode:
             raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
     study: dict[str, Any] = json.loads(found.read_text("utf-8"))
-    runs = sorted((options.out / name / "draws").glob("*/run-*"))
+    runs = [Path(folder) for draw in study["sources"] for folder in draw["folders"]]
     made, kept = _count(runs, "rejected"), _count(runs, "data")
     return {"set": Path(path).name, "lever": lever, "kept": kept, "made": made + kept, **study}
 
@@ -108,6 +110,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--real", action="append", required=True, metavar="PATH:FIT")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--draws", type=Path)
     parser.add_argument("--lever", action="append", choices=list(LEVERS))
     parser.add_argument("--shots", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=3)

@@ -40,9 +40,9 @@ def build_results(study: Study) -> dict[str, Any]:
     """Returns what `--json` writes.
 
     With one count of shots: `arms`, `paired` (balanced accuracy), `settings`, and beside them
-    `paired_metrics`, `relative_gain`, `per_class`, `label_fidelity`, `curve`, `images`, `seconds`,
-    `near_copies`, `marks`, `left_out`, `leaks` and `notes`. With several, the same for each below
-    `shots`, and the top level holds those of the largest count.
+    `paired_metrics`, `relative_gain`, `per_class`, `label_fidelity`, `curve`, `images`, `sources`,
+    `seconds`, `near_copies`, `marks`, `left_out`, `leaks` and `notes`. With several, the same for
+    each below `shots`, and the top level holds those of the largest count.
     """
     labels = study.test.index_labels(study.names)
     groups = [image.group for image in study.test.images]
@@ -82,6 +82,7 @@ def _build_shots(
         "label_fidelity": describe_judged(outcome.judged, study.names),
         "curve": _build_curve(outcome, labels, resampling),
         "images": {arm: outcome.images[arm] for arm in arms},
+        "sources": outcome.sources,
         "seconds": {arm: round(outcome.seconds[arm], 1) for arm in arms},
         "near_copies": outcome.copies,
         "marks": _mark_arms(study, arms),

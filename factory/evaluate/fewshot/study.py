@@ -51,6 +51,7 @@ class Outcome:
         curve: synthetic images of each class -> the same, for `real+synthetic`.
         images: arm -> class counts of real and synthetic images.
         left_out: arm -> why it is not measured.
+        sources: where the synthetic images of each draw are.
         copies: near-copies of test images among the synthetic ones.
         judged: what a classifier of other real images takes the synthetic ones for.
         seconds: arm -> seconds of training.
@@ -62,6 +63,7 @@ class Outcome:
     curve: dict[int, list[NDArray[np.float64]]] = field(default_factory=dict)
     images: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    sources: list[dict[str, Any]] = field(default_factory=list)
     copies: list[dict[str, Any]] = field(default_factory=list)
     judged: Judged = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -259,6 +261,7 @@ class Study:
         if not self._needs_synthetic():
             return Provided(None, None)
         provided = self.provider.provide(draw)
+        outcome.sources.append({"seed": draw.seed, "folders": [str(r) for r in provided.roots]})
         self.notes += provided.notes
         self._add(provided.leaks)
         if self.settings.encoder is not None:
