@@ -153,6 +153,11 @@ def test_studies_share_what_is_made_of_the_shots(data, tmp_path):
     assert "fitting the filter" in study(tmp_path, recipe, *options)
     assert len(list(draws.iterdir())) == 2
 
+    # With their patients told, the same shots are written again.
+    grouped = study(data, recipe, *options, "--group-pattern", PATTERN)
+    assert "fitting the filter" in grouped
+    assert len(list(draws.iterdir())) == 3
+
 
 def test_what_saw_more_than_the_shots_is_refused(data, tmp_path):
     catalog = write_catalog(tmp_path / "c", labels_seen=True, training_data=["the set"])

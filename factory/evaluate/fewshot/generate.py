@@ -144,8 +144,9 @@ class RecipeProvider:
             EvaluationError: the adaptation copied the shots from the start.
             RunBrokenError: the run stopped and can be resumed.
         """
+        groups = [image.group for image in draw.images.images]
         named = f"{draw.shots}-shots-seed-{draw.seed}"
-        folder = self.folder / f"{named}-{draw.images.digest[:DIGITS]}"
+        folder = self.folder / _name_made(named, [draw.images.digest, groups])
         shots = folder / "shots"
         write_shots(draw.images, shots)
         overrides = [*self.making.overrides, *self._point_to(draw, shots)]
