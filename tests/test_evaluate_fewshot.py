@@ -27,8 +27,8 @@ from factory.evaluate.fewshot.learners import NetworkLearner, TrainingSet
 from factory.evaluate.fewshot.material import draw_shots, list_real, split_held_out
 from factory.evaluate.fewshot.scores import measure, pair_arms, resample, score_arm, to_interval
 from factory.evaluate.fewshot.settings import ARMS, METRICS, StudySettings
-from factory.evaluate.fewshot.trainers import count_workers
 from factory.evaluate.intervals import LEVEL
+from factory.evaluate.workers import count_workers
 from tests.running import read_json, read_rows, run, write_recipe
 
 ROOT = Path(__file__).parent.parent

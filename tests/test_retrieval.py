@@ -33,7 +33,7 @@ from factory.evaluate.retrieval.study import evaluate_retrieval, shuffle_caption
 from factory.evaluate.retrieval.summary import resample_means, summarise_arms, write_notes
 from factory.evaluate.retrieval.tuning import build_optimizer, compute_share, tune_clip
 from factory.fingerprint import hash_bytes
-from tests.running import run, write_recipe
+from tests.running import read_json, run, write_recipe
 
 COLOURS = {
     "red": (200, 40, 40), "green": (40, 170, 60), "blue": (40, 60, 200), "yellow": (230, 220, 60),
@@ -546,6 +546,34 @@ def test_stopped_in_the_middle_and_resumed_equals_not_stopped(data, tmp_path):
     assert "shuffled, seed 0: epoch 1/2" in " ".join(lines)
     assert not list((tmp_path / "out" / "tars").iterdir())
     assert resumed == start(say=str)
+
+
+def test_trainers_side_by_side_give_what_one_process_gives(data, tmp_path):
+    pairs = ("--synthetic", data / "train.parquet", "--held-out", data / "held.parquet")
+    common = (*pairs, "--epochs", 2, "--seeds", 1, "--batch-size", 72)
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = call(*common, "--out", one)
+    both = call(*common, "--trainers", 2, "--out", two)
+    assert (alone.exit_code, both.exit_code) == (0, 0), both.output
+    assert read_json(one / "study.json") == read_json(two / "study.json")
+    for arm in ("untuned", "synthetic", "shuffled"):
+        here, there = (read_json(each / "arms" / f"{arm}-0.json") for each in (one, two))
+        assert (here["seed"], here["steps"]) == (there["seed"], there["steps"])
+        if arm == "untuned":
+            assert here["hits"] == there["hits"]
+        else:  # other numbers of threads add up in another order
+            assert here["loss"] == pytest.approx(there["loss"], rel=0.01)
+    stored = call(*common, "--trainers", 2, "--out", two)
+    assert stored.stderr.count("done before") == 3
+    assert stored.stdout == both.stdout
+    assert not list((two / "tars").iterdir())
+
+
+def test_a_tuning_that_fails_on_a_trainer_says_why(data, tmp_path):
+    pairs = ("--synthetic", data / "train.parquet", "--held-out", data / "held.parquet")
+    wild = call(*pairs, "--lr", 1e30, "--epochs", 2, "--seeds", 1, "--trainers", 2)
+    assert wild.exit_code == TrainingError.exit_code, wild.output
+    assert "lower --lr" in wild.output
 
 
 def test_other_arms_keep_those_that_are_done_and_other_settings_are_refused(study):

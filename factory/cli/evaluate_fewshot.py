@@ -133,7 +133,7 @@ def fewshot(
     from factory.evaluate.fewshot.plots import draw_arms, draw_curve
     from factory.evaluate.fewshot.results import build_results
     from factory.evaluate.fewshot.study import Study
-    from factory.evaluate.fewshot.trainers import count_workers
+    from factory.evaluate.workers import count_workers
 
     own = {name: options.pop(name) for name in _OWN}
     making = {name: options.pop(name) for name in _MAKING}

@@ -49,6 +49,11 @@ import click
 @click.option(
     "--workers", default=0, show_default=True, type=click.IntRange(0), help="Loading processes."
 )
+@click.option(
+    "--trainers",
+    type=click.IntRange(1),
+    help="Tunings side by side, on Ray; default: one for each of several GPUs.",
+)
 @click.option("--device", default="auto", show_default=True, help="Auto, cpu, cuda, cuda:1, ...")
 @click.option(
     "--precision",
@@ -84,6 +89,7 @@ def retrieval(
     pairs: int | None,
     seeds: int,
     workers: int,
+    trainers: int | None,
     device: str,
     precision: str,
     on_leak: Literal["drop", "refuse"],
@@ -98,6 +104,7 @@ def retrieval(
     from factory.evaluate.retrieval.pairs import Columns
     from factory.evaluate.retrieval.settings import RetrievalSettings
     from factory.evaluate.retrieval.study import evaluate_retrieval
+    from factory.evaluate.workers import count_workers
 
     settings = RetrievalSettings(
         model=model,
@@ -121,6 +128,7 @@ def retrieval(
         columns=Columns(caption_column, group_column, group_pattern),
         on_leak=on_leak,
         out=out,
+        trainers=count_workers(trainers, device),
     )
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -94,7 +94,7 @@ class Filler:
                 material = read_training_set(chosen, self.reader, self.names)
                 trainings[name] = Training(material, len(self.names), steps, draw.seed)
                 places[name] = label, identity
-        for name, chances, seconds in self.trainers.train(trainings):
+        for name, (chances, seconds) in self.trainers.train(trainings):
             self.cells.write(*places[name], Cell(np.round(chances, DECIMALS), seconds))
 
     def identify(self, chosen: ArmImages, draw: Draw, steps: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,6 +36,7 @@ from factory.evaluate.retrieval.pairs import (
 from factory.evaluate.retrieval.settings import RetrievalSettings
 from factory.evaluate.retrieval.summary import summarise_arms, write_notes
 from factory.evaluate.retrieval.tuning import tune_clip
+from factory.evaluate.workers import WorkerPool
 from factory.fingerprint import derive_seed, diff_values
 from factory.store.files import FileStore
 
@@ -54,8 +56,6 @@ class _Study:
     gallery: Gallery
     training: Mapping[str, tuple[Pair, ...]]
     folder: Path
-    files: FileStore
-    say: Say
 
 
 def evaluate_retrieval(
@@ -68,6 +68,7 @@ def evaluate_retrieval(
     columns: Columns | None = None,
     on_leak: OnLeak = "drop",
     out: Path | None = None,
+    trainers: int = 1,
 ) -> dict[str, Any]:
     """Tunes a model on each arm's pairs and searches the held-out pairs in both directions.
 
@@ -80,6 +81,7 @@ def evaluate_retrieval(
         columns: of captions in all of them, and of patients or slides in `real` and `held_out`.
         on_leak: what to do where training knows held-out images or captions.
         out: folder that keeps each arm and seed as it ends; the same call goes on from there.
+        trainers: arms and seeds tuned side by side, on as many Ray actors; 1: one after the other.
 
     Returns:
         `arms` (arm -> metric -> mean, low, high), `paired` ("A - B" -> the same),
@@ -91,6 +93,7 @@ def evaluate_retrieval(
         MismatchError: `out` holds another study.
         EvaluationError: too little is left to search.
         TrainingError: a tuning diverged.
+        RunBrokenError: an actor died.
     """
     arms = settings.choose_arms(real is not None)
     start = find_start(settings.model, settings.pretrained)
@@ -109,10 +112,16 @@ def evaluate_retrieval(
         files = FileStore(str(folder.resolve()))
         _claim(files, folder, described)
         rate = described["learning_rate"]
-        study = _Study(settings, start, rate, gallery, training, folder, files, say)
-        results = {
-            arm: [_fill_arm(study, arm, seed) for seed in _list_seeds(study, arm)] for arm in arms
+        study = _Study(settings, start, rate, gallery, training, folder.resolve())
+        tasks = {
+            f"arms/{arm}-{seed}.json": (arm, seed)
+            for arm in arms
+            for seed in _list_seeds(study, arm)
         }
+        _fill(study, tasks, files, say, trainers)
+        results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
+        for name, (arm, _) in tasks.items():
+            results[arm].append(_read(files, name))
     report = summarise_arms(results, gallery)
     report |= {"gallery": described["gallery"], "dropped": dropped}
     report["settings"] = {
@@ -210,18 +219,37 @@ def _list_seeds(study: _Study, arm: str) -> range:
     return range(1 if arm == "untuned" and not study.start.is_random else study.settings.seeds)
 
 
-def _fill_arm(study: _Study, arm: str, seed: int) -> dict[str, Any]:
-    """Returns the result of an arm and a seed, from before or anew."""
-    name = f"arms/{arm}-{seed}.json"
-    if study.files.exists(name):
-        study.say(f"{arm}, seed {seed}: done before")
-        return _read(study.files, name)
-    result = _run_arm(study, arm, seed)
-    study.files.write(name, json.dumps(result).encode())
-    return result
+def _fill(
+    study: _Study, tasks: Mapping[str, tuple[str, int]], files: FileStore, say: Say, trainers: int
+) -> None:
+    """Runs and stores what is not stored yet of file -> (arm, seed)."""
+    missing = {name: task for name, task in tasks.items() if not files.exists(name)}
+    for arm, seed in (task for name, task in tasks.items() if name not in missing):
+        say(f"{arm}, seed {seed}: done before")
+    pool = WorkerPool(partial(_Runner, study), trainers) if trainers > 1 else None
+    try:
+        alone = ((name, _run_arm(study, *task, say)) for name, task in missing.items())
+        ended = alone if pool is None else pool.run(missing)
+        for name, result in ended:
+            files.write(name, json.dumps(result).encode())
+            found = ", ".join(f"{metric} {np.mean(v):.3f}" for metric, v in result["hits"].items())
+            say(f"{result['arm']}, seed {result['seed']}: {found}")
+    finally:
+        if pool is not None:
+            pool.close()
 
 
-def _run_arm(study: _Study, arm: str, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Runner:
+    """What an actor does: an arm with a seed."""
+
+    study: _Study
+
+    def __call__(self, task: tuple[str, int]) -> dict[str, Any]:
+        return _run_arm(self.study, *task, lambda line: None)
+
+
+def _run_arm(study: _Study, arm: str, seed: int, say: Say) -> dict[str, Any]:
     began, settings = time.perf_counter(), study.settings
     clip = load_clip(study.start, seed, settings.device, settings.precision)
     result: dict[str, Any] = {"arm": arm, "seed": seed, "steps": 0, "loss": None}
@@ -234,10 +262,10 @@ def _run_arm(study: _Study, arm: str, seed: int) -> dict[str, Any]:
         shutil.rmtree(folder, ignore_errors=True)
         tars = pack_pairs(pairs, captions, folder, max(1, settings.workers))
 
-        def say(line: str) -> None:
-            study.say(f"{arm}, seed {seed}: {line}")
+        def tell(line: str) -> None:
+            say(f"{arm}, seed {seed}: {line}")
 
-        tuned = tune_clip(clip, tars, len(pairs), settings, study.rate, seed, say)
+        tuned = tune_clip(clip, tars, len(pairs), settings, study.rate, seed, tell)
         shutil.rmtree(folder)
         result |= {"steps": tuned.steps, "loss": round(tuned.loss, 4)}
     hits = study.gallery.score(
@@ -246,8 +274,6 @@ def _run_arm(study: _Study, arm: str, seed: int) -> dict[str, Any]:
     )
     result["hits"] = {name: np.round(values, 6).tolist() for name, values in hits.items()}
     result["seconds"] = round(time.perf_counter() - began, 1)
-    found = ", ".join(f"{name} {np.mean(values):.3f}" for name, values in hits.items())
-    study.say(f"{arm}, seed {seed}: {found}")
     return result
 
 
