@@ -22,7 +22,14 @@ from factory.cli import main
 from factory.conditions.references import choose_shots
 from factory.errors import InputError
 from factory.evaluate.fewshot.batches import draw_batches
-from factory.evaluate.fewshot.labels import choose_judge, find_wilson, join_images
+from factory.evaluate.fewshot.labels import (
+    SHOTS,
+    TEST,
+    choose_judge,
+    explain_shift,
+    find_wilson,
+    join_images,
+)
 from factory.evaluate.fewshot.learners import NetworkLearner, TrainingSet
 from factory.evaluate.fewshot.material import draw_shots, list_real, split_held_out
 from factory.evaluate.fewshot.scores import measure, pair_arms, resample, score_arm, to_interval
@@ -112,14 +119,37 @@ def test_contract_of_the_json(data, tmp_path):
     assert found["images"]["all_real"][0]["real"] == {"normal": 40, "tumor": 40}
     judged = found["label_fidelity"]
     shares = {kind: each["balanced_accuracy"] for kind, each in judged.items()}
-    assert list(shares) == ["real test images", "synthetic", "synthetic_unfiltered"]
+    assert list(shares) == [TEST, SHOTS, "synthetic", "synthetic_unfiltered"]
     assert abs(shares["synthetic"]["mean"] - shares["real test images"]["mean"]) < 0.12
     assert shares["synthetic_unfiltered"]["high"] < 0.5  # the wrong labels
     assert judged["synthetic"]["images"] == 160
     assert judged["synthetic"]["recall"]["tumor"]["low"] > 0.5
+    assert shares[SHOTS]["low"] <= shares[TEST]["high"]
+    assert "differ from the training set" not in shown
     for arm in ARMS:
         assert arm in shown
     assert "60 steps of 32 for every arm" in shown
+
+
+def test_a_test_set_of_another_stain_is_said(data, tmp_path):
+    """Tumour is redder, and so is every test image: a judge of the shots sees tumour alone."""
+    for split, stain in (("train", 0), ("test", 40), ("held", 0)):
+        for path in (data / split).rglob("*.png"):
+            red = stain + (30 if path.parent.name == "tumor" else 0)
+            pixels = np.asarray(Image.open(path)).astype(int) - np.array([70 - red, 0, 0])
+            out = tmp_path / split / path.relative_to(data / split)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(out)
+    given = ["--real", tmp_path / "train", "--test", tmp_path / "test"]
+    given += ["--synthetic", tmp_path / "held", *FAST, "--seeds", "3"]
+    shown = call(*given, "--json", tmp_path / "r.json").output
+    assert "the test images differ from the training set: a classifier of its other" in shown
+    judged = read_json(tmp_path / "r.json")["label_fidelity"]
+    low, high = (judged[kind]["balanced_accuracy"] for kind in (TEST, SHOTS))
+    assert low["high"] < 0.6 < 0.8 < high["low"]
+    assert judged[SHOTS]["images"] <= 3 * 2 * 3
+    assert judged["synthetic"]["balanced_accuracy"]["mean"] > 0.8, "held back, of the shots' stain"
+    assert explain_shift({TEST: judged[TEST]}) == ""
 
 
 def test_held_back_real_images_show_a_clear_gain(data, tmp_path):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from factory.evaluate.fewshot.labels import TEST
+from factory.evaluate.fewshot.labels import SHOTS, TEST
 
 TIERS = ("pixel fidelity", "semantic consistency", "diagnostic utility", "attribute control")
 COPIES = "memorisation"
@@ -129,10 +129,14 @@ def _read_copies(result: Mapping[str, Any]) -> Iterator[Row]:
 def _read_fewshot(result: Mapping[str, Any]) -> Iterator[Row]:
     settings, paired = result["settings"], result["paired"]
     for kind, found in result["label_fidelity"].items():
-        if kind != TEST:
+        if kind not in (TEST, SHOTS):
             measure = f"{kind}: share that a classifier of real images takes for its class"
-            real = result["label_fidelity"].get(TEST, {}).get("balanced_accuracy")
-            beside = f"{TEST}: {real['mean']:.3g}" if real else ""
+            real = {name: result["label_fidelity"].get(name) for name in (SHOTS, TEST)}
+            beside = ", ".join(
+                f"{name}: {each['balanced_accuracy']['mean']:.3g}"
+                for name, each in real.items()
+                if each
+            )
             marks = tuple(result["marks"].get(kind, ()))
             yield _make(TIERS[1], measure, found["balanced_accuracy"], beside, "fewshot", marks)
     for name in ("real+synthetic - real", "real+synthetic - real+classical"):

@@ -1,7 +1,7 @@
 """Label fidelity: do synthetic images show their class to a classifier of real ones?"""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,9 @@ from factory.evaluate.intervals import Interval
 
 LEAST = 20
 """Real images of each class that a judge needs besides the shots."""
-TEST = "real test images"
+TEST, SHOTS = "real test images", "real shots"
+"""Kinds that synthetic images are held against: what a judge of the training set makes of test
+images, and of images of that set which it was not shown, as variations of them look like these."""
 
 Judged = dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]
 """Kind of images -> (N, C) probabilities, (N,) classes asked for."""
@@ -71,6 +73,25 @@ def describe_judged(judged: Judged, class_names: Sequence[str]) -> dict[str, Any
             },
         }
     return described
+
+
+def explain_shift(described: Mapping[str, Any]) -> str:
+    """Says that the test images are of another kind than the shots, or nothing.
+
+    Args:
+        described: of `describe_judged`.
+    """
+    if not {TEST, SHOTS} <= described.keys():
+        return ""
+    test, shots = (described[kind][PRIMARY] for kind in (TEST, SHOTS))
+    if shots["low"] <= test["high"]:
+        return ""
+    return (
+        f"the test images differ from the training set: a classifier of its other images sees the "
+        f"class of {shots['mean']:.0%} of the shots and of {test['mean']:.0%} of the test images. "
+        "Variations of the shots stay on the shots' side: judge their label fidelity by that of "
+        "the shots"
+    )
 
 
 def find_wilson(share: float, count: int) -> Interval:

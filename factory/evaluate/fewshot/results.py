@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from factory import __version__
 from factory.evaluate.fewshot.augment import DESCRIPTION
-from factory.evaluate.fewshot.labels import describe_judged
+from factory.evaluate.fewshot.labels import describe_judged, explain_shift
 from factory.evaluate.fewshot.material import ImageSet
 from factory.evaluate.fewshot.scores import (
     ROUNDS,
@@ -72,6 +72,7 @@ def _build_shots(
             for place, name in enumerate(study.names)
         }
     paired = {metric: _show(pair_arms(scored, metric)) for metric in METRICS}
+    judged = describe_judged(outcome.judged, study.names)
     return {
         "arms": {arm: _show(scored[arm]) for arm in arms},
         "paired": paired[PRIMARY],
@@ -79,7 +80,7 @@ def _build_shots(
         "paired_metrics": paired,
         "relative_gain": _measure_gains(scored),
         "per_class": per_class,
-        "label_fidelity": describe_judged(outcome.judged, study.names),
+        "label_fidelity": judged,
         "curve": _build_curve(outcome, labels, resampling),
         "images": {arm: outcome.images[arm] for arm in arms},
         "sources": outcome.sources,
@@ -88,7 +89,7 @@ def _build_shots(
         "marks": _mark_arms(study, arms),
         "left_out": outcome.left_out,
         "leaks": [str(leak) for leak in study.leaks],
-        "notes": _list_notes(study, outcome),
+        "notes": [*_list_notes(study, outcome), *filter(None, [explain_shift(judged)])],
     }
 
 

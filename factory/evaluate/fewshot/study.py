@@ -19,7 +19,7 @@ from factory.evaluate.fewshot.arms import (
 )
 from factory.evaluate.fewshot.cells import DECIMALS, Cell, CellStore
 from factory.evaluate.fewshot.filling import Filler
-from factory.evaluate.fewshot.labels import TEST, Judged, choose_judge, join_images
+from factory.evaluate.fewshot.labels import SHOTS, TEST, Judged, choose_judge, join_images
 from factory.evaluate.fewshot.leaks import (
     Leak,
     count_near_copies,
@@ -230,7 +230,9 @@ class Study:
         if isinstance(judge, str):
             self.notes.append(judge)
             return
-        kinds = {TEST: self.test, **{kind: join_images(sets) for kind, sets in made.items()}}
+        shots = join_images([draw.images for draw in draws])
+        kinds = {TEST: self.test, SHOTS: shots}
+        kinds |= {kind: join_images(sets) for kind, sets in made.items()}
         chosen = ArmImages(judge, self.train.take([]), self.settings.augment == "classical")
         judged = [[kind, each.digest] for kind, each in kinds.items()]
         identity = self.filler.identify(chosen, draws[0], outcome.steps) | {"judged": judged}
