@@ -13,7 +13,8 @@ from factory.evaluate.fewshot.learners import Learner, Say
 from factory.evaluate.fewshot.material import ImageSet, PixelReader
 from factory.evaluate.fewshot.providers import Draw
 from factory.evaluate.fewshot.settings import StudySettings
-from factory.evaluate.fewshot.trainers import TrainerPool, Training
+from factory.evaluate.fewshot.trainers import Training
+from factory.evaluate.workers import WorkerPool
 from factory.fingerprint import compute_digest
 
 
@@ -41,7 +42,7 @@ class Filler:
         pixels: NDArray[np.uint8],
         reader: PixelReader,
         cells: CellStore,
-        trainers: TrainerPool | None,
+        trainers: WorkerPool | None,
         say: Say,
     ) -> None:
         self.settings, self.learner, self.names, self.test = settings, learner, names, test
@@ -94,7 +95,7 @@ class Filler:
                 material = read_training_set(chosen, self.reader, self.names)
                 trainings[name] = Training(material, len(self.names), steps, draw.seed)
                 places[name] = label, identity
-        for name, (chances, seconds) in self.trainers.train(trainings):
+        for name, (chances, seconds) in self.trainers.run(trainings):
             self.cells.write(*places[name], Cell(np.round(chances, DECIMALS), seconds))
 
     def identify(self, chosen: ArmImages, draw: Draw, steps: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,8 @@ from factory.evaluate.fewshot.material import (
 from factory.evaluate.fewshot.providers import Draw, Provided, Provider
 from factory.evaluate.fewshot.settings import StudySettings, check_settings
 from factory.evaluate.fewshot.synthetic import SyntheticSet
-from factory.evaluate.fewshot.trainers import TrainerPool
+from factory.evaluate.fewshot.trainers import Trainer
+from factory.evaluate.workers import WorkerPool
 
 
 @dataclass
@@ -126,7 +128,8 @@ class Study:
         self.pixels = self.reader.read(self.test)
         trainers = None
         if self.workers > 1:
-            trainers = TrainerPool(self.settings, self.folders, self.workers, self.pixels)
+            train = partial(Trainer, self.settings, tuple(self.folders), self.pixels)
+            trainers = WorkerPool(train, self.workers)
         self.filler = Filler(
             self.settings,
             learner,
