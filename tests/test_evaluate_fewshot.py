@@ -35,7 +35,7 @@ from factory.evaluate.fewshot.material import draw_shots, list_real, split_held_
 from factory.evaluate.fewshot.scores import measure, pair_arms, resample, score_arm, to_interval
 from factory.evaluate.fewshot.settings import ARMS, METRICS, StudySettings
 from factory.evaluate.intervals import LEVEL
-from factory.evaluate.workers import count_workers
+from factory.evaluate.workers import WorkerPool, count_workers
 from tests.running import read_json, read_rows, run, write_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -679,6 +679,24 @@ def test_workers_are_those_asked_for_or_the_gpus_of_the_study(monkeypatch):
     assert count_workers(None, "auto") == 3
     assert count_workers(None, "cuda:1") == count_workers(None, "cpu") == 1
     assert count_workers(2, "cpu") == 2
+
+
+def test_workers_work_in_the_folder_of_the_command(tmp_path, monkeypatch):
+    """Also where Ray was started elsewhere before: pairs are read from relative paths."""
+    import ray
+
+    def build():
+        return lambda task: (task, str(Path.cwd()))
+
+    ray.init(include_dashboard=False, logging_level="ERROR")
+    try:
+        monkeypatch.chdir(tmp_path)
+        pool = WorkerPool(build, 1)
+        assert dict(pool.run({"a": 1})) == {"a": (1, str(tmp_path))}
+        pool.close()
+        assert ray.is_initialized()
+    finally:
+        ray.shutdown()
 
 
 def test_a_training_that_fails_on_a_worker_says_why(data):

@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from factory.errors import FactoryError, RunBrokenError
@@ -68,7 +69,7 @@ class WorkerPool:
             except RayActorError as died:
                 raise RunBrokenError(
                     f"{name}: a worker died ({died}): run the same command again, with fewer "
-                    "workers if memory ran out; what was stored is kept"
+                    "workers if memory ran out; what --out holds is kept"
                 ) from died
             if error is not None:
                 raise error
@@ -99,13 +100,14 @@ class WorkerPool:
         cores = max(1, (os.cpu_count() or 1) // self.count)
         remote = ray.remote(_Worker).options(num_cpus=cpus, num_gpus=gpus)
         build = ray.put(self._build)
-        return [remote.remote(build, cores) for _ in range(self.count)]
+        return [remote.remote(build, cores, Path.cwd()) for _ in range(self.count)]
 
 
 class _Worker:
-    """What runs inside an actor."""
+    """What runs inside an actor, in the folder of the command: relative paths mean the same."""
 
-    def __init__(self, build: Callable[[], Do], threads: int) -> None:
+    def __init__(self, build: Callable[[], Do], threads: int, folder: Path) -> None:
+        os.chdir(folder)
         self._build, self._threads = build, threads
         self._do: Do | None = None
 
