@@ -11,6 +11,8 @@ FactoryError                 base; exit code 3
 │   └── OutOfMemoryError     the device ran out of memory (the batch is halved)
 ├── FilterError              a filter failed to score (retried, then quarantined)
 ├── StoreError               storage failed or what is stored is damaged
+│   ├── MissingError         an object that is named is not there
+│   └── DamageError          an object is there and cannot be what was written
 ├── TrainingError            a training that learns nothing under its settings
 ├── EvaluationError          a measurement that cannot be taken from what is there
 ├── PublishError             a publication that broke off; the same command goes on with it
@@ -89,6 +91,14 @@ class FilterError(FactoryError):
 
 class StoreError(FactoryError):
     """Storage failed, or what is stored is damaged."""
+
+
+class MissingError(StoreError):
+    """An object that is named is not there."""
+
+
+class DamageError(StoreError):
+    """An object is there, and cannot be what was written."""
 
 
 class TrainingError(FactoryError):

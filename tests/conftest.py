@@ -5,3 +5,26 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def s3_environment():
+    """Variables that lead clients to an S3-compatible server of this session."""
+    from tests.objectstore import serve
+
+    with serve() as environment:
+        yield environment
+
+
+@pytest.fixture
+def s3(s3_environment, monkeypatch):
+    """The URL of a folder of its own in that server's bucket, and the way there."""
+    import uuid
+
+    from tests.objectstore import BUCKET
+
+    for name, value in s3_environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4()}"

@@ -1,10 +1,12 @@
 """Storage: whole objects or none, markers last, damage found."""
 
+import errno
 import io
 import os
 import tarfile
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,8 +23,10 @@ SHARD = Shard("0123456789abcdef", 0, 4)
 TABLE = pa.table({"index": [0, 1], "text": ["a", "b"]})
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def url(request, tmp_path):
+    if request.param == "s3":
+        return request.getfixturevalue("s3")
     return str(tmp_path / "run") if request.param == "local" else f"memory://{uuid.uuid4()}"
 
 
@@ -41,11 +45,39 @@ def test_objects_round_trip(url):
     files.write("a/b.bin", b"12")
     files.write("a/b.bin", b"345")
     assert files.read("a/b.bin") == b"345"
-    files.move("a", "c")
-    assert files.list("c") == ("b.bin",)
+    files.write("c/d.bin", b"6")
+    files.move("a/b.bin", "c/d.bin")
+    assert files.list("c") == ("d.bin",)
+    assert files.read("c/d.bin") == b"345"
     assert not files.exists("a/b.bin")
     files.remove("c")
     assert files.list("c") == ()
+
+
+def test_one_of_many_creates_an_object(url):
+    files = FileStore(url)
+    for name in ("lease.json", "deep/lease.json"):
+        with ThreadPoolExecutor(8) as pool:
+            mine = [str(number).encode() for number in range(12)]
+            won = list(pool.map(lambda data, name=name: files.create(name, data), mine))
+        assert won.count(True) == 1
+        assert files.read(name) == mine[won.index(True)]
+        assert not files.create(name, b"late")
+        files.remove(name)
+        assert files.create(name, b"late")
+    assert files.list("deep") == ("lease.json",)
+
+
+def test_a_disk_without_links_creates_too(tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    files = FileStore(str(tmp_path))
+    assert files.create("a.json", b"1")
+    assert not files.create("a.json", b"2")
+    assert files.read("a.json") == b"1"
+    assert files.list("") == ("a.json",)
 
 
 def test_commit_is_found_by_its_marker(url):

@@ -1,6 +1,5 @@
 """Publishes to a folder or object store, through fsspec: the same files, whole and compared."""
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -23,10 +22,7 @@ class FolderTarget:
         Raises:
             InputError: nothing here speaks its protocol.
         """
-        try:
-            self._files = FileStore(url)
-        except (ImportError, ValueError) as error:
-            raise InputError(f"{url}: cannot be opened: {error}") from error
+        self._files = FileStore(url)
         self.url, self._say = url, say
 
     def list_held(self) -> Mapping[str, Held]:
@@ -78,9 +74,6 @@ class FolderTarget:
             name = f"{item.name}{HALF}" if self._files.is_local else item.name
             with item.open() as source, self._files.open(name, "wb") as target:
                 shutil.copyfileobj(source, target, CHUNK)
-                if self._files.is_local:
-                    target.flush()
-                    os.fsync(target.fileno())
             if name != item.name:
                 self._files.move(name, item.name)
 

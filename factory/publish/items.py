@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from factory.errors import InputError, StoreError
 from factory.fingerprint import compute_digest
 from factory.publish.paths import COLUMNS, has_places, rewrite_parquet
+from factory.store.streams import StoreStream
 
 CARD = "README.md"
 """Sent last, so that what is half sent does not look whole."""
@@ -114,7 +115,7 @@ def compute_content_digest(items: Iterable[Item]) -> str:
     return compute_digest("published", sorted([item.name, item.sha256] for item in items))
 
 
-def hash_stream(stream: BinaryIO) -> tuple[int, str]:
+def hash_stream(stream: BinaryIO | StoreStream) -> tuple[int, str]:
     """Returns size in bytes and sha256 of a stream."""
     digest, size = hashlib.sha256(), 0
     while block := stream.read(CHUNK):

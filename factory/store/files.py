@@ -1,30 +1,52 @@
 """Files by name below one root, through fsspec: local disk and object stores alike."""
 
-import contextlib
-import hashlib
+import errno
+import inspect
 import os
 import secrets
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import fsspec
+import fsspec.asyn
 
-from factory.errors import StoreError
+from factory.errors import MissingError, StoreError
+from factory.store.edge import EXTRAS, Edge, open_filesystem
+from factory.store.streams import StoreStream
+
+_PATIENCE = 30.0
+"""Seconds that a store may take to answer a question that moves no data."""
+_SLOWEST = 100_000.0
+"""Bytes per second below which a transfer counts as hung."""
+_READING = 900.0
+"""Seconds for one object to be read, whose size is not known before."""
+_TRIES = 5
+"""Of a create that is refused although nothing is there."""
+_CREATE = "create"
+_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
+"""What a disk without hard links says."""
 
 
 class FileStore:
     """Reads and writes whole objects below a root; a name appears complete or not at all.
 
     Local writes go to a temporary name, are fsynced and renamed, and the folder is fsynced; object
-    stores put whole objects. Nothing here trusts a directory listing.
+    stores put whole objects. Nothing here trusts a directory listing. Every call ends in bounded
+    time, and raises a `StoreError` whatever the store's client raises.
+
+    Args:
+        url: a folder, or a URL of fsspec.
+
+    Raises:
+        InputError: nothing here speaks the URL's protocol.
     """
 
     def __init__(self, url: str) -> None:
         self.fs: Any
-        self.fs, self.root = fsspec.core.url_to_fs(url)
+        self.fs, self.root = open_filesystem(url)
         self.url = url
-        self.is_local = "file" in _list_protocols(self.fs)
+        protocols = _list_protocols(self.fs)
+        self.is_local = "file" in protocols
+        self._is_remote = not EXTRAS.keys().isdisjoint(protocols)
 
     def resolve(self, name: str) -> str:
         """Returns the file system's own path of a name."""
@@ -32,17 +54,18 @@ class FileStore:
 
     def exists(self, name: str) -> bool:
         """Tells whether the object is there."""
-        with _wrap(self.url, name):
-            return bool(self.fs.exists(self.resolve(name)))
+        with self._edge(name):
+            return bool(self._ask("exists", self.resolve(name)))
 
     def read(self, name: str) -> bytes:
         """Returns the whole object.
 
         Raises:
-            StoreError: it is not there or cannot be read.
+            MissingError: it is not there.
+            StoreError: it cannot be read.
         """
-        with _wrap(self.url, name):
-            data: bytes = self.fs.cat_file(self.resolve(name))
+        with self._edge(name):
+            data: bytes = self._ask("cat_file", self.resolve(name), seconds=_READING)
             return data
 
     def write(self, name: str, data: bytes) -> None:
@@ -51,79 +74,130 @@ class FileStore:
         Raises:
             StoreError: disk full, permission, network; what was there before stays.
         """
-        with _wrap(self.url, name):
+        with self._edge(name):
             if self.is_local:
                 _write_local(Path(self.resolve(name)), data)
             else:
-                self.fs.pipe_file(self.resolve(name), data)
+                self._put(name, data, "overwrite")
 
-    def open(self, name: str, mode: str) -> Any:
+    def create(self, name: str, data: bytes) -> bool:
+        """Writes a new object whole, unless one of this name is there: one of many callers wins.
+
+        Atomic on disks and on S3, Google's and Azure's stores; elsewhere as good as it gets. A put
+        whose answer was lost is found again by its content: give each caller content of its own.
+
+        Returns:
+            Whether the object is the caller's.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        if self.is_local:
+            with self._edge(name):
+                return _create_local(Path(self.resolve(name)), data)
+        for left in reversed(range(_TRIES)):
+            if self.exists(name):
+                return self.read(name) == data
+            try:
+                with self._edge(name):
+                    self._put(name, data, _CREATE)
+                return True
+            except StoreError:  # refused, as there is one now, or too many at a time
+                if not left:
+                    raise
+        return False
+
+    def open(self, name: str, mode: str) -> StoreStream:
         """Opens a stream; the caller closes it and renames what it wrote."""
         path = self.resolve(name)
-        with _wrap(self.url, name):
-            if "w" in mode:
+        edge = self._edge(name)
+        with edge:
+            if self.is_local and "w" in mode:
                 self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            return self.fs.open(path, mode)
+            return StoreStream(self.fs.open(path, mode), edge, mode)
 
     def remove(self, name: str) -> None:
         """Removes a file or a folder with all it holds, if it is there."""
-        with _wrap(self.url, name):
-            if self.fs.exists(self.resolve(name)):
-                self.fs.rm(self.resolve(name), recursive=True)
+        with self._edge(name):
+            if self._ask("exists", self.resolve(name)):
+                self._ask("rm", self.resolve(name), seconds=_READING, recursive=True)
 
     def move(self, source: str, target: str) -> None:
-        """Puts `source` in the place of `target`, file or folder."""
-        with _wrap(self.url, target):
-            self.remove(target)
+        """Puts a file in the place of another; an object store copies it, and then removes it."""
+        with self._edge(target):
+            old, new = self.resolve(source), self.resolve(target)
             if self.is_local:
-                Path(self.resolve(target)).parent.mkdir(parents=True, exist_ok=True)
-                Path(self.resolve(source)).replace(self.resolve(target))
+                Path(new).parent.mkdir(parents=True, exist_ok=True)
+                Path(old).replace(new)
+                _sync_folder(Path(new).parent)
             else:
-                self.fs.mv(self.resolve(source), self.resolve(target), recursive=True)
+                self._ask("cp_file", old, new, seconds=_READING)
+                self._ask("rm_file", old)
 
     def list(self, folder: str) -> tuple[str, ...]:
         """Lists the names in a folder, sorted: for display, never for what counts."""
-        with _wrap(self.url, folder):
-            path = self.resolve(folder)
-            if not self.fs.exists(path):
-                return ()
-            self.fs.invalidate_cache()
-            return tuple(
-                sorted(entry.rsplit("/", 1)[-1] for entry in self.fs.ls(path, detail=False))
-            )
+        path = self.resolve(folder).rstrip("/")
+        try:
+            with self._edge(folder):
+                self.fs.invalidate_cache()
+                found = [entry.rstrip("/") for entry in self._ask("ls", path, detail=False)]
+        except MissingError:
+            return ()
+        # Some stores list the folder itself, where an empty object marks it.
+        return tuple(sorted(entry.rsplit("/", 1)[-1] for entry in found if entry != path))
 
+    def _edge(self, name: str) -> Edge:
+        return Edge(self.url, name, self.is_local)
 
-class HashedStream:
-    """A stream to write to, from start to end, that knows the sha256 of what was written."""
+    def _put(self, name: str, data: bytes, mode: str) -> None:
+        options: dict[str, Any] = {} if mode != _CREATE else {"mode": _CREATE}
+        if options and "mode" not in inspect.signature(self.fs.pipe_file).parameters:
+            options = {"overwrite": False}  # so called by adlfs
+        seconds = _PATIENCE + len(data) / _SLOWEST
+        self._ask("pipe_file", self.resolve(name), data, seconds=seconds, **options)
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-        self._digest = hashlib.sha256()
-        self.closed = False
-
-    def write(self, data: Any) -> int:
-        """Writes bytes; returns how many."""
-        view = memoryview(data)
-        self._digest.update(view)
-        self._stream.write(view)
-        return view.nbytes
-
-    def flush(self) -> None:
-        """Hands on what is buffered."""
-        self._stream.flush()
-
-    def close(self) -> None:
-        """Closes the stream below."""
-        self.closed = True
-        self._stream.close()
-
-    @property
-    def sha256(self) -> str:
-        """Hash of all that was written, 64 hex characters."""
-        return self._digest.hexdigest()
+    def _ask(self, method: str, *arguments: Any, seconds: float = _PATIENCE, **options: Any) -> Any:
+        """Calls a method of the file system, for so long at most where it can be said how long."""
+        if not self._is_remote:
+            return getattr(self.fs, method)(*arguments, **options)
+        call = getattr(self.fs, f"_{method}")
+        return fsspec.asyn.sync(self.fs.loop, call, *arguments, timeout=seconds, **options)
 
 
 def _write_local(path: Path, data: bytes) -> None:
+    temporary = _write_temporary(path, data)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _create_local(path: Path, data: bytes) -> bool:
+    temporary = _write_temporary(path, data)
+    try:
+        path.hardlink_to(temporary)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        try:
+            with path.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except FileExistsError:
+            return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return True
+
+
+def _write_temporary(path: Path, data: bytes) -> Path:
+    """Writes beside `path` and fsyncs; what was begun is removed where it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Of its own for every writer: two workers may write one name, with equal content, at one time.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -132,27 +206,19 @@ def _write_local(path: Path, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    folder = os.open(path.parent, os.O_RDONLY)
+    return temporary
+
+
+def _sync_folder(folder: Path) -> None:
+    opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(opened)
     finally:
-        os.close(folder)
+        os.close(opened)
 
 
 def _list_protocols(fs: Any) -> tuple[str, ...]:
     return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
-
-
-@contextlib.contextmanager
-def _wrap(url: str, name: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"{url}/{name}: {error.strerror or error}: free space or fix access, then run the same "
-            "command again"
-        ) from error

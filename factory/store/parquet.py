@@ -5,7 +5,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from factory.store.files import FileStore, HashedStream
+from factory.store.files import FileStore
+from factory.store.streams import HashedStream
 
 ROW_GROUP = 256
 """Rows per row group: small enough for the Hub's viewer to read one page of images."""

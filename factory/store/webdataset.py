@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-from factory.store.files import FileStore, HashedStream
+from factory.store.files import FileStore
+from factory.store.streams import HashedStream
 
 
 class TarFiles:

@@ -1,0 +1,130 @@
+"""The edge to file systems: opens one by URL, and turns all that it raises into errors of ours."""
+
+import errno
+import re
+from types import TracebackType
+from typing import Any
+
+import fsspec
+
+from factory.errors import FactoryError, InputError, MissingError, StoreError
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure",
+          "abfss": "azure"}  # fmt: skip
+"""Protocol -> the extra of this package that brings what speaks it."""
+
+_OPTIONS: dict[str, dict[str, Any]] = {
+    # A listing that is kept shows what was there once: other processes write here too.
+    "gcs": {"use_listings_cache": False},
+    "azure": {"use_listings_cache": False},
+    "s3": {
+        "use_listings_cache": False,
+        # Three tries of 5 s to connect: a dead endpoint is told in less than half a minute.
+        "config_kwargs": {"retries": {"mode": "standard", "total_max_attempts": 3}},
+    },
+}
+_CREDENTIALS = frozenset(
+    {
+        "ClientAuthenticationError",
+        "CredentialRetrievalError",
+        "DefaultCredentialsError",
+        "NoAuthTokenError",
+        "NoCredentialsError",
+        "PartialCredentialsError",
+        "ProfileNotFound",
+        "RefreshError",
+    }
+)
+"""Names of what botocore, google.auth and azure raise: none of them has to be installed."""
+_UNREACHED = frozenset(
+    {
+        "ClientConnectionError",
+        "ConnectionError",
+        "EndpointConnectionError",
+        "HTTPClientError",
+        "ServiceRequestError",
+        "TimeoutError",
+        "TransportError",
+    }
+)
+_NO_PLACE = re.compile(
+    r"(bucket|container) (does not|doesn't) exist|NoSuchBucket|ContainerNotFound"
+)
+
+
+def open_filesystem(url: str) -> tuple[Any, str]:
+    """Returns the file system of a URL, and the URL's path there; asks nothing of it yet.
+
+    Raises:
+        InputError: nothing here speaks its protocol.
+    """
+    protocol = url.partition("://")[0] if "://" in url else "file"
+    extra = EXTRAS.get(protocol)
+    options = _OPTIONS.get(str(extra), {})
+    given = fsspec.config.conf.get(protocol, {})
+    try:
+        fs, root = fsspec.core.url_to_fs(url, **{**options, **given})
+    except ImportError as error:
+        remedy = f'pip install "factory-pathology[{extra}]"' if extra else str(error)
+        raise InputError(
+            f"{url}: what speaks {protocol}:// is not installed ({error.name or error}): {remedy}"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{url}: cannot be opened: {_join_lines(error)}") from error
+    return fs, root
+
+
+class Edge:
+    """Around a call of a file system: its error becomes a `StoreError` that names the object.
+
+    Implementations raise what their client raises (botocore, aiohttp, google, azure), which has
+    no base in common; so everything from there is taken, and from a disk what the system says.
+    """
+
+    def __init__(self, url: str, name: str, is_local: bool) -> None:
+        self.place = f"{url.rstrip('/')}/{name}"
+        self.is_local = is_local
+
+    def __enter__(self) -> None:
+        """Nothing to do yet."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        taken: type[Exception] = OSError if self.is_local else Exception
+        if isinstance(error, taken) and not isinstance(error, FactoryError):
+            raise describe_failure(self.place, error, self.is_local) from error
+
+
+def describe_failure(place: str, error: Exception, is_local: bool) -> FactoryError:
+    """Returns the error of ours for one of a file system: what failed, and what to do."""
+    text = _join_lines(error)
+    if is_local:
+        reason = getattr(error, "strerror", None) or text
+        if isinstance(error, FileNotFoundError):
+            return MissingError(f"{place}: {reason}: run the same command again")
+        remedy = "fix access"
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            remedy = "free space"
+        return StoreError(f"{place}: {reason}: {remedy}, then run the same command again")
+    names = {kind.__name__ for kind in type(error).__mro__}
+    if _NO_PLACE.search(text):
+        return InputError(f"{place}: {text}: create it, or correct the URL")
+    if isinstance(error, FileNotFoundError):
+        return MissingError(f"{place}: is not there ({text}): run the same command again")
+    if names & _CREDENTIALS:
+        what = f"no credentials ({text}): set those of the store (README: object stores)"
+    elif isinstance(error, PermissionError):
+        what = f"access is denied ({text}): check credentials and their rights"
+    elif names & _UNREACHED:
+        what = f"cannot be reached ({text or type(error).__name__}): check endpoint and network"
+    else:
+        what = f"failed ({type(error).__name__}: {text}): mend the cause"
+    return StoreError(f"{place}: {what}, then run the same command again")
+
+
+def _join_lines(error: BaseException) -> str:
+    return " ".join(str(error).split())
