@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,6 +68,8 @@ class Survey:
     workers: set[str] = field(default_factory=set)
     shards: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    filled: dict[str, int] = field(default_factory=dict)
+    """Requests of each series that have their image, those that a pick leaves out among them."""
     left_out: frozenset[int] = frozenset()
     """Sample ids of good images that a pick did not keep."""
 
@@ -75,6 +77,13 @@ class Survey:
     def accepted(self) -> int:
         """Accepted rows over all series."""
         return sum(each.accepted for each in self.funnel.values())
+
+    def count_open(self) -> Counter[str]:
+        """Returns the requests of each series that go on."""
+        counts: Counter[str] = Counter()
+        for task in self.goes_on:
+            counts[task.shard.series] += len(task.starts or ())
+        return counts
 
     @property
     def others(self) -> int:
@@ -118,6 +127,7 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
                 starts[index] = len(candidates)
         if starts:
             survey.goes_on.append(Task(shard, len(markers), starts))
+    survey.filled = {key: funnel.accepted for key, funnel in survey.funnel.items()}
     survey.left_out = pools.pick(survey.funnel)
     return survey
 

@@ -1,6 +1,6 @@
 """Frozen values that travel between the parts: conditions, requests, candidates, scores, shards."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,6 +116,26 @@ class Shard:
     def id(self) -> str:
         """Names the shard in the run folder; sorts by series, then position."""
         return f"{self.series}-{self.start:010d}-{self.stop:010d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one round of a shard is, counted from the start of this try at it.
+
+    Of `asked` requests, `filled` got their image and `given_up` spent their budget; `tried`
+    candidates were judged for it, spare ones among them.
+    """
+
+    shard: Shard
+    round: int
+    asked: int
+    tried: int
+    filled: int
+    given_up: int
+
+
+Report = Callable[[Progress], None]
+"""Called whenever a batch was judged."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from factory.card import write_card
 from factory.dataset import SUMMARY, Policy, Survey, survey_run, write_dataset
 from factory.errors import InputError, MismatchError, RunBrokenError
-from factory.executors import Notify, Outcome, open_pool
+from factory.executors import Notify, NoWatch, Outcome, Watch, open_pool
 from factory.filter_settings import NearDuplicateFilter
 from factory.licences import check_generation
 from factory.plan import (
@@ -69,6 +69,7 @@ def run_recipe(
     say: Callable[[str], None],
     extend: bool = False,
     planned: Plan | None = None,
+    watch: Watch | None = None,
 ) -> RunResult:
     """Makes, or goes on making, the data set of a recipe.
 
@@ -79,6 +80,7 @@ def run_recipe(
         say: called with one line at the start of each step.
         extend: allow the run to grow.
         planned: what `plan_recipe` gave, where the caller has it already.
+        watch: told of progress inside the shards.
 
     Raises:
         InputError: the recipe, its inputs or the folder do not fit; nothing was touched.
@@ -98,7 +100,7 @@ def run_recipe(
     order = Order(recipe, loaded.base.absolute(), url)
     try:
         first = None if record is None else find_first_marker(folder, plan)
-        survey = _fill(order, folder, plan, notify, say, first)
+        survey = _fill(order, folder, plan, notify, say, first, watch or NoWatch())
     except InputError:
         if record is None:
             folder.files.remove(WORK)
@@ -224,6 +226,7 @@ def _fill(
     notify: Notify,
     say: Callable[[str], None],
     first: Marker | None,
+    watch: Watch,
 ) -> Survey:
     """Fills all shards, then goes on with requests that lost their image to a near-duplicate.
 
@@ -237,16 +240,17 @@ def _fill(
             if marker is None:
                 yield task
             else:
-                notify(Outcome(task, marker))
+                notify(Outcome(task, marker, is_new=False))
 
     policy = build_policy(order.recipe)
     say("generating")
     tasks: Iterable[Task] = (Task(shard) for shard in plan.iterate_shards())
     with open_pool(order, order.recipe.workers, first.worker if first else None) as pool:
-        pool.fill(draw_open(tasks), notify)
+        pool.fill(draw_open(tasks), notify, watch.report)
         survey = survey_run(folder, plan, policy)
         while survey.goes_on and not survey.missing:
-            say(f"topping up {sum(len(t.starts or ()) for t in survey.goes_on)} requests")
+            say(f"topping up {survey.count_open().total()} requests")
+            watch.recount(survey.filled, survey.count_open())
             failed: list[Outcome] = []
 
             def book(outcome: Outcome, failed: list[Outcome] = failed) -> None:
@@ -254,7 +258,7 @@ def _fill(
                     failed.append(outcome)
                 notify(outcome)
 
-            pool.fill(iter(survey.goes_on), book)
+            pool.fill(iter(survey.goes_on), book, watch.report)
             survey = survey_run(folder, plan, policy)
             if failed:
                 break

@@ -22,7 +22,7 @@ from factory.licences import describe_terms
 from factory.plan import build_plan, find_entry
 from factory.recipe import DiversePick, Recipe, compute_recipe_digest
 from factory.recipe_file import resolve_path
-from factory.records import SCORE_DECIMALS, Candidate, Job, Sample, Shard
+from factory.records import SCORE_DECIMALS, Candidate, Job, Progress, Report, Sample, Shard
 from factory.store.rows import build_row, build_shard_schema, select_shaping
 from factory.store.run_folder import Marker, RunFolder
 
@@ -118,8 +118,12 @@ class Worker:
             )
         return candidates
 
-    def run(self, task: Task) -> Marker:
+    def run(self, task: Task, report: Report = lambda progress: None) -> Marker:
         """Fills one shard and commits it; a shard that is committed already is left as it is.
+
+        Args:
+            task: what to fill.
+            report: called whenever a batch was judged.
 
         Raises:
             GenerationError: sampling failed.
@@ -129,7 +133,7 @@ class Worker:
         done = self.folder.read_marker(task.shard, task.round)
         if done is not None and done.starts == _copy_starts(task):
             return done
-        filling = _Filling(self, task)
+        filling = _Filling(self, task, report)
         filling.run()
         table = pa.Table.from_pylist(filling.rows_in_order(), schema=self.schema)
         return self.folder.commit(table, filling.build_marker(), task.shard)
@@ -141,9 +145,12 @@ class _Filling:
 
     worker: Worker
     task: Task
+    report: Report
     queue: deque[int] = field(default_factory=deque)
     next_attempt: dict[int, int] = field(default_factory=dict)
     filled: set[int] = field(default_factory=set)
+    given_up: int = 0
+    tried: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -254,8 +261,18 @@ class _Filling:
                 self.reasons[f"{verdict.filter}: {name_reason(verdict.reason)}"] += 1
         budget = self.worker.recipe.budget.attempts
         for index in dict.fromkeys(candidate.job.request.index for candidate in candidates):
-            if index not in self.filled and self.next_attempt[index] < budget:
+            if index in self.filled:
+                continue
+            if self.next_attempt[index] < budget:
                 self.queue.append(index)
+            else:
+                self.given_up += 1
+        self.tried += len(candidates)
+        self.report(self._describe_progress())
+
+    def _describe_progress(self) -> Progress:
+        task, asked, filled = self.task, len(self.next_attempt), len(self.filled)
+        return Progress(task.shard, task.round, asked, self.tried, filled, self.given_up)
 
 
 def describe_for_duplicates(recipe: Recipe, samples: Sequence[Sample]) -> list[Any]:

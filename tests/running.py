@@ -40,10 +40,12 @@ def write_recipe(folder: Path, **changes) -> Path:
     return path
 
 
-def run(recipe: Path, out: Path, extend=False, overrides=(), notify=lambda outcome: None):
+def run(
+    recipe: Path, out: Path, extend=False, overrides=(), notify=lambda outcome: None, watch=None
+):
     """Runs a recipe in this process."""
     loaded = load_recipe(recipe, overrides)
-    return run_recipe(loaded, str(out), notify, lambda line: None, extend)
+    return run_recipe(loaded, str(out), notify, lambda line: None, extend, watch=watch)
 
 
 def read_rows(out: Path, folder: str = "data") -> list[dict]:

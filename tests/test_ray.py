@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from factory.errors import InputError
+from factory.executors import NoWatch
 from factory.executors.ray_actors import size_cluster
 from factory.recipe import Workers
 from tests.running import list_identities, run, write_recipe
@@ -59,6 +60,14 @@ def write_slow(folder, seconds):
     return write_recipe(folder, **RECIPE, catalogs=["catalog"], generator={"model": "slow"})
 
 
+class Watching(NoWatch):
+    def __init__(self):
+        self.told = []
+
+    def report(self, progress):
+        self.told.append(progress)
+
+
 def find_workers(parent):
     found = []
     for child in psutil.Process(parent).children(recursive=True):
@@ -68,11 +77,17 @@ def find_workers(parent):
     return found
 
 
+@pytest.mark.stranger(
+    13,
+    "two Ray workers on shards that take seconds",
+    "batches are told while the shards are at work; the rows are those of one process",
+)
 def test_two_workers_give_the_same_rows(local, tmp_path):
-    done = []
-    result = run(write_slow(tmp_path, 0), tmp_path / "run", overrides=RAY, notify=done.append)
+    done, watch = [], Watching()
+    result = run(write_slow(tmp_path, 0.3), tmp_path / "run", (), RAY, done.append, watch)
     assert result.exit_code == 0
     assert len(done) == 10
+    assert len({(each.shard, each.tried) for each in watch.told}) > 2
     assert list_identities(tmp_path / "run") == local
 
 

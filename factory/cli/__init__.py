@@ -1,7 +1,11 @@
 """The command line: parses, calls the library, prints. Nothing else in factory prints."""
 
+import contextlib
 import importlib
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from types import FrameType
 from typing import Any
 
 import click
@@ -70,13 +74,31 @@ class LazyGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command; an error of ours becomes its message and exit code."""
         try:
-            return super().invoke(ctx)
+            with _stop_on_sigterm():
+                return super().invoke(ctx)
         except FactoryError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
             click.echo("stopped; run the same command again to go on", err=True)
             ctx.exit(3)
+
+
+@contextlib.contextmanager
+def _stop_on_sigterm() -> Iterator[None]:
+    """SIGTERM ends a command as Ctrl-C does: it says what is kept, and cleans up."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @click.group(
@@ -87,5 +109,5 @@ def main() -> None:
     """Turns a YAML recipe into a synthetic pathology data set that can be trusted.
 
     Exit codes: 0 done as asked; 1 finished with a shortfall or a failed check; 2 bad input, nothing
-    was touched; 3 the run broke and can be resumed.
+    was touched; 3 the run broke, or was stopped by Ctrl-C or SIGTERM, and can be resumed.
     """

@@ -2,46 +2,53 @@
 
 import sys
 import time
-from collections import Counter
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bars
 
+from factory.cli.tally import Counts, Tally
 from factory.executors import Outcome
 from factory.plan import Outline
+from factory.records import Progress
 
-LINE_EVERY = 5.0
-"""Seconds between plain log lines."""
+LINE_EVERY = (1.0, 30.0)
+"""Seconds between plain log lines, at first and at most: a twentieth of the time so far."""
+
+BARS_EVERY = 0.1
+"""Seconds between updates of the bars."""
+
+MAX_SERIES = 8
+"""Series that a plain line lists; of more it names the number."""
 
 
 class RunProgress:
     """Shows accepted of asked per series, acceptance rate and time left, on stderr."""
 
-    def __init__(self, outline: Outline, quiet: bool = False) -> None:
-        self.outline, self.quiet = outline, quiet
+    def __init__(self, outline: Outline, attempts: int, quiet: bool = False) -> None:
+        self.quiet = quiet
         self.labels = {part.key: part.label for part in outline.series}
-        self.counts = {part.key: part.count for part in outline.series}
-        self.filled: Counter[str] = Counter()
-        self.generated = self.rejected = 0
-        self.began = time.monotonic()
-        self.last_line = 0.0
-        self.bars: Progress | None = None
-        self.tasks: dict[str, Any] = {}
+        self.tally = Tally({part.key: part.count for part in outline.series}, attempts)
+        self.last_line, self.last_text = float("-inf"), ""
+        self.bars: Bars | None = None
+        self.rows: dict[str, Any] = {}
         if sys.stderr.isatty() and not quiet:
-            self.bars = Progress(
+            self.bars = Bars(
                 TextColumn("{task.description}"),
                 BarColumn(),
                 TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-                TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
                 console=Console(stderr=True),
             )
-            self.tasks = {
-                key: self.bars.add_task(label, total=self.counts[key], rate="")
-                for key, label in self.labels.items()
+            rows = {**self.labels, "": "all"}
+            asked = {**self.tally.asked, "": sum(self.tally.asked.values())}
+            self.rows = {
+                key: self.bars.add_task(label, total=asked[key], note="")
+                for key, label in rows.items()
             }
 
     def __enter__(self) -> "RunProgress":
@@ -55,45 +62,99 @@ class RunProgress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self._show(is_due=True)
         if self.bars is not None:
             self.bars.stop()
+        if isinstance(error, KeyboardInterrupt):
+            self._say_kept()
 
     def say(self, line: str) -> None:
-        """Prints one line above the bars."""
-        if self.quiet:
-            return
-        if self.bars is not None:
-            self.bars.console.print(line)
-        else:
-            click.echo(line, err=True)
+        """Prints one line above the bars, below how far the run was."""
+        self._show(is_due=True)
+        self._print(line)
 
     def notify(self, outcome: Outcome) -> None:
         """Books a shard that ended."""
-        marker = outcome.marker
-        if marker is None:
+        self.tally.notify(outcome)
+        if outcome.marker is None:
             self.say(f"quarantined {outcome.task.shard.id}: {outcome.error}")
-            return
-        self.filled[marker.series] += marker.filled
-        self.generated += marker.generated
-        self.rejected += sum(marker.rejected.values())
-        total = sum(self.filled.values())
-        kept = self.generated - self.rejected
-        rate = f"{kept / self.generated:.0%} accepted" if self.generated else ""
-        if self.bars is not None:
-            done = min(self.filled[marker.series], self.counts[marker.series])
-            self.bars.update(self.tasks[marker.series], completed=done, rate=rate)
-        elif time.monotonic() - self.last_line > LINE_EVERY:
-            self.last_line = time.monotonic()
-            self.say(self._write_line(total, rate))
+        self._show()
 
-    def _write_line(self, total: int, rate: str) -> str:
-        asked = sum(self.counts.values())
-        elapsed = time.monotonic() - self.began
-        left = elapsed * (asked - total) / total if total else 0.0
+    def report(self, progress: Progress) -> None:
+        """Books a batch that was judged."""
+        self.tally.report(progress)
+        self._show()
+
+    def recount(self, filled: Mapping[str, int], goes_on: Mapping[str, int]) -> None:
+        """Books which requests have their image after a look over the whole set."""
+        self.tally.recount(filled, goes_on)
+        self._show()
+
+    def _show(self, is_due: bool = False) -> None:
+        now = time.monotonic()
+        if self.bars is not None:
+            if not is_due and now - self.last_line < BARS_EVERY:
+                return
+            self.last_line = now
+            for key, row in self.rows.items():
+                counts = self.tally.count(key) if key else self.tally.count_all()
+                note = describe_rate(counts) + ("" if key else f" {self._describe_left()}")
+                self.bars.update(row, completed=counts.filled, note=note)
+            return
+        wait = min(max((now - self.tally.began) / 20, LINE_EVERY[0]), LINE_EVERY[1])
+        if self.quiet or not (is_due or now - self.last_line > wait):
+            return
+        counts = self.tally.count_all()
+        text = self._write_line(counts)
+        if counts.tried and text != self.last_text:
+            self.last_line, self.last_text = now, text
+            self._print(f"{text}, {self._describe_left()}")
+
+    def _print(self, line: str) -> None:
+        if self.quiet:
+            return
+        if self.bars is not None:
+            self.bars.console.print(line, markup=False, highlight=False)
+        else:
+            click.echo(line, err=True)
+
+    def _write_line(self, counts: Counts) -> str:
+        asked = self.tally.asked
         parts = ", ".join(
-            f"{self.labels[key]} {self.filled[key]:,}/{count:,}"
-            for key, count in self.counts.items()
+            f"{self.labels[key]} {each.filled:,}/{count:,} {describe_rate(each)}".rstrip()
+            for key, count in asked.items()
+            for each in [self.tally.count(key)]
         )
-        if len(self.counts) > 8:
-            parts = f"{len(self.counts)} series"
-        return f"{total:,}/{asked:,} ({parts}), {rate}, {left:.0f} s left"
+        if len(asked) > MAX_SERIES:
+            parts = f"{len(asked)} series"
+        return f"{counts.filled:,}/{sum(asked.values()):,} ({parts}), {describe_rate(counts)}"
+
+    def _describe_left(self) -> str:
+        left = self.tally.estimate_left()
+        return "" if left is None else f"{describe_seconds(left)} left"
+
+    def _say_kept(self) -> None:
+        kept = sum(counts.filled for counts in self.tally.committed.values())
+        asked = sum(self.tally.asked.values())
+        lost = sum(each.tried for each in self.tally.at_work.values())
+        more = f"; {lost:,} candidates of shards at work are made again" if lost else ""
+        if not self.quiet:
+            click.echo(f"stopped: {kept:,} of {asked:,} images are kept{more}", err=True)
+
+
+def describe_rate(counts: Counts) -> str:
+    """Returns the share of candidates that filled a request, spare ones counted as not."""
+    return f"{counts.filled / counts.tried:.0%} accepted" if counts.tried else ""
+
+
+def describe_seconds(seconds: float) -> str:
+    """Returns a duration in its two largest units."""
+    whole = round(seconds)
+    for size, name, part_size, part in (
+        (86_400, "d", 3_600, "h"),
+        (3_600, "h", 60, "min"),
+        (60, "min", 1, "s"),
+    ):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // part_size} {part}"
+    return f"{whole} s"

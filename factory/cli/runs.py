@@ -99,8 +99,8 @@ def _run(loaded: "LoadedRecipe", url: str, extend: bool, as_json: bool) -> None:
     if "://" not in url:
         url = str(Path(url).absolute())
     planned = plan_recipe(loaded)
-    with RunProgress(planned, quiet=as_json) as progress:
-        result = run_recipe(loaded, url, progress.notify, progress.say, extend, planned)
+    with RunProgress(planned, loaded.recipe.budget.attempts, quiet=as_json) as progress:
+        result = run_recipe(loaded, url, progress.notify, progress.say, extend, planned, progress)
     print_result(result.url, result.summary, result.quarantined, as_json)
     click.get_current_context().exit(result.exit_code)
 

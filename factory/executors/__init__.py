@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator
 
-from factory.executors.base import Notify, Outcome, Pool, start_worker
+from factory.executors.base import Notify, NoWatch, Outcome, Pool, Watch, start_worker
 from factory.recipe import Workers
 from factory.shard import Order
 
@@ -44,4 +44,13 @@ def choose_executor(workers: Workers) -> str:
     return "ray" if torch.cuda.device_count() > 1 else "local"
 
 
-__all__ = ["Notify", "Outcome", "Pool", "choose_executor", "open_pool", "start_worker"]
+__all__ = [
+    "NoWatch",
+    "Notify",
+    "Outcome",
+    "Pool",
+    "Watch",
+    "choose_executor",
+    "open_pool",
+    "start_worker",
+]

@@ -1,11 +1,12 @@
 """What executors share: outcomes, the pool protocol, the ledger of failures, one worker's start."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from factory.errors import RunBrokenError, StoreError
 from factory.recipe import Budget
+from factory.records import Progress, Report
 from factory.shard import Order, Task, Worker
 from factory.store.run_folder import Marker, RunFolder
 
@@ -20,6 +21,8 @@ class Outcome:
     task: Task
     marker: Marker | None
     error: str | None = None
+    is_new: bool = True
+    """False for what an earlier start had committed."""
 
 
 Notify = Callable[[Outcome], None]
@@ -67,11 +70,39 @@ def open_ledger(order: Order, notify: Notify) -> Ledger:
     return Ledger(RunFolder(order.run_url), order.recipe.budget, notify)
 
 
+class Watch(Protocol):
+    """Who looks on while a run is made, beside the outcomes of its tasks."""
+
+    def report(self, progress: Progress) -> None:
+        """Takes how far a task is."""
+        ...
+
+    def recount(self, filled: Mapping[str, int], goes_on: Mapping[str, int]) -> None:
+        """Takes the requests of each series that have their image, and those that go on without."""
+        ...
+
+
+class NoWatch:
+    """Nobody looks on."""
+
+    def report(self, progress: Progress) -> None:
+        """Takes nothing in."""
+
+    def recount(self, filled: Mapping[str, int], goes_on: Mapping[str, int]) -> None:
+        """Takes nothing in."""
+
+
 class Pool(Protocol):
     """The workers of a run; they stay loaded from one round of tasks to the next."""
 
-    def fill(self, tasks: Iterator[Task], notify: Notify) -> None:
+    def fill(self, tasks: Iterator[Task], notify: Notify, report: Report) -> None:
         """Fills shards until none are left; `tasks` are drawn one by one, never listed.
+
+        Args:
+            tasks: what to fill.
+            notify: called for every task that ended.
+            report: called with how far a task is, as its batches end; again from the start where
+                it is tried again.
 
         Raises:
             InputError: the workers cannot start with what they were given.
@@ -93,14 +124,14 @@ def start_worker(order: Order, began_with: str | None) -> Worker:
     return worker
 
 
-def attempt_task(worker: Worker, task: Task) -> tuple[Marker | None, str, bool]:
+def attempt_task(worker: Worker, task: Task, report: Report) -> tuple[Marker | None, str, bool]:
     """Runs one task at the shard edge: the one place where every exception is caught.
 
     Returns:
         The marker or None, the error text, and whether storage itself failed.
     """
     try:
-        return worker.run(task), "", False
+        return worker.run(task, report), "", False
     except StoreError as error:
         return None, str(error), True
     except Exception as error:

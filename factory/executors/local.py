@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from factory.errors import RunBrokenError
 from factory.executors.base import Notify, attempt_task, open_ledger, start_worker
+from factory.records import Report
 from factory.shard import Order, Task, Worker
 
 
@@ -16,13 +17,13 @@ class LocalPool:
     began_with: str | None
     worker: Worker | None = None
 
-    def fill(self, tasks: Iterator[Task], notify: Notify) -> None:
+    def fill(self, tasks: Iterator[Task], notify: Notify, report: Report) -> None:
         """Fills shards until none are left; see `Pool.fill`."""
         ledger = open_ledger(self.order, notify)
         for task in tasks:
             self.worker = self.worker or start_worker(self.order, self.began_with)
             while True:
-                marker, error, is_fatal = attempt_task(self.worker, task)
+                marker, error, is_fatal = attempt_task(self.worker, task, report)
                 if is_fatal:
                     raise RunBrokenError(error)
                 if marker is not None:

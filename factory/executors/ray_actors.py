@@ -1,5 +1,6 @@
 """Ray actors: one per GPU or group of cores; a dead one is replaced, its shards are re-queued."""
 
+import contextlib
 import logging
 import time
 from collections import deque
@@ -10,11 +11,18 @@ from typing import Any
 from factory.errors import FactoryError, InputError, RunBrokenError
 from factory.executors.base import Ledger, Notify, attempt_task, open_ledger, start_worker
 from factory.recipe import Workers
+from factory.records import Progress, Report
 from factory.shard import Order, Task, Worker
 from factory.store.run_folder import Marker
 
 MAX_IN_FLIGHT = 2
 """Tasks sent to one actor at a time: one at work, one waiting (FACTS section 9)."""
+
+
+WATCH = "watch"
+"""Concurrency group of an actor that answers while it works."""
+POLL = 1.0
+"""Seconds between looks at the actors."""
 
 
 class RayWorker:
@@ -23,6 +31,7 @@ class RayWorker:
     def __init__(self, order: Order, began_with: str | None, threads: int) -> None:
         self.order, self.began_with, self.threads = order, began_with, threads
         self.worker: Worker | None = None
+        self.progress: Progress | None = None
 
     def start(self) -> tuple[str, int]:
         """Loads the models; returns the error text and exit code, or ("", 0)."""
@@ -40,7 +49,14 @@ class RayWorker:
         """Fills one shard."""
         if self.worker is None:
             return None, "worker was not started", False
-        return attempt_task(self.worker, task)
+        return attempt_task(self.worker, task, self._keep)
+
+    def ping(self) -> Progress | None:
+        """Returns how far the task at work is; answers beside `run`, in a thread of its own."""
+        return self.progress
+
+    def _keep(self, progress: Progress) -> None:
+        self.progress = progress
 
 
 @dataclass(slots=True)
@@ -54,6 +70,7 @@ class _Actors:
     busy: dict[Any, dict[Any, Task]] = field(default_factory=dict)
     starting: dict[Any, Any] = field(default_factory=dict)
     owners: dict[Any, Any] = field(default_factory=dict)
+    pings: dict[Any, Any] = field(default_factory=dict)
     deaths: int = 0
 
     def add(self) -> None:
@@ -62,7 +79,9 @@ class _Actors:
         options = {"num_cpus": self.workers.cpus, "num_gpus": self.gpus, "max_restarts": 0}
         threads = max(1, int(self.workers.cpus))
         actor = (
-            ray.remote(RayWorker).options(**options).remote(self.order, self.began_with, threads)
+            ray.remote(concurrency_groups={WATCH: 1})(RayWorker)
+            .options(**options)
+            .remote(self.order, self.began_with, threads)
         )
         self.busy[actor] = {}
         self.starting[actor.start.remote()] = actor
@@ -79,11 +98,35 @@ class _Actors:
     def remove(self, actor: Any) -> list[Task]:
         """Forgets a dead actor; returns the tasks that it leaves."""
         left = self.busy.pop(actor, {})
+        self.pings = {ref: each for ref, each in self.pings.items() if each is not actor}
         for ref in left:
             self.owners.pop(ref, None)
         self.starting = {ref: each for ref, each in self.starting.items() if each is not actor}
         self.deaths += 1
         return list(left.values())
+
+    def hear(self, ref: Any, report: Report) -> None:
+        """Reports what an actor answered."""
+        import ray
+        from ray.exceptions import RayError
+
+        actor = self.pings.pop(ref)
+        with contextlib.suppress(RayError):  # a dead actor is found by its tasks
+            progress = ray.get(ref)
+            if progress is not None and self._is_at_work(actor, progress):
+                report(progress)
+
+    def ask(self) -> None:
+        """Asks the actors that are at work how far they are."""
+        asked = set(self.pings.values())
+        for actor, tasks in self.busy.items():
+            if tasks and actor not in asked:
+                self.pings[actor.ping.options(concurrency_group=WATCH).remote()] = actor
+
+    def _is_at_work(self, actor: Any, progress: Progress) -> bool:
+        """Whether a task that an actor told of has not ended meanwhile."""
+        told = progress.shard, progress.round
+        return any((task.shard, task.round) == told for task in self.busy[actor].values())
 
     def list_free(self) -> list[Any]:
         """Started actors with room, the idlest first."""
@@ -102,7 +145,7 @@ class RayPool:
     actors: _Actors | None = None
     owns_ray: bool = False
 
-    def fill(self, tasks: Iterator[Task], notify: Notify) -> None:
+    def fill(self, tasks: Iterator[Task], notify: Notify, report: Report) -> None:
         """Fills shards until none are left; see `Pool.fill`."""
         first = next(tasks, None)
         if first is None:
@@ -113,7 +156,7 @@ class RayPool:
         actors = self.actors = self.actors or self._start()
         ledger = open_ledger(self.order, notify)
         again: deque[Task] = deque([first])
-        exhausted = False
+        exhausted, looked = False, time.monotonic()
         while True:
             for actor in actors.list_free():
                 task = again.popleft() if again else next(tasks, None)
@@ -124,7 +167,15 @@ class RayPool:
             waiting = [*actors.owners, *(() if exhausted and not again else actors.starting)]
             if not waiting:
                 return
-            ready, _ = ray.wait(waiting, num_returns=1)
+            ready, _ = ray.wait([*actors.pings, *waiting], num_returns=1, timeout=POLL)
+            if time.monotonic() - looked >= POLL:
+                looked = time.monotonic()
+                actors.ask()
+            if not ready:
+                continue
+            if ready[0] in actors.pings:
+                actors.hear(ready[0], report)
+                continue
             try:
                 result = ray.get(ready[0])
             except RayActorError as error:
