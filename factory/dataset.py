@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -77,13 +77,6 @@ class Survey:
     def accepted(self) -> int:
         """Accepted rows over all series."""
         return sum(each.accepted for each in self.funnel.values())
-
-    def count_open(self) -> Counter[str]:
-        """Returns the requests of each series that go on."""
-        counts: Counter[str] = Counter()
-        for task in self.goes_on:
-            counts[task.shard.series] += len(task.starts or ())
-        return counts
 
     @property
     def others(self) -> int:

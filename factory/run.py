@@ -249,8 +249,8 @@ def _fill(
         pool.fill(draw_open(tasks), notify, watch.report)
         survey = survey_run(folder, plan, policy)
         while survey.goes_on and not survey.missing:
-            say(f"topping up {survey.count_open().total()} requests")
-            watch.recount(survey.filled, survey.count_open())
+            say(f"topping up {count_open(survey).total()} requests")
+            watch.recount(survey.filled, count_open(survey))
             failed: list[Outcome] = []
 
             def book(outcome: Outcome, failed: list[Outcome] = failed) -> None:
@@ -263,6 +263,14 @@ def _fill(
             if failed:
                 break
     return survey
+
+
+def count_open(survey: Survey) -> Counter[str]:
+    """Returns the requests of each series that go on."""
+    counts: Counter[str] = Counter()
+    for task in survey.goes_on:
+        counts[task.shard.series] += len(task.starts or ())
+    return counts
 
 
 def read_status(url: str) -> dict[str, Any]:
