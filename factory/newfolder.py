@@ -15,6 +15,7 @@ def build_folder(out: Path) -> Iterator[Path]:
     """Yields a folder to write into; at the end its content is moved into `out`.
 
     What an earlier attempt left unfinished is removed first; anything else in `out` is not touched.
+    Where the input turns out to be wrong, no folder is left that was not there.
 
     Raises:
         InputError: `out` holds something already.
@@ -25,8 +26,15 @@ def build_folder(out: Path) -> Iterator[Path]:
             raise InputError(f"{out}: not empty (holds {present[0]}): give --out a new folder")
     build = out / _BUILD
     shutil.rmtree(build, ignore_errors=True)
+    made = [each for each in (out, *out.parents) if not each.exists()]
     build.mkdir(parents=True)
-    yield build
+    try:
+        yield build
+    except InputError:
+        shutil.rmtree(build)
+        for folder in made:
+            folder.rmdir()
+        raise
     for path in sorted(build.iterdir()):
         path.rename(out / path.name)
     build.rmdir()

@@ -182,7 +182,13 @@ def name_type(parameter: click.Parameter) -> str:
     """Returns the type's own name, or the choices."""
     if isinstance(parameter.type, click.Choice):
         return " or ".join(f"`{each}`" for each in parameter.type.choices)
-    return parameter.type.name.replace("range", "").replace("integer", "whole number").strip()
+    kind = parameter.type
+    text = kind.name.replace("range", "").replace("integer", "whole number")
+    text = text.replace("float", "number").replace("directory", "folder").strip()
+    if isinstance(kind, click.IntRange | click.FloatRange) and kind.min is not None:
+        sign = ">" if kind.min_open else "≥"
+        return f"{text} {sign} {kind.min}, {'<' if kind.max_open else '≤'} {kind.max}"
+    return text
 
 
 PAGES = {

@@ -1,8 +1,11 @@
 """The command line: parses, calls the library, prints. Nothing else in factory prints."""
 
 import contextlib
+import errno
 import importlib
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from types import FrameType
@@ -11,7 +14,9 @@ from typing import Any
 import click
 
 from factory import __version__
-from factory.errors import FactoryError
+from factory.cli.options import check_texts
+from factory.errors import FactoryError, InputError
+from factory.messages import show
 
 COMMANDS: dict[str, str] = {
     "init": "factory.cli.recipes:init",
@@ -37,6 +42,8 @@ COMMANDS: dict[str, str] = {
     "evaluate": "factory.cli.evaluate:evaluate",
 }
 """Command -> where it is; imported on use, so that `--help` and `validate` answer at once."""
+NO_PATH = frozenset({errno.ENAMETOOLONG, errno.ELOOP})
+"""What the system says of a path that cannot be one: never our fault."""
 
 
 class LazyGroup(click.Group):
@@ -58,6 +65,11 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuses texts that no command can take, before any is read."""
+        check_texts(args)
+        return super().parse_args(ctx, args)
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -72,16 +84,45 @@ class LazyGroup(click.Group):
             ) from None
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Runs a command; an error of ours becomes its message and exit code."""
+        """Runs a command; an error becomes its message and exit code, never a traceback."""
         try:
             with _stop_on_sigterm():
                 return super().invoke(ctx)
         except FactoryError as error:
             click.echo(f"error: {error}", err=True)
-            ctx.exit(error.exit_code)
+            ctx.exit(InputError.exit_code if _names_no_path(error) else error.exit_code)
         except KeyboardInterrupt:
             click.echo("stopped; run the same command again to go on", err=True)
             ctx.exit(3)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and _names_no_path(error):
+                click.echo(f"error: {error.strerror}: {show(str(error.filename))}", err=True)
+                ctx.exit(InputError.exit_code)
+            if not (isinstance(error, BrokenPipeError) and _is_reader_gone()):
+                from factory.cli.crash import describe_crash
+
+                click.echo(f"error: {describe_crash(error)}", err=True)
+            ctx.exit(FactoryError.exit_code)
+
+
+def _names_no_path(error: BaseException | None) -> bool:
+    """Whether an error comes of a path that the system takes for none."""
+    while error is not None and not (isinstance(error, OSError) and error.errno in NO_PATH):
+        error = error.__cause__
+    return error is not None
+
+
+def _is_reader_gone() -> bool:
+    """Whether nobody reads what is printed (`| head`); then what is left goes nowhere."""
+    try:
+        click.echo()
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        return True
+    return False
 
 
 @contextlib.contextmanager

@@ -8,41 +8,70 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory.cli.models import CATALOG_OPTION
+from factory.cli.options import COUNT, IMAGES, NEW_FOLDER, RATE, SEED, Number
 from factory.cli.recipes import JSON_OPTION
 
 if TYPE_CHECKING:
     from factory.train.adapter import AdapterResult
 
-_FOLDER = click.Path(path_type=Path)
 _OPTIONS = (
     click.option(
         "--base", default="nano-he-base", show_default=True, help="Catalog id, Hub id or folder."
     ),
-    click.option("--data", required=True, type=_FOLDER, help="Real images with classes."),
-    click.option("--shots", required=True, type=int, help="Images of each class, by seed."),
+    click.option("--data", required=True, type=IMAGES, help="Real images with classes."),
+    click.option(
+        "--shots",
+        required=True,
+        type=click.IntRange(1, 10_000),
+        help="Images of each class, by seed.",
+    ),
     click.option("--id", help="Of the catalog entry; default: base, data and shots."),
     click.option("--classes", help="Catalog id of the classes, for the words in prompts."),
     click.option("--template", help="Prompt of a text model, with {class_name}."),
     click.option("--fit", type=click.Choice(["crop", "resize"]), help="Crop keeps mpp."),
-    click.option("--mpp", type=float, help="µm per pixel of the images as fitted."),
+    click.option(
+        "--mpp", type=Number(0, 1000, min_open=True), help="µm per pixel of the images as fitted."
+    ),
     click.option("--about", help="What the images are and on which terms, for the card."),
     click.option("--group-column", help="Column of the patient or slide."),
     click.option("--group-pattern", help="Regular expression with one (group) on file names."),
-    click.option("--steps", type=int, help="Training steps; may be raised on resume."),
-    click.option("--batch-size", type=int, help="Shots in one step."),
-    click.option("--learning-rate", type=float, help="Of AdamW, constant after a warm-up."),
-    click.option("--rank", type=int, help="Of the low-rank updates."),
+    click.option(
+        "--steps",
+        type=click.IntRange(1, 1_000_000),
+        help="Training steps; may be raised on resume.",
+    ),
+    click.option("--batch-size", type=click.IntRange(1, 4096), help="Shots in one step."),
+    click.option("--learning-rate", type=RATE, help="Of AdamW, constant after a warm-up."),
+    click.option("--rank", type=click.IntRange(1, 512), help="Of the low-rank updates."),
     click.option("--layers", type=click.Choice(["attention", "all"]), help="What is updated."),
-    click.option("--dropout", type=float, help="Share of conditions dropped; default 0.1."),
-    click.option("--stain-jitter", type=float, help="HED colour augmentation; default 0."),
-    click.option("--prior-weight", type=float, help="Of the base's own images in the loss."),
-    click.option("--prior-images", type=int, help="Sampled once from the base; default 64."),
-    click.option("--guidance", type=float, help="Of checks, and default of the catalog entry."),
-    click.option("--check-every", type=int, help="Steps between checks for copies."),
-    click.option("--check-images", type=int, help="Samples of each class; default 8."),
-    click.option("--max-copies", type=float, help="Share of samples that stops; default 0.1."),
-    click.option("--max-similarity", type=float, help="Of no copy; default: read off the shots."),
-    click.option("--seed", type=int, help="Of shots, weights and every draw; default 0."),
+    click.option(
+        "--dropout",
+        type=Number(0, 1, max_open=True),
+        help="Share of conditions dropped; default 0.1.",
+    ),
+    click.option("--stain-jitter", type=Number(0, 0.5), help="HED colour augmentation; default 0."),
+    click.option(
+        "--prior-weight", type=Number(0, 100), help="Of the base's own images in the loss."
+    ),
+    click.option(
+        "--prior-images",
+        type=click.IntRange(1, 100_000),
+        help="Sampled once from the base; default 64.",
+    ),
+    click.option(
+        "--guidance", type=Number(0, 100), help="Of checks, and default of the catalog entry."
+    ),
+    click.option("--check-every", type=COUNT, help="Steps between checks for copies."),
+    click.option(
+        "--check-images", type=click.IntRange(1, 1000), help="Samples of each class; default 8."
+    ),
+    click.option(
+        "--max-copies", type=Number(0, 1), help="Share of samples that stops; default 0.1."
+    ),
+    click.option(
+        "--max-similarity", type=Number(0, 1), help="Of no copy; default: read off the shots."
+    ),
+    click.option("--seed", type=SEED, help="Of shots, weights and every draw; default 0."),
     click.option("--device", help="Torch device; default: auto."),
 )
 
@@ -55,7 +84,7 @@ def _add_options(command: Callable[..., None]) -> Callable[..., None]:
 
 @click.command()
 @_add_options
-@click.option("--out", required=True, type=_FOLDER, help="Adapter folder, a catalog itself.")
+@click.option("--out", required=True, type=NEW_FOLDER, help="Adapter folder, a catalog itself.")
 @CATALOG_OPTION
 @JSON_OPTION
 def adapter(out: Path, folders: tuple[Path, ...], as_json: bool, **options: Any) -> None:

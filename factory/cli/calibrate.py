@@ -7,16 +7,17 @@ from typing import Any
 
 import click
 
+from factory.cli.options import IMAGES, NEW_FOLDER, Number
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION, format_duration
 from factory.errors import InputError
 
 
 @click.command()
 @RECIPE_ARGUMENT
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write into.")
+@click.option("--out", required=True, type=NEW_FOLDER, help="Folder to write into.")
 @click.option(
     "--real",
-    type=click.Path(path_type=Path),
+    type=IMAGES,
     help="Real images, held out from all training; default: those of the reference conditions.",
 )
 @click.option(
@@ -31,7 +32,7 @@ from factory.errors import InputError
     "--keep",
     default=0.95,
     show_default=True,
-    type=click.FloatRange(0.0, 1.0, min_open=True),
+    type=Number(0, 1, min_open=True),
     help="Share of the real images of every class that each threshold keeps.",
 )
 @click.option("--reuse", is_flag=True, help="Take the scores that OUT holds; sample nothing.")

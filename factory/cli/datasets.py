@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from factory.cli.options import COUNT, NEW_FOLDER, SEED, Number
 from factory.cli.recipes import JSON_OPTION
 from factory.cli.verify import SET_ARGUMENT
 
@@ -13,17 +14,27 @@ from factory.cli.verify import SET_ARGUMENT
 @click.command()
 @click.argument("real", type=click.Path(exists=True, path_type=Path))
 @click.argument("synthetic", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
 @click.option(
-    "--validation", default=0.1, show_default=True, help="Share of the real images, 0 for none."
+    "--validation",
+    default=0.1,
+    show_default=True,
+    type=Number(0, 1, max_open=True),
+    help="Share of the real images, 0 for none.",
 )
-@click.option("--test", default=0.2, show_default=True, help="Share of the real images.")
+@click.option(
+    "--test",
+    default=0.2,
+    show_default=True,
+    type=Number(0, 1, max_open=True),
+    help="Share of the real images.",
+)
 @click.option(
     "--test-set",
     type=click.Path(exists=True, path_type=Path),
     help="Real images that are the test split as they are, instead of --test.",
 )
-@click.option("--seed", default=0, show_default=True, type=int, help="Of the splits.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the splits.")
 @click.option(
     "--synthetic-in-test",
     is_flag=True,
@@ -66,9 +77,6 @@ def merge(
         if not (old and equals and new):
             raise click.BadParameter(f"{each!r}: want OLD=NEW", param_hint="--rename")
         renamed[old] = new
-    for name, share in (("--validation", validation), ("--test", test)):
-        if not 0 <= share < 1:
-            raise click.BadParameter(f"{share}: must be in [0, 1)", param_hint=name)
     settings = MergeSettings(
         validation, test, seed, synthetic_in_test, test_set, renamed, dict(columns)
     )
@@ -94,13 +102,13 @@ def merge(
     type=click.Choice(["imagefolder", "webdataset"]),
     help="Files in folders by class, or tars.",
 )
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="New folder.")
+@click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
 @click.option("--unlabelled", metavar="NAME", help="Folder of images without a class.")
 @click.option(
     "--rows-per-file",
     default=10_000,
     show_default=True,
-    type=click.IntRange(1),
+    type=COUNT,
     help="Samples of a tar.",
 )
 @JSON_OPTION

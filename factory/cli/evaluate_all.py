@@ -10,35 +10,41 @@ import click
 
 from factory.cli.evaluate_fidelity import FIT_OPTION, align, say, write_result
 from factory.cli.models import CATALOG_OPTION
+from factory.cli.options import COUNT, DRAWS, IMAGES, NEW_FOLDER, PIXELS
 from factory.errors import EvaluationError, InputError
 from factory.evaluate import DEFAULT_ENCODER
 
 PLACE = "evaluation"
 """Folder in a run folder whose results the card shows."""
-_PATH = click.Path(path_type=Path)
 
 
 @click.command("all")
-@click.option("--real", required=True, type=_PATH, help="Real training images.")
-@click.option("--test", required=True, type=_PATH, help="Real images that no training used.")
-@click.option("--synthetic", required=True, type=_PATH, help="Finished run, or any image set.")
-@click.option("--out", type=_PATH, help="Folder for results; default: evaluation/ in --synthetic.")
+@click.option("--real", required=True, type=IMAGES, help="Real training images.")
+@click.option("--test", required=True, type=IMAGES, help="Real images that no training used.")
+@click.option("--synthetic", required=True, type=IMAGES, help="Finished run, or any image set.")
+@click.option(
+    "--out", type=NEW_FOLDER, help="Folder for results; default: evaluation/ in --synthetic."
+)
 @click.option(
     "--encoder", metavar="SPEC", default=DEFAULT_ENCODER, show_default=True, help="Image encoder."
 )
 @click.option(
-    "--shots", default=10, show_default=True, help="Of each class, in the few-shot study."
+    "--shots",
+    default=10,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Of each class, in the few-shot study.",
 )
-@click.option("--seeds", default=5, show_default=True, help="Draws of shots.")
-@click.option("--steps", type=int, help="Of every arm of the few-shot study.")
+@click.option("--seeds", default=5, show_default=True, type=DRAWS, help="Draws of shots.")
+@click.option("--steps", type=COUNT, help="Of every arm of the few-shot study.")
 @click.option("--fewshot-encoder", help="Frozen encoder and linear head, instead of ResNet-18.")
-@click.option("--pairs", type=_PATH, help="Held-out image-caption pairs: measures retrieval too.")
+@click.option("--pairs", type=IMAGES, help="Held-out image-caption pairs: measures retrieval too.")
 @click.option("--clip", default="tiny", show_default=True, help="Image-text model of retrieval.")
 @click.option("--pretrained", help="Tag of its weights.")
 @click.option("--grid", default="he-attributes", show_default=True, help="Caption grid of control.")
 @click.option("--group-pattern", help="Regex on real file names, whose (group) is the patient.")
 @FIT_OPTION
-@click.option("--size", default=64, show_default=True, help="px of all images.")
+@click.option("--size", default=64, show_default=True, type=PIXELS, help="px of all images.")
 @click.option(
     "--skip",
     multiple=True,

@@ -15,13 +15,14 @@ from factory.cli.evaluate_fidelity import (
     say,
     write_result,
 )
+from factory.cli.options import IMAGES
 
 
 @click.command()
 @click.option(
     "--synthetic",
     required=True,
-    type=click.Path(path_type=Path),
+    type=IMAGES,
     help="Captioned images: finished run, parquet, WebDataset tars.",
 )
 @click.option(

@@ -19,6 +19,7 @@ from factory.cli.evaluate_fidelity import (
     write_file,
     write_result,
 )
+from factory.cli.options import IMAGES, NEW_FILE, Number
 from factory.evaluate import DEFAULT_ENCODER
 
 
@@ -26,18 +27,18 @@ from factory.evaluate import DEFAULT_ENCODER
 @click.option(
     "--real",
     required=True,
-    type=click.Path(path_type=Path),
+    type=IMAGES,
     help="Training images: ImageFolder, parquet, WebDataset tars, datasets folder.",
 )
 @click.option(
     "--held-out",
-    type=click.Path(path_type=Path),
+    type=IMAGES,
     help="Real images that no training used; C_T needs them.",
 )
 @click.option(
     "--synthetic",
     required=True,
-    type=click.Path(path_type=Path),
+    type=IMAGES,
     help="Synthetic images: the same kinds, or a finished run.",
 )
 @click.option(
@@ -51,7 +52,7 @@ from factory.evaluate import DEFAULT_ENCODER
 @FIT_OPTION
 @click.option(
     "--max-similarity",
-    type=click.FloatRange(0.0, 1.0),
+    type=Number(0, 1),
     help="Above it an image counts as a copy; default: that of the filter training_copy.",
 )
 @click.option("--cells", type=click.IntRange(1, 1000), help="k-means cells of C_T; default: 3.")
@@ -59,7 +60,7 @@ from factory.evaluate import DEFAULT_ENCODER
 @click.option("--group-pattern", help="Regex on real file names, whose (group) is the patient.")
 @click.option(
     "--gallery",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NEW_FILE,
     help="Picture (PNG) of the closest pairs side by side.",
 )
 @FILE_OPTION

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from factory.cli.fewshot_tables import print_results
 from factory.cli.models import CATALOG_OPTION
+from factory.cli.options import (
+    COUNT,
+    DRAWS,
+    IMAGES,
+    NEW_FILE,
+    NEW_FOLDER,
+    PIXELS,
+    RATE,
+    WORKERS,
+)
 from factory.cli.recipes import SET_OPTION
 from factory.errors import InputError, RunBrokenError
 
@@ -15,20 +26,19 @@ if TYPE_CHECKING:
     from factory.evaluate.fewshot.providers import Provider
     from factory.evaluate.fewshot.settings import StudySettings
 
-_PATH = click.Path(path_type=Path)
 _OPTIONS = (
-    click.option("--real", required=True, type=_PATH, help="Real training images with classes."),
-    click.option("--test", type=_PATH, help="Real test images; default: a part of --real."),
+    click.option("--real", required=True, type=IMAGES, help="Real training images with classes."),
+    click.option("--test", type=IMAGES, help="Real test images; default: a part of --real."),
     click.option(
-        "--synthetic", multiple=True, type=_PATH, help="Finished run, or images with classes."
+        "--synthetic", multiple=True, type=IMAGES, help="Finished run, or images with classes."
     ),
     click.option(
         "--unfiltered",
         multiple=True,
-        type=_PATH,
+        type=IMAGES,
         help="Images of no filter; default: the runs' first attempts.",
     ),
-    click.option("--generator", type=_PATH, help="Recipe that is run anew for every draw."),
+    click.option("--generator", type=IMAGES, help="Recipe that is run anew for every draw."),
     click.option(
         "--fit-filter", is_flag=True, help="Fit the recipe's classifiers on the draw's shots."
     ),
@@ -43,17 +53,36 @@ _OPTIONS = (
         "--adapt-set", multiple=True, metavar="A=B", help="Option of train adapter, e.g. steps=300."
     ),
     click.option(
-        "--draws", type=_PATH, help="Folder of what is made of shots, for studies to share."
+        "--draws", type=NEW_FOLDER, help="Folder of what is made of shots, for studies to share."
     ),
-    click.option("--shots", multiple=True, type=int, help="Of each class.  [default: 5, 10]"),
-    click.option("--seeds", default=5, show_default=True, help="Draws of shots and weights."),
-    click.option("--first-seed", default=0, show_default=True, help="Of the first draw."),
+    click.option(
+        "--shots",
+        multiple=True,
+        type=click.IntRange(1, 10_000),
+        help="Of each class.  [default: 5, 10]",
+    ),
+    click.option(
+        "--seeds", default=5, show_default=True, type=DRAWS, help="Draws of shots and weights."
+    ),
+    click.option(
+        "--first-seed",
+        default=0,
+        show_default=True,
+        type=click.IntRange(0, 2**31),
+        help="Of the first draw.",
+    ),
     click.option("--arms", help="Comma-separated; default: all."),
-    click.option("--per-class", type=int, help="Synthetic images of each class; default: all."),
+    click.option("--per-class", type=COUNT, help="Synthetic images of each class; default: all."),
     click.option("--counts", help="Comma-separated --per-class for a curve."),
-    click.option("--steps", type=int, help="Of every arm; default: 50 epochs, at least 400."),
-    click.option("--batch-size", default=32, show_default=True, help="Images in one step."),
-    click.option("--learning-rate", type=float, help="At the first step."),
+    click.option("--steps", type=COUNT, help="Of every arm; default: 50 epochs, at least 400."),
+    click.option(
+        "--batch-size",
+        default=32,
+        show_default=True,
+        type=click.IntRange(2, 100_000),
+        help="Images in one step.",
+    ),
+    click.option("--learning-rate", type=RATE, help="At the first step."),
     click.option(
         "--mix",
         type=click.Choice(["pooled", "balanced", "two-stage"]),
@@ -69,9 +98,9 @@ _OPTIONS = (
         help="Of all arms but `real`; `real+classical` always has it.",
     ),
     click.option("--model", default="resnet18", show_default=True, help="Of torchvision."),
-    click.option("--weights", type=_PATH, help="Local weights that the model starts from."),
+    click.option("--weights", type=IMAGES, help="Local weights that the model starts from."),
     click.option("--encoder", help="Frozen encoder with a linear head, instead of --model."),
-    click.option("--size", default=64, show_default=True, help="px of the square."),
+    click.option("--size", default=64, show_default=True, type=PIXELS, help="px of the square."),
     click.option(
         "--fit", type=click.Choice(["crop", "resize"]), default="crop", help="Crop keeps mpp."
     ),
@@ -84,7 +113,7 @@ _OPTIONS = (
     click.option("--device", default="auto", show_default=True, help="Torch device."),
     click.option(
         "--workers",
-        type=click.IntRange(1),
+        type=WORKERS,
         help="Trainings side by side, on Ray; default: one for each of several GPUs.",
     ),
     click.option("--group-column", help="Column of the patient or slide."),
@@ -115,8 +144,8 @@ def _add_options(command: Callable[..., None]) -> Callable[..., None]:
 @click.command()
 @_add_options
 @SET_OPTION
-@click.option("--out", type=_PATH, help="Folder for cells, plots and runs; the study resumes.")
-@click.option("--json", "json_path", type=_PATH, help="File to write all results to.")
+@click.option("--out", type=NEW_FOLDER, help="Folder for cells, plots and runs; the study resumes.")
+@click.option("--json", "json_path", type=NEW_FILE, help="File to write all results to.")
 @CATALOG_OPTION
 def fewshot(
     out: Path | None, json_path: Path | None, folders: tuple[Path, ...], **options: Any
@@ -238,111 +267,3 @@ def _run_recipe(recipe: Path, overrides: Sequence[str], out: Path) -> str:
         raise RunBrokenError(f"{out}: shards failed: run the same command again to make them")
     short = [f"{part['label']} {part['accepted']}/{part['asked']}" for part in result.shortfalls]
     return f"fewer accepted than asked for ({', '.join(short)})" if short else ""
-
-
-# --- tables --------------------------------------------------------------------------------------
-
-
-def print_results(results: Mapping[str, Any]) -> None:
-    """Prints settings, arms, differences, classes and curve of every count of shots."""
-    studies = results.get("shots", {str(results["settings"]["shots"]): results})
-    for study in studies.values():
-        _print_study(study)
-
-
-def _print_study(study: Mapping[str, Any]) -> None:
-    click.echo(_describe(study["settings"]))
-    for leak in study["leaks"]:
-        click.echo(f"FORCED {leak}")
-    metrics = list(next(iter(study["arms"].values())))
-    rows = [["arm", "real", "synthetic", *(name.replace("_", " ") for name in metrics), "gain"]]
-    for arm, figures in study["arms"].items():
-        gain = study["relative_gain"].get(arm)
-        rows.append(
-            [
-                _mark(arm, study),
-                *_count_images(study["images"][arm]),
-                *(_show(figures[name]) for name in metrics),
-                "" if gain is None else f"{gain['mean']:+.1%}",
-            ]
-        )
-    _print_rows(rows)
-    if study["paired"]:
-        click.echo("\ndifference in balanced accuracy")
-        _print_rows([[_mark_pair(k, study), _show(v, "+")] for k, v in study["paired"].items()])
-    click.echo("\nrecall by class")
-    names = study["settings"]["classes"]
-    rows = [["arm", *names]]
-    for arm, found in study["per_class"].items():
-        rows.append([_mark(arm, study), *(_show(found[name]["recall"]) for name in names)])
-    _print_rows(rows)
-    _print_fidelity(study)
-    if study["curve"]:
-        mark = "".join(f" [{each}]" for each in study["marks"].get("real+synthetic", ()))
-        click.echo(f"\nreal+synthetic by synthetic images of each class{mark}")
-        rows = [[str(p["per_class"]), _show(p["balanced_accuracy"])] for p in study["curve"]]
-        _print_rows(rows)
-    for arm, why in study["left_out"].items():
-        click.echo(f"LEFT OUT {arm}: {why}", err=True)
-    for note in study["notes"]:
-        click.echo(f"NOTE {note}", err=True)
-    click.echo()
-
-
-def _print_fidelity(study: Mapping[str, Any]) -> None:
-    if study["label_fidelity"]:
-        click.echo(
-            "\nlabel fidelity: share whose class a classifier of all real images but the shots sees"
-        )
-        names = study["settings"]["classes"]
-        rows = [["images of", "number", "mean of classes", *names]]
-        for kind, found in study["label_fidelity"].items():
-            shares = [found["recall"].get(name) for name in names]
-            cells = ("" if share is None else _show(share) for share in shares)
-            rows.append([kind, str(found["images"]), _show(found["balanced_accuracy"]), *cells])
-        _print_rows(rows)
-
-
-def _describe(settings: Mapping[str, Any]) -> str:
-    if settings["model"] is None:
-        made = f"linear head on {settings['encoder']['id']}"
-    else:
-        made = f"{settings['model']} from {settings['start']}, {settings['dtype']}"
-    return (
-        f"{settings['shots']} shots, {len(settings['seeds'])} draws; {made}, {settings['size']} px "
-        f"({settings['fit']}); {settings['steps']} steps of {settings['batch_size']} for every arm "
-        f"({settings['steps_rule']}); tested on {settings['test']['images']:,} images; 95 % "
-        f"intervals over {settings['interval']['resampled']}"
-    )
-
-
-def _mark(arm: str, study: Mapping[str, Any]) -> str:
-    return arm + "".join(f" [{mark}]" for mark in study["marks"].get(arm, ()))
-
-
-def _mark_pair(pair: str, study: Mapping[str, Any]) -> str:
-    marks = [mark for arm in pair.split(" - ") for mark in study["marks"].get(arm, ())]
-    return pair + "".join(f" [{mark}]" for mark in dict.fromkeys(marks))
-
-
-def _count_images(images: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Returns real and synthetic images of an arm, over all classes, as ranges over draws."""
-    cells = []
-    for kind in ("real", "synthetic"):
-        totals = sorted({sum(each[kind].values()) for each in images})
-        low, high = totals[0], totals[-1]
-        cells.append(f"{low:,}" if low == high else f"{low:,}-{high:,}")
-    return cells
-
-
-def _show(interval: Mapping[str, float], sign: str = "") -> str:
-    """E.g. `.712 (.690-.734)`; differences with signs."""
-    mean, low, high = (format(interval[name], f"{sign}.3f") for name in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})" if sign else f"{mean} ({low}-{high})"
-
-
-def _print_rows(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())

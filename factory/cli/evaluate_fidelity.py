@@ -7,18 +7,19 @@ from typing import Any
 
 import click
 
+from factory.cli.options import COUNT, IMAGES, NEW_FILE, NEW_FOLDER, PIXELS, SEED
 from factory.errors import InputError, StoreError
 from factory.evaluate import DEFAULT_ENCODER
 
 REAL_OPTION = click.option(
     "--real",
     required=True,
-    type=click.Path(path_type=Path),
+    type=IMAGES,
     help="Real images: ImageFolder, parquet, WebDataset tars, datasets folder.",
 )
 SIZE_OPTION = click.option(
     "--size",
-    type=click.IntRange(8, 8192),
+    type=PIXELS,
     help="px of all images; default: the smallest side of the synthetic ones.",
 )
 FIT_OPTION = click.option(
@@ -28,13 +29,11 @@ FIT_OPTION = click.option(
     show_default=True,
     help="crop keeps the scale (mpp), resize the content.",
 )
-FILE_OPTION = click.option(
-    "--json", "json_file", type=click.Path(dir_okay=False, path_type=Path), help="Result file."
+FILE_OPTION = click.option("--json", "json_file", type=NEW_FILE, help="Result file.")
+CACHE_OPTION = click.option("--cache", type=NEW_FOLDER, help="Folder to keep features in.")
+SEED_OPTION = click.option(
+    "--seed", default=0, show_default=True, type=SEED, help="Of choices and intervals."
 )
-CACHE_OPTION = click.option(
-    "--cache", type=click.Path(file_okay=False, path_type=Path), help="Folder to keep features in."
-)
-SEED_OPTION = click.option("--seed", default=0, show_default=True, help="Of choices and intervals.")
 COLUMNS_SHOWN = 4
 
 
@@ -44,7 +43,7 @@ COLUMNS_SHOWN = 4
     "--synthetic",
     required=True,
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=IMAGES,
     help="Synthetic images: the same kinds, or a finished run. Repeatable.",
 )
 @click.option(
@@ -56,7 +55,7 @@ COLUMNS_SHOWN = 4
 )
 @SIZE_OPTION
 @FIT_OPTION
-@click.option("--max-images", type=click.IntRange(1), help="Most images of each set.")
+@click.option("--max-images", type=COUNT, help="Most images of each set.")
 @click.option("--force", is_flag=True, help="Give FD with fewer images than features too, marked.")
 @click.option("--label-column", help="Column of the real images with the class.")
 @click.option("--group-column", help="Column of the real images with the patient or slide.")

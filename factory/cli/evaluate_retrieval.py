@@ -7,18 +7,18 @@ from typing import Any, Literal
 
 import click
 
+from factory.cli.options import COUNT, DRAWS, IMAGES, MANY, NEW_FILE, NEW_FOLDER, RATE, WORKERS
+
 
 @click.command()
 @click.option(
     "--synthetic",
     required=True,
-    type=click.Path(path_type=Path),
+    type=IMAGES,
     help="Image-caption pairs to tune on: a finished run, parquet, WebDataset tars, or a folder.",
 )
-@click.option(
-    "--held-out", required=True, type=click.Path(path_type=Path), help="Pairs to search, best real."
-)
-@click.option("--real", type=click.Path(path_type=Path), help="Real pairs for the arm real.")
+@click.option("--held-out", required=True, type=IMAGES, help="Pairs to search, best real.")
+@click.option("--real", type=IMAGES, help="Real pairs for the arm real.")
 @click.option("--caption-column", help="Column of the captions; default: caption, txt or text.")
 @click.option("--group-column", help="Column of the patient or slide in real and held-out pairs.")
 @click.option("--group-pattern", help="The same by a regular expression with one (group) on names.")
@@ -32,26 +32,32 @@ import click
 @click.option(
     "--arms", help="Comma-separated; default: untuned,synthetic,shuffled and, if given, real."
 )
-@click.option("--epochs", default=5, show_default=True, type=click.IntRange(1), help="Passes.")
+@click.option("--epochs", default=5, show_default=True, type=COUNT, help="Passes.")
 @click.option(
-    "--batch-size", default=64, show_default=True, type=click.IntRange(2), help="Pairs per step."
+    "--batch-size",
+    default=64,
+    show_default=True,
+    type=click.IntRange(2, 100_000),
+    help="Pairs per step.",
 )
 @click.option(
     "--lr",
     "learning_rate",
-    type=click.FloatRange(0, min_open=True),
+    type=RATE,
     help="Peak; default: 1e-3 from random weights, 1e-5 from pretrained ones.",
 )
-@click.option("--pairs", type=click.IntRange(2), help="Train on this many, picked by hash.")
+@click.option("--pairs", type=click.IntRange(2, MANY), help="Train on this many, picked by hash.")
+@click.option("--seeds", default=3, show_default=True, type=DRAWS, help="Repetitions of each arm.")
 @click.option(
-    "--seeds", default=3, show_default=True, type=click.IntRange(1), help="Repetitions of each arm."
-)
-@click.option(
-    "--workers", default=0, show_default=True, type=click.IntRange(0), help="Loading processes."
+    "--workers",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 1000),
+    help="Loading processes.",
 )
 @click.option(
     "--trainers",
-    type=click.IntRange(1),
+    type=WORKERS,
     help="Tunings side by side, on Ray; default: one for each of several GPUs.",
 )
 @click.option("--device", default="auto", show_default=True, help="Auto, cpu, cuda, cuda:1, ...")
@@ -69,10 +75,8 @@ import click
     show_default=True,
     help="Held-out pairs whose image, caption, patient or slide is in training.",
 )
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder that keeps what is done, to resume."
-)
-@click.option("--json", "file", type=click.Path(path_type=Path), help="Write all figures there.")
+@click.option("--out", type=NEW_FOLDER, help="Folder that keeps what is done, to resume.")
+@click.option("--json", "file", type=NEW_FILE, help="Write all figures there.")
 def retrieval(
     synthetic: Path,
     held_out: Path,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from factory.cli.options import FOLDER_PLACE
 from factory.cli.recipes import JSON_OPTION
 
 if TYPE_CHECKING:
@@ -18,7 +19,12 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--repo", metavar="OWNER/NAME", help="Data set repository on the Hub.")
-@click.option("--to", metavar="URL", help="Folder or fsspec URL (s3://...) instead of the Hub.")
+@click.option(
+    "--to",
+    type=FOLDER_PLACE,
+    metavar="URL",
+    help="Folder or fsspec URL (s3://...) instead of the Hub.",
+)
 @click.option("--dry-run", is_flag=True, help="Show files and card; touch nothing, ask nobody.")
 @click.option("--public", is_flag=True, help="For everybody; default: a private repository.")
 @click.option("--gated", type=click.Choice(["auto", "manual"]), help="Readers must ask first.")

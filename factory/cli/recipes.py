@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from factory.cli.options import NEW_FILE, NEW_FOLDER
 from factory.errors import FactoryError, InputError, RecipeError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ IDLE_SHARE_TOLD = 0.1
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path), default=Path())
+@click.argument("folder", type=NEW_FOLDER, default=Path())
 def init(folder: Path) -> None:
     """Writes a commented starter recipe into FOLDER."""
     from factory.catalog import find_shipped_folder
@@ -99,7 +100,7 @@ def check_file(path: Path, overrides: tuple[str, ...], files: bool) -> None:
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), help="File to write; default: print.")
+@click.option("--out", type=NEW_FILE, help="File to write; default: print.")
 def schema(out: Path | None) -> None:
     """Writes the JSON Schema of recipes, for editors."""
     from factory.recipe_file import build_recipe_schema

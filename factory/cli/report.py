@@ -6,13 +6,16 @@ from typing import Any
 
 import click
 
+from factory.cli.options import FILE_PLACE
 from factory.cli.recipes import JSON_OPTION
 from factory.cli.runs import DIR_ARGUMENT
 
 
 @click.command()
 @DIR_ARGUMENT
-@click.option("--out", help="HTML file or fsspec URL; default: report.html in DIR.")
+@click.option(
+    "--out", type=FILE_PLACE, help="HTML file or fsspec URL; default: report.html in DIR."
+)
 @click.option(
     "--per-gallery",
     default=24,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from factory.cli.options import FOLDER_PLACE, NEW_FOLDER
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION
 from factory.errors import InputError
 
@@ -18,7 +19,9 @@ DIR_ARGUMENT = click.argument("folder", metavar="DIR")
 
 @click.command()
 @RECIPE_ARGUMENT
-@click.option("--out", help="Run folder or fsspec URL; default: the recipe's output.path.")
+@click.option(
+    "--out", type=FOLDER_PLACE, help="Run folder or fsspec URL; default: the recipe's output.path."
+)
 @click.option("--executor", type=click.Choice(["auto", "local", "ray"]), help="Where to work.")
 @click.option("--workers", help="Number of workers, or auto.")
 @click.option("--extend", is_flag=True, help="Let an existing run grow.")
@@ -56,7 +59,7 @@ def run(
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Recipe whose filters judge; its generator and conditions are not used.",
 )
-@click.option("--out", required=True, help="Run folder or fsspec URL.")
+@click.option("--out", required=True, type=FOLDER_PLACE, help="Run folder or fsspec URL.")
 @click.option("--label-column", help="Column with the class; default: the folders, or label.")
 @click.option("--caption-column", help="Column with the caption.")
 @click.option("--group-column", help="Column with the patient or slide.")
@@ -158,7 +161,7 @@ def _print_counts(summary: dict[str, Any]) -> None:
 
 @click.command()
 @RECIPE_ARGUMENT
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write into.")
+@click.option("--out", required=True, type=NEW_FOLDER, help="Folder to write into.")
 @click.option("-n", "count", default=16, type=click.IntRange(1, 10_000), help="Images to sample.")
 @SET_OPTION
 @JSON_OPTION

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import click
 
 from factory.cli.adapter import adapter
+from factory.cli.options import IMAGES, NEW_FOLDER, SEED, Number
 from factory.cli.recipes import JSON_OPTION, SET_OPTION
 
 
@@ -16,11 +17,9 @@ def train() -> None:
 
 
 @train.command()
-@click.option(
-    "--data", required=True, type=click.Path(path_type=Path), help="Real images to fit on."
-)
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Classifier folder.")
-@click.option("--test", type=click.Path(path_type=Path), help="Held-out images to report on.")
+@click.option("--data", required=True, type=IMAGES, help="Real images to fit on.")
+@click.option("--out", required=True, type=NEW_FOLDER, help="Classifier folder.")
+@click.option("--test", type=IMAGES, help="Held-out images to report on.")
 @click.option("--encoder", default="color-texture", show_default=True, help="Encoder id.")
 @click.option(
     "--head",
@@ -44,12 +43,14 @@ def train() -> None:
 @click.option(
     "--precision",
     "precisions",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    type=Number(0, 1, min_open=True, max_open=True),
     multiple=True,
     help="Print and table each class's threshold for it (printed: 0.9; tabled: the usual ones).",
 )
 @click.option("--force", is_flag=True, help="Write a classifier no better than chance, too.")
-@click.option("--seed", default=0, show_default=True, help="Of folds and initialisation.")
+@click.option(
+    "--seed", default=0, show_default=True, type=SEED, help="Of folds and initialisation."
+)
 @JSON_OPTION
 def classifier(
     data: Path,
@@ -102,7 +103,7 @@ def classifier(
 
 @train.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Pipeline folder.")
+@click.option("--out", required=True, type=NEW_FOLDER, help="Pipeline folder.")
 @SET_OPTION
 @JSON_OPTION
 def generator(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
@@ -120,7 +121,7 @@ def generator(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool
 
 @train.command()
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Encoder folder.")
+@click.option("--out", required=True, type=NEW_FOLDER, help="Encoder folder.")
 @SET_OPTION
 @JSON_OPTION
 def encoder(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from factory.cli.options import MANY, NEW_FILE, SEED, Number
 from factory.cli.recipes import JSON_OPTION
 from factory.errors import SourceError
 
@@ -20,7 +21,7 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--min-psnr",
             default=40.0,
             show_default=True,
-            type=click.FloatRange(0.0),
+            type=Number(0, 1000),
             help="dB from which an image that is not exact is within tolerance.",
         ),
         click.option("--model", help="The model, where it lies elsewhere now: id or folder."),
@@ -55,7 +56,7 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--out",
     required=True,
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NEW_FILE,
     help="Image file to write, .webp or .png.",
 )
 @place_options
@@ -108,10 +109,10 @@ def regenerate(
     "count",
     default=0,
     metavar="N",
-    type=click.IntRange(0),
+    type=click.IntRange(0, MANY),
     help="Make N accepted rows again, chosen by --seed.",
 )
-@click.option("--seed", default=0, show_default=True, type=int, help="Of the choice of rows.")
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the choice of rows.")
 @click.option("--near-duplicates", is_flag=True, help="Compare all accepted images again, too.")
 @place_options
 @JSON_OPTION

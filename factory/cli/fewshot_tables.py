@@ -1,0 +1,111 @@
+"""The tables that `factory evaluate fewshot` prints."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+
+
+def print_results(results: Mapping[str, Any]) -> None:
+    """Prints settings, arms, differences, classes and curve of every count of shots."""
+    studies = results.get("shots", {str(results["settings"]["shots"]): results})
+    for study in studies.values():
+        _print_study(study)
+
+
+def _print_study(study: Mapping[str, Any]) -> None:
+    click.echo(_describe(study["settings"]))
+    for leak in study["leaks"]:
+        click.echo(f"FORCED {leak}")
+    metrics = list(next(iter(study["arms"].values())))
+    rows = [["arm", "real", "synthetic", *(name.replace("_", " ") for name in metrics), "gain"]]
+    for arm, figures in study["arms"].items():
+        gain = study["relative_gain"].get(arm)
+        rows.append(
+            [
+                _mark(arm, study),
+                *_count_images(study["images"][arm]),
+                *(_show(figures[name]) for name in metrics),
+                "" if gain is None else f"{gain['mean']:+.1%}",
+            ]
+        )
+    _print_rows(rows)
+    if study["paired"]:
+        click.echo("\ndifference in balanced accuracy")
+        _print_rows([[_mark_pair(k, study), _show(v, "+")] for k, v in study["paired"].items()])
+    click.echo("\nrecall by class")
+    names = study["settings"]["classes"]
+    rows = [["arm", *names]]
+    for arm, found in study["per_class"].items():
+        rows.append([_mark(arm, study), *(_show(found[name]["recall"]) for name in names)])
+    _print_rows(rows)
+    _print_fidelity(study)
+    if study["curve"]:
+        mark = "".join(f" [{each}]" for each in study["marks"].get("real+synthetic", ()))
+        click.echo(f"\nreal+synthetic by synthetic images of each class{mark}")
+        rows = [[str(p["per_class"]), _show(p["balanced_accuracy"])] for p in study["curve"]]
+        _print_rows(rows)
+    for arm, why in study["left_out"].items():
+        click.echo(f"LEFT OUT {arm}: {why}", err=True)
+    for note in study["notes"]:
+        click.echo(f"NOTE {note}", err=True)
+    click.echo()
+
+
+def _print_fidelity(study: Mapping[str, Any]) -> None:
+    if study["label_fidelity"]:
+        click.echo(
+            "\nlabel fidelity: share whose class a classifier of all real images but the shots sees"
+        )
+        names = study["settings"]["classes"]
+        rows = [["images of", "number", "mean of classes", *names]]
+        for kind, found in study["label_fidelity"].items():
+            shares = [found["recall"].get(name) for name in names]
+            cells = ("" if share is None else _show(share) for share in shares)
+            rows.append([kind, str(found["images"]), _show(found["balanced_accuracy"]), *cells])
+        _print_rows(rows)
+
+
+def _describe(settings: Mapping[str, Any]) -> str:
+    if settings["model"] is None:
+        made = f"linear head on {settings['encoder']['id']}"
+    else:
+        made = f"{settings['model']} from {settings['start']}, {settings['dtype']}"
+    return (
+        f"{settings['shots']} shots, {len(settings['seeds'])} draws; {made}, {settings['size']} px "
+        f"({settings['fit']}); {settings['steps']} steps of {settings['batch_size']} for every arm "
+        f"({settings['steps_rule']}); tested on {settings['test']['images']:,} images; 95 % "
+        f"intervals over {settings['interval']['resampled']}"
+    )
+
+
+def _mark(arm: str, study: Mapping[str, Any]) -> str:
+    return arm + "".join(f" [{mark}]" for mark in study["marks"].get(arm, ()))
+
+
+def _mark_pair(pair: str, study: Mapping[str, Any]) -> str:
+    marks = [mark for arm in pair.split(" - ") for mark in study["marks"].get(arm, ())]
+    return pair + "".join(f" [{mark}]" for mark in dict.fromkeys(marks))
+
+
+def _count_images(images: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Returns real and synthetic images of an arm, over all classes, as ranges over draws."""
+    cells = []
+    for kind in ("real", "synthetic"):
+        totals = sorted({sum(each[kind].values()) for each in images})
+        low, high = totals[0], totals[-1]
+        cells.append(f"{low:,}" if low == high else f"{low:,}-{high:,}")
+    return cells
+
+
+def _show(interval: Mapping[str, float], sign: str = "") -> str:
+    """E.g. `.712 (.690-.734)`; differences with signs."""
+    mean, low, high = (format(interval[name], f"{sign}.3f") for name in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})" if sign else f"{mean} ({low}-{high})"
+
+
+def _print_rows(rows: Sequence[Sequence[str]]) -> None:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())

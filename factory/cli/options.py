@@ -1,0 +1,117 @@
+"""Types of options: numbers with both bounds, and paths that are of the right kind before work."""
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import click
+
+MANY = 10**9
+"""The most of anything that is counted on a command line."""
+
+
+class Number(click.FloatRange):
+    """A number within bounds: neither NaN nor infinite, which no comparison refuses."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Reads a number."""
+        if isinstance(value, str | float) and not math.isfinite(_read_float(value)):
+            self.fail(f"{value!r} is not a finite number.", param, ctx)
+        number: float = super().convert(value, param, ctx)
+        return number
+
+
+def _read_float(value: str | float) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        return 0.0  # no number at all: the range says so
+
+
+class NewPath(click.Path):
+    """A place to write to: what is there is of the right kind, and so is what lies above it."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Reads a path."""
+        path = super().convert(value, param, ctx)
+        problem = find_obstacle(Path(os.fspath(value)).absolute())
+        if problem:
+            self.fail(f"{str(value)!r} cannot be made: {problem}.", param, ctx)
+        return path
+
+
+def find_obstacle(place: Path) -> str:
+    """Returns what keeps a file or folder from being made there, or an empty text."""
+    try:
+        place.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        above = next(each for each in place.parents if os.path.lexists(each))
+        if not above.is_dir():
+            return f"{str(above)!r} is no folder"
+        return "" if os.access(above, os.W_OK) else f"{str(above)!r} is read-only"
+    except OSError as error:
+        return str(error.strerror)
+    return ""
+
+
+class Place(NewPath):
+    """A place to write to: a path, checked as such, or an fsspec URL."""
+
+    name = "path or URL"
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Reads a path or URL."""
+        if "://" in str(value):
+            return str(value)
+        return super().convert(value, param, ctx)
+
+
+COUNT = click.IntRange(1, MANY)
+SEED = click.IntRange(0, 2**32 - 1)
+"""All that every library takes as a seed."""
+DRAWS = click.IntRange(1, 1000)
+WORKERS = click.IntRange(1, 100_000)
+PIXELS = click.IntRange(8, 8192)
+RATE = Number(0, 1, min_open=True)
+"""A learning rate."""
+
+IMAGES = click.Path(exists=True, path_type=Path)
+"""Images that are there: a folder, or a file of them."""
+NEW_FOLDER = NewPath(file_okay=False, path_type=Path)
+NEW_FILE = NewPath(dir_okay=False, path_type=Path)
+FOLDER_PLACE = Place(file_okay=False)
+FILE_PLACE = Place(dir_okay=False)
+
+
+def check_texts(arguments: list[str]) -> None:
+    """Refuses texts that no command can take.
+
+    Empty ones would pass for `not given` or for the folder where one stands; bytes that are no
+    text cannot be written into any record.
+
+    Raises:
+        click.UsageError: names the option.
+    """
+    before = ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        given = value if name.startswith("--") and equals else argument
+        where = name if name.startswith("--") and equals else before or "an argument"
+        if not given.strip():
+            raise click.UsageError(f"{where}: is empty: give a value")
+        if not given.isascii() and any("\ud800" <= each <= "\udfff" for each in given):
+            raise click.UsageError(f"{where}: holds bytes that are no UTF-8 text, got {given!r}")
+        before = argument if argument.startswith("-") else ""
