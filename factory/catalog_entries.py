@@ -15,7 +15,9 @@ Pooling = Literal["default", "cls", "cls+mean"]
 class Strict(BaseModel):
     """Base of everything read from YAML: frozen, and unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
 
 
 class LicenceTerms(Strict):

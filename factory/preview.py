@@ -1,7 +1,6 @@
 """Previews: a few first tries of a recipe, judged, as files to look at."""
 
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from factory.estimate import draw_first_jobs
+from factory.plain import write_json
 from factory.plan import Plan
 from factory.recipe_file import LoadedRecipe
 from factory.records import Candidate
@@ -60,7 +60,7 @@ def preview_recipe(loaded: LoadedRecipe, out: Path, count: int) -> list[dict[str
                 "reason": verdict.reason,
             }
         )
-    (out / "preview.json").write_text(json.dumps(rows, indent=1), encoding="utf-8")
+    (out / "preview.json").write_text(write_json(rows), encoding="utf-8")
     (out / "preview.png").write_bytes(draw_sheet(candidates))
     return rows
 

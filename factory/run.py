@@ -1,6 +1,5 @@
 """Runs a recipe into a run folder: plan, fill, top up, finalize, write the card."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from factory.errors import InputError, MismatchError, RunBrokenError
 from factory.executors import Notify, NoWatch, Outcome, Watch, open_pool
 from factory.filter_settings import NearDuplicateFilter
 from factory.licences import check_generation
+from factory.plain import write_json
 from factory.plan import (
     Generation,
     Outline,
@@ -152,8 +152,8 @@ def finalize(
         summary["files"] = write_dataset(folder, plan, policy, survey, recipe.output, names)
     else:
         summary["files"] = last["files"]
-    folder.files.write("recipe.json", json.dumps(recipe.model_dump(mode="json"), indent=1).encode())
-    folder.files.write(SUMMARY, json.dumps(summary, indent=1).encode())
+    folder.files.write("recipe.json", write_json(recipe.model_dump(mode="json")).encode())
+    folder.files.write(SUMMARY, write_json(summary).encode())
     write_card(folder, recipe, summary)
     return RunResult(folder.url, summary, folder.list_quarantined())
 

@@ -19,6 +19,7 @@ from factory.filters import build_filters, decide_all, group_by_size, score_all
 from factory.fingerprint import compute_digest, diff_values
 from factory.generators import build_generator
 from factory.licences import describe_terms
+from factory.plain import to_plain
 from factory.plan import build_plan, find_entry
 from factory.recipe import DiversePick, Recipe, compute_recipe_digest
 from factory.recipe_file import resolve_path
@@ -72,13 +73,15 @@ class Worker:
         self.recipe_sha256 = compute_recipe_digest(recipe)
         plan = build_plan(recipe, order.base, catalogs)
         self.series = {part.key: part for part in plan.series}
-        self.description: dict[str, Any] = {
-            "generator": self.generator.describe(),
-            "filters": [each.describe() for each in self.filters],
-            "score_names": self.score_names,
-            **({} if self.encoder is None else {"pick_encoder": self.encoder.describe()}),
-            **describe_terms(recipe, order.base, catalogs, entry),
-        }
+        self.description: dict[str, Any] = to_plain(
+            {
+                "generator": self.generator.describe(),
+                "filters": [each.describe() for each in self.filters],
+                "score_names": self.score_names,
+                **({} if self.encoder is None else {"pick_encoder": self.encoder.describe()}),
+                **describe_terms(recipe, order.base, catalogs, entry),
+            }
+        )
         self.digest = compute_digest("worker", self.description)[:16]
 
     def check_same_content(self, other: Mapping[str, Any]) -> None:

@@ -1,37 +1,63 @@
 """Names that recipes and catalogs use: schedulers, licence ids, attributes measured from pixels."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 MEASURED = ("nuclear_density", "nuclear_size", "haematoxylin", "eosin", "tissue", "fat")
 """What `factory.attributes` measures."""
 
-SCHEDULERS = (
-    "DDIM",
-    "DDIMParallel",
-    "DDPM",
-    "DDPMParallel",
-    "DEISMultistep",
-    "DPMSolverMultistep",
-    "DPMSolverSDE",
-    "DPMSolverSinglestep",
-    "EDMDPMSolverMultistep",
-    "EDMEuler",
-    "EulerAncestralDiscrete",
-    "EulerDiscrete",
-    "FlowMatchEulerDiscrete",
-    "FlowMatchHeunDiscrete",
-    "FlowMatchLCM",
-    "HeunDiscrete",
-    "IPNDM",
-    "KDPM2AncestralDiscrete",
-    "KDPM2Discrete",
-    "LCM",
-    "LMSDiscrete",
-    "PNDM",
-    "SASolver",
-    "SCM",
-    "TCD",
-    "UniPCMultistep",
-)
-"""Image schedulers of diffusers 0.42, without the ending `Scheduler`."""
+
+@dataclass(frozen=True, slots=True)
+class Scheduler:
+    """What an image scheduler of diffusers steps.
+
+    Attributes:
+        steps: `noise` (predictions of noise, v or the image), `flow` (velocities), or neither.
+        made_for: the models that it is for, where no family samples these.
+        package: what it needs besides factory's own dependencies.
+        min_steps: fewer make it fail.
+        shifts: its `set_timesteps` takes the sigmas and the shift that some pipelines give it.
+    """
+
+    steps: frozenset[str]
+    made_for: str = ""
+    package: str | None = None
+    min_steps: int = 1
+    shifts: bool = True
+
+
+_NOISE, _FLOW, _NEITHER = frozenset({"noise"}), frozenset({"flow"}), frozenset[str]()
+_EDM = Scheduler(_NEITHER, "models with EDM preconditioning")
+
+SCHEDULERS: Mapping[str, Scheduler] = {
+    "DDIM": Scheduler(_NOISE),
+    "DDIMParallel": Scheduler(_NOISE),
+    "DDPM": Scheduler(_NOISE),
+    "DDPMParallel": Scheduler(_NOISE),
+    "DEISMultistep": Scheduler(_NOISE | _FLOW),
+    "DPMSolverMultistep": Scheduler(_NOISE | _FLOW),
+    "DPMSolverSDE": Scheduler(_NOISE, package="torchsde"),
+    "DPMSolverSinglestep": Scheduler(_NOISE | _FLOW),
+    "EDMDPMSolverMultistep": _EDM,
+    "EDMEuler": _EDM,
+    "EulerAncestralDiscrete": Scheduler(_NOISE),
+    "EulerDiscrete": Scheduler(_NOISE),
+    "FlowMatchEulerDiscrete": Scheduler(_FLOW),
+    "FlowMatchHeunDiscrete": Scheduler(_FLOW, shifts=False),
+    "FlowMatchLCM": Scheduler(_FLOW),
+    "HeunDiscrete": Scheduler(_NOISE),
+    "IPNDM": Scheduler(_NEITHER, "models whose time runs from 0 to 1, such as Dance Diffusion"),
+    "KDPM2AncestralDiscrete": Scheduler(_NOISE),
+    "KDPM2Discrete": Scheduler(_NOISE),
+    "LCM": Scheduler(_NOISE),
+    "LMSDiscrete": Scheduler(_NOISE),
+    "PNDM": Scheduler(_NOISE, min_steps=4),
+    "SASolver": Scheduler(_NOISE | _FLOW, shifts=False),
+    "SCM": Scheduler(_NEITHER, "continuous-time consistency models, such as SANA-Sprint"),
+    "TCD": Scheduler(_NOISE),
+    "UniPCMultistep": Scheduler(_NOISE | _FLOW),
+}
+"""Image schedulers of diffusers, without the ending `Scheduler`."""
 
 LICENCES = (
     "apache-2.0",

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "factory"
 ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "plain"),
     ("fingerprint",),
     ("images",),
     ("sources",),

@@ -310,7 +310,7 @@ def test_wrong_generators(tmp_path: Path, generator: dict[str, Any], field: str,
 @pytest.mark.parametrize(
     "generator",
     [
-        {"model": "flux-1-dev", "width": 512, "scheduler": "FlowMatchHeunDiscreteScheduler"},
+        {"model": "flux-1-dev", "width": 512, "scheduler": "UniPCMultistepScheduler"},
         {"model": "black-forest-labs/FLUX.1-dev"},
         {"model": "someone/unknown-model"},
         {"model": "someone/unknown-model", "family": "flux", "device": "cuda:1"},

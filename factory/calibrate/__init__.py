@@ -25,6 +25,7 @@ from factory.errors import InputError, MismatchError
 from factory.filters import decide_all
 from factory.fingerprint import compute_digest
 from factory.picking import count_kept
+from factory.plain import write_json
 from factory.plan import Plan, describe_content
 from factory.recipe import compute_recipe_digest
 from factory.recipe_file import LoadedRecipe, open_catalogs
@@ -85,7 +86,7 @@ def calibrate_recipe(
     study = Study(decider, tuple(rows), asks, recipe.budget.attempts, header.seconds, keep)
     say("choosing thresholds")
     report = _write_report(loaded, header, study)
-    text = json.dumps(report, indent=1, allow_nan=False)
+    text = write_json(report)
     (out / "calibration.json").write_text(text, encoding="utf-8")
     (out / "calibration.png").write_bytes(draw_calibration(report))
     return report

@@ -1,6 +1,5 @@
 """README.md: the sections in order, inside marks, beside what a user wrote outside them."""
 
-import json
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from factory.card.header import build_header
 from factory.card.makers import write_makers, write_terms
 from factory.card.memorisation import write_memorisation
 from factory.card.text import join_blocks, shorten_path
+from factory.plain import write_json
 from factory.recipe import is_judging
 
 BEGIN = "<!-- factory:begin - written anew from measurements; what stands outside is kept -->"
@@ -135,7 +135,7 @@ def _write_columns(facts: Facts) -> str:
 
 def _write_reproduction(facts: Facts) -> str:
     plain = shorten_path(facts.recipe.model_dump(mode="json", exclude_defaults=True))
-    text = json.dumps(plain, indent=1, ensure_ascii=False)
+    text = write_json(plain, ensure_ascii=False)
     again = "makes it" if facts.is_synthetic else "judges the same images"
     return (
         f"## Recipe\n\nFingerprint `{facts.summary['recipe_sha256']}`; whole in `recipe.json`. "

@@ -13,12 +13,13 @@ from factory.checks.findings import Findings, Model, check_template
 from factory.checks.guidance import check_guidance
 from factory.errors import InputError, RecipeError
 from factory.generators.families import FAMILIES, detect_family, read_index
+from factory.generators.sampling import check_scheduler
 from factory.licences import check_generation
 from factory.messages import advise
 from factory.plan import find_entry
 from factory.recipe import Guidance
 from factory.recipe_file import LoadedRecipe
-from factory.vocabulary import LICENCES, SCHEDULERS
+from factory.vocabulary import LICENCES
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 FAKE_STREAMS = frozenset({"class_name", "caption", "reference"})
@@ -171,10 +172,7 @@ def _describe_folder(findings: Findings, folder: Path) -> Model | None:
 
 def _check_sampling(findings: Findings, model: Model | None) -> None:
     settings = findings.loaded.recipe.generator
-    name = settings.scheduler
-    if name is not None and name.removesuffix("Scheduler") not in SCHEDULERS:
-        message = f"no scheduler of diffusers, got {name!r}: {advise(name, SCHEDULERS, 30)}"
-        findings.add(("generator", "scheduler"), message)
+    _check_scheduler(findings, model)
     guidance = settings.guidance
     if not isinstance(guidance, Guidance) and guidance is not None and not 0 <= guidance <= 100:
         findings.add(("generator", "guidance"), f"must be >= 0 and <= 100, got {guidance:g}")
@@ -191,6 +189,21 @@ def _check_sampling(findings: Findings, model: Model | None) -> None:
         own = f"{model.size[position]} px" if model.size else "one size of its own"
         message = f"{model.name} makes images of {own} only, got {value}: remove it"
         findings.add(("generator", side), message)
+
+
+def _check_scheduler(findings: Findings, model: Model | None) -> None:
+    settings, catalogs = findings.loaded.recipe.generator, findings.catalogs
+    name, place = settings.scheduler, ("generator", "scheduler")
+    if name is None and model is not None and model.in_catalog:
+        name = catalogs.find_model(model.name).scheduler
+        place = ("generator", "model")
+    if name is None:
+        return
+    family = FAMILIES.get(model.family or "") if model is not None else None
+    try:
+        check_scheduler(name, family, settings.steps)
+    except InputError as error:
+        findings.add(place, str(error))
 
 
 def _check_prompts(findings: Findings, model: Model | None) -> None:

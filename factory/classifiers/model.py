@@ -7,7 +7,6 @@
 Nothing is pickled, and the head is computed with numpy: scikit-learn is needed for fitting only.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +21,7 @@ from factory.encoders import Encoder, load_encoder
 from factory.encoders.pool import EncoderPool
 from factory.errors import InputError, Problem, RecipeError
 from factory.fingerprint import hash_bytes
+from factory.plain import write_json
 from factory.records import SCORE_DECIMALS
 from factory.sources import fit_image
 
@@ -228,7 +228,7 @@ def save_head(head: Head | NeighbourHead, folder: Path) -> str:
 
 def save_info(info: ClassifierInfo, folder: Path) -> None:
     """Writes `classifier.json`; last, as it makes the folder a classifier."""
-    text = json.dumps(info.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    text = write_json(info.model_dump(mode="json"), indent=2, ensure_ascii=False)
     write_file(folder / INFO_NAME, (text + "\n").encode())
 
 

@@ -1,6 +1,5 @@
 """The command `factory train adapter`."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import click
 from factory.cli.models import CATALOG_OPTION
 from factory.cli.options import COUNT, IMAGES, NEW_FOLDER, RATE, SEED, Number
 from factory.cli.recipes import JSON_OPTION
+from factory.plain import write_json
 
 if TYPE_CHECKING:
     from factory.train.adapter import AdapterResult
@@ -104,7 +104,7 @@ def adapter(out: Path, folders: tuple[Path, ...], as_json: bool, **options: Any)
         out,
         lambda line: click.echo(line, err=True),
     )
-    click.echo(json.dumps(result.to_json(), indent=1) if as_json else format_result(result, out))
+    click.echo(write_json(result.to_json()) if as_json else format_result(result, out))
     if result.exit_code:
         raise SystemExit(result.exit_code)
 

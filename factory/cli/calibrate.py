@@ -1,6 +1,5 @@
 """Command that proposes thresholds: calibrate."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import click
 from factory.cli.options import IMAGES, NEW_FOLDER, Number
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION, format_duration
 from factory.errors import InputError
+from factory.plain import write_json
 
 
 @click.command()
@@ -64,7 +64,7 @@ def calibrate(
 
     report = calibrate_recipe(loaded, out, say, real, count, keep, reuse)
     if as_json:
-        click.echo(json.dumps(report, indent=1))
+        click.echo(write_json(report))
     else:
         _print_report(report, out)
     if report["short"]:

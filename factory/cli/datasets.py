@@ -1,6 +1,5 @@
 """Commands that make other data sets of data sets: merge and export."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import click
 from factory.cli.options import COUNT, NEW_FOLDER, SEED, Number
 from factory.cli.recipes import JSON_OPTION
 from factory.cli.verify import SET_ARGUMENT
+from factory.plain import write_json
 
 
 @click.command()
@@ -82,7 +82,7 @@ def merge(
     )
     summary = merge_sets(real, synthetic, out, settings)
     if as_json:
-        click.echo(json.dumps({**summary, "out": str(out)}, indent=1))
+        click.echo(write_json({**summary, "out": str(out)}))
         return
     for split, counts in summary["splits"].items():
         for kind, by_class in counts.items():
@@ -136,7 +136,7 @@ def export(
                 err=True,
             )
     if as_json:
-        click.echo(json.dumps({"out": str(out), "images": images}, indent=1))
+        click.echo(write_json({"out": str(out), "images": images}))
         return
     for split, count in totals.items():
         click.echo(f"{split}: {count:,} images")

@@ -1,6 +1,5 @@
 """Command that says whether synthetic images help a few real ones: evaluate fewshot."""
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +20,7 @@ from factory.cli.options import (
 )
 from factory.cli.recipes import SET_OPTION
 from factory.errors import InputError, RunBrokenError
+from factory.plain import write_json
 
 if TYPE_CHECKING:
     from factory.evaluate.fewshot.providers import Provider
@@ -191,7 +191,7 @@ def fewshot(
     )
     study.run()
     results = build_results(study)
-    text = json.dumps(results, indent=1) + "\n"
+    text = write_json(results) + "\n"
     store.write_file("results.json", text.encode())
     store.write_file("arms.svg", draw_arms(results))
     curve = draw_curve(results)

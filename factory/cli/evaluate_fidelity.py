@@ -1,6 +1,5 @@
 """Command that measures how near synthetic images are to real ones: evaluate fidelity."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import click
 from factory.cli.options import COUNT, IMAGES, NEW_FILE, NEW_FOLDER, PIXELS, SEED
 from factory.errors import InputError, StoreError
 from factory.evaluate import DEFAULT_ENCODER
+from factory.plain import write_json
 
 REAL_OPTION = click.option(
     "--real",
@@ -97,7 +97,7 @@ def write_result(path: Path | None, result: Mapping[str, Any]) -> None:
         InputError: the file cannot be written.
     """
     if path is not None:
-        write_file(path, json.dumps(result, indent=1).encode(), "--json")
+        write_file(path, write_json(result).encode(), "--json")
 
 
 def write_file(path: Path, data: bytes, option: str) -> None:

@@ -1,6 +1,5 @@
 """Command that measures what pairs teach an image-text model: evaluate retrieval."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +7,7 @@ from typing import Any, Literal
 import click
 
 from factory.cli.options import COUNT, DRAWS, IMAGES, MANY, NEW_FILE, NEW_FOLDER, RATE, WORKERS
+from factory.plain import write_json
 
 
 @click.command()
@@ -136,7 +136,7 @@ def retrieval(
     )
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+        file.write_text(write_json(report) + "\n", encoding="utf-8")
     for line in format_report(report):
         click.echo(line)
     for note in report["notes"]:

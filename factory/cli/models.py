@@ -1,11 +1,12 @@
 """Commands on the catalogs of models and of image encoders: list, show, check."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from factory.plain import write_json
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -33,7 +34,7 @@ def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
 
     entries = load_catalogs(folders).list_models()
     if as_json:
-        click.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=1))
+        click.echo(write_json([entry.model_dump(mode="json") for entry in entries]))
         return
     for entry in entries:
         streams = "+".join((*entry.required, *(f"[{name}]" for name in entry.optional)))
@@ -94,7 +95,7 @@ def list_encoders(folders: tuple[Path, ...], as_json: bool) -> None:
     catalogs = load_catalogs(folders)
     entries = [catalogs.find_encoder(name) for name in catalogs.list_ids("encoders")]
     if as_json:
-        click.echo(json.dumps([entry.model_dump(mode="json") for entry in entries], indent=1))
+        click.echo(write_json([entry.model_dump(mode="json") for entry in entries]))
         return
     for entry in entries:
         gate = ", gated" if entry.licence.gated else ""
@@ -138,7 +139,7 @@ def _show(entry: "BaseModel", as_json: bool) -> None:
 
     described = entry.model_dump(mode="json")
     click.echo(
-        json.dumps(described, indent=1)
+        write_json(described)
         if as_json
         else yaml.safe_dump(described, sort_keys=False, allow_unicode=True).rstrip()
     )

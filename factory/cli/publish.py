@@ -1,6 +1,5 @@
 """The command `factory publish`."""
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 
 from factory.cli.options import FOLDER_PLACE
 from factory.cli.recipes import JSON_OPTION
+from factory.plain import write_json
 
 if TYPE_CHECKING:
     from factory.publish import Publication, Published
@@ -137,7 +137,7 @@ def _show(publication: "Publication", where: str, as_json: bool) -> None:
     head = read_head(publication.card)
     if as_json:
         values = {"to": where, "rows": publication.rows, "bytes": publication.size}
-        click.echo(json.dumps({**values, "files": files, "card_head": head}, indent=1))
+        click.echo(write_json({**values, "files": files, "card_head": head}))
         return
     for entry in files:
         click.echo(f"{entry['sha256']}  {entry['size']:>13,}  {entry['path']}")
@@ -151,7 +151,7 @@ def _report(publication: "Publication", result: "Published", as_json: bool) -> N
     if as_json:
         files = [item.describe() for item in publication.items]
         values = {"rows": publication.rows, "bytes": publication.size, "files": files}
-        click.echo(json.dumps({**result.describe(), **values}, indent=1))
+        click.echo(write_json({**result.describe(), **values}))
         return
     for problem in result.problems:
         click.echo(f"DIFFERS {problem}", err=True)

@@ -8,6 +8,7 @@ import click
 
 from factory.cli.options import NEW_FILE, NEW_FOLDER
 from factory.errors import FactoryError, InputError, RecipeError
+from factory.plain import write_json
 
 if TYPE_CHECKING:
     from factory.licences import Verdict
@@ -73,7 +74,7 @@ def validate(
             if not problems:
                 click.echo(f"{path}: valid")
     if as_json:
-        click.echo(json.dumps(results, indent=1))
+        click.echo(write_json(results))
     if failed:
         click.get_current_context().exit(InputError.exit_code)
 
@@ -134,7 +135,7 @@ def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: boo
     verdict = combine_recipe_terms(loaded)
     report = estimate_cost(loaded, planned, calibrate) | {"terms": verdict.to_json()}
     if as_json:
-        click.echo(json.dumps(report, indent=1))
+        click.echo(write_json(report))
         return
     click.echo(f"{report['name']}: {report['images']:,} images in {report['shards']:,} shards")
     for part in report["series"]:

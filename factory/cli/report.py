@@ -1,6 +1,5 @@
 """The command `factory report`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import click
 from factory.cli.options import FILE_PLACE
 from factory.cli.recipes import JSON_OPTION
 from factory.cli.runs import DIR_ARGUMENT
+from factory.plain import write_json
 
 
 @click.command()
@@ -60,7 +60,7 @@ def report(
     numbers, html = build_report(folder, options, say)
     place = write_report(folder, html, out)
     if as_json:
-        click.echo(json.dumps({**numbers, "out": place}, indent=1))
+        click.echo(write_json({**numbers, "out": place}))
         return
     _print(numbers)
     click.echo(f"wrote {place} ({len(html.encode()) / 1e6:.1f} MB)")

@@ -1,6 +1,5 @@
 """Commands on runs: preview, run, status, refilter, card."""
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ import click
 from factory.cli.options import FOLDER_PLACE, NEW_FOLDER
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION
 from factory.errors import InputError
+from factory.plain import write_json
 
 if TYPE_CHECKING:
     from factory.recipe_file import LoadedRecipe
@@ -115,7 +115,7 @@ def print_result(
     from factory.card import describe_references, describe_shortfall, is_one_sided
 
     if as_json:
-        click.echo(json.dumps({**summary, "url": url, "quarantined": quarantined}, indent=1))
+        click.echo(write_json({**summary, "url": url, "quarantined": quarantined}))
         return
     _print_counts(summary)
     for part in summary["series"]:
@@ -172,7 +172,7 @@ def preview(recipe: Path, out: Path, count: int, overrides: tuple[str, ...], as_
 
     rows = preview_recipe(load_checked(recipe, overrides), out, count)
     if as_json:
-        click.echo(json.dumps(rows, indent=1))
+        click.echo(write_json(rows))
         return
     for row in rows:
         verdict = (
@@ -196,7 +196,7 @@ def status(folder: str, watch: bool, as_json: bool) -> None:
     while True:
         report = read_status(folder)
         if as_json:
-            click.echo(json.dumps(report, indent=1))
+            click.echo(write_json(report))
         else:
             click.echo(f"{report['name']}: {report['done']:,} of {report['shards']:,} shards")
             for part in report["series"]:

@@ -1,6 +1,5 @@
 """Commands that train: classifier, encoder, generator, adapter."""
 
-import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,6 +8,7 @@ import click
 from factory.cli.adapter import adapter
 from factory.cli.options import IMAGES, NEW_FOLDER, SEED, Number
 from factory.cli.recipes import JSON_OPTION, SET_OPTION
+from factory.plain import write_json
 
 
 @click.group()
@@ -91,7 +91,7 @@ def classifier(
         force=force,
         progress=None if as_json else lambda line: click.echo(line, err=True),
     )
-    click.echo(json.dumps(report, indent=1) if as_json else format_report(report))
+    click.echo(write_json(report) if as_json else format_report(report))
     if report["refused"] is not None and not force:
         click.echo(f"error: {report['refused']}; nothing was written (--force does)", err=True)
         click.get_current_context().exit(1)
@@ -116,7 +116,7 @@ def generator(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool
         settings, catalogs, out, lambda *state: click.echo(format_step(*state), err=True)
     )
     if result is not None:  # None in all processes but the first
-        click.echo(json.dumps(result) if as_json else format_training(result, out))
+        click.echo(write_json(result, indent=None) if as_json else format_training(result, out))
 
 
 @train.command()
@@ -134,7 +134,7 @@ def encoder(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) 
         settings, out, lambda *state: click.echo(format_step(*state), err=True)
     )
     if as_json:
-        click.echo(json.dumps(result))
+        click.echo(write_json(result, indent=None))
         return
     click.echo(
         f"wrote {out}: the weights of step {result['best_step']:,}, spread of the features "

@@ -1,6 +1,5 @@
 """Commands that take a data set at its word: regenerate and verify."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ import click
 from factory.cli.options import MANY, NEW_FILE, SEED, Number
 from factory.cli.recipes import JSON_OPTION
 from factory.errors import SourceError
+from factory.plain import write_json
 
 SET_ARGUMENT = click.argument("source", metavar="DIR")
 
@@ -98,7 +98,7 @@ def regenerate(
         data = encode_image(rebuilt.pixels, "png" if out.suffix == ".png" else "webp", is_synthetic)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_bytes(data)
-    click.echo(json.dumps(rebuilt.to_json(), indent=1) if as_json else str(rebuilt))
+    click.echo(write_json(rebuilt.to_json()) if as_json else str(rebuilt))
     click.get_current_context().exit(1 if rebuilt.status == "different" else 0)
 
 
@@ -147,7 +147,7 @@ def verify(
     options = VerifyOptions(count, seed, near_duplicates, places, min_psnr)
     report = verify_set(open_set(source), options, say)
     if as_json:
-        click.echo(json.dumps(report.to_json(), indent=1))
+        click.echo(write_json(report.to_json()))
     else:
         _print_report(report)
     click.get_current_context().exit(0 if report.is_sound else 1)

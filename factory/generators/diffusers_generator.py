@@ -23,7 +23,7 @@ from factory.generators.families import choose_family, detect_family, get_family
 from factory.generators.loading import LoadedModel, load_model, name_device
 from factory.generators.outputs import is_out_of_memory, quantise
 from factory.generators.prompts import choose_wording, count_tokens, write_prompt
-from factory.generators.sampling import describe_scheduler, plan_guidance
+from factory.generators.sampling import describe_scheduler, plan_guidance, seed_steps
 from factory.recipe import ClassifierGuidance, GeneratorSettings, Guidance
 from factory.records import Condition, Job, Reference, Sample
 from factory.sources import fit_image
@@ -72,11 +72,9 @@ class DiffusersGenerator:
         self._batch_size = settings.batch_size
         self._template, self._class_prompts = choose_wording(settings, entry)
         self._steps = settings.steps or (entry.steps if entry else self._family.steps)
-        guidance = settings.guidance
-        if guidance is None:
-            guidance = entry.guidance if entry else self._family.scale
-        self._guidance: float | Guidance = guidance
-        self._scale, self._callback = plan_guidance(guidance, self._family)
+        own = entry.guidance if entry else self._family.scale
+        self._guidance: float | Guidance = own if settings.guidance is None else settings.guidance
+        self._scale, self._callback = plan_guidance(self._guidance, self._family)
         self._fixed = dict(entry.pipeline_arguments) if entry else {}
         self._references: OrderedDict[tuple[str, str], Image.Image] = OrderedDict()
         self._leader: tuple[ClassifierGuidance, Catalogs] | None = None
@@ -305,6 +303,7 @@ class DiffusersGenerator:
         if "height" in inspect.signature(pipeline.__call__).parameters:
             call |= {"width": width, "height": height}
         pipeline.scheduler = copy.deepcopy(self._model.scheduler)
+        seed_steps(pipeline.scheduler, call["generator"])
         where = f"model {self._settings.model}: {type(pipeline).__name__}"
         try:
             images: NDArray[np.float32] = pipeline(**call, output_type="np").images

@@ -31,6 +31,7 @@ class Family:
         frees_class: beside a reference, a class that the model does not know, or none, is sent as
             the null class: the reference alone carries the content.
         flow: predicts flow velocities, so that only flow schedulers fit.
+        shifts: the pipeline gives `set_timesteps` its own sigmas and a shift.
         guidable: the call takes a `guide`, which leads it by a classifier.
         sized: the call takes `height` and `width`; otherwise the network fixes them.
         token_limits: tokenizer component -> tokens kept; None is `max_sequence_length`.
@@ -51,6 +52,7 @@ class Family:
     scale: float
     frees_class: bool = False
     flow: bool = False
+    shifts: bool = False
     guidable: bool = False
     sized: bool = True
     token_limits: Mapping[str, int | None] = field(default_factory=dict)
@@ -170,6 +172,7 @@ FAMILIES: dict[str, Family] = {
         steps=28,
         scale=3.5,
         flow=True,
+        shifts=True,
         token_limits={"tokenizer": _CLIP, "tokenizer_2": None},
         call_arguments={"max_sequence_length": 512},
     ),

@@ -94,7 +94,7 @@ def load_model(
     return LoadedModel(
         pipeline=_silence(pipeline),
         image_pipeline=_share(pipeline, family),
-        scheduler=build_scheduler(scheduler, pipeline.scheduler, family.flow),
+        scheduler=build_scheduler(scheduler, pipeline.scheduler, family, settings.steps),
         class_labels=_read_class_labels(pipeline, index, entry, family),
         width=width,
         height=height,

@@ -1,80 +1,149 @@
 """How a call samples: its scheduler by name, and its guidance as a number or a schedule."""
 
+import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from factory.errors import InputError
 from factory.generators.families import Family
-from factory.messages import suggest
+from factory.messages import advise
+from factory.plain import to_plain
 from factory.recipe import Guidance
+from factory.vocabulary import SCHEDULERS, Scheduler
 
 
-def build_scheduler(name: str | None, current: Any, flow: bool) -> Any:
+def check_scheduler(name: str, family: Family | None, steps: int | None) -> str:
+    """Returns the diffusers class of a scheduler, which is not imported.
+
+    Args:
+        name: as a recipe or catalog says it, with or without `Scheduler`.
+        family: what is sampled; None: not known yet.
+        steps: `num_inference_steps`; None: the model's own.
+
+    Raises:
+        InputError: no such scheduler, one that cannot step what the family predicts, a package that
+            is missing, or too few steps; the text starts behind the field.
+    """
+    short = name.removesuffix("Scheduler")
+    if short not in SCHEDULERS:
+        raise InputError(
+            f"no scheduler of diffusers that makes images, got {name!r}: "
+            f"{advise(name, tuple(SCHEDULERS), 30)}"
+        )
+    known = SCHEDULERS[short]
+    if not known.steps:
+        raise InputError(
+            f"{short} is for {known.made_for}, which no family samples: take UniPCMultistep"
+        )
+    if family is not None and ("flow" if family.flow else "noise") not in known.steps:
+        wanted = "flow velocities" if family.flow else "noise"
+        fitting = [each for each, kind in SCHEDULERS.items() if _fits(kind, family)]
+        raise InputError(
+            f"{short} steps {' and '.join(sorted(known.steps))}, and {family.class_names[0]} "
+            f"predicts {wanted}: take {', '.join(fitting)}"
+        )
+    if family is not None and not _fits(known, family):
+        raise InputError(
+            f"{short} takes no sigmas and shift, which {family.class_names[0]} gives it: "
+            "take FlowMatchEulerDiscrete, UniPCMultistep or DPMSolverMultistep"
+        )
+    if known.package is not None and find_spec(known.package) is None:
+        raise InputError(
+            f"{short} needs the package {known.package}, which is not installed: "
+            f"pip install {known.package}, or take another scheduler"
+        )
+    if steps is not None and steps < known.min_steps:
+        raise InputError(
+            f"{short} needs {known.min_steps} steps or more, got {steps}: raise generator.steps"
+        )
+    return f"{short}Scheduler"
+
+
+def _fits(known: Scheduler, family: Family) -> bool:
+    is_stepped = ("flow" if family.flow else "noise") in known.steps
+    return is_stepped and (known.shifts or not family.shifts)
+
+
+def build_scheduler(
+    name: str | None, current: Any, family: Family, steps: int | None = None
+) -> Any:
     """Returns a scheduler that has taken no step yet.
 
     Args:
         name: diffusers class, with or without `Scheduler`; None keeps the model's own.
         current: the model's scheduler, whose noise schedule is taken over.
-        flow: the model predicts flow velocities.
+        family: what is sampled.
+        steps: `num_inference_steps`.
 
     Raises:
         InputError: no such scheduler, or one that does not fit what the model predicts.
     """
     if name is None:
         return type(current).from_config(current.config)
-    scheduler_class = _find_scheduler(name)
-    label = scheduler_class.__name__
+    try:
+        label = check_scheduler(name, family, steps)
+    except InputError as error:
+        raise InputError(f"generator.scheduler: {error}") from error
+    import diffusers
+
+    scheduler_class = getattr(diffusers, label)
     parameters = inspect.signature(scheduler_class).parameters
-    native = label.startswith("FlowMatch")
-    if flow and not native and "use_flow_sigmas" not in parameters:
-        raise InputError(
-            f"generator.scheduler: {label} does not step flow velocities: take "
-            "FlowMatchEulerDiscrete, FlowMatchHeunDiscrete, UniPCMultistep or DPMSolverMultistep"
-        )
-    if native and not flow:
-        raise InputError(
-            f"generator.scheduler: {label} is for flow models, and this one predicts noise: take "
-            "UniPCMultistep, DPMSolverMultistep, EulerDiscrete or DDIM"
-        )
+    takes_over = family.flow and not label.startswith("FlowMatch")
     config = dict(current.config)
-    if flow and not native:
+    if takes_over:
         config["flow_shift"] = config.get("shift", config.get("flow_shift", 1.0))
     kept = {
         key: value
         for key, value in config.items()
         if key in parameters or key == "_use_default_values"
     }
-    if flow and not native:
+    if takes_over:
         kept |= {"prediction_type": "flow_prediction", "use_flow_sigmas": True}
-    return scheduler_class.from_config(kept)
+    try:
+        return scheduler_class.from_config(kept)
+    except (ImportError, NotImplementedError, TypeError, ValueError) as error:
+        raise InputError(
+            f"generator.scheduler: {label} does not take the model's noise schedule: {error}"
+        ) from error
 
 
 def describe_scheduler(scheduler: Any) -> dict[str, Any]:
-    """Returns the scheduler's settings as plain data."""
+    """Returns the scheduler's settings as plain data, without those that are empty lists."""
     return {
-        key: value
+        key: to_plain(value)
         for key, value in sorted(scheduler.config.items())
-        if not key.startswith("_")
-        and (value is None or isinstance(value, bool | int | float | str))
+        if not key.startswith("_") and not (isinstance(value, list | tuple) and not value)
     }
 
 
-def _find_scheduler(name: str) -> Any:
-    import diffusers
-    from diffusers import SchedulerMixin
+def seed_steps(scheduler: Any, generators: Sequence[Any]) -> None:
+    """Makes a scheduler that adds noise draw it from the images' own generators.
 
-    wanted = name if name.endswith("Scheduler") else f"{name}Scheduler"
-    known = [
-        key
-        for key in dir(diffusers)
-        if key.endswith("Scheduler") and not key.startswith(("Flax", "_"))
-    ]
-    found = getattr(diffusers, wanted, None) if wanted in known else None
-    if inspect.isclass(found) and issubclass(found, SchedulerMixin):
-        return found
-    hint = suggest(wanted, known) or "e.g. UniPCMultistep, DPMSolverMultistep, EulerDiscrete, DDIM"
-    raise InputError(f"generator.scheduler: {name!r} is no diffusers scheduler: {hint}")
+    Not every pipeline hands them to `step`, which then draws from torch's global stream: the same
+    seed would give other pixels. A pipeline that doubles its samples for guidance (DiT) keeps the
+    first half; the other half draws from copies.
+
+    Args:
+        scheduler: a fresh copy, changed in place.
+        generators: one `torch.Generator` per image.
+    """
+    import torch
+
+    if hasattr(scheduler, "noise_sampler_seed"):  # DPMSolverSDE: a Brownian tree for each image
+        scheduler.noise_sampler_seed = [each.initial_seed() for each in generators]
+    step = scheduler.step
+    if "generator" not in inspect.signature(step).parameters:
+        return
+    twins = [torch.Generator("cpu").manual_seed(each.initial_seed()) for each in generators]
+
+    @functools.wraps(step)
+    def seeded(model_output: Any, timestep: Any, sample: Any, *rest: Any, **options: Any) -> Any:
+        options["generator"] = [*generators, *twins][: len(sample)]
+        return step(model_output, timestep, sample, *rest, **options)
+
+    scheduler.step = seeded
 
 
 class _HeldScale(float):

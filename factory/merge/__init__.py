@@ -32,6 +32,7 @@ from factory.merge.splits import (
     place_members,
 )
 from factory.newfolder import build_folder
+from factory.plain import write_json
 from factory.store.files import FileStore
 from factory.store.parquet import ParquetFiles
 from factory.store.rows import IMAGE_TYPE
@@ -112,7 +113,7 @@ def merge_sets(
         summary = _count(members, placement, class_names, settings)
         summary["sources"] = _describe_sources(members, names)
         summary["sha256"] = _write(members, placement, class_names, build, settings.rows_per_file)
-        (build / "merge.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+        (build / "merge.json").write_text(write_json(summary), encoding="utf-8")
         (build / "README.md").write_text(build_card(out.name, summary), encoding="utf-8")
     return summary
 

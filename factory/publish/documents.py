@@ -14,6 +14,7 @@ from factory.card.prov import PROV_FILE, build_prov
 from factory.dataset import SUMMARY
 from factory.errors import InputError
 from factory.licences import record_licence
+from factory.plain import write_json
 from factory.publish.finished import RECIPE, Finished
 from factory.publish.items import CARD, Item
 from factory.publish.paths import list_places, replace_places, shorten_places
@@ -91,7 +92,7 @@ def _describe_published(summary: Mapping[str, Any], items: Sequence[Item]) -> by
     hashes = {item.name: item.sha256 for item in items}
     tars = sum(item.name.endswith(".tar") for item in items)
     files = {**summary["files"], "tars": tars, "sha256": hashes}
-    return json.dumps({**summary, "files": files}, indent=1).encode()
+    return write_json({**summary, "files": files}).encode()
 
 
 def _correct_sizes(croissant: bytes, items: Sequence[Item]) -> bytes:
@@ -101,7 +102,7 @@ def _correct_sizes(croissant: bytes, items: Sequence[Item]) -> bytes:
     for file in value.get("distribution", ()):
         if file.get("contentUrl") in sizes:
             file["contentSize"] = sizes[file["contentUrl"]]
-    return json.dumps(value, indent=1, ensure_ascii=False).encode() if sizes else croissant
+    return write_json(value, ensure_ascii=False).encode() if sizes else croissant
 
 
 def _hide_places(documents: Mapping[str, bytes], changed: Mapping[str, str]) -> dict[str, bytes]:
@@ -118,7 +119,7 @@ def _hide_places(documents: Mapping[str, bytes], changed: Mapping[str, str]) -> 
             continue
         text = data.decode()
         if name in values and any(list_places(values[name])):
-            text = json.dumps(shorten_places(values[name]), indent=1, ensure_ascii=False)
+            text = write_json(shorten_places(values[name]), ensure_ascii=False)
         text = replace_places(text, places)
         for before, after in changed.items():
             text = text.replace(before, after)

@@ -14,6 +14,7 @@ from factory.errors import SourceError, StoreError
 from factory.fingerprint import diff_values, hash_bytes, to_canonical_json
 from factory.generators.base import Generator
 from factory.images import ImageFormat, decode_image, encode_image, hash_pixels
+from factory.plain import to_plain
 from factory.recipe import Recipe
 from factory.records import Job, Sample
 from factory.regenerate.restore import (
@@ -114,7 +115,7 @@ def regenerate_rows(
         generator = restore_generator(records[positions[0]], recipe, places)
         jobs = [restore_job(rows[p], records[p]["condition"], sources.images) for p in positions]
         samples = generator.generate(jobs)
-        description = json.loads(json.dumps(generator.describe()))
+        description = to_plain(generator.describe())
         for position, job, sample in zip(positions, jobs, samples, strict=True):
             row, record = rows[position], records[position]
             found = _compare(row, record, sample, description, min_psnr)

@@ -1,6 +1,5 @@
 """Rows: the declared Arrow schemas, and how a judged candidate becomes a row."""
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,6 +8,7 @@ import pyarrow as pa
 from factory import __version__
 from factory.fingerprint import compute_digest, hash_bytes, to_canonical_json
 from factory.images import ImageFormat, encode_image, hash_pixels
+from factory.plain import to_plain
 from factory.records import Candidate, Condition
 
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
@@ -197,4 +197,4 @@ def build_provenance(
         provenance["reference_group_sha256"] = reference.group_sha256
     if sample.notes:
         provenance["notes"] = dict(sample.notes)
-    return to_canonical_json(json.loads(json.dumps(provenance)))
+    return to_canonical_json(to_plain(provenance))

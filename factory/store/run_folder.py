@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from factory.errors import MismatchError, StoreError
 from factory.fingerprint import diff_values, hash_bytes
+from factory.plain import write_json
 from factory.records import Shard
 from factory.store.files import FileStore
 
@@ -133,7 +134,7 @@ class RunFolder:
         """Keeps the full description of a worker once: model, terms, filters, libraries, device."""
         name = f"{WORK}/workers/{digest}.json"
         if not self.files.exists(name):
-            self.files.write(name, json.dumps(description, indent=1, sort_keys=True).encode())
+            self.files.write(name, write_json(description, sort_keys=True).encode())
 
     def read_worker(self, digest: str) -> dict[str, Any]:
         """Returns a worker's description."""
@@ -239,7 +240,7 @@ class RunFolder:
         record = {"shard": shard.id, "round": round_number, "error": error}
         self.files.write(
             f"{WORK}/quarantine/{shard.id}-r{round_number}.json",
-            json.dumps(record, indent=1).encode(),
+            write_json(record).encode(),
         )
 
     def release(self, shard: Shard, round_number: int) -> None:

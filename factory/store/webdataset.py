@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from factory.plain import write_json
 from factory.store.files import FileStore
 from factory.store.streams import HashedStream
 
@@ -64,7 +65,7 @@ def build_sample(row: dict[str, Any]) -> dict[str, Any]:
         "__key__": row.get("sample_id") or stem,
         suffix: row["image"]["bytes"],
         "txt": row.get("caption") or row.get("prompt") or row.get("class_name") or "",
-        "json": json.dumps(others, sort_keys=True, ensure_ascii=False).encode(),
+        "json": write_json(others, indent=None, sort_keys=True, ensure_ascii=False).encode(),
     }
     if row.get("label") is not None:
         sample["cls"] = row["label"]

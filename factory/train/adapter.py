@@ -17,6 +17,7 @@ from factory.generators import weights
 from factory.generators.diffusers_generator import DiffusersGenerator
 from factory.generators.families import choose_family, detect_family
 from factory.messages import advise
+from factory.plain import write_json
 from factory.recipe import GeneratorSettings
 from factory.train.adapter_export import Adapted, write_adapter
 from factory.train.adapter_loop import AdapterTraining, Material, Progress, Report, to_tensor
@@ -233,7 +234,7 @@ def begin(out: Path, described: dict[str, Any]) -> None:
         raise InputError(f"{out}: holds something else: use another --out")
     path.parent.mkdir(parents=True)
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(described, indent=1), encoding="utf-8")
+    temporary.write_text(write_json(described), encoding="utf-8")
     temporary.replace(path)
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from factory.fingerprint import derive_seed
+from factory.plain import write_json
 from factory.train.adapter_settings import AdapterSettings
 from factory.train.augment import jitter_stains, turn_images
 from factory.train.copies import CopyCheck, CopyMeter
@@ -175,7 +176,7 @@ class AdapterTraining:
 
     def _log(self, line: dict[str, Any]) -> None:
         with (self._folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(write_json(line, indent=None) + "\n")
 
     def _save(self) -> None:
         progress = self.progress

@@ -12,6 +12,7 @@ from torch import nn
 
 from factory.errors import MismatchError
 from factory.fingerprint import diff_values
+from factory.plain import write_json
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
 
@@ -74,6 +75,6 @@ def save(folder: Path, described: Mapping[str, Any], state: TrainingState[Any]) 
 def append_log(folder: Path, step: int, measured: Mapping[str, float]) -> None:
     """Appends a line of measurements to `log.jsonl`."""
     rounded = {name: round(value, 5) for name, value in measured.items()}
-    line = json.dumps({"step": step, **rounded, "time": round(time.time(), 1)})
+    line = write_json({"step": step, **rounded, "time": round(time.time(), 1)}, indent=None)
     with (folder / "log.jsonl").open("a", encoding="utf-8") as file:
         file.write(line + "\n")

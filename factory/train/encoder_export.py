@@ -1,12 +1,12 @@
 """What a trained encoder leaves: weights that `load_encoder` reads, and the model card."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
 from factory.encoders.small_resnet import SmallResNet
+from factory.plain import write_json
 from factory.train.encoder_settings import EncoderRecipe, Simclr
 from factory.train.images import TrainingImages
 
@@ -37,7 +37,7 @@ def export_encoder(
         "image_size": recipe.views.size,
         "labels_seen": False,
     }
-    _write(out / "encoder.json", json.dumps(described, indent=1) + "\n")
+    _write(out / "encoder.json", write_json(described) + "\n")
     parameters = sum(value.numel() for value in network.parameters())
     _write(out / "README.md", write_card(recipe, images, parameters, result))
 

@@ -15,6 +15,7 @@ from factory.captions.grid import CaptionGrid
 from factory.captions.writing import bin_attributes
 from factory.errors import SourceError
 from factory.fingerprint import compute_digest, derive_seed
+from factory.plain import write_json
 from factory.sources import SourceImage, fit_image, list_images
 from factory.train.settings import DataSettings, SourceSettings
 
@@ -138,7 +139,7 @@ def _decode(
         known.update(data.sources[source].facts)
     pixels.flush()
     temporary = sidecar.with_suffix(".tmp")
-    temporary.write_text(json.dumps(values), encoding="utf-8")
+    temporary.write_text(write_json(values, indent=None), encoding="utf-8")
     temporary.replace(sidecar)
 
 

@@ -11,8 +11,10 @@ from torch import nn
 
 from factory.errors import InputError
 from factory.generators.conditioner import Conditioner
+from factory.generators.families import get_family
 from factory.generators.flow import TEXT_TOKENS, FlowPipeline, apply_network
 from factory.generators.sampling import build_scheduler
+from factory.plain import write_json
 from factory.train.settings import NetworkSettings, TrainingRecipe
 
 
@@ -210,7 +212,7 @@ def export_pipeline(
     """Writes the averaged networks as a float16 safetensors pipeline folder."""
     copy = deepcopy(average).cpu().half().eval()
     scheduler = build_scheduler(
-        recipe.sampling.scheduler, FlowMatchEulerDiscreteScheduler(), flow=True
+        recipe.sampling.scheduler, FlowMatchEulerDiscreteScheduler(), get_family("flow")
     )
     pipeline = FlowPipeline(
         unet=copy.unet,
@@ -230,4 +232,4 @@ def export_pipeline(
     if tokenizer is not None:  # transformers 5 writes a name that 4 does not know; both know this
         described["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
     described.pop("_name_or_path", None)
-    index.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
+    index.write_text(write_json(described, indent=2) + "\n", encoding="utf-8")

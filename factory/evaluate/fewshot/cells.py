@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from factory.errors import InputError, MismatchError, StoreError
 from factory.fingerprint import compute_digest, diff_values
+from factory.plain import write_json
 from factory.store.files import FileStore
 
 DECIMALS = 6
@@ -65,7 +66,7 @@ class CellStore:
                 f"{self.out}: not empty and no study (holds {foreign[0]}): give --out an empty or "
                 "new folder"
             )
-        self._files.write(STUDY, json.dumps(plain, indent=1).encode())
+        self._files.write(STUDY, write_json(plain).encode())
 
     def read(self, label: str, identity: Mapping[str, Any]) -> Cell | None:
         """Returns a stored cell, or None.
@@ -96,7 +97,7 @@ class CellStore:
             "seconds": round(cell.seconds, 2),
             "probabilities": cell.chances.tolist(),
         }
-        self._files.write(_name_cell(label, identity), json.dumps(content).encode())
+        self._files.write(_name_cell(label, identity), write_json(content, indent=None).encode())
 
     def write_file(self, name: str, data: bytes) -> None:
         """Writes a result file beside the cells, where there is a folder."""

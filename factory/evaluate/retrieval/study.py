@@ -38,6 +38,7 @@ from factory.evaluate.retrieval.summary import summarise_arms, write_notes
 from factory.evaluate.retrieval.tuning import tune_clip
 from factory.evaluate.workers import WorkerPool
 from factory.fingerprint import derive_seed, diff_values
+from factory.plain import write_json
 from factory.store.files import FileStore
 
 Say = Callable[[str], None]
@@ -206,7 +207,7 @@ def _claim(files: FileStore, folder: Path, described: Mapping[str, Any]) -> None
     """Writes what the folder belongs to, or checks that it is this study's."""
     wanted = json.loads(json.dumps(described))
     if not files.exists(_STUDY):
-        files.write(_STUDY, json.dumps(wanted, indent=1).encode())
+        files.write(_STUDY, write_json(wanted).encode())
         return
     differences = diff_values(_read(files, _STUDY), wanted)
     if differences:
@@ -231,7 +232,7 @@ def _fill(
         alone = ((name, _run_arm(study, *task, say)) for name, task in missing.items())
         ended = alone if pool is None else pool.run(missing)
         for name, result in ended:
-            files.write(name, json.dumps(result).encode())
+            files.write(name, write_json(result, indent=None).encode())
             found = ", ".join(f"{metric} {np.mean(v):.3f}" for metric, v in result["hits"].items())
             say(f"{result['arm']}, seed {result['seed']}: {found}")
     finally:
