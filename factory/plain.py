@@ -45,7 +45,7 @@ def _describe_object(value: Any) -> Any:
         found = to_plain(value.tolist())
     elif isinstance(value, PurePath):
         found = value.as_posix()
-    elif dataclasses.is_dataclass(value):
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         found = to_plain(dataclasses.asdict(value))
     elif hasattr(value, "model_dump"):
         found = to_plain(value.model_dump())
