@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from factory.errors import InputError, StoreError
@@ -135,8 +134,8 @@ class StoredSet:
         Raises:
             StoreError: it is damaged.
         """
-        with self._open(name) as table:
-            return table.schema_arrow
+        with self.files.open_parquet(name) as table:
+            return table.schema
 
     def iterate_rows(self, name: str, columns: Sequence[str] | None = None) -> Iterator[Row]:
         """Yields the rows of a parquet file in order.
@@ -144,10 +143,9 @@ class StoredSet:
         Raises:
             StoreError: it is damaged; what was yielded before is sound.
         """
-        with self._open(name) as table:
-            wanted = None if columns is None else list(columns)
+        with self.files.open_parquet(name, check_pages=True) as table:
             number = 0
-            for batch in table.iter_batches(_BATCH, columns=wanted):
+            for batch in table.iterate_batches(_BATCH, columns):
                 for values in batch.to_pylist():
                     yield Row(name, number, values)
                     number += 1
@@ -173,40 +171,14 @@ class StoredSet:
         Raises:
             StoreError: a damaged file.
         """
-        with self._open(name) as table:
+        with self.files.open_parquet(name, check_pages=True) as table:
             start = 0
-            for group in range(table.num_row_groups):
-                rows = table.metadata.row_group(group).num_rows
+            for group, rows in enumerate(table.groups):
                 if number < start + rows:
-                    part = table.read_row_group(group).slice(number - start, 1)
+                    part = table.read_group(group).slice(number - start, 1)
                     return Row(name, number, part.to_pylist()[0])
                 start += rows
         raise StoreError(f"{self.url}/{name}: has no row {number}")
-
-    def _open(self, name: str) -> "_Table":
-        return _Table(self, name)
-
-
-class _Table:
-    """A parquet file that is closed at the end, with its errors named."""
-
-    def __init__(self, stored: StoredSet, name: str) -> None:
-        self.stored, self.name = stored, name
-
-    def __enter__(self) -> pq.ParquetFile:
-        try:
-            self.stream = self.stored.files.open(self.name, "rb")
-            return pq.ParquetFile(self.stream, page_checksum_verification=True)
-        except (pa.ArrowException, OSError, ValueError) as error:
-            raise self._describe(error) from error
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self.stream.close()
-        if isinstance(error, pa.ArrowException | OSError | ValueError | MemoryError):
-            raise self._describe(error) from error
-
-    def _describe(self, error: BaseException) -> StoreError:
-        return StoreError(f"{self.stored.url}/{self.name}: damaged ({error})")
 
 
 def open_set(source: str) -> StoredSet:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "factory"
 ORDER: tuple[tuple[str, ...], ...] = (
     ("errors", "plain"),
-    ("fingerprint",),
+    ("fingerprint", "parquet"),
     ("images",),
     ("sources",),
     ("records", "leakage"),
@@ -61,6 +61,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
 APART = frozenset({"generators", "filters", "conditions", "store"})
 MAX_LINES = 350
 PICKLES = frozenset({"pickle", "cPickle", "_pickle", "dill", "joblib", "cloudpickle", "shelve"})
+PARQUET_WRITERS = frozenset({"ParquetWriter", "write_table"})
 RANKS = {unit: rank for rank, units in enumerate(ORDER) for unit in units}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 IDS = [str(path.relative_to(PACKAGE)) for path in MODULES]
@@ -149,6 +150,27 @@ def find_pickles(source: str) -> list[str]:
     return found
 
 
+def find_parquet_readers(source: str) -> list[str]:
+    """Everything that opens parquet with a library: Arrow would read ahead on its own threads."""
+    tree, found, aliases = ast.parse(source), [], {"pa.parquet", "pyarrow.parquet"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias for alias in node.names if alias.name == "pyarrow.parquet"]
+            aliases |= {alias.asname or alias.name for alias in names}
+        if isinstance(node, ast.ImportFrom) and node.module == "pyarrow.parquet":
+            names = [alias for alias in node.names if alias.name not in PARQUET_WRITERS]
+            found += [f"line {node.lineno}: {alias.name}" for alias in names]
+    for line, name in list_imports(source, ()):
+        found += [f"line {line}: {name}"] if name.startswith("pyarrow.dataset") else []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute):
+            continue
+        is_reader = ast.unparse(node.value) in aliases and node.attr not in PARQUET_WRITERS
+        if is_reader or ast.unparse(node) in {"pd.read_parquet", "pandas.read_parquet"}:
+            found.append(f"line {node.lineno}: {ast.unparse(node)}")
+    return found
+
+
 def test_every_unit_has_its_place():
     units = {find_unit(path) for path in MODULES} - {"__init__"}
     assert len(units) > 20
@@ -191,6 +213,12 @@ def test_everything_is_caught_at_two_edges_only(path):
 @pytest.mark.parametrize("path", MODULES, ids=IDS)
 def test_nothing_is_pickled(path):
     assert not find_pickles(path.read_text())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_parquet_is_read_in_one_place(path):
+    found = find_parquet_readers(path.read_text())
+    assert len(found) == (1 if path == PACKAGE / "parquet.py" else 0), found
 
 
 # --- the checks can fail -------------------------------------------------------------------------
@@ -236,6 +264,11 @@ def test_a_relative_import_inside_a_package_is_understood():
         (find_pickles, "from joblib import load"),
         (find_pickles, "torch.load(path)"),
         (find_pickles, "np.load(path, allow_pickle=True)"),
+        (find_parquet_readers, "import pyarrow.parquet as pq\npq.read_table(x)"),
+        (find_parquet_readers, "import pyarrow.parquet\npyarrow.parquet.ParquetFile(x)"),
+        (find_parquet_readers, "from pyarrow.parquet import read_table"),
+        (find_parquet_readers, "def f():\n    import pyarrow.dataset as ds"),
+        (find_parquet_readers, "import pandas as pd\npd.read_parquet(x)"),
     ],
 )
 def test_what_is_forbidden_is_found(check, source):
@@ -248,3 +281,4 @@ def test_what_is_allowed_passes():
     assert not find_broad_excepts("try:\n    f()\nexcept (OSError, ValueError):\n    pass")
     assert not find_pickles("torch.load(path, weights_only=True)\nnp.load(p, allow_pickle=False)")
     assert not find_prints("log.info('print')")
+    assert not find_parquet_readers("import pyarrow.parquet as pq\npq.ParquetWriter(x, y)")

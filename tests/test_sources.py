@@ -480,3 +480,23 @@ def test_crop_keeps_scale_and_resize_does_not():
     assert np.array_equal(fit_image(pixels, 16, 16, "crop"), pixels[8:24, 8:24])
     assert not np.array_equal(fit_image(pixels, 16, 16, "resize"), pixels[8:24, 8:24])
     assert fit_image(make_pixels(0, 8), 16, 24, "crop").shape == (24, 16, 3)
+
+
+@pytest.mark.stranger(
+    15,
+    "a parquet cell without bytes names a file elsewhere: ../x, a/../../x, an absolute path",
+    "the file is not read: only files below the table's folder are",
+)
+@pytest.mark.parametrize("name", ["../out.png", "in/../../out.png", "{top}/out.png", "..", "."])
+def test_a_cell_names_only_files_below_its_table(tmp_path, name):
+    data = tmp_path / "data"
+    (data / "in").mkdir(parents=True)
+    content = encode_image(make_pixels(1), "png")
+    for path in (tmp_path / "out.png", data / "in" / "a.png"):
+        path.write_bytes(content)
+    cells = [{"bytes": None, "path": each} for each in ("in/a.png", name.format(top=tmp_path))]
+    pq.write_table(pa.table({"image": cells, "label": ["a", "b"]}), data / "rows.parquet")
+    inside, outside = list_images(data / "rows.parquet")
+    assert inside.read_bytes() == content
+    with pytest.raises(SourceError, match=r"rows\.parquet#1: names the image .* not below"):
+        outside.read_bytes()

@@ -10,7 +10,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from factory.errors import InputError, MismatchError
+from factory.errors import InputError, MismatchError, MissingError, StoreError
+from factory.parquet import read_parquet
 
 TABLE_NAME = "scores.parquet"
 _HEADER_KEY = b"calibration"
@@ -112,11 +113,11 @@ def read_table(folder: Path, content: str) -> tuple[Header, list[Scored]]:
     """
     path = folder / TABLE_NAME
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
         header = Header(**json.loads(table.schema.metadata[_HEADER_KEY]))
-    except FileNotFoundError as error:
+    except MissingError as error:
         raise InputError(f"{path}: not there: calibrate without --reuse first") from error
-    except (OSError, pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+    except (StoreError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: damaged ({error}): calibrate without --reuse") from error
     if header.content != content:
         raise MismatchError(

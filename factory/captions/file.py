@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from factory.errors import SourceError
+from factory.errors import SourceError, StoreError
+from factory.parquet import read_parquet
 
 
 def read_captions(
@@ -41,10 +42,7 @@ def _iterate_rows(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]
     suffix = path.suffix.lower()
     try:
         if suffix == ".parquet":
-            import pyarrow.parquet as pq
-
-            for row, values in enumerate(pq.read_table(path).to_pylist(), 1):
-                yield row, values
+            yield from enumerate(read_parquet(path).to_pylist(), 1)
             return
         with path.open(newline="", encoding="utf-8-sig") as file:
             if suffix in {".csv", ".tsv"}:
@@ -59,6 +57,8 @@ def _iterate_rows(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]
                     yield number, _parse_json_line(path, number, line)
                 else:
                     yield number, {column: line}
+    except StoreError as error:
+        raise SourceError(str(error)) from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{path}: cannot be read as {suffix or 'text'} ({error})") from error
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from factory.errors import InputError
 from factory.recipe import Recipe
@@ -97,15 +96,13 @@ def collect_facts(
     files: list[DataFile] = []
     schemas: dict[str, pa.Schema] = {}
     for name in names:
+        with folder.files.open_parquet(name) as table:
+            rows, data_bytes = table.num_rows, table.data_bytes
         with folder.files.open(name, "rb") as stream:
-            footer = pq.ParquetFile(stream)
-            metadata, schema = footer.metadata, footer.schema_arrow
-            groups = (metadata.row_group(place) for place in range(metadata.num_row_groups))
-            data_bytes = sum(group.total_byte_size for group in groups)
             size = stream.seek(0, 2)
             sha256 = hashes.get(name) or _hash(stream)
-        files.append(DataFile(name, sha256, size, metadata.num_rows, data_bytes))
-        schemas.setdefault(files[-1].folder, schema)
+        files.append(DataFile(name, sha256, size, rows, data_bytes))
+        schemas.setdefault(files[-1].folder, table.schema)
     return Facts(recipe, summary, tuple(files), schemas, read_evaluations(folder), url)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 from PIL import Image
 
 from factory.images import decode_image
@@ -45,9 +44,8 @@ def _pick_samples(folder: RunFolder) -> Iterator[list[np.ndarray[Any, Any]]]:
     names = folder.files.list("data")
     wanted: dict[str, list[np.ndarray[Any, Any]]] = {}
     for name in names[:1]:
-        with folder.files.open(f"data/{name}", "rb") as file:
-            table = pq.ParquetFile(file)
-            for batch in table.iter_batches(256, columns=["image", "class_name", "sample_id"]):
+        with folder.files.open_parquet(f"data/{name}") as table:
+            for batch in table.iterate_batches(256, ["image", "class_name", "sample_id"]):
                 for row in batch.to_pylist():
                     images = wanted.setdefault(row["class_name"] or "", [])
                     if len(images) < GRID_COLUMNS:

@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from factory.errors import SourceError
+from factory.errors import SourceError, StoreError
 from factory.fingerprint import compute_digest
+from factory.parquet import open_parquet
 from factory.sources import SourceImage, fit_image, list_images
 
 Fit = Literal["crop", "resize"]
@@ -208,12 +209,14 @@ def read_size(image: SourceImage) -> tuple[int, int]:
 
 def _read_cells(images: Sequence[SourceImage], column: str) -> tuple[str | None, ...]:
     """Returns (N,) texts of a column of parquet; None for other sources and without the column."""
-    import pyarrow.parquet as pq
-
     tables: dict[Path, list[Any]] = {}
     for path in {image.path for image in images if image.path.suffix == ".parquet"}:
-        if column in pq.read_schema(path).names:
-            tables[path] = pq.read_table(path, columns=[column]).column(column).to_pylist()
+        try:
+            with open_parquet(path) as table:
+                if column in table.schema.names:
+                    tables[path] = table.read([column]).column(column).to_pylist()
+        except StoreError as error:
+            raise SourceError(str(error)) from error
     cells = (
         tables[image.path][image.row] if image.row is not None and image.path in tables else None
         for image in images

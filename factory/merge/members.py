@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from factory.errors import InputError, SourceError
+from factory.errors import InputError, SourceError, StoreError
 from factory.fingerprint import hash_bytes
+from factory.parquet import open_parquet
 from factory.sources import SourceImage, list_images
 
 COLUMNS = ("sample_id", "model", "reference_sha256", "provenance")
@@ -103,11 +101,12 @@ def read_columns(path: Path) -> dict[str, list[Any]]:
         SourceError: it is damaged.
     """
     try:
-        names = [name for name in COLUMNS if name in pq.read_schema(path).names]
-        table = pq.read_table(path, columns=names)
-        return {name: table[name].to_pylist() for name in names}
-    except (pa.ArrowException, OSError) as error:
-        raise SourceError(f"{path}: not a readable parquet file ({error})") from error
+        with open_parquet(path) as table:
+            names = [name for name in COLUMNS if name in table.schema.names]
+            columns = table.read(names)
+        return {name: columns[name].to_pylist() for name in names}
+    except StoreError as error:
+        raise SourceError(str(error)) from error
 
 
 def name_sources(roots: Sequence[Path]) -> dict[Path, str]:

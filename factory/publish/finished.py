@@ -5,11 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from factory.dataset import SUMMARY
 from factory.errors import InputError, StoreError
+from factory.parquet import count_rows
 from factory.publish.items import CARD, DATA_FOLDERS
 from factory.recipe import Recipe
 from factory.store.run_folder import WORK
@@ -103,11 +101,7 @@ def _check_rows(folder: Path, hashes: dict[str, str], summary: dict[str, Any]) -
     found = {"data": 0, "rejected": 0}
     for name in hashes:
         if name.endswith(".parquet"):
-            try:
-                rows = pq.read_metadata(folder / name).num_rows
-            except (pa.ArrowInvalid, OSError) as error:
-                raise StoreError(f"{folder / name}: damaged: {error}") from error
-            found[name.split("/", 1)[0]] += rows
+            found[name.split("/", 1)[0]] += count_rows(folder / name)
     if found != expected or found["data"] != summary["accepted"]:
         raise StoreError(
             f"{folder}: damaged: holds {found} rows, its summary says {expected} and "

@@ -79,10 +79,8 @@ class FolderTarget:
 
     def count_rows(self, name: str) -> int:
         """Reads the footer of a parquet file."""
-        import pyarrow.parquet as pq
-
-        with self._files.open(name, "rb") as stream:
-            return int(pq.read_metadata(stream).num_rows)
+        with self._files.open_parquet(name) as table:
+            return table.num_rows
 
     def pin(self) -> str | None:
         """Does nothing: a folder has no versions."""

@@ -21,6 +21,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from factory.errors import InputError
+from factory.parquet import count_rows
 from factory.publish.items import Item, compute_git_hash
 from factory.publish.retries import Caller
 from factory.publish.target import Held, Say, find_pending, find_stale
@@ -119,12 +120,11 @@ class HubTarget:
 
     def count_rows(self, name: str) -> int:
         """Reads the footer of a parquet file, and little else of it."""
-        import pyarrow.parquet as pq
 
         def ask() -> int:
             path = f"datasets/{self._options.repo}@{self._commit}/{name}"
             with self._files.open(path, "rb", block_size=FOOTER_BLOCK) as stream:
-                return int(pq.read_metadata(stream).num_rows)
+                return count_rows(stream, name)
 
         return self._caller.call(f"reading {name}", ask)
 

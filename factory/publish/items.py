@@ -9,10 +9,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
-import pyarrow.parquet as pq
-
 from factory.errors import InputError, StoreError
 from factory.fingerprint import compute_digest
+from factory.parquet import open_parquet
 from factory.publish.paths import COLUMNS, has_places, rewrite_parquet
 from factory.store.streams import StoreStream
 
@@ -136,10 +135,10 @@ def compute_git_hash(item: Item) -> str:
 def _make_parquet_item(folder: Path, name: str, expected: str) -> Item:
     path = folder / name
     size = _check_hash(folder, name, expected)
-    with pq.ParquetFile(path) as file:
-        rows = file.metadata.num_rows
-        columns = [column for column in COLUMNS if column in file.schema_arrow.names]
-        groups = (file.read_row_group(k, columns) for k in range(file.num_row_groups))
+    with open_parquet(path) as table:
+        rows = table.num_rows
+        columns = [column for column in COLUMNS if column in table.schema.names]
+        groups = (table.read_group(place, columns) for place in range(len(table.groups)))
         is_rewritten = any(has_places(group) for group in groups)
     if not is_rewritten:
         return Item(name, size, expected, path, rows)

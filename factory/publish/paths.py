@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from factory.fingerprint import to_canonical_json
+from factory.parquet import open_parquet
 from factory.store.parquet import ROW_GROUP
 
 PREFIX = r"(?:(?:open_clip|timm|transformers|torchvision|local-dir|file):)*(?://)?"
@@ -82,13 +83,13 @@ def rewrite_parquet(source: Path, target: io.IOBase | BinaryIO) -> None:
         target: a stream to write to, left open.
     """
     with (
-        pq.ParquetFile(source) as file,
+        open_parquet(source) as table,
         pq.ParquetWriter(
-            target, file.schema_arrow, compression="zstd", write_page_checksum=True
+            target, table.schema, compression="zstd", write_page_checksum=True
         ) as writer,
     ):
-        for group in range(file.num_row_groups):
-            writer.write_table(_shorten_table(file.read_row_group(group)), ROW_GROUP)
+        for group in range(len(table.groups)):
+            writer.write_table(_shorten_table(table.read_group(group)), ROW_GROUP)
 
 
 def _shorten_table(table: pa.Table) -> pa.Table:

@@ -6,13 +6,15 @@ What `save_to_disk` writes is the Arrow stream format, with the features in the 
 
 import functools
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from factory.errors import SourceError
+from factory.errors import SourceError, StoreError
+from factory.parquet import open_parquet, read_schema
 from factory.sources.image import SourceImage, Wanted, read_text
 
 LABELS, CAPTIONS = ("class_name", "label"), ("caption", "text")
@@ -113,32 +115,44 @@ def read_cell(path: Path, row: int, column: str) -> bytes:
             cell = _read_group(path, stamp, number, column)[row - starts[number]].as_py()
         data: Any = cell.get("bytes") if isinstance(cell, dict) else cell
         if isinstance(cell, dict) and data is None and cell.get("path"):
-            return (path.parent / str(cell["path"])).read_bytes()
+            return _find_beside(path, row, str(cell["path"])).read_bytes()
     if not isinstance(data, bytes):
         raise SourceError(f"{path}#{row}: column {column!r} holds no image bytes")
     return data
 
 
-def _read_schema(path: Path) -> Any:
-    import pyarrow.parquet as pq
+def _find_beside(path: Path, row: int, name: str) -> Path:
+    """Returns the file that a cell names, which lies below the folder of its table.
 
+    Raises:
+        SourceError: it lies elsewhere: a table of somebody else's must not say what is read here.
+    """
+    folder = Path(os.path.abspath(path.parent))  # noqa: PTH100 - links are followed, `..` is not
+    found = Path(os.path.normpath(folder / name))
+    if folder not in found.parents:
+        raise SourceError(
+            f"{path}#{row}: names the image {name!r}, which is not below {path.parent}: put the "
+            "images there, or their bytes into the table"
+        )
+    return found
+
+
+def _read_schema(path: Path) -> Any:
     with _name_damage(path):
         if path.suffix == ".arrow":
             return _open_arrow(path, _take_stamp(path)).schema
-        return pq.read_schema(path)
+        return read_schema(path)
 
 
 def _read_columns(path: Path, names: Sequence[str]) -> tuple[int, dict[str, list[Any]]]:
     """Returns the number of rows, and the values of some columns."""
-    import pyarrow.parquet as pq
-
     with _name_damage(path):
         if path.suffix == ".arrow":
             table = _open_arrow(path, _take_stamp(path))
             rows = int(table.num_rows)
         else:
-            table = pq.read_table(path, columns=list(names))
-            rows = pq.read_metadata(path).num_rows
+            with open_parquet(path) as file:
+                rows, table = file.num_rows, file.read(names)
         return rows, {name: table.column(name).to_pylist() for name in dict.fromkeys(names)}
 
 
@@ -148,6 +162,8 @@ def _name_damage(path: Path) -> Iterator[None]:
 
     try:
         yield
+    except StoreError as error:
+        raise SourceError(str(error)) from error
     except (OSError, ValueError, LookupError, pa.ArrowException) as error:
         kind = "arrow" if path.suffix == ".arrow" else "parquet"
         raise SourceError(f"{path}: not a readable {kind} file ({error})") from error
@@ -171,17 +187,12 @@ def _open_arrow(path: Path, stamp: Stamp) -> Any:
 @functools.lru_cache(maxsize=256)
 def _find_groups(path: Path, stamp: Stamp) -> tuple[int, ...]:
     """Returns the first row of each row group."""
-    import pyarrow.parquet as pq
-
-    metadata = pq.read_metadata(path)
-    counts = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
-    return tuple(accumulate(counts, initial=0))[:-1]
+    with open_parquet(path) as table:
+        return tuple(accumulate(table.groups, initial=0))[:-1]
 
 
 @functools.lru_cache(maxsize=4)
 def _read_group(path: Path, stamp: Stamp, number: int, column: str) -> Any:
     """Returns a column of one row group; a few are kept, as images are mostly read in order."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path, memory_map=True) as file:
-        return file.read_row_group(number, columns=[column]).column(column)
+    with open_parquet(path, memory_map=True) as table:
+        return table.read_group(number, [column]).column(column)

@@ -4,12 +4,15 @@ import errno
 import inspect
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import fsspec.asyn
 
 from factory.errors import MissingError, StoreError
+from factory.parquet import ParquetTable, open_parquet
 from factory.store.edge import EXTRAS, Edge, open_filesystem
 from factory.store.streams import StoreStream
 
@@ -19,6 +22,8 @@ _SLOWEST = 100_000.0
 """Bytes per second below which a transfer counts as hung."""
 _READING = 900.0
 """Seconds for one object to be read, whose size is not known before."""
+_BLOCK = 1 << 20
+"""Bytes that are read at least, where parts of an object are wanted."""
 _TRIES = 5
 """Of a create that is refused although nothing is there."""
 _CREATE = "create"
@@ -107,14 +112,41 @@ class FileStore:
                     raise
         return False
 
-    def open(self, name: str, mode: str) -> StoreStream:
-        """Opens a stream; the caller closes it and renames what it wrote."""
+    def open(self, name: str, mode: str, block_size: int | None = None) -> StoreStream:
+        """Opens a stream; the caller closes it and renames what it wrote.
+
+        `block_size` is the least that is asked of an object store at a time, in bytes.
+        """
         path = self.resolve(name)
         edge = self._edge(name)
         with edge:
             if self.is_local and "w" in mode:
                 self.fs.makedirs(path.rsplit("/", 1)[0], exist_ok=True)
-            return StoreStream(self.fs.open(path, mode), edge, mode)
+            options = {"block_size": block_size} if self._is_remote and block_size else {}
+            return StoreStream(self.fs.open(path, mode, **options), edge, mode)
+
+    @contextmanager
+    def open_parquet(
+        self, name: str, buffer_size: int = 0, check_pages: bool = False
+    ) -> Iterator[ParquetTable]:
+        """Opens a parquet file, as `open_parquet` does, and reads no more of it than is wanted.
+
+        Raises:
+            MissingError: it is not there.
+            DamageError: it is damaged.
+            StoreError: it cannot be read.
+        """
+        options: dict[str, Any] = {"buffer_size": buffer_size, "check_pages": check_pages}
+        place = f"{self.url}/{name}"
+        if self.is_local:
+            with open_parquet(Path(self.resolve(name)), place, **options) as table:
+                yield table
+            return
+        with (
+            self.open(name, "rb", _BLOCK) as stream,
+            open_parquet(stream, place, **options) as table,
+        ):
+            yield table
 
     def remove(self, name: str) -> None:
         """Removes a file or a folder with all it holds, if it is there."""

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from factory.errors import MismatchError, StoreError
+from factory.errors import DamageError, MismatchError, MissingError, StoreError
 from factory.fingerprint import diff_values, hash_bytes
+from factory.parquet import read_parquet
 from factory.plain import write_json
 from factory.records import Shard
 from factory.store.files import FileStore
@@ -184,17 +185,16 @@ class RunFolder:
             StoreError: missing or damaged data; names the remedy.
         """
         name = f"{WORK}/{marker.data}"
-        wanted = None if columns is None else list(columns)
         try:
-            if verify:
-                data = self.files.read(name)
-                if hash_bytes(data) != marker.sha256:
-                    raise StoreError(self._describe_damage(marker, "its bytes changed"))
-                return pq.read_table(io.BytesIO(data), columns=wanted)
-            with self.files.open(name, "rb") as file:
-                return pq.read_table(file, columns=wanted)
-        except (pa.ArrowInvalid, FileNotFoundError) as error:
-            raise StoreError(self._describe_damage(marker, str(error))) from error
+            if not verify:
+                with self.files.open_parquet(name) as table:
+                    return table.read(columns)
+            data = self.files.read(name)
+            if hash_bytes(data) != marker.sha256:
+                raise DamageError(f"{name}: its bytes changed")
+            return read_parquet(data, columns, name)
+        except (DamageError, MissingError) as error:
+            raise self._describe_damage(marker, error) from error
 
     def read_rows(
         self, marker: Marker, sample_ids: Set[str], columns: Sequence[str]
@@ -212,24 +212,23 @@ class RunFolder:
         found: list[dict[str, Any]] = []
         wanted = ["sample_id", *columns]
         try:
-            with self.files.open(f"{WORK}/{marker.data}", "rb") as stream:
-                table = pq.ParquetFile(stream, buffer_size=_BUFFER, pre_buffer=False)
-                for group in range(table.num_row_groups):
-                    ids = table.read_row_group(group, columns=["sample_id"])["sample_id"]
+            with self.files.open_parquet(f"{WORK}/{marker.data}", buffer_size=_BUFFER) as table:
+                for group in range(len(table.groups)):
+                    ids = table.read_group(group, ["sample_id"])["sample_id"]
                     if sample_ids.isdisjoint(ids.to_pylist()):
                         continue
-                    for batch in table.iter_batches(_ROWS, row_groups=[group], columns=wanted):
+                    for batch in table.iterate_batches(_ROWS, wanted, [group]):
                         names = batch.column("sample_id").to_pylist()
                         places = [i for i, name in enumerate(names) if name in sample_ids]
                         found.extend(batch.take(pa.array(places, pa.int64())).to_pylist())
-        except (pa.ArrowInvalid, FileNotFoundError) as error:
-            raise StoreError(self._describe_damage(marker, str(error))) from error
+        except (DamageError, MissingError) as error:
+            raise self._describe_damage(marker, error) from error
         return found
 
-    def _describe_damage(self, marker: Marker, what: str) -> str:
+    def _describe_damage(self, marker: Marker, error: StoreError) -> DamageError:
         mark = f"{WORK}/shards/{marker.shard}-r{marker.round}.json"
-        return (
-            f"{self.url}/{WORK}/{marker.data}: damaged ({what}): remove {mark} and run the same "
+        return DamageError(
+            f"{self.url}/{WORK}/{marker.data}: damaged ({error}): remove {mark} and run the same "
             "command again to make it anew"
         )
 

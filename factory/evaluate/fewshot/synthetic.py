@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from factory.circularity import list_guides
-from factory.errors import SourceError
+from factory.errors import SourceError, StoreError
 from factory.evaluate.fewshot.material import ImageSet, make_set
 from factory.fingerprint import compute_digest
+from factory.parquet import count_rows, read_parquet
 from factory.sources import SourceImage, list_images
 from factory.sources.layout import RUN_RECORD, RUN_SUMMARY
 
@@ -144,19 +145,15 @@ def _check_classes(root: Path, images: Sequence[SourceImage]) -> None:
 
 def _count_rows(folder: Path) -> int:
     """Returns the rows of a folder of parquet, 0 where it is not there."""
-    import pyarrow.parquet as pq
-
-    return sum(pq.read_metadata(path).num_rows for path in folder.glob("*.parquet"))
+    return sum(count_rows(path) for path in folder.glob("*.parquet"))
 
 
 def _read_rows(images: Sequence[SourceImage], columns: Sequence[str]) -> list[dict[str, Any]]:
     """Returns the columns of the parquet rows that images lie in, in their order."""
-    import pyarrow.parquet as pq
-
     tables: dict[Path, list[dict[str, Any]]] = {}
     for path in dict.fromkeys(image.path for image in images):
         try:
-            tables[path] = pq.read_table(path, columns=list(columns)).to_pylist()
-        except (OSError, ValueError, KeyError) as error:
-            raise SourceError(f"{path}: no rows of a run there ({error})") from error
+            tables[path] = read_parquet(path, columns).to_pylist()
+        except StoreError as error:
+            raise SourceError(f"no rows of a run there: {error}") from error
     return [tables[image.path][image.row or 0] for image in images]
