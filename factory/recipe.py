@@ -176,7 +176,12 @@ class Workers(Strict):
     count: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = "auto"
     cpus: float = Field(1.0, gt=0.0, description="per Ray worker")
     gpus: float | Literal["auto"] = Field("auto", description="per Ray worker")
-    address: str | None = Field(None, description="Ray address; default: RAY_ADDRESS or own Ray")
+    address: str | None = Field(
+        None, description="Ray address, auto or local; default: RAY_ADDRESS, or Ray of our own here"
+    )
+    wait: float = Field(
+        600.0, gt=0.0, description="seconds until a cluster without room for a worker ends the run"
+    )
 
 
 class Output(Strict):

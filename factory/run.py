@@ -245,7 +245,8 @@ def _fill(
     policy = build_policy(order.recipe)
     say("generating")
     tasks: Iterable[Task] = (Task(shard) for shard in plan.iterate_shards())
-    with open_pool(order, order.recipe.workers, first.worker if first else None) as pool:
+    begun_with = first.worker if first else None
+    with open_pool(order, order.recipe.workers, begun_with, say) as pool:
         pool.fill(draw_open(tasks), notify, watch.report)
         survey = survey_run(folder, plan, policy)
         while survey.goes_on and not survey.missing:

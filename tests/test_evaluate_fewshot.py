@@ -691,7 +691,7 @@ def test_workers_work_in_the_folder_of_the_command(tmp_path, monkeypatch):
     ray.init(include_dashboard=False, logging_level="ERROR")
     try:
         monkeypatch.chdir(tmp_path)
-        pool = WorkerPool(build, 1)
+        pool = WorkerPool(build, 1, print)
         assert dict(pool.run({"a": 1})) == {"a": (1, str(tmp_path))}
         pool.close()
         assert ray.is_initialized()

@@ -14,7 +14,7 @@ import pytest
 
 from factory.errors import InputError
 from factory.executors import NoWatch
-from factory.executors.ray_actors import size_cluster
+from factory.executors.sizing import size_cluster
 from factory.recipe import Workers
 from tests.running import list_identities, run, write_recipe
 
@@ -142,19 +142,39 @@ def test_a_worker_that_cannot_start_is_bad_input(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("workers", "resources", "expected"),
+    ("workers", "nodes", "expected"),
     [
-        ({}, {"CPU": 8, "GPU": 4}, (4, 1.0)),
-        ({"cpus": 4}, {"CPU": 8, "GPU": 4}, (2, 1.0)),
-        ({}, {"CPU": 2}, (2, 0.0)),
-        ({"gpus": 0.5, "cpus": 1}, {"CPU": 8, "GPU": 1}, (2, 0.5)),
-        ({"count": 3, "address": "auto"}, {"CPU": 1}, (3, 0.0)),
+        ({}, [{"CPU": 8, "GPU": 4}], (4, 1.0)),
+        ({"cpus": 4}, [{"CPU": 8, "GPU": 4}], (2, 1.0)),
+        ({}, [{"CPU": 2}], (2, 0.0)),
+        ({"gpus": 0.5, "cpus": 1}, [{"CPU": 8, "GPU": 1}], (2, 0.5)),
+        ({"cpus": 0.3}, [{"CPU": 0.9}], (3, 0.0)),
+        ({"cpus": 2}, [{"CPU": 3}, {"CPU": 3}], (2, 0.0)),
+        ({}, [{"CPU": 4}, {"CPU": 2, "GPU": 2}], (2, 1.0)),
+        ({"count": 2}, [{"CPU": 1}, {"CPU": 1}], (2, 0.0)),
     ],
 )
-def test_cluster_sizing(workers, resources, expected):
-    assert size_cluster(Workers(**workers), resources) == expected
+def test_cluster_sizing(workers, nodes, expected):
+    assert size_cluster(Workers(**workers), nodes) == expected
+
+
+@pytest.mark.stranger(
+    11,
+    "workers that no single node can hold, although all nodes together could",
+    "exit 2: what was asked and what the largest node has; with an autoscaler it waits",
+)
+def test_what_no_node_can_hold_is_refused():
+    nodes = [{"CPU": 2}, {"CPU": 2}]
+    with pytest.raises(InputError, match=r"no node can hold one: asked for 1 worker with 3 CPUs"):
+        size_cluster(Workers(count=1, cpus=3), nodes)
+    with pytest.raises(InputError, match=r"no node can hold one"):
+        size_cluster(Workers(cpus=3), nodes)
+    with pytest.raises(InputError, match=r"3 workers .* do not fit: the 2 nodes hold 2"):
+        size_cluster(Workers(count=3, cpus=2), nodes)
+    assert size_cluster(Workers(count=3, cpus=3), nodes, grows=True) == (3, 0.0)
+    assert size_cluster(Workers(cpus=3), nodes, grows=True) == (1, 0.0)
 
 
 def test_more_workers_than_fit_are_refused():
     with pytest.raises(InputError, match=r"do not fit: this machine holds 2"):
-        size_cluster(Workers(count=3), {"CPU": 2})
+        size_cluster(Workers(count=3), [{"CPU": 2}])

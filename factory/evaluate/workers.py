@@ -1,15 +1,20 @@
 """Ray actors that do parts of an evaluation side by side: one for each GPU or share of cores."""
 
-import logging
+import contextlib
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from factory.errors import FactoryError, RunBrokenError
+from factory.executors.cluster import Cluster, end_actors, list_nodes, start_ray
+from factory.executors.pulse import GROUPS, Pulse, Waiting, get_answer, wait_for
 
 Do = Callable[[Any], Any]
 """What an actor does with a task."""
+WAIT = 600.0
+"""Seconds until a cluster without room for an actor ends the evaluation."""
 
 
 def count_workers(asked: int | None, device: str) -> int:
@@ -34,71 +39,77 @@ class WorkerPool:
     Args:
         build: makes, inside each actor and with its first task, what does the tasks.
         count: actors. More than there are GPUs or cores share them.
+        say: takes lines about actors that do not start.
     """
 
-    def __init__(self, build: Callable[[], Do], count: int) -> None:
+    def __init__(self, build: Callable[[], Do], count: int, say: Callable[[str], None]) -> None:
         self.count = count
-        self._build = build
+        self._build, self._say = build, say
         self._actors: list[Any] = []
-        self._owns_ray = False
+        self._pulse = Pulse()
+        self._cluster: Cluster | None = None
+        self._waiting: Waiting | None = None
 
     def run(self, tasks: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         """Yields name and result of each task as it ends.
 
         Raises:
             FactoryError: of a task.
-            RunBrokenError: an actor died.
+            RunBrokenError: an actor died or hangs, or none could start.
         """
         if not tasks:
             return
-        import ray
-        from ray.exceptions import RayActorError
-
         self._actors = self._actors or self._start()
-        free, waiting = list(self._actors), list(tasks.items())
+        waiting = list(tasks.items())
         busy: dict[Any, tuple[str, Any]] = {}
         while waiting or busy:
-            while waiting and free:
-                actor = free.pop()
-                name, task = waiting.pop(0)
-                busy[actor.do.remote(task)] = name, actor
-            ready, _ = ray.wait(list(busy), num_returns=1)
-            name, actor = busy.pop(ready[0])
-            try:
-                result, error = ray.get(ready[0])
-            except RayActorError as died:
-                raise RunBrokenError(
-                    f"{name}: a worker died ({died}): run the same command again, with fewer "
-                    "workers if memory ran out; what --out holds is kept"
-                ) from died
-            if error is not None:
-                raise error
-            free.append(actor)
-            yield name, result
+            at_work = {actor for _, actor in busy.values()}
+            for actor in self._pulse.heard:  # one without a place would keep its task for ever
+                if waiting and actor not in at_work:
+                    name, task = waiting.pop(0)
+                    busy[actor.do.remote(task)] = name, actor
+            self._look(busy)
+            for ref in wait_for(list(busy), self._pulse):
+                if ref in busy:
+                    name, _ = busy.pop(ref)
+                    with _explain_death(name):
+                        result, error = get_answer(ref)
+                    if error is not None:
+                        raise error
+                    yield name, result
+                else:
+                    with _explain_death("an evaluation"):
+                        self._pulse.hear(ref)
 
     def close(self) -> None:
         """Ends the actors, and Ray if it was started here."""
-        if not self._actors:
+        if self._cluster is None:
             return
-        import ray
+        end_actors(self._actors, self._cluster)
+        self._actors, self._pulse, self._cluster = [], Pulse(), None
 
-        for actor in self._actors:
-            ray.kill(actor)
-        self._actors = []
-        if self._owns_ray:
-            ray.shutdown()
+    def _look(self, busy: Mapping[Any, tuple[str, Any]]) -> None:
+        assert self._waiting is not None
+        self._pulse.ask(self._actors)
+        self._waiting.look(len(self._pulse.heard), len(self._pulse.heard))
+        silent = self._pulse.list_silent()
+        for name, actor in busy.values():
+            if actor in silent:
+                raise RunBrokenError(_describe_death(name, "it gave no sign of life"))
 
     def _start(self) -> list[Any]:
         import ray
 
-        if not ray.is_initialized():
-            ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
-            self._owns_ray = True
+        self._cluster = start_ray()
         # More actors than GPUs or cores share them: one that waits for its own would wait for ever.
-        has = ray.cluster_resources()
-        gpus, cpus = (min(1.0, has.get(name, 0.0) / self.count) for name in ("GPU", "CPU"))
+        nodes = list_nodes()
+        gpus, cpus = (_share(nodes, name, self.count) for name in ("GPU", "CPU"))
+        ask = f"{self.count} processes with {cpus:.2g} CPUs and {gpus:.2g} GPUs each"
+        self._waiting = Waiting(self._cluster, ask, WAIT, self._say)
         cores = max(1, (os.cpu_count() or 1) // self.count)
-        remote = ray.remote(_Worker).options(num_cpus=cpus, num_gpus=gpus)
+        remote = ray.remote(concurrency_groups=GROUPS)(_Worker).options(
+            num_cpus=cpus, num_gpus=gpus
+        )
         build = ray.put(self._build)
         return [remote.remote(build, cores, Path.cwd()) for _ in range(self.count)]
 
@@ -122,3 +133,29 @@ class _Worker:
             return self._do(task), None
         except FactoryError as error:
             return None, error
+
+    def ping(self) -> None:
+        """Answers while a task is done."""
+
+
+@contextlib.contextmanager
+def _explain_death(name: str) -> Iterator[None]:
+    from ray.exceptions import RayActorError
+
+    try:
+        yield
+    except RayActorError as died:
+        raise RunBrokenError(_describe_death(name, str(died))) from died
+
+
+def _describe_death(name: str, why: str) -> str:
+    return (
+        f"{name}: a worker died ({' '.join(why.split())}): run the same command again, with fewer "
+        "workers if memory ran out; what --out holds is kept"
+    )
+
+
+def _share(nodes: Sequence[Mapping[str, float]], name: str, count: int) -> float:
+    """Returns what each of `count` actors takes, so that the nodes hold all of them."""
+    whole = sum(int(node.get(name, 0.0)) for node in nodes)
+    return 1.0 / math.ceil(count / whole) if whole else 0.0

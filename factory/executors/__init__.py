@@ -1,7 +1,7 @@
 """Executors: one worker in this process, or Ray actors; both give the same rows."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from factory.executors.base import Notify, NoWatch, Outcome, Pool, Watch, start_worker
 from factory.recipe import Workers
@@ -9,13 +9,16 @@ from factory.shard import Order
 
 
 @contextlib.contextmanager
-def open_pool(order: Order, workers: Workers, began_with: str | None) -> Iterator[Pool]:
+def open_pool(
+    order: Order, workers: Workers, began_with: str | None, say: Callable[[str], None]
+) -> Iterator[Pool]:
     """Opens the workers of a run; models load with the first task.
 
     Args:
         order: what the workers need.
         workers: executor and its size.
         began_with: digest of the worker description that the run folder was begun with.
+        say: takes lines about workers that do not start.
     """
     if choose_executor(workers) == "local":
         from factory.executors.local import LocalPool
@@ -24,7 +27,7 @@ def open_pool(order: Order, workers: Workers, began_with: str | None) -> Iterato
         return
     from factory.executors.ray_actors import RayPool
 
-    pool = RayPool(order, workers, began_with)
+    pool = RayPool(order, workers, began_with, say)
     try:
         yield pool
     finally:

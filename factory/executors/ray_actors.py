@@ -1,15 +1,17 @@
 """Ray actors: one per GPU or group of cores; a dead one is replaced, its shards are re-queued."""
 
 import contextlib
-import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from factory.errors import FactoryError, InputError, RunBrokenError
 from factory.executors.base import Ledger, Notify, attempt_task, open_ledger, start_worker
+from factory.executors.cluster import Cluster, end_actors, start_ray
+from factory.executors.pulse import GROUPS, Pulse, Waiting, get_answer, wait_for
+from factory.executors.sizing import describe_ask, wait_for_nodes
 from factory.recipe import Workers
 from factory.records import Progress, Report
 from factory.shard import Order, Task, Worker
@@ -19,10 +21,12 @@ MAX_IN_FLIGHT = 2
 """Tasks sent to one actor at a time: one at work, one waiting (FACTS section 9)."""
 
 
-WATCH = "watch"
-"""Concurrency group of an actor that answers while it works."""
-POLL = 1.0
-"""Seconds between looks at the actors."""
+FIRST_BATCH = 7200.0
+"""Seconds that models may take to load, and the first batch of all: no speed is known yet."""
+MIN_BATCH = 600.0
+"""Seconds that any later batch may take, at least."""
+TIMES_LONGER = 20
+"""How many times longer than the longest batch so far another may take."""
 
 
 class RayWorker:
@@ -70,7 +74,11 @@ class _Actors:
     busy: dict[Any, dict[Any, Task]] = field(default_factory=dict)
     starting: dict[Any, Any] = field(default_factory=dict)
     owners: dict[Any, Any] = field(default_factory=dict)
-    pings: dict[Any, Any] = field(default_factory=dict)
+    pulse: Pulse = field(default_factory=Pulse)
+    moved: dict[Any, tuple[float, Any]] = field(default_factory=dict)
+    """When an actor got on last, and how far it was."""
+    longest: float | None = None
+    """Seconds of the longest batch so far."""
     deaths: int = 0
 
     def add(self) -> None:
@@ -79,7 +87,7 @@ class _Actors:
         options = {"num_cpus": self.workers.cpus, "num_gpus": self.gpus, "max_restarts": 0}
         threads = max(1, int(self.workers.cpus))
         actor = (
-            ray.remote(concurrency_groups={WATCH: 1})(RayWorker)
+            ray.remote(concurrency_groups=GROUPS)(RayWorker)
             .options(**options)
             .remote(self.order, self.began_with, threads)
         )
@@ -87,52 +95,67 @@ class _Actors:
         self.starting[actor.start.remote()] = actor
 
     def send(self, actor: Any, task: Task) -> None:
+        if not self.busy[actor]:
+            self.moved[actor] = time.monotonic(), None
         ref = actor.run.remote(task)
         self.busy[actor][ref] = task
         self.owners[ref] = actor
 
-    def take(self, ref: Any) -> tuple[Any, Task]:
+    def take(self, ref: Any) -> Task:
+        """Forgets a task that ended."""
         actor = self.owners.pop(ref)
-        return actor, self.busy[actor].pop(ref)
+        self.moved[actor] = time.monotonic(), None
+        return self.busy[actor].pop(ref)
 
     def remove(self, actor: Any) -> list[Task]:
-        """Forgets a dead actor; returns the tasks that it leaves."""
+        """Forgets a dead actor, and makes sure that it is; returns the tasks that it leaves."""
+        import ray
+
         left = self.busy.pop(actor, {})
-        self.pings = {ref: each for ref, each in self.pings.items() if each is not actor}
+        self.pulse.forget(actor)
+        self.moved.pop(actor, None)
         for ref in left:
             self.owners.pop(ref, None)
         self.starting = {ref: each for ref, each in self.starting.items() if each is not actor}
         self.deaths += 1
+        ray.kill(actor)
         return list(left.values())
 
     def hear(self, ref: Any, report: Report) -> None:
-        """Reports what an actor answered."""
-        import ray
-        from ray.exceptions import RayError
+        """Takes how far an actor is."""
+        actor, progress = self.pulse.hear(ref)
+        now = time.monotonic()
+        when, before = self.moved.setdefault(actor, (now, None))
+        if progress is not None and progress != before and self._is_at_work(actor, progress):
+            self.longest = max(self.longest or 0.0, now - when)
+            self.moved[actor] = now, progress
+            report(progress)
 
-        actor = self.pings.pop(ref)
-        with contextlib.suppress(RayError):  # a dead actor is found by its tasks
-            progress = ray.get(ref)
-            if progress is not None and self._is_at_work(actor, progress):
-                report(progress)
+    def list_hung(self) -> list[tuple[Any, str]]:
+        """Actors that give no sign of life, or have not got on for far too long, and why."""
+        hung = dict.fromkeys(self.pulse.list_silent(), "gave no sign of life")
+        limit, loading = FIRST_BATCH, set(self.starting.values())
+        if self.longest is not None:
+            limit = max(MIN_BATCH, TIMES_LONGER * self.longest)
+        for actor, (when, _) in self.moved.items():
+            past = time.monotonic() - when
+            if actor in loading and past > FIRST_BATCH:
+                hung.setdefault(actor, f"loaded no model in {past:.0f} s")
+            if self.busy[actor] and past > limit:
+                hung.setdefault(actor, f"ended no batch of generator.batch_size in {past:.0f} s")
+        return list(hung.items())
 
-    def ask(self) -> None:
-        """Asks the actors that are at work how far they are."""
-        asked = set(self.pings.values())
-        for actor, tasks in self.busy.items():
-            if tasks and actor not in asked:
-                self.pings[actor.ping.options(concurrency_group=WATCH).remote()] = actor
+    def list_free(self) -> list[Any]:
+        """Started actors with room, the idlest first."""
+        loading = set(self.starting.values())
+        started = [actor for actor in self.busy if actor not in loading]
+        free = [actor for actor in started if len(self.busy[actor]) < MAX_IN_FLIGHT]
+        return sorted(free, key=lambda actor: len(self.busy[actor]))
 
     def _is_at_work(self, actor: Any, progress: Progress) -> bool:
         """Whether a task that an actor told of has not ended meanwhile."""
         told = progress.shard, progress.round
         return any((task.shard, task.round) == told for task in self.busy[actor].values())
-
-    def list_free(self) -> list[Any]:
-        """Started actors with room, the idlest first."""
-        started = [actor for actor in self.busy if actor not in self.starting.values()]
-        free = [actor for actor in started if len(self.busy[actor]) < MAX_IN_FLIGHT]
-        return sorted(free, key=lambda actor: len(self.busy[actor]))
 
 
 @dataclass(slots=True)
@@ -142,102 +165,113 @@ class RayPool:
     order: Order
     workers: Workers
     began_with: str | None
+    say: Callable[[str], None]
     actors: _Actors | None = None
-    owns_ray: bool = False
+    cluster: Cluster | None = None
+    waiting: Waiting | None = None
 
     def fill(self, tasks: Iterator[Task], notify: Notify, report: Report) -> None:
         """Fills shards until none are left; see `Pool.fill`."""
         first = next(tasks, None)
         if first is None:
             return
-        import ray
-        from ray.exceptions import RayActorError
-
         actors = self.actors = self.actors or self._start()
-        ledger = open_ledger(self.order, notify)
-        again: deque[Task] = deque([first])
-        exhausted, looked = False, time.monotonic()
+        round_ = _Round(actors, open_ledger(self.order, notify), report, deque([first]))
+        exhausted = False
         while True:
             for actor in actors.list_free():
-                task = again.popleft() if again else next(tasks, None)
+                task = round_.again.popleft() if round_.again else next(tasks, None)
                 if task is None:
                     exhausted = True
                     break
                 actors.send(actor, task)
-            waiting = [*actors.owners, *(() if exhausted and not again else actors.starting)]
-            if not waiting:
+            idle = exhausted and not round_.again
+            wanted = [*actors.owners, *(() if idle else actors.starting)]
+            if not wanted:
                 return
-            ready, _ = ray.wait([*actors.pings, *waiting], num_returns=1, timeout=POLL)
-            if time.monotonic() - looked >= POLL:
-                looked = time.monotonic()
-                actors.ask()
-            if not ready:
-                continue
-            if ready[0] in actors.pings:
-                actors.hear(ready[0], report)
-                continue
-            try:
-                result = ray.get(ready[0])
-            except RayActorError as error:
-                _bury(actors, ready[0], again, ledger, str(error))
-                continue
-            if ready[0] in actors.starting:
-                actors.starting.pop(ready[0])
-                _check_start(*result)
-            else:
-                _, task = actors.take(ready[0])
-                _settle(task, result, again, ledger)
+            self._look(actors)
+            for ref in wait_for(wanted, actors.pulse):
+                round_.take(ref)
+            for actor, why in actors.list_hung():
+                round_.bury(actor, f"{why}, and was ended")
 
     def close(self) -> None:
         """Ends the actors, and Ray where it was started here."""
-        if self.owns_ray:
-            import ray
+        if self.cluster is not None:
+            end_actors(() if self.actors is None else self.actors.busy, self.cluster)
 
-            ray.shutdown()
+    def _look(self, actors: _Actors) -> None:
+        assert self.waiting is not None
+        actors.pulse.ask(list(actors.busy))
+        self.waiting.look(len(actors.pulse.heard), len(actors.busy) - len(actors.starting))
 
     def _start(self) -> _Actors:
-        import ray
-
-        self.owns_ray = not ray.is_initialized()
-        if self.owns_ray:
-            ray.init(
-                address=self.workers.address,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        count, gpus = size_cluster(self.workers, ray.cluster_resources())
+        self.cluster = start_ray(self.workers.address)
+        count, gpus = wait_for_nodes(self.workers, self.cluster)
+        ask = describe_ask(count, self.workers.cpus, gpus)
+        self.waiting = Waiting(self.cluster, ask, self.workers.wait, self.say)
         actors = _Actors(self.order, self.began_with, self.workers, gpus)
         for _ in range(count):
             actors.add()
         return actors
 
 
-def size_cluster(workers: Workers, resources: dict[str, float]) -> tuple[int, float]:
-    """Returns the number of actors and the GPUs of each.
+@dataclass(slots=True)
+class _Round:
+    """One filling of tasks: what ended is booked, what is left by the dead is done again."""
 
-    Raises:
-        InputError: more workers than a fixed cluster can hold.
-    """
-    total_gpus, total_cpus = resources.get("GPU", 0.0), resources.get("CPU", 1.0)
-    gpus = (1.0 if total_gpus else 0.0) if workers.gpus == "auto" else float(workers.gpus)
-    fits = int(total_cpus / workers.cpus)
-    if gpus:
-        fits = min(fits, int(total_gpus / gpus))
-    if workers.count == "auto":
-        if fits < 1:
-            raise InputError(
-                f"workers: the cluster has {total_cpus:g} CPUs and {total_gpus:g} GPUs, too few "
-                f"for one worker with {workers.cpus:g} CPUs and {gpus:g} GPUs: lower workers.cpus "
-                "or workers.gpus"
-            )
-        return fits, gpus
-    if workers.count > fits and workers.address is None:
-        raise InputError(
-            f"workers.count: {workers.count} workers with {workers.cpus:g} CPUs and {gpus:g} GPUs "
-            f"do not fit: this machine holds {fits}: lower workers.count or workers.cpus"
-        )
-    return workers.count, gpus
+    actors: _Actors
+    ledger: Ledger
+    report: Report
+    again: deque[Task]
+
+    def take(self, ref: Any) -> None:
+        """Takes an answer that is there; of an actor that was buried meanwhile, nothing."""
+        from ray.exceptions import RayError
+
+        actors = self.actors
+        if ref in actors.pulse.asked:
+            with contextlib.suppress(RayError):  # its tasks tell that it died
+                actors.hear(ref, self.report)
+            return
+        actor = actors.owners.get(ref) or actors.starting.get(ref)
+        if actor is None:
+            return
+        try:
+            result = get_answer(ref)
+        except RayError as error:
+            self.bury(actor, " ".join(str(error).split()))
+            return
+        if ref in actors.starting:
+            actors.starting.pop(ref)
+            _check_start(*result)
+        else:
+            self._settle(actors.take(ref), result)
+
+    def bury(self, actor: Any, why: str) -> None:
+        """Replaces a dead actor and re-queues its tasks; the one at work counts a try.
+
+        Raises:
+            RunBrokenError: workers keep dying.
+        """
+        actors = self.actors
+        for position, task in enumerate(actors.remove(actor)):
+            if position > 0 or self.ledger.record_failure(task, f"worker died: {why}"):
+                self.again.append(task)
+        limit = 3 + 2 * len(actors.busy) + self.ledger.done
+        if actors.deaths > limit:
+            raise RunBrokenError(f"workers keep dying ({actors.deaths} times); last: {why}")
+        time.sleep(0.1)
+        actors.add()
+
+    def _settle(self, task: Task, result: tuple[Marker | None, str, bool]) -> None:
+        marker, error, is_fatal = result
+        if is_fatal:
+            raise RunBrokenError(error)
+        if marker is not None:
+            self.ledger.record_success(task, marker)
+        elif self.ledger.record_failure(task, error):
+            self.again.append(task)
 
 
 def _check_start(error: str, exit_code: int) -> None:
@@ -245,27 +279,3 @@ def _check_start(error: str, exit_code: int) -> None:
         raise InputError(error)
     if exit_code:
         raise RunBrokenError(f"a worker could not start: {error}")
-
-
-def _settle(task: Task, result: Any, again: deque[Task], ledger: Ledger) -> None:
-    marker, error, is_fatal = result
-    if is_fatal:
-        raise RunBrokenError(error)
-    if marker is not None:
-        ledger.record_success(task, marker)
-    elif ledger.record_failure(task, error):
-        again.append(task)
-
-
-def _bury(actors: _Actors, ref: Any, again: deque[Task], ledger: Ledger, error: str) -> None:
-    """Replaces a dead actor and re-queues its tasks; the one at work counts a try."""
-    actor = actors.owners.get(ref) or actors.starting.get(ref)
-    left = actors.remove(actor)
-    for position, task in enumerate(left):
-        if position > 0 or ledger.record_failure(task, f"worker died: {error}"):
-            again.append(task)
-    limit = 3 + 2 * len(actors.busy) + ledger.done
-    if actors.deaths > limit:
-        raise RunBrokenError(f"workers keep dying ({actors.deaths} times); last: {error}")
-    time.sleep(0.1)
-    actors.add()

@@ -129,7 +129,7 @@ class Study:
         trainers = None
         if self.workers > 1:
             train = partial(Trainer, self.settings, tuple(self.folders), self.pixels)
-            trainers = WorkerPool(train, self.workers)
+            trainers = WorkerPool(train, self.workers, self.say)
         self.filler = Filler(
             self.settings,
             learner,

@@ -227,7 +227,7 @@ def _fill(
     missing = {name: task for name, task in tasks.items() if not files.exists(name)}
     for arm, seed in (task for name, task in tasks.items() if name not in missing):
         say(f"{arm}, seed {seed}: done before")
-    pool = WorkerPool(partial(_Runner, study), trainers) if trainers > 1 else None
+    pool = WorkerPool(partial(_Runner, study), trainers, say) if trainers > 1 else None
     try:
         alone = ((name, _run_arm(study, *task, say)) for name, task in missing.items())
         ended = alone if pool is None else pool.run(missing)

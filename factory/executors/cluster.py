@@ -1,0 +1,320 @@
+"""Ray, started here or joined: on this machine unless an address is given, bounded, cleaned up."""
+
+import contextlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import psutil
+
+from factory.errors import InputError, RunBrokenError
+from factory.executors import watchdog
+
+CONNECT = 30.0
+"""Seconds that a given cluster may take to be joined."""
+REACH = 5.0
+"""Seconds that its port may take to answer."""
+GOODBYE = 15.0
+"""Seconds that our own Ray may take to end before it is killed."""
+IMPORT = 120.0
+"""Seconds that a process may take to import Ray, from a slow disk."""
+
+_DAEMONS = ("gcs_server", "raylet")
+_PROBE = """
+import logging, sys
+import ray
+print("ready", flush=True)
+sys.stdin.readline()
+ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
+print("joined", flush=True)
+ray.shutdown()
+"""
+"""Joins a cluster in a process that can be killed: Ray's own tries go on for many minutes."""
+
+
+@dataclass(slots=True)
+class Cluster:
+    """A Ray that is connected.
+
+    Attributes:
+        address: that was asked for, or None for this machine.
+        is_ours: whether `close` disconnects from it.
+    """
+
+    address: str | None
+    is_ours: bool = True
+    _token: str | None = None
+    _watchdog: subprocess.Popen[bytes] | None = None
+    _daemons: list[psutil.Process] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Looks whether the daemons of a Ray of ours live.
+
+        Raises:
+            RunBrokenError: one died.
+        """
+        for process in self._daemons:
+            if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+                raise RunBrokenError(
+                    "Ray on this machine broke: one of its own processes died (was it killed, for "
+                    "want of memory?): run the same command again to go on"
+                )
+
+    def close(self) -> None:
+        """Disconnects; a Ray that was started here ends, with every process of it."""
+        if not self.is_ours:
+            return
+        self.is_ours = False
+        import ray
+
+        ending = threading.Thread(target=ray.shutdown, daemon=True)
+        try:
+            self.check()
+        except RunBrokenError:  # then a goodbye waits for answers that never come
+            self._end_processes()
+        ending.start()
+        ending.join(GOODBYE)
+        self._end_processes()
+
+    def _end_processes(self) -> None:
+        if self._token is None or self._watchdog is None:
+            return
+        watchdog.end_processes(self._token)
+        assert self._watchdog.stdin is not None
+        self._watchdog.stdin.close()
+        self._watchdog.wait()
+        self._token = self._watchdog = None
+        self._daemons = []
+
+
+def start_ray(address: str | None = None) -> Cluster:
+    """Starts Ray on this machine, or joins the cluster that recipe or environment name.
+
+    A Ray that is connected already is used, and left as it is. One that is noted in the temporary
+    folder is somebody else's, and joined only if `address` is `auto`.
+
+    Args:
+        address: `workers.address`; None: what RAY_ADDRESS names, or this machine.
+
+    Raises:
+        InputError: an address that is none.
+        RunBrokenError: nothing answers there, or Ray cannot start here.
+    """
+    import ray
+
+    where = "workers.address" if address is not None else "RAY_ADDRESS"
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    if address == "local":
+        address = None
+    if ray.is_initialized():
+        return Cluster(address, is_ours=False)
+    if address is None:
+        return _start_here()
+    check_address(address, where)
+    probe_cluster(address, where)
+    with _keep_signals():
+        _connect(f"{where}: {address}: could not be joined", address=address)
+    return Cluster(address)
+
+
+def check_address(address: str, where: str) -> None:
+    """Looks whether something listens at an address.
+
+    Raises:
+        InputError: an address that is none.
+        RunBrokenError: nothing listens there.
+    """
+    if address == "auto":
+        return
+    parts = urlsplit(address if "://" in address else f"gcs://{address}")
+    try:
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if parts.scheme not in ("gcs", "ray") or not host or not port:
+        raise InputError(
+            f"{where}: got {address!r}, expected host:port, ray://host:port, auto, or local for "
+            "this machine"
+        )
+    try:
+        socket.create_connection((host, port), timeout=REACH).close()
+    except OSError as error:
+        raise RunBrokenError(_describe_dead(address, where, str(error))) from error
+
+
+def probe_cluster(address: str, where: str) -> None:
+    """Joins and leaves a cluster in another process, within bounds.
+
+    Raises:
+        RunBrokenError: it cannot be joined.
+    """
+    environment = dict(os.environ)
+    environment.pop("RAY_JOB_CONFIG_JSON_ENV_VAR", None)  # it belongs to this process
+    process = subprocess.Popen(
+        [sys.executable, "-c", _PROBE, address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
+        text=True,
+        start_new_session=True,
+    )
+    timer = threading.Timer(IMPORT, process.kill)
+    timer.start()
+    try:
+        assert process.stdout is not None
+        process.stdout.readline()
+        timer.cancel()
+        said, errors = process.communicate("go\n", timeout=CONNECT)
+    except subprocess.TimeoutExpired as late:
+        said, errors = "", f"no answer within {CONNECT:g} s"
+        del late
+    finally:
+        timer.cancel()
+        process.kill()
+        process.wait()
+    if "joined" not in said:
+        lines = [line.strip() for line in errors.splitlines() if line.strip()]
+        raise RunBrokenError(_describe_dead(address, where, lines[-1] if lines else "no answer"))
+
+
+def end_actors(actors: Iterable[Any], cluster: Cluster) -> None:
+    """Ends what was started on a cluster, and leaves it."""
+    import ray
+    from ray.exceptions import RayError
+
+    if not cluster.is_ours:  # else they end with the connection
+        for actor in actors:
+            with contextlib.suppress(RayError):
+                ray.kill(actor)
+    cluster.close()
+
+
+def list_nodes() -> list[dict[str, float]]:
+    """Returns the resources of each node that is alive."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def list_free() -> Mapping[str, float]:
+    """Returns what no worker of anybody uses now, over all nodes."""
+    import ray
+
+    free: Mapping[str, float] = ray.available_resources()
+    return free
+
+
+def can_grow() -> bool:
+    """Whether the cluster has an autoscaler, that may add nodes when workers wait for them."""
+    try:
+        from ray._private.state import state
+
+        return state.get_max_resources_from_cluster_config() is not None
+    except (ImportError, AttributeError):  # a Ray that does not tell
+        return False
+
+
+def _describe_dead(address: str, where: str, why: str) -> str:
+    return (
+        f"{where}: {address}: no Ray answers there ({why}): start that cluster, name another, or "
+        f"leave {where} out to work on this machine; then run the same command again"
+    )
+
+
+def _start_here() -> Cluster:
+    """Starts Ray on loopback alone, each process of it marked, beside one that ends them all."""
+    token = secrets.token_hex(16)
+    guard = subprocess.Popen(
+        [sys.executable, str(Path(watchdog.__file__)), token, str(os.getpid())],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    cluster = Cluster(None, True, token, guard)
+    with contextlib.ExitStack() as undo:
+        undo.callback(cluster.close)
+        with _mark_processes(token), _use_loopback(), _keep_signals():
+            _connect(
+                "Ray could not start on this machine",
+                address="local",
+                include_dashboard=False,
+                _node_ip_address="127.0.0.1",
+            )
+        processes = watchdog.list_processes(token)
+        cluster._daemons = [each for each in processes if each.name() in _DAEMONS]
+        undo.pop_all()
+    return cluster
+
+
+def _connect(problem: str, **arguments: Any) -> None:
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **arguments)
+    except (RayError, RuntimeError, ValueError, OSError) as error:
+        why = " ".join(str(error).split())
+        raise RunBrokenError(f"{problem} ({why}): run the same command again") from error
+
+
+@contextlib.contextmanager
+def _mark_processes(token: str) -> Iterator[None]:
+    """Variables that Ray's processes inherit: their mark, kept readable, and no usage reports."""
+    values = {
+        watchdog.VARIABLE: token,
+        "SPT_NOENV": "1",  # a process that renames itself keeps its environment
+        "RAY_USAGE_STATS_ENABLED": os.environ.get("RAY_USAGE_STATS_ENABLED", "0"),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    }
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _use_loopback() -> Iterator[None]:
+    """Makes Ray take 127.0.0.1 for this node, where it would look for an address of the network.
+
+    Without a cluster, as on macOS and Windows, it listens on loopback alone; that is read when Ray
+    is imported, which may be long ago.
+    """
+    from ray._private import ray_constants
+
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextlib.contextmanager
+def _keep_signals() -> Iterator[None]:
+    """Ray puts its own handler of SIGTERM, which ends the process without a word."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
