@@ -1,4 +1,4 @@
-"""Ray's edges with real processes: two nodes, a busy or dead cluster, and nothing that outlives us."""
+"""Ray with real processes: two nodes, busy or dead clusters, and nothing that outlives us."""
 
 import os
 import re
@@ -48,7 +48,7 @@ def wait_for_shards(out, count, process=None):
         time.sleep(0.1)
 
 
-# --- a cluster of two nodes ------------------------------------------------------------------------
+# --- a cluster of two nodes ----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_a_node_that_dies_loses_nothing(nodes, local, tmp_path):
     assert list_identities(tmp_path / "run") == local
 
 
-# --- addresses -------------------------------------------------------------------------------------
+# --- addresses -----------------------------------------------------------------------------------
 
 
 @pytest.mark.stranger(
@@ -151,7 +151,7 @@ def test_an_address_that_is_none_is_bad_input(address):
         check_address(address, "workers.address")
 
 
-# --- a Ray of our own ------------------------------------------------------------------------------
+# --- a Ray of our own ----------------------------------------------------------------------------
 
 
 def read_token(process):
