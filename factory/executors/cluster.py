@@ -31,13 +31,10 @@ IMPORT = 120.0
 
 _DAEMONS = ("gcs_server", "raylet")
 _PROBE = """
-import logging, sys
+import logging, signal, sys
 import ray
-print("ready", flush=True)
-sys.stdin.readline()
+signal.setitimer(signal.ITIMER_REAL, float(sys.argv[2]))  # SIGALRM ends the process
 ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
-print("joined", flush=True)
-ray.shutdown()
 """
 """Joins a cluster in a process that can be killed: Ray's own tries go on for many minutes."""
 
@@ -161,31 +158,26 @@ def probe_cluster(address: str, where: str) -> None:
     environment = dict(os.environ)
     environment.pop("RAY_JOB_CONFIG_JSON_ENV_VAR", None)  # it belongs to this process
     process = subprocess.Popen(
-        [sys.executable, "-c", _PROBE, address],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        [sys.executable, "-c", _PROBE, address, str(CONNECT)],
         env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
-    timer = threading.Timer(IMPORT, process.kill)
-    timer.start()
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()
-        timer.cancel()
-        said, errors = process.communicate("go\n", timeout=CONNECT)
-    except subprocess.TimeoutExpired as late:
-        said, errors = "", f"no answer within {CONNECT:g} s"
-        del late
-    finally:
-        timer.cancel()
-        process.kill()
-        process.wait()
-    if "joined" not in said:
-        lines = [line.strip() for line in errors.splitlines() if line.strip()]
-        raise RunBrokenError(_describe_dead(address, where, lines[-1] if lines else "no answer"))
+    with process:
+        try:
+            said, _ = process.communicate(timeout=IMPORT + CONNECT)
+        except subprocess.TimeoutExpired:
+            said = ""
+        finally:
+            process.kill()
+    if process.returncode:
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        is_late = process.returncode < 0 or not lines
+        why = f"no answer within {CONNECT:g} s" if is_late else lines[-1]
+        raise RunBrokenError(_describe_dead(address, where, why))
 
 
 def end_actors(actors: Iterable[Any], cluster: Cluster) -> None:
