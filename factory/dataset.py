@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,10 @@ from factory.recipe import Output
 from factory.records import Shard
 from factory.selection import NOT_PICKED, Decide, Decision, PickPools, Selector, SeriesFunnel
 from factory.shard import Task, name_reason
-from factory.store.files import FileStore
 from factory.store.parquet import ParquetFiles
+from factory.store.placing import BUILD, put_in_place
 from factory.store.rows import CONTENT_COLUMNS
-from factory.store.run_folder import WORK, Marker, RunFolder
+from factory.store.run_folder import Marker, RunFolder
 from factory.store.webdataset import TarFiles
 
 SELECTION_COLUMNS = (
@@ -36,10 +36,6 @@ SELECTION_COLUMNS = (
     "descriptor",
     "reference_sha256",
 )
-BUILD = f"{WORK}/build"
-PLACED = f"{WORK}/files.json"
-"""Names of the data set's files that were put in their place, or were about to be."""
-FOLDERS = ("data", "rejected", "webdataset")
 SUMMARY = "summary.json"
 """Written after the data set, so that without it the data set is written again."""
 
@@ -88,8 +84,7 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
     """Selects over all committed shards without reading an image.
 
     Returns:
-        The funnel, the shards without a marker, and the further rounds that requests need which
-        lost their image to a near-duplicate.
+        The funnel, the shards without a marker, and the further rounds for near-duplicates.
 
     Raises:
         StoreError: a shard is damaged.
@@ -170,7 +165,7 @@ def write_dataset(
     tars.close()
     if kept.rows != survey.accepted:
         raise StoreError(f"{folder.url}: {kept.rows} rows written, {survey.accepted} accepted")
-    _put_in_place(files, (*kept.names, *dropped.names, *tars.names))
+    put_in_place(files, SUMMARY, (*kept.names, *dropped.names, *tars.names))
     files.remove(BUILD)
     hashes = {**kept.hashes, **dropped.hashes, **tars.hashes}
     return {
@@ -179,28 +174,6 @@ def write_dataset(
         "tars": len(tars.names),
         "sha256": {name.removeprefix(f"{BUILD}/"): sha for name, sha in hashes.items()},
     }
-
-
-def _put_in_place(files: FileStore, built: Sequence[str]) -> None:
-    """Puts files in the place of those of an earlier data set, each by its name.
-
-    No folder is moved, as object stores have none, and no listing is believed: what was put there
-    before stands in a record, which also outlives a kill on the way.
-    """
-    names = {name.removeprefix(f"{BUILD}/") for name in built}
-    known: set[str] = set(json.loads(files.read(PLACED))) if files.exists(PLACED) else set()
-    for folder in FOLDERS:
-        known.update(f"{folder}/{name}" for name in files.list(folder))
-    files.write(PLACED, json.dumps(sorted(known | names)).encode())
-    files.remove(SUMMARY)  # until it is written again, the data set counts as unfinished
-    for name in sorted(names):
-        files.move(f"{BUILD}/{name}", name)
-    for name in sorted(known - names):
-        files.remove(name)
-    for folder in FOLDERS:
-        if not any(name.startswith(f"{folder}/") for name in names):
-            files.remove(folder)
-    files.write(PLACED, json.dumps(sorted(names)).encode())
 
 
 def iterate_decisions(

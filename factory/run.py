@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.card import write_card
+from factory.continuing import build_record, continue_plan, has_commits, read_outline
 from factory.dataset import SUMMARY, Policy, Survey, survey_run, write_dataset
 from factory.errors import InputError, MismatchError, RunBrokenError
 from factory.executors import Notify, NoWatch, Outcome, Watch, open_pool
@@ -13,27 +14,20 @@ from factory.filter_settings import NearDuplicateFilter
 from factory.licences import check_generation
 from factory.plain import write_json
 from factory.plan import (
-    Generation,
     Outline,
     Plan,
     build_plan,
-    describe_content,
-    extend_plan,
     find_entry,
 )
-from factory.recipe import Recipe, compute_recipe_digest
+from factory.recipe import Recipe, is_judging
 from factory.recipe_file import LoadedRecipe, open_catalogs
 from factory.selection import Decide
 from factory.shard import Order, Task
 from factory.store.run_folder import (
-    WORK,
-    GenerationRecord,
     Marker,
     RunFolder,
-    RunRecord,
-    SeriesRecord,
 )
-from factory.summary import build_summary, describe_judges, read_summary
+from factory.summary import RECIPE, build_summary, describe_judges, read_summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,16 +80,21 @@ def run_recipe(
         InputError: the recipe, its inputs or the folder do not fit; nothing was touched.
         RunBrokenError: the run stopped and can be resumed.
     """
-    recipe, folder = loaded.recipe, RunFolder(url)
+    recipe, folder = loaded.recipe, RunFolder(url, mend=say)
     catalogs = open_catalogs(loaded)
     entry = find_entry(recipe.generator, catalogs)
     check_generation(recipe, loaded.base, catalogs, entry, str(loaded.path))
-    record = folder.read_run()
     plan = planned or plan_recipe(loaded)
+    record = folder.read_run()
     if record is not None:
-        folder.check_content(record, describe_content(recipe))
-        plan = extend_plan(plan, read_outline(record).generations, extend, url)
-        check_attempts(record.recipe["budget"]["attempts"], recipe.budget.attempts, extend, url)
+        try:
+            plan = continue_plan(folder, record, recipe, plan, extend)
+        except MismatchError:
+            if has_commits(folder, record):
+                raise
+            say(f"{url}: of another recipe, which left nothing here: begun anew")
+            folder.clear()
+            record = None
     folder.write_run(build_record(recipe, plan))
     order = Order(recipe, loaded.base.absolute(), url)
     try:
@@ -103,27 +102,9 @@ def run_recipe(
         survey = _fill(order, folder, plan, notify, say, first, watch or NoWatch())
     except InputError:
         if record is None:
-            folder.files.remove(WORK)
+            folder.clear()
         raise
-    say("finalizing")
-    return finalize(folder, recipe, plan, survey, judges=describe_judges(loaded))
-
-
-def check_attempts(old: int, new: int, extend: bool, where: str) -> None:
-    """Lets the attempts per request only grow: those that were made cannot be unmade.
-
-    Raises:
-        MismatchError: fewer attempts, or more without being asked to grow.
-    """
-    if new < old:
-        raise MismatchError(
-            f"{where}: was run with budget.attempts {old}, got {new}: a run can only grow; use "
-            "another --out"
-        )
-    if new > old and not extend:
-        raise MismatchError(
-            f"{where}: budget.attempts: {old} -> {new}: add --extend to go on with what is short"
-        )
+    return finalize(folder, recipe, plan, survey, judges=describe_judges(loaded), say=say)
 
 
 def finalize(
@@ -133,6 +114,7 @@ def finalize(
     survey: Survey,
     decide: Decide | None = None,
     judges: dict[str, Any] | None = None,
+    say: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
     """Writes data set, summary and card of what is committed.
 
@@ -147,41 +129,16 @@ def finalize(
     is_short = any(part["short"] for part in summary["series"])
     if is_short and recipe.budget.on_shortfall == "error":
         return RunResult(folder.url, summary, folder.list_quarantined())
-    if last.get("digest") != summary["digest"]:
+    if last.get("digest") != summary["digest"] or "files" not in last:
+        say("finalizing")
         names = read_score_names(folder, survey)
         summary["files"] = write_dataset(folder, plan, policy, survey, recipe.output, names)
     else:
         summary["files"] = last["files"]
-    folder.files.write("recipe.json", write_json(recipe.model_dump(mode="json")).encode())
+    folder.files.write(RECIPE, write_json(recipe.model_dump(mode="json")).encode())
     folder.files.write(SUMMARY, write_json(summary).encode())
     write_card(folder, recipe, summary)
     return RunResult(folder.url, summary, folder.list_quarantined())
-
-
-def build_record(recipe: Recipe, plan: Plan) -> RunRecord:
-    """Returns the run record of a plan."""
-    return RunRecord(
-        name=recipe.name,
-        recipe_sha256=compute_recipe_digest(recipe),
-        content=describe_content(recipe),
-        recipe=recipe.model_dump(mode="json"),
-        series=tuple(
-            SeriesRecord(
-                key=part.key, label=part.label, class_names=part.class_names, count=part.count
-            )
-            for part in plan.series
-        ),
-        generations=tuple(
-            GenerationRecord(counts=dict(each.counts), shard_size=each.shard_size)
-            for each in plan.generations
-        ),
-    )
-
-
-def read_outline(record: RunRecord) -> Outline:
-    """Returns the series and shards that a run folder recorded."""
-    generations = [Generation(each.counts, each.shard_size) for each in record.generations]
-    return Outline(record.series, tuple(generations))
 
 
 def refilter_run(folder: RunFolder, recipe: Recipe, decide: Decide) -> RunResult:
@@ -233,17 +190,28 @@ def _fill(
     Returns:
         The survey of what is committed at the end.
     """
+    known: set[str] = set()
+    drawn = 0
+
+    def is_done(marker: Marker) -> bool:
+        """Tells whether nothing is to be made: a worker writes its lost description again."""
+        if marker.worker not in known and folder.has_worker(marker.worker):
+            known.add(marker.worker)
+        return marker.worker in known
 
     def draw_open(tasks: Iterable[Task]) -> Iterator[Task]:
+        nonlocal drawn
         for task in tasks:
             marker = folder.read_marker(task.shard, task.round)
-            if marker is None:
-                yield task
-            else:
+            if marker is not None and is_done(marker):
                 notify(Outcome(task, marker, is_new=False))
+                continue
+            if not drawn:
+                say("generating")
+            drawn += 1
+            yield task
 
     policy = build_policy(order.recipe)
-    say("generating")
     tasks: Iterable[Task] = (Task(shard) for shard in plan.iterate_shards())
     begun_with = first.worker if first else None
     with open_pool(order, order.recipe.workers, begun_with, say) as pool:
@@ -261,8 +229,11 @@ def _fill(
 
             pool.fill(iter(survey.goes_on), book, watch.report)
             survey = survey_run(folder, plan, policy)
+            drawn += 1
             if failed:
                 break
+    if not drawn:
+        say(describe_complete(survey, is_judging(order.recipe)))
     return survey
 
 
@@ -272,6 +243,19 @@ def count_open(survey: Survey) -> Counter[str]:
     for task in survey.goes_on:
         counts[task.shard.series] += len(task.starts or ())
     return counts
+
+
+def describe_complete(survey: Survey, judged: bool) -> str:
+    """Says that a run has nothing left to make, or to judge."""
+    asked = sum(each.asked for each in survey.funnel.values())
+    if judged:
+        return f"already complete: {asked:,} of {asked:,} judged"
+    if survey.accepted >= asked:
+        return f"already complete: {survey.accepted:,} of {asked:,}"
+    return (
+        f"nothing left to make: {survey.accepted:,} of {asked:,}, all tries of budget.attempts are "
+        "spent"
+    )
 
 
 def read_status(url: str) -> dict[str, Any]:
@@ -306,5 +290,5 @@ def read_status(url: str) -> dict[str, Any]:
             for part in record.series
         ],
         "quarantined": list(folder.list_quarantined()),
-        "finalized": folder.files.exists(SUMMARY) and done == outline.count_shards(),
+        "finalized": read_summary(folder) is not None and done == outline.count_shards(),
     }

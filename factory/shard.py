@@ -20,12 +20,13 @@ from factory.fingerprint import compute_digest, diff_values
 from factory.generators import build_generator
 from factory.licences import describe_terms
 from factory.plain import to_plain
-from factory.plan import build_plan, find_entry
+from factory.plan import build_plan, describe_content, find_entry
 from factory.recipe import DiversePick, Recipe, compute_recipe_digest
 from factory.recipe_file import resolve_path
 from factory.records import SCORE_DECIMALS, Candidate, Job, Progress, Report, Sample, Shard
 from factory.store.rows import build_row, build_shard_schema, select_shaping
 from factory.store.run_folder import Marker, RunFolder
+from factory.store.run_records import compute_run_id
 
 PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out", "captions"})
 """Keys of a filter's description that say where it was found; its revision says what it is."""
@@ -71,6 +72,7 @@ class Worker:
             self.encoder = load_encoder(recipe.pick.encoder, base=order.base, catalogs=catalogs)
         self.schema = build_shard_schema(self.score_names, self.encoder is not None)
         self.recipe_sha256 = compute_recipe_digest(recipe)
+        self.run_id = compute_run_id(describe_content(recipe))
         plan = build_plan(recipe, order.base, catalogs)
         self.series = {part.key: part for part in plan.series}
         self.description: dict[str, Any] = to_plain(
@@ -191,6 +193,7 @@ class _Filling:
         """Returns the marker of what was done, before the data object has a name."""
         shard = self.task.shard
         return Marker(
+            run=self.worker.run_id,
             shard=shard.id,
             series=shard.series,
             start=shard.start,

@@ -15,6 +15,8 @@ from factory.errors import InputError, StoreError
 from factory.recipe import Recipe
 from factory.store.files import FileStore
 from factory.store.run_folder import WORK
+from factory.store.run_records import find_problem
+from factory.summary import SUMMARY_KEYS
 
 DATA, REJECTED, TARS = "data", "rejected", "webdataset"
 """Folders of accepted rows, of the others, and of tars of the accepted ones."""
@@ -95,12 +97,11 @@ class StoredSet:
         """
         if not self.files.exists("summary.json"):
             return None
-        try:
-            found = json.loads(self.files.read("summary.json"))
-        except ValueError as error:
-            raise StoreError(f"{self.url}/summary.json: not JSON ({error})") from error
-        if not isinstance(found, dict):
-            raise StoreError(f"{self.url}/summary.json: want an object")
+        data = self.files.read("summary.json")
+        problem = find_problem(data, SUMMARY_KEYS)
+        if problem:
+            raise StoreError(f"{self.url}/summary.json: {problem}")
+        found: dict[str, Any] = json.loads(data)
         return found
 
     @cached_property

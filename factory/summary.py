@@ -1,18 +1,28 @@
 """What a run says of itself when it is finalized: counts, funnel, filters, judges and makers."""
 
 import dataclasses
-import json
 from typing import Any
+
+from pydantic import ValidationError
 
 from factory import __version__
 from factory.circularity import find_circles, list_encoders
 from factory.dataset import SUMMARY, Survey
+from factory.errors import StoreError
 from factory.fingerprint import compute_digest
 from factory.licences import describe_source
 from factory.plan import Outline
 from factory.recipe import Recipe, compute_recipe_digest, is_judging
 from factory.recipe_file import LoadedRecipe, open_catalogs
 from factory.store.run_folder import RunFolder
+from factory.store.run_records import describe_problem
+
+RECIPE = "recipe.json"
+"""The recipe that the data set follows: that of the run, or as refiltered."""
+
+SUMMARY_KEYS = frozenset(
+    {"accepted", "asked", "class_names", "digest", "generated", "makers", "series"}
+)
 
 
 def build_summary(
@@ -72,11 +82,30 @@ def _list_rules(recipe: Recipe) -> dict[str, Any]:
 
 
 def read_summary(folder: RunFolder) -> dict[str, Any] | None:
-    """Returns the summary of the last finalizing, or None."""
-    if not folder.files.exists(SUMMARY):
+    """Returns the summary of the last finalizing, or None.
+
+    Raises:
+        StoreError: it is damaged; where the folder is opened to be mended it counts as absent.
+    """
+    summary = folder.read_json(SUMMARY, SUMMARY_KEYS)
+    return None if summary is None else {"judged": False, **summary}
+
+
+def read_recipe(folder: RunFolder) -> Recipe | None:
+    """Returns the recipe that the data set follows, or None where none was finalized.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    if not folder.files.exists(RECIPE):
         return None
-    summary: dict[str, Any] = json.loads(folder.files.read(SUMMARY))
-    return {"judged": False, **summary}
+    try:
+        return Recipe.model_validate_json(folder.files.read(RECIPE))
+    except ValidationError as error:
+        raise StoreError(
+            f"{folder.url}/{RECIPE}: damaged ({describe_problem(error)}): run the recipe into this "
+            "folder again, which writes it anew"
+        ) from error
 
 
 def describe_judges(loaded: LoadedRecipe) -> dict[str, Any]:

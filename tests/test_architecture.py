@@ -39,7 +39,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("executors",),
     ("selection",),
     ("dataset",),
-    ("summary",),
+    ("summary", "continuing"),
     ("metrics",),
     ("train",),
     ("evaluate",),

@@ -235,14 +235,12 @@ def card(folder: str, prov: bool) -> None:
     wrote outside the marked block of README.md stays.
     """
     from factory.card import write_card
-    from factory.recipe import Recipe
     from factory.store.run_folder import RunFolder
-    from factory.summary import read_summary
+    from factory.summary import read_recipe, read_summary
 
     run_folder = RunFolder(folder)
-    summary = read_summary(run_folder)
-    if summary is None:
+    summary, recipe = read_summary(run_folder), read_recipe(run_folder)
+    if summary is None or recipe is None:
         raise InputError(f"{folder}: holds no finalized run: run a recipe into it first")
-    recipe = Recipe.model_validate_json(run_folder.files.read("recipe.json"))
     write_card(run_folder, recipe, summary, with_prov=prov)
     click.echo(f"wrote {folder}/README.md")

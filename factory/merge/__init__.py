@@ -2,7 +2,6 @@
 
 import io
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -36,6 +35,8 @@ from factory.plain import write_json
 from factory.store.files import FileStore
 from factory.store.parquet import ParquetFiles
 from factory.store.rows import IMAGE_TYPE
+from factory.store.run_folder import RunFolder
+from factory.summary import read_summary
 
 __all__ = ["MergeSettings", "describe_splits", "merge_sets"]
 
@@ -165,12 +166,13 @@ def _count(
 
 def _describe_sources(members: Sequence[Member], names: Mapping[Path, str]) -> list[dict[str, Any]]:
     counts = Counter((member.source, member.is_synthetic) for member in members)
-    summaries = {name: root / "summary.json" for root, name in names.items()}
+    roots = {name: root for root, name in names.items()}
     sources = []
     for (name, is_synthetic), images in counts.items():
         licences: list[str] = []
-        if is_synthetic and summaries[name].is_file():
-            for maker in json.loads(summaries[name].read_text(encoding="utf-8"))["makers"]:
+        if is_synthetic:
+            summary = read_summary(RunFolder(str(roots[name])))
+            for maker in summary["makers"] if summary else ():
                 licence = maker.get("licence") or {"id": "unknown"}
                 licences.append(f"model {maker['generator']['model']}: {licence['id']}")
         sources.append(

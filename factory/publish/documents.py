@@ -15,10 +15,11 @@ from factory.dataset import SUMMARY
 from factory.errors import InputError
 from factory.licences import record_licence
 from factory.plain import write_json
-from factory.publish.finished import RECIPE, Finished
+from factory.publish.finished import Finished
 from factory.publish.items import CARD, Item
 from factory.publish.paths import list_places, replace_places, shorten_places
 from factory.store.run_folder import RunFolder
+from factory.summary import RECIPE
 
 CROISSANT = "croissant.json"
 

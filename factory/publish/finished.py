@@ -1,6 +1,5 @@
 """Opens a finished run for publishing: refuses what is unfinished, or not as it was finalized."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,8 @@ from factory.errors import InputError, StoreError
 from factory.parquet import count_rows
 from factory.publish.items import CARD, DATA_FOLDERS
 from factory.recipe import Recipe
-from factory.store.run_folder import WORK
-
-RECIPE = "recipe.json"
+from factory.store.run_folder import WORK, RunFolder
+from factory.summary import RECIPE, read_recipe, read_summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +44,9 @@ def open_finished(folder: Path) -> Finished:
         raise InputError(
             f"{folder}: not finished: has no {', '.join(missing)}: run the recipe into it first"
         )
-    summary = json.loads((folder / SUMMARY).read_bytes())
+    run_folder = RunFolder(str(folder))
+    summary, recipe = read_summary(run_folder), read_recipe(run_folder)
+    assert summary is not None and recipe is not None  # both are there, as was seen above
     _refuse_unfinished(folder, summary)
     hashes = summary["files"].get("sha256")
     if hashes is None:
@@ -56,8 +56,7 @@ def open_finished(folder: Path) -> Finished:
         )
     _check_names(folder, hashes)
     _check_rows(folder, hashes, summary)
-    recipe = Recipe.model_validate_json((folder / RECIPE).read_bytes())
-    return Finished(folder, recipe, {"judged": False, **summary}, hashes)
+    return Finished(folder, recipe, summary, hashes)
 
 
 def _refuse_unfinished(folder: Path, summary: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from factory.accept import parse_rule
 from factory.calibrate.thresholds import Decider
 from factory.catalog import Catalogs, load_catalogs
+from factory.continuing import read_outline
 from factory.dataset import Policy, Survey, survey_run
 from factory.errors import CatalogError, MismatchError
 from factory.filters import decide_all
@@ -15,10 +16,10 @@ from factory.plan import Outline
 from factory.recipe import Recipe
 from factory.recipe_file import resolve_path
 from factory.report.margins import Limit
-from factory.run import build_policy, read_outline, read_score_names
+from factory.run import build_policy, read_score_names
 from factory.selection import Decide
 from factory.store.run_folder import RunFolder
-from factory.summary import build_summary, read_summary
+from factory.summary import build_summary, read_recipe, read_summary
 
 MAY_DIFFER = frozenset({"filters", "accept", "pick"})
 """Sections that `factory refilter` changes in `recipe.json`, but not in the run record."""
@@ -147,9 +148,9 @@ def open_known_catalogs(recipe: Recipe, base: Path) -> Catalogs:
 
 def _find_recipe(folder: RunFolder, made_with: Recipe) -> Recipe:
     """Returns the recipe of the data set, or of the run where that has grown since."""
-    if not folder.files.exists("recipe.json"):
+    written = read_recipe(folder)
+    if written is None:
         return made_with
-    written = Recipe.model_validate_json(folder.files.read("recipe.json"))
     is_same_run = (
         written.conditions == made_with.conditions
         and written.budget.attempts == made_with.budget.attempts

@@ -52,6 +52,20 @@ _NO_PLACE = re.compile(
 )
 
 
+_NO_RIGHTS = "no permission: fix the access rights, or give another folder"
+_REMEDIES = {
+    errno.ENOSPC: "free space",
+    errno.EDQUOT: "free space, or raise the quota",
+    errno.EROFS: "this file system is read-only: make it writable, or give another folder",
+    errno.EACCES: _NO_RIGHTS,
+    errno.EPERM: _NO_RIGHTS,
+    errno.ENOTDIR: "a file is where a folder must be: move it, or give another folder",
+    errno.EISDIR: "a folder is where a file must be: move it, or give another folder",
+    errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
+}
+"""What to do about an error of a disk, by its number."""
+
+
 def open_filesystem(url: str) -> tuple[Any, str]:
     """Returns the file system of a URL, and the URL's path there; asks nothing of it yet.
 
@@ -106,9 +120,8 @@ def describe_failure(place: str, error: Exception, is_local: bool) -> FactoryErr
         reason = getattr(error, "strerror", None) or text
         if isinstance(error, FileNotFoundError):
             return MissingError(f"{place}: {reason}: run the same command again")
-        remedy = "fix access"
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            remedy = "free space"
+        number = getattr(error, "errno", None) or 0
+        remedy = _REMEDIES.get(number, "check the disk")
         return StoreError(f"{place}: {reason}: {remedy}, then run the same command again")
     names = {kind.__name__ for kind in type(error).__mro__}
     if _NO_PLACE.search(text):

@@ -2,12 +2,12 @@
 
 import io
 import json
-from collections.abc import Mapping, Sequence, Set
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from factory.errors import DamageError, MismatchError, MissingError, StoreError
 from factory.fingerprint import diff_values, hash_bytes
@@ -15,6 +15,18 @@ from factory.parquet import read_parquet
 from factory.plain import write_json
 from factory.records import Shard
 from factory.store.files import FileStore
+from factory.store.run_records import (
+    GenerationRecord,
+    Marker,
+    RunRecord,
+    SeriesRecord,
+    compute_run_id,
+    describe_problem,
+    dump_record,
+    find_problem,
+)
+
+__all__ = ["WORK", "GenerationRecord", "Marker", "RunFolder", "RunRecord", "SeriesRecord"]
 
 WORK = ".factory"
 """Folder below the run folder for all that is not the data set itself."""
@@ -25,70 +37,23 @@ _BUFFER = 1 << 20
 _ROWS = 16
 """Rows decoded at a time, likewise."""
 
-T = TypeVar("T", bound=BaseModel)
-
-
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class GenerationRecord(_Record):
-    """One growth of the run: counts of each series, and requests per shard."""
-
-    counts: dict[str, int]
-    shard_size: int
-
-
-class SeriesRecord(_Record):
-    """What a series is called, and how many images it was last asked for."""
-
-    key: str
-    label: str
-    class_names: tuple[str, ...]
-    count: int
-
-
-class RunRecord(_Record):
-    """`run.json`: what the run folder belongs to."""
-
-    version: int = 1
-    name: str
-    recipe_sha256: str
-    content: dict[str, Any]
-    recipe: dict[str, Any]
-    series: tuple[SeriesRecord, ...]
-    generations: tuple[GenerationRecord, ...]
-
-
-class Marker(_Record):
-    """A committed shard, or a further round of it: written last, and what it names exists."""
-
-    version: int = 1
-    shard: str
-    series: str
-    start: int
-    stop: int
-    round: int = 0
-    data: str = Field(description="name of the data object below the work folder")
-    sha256: str
-    bytes: int
-    rows: int
-    asked: int
-    filled: int
-    generated: int
-    rejected: dict[str, int] = Field(description="candidates by rejecting filter")
-    reasons: dict[str, int] = Field(description="candidates by reason without its numbers")
-    starts: dict[int, int] | None = Field(None, description="round > 0: request -> first attempt")
-    worker: str = Field(description="digest of the worker description that made it")
-    seconds: dict[str, float]
+WORKER_KEYS = frozenset({"generator", "filters", "score_names"})
+QUARANTINE_KEYS = frozenset({"shard", "round", "error"})
 
 
 class RunFolder:
-    """Opens, checks and fills a run folder."""
+    """Opens, checks and fills a run folder.
 
-    def __init__(self, url: str) -> None:
+    Args:
+        url: local folder or fsspec URL.
+        mend: called with one line for each damaged object that can be made again, which is then
+            removed and counts as absent; None: such an object is an error.
+    """
+
+    def __init__(self, url: str, mend: Callable[[str], None] | None = None) -> None:
         self.files = FileStore(url)
-        self.url = url
+        self.url, self.mend = url, mend
+        self._run_id: str | None = None
 
     # --- what the folder belongs to --------------------------------------------------------------
 
@@ -99,10 +64,17 @@ class RunFolder:
             MismatchError: the folder holds something else.
             StoreError: the record is damaged.
         """
-        if self.files.exists(f"{WORK}/run.json"):
-            return _parse(
-                RunRecord, self.files.read(f"{WORK}/run.json"), f"{self.url}/{WORK}/run.json"
-            )
+        name = f"{WORK}/run.json"
+        if self.files.exists(name):
+            try:
+                record = RunRecord.model_validate_json(self.files.read(name))
+            except ValidationError as error:
+                raise DamageError(
+                    f"{self.url}/{name}: damaged ({describe_problem(error)}): bring it back from a "
+                    "copy"
+                ) from error
+            self._run_id = compute_run_id(record.content)
+            return record
         foreign = [name for name in self.files.list("") if name != WORK]
         if foreign:
             raise MismatchError(
@@ -111,9 +83,15 @@ class RunFolder:
             )
         return None
 
+    def clear(self) -> None:
+        """Removes what a run began and left without a commit."""
+        for name in ("run.json", "workers", "shards", "quarantine", "build", "files.json"):
+            self.files.remove(f"{WORK}/{name}")
+
     def write_run(self, record: RunRecord) -> None:
         """Writes the run record."""
-        self.files.write(f"{WORK}/run.json", _dump(record))
+        self.files.write(f"{WORK}/run.json", dump_record(record))
+        self._run_id = compute_run_id(record.content)
 
     def check_content(self, record: RunRecord, content: Mapping[str, Any]) -> None:
         """Refuses to continue with other content.
@@ -133,13 +111,38 @@ class RunFolder:
 
     def write_worker(self, digest: str, description: Mapping[str, Any]) -> None:
         """Keeps the full description of a worker once: model, terms, filters, libraries, device."""
-        name = f"{WORK}/workers/{digest}.json"
+        try:
+            self.read_worker(digest)
+        except StoreError:  # not there, or damaged
+            data = write_json(description, sort_keys=True).encode()
+            self.files.write(_name_worker(digest), data)
+
+    def has_worker(self, digest: str) -> bool:
+        """Tells whether a worker's description can be read; a damaged one is mended or refused."""
+        name = _name_worker(digest)
         if not self.files.exists(name):
-            self.files.write(name, write_json(description, sort_keys=True).encode())
+            return False
+        problem = find_problem(self.files.read(name), WORKER_KEYS)
+        if problem:
+            self._give_up(name, problem)
+        return not problem
 
     def read_worker(self, digest: str) -> dict[str, Any]:
-        """Returns a worker's description."""
-        description: dict[str, Any] = json.loads(self.files.read(f"{WORK}/workers/{digest}.json"))
+        """Returns a worker's description.
+
+        Raises:
+            StoreError: it is missing or damaged.
+        """
+        name = _name_worker(digest)
+        problem = "missing" if not self.files.exists(name) else ""
+        data = b"" if problem else self.files.read(name)
+        problem = problem or find_problem(data, WORKER_KEYS)
+        if problem:
+            raise DamageError(
+                f"{self.url}/{name}: {problem}: bring it back from a copy, or run the same recipe "
+                "again on the device and with the libraries that began this folder"
+            )
+        description: dict[str, Any] = json.loads(data)
         return description
 
     # --- shards ----------------------------------------------------------------------------------
@@ -148,12 +151,76 @@ class RunFolder:
         """Returns the marker of a committed shard, or None.
 
         Raises:
-            StoreError: the marker is damaged.
+            StoreError: the marker is damaged, or that of another shard, round or run; where the
+                folder is opened to be mended it counts as absent instead.
         """
         name = _name_marker(shard, round_number)
         if not self.files.exists(name):
             return None
-        return _parse(Marker, self.files.read(name), f"{self.url}/{name}")
+        try:
+            marker = Marker.model_validate_json(self.files.read(name))
+            problem = self._find_misfit(marker, shard, round_number)
+        except ValidationError as error:
+            problem = f"damaged, {describe_problem(error)}"
+        if not problem:
+            return marker
+        self._give_up(name, problem)
+        return None
+
+    def has_marker(self, shard: Shard) -> bool:
+        """Tells whether a shard was committed, sound or not."""
+        return self.files.exists(_name_marker(shard, 0))
+
+    def _find_misfit(self, marker: Marker, shard: Shard, round_number: int) -> str:
+        """Returns what of a marker belongs to another shard, round or run; "" where all fits."""
+        wanted = {
+            "shard": shard.id,
+            "series": shard.series,
+            "start": shard.start,
+            "stop": shard.stop,
+            "round": round_number,
+            "data": _name_data(shard.id, round_number, marker.sha256),
+            "run": marker.run and self._find_run_id(),
+        }
+        for field, value in wanted.items():
+            if getattr(marker, field) != value:
+                return f"belongs elsewhere: {field} is {getattr(marker, field)!r}, not {value!r}"
+        return ""
+
+    def _find_run_id(self) -> str | None:
+        if self._run_id is None:
+            self.read_run()
+        return self._run_id
+
+    def _give_up(self, name: str, problem: str) -> None:
+        """Removes what is damaged and can be made again.
+
+        Raises:
+            StoreError: the folder is not open to be mended.
+        """
+        if self.mend is None:
+            raise DamageError(
+                f"{self.url}/{name}: {problem}: run the same recipe into this folder again, which "
+                "makes it anew"
+            )
+        self.mend(f"{name}: {problem}: made again")
+        self.files.remove(name)
+
+    def read_json(self, name: str, keys: Set[str]) -> dict[str, Any] | None:
+        """Returns a JSON object with at least these keys; None where it is not there.
+
+        Raises:
+            StoreError: it is damaged; where the folder is opened to be mended it counts as absent.
+        """
+        if not self.files.exists(name):
+            return None
+        data = self.files.read(name)
+        problem = find_problem(data, keys)
+        if problem:
+            self._give_up(name, problem)
+            return None
+        found: dict[str, Any] = json.loads(data)
+        return found
 
     def commit(self, table: pa.Table, marker: Marker, shard: Shard) -> Marker:
         """Writes the data object under its content hash, then the marker, last.
@@ -165,10 +232,10 @@ class RunFolder:
         pq.write_table(table, buffer, compression="zstd", row_group_size=256)
         data = buffer.getvalue()
         digest = hash_bytes(data)
-        name = f"shards/{marker.shard}-r{marker.round}-{digest[:16]}.parquet"
+        name = _name_data(marker.shard, marker.round, digest)
         self.files.write(f"{WORK}/{name}", data)
         final = marker.model_copy(update={"data": name, "sha256": digest, "bytes": len(data)})
-        self.files.write(_name_marker(shard, marker.round), _dump(final))
+        self.files.write(_name_marker(shard, marker.round), dump_record(final))
         return final
 
     def read_table(
@@ -249,23 +316,21 @@ class RunFolder:
     def list_quarantined(self) -> tuple[dict[str, Any], ...]:
         """Returns the quarantine records: shard, round, error."""
         names = self.files.list(f"{WORK}/quarantine")
-        return tuple(
-            json.loads(self.files.read(f"{WORK}/quarantine/{name}"))
+        found = (
+            self.read_json(f"{WORK}/quarantine/{name}", QUARANTINE_KEYS)
             for name in names
             if name.endswith(".json") and not name.startswith(".")
         )
+        return tuple(each for each in found if each is not None)
 
 
 def _name_marker(shard: Shard, round_number: int) -> str:
     return f"{WORK}/shards/{shard.id}-r{round_number}.json"
 
 
-def _dump(record: BaseModel) -> bytes:
-    return record.model_dump_json(indent=1).encode()
+def _name_data(shard: str, round_number: int, sha256: str) -> str:
+    return f"shards/{shard}-r{round_number}-{sha256[:16]}.parquet"
 
 
-def _parse(kind: type[T], data: bytes, where: str) -> T:
-    try:
-        return kind.model_validate_json(data)
-    except ValidationError as error:
-        raise StoreError(f"{where}: damaged ({error.errors()[0]['msg']}): remove it") from error
+def _name_worker(digest: str) -> str:
+    return f"{WORK}/workers/{digest}.json"

@@ -4,11 +4,12 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from factory.continuing import read_outline
 from factory.dataset import SELECTION_COLUMNS, iterate_decisions, survey_run
 from factory.errors import FactoryError, StoreError
 from factory.fingerprint import compute_digest
 from factory.recipe import Recipe
-from factory.run import build_policy, read_outline
+from factory.run import build_policy
 from factory.selection import Decide
 from factory.store.rows import CONTENT_COLUMNS
 from factory.store.run_folder import Marker, RunFolder

@@ -1,0 +1,73 @@
+"""What a run folder recorded and what a recipe asks for: whether the one goes on with the other."""
+
+from factory.dataset import SUMMARY
+from factory.errors import MismatchError
+from factory.plan import Generation, Outline, Plan, describe_content, extend_plan
+from factory.recipe import Recipe, compute_recipe_digest
+from factory.store.run_folder import GenerationRecord, RunFolder, RunRecord, SeriesRecord
+
+
+def continue_plan(
+    folder: RunFolder, record: RunRecord, recipe: Recipe, plan: Plan, extend: bool
+) -> Plan:
+    """Returns the plan of a recipe that goes on with what a run folder holds.
+
+    Raises:
+        MismatchError: the folder belongs to another recipe, or must grow and was not asked to.
+    """
+    folder.check_content(record, describe_content(recipe))
+    grown = extend_plan(plan, read_outline(record).generations, extend, folder.url)
+    attempts = record.recipe["budget"]["attempts"]
+    check_attempts(attempts, recipe.budget.attempts, extend, folder.url)
+    return grown
+
+
+def check_attempts(old: int, new: int, extend: bool, where: str) -> None:
+    """Lets the attempts per request only grow: those that were made cannot be unmade.
+
+    Raises:
+        MismatchError: fewer attempts, or more without being asked to grow.
+    """
+    if new < old:
+        raise MismatchError(
+            f"{where}: was run with budget.attempts {old}, got {new}: a run can only grow; use "
+            "another --out"
+        )
+    if new > old and not extend:
+        raise MismatchError(
+            f"{where}: budget.attempts: {old} -> {new}: add --extend to go on with what is short"
+        )
+
+
+def has_commits(folder: RunFolder, record: RunRecord) -> bool:
+    """Tells whether a run folder holds anything that another recipe must not replace."""
+    if folder.files.exists(SUMMARY):
+        return True
+    shards = read_outline(record).iterate_shards()
+    return any(folder.has_marker(shard) for shard in shards)
+
+
+def build_record(recipe: Recipe, plan: Plan) -> RunRecord:
+    """Returns the run record of a plan."""
+    return RunRecord(
+        name=recipe.name,
+        recipe_sha256=compute_recipe_digest(recipe),
+        content=describe_content(recipe),
+        recipe=recipe.model_dump(mode="json"),
+        series=tuple(
+            SeriesRecord(
+                key=part.key, label=part.label, class_names=part.class_names, count=part.count
+            )
+            for part in plan.series
+        ),
+        generations=tuple(
+            GenerationRecord(counts=dict(each.counts), shard_size=each.shard_size)
+            for each in plan.generations
+        ),
+    )
+
+
+def read_outline(record: RunRecord) -> Outline:
+    """Returns the series and shards that a run folder recorded."""
+    generations = [Generation(each.counts, each.shard_size) for each in record.generations]
+    return Outline(record.series, tuple(generations))

@@ -1,0 +1,93 @@
+"""What a run folder keeps as JSON: the run record and markers, and what can be wrong in them."""
+
+import json
+from collections.abc import Mapping, Set
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from factory.fingerprint import compute_digest, drop_none
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GenerationRecord(_Record):
+    """One growth of the run: counts of each series, and requests per shard."""
+
+    counts: dict[str, int]
+    shard_size: int
+
+
+class SeriesRecord(_Record):
+    """What a series is called, and how many images it was last asked for."""
+
+    key: str
+    label: str
+    class_names: tuple[str, ...]
+    count: int
+
+
+class RunRecord(_Record):
+    """`run.json`: what the run folder belongs to."""
+
+    version: int = 1
+    name: str
+    recipe_sha256: str
+    content: dict[str, Any]
+    recipe: dict[str, Any]
+    series: tuple[SeriesRecord, ...]
+    generations: tuple[GenerationRecord, ...]
+
+
+class Marker(_Record):
+    """A committed shard, or a further round of it: written last, and what it names exists."""
+
+    version: int = 1
+    run: str | None = Field(None, description="digest of the run's content; None: not recorded")
+    shard: str
+    series: str
+    start: int
+    stop: int
+    round: int = 0
+    data: str = Field(description="name of the data object below the work folder")
+    sha256: str
+    bytes: int
+    rows: int
+    asked: int
+    filled: int
+    generated: int
+    rejected: dict[str, int] = Field(description="candidates by rejecting filter")
+    reasons: dict[str, int] = Field(description="candidates by reason without its numbers")
+    starts: dict[int, int] | None = Field(None, description="round > 0: request -> first attempt")
+    worker: str = Field(description="digest of the worker description that made it")
+    seconds: dict[str, float]
+
+
+def compute_run_id(content: Mapping[str, Any]) -> str:
+    """Returns the digest of what a run folder belongs to, which its markers name."""
+    return compute_digest("run", drop_none(content))[:16]
+
+
+def dump_record(record: BaseModel) -> bytes:
+    """Returns a record as indented JSON."""
+    return record.model_dump_json(indent=1).encode()
+
+
+def find_problem(data: bytes, keys: Set[str]) -> str:
+    """Returns why bytes are no JSON object with these keys; "" where they are."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        return f"damaged, no JSON ({error})"
+    if not isinstance(found, dict):
+        return f"damaged, want a JSON object, got {type(found).__name__}"
+    missing = sorted(keys - found.keys())
+    return f"damaged, lacks {', '.join(missing)}" if missing else ""
+
+
+def describe_problem(error: ValidationError) -> str:
+    """Returns the first problem of a record: field and message."""
+    first = error.errors()[0]
+    return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)

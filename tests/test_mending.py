@@ -1,0 +1,346 @@
+"""What is damaged, foreign or cannot be written in a run folder: made again, or exit 3 in words."""
+
+import errno
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from factory.cli import main
+from factory.errors import StoreError
+from factory.generators.fake import FakeGenerator
+from factory.recipe_file import load_recipe
+from factory.refilter import refilter_folder
+from factory.run import read_status, run_recipe
+from factory.store import files
+from factory.store.run_folder import WORK
+from factory.store.streams import StoreStream
+from tests.running import list_identities, run, write_recipe
+
+RECIPE = {"output": {"shard_size": 4, "formats": ["parquet", "webdataset"]}}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """One finished run that tests copy."""
+    folder = tmp_path_factory.mktemp("finished")
+    recipe = write_recipe(folder, **RECIPE)
+    assert run(recipe, folder / "run").exit_code == 0
+    return folder
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    shutil.copytree(finished / "run", tmp_path / "run")
+    return tmp_path / "run"
+
+
+def run_and_listen(recipe, out):
+    """Runs again; returns the result and what was said."""
+    said = []
+    loaded = load_recipe(recipe)
+    return run_recipe(loaded, str(out), lambda outcome: None, said.append), "\n".join(said)
+
+
+def list_markers(out):
+    return sorted((out / WORK / "shards").glob("*-r0.json"))
+
+
+def call(*arguments):
+    """Runs the command line in this process; asserts that nothing escaped from it."""
+    result = CliRunner().invoke(main, list(map(str, arguments)))
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result
+
+
+# --- markers -------------------------------------------------------------------------------------
+
+
+def copy_over(out, other):
+    """Puts the first shard's marker under the second's name."""
+    first, second = list_markers(out)[:2]
+    shutil.copy(first, second)
+
+
+def change(**fields):
+    def edit(out, other):
+        path = list_markers(out)[1]
+        path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+    return edit
+
+
+def truncate(out, other):
+    path = list_markers(out)[1]
+    path.write_bytes(path.read_bytes()[:40])
+
+
+def take_from_another_run(out, other):
+    path = list_markers(out)[1]
+    shutil.copy(other / WORK / "shards" / path.name, path)
+    marker = json.loads(path.read_text())
+    shutil.copy(other / WORK / marker["data"], out / WORK / marker["data"])
+
+
+@pytest.mark.stranger(
+    22,
+    "a shard's marker was copied over another's, came from another run, or was cut off",
+    "that shard is made again, it is said, and the set is the same; readers refuse it in one line",
+)
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (copy_over, "belongs elsewhere: (shard|series|start) is"),
+        (take_from_another_run, "belongs elsewhere: run is"),
+        (truncate, "damaged"),
+        (change(round=1), "belongs elsewhere: round is 1"),
+        (change(stop=3), "belongs elsewhere: stop is 3"),
+        (change(data="shards/other.parquet"), "belongs elsewhere: data is"),
+        (change(rows="many"), "damaged, rows"),
+    ],
+)
+def test_a_marker_that_does_not_fit_counts_as_absent(finished, copied, tmp_path, damage, words):
+    other = tmp_path / "other"
+    if damage is take_from_another_run:
+        run(write_recipe(tmp_path / "o", **RECIPE, seed=8), other)
+    expected = list_identities(copied)
+    damage(copied, other)
+    name = list_markers(copied)[1].name
+    for read in (read_status, lambda url: refilter_folder(url, [])):
+        with pytest.raises(StoreError, match=rf"{name}: {words}.*run the same recipe into this"):
+            read(str(copied))
+    result, said = run_and_listen(finished / "recipe.yaml", copied)
+    assert f"{name}: " in said
+    assert ": made again" in said
+    assert result.exit_code == 0
+    assert list_identities(copied) == expected
+    assert json.loads(list_markers(copied)[1].read_text())["run"]
+
+
+def test_markers_of_before_runs_were_named_are_read(finished, copied, monkeypatch):
+    for path in list_markers(copied):
+        marker = json.loads(path.read_text())
+        marker.pop("run")
+        path.write_text(json.dumps(marker))
+    monkeypatch.delattr(FakeGenerator, "generate")
+    result, said = run_and_listen(finished / "recipe.yaml", copied)
+    assert (result.exit_code, said) == (0, "already complete: 23 of 23")
+
+
+# --- summary, workers, recipe.json ---------------------------------------------------------------
+
+
+@pytest.mark.stranger(
+    22,
+    "summary.json was cut off, or holds something else",
+    "run makes it again and says so; readers refuse it in one line",
+)
+@pytest.mark.parametrize("content", ["", '{"digest": "x', "[]", "{}", '"x"', "\x00"])
+def test_a_damaged_summary_is_made_again(finished, copied, content):
+    expected = (copied / "summary.json").read_text()
+    (copied / "summary.json").write_text(content)
+    for command in (["status"], ["report"], ["card"], ["refilter"], ["publish"], ["verify"]):
+        extra = ["--repo", "a/b", "--dry-run"] if command == ["publish"] else []
+        answer = call(*command, copied, *extra)
+        if command == ["verify"]:
+            assert answer.exit_code in {1, 3}
+        else:
+            assert answer.exit_code == 3
+            assert len(answer.stderr.strip().splitlines()[-1]) < 500
+        assert "summary.json: " in answer.output
+    result, said = run_and_listen(finished / "recipe.yaml", copied)
+    assert "summary.json: damaged" in said
+    assert result.exit_code == 0
+    found = json.loads((copied / "summary.json").read_text())
+    assert found["digest"] == json.loads(expected)["digest"]
+    assert found["files"] == json.loads(expected)["files"]
+
+
+@pytest.mark.stranger(
+    23,
+    "the record of a worker holds wrong JSON",
+    "a worker that is the same writes it again; readers end with exit 3 in one line",
+)
+@pytest.mark.parametrize("content", ["", "[]", "{}", "{'a': 1}", "null", None])
+@pytest.mark.parametrize("lost", [False, True], ids=["whole", "with a shard lost"])
+def test_a_damaged_worker_record_is_made_again(finished, copied, content, lost):
+    (path,) = (copied / WORK / "workers").glob("*.json")
+    expected = path.read_text()
+    path.unlink() if content is None else path.write_text(content)
+    if lost:
+        list_markers(copied)[0].unlink()
+    answer = call("report", copied)
+    assert answer.exit_code == 3
+    assert f"workers/{path.name}: " in answer.stderr.splitlines()[-1]
+    assert call("run", finished / "recipe.yaml", "--out", copied).exit_code == 0
+    assert path.read_text() == expected
+    assert list_identities(copied) == list_identities(finished / "run")
+
+
+def test_a_worker_record_that_nobody_can_write_again_ends_in_words(finished, copied):
+    """Another worker began the folder, as with other libraries: its record cannot come back."""
+    (path,) = (copied / WORK / "workers").glob("*.json")
+    path.rename(path.with_name("0123456789abcdef.json"))
+    for marker in list_markers(copied):
+        marker.write_text(json.dumps(json.loads(marker.read_text()) | {"worker": "0" * 16}))
+    answer = call("run", finished / "recipe.yaml", "--out", copied)
+    assert answer.exit_code == 3
+    assert "workers/0000000000000000.json: missing: bring it back" in answer.stderr
+    assert list_identities(copied) == list_identities(finished / "run")
+
+
+@pytest.mark.parametrize("name", ["recipe.json", f"{WORK}/run.json"])
+@pytest.mark.parametrize("command", [["report"], ["card"], ["refilter"], ["status"]])
+def test_other_damaged_records_end_in_words(finished, copied, name, command):
+    (copied / name).write_text('{"seed": ')
+    answer = call(*command, copied)
+    if answer.exit_code == 0:  # does not read that one
+        assert (name, command) != (f"{WORK}/run.json", ["refilter"])
+        return
+    assert answer.exit_code == 3
+    assert f"{name}: damaged" in answer.stderr.splitlines()[-1]
+
+
+# --- disks ---------------------------------------------------------------------------------------
+
+
+class FailingDisk:
+    """Local storage whose `number`-th write fails with an error of the system, streams among it."""
+
+    def __init__(self, monkeypatch, code: int) -> None:
+        self.code, self.number, self.count = code, 0, 0
+        self.names: list[str] = []
+        for owner, name in (
+            (files, "_write_local"),
+            (files, "_create_local"),
+            (Path, "replace"),
+            (os, "fsync"),
+        ):
+            monkeypatch.setattr(owner, name, self.spoil(name, getattr(owner, name)))
+        init, disk = StoreStream.__init__, self
+
+        class Spoilt:
+            def __init__(self, stream) -> None:
+                self.stream, self.write = stream, disk.spoil("stream", stream.write)
+
+            def __getattr__(self, name):
+                return getattr(self.stream, name)
+
+        def open_spoilt(self, stream, edge, mode):
+            init(self, Spoilt(stream) if "w" in mode else stream, edge, mode)
+
+        monkeypatch.setattr(StoreStream, "__init__", open_spoilt)
+
+    def spoil(self, name: str, call):
+        def call_or_fail(*arguments, **options):
+            self.count += 1
+            self.names.append(name)
+            if self.count == self.number:
+                raise OSError(self.code, os.strerror(self.code))
+            return call(*arguments, **options)
+
+        return call_or_fail
+
+    def arm(self, number: int) -> None:
+        self.number, self.count = number, 0
+
+
+@pytest.mark.stranger(
+    23,
+    "the disk was full at a write of a run, of each kind and in finalizing too",
+    "exit 3, told to free space, and the same command goes on to the same set",
+)
+def test_a_full_disk_ends_in_words_and_is_resumed(tmp_path, monkeypatch):
+    disk = FailingDisk(monkeypatch, errno.ENOSPC)
+    counts = {"conditions": [{"kind": "class", "per_class": {"tumor": 5}}]}
+    recipe = write_recipe(tmp_path, **RECIPE, **counts)
+    disk.arm(0)
+    assert call("run", recipe, "--out", tmp_path / "whole").exit_code == 0
+    expected, names = list_identities(tmp_path / "whole"), list(disk.names)
+    first = {name: names.index(name) + 1 for name in names}
+    last = {name: len(names) - names[::-1].index(name) for name in names}
+    assert set(first) >= {"_write_local", "stream", "replace", "fsync"}
+    for number in sorted({*first.values(), *last.values(), *range(7, len(names), len(names) // 6)}):
+        out = tmp_path / "run"
+        disk.arm(number)
+        answer = call("run", recipe, "--out", out)
+        assert answer.exit_code == 3, number
+        assert "No space left on device: free space" in answer.stderr.splitlines()[-1]
+        disk.arm(0)
+        assert call("run", recipe, "--out", out).exit_code == 0, number
+        assert list_identities(out) == expected
+        shutil.rmtree(out, ignore_errors=True)
+
+
+@pytest.mark.stranger(
+    23,
+    "the run folder is read-only, or belongs to somebody else",
+    "exit 3, and the words say so instead of asking to free space",
+)
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.EROFS, "this file system is read-only"),
+        (errno.EACCES, "no permission: fix the access rights"),
+        (errno.EIO, "check the disk"),
+        (errno.EDQUOT, "raise the quota"),
+    ],
+)
+def test_each_failure_of_a_disk_has_its_words(finished, tmp_path, monkeypatch, code, words):
+    disk = FailingDisk(monkeypatch, code)
+    for number in (1, 5, 25):
+        disk.arm(number)
+        answer = call("run", finished / "recipe.yaml", "--out", tmp_path / f"run{number}")
+        assert answer.exit_code == 3
+        assert words in answer.stderr.splitlines()[-1]
+        assert ("free space" in answer.stderr) is (code == errno.EDQUOT)
+
+
+# --- what is there already -----------------------------------------------------------------------
+
+
+@pytest.mark.stranger(
+    28,
+    "a finished run was started again",
+    'it says "already complete: 23 of 23" and loads no model',
+)
+def test_a_finished_run_says_so(finished, copied, monkeypatch):
+    monkeypatch.setattr("factory.shard.Worker.__init__", None)
+    result, said = run_and_listen(finished / "recipe.yaml", copied)
+    assert (result.exit_code, said) == (0, "already complete: 23 of 23")
+
+
+@pytest.mark.stranger(
+    28,
+    "a first try that failed before anything was committed claimed its folder",
+    "another recipe may use that folder; one with a commit stays refused",
+)
+def test_a_failed_first_try_does_not_claim_its_folder(tmp_path, monkeypatch):
+    def fail(self, jobs):
+        raise StoreError("the network went away")
+
+    out = tmp_path / "run"
+    first = write_recipe(tmp_path / "first")
+    second = write_recipe(tmp_path / "second", seed=8)
+    monkeypatch.setattr(FakeGenerator, "generate", fail)
+    assert call("run", first, "--out", out).exit_code == 3
+    monkeypatch.undo()
+    answer = call("run", second, "--out", out)
+    assert answer.exit_code == 0
+    assert "of another recipe, which left nothing here: begun anew" in answer.stderr
+    assert call("run", first, "--out", out).exit_code == 2
+
+
+def test_a_first_try_with_bad_input_leaves_nothing(tmp_path, monkeypatch):
+    from factory.errors import SourceError
+
+    def fail(self, order):
+        raise SourceError("weights cannot be read")
+
+    monkeypatch.setattr("factory.shard.Worker.__init__", fail)
+    answer = call("run", write_recipe(tmp_path), "--out", tmp_path / "run")
+    assert answer.exit_code == 2
+    assert not (tmp_path / "run" / WORK / "run.json").exists()
