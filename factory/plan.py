@@ -14,6 +14,13 @@ from factory.picking import count_pool
 from factory.recipe import GeneratorSettings, Recipe, is_judging, select_content
 from factory.records import Shard
 
+MAX_SHARD = 64
+"""Requests of a shard, where the recipe does not say and a batch is no larger."""
+SHARDS_PER_WORKER = 4
+"""Shards that each worker should find, at least, in a small run."""
+USUAL_WORKERS = 4
+"""Workers of a run that leaves their number to the machine: it is not known while planning."""
+
 
 @dataclass(frozen=True, slots=True)
 class Generation:
@@ -103,7 +110,21 @@ def build_plan(recipe: Recipe, base: Path, catalogs: Catalogs) -> Plan:
             for part in series
         )
     counts = {part.key: part.count for part in series}
-    return Plan(series, (Generation(counts, recipe.output.shard_size),))
+    size = recipe.output.shard_size or choose_shard_size(recipe, sum(counts.values()))
+    return Plan(series, (Generation(counts, size),))
+
+
+def choose_shard_size(recipe: Recipe, requests: int) -> int:
+    """Returns whole batches, so few that a small run has several shards for each worker.
+
+    A lone worker gets two batches at least: what one rejects fills the next. No content depends on
+    it: a run that was begun with another size goes on with that.
+    """
+    batch, workers = recipe.generator.batch_size, recipe.workers.count
+    count = USUAL_WORKERS if workers == "auto" else workers
+    fewest = 1 if count > 1 and workers != "auto" else 2
+    batches = -(-requests // (SHARDS_PER_WORKER * count * batch))
+    return batch * max(1, min(max(batches, fewest), MAX_SHARD // batch))
 
 
 def extend_plan(plan: Plan, generations: Sequence[Generation], extend: bool, where: str) -> Plan:

@@ -191,7 +191,9 @@ class Output(Strict):
     formats: tuple[Literal["parquet", "webdataset"], ...] = Field(("parquet",), min_length=1)
     image_format: Literal["webp", "png"] = Field("webp", description="both lossless")
     keep_rejected: Literal["images", "scores"] = "images"
-    shard_size: int = Field(64, ge=1, le=100_000, description="requests per shard")
+    shard_size: int | None = Field(
+        None, ge=1, le=100_000, description="requests per shard; default: 64, less in a small run"
+    )
     rows_per_file: int = Field(10_000, ge=1, description="rows of a final parquet file or tar")
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from factory.catalog import load_catalogs
 from factory.errors import MismatchError
-from factory.plan import Generation, build_plan, extend_plan
+from factory.plan import Generation, build_plan, choose_shard_size, extend_plan
 from factory.recipe import NOT_CONTENT, Recipe, compute_recipe_digest
 
 CATALOGS = load_catalogs()
@@ -155,3 +155,29 @@ def test_generations_keep_the_order_of_series():
     plan = make_plan({"b": 1, "a": 1})
     assert plan.class_names == ("b", "a")
     assert isinstance(plan.generations[0], Generation)
+
+
+@pytest.mark.stranger(
+    13,
+    "24 + 24 images for two workers, and no shard size in the recipe",
+    "several shards for each worker, of whole batches; large runs keep their shards",
+)
+@pytest.mark.parametrize(
+    ("requests", "batch", "workers", "size"),
+    [
+        (48, 8, 2, 8),
+        (48, 8, "auto", 16),
+        (48, 16, 1, 32),
+        (400, 16, "auto", 32),
+        (100_000, 8, "auto", 64),
+        (100_000, 48, 8, 48),
+        (100_000, 256, 8, 256),
+        (1, 1, "auto", 2),
+    ],
+)
+def test_a_small_run_has_smaller_shards(requests, batch, workers, size):
+    changes = {
+        "generator": {"model": "fake", "batch_size": batch},
+        "workers": {"count": workers},
+    }
+    assert choose_shard_size(make_recipe({"a": requests}, None, **changes), requests) == size

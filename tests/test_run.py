@@ -147,6 +147,29 @@ def test_what_does_not_matter_changes_no_image(plain, tmp_path, changes):
     assert list_identities(folder / "run") <= list_identities(tmp_path / "run")
 
 
+@pytest.mark.stranger(
+    13,
+    "a run begun in shards of 4 requests goes on with a recipe that leaves their size open",
+    "it goes on with the shards that it has, to the same rows",
+)
+def test_a_run_goes_on_with_the_shards_that_it_has(plain, tmp_path):
+    folder, _ = plain
+    outcomes = []
+
+    def stop(outcome):
+        outcomes.append(outcome)
+        if len(outcomes) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(write_recipe(tmp_path), tmp_path / "run", notify=stop)
+    open_size = write_recipe(tmp_path, output={"shard_size": None})
+    run(open_size, tmp_path / "run")
+    assert list_identities(tmp_path / "run") == list_identities(folder / "run")
+    run(open_size, tmp_path / "fresh")
+    assert list_identities(tmp_path / "fresh") == list_identities(folder / "run")
+
+
 def test_extended_equals_fresh(plain, tmp_path):
     folder, _ = plain
     copy = tmp_path / "run"
