@@ -33,8 +33,7 @@ from tests.test_filters import ALL_KINDS, build, paint_tissue
 from tests.test_train_classifier import write_folder
 
 ROOT = Path(__file__).parents[1]
-PCAM = ROOT / ".." / "shared" / "data" / "pcam-mini"
-needs_pcam = pytest.mark.skipif(not PCAM.is_dir(), reason="real patches are not here")
+PCAM = ROOT / "tests" / "assets" / "pcam"
 FILTERS_USED = [
     {"kind": "finite", "min_contrast": 0.1435},
     {"kind": "tissue"},
@@ -506,7 +505,6 @@ def test_a_classifier_of_our_own_real_images_is_called_optimistic_and_by_class(t
         assert np.median(found["scores"]) < np.median(real)
 
 
-@needs_pcam
 def test_the_shipped_classifier_on_its_own_and_on_other_patches(tmp_path):
     judge = {"kind": "classifier", "model": "pcam", "min_probability": 0.6}
     recipe = write_recipe(tmp_path, filters=[judge], generator={"width": 64, "height": 64})
@@ -520,5 +518,3 @@ def test_the_shipped_classifier_on_its_own_and_on_other_patches(tmp_path):
     assert [each["shown"] for each in report["fields"]] == [True, False, False, False]
     assert ("let most real images of another class through" in result.stderr) == (max(wrong) > 0.5)
     assert "OPTIMISTIC" not in result.stderr
-    own = call("calibrate", recipe, "--real", PCAM / "train", "-n", 2, "--out", tmp_path / "b")
-    assert "OPTIMISTIC: classifier pcam was fitted on these real images" in own.stderr

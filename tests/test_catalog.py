@@ -126,15 +126,14 @@ def test_shipped_classes_are_sound() -> None:
         assert all(part.title for part in entry.classes)
 
 
-DATA = ROOT.parent / "shared" / "data"
+DATA = ROOT / "tests" / "assets"
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason="the real small data sets are not here")
 @pytest.mark.parametrize(
     ("folder", "name"),
     [
-        ("pcam-mini", "pcam"),
-        ("crc-val-7k-tiny", "crc-nct"),
+        ("pcam", "pcam"),
+        ("crc-val-7k", "crc-nct"),
         ("oral-oscc", "oral-oscc"),
         ("cervix-lbc4", "bethesda-cervix"),
     ],

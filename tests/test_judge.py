@@ -18,7 +18,7 @@ from factory.judge import load_judging
 from factory.run import run_recipe
 from tests.running import list_identities, read_rows, run, write_recipe
 
-REAL = Path(__file__).parents[1] / ".." / "shared" / "data" / "pcam-mini"
+REAL = Path(__file__).parent / "assets" / "pcam"
 
 
 FILTERS = [{"kind": "finite"}, {"kind": "tissue", "min_fraction": 0.2}, {"kind": "near_duplicate"}]
@@ -273,15 +273,12 @@ def test_given_images_and_a_model_do_not_mix(data, tmp_path):
     assert "given takes no class conditions: take given" in result.output
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="real patches are not here")
 def test_real_patches_pass_the_default_filters(tmp_path):
     for name in ("normal", "tumor"):
         (tmp_path / "data" / name).mkdir(parents=True)
-        for path in sorted((REAL / "test" / name).iterdir())[:40]:
-            Image.open(path).convert("RGB").crop((16, 16, 80, 80)).save(
-                tmp_path / "data" / name / f"{path.stem}.png"
-            )
+        for path in sorted((REAL / "test" / name).iterdir()):
+            Image.open(path).convert("RGB").save(tmp_path / "data" / name / f"{path.stem}.png")
     recipe = Path(__file__).parents[1] / "recipes" / "judge.yaml"
     result = judge(tmp_path / "data", recipe, tmp_path / "out", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["accepted"] >= 50
+    assert json.loads(result.stdout)["accepted"] >= 13

@@ -30,9 +30,8 @@ from factory.refilter import refilter_folder
 from factory.sources import fit_image, list_images
 from tests.running import read_rows, run, write_recipe
 
-DATA = Path(__file__).parents[1] / ".." / "shared" / "data"
-PCAM = DATA / "pcam-mini"
-needs_pcam = pytest.mark.skipif(not PCAM.is_dir(), reason="real patches are not here")
+DATA = Path(__file__).parent / "assets"
+PCAM = DATA / "pcam"
 
 
 def draw_features(count=60, dim=6, seed=0):
@@ -335,7 +334,6 @@ def test_a_missing_encoder_is_named_before_any_scoring(tmp_path):
         make_judge(tmp_path, encoder="gone").describe()
 
 
-@needs_pcam
 def test_quantiles_of_real_patches_of_other_slides_are_about_even(tmp_path):
     described = {"kind": "realism", "images": str(PCAM.resolve() / "train"), "limit": 240}
     judge = build(tmp_path, described)[0]
