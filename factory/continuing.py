@@ -7,13 +7,35 @@ from factory.recipe import Recipe, compute_recipe_digest
 from factory.store.run_folder import GenerationRecord, RunFolder, RunRecord, SeriesRecord
 
 
-def continue_plan(
-    folder: RunFolder, record: RunRecord, recipe: Recipe, plan: Plan, extend: bool
-) -> Plan:
-    """Returns the plan of a recipe that goes on with what a run folder holds.
+def continue_run(
+    folder: RunFolder, recipe: Recipe, fresh: Plan, extend: bool
+) -> tuple[RunRecord | None, Plan]:
+    """Returns what a run folder recorded, and the plan of a recipe that goes on with it.
+
+    A folder into which another recipe committed nothing is as good as a new one: no record.
 
     Raises:
         MismatchError: the folder belongs to another recipe, or must grow and was not asked to.
+        StoreError: the record is damaged.
+    """
+    record = folder.read_run()
+    if record is None:
+        return None, fresh
+    try:
+        return record, continue_plan(folder, record, recipe, fresh, extend)
+    except MismatchError:
+        if has_commits(folder, record):
+            raise
+        return None, fresh
+
+
+def continue_plan(
+    folder: RunFolder, record: RunRecord, recipe: Recipe, plan: Plan, extend: bool
+) -> Plan:
+    """Returns the plan of a recipe that goes on with a record.
+
+    Raises:
+        MismatchError: it is of another recipe, or must grow and was not asked to.
     """
     folder.check_content(record, describe_content(recipe))
     grown = extend_plan(plan, read_outline(record).generations, extend, folder.url)

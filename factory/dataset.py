@@ -165,6 +165,7 @@ def write_dataset(
     tars.close()
     if kept.rows != survey.accepted:
         raise StoreError(f"{folder.url}: {kept.rows} rows written, {survey.accepted} accepted")
+    folder.confirm()
     put_in_place(files, SUMMARY, (*kept.names, *dropped.names, *tars.names))
     files.remove(BUILD)
     hashes = {**kept.hashes, **dropped.hashes, **tars.hashes}

@@ -6,6 +6,7 @@ FactoryError                 base; exit code 3
 │   ├── CatalogError         a name that no catalog knows
 │   ├── SourceError          real images that cannot be read
 │   ├── MismatchError        a run folder that belongs to another recipe
+│   ├── HeldError            a run folder that another command writes into
 │   └── LicenceError         a use that a model's terms forbid
 ├── GenerationError          a pipeline failed (retried, then quarantined)
 │   └── OutOfMemoryError     the device ran out of memory (the batch is halved)
@@ -71,6 +72,10 @@ class SourceError(InputError):
 
 class MismatchError(InputError):
     """A run folder that belongs to another recipe."""
+
+
+class HeldError(InputError):
+    """A run folder that another command writes into."""
 
 
 class LicenceError(InputError):

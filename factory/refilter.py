@@ -45,9 +45,10 @@ def refilter_folder(url: str, overrides: Sequence[str]) -> RunResult:
         )
     rule = None if recipe.accept is None else parse_rule(recipe.accept)
     deciders = build_filters(recipe.filters, Path(), load_catalogs())
-    return refilter_run(
-        folder, recipe, lambda scores, name: decide_all(deciders, scores, rule, name)
-    )
+    with folder.hold("refilter"):
+        return refilter_run(
+            folder, recipe, lambda scores, name: decide_all(deciders, scores, rule, name)
+        )
 
 
 def _replace_kind(text: str, kinds: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.card import write_card
-from factory.continuing import build_record, continue_plan, has_commits, read_outline
+from factory.continuing import build_record, continue_run, read_outline
 from factory.dataset import SUMMARY, Policy, Survey, survey_run, write_dataset
 from factory.errors import InputError, MismatchError, RunBrokenError
 from factory.executors import Notify, NoWatch, Outcome, Watch, open_pool
@@ -84,27 +84,22 @@ def run_recipe(
     catalogs = open_catalogs(loaded)
     entry = find_entry(recipe.generator, catalogs)
     check_generation(recipe, loaded.base, catalogs, entry, str(loaded.path))
-    plan = planned or plan_recipe(loaded)
-    record = folder.read_run()
-    if record is not None:
+    fresh = planned or plan_recipe(loaded)
+    continue_run(folder, recipe, fresh, extend)  # refused before anything is touched
+    with folder.hold("judge" if is_judging(recipe) else "run"):
+        record, plan = continue_run(folder, recipe, fresh, extend)
+        if record is None and folder.clear():
+            say(f"{url}: another recipe began here and committed nothing: begun anew")
+        folder.write_run(build_record(recipe, plan))
+        order = Order(recipe, loaded.base.absolute(), url)
         try:
-            plan = continue_plan(folder, record, recipe, plan, extend)
-        except MismatchError:
-            if has_commits(folder, record):
-                raise
-            say(f"{url}: of another recipe, which left nothing here: begun anew")
-            folder.clear()
-            record = None
-    folder.write_run(build_record(recipe, plan))
-    order = Order(recipe, loaded.base.absolute(), url)
-    try:
-        first = None if record is None else find_first_marker(folder, plan)
-        survey = _fill(order, folder, plan, notify, say, first, watch or NoWatch())
-    except InputError:
-        if record is None:
-            folder.clear()
-        raise
-    return finalize(folder, recipe, plan, survey, judges=describe_judges(loaded), say=say)
+            first = None if record is None else find_first_marker(folder, plan)
+            survey = _fill(order, folder, plan, notify, say, first, watch or NoWatch())
+        except InputError:
+            if record is None:
+                folder.clear()
+            raise
+        return finalize(folder, recipe, plan, survey, judges=describe_judges(loaded), say=say)
 
 
 def finalize(

@@ -330,7 +330,7 @@ def test_a_failed_first_try_does_not_claim_its_folder(tmp_path, monkeypatch):
     monkeypatch.undo()
     answer = call("run", second, "--out", out)
     assert answer.exit_code == 0
-    assert "of another recipe, which left nothing here: begun anew" in answer.stderr
+    assert "another recipe began here and committed nothing: begun anew" in answer.stderr
     assert call("run", first, "--out", out).exit_code == 2
 
 
@@ -343,4 +343,4 @@ def test_a_first_try_with_bad_input_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("factory.shard.Worker.__init__", fail)
     answer = call("run", write_recipe(tmp_path), "--out", tmp_path / "run")
     assert answer.exit_code == 2
-    assert not (tmp_path / "run" / WORK / "run.json").exists()
+    assert not (tmp_path / "run").exists()

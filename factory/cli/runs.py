@@ -242,5 +242,6 @@ def card(folder: str, prov: bool) -> None:
     summary, recipe = read_summary(run_folder), read_recipe(run_folder)
     if summary is None or recipe is None:
         raise InputError(f"{folder}: holds no finalized run: run a recipe into it first")
-    write_card(run_folder, recipe, summary, with_prov=prov)
+    with run_folder.hold("card"):
+        write_card(run_folder, recipe, summary, with_prov=prov)
     click.echo(f"wrote {folder}/README.md")

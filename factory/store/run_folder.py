@@ -1,8 +1,9 @@
 """The run folder: what it was planned for, and the committed shards that markers name."""
 
+import contextlib
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 import pyarrow as pa
@@ -15,7 +16,9 @@ from factory.parquet import read_parquet
 from factory.plain import write_json
 from factory.records import Shard
 from factory.store.files import FileStore
+from factory.store.lease import Lease, hold
 from factory.store.run_records import (
+    WORK,
     GenerationRecord,
     Marker,
     RunRecord,
@@ -24,12 +27,14 @@ from factory.store.run_records import (
     describe_problem,
     dump_record,
     find_problem,
+    name_data,
+    name_marker,
+    name_worker,
 )
 
 __all__ = ["WORK", "GenerationRecord", "Marker", "RunFolder", "RunRecord", "SeriesRecord"]
 
-WORK = ".factory"
-"""Folder below the run folder for all that is not the data set itself."""
+LEASE = f"{WORK}/lease.json"
 
 
 _BUFFER = 1 << 20
@@ -54,6 +59,30 @@ class RunFolder:
         self.files = FileStore(url)
         self.url, self.mend = url, mend
         self._run_id: str | None = None
+        self._lease: Lease | None = None
+
+    @contextlib.contextmanager
+    def hold(self, command: str) -> Iterator[None]:
+        """Keeps other commands from writing into the folder meanwhile; see `store.lease`.
+
+        Raises:
+            HeldError: another one holds it; nothing was touched.
+        """
+        with hold(self.files, LEASE, command, self.mend or (lambda line: None)) as lease:
+            self._lease = lease
+            try:
+                yield
+            finally:
+                self._lease = None
+
+    def confirm(self) -> None:
+        """Looks whether the folder is still held, where it was.
+
+        Raises:
+            RunBrokenError: another command took it over.
+        """
+        if self._lease is not None:
+            self._lease.check()
 
     # --- what the folder belongs to --------------------------------------------------------------
 
@@ -83,10 +112,12 @@ class RunFolder:
             )
         return None
 
-    def clear(self) -> None:
-        """Removes what a run began and left without a commit."""
+    def clear(self) -> bool:
+        """Removes what a run began and left without a commit; returns whether there was any."""
+        was_begun = self.files.exists(f"{WORK}/run.json")
         for name in ("run.json", "workers", "shards", "quarantine", "build", "files.json"):
             self.files.remove(f"{WORK}/{name}")
+        return was_begun
 
     def write_run(self, record: RunRecord) -> None:
         """Writes the run record."""
@@ -115,17 +146,11 @@ class RunFolder:
             self.read_worker(digest)
         except StoreError:  # not there, or damaged
             data = write_json(description, sort_keys=True).encode()
-            self.files.write(_name_worker(digest), data)
+            self.files.write(name_worker(digest), data)
 
     def has_worker(self, digest: str) -> bool:
         """Tells whether a worker's description can be read; a damaged one is mended or refused."""
-        name = _name_worker(digest)
-        if not self.files.exists(name):
-            return False
-        problem = find_problem(self.files.read(name), WORKER_KEYS)
-        if problem:
-            self._give_up(name, problem)
-        return not problem
+        return self.read_json(name_worker(digest), WORKER_KEYS) is not None
 
     def read_worker(self, digest: str) -> dict[str, Any]:
         """Returns a worker's description.
@@ -133,7 +158,7 @@ class RunFolder:
         Raises:
             StoreError: it is missing or damaged.
         """
-        name = _name_worker(digest)
+        name = name_worker(digest)
         problem = "missing" if not self.files.exists(name) else ""
         data = b"" if problem else self.files.read(name)
         problem = problem or find_problem(data, WORKER_KEYS)
@@ -154,7 +179,7 @@ class RunFolder:
             StoreError: the marker is damaged, or that of another shard, round or run; where the
                 folder is opened to be mended it counts as absent instead.
         """
-        name = _name_marker(shard, round_number)
+        name = name_marker(shard, round_number)
         if not self.files.exists(name):
             return None
         try:
@@ -169,7 +194,7 @@ class RunFolder:
 
     def has_marker(self, shard: Shard) -> bool:
         """Tells whether a shard was committed, sound or not."""
-        return self.files.exists(_name_marker(shard, 0))
+        return self.files.exists(name_marker(shard, 0))
 
     def _find_misfit(self, marker: Marker, shard: Shard, round_number: int) -> str:
         """Returns what of a marker belongs to another shard, round or run; "" where all fits."""
@@ -179,7 +204,7 @@ class RunFolder:
             "start": shard.start,
             "stop": shard.stop,
             "round": round_number,
-            "data": _name_data(shard.id, round_number, marker.sha256),
+            "data": name_data(shard.id, round_number, marker.sha256),
             "run": marker.run and self._find_run_id(),
         }
         for field, value in wanted.items():
@@ -232,10 +257,10 @@ class RunFolder:
         pq.write_table(table, buffer, compression="zstd", row_group_size=256)
         data = buffer.getvalue()
         digest = hash_bytes(data)
-        name = _name_data(marker.shard, marker.round, digest)
+        name = name_data(marker.shard, marker.round, digest)
         self.files.write(f"{WORK}/{name}", data)
         final = marker.model_copy(update={"data": name, "sha256": digest, "bytes": len(data)})
-        self.files.write(_name_marker(shard, marker.round), dump_record(final))
+        self.files.write(name_marker(shard, marker.round), dump_record(final))
         return final
 
     def read_table(
@@ -322,15 +347,3 @@ class RunFolder:
             if name.endswith(".json") and not name.startswith(".")
         )
         return tuple(each for each in found if each is not None)
-
-
-def _name_marker(shard: Shard, round_number: int) -> str:
-    return f"{WORK}/shards/{shard.id}-r{round_number}.json"
-
-
-def _name_data(shard: str, round_number: int, sha256: str) -> str:
-    return f"shards/{shard}-r{round_number}-{sha256[:16]}.parquet"
-
-
-def _name_worker(digest: str) -> str:
-    return f"{WORK}/workers/{digest}.json"

@@ -7,6 +7,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from factory.fingerprint import compute_digest, drop_none
+from factory.records import Shard
+
+WORK = ".factory"
+"""Folder below the run folder for all that is not the data set itself."""
 
 
 class _Record(BaseModel):
@@ -91,3 +95,18 @@ def describe_problem(error: ValidationError) -> str:
     """Returns the first problem of a record: field and message."""
     first = error.errors()[0]
     return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
+
+
+def name_marker(shard: Shard, round_number: int) -> str:
+    """Returns the name of a marker in the run folder."""
+    return f"{WORK}/shards/{shard.id}-r{round_number}.json"
+
+
+def name_data(shard: str, round_number: int, sha256: str) -> str:
+    """Returns the name of a data object in the work folder."""
+    return f"shards/{shard}-r{round_number}-{sha256[:16]}.parquet"
+
+
+def name_worker(digest: str) -> str:
+    """Returns the name of a worker's description in the run folder."""
+    return f"{WORK}/workers/{digest}.json"
