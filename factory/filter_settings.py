@@ -15,7 +15,7 @@ class FiniteFilter(Strict):
     """Rejects NaN, blank, saturated and constant images."""
 
     kind: Literal["finite"]
-    min_contrast: float = Field(0.02, ge=0.0, le=1.0, description="grey standard deviation / 255")
+    min_contrast: float = Field(0.01, ge=0.0, le=1.0, description="grey standard deviation / 255")
     max_saturated_fraction: Fraction = Field(0.5, description="pixels with a channel at 0 or 255")
 
 
@@ -33,13 +33,20 @@ class FocusFilter(Strict):
     max_blur: Fraction | None = Field(
         None, description="blur effect; of sharp patches of 64 px under 0.62, blurred by 2 px 0.68"
     )
+    min_blur: Fraction | None = Field(
+        None, description="blur effect; of real patches of 64 px over 0.31, of pure noise 0.25"
+    )
     min_sharpness: float | None = Field(
         None, ge=0.0, description="variance of the Laplacian of grey in [0, 1]"
+    )
+    max_sharpness: float | None = Field(
+        None, gt=0.0, description="likewise; noise and salt and pepper lie above"
     )
 
     @model_validator(mode="after")
     def _check_thresholds(self) -> "FocusFilter":
-        if self.max_blur is None and self.min_sharpness is None:
+        bounds = (self.max_blur, self.min_blur, self.min_sharpness, self.max_sharpness)
+        if all(bound is None for bound in bounds):
             raise ValueError("no threshold: set max_blur (0.65 suits 64 px) or min_sharpness")
         return self
 
@@ -56,6 +63,9 @@ class ColorCastFilter(Strict):
 
     kind: Literal["color_cast"]
     max_cast: float = Field(25.0, ge=0.0, description="CIE chroma of the brightest 5 % of pixels")
+    max_tissue_cast: float | None = Field(
+        None, gt=0.0, description="where these are tissue: from the colour of pale H&E; 26 suits"
+    )
 
 
 class ClassifierFilter(Strict):

@@ -13,6 +13,14 @@ from factory.sources import SourceImage
 SCORE_DECIMALS = 4
 """Scores are rounded before they are stored and compared, so that last bits never decide."""
 
+NONFINITE = "nonfinite_fraction"
+"""Score known of every sample, with or without filters: what is above 0 is never accepted."""
+
+
+def round_nonfinite(share: float) -> float:
+    """Returns the share of values that were NaN or infinite as it is stored: never rounded to 0."""
+    return max(round(share, SCORE_DECIMALS), 10.0**-SCORE_DECIMALS) if share > 0 else 0.0
+
 
 @dataclass(frozen=True, slots=True)
 class Reference:

@@ -23,16 +23,22 @@ from factory.plain import to_plain
 from factory.plan import build_plan, describe_content, find_entry
 from factory.recipe import DiversePick, Recipe, compute_recipe_digest
 from factory.recipe_file import resolve_path
-from factory.records import SCORE_DECIMALS, Candidate, Job, Progress, Report, Sample, Shard
+from factory.records import (
+    NONFINITE,
+    Candidate,
+    Job,
+    Progress,
+    Report,
+    Sample,
+    Shard,
+    round_nonfinite,
+)
 from factory.store.rows import build_row, build_shard_schema, select_shaping
 from factory.store.run_folder import Marker, RunFolder
 from factory.store.run_records import compute_run_id
 
 PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out", "captions"})
 """Keys of a filter's description that say where it was found; its revision says what it is."""
-
-ALWAYS_SCORED = "nonfinite_fraction"
-"""Known of every sample, with or without filters, so that `scores` is never empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +71,7 @@ class Worker:
         self.generator = build_generator(recipe.generator, entry, order.base, catalogs)
         self.filters = build_filters(recipe.filters, order.base, catalogs)
         names = {name for each in self.filters for name in each.score_names}
-        self.score_names = sorted({*names, ALWAYS_SCORED})
+        self.score_names = sorted({*names, NONFINITE})
         self.accept = None if recipe.accept is None else parse_rule(recipe.accept)
         self.encoder: Encoder | None = None
         if isinstance(recipe.pick, DiversePick):
@@ -114,7 +120,7 @@ class Worker:
         candidates = []
         for row, (job, sample) in enumerate(zip(jobs, samples, strict=True)):
             known = {
-                ALWAYS_SCORED: round(sample.nonfinite_fraction, SCORE_DECIMALS),
+                NONFINITE: round_nonfinite(sample.nonfinite_fraction),
                 **scores[row],
             }
             verdict = decide_all(self.filters, known, self.accept, job.condition.class_name)

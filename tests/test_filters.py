@@ -190,8 +190,8 @@ def test_no_samples_give_no_rows():
     [
         (paint_tissue(0), 1e-9, "nonfinite_fraction 0.0001 > 0"),
         (np.zeros((64, 64, 3), np.uint8), 1.0, "nonfinite_fraction 1 > 0"),
-        (np.zeros((64, 64, 3), np.uint8), 0.0, "contrast 0 < 0.02"),
-        (BLANK, 0.0, "contrast 0 < 0.02"),
+        (np.zeros((64, 64, 3), np.uint8), 0.0, "contrast 0 < 0.01"),
+        (BLANK, 0.0, "contrast 0 < 0.01"),
         (np.where(paint_tissue(0) > 160, 255, 0).astype(np.uint8), 0.0, "saturated_fraction 1 > "),
     ],
 )

@@ -9,6 +9,8 @@ from factory.card.text import join_blocks, join_table, shorten_path
 ONE_SIDED = 0.5
 """Share of a series that varies one real image from which people are told."""
 
+_ALWAYS = "- an image with a value that is not finite (NaN) is never accepted, whatever the filters"
+
 
 def write_funnel(summary: Mapping[str, Any]) -> str:
     """Returns the section with counts per series and filter, shortfalls and rules."""
@@ -38,7 +40,7 @@ def write_funnel(summary: Mapping[str, Any]) -> str:
             f"{summary['generated']:,} candidates were {done}; rejected ones are in the "
             f"configuration `rejected` with every score and the reason; so are the {spare:,} spare "
             "ones, whose request an earlier attempt had filled or that were not picked.",
-            "\n".join([*_describe_filters(summary["filters"]), *_describe_rules(summary)]),
+            "\n".join([*_describe_filters(summary["filters"]), _ALWAYS, *_describe_rules(summary)]),
             "\n".join(f"- **Not independent**: {text}" for text in summary.get("warnings", ())),
         ]
     )

@@ -3,6 +3,7 @@
 Deciding imports neither torch nor scikit-learn: thresholds can be changed on stored scores alone.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -15,7 +16,7 @@ from factory.encoders.pool import EncoderPool
 from factory.errors import FilterError
 from factory.filter_settings import FilterSettings
 from factory.filters.base import Filter, PerClassFilter, Surroundings
-from factory.records import SCORE_DECIMALS, Condition, Sample, Verdict
+from factory.records import NONFINITE, SCORE_DECIMALS, Condition, Sample, Verdict
 
 if TYPE_CHECKING:
     from factory.catalog import Catalogs
@@ -145,9 +146,15 @@ def decide_all(
         accept: which of them must accept; None: all. Filters that it does not name only score.
         class_name: what the candidate was asked to show, for thresholds that differ by class.
 
+    An image with a value that is not finite is rejected whatever the filters are and say. A NaN
+    score lets an image pass only where its filter declares it as not always applicable.
+
     Raises:
         FilterError: a score that a decision needs was never stored.
     """
+    share = scores.get(NONFINITE, 0.0)
+    if not share <= 0:
+        return Verdict(False, "finite", f"{NONFINITE} {share:g} > 0")
     if accept is not None:
         return _decide_by_rule(filters, scores, accept, class_name)
     for judge in filters:
@@ -170,6 +177,11 @@ def _decide_by_rule(
 
 def _decide(judge: Filter, scores: Mapping[str, float], class_name: str | None) -> Verdict:
     stored = _StoredScores(judge.kind, scores)
+    allowed: frozenset[str] = getattr(judge, "may_be_nan", frozenset())
+    for field, name in judge.thresholds.items():
+        is_bounded = getattr(getattr(judge, "settings", None), field, None) is not None
+        if is_bounded and name not in allowed and math.isnan(stored[name]):
+            return Verdict(False, judge.kind, f"{name} is NaN, and always applies")
     if isinstance(judge, PerClassFilter):
         return judge.decide_class(stored, class_name)
     return judge.decide(stored)

@@ -28,6 +28,7 @@ class AgreementJudge:
 
     kind: ClassVar[str] = "agreement"
     score_names: tuple[str, ...] = ("class_agreement", "least_probability")
+    may_be_nan: ClassVar[frozenset[str]] = frozenset(score_names)
     thresholds: ClassVar[Mapping[str, str]] = {
         "min_agreement": "class_agreement",
         "min_probability": "least_probability",

@@ -34,6 +34,7 @@ class AlignmentJudge:
 
     kind: ClassVar[str] = "alignment"
     score_names: tuple[str, ...] = ("caption_similarity", "caption_rank")
+    may_be_nan: ClassVar[frozenset[str]] = frozenset(score_names)
     thresholds: ClassVar[Mapping[str, str]] = {
         "min_similarity": "caption_similarity",
         "max_rank": "caption_rank",

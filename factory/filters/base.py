@@ -45,6 +45,11 @@ class Filter(Protocol):
     `max_*` of at most its value; a field that is None bounds nothing. Empty for rules over the set,
     which decide about no single candidate."""
 
+    may_be_nan: ClassVar[frozenset[str]]
+    """Scores that do not apply to every image: those of a class where none was asked, of glass
+    where there is none. The one rule: a NaN of these lets the image pass, a NaN of any other score
+    that a threshold bounds rejects it. `factory.filters.decide_all` keeps it for every filter."""
+
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
     ) -> Mapping[str, NDArray[np.float64]]:
@@ -58,7 +63,7 @@ class Filter(Protocol):
     def decide(self, scores: Mapping[str, float]) -> Verdict:
         """Accepts or rejects one candidate from its (rounded) scores; says why.
 
-        A NaN score is treated as not applicable only where the filter documents it.
+        Asked about NaN only of scores in `may_be_nan`, which it accepts.
         """
         ...
 

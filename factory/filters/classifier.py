@@ -33,6 +33,7 @@ class ClassifierJudge:
         "class_entropy",
         "class_precision",
     )
+    may_be_nan: ClassVar[frozenset[str]] = frozenset(score_names)
     thresholds: ClassVar[Mapping[str, str]] = {
         "min_probability": "class_probability",
         "min_precision": "class_precision",

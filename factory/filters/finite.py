@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from factory.filter_settings import FiniteFilter
 from factory.filters.pixels import to_grey
-from factory.records import SCORE_DECIMALS, Condition, Sample, Verdict
+from factory.records import NONFINITE, Condition, Sample, Verdict, round_nonfinite
 
 
 class FiniteJudge:
@@ -21,7 +21,7 @@ class FiniteJudge:
     """
 
     kind: ClassVar[str] = "finite"
-    score_names: tuple[str, ...] = ("nonfinite_fraction", "contrast", "saturated_fraction")
+    score_names: tuple[str, ...] = (NONFINITE, "contrast", "saturated_fraction")
     thresholds: ClassVar[Mapping[str, str]] = {
         "min_contrast": "contrast",
         "max_saturated_fraction": "saturated_fraction",
@@ -34,20 +34,19 @@ class FiniteJudge:
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
     ) -> Mapping[str, NDArray[np.float64]]:
         """Returns the three scores, none of them NaN."""
-        least = 10.0**-SCORE_DECIMALS
-        shares = [s.nonfinite_fraction for s in samples]
         contrast = [to_grey(s.pixels).std() for s in samples]
         saturated = [((s.pixels == 0) | (s.pixels == 255)).any(-1).mean() for s in samples]
         return {
-            "nonfinite_fraction": np.array([max(v, least) if v > 0 else 0.0 for v in shares]),
+            NONFINITE: np.array([round_nonfinite(s.nonfinite_fraction) for s in samples]),
             "contrast": np.array(contrast, np.float64),
             "saturated_fraction": np.array(saturated, np.float64),
         }
 
     def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Rejects any non-finite value, too little contrast, too much saturation."""
-        if scores["nonfinite_fraction"] > 0:
-            return self._reject(f"nonfinite_fraction {scores['nonfinite_fraction']:g} > 0")
+        """Rejects too little contrast and too much saturation.
+
+        A value that is not finite is rejected before any filter is asked, see `decide_all`.
+        """
         contrast, least = scores["contrast"], self.settings.min_contrast
         if contrast < least:
             return self._reject(f"contrast {contrast:g} < {least:g}")

@@ -22,14 +22,17 @@ class FocusJudge:
     is blurred once more (Crété-Roffet et al. 2007, SPIE 6492, with a window of 5 px instead of 11);
     it does not depend on contrast. `sharpness` is the variance of the Laplacian of grey in [0, 1]
     (Pech-Pacheco et al. 2000, ICPR, LAP2), high for sharp; it grows with contrast. Both depend on
-    the scale, so take thresholds from real images of the same mpp.
+    the scale, so take thresholds from real images of the same mpp. Each has two sides: noise is
+    sharper than tissue and loses more of its gradients (`max_sharpness`, `min_blur`).
     """
 
     kind: ClassVar[str] = "focus"
     score_names: tuple[str, ...] = ("blur_effect", "sharpness")
     thresholds: ClassVar[Mapping[str, str]] = {
         "max_blur": "blur_effect",
+        "min_blur": "blur_effect",
         "min_sharpness": "sharpness",
+        "max_sharpness": "sharpness",
     }
 
     def __init__(self, settings: FocusFilter) -> None:
@@ -48,18 +51,20 @@ class FocusJudge:
         }
 
     def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Rejects what is more blurred than `max_blur`, or less sharp than `min_sharpness`."""
-        most, least = self.settings.max_blur, self.settings.min_sharpness
-        if most is not None and scores["blur_effect"] > most:
-            reason = f"blur_effect {scores['blur_effect']:g} > {most:g}"
-            return Verdict(False, self.kind, reason)
-        if least is not None and scores["sharpness"] < least:
-            return Verdict(False, self.kind, f"sharpness {scores['sharpness']:g} < {least:g}")
+        """Rejects a score on the wrong side of a threshold that is set."""
+        for field, name in self.thresholds.items():
+            limit = getattr(self.settings, field)
+            if limit is None:
+                continue
+            value, is_least = scores[name], field.startswith("min_")
+            if value < limit if is_least else value > limit:
+                sign = "<" if is_least else ">"
+                return Verdict(False, self.kind, f"{name} {value:g} {sign} {limit:g}")
         return Verdict(True)
 
     def describe(self) -> dict[str, Any]:
         """Returns kind, thresholds and revision."""
-        return {**self.settings.model_dump(mode="json"), "revision": "1"}
+        return {**self.settings.model_dump(mode="json", exclude_none=True), "revision": "1"}
 
 
 def measure_blur(grey: NDArray[np.float32]) -> float:

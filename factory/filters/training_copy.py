@@ -31,6 +31,7 @@ class TrainingCopyJudge:
 
     kind: ClassVar[str] = "training_copy"
     score_names: tuple[str, ...] = ("copy_similarity",)
+    may_be_nan: ClassVar[frozenset[str]] = frozenset(score_names)
     thresholds: ClassVar[Mapping[str, str]] = {"max_similarity": "copy_similarity"}
 
     def __init__(self, settings: TrainingCopyFilter, surroundings: Surroundings) -> None:

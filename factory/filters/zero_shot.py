@@ -43,6 +43,7 @@ class ZeroShotJudge:
 
     kind: ClassVar[str] = "zero_shot"
     score_names: tuple[str, ...] = ("zero_shot_probability", "zero_shot_margin")
+    may_be_nan: ClassVar[frozenset[str]] = frozenset(score_names)
     thresholds: ClassVar[Mapping[str, str]] = {
         "min_probability": "zero_shot_probability",
         "min_margin": "zero_shot_margin",

@@ -13,9 +13,8 @@ from factory.filters import build_filters, decide_all, list_score_names
 from factory.fingerprint import compute_digest, derive_seed, hash_bytes
 from factory.images import decode_image, hash_pixels
 from factory.recipe import Recipe
-from factory.records import SCORE_DECIMALS, Verdict
+from factory.records import NONFINITE, SCORE_DECIMALS, Verdict, round_nonfinite
 from factory.regenerate import read_provenance
-from factory.shard import ALWAYS_SCORED
 from factory.store.rows import compute_described_id, read_first_guidance
 from factory.stored import DATA, Row
 from factory.verify.findings import Report
@@ -66,7 +65,7 @@ class RowChecks:
         self.all: Counter[str] = Counter()
         self.classes: Counter[str | None] = Counter()
         self.image_hashes: dict[str, str] = {}
-        self.score_names = {ALWAYS_SCORED}
+        self.score_names = {NONFINITE}
         self.decide: Decide | None = None
         if recipe is None:
             report.note("recipe.json is not there: seeds, score names and verdicts")
@@ -186,9 +185,9 @@ class RowChecks:
             if known and round(value, SCORE_DECIMALS) != value:
                 message = f"{value!r} has more than the {SCORE_DECIMALS} decimals that are stored"
                 report.fail("scores", row.file, message, row.place, f"scores.{name}")
-        known = scores.get(ALWAYS_SCORED)
-        share = round(float(record.get("nonfinite_fraction", 0.0)), SCORE_DECIMALS)
-        report.expect("scores", row.file, known, share, row.place, f"scores.{ALWAYS_SCORED}")
+        known = scores.get(NONFINITE)
+        share = round_nonfinite(float(record.get("nonfinite_fraction", 0.0)))
+        report.expect("scores", row.file, known, share, row.place, f"scores.{NONFINITE}")
         return not missing
 
     def _check_verdict(self, row: Row, is_accepted: bool) -> None:
@@ -205,7 +204,8 @@ class RowChecks:
             why = None if verdict.accepted else f"{verdict.filter}: {verdict.reason}"
             report.expect("verdict", row.file, why, None, row.place, "scores")
             return
-        judging = {settings.kind for settings in self.recipe.filters} | {"accept"}
+        judging: set[str] = {settings.kind for settings in self.recipe.filters}
+        judging |= {"accept", "finite"}  # what is not finite is never accepted
         judging -= {"near_duplicate"}  # a rule over the set: the scores accept
         found = values["rejected_by"] if values["rejected_by"] in judging else None
         report.expect("verdict", row.file, found, verdict.filter, row.place, "rejected_by")
