@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.catalog import Catalogs, load_catalogs
+from factory.catalog import Catalogs, find_shipped_folder, load_catalogs
 from factory.errors import CatalogError, Problem, RecipeError
 from factory.recipe import Recipe
 from factory.yamlfile import Document, apply_overrides, parse_model, read_document
@@ -18,7 +18,7 @@ class LoadedRecipe:
 
     Attributes:
         recipe: the validated recipe; its paths stay as written.
-        base: the file's folder, which relative paths start from.
+        base: the folder that relative paths start from, see `find_base`.
         path: the file.
         document: data and positions, overrides applied.
     """
@@ -40,7 +40,15 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
         RecipeError: every problem found, with file, line and field.
     """
     document = apply_overrides(read_document(path), overrides)
-    return LoadedRecipe(parse_model(document, Recipe), path.parent, path, document)
+    return LoadedRecipe(parse_model(document, Recipe), find_base(path), path, document)
+
+
+def find_base(path: Path) -> Path:
+    """Returns the folder where a recipe's relative paths start: its own.
+
+    For one that ships, which is asked for by name, it is the folder where one stands.
+    """
+    return Path() if path.parent == find_shipped_folder("recipes") else path.parent
 
 
 def resolve_path(base: Path, path: Path | str) -> Path:

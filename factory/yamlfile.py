@@ -1,8 +1,10 @@
 """YAML documents to pydantic models: `--set` overrides, and every error at once with its place."""
 
 import json
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -41,7 +43,8 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
     A path is written as in messages, `conditions[0].per_class.tumor`, or with dots only,
     `conditions.0.per_class`; an entry whose `kind` no other of its list has may be named by it,
     `filters.tissue.min_fraction`. The value is YAML. Missing mappings on the way are made; list
-    entries must exist.
+    entries must exist. A relative path starts at the recipe's folder, or where one stands if it is
+    there alone.
 
     Raises:
         RecipeError: a text that is no `path=value`, a path that leads nowhere, or a bad value.
@@ -56,7 +59,8 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
             problems.append(Problem(name, f"{message}, got {text!r}", f"--set {text}"))
             continue
         try:
-            path = _set_value(data, name.strip(), parse_value(value, f"--set {text}"), text)
+            given = _find_from_here(parse_value(value, f"--set {text}"), name.strip(), document)
+            path = _set_value(data, name.strip(), given, text)
         except RecipeError as error:
             problems.extend(
                 Problem(problem.field or name.strip(), problem.message, f"--set {text}")
@@ -71,6 +75,23 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
     if problems:
         raise RecipeError(tuple(problems))
     return Document(data, positions, document.file, overridden)
+
+
+def _find_from_here(value: Any, name: str, document: Document) -> Any:
+    """Makes a path absolute that is there from where one stands, and not from the recipe's folder.
+
+    A path has a `/` in it, or is of a field `images`: other texts may be ids.
+    """
+    if isinstance(value, list):
+        return [_find_from_here(each, name, document) for each in value]
+    if not isinstance(value, str) or not (os.sep in value or name.endswith("images")):
+        return value
+    path = Path(value).expanduser()
+    try:
+        is_here = not (Path(document.file).parent / path).exists() and path.exists()
+    except OSError:  # too long to be one
+        return value
+    return str(path.absolute()) if is_here else value
 
 
 def _set_value(data: dict[str, Any], name: str, value: Any, text: str) -> FieldPath:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from factory.cli import main
+from factory.cli.shipped import read_purpose
 from factory.recipe_file import build_recipe_schema
 
 ROOT = Path(__file__).parents[1]
@@ -36,18 +37,6 @@ def write_recipes() -> str:
         lines += [squeeze(described), ""] if described else []
         lines += write_table(part)
     return "\n".join(lines) + "\n"
-
-
-def read_purpose(path: Path) -> str:
-    """Returns the sentence that a recipe's leading comment begins with."""
-    text = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if line.startswith("# yaml-language-server"):
-            continue
-        if not line.startswith("#"):
-            break
-        text.append(line.lstrip("# ").strip())
-    return re.split(r"(?<=[.:])\s", " ".join(text))[0].rstrip(":.") + "."
 
 
 def name_part(name: str, part: dict[str, Any]) -> str:

@@ -287,6 +287,19 @@ def test_a_real_process_ends_with_3(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
+@pytest.mark.stranger(
+    29,
+    "factory_boy, whose package is called `factory` too, in the same environment",
+    "said at every start",
+)
+def test_a_namesake_is_warned_of(monkeypatch):
+    assert call("models", "list").stderr == ""
+    monkeypatch.setattr("importlib.metadata.distribution", lambda name: name)
+    result = call("models", "list")
+    assert result.exit_code == 0
+    assert "factory_boy" in result.stderr
+
+
 def test_runner_sees_what_processes_see(monkeypatch):
     """CliRunner and a process go through the same handler."""
     monkeypatch.setattr("factory.catalog.load_catalogs", lambda folders: 1 / 0)

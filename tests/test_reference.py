@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from tests.reference import PAGES, read_purpose, write_commands
+from factory.cli.shipped import read_purpose
+from tests.reference import PAGES, write_commands
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.parent.name)

@@ -21,6 +21,7 @@ from factory.messages import show
 COMMANDS: dict[str, str] = {
     "init": "factory.cli.recipes:init",
     "validate": "factory.cli.recipes:validate",
+    "recipes": "factory.cli.shipped:recipes",
     "schema": "factory.cli.recipes:schema",
     "plan": "factory.cli.recipes:plan",
     "preview": "factory.cli.runs:preview",
@@ -152,3 +153,19 @@ def main() -> None:
     Exit codes: 0 done as asked; 1 finished with a shortfall or a failed check; 2 bad input, nothing
     was touched; 3 the run broke, or was stopped by Ctrl-C or SIGTERM, and can be resumed.
     """
+    if _has_namesake():
+        click.echo(
+            "warning: factory_boy is installed here, too, and its package is called factory as "
+            "well: each overwrites or hides the other: give factory an environment of its own",
+            err=True,
+        )
+
+
+def _has_namesake() -> bool:
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        distribution("factory_boy")
+    except PackageNotFoundError:
+        return False
+    return True

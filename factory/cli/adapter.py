@@ -126,7 +126,7 @@ def format_result(result: "AdapterResult", out: Path) -> str:
             f"{progress.good_step:,}"
         )
     lines.append(
-        f"wrote {out} in {result.seconds:.0f} s; in a recipe: catalogs: [{out}], "
+        f"wrote {out} in {result.seconds:.0f} s; in a recipe: catalogs: [{out.absolute()}], "
         f"generator: {{model: {result.id}}}"
     )
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from factory.cli.options import (
     WORKERS,
 )
 from factory.cli.recipes import SET_OPTION
+from factory.cli.shipped import RECIPE
 from factory.errors import InputError, RunBrokenError
 from factory.plain import write_json
 
@@ -38,7 +39,7 @@ _OPTIONS = (
         type=IMAGES,
         help="Images of no filter; default: the runs' first attempts.",
     ),
-    click.option("--generator", type=IMAGES, help="Recipe that is run anew for every draw."),
+    click.option("--generator", type=RECIPE, help="Recipe that is run anew for every draw."),
     click.option(
         "--fit-filter", is_flag=True, help="Fit the recipe's classifiers on the draw's shots."
     ),

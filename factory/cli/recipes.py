@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory.cli.options import NEW_FILE, NEW_FOLDER
+from factory.cli.shipped import RECIPE, copy_recipe
 from factory.errors import FactoryError, InputError, RecipeError
 from factory.plain import write_json
 
@@ -21,7 +22,7 @@ SET_OPTION = click.option(
     metavar="A.B=C",
     help="Override a field of the recipe, e.g. --set generator.steps=8. Repeatable.",
 )
-RECIPE_ARGUMENT = click.argument("recipe", type=click.Path(path_type=Path))
+RECIPE_ARGUMENT = click.argument("recipe", type=RECIPE)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
@@ -33,22 +34,13 @@ IDLE_SHARE_TOLD = 0.1
 @click.argument("folder", type=NEW_FOLDER, default=Path())
 def init(folder: Path) -> None:
     """Writes a commented starter recipe into FOLDER."""
-    from factory.catalog import find_shipped_folder
-
     target = folder / "recipe.yaml"
-    if target.exists():
-        raise InputError(f"{target}: is there already: choose another folder or remove it")
-    source = find_shipped_folder("recipes") / "quickstart.yaml"
-    text = source.read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("# yaml-language-server")]
-    folder.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(lines).strip().replace("recipes/quickstart.yaml", target.name)
-    target.write_text(text + "\n", encoding="utf-8")
+    copy_recipe("quickstart", target)
     click.echo(f"wrote {target}\nnext: factory run {target} --out runs/quickstart")
 
 
 @click.command()
-@click.argument("recipes", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("recipes", nargs=-1, required=True, type=RECIPE)
 @SET_OPTION
 @click.option("--files/--no-files", default=True, help="Also check the files that recipes name.")
 @JSON_OPTION

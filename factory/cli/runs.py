@@ -8,6 +8,7 @@ import click
 
 from factory.cli.options import FOLDER_PLACE, NEW_FOLDER
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION
+from factory.cli.shipped import RECIPE
 from factory.errors import InputError
 from factory.plain import write_json
 
@@ -56,7 +57,7 @@ def run(
 @click.option(
     "--recipe",
     required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=RECIPE,
     help="Recipe whose filters judge; its generator and conditions are not used.",
 )
 @click.option("--out", required=True, type=FOLDER_PLACE, help="Run folder or fsspec URL.")

@@ -8,6 +8,7 @@ import click
 from factory.cli.adapter import adapter
 from factory.cli.options import IMAGES, NEW_FOLDER, SEED, Number
 from factory.cli.recipes import JSON_OPTION, SET_OPTION
+from factory.cli.shipped import RECIPE
 from factory.plain import write_json
 
 
@@ -98,11 +99,11 @@ def classifier(
     if not as_json:
         for line in format_thresholds(out, precisions or (0.9,)):
             click.echo(line)
-        click.echo(f"wrote {out}; in a recipe: {{kind: classifier, model: {out}}}")
+        click.echo(f"wrote {out}; in a recipe: {{kind: classifier, model: {out.absolute()}}}")
 
 
 @train.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=RECIPE)
 @click.option("--out", required=True, type=NEW_FOLDER, help="Pipeline folder.")
 @SET_OPTION
 @JSON_OPTION
@@ -120,7 +121,7 @@ def generator(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool
 
 
 @train.command()
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=RECIPE)
 @click.option("--out", required=True, type=NEW_FOLDER, help="Encoder folder.")
 @SET_OPTION
 @JSON_OPTION

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.catalog import Catalogs, load_catalogs
-from factory.recipe_file import resolve_path
+from factory.recipe_file import find_base, resolve_path
 from factory.train.encoder_settings import EncoderRecipe
 from factory.train.settings import TrainingRecipe
 from factory.yamlfile import apply_overrides, parse_model, read_document
@@ -24,7 +24,7 @@ def load_encoder_recipe(path: Path, overrides: Sequence[str] = ()) -> EncoderRec
     """
     recipe = parse_model(apply_overrides(read_document(path), overrides), EncoderRecipe)
     sources = tuple(
-        source.model_copy(update={"images": resolve_path(path.parent, source.images)})
+        source.model_copy(update={"images": resolve_path(find_base(path), source.images)})
         for source in recipe.data.sources
     )
     data = recipe.data.model_copy(update={"sources": sources})
@@ -40,7 +40,7 @@ def load_training_recipe(
         RecipeError: a field that is wrong, with file, line and field.
     """
     recipe = parse_model(apply_overrides(read_document(path), overrides), TrainingRecipe)
-    base = path.parent
+    base = find_base(path)
     sources = tuple(
         source.model_copy(update={"images": resolve_path(base, source.images)})
         for source in recipe.data.sources
