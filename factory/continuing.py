@@ -4,6 +4,7 @@ from factory.dataset import SUMMARY
 from factory.errors import MismatchError
 from factory.plan import Generation, Outline, Plan, describe_content, extend_plan
 from factory.recipe import Recipe, compute_recipe_digest
+from factory.store.parts import PARTS
 from factory.store.run_folder import GenerationRecord, RunFolder, RunRecord, SeriesRecord
 
 
@@ -63,7 +64,7 @@ def check_attempts(old: int, new: int, extend: bool, where: str) -> None:
 
 def has_commits(folder: RunFolder, record: RunRecord) -> bool:
     """Tells whether a run folder holds anything that another recipe must not replace."""
-    if folder.files.exists(SUMMARY):
+    if folder.files.exists(SUMMARY) or folder.files.list(PARTS):
         return True
     shards = read_outline(record).iterate_shards()
     return any(folder.has_marker(shard) for shard in shards)

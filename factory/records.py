@@ -131,7 +131,8 @@ class Progress:
     """How far one round of a shard is, counted from the start of this try at it.
 
     Of `asked` requests, `filled` got their image and `given_up` spent their budget; `tried`
-    candidates were judged for it, spare ones among them.
+    candidates were judged for it, spare ones among them; `recalled` of these an earlier start had
+    judged. `note` says what of an earlier start cannot be used.
     """
 
     shard: Shard
@@ -140,6 +141,8 @@ class Progress:
     tried: int
     filled: int
     given_up: int
+    recalled: int = 0
+    note: str = ""
 
 
 Report = Callable[[Progress], None]

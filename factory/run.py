@@ -23,6 +23,7 @@ from factory.recipe import Recipe, is_judging
 from factory.recipe_file import LoadedRecipe, open_catalogs
 from factory.selection import Decide
 from factory.shard import Order, Task
+from factory.store.parts import PARTS
 from factory.store.run_folder import (
     Marker,
     RunFolder,
@@ -227,6 +228,8 @@ def _fill(
             drawn += 1
             if failed:
                 break
+    if not survey.missing:
+        folder.files.remove(PARTS)
     if not drawn:
         say(describe_complete(survey, is_judging(order.recipe)))
     return survey

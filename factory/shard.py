@@ -2,20 +2,25 @@
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from factory.accept import parse_rule
 from factory.catalog import load_catalogs
 from factory.encoders import Encoder, load_encoder
 from factory.errors import MismatchError
-from factory.filters import build_filters, decide_all, group_by_size, score_all
+from factory.filters import (
+    build_filters,
+    decide_all,
+    describe_for_duplicates,
+    map_by_size,
+    score_all,
+)
 from factory.fingerprint import compute_digest, diff_values
 from factory.generators import build_generator
 from factory.licences import describe_terms
@@ -33,6 +38,7 @@ from factory.records import (
     Shard,
     round_nonfinite,
 )
+from factory.store.parts import PartMarker, Parts
 from factory.store.rows import build_row, build_shard_schema, select_shaping
 from factory.store.run_folder import Marker, RunFolder
 from factory.store.run_records import compute_run_id
@@ -113,10 +119,10 @@ class Worker:
             FilterError: scoring failed.
         """
         scores = score_all(self.filters, samples, [job.condition for job in jobs])
-        descriptors = describe_for_duplicates(self.recipe, samples)
+        descriptors = describe_for_duplicates(self.recipe.filters, samples)
         features: list[Any] = [None] * len(samples)
         if self.encoder is not None and samples:
-            features = _map_by_size(self.encoder.encode, samples)
+            features = map_by_size(self.encoder.encode, samples)
         candidates = []
         for row, (job, sample) in enumerate(zip(jobs, samples, strict=True)):
             known = {
@@ -144,10 +150,19 @@ class Worker:
         done = self.folder.read_marker(task.shard, task.round)
         if done is not None and done.starts == _copy_starts(task):
             return done
-        filling = _Filling(self, task, report)
+        owner = PartMarker(
+            run=self.run_id,
+            worker=self.digest,
+            shard=task.shard.id,
+            round=task.round,
+        )
+        parts = Parts(self.folder.files, owner, self.schema)
+        filling = _Filling(self, task, report, parts)
         filling.run()
         table = pa.Table.from_pylist(filling.rows_in_order(), schema=self.schema)
-        return self.folder.commit(table, filling.build_marker(), task.shard)
+        marker = self.folder.commit(table, filling.build_marker(), task.shard)
+        parts.remove()
+        return marker
 
 
 @dataclass(slots=True)
@@ -157,11 +172,13 @@ class _Filling:
     worker: Worker
     task: Task
     report: Report
+    parts: Parts
     queue: deque[int] = field(default_factory=deque)
     next_attempt: dict[int, int] = field(default_factory=dict)
     filled: set[int] = field(default_factory=set)
     given_up: int = 0
     tried: int = 0
+    recalled: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
@@ -172,24 +189,30 @@ class _Filling:
         indices = range(shard.start, shard.stop) if starts is None else sorted(starts)
         self.queue.extend(indices)
         self.next_attempt = {index: (starts or {}).get(index, 0) for index in indices}
+        self.seconds.update(self.parts.seconds)
 
     def run(self) -> None:
-        """Generates batch after batch; the batch before is judged meanwhile."""
+        """Generates batch after batch; the batch before is judged meanwhile.
+
+        Which tries there are follows from the verdicts alone, so that what parts of an earlier
+        start hold stands for what this one would make.
+        """
         with ThreadPoolExecutor(max_workers=1) as pool:
-            judging: Future[list[Candidate]] | None = None
+            judging: Future[list[dict[str, Any]]] | None = None
             size = self.worker.recipe.generator.batch_size
             while self.queue or judging:
+                self.parts.save_if_due(self.seconds)
                 if judging is not None and len(self.queue) < size:
                     self._settle(judging.result())
                     judging = None
                     continue
                 jobs = self._draw_jobs(size)
-                began = time.perf_counter()
-                samples = self.worker.generator.generate(jobs)
-                self.seconds["generate"] += time.perf_counter() - began
+                known = [self._recall(job) for job in jobs]
+                new = [job for job, row in zip(jobs, known, strict=True) if row is None]
+                samples = self._generate(new) if new else ()
                 if judging is not None:
                     self._settle(judging.result())
-                judging = pool.submit(self._judge, jobs, samples)
+                judging = pool.submit(self._judge, new, samples, known)
 
     def rows_in_order(self) -> list[dict[str, Any]]:
         """Returns all rows by request, then attempt."""
@@ -241,14 +264,33 @@ class _Filling:
         self.next_attempt[index] += 1
         return Job(request, attempt, request.derive_seed(self.worker.recipe.seed, attempt))
 
-    def _judge(self, jobs: Sequence[Job], samples: Sequence[Sample]) -> list[Candidate]:
+    def _generate(self, jobs: Sequence[Job]) -> Sequence[Sample]:
+        began = time.perf_counter()
+        samples = self.worker.generator.generate(jobs)
+        self.seconds["generate"] += time.perf_counter() - began
+        return samples
+
+    def _recall(self, job: Job) -> dict[str, Any] | None:
+        """Returns the row of a try that a part holds, as this run's: its recipe may have grown."""
+        row = self.parts.recall(job.request.index, job.attempt)
+        return None if row is None else {**row, "recipe_sha256": self.worker.recipe_sha256}
+
+    def _judge(
+        self,
+        jobs: Sequence[Job],
+        samples: Sequence[Sample],
+        known: Sequence[dict[str, Any] | None],
+    ) -> list[dict[str, Any]]:
+        """Judges what is new of a batch; returns all its rows, in the order of `known`."""
+        if not jobs:
+            return [row for row in known if row is not None]
         began = time.perf_counter()
         candidates = self.worker.judge(jobs, samples)
         self.seconds["judge"] += time.perf_counter() - began
         began = time.perf_counter()
-        self.rows.extend(self._build_row(candidate) for candidate in candidates)
+        new = iter([self._build_row(candidate) for candidate in candidates])
         self.seconds["encode"] += time.perf_counter() - began
-        return candidates
+        return [next(new) if row is None else row for row in known]
 
     def _build_row(self, candidate: Candidate) -> dict[str, Any]:
         worker, output = self.worker, self.worker.recipe.output
@@ -262,48 +304,31 @@ class _Filling:
             keep_image=candidate.verdict.accepted or output.keep_rejected == "images",
         )
 
-    def _settle(self, candidates: Sequence[Candidate]) -> None:
+    def _settle(self, rows: Sequence[dict[str, Any]]) -> None:
         """Books the verdicts of a batch and queues what still needs a try."""
-        for candidate in candidates:
-            verdict, index = candidate.verdict, candidate.job.request.index
-            if verdict.accepted:
-                self.filled.add(index)
+        self.rows.extend(rows)
+        self.recalled += len(rows) - self.parts.add(rows)
+        for row in rows:
+            if row["accepted"]:
+                self.filled.add(row["index"])
             else:
-                self.rejected[str(verdict.filter)] += 1
-                self.reasons[f"{verdict.filter}: {name_reason(verdict.reason)}"] += 1
+                self.rejected[str(row["rejected_by"])] += 1
+                self.reasons[f"{row['rejected_by']}: {name_reason(row['reason'])}"] += 1
         budget = self.worker.recipe.budget.attempts
-        for index in dict.fromkeys(candidate.job.request.index for candidate in candidates):
+        for index in dict.fromkeys(row["index"] for row in rows):
             if index in self.filled:
                 continue
             if self.next_attempt[index] < budget:
                 self.queue.append(index)
             else:
                 self.given_up += 1
-        self.tried += len(candidates)
+        self.tried += len(rows)
         self.report(self._describe_progress())
 
     def _describe_progress(self) -> Progress:
         task, asked, filled = self.task, len(self.next_attempt), len(self.filled)
-        return Progress(task.shard, task.round, asked, self.tried, filled, self.given_up)
-
-
-def describe_for_duplicates(recipe: Recipe, samples: Sequence[Sample]) -> list[Any]:
-    """Returns one descriptor per sample, or None where near-duplicates are not looked for."""
-    if all(settings.kind != "near_duplicate" for settings in recipe.filters):
-        return [None] * len(samples)
-    from factory.filters.descriptors import describe_images
-
-    return _map_by_size(describe_images, samples)
-
-
-def _map_by_size(compute: Callable[[Any], Any], samples: Sequence[Sample]) -> list[Any]:
-    """Returns what `compute` makes of (N, H, W, 3) images, those of one size at a time."""
-    found: list[Any] = [None] * len(samples)
-    for same in group_by_size(samples):
-        values = compute(np.stack([samples[i].pixels for i in same]))
-        for position, value in zip(same, values, strict=True):
-            found[position] = value
-    return found
+        counts = (asked, self.tried, filled, self.given_up, self.recalled)
+        return Progress(task.shard, task.round, *counts, note="; ".join(self.parts.notes))
 
 
 def name_reason(reason: str | None) -> str:

@@ -29,11 +29,15 @@ MAX_SERIES = 8
 class RunProgress:
     """Shows accepted of asked per series, acceptance rate and time left, on stderr."""
 
-    def __init__(self, outline: Outline, attempts: int, quiet: bool = False) -> None:
-        self.quiet = quiet
+    def __init__(
+        self, outline: Outline, attempts: int, quiet: bool = False, foretells: bool = True
+    ) -> None:
+        self.quiet, self.foretells = quiet, foretells
         self.labels = {part.key: part.label for part in outline.series}
         self.tally = Tally({part.key: part.count for part in outline.series}, attempts)
         self.last_line, self.last_text = float("-inf"), ""
+        self.noted: set[str] = set()
+        self.foretold: set[str] = set()
         self.bars: Bars | None = None
         self.rows: dict[str, Any] = {}
         if sys.stderr.isatty() and not quiet:
@@ -82,13 +86,30 @@ class RunProgress:
 
     def report(self, progress: Progress) -> None:
         """Books a batch that was judged."""
+        if progress.note and progress.note not in self.noted:
+            self.noted.add(progress.note)
+            self._print(progress.note)
         self.tally.report(progress)
+        self._foretell(progress.shard.series)
         self._show()
 
     def recount(self, filled: Mapping[str, int], goes_on: Mapping[str, int]) -> None:
         """Books which requests have their image after a look over the whole set."""
         self.tally.recount(filled, goes_on)
         self._show()
+
+    def _foretell(self, key: str) -> None:
+        """Says once of a series that it will not be filled, as soon as that is clear."""
+        counts = self.tally.count(key)
+        is_done = key in self.foretold or not self.foretells
+        expected = None if is_done else self.tally.foretell(key)
+        if expected is not None:
+            self.foretold.add(key)
+            self._print(
+                f"{self.labels[key]}: {counts.filled:,} of {counts.tried:,} tries accepted; at "
+                f"this rate {expected:,} of {self.tally.asked[key]:,}: raise budget.attempts (with "
+                "--extend), lower a threshold (factory refilter), or ask for less"
+            )
 
     def _show(self, is_due: bool = False) -> None:
         now = time.monotonic()
@@ -137,7 +158,7 @@ class RunProgress:
         kept = sum(counts.filled for counts in self.tally.committed.values())
         asked = sum(self.tally.asked.values())
         lost = sum(each.tried for each in self.tally.at_work.values())
-        more = f"; {lost:,} candidates of shards at work are made again" if lost else ""
+        more = f"; of {lost:,} candidates at work the last minute's are made again" if lost else ""
         if not self.quiet:
             click.echo(f"stopped: {kept:,} of {asked:,} images are kept{more}", err=True)
 

@@ -98,12 +98,14 @@ def _set_workers(executor: str | None, workers: str | None) -> list[str]:
 
 def _run(loaded: "LoadedRecipe", url: str, extend: bool, as_json: bool) -> None:
     from factory.cli.progress import RunProgress
+    from factory.recipe import is_judging
     from factory.run import plan_recipe, run_recipe
 
     if "://" not in url:
         url = str(Path(url).absolute())
     planned = plan_recipe(loaded)
-    with RunProgress(planned, loaded.recipe.budget.attempts, quiet=as_json) as progress:
+    attempts, foretells = loaded.recipe.budget.attempts, not is_judging(loaded.recipe)
+    with RunProgress(planned, attempts, as_json, foretells) as progress:
         result = run_recipe(loaded, url, progress.notify, progress.say, extend, planned, progress)
     print_result(result.url, result.summary, result.quarantined, as_json)
     click.get_current_context().exit(result.exit_code)

@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from factory.executors import Outcome
 from factory.records import Progress
 
+MIN_TRIED = 30
+"""Tries of a series below which nothing is foretold."""
+
 
 @dataclass(slots=True)
 class Counts:
@@ -56,13 +59,13 @@ class Tally:
     def notify(self, outcome: Outcome) -> None:
         """Takes a task that ended; a quarantined one gives its tries back."""
         task, marker = outcome.task, outcome.marker
-        self.at_work.pop((task.shard.id, task.round), None)
+        last = self.at_work.pop((task.shard.id, task.round), None)
         if marker is None:
             return
         given_up = marker.asked - marker.filled
         self.committed[marker.series].add(Counts(marker.filled, given_up, marker.generated))
         if outcome.is_new:
-            self.made += marker.generated
+            self.made += marker.generated - (last.recalled if last else 0)
             self._note_first()
 
     def recount(self, filled: Mapping[str, int], goes_on: Mapping[str, int]) -> None:
@@ -87,6 +90,26 @@ class Tally:
         for key in self.asked:
             counts.add(self.count(key))
         return counts
+
+    def foretell(self, key: str) -> int | None:
+        """Returns how many images of a series its rate of accepted tries will give.
+
+        None where it may still be all: told only if the upper end of the rate's interval (exact,
+        97.5 %, Clopper and Pearson 1934), too, leaves a twentieth of the requests without one.
+        """
+        counts, asked = self.count(key), self.asked[key]
+
+        def expect(rate: float) -> float:
+            return asked * (1 - (1 - rate) ** self.attempts)
+
+        if counts.tried < MIN_TRIED or expect(counts.filled / counts.tried) > 0.95 * asked:
+            return None
+        from scipy.stats import beta
+
+        most = float(beta.ppf(0.975, counts.filled + 1, counts.tried - counts.filled))
+        if expect(most) > 0.95 * asked:
+            return None
+        return max(counts.filled, round(expect(counts.filled / counts.tried)))
 
     def estimate_left(self) -> float | None:
         """Returns the seconds until the last request is settled; None while nothing was made.
@@ -120,7 +143,7 @@ class Tally:
         return min(self.attempts, counts.tried / max(1, counts.filled + counts.given_up))
 
     def _count_made(self) -> int:
-        return self.made + sum(each.tried for each in self.at_work.values())
+        return self.made + sum(each.tried - each.recalled for each in self.at_work.values())
 
     def _note_first(self) -> None:
         made = self._count_made()

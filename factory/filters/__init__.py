@@ -4,10 +4,10 @@ Deciding imports neither torch nor scikit-learn: thresholds can be changed on st
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -107,6 +107,27 @@ def group_by_size(samples: Sequence[Sample]) -> list[list[int]]:
     for position, sample in enumerate(samples):
         groups.setdefault(sample.pixels.shape, []).append(position)
     return list(groups.values())
+
+
+def map_by_size(compute: Callable[[Any], Any], samples: Sequence[Sample]) -> list[Any]:
+    """Returns what `compute` makes of (N, H, W, 3) images, those of one size at a time."""
+    found: list[Any] = [None] * len(samples)
+    for same in group_by_size(samples):
+        values = compute(np.stack([samples[i].pixels for i in same]))
+        for position, value in zip(same, values, strict=True):
+            found[position] = value
+    return found
+
+
+def describe_for_duplicates(
+    filters: Sequence[FilterSettings], samples: Sequence[Sample]
+) -> list[Any]:
+    """Returns one descriptor per sample, or None where near-duplicates are not looked for."""
+    if all(settings.kind != "near_duplicate" for settings in filters):
+        return [None] * len(samples)
+    from factory.filters.descriptors import describe_images
+
+    return map_by_size(describe_images, samples)
 
 
 def _score_rows(

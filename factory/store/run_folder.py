@@ -115,7 +115,7 @@ class RunFolder:
     def clear(self) -> bool:
         """Removes what a run began and left without a commit; returns whether there was any."""
         was_begun = self.files.exists(f"{WORK}/run.json")
-        for name in ("run.json", "workers", "shards", "quarantine", "build", "files.json"):
+        for name in ("run.json", "workers", "shards", "parts", "quarantine", "build", "files.json"):
             self.files.remove(f"{WORK}/{name}")
         return was_begun
 
