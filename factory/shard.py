@@ -151,10 +151,7 @@ class Worker:
         if done is not None and done.starts == _copy_starts(task):
             return done
         owner = PartMarker(
-            run=self.run_id,
-            worker=self.digest,
-            shard=task.shard.id,
-            round=task.round,
+            run=self.run_id, worker=self.digest, shard=task.shard.id, round=task.round
         )
         parts = Parts(self.folder.files, owner, self.schema)
         filling = _Filling(self, task, report, parts)
