@@ -42,6 +42,9 @@ class GeneratorSettings(Strict):
 
     model: str = Field(min_length=1, description="catalog id, Hub id, or folder")
     revision: str | None = Field(None, description="Hub revision; overrides the catalog's")
+    variant: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9_]+$", description="of the weight files, e.g. fp16"
+    )
     family: str | None = Field(None, description="pipeline family, where no catalog entry tells")
     steps: int | None = Field(None, ge=1, le=1000, description="num_inference_steps")
     guidance: float | Guidance | None = Field(None, description="guidance_scale, or a schedule")

@@ -2,14 +2,14 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from factory.plain import write_json
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
+    from factory.catalog_entries import ModelEntry
 
 CATALOG_OPTION = click.option(
     "--catalog",
@@ -29,19 +29,21 @@ def models() -> None:
 @CATALOG_OPTION
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
-    """Lists the models of all catalogs."""
+    """Lists the models of all catalogs, and whether they run here or what they lack."""
     from factory.catalog import load_catalogs
+    from factory.generators.runnable import explain_missing
 
     entries = load_catalogs(folders).list_models()
     if as_json:
-        click.echo(write_json([entry.model_dump(mode="json") for entry in entries]))
+        click.echo(write_json([_describe_model(entry) for entry in entries]))
         return
     for entry in entries:
+        lack = explain_missing(entry)
         streams = "+".join((*entry.required, *(f"[{name}]" for name in entry.optional)))
+        runs = "runs" if lack is None else f"no: {lack}"
         gate = ", gated" if entry.licence.gated else ""
-        click.echo(
-            f"{entry.id:24} {entry.width}x{entry.height}  {streams}  {entry.licence.id}{gate}"
-        )
+        size = f"{entry.width}x{entry.height}"
+        click.echo(f"{entry.id:28} {size:9}  {runs:27}  {streams}  {entry.licence.id}{gate}")
 
 
 @models.command()
@@ -52,30 +54,42 @@ def show(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Shows all that is known of a model: streams, size, licence terms, training data."""
     from factory.catalog import load_catalogs
 
-    _show(load_catalogs(folders).find_model(name), as_json)
+    _print(_describe_model(load_catalogs(folders).find_model(name)), as_json)
 
 
 @models.command()
 @click.argument("name", metavar="ID")
 @CATALOG_OPTION
 def check(name: str, folders: tuple[Path, ...]) -> None:
-    """Loads a model here and samples one image in two steps."""
-    from factory.catalog import load_catalogs
-    from factory.generators import build_generator
-    from factory.recipe import GeneratorSettings
-    from factory.records import Condition, Job, Request
+    """Loads a model here and samples one image in two steps.
 
-    entry = load_catalogs(folders).find_model(name)
+    ID: of a catalog, a Hub id or a folder. It is asked for a class that it knows, else a caption.
+    """
+    from factory.catalog import load_catalogs
+    from factory.errors import GenerationError, InputError
+    from factory.generators import build_generator
+    from factory.generators.runnable import choose_test_condition, explain_missing
+    from factory.plan import find_entry
+    from factory.recipe import GeneratorSettings
+    from factory.records import Job, Request
+
     began = time.perf_counter()
+    catalogs = load_catalogs(folders)
+    is_place = "/" in name or Path(name).is_dir()
     settings = GeneratorSettings(model=name, steps=2, batch_size=1)
-    generator = build_generator(settings, entry, Path())
-    class_name = entry.class_names[0] if entry.class_names else None
-    caption = "H&E stained histology" if "caption" in entry.required else None
-    request = Request("check", 0, Condition(class_name, caption), 0)
-    sample = generator.generate([Job(request, 0, 0)])[0]
+    entry = find_entry(settings, catalogs) if is_place else catalogs.find_model(name)
+    lack = None if entry is None else explain_missing(entry)
+    if lack is not None and "not downloaded" not in lack:
+        raise InputError(f"model {name}: cannot run here: {lack}")
+    generator = build_generator(settings, entry, Path(), catalogs)
+    condition = choose_test_condition(name, generator.capabilities)
+    sample = generator.generate([Job(Request("check", 0, condition, 0), 0, 0)])[0]
+    if sample.nonfinite_fraction > 0:
+        raise GenerationError(f"model {name}: its image is not finite (NaN): try dtype float32")
     height, width = sample.pixels.shape[:2]
+    asked = condition.class_name or condition.caption
     click.echo(
-        f"{name}: loads and samples here ({width}x{height} px, "
+        f"{name}: loads and samples here ({width}x{height} px, {asked!r}, "
         f"{time.perf_counter() - began:.1f} s with loading)"
     )
 
@@ -111,7 +125,7 @@ def show_encoder(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Shows all that is known of an encoder: source, features, licence terms, training data."""
     from factory.catalog import load_catalogs
 
-    _show(load_catalogs(folders).find_encoder(name), as_json)
+    _print(load_catalogs(folders).find_encoder(name).model_dump(mode="json"), as_json)
 
 
 @encoders.command("check")
@@ -134,10 +148,17 @@ def check_encoder(name: str, folders: tuple[Path, ...]) -> None:
     )
 
 
-def _show(entry: "BaseModel", as_json: bool) -> None:
+def _describe_model(entry: "ModelEntry") -> dict[str, Any]:
+    """Returns an entry, and whether it runs here or what it lacks."""
+    from factory.generators.runnable import explain_missing
+
+    lack = explain_missing(entry)
+    return {**entry.model_dump(mode="json"), "runs": lack is None, "lacks": lack}
+
+
+def _print(described: dict[str, Any], as_json: bool) -> None:
     import yaml
 
-    described = entry.model_dump(mode="json")
     click.echo(
         write_json(described)
         if as_json

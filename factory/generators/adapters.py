@@ -6,6 +6,7 @@ from typing import Any
 from factory.catalog_entries import ModelEntry
 from factory.errors import InputError
 from factory.generators import weights
+from factory.generators.quiet import READ_ERRORS
 from factory.recipe import GeneratorSettings
 
 
@@ -36,12 +37,7 @@ def load_adapters(
 
             merge_adapter(pipeline, path, adapter.scale)
         else:
-            pipeline.load_lora_weights(
-                str(path.parent),
-                weight_name=path.name,
-                adapter_name=f"adapter_{position}",
-                local_files_only=True,
-            )
+            _load_lora(pipeline, path, f"adapter_{position}")
         loaded.append(
             {
                 "source": _name_source(adapter.source),
@@ -57,6 +53,45 @@ def load_adapters(
         pipeline.fuse_lora(adapter_names=names)
         pipeline.unload_lora_weights()
     return tuple(loaded)
+
+
+def _load_lora(pipeline: Any, path: Path, name: str) -> None:
+    """Loads a LoRA file of any form that diffusers reads, all of it or nothing.
+
+    diffusers passes over weights for which the model has no layer, with a line in the log at most.
+    So what it made of the file is compared with what the networks hold afterwards.
+
+    Raises:
+        InputError: the file cannot be read, or weights of it fit no layer of the model.
+    """
+    model = type(pipeline).__name__
+    remedy = "it was trained on another model: take its base, or another adapter"
+    place = {"weight_name": path.name, "local_files_only": True}
+    network = getattr(pipeline, "unet", None)
+    config = {} if network is None else {"unet_config": network.config}
+    try:
+        found = pipeline.lora_state_dict(str(path.parent), **place, **config)
+        pipeline.load_lora_weights(str(path.parent), **place, adapter_name=name)
+    except (ArithmeticError, AttributeError, LookupError, OSError, *READ_ERRORS) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: no LoRA adapter that fits {model} ({said}): {remedy}") from error
+    state = found[0] if isinstance(found, tuple) else found
+    wanted = [key for key in state if not key.endswith((".alpha", "dora_scale", "_vector"))]
+    loaded = [
+        f"{component}.{key}"
+        for component, module in pipeline.components.items()
+        if hasattr(module, "named_parameters")
+        for key, _ in module.named_parameters()
+        if ".lora_" in key and f".{name}" in key and "_vector" not in key
+    ]
+    if len(loaded) < len(wanted) or not wanted:
+        layers = [key.split(".lora_")[0].partition(".")[2] for key in loaded]
+        astray = [key for key in wanted if not any(layer in key for layer in layers)]
+        example = f", e.g. {(astray or wanted)[0]}" if wanted else ""
+        raise InputError(
+            f"{path}: {len(wanted) - len(loaded)} of its {len(wanted)} weights fit no layer of "
+            f"{model}{example}: {remedy}"
+        )
 
 
 def _name_source(source: str) -> str:

@@ -42,24 +42,44 @@ def merge_adapter(pipeline: FlowPipeline, path: Path, scale: float) -> None:
     Raises:
         InputError: a file of another kind of model.
     """
-    from safetensors import safe_open
+    names, embeddings, tensors = _read_adapter(path)
+    layers = dict(pipeline.unet.named_modules())
+    changes = []
+    stems = {key.removesuffix(_DOWN).removesuffix(_UP) for key in tensors}
+    for stem in sorted(stems):
+        name = stem.removeprefix("unet.")
+        weight: Any = getattr(layers.get(name), "weight", None)
+        up, down = tensors.get(f"{stem}{_UP}"), tensors.get(f"{stem}{_DOWN}")
+        try:
+            change = None if up is None or down is None else _multiply(up, down)
+        except (IndexError, RuntimeError):  # shapes that do not go together
+            change = None
+        if weight is None or change is None or weight.shape != change.shape:
+            raise InputError(f"{path}: trained on another model: layer {name!r} does not fit")
+        changes.append((weight, change))
+    try:
+        set_classes(pipeline, names, embeddings)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    with torch.no_grad():
+        for weight, change in changes:
+            weight.add_(scale * change.to(weight))
 
-    with safe_open(path, framework="pt") as file:
-        names = json.loads((file.metadata() or {}).get("class_names", "null"))
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+
+def _read_adapter(path: Path) -> tuple[list[str], torch.Tensor, dict[str, torch.Tensor]]:
+    """Returns an adapter's classes, their embeddings, and its low-rank layers."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            names = json.loads((file.metadata() or {}).get("class_names", "null"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as an adapter: {error}") from error
     embeddings = tensors.pop(_TOKENS, None)
     if names is None or embeddings is None:
         raise InputError(f"{path}: no adapter of a flow model: it has no class embeddings")
-    layers = dict(pipeline.unet.named_modules())
-    with torch.no_grad():
-        for key in [key for key in tensors if key.endswith(_DOWN)]:
-            name = key.removeprefix("unet.").removesuffix(_DOWN)
-            change = _multiply(tensors[f"unet.{name}{_UP}"], tensors[key])
-            weight: Any = getattr(layers.get(name), "weight", None)
-            if weight is None or weight.shape != change.shape:
-                raise InputError(f"{path}: trained on another model: layer {name!r} does not fit")
-            weight.add_(scale * change.to(weight))
-    set_classes(pipeline, names, embeddings)
+    return names, embeddings, tensors
 
 
 def set_classes(pipeline: FlowPipeline, names: Sequence[str], embeddings: torch.Tensor) -> None:

@@ -2,8 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from factory.errors import GenerationError, InputError
 from factory.generators import weights
 from factory.generators.adapters import load_adapters
 from factory.generators.families import Family, read_index
+from factory.generators.quiet import READ_ERRORS, listen_to_libraries, shorten_warnings
 from factory.generators.sampling import build_scheduler
 from factory.recipe import GeneratorSettings
-
-LOAD_ERRORS = (OSError, RuntimeError, ValueError, TypeError, KeyError, AttributeError, ImportError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,20 +67,31 @@ def load_model(
     index = read_index(folder)
     components = [name for name in index if not name.startswith("_")]
     weights.check_weights(folder, components, settings.allow_pickle)
+    weights.check_variant(folder, components, settings.variant)
     arguments = {
         **family.load_arguments,
         **_allow_remote_code(settings, entry, base),
+        "variant": settings.variant,
         "use_safetensors": None if settings.allow_pickle else True,
         "local_files_only": True,
         "dtype": getattr(torch, dtype),
     }
+    shorten_warnings()
+    with listen_to_libraries() as said:
+        pipeline = _read_pipeline(pipeline_class, folder, arguments, settings.model)
+        lacking = said.find_new_weights()
+        if lacking is not None:
+            raise InputError(
+                f"model {settings.model}: {folder}: its files lack weights, which would be drawn "
+                f"at random: {lacking[:300]}: get the whole model"
+            )
+        adapters = load_adapters(pipeline, settings, entry, base)
     try:
-        with _quiet():
-            pipeline = pipeline_class.from_pretrained(folder, **arguments)
-            adapters = load_adapters(pipeline, settings, entry, base)
         pipeline.to(device)
-    except LOAD_ERRORS as error:
-        raise GenerationError(f"model {settings.model}: {folder}: cannot load: {error}") from error
+    except RuntimeError as error:
+        raise GenerationError(
+            f"model {settings.model}: cannot move to {device}: {error}"
+        ) from error
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             component.eval().requires_grad_(False)
@@ -107,24 +116,18 @@ def load_model(
     )
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hides the loading bars of diffusers and transformers, which every worker would draw."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
+def _read_pipeline(pipeline_class: Any, folder: Path, arguments: dict[str, Any], model: str) -> Any:
+    """Reads the weights of a folder.
 
-    shown = [
-        library
-        for library in (diffusers_logging, transformers_logging)
-        if library.is_progress_bar_enabled()
-    ]
-    for library in shown:
-        library.disable_progress_bar()
+    Raises:
+        InputError: they cannot be read, or do not fit what the folder's configuration says.
+    """
     try:
-        yield
-    finally:
-        for library in shown:
-            library.enable_progress_bar()
+        return pipeline_class.from_pretrained(folder, **arguments)
+    except (OSError, KeyError, AttributeError, *READ_ERRORS) as error:
+        broken = weights.find_broken(folder)
+        said = broken or f"{folder}: {' '.join(str(error).split())[:300]}"
+        raise InputError(f"model {model}: cannot load: {said}: get the model again") from error
 
 
 def import_path(path: str) -> Any:
@@ -180,7 +183,9 @@ def _locate(
     else:
         pipeline_class = import_path(paths.get(str(class_name), family.pipelines[0]))
     if folder is None:
-        folder = weights.download_snapshot(pipeline_class, source, revision, settings.allow_pickle)
+        folder = weights.download_snapshot(
+            pipeline_class, source, revision, settings.allow_pickle, settings.variant
+        )
     return folder, pipeline_class
 
 

@@ -73,7 +73,11 @@ def fetch_file(source: str, name: str, revision: str | None) -> str:
 
 
 def download_snapshot(
-    pipeline_class: Any, source: str, revision: str | None, allow_pickle: bool
+    pipeline_class: Any,
+    source: str,
+    revision: str | None,
+    allow_pickle: bool,
+    variant: str | None = None,
 ) -> Path:
     """Downloads what `pipeline_class` needs of a Hub model.
 
@@ -87,7 +91,10 @@ def download_snapshot(
     commit = fetch_index(source, revision).name
     try:
         folder = pipeline_class.download(
-            source, revision=commit, use_safetensors=None if allow_pickle else True
+            source,
+            revision=commit,
+            variant=variant,
+            use_safetensors=None if allow_pickle else True,
         )
     except OSError as error:
         if "safetensors" in str(error):
@@ -120,6 +127,56 @@ def check_weights(folder: Path, components: Sequence[str], allow_pickle: bool) -
         pickles = [file for file in files if file.suffix in PICKLES]
         if pickles and not any(file.suffix == ".safetensors" for file in files):
             raise InputError(f"{pickles[0]}: weights are not safetensors: {PICKLE_REMEDY}")
+
+
+def check_variant(folder: Path, components: Sequence[str], variant: str | None) -> None:
+    """Refuses a pipeline folder that only has another variant of its weights.
+
+    Args:
+        folder: pipeline folder.
+        components: its subfolders that are loaded.
+        variant: as the recipe names it, e.g. fp16; None: the plain files.
+
+    Raises:
+        InputError: names the component and the variants that are there.
+    """
+    for component in components:
+        found = {_read_variant(file) for file in (folder / component).glob("*.safetensors")}
+        if not found or variant in found or (variant is not None and None in found):
+            continue
+        named = sorted(each for each in found if each is not None)
+        if named:
+            wanted = "plain" if variant is None else repr(variant)
+            raise InputError(
+                f"{folder / component}: has no {wanted} weights, only the variant "
+                f"{', '.join(named)}: set generator.variant: {named[0]}"
+            )
+    has_variant = any(
+        _read_variant(file) == variant
+        for component in components
+        for file in (folder / component).glob("*.safetensors")
+    )
+    if variant is not None and not has_variant:
+        raise InputError(f"{folder}: has no variant {variant!r}: leave generator.variant out")
+
+
+def _read_variant(file: Path) -> str | None:
+    """Returns `fp16` of `model.fp16.safetensors` and `model.fp16-00001-of-2.safetensors`."""
+    match = re.match(r"[^.]+\.([A-Za-z0-9_]+?)(-\d+-of-\d+)?\.safetensors$", file.name)
+    return None if match is None else match.group(1)
+
+
+def find_broken(folder: Path) -> str | None:
+    """Returns which weight file cannot be read and why, or None where all can."""
+    from safetensors import SafetensorError, safe_open
+
+    for file in sorted(folder.rglob("*.safetensors")):
+        try:
+            with safe_open(file, framework="np") as opened:
+                opened.keys()
+        except (OSError, SafetensorError) as error:
+            return f"{file}: {error}"
+    return None
 
 
 def hash_file(path: Path) -> str:

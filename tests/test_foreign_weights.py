@@ -1,0 +1,251 @@
+"""Weights and adapters of others: whole, or refused before anything is written."""
+
+import json
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors.torch import load_file, save_file
+
+from factory.cli import main
+from factory.errors import InputError
+from factory.generators.diffusers_generator import DiffusersGenerator
+from factory.generators.quiet import shorten_warnings
+from factory.recipe import GeneratorSettings
+from tests.running import run, write_recipe
+from tests.tiny import save_lora, save_tiny
+
+LORA = "pytorch_lora_weights.safetensors"
+Q = "text_model.encoder.layers.0.self_attn.q_proj"
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    for family in ("stable-diffusion", "stable-diffusion-xl", "flow"):
+        save_tiny(family, folder / family)
+    save_lora(folder / "lora")
+    return folder
+
+
+def load(models, adapter, family="stable-diffusion"):
+    settings = GeneratorSettings(
+        model=str(models / family), adapters=[{"source": str(adapter)}], device="cpu"
+    )
+    return DiffusersGenerator(settings, None, Path()).describe()
+
+
+def write_lora(models, folder, change):
+    folder.mkdir()
+    save_file(change(load_file(models / "lora" / LORA)), folder / LORA)
+    return folder
+
+
+def to_peft(state):
+    names = {"lora.down": "lora_A", "lora.up": "lora_B"}
+    for old, new in names.items():
+        state = {key.replace(old, new): value for key, value in state.items()}
+    return state
+
+
+def to_kohya(state):
+    """As kohya's scripts name them, with an alpha for each layer."""
+    found = {}
+    for key, value in state.items():
+        layer, _, kind = key.removeprefix("unet.").removesuffix(".weight").rpartition(".lora.")
+        name = f"lora_unet_{layer.replace('.', '_')}"
+        found[f"{name}.lora_{kind}.weight"] = value
+        found[f"{name}.alpha"] = torch.tensor(2.0)
+    return found
+
+
+def add_text(state, layer=f"text_encoder.{Q}"):
+    pair = {"lora_A": torch.ones(2, 32), "lora_B": torch.ones(32, 2)}
+    return to_peft(state) | {f"{layer}.{kind}.weight": each for kind, each in pair.items()}
+
+
+@pytest.mark.parametrize("change", [dict, to_peft, to_kohya, add_text])
+def test_whole_adapters_load_without_a_word(models, tmp_path, change, caplog, capfd):
+    described = load(models, write_lora(models, tmp_path / "lora", change))
+    assert described["adapters"][0]["weight_name"] == LORA
+    assert not caplog.records
+    assert "open an issue" not in capfd.readouterr().err
+
+
+SPOILT = {
+    "unknown": lambda state: {f"foo.{key}": value for key, value in state.items()},
+    "partly unknown": lambda state: {
+        **state,
+        "unet.nothing.to_q.lora.down.weight": torch.ones(2, 8),
+    },
+    "other block": lambda state: {
+        key.replace("mid_", "last_"): each for key, each in state.items()
+    },
+    "half": lambda state: {key: value for key, value in state.items() if ".down." in key},
+    "shapes": lambda state: {key: torch.ones(5, 5) for key in state},
+    "deeper text encoder": lambda state: add_text(state, f"text_encoder.{Q.replace('0', '9')}"),
+    "second text encoder": lambda state: add_text(state, f"text_encoder_2.{Q}"),
+    "kohya of another": lambda state: (
+        to_kohya(state) | {"lora_te3_x.lora_up.weight": torch.ones(2, 2)}
+    ),
+    "no adapter": lambda state: {"weight": torch.ones(2, 2)},
+}
+
+
+@pytest.mark.stranger(
+    9,
+    "a LoRA file whose keys match the model not at all, or not all of them",
+    "refused with exit 2; the message names the file and a weight that fits nothing",
+)
+@pytest.mark.parametrize("kind", SPOILT)
+def test_adapters_that_do_not_fit_are_refused(models, tmp_path, kind):
+    adapter = write_lora(models, tmp_path / "lora", SPOILT[kind])
+    with pytest.raises(InputError) as caught:
+        load(models, adapter)
+    message = str(caught.value)
+    assert message.startswith(f"{adapter / LORA}: ")
+    assert "trained on another model" in message
+    assert len(message) < 700
+
+
+def test_an_adapter_of_another_base_is_refused(models, tmp_path):
+    with pytest.raises(InputError, match="trained on another model"):
+        load(models, models / "lora", "stable-diffusion-xl")
+    with pytest.raises(InputError, match="no adapter of a flow model"):
+        load(models, models / "lora", "flow")
+    (tmp_path / LORA).write_bytes(b"no safetensors")
+    for family in ("stable-diffusion", "flow"):
+        with pytest.raises(InputError, match=LORA):
+            load(models, tmp_path, family)
+
+
+def test_a_flow_adapter_is_merged_whole_or_not(models, tmp_path):
+    from factory.generators.flow_adapter import merge_adapter, write_adapter
+
+    generator = DiffusersGenerator(
+        GeneratorSettings(model=str(models / "flow"), device="cpu"), None, Path()
+    )
+    pipeline = generator.model.pipeline
+    name = next(n for n, m in pipeline.unet.named_modules() if isinstance(m, torch.nn.Conv2d))
+    before = pipeline.unet.get_submodule(name).weight.clone()
+    out, into = before.shape[:2]
+    layers = {
+        f"{name}.lora_A.weight": torch.ones(2, into, *before.shape[2:]),
+        f"{name}.lora_B.weight": torch.ones(out, 2, 1, 1),
+    }
+    for extra in ({"else.weight": torch.ones(2)}, {"time.lora_A.weight": torch.ones(2, 2)}):
+        write_adapter(tmp_path / "a.safetensors", {**layers, **extra}, ["TUM"], torch.ones(1, 32))
+        with pytest.raises(InputError, match="does not fit"):
+            merge_adapter(pipeline, tmp_path / "a.safetensors", 1.0)
+        assert torch.equal(before, pipeline.unet.get_submodule(name).weight)
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+def damage(folder, how):
+    """Spoils the weights of the UNet in place; returns the file."""
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    state = load_file(file)
+    if how == "cut short":
+        file.write_bytes(file.read_bytes()[:2000])
+    elif how == "gone":
+        file.unlink()
+    elif how == "other shape":
+        save_file(state | {"conv_in.weight": torch.ones(3, 3)}, file)
+    else:
+        save_file({key: value for key, value in state.items() if key != "conv_in.weight"}, file)
+    return file
+
+
+@pytest.mark.stranger(
+    15,
+    "weights that are cut short, gone, of another shape, or lack a layer",
+    "bad input, exit 2, before anything is written; no layer is drawn at random",
+)
+@pytest.mark.parametrize("how", ["cut short", "gone", "other shape", "lacking"])
+def test_weights_that_cannot_load_are_bad_input(tmp_path, how):
+    save_tiny("stable-diffusion", tmp_path / "model")
+    damage(tmp_path / "model", how)
+    condition = {"kind": "class", "classes": ["TUM"], "per_class": 1}
+    generator = {"model": "./model", "steps": 2, "width": 32, "height": 32}
+    recipe = write_recipe(tmp_path, generator=generator, conditions=[condition], filters=[])
+    with pytest.raises(InputError, match=r"model \./model: "):
+        run(recipe, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*"))
+
+
+@pytest.mark.stranger(
+    15,
+    "a model folder that only has weights of the variant fp16",
+    "the error names `generator.variant: fp16`, and with it the model loads",
+)
+def test_the_variant_of_weights(tmp_path):
+    save_tiny("stable-diffusion", tmp_path)
+    for file in [*tmp_path.rglob("*.safetensors")]:
+        file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
+    settings = GeneratorSettings(model=str(tmp_path), device="cpu")
+    with pytest.raises(InputError, match=r"set generator\.variant: fp16"):
+        DiffusersGenerator(settings, None, Path()).describe()
+    with_variant = settings.model_copy(update={"variant": "fp16"})
+    assert DiffusersGenerator(with_variant, None, Path()).describe()["weights_sha256"]
+    wrong = settings.model_copy(update={"variant": "bf16"})
+    with pytest.raises(InputError, match="only the variant fp16"):
+        DiffusersGenerator(wrong, None, Path()).describe()
+
+
+# --- models check, models list -------------------------------------------------------------------
+
+
+@pytest.mark.stranger(
+    15,
+    "`models check` of models that take captions, classes or both, from a catalog or a folder",
+    "it brings its own caption or class, and says so",
+)
+@pytest.mark.parametrize("name", ["fake", "nano-he", "nano-he-base", "stable-diffusion", "flow"])
+def test_models_check_brings_its_own_condition(models, name):
+    place = str(models / name) if (models / name).is_dir() else name
+    result = CliRunner().invoke(main, ["models", "check", place])
+    assert result.exit_code == 0, result.output
+    assert "loads and samples here" in result.output
+
+
+@pytest.mark.stranger(
+    15,
+    "`models list` and `models check` of models that cannot run here",
+    "marked with what they lack; the check ends with exit 2 and the reason",
+)
+def test_models_list_marks_what_cannot_run():
+    lines = CliRunner().invoke(main, ["models", "list"]).output.splitlines()
+    told = {line.split()[0]: line for line in lines}
+    assert "runs" in told["nano-he"].split()
+    assert "no: on record only" in told["unipath-7b"]
+    assert "no: needs embedding" in told["pixcell-256"]
+    assert "no: gated, not downloaded" in told["flux-1-dev"]
+    listed = json.loads(CliRunner().invoke(main, ["models", "list", "--json"]).output)
+    assert {each["id"]: each["runs"] for each in listed}["given"] is False
+    for name, reason in {"pixcell-256": "needs embedding", "unipath-7b": "on record only"}.items():
+        result = CliRunner().invoke(main, ["models", "check", name])
+        assert result.exit_code == 2
+        assert reason in result.output
+
+
+# --- what libraries say --------------------------------------------------------------------------
+
+
+@pytest.mark.stranger(
+    14,
+    "libraries that warn in kilobytes, again and again",
+    "each warning once, in one short line of ours",
+)
+def test_warnings_of_libraries_are_told_once_and_short(caplog):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        shorten_warnings()
+        for _ in range(3):
+            warnings.warn("something is odd\n" * 200, UserWarning, stacklevel=1)
+    (record,) = [each for each in caplog.records if "something is odd" in each.getMessage()]
+    assert len(record.getMessage()) < 220
+    assert "\n" not in record.getMessage()
