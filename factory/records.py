@@ -146,7 +146,7 @@ class Progress:
 
 
 Report = Callable[[Progress], None]
-"""Called whenever a batch was judged."""
+"""Called when a shard is begun, and whenever a batch of it was judged."""
 
 
 @dataclass(frozen=True, slots=True)

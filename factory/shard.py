@@ -140,7 +140,7 @@ class Worker:
 
         Args:
             task: what to fill.
-            report: called whenever a batch was judged.
+            report: called at the beginning, and whenever a batch was judged.
 
         Raises:
             GenerationError: sampling failed.
@@ -194,6 +194,7 @@ class _Filling:
         Which tries there are follows from the verdicts alone, so that what parts of an earlier
         start hold stands for what this one would make.
         """
+        self.report(self._describe_progress())
         with ThreadPoolExecutor(max_workers=1) as pool:
             judging: Future[list[dict[str, Any]]] | None = None
             size = self.worker.recipe.generator.batch_size

@@ -64,7 +64,7 @@ def test_a_small_run_moves_with_every_batch(tmp_path, capsys):
         result = run_recipe(
             loaded, str(tmp_path / "run"), progress.notify, progress.say, False, plan, progress
         )
-    assert len(seen) >= 2 * 24 / 4
+    assert len(seen) >= 2 + 2 * 24 / 4
     assert len({key for key, _ in seen}) == 2
     assert len({filled for _, filled in seen}) >= 10
     for part in result.summary["series"]:
@@ -114,6 +114,18 @@ def test_a_shard_that_is_tried_again_is_counted_once():
     assert (tally.count("a").tried, tally.count("a").filled) == (90, 60)
     assert tally.count("a").given_up == 4
     assert tally.estimate_left() == 0
+
+
+def test_the_first_batch_tells_the_time():
+    clock = Clock()
+    tally = Tally({"a": 64}, attempts=5, clock=clock)
+    clock.now = 30.0  # models load
+    shard = Shard("a", 0, 64)
+    tally.report(Progress(shard, 0, asked=64, tried=0, filled=0, given_up=0))
+    assert tally.estimate_left() is None
+    clock.now = 38.0
+    tally.report(Progress(shard, 0, asked=64, tried=16, filled=16, given_up=0))
+    assert tally.estimate_left() == pytest.approx(24.0)
 
 
 def test_requests_that_lost_their_image_go_on():

@@ -14,8 +14,11 @@ import pytest
 
 from factory.errors import InputError, RunBrokenError
 from factory.executors import cluster as clusters
-from factory.executors import pulse, sizing, watchdog
+from factory.executors import pulse, ray_actors, sizing, watchdog
 from factory.executors.cluster import check_address, start_ray
+from factory.recipe import Workers
+from factory.records import Progress, Shard
+from factory.shard import Task
 from tests.running import list_identities, run
 from tests.test_ray import RAY, environment, find_workers, local, write_slow
 
@@ -23,8 +26,8 @@ __all__ = ["environment", "local"]
 ROOT = Path(__file__).parent.parent
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 IMPATIENT = (
-    "from factory.executors import pulse, sizing; pulse.WORD_AFTER = sizing.JOIN = 1.0; "
-    "from factory.cli import main; main()"
+    "from factory.executors import cluster, pulse, sizing; pulse.WORD_AFTER = sizing.JOIN = 1.0; "
+    "cluster.HEAD_LOST = cluster.HEAD_EVERY = 2.0; from factory.cli import main; main()"
 )
 """The command line with short waits."""
 
@@ -101,7 +104,7 @@ def test_a_cluster_of_nodes_that_are_too_small_is_bad_input(nodes, tmp_path, mon
     large = ["workers.executor=ray", "workers.cpus=2", f"workers.address={nodes.address}"]
     with pytest.raises(InputError, match="no node can hold one: asked for 1 worker with 2 CPUs"):
         run(write_slow(tmp_path, 0), tmp_path / "run", (), large)
-    assert not (tmp_path / "run" / ".factory").exists()
+    assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
 
 
 @pytest.mark.stranger(
@@ -119,6 +122,49 @@ def test_a_node_that_dies_loses_nothing(nodes, local, tmp_path):
     assert list_identities(tmp_path / "run") == local
 
 
+NOTED = """
+from ray._private.services import get_ray_address_from_environment
+print("noted", get_ray_address_from_environment("auto", None))
+import ray
+from factory.executors.cluster import start_ray
+cluster = start_ray()
+print("nodes", len(ray.nodes()), ray.nodes()[0]["NodeManagerAddress"])
+cluster.close()
+"""
+
+
+@pytest.mark.stranger(
+    11,
+    "no address given while a foreign cluster is noted in the temporary folder",
+    "Ray of our own is started; the foreign one is not joined",
+)
+def test_a_noted_cluster_is_not_joined_unasked(nodes):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment.pop("RAY_ADDRESS", None)
+    said = subprocess.run(
+        [sys.executable, "-c", NOTED], env=environment, capture_output=True, text=True, check=True
+    ).stdout
+    assert f"noted {nodes.address}" in said
+    assert "nodes 1 127.0.0.1" in said
+
+
+@pytest.mark.stranger(
+    11,
+    "the head of a given cluster dies in the middle of a run",
+    "exit 3 in one line; Ray itself ends the process with exit 1, which means shortfall",
+)
+def test_a_cluster_that_loses_its_head_breaks_the_run(nodes, tmp_path):
+    one = ["workers.executor=ray", "workers.count=1", f"workers.address={nodes.address}"]
+    process = start(write_slow(tmp_path, 1.0), tmp_path / "run", one)
+    wait_for_shards(tmp_path / "run", 1, process)
+    head = next(each for each in psutil.Process().children() if each.name() == "gcs_server")
+    head.kill()
+    said = process.communicate(timeout=120)[1]
+    assert process.returncode == 3, said
+    assert re.search(r"error: .*: the head of the cluster has not answered for \d+ s", said), said
+    assert "Traceback" not in said
+
+
 # --- addresses -----------------------------------------------------------------------------------
 
 
@@ -131,6 +177,7 @@ def test_a_node_that_dies_loses_nothing(nodes, local, tmp_path):
 @pytest.mark.parametrize("listens", [False, True])
 def test_a_dead_address_ends_soon(form, listens, monkeypatch):
     monkeypatch.setattr(clusters, "CONNECT", 4.0)
+    monkeypatch.setattr("ray.util.client.worker.INITIAL_TIMEOUT_SEC", 0.5)
     began = time.monotonic()
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
@@ -222,3 +269,28 @@ def test_a_hung_worker_is_replaced(local, tmp_path, monkeypatch):
     assert result.exit_code == 0
     assert list_identities(tmp_path / "run") == local
     assert process_ids and not psutil.pid_exists(process_ids[0])
+
+
+def test_a_worker_that_makes_no_batch_is_hung(monkeypatch):
+    """A worker may answer and still make nothing; how long that may take depends on its batches."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    shard = Shard("a", 0, 4)
+    actors = ray_actors._Actors(None, None, Workers(), 0.0)
+    actors.busy["worker"] = {"ref": Task(shard)}
+    answers = {"begun": Progress(shard, 0, 4, 0, 0, 0), "batch": Progress(shard, 0, 4, 4, 2, 0)}
+    monkeypatch.setattr(pulse, "get_answer", answers.get)
+    actors.pulse.asked = dict.fromkeys(answers, "worker")
+    told = []
+    actors.hear("begun", told.append)
+    now[0] = ray_actors.FIRST_BATCH
+    actors.pulse.heard["worker"] = now[0]
+    assert actors.list_hung() == []  # the first batch of all may be slow
+    now[0] = 40.0
+    actors.hear("batch", told.append)
+    assert (actors.longest, told) == (40.0, list(answers.values()))
+    now[0] = actors.pulse.heard["worker"] = 40.0 + 20 * 40.0
+    assert actors.list_hung() == []
+    now[0] = actors.pulse.heard["worker"] = 41.0 + 20 * 40.0
+    [(actor, why)] = actors.list_hung()
+    assert actor == "worker" and "ended no batch" in why

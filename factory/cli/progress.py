@@ -35,7 +35,7 @@ class RunProgress:
         self.quiet, self.foretells = quiet, foretells
         self.labels = {part.key: part.label for part in outline.series}
         self.tally = Tally({part.key: part.count for part in outline.series}, attempts)
-        self.last_line, self.last_text = float("-inf"), ""
+        self.began, self.last_line, self.last_text = time.monotonic(), float("-inf"), ""
         self.noted: set[str] = set()
         self.foretold: set[str] = set()
         self.bars: Bars | None = None
@@ -122,14 +122,15 @@ class RunProgress:
                 note = describe_rate(counts) + ("" if key else f" {self._describe_left()}")
                 self.bars.update(row, completed=counts.filled, note=note)
             return
-        wait = min(max((now - self.tally.began) / 20, LINE_EVERY[0]), LINE_EVERY[1])
+        wait = min(max((now - self.began) / 20, LINE_EVERY[0]), LINE_EVERY[1])
         if self.quiet or not (is_due or now - self.last_line > wait):
             return
         counts = self.tally.count_all()
         text = self._write_line(counts)
         if counts.tried and text != self.last_text:
             self.last_line, self.last_text = now, text
-            self._print(f"{text}, {self._describe_left()}")
+            left = self._describe_left()
+            self._print(f"{text}, {left}" if left else text)
 
     def _print(self, line: str) -> None:
         if self.quiet:

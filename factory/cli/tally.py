@@ -43,12 +43,10 @@ class Tally:
     at_work: dict[tuple[str, int], Progress] = field(default_factory=dict)
     made: int = 0
     """Tries of this start, in tasks that are committed."""
-    began: float = field(init=False)
     first: tuple[float, int] | None = None
-    """When the first tries of this start were told, and how many: models had loaded by then."""
+    """When this start first told of a task, and of how many tries: models had loaded by then."""
 
     def __post_init__(self) -> None:
-        self.began = self.clock()
         self.committed = {key: Counts() for key in self.asked}
 
     def report(self, progress: Progress) -> None:
@@ -112,19 +110,17 @@ class Tally:
         return max(counts.filled, round(expect(counts.filled / counts.tried)))
 
     def estimate_left(self) -> float | None:
-        """Returns the seconds until the last request is settled; None while nothing was made.
+        """Returns the seconds until the last request is settled; None while no speed is known.
 
         Each series is expected to go on costing as many tries a request as it did.
         """
         made, now = self._count_made(), self.clock()
-        if not made or self.first is None:
+        if self.first is None:
             return None
         began, before = self.first
-        if made > before and now > began:
-            speed = (made - before) / (now - began)
-        else:
-            speed = made / max(now - self.began, 1e-9)
-        return self._expect_tries() / speed
+        if made <= before or now <= began:
+            return None
+        return self._expect_tries() / ((made - before) / (now - began))
 
     def _expect_tries(self) -> float:
         whole = self.count_all()
@@ -146,6 +142,5 @@ class Tally:
         return self.made + sum(each.tried - each.recalled for each in self.at_work.values())
 
     def _note_first(self) -> None:
-        made = self._count_made()
-        if self.first is None and made:
-            self.first = self.clock(), made
+        if self.first is None:
+            self.first = self.clock(), self._count_made()

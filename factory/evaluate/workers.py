@@ -9,7 +9,7 @@ from typing import Any
 
 from factory.errors import FactoryError, RunBrokenError
 from factory.executors.cluster import Cluster, end_actors, list_nodes, start_ray
-from factory.executors.pulse import GROUPS, Pulse, Waiting, get_answer, wait_for
+from factory.executors.pulse import Pulse, Waiting, get_answer, make_remote, wait_for
 
 Do = Callable[[Any], Any]
 """What an actor does with a task."""
@@ -107,9 +107,7 @@ class WorkerPool:
         ask = f"{self.count} processes with {cpus:.2g} CPUs and {gpus:.2g} GPUs each"
         self._waiting = Waiting(self._cluster, ask, WAIT, self._say)
         cores = max(1, (os.cpu_count() or 1) // self.count)
-        remote = ray.remote(concurrency_groups=GROUPS)(_Worker).options(
-            num_cpus=cpus, num_gpus=gpus
-        )
+        remote = make_remote(_Worker).options(num_cpus=cpus, num_gpus=gpus)
         build = ray.put(self._build)
         return [remote.remote(build, cores, Path.cwd()) for _ in range(self.count)]
 

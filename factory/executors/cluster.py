@@ -9,9 +9,12 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -20,12 +23,16 @@ import psutil
 from factory.errors import InputError, RunBrokenError
 from factory.executors import watchdog
 
-CONNECT = 30.0
+CONNECT = 45.0
 """Seconds that a given cluster may take to be joined."""
 REACH = 5.0
 """Seconds that its port may take to answer."""
 GOODBYE = 15.0
 """Seconds that our own Ray may take to end before it is killed."""
+HEAD_EVERY = 5.0
+"""Seconds between looks at the head of a given cluster."""
+HEAD_LOST = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) / 2  # noqa: SIM112
+"""Seconds without an answer until it counts as dead; after twice as long Ray ends the process."""
 IMPORT = 120.0
 """Seconds that a process may take to import Ray, from a slow disk."""
 
@@ -53,13 +60,27 @@ class Cluster:
     _token: str | None = None
     _watchdog: subprocess.Popen[bytes] | None = None
     _daemons: list[psutil.Process] = field(default_factory=list)
+    _head: tuple[str, int] | None = None
+    _looked: float = field(default_factory=time.monotonic)
+    _seen: float = field(default_factory=time.monotonic)
 
     def check(self) -> None:
-        """Looks whether the daemons of a Ray of ours live.
+        """Looks whether the daemons of a Ray of ours live, or the head of a cluster answers.
 
         Raises:
-            RunBrokenError: one died.
+            RunBrokenError: not so. Ray itself would end this process, with the code of a shortfall.
         """
+        now = time.monotonic()
+        if self._head is not None and now - self._looked > HEAD_EVERY:
+            self._looked = now
+            with contextlib.suppress(OSError):
+                socket.create_connection(self._head, timeout=REACH).close()
+                self._seen = now
+            if now - self._seen > HEAD_LOST:
+                raise RunBrokenError(
+                    f"{self.address}: the head of the cluster has not answered for "
+                    f"{now - self._seen:.0f} s: start it again, then run the same command again"
+                )
         for process in self._daemons:
             if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
                 raise RunBrokenError(
@@ -118,10 +139,14 @@ def start_ray(address: str | None = None) -> Cluster:
     if address is None:
         return _start_here()
     check_address(address, where)
-    probe_cluster(address, where)
+    if not address.startswith("ray://"):  # Ray's client has bounds of its own, half a minute
+        probe_cluster(address, where)
     with _keep_signals():
-        _connect(f"{where}: {address}: could not be joined", address=address)
-    return Cluster(address)
+        _connect(lambda why: _describe_dead(address, where, why), address=address)
+    if address.startswith("ray://"):
+        return Cluster(address)
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    return Cluster(address, _head=(host.strip("[]"), int(port)))
 
 
 def check_address(address: str, where: str) -> None:
@@ -209,11 +234,13 @@ def list_free() -> Mapping[str, float]:
 
 def can_grow() -> bool:
     """Whether the cluster has an autoscaler, that may add nodes when workers wait for them."""
+    from ray.exceptions import RayError
+
     try:
         from ray._private.state import state
 
         return state.get_max_resources_from_cluster_config() is not None
-    except (ImportError, AttributeError):  # a Ray that does not tell
+    except (ImportError, AttributeError, RayError):  # a Ray, or a client of one, that does not tell
         return False
 
 
@@ -225,6 +252,14 @@ def _describe_dead(address: str, where: str, why: str) -> str:
 
 
 def _start_here() -> Cluster:
+    """Starts Ray; once more where that failed: Ray gives a busy machine half a minute."""
+    try:
+        return _start_once()
+    except RunBrokenError:
+        return _start_once()
+
+
+def _start_once() -> Cluster:
     """Starts Ray on loopback alone, each process of it marked, beside one that ends them all."""
     token = secrets.token_hex(16)
     guard = subprocess.Popen(
@@ -239,7 +274,7 @@ def _start_here() -> Cluster:
         undo.callback(cluster.close)
         with _mark_processes(token), _use_loopback(), _keep_signals():
             _connect(
-                "Ray could not start on this machine",
+                lambda why: f"Ray could not start on this machine ({why}): run the command again",
                 address="local",
                 include_dashboard=False,
                 _node_ip_address="127.0.0.1",
@@ -250,15 +285,31 @@ def _start_here() -> Cluster:
     return cluster
 
 
-def _connect(problem: str, **arguments: Any) -> None:
+def _connect(describe: Callable[[str], str], **arguments: Any) -> None:
     import ray
-    from ray.exceptions import RayError
 
-    try:
+    with _Explained(describe), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what they tell is told by the error
         ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **arguments)
-    except (RayError, RuntimeError, ValueError, OSError) as error:
-        why = " ".join(str(error).split())
-        raise RunBrokenError(f"{problem} ({why}): run the same command again") from error
+
+
+@dataclass(frozen=True, slots=True)
+class _Explained:
+    """Turns what Ray raises into our error: where it cannot start, that is a bare Exception."""
+
+    describe: Callable[[str], str]
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, Exception):
+            raise RunBrokenError(self.describe(" ".join(str(error).split()))) from error
 
 
 @contextlib.contextmanager

@@ -8,9 +8,6 @@ from typing import Any
 from factory.errors import RunBrokenError
 from factory.executors.cluster import Cluster, list_free, list_nodes
 
-GROUP = "pulse"
-"""Concurrency group in which an actor answers while it works."""
-GROUPS = {GROUP: 1}
 POLL = 1.0
 """Seconds between looks at the actors."""
 FETCH = 60.0
@@ -39,7 +36,7 @@ class Pulse:
         owing = set(self.asked.values())
         for actor in actors:
             if actor not in owing:
-                self.asked[actor.ping.options(concurrency_group=GROUP).remote()] = actor
+                self.asked[actor.ping.remote()] = actor
 
     def hear(self, ref: Any) -> tuple[Any, Any]:
         """Returns an actor and what it answered.
@@ -134,6 +131,14 @@ def wait_for(refs: list[Any], pulse: Pulse) -> list[Any]:
         ready, _ = ray.wait(wanted, num_returns=len(wanted), timeout=0)
     found: list[Any] = ready
     return found
+
+
+def make_remote(kind: type) -> Any:
+    """Returns the Ray actor of a class whose `ping` answers while other methods work."""
+    import ray
+
+    ray.method(concurrency_group="pulse")(kind.ping)  # type: ignore[attr-defined]
+    return ray.remote(concurrency_groups={"pulse": 1})(kind)
 
 
 def get_answer(ref: Any) -> Any:

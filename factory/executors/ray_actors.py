@@ -10,7 +10,7 @@ from typing import Any
 from factory.errors import FactoryError, InputError, RunBrokenError
 from factory.executors.base import Ledger, Notify, attempt_task, open_ledger, start_worker
 from factory.executors.cluster import Cluster, end_actors, start_ray
-from factory.executors.pulse import GROUPS, Pulse, Waiting, get_answer, wait_for
+from factory.executors.pulse import Pulse, Waiting, get_answer, make_remote, wait_for
 from factory.executors.sizing import describe_ask, wait_for_nodes
 from factory.recipe import Workers
 from factory.records import Progress, Report
@@ -82,14 +82,11 @@ class _Actors:
     deaths: int = 0
 
     def add(self) -> None:
-        import ray
 
         options = {"num_cpus": self.workers.cpus, "num_gpus": self.gpus, "max_restarts": 0}
         threads = max(1, int(self.workers.cpus))
         actor = (
-            ray.remote(concurrency_groups=GROUPS)(RayWorker)
-            .options(**options)
-            .remote(self.order, self.began_with, threads)
+            make_remote(RayWorker).options(**options).remote(self.order, self.began_with, threads)
         )
         self.busy[actor] = {}
         self.starting[actor.start.remote()] = actor
@@ -127,7 +124,8 @@ class _Actors:
         now = time.monotonic()
         when, before = self.moved.setdefault(actor, (now, None))
         if progress is not None and progress != before and self._is_at_work(actor, progress):
-            self.longest = max(self.longest or 0.0, now - when)
+            if progress.tried:
+                self.longest = max(self.longest or 0.0, now - when)
             self.moved[actor] = now, progress
             report(progress)
 
