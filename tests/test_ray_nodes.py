@@ -13,9 +13,10 @@ import psutil
 import pytest
 
 from factory.errors import InputError, RunBrokenError
-from factory.executors import cluster as clusters
+from factory.executors import address as addresses
 from factory.executors import pulse, ray_actors, sizing, watchdog
-from factory.executors.cluster import check_address, start_ray
+from factory.executors.address import check_address
+from factory.executors.cluster import start_ray
 from factory.recipe import Workers
 from factory.records import Progress, Shard
 from factory.shard import Task
@@ -176,7 +177,7 @@ def test_a_cluster_that_loses_its_head_breaks_the_run(nodes, tmp_path):
 @pytest.mark.parametrize("form", ["{}", "ray://{}"])
 @pytest.mark.parametrize("listens", [False, True])
 def test_a_dead_address_ends_soon(form, listens, monkeypatch):
-    monkeypatch.setattr(clusters, "CONNECT", 4.0)
+    monkeypatch.setattr(addresses, "CONNECT", 4.0)
     monkeypatch.setattr("ray.util.client.worker.INITIAL_TIMEOUT_SEC", 0.5)
     began = time.monotonic()
     with socket.socket() as server:

@@ -16,34 +16,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
 
 import psutil
 
-from factory.errors import InputError, RunBrokenError
+from factory.errors import RunBrokenError
 from factory.executors import watchdog
+from factory.executors.address import REACH, check_address, describe_dead, probe_cluster
 
-CONNECT = 45.0
-"""Seconds that a given cluster may take to be joined."""
-REACH = 5.0
-"""Seconds that its port may take to answer."""
 GOODBYE = 15.0
 """Seconds that our own Ray may take to end before it is killed."""
 HEAD_EVERY = 5.0
 """Seconds between looks at the head of a given cluster."""
 HEAD_LOST = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) / 2  # noqa: SIM112
 """Seconds without an answer until it counts as dead; after twice as long Ray ends the process."""
-IMPORT = 120.0
-"""Seconds that a process may take to import Ray, from a slow disk."""
-
 _DAEMONS = ("gcs_server", "raylet")
-_PROBE = """
-import logging, signal, sys
-import ray
-signal.setitimer(signal.ITIMER_REAL, float(sys.argv[2]))  # SIGALRM ends the process
-ray.init(address=sys.argv[1], log_to_driver=False, logging_level=logging.ERROR)
-"""
-"""Joins a cluster in a process that can be killed: Ray's own tries go on for many minutes."""
 
 
 @dataclass(slots=True)
@@ -142,67 +128,11 @@ def start_ray(address: str | None = None) -> Cluster:
     if not address.startswith("ray://"):  # Ray's client has bounds of its own, half a minute
         probe_cluster(address, where)
     with _keep_signals():
-        _connect(lambda why: _describe_dead(address, where, why), address=address)
+        _connect(lambda why: describe_dead(address, where, why), address=address)
     if address.startswith("ray://"):
         return Cluster(address)
     host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
     return Cluster(address, _head=(host.strip("[]"), int(port)))
-
-
-def check_address(address: str, where: str) -> None:
-    """Looks whether something listens at an address.
-
-    Raises:
-        InputError: an address that is none.
-        RunBrokenError: nothing listens there.
-    """
-    if address == "auto":
-        return
-    parts = urlsplit(address if "://" in address else f"gcs://{address}")
-    try:
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if parts.scheme not in ("gcs", "ray") or not host or not port:
-        raise InputError(
-            f"{where}: got {address!r}, expected host:port, ray://host:port, auto, or local for "
-            "this machine"
-        )
-    try:
-        socket.create_connection((host, port), timeout=REACH).close()
-    except OSError as error:
-        raise RunBrokenError(_describe_dead(address, where, str(error))) from error
-
-
-def probe_cluster(address: str, where: str) -> None:
-    """Joins and leaves a cluster in another process, within bounds.
-
-    Raises:
-        RunBrokenError: it cannot be joined.
-    """
-    environment = dict(os.environ)
-    environment.pop("RAY_JOB_CONFIG_JSON_ENV_VAR", None)  # it belongs to this process
-    process = subprocess.Popen(
-        [sys.executable, "-c", _PROBE, address, str(CONNECT)],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
-    with process:
-        try:
-            said, _ = process.communicate(timeout=IMPORT + CONNECT)
-        except subprocess.TimeoutExpired:
-            said = ""
-        finally:
-            process.kill()
-    if process.returncode:
-        lines = [line.strip() for line in said.splitlines() if line.strip()]
-        is_late = process.returncode < 0 or not lines
-        why = f"no answer within {CONNECT:g} s" if is_late else lines[-1]
-        raise RunBrokenError(_describe_dead(address, where, why))
 
 
 def end_actors(actors: Iterable[Any], cluster: Cluster) -> None:
@@ -242,13 +172,6 @@ def can_grow() -> bool:
         return state.get_max_resources_from_cluster_config() is not None
     except (ImportError, AttributeError, RayError):  # a Ray, or a client of one, that does not tell
         return False
-
-
-def _describe_dead(address: str, where: str, why: str) -> str:
-    return (
-        f"{where}: {address}: no Ray answers there ({why}): start that cluster, name another, or "
-        f"leave {where} out to work on this machine; then run the same command again"
-    )
 
 
 def _start_here() -> Cluster:
