@@ -81,6 +81,9 @@ class ModelEntry(Strict):
     width: int = Field(ge=8)
     height: int = Field(ge=8)
     mpp: float | None = Field(None, gt=0)
+    scale: str | None = Field(
+        None, description="µm per pixel in words, where its training images share no single one"
+    )
     token_limits: dict[str, int] = {}
     steps: int = Field(ge=1)
     guidance: float = Field(ge=0)

@@ -175,6 +175,7 @@ class RealismFilter(Strict):
     fit: Literal["crop", "resize"] = Field("crop", description="of real images to the sample's")
     limit: int = Field(2000, ge=4, le=10_000, description="most real images used")
     seed: int = Field(0, ge=0, description="chooses them, where there are more")
+    image_column: str | None = Field(None, description="column of the images in parquet, arrow")
     group_column: str | None = Field(None, description="patient or slide column")
     group_pattern: str | None = Field(None, description="regex on file names, one (group)")
     min_realism: float | None = Field(None, ge=0.0, description="1: inside the real manifold")
@@ -200,6 +201,7 @@ class TrainingCopyFilter(Strict):
     held_out: Path | None = Field(
         None, description="test set: not to be copied either, nor shared with what the recipe uses"
     )
+    image_column: str | None = Field(None, description="column of the images in parquet, arrow")
 
 
 class NearDuplicateFilter(Strict):

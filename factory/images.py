@@ -2,11 +2,13 @@
 
 import hashlib
 import io
+import re
+import struct
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from factory.errors import SourceError
 
@@ -23,6 +25,8 @@ XMP_MARK = (
 """IPTC Photo Metadata Standard 2023.1, property Digital Source Type."""
 
 
+_QUARTER_TURNS = frozenset({5, 6, 7, 8})
+"""EXIF orientations that swap width and height (Exif 2.32, tag 0x0112)."""
 _NOT_RGB = ("I", "F", "CMYK", "LAB", "HSV")
 """Pillow's modes of more than 8 bits, and of colours that need a profile to become RGB."""
 
@@ -54,17 +58,17 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decodes image bytes to (H, W, 3) uint8 RGB; `name` is used in the error.
 
     Grey and palette images become RGB; an alpha channel is laid over white, the background of a
-    slide.
+    slide. An image is turned as its EXIF orientation says, as `datasets` and browsers turn it.
 
     Raises:
         SourceError: bytes that are not a readable 8-bit image.
     """
     try:
         with Image.open(io.BytesIO(data)) as opened:
+            _check_depth(opened, data, name)
             opened.load()
+            ImageOps.exif_transpose(opened, in_place=True)
             image: Image.Image = opened
-        if image.mode.startswith(_NOT_RGB):
-            raise SourceError(f"{name}: mode {image.mode} is not 8-bit RGB: convert it to RGB")
         if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
             rgba = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
@@ -73,10 +77,62 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
         raise SourceError(f"{name}: not a readable image: replace or remove it") from error
     except Image.DecompressionBombError as error:
         raise SourceError(f"{name}: {error}: cut it into patches, or replace it") from error
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, LookupError, SyntaxError, struct.error) as error:
         raise SourceError(
             f"{name}: not a readable image ({error}): replace or remove it"
         ) from error
+
+
+def read_size(data: bytes, name: str) -> tuple[int, int]:
+    """Returns width and height, px, as `decode_image` turns it; reads the header only.
+
+    Raises:
+        SourceError: bytes that are not a readable image.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            width, height = opened.size
+            if opened.format == "TIFF":  # some versions of Pillow give its size turned already
+                tags = opened.tag_v2  # type: ignore[attr-defined]
+                width, height = int(tags[256]), int(tags[257])
+            is_turned = opened.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
+        return (height, width) if is_turned else (width, height)
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise SourceError(f"{name}: not a readable image: replace or remove it") from error
+    except (OSError, ValueError, LookupError, SyntaxError, struct.error) as error:
+        raise SourceError(
+            f"{name}: not a readable image ({error}): replace or remove it"
+        ) from error
+
+
+def _check_depth(image: Image.Image, data: bytes, name: str) -> None:
+    """Refuses what 8-bit RGB cannot show: what its darkest and brightest stand for is not known."""
+    if image.mode.startswith(_NOT_RGB):
+        raise SourceError(f"{name}: mode {image.mode} is not 8-bit RGB: convert it to RGB")
+    depth = _read_depth(image, data)
+    if depth > 8:
+        raise SourceError(f"{name}: {depth} bits a channel are not 8-bit RGB: convert it to RGB")
+
+
+def _read_depth(image: Image.Image, data: bytes) -> int:
+    """Returns the bits per channel that the file itself tells, 8 where its format has no others.
+
+    Pillow's mode does not tell: it opens RGB of 16 bits as 8-bit RGB.
+    """
+    if image.format == "PNG":
+        return data[24]  # IHDR, PNG specification (third edition), section 11.2.1
+    if image.format == "TIFF":
+        found = getattr(image, "tag_v2", {}).get(258, 8)  # BitsPerSample, TIFF 6.0, section 8
+        return int(max(found) if isinstance(found, tuple) else found)
+    if image.format == "JPEG2000":
+        place = data.find(b"ihdr")  # bits less one, ISO/IEC 15444-1, annex I.5.3.1
+        if place >= 0:
+            return (data[place + 14] & 0x7F) + 1
+        return (data[42] & 0x7F) + 1  # SIZ of a bare codestream, annex A.5.1
+    if image.format == "PPM":
+        words = re.sub(rb"#[^\n]*", b"", data[:1000]).split(maxsplit=4)
+        return 8 if words[0] not in {b"P2", b"P3", b"P5", b"P6"} else int(words[3]).bit_length()
+    return 8
 
 
 def hash_pixels(pixels: NDArray[np.uint8]) -> str:

@@ -1,9 +1,10 @@
 """Leaks: images and patients that occur both among images in use and in a held-out set."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from factory.fingerprint import hash_bytes
+from factory.images import hash_pixels
 from factory.sources import SourceImage
 
 
@@ -12,7 +13,7 @@ class Leaks:
     """What both sets have.
 
     Attributes:
-        images: (in use, held out) of byte-identical images.
+        images: (in use, held out) of images with the same pixels.
         groups: patients or slides that occur in both, sorted.
     """
 
@@ -36,14 +37,28 @@ class Leaks:
         return " and ".join(said)
 
 
-def find_leaks(used: Sequence[SourceImage], held_out: Sequence[SourceImage]) -> Leaks:
-    """Compares two sets by the bytes of their images, and by groups where both know them.
+def hash_all(images: Sequence[SourceImage]) -> tuple[str, ...]:
+    """Returns the hash of each image's pixels, so that another file of the same image is found.
 
     Raises:
-        SourceError: an image that cannot be read.
+        SourceError: an image that cannot be decoded.
     """
-    known = {hash_bytes(image.read_bytes()): image for image in held_out}
-    hashed = ((image, hash_bytes(image.read_bytes())) for image in used)
+    with ThreadPoolExecutor() as pool:
+        return tuple(pool.map(_hash, images))
+
+
+def _hash(image: SourceImage) -> str:
+    return hash_pixels(image.read_pixels())
+
+
+def find_leaks(used: Sequence[SourceImage], held_out: Sequence[SourceImage]) -> Leaks:
+    """Compares two sets by the pixels of their images, and by groups where both know them.
+
+    Raises:
+        SourceError: an image that cannot be decoded.
+    """
+    known = dict(zip(hash_all(held_out), held_out, strict=True))
+    hashed = zip(used, hash_all(used), strict=True)
     shared = tuple((image, known[sha]) for image, sha in hashed if sha in known)
     groups = {image.group for image in used} & {image.group for image in held_out}
     return Leaks(shared, tuple(sorted(group for group in groups if group is not None)))

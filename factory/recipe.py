@@ -109,6 +109,7 @@ class ReferenceConditions(Strict):
     strength: float = Field(0.6, gt=0.0, le=1.0, description="share of the path run again")
     fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
     caption: str | None = Field(None, description="prompt for text models, with {class_name}")
+    image_column: str | None = Field(None, description="column of the images in parquet, arrow")
     group_column: str | None = Field(None, description="patient or slide column")
     group_pattern: str | None = Field(None, description="regex on file names, one (group)")
 
@@ -120,6 +121,7 @@ class GivenConditions(Strict):
     images: Path = Field(
         description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
     )
+    image_column: str | None = Field(None, description="column of the images in parquet, arrow")
     label_column: str | None = Field(None, description="column with the class")
     caption_column: str | None = Field(None, description="column with the caption")
     group_column: str | None = Field(None, description="patient or slide column")

@@ -93,6 +93,7 @@ class Worker:
                 "filters": [each.describe() for each in self.filters],
                 "score_names": self.score_names,
                 **({} if self.encoder is None else {"pick_encoder": self.encoder.describe()}),
+                **({} if entry is None or entry.scale is None else {"scale": entry.scale}),
                 **describe_terms(recipe, order.base, catalogs, entry),
             }
         )

@@ -12,7 +12,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "factory"
 ORDER: tuple[tuple[str, ...], ...] = (
     ("errors", "plain"),
-    ("fingerprint", "parquet"),
+    ("fingerprint", "parquet", "notes"),
+    ("textrows",),
     ("images",),
     ("sources",),
     ("records", "leakage"),

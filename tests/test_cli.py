@@ -391,7 +391,7 @@ def test_json_of_validate(tmp_path):
     result = call("validate", good, bad, "--json")
     assert result.exit_code == 2
     first, second = json.loads(result.stdout)
-    assert first == {"recipe": str(good), "problems": []}
+    assert first == {"recipe": str(good), "problems": [], "notes": []}
     assert second["recipe"] == str(bad)
     assert "seed" in second["problems"][0]
 

@@ -101,7 +101,7 @@ def test_caption_files(tmp_path, suffix):
         ("a.jsonl", '["x"]\n', r"a\.jsonl:1: want one JSON object"),
         ("a.csv", "caption,b\n ,2\n", r"a\.csv:2: caption: empty caption"),
         ("a.txt", "\n\n", "holds no captions"),
-        ("a.txt", b"\xff\xfe\x00", "cannot be read"),
+        ("a.txt", b"\xff\xfe\x00", r"a\.txt:1: not readable as UTF-8"),
     ],
 )
 def test_bad_caption_files_name_the_line(tmp_path, name, text, message):

@@ -1,6 +1,7 @@
 """Merging real and synthetic sets: no patient in two splits, no leak into test, bytes as stored."""
 
 import json
+import shutil
 from collections import Counter, defaultdict
 
 import pyarrow.parquet as pq
@@ -9,13 +10,15 @@ from click.testing import CliRunner
 from datasets import ClassLabel, load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import ExifTags, Image
 
 from factory.cli import main
 from factory.errors import InputError
 from factory.fingerprint import hash_bytes
-from factory.images import encode_image
+from factory.images import decode_image, encode_image, hash_pixels
 from factory.merge import MergeSettings, merge_sets
 from factory.merge.splits import assign_splits
+from factory.notes import listen
 from tests.running import read_rows, run, write_recipe
 from tests.test_sources import make_pixels
 
@@ -234,8 +237,6 @@ def test_a_given_test_set_is_the_test_split_and_its_patients_leave_train(sets, t
 
 
 def test_the_same_run_twice_counts_once(sets, tmp_path):
-    import shutil
-
     shutil.copytree(sets / "plain", tmp_path / "again")
     settings = MergeSettings(columns=GROUPS)
     roots = [sets / "plain", tmp_path / "again"]
@@ -298,3 +299,68 @@ def test_too_few_patients_are_refused(sets, tmp_path):
         (real / f"P{index % 2}_{index}.png").write_bytes(data)
     with pytest.raises(InputError, match="2 patients, slides or single images cannot fill 3"):
         merge_sets(real, [sets / "plain"], tmp_path / "out", MergeSettings(columns=GROUPS))
+
+
+@pytest.mark.stranger(
+    8,
+    "a train image that was saved again in another format stayed in test",
+    "images are the same by their pixels: they and their patients lie in one split",
+)
+@pytest.mark.parametrize("form", ["bmp", "webp", "tif", "exif"])
+def test_another_file_of_the_same_image_is_the_same_image(sets, tmp_path, form):
+    real = tmp_path / "real"
+    shutil.copytree(sets / "real", real)
+    for patient in range(PATIENTS):
+        name = "normal" if patient % 2 else "tumor"
+        image = Image.open(real / name / f"P{patient}_0.png")
+        path = real / name / f"P{patient + 100}_0.{'png' if form == 'exif' else form}"
+        if form == "exif":
+            exif = Image.Exif()
+            exif[ExifTags.Base.Orientation] = 6
+            image.transpose(Image.Transpose.ROTATE_90).save(path, exif=exif)
+        else:
+            image.save(path, **({"lossless": True} if form == "webp" else {}))
+    merge_sets(real, [sets / "plain"], tmp_path / "out", MergeSettings(test=0.4, columns=GROUPS))
+    shown = {
+        split: {
+            hash_pixels(decode_image(row["image"]["bytes"], "x"))
+            for row in rows
+            if not row["is_synthetic"]
+        }
+        for split, rows in read_splits(tmp_path / "out").items()
+    }
+    assert sum(map(len, shown.values())) == 48
+    assert not shown["train"] & shown["test"]
+    assert len(shown["test"]) >= 4
+
+
+def test_a_training_image_saved_again_in_the_given_test_set_leaves_train(sets, tmp_path):
+    test_set = tmp_path / "held_out" / "tumor"
+    test_set.mkdir(parents=True)
+    Image.open(sets / "real" / "tumor" / "P0_0.png").save(test_set / "P77_0.bmp")
+    with listen() as notes:
+        merge(sets, tmp_path / "out", test_set=test_set.parent)
+    rows = read_splits(tmp_path / "out")
+    assert {row["group_sha256"] for row in rows["test"]} == {hash_bytes(b"P0"), hash_bytes(b"P77")}
+    assert hash_bytes(b"P0") not in {row["group_sha256"] for row in rows["train"]}
+    assert any("4 images of real show images or patients of the test set, 1 of" in n for n in notes)
+
+
+@pytest.mark.stranger(
+    8,
+    "the same pixels under two classes were merged without a word",
+    "the conflict is counted in merge.json and the card, and an example is named",
+)
+def test_the_same_pixels_under_two_classes_are_reported(sets, tmp_path):
+    real = tmp_path / "real"
+    shutil.copytree(sets / "real", real)
+    Image.open(real / "tumor" / "P0_0.png").save(real / "normal" / "P0_7.bmp")
+    with listen() as notes:
+        merge_sets(real, [sets / "plain"], tmp_path / "out", MergeSettings(columns=GROUPS))
+    summary = json.loads((tmp_path / "out" / "merge.json").read_text())
+    assert summary["conflicts"] == {"normal and tumor": 1}
+    assert (
+        "**1 images stand under normal and tumor**" in (tmp_path / "out" / "README.md").read_text()
+    )
+    (note,) = [note for note in notes if "stand under several classes" in note]
+    assert "P0_7.bmp (normal) = " in note

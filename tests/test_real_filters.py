@@ -15,7 +15,8 @@ from sklearn.neighbors import NearestNeighbors
 
 from factory.catalog import load_catalogs
 from factory.checks.recipe import check_recipe
-from factory.errors import FilterError, InputError, RecipeError
+from factory.conditions.references import choose_shots
+from factory.errors import FilterError, InputError, RecipeError, SourceError
 from factory.filter_settings import FilterSettings
 from factory.filters import build_filters, decide_all, score_all
 from factory.filters.real_classes import RealClasses, pick_classes
@@ -532,3 +533,32 @@ def test_leaks_are_told_in_words(tmp_path):
     assert not find_leaks(one[:4], other)
     many = find_leaks(one, one)
     assert "4 patients or slides (p0, p1, p2, ...)" in str(many)
+
+
+@pytest.mark.stranger(
+    8,
+    "an image saved again in another format was no leak between sets",
+    "leaks, shots and the real set of `realism` go by pixels",
+)
+def test_another_file_of_the_same_image_is_a_leak_and_no_second_shot(tmp_path):
+    root = write_real(tmp_path / "one", 8)
+    one = list_images(root)
+    again = tmp_path / "again" / "a" / "x.bmp"
+    again.parent.mkdir(parents=True)
+    Image.open(one[0].path).save(again)
+    leaks = find_leaks(one, list_images(tmp_path / "again"))
+    assert [(used.key, held.key) for used, held in leaks.images] == [(one[0].key, "a/x.bmp")]
+    mine = [image for image in one if image.class_name == "a"]
+    for image in mine:
+        Image.open(image.path).save(image.path.with_suffix(".bmp"))
+    twice = [image for image in list_images(root) if image.class_name == "a"]
+    assert len(twice) == 2 * len(mine)
+    chosen = [image.path.stem for image, _ in choose_shots(twice, len(mine), 0, "a")]
+    assert len(set(chosen)) == len(mine)
+    with pytest.raises(SourceError, match=f"it has {len(mine)} different images"):
+        choose_shots(twice, len(mine) + 1, 0, "a")
+    filters = [{"kind": "realism", "images": "one", "min_realism_quantile": 0.05}]
+    conditions = [{"kind": "class", "per_class": {"a": 1, "b": 1}, "classes": ["a", "b"]}]
+    Image.open(mine[0].path).save(root / "b" / "z.tif")
+    path = write_recipe(tmp_path, conditions=conditions, filters=filters)
+    assert "the same pixels as" in find_messages(path)["filters[0].images"]

@@ -50,7 +50,7 @@ def write_images(folder: Path, counts: dict[str, int]) -> Path:
     for name, count in counts.items():
         (folder / name).mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            pixels = np.full((8, 8, 3), number, np.uint8)
+            pixels = np.full((64, 64, 3), number, np.uint8)
             Image.fromarray(pixels).save(folder / name / f"p{number}_x.png")
     return folder
 

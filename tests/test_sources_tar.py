@@ -174,7 +174,7 @@ def test_group_pattern_reads_member_names(tmp_path):
         ([("a.cls", b"x")], "a: a sample with no image .*: it has cls"),
         ([("a.png", b""), ("a.jpg", b"")], "a: a sample with more than one image: it has png, jpg"),
         ([("a.png", b""), ("a.png", b"")], r"a\.png: is in the tar twice"),
-        ([("a.png", b""), ("a.json", b"{")], r"a\.json: not JSON"),
+        ([("a.png", b""), ("a.json", b"{")], r"a\.json: not a JSON object"),
         ([("a.png", b""), ("a.json", b"[]")], r"a\.json: want an object, got list"),
         ([("a.png", b""), ("a.json", b'{"caption": 3}')], "'caption': want a caption as text"),
         ([("a.png", b""), ("a.cls", b"\xff\xfe")], r"a\.cls: not text"),

@@ -43,6 +43,7 @@ def calibrate_recipe(
     count: int = 200,
     keep: float = 0.95,
     reuse: bool = False,
+    image_column: str | None = None,
 ) -> dict[str, Any]:
     """Scores first tries and real images by a recipe's filters and proposes thresholds.
 
@@ -57,6 +58,7 @@ def calibrate_recipe(
         count: first tries to sample, and the most real images of a class.
         keep: share in (0, 1] of the real images of every class that each threshold is to keep.
         reuse: take the scores of an earlier calibration in `out` instead of sampling.
+        image_column: of the images in `real`.
 
     Returns:
         The sets, and what `Study.describe` says; `set` and `yaml` to copy, and `short`, the series
@@ -78,7 +80,7 @@ def calibrate_recipe(
         header, rows = read_table(out, _digest_content(loaded))
         _check_series(out, rows, plan)
     else:
-        header, rows = _score_sets(loaded, plan, out, real, count, say)
+        header, rows = _score_sets(loaded, plan, out, (real, image_column), count, say)
     asks = tuple(
         Ask(part.key, part.label, count_kept(part.count, recipe.pick), part.count)
         for part in plan.series
@@ -93,7 +95,12 @@ def calibrate_recipe(
 
 
 def _score_sets(
-    loaded: LoadedRecipe, plan: Plan, out: Path, root: Path | None, count: int, say: Say
+    loaded: LoadedRecipe,
+    plan: Plan,
+    out: Path,
+    given: tuple[Path | None, str | None],
+    count: int,
+    say: Say,
 ) -> tuple[Header, list[Scored]]:
     """Reads, samples and scores; the real images first, so that what is wrong shows early."""
     from factory.calibrate.real import asks_captions, has_classes, read_real, score_real
@@ -102,7 +109,7 @@ def _score_sets(
     from factory.shard import Order, Worker
 
     recipe = loaded.recipe
-    real = read_real(loaded, root, plan.class_names, count)
+    real = read_real(loaded, given[0], plan.class_names, count, given[1])
     worker = Worker(Order(recipe, loaded.base, "memory://calibration"))
     rows: list[Scored] = []
     notes: list[str] = []

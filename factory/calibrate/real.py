@@ -17,7 +17,7 @@ from factory.fingerprint import compute_digest, hash_bytes
 from factory.recipe import CaptionConditions, ReferenceConditions
 from factory.recipe_file import LoadedRecipe
 from factory.records import Condition, Sample
-from factory.sources import SourceImage, fit_image, list_images
+from factory.sources import SourceImage, check_fit, fit_source, list_images
 
 BLOCK = 32
 """Images scored at once."""
@@ -53,10 +53,15 @@ class _Source:
     fit: str
     group_column: str | None = None
     group_pattern: str | None = None
+    image_column: str | None = None
 
 
 def read_real(
-    loaded: LoadedRecipe, given: Path | None, classes: Sequence[str], most: int
+    loaded: LoadedRecipe,
+    given: Path | None,
+    classes: Sequence[str],
+    most: int,
+    image_column: str | None = None,
 ) -> RealSet | None:
     """Reads real images: those given, else those of the recipe's reference conditions.
 
@@ -68,6 +73,7 @@ def read_real(
         given: root of the set, or None.
         classes: that the recipe asks for; none: all images count, without class.
         most: images per class.
+        image_column: of the images given.
 
     Returns:
         None where none are given and the recipe has no reference conditions.
@@ -75,7 +81,7 @@ def read_real(
     Raises:
         SourceError: unreadable images, or none of a class that is asked for.
     """
-    sources = _list_sources(loaded, given)
+    sources = _list_sources(loaded, given, image_column)
     if not sources:
         return None
     roots = ", ".join(str(source.root) for source in sources)
@@ -83,7 +89,10 @@ def read_real(
     found, digests = 0, []
     for source in sources:
         images = list_images(
-            source.root, group_column=source.group_column, group_pattern=source.group_pattern
+            source.root,
+            image_column=source.image_column,
+            group_column=source.group_column,
+            group_pattern=source.group_pattern,
         )
         is_labelled = any(image.class_name is not None for image in images)
         by_group: dict[str, dict[str, SourceImage]] = {}
@@ -133,6 +142,9 @@ def score_real(
         FilterError: scoring failed.
     """
     height, width = size
+    for fit in {each.fit for each in real.images}:
+        images = [each.source for each in real.images if each.fit == fit]
+        check_fit(images, width, height, fit, str(real.about["path"]))
     groups = sorted({each.group for each in real.images})
     for start in range(0, len(real.images), BLOCK):
         block = real.images[start : start + BLOCK]
@@ -141,7 +153,10 @@ def score_real(
             asked = [
                 _choose_other(group, groups, start + number) for number, group in enumerate(asked)
             ]
-        samples = [Sample(fit_image(each.pixels, width, height, each.fit)) for each in block]
+        samples = [
+            Sample(fit_source(each.pixels, width, height, each.fit, each.source.place))
+            for each in block
+        ]
         conditions = [
             Condition(
                 class_name=None if group == NO_CLASS else group,
@@ -170,13 +185,19 @@ def asks_captions(loaded: LoadedRecipe) -> bool:
     return any(isinstance(part, CaptionConditions) for part in loaded.recipe.conditions)
 
 
-def _list_sources(loaded: LoadedRecipe, given: Path | None) -> list[_Source]:
+def _list_sources(
+    loaded: LoadedRecipe, given: Path | None, image_column: str | None
+) -> list[_Source]:
     parts = [part for part in loaded.recipe.conditions if isinstance(part, ReferenceConditions)]
     if given is not None:
-        return [_Source(given, parts[0].fit if parts else "crop")]
+        return [_Source(given, parts[0].fit if parts else "crop", image_column=image_column)]
     found = {
         loaded.base / part.images: _Source(
-            loaded.base / part.images, part.fit, part.group_column, part.group_pattern
+            loaded.base / part.images,
+            part.fit,
+            part.group_column,
+            part.group_pattern,
+            part.image_column,
         )
         for part in parts
     }

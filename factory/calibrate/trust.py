@@ -86,5 +86,7 @@ def _hash_compared(settings: FilterSettings, base: Path) -> set[str]:
         hash_bytes(image.read_bytes())
         for root in roots
         if root is not None
-        for image in list_images(resolve_path(base, root))
+        for image in list_images(
+            resolve_path(base, root), image_column=getattr(settings, "image_column", None)
+        )
     }

@@ -1,13 +1,12 @@
 """Caption files: reads captions, and classes, from jsonl, csv, tsv, parquet or plain text."""
 
-import csv
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from factory.errors import SourceError, StoreError
 from factory.parquet import read_parquet
+from factory.textrows import DELIMITERS, JSON_LINES, find_fault, read_lines, read_rows
 
 
 def read_captions(
@@ -19,7 +18,7 @@ def read_captions(
         Captions with outer blanks removed, and one class or None for each.
 
     Raises:
-        SourceError: unreadable, a column missing, or an empty caption; names the line.
+        SourceError: unreadable, a column missing, or an empty caption or class; names the line.
     """
     captions: list[str] = []
     classes: list[str | None] = []
@@ -28,46 +27,39 @@ def read_captions(
             if name is not None and name not in row:
                 has = ", ".join(map(str, row))
                 raise SourceError(f"{path}:{place}: no field {name!r}: it has {has}")
-        caption = row[column]
-        if not isinstance(caption, str) or not caption.strip():
-            raise SourceError(f"{path}:{place}: {column}: empty caption: write one or drop the row")
-        captions.append(caption.strip())
-        classes.append(None if class_column is None else str(row[class_column]))
+        captions.append(_read_field(row, column, "caption", f"{path}:{place}"))
+        if class_column is None:
+            classes.append(None)
+        else:
+            classes.append(_read_field(row, class_column, "class", f"{path}:{place}"))
     if not captions:
         raise SourceError(f"{path}: holds no captions")
     return tuple(captions), tuple(classes)
 
 
+def _read_field(row: dict[str, Any], column: str, what: str, where: str) -> str:
+    value = row[column]
+    if what == "class" and isinstance(value, int):
+        value = str(value)
+    if value is None or (isinstance(value, str) and not value.strip()):
+        raise SourceError(f"{where}: {column}: empty {what}: write one or drop the row")
+    if not isinstance(value, str):
+        got = type(value).__name__
+        raise SourceError(f"{where}: {column}: want a {what} as text, got {got}")
+    fault = find_fault(value)
+    if fault is not None:
+        raise SourceError(f"{where}: {column}: {fault}: write it anew, or drop the row")
+    return value.strip()
+
+
 def _iterate_rows(path: Path, column: str) -> Iterator[tuple[int, dict[str, Any]]]:
     suffix = path.suffix.lower()
-    try:
-        if suffix == ".parquet":
+    if suffix == ".parquet":
+        try:
             yield from enumerate(read_parquet(path).to_pylist(), 1)
-            return
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            if suffix in {".csv", ".tsv"}:
-                reader = csv.DictReader(file, delimiter="\t" if suffix == ".tsv" else ",")
-                for values in reader:
-                    yield reader.line_num, values
-                return
-            for number, line in enumerate(file, 1):
-                if not line.strip():
-                    continue
-                if suffix in {".jsonl", ".ndjson", ".json"}:
-                    yield number, _parse_json_line(path, number, line)
-                else:
-                    yield number, {column: line}
-    except StoreError as error:
-        raise SourceError(str(error)) from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SourceError(f"{path}: cannot be read as {suffix or 'text'} ({error})") from error
-
-
-def _parse_json_line(path: Path, number: int, line: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise SourceError(f"{path}:{number}: not a JSON object ({error.msg})") from error
-    if not isinstance(row, dict):
-        raise SourceError(f"{path}:{number}: want one JSON object a line, got {type(row).__name__}")
-    return row
+        except (StoreError, ValueError) as error:
+            raise SourceError(str(error)) from error
+    elif suffix in JSON_LINES or suffix in DELIMITERS:
+        yield from read_rows(path)
+    else:
+        yield from ((number, {column: line}) for number, line in read_lines(path) if line.strip())

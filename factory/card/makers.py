@@ -24,8 +24,8 @@ def write_makers(summary: Mapping[str, Any]) -> str:
             f"`{generator['model_revision']}`, weights sha256 `{generator['weights_sha256']}`",
             f"- {generator['scheduler']}, {generator['num_inference_steps']} steps, guidance "
             f"{generator['guidance_scale']}, {generator['width']}x{generator['height']} px, "
-            f"trained at {generator.get('mpp') or 'unknown'} µm per pixel, {generator['dtype']} "
-            f"on {generator['device']}",
+            f"{generator['dtype']} on {generator['device']}",
+            f"- scale of its training images: {_describe_scale(maker)}",
         ]
         for adapter in generator.get("adapters", ()):
             source = shorten_path(adapter["source"])
@@ -105,3 +105,8 @@ def _list_limits(verdict: Verdict) -> list[str]:
 
 def _list_approvals(summary: Mapping[str, Any]) -> list[str]:
     return [summary["approval"]] if summary.get("approval") else []
+
+
+def _describe_scale(maker: Mapping[str, Any]) -> str:
+    mpp = maker["generator"].get("mpp")
+    return f"{mpp:g} µm per pixel" if mpp else maker.get("scale") or "not stated (µm per pixel)"

@@ -227,14 +227,17 @@ def _count_references(
     findings: Findings, settings: ReferenceConditions, path: FieldPath
 ) -> dict[str, int] | None:
     """Returns class (or an empty name) -> images, or None with the problem noted."""
-    from factory.sources import list_images
+    from factory.sources import check_fit, list_images
 
     try:
         images = list_images(
             findings.resolve(settings.images),
+            image_column=settings.image_column,
             group_column=settings.group_column,
             group_pattern=settings.group_pattern,
         )
+        if findings.pixels is not None:
+            check_fit(images, *findings.pixels, settings.fit, findings.resolve(settings.images))
     except SourceError as error:
         findings.add((*path, "images"), str(error))
         return None

@@ -18,6 +18,7 @@ from factory.filter_settings import (
 )
 from factory.filters import list_score_names
 from factory.messages import advise
+from factory.notes import tell
 from factory.recipe import (
     BestPick,
     ClassConditions,
@@ -25,6 +26,7 @@ from factory.recipe import (
     DiversePick,
     ReferenceConditions,
 )
+from factory.sources.fit import LEAST_SHARE, describe_crop
 from factory.yamlreader import FieldPath
 
 if TYPE_CHECKING:
@@ -160,7 +162,26 @@ def check_known(
         return None
     if known is not None:
         _check_asked(findings, f"classifier {name}", known.class_names, asked)
+        if known.info is not None and findings.pixels is not None:
+            _tell_fit(name, known.info, findings.pixels)
     return known
+
+
+def _tell_fit(name: str, info: "ClassifierInfo", pixels: tuple[int, int]) -> None:
+    """Says where a classifier that keeps the scale enlarges the images, or sees little of them."""
+    side = info.image_size
+    if info.fit != "crop":
+        return
+    if min(pixels) < side:
+        tell(
+            f"classifier {name} was fitted on {side} px at the images' own scale: images of "
+            f"{pixels[0]} x {pixels[1]} px are enlarged for it; fit one with --size {min(pixels)}"
+        )
+    elif side * side < LEAST_SHARE * pixels[0] * pixels[1]:
+        tell(
+            f"classifier {name}: {describe_crop((side, side), pixels)}; one fitted with --fit "
+            "resize sees all"
+        )
 
 
 def _check_asked(findings: Findings, who: str, known: tuple[str, ...], asked: AskedClasses) -> None:

@@ -19,8 +19,9 @@ FoundT = TypeVar("FoundT")
 class Model:
     """What the recipe's model takes.
 
-    `streams` and `class_names` are None where only loading the model would tell; `in_catalog` says
-    whether the plan can take its class names from there.
+    `streams` and `class_names` are None where only loading the model would tell; `size` is (width,
+    height) of one that makes no other, `native` that of its images where the recipe asks for none;
+    `in_catalog` says whether the plan can take its class names from there.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Model:
     streams: frozenset[str] | None = None
     class_names: tuple[str, ...] | None = None
     size: tuple[int, int] | None = None
+    native: tuple[int, int] | None = None
     in_catalog: bool = False
 
 
@@ -40,6 +42,8 @@ class Findings:
     catalogs: Catalogs
     check_files: bool
     problems: list[Problem] = field(default_factory=list)
+    pixels: tuple[int, int] | None = None
+    """Width and height of the images to be made, where recipe or catalog tell."""
 
     def add(self, path: FieldPath, message: str) -> None:
         """Notes a problem at a field."""

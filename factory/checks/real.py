@@ -8,10 +8,11 @@ from factory.checks.findings import AskedClasses, Findings
 from factory.encoders import LIBRARIES, describe_gate, find_weights, has_access, list_specs
 from factory.errors import SourceError
 from factory.filter_settings import RealismFilter, TrainingCopyFilter
+from factory.images import hash_pixels
 from factory.leakage import find_leaks
 from factory.messages import advise
 from factory.recipe import ReferenceConditions
-from factory.sources import SourceImage, list_images
+from factory.sources import SourceImage, check_fit, list_images
 from factory.yamlreader import FieldPath
 
 
@@ -24,7 +25,7 @@ def check_training_copy(findings: Findings, settings: TrainingCopyFilter, number
             findings.add(("filters", number), message)
     elif settings.images is not None and findings.check_files:
         try:
-            list_images(findings.resolve(settings.images))
+            list_images(findings.resolve(settings.images), image_column=settings.image_column)
         except SourceError as error:
             findings.add(("filters", number, "images"), str(error))
     if settings.held_out is not None and findings.check_files:
@@ -42,8 +43,18 @@ def check_realism(
         return
     try:
         real = read_real_set(settings, findings.loaded.base)
-        for image in real.images:
-            image.source.read_pixels()  # a broken one stops here, before any sampling
+        if findings.pixels is not None:
+            sources = [image.source for image in real.images]
+            check_fit(sources, *findings.pixels, settings.fit, findings.resolve(settings.images))
+        seen: dict[str, SourceImage] = {}
+        for image in real.images:  # a broken one stops here, before any sampling
+            source = image.source
+            known = seen.setdefault(hash_pixels(source.read_pixels()), source)
+            if known.class_name != source.class_name:
+                raise SourceError(
+                    f"{source.place}: the same pixels as {known.place}, of another class: remove "
+                    "one"
+                )
     except SourceError as error:
         findings.add(("filters", number, "images"), str(error))
         return
@@ -89,11 +100,14 @@ def _check_held_out(findings: Findings, settings: TrainingCopyFilter, path: Fiel
     ]
     sources += [("realism", each) for each in recipe.filters if isinstance(each, RealismFilter)]
     try:
-        list_images(root)
+        list_images(root, image_column=settings.image_column)
         for name, part in sources:
             used = _list_used(findings, part)
             held_out = list_images(
-                root, group_column=part.group_column, group_pattern=part.group_pattern
+                root,
+                image_column=settings.image_column,
+                group_column=part.group_column,
+                group_pattern=part.group_pattern,
             )
             leaks = find_leaks(used, held_out)
             if leaks:
@@ -111,7 +125,12 @@ def _list_used(
 
     root = findings.resolve(part.images)
     try:
-        images = list_images(root, group_column=part.group_column, group_pattern=part.group_pattern)
+        images = list_images(
+            root,
+            image_column=part.image_column,
+            group_column=part.group_column,
+            group_pattern=part.group_pattern,
+        )
         if isinstance(part, RealismFilter) or part.shots is None:
             return images
         classes: dict[str | None, list[SourceImage]] = {}

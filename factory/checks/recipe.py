@@ -17,7 +17,7 @@ from factory.generators.sampling import check_scheduler
 from factory.licences import check_generation
 from factory.messages import advise
 from factory.plan import find_entry
-from factory.recipe import Guidance
+from factory.recipe import GeneratorSettings, Guidance
 from factory.recipe_file import LoadedRecipe
 from factory.vocabulary import LICENCES
 
@@ -41,6 +41,7 @@ def check_recipe(loaded: LoadedRecipe, catalogs: Catalogs, check_files: bool = T
     _check_terms(loaded, catalogs)
     findings = Findings(loaded, catalogs, check_files)
     model = _check_model(findings)
+    findings.pixels = _find_pixels(loaded.recipe.generator, model)
     _check_sampling(findings, model)
     _check_prompts(findings, model)
     asked = check_conditions(findings, model)
@@ -64,6 +65,13 @@ def _check_terms(loaded: LoadedRecipe, catalogs: Catalogs) -> None:
         check_generation(loaded.recipe, loaded.base, catalogs, entry, str(loaded.path))
     except RecipeError:
         return
+
+
+def _find_pixels(settings: GeneratorSettings, model: Model | None) -> tuple[int, int] | None:
+    native = model.native if model is not None else None
+    width = settings.width or (native and native[0])
+    height = settings.height or (native and native[1])
+    return None if width is None or height is None else (width, height)
 
 
 # --- generator -----------------------------------------------------------------------------------
@@ -145,7 +153,8 @@ def _describe_entry(findings: Findings, entry: ModelEntry) -> Model | None:
         streams &= required | frozenset(entry.optional)
     sized = entry.family in ("fake", "given") or FAMILIES[entry.family].sized
     size = None if sized else (entry.width, entry.height)
-    return Model(entry.id, entry.family, required, streams, entry.class_names, size, True)
+    native = None if entry.family == "given" else (entry.width, entry.height)
+    return Model(entry.id, entry.family, required, streams, entry.class_names, size, native, True)
 
 
 def _describe_folder(findings: Findings, folder: Path) -> Model | None:

@@ -147,12 +147,16 @@ def _stop_on_sigterm() -> Iterator[None]:
     cls=LazyGroup, table=COMMANDS, context_settings={"help_option_names": ["-h", "--help"]}
 )
 @click.version_option(__version__, prog_name="factory")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """Turns a YAML recipe into a synthetic pathology data set that can be trusted.
 
     Exit codes: 0 done as asked; 1 finished with a shortfall or a failed check; 2 bad input, nothing
     was touched; 3 the run broke, or was stopped by Ctrl-C or SIGTERM, and can be resumed.
     """
+    from factory.cli.notes import print_notes
+
+    print_notes(ctx)
     if _has_namesake():
         click.echo(
             "warning: factory_boy is installed here, too, and its package is called factory as "

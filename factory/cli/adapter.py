@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory.cli.models import CATALOG_OPTION
-from factory.cli.options import COUNT, IMAGES, NEW_FOLDER, RATE, SEED, Number
+from factory.cli.options import COUNT, IMAGE_COLUMN, IMAGES, NEW_FOLDER, RATE, SEED, Number
 from factory.cli.recipes import JSON_OPTION
 from factory.plain import write_json
 
@@ -33,6 +33,7 @@ _OPTIONS = (
         "--mpp", type=Number(0, 1000, min_open=True), help="µm per pixel of the images as fitted."
     ),
     click.option("--about", help="What the images are and on which terms, for the card."),
+    IMAGE_COLUMN,
     click.option("--group-column", help="Column of the patient or slide."),
     click.option("--group-pattern", help="Regular expression with one (group) on file names."),
     click.option(

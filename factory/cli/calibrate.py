@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from factory.cli.options import IMAGES, NEW_FOLDER, Number
+from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FOLDER, Number
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION, format_duration
 from factory.errors import InputError
 from factory.plain import write_json
@@ -20,6 +20,7 @@ from factory.plain import write_json
     type=IMAGES,
     help="Real images, held out from all training; default: those of the reference conditions.",
 )
+@IMAGE_COLUMN
 @click.option(
     "-n",
     "count",
@@ -42,6 +43,7 @@ def calibrate(
     recipe: Path,
     out: Path,
     real: Path | None,
+    image_column: str | None,
     count: int,
     keep: float,
     reuse: bool,
@@ -62,7 +64,7 @@ def calibrate(
     def say(line: str) -> None:
         click.echo(line, err=True)
 
-    report = calibrate_recipe(loaded, out, say, real, count, keep, reuse)
+    report = calibrate_recipe(loaded, out, say, real, count, keep, reuse, image_column)
     if as_json:
         click.echo(write_json(report))
     else:

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from factory.cli.options import COUNT, NEW_FOLDER, SEED, Number
+from factory.cli.notes import list_notes
+from factory.cli.options import COUNT, IMAGE_COLUMN, NEW_FOLDER, SEED, Number
 from factory.cli.recipes import JSON_OPTION
 from factory.cli.verify import SET_ARGUMENT
 from factory.plain import write_json
@@ -46,6 +47,7 @@ from factory.plain import write_json
     metavar="OLD=NEW",
     help="Another name for a class, in all sets; may be given again.",
 )
+@IMAGE_COLUMN
 @click.option("--label-column", help="Column with the class of the real images.")
 @click.option("--caption-column", help="Column with their caption.")
 @click.option("--group-column", help="Column with their patient or slide.")
@@ -82,7 +84,7 @@ def merge(
     )
     summary = merge_sets(real, synthetic, out, settings)
     if as_json:
-        click.echo(write_json({**summary, "out": str(out)}))
+        click.echo(write_json({**summary, "out": str(out), "notes": list_notes()}))
         return
     for split, counts in summary["splits"].items():
         for kind, by_class in counts.items():

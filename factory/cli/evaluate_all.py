@@ -10,7 +10,7 @@ import click
 
 from factory.cli.evaluate_fidelity import FIT_OPTION, align, say, write_result
 from factory.cli.models import CATALOG_OPTION
-from factory.cli.options import COUNT, DRAWS, IMAGES, NEW_FOLDER, PIXELS
+from factory.cli.options import COUNT, DRAWS, IMAGE_COLUMN, IMAGES, NEW_FOLDER, PIXELS
 from factory.errors import EvaluationError, InputError
 from factory.evaluate import DEFAULT_ENCODER
 
@@ -42,6 +42,7 @@ PLACE = "evaluation"
 @click.option("--clip", default="tiny", show_default=True, help="Image-text model of retrieval.")
 @click.option("--pretrained", help="Tag of its weights.")
 @click.option("--grid", default="he-attributes", show_default=True, help="Caption grid of control.")
+@IMAGE_COLUMN
 @click.option("--group-pattern", help="Regex on real file names, whose (group) is the patient.")
 @FIT_OPTION
 @click.option("--size", default=64, show_default=True, type=PIXELS, help="px of all images.")
@@ -112,7 +113,8 @@ def _list_parts(
 ) -> dict[str, dict[str, Any]]:
     """Returns part -> arguments of its command; a part without its inputs is left out."""
     sized = {"size": options["size"], "fit": options["fit"]}
-    grouped = {**sized, "group_pattern": options["group_pattern"]}
+    columns = {name: options[name] for name in ("image_column", "group_pattern")}
+    grouped = {**sized, **columns}
     found: dict[str, dict[str, Any]] = {
         "fidelity": {
             "real": options["test"],
@@ -161,6 +163,7 @@ def _list_parts(
             "held_out": options["pairs"],
             "model": options["clip"],
             "pretrained": options["pretrained"],
+            "image_column": options["image_column"],
             "out": out / "retrieval",
             "file": out / "retrieval.json",
         }

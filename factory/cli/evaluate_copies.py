@@ -19,7 +19,7 @@ from factory.cli.evaluate_fidelity import (
     write_file,
     write_result,
 )
-from factory.cli.options import IMAGES, NEW_FILE, Number
+from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FILE, Number
 from factory.evaluate import DEFAULT_ENCODER
 
 
@@ -56,6 +56,7 @@ from factory.evaluate import DEFAULT_ENCODER
     help="Above it an image counts as a copy; default: that of the filter training_copy.",
 )
 @click.option("--cells", type=click.IntRange(1, 1000), help="k-means cells of C_T; default: 3.")
+@IMAGE_COLUMN
 @click.option("--group-column", help="Column of the real images with the patient or slide.")
 @click.option("--group-pattern", help="Regex on real file names, whose (group) is the patient.")
 @click.option(

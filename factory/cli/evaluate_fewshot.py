@@ -11,6 +11,7 @@ from factory.cli.models import CATALOG_OPTION
 from factory.cli.options import (
     COUNT,
     DRAWS,
+    IMAGE_COLUMN,
     IMAGES,
     NEW_FILE,
     NEW_FOLDER,
@@ -117,6 +118,7 @@ _OPTIONS = (
         type=WORKERS,
         help="Trainings side by side, on Ray; default: one for each of several GPUs.",
     ),
+    IMAGE_COLUMN,
     click.option("--group-column", help="Column of the patient or slide."),
     click.option("--group-pattern", help="Regular expression with one (group) on file names."),
     click.option("--set-name", help="What catalog entries call the evaluated set."),
@@ -131,6 +133,7 @@ _OWN = (
     "draws",
     "group_column",
     "group_pattern",
+    "image_column",
     "workers",
 )
 _MAKING = ("fit_filter", "filter_encoder", "guide_encoder", "adapt", "adapt_set", "overrides")
@@ -168,7 +171,7 @@ def fewshot(
     own = {name: options.pop(name) for name in _OWN}
     making = {name: options.pop(name) for name in _MAKING}
     settings = _make_settings(options)
-    grouping = (own["group_column"], own["group_pattern"])
+    grouping = (own["group_column"], own["group_pattern"], own["image_column"])
     train = list_real(own["real"], *grouping)
     if own["test"] is None:
         train, test = split_held_out(train)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from factory.cli.options import COUNT, IMAGES, NEW_FILE, NEW_FOLDER, PIXELS, SEED
+from factory.cli.options import COUNT, IMAGE_COLUMN, IMAGES, NEW_FILE, NEW_FOLDER, PIXELS, SEED
 from factory.errors import InputError, StoreError
 from factory.evaluate import DEFAULT_ENCODER
 from factory.plain import write_json
@@ -57,6 +57,7 @@ COLUMNS_SHOWN = 4
 @FIT_OPTION
 @click.option("--max-images", type=COUNT, help="Most images of each set.")
 @click.option("--force", is_flag=True, help="Give FD with fewer images than features too, marked.")
+@IMAGE_COLUMN
 @click.option("--label-column", help="Column of the real images with the class.")
 @click.option("--group-column", help="Column of the real images with the patient or slide.")
 @click.option("--group-pattern", help="Regex on real file names, whose (group) is the patient.")

@@ -6,7 +6,17 @@ from typing import Any, Literal
 
 import click
 
-from factory.cli.options import COUNT, DRAWS, IMAGES, MANY, NEW_FILE, NEW_FOLDER, RATE, WORKERS
+from factory.cli.options import (
+    COUNT,
+    DRAWS,
+    IMAGE_COLUMN,
+    IMAGES,
+    MANY,
+    NEW_FILE,
+    NEW_FOLDER,
+    RATE,
+    WORKERS,
+)
 from factory.plain import write_json
 
 
@@ -19,6 +29,7 @@ from factory.plain import write_json
 )
 @click.option("--held-out", required=True, type=IMAGES, help="Pairs to search, best real.")
 @click.option("--real", type=IMAGES, help="Real pairs for the arm real.")
+@IMAGE_COLUMN
 @click.option("--caption-column", help="Column of the captions; default: caption, txt or text.")
 @click.option("--group-column", help="Column of the patient or slide in real and held-out pairs.")
 @click.option("--group-pattern", help="The same by a regular expression with one (group) on names.")
@@ -81,6 +92,7 @@ def retrieval(
     synthetic: Path,
     held_out: Path,
     real: Path | None,
+    image_column: str | None,
     caption_column: str | None,
     group_column: str | None,
     group_pattern: str | None,
@@ -129,7 +141,7 @@ def retrieval(
         settings,
         say=lambda line: click.echo(line, err=True),
         real=real,
-        columns=Columns(caption_column, group_column, group_pattern),
+        columns=Columns(caption_column, group_column, group_pattern, image_column),
         on_leak=on_leak,
         out=out,
         trainers=count_workers(trainers, device),

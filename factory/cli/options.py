@@ -96,6 +96,11 @@ FOLDER_PLACE = Place(file_okay=False)
 FILE_PLACE = Place(dir_okay=False)
 
 
+IMAGE_COLUMN = click.option(
+    "--image-column", help="Column of the real images in parquet; default: image, or the only one."
+)
+
+
 def check_texts(arguments: list[str]) -> None:
     """Refuses texts that no command can take.
 

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from factory.cli.notes import list_notes
 from factory.cli.options import NEW_FILE, NEW_FOLDER
 from factory.cli.shipped import RECIPE, copy_recipe
 from factory.errors import FactoryError, InputError, RecipeError
+from factory.notes import listen
 from factory.plain import write_json
 
 if TYPE_CHECKING:
@@ -52,14 +54,15 @@ def validate(
     failed = False
     for path in recipes:
         problems: list[str] = []
-        try:
-            check_file(path, overrides, files)
-        except RecipeError as error:
-            problems = [str(problem) for problem in error.problems]
-        except FactoryError as error:
-            problems = [str(error)]
+        with listen() as notes:
+            try:
+                check_file(path, overrides, files)
+            except RecipeError as error:
+                problems = [str(problem) for problem in error.problems]
+            except FactoryError as error:
+                problems = [str(error)]
         failed = failed or bool(problems)
-        results.append({"recipe": str(path), "problems": problems})
+        results.append({"recipe": str(path), "problems": problems, "notes": notes})
         if not as_json:
             for problem in problems:
                 click.echo(problem, err=True)
@@ -127,7 +130,7 @@ def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: boo
     verdict = combine_recipe_terms(loaded)
     report = estimate_cost(loaded, planned, calibrate) | {"terms": verdict.to_json()}
     if as_json:
-        click.echo(write_json(report))
+        click.echo(write_json({**report, "notes": list_notes()}))
         return
     click.echo(f"{report['name']}: {report['images']:,} images in {report['shards']:,} shards")
     for part in report["series"]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from factory.cli.options import FILE_PLACE
+from factory.cli.options import FILE_PLACE, IMAGE_COLUMN
 from factory.cli.recipes import JSON_OPTION
 from factory.cli.runs import DIR_ARGUMENT
 from factory.plain import write_json
@@ -35,6 +35,7 @@ from factory.plain import write_json
     type=click.Path(exists=True, path_type=Path),
     help="Further real images to put beside accepted ones; may be given again.",
 )
+@IMAGE_COLUMN
 @click.option("--no-real", is_flag=True, help="Leave real images out, e.g. to share the file.")
 @JSON_OPTION
 def report(
@@ -43,6 +44,7 @@ def report(
     per_gallery: int,
     base: Path,
     real: tuple[Path, ...],
+    image_column: str | None,
     no_real: bool,
     as_json: bool,
 ) -> None:
@@ -56,7 +58,7 @@ def report(
         if not as_json:
             click.echo(line, err=True)
 
-    options = ReportOptions(per_gallery, base, real, not no_real)
+    options = ReportOptions(per_gallery, base, real, not no_real, image_column)
     numbers, html = build_report(folder, options, say)
     place = write_report(folder, html, out)
     if as_json:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from factory.cli.options import FOLDER_PLACE, NEW_FOLDER
+from factory.cli.notes import list_notes
+from factory.cli.options import FOLDER_PLACE, IMAGE_COLUMN, NEW_FOLDER
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION
 from factory.cli.shipped import RECIPE
 from factory.errors import InputError
@@ -61,6 +62,7 @@ def run(
     help="Recipe whose filters judge; its generator and conditions are not used.",
 )
 @click.option("--out", required=True, type=FOLDER_PLACE, help="Run folder or fsspec URL.")
+@IMAGE_COLUMN
 @click.option("--label-column", help="Column with the class; default: the folders, or label.")
 @click.option("--caption-column", help="Column with the caption.")
 @click.option("--group-column", help="Column with the patient or slide.")
@@ -118,7 +120,8 @@ def print_result(
     from factory.card import describe_references, describe_shortfall, is_one_sided
 
     if as_json:
-        click.echo(write_json({**summary, "url": url, "quarantined": quarantined}))
+        more = {"url": url, "quarantined": quarantined, "notes": list_notes()}
+        click.echo(write_json({**summary, **more}))
         return
     _print_counts(summary)
     for part in summary["series"]:

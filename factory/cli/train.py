@@ -6,7 +6,8 @@ from typing import Any, Literal
 import click
 
 from factory.cli.adapter import adapter
-from factory.cli.options import IMAGES, NEW_FOLDER, SEED, Number
+from factory.cli.notes import list_notes
+from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FOLDER, SEED, Number
 from factory.cli.recipes import JSON_OPTION, SET_OPTION
 from factory.cli.shipped import RECIPE
 from factory.plain import write_json
@@ -39,6 +40,8 @@ def train() -> None:
     help="Crop keeps mpp.",
     show_default=True,
 )
+@IMAGE_COLUMN
+@click.option("--label-column", help="Column of the class; default: the folders, or label.")
 @click.option("--group-column", help="Column of the patient or slide.")
 @click.option("--group-pattern", help="Regular expression with one (group) on file names.")
 @click.option(
@@ -61,6 +64,8 @@ def classifier(
     head: Literal["auto", "logistic", "knn", "prototype"],
     image_size: int | None,
     fit: Literal["crop", "resize"],
+    image_column: str | None,
+    label_column: str | None,
     group_column: str | None,
     group_pattern: str | None,
     precisions: tuple[float, ...],
@@ -85,6 +90,8 @@ def classifier(
         image_size=image_size,
         fit=fit,
         seed=seed,
+        image_column=image_column,
+        label_column=label_column,
         group_column=group_column,
         group_pattern=group_pattern,
         test=test,
@@ -92,7 +99,8 @@ def classifier(
         force=force,
         progress=None if as_json else lambda line: click.echo(line, err=True),
     )
-    click.echo(write_json(report) if as_json else format_report(report))
+    shown = {**report, "notes": list_notes()}
+    click.echo(write_json(shown) if as_json else format_report(report))
     if report["refused"] is not None and not force:
         click.echo(f"error: {report['refused']}; nothing was written (--force does)", err=True)
         click.get_current_context().exit(1)

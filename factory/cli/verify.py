@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from factory.cli.options import MANY, NEW_FILE, SEED, Number
+from factory.cli.options import IMAGE_COLUMN, MANY, NEW_FILE, SEED, Number
 from factory.cli.recipes import JSON_OPTION
 from factory.errors import SourceError
 from factory.plain import write_json
@@ -39,6 +39,7 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.Path(exists=True, path_type=Path),
             help="Real images that rows vary, found by hash; may be given again.",
         ),
+        IMAGE_COLUMN,
         click.option(
             "--base",
             default=".",
@@ -67,6 +68,7 @@ def regenerate(
     out: Path,
     base: Path,
     references: tuple[Path, ...],
+    image_column: str | None,
     catalogs: tuple[Path, ...],
     model: str | None,
     guide: str | None,
@@ -88,7 +90,7 @@ def regenerate(
     if stored.recipe is None:
         raise SourceError(f"{source}: has no recipe.json, which says where the model is")
     row = stored.find_row(sample_id).values
-    places = Places(base, references, catalogs, model, guide)
+    places = Places(base, references, catalogs, model, guide, image_column)
     rebuilt = regenerate_rows([row], stored.recipe, places, min_psnr)[0]
     if rebuilt.pixels is None or rebuilt.data is None:
         raise SourceError(f"{sample_id}: {rebuilt.reason}")
@@ -123,6 +125,7 @@ def verify(
     near_duplicates: bool,
     base: Path,
     references: tuple[Path, ...],
+    image_column: str | None,
     catalogs: tuple[Path, ...],
     model: str | None,
     guide: str | None,
@@ -143,7 +146,7 @@ def verify(
         if not as_json:
             click.echo(line, err=True)
 
-    places = Places(base, references, catalogs, model, guide)
+    places = Places(base, references, catalogs, model, guide, image_column)
     options = VerifyOptions(count, seed, near_duplicates, places, min_psnr)
     report = verify_set(open_set(source), options, say)
     if as_json:

@@ -94,7 +94,10 @@ def _build_references(
 
     root = base / settings.images
     images = list_images(
-        root, group_column=settings.group_column, group_pattern=settings.group_pattern
+        root,
+        image_column=settings.image_column,
+        group_column=settings.group_column,
+        group_pattern=settings.group_pattern,
     )
     names = list_classes(images)
     counts: dict[str, int] = expand_per_class(settings.per_class, names or ("",))
@@ -127,6 +130,7 @@ def list_given(settings: GivenConditions, base: Path) -> tuple[SourceImage, ...]
     """
     return list_images(
         base / settings.images,
+        image_column=settings.image_column,
         group_column=settings.group_column,
         group_pattern=settings.group_pattern,
         label_column=settings.label_column,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from factory.errors import SourceError
 from factory.fingerprint import compute_digest, hash_bytes
+from factory.images import hash_pixels
 from factory.records import Condition, Reference, Request
 from factory.sources import SourceImage
 
@@ -65,6 +66,27 @@ def rank_shots(unique: Mapping[str, SourceImage], seed: int) -> list[str]:
     return [sha for _, _, sha in sorted(order)]
 
 
+def take_shots(
+    ranked: Sequence[str], unique: Mapping[str, SourceImage], shots: int, where: str
+) -> list[str]:
+    """Returns the first hashes whose images differ in their pixels: each image counts once.
+
+    Raises:
+        SourceError: fewer images than shots, or one that cannot be decoded.
+    """
+    chosen: dict[str, str] = {}
+    for sha in ranked:
+        if len(chosen) == shots:
+            break
+        chosen.setdefault(hash_pixels(unique[sha].read_pixels()), sha)
+    if len(chosen) < shots:
+        raise SourceError(
+            f"{where}: shots: {shots} asked for, but it has {len(chosen)} different images: "
+            "lower shots or add images"
+        )
+    return [*chosen.values()]
+
+
 def choose_shots(
     images: Sequence[SourceImage], shots: int | None, seed: int, where: str
 ) -> tuple[tuple[SourceImage, str], ...]:
@@ -72,7 +94,7 @@ def choose_shots(
 
     Images are ranked by a keyed hash of their bytes; every group gives its first before any gives
     its second. So 5 shots are the first 5 of 10, and the order of files does not matter.
-    Byte-identical images count once.
+    Images with the same pixels count once.
 
     Returns:
         (image, sha256 of its bytes) in rank order; all of them where `shots` is None.
@@ -83,12 +105,5 @@ def choose_shots(
     unique = {hash_bytes(image.read_bytes()): image for image in images}
     chosen = rank_shots(unique, seed)
     if shots is not None:
-        if len(chosen) < shots:
-            raise SourceError(
-                f"{where}: shots: {shots} asked for, but it has {len(chosen)} different images: "
-                "lower shots or add images"
-            )
-        chosen = chosen[:shots]
-        for sha in chosen:
-            unique[sha].read_pixels()  # a broken shot stops here, before any sampling
+        chosen = take_shots(chosen, unique, shots, where)
     return tuple((unique[sha], sha) for sha in chosen)

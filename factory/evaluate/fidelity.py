@@ -37,6 +37,7 @@ class FidelitySettings:
         cache: folder that keeps features.
         device: as in `load_encoder`.
         label_column: of the real set.
+        image_column: of the real set.
         group_column: of the real set.
         group_pattern: of the real set.
     """
@@ -50,6 +51,7 @@ class FidelitySettings:
     cache: Path | None = None
     device: str = "auto"
     label_column: str | None = None
+    image_column: str | None = None
     group_column: str | None = None
     group_pattern: str | None = None
 
@@ -123,6 +125,7 @@ def _list_sets(
         real,
         size=size,
         label_column=settings.label_column,
+        image_column=settings.image_column,
         group_column=settings.group_column,
         group_pattern=settings.group_pattern,
         **limits,

@@ -3,18 +3,16 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 
 from factory.errors import SourceError, StoreError
 from factory.fingerprint import compute_digest
 from factory.parquet import open_parquet
-from factory.sources import SourceImage, fit_image, list_images
+from factory.sources import SourceImage, fit_image, list_images, tell_crop
 
 Fit = Literal["crop", "resize"]
 BLOCK = 64
@@ -130,6 +128,7 @@ def list_set(
     fit: Fit = "crop",
     max_images: int | None = None,
     seed: int = 0,
+    image_column: str | None = None,
     label_column: str | None = None,
     caption_column: str | None = None,
     group_column: str | None = None,
@@ -143,6 +142,7 @@ def list_set(
         fit: `crop` keeps the scale, `resize` the content.
         max_images: how many to choose; default: all.
         seed: of the choice, which hangs on names alone: another limit takes more of the same.
+        image_column: column with the images.
         label_column: column with the class.
         caption_column: column with the caption.
         group_column: column with the patient or slide.
@@ -153,6 +153,7 @@ def list_set(
     """
     listed = list_images(
         root,
+        image_column=image_column,
         label_column=label_column,
         caption_column=caption_column,
         group_column=group_column,
@@ -163,11 +164,13 @@ def list_set(
         ranks = [compute_digest("evaluated image", [seed, image.key]) for image in listed]
         chosen = sorted(sorted(range(len(listed)), key=ranks.__getitem__)[:max_images])
         images = tuple(listed[row] for row in chosen)
+    side = find_smallest_side(images) if size is None else size
+    tell_crop(images, side, side, fit, root)
     return ImageSet(
         root,
         images,
         len(listed),
-        find_smallest_side(images) if size is None else size,
+        side,
         fit,
         _read_cells(images, "sample_id"),
         _read_cells(images, "reference_sha256"),
@@ -180,7 +183,7 @@ def find_smallest_side(images: Sequence[SourceImage]) -> int:
     Raises:
         SourceError: an image that cannot be read.
     """
-    return min(min(read_size(image)) for image in images)
+    return min(min(image.read_size()) for image in images)
 
 
 def count_smaller(images: Sequence[SourceImage], size: int) -> int:
@@ -189,22 +192,7 @@ def count_smaller(images: Sequence[SourceImage], size: int) -> int:
     Raises:
         SourceError: an image that cannot be read.
     """
-    return sum(min(read_size(image)) < size for image in images)
-
-
-def read_size(image: SourceImage) -> tuple[int, int]:
-    """Returns width and height, px; reads the header only.
-
-    Raises:
-        SourceError: it cannot be read.
-    """
-    try:
-        with Image.open(BytesIO(image.read_bytes())) as opened:
-            return opened.size
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise SourceError(
-            f"{image.place}: not a readable image ({error}): replace or remove it"
-        ) from error
+    return sum(min(image.read_size()) < size for image in images)
 
 
 def _read_cells(images: Sequence[SourceImage], column: str) -> tuple[str | None, ...]:

@@ -72,7 +72,10 @@ def read_real_set(settings: RealismFilter, base: Path) -> RealSet:
     """
     root = base / settings.images.expanduser()
     listed = list_images(
-        root, group_column=settings.group_column, group_pattern=settings.group_pattern
+        root,
+        image_column=settings.image_column,
+        group_column=settings.group_column,
+        group_pattern=settings.group_pattern,
     )
     unique: dict[str, RealImage] = {}
     for source in listed:

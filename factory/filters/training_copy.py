@@ -90,7 +90,7 @@ class TrainingCopyJudge:
                 raise FilterError(f"training_copy: {error}") from error
             self._digests[field] = compute_digest("images", hashes)
         described = {
-            **self.settings.model_dump(mode="json", exclude={"held_out"}),
+            **self.settings.model_dump(mode="json", exclude={"held_out", "image_column"}),
             "revision": REVISION,
             "images_sha256": self._digests.get("images"),
         }
@@ -101,7 +101,9 @@ class TrainingCopyJudge:
 
     def _list(self, field: str) -> tuple[SourceImage, ...]:
         if field not in self._listed:
-            self._listed[field] = list_images(self._roots[field])
+            self._listed[field] = list_images(
+                self._roots[field], image_column=self.settings.image_column
+            )
         return self._listed[field]
 
     def _describe_set(self, size: Size) -> NDArray[np.float32]:

@@ -26,7 +26,7 @@ from factory.generators.prompts import choose_wording, count_tokens, write_promp
 from factory.generators.sampling import describe_scheduler, plan_guidance, seed_steps
 from factory.recipe import ClassifierGuidance, GeneratorSettings, Guidance
 from factory.records import Condition, Job, Reference, Sample
-from factory.sources import fit_image
+from factory.sources import read_fitted
 
 if TYPE_CHECKING:
     from factory.generators.guide import ClassifierGuide
@@ -325,7 +325,7 @@ class DiffusersGenerator:
         key = (reference.sha256, reference.fit)
         if key not in self._references:
             size = self.capabilities.width, self.capabilities.height
-            fitted = fit_image(reference.image.read_pixels(), *size, reference.fit)
+            fitted = read_fitted(reference.image, *size, reference.fit)
             self._references[key] = Image.fromarray(fitted)
             if len(self._references) > _REFERENCES_KEPT:
                 self._references.popitem(last=False)

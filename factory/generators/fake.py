@@ -16,7 +16,7 @@ from factory.generators.base import Capabilities, name_model
 from factory.generators.prompts import choose_wording, write_prompt
 from factory.recipe import GeneratorSettings
 from factory.records import Condition, Job, Sample
-from factory.sources import fit_image
+from factory.sources import read_fitted
 
 _EOSIN = np.array([233.0, 168.0, 202.0])
 _HAEMATOXYLIN = np.array([98.0, 58.0, 140.0])
@@ -126,7 +126,7 @@ class FakeGenerator:
         pixels = _EOSIN + stain[..., None] * (_HAEMATOXYLIN - _EOSIN) + grain
         if condition.reference is not None:
             reference = condition.reference
-            fitted = fit_image(reference.image.read_pixels(), width, height, reference.fit)
+            fitted = read_fitted(reference.image, width, height, reference.fit)
             pixels = reference.strength * pixels + (1.0 - reference.strength) * fitted
         drawn: NDArray[np.uint8] = np.rint(np.clip(pixels, 0.0, 255.0)).astype(np.uint8)
         return drawn

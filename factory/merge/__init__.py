@@ -16,6 +16,7 @@ from factory.errors import InputError, SourceError, StoreError
 from factory.merge.card import build_card, describe_splits
 from factory.merge.members import (
     Member,
+    find_conflicts,
     name_sources,
     read_columns,
     read_real,
@@ -31,6 +32,7 @@ from factory.merge.splits import (
     place_members,
 )
 from factory.newfolder import build_folder
+from factory.notes import tell
 from factory.plain import write_json
 from factory.store.files import FileStore
 from factory.store.parquet import ParquetFiles
@@ -111,6 +113,7 @@ def merge_sets(
             members += read_synthetic(root, names[root], rename)
         class_names = unite_classes(members)
         placement = place_members(members, shares, settings.seed, settings.test_synthetic)
+        _tell_moved(members, placement)
         summary = _count(members, placement, class_names, settings)
         summary["sources"] = _describe_sources(members, names)
         summary["sha256"] = _write(members, placement, class_names, build, settings.rows_per_file)
@@ -161,7 +164,38 @@ def _count(
         "groups": len({m.group_sha256 for m in members if m.group_sha256 and not m.is_synthetic}),
         "left_out": dict(placement.left_out),
         "unplaced": placement.unplaced,
+        "conflicts": _describe_conflicts(members),
     }
+
+
+def _tell_moved(members: Sequence[Member], placement: Placement) -> None:
+    """Says which images of the training set are in test, as the given test set has them too."""
+    given = {member.pixels_sha256 for member in members if member.is_test}
+    moved = [
+        (member.pixels_sha256 in given, member)
+        for member, split in zip(members, placement.splits, strict=True)
+        if given and split == TEST and not member.is_test and not member.is_synthetic
+    ]
+    if moved:
+        same = [member for is_same, member in moved if is_same]
+        such = f", {len(same):,} of them the same image ({same[0].image.place})" if same else ""
+        tell(
+            f"{len(moved):,} images of {moved[0][1].source} show images or patients of the test "
+            f"set{such}: they are in test"
+        )
+
+
+def _describe_conflicts(members: Sequence[Member]) -> dict[str, int]:
+    """Returns classes -> images that stand under all of them; the first is told by name."""
+    found = find_conflicts(members)
+    for alike in [*found.values()][:1]:
+        places = " = ".join(f"{each.image.place} ({each.class_name})" for each in alike[:3])
+        tell(
+            f"{len(found):,} images stand under several classes, such as {places}: all are kept, "
+            "in one split; correct their classes"
+        )
+    named = (sorted({str(each.class_name) for each in alike}) for alike in found.values())
+    return dict(sorted(Counter(" and ".join(names) for names in named).items()))
 
 
 def _describe_sources(members: Sequence[Member], names: Mapping[Path, str]) -> list[dict[str, Any]]:

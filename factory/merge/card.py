@@ -58,6 +58,11 @@ def describe_splits(summary: Mapping[str, Any]) -> list[str]:
             f"**{summary['unplaced']:,} synthetic images vary a real image that is not here**; "
             "they are in train, and its patient may be in another split"
         )
+    for classes, count in summary["conflicts"].items():
+        lines.append(
+            f"**{count:,} images stand under {classes}**, with the same pixels: all are kept, in "
+            "one split"
+        )
     lines.append(
         "what a generator, filter or classifier was trained on is not known here: test images must "
         "not be among it"

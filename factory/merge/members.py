@@ -8,6 +8,7 @@ from typing import Any
 
 from factory.errors import InputError, SourceError, StoreError
 from factory.fingerprint import hash_bytes
+from factory.images import decode_image, hash_pixels
 from factory.parquet import open_parquet
 from factory.sources import SourceImage, list_images
 
@@ -25,6 +26,7 @@ class Member:
         is_synthetic: whether it comes from a synthetic set.
         class_name: as renamed, or None.
         image_sha256: of its stored bytes.
+        pixels_sha256: of its pixels, the same for another file of the same image.
         is_test: real, and held out as it is.
         sample_id: of a factory row.
         reference_sha256: of the real image that it varies.
@@ -36,6 +38,7 @@ class Member:
     is_synthetic: bool
     class_name: str | None
     image_sha256: str
+    pixels_sha256: str
     is_test: bool = False
     sample_id: str | None = None
     reference_sha256: str | None = None
@@ -62,7 +65,13 @@ def read_real(
     """
     for image in list_images(root, **columns):
         name = rename.get(image.class_name or "", image.class_name)
-        yield Member(image, source, False, name, hash_bytes(image.read_bytes()), is_test)
+        yield Member(image, source, False, name, *_hash(image), is_test)
+
+
+def _hash(image: SourceImage) -> tuple[str, str]:
+    """Returns the hashes of an image's bytes and pixels."""
+    data = image.read_bytes()
+    return hash_bytes(data), hash_pixels(decode_image(data, image.place))
 
 
 def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterator[Member]:
@@ -87,7 +96,7 @@ def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterat
             source,
             True,
             rename.get(image.class_name or "", image.class_name),
-            hash_bytes(image.read_bytes()),
+            *_hash(image),
             sample_id=row.get("sample_id"),
             reference_sha256=row.get("reference_sha256"),
             reference_group_sha256=provenance.get("reference_group_sha256"),
@@ -142,3 +151,14 @@ def unite_classes(members: Sequence[Member]) -> tuple[str, ...]:
                 f"--rename {other!r}={name!r}, or name one of them differently"
             )
     return tuple(names)
+
+
+def find_conflicts(members: Sequence[Member]) -> dict[str, list[Member]]:
+    """Returns the images that stand under several classes, by the hash of their pixels."""
+    alike: dict[str, list[Member]] = {}
+    for member in members:
+        if member.class_name is not None:
+            alike.setdefault(member.pixels_sha256, []).append(member)
+    return {
+        sha: found for sha, found in alike.items() if len({each.class_name for each in found}) > 1
+    }

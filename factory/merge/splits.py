@@ -37,7 +37,7 @@ def place_members(
 ) -> Placement:
     """Splits real images by patient or slide and puts synthetic ones where they leak nothing.
 
-    Images of one group are one unit, and so are groups that share a byte-identical image; an image
+    Images of one group are one unit, and so are groups that share an image, by its pixels; an image
     without a group is a unit of its own. A synthetic image goes where the unit of the real image
     that it varies goes, else to `train`.
 
@@ -129,7 +129,7 @@ def assign_splits(
 
 
 def _join_units(members: Sequence[Member]) -> dict[str, str]:
-    """Returns the unit of each real image, by `image SHA256` and by `group SHA256`.
+    """Returns the unit of each real image, by `image SHA256`, `pixels SHA256`, `group SHA256`.
 
     Union-find; a unit is named by its smallest image hash, whatever the order of the images.
     """
@@ -146,10 +146,11 @@ def _join_units(members: Sequence[Member]) -> dict[str, str]:
             continue
         image = f"image {member.image_sha256}"
         parent.setdefault(image, image)
-        if member.group_sha256 is not None:
-            group = f"group {member.group_sha256}"
-            parent.setdefault(group, group)
-            parent[find(image)] = find(group)
+        shared = [f"pixels {member.pixels_sha256}"]
+        shared += [] if member.group_sha256 is None else [f"group {member.group_sha256}"]
+        for key in shared:
+            parent.setdefault(key, key)
+            parent[find(image)] = find(key)
     names: dict[str, str] = {}
     for key in sorted(key for key in parent if key.startswith("image ")):
         names.setdefault(find(key), key)
@@ -158,7 +159,7 @@ def _join_units(members: Sequence[Member]) -> dict[str, str]:
 
 def _find_unit(member: Member, units: Mapping[str, str]) -> str | None:
     """Returns the unit of a real image, or of the one that a synthetic image shows or varies."""
-    keys = [f"image {member.image_sha256}"]
+    keys = [f"image {member.image_sha256}", f"pixels {member.pixels_sha256}"]
     if member.is_synthetic:
         keys += [f"image {member.reference_sha256}", f"group {member.reference_group_sha256}"]
     return next((units[key] for key in keys if key in units), None)

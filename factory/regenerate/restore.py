@@ -29,6 +29,7 @@ class Places:
         catalogs: catalog folders, searched before the recipe's own.
         model: the recipe's model where it lies elsewhere now: catalog id, Hub id or folder.
         guide: likewise the classifier that guides the sampling: catalog id or folder.
+        image_column: of the images in `references`.
     """
 
     base: Path = Path()
@@ -36,6 +37,7 @@ class Places:
     catalogs: tuple[Path, ...] = ()
     model: str | None = None
     guide: str | None = None
+    image_column: str | None = None
 
 
 # --- what made it --------------------------------------------------------------------------------
@@ -137,17 +139,18 @@ def find_sources(wanted: set[str], recipe: Recipe, places: Places) -> Sources:
     searched: list[str] = []
     if not wanted:
         return Sources(images, ())
-    own = [
-        resolve_path(places.base, block.images)
+    own = {
+        resolve_path(places.base, block.images): block.image_column
         for block in recipe.conditions
         if isinstance(block, ReferenceConditions | GivenConditions)
-    ]
-    for folder in dict.fromkeys((*places.references, *own)):
+    }
+    given = dict.fromkeys(places.references, places.image_column)
+    for folder, column in {**given, **{k: v for k, v in own.items() if k not in given}}.items():
         if folder not in places.references and not folder.exists():
             searched.append(f"{folder}, which is not here")
             continue
         searched.append(str(folder))
-        for image in list_images(folder):
+        for image in list_images(folder, image_column=column):
             if wanted <= set(images):
                 break
             sha = hash_bytes(image.read_bytes())

@@ -17,12 +17,14 @@ class ReportOptions:
         base: folder that the recipe's relative paths start from, for real images.
         real: further sets of real images to compare with.
         with_real: whether real images are shown at all.
+        image_column: of the further sets.
     """
 
     per_gallery: int = 24
     base: Path = Path()
     real: tuple[Path, ...] = ()
     with_real: bool = True
+    image_column: str | None = None
 
 
 def build_report(
@@ -73,7 +75,8 @@ def build_report(
         if choice.references:
             say("comparing with references")
             comparisons.append(comparer.compare_references(choice.references))
-        for real in list_real_sets(state, options.base, options.real):
+        further = (options.real, options.image_column)
+        for real in list_real_sets(state, options.base, *further):
             say(f"comparing with {real.path}")
             comparisons.append(comparer.compare_set(real, choice.described))
         judge = find_realism_judge(state)

@@ -54,16 +54,20 @@ class RealSet:
         title: what it is to the run.
         path: where it is.
         sha256: digest that the run recorded, where it did.
+        image_column: of rows.
     """
 
     title: str
     path: Path
     sha256: str | None = None
+    image_column: str | None = None
 
 
-def list_real_sets(state: RunState, base: Path, extra: Sequence[Path]) -> list[RealSet]:
+def list_real_sets(
+    state: RunState, base: Path, extra: Sequence[Path], image_column: str | None = None
+) -> list[RealSet]:
     """Returns the sets compared with by descriptors: those of `training_copy`, and `extra` ones."""
-    found = [RealSet("real images given", path) for path in extra]
+    found = [RealSet("real images given", path, None, image_column) for path in extra]
     described = [
         each
         for maker in state.summary["makers"]
@@ -78,25 +82,29 @@ def list_real_sets(state: RunState, base: Path, extra: Sequence[Path]) -> list[R
                 if path is not None:
                     title = f"training_copy.{field}"
                     digest = recorded.get(f"{field}_sha256")
-                    found.append(RealSet(title, resolve_path(base, path), digest))
+                    column = settings.image_column
+                    found.append(RealSet(title, resolve_path(base, path), digest, column))
     return found
 
 
-def list_reference_paths(recipe: Recipe, base: Path) -> list[Path]:
-    """Returns the folders of the recipe's reference conditions, each once."""
+def list_reference_paths(recipe: Recipe, base: Path) -> list[tuple[Path, str | None]]:
+    """Returns folder and image column of the recipe's reference conditions, each once."""
     blocks = [block for block in recipe.conditions if isinstance(block, ReferenceConditions)]
-    return list(dict.fromkeys(resolve_path(base, block.images) for block in blocks))
+    found = ((resolve_path(base, block.images), block.image_column) for block in blocks)
+    return list(dict.fromkeys(found))
 
 
-def find_references(paths: Sequence[Path], wanted: set[str]) -> dict[str, SourceImage]:
+def find_references(
+    paths: Sequence[tuple[Path, str | None]], wanted: set[str]
+) -> dict[str, SourceImage]:
     """Returns sha256 -> the real image of these bytes, for those that are still there.
 
     Raises:
         SourceError: a folder that is not there, or cannot be read.
     """
     found: dict[str, SourceImage] = {}
-    for path in paths:
-        for image in list_images(path):
+    for path, column in paths:
+        for image in list_images(path, image_column=column):
             if wanted <= found.keys():
                 return found
             digest = hash_bytes(image.read_bytes())
@@ -136,7 +144,7 @@ class Neighbours:
 
     def __init__(self, real: RealSet, size: Size) -> None:
         self.real, self.size = real, size
-        listed = list_images(real.path)
+        listed = list_images(real.path, image_column=real.image_column)
         self.images = listed[:: -(-len(listed) // MAX_IMAGES)]
         self.found = len(listed)
         self._rows: list[tuple[SourceImage, str]] = []

@@ -1,91 +1,198 @@
-"""ImageFolders: one folder per class, and a metadata file with captions, groups or classes."""
+"""ImageFolders: classes and groups from folders, and a metadata file that may tell more."""
 
-import csv
-import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from factory.errors import SourceError
+from factory.notes import tell
 from factory.sources.image import SourceImage, Wanted, match_group, read_text
+from factory.sources.layout import Found
+from factory.sources.splits import Placed
+from factory.textrows import read_rows
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 """As in `datasets`: one row per image, named by `file_name` relative to the folder."""
 CAPTIONS = ("caption", "text")
+Row = Mapping[str, Any]
 
 
-def list_folder(files: Sequence[Path], root: Path, wanted: Wanted) -> list[SourceImage]:
+def list_folder(found: Found, root: Path, wanted: Wanted) -> list[SourceImage]:
     """Lists image files; `metadata.csv` or `metadata.jsonl` in `root` adds what it knows.
 
+    The first folder level is the class. Where every class has a next level, that is the group (the
+    patient or slide), unless a column or pattern tells it.
+
     Raises:
-        SourceError: a column asked for is missing, or the metadata names none of the images.
+        SourceError: a column asked for is missing, the metadata names none of the images, or
+            folders that can be read in two ways.
     """
-    keys = [path.relative_to(root).as_posix() for path in files]
-    table = _read_metadata(root, wanted)
-    asked = any((wanted.group, wanted.label, wanted.caption))
-    if asked and files and not any(key in table for key in keys):
-        raise SourceError(f"{root}: file_name of its metadata names none of the images ({keys[0]})")
+    table = _read_metadata(found, root, wanted)
     has = {name for row in table.values() for name in row}
     caption = wanted.caption or next((name for name in CAPTIONS if name in has), None)
-    found = []
-    for key, path in zip(keys, files, strict=True):
-        row = table.get(key, {})
-        folder = path.parent.relative_to(root).as_posix()
-        class_name: Any = None if folder == "." else folder
-        if wanted.label is not None:
-            class_name = row.get(wanted.label)
-        group = row.get(wanted.group) if wanted.group else match_group(path.name, wanted.pattern)
-        found.append(
+    folders = _read_folders(found.files, root, wanted)
+    images = []
+    for placed, (class_name, group) in zip(found.files, folders, strict=True):
+        path = placed.path
+        key, row = "/".join(path.parts[len(root.parts) :]), table.get(path, {})
+        name: Any = row.get(wanted.label) if wanted.label is not None else class_name
+        if wanted.group is not None:
+            of: Any = row.get(wanted.group)
+        else:
+            of = match_group(path.name, wanted.pattern) if wanted.pattern else group
+        images.append(
             SourceImage(
                 key,
-                None if class_name in (None, "") else str(class_name),
-                None if group is None else str(group),
+                None if name in (None, "") else str(name),
+                None if of in (None, "") else str(of),
                 path,
                 caption=read_text(row.get(caption), f"{root}/{key}", caption) if caption else None,
             )
         )
-    return found
+    _tell_pages(images, root)
+    return images
 
 
-def _read_metadata(root: Path, wanted: Wanted) -> dict[str, dict[str, Any]]:
-    """Returns file name -> row; empty where nothing is asked for and nothing is declared."""
-    columns = {
-        name: column
-        for name, column in (
-            ("group_column", wanted.group),
-            ("label_column", wanted.label),
-            ("caption_column", wanted.caption),
+def _read_folders(
+    files: Sequence[Placed], root: Path, wanted: Wanted
+) -> list[tuple[str | None, str | None]]:
+    """Returns class and group of each image, by its folders.
+
+    Raises:
+        SourceError: one folder that holds folders, or classes with and without a further level.
+    """
+    nothing = [(None, None)] * len(files)
+    if wanted.label is not None:
+        return [*nothing]
+    deep = [each for each in files if len(each.folders) > 1]
+    if not deep:
+        return [(each.folders[0] if each.folders else None, None) for each in files]
+    first = deep[0].folders
+    tops = {each.folders[0] for each in files if each.folders}
+    if len(tops) == 1:
+        raise SourceError(
+            f"{root}: {first[0]} is its only folder, and holds folders ({first[1]}): give "
+            f"{_find_folder(deep[0], root, 1)} if they are the classes; if {first[0]} is a class "
+            "and they are patients or slides, give label_column and group_column of a metadata.csv"
         )
-        if column is not None
-    }
-    path = next((root / name for name in METADATA if (root / name).is_file()), None)
+    if wanted.group is None and wanted.pattern is None:
+        flat = next((each for each in files if len(each.folders) == 1), None)
+        if flat is not None:
+            raise SourceError(
+                f"{root}: {_show(deep[0], root)} lies in a folder of its class, but "
+                f"{_show(flat, root)} does not, so that {first[1]} may be a class or a patient: "
+                "put all classes at the first level, or patients or slides into every class, or "
+                "give group_column or group_pattern"
+            )
+        groups = {each.folders[1] for each in deep}
+        tell(
+            f"{root}: its folders are read as {len(tops):,} classes ({first[0]}, ...) and, in "
+            f"them, {len(groups):,} patients or slides ({first[1]}, ...); put classes at the first "
+            "level if that is wrong"
+        )
+    return [
+        (
+            each.folders[0] if each.folders else None,
+            each.folders[1] if len(each.folders) > 1 else None,
+        )
+        for each in files
+    ]
+
+
+def _find_folder(placed: Placed, root: Path, levels: int) -> Path:
+    """Returns the folder of an image's first levels."""
+    up = len(placed.folders) - levels
+    return placed.path.parent if up == 0 else placed.path.parents[up]
+
+
+def _show(placed: Placed, root: Path) -> str:
+    return placed.path.relative_to(root).as_posix()
+
+
+def _tell_pages(images: Sequence[SourceImage], root: Path) -> None:
+    """Says how many TIFF files have further pages, which are not read."""
+    paged = []
+    for image in images:
+        if image.path.suffix.lower() in {".tif", ".tiff"}:
+            try:
+                with Image.open(image.path) as opened:
+                    if getattr(opened, "n_frames", 1) > 1:
+                        paged.append(image.key)
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+                continue  # decoding it tells what is wrong
+    if paged:
+        many = "s have" if len(paged) > 1 else " has"
+        tell(f"{root}: {len(paged):,} TIFF file{many} further pages, passed over ({paged[0]})")
+
+
+# --- metadata ------------------------------------------------------------------------------------
+
+
+def _read_metadata(found: Found, root: Path, wanted: Wanted) -> dict[Path, Row]:
+    """Returns image -> row; empty where nothing is asked for and nothing is declared.
+
+    It lies in `root`, or in the folder of the split that is read.
+    """
+    asked = wanted.list_columns()
+    homes = [root, *dict.fromkeys(each.split_folder for each in found.files if each.split_folder)]
+    paths = (home / name for home in homes for name in METADATA)
+    path = next((each for each in paths if each.is_file()), None)
     if path is None:
-        if columns:
-            name, column = next(iter(columns.items()))
+        if asked:
+            name, column = next(iter(asked.items()))
             names = " or ".join(METADATA)
             raise SourceError(f"{root}: {name} {column!r} needs a {names} there")
         return {}
-    rows = _read_rows(path)
-    has = {name for row in rows for name in row}
-    missing = [each for each in ("file_name", *columns.values()) if each not in has]
-    if missing and columns:
+    rows = [*read_rows(path)]
+    has = {name for _, row in rows for name in row}
+    missing = [each for each in ("file_name", *asked.values()) if each not in has]
+    if missing and asked:
         raise SourceError(
             f"{path}: no column {missing[0]!r}: it has {', '.join(sorted(has)) or 'none'}"
         )
-    return {str(row["file_name"]): row for row in rows if row.get("file_name")}
+    if "file_name" not in has:
+        tell(f"{path}: passed over, as it has no column 'file_name'")
+        return {}
+    return _match_rows(rows, path, found, bool(asked))
 
 
-def _read_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            if path.suffix == ".csv":
-                return [
-                    {key: value for key, value in row.items() if isinstance(key, str)}
-                    for row in csv.DictReader(file)
-                ]
-            rows = [json.loads(line) for line in file if line.strip()]
-    except (OSError, ValueError, csv.Error) as error:
-        raise SourceError(f"{path}: not readable ({error}): correct or remove it") from error
-    if not all(isinstance(row, dict) for row in rows):
-        raise SourceError(f"{path}: want one JSON object a line")
-    return rows
+def _match_rows(
+    rows: Sequence[tuple[int, Row]], path: Path, found: Found, is_asked: bool
+) -> dict[Path, Row]:
+    """Returns image -> row, and says which rows and images have no partner.
+
+    Raises:
+        SourceError: a file named twice, or none of the images is named.
+    """
+    table: dict[Path, Row] = {}
+    lines: dict[Path, int] = {}
+    absent = []
+    for line, row in rows:
+        name = row.get("file_name")
+        image = path.parent / str(name or "")
+        if not name or image not in found.known:
+            absent.append(f"line {line}: {name or 'no file_name'}")
+        elif image in table:
+            raise SourceError(
+                f"{path}:{line}: {name} stands twice, first at line {lines[image]}: remove one"
+            )
+        else:
+            table[image], lines[image] = row, line
+    without = [each.path for each in found.files if each.path not in table]
+    if is_asked and found.files and len(without) == len(found.files):
+        raise SourceError(
+            f"{path}: its file_name names none of the images "
+            f"({without[0].relative_to(path.parent).as_posix()})"
+        )
+    counts = Counter({"rows name no image there": len(absent), "images have no row": len(without)})
+    examples = {
+        "rows name no image there": absent[:1],
+        "images have no row": [str(each.name) for each in without[:1]],
+    }
+    for what, count in counts.items():
+        if count:
+            tell(f"{path}: {count:,} {what} ({examples[what][0]})")
+    return table

@@ -1,30 +1,39 @@
 """One real image of a source: where it lies, what is known of it, its bytes and pixels."""
 
 import re
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from factory.errors import SourceError
-from factory.images import decode_image
+from factory.images import decode_image, read_size
 
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp"})
+IMAGE_SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp"}
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which columns to read, and how file names tell the group."""
 
-    image: str = "image"
+    image: str | None = None
     label: str | None = None
     caption: str | None = None
     group: str | None = None
     pattern: str | None = None
+
+    def list_columns(self) -> dict[str, str]:
+        """Returns the columns asked for that must tell something of every image, by argument."""
+        asked = {
+            "group_column": self.group,
+            "label_column": self.label,
+            "caption_column": self.caption,
+        }
+        return {name: column for name, column in asked.items() if column is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,38 +86,13 @@ class SourceImage:
         """
         return decode_image(self.read_bytes(), self.place)
 
+    def read_size(self) -> tuple[int, int]:
+        """Returns width and height, px, of what `read_pixels` gives; reads the header only.
 
-def fit_image(
-    pixels: NDArray[np.uint8], width: int, height: int, fit: str = "crop"
-) -> NDArray[np.uint8]:
-    """Brings an image to (height, width, 3) uint8.
-
-    Args:
-        pixels: (H, W, 3) uint8 RGB.
-        width: px.
-        height: px.
-        fit: `crop` cuts the centre at the source's own scale and only enlarges what is too small,
-            so that mpp is kept; `resize` takes the largest centred area of the right aspect and
-            resamples it (Lanczos).
-    """
-    source_height, source_width = pixels.shape[:2]
-    scale = max(width / source_width, height / source_height)
-    if fit == "crop":
-        scale = max(scale, 1.0)
-    area = (min(source_width, round(width / scale)), min(source_height, round(height / scale)))
-    left, top = (source_width - area[0]) // 2, (source_height - area[1]) // 2
-    cut = pixels[top : top + area[1], left : left + area[0]]
-    if cut.shape[:2] == (height, width):
-        return cut
-    return np.asarray(Image.fromarray(cut).resize((width, height), Image.Resampling.LANCZOS))
-
-
-def iterate_pixels(
-    images: Sequence[SourceImage], size: int, fit: str = "crop"
-) -> Iterator[NDArray[np.uint8]]:
-    """Yields each image as (size, size, 3) uint8 RGB."""
-    for image in images:
-        yield fit_image(image.read_pixels(), size, size, fit)
+        Raises:
+            SourceError: not a readable image.
+        """
+        return read_size(self.read_bytes(), self.place)
 
 
 def match_group(name: str, pattern: str | None) -> str | None:

@@ -1,12 +1,24 @@
 """What a folder of real images is, and which of its files count."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from factory.errors import SourceError
+from factory.notes import tell
 from factory.sources.image import IMAGE_SUFFIXES
+from factory.sources.splits import (
+    TRAIN,
+    Placed,
+    choose_files,
+    find_train,
+    name_split,
+    place_files,
+)
+from factory.sources.table import count_rows
+from factory.sources.walk import tell_passed_over, walk_files
 
 Kind = Literal["table", "tar", "folder"]
 """Rows (parquet or arrow), WebDataset tars, or one file per image."""
@@ -15,8 +27,30 @@ RUN_RECORD, RUN_SUMMARY = ".factory/run.json", "summary.json"
 """A run folder has the first; the second is written when its data set is whole."""
 
 
-def find_files(root: Path) -> tuple[Kind, list[Path]]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is to be read.
+
+    Attributes:
+        kind: of the files.
+        files: in order, with their folders.
+        known: every file of the folder, also of other splits; empty for tables and tars.
+    """
+
+    kind: Kind
+    files: Sequence[Placed]
+    known: frozenset[Path] = frozenset()
+
+    @property
+    def paths(self) -> list[Path]:
+        """The files to read, in order."""
+        return [each.path for each in self.files]
+
+
+def find_files(root: Path) -> Found:
     """Tells what `root` is, and lists the files to read, sorted.
+
+    What is left out is told: other splits, files of other kinds.
 
     Raises:
         SourceError: nothing there, an unfinished run, several splits and no `train`, or no telling
@@ -28,46 +62,70 @@ def find_files(root: Path) -> tuple[Kind, list[Path]]:
             "folder, or .tar files"
         )
     if root.is_file():
-        if root.name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
-            raise SourceError(f"{root}: a compressed tar: unpack it to .tar first")
-        return ("tar" if root.suffix == ".tar" else "table"), [root]
+        return _take("tar" if _check_file(root) == ".tar" else "table", [root])
     if (root / RUN_RECORD).is_file():
-        return "table", _list_run(root)
+        return _take("table", _list_run(root))
     if (root / "dataset_dict.json").is_file():
         root = root / _choose_split(_read_splits(root), f"{root}/dataset_dict.json")
     if (root / "state.json").is_file():
-        return "table", _list_saved(root)
-    return _sort_out(root, sorted(_walk(root)))
+        return _take("table", _list_saved(root))
+    return _sort_out(root, walk_files(root))
 
 
-def _sort_out(root: Path, files: Sequence[Path]) -> tuple[Kind, list[Path]]:
+def _take(kind: Kind, files: Sequence[Path]) -> Found:
+    return Found(kind, [Placed(path, ()) for path in files])
+
+
+def _check_file(path: Path) -> str:
+    """Returns the suffix of a single file.
+
+    Raises:
+        SourceError: an image, a compressed tar, or anything else that holds no rows.
+    """
+    name, suffix = path.name.lower(), path.suffix.lower()
+    if name.endswith((".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")):
+        raise SourceError(f"{path}: a compressed tar: unpack it to .tar first")
+    if suffix in IMAGE_SUFFIXES:
+        raise SourceError(f"{path}: a single image: give the folder that it lies in")
+    return suffix
+
+
+def _sort_out(root: Path, files: Sequence[Path]) -> Found:
     tables, tars = _choose(files, ".parquet"), _choose(files, ".tar")
     if tables or tars:
         declared = _list_declared(root, files)
-        tables = _choose(declared, ".parquet") or tables
-        tars = _choose(declared, ".tar") or tars
-    if tables:
-        return "table", tables
-    arrow = [path for path in files if path.suffix == ".arrow"]
-    if arrow:
-        _refuse_arrow(root, arrow)
+        if _choose(declared, ".parquet"):
+            return _take("table", _choose(declared, ".parquet"))
+        if _choose(declared, ".tar"):
+            return _take("tar", _choose(declared, ".tar"))
     images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+    if tables:
+        tell_passed_over(_without(files, tables), root, "parquet")
+        return Found(
+            "table", choose_files(tables, root, {path: count_rows(path) for path in tables})
+        )
+    arrow = _choose(files, ".arrow")
+    if arrow:
+        return _sort_out_arrow(root, arrow, files)
     if tars and images:
         raise SourceError(
             f"{root}: holds images ({images[0].name}) and .tar files ({tars[0].name}): give one "
             "of them, or a folder with one kind only"
         )
-    return ("tar", tars) if tars else ("folder", images)
+    if tars:
+        tell_passed_over(_without(files, tars), root, "tars")
+        return Found("tar", choose_files(tars, root, {}))
+    tell_passed_over(_without(files, images), root, "images")
+    return Found("folder", choose_files(images, root, {}), frozenset(images))
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    for path in root.rglob("*"):
-        if not any(part.startswith(".") for part in path.relative_to(root).parts):
-            yield path
+def _without(files: Sequence[Path], taken: Sequence[Path]) -> list[Path]:
+    known = set(taken)
+    return [path for path in files if path not in known]
 
 
 def _choose(files: Sequence[Path], suffix: str) -> list[Path]:
-    return [path for path in files if path.suffix == suffix and path.is_file()]
+    return [path for path in files if path.suffix.lower() == suffix]
 
 
 def _list_run(root: Path) -> list[Path]:
@@ -102,19 +160,33 @@ def _read_splits(root: Path) -> list[str]:
 
 
 def _choose_split(splits: Sequence[str], where: str) -> str:
-    if len(splits) == 1:
-        return splits[0]
-    if "train" in splits:
-        return "train"
-    names = ", ".join(splits) or "none"
-    raise SourceError(f"{where}: splits {names} and no `train`: name one, e.g. its sub folder")
+    chosen = find_train(splits)
+    if chosen is None:
+        names = ", ".join(splits) or "none"
+        raise SourceError(f"{where}: splits {names} and no `train`: name one, e.g. its sub folder")
+    others = ", ".join(name for name in splits if name != chosen)
+    if others or name_split(chosen) != TRAIN:
+        tell(f"{where}: its split {chosen} is read" + (f"; left out: {others}" if others else ""))
+    return chosen
 
 
-def _refuse_arrow(root: Path, arrow: Sequence[Path]) -> None:
+def _sort_out_arrow(root: Path, arrow: Sequence[Path], files: Sequence[Path]) -> Found:
+    """Takes the only saved data set below `root`, or that of the split `train`."""
     saved = sorted({path.parent for path in arrow if (path.parent / "state.json").is_file()})
     if saved:
-        names = ", ".join(path.relative_to(root).as_posix() for path in saved[:4])
-        raise SourceError(f"{root}: holds several data sets ({names}): name one of these folders")
+        states = [path / "state.json" for path in saved]
+        placed = place_files(states, root)
+        if len(saved) > 1 and not all(each.split for each in placed):
+            names = ", ".join(path.relative_to(root).as_posix() for path in saved[:4])
+            raise SourceError(
+                f"{root}: holds several data sets ({names}): name one of these folders"
+            )
+        counts = {state: sum(map(count_rows, _list_saved(state.parent))) for state in states}
+        chosen = choose_files(states, root, counts)
+        return _take("table", [path for each in chosen for path in _list_saved(each.path.parent)])
+    if all(each.split for each in place_files(arrow, root)):
+        tell_passed_over(_without(files, arrow), root, "arrow files")
+        return Found("table", choose_files(arrow, root, {path: count_rows(path) for path in arrow}))
     raise SourceError(
         f"{root}: has {arrow[0].name} but no state.json, so it is no folder of save_to_disk: give "
         "one .arrow file, or save the data set with save_to_disk or to_parquet"

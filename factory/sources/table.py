@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.errors import SourceError, StoreError
+from factory.notes import tell
 from factory.parquet import open_parquet, read_schema
 from factory.sources.image import SourceImage, Wanted, read_text
 
@@ -37,7 +38,8 @@ def list_tables(files: Sequence[Path], root: Path, wanted: Wanted) -> list[Sourc
 def _list_table(path: Path, root: Path, wanted: Wanted) -> Iterator[SourceImage]:
     schema = _read_schema(path)
     label, caption = wanted.label or _find(schema, LABELS), wanted.caption
-    for column in (wanted.image, label, wanted.group, caption):
+    image_column = _choose_image(schema, wanted.image, path)
+    for column in (label, wanted.group, caption):
         if column is not None and column not in schema.names:
             has = ", ".join(schema.names)
             raise SourceError(f"{path}: no column {column!r}: it has {has}")
@@ -54,12 +56,54 @@ def _list_table(path: Path, root: Path, wanted: Wanted) -> Iterator[SourceImage]
         yield SourceImage(
             f"{stem}#{row}",
             _name_class(labels[row], names, f"{path}#{row}"),
-            None if group is None else str(group),
+            None if group in (None, "") else str(group),
             path,
             row,
-            wanted.image,
+            image_column,
             read_text(captions[row], f"{path}#{row}", str(caption)),
         )
+
+
+def _choose_image(schema: Any, asked: str | None, path: Path) -> str:
+    """Returns the column of the images: the one asked for, else `image`, else the only one.
+
+    Raises:
+        SourceError: there is none, or several.
+    """
+    from pyarrow import types
+
+    kinds = {field.name: field.type for field in schema}
+    has = ", ".join(kinds)
+    if asked is not None and asked not in kinds:
+        raise SourceError(f"{path}: no column {asked!r}: it has {has}")
+    if asked is not None or "image" in kinds:
+        return asked or "image"
+    structs = [
+        name
+        for name, kind in kinds.items()
+        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    ]
+    raw = [
+        name for name, kind in kinds.items() if types.is_binary(kind) or types.is_large_binary(kind)
+    ]
+    found = structs or raw
+    if len(found) != 1:
+        what = f"{', '.join(found)} may hold the images" if found else f"it has {has}"
+        raise SourceError(f"{path}: no column 'image': {what}: name it with image_column")
+    tell(f"{path}: its images are those of column {found[0]!r}")
+    return str(found[0])
+
+
+def count_rows(path: Path) -> int:
+    """Returns the rows of a file, 1 for one that is damaged, which reading it tells."""
+    try:
+        with _name_damage(path):
+            if path.suffix == ".arrow":
+                return int(_open_arrow(path, _take_stamp(path)).num_rows)
+            with open_parquet(path) as file:
+                return file.num_rows
+    except SourceError:
+        return 1
 
 
 def _find(schema: Any, candidates: Sequence[str], text_only: bool = False) -> str | None:
@@ -74,7 +118,7 @@ def _find(schema: Any, candidates: Sequence[str], text_only: bool = False) -> st
 
 def _name_class(value: Any, names: Sequence[str] | None, where: str) -> str | None:
     """Returns the class of a label; -1 is how `datasets` says that there is none."""
-    if value is None:
+    if value is None or value == "":
         return None
     if names is None or not isinstance(value, int):
         return str(value)

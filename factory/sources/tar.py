@@ -1,6 +1,5 @@
 """WebDataset tars: samples by key, with each image's place in the tar, so that none is unpacked."""
 
-import json
 import tarfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any
 
 from factory.errors import SourceError
 from factory.sources.image import IMAGE_SUFFIXES, SourceImage, Wanted, match_group, read_text
+from factory.textrows import parse_json
 
 _CHUNK = 1 << 20
 _MAX_TEXT = 1 << 24
@@ -56,7 +56,7 @@ def _describe(sample: _Sample, path: Path, stem: str, wanted: Wanted) -> SourceI
     return SourceImage(
         f"{stem}#{name}",
         _find_class(sample, row, wanted.label, where),
-        None if group is None else str(group),
+        None if group in (None, "") else str(group),
         path,
         caption=_find_caption(sample, row, wanted.caption, where),
         span=sample.members[images[0]],
@@ -112,10 +112,7 @@ def _read_text(sample: _Sample, name: str, where: str) -> str | None:
 def _read_json(sample: _Sample, where: str) -> dict[str, Any]:
     if "json" not in sample.texts:
         return {}
-    try:
-        row = json.loads(sample.texts["json"])
-    except ValueError as error:
-        raise SourceError(f"{where}.json: not JSON ({error})") from error
+    row = parse_json(sample.texts["json"], f"{where}.json")
     if not isinstance(row, dict):
         raise SourceError(f"{where}.json: want an object, got {type(row).__name__}")
     return row

@@ -19,6 +19,7 @@ from factory.generators.families import choose_family, detect_family
 from factory.messages import advise
 from factory.plain import write_json
 from factory.recipe import GeneratorSettings
+from factory.sources import check_fit
 from factory.train.adapter_export import Adapted, write_adapter
 from factory.train.adapter_loop import AdapterTraining, Material, Progress, Report, to_tensor
 from factory.train.adapter_settings import AdapterSettings, describe_settings
@@ -105,6 +106,8 @@ def train_adapter(
     settings = settings.model_copy(update={"id": settings.id or name_adapter(settings, entry)})
     generator = open_base(settings, entry)
     size = generator.capabilities
+    images = [shot.image for shot in shots]
+    check_fit(images, size.width, size.height, str(settings.fit), settings.data)
     pixels = read_shots(shots, size.width, size.height, settings.fit)
     folder = out / "training"
     begin(out, describe_training(settings, generator, family, words, shots))

@@ -20,6 +20,7 @@ class AdapterSettings(Strict):
     classes: str | None = Field(None, description="catalog id of the classes, for their titles")
     template: str = Field(DEFAULT_TEMPLATE, description="prompt of a text model")
     fit: Literal["crop", "resize"] = "crop"
+    image_column: str | None = None
     group_column: str | None = None
     group_pattern: str | None = None
     mpp: float | None = Field(None, gt=0, description="µm per pixel of the fitted images")
@@ -61,7 +62,7 @@ class Choices(Strict):
         return settings.model_copy(update={name: values[name] for name in is_open})
 
 
-NOT_COMPARED = frozenset({"base", "data", "id", "about", "steps", "device", "mpp"})
+NOT_COMPARED = frozenset({"base", "data", "image_column", "id", "about", "steps", "device", "mpp"})
 """Fields that may differ when a training is resumed: paths, words, and how long it goes on."""
 
 

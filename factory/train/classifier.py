@@ -23,7 +23,7 @@ from factory.classifiers.model import (
 )
 from factory.errors import InputError
 from factory.fingerprint import hash_bytes
-from factory.sources import list_images
+from factory.sources import check_fit, list_images
 from factory.train.calibration import ENOUGH, calibrate_across, find_thresholds, fit_temperature
 from factory.train.classifier_card import draw_reliability, write_card
 from factory.train.classifier_fit import FROM_SCRATCH, Fit, Progress, fit_from_scratch, fit_frozen
@@ -58,7 +58,7 @@ def train_classifier(
     seed: int = 0,
     group_column: str | None = None,
     group_pattern: str | None = None,
-    image_column: str = "image",
+    image_column: str | None = None,
     label_column: str | None = None,
     test: Path | None = None,
     precisions: Sequence[float] = (),
@@ -86,7 +86,7 @@ def train_classifier(
         seed: of folds and of training from scratch.
         group_column: column with the patient or slide (of parquet and the like, or of metadata).
         group_pattern: regular expression on file names; its first group is the patient or slide.
-        image_column: column of the image in parquet and arrow.
+        image_column: column of the images in parquet and arrow; default: `image`, or the only one.
         label_column: column of the class.
         test: images to report on besides, never fitted on.
         precisions: to table thresholds for, besides the usual ones.
@@ -117,11 +117,13 @@ def train_classifier(
         label_column=label_column,
     )
     size = image_size or find_smallest_side(listed)
+    check_fit(listed, size, size, fit, data)
     real = read_labelled(data, listed, size, fit)
     say(f"{len(real.labels)} images of {len(real.class_names)} classes at {size} px")
     tested = None
     if test is not None:
         others = list_images(test, image_column=image_column, label_column=label_column)
+        check_fit(others, size, size, fit, test)
         tested = read_labelled(test, others, size, fit, real.class_names)
     warnings: list[str] = []
     folds = split_folds(real, seed, warnings)

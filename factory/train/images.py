@@ -16,7 +16,7 @@ from factory.captions.writing import bin_attributes
 from factory.errors import SourceError
 from factory.fingerprint import compute_digest, derive_seed
 from factory.plain import write_json
-from factory.sources import SourceImage, fit_image, list_images
+from factory.sources import SourceImage, check_fit, fit_source, list_images
 from factory.train.settings import DataSettings, SourceSettings
 
 _CHUNK = 256
@@ -64,15 +64,18 @@ def load_training_images(
     Raises:
         SourceError: an image cannot be read, or a class is missing or cannot be named.
     """
-    listed = [list_images(source.images) for source in data.sources]
+    listed = [
+        list_images(source.images, image_column=source.image_column) for source in data.sources
+    ]
+    for settings, images in zip(data.sources, listed, strict=True):
+        check_fit(images, data.image_size, data.image_size, settings.fit, settings.images)
     class_names = _list_class_names(data.sources, listed)
     described = {
-        "data": json.loads(
-            data.model_dump_json(exclude={"sources": {"__all__": {"images", "weight"}}})
-        ),
+        "data": json.loads(data.model_dump_json(exclude={"sources": {"__all__": _NOT_SHAPING}})),
         "grid": grid.model_dump(mode="json") if grid else None,
         "seed": seed,
         "images": [[_identify(image) for image in images] for images in listed],
+        **_name_columns(data),
     }
     digest = compute_digest("training-images", described)
     path, sidecar = cache / f"{digest[:16]}.npy", cache / f"{digest[:16]}.json"
@@ -99,6 +102,9 @@ def load_training_images(
         class_names=class_names,
         digest=digest,
     )
+
+
+_NOT_SHAPING = {"images", "image_column", "weight"}
 
 
 def _list_views(
@@ -157,7 +163,7 @@ def cut_view(
 ) -> NDArray[np.uint8]:
     """Returns a (size, size, 3) view: the fitted image, or a random square where `draw` is."""
     if draw is None:
-        return fit_image(pixels, size, size, settings.fit)
+        return fit_source(pixels, size, size, settings.fit, str(settings.images))
     height, width = pixels.shape[:2]
     low, high = settings.scale
     side = max(1, round(min(height, width) * float(draw.uniform(low, high))))
@@ -165,6 +171,12 @@ def cut_view(
     left = int(draw.integers(0, width - side + 1))
     cut = Image.fromarray(pixels[top : top + side, left : left + side])
     return np.asarray(cut.resize((size, size), Image.Resampling.LANCZOS))
+
+
+def _name_columns(data: DataSettings) -> dict[str, Any]:
+    """Returns the columns of the images where a recipe names any: other columns, other images."""
+    names = [source.image_column for source in data.sources]
+    return {"image_columns": names} if any(names) else {}
 
 
 def _identify(image: SourceImage) -> list[str | int]:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from factory.errors import SourceError
 from factory.fingerprint import compute_digest, hash_bytes
-from factory.sources import SourceImage, fit_image, list_classes
+from factory.sources import SourceImage, list_classes, read_fitted
 
 FOLDS = 5
 Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -64,7 +64,7 @@ def read_labelled(
         raise SourceError(f"{root}: classes {unknown} are not among {list(names)}")
     pixels, hashes = [], []
     for image in images:
-        pixels.append(fit_image(image.read_pixels(), size, size, fit))
+        pixels.append(read_fitted(image, size, size, fit))
         hashes.append(f"{image.class_name}/{hash_bytes(image.read_bytes())}")
     groups = None
     if all(image.group is not None for image in images):

@@ -14,6 +14,7 @@ class SourceSettings(_Strict):
     """One set of real images to learn from."""
 
     images: Path = Field(description="ImageFolder, parquet, datasets folder or WebDataset")
+    image_column: str | None = Field(None, description="column of the images in parquet, arrow")
     fit: Literal["crop", "resize"] = Field(
         "crop", description="centre crop keeps mpp; resize does not"
     )

@@ -12,7 +12,7 @@ from factory.conditions.references import choose_shots
 from factory.errors import SourceError
 from factory.fingerprint import compute_digest, hash_bytes
 from factory.messages import advise
-from factory.sources import SourceImage, fit_image, list_classes, list_images
+from factory.sources import SourceImage, list_classes, list_images, read_fitted
 from factory.train.adapter_settings import AdapterSettings
 
 
@@ -43,7 +43,10 @@ def choose_all_shots(settings: AdapterSettings) -> tuple[Shot, ...]:
     """
     root = settings.data
     images = list_images(
-        root, group_column=settings.group_column, group_pattern=settings.group_pattern
+        root,
+        image_column=settings.image_column,
+        group_column=settings.group_column,
+        group_pattern=settings.group_pattern,
     )
     without = next((image.key for image in images if image.class_name is None), None)
     if without is not None:
@@ -76,7 +79,7 @@ def read_shots(shots: tuple[Shot, ...], width: int, height: int, fit: str) -> ND
     Raises:
         SourceError: a shot that cannot be read any more.
     """
-    return np.stack([fit_image(shot.image.read_pixels(), width, height, fit) for shot in shots])
+    return np.stack([read_fitted(shot.image, width, height, fit) for shot in shots])
 
 
 def choose_words(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.evaluate.sets import BLOCK, Fit, ImageSet, read_size
+from factory.evaluate.sets import BLOCK, Fit, ImageSet
 from factory.filters.descriptors import (
     DIM,
     compare_all,
@@ -67,7 +67,7 @@ class CopySearch:
         Raises:
             SourceError: an image that cannot be read.
         """
-        sizes = [read_size(image)[::-1] for image in images]
+        sizes = [image.read_size()[::-1] for image in images]
         rows: list[int] = []
         found: list[Similar] = []
         for size in dict.fromkeys(sizes):

@@ -52,6 +52,7 @@ class CopySettings:
         seed: of cells and intervals.
         cache: folder that keeps features.
         device: as in `load_encoder`.
+        image_column: of the real sets.
         group_column: of the real sets.
         group_pattern: of the real sets.
     """
@@ -64,6 +65,7 @@ class CopySettings:
     seed: int = 0
     cache: Path | None = None
     device: str = "auto"
+    image_column: str | None = None
     group_column: str | None = None
     group_pattern: str | None = None
 
@@ -157,6 +159,7 @@ def _list_sets(real: Path, synthetic: Path, held_out: Path | None, settings: Cop
     options: dict[str, Any] = {
         "size": made.size,
         "fit": settings.fit,
+        "image_column": settings.image_column,
         "group_column": settings.group_column,
         "group_pattern": settings.group_pattern,
     }

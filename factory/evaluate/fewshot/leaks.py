@@ -82,8 +82,8 @@ def find_test_leaks(train: ImageSet, test: ImageSet) -> list[Leak]:
 
 
 def find_test_images(synthetic: SyntheticSet, test: ImageSet) -> list[Leak]:
-    """Finds test images, byte for byte, among the synthetic ones."""
-    shared = set(synthetic.images.sha256s) & set(test.sha256s)
+    """Finds test images, by their pixels, among the synthetic ones."""
+    shared = set(synthetic.images.pixels_sha256s) & set(test.pixels_sha256s)
     if not shared:
         return []
     text = f"{len(shared)} images of {synthetic.images.root} are test images of {test.root}"

@@ -2,15 +2,23 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.conditions.references import rank_shots
+from factory.conditions.references import rank_shots, take_shots
 from factory.errors import EvaluationError, SourceError
 from factory.fingerprint import compute_digest, hash_bytes
-from factory.sources import SourceImage, fit_image, list_classes, list_images
+from factory.leakage import hash_all
+from factory.sources import (
+    SourceImage,
+    check_fit,
+    list_classes,
+    list_images,
+    read_fitted,
+)
 
 HELD_OUT_PARTS = 3
 """Without a test set, one part in so many is held out."""
@@ -31,6 +39,15 @@ class ImageSet:
     def class_names(self) -> tuple[str, ...]:
         """The classes, sorted."""
         return list_classes(self.images)
+
+    @cached_property
+    def pixels_sha256s(self) -> tuple[str, ...]:
+        """Hashes of the pixels, the same for another file of the same image.
+
+        Raises:
+            SourceError: an image that cannot be decoded.
+        """
+        return hash_all(self.images)
 
     @property
     def digest(self) -> str:
@@ -56,14 +73,22 @@ class ImageSet:
 
 
 def list_real(
-    root: Path, group_column: str | None = None, group_pattern: str | None = None
+    root: Path,
+    group_column: str | None = None,
+    group_pattern: str | None = None,
+    image_column: str | None = None,
 ) -> ImageSet:
     """Lists real images, every one with a class.
 
     Raises:
         SourceError: they cannot be read, one has no class, or there is one class only.
     """
-    images = list_images(root, group_column=group_column, group_pattern=group_pattern)
+    images = list_images(
+        root,
+        image_column=image_column,
+        group_column=group_column,
+        group_pattern=group_pattern,
+    )
     without = next((image.key for image in images if image.class_name is None), None)
     if without is not None:
         raise SourceError(f"{root}: {without} has no class: put it into a folder of its class")
@@ -103,18 +128,15 @@ def draw_shots(train: ImageSet, shots: int, seed: int) -> ImageSet:
     rows: list[int] = []
     for name in train.class_names:
         unique: dict[str, int] = {train.sha256s[row]: row for row in train.list_rows(name)}
-        if len(unique) < shots:
-            raise SourceError(
-                f"{train.root} ({name}): {shots} shots asked for, but it has {len(unique)} "
-                "different images: lower --shots or add images"
-            )
-        ranked = rank_shots({sha: train.images[row] for sha, row in unique.items()}, seed)
-        rows += [unique[sha] for sha in ranked[:shots]]
+        images = {sha: train.images[row] for sha, row in unique.items()}
+        ranked = rank_shots(images, seed)
+        taken = take_shots(ranked, images, shots, f"{train.root} ({name})")
+        rows += [unique[sha] for sha in taken]
     return train.take(rows)
 
 
 def split_held_out(real: ImageSet) -> tuple[ImageSet, ImageSet]:
-    """Splits off a test part whose patients or slides give no shot (equal bytes stay together).
+    """Splits off a test part whose patients or slides give no shot (equal pixels stay together).
 
     Returns:
         (train, test), every class in both.
@@ -126,7 +148,11 @@ def split_held_out(real: ImageSet) -> tuple[ImageSet, ImageSet]:
 
     names = real.class_names
     labels = real.index_labels(names)
-    groups = [image.group or sha for image, sha in zip(real.images, real.sha256s, strict=True)]
+    first: dict[str, str] = {}
+    pixels = real.pixels_sha256s
+    for sha, alike in sorted(zip(real.sha256s, pixels, strict=True)):
+        first.setdefault(alike, sha)
+    groups = [image.group or first[sha] for image, sha in zip(real.images, pixels, strict=True)]
     few = [
         name
         for name in names
@@ -150,16 +176,23 @@ class PixelReader:
         self.size, self.fit = size, fit
         self._known: dict[str, NDArray[np.uint8]] = {}
 
+    def check(self, images: ImageSet) -> None:
+        """Tells where little of real images is seen.
+
+        Raises:
+            SourceError: a crop would enlarge one.
+        """
+        check_fit(images.images, self.size, self.size, self.fit, images.root)
+
     def read(self, images: ImageSet) -> NDArray[np.uint8]:
         """Returns the pixels of a set.
 
         Raises:
-            SourceError: an image that cannot be decoded.
+            SourceError: an image that cannot be decoded, or that a crop would enlarge.
         """
         for image, sha in zip(images.images, images.sha256s, strict=True):
             if sha not in self._known:
-                pixels = image.read_pixels()
-                self._known[sha] = fit_image(pixels, self.size, self.size, self.fit)
+                self._known[sha] = read_fitted(image, self.size, self.size, self.fit)
         rows = [self._known[sha] for sha in images.sha256s]
         return np.stack(rows) if rows else np.zeros((0, self.size, self.size, 3), np.uint8)
 

@@ -125,6 +125,8 @@ class Study:
         self.learner = learner.describe()
         self.cells.begin(self.describe())
         self.reader = PixelReader(self.settings.size, self.settings.fit)
+        for part in (self.train, self.test):
+            self.reader.check(part)
         self.pixels = self.reader.read(self.test)
         trainers = None
         if self.workers > 1:

@@ -55,6 +55,7 @@ class Columns:
     caption: str | None = None
     group: str | None = None
     group_pattern: str | None = None
+    image: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,11 @@ def read_pairs(root: Path, columns: Columns | None = None) -> PairSet:
     is_run = (root / RUN_RECORD).is_file()
     images = list_images(
         root,
+        image_column=None if is_run else columns.image,
         caption_column=columns.caption,
         group_column="reference_sha256" if is_run else columns.group,
         group_pattern=None if is_run else columns.group_pattern,
+        may_lack=is_run,
     )
     pairs, descriptors = [], []
     for source in images:

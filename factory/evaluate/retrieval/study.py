@@ -100,7 +100,7 @@ def evaluate_retrieval(
     start = find_start(settings.model, settings.pretrained)
     say("reading pairs")
     columns = columns or Columns()
-    sets = {"synthetic": read_pairs(synthetic, Columns(columns.caption))}
+    sets = {"synthetic": read_pairs(synthetic, Columns(columns.caption, image=columns.image))}
     if real is not None:
         sets["real"] = read_pairs(real, columns)
     asked = read_pairs(held_out, columns)
