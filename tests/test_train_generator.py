@@ -166,7 +166,7 @@ def test_it_learns_and_keeps_the_best_weights(images, tmp_path):
         images,
         150,
         data={"image_size": 32, "held_out": 0.3},
-        source={"views": 8},
+        source={"views": 8, "fit": "resize"},
         network={"channels": [64, 64], "attention": [False, False], "fold": 2},
         training={
             **{"learning_rate": 2e-3, "warmup_steps": 5, "decay_steps": 50, "ema_decay": 0.9},
