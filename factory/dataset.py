@@ -17,7 +17,7 @@ from factory.recipe import Output
 from factory.records import Shard
 from factory.selection import NOT_PICKED, Decide, Decision, PickPools, Selector, SeriesFunnel
 from factory.shard import Task, name_reason
-from factory.store.parquet import ParquetFiles
+from factory.store.parquet import ParquetFiles, fit_rows_per_file
 from factory.store.placing import BUILD, put_in_place
 from factory.store.rows import CONTENT_COLUMNS
 from factory.store.run_folder import Marker, RunFolder
@@ -152,7 +152,8 @@ def write_dataset(
     dropped = ParquetFiles(
         files, f"{BUILD}/rejected", "rejected", dropped_schema, survey.others, output.rows_per_file
     )
-    tars = TarFiles(files, f"{BUILD}/webdataset", "train", output.rows_per_file)
+    per_tar = fit_rows_per_file(survey.accepted, output.rows_per_file)
+    tars = TarFiles(files, f"{BUILD}/webdataset", "train", per_tar)
     seen: set[int] = set()
     for accepted, others in _iterate_final(folder, plan, policy, survey.left_out):
         _check_rows(accepted, seen)

@@ -192,14 +192,19 @@ class Workers(Strict):
 class Output(Strict):
     """Where and in which form the data set lands."""
 
-    path: Path | None = Field(None, description="run folder; --out overrides it")
+    path: str | None = Field(None, description="run folder or URL; --out overrides it")
     formats: tuple[Literal["parquet", "webdataset"], ...] = Field(("parquet",), min_length=1)
     image_format: Literal["webp", "png"] = Field("webp", description="both lossless")
     keep_rejected: Literal["images", "scores"] = "images"
     shard_size: int | None = Field(
         None, ge=1, le=100_000, description="requests per shard; default: 64, less in a small run"
     )
-    rows_per_file: int = Field(10_000, ge=1, description="rows of a final parquet file or tar")
+    rows_per_file: int = Field(
+        10_000,
+        ge=1,
+        description="rows of a final parquet file or tar; more where there would be over 10,000 "
+        "files in a folder, which the Hub refuses",
+    )
 
 
 class Card(Strict):

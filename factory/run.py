@@ -7,7 +7,7 @@ from typing import Any
 
 from factory.card import write_card
 from factory.continuing import build_record, continue_run, read_outline
-from factory.dataset import SUMMARY, Policy, Survey, survey_run, write_dataset
+from factory.dataset import SUMMARY, Policy, Survey, read_markers, survey_run, write_dataset
 from factory.errors import InputError, MismatchError, RunBrokenError
 from factory.executors import Notify, NoWatch, Outcome, Watch, open_pool
 from factory.filter_settings import NearDuplicateFilter
@@ -28,7 +28,13 @@ from factory.store.run_folder import (
     Marker,
     RunFolder,
 )
-from factory.summary import RECIPE, build_summary, describe_judges, read_summary
+from factory.summary import (
+    RECIPE,
+    build_summary,
+    describe_judges,
+    describe_unfinished,
+    read_summary,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,17 +275,20 @@ def read_status(url: str) -> dict[str, Any]:
     outline = read_outline(record)
     filled: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
-    done = generated = 0
+    done = generated = candidates = 0
     for shard in outline.iterate_shards():
-        marker = folder.read_marker(shard)
-        if marker is not None:
+        markers = read_markers(folder, shard)
+        candidates += sum(marker.rows for marker in markers)
+        for marker in markers[:1]:
             done += 1
             filled[shard.series] += marker.filled
             generated += marker.generated
             rejected.update(marker.rejected)
+    shards = outline.count_shards()
+    problem = describe_unfinished(read_summary(folder), shards - done, candidates)
     return {
         "name": record.name,
-        "shards": outline.count_shards(),
+        "shards": shards,
         "done": done,
         "generated": generated,
         "rejected": dict(rejected),
@@ -288,5 +297,6 @@ def read_status(url: str) -> dict[str, Any]:
             for part in record.series
         ],
         "quarantined": list(folder.list_quarantined()),
-        "finalized": read_summary(folder) is not None and done == outline.count_shards(),
+        "finalized": not problem,
+        "unfinished": problem,
     }

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 from pydantic import ValidationError
 
-from factory.errors import InputError, StoreError
+from factory.errors import DamageError, InputError, StoreError
 from factory.recipe import Recipe
 from factory.store.files import FileStore
 from factory.store.run_folder import WORK
@@ -69,8 +69,29 @@ class StoredSet:
 
     def list_tables(self, folder: str) -> tuple[str, ...]:
         """Lists the parquet files of a folder, sorted."""
-        names = self.files.list(folder)
-        return tuple(f"{folder}/{name}" for name in names if name.endswith(".parquet"))
+        return self._list(folder, ".parquet")
+
+    def list_tars(self) -> tuple[str, ...]:
+        """Lists the tars, sorted."""
+        return self._list(TARS, ".tar")
+
+    def _list(self, folder: str, suffix: str) -> tuple[str, ...]:
+        """Lists what a listing shows, and what it does not although the summary names it."""
+        listed = {f"{folder}/{name}" for name in self.files.list(folder)}
+        found = {name for name in listed if name.endswith(suffix)}
+        if not self.files.is_local:
+            files = self._named.get("files") or {}
+            named = (name for name in files.get("sha256") or () if name.startswith(f"{folder}/"))
+            rest = {name for name in named if name.endswith(suffix)} - found
+            found |= {name for name in rest if self.files.exists(name)}
+        return tuple(sorted(found))
+
+    @cached_property
+    def _named(self) -> dict[str, Any]:
+        try:
+            return self.summary or {}
+        except DamageError:
+            return {}  # said where it is asked for
 
     @cached_property
     def recipe(self) -> Recipe | None:
@@ -100,7 +121,7 @@ class StoredSet:
         data = self.files.read("summary.json")
         problem = find_problem(data, SUMMARY_KEYS)
         if problem:
-            raise StoreError(f"{self.url}/summary.json: {problem}")
+            raise DamageError(f"{self.url}/summary.json: {problem}")
         found: dict[str, Any] = json.loads(data)
         return found
 
@@ -121,7 +142,7 @@ class StoredSet:
         try:
             header = yaml.safe_load(text[4:].split("\n---", 1)[0])
         except yaml.YAMLError as error:
-            raise StoreError(f"{self.url}/README.md: its header is no YAML ({error})") from error
+            raise DamageError(f"{self.url}/README.md: its header is no YAML ({error})") from error
         return header if isinstance(header, dict) else {}
 
     @property

@@ -1,6 +1,7 @@
 """What a run says of itself when it is finalized: counts, funnel, filters, judges and makers."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -106,6 +107,23 @@ def read_recipe(folder: RunFolder) -> Recipe | None:
             f"{folder.url}/{RECIPE}: damaged ({describe_problem(error)}): run the recipe into this "
             "folder again, which writes it anew"
         ) from error
+
+
+def describe_unfinished(summary: Mapping[str, Any] | None, missing: int, candidates: int) -> str:
+    """Returns why a data set is not what its run makes, or an empty text: the one answer to that.
+
+    Args:
+        summary: of the last finalizing, or None.
+        missing: shards that are not committed.
+        candidates: that all committed shards hold.
+    """
+    if summary is None or "files" not in summary:
+        return "there is no summary.json of a data set that was written"
+    if missing:
+        return f"{missing:,} shards are missing"
+    if summary["generated"] != candidates:
+        return f"{candidates:,} candidates are there, it was made of {summary['generated']:,}"
+    return ""
 
 
 def describe_judges(loaded: LoadedRecipe) -> dict[str, Any]:

@@ -120,6 +120,8 @@ class Hub:
         self.leaks: list[str] = []
         """Upload links that were sent a token: they are of another host on the real Hub."""
         self.page = 1000
+        self.max_files = 10_000
+        """Files in one folder."""
         self.writers = {"me"}
         self.endpoint = ""
         self.lock = threading.RLock()
@@ -463,6 +465,9 @@ class _Handler(BaseHTTPRequestHandler):
                 deleted.append(path)
             else:
                 return self._send_error(400, "", f"what is {kind}?")
+        folders = Counter(path.rpartition("/")[0] for path in files)
+        if max(folders.values()) > self.hub.max_files:
+            return self._send_error(400, "", f"over {self.hub.max_files} files in a folder")
         commit = repo.commit(
             branch, header["summary"], header["description"], files, added, deleted
         )

@@ -749,3 +749,26 @@ def test_a_run_is_not_published_into_itself(made, inside):
 def test_an_unknown_protocol_is_named(made):
     with pytest.raises(InputError, match="nowhere://x: cannot be opened"):
         copy(made, "nowhere://x")
+
+
+@pytest.mark.stranger(
+    15,
+    "a data set with more files in a folder than the Hub takes goes through publish --dry-run",
+    "refused before anything is sent, with the remedy; written again it fits and is published",
+)
+def test_a_folder_holds_no_more_files_than_the_hub_takes(tmp_path, hub, monkeypatch):
+    recipe, out = write_recipe(tmp_path, output={"rows_per_file": 1}), tmp_path / "run"
+    assert run(recipe, out).exit_code == 0
+    monkeypatch.setattr("factory.store.parquet.MAX_FILES", 12)
+    hub.max_files = 12
+    done = CliRunner().invoke(main, ["publish", str(out), "--repo", REPO, "--dry-run"])
+    assert done.exit_code == 2
+    assert "data: 23 files, and the Hub takes 12 in a folder: remove summary.json" in done.output
+    with pytest.raises(InputError, match="takes 12 in a folder"):
+        send(hub, out, prepare_publication(out))
+    assert not hub.repos
+    (out / "summary.json").unlink()
+    assert run(recipe, out).exit_code == 0
+    assert len(list((out / "data").iterdir())) == 12
+    assert not send(hub, out, prepare_publication(out, url=hub.endpoint), files=50).problems
+    assert len(list_files(out)) == len(hub.repos[REPO].files) - 1

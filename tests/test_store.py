@@ -15,7 +15,7 @@ import pytest
 from factory.errors import MismatchError, StoreError
 from factory.records import Shard
 from factory.store.files import FileStore
-from factory.store.parquet import ParquetFiles
+from factory.store.parquet import MAX_FILES, ParquetFiles, fit_rows_per_file
 from factory.store.run_folder import WORK, Marker, RunFolder
 from factory.store.webdataset import TarFiles
 
@@ -203,3 +203,15 @@ def test_tars_are_reproducible(tmp_path):
         assert tar.extractfile(names[0]).read() is not None
     suffixes = sorted(name.split(".", 1)[1] for name in names if name.startswith(f"{0:032x}"))
     assert suffixes == ["cls", "json", "txt", "webp"]
+
+
+@pytest.mark.parametrize(
+    ("total", "per_file", "rows"),
+    [(0, 5, 5), (10_000, 1, 1), (10_001, 1, 2), (1_000_000, 50, 100), (10**9, 10_000, 100_000)],
+)
+def test_files_fit_into_a_folder_of_the_hub(tmp_path, total, per_file, rows):
+    assert fit_rows_per_file(total, per_file) == rows
+    schema = pa.schema([("index", pa.int64())])
+    writer = ParquetFiles(FileStore(str(tmp_path)), "data", "train", schema, total, per_file)
+    assert writer.count <= MAX_FILES
+    assert writer.count * writer.per_file >= total

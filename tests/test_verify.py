@@ -14,6 +14,7 @@ from factory.errors import InputError
 from factory.fingerprint import hash_bytes
 from factory.images import decode_image, encode_image
 from factory.refilter import refilter_folder
+from factory.run import read_status
 from factory.store.run_folder import WORK
 from factory.stored import open_set
 from factory.verify import VerifyOptions, verify_set
@@ -497,3 +498,29 @@ def test_a_run_folder_behind_a_url_is_verified(tmp_path):
     assert report.is_sound, report.failures
     assert report.checked["shard rows"] == 44
     assert any("local only" in note for note in report.notes)
+
+
+@pytest.mark.stranger(
+    2,
+    "verify of a run without its summary, and of one that grew and was stopped before the end",
+    "not sound, and status says not finalized: they have one answer",
+)
+@pytest.mark.parametrize("how", ["no summary", "grown"])
+def test_what_is_not_finalized_is_not_sound(run_copy, tmp_path, monkeypatch, how):
+    assert read_status(str(run_copy))["finalized"]
+    if how == "no summary":
+        (run_copy / "summary.json").unlink()
+    else:
+        more = {"conditions": [{"kind": "class", "per_class": {"normal": 12, "tumor": 14}}]}
+
+        def stop(*arguments, **options):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("factory.run.finalize", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(write_recipe(tmp_path / "b", **more), run_copy, extend=True)
+    report = check(run_copy)
+    assert report.failed["finalized"] == 1
+    status = read_status(str(run_copy))
+    assert not status["finalized"]
+    assert status["unfinished"] in " ".join(map(str, report.failures))

@@ -6,15 +6,15 @@ from typing import Any
 import click
 
 from factory.cli.notes import list_notes
-from factory.cli.options import COUNT, IMAGE_COLUMN, NEW_FOLDER, SEED, Number
+from factory.cli.options import COUNT, IMAGE_COLUMN, NEW_FOLDER, SEED, LocalPath, Number
 from factory.cli.recipes import JSON_OPTION
 from factory.cli.verify import SET_ARGUMENT
 from factory.plain import write_json
 
 
 @click.command()
-@click.argument("real", type=click.Path(exists=True, path_type=Path))
-@click.argument("synthetic", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.argument("real", type=LocalPath(exists=True, path_type=Path))
+@click.argument("synthetic", nargs=-1, required=True, type=LocalPath(exists=True, path_type=Path))
 @click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
 @click.option(
     "--validation",
@@ -32,7 +32,7 @@ from factory.plain import write_json
 )
 @click.option(
     "--test-set",
-    type=click.Path(exists=True, path_type=Path),
+    type=LocalPath(exists=True, path_type=Path),
     help="Real images that are the test split as they are, instead of --test.",
 )
 @click.option("--seed", default=0, show_default=True, type=SEED, help="Of the splits.")

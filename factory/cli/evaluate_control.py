@@ -15,7 +15,7 @@ from factory.cli.evaluate_fidelity import (
     say,
     write_result,
 )
-from factory.cli.options import IMAGES
+from factory.cli.options import IMAGES, LocalPath
 
 
 @click.command()
@@ -32,7 +32,7 @@ from factory.cli.options import IMAGES
     help="Catalog id of the caption grid whose wordings and measures are used.",
 )
 @click.option(
-    "--catalog", "folders", multiple=True, type=click.Path(path_type=Path), help="Catalog folder."
+    "--catalog", "folders", multiple=True, type=LocalPath(path_type=Path), help="Catalog folder."
 )
 @SIZE_OPTION
 @FIT_OPTION

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from factory.cli.options import LocalPath
 from factory.plain import write_json
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ CATALOG_OPTION = click.option(
     "--catalog",
     "folders",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=LocalPath(path_type=Path),
     help="User catalog folder.",
 )
 

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from factory.errors import InputError
+
 MANY = 10**9
 """The most of anything that is counted on a command line."""
 
@@ -31,7 +33,26 @@ def _read_float(value: str | float) -> float:
         return 0.0  # no number at all: the range says so
 
 
-class NewPath(click.Path):
+class LocalPath(click.Path):
+    """A path on this machine: a URL is refused, and not taken for a folder called `s3:`."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> Any:
+        """Reads a path."""
+        if "://" in str(value):
+            what = "this" if param is None else param.get_error_hint(ctx)
+            raise InputError(
+                f"{value}: {what} takes a path on this machine, not a URL: name a local folder or "
+                "file (factory publish URL --to DIR copies a finished run)"
+            )
+        return super().convert(value, param, ctx)
+
+
+class NewPath(LocalPath):
     """A place to write to: what is there is of the right kind, and so is what lies above it."""
 
     def convert(
@@ -88,7 +109,7 @@ PIXELS = click.IntRange(8, 8192)
 RATE = Number(0, 1, min_open=True)
 """A learning rate."""
 
-IMAGES = click.Path(exists=True, path_type=Path)
+IMAGES = LocalPath(exists=True, path_type=Path)
 """Images that are there: a folder, or a file of them."""
 NEW_FOLDER = NewPath(file_okay=False, path_type=Path)
 NEW_FILE = NewPath(dir_okay=False, path_type=Path)

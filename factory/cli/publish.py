@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("folder", metavar="DIR", type=FOLDER_PLACE)
 @click.option("--repo", metavar="OWNER/NAME", help="Data set repository on the Hub.")
 @click.option(
     "--to",
@@ -48,7 +47,7 @@ if TYPE_CHECKING:
 )
 @JSON_OPTION
 def publish(
-    folder: Path,
+    folder: str,
     repo: str | None,
     to: str | None,
     dry_run: bool,
@@ -65,11 +64,13 @@ def publish(
 ) -> None:
     """Publishes the finished run in DIR to the Hugging Face Hub, or to another folder.
 
+    DIR may be a URL (s3://...): the run is fetched to a temporary folder first.
+
     Checks the run, asks the licence gate, sends what is not there yet and the card last, compares
     every file and row count, tags. The same command again goes on where it broke off. The token is
     that of HF_TOKEN or of `hf auth login`; HF_ENDPOINT names another Hub.
     """
-    from factory.publish import prepare_publication, publish_items
+    from factory.publish import fetch_run, prepare_publication, publish_items
 
     if (repo is None) == (to is None):
         raise click.UsageError("give either --repo OWNER/NAME or --to URL")
@@ -78,9 +79,10 @@ def publish(
         if not as_json:
             click.echo(line, err=True)
 
-    say(f"checking {folder}")
     url = None if repo is None else _name_url(repo)
-    publication = prepare_publication(folder, license_id, override, with_tars, url)
+    place = click.get_current_context().with_resource(fetch_run(folder, say))
+    say(f"checking {folder}")
+    publication = prepare_publication(place, license_id, override, with_tars, url)
     if dry_run:
         _show(publication, repo or str(to), as_json)
         return

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from factory.cli.options import FILE_PLACE, IMAGE_COLUMN
+from factory.cli.options import FILE_PLACE, IMAGE_COLUMN, LocalPath
 from factory.cli.recipes import JSON_OPTION
 from factory.cli.runs import DIR_ARGUMENT
 from factory.plain import write_json
@@ -26,13 +26,13 @@ from factory.plain import write_json
 @click.option(
     "--base",
     default=".",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=LocalPath(exists=True, file_okay=False, path_type=Path),
     help="Folder of the recipe, where its relative paths to real images start; default: here.",
 )
 @click.option(
     "--real",
     multiple=True,
-    type=click.Path(exists=True, path_type=Path),
+    type=LocalPath(exists=True, path_type=Path),
     help="Further real images to put beside accepted ones; may be given again.",
 )
 @IMAGE_COLUMN

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory.cli.notes import list_notes
-from factory.cli.options import FOLDER_PLACE, IMAGE_COLUMN, NEW_FOLDER
+from factory.cli.options import FOLDER_PLACE, IMAGE_COLUMN, NEW_FOLDER, LocalPath
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION
 from factory.cli.shipped import RECIPE
 from factory.errors import InputError
@@ -42,7 +42,8 @@ def run(
     from factory.cli.loading import load_checked
 
     loaded = load_checked(recipe, (*overrides, *_set_workers(executor, workers)))
-    url = out or (str(loaded.base / loaded.recipe.output.path) if loaded.recipe.output.path else "")
+    path = loaded.recipe.output.path or ""
+    url = out or (path if "://" in path or not path else str(loaded.base / path))
     if not url:
         raise InputError("no run folder: give --out, or output.path in the recipe")
     _run(loaded, url, extend, as_json)
@@ -52,7 +53,7 @@ def run(
 @click.option(
     "--data",
     required=True,
-    type=click.Path(exists=True, path_type=Path),
+    type=LocalPath(exists=True, path_type=Path),
     help="ImageFolder, parquet, WebDataset tars, datasets folder or finished run.",
 )
 @click.option(
@@ -145,7 +146,8 @@ def print_result(
     if quarantined:
         click.echo("mend the cause, then run the same command again", err=True)
     if "files" in summary:
-        click.echo(f'data set: {url}\n  datasets.load_dataset("{url}", split="train")')
+        rows = f'"parquet", data_files="{url}/data/*.parquet"' if "://" in url else f'"{url}"'
+        click.echo(f'data set: {url}\n  datasets.load_dataset({rows}, split="train")')
         click.echo(f"  look it through: factory report {url}")
     else:
         click.echo("no data set was written (budget.on_shortfall: error)", err=True)
@@ -209,7 +211,8 @@ def status(folder: str, watch: bool, as_json: bool) -> None:
                 click.echo(f"  {part['label']}: {part['filled']:,} of {part['asked']:,} filled")
             for record in report["quarantined"]:
                 click.echo(f"  quarantined {record['shard']}: {record['error']}")
-            click.echo("finalized" if report["finalized"] else "not finalized yet")
+            problem = report["unfinished"]
+            click.echo(f"not finalized yet: {problem}" if problem else "finalized")
         if not watch or report["finalized"]:
             return
         time.sleep(5)

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from factory.catalog import find_shipped_folder
-from factory.cli.options import NewPath
+from factory.cli.options import LocalPath, NewPath
 from factory.errors import InputError
 from factory.messages import advise
 
@@ -58,7 +58,7 @@ def copy_recipe(name: str, target: Path) -> None:
     target.write_text(text + "\n", encoding="utf-8")
 
 
-class RecipePath(click.Path):
+class RecipePath(LocalPath):
     """A recipe's file, or the name of one that ships; a file of that name comes first."""
 
     name = "recipe"

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from factory.cli.options import IMAGE_COLUMN, MANY, NEW_FILE, SEED, Number
+from factory.cli.options import IMAGE_COLUMN, MANY, NEW_FILE, SEED, LocalPath, Number
 from factory.cli.recipes import JSON_OPTION
 from factory.errors import SourceError
 from factory.plain import write_json
@@ -30,20 +30,20 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--catalog",
             "catalogs",
             multiple=True,
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            type=LocalPath(exists=True, file_okay=False, path_type=Path),
             help="Catalog folder with the model; may be given again.",
         ),
         click.option(
             "--references",
             multiple=True,
-            type=click.Path(exists=True, path_type=Path),
+            type=LocalPath(exists=True, path_type=Path),
             help="Real images that rows vary, found by hash; may be given again.",
         ),
         IMAGE_COLUMN,
         click.option(
             "--base",
             default=".",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
+            type=LocalPath(exists=True, file_okay=False, path_type=Path),
             help="Folder of the recipe, where its relative paths start; default: here.",
         ),
     ):

@@ -9,9 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from factory.publish.documents import build_documents
+from factory.publish.fetched import fetch_run
 from factory.publish.finished import open_finished
 from factory.publish.folder import FolderTarget
-from factory.publish.items import CARD, Item, compute_content_digest, list_data, list_documents
+from factory.publish.items import (
+    CARD,
+    Item,
+    check_folders,
+    compute_content_digest,
+    list_data,
+    list_documents,
+)
 from factory.publish.steps import Published, publish_items
 
 __all__ = [
@@ -19,6 +27,7 @@ __all__ = [
     "Item",
     "Publication",
     "Published",
+    "fetch_run",
     "prepare_publication",
     "publish_items",
     "read_head",
@@ -65,16 +74,19 @@ def prepare_publication(
         license_id: Hub id of the licence; None: the one that its card has.
         override: who approved a use that the terms forbid, shown in the card; None: nobody.
         with_tars: publish WebDataset tars too.
-        url: where it will be found, for card and citation; None: not said.
+        url: where it will be found on the Hub, for card and citation; None: not there.
 
     Raises:
-        InputError: not finished, or the licence is refused (LicenceError).
+        InputError: not finished, more files in a folder than the Hub takes, or the licence is
+            refused (LicenceError).
         StoreError: damaged.
     """
     finished = open_finished(folder)
     data = list_data(folder, finished.hashes, with_tars)
     documents = build_documents(finished, data, license_id, override, url)
     items = (*data, *list_documents(documents))
+    if url is not None:
+        check_folders(items, str(folder))
     return Publication(
         items=items,
         card=documents[CARD].decode(),

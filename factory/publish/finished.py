@@ -70,7 +70,7 @@ def _refuse_unfinished(folder: Path, summary: dict[str, Any]) -> None:
 
         status = read_status(str(folder))
         if not status["finalized"]:
-            problem = f"{status['done']} of {status['shards']} shards are there"
+            problem = status["unfinished"]
         elif status["quarantined"]:
             problem = f"{len(status['quarantined'])} shards are quarantined"
     if problem:

@@ -22,7 +22,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 
 from factory.errors import InputError
 from factory.parquet import count_rows
-from factory.publish.items import Item, compute_git_hash
+from factory.publish.items import Item, check_folders, compute_git_hash
 from factory.publish.retries import Caller
 from factory.publish.target import Held, Say, find_pending, find_stale
 
@@ -86,13 +86,14 @@ class HubTarget:
         return self._list_files(self._commit or self._options.branch)
 
     def check(self, items: Sequence[Item]) -> None:
-        """Refuses a public repository that was not asked for, and a tag of something else.
+        """Refuses full folders, a public repository not asked for, and a tag of something else.
 
         Raises:
             InputError: says what to change.
             PublishError: the Hub kept failing.
         """
         repo, tag = self._options.repo, self._options.tag
+        check_folders(items, repo)
         info = self._find_repo()
         if info is None:
             return

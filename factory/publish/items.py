@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from factory.errors import InputError, StoreError
 from factory.fingerprint import compute_digest
 from factory.parquet import open_parquet
 from factory.publish.paths import COLUMNS, has_places, rewrite_parquet
+from factory.store import parquet
 from factory.store.streams import StoreStream
 
 CARD = "README.md"
@@ -99,6 +101,22 @@ def list_data(folder: Path, hashes: Mapping[str, str], with_tars: bool) -> tuple
         size = _check_hash(folder, name, hashes[name])
         items.append(Item(name, size, hashes[name], folder / name))
     return tuple(items)
+
+
+def check_folders(items: Iterable[Item], where: str) -> None:
+    """Refuses more files in one folder than the Hub takes.
+
+    Raises:
+        InputError: says what to do.
+    """
+    counts = Counter(item.name.rpartition("/")[0] for item in items)
+    for folder, count in counts.items():
+        if count > parquet.MAX_FILES:
+            raise InputError(
+                f"{where}/{folder}: {count:,} files, and the Hub takes {parquet.MAX_FILES:,} in a "
+                "folder: remove summary.json and run the same command into it again, which writes "
+                "fewer and larger files"
+            )
 
 
 def list_documents(documents: Mapping[str, bytes]) -> tuple[Item, ...]:

@@ -188,12 +188,16 @@ class FileStore:
         seconds = _PATIENCE + len(data) / _SLOWEST
         self._ask("pipe_file", self.resolve(name), data, seconds=seconds, **options)
 
-    def _ask(self, method: str, *arguments: Any, seconds: float = _PATIENCE, **options: Any) -> Any:
+    def _ask(
+        self, method: str, *arguments: Any, seconds: float | None = None, **options: Any
+    ) -> Any:
         """Calls a method of the file system, for so long at most where it can be said how long."""
         if not self._is_remote:
             return getattr(self.fs, method)(*arguments, **options)
         call = getattr(self.fs, f"_{method}")
-        return fsspec.asyn.sync(self.fs.loop, call, *arguments, timeout=seconds, **options)
+        return fsspec.asyn.sync(
+            self.fs.loop, call, *arguments, timeout=seconds or _PATIENCE, **options
+        )
 
 
 def _write_local(path: Path, data: bytes) -> None:

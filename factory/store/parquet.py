@@ -12,11 +12,21 @@ ROW_GROUP = 256
 """Rows per row group: small enough for the Hub's viewer to read one page of images."""
 
 
+MAX_FILES = 10_000
+"""Files that the Hub takes in one folder."""
+
+
+def fit_rows_per_file(total: int, per_file: int) -> int:
+    """Returns the rows of a file: as asked, or more where a folder would hold too many files."""
+    return max(per_file, -(-total // MAX_FILES))
+
+
 class ParquetFiles:
     """Writes tables in order into `folder/split-00000-of-00003.parquet`.
 
-    Pages carry checksums, so that readers who ask for them find a flipped bit; `hashes` holds the
-    sha256 of each file that is whole.
+    Files hold `per_file` rows, and more where the Hub would refuse so many files. Pages carry
+    checksums, so that readers who ask for them find a flipped bit; `hashes` holds the sha256 of
+    each file that is whole.
     """
 
     def __init__(
@@ -29,8 +39,8 @@ class ParquetFiles:
         per_file: int,
     ) -> None:
         self.files, self.folder, self.split, self.schema = files, folder, split, schema
-        self.per_file = per_file
-        self.count = max(1, -(-total // per_file))
+        self.per_file = fit_rows_per_file(total, per_file)
+        self.count = max(1, -(-total // self.per_file))
         self.names: list[str] = []
         self.hashes: dict[str, str] = {}
         self.rows = 0

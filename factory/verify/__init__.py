@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from factory.errors import FactoryError, StoreError
+from factory.errors import DamageError, FactoryError, MissingError
 from factory.fingerprint import compute_digest
 from factory.regenerate import MIN_PSNR, Places, regenerate_rows
 from factory.stored import DATA, REJECTED, StoredSet
@@ -67,6 +67,9 @@ def verify_set(
     with _booking(report, "counts"):
         check_counts(stored, walk.counts, walk.checks.classes, report)
     check_tars(stored, walk.checks.image_hashes, report)
+    if walk.shards is not None:
+        with _booking(report, "finalized", "summary.json"):
+            walk.shards.check_finished(stored.summary)
     if walk.shards is not None and walk.checks.decide is not None and stored.recipe is not None:
         say("selection")
         ids = walk.checks.image_hashes
@@ -118,7 +121,7 @@ def _booking(report: Report, check: str, file: str = "") -> Iterator[None]:
     """Books damage as a failure, so that one broken file does not end the verification."""
     try:
         yield
-    except StoreError as error:
+    except (DamageError, MissingError) as error:
         report.fail(check, file, str(error))
 
 

@@ -32,7 +32,7 @@ NO_COUNTS = (
 def check_files(stored: StoredSet, report: Report) -> None:
     """Compares every file with the hash in the summary, and finds missing numbers of files."""
     hashes: Mapping[str, str] = ((stored.summary or {}).get("files") or {}).get("sha256") or {}
-    present = [*stored.list_tables(DATA), *stored.list_tables(REJECTED), *list_tars(stored)]
+    present = [*stored.list_tables(DATA), *stored.list_tables(REJECTED), *stored.list_tars()]
     if not hashes:
         report.note(NO_HASHES)
     folders = {name.partition("/")[0] for name in present}
@@ -68,12 +68,6 @@ def hash_file(stored: StoredSet, name: str) -> str:
         while chunk := stream.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def list_tars(stored: StoredSet) -> tuple[str, ...]:
-    """Lists the tars of the data set, sorted."""
-    names = stored.files.list(TARS)
-    return tuple(f"{TARS}/{name}" for name in names if name.endswith(".tar"))
 
 
 def check_schema(stored: StoredSet, name: str, report: Report) -> list[str]:
@@ -156,7 +150,7 @@ def _list_declared(header: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
 
 def check_tars(stored: StoredSet, image_hashes: Mapping[str, str], report: Report) -> None:
     """Compares the samples of the tars with the accepted rows: the same ids, the same bytes."""
-    names = list_tars(stored)
+    names = stored.list_tars()
     if not names:
         return
     if not stored.files.is_local:

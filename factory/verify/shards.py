@@ -14,6 +14,7 @@ from factory.selection import Decide
 from factory.store.rows import CONTENT_COLUMNS
 from factory.store.run_folder import Marker, RunFolder
 from factory.stored import DATA, StoredSet
+from factory.summary import describe_unfinished
 from factory.verify.findings import Report
 
 COMPARED = (*(name for name, _ in CONTENT_COLUMNS if name != "image"), "scores", "provenance")
@@ -31,6 +32,7 @@ class ShardRows:
     def __init__(self, stored: StoredSet, report: Report) -> None:
         self.folder, self.report = RunFolder(stored.url), report
         self.markers: list[Marker] = []
+        self.missing = 0
         self.digests: dict[str, tuple[int, str]] = {}
         try:
             self._read()
@@ -53,6 +55,15 @@ class ShardRows:
             if found and _plain(values.get(name)) != _plain(found[0].get(name)):
                 message = f"{_shorten(values.get(name), found[0].get(name))}, as the shard says"
                 self.report.fail("shard rows", file, message, place, name)
+
+    def check_finished(self, summary: Mapping[str, Any] | None) -> None:
+        """Compares what is committed with what the data set says that it was made of."""
+        candidates = sum(marker.rows for marker in self.markers)
+        problem = describe_unfinished(summary, self.missing, candidates)
+        self.report.checked["finalized"] += 1
+        if problem:
+            remedy = "run the recipe into it again, to the end"
+            self.report.fail("finalized", "summary.json", f"not finalized: {problem}: {remedy}")
 
     def check_selection(
         self, recipe: Recipe, decide: Decide, summary: Mapping[str, Any] | None, ids: Any
@@ -127,6 +138,7 @@ class ShardRows:
                 yield marker
                 number += 1
             if not number:
+                self.missing += 1
                 self.report.note(f"shard {shard.id}: was never committed (quarantined or stopped)")
 
 
