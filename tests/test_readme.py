@@ -1,0 +1,124 @@
+"""What the README tells readers to type, in its order, on real patches."""
+
+import shutil
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from factory.cli import main
+from factory.sources import list_images
+from tests.readme import NOT_RUN, REPLACED, SHORT, SHORTENED, list_steps
+from tests.running import read_rows
+from tests.test_publish import call
+
+ROOT = Path(__file__).parents[1]
+PCAM = ROOT / "tests" / "assets" / "pcam"
+STEPS = list_steps((ROOT / "README.md").read_text())
+ELSEWHERE = "Load it"
+"""The section whose blocks tests/test_import_paths.py runs."""
+
+
+def prepare(folder):
+    """Writes what a reader brings: patches with classes, and image-caption pairs."""
+    for number, image in enumerate(list_images(PCAM / "train") + list_images(PCAM / "test")):
+        path = Path(image.place)
+        split, name = path.parts[-3:-1]
+        target = folder / "PATCHES" / split / name / f"P{number:02}_{path.name}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    for pairs, split in (("PAIRS", "test"), ("OTHER_PAIRS", "train")):
+        (folder / pairs).mkdir()
+        lines = ["file_name,text"]
+        for number, path in enumerate(sorted((folder / "PATCHES" / split).rglob("*.webp"))):
+            shutil.copy(path, folder / pairs)
+            lines.append(f"{path.name},H&E of {path.parent.name} {split} tissue number {number}")
+        (folder / pairs / "metadata.csv").write_text("\n".join(lines) + "\n")
+
+
+def read_options(words):
+    """Reads a command's options without running it."""
+    command, name = main, ""
+    while isinstance(command, click.Group):
+        name, *words = words
+        command = command.get_command(click.Context(command), name)
+        assert command is not None, name
+    command.make_context(name, words)
+
+
+def follow(step, folder, environment):
+    """Does what one step says; fails where that does not end as it should."""
+    if step.language == "python":
+        exec(compile(step.text, "README.md", "exec"), {})
+        return
+    words = step.list_words()
+    if step.reason is not None:
+        if words[0] == "factory":
+            read_options([word.replace("recipes/", f"{ROOT}/recipes/") for word in words[1:]])
+        return
+    assert words[0] == "factory", words
+    if "SAMPLE_ID" in words:
+        words[words.index("SAMPLE_ID")] = read_rows(folder / words[2])[0]["sample_id"]
+    if REPLACED["OWNER/NAME"] in words:
+        done = call(["-m", *words], environment)
+        code, told = done.returncode, done.stdout + done.stderr
+    else:
+        result = CliRunner().invoke(main, words[1:])
+        code, told = result.exit_code, result.output
+    assert code == 0 or (code == 1 and step.text.startswith(SHORT)), f"{code}: {told}"
+    assert "NOT MEASURED: " not in told or "control" in told, told
+
+
+@pytest.mark.stranger(
+    18,
+    "every command of the README, its options and paths read in its order",
+    "each is a command that there is, with options and recipes that there are",
+)
+def test_every_command_of_the_readme_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    prepare(tmp_path)
+    for step in STEPS:
+        words = step.list_words() if step.language == "bash" else []
+        if words[:1] != ["factory"]:
+            continue
+        for word in words:
+            if word.startswith(("runs/", "classifiers/", "adapters/")):
+                Path(word).mkdir(parents=True, exist_ok=True)
+        read_options([word.replace("recipes/", f"{ROOT}/recipes/") for word in words[1:]])
+
+
+def test_there_is_something_to_follow_and_the_tables_are_of_it():
+    texts = [step.text for step in STEPS]
+    assert len(texts) > 30
+    assert {step.language for step in STEPS} == {"bash", "python"}
+    for start in (*NOT_RUN, *SHORTENED, *SHORT):
+        assert any(text.startswith(start) for text in texts), start
+    for given in REPLACED:
+        assert any(given in text for text in texts), given
+    assert sum(step.reason is None for step in STEPS) > 25
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "```bash\nfactory validate quickstart --fils\n```\n",
+        "```bash\nfactory validate recipes/no-such.yaml\n```\n",
+        "```bash\nfactory train generator recipes/no-such.yaml --outt models/mine\n```\n",
+        "```bash\nls\n```\n",
+        "```python\nimport factory.nothing\n```\n",
+    ],
+)
+def test_a_wrong_readme_fails(text, tmp_path):
+    with pytest.raises((AssertionError, ImportError, click.ClickException)):
+        for step in list_steps(text):
+            follow(step, tmp_path, {})
+
+
+def test_commands_are_split_as_a_shell_does():
+    text = "## A\n```bash\nfactory run x \\\n  --set 'a b'   # why\nfactory init\n```\n"
+    steps = list_steps(text)
+    assert [(step.line, step.list_words()) for step in steps] == [
+        (3, ["factory", "run", "x", "--set", "a b"]),
+        (5, ["factory", "init"]),
+    ]
