@@ -105,7 +105,7 @@ class Waiting:
         if waited > self._next:
             self._next *= 2
             if placed:
-                self.say(f"{placed} workers load their models since {waited:.0f} s")
+                self.say(f"workers that load their models since {waited:.0f} s: {placed}")
             else:
                 self.say(
                     f"no worker has started after {waited:.0f} s: {self._describe()}; waits up to "
