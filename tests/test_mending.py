@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -318,6 +320,22 @@ def test_a_finished_run_says_so(finished, copied, monkeypatch):
     "a first try that failed before anything was committed claimed its folder",
     "another recipe may use that folder; one with a commit stays refused",
 )
+def test_a_finished_run_asks_for_no_device(finished, copied):
+    """torch is what takes the time; choosing an executor would ask it for GPUs."""
+    code = (
+        "import sys; from factory.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "finally: print(sorted({'torch', 'ray', 'diffusers'} & set(sys.modules)))"
+    )
+    overrides = ["--set", "workers.executor=auto"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, "run", finished / "recipe.yaml", "--out", copied, *overrides],
+        cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert "already complete: 23 of 23" in done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
 def test_a_failed_first_try_does_not_claim_its_folder(tmp_path, monkeypatch):
     def fail(self, jobs):
         raise StoreError("the network went away")

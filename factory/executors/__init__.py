@@ -1,18 +1,21 @@
 """Executors: one worker in this process, or Ray actors; both give the same rows."""
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from factory.executors.base import Notify, NoWatch, Outcome, Pool, Watch, start_worker
 from factory.recipe import Workers
-from factory.shard import Order
+from factory.records import Report
+from factory.shard import Order, Task
 
 
 @contextlib.contextmanager
 def open_pool(
     order: Order, workers: Workers, began_with: str | None, say: Callable[[str], None]
 ) -> Iterator[Pool]:
-    """Opens the workers of a run; models load with the first task.
+    """Opens the workers of a run with the first task: a run with none asks for no device.
 
     Args:
         order: what the workers need.
@@ -20,6 +23,29 @@ def open_pool(
         began_with: digest of the worker description that the run folder was begun with.
         say: takes lines about workers that do not start.
     """
+    with contextlib.ExitStack() as stack:
+        yield _LatePool(lambda: stack.enter_context(_open(order, workers, began_with, say)))
+
+
+@dataclass(slots=True)
+class _LatePool:
+    """A pool that opens with its first task."""
+
+    open: Callable[[], Pool]
+    pool: Pool | None = None
+
+    def fill(self, tasks: Iterator[Task], notify: Notify, report: Report) -> None:
+        """Fills shards until none are left; see `Pool.fill`."""
+        first = next(tasks, None)
+        if first is not None:
+            self.pool = self.pool or self.open()
+            self.pool.fill(itertools.chain([first], tasks), notify, report)
+
+
+@contextlib.contextmanager
+def _open(
+    order: Order, workers: Workers, began_with: str | None, say: Callable[[str], None]
+) -> Iterator[Pool]:
     if choose_executor(workers) == "local":
         from factory.executors.local import LocalPool
 
