@@ -20,6 +20,7 @@ from factory.errors import HeldError, RunBrokenError, StoreError
 from factory.store import lease
 from factory.store.files import FileStore
 from factory.store.run_folder import LEASE, WORK, RunFolder
+from tests.objectstore import BUCKET, serve
 from tests.running import list_identities, run, write_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -36,8 +37,20 @@ main(sys.argv[1:])
 """
 
 
-@pytest.fixture(params=["local", "memory"])
-def files(request, tmp_path):
+@pytest.fixture(scope="module")
+def server():
+    """An S3-compatible server."""
+    pytest.importorskip("moto")
+    with serve() as environment:
+        yield environment
+
+
+@pytest.fixture(params=["local", "memory", "s3"])
+def files(request, tmp_path, monkeypatch):
+    if request.param == "s3":
+        for name, value in request.getfixturevalue("server").items():
+            monkeypatch.setenv(name, value)
+        return FileStore(f"s3://{BUCKET}/{uuid.uuid4()}")
     url = str(tmp_path / "run") if request.param == "local" else f"memory://{uuid.uuid4()}"
     return FileStore(url)
 
