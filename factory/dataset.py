@@ -64,6 +64,8 @@ class Survey:
     workers: set[str] = field(default_factory=set)
     shards: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    cut: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Tokenizer -> candidates whose prompt it cut, and tokens that it dropped of them."""
     filled: dict[str, int] = field(default_factory=dict)
     """Requests of each series that have their image, those that a pick leaves out among them."""
     left_out: frozenset[int] = frozenset()
@@ -105,6 +107,9 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
             survey.shards.append(marker.sha256)
             for name, value in marker.seconds.items():
                 survey.seconds[name] += value
+            for name, (count, dropped) in marker.cut.items():
+                before = survey.cut.get(name, (0, 0))
+                survey.cut[name] = before[0] + count, before[1] + dropped
         rows = _read_rows(folder, markers, columns)
         starts: dict[int, int] = {}
         funnel = survey.funnel[shard.series]

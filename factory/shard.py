@@ -39,7 +39,7 @@ from factory.records import (
     round_nonfinite,
 )
 from factory.store.parts import PartMarker, Parts
-from factory.store.rows import build_row, build_shard_schema, select_shaping
+from factory.store.rows import build_row, build_shard_schema, count_cut, select_shaping
 from factory.store.run_folder import Marker, RunFolder
 from factory.store.run_records import compute_run_id
 
@@ -239,6 +239,7 @@ class _Filling:
             starts=_copy_starts(self.task),
             worker=self.worker.digest,
             seconds={name: round(value, 4) for name, value in sorted(self.seconds.items())},
+            cut=count_cut(self.rows),
         )
 
     def _draw_jobs(self, size: int) -> list[Job]:

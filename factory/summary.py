@@ -55,6 +55,10 @@ def build_summary(
         "filters": filters,
         **_list_rules(recipe),
         "seconds": {name: round(value, 2) for name, value in sorted(survey.seconds.items())},
+        "cut_prompts": {
+            name: {"candidates": count, "tokens": dropped}
+            for name, (count, dropped) in sorted(survey.cut.items())
+        },
         "missing_shards": len(survey.missing),
         "approval": recipe.generator.approval,
         "source_terms": describe_source(recipe.card),

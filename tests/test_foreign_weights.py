@@ -249,3 +249,29 @@ def test_warnings_of_libraries_are_told_once_and_short(caplog):
     (record,) = [each for each in caplog.records if "something is odd" in each.getMessage()]
     assert len(record.getMessage()) < 220
     assert "\n" not in record.getMessage()
+
+
+@pytest.mark.stranger(
+    14,
+    "captions that are longer than the model's tokenizer keeps",
+    "told in sum at the end of the run, in summary and card; stderr stays short",
+)
+def test_cut_prompts_are_told_in_sum(models, tmp_path):
+    captions = tmp_path / "captions.txt"
+    captions.write_text(f"{'long caption of tumor ' * 20}\nshort\n")
+    recipe = write_recipe(
+        tmp_path,
+        generator={"model": str(models / "stable-diffusion"), "steps": 2, "batch_size": 2},
+        conditions=[{"kind": "caption", "captions": "captions.txt", "count": 2}],
+        filters=[],
+    )
+    result = CliRunner().invoke(main, ["run", str(recipe), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    cut = json.loads((tmp_path / "out" / "summary.json").read_text())["cut_prompts"]
+    assert cut["tokenizer"]["candidates"] == 1
+    dropped = cut["tokenizer"]["tokens"]
+    assert dropped > 100
+    told = f"1 of 2 candidates have a prompt that `tokenizer` cut: {dropped:,} tokens"
+    assert f"CUT {told}" in result.stderr
+    assert told in (tmp_path / "out" / "README.md").read_text()
+    assert len(result.stderr) < 1000

@@ -10,6 +10,7 @@ from factory.card.documents import build_documents, write_card
 from factory.card.facts import Facts, collect_facts
 from factory.card.funnel import (
     count_rejected,
+    describe_cut,
     describe_references,
     describe_shortfall,
     is_one_sided,
@@ -28,6 +29,7 @@ __all__ = [
     "choose_size_category",
     "collect_facts",
     "count_rejected",
+    "describe_cut",
     "describe_licence",
     "describe_references",
     "describe_shortfall",

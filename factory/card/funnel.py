@@ -41,9 +41,19 @@ def write_funnel(summary: Mapping[str, Any]) -> str:
             f"configuration `rejected` with every score and the reason; so are the {spare:,} spare "
             "ones, whose request an earlier attempt had filled or that were not picked.",
             "\n".join([*_describe_filters(summary["filters"]), _ALWAYS, *_describe_rules(summary)]),
+            "\n".join(f"- **Cut**: {text}" for text in describe_cut(summary)),
             "\n".join(f"- **Not independent**: {text}" for text in summary.get("warnings", ())),
         ]
     )
+
+
+def describe_cut(summary: Mapping[str, Any]) -> list[str]:
+    """Says for each tokenizer how many prompts it cut, and how many tokens it dropped."""
+    return [
+        f"{cut['candidates']:,} of {summary['generated']:,} candidates have a prompt that "
+        f"`{name}` cut: {cut['tokens']:,} tokens never reached the model"
+        for name, cut in summary.get("cut_prompts", {}).items()
+    ]
 
 
 def describe_shortfall(part: Mapping[str, Any]) -> str:

@@ -118,7 +118,7 @@ def print_result(
     url: str, summary: dict[str, Any], quarantined: tuple[dict[str, Any], ...], as_json: bool
 ) -> None:
     """Prints how a run ended: counts, shortfalls with reasons, failures, what to do next."""
-    from factory.card import describe_references, describe_shortfall, is_one_sided
+    from factory.card import describe_cut, describe_references, describe_shortfall, is_one_sided
 
     if as_json:
         more = {"url": url, "quarantined": quarantined, "notes": list_notes()}
@@ -134,6 +134,8 @@ def print_result(
             "for less",
             err=True,
         )
+    for text in describe_cut(summary):
+        click.echo(f"CUT {text}; write shorter captions or take a model with more tokens", err=True)
     for part in summary["series"]:
         if is_one_sided(part) and part["references"]["used"] > 1:
             click.echo(

@@ -1,5 +1,6 @@
 """Rows: the declared Arrow schemas, and how a judged candidate becomes a row."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -198,3 +199,14 @@ def build_provenance(
     if sample.notes:
         provenance["notes"] = dict(sample.notes)
     return to_canonical_json(to_plain(provenance))
+
+
+def count_cut(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    """Returns tokenizer -> (rows whose prompt it cut, tokens that it dropped of them)."""
+    found: dict[str, tuple[int, int]] = {}
+    for row in rows:
+        for name, (_, dropped) in json.loads(row["provenance"])["tokens"].items():
+            if dropped:
+                count, total = found.get(name, (0, 0))
+                found[name] = count + 1, total + dropped
+    return dict(sorted(found.items()))

@@ -67,6 +67,9 @@ class Marker(_Record):
     starts: dict[int, int] | None = Field(None, description="round > 0: request -> first attempt")
     worker: str = Field(description="digest of the worker description that made it")
     seconds: dict[str, float]
+    cut: dict[str, tuple[int, int]] = Field(
+        {}, description="tokenizer -> candidates whose prompt it cut, tokens that it dropped"
+    )
 
 
 def compute_run_id(content: Mapping[str, Any]) -> str:
