@@ -126,10 +126,7 @@ class Worker:
             features = map_by_size(self.encoder.encode, samples)
         candidates = []
         for row, (job, sample) in enumerate(zip(jobs, samples, strict=True)):
-            known = {
-                NONFINITE: round_nonfinite(sample.nonfinite_fraction),
-                **scores[row],
-            }
+            known = {NONFINITE: round_nonfinite(sample.nonfinite_fraction), **scores[row]}
             verdict = decide_all(self.filters, known, self.accept, job.condition.class_name)
             candidates.append(
                 Candidate(job, sample, known, verdict, descriptors[row], features[row])
