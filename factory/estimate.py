@@ -5,10 +5,11 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from factory.disk import assume_rows, measure_rows, sum_disk
 from factory.plan import Plan, find_entry
 from factory.recipe import compute_recipe_digest
 from factory.recipe_file import LoadedRecipe, open_catalogs
-from factory.records import Job
+from factory.records import Candidate, Job
 
 CALIBRATION_BATCHES = 2
 DEFAULT_SIDE = 512
@@ -45,19 +46,25 @@ def estimate_cost(loaded: LoadedRecipe, plan: Plan, calibrate: bool) -> dict[str
         entry = find_entry(recipe.generator, open_catalogs(loaded))
         width = recipe.generator.width or (entry.width if entry else DEFAULT_SIDE)
         height = recipe.generator.height or (entry.height if entry else DEFAULT_SIDE)
-        return report | {"disk_gib": images * width * height * 3 / 2**30, "calibration": None}
+        disk = sum_disk(recipe.output, assume_rows(width, height), images, 0)
+        return report | {"disk_gib": disk / 2**30, "calibration": None}
     measured = _measure(loaded, plan)
     acceptance = measured["acceptance"]
     per_request = expect_attempts(acceptance, recipe.budget.attempts)
     candidates = round(images * per_request)
-    stored = candidates if recipe.output.keep_rejected == "images" else images
+    accepted = round(images * (1 - (1 - acceptance) ** recipe.budget.attempts))
+    # Places left over in batches are filled with further tries, which are kept as spare ones.
+    made = max(candidates, round(images / (1 - report["idle_share"])))
+    disk = sum_disk(
+        recipe.output, measured.pop("rows"), accepted, made - accepted, report["shards"]
+    )
     return report | {
         "acceptance": acceptance,
         "seconds_per_candidate": measured["seconds"],
         "expected_candidates": candidates,
-        "expected_accepted": round(images * (1 - (1 - acceptance) ** recipe.budget.attempts)),
+        "expected_accepted": accepted,
         "expected_seconds": candidates * measured["seconds"],
-        "disk_gib": 2 * stored * measured["bytes"] / 2**30,
+        "disk_gib": disk / 2**30,
         "calibration": measured,
     }
 
@@ -88,7 +95,6 @@ def expect_attempts(acceptance: float, budget: int) -> float:
 
 
 def _measure(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
-    from factory.images import encode_image
     from factory.shard import Order, Worker
 
     recipe = loaded.recipe
@@ -97,17 +103,19 @@ def _measure(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
     jobs = draw_first_jobs(plan, recipe.seed, size * CALIBRATION_BATCHES)
     worker.generator.generate(jobs[:size])  # warm-up: the first call allocates and compiles
     began = time.perf_counter()
-    accepted = encoded = 0
+    accepted = 0
+    judged: list[Candidate] = []
     for start in range(0, len(jobs), size):
         batch = jobs[start : start + size]
         candidates = worker.judge(batch, worker.generator.generate(batch))
         accepted += sum(each.verdict.accepted for each in candidates)
-        images = [each.sample.pixels for each in candidates]
-        encoded += sum(len(encode_image(each, recipe.output.image_format)) for each in images)
+        judged += candidates
+    rows = measure_rows(worker, judged)  # encodes the images, which a run does too
     seconds = time.perf_counter() - began
     return {
         "candidates": len(jobs),
         "acceptance": accepted / len(jobs),
         "seconds": seconds / len(jobs),
-        "bytes": encoded / len(jobs),
+        "bytes": round(rows.whole),
+        "rows": rows,
     }

@@ -1,5 +1,6 @@
-"""`build_folder`: a new folder of files that appears whole, or not at all."""
+"""Folders to write into: `build_folder` makes a new one, `refuse_foreign` keeps out of others'."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,33 @@ from pathlib import Path
 
 from factory.errors import InputError
 
+WORK = ".factory"
+"""Folder below a run folder: of the hidden files the only one that counts."""
 _BUILD = ".unfinished"
+
+
+def refuse_foreign(out: Path, own: str) -> None:
+    """Refuses a folder that holds anything but what the same command writes.
+
+    Args:
+        out: where files are to be written; it need not be there.
+        own: regular expression of the names that the command writes.
+
+    Raises:
+        InputError: it holds something else, or is no folder; nothing was touched.
+    """
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise InputError(f"{out}: is a file: give --out a new folder")
+    names = (path.name for path in out.iterdir())
+    seen = (name for name in names if not name.startswith(".") or name == WORK)
+    foreign = sorted(name for name in seen if not re.fullmatch(own, name))
+    if foreign:
+        raise InputError(
+            f"{out}: holds something else ({foreign[0]}), and nothing was written into it: give "
+            "--out a new folder"
+        )
 
 
 @contextmanager

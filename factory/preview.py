@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from factory.estimate import draw_first_jobs
+from factory.newfolder import refuse_foreign
 from factory.plain import write_json
 from factory.plan import Plan
 from factory.recipe_file import LoadedRecipe
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from factory.shard import Worker
 
 COLUMNS = 8
+OWN = r"preview\.(json|png)|\d{4,}\.(webp|png)"
+"""Names of the files that a preview is made of."""
 ACCEPTED, REJECTED = (34, 139, 34), (200, 30, 30)
 
 
@@ -31,12 +34,14 @@ def preview_recipe(loaded: LoadedRecipe, out: Path, count: int) -> list[dict[str
         One row per candidate: file, label, seed, scores, accepted, rejected_by, reason.
 
     Raises:
+        InputError: `out` holds something else than a preview.
         FactoryError: the model or a filter cannot be loaded.
     """
     from factory.images import encode_image
     from factory.run import plan_recipe
     from factory.shard import Order, Worker
 
+    refuse_foreign(out, OWN)
     plan = plan_recipe(loaded)
     worker = Worker(Order(loaded.recipe, loaded.base, "memory://preview"))
     out.mkdir(parents=True, exist_ok=True)

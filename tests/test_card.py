@@ -23,6 +23,7 @@ from factory.card.evaluations import format_metric, write_evaluation
 from factory.card.readme import BEGIN, END
 from factory.cli import main
 from factory.errors import InputError
+from factory.evaluate.sets import list_set
 from factory.licences import record_licence
 from factory.recipe import Recipe
 from factory.store.run_folder import RunFolder
@@ -58,9 +59,7 @@ def copy_facts(out, summary=None, card=None, **changes) -> Facts:
     if card:
         recipe = recipe.model_copy(update={"card": recipe.card.model_copy(update=card)})
     facts = collect_facts(folder, recipe, {**found, **(summary or {})})
-    return Facts(
-        recipe, facts.summary, facts.files, facts.schemas, changes.get("evaluations", {}), None
-    )
+    return Facts(recipe, facts.summary, facts.files, facts.schemas, changes.get("evaluations", {}))
 
 
 # --- header --------------------------------------------------------------------------------------
@@ -226,7 +225,7 @@ def test_results_become_tables_with_marks_first(made):
     assert "| he-ssl-eval · set · overall | 0.02 [0.01, 0.03] | refused |" in text
     assert "| he-ssl-eval · set · overall · floor | 0 | 12.5 **N < d** |" in text
     assert "- refused: 48 images are too few" in text
-    assert "**not independent**: filter and judge are one" in text
+    assert "**NOT INDEPENDENT**: filter and judge are one" in text
     assert "3 of 48 images above 0.95" in text
     assert "Not measured" not in text
     assert "Not checked" not in text
@@ -256,7 +255,8 @@ def test_results_in_the_run_folder_are_found_and_wrong_ones_named(tmp_path):
     block = {"kind": "class", "per_class": {"a": 2}}
     run(write_recipe(tmp_path, conditions=[block]), out)
     (out / "evaluation").mkdir()
-    (out / "evaluation" / "fewshot.json").write_text(json.dumps(FEWSHOT))
+    measured = {**FEWSHOT, "data": [list_set(out).describe_data()]}
+    (out / "evaluation" / "fewshot.json").write_text(json.dumps(measured))
     assert CliRunner().invoke(main, ["card", str(out)]).exit_code == 0
     assert "### fewshot" in (out / "README.md").read_text()
     (out / "evaluation" / "bad.json").write_text("[1")

@@ -7,6 +7,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from scipy.special import softmax
@@ -26,6 +27,7 @@ from factory.classifiers.model import (
     save_head,
     save_info,
 )
+from factory.cli import main
 from factory.encoders import load_encoder
 from factory.encoders.pool import EncoderPool
 from factory.errors import FilterError, InputError, RecipeError
@@ -118,7 +120,7 @@ def test_scores_equal_those_of_the_whole_distribution(tmp_path):
         tabled = 0.9 if chances[1] >= 0.4 else 0.8 if chances[1] >= 0.3 else 0.0
         assert row["class_precision"] == tabled
     other = score(judge, images[:1], [Condition(class_name="a")])
-    assert other[0]["class_precision"] == 0.0, "no table of this class: nothing is promised"
+    assert np.isnan(other[0]["class_precision"]), "no table of this class: nothing is known"
     without = score(judge, images[:1], [Condition(caption="x")])[0]
     assert np.isnan(list(without.values())).all()
     assert decide_all([judge], without).accepted
@@ -156,6 +158,22 @@ def test_a_wished_precision_stands_alone_unless_a_probability_is_given(tmp_path)
     assert verdict.reason == "class_precision 0.8 < 0.85"
     both = build({**described, "min_probability": 0.4}, base=tmp_path)
     assert decide_all(both, scores).reason == "class_probability 0.3 < 0.4"
+
+
+@pytest.mark.stranger(
+    28,
+    "a classifier without a table of precisions",
+    "class_precision is null, not 0.0, and min_precision rejects it by that name",
+)
+def test_a_precision_that_nobody_measured_is_null(tmp_path):
+    write_classifier(tmp_path / "it")
+    judges = build({"kind": "classifier", "model": "it"}, base=tmp_path)
+    row = score(judges[0], make_images(1), [NORMAL])[0]
+    assert np.isnan(row["class_precision"])
+    assert decide_all(judges, row, class_name="normal").accepted
+    wished = build({"kind": "classifier", "model": "it", "min_precision": 0.9}, base=tmp_path)
+    verdict = decide_all(wished, row, class_name="normal")
+    assert verdict.reason == "class_precision is not known: no table of the class"
 
 
 def test_old_scores_are_enough_for_old_thresholds(tmp_path):
@@ -400,3 +418,29 @@ def test_zero_shot_filters_a_run(clip, tmp_path):
     assert run(recipe, tmp_path / "out").exit_code == 0
     scores = [row["scores"]["zero_shot_probability"] for row in read_rows(tmp_path / "out")]
     assert len(scores) == 23 and all(0 < value < 1 for value in scores)
+
+
+# --- images without a class ----------------------------------------------------------------------
+
+
+@pytest.mark.stranger(
+    28,
+    "images without a class under a filter that judges by class",
+    "refused where none has one; else named as not judged, instead of 100 % accepted",
+)
+def test_images_without_a_class_are_not_called_accepted_by_a_classifier(tmp_path):
+    write_classifier(tmp_path / "it")
+    (tmp_path / "captions.txt").write_text("one\ntwo\nthree\nfour\n")
+    captions = {"kind": "caption", "captions": "captions.txt", "count": 4}
+    judges = [{"kind": "classifier", "model": "./it", "min_probability": 0.0}]
+    path = write_recipe(tmp_path, conditions=[captions], filters=judges)
+    message = find_messages(path)["filters[0]"]
+    assert message.startswith("no condition has a class, so that filter classifier judges nothing")
+    classes = {"kind": "class", "per_class": {"normal": 2}}
+    path = write_recipe(tmp_path, conditions=[classes, captions], filters=judges)
+    result = CliRunner().invoke(main, ["run", str(path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    told = "captions captions.txt: has no class, so that classifier judged none of its 4 accepted"
+    assert f"NOT JUDGED {told} images" in result.output
+    assert f"- **Not judged**: {told}" in (tmp_path / "out" / "README.md").read_text()
+    assert "normal: has no class" not in result.output

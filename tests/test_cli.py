@@ -415,7 +415,7 @@ def test_plan_of_a_hundred_million_takes_no_time(tmp_path):
     report = json.loads(result.stdout)
     assert report["images"] == 100_000_000
     assert report["shards"] == 25_000_000
-    assert report["disk_gib"] == pytest.approx(1e8 * 32 * 32 * 3 / 2**30)
+    assert report["disk_gib"] == pytest.approx(1e8 * 2 * (32 * 32 * 3 + 4096) / 2**30)
     assert report["calibration"] is None
     assert after.ru_utime - before.ru_utime < 5.0
     assert after.ru_maxrss - before.ru_maxrss < 200_000, "KiB: the plan is never materialised"

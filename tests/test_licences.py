@@ -127,7 +127,7 @@ def test_all_makers_are_combined_gravest_first():
 
 def test_nothing_is_guessed():
     lines = combine_terms([Term("generator", "mine", None)]).describe()
-    assert lines[0] == "no restriction is recorded"
+    assert lines[0] == "no restriction is recorded, but not all is stated:"
     assert "terms of the generator mine: not stated (nothing is recorded)" in lines
     told = combine_terms([Term("generator", "m", {"id": "other", "commercial_use": False})])
     assert told.unstated == (

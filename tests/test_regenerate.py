@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from factory.cli import main
-from factory.errors import InputError, StoreError
+from factory.errors import StoreError
 from factory.fingerprint import hash_bytes
 from factory.images import decode_image, encode_image, hash_pixels
 from factory.judge import load_judging
@@ -121,8 +121,9 @@ def test_a_moved_model_is_found_and_a_missing_one_is_asked_for(flow, tmp_path):
     shutil.copytree(flow / "model", tmp_path / "elsewhere")
     rebuilt = rebuild(flow / "run", [row], base=tmp_path, model=str(tmp_path / "elsewhere"))
     assert rebuilt[0].status == "exact"
-    with pytest.raises(InputError, match=r"--base .*--catalog, --model or --guide"):
-        rebuild(flow / "run", [row], base=tmp_path)
+    [left] = rebuild(flow / "run", [row], base=tmp_path)
+    assert left.status == "not checked"
+    assert "--base (folder of the recipe), --catalog, --model or --guide" in left.reason
 
 
 def test_a_batch_that_was_halved_is_made_again_in_its_own_shape(tmp_path, monkeypatch):
@@ -176,14 +177,19 @@ def test_variations_are_made_again_from_references_found_by_hash(varied, tmp_pat
     assert {each.status for each in found} == {"exact"}
 
 
-def test_a_missing_reference_is_refused_by_name(varied):
+@pytest.mark.stranger(
+    19,
+    "`verify --regenerate` of variations without their real images",
+    "not checked, needs --references: a third outcome, exit 0, beside what was checked",
+)
+def test_a_missing_reference_is_neither_sound_nor_unsound(varied):
     rows = read_rows(varied / "run")
     (varied / "real").rename(varied / "gone")
-    refused = rebuild(varied / "run", rows[:1], base=varied)[0]
-    assert refused.status == "refused"
-    assert rows[0]["reference_sha256"] in refused.reason
-    assert "real, which is not here" in refused.reason
-    assert "--references" in refused.reason
+    left = rebuild(varied / "run", rows[:1], base=varied)[0]
+    assert left.status == "not checked"
+    assert rows[0]["reference_sha256"] in left.reason
+    assert "real, which is not here" in left.reason
+    assert left.reason.startswith("needs --references")
     out = varied / "again.png"
     result = call(
         "regenerate", varied / "run", rows[0]["sample_id"], "--out", out, "--base", varied
@@ -192,8 +198,21 @@ def test_a_missing_reference_is_refused_by_name(varied):
     assert "--references" in result.stderr
     assert not out.exists()
     report = call("verify", varied / "run", "--regenerate", 2, "--base", varied)
-    assert report.exit_code == 1
-    assert "refused" in report.stderr
+    assert report.exit_code == 0
+    assert "regenerated: 2 NOT CHECKED\n" in report.stdout
+    assert "not checked: regenerated: needs --references: the real image" in report.stdout
+    last = "sound; 2 asked for and not checked: neither sound nor not"
+    assert report.stdout.rstrip().endswith(last)
+    (varied / "gone").rename(varied / "here")
+    some = sorted((varied / "here" / "tumor").iterdir())
+    wanted = {row["reference_sha256"] for row in rows}
+    next(path for path in some if hash_bytes(path.read_bytes()) in wanted).unlink()
+    options = ("--regenerate", 4, "--references", varied / "here")
+    told = json.loads(call("verify", varied / "run", *options, "--json").stdout)
+    counts = (told["checked"]["regenerated"], told["unchecked"]["regenerated"])
+    assert counts[0] > 0 < counts[1]
+    assert sum(counts) == 4
+    assert told["sound"]
 
 
 def test_judged_images_are_read_again_by_hash(varied):

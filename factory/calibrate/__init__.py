@@ -24,6 +24,7 @@ from factory.calibrate.thresholds import Decider
 from factory.errors import InputError, MismatchError
 from factory.filters import decide_all
 from factory.fingerprint import compute_digest
+from factory.newfolder import refuse_foreign
 from factory.picking import count_kept
 from factory.plain import write_json
 from factory.plan import Plan, describe_content
@@ -31,6 +32,8 @@ from factory.recipe import compute_recipe_digest
 from factory.recipe_file import LoadedRecipe, open_catalogs
 
 Say = Callable[[str], None]
+OWN = r"(calibration|preview)\.(json|png)|scores\.parquet"
+"""Names of the files that a calibration is made of."""
 FEW = 50
 """Real images of a class below which a proposal is called uncertain."""
 
@@ -65,11 +68,13 @@ def calibrate_recipe(
         that would end under their count.
 
     Raises:
-        InputError: no filter has a threshold, the real images do not fit, or nothing to reuse.
+        InputError: `out` holds something else, no filter has a threshold, the real images do not
+            fit, or nothing to reuse.
         FactoryError: the model or a filter failed.
     """
     from factory.run import plan_recipe
 
+    refuse_foreign(out, OWN)
     recipe = loaded.recipe
     rule = None if recipe.accept is None else parse_rule(recipe.accept)
     decider = Decider(recipe.filters, loaded.base, open_catalogs(loaded), rule)

@@ -13,6 +13,7 @@ from factory.card.funnel import (
     describe_cut,
     describe_references,
     describe_shortfall,
+    describe_unjudged,
     is_one_sided,
 )
 from factory.card.grid import draw_sample_grid
@@ -33,6 +34,7 @@ __all__ = [
     "describe_licence",
     "describe_references",
     "describe_shortfall",
+    "describe_unjudged",
     "draw_sample_grid",
     "is_one_sided",
     "shorten_path",

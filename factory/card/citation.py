@@ -1,5 +1,6 @@
 """How to cite a data set: CITATION.cff (format 1.2.0) and the card's section."""
 
+import re
 from typing import Any
 
 import yaml
@@ -7,6 +8,7 @@ import yaml
 from factory import __version__
 from factory.card.facts import Facts
 from factory.licences import find_known
+from factory.markdown import fence, join_lines
 
 CITATION_FILE = "CITATION.cff"
 CITATION_MARK = "# Written by factory; remove this line to keep the file as you edit it.\n"
@@ -17,23 +19,30 @@ SPDX = {"apache-2.0": "Apache-2.0", "mit": "MIT"}
 def write_citation(facts: Facts) -> str:
     """Returns the card's section: the user's own text, or an entry made from the recipe."""
     text = facts.recipe.card.citation.strip() or build_bibtex(facts)
-    return f"## Citation\n\n```\n{text}\n```\n\nAlso in `CITATION.cff`."
+    return f"## Citation\n\n{fence(text)}\n\nAlso in `CITATION.cff`."
 
 
 def build_bibtex(facts: Facts) -> str:
     """Returns a BibTeX entry of what is known; a year is not."""
-    authors = " and ".join(facts.recipe.card.authors) or f"{{The makers of {facts.title}}}"
-    address = [f"  url = {{{facts.url}}},"] if facts.url else []
+    named = (_write_field(name) for name in facts.recipe.card.authors)
+    title = _write_field(facts.title)
+    authors = " and ".join(named) or f"{{The makers of {title}}}"
+    address = [f"  url = {{{_write_field(facts.url)}}},"] if facts.url else []
     return "\n".join(
         [
-            f"@misc{{{facts.recipe.name},",
-            f"  title = {{{facts.title}}},",
+            f"@misc{{{re.sub(r'[^A-Za-z0-9_.:-]+', '-', facts.recipe.name)},",
+            f"  title = {{{title}}},",
             f"  author = {{{authors}}},",
             *address,
             f"  note = {{Recipe {facts.summary['recipe_sha256'][:16]}, factory {__version__}}},",
             "}",
         ]
     )
+
+
+def _write_field(text: str) -> str:
+    """Returns a text that ends no field: on one line, without braces."""
+    return join_lines(text).translate({ord("{"): "(", ord("}"): ")"})
 
 
 def build_cff(facts: Facts) -> str:

@@ -3,7 +3,6 @@
 Croissant 1.0 (mlcommons.org/croissant/1.0) and RAI 1.0 (mlcommons.org/croissant/RAI/1.0).
 """
 
-import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from factory.card.facts import CONFIGS, Facts
 from factory.card.funnel import count_rejected, describe_shortfall
 from factory.card.text import shorten_path
 from factory.licences import collect_summary_terms, combine_terms, find_known
+from factory.markdown import write_inert_json
 
 if TYPE_CHECKING:
     import mlcroissant as mlc
@@ -50,7 +50,7 @@ def build_croissant(facts: Facts) -> str:
     )
     written: dict[str, Any] = metadata.to_json()
     written["rai:hasSyntheticData"] = facts.is_synthetic
-    return json.dumps(written, indent=1, ensure_ascii=False, default=str) + "\n"
+    return write_inert_json(written) + "\n"
 
 
 def _list_files(facts: Facts, folder: str) -> Iterator[Any]:

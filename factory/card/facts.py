@@ -9,13 +9,13 @@ from typing import Any
 import pyarrow as pa
 
 from factory.errors import InputError
+from factory.markdown import join_lines
+from factory.measured import EVALUATION, explain_other, read_present
 from factory.recipe import Recipe
 from factory.store.run_folder import RunFolder
 
 CONFIGS = {"data": ("default", "train"), "rejected": ("rejected", "rejected")}
 """Folder -> configuration and split of `load_dataset`."""
-EVALUATION = "evaluation"
-"""Folder of a run for what `factory evaluate ... --json` writes."""
 CHUNK = 2**20
 
 
@@ -44,7 +44,8 @@ class Facts:
         summary: what was counted.
         files: parquet files, by folder and name.
         schemas: folder -> Arrow schema of its files.
-        evaluations: name -> result of `factory evaluate`.
+        evaluations: name -> result of `factory evaluate`, of the images that are there.
+        left_out: name -> why a result does not speak of these images.
         url: where it is published, or None.
     """
 
@@ -53,12 +54,13 @@ class Facts:
     files: tuple[DataFile, ...] = ()
     schemas: Mapping[str, pa.Schema] = field(default_factory=dict)
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
     url: str | None = None
 
     @property
     def title(self) -> str:
-        """Name for people."""
-        return self.recipe.card.pretty_name or self.recipe.name
+        """Name for people, on one line."""
+        return join_lines(self.recipe.card.pretty_name or self.recipe.name)
 
     @property
     def license_id(self) -> str:
@@ -103,7 +105,23 @@ def collect_facts(
             sha256 = hashes.get(name) or _hash(stream)
         files.append(DataFile(name, sha256, size, rows, data_bytes))
         schemas.setdefault(files[-1].folder, table.schema)
-    return Facts(recipe, summary, tuple(files), schemas, read_evaluations(folder), url)
+    results = read_evaluations(folder)
+    others = find_others(folder, results)
+    kept = {name: result for name, result in results.items() if name not in others}
+    return Facts(recipe, summary, tuple(files), schemas, kept, others, url)
+
+
+def find_others(folder: RunFolder, results: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """Returns name -> why, of results that do not speak of the images that a folder holds now.
+
+    Raises:
+        StoreError: its data cannot be read.
+    """
+    if not results:
+        return {}
+    present = read_present(folder)
+    told = {name: explain_other(result, present) for name, result in results.items()}
+    return {name: why for name, why in told.items() if why}
 
 
 def read_evaluations(folder: RunFolder) -> dict[str, Mapping[str, Any]]:

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from factory.card.text import join_blocks, join_table, shorten_path
+from factory.markdown import escape, write_code
+from factory.vocabulary import NEEDS_CLASS
 
 ONE_SIDED = 0.5
 """Share of a series that varies one real image from which people are told."""
@@ -19,20 +21,21 @@ def write_funnel(summary: Mapping[str, Any]) -> str:
     rows, notes = [], []
     for part in summary["series"]:
         counts = [part["rejected"].get(name, 0) for name in filters]
-        made = [part[name] for name in ("label", "asked", "accepted", "generated", "spare")]
-        rows.append([*made, *counts])
+        made = [part[name] for name in ("asked", "accepted", "generated", "spare")]
+        rows.append([escape(part["label"]), *made, *counts])
         if part["short"]:
-            notes.append(f"- **Shortfall**: {describe_shortfall(part)}")
+            notes.append(f"- **Shortfall**: {escape(describe_shortfall(part))}")
         if part["references"]:
-            text = describe_references(part)
+            text = escape(describe_references(part))
             notes.append(f"- **{text}**" if is_one_sided(part) else f"- {text}")
+    notes += [f"- **Not judged**: {escape(text)}" for text in describe_unjudged(summary)]
     spare = sum(part["spare"] for part in summary["series"])
     done = "judged" if summary["judged"] else "generated"
     is_short = any(part["short"] for part in summary["series"])
     return join_blocks(
         [
             "## What was asked, made and kept",
-            join_table([*head, *(f"rejected: {name}" for name in filters)], rows),
+            join_table([*head, *(f"rejected: {escape(name)}" for name in filters)], rows),
             ""
             if summary["judged"]
             else f"{'Not every' if is_short else 'Every'} request was filled.",
@@ -41,8 +44,10 @@ def write_funnel(summary: Mapping[str, Any]) -> str:
             f"configuration `rejected` with every score and the reason; so are the {spare:,} spare "
             "ones, whose request an earlier attempt had filled or that were not picked.",
             "\n".join([*_describe_filters(summary["filters"]), _ALWAYS, *_describe_rules(summary)]),
-            "\n".join(f"- **Cut**: {text}" for text in describe_cut(summary)),
-            "\n".join(f"- **Not independent**: {text}" for text in summary.get("warnings", ())),
+            "\n".join(f"- **Cut**: {escape(text)}" for text in describe_cut(summary)),
+            "\n".join(
+                f"- **Not independent**: {escape(text)}" for text in summary.get("warnings", ())
+            ),
         ]
     )
 
@@ -63,6 +68,20 @@ def describe_shortfall(part: Mapping[str, Any]) -> str:
     )
     why = f"; most candidates were rejected for: {reasons}" if reasons else ""
     return f"{part['label']}: {part['short']} short of {part['asked']}{why}"
+
+
+def describe_unjudged(summary: Mapping[str, Any]) -> list[str]:
+    """Says which series have no class, while filters judge by class."""
+    kinds = [each["kind"] for each in summary["filters"] if each["kind"] in NEEDS_CLASS]
+    named = " and ".join(dict.fromkeys(kinds))
+    if not kinds:
+        return []
+    return [
+        f"{part['label']}: has no class, so that {named} judged none of its {part['accepted']} "
+        "accepted images"
+        for part in summary["series"]
+        if not part["class_names"]
+    ]
 
 
 def count_rejected(summary: Mapping[str, Any]) -> dict[str, int]:
@@ -89,22 +108,22 @@ def _describe_filters(filters: list[dict[str, Any]]) -> list[str]:
     for settings in filters:
         named = {k: v for k, v in settings.items() if k != "kind" and v is not None}
         options = ", ".join(f"{key} {shorten_path(value)}" for key, value in named.items())
-        lines.append(f"- filter `{settings['kind']}`: {options}")
+        lines.append(f"- filter {write_code(settings['kind'])}: {escape(options)}")
     return lines or ["**No filter was used.**"]
 
 
 def _describe_rules(summary: Mapping[str, Any]) -> list[str]:
     lines = []
     if summary.get("accept"):
-        lines.append(f"- accepted where `{summary['accept']}`; other filters only score")
+        lines.append(f"- accepted where {write_code(summary['accept'])}; other filters only score")
     pick = summary.get("pick")
     if pick:
         how = (
-            f"ranked by `{pick['by']}`"
+            f"ranked by {write_code(pick['by'])}"
             if pick["keep"] == "best"
             else (
                 f"chosen to cover the others by {pick['method'].replace('_', ' ')} on features of "
-                f"`{shorten_path(pick['encoder'])}`"
+                f"{write_code(shorten_path(pick['encoder']))}"
             )
         )
         lines.append(f"- of each series, one of {pick['pool']:g} accepted images is kept, {how}")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from factory.card.facts import CONFIGS, Facts
+from factory.markdown import write_yaml
 
 SIZE_CATEGORIES = (
     (1_000, "n<1K"),
@@ -68,7 +69,7 @@ def build_header(facts: Facts, kept: Mapping[str, Any] | None = None) -> str:
     for key, value in kept.items():
         if key not in OWN_KEYS:
             card[key] = value
-    return str(card.to_yaml()).rstrip()
+    return write_yaml(str(card.to_yaml()).rstrip())
 
 
 def choose_size_category(rows: int) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 from factory.card.facts import Facts
 from factory.card.text import join_blocks, shorten_path
+from factory.markdown import escape, write_code
 
 FILTER = "training_copy"
 
@@ -15,8 +16,8 @@ def write_memorisation(facts: Facts) -> str:
     if not found:
         return (
             "## Memorisation\n\n**Not checked.** No filter `training_copy` was used and no result "
-            "of `factory evaluate copies` is in `evaluation/`: images may repeat what the model "
-            "was trained on."
+            "of `factory evaluate copies` on these images is in `evaluation/`: images may repeat "
+            "what the model was trained on."
         )
     trained = (
         "Copies of images outside these reference sets, above all of the model's own training "
@@ -53,7 +54,7 @@ def _name_references(
         if settings.get(name) is not None:
             hashes = {each.get(f"{name}_sha256") for each in described} - {None}
             shown = f" (sha256 {', '.join(sorted(map(str, hashes)))})" if hashes else ""
-            yield f"the set `{shorten_path(settings[name])}`{shown}"
+            yield f"the set {write_code(shorten_path(settings[name]))}{shown}"
 
 
 def _describe_results(facts: Facts) -> Iterator[str]:
@@ -61,7 +62,7 @@ def _describe_results(facts: Facts) -> Iterator[str]:
         if result.get("kind") != "copies" and "authpct" not in result:
             continue
         scope = result.get("scope", "reference set not named")
-        text = f"`factory evaluate copies` ({name}): {scope}"
+        text = f"`factory evaluate copies` ({escape(name)}): {escape(scope)}"
         similar = result.get("similarity", {}).get("synthetic")
         if isinstance(similar, dict) and "above" in similar:
             limit = result["similarity"]["max_similarity"]

@@ -1,5 +1,6 @@
 """PROV-JSON of a run: what was made from what, by which software (W3C PROV-DM, by `prov`)."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from factory.card.facts import Facts
 from factory.card.text import shorten_path
 from factory.errors import InputError
 from factory.licences import collect_summary_terms
+from factory.markdown import write_inert_json
 
 NAMESPACE = "urn:factory-pathology:"
 PROV_FILE = "prov.json"
@@ -43,8 +45,7 @@ def build_prov(facts: Facts) -> str:
     _add_data_set(document, run, facts)
     for place, used in enumerate(_list_used(summary)):
         document.used(run, document.entity(f"factory:used-{place}", used))
-    text: str = document.serialize(format="json", indent=1)
-    return text + "\n"
+    return write_inert_json(json.loads(document.serialize(format="json"))) + "\n"
 
 
 def _add_data_set(document: Any, run: Any, facts: Facts) -> None:

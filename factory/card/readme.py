@@ -15,7 +15,7 @@ from factory.card.header import build_header
 from factory.card.makers import write_makers, write_terms
 from factory.card.memorisation import write_memorisation
 from factory.card.text import join_blocks, shorten_path
-from factory.plain import write_json
+from factory.markdown import escape, fence, soften, write_inert_json
 from factory.recipe import is_judging
 
 BEGIN = "<!-- factory:begin - written anew from measurements; what stands outside is kept -->"
@@ -90,7 +90,7 @@ def _write_title(facts: Facts) -> str:
         )
     made = (
         f"{summary['accepted']:,} **synthetic** histopathology images, made with "
-        f"{', '.join(models)} by factory {__version__}. {nearness}"
+        f"{escape(', '.join(models))} by factory {__version__}. {nearness}"
     )
     if summary["judged"]:
         made = (
@@ -100,10 +100,10 @@ def _write_title(facts: Facts) -> str:
         )
     return join_blocks(
         [
-            f"# {facts.title}",
+            f"# {escape(facts.title)}",
             f"{made} For research; not for diagnosis.",
-            recipe.description.strip(),
-            recipe.card.description.strip(),
+            soften(recipe.description),
+            soften(recipe.card.description),
         ]
     )
 
@@ -135,13 +135,13 @@ def _write_columns(facts: Facts) -> str:
 
 def _write_reproduction(facts: Facts) -> str:
     plain = shorten_path(facts.recipe.model_dump(mode="json", exclude_defaults=True))
-    text = write_json(plain, ensure_ascii=False)
+    text = write_inert_json(plain)
     again = "makes it" if facts.is_synthetic else "judges the same images"
     return (
         f"## Recipe\n\nFingerprint `{facts.summary['recipe_sha256']}`; whole in `recipe.json`. "
         f"`factory run recipe.json --out FOLDER` with factory {__version__} {again} again; other "
         "devices or library versions may change the last bits.\n\n"
-        f"```json\n{text}\n```"
+        f"{fence(text, 'json')}"
     )
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from factory.markdown import escape
+
 
 def shorten_path(value: Any) -> Any:
     """Returns plain data with absolute paths cut to their last part: a card tells no one's disk."""
@@ -15,8 +17,9 @@ def shorten_path(value: Any) -> Any:
 
 
 def join_row(cells: Iterable[Any]) -> str:
-    """Returns one row of a table; a bar inside a cell stays in its cell."""
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+    """Returns one row of a table; a bar or a new line inside a cell stays in its cell."""
+    kept = (" ".join(str(cell).split("\n")).replace("|", "\\|") for cell in cells)
+    return "| " + " | ".join(kept) + " |"
 
 
 def join_table(head: Sequence[Any], rows: Iterable[Sequence[Any]]) -> str:
@@ -37,5 +40,5 @@ def list_settings(settings: Mapping[str, Any]) -> str:
         if isinstance(cut, list | tuple) and all(isinstance(x, str | int | float) for x in cut):
             cut = " ".join(map(str, cut))
         if isinstance(cut, str | int | float) and cut != "":
-            found.append(f"{name.replace('_', ' ')}: {cut}")
+            found.append(escape(f"{name.replace('_', ' ')}: {cut}"))
     return "; ".join(found)

@@ -13,10 +13,8 @@ from factory.recipe import (
     ReferenceConditions,
 )
 from factory.sources import SourceImage
+from factory.vocabulary import NEEDS_CLASS
 from factory.yamlreader import FieldPath
-
-NEEDS_CLASS = frozenset({"classifier", "agreement", "zero_shot"})
-"""Filters that say nothing of an image without a class."""
 
 
 def check_conditions(findings: Findings, model: Model | None) -> AskedClasses:

@@ -27,6 +27,7 @@ from factory.recipe import (
     ReferenceConditions,
 )
 from factory.sources.fit import LEAST_SHARE, describe_crop
+from factory.vocabulary import NEEDS_CLASS
 from factory.yamlreader import FieldPath
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 def check_filters(findings: Findings, asked: AskedClasses) -> None:
     """Notes what is wrong with the filters, and with what picks by their scores."""
     _check_pick(findings)
+    _check_judges_of_classes(findings, asked)
     for number, settings in enumerate(findings.loaded.recipe.filters):
         if isinstance(settings, ClassifierFilter):
             _check_classifier(findings, settings, number, asked)
@@ -50,6 +52,22 @@ def check_filters(findings: Findings, asked: AskedClasses) -> None:
             check_realism(findings, settings, number, asked)
         elif isinstance(settings, TrainingCopyFilter):
             check_training_copy(findings, settings, number)
+
+
+def _check_judges_of_classes(findings: Findings, asked: AskedClasses) -> None:
+    """Notes filters that would judge nothing, as no condition has a class; given images apart."""
+    recipe = findings.loaded.recipe
+    is_given = any(part.kind == "given" for part in recipe.conditions)  # checked by image
+    if asked.fields or is_given or findings.problems or not findings.check_files:
+        return
+    for number, settings in enumerate(recipe.filters):
+        if settings.kind in NEEDS_CLASS:
+            message = f"no condition has a class, so that filter {settings.kind} judges nothing"
+            findings.add(
+                ("filters", number),
+                f"{message}: ask by class, name class_column, sort images into folders by class, "
+                "or remove the filter",
+            )
 
 
 def _check_classifier(

@@ -7,6 +7,7 @@
 Nothing is pickled, and the head is computed with numpy: scikit-learn is needed for fitting only.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -107,8 +108,13 @@ class ClassifierInfo(_Strict):
     )
 
     def find_precision(self, class_name: str, probability: float) -> float:
-        """Returns the highest tabled precision whose threshold is reached; 0 where none is."""
-        rows = (self.thresholds or {}).get(class_name, ())
+        """Returns the highest tabled precision whose threshold is reached; 0 where none is.
+
+        NaN where the class has no table, so that nothing is known.
+        """
+        rows = (self.thresholds or {}).get(class_name)
+        if not rows:
+            return math.nan
         rounded = round(probability, SCORE_DECIMALS)
         return max((row.precision for row in rows if rounded >= row.probability), default=0.0)
 

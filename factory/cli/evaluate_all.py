@@ -13,9 +13,7 @@ from factory.cli.models import CATALOG_OPTION
 from factory.cli.options import COUNT, DRAWS, IMAGE_COLUMN, IMAGES, NEW_FOLDER, PIXELS
 from factory.errors import EvaluationError, InputError
 from factory.evaluate import DEFAULT_ENCODER
-
-PLACE = "evaluation"
-"""Folder in a run folder whose results the card shows."""
+from factory.measured import EVALUATION
 
 
 @click.command("all")
@@ -58,12 +56,14 @@ def every(synthetic: Path, out: Path | None, **options: Any) -> None:
     """Runs every evaluation that the data allow, and fills one table of four tiers.
 
     Each part's result lies in OUT as JSON, where `factory card` finds it. A part that cannot be
-    measured is named with its reason. The same command resumes the long parts.
+    measured is named with its reason. Labels that models or filters saw beyond the shots, and shots
+    of other draws, are marked in the few-shot study; test images that leak are refused. The same
+    command resumes the long parts.
     """
     from factory.evaluate.tiers import PARTS, build_tiers, list_rows
 
     ctx = click.get_current_context()
-    out = out or synthetic / PLACE
+    out = out or synthetic / EVALUATION
     asked = _list_parts(synthetic, out, options)
     results, missing = {}, {}
     for part in PARTS:
@@ -81,7 +81,7 @@ def every(synthetic: Path, out: Path | None, **options: Any) -> None:
             click.echo(f"NOT MEASURED: {error}", err=True)
             continue
         results[part] = json.loads((out / f"{part}.json").read_text(encoding="utf-8"))
-    table = build_tiers(results, missing)
+    table = build_tiers(results, missing, {key: str(options[key]) for key in ("real", "test")})
     write_result(out / "tiers.json", table)
     click.echo("\n== all")
     rows = [["tier", "measure", "value", "beside it", "marks"], *map(list, list_rows(table))]
@@ -144,6 +144,7 @@ def _list_parts(
             "steps": options["steps"],
             "encoder": options["fewshot_encoder"],
             "force": options["force"],
+            "mark_leaks": True,
             "folders": options["folders"],
             "out": out / "fewshot",
             "json_path": out / "fewshot.json",
@@ -174,7 +175,7 @@ def _write_card(synthetic: Path, out: Path) -> None:
     """Writes the card of a run folder again, with the results."""
     from factory.cli.runs import card
 
-    if (synthetic / "summary.json").is_file() and out == synthetic / PLACE:
+    if (synthetic / "summary.json").is_file() and out == synthetic / EVALUATION:
         click.get_current_context().invoke(card, folder=str(synthetic))
     else:
         say("no run folder with these results in it: no card was written")

@@ -51,9 +51,7 @@ _OPTIONS = (
         "--guide-encoder", default="he-ssl", show_default=True, help="Of the one that guides."
     ),
     click.option("--adapt", metavar="BASE", help="Adapt this model to the shots first."),
-    click.option(
-        "--adapt-set", multiple=True, metavar="A=B", help="Option of train adapter, e.g. steps=300."
-    ),
+    click.option("--adapt-set", multiple=True, metavar="A=B", help="Option of train adapter."),
     click.option(
         "--draws", type=NEW_FOLDER, help="Folder of what is made of shots, for studies to share."
     ),
@@ -122,7 +120,8 @@ _OPTIONS = (
     click.option("--group-column", help="Column of the patient or slide."),
     click.option("--group-pattern", help="Regular expression with one (group) on file names."),
     click.option("--set-name", help="What catalog entries call the evaluated set."),
-    click.option("--force", is_flag=True, help="Go on with leaks, and mark every table."),
+    click.option("--force", is_flag=True, help="Go on with any leak, and mark every table."),
+    click.option("--mark-leaks", is_flag=True, help="The same, but refuse leaks of test images."),
 )
 _OWN = (
     "real",
@@ -160,6 +159,7 @@ def fewshot(
     test images. The same command with --out resumes.
     """
     from factory.catalog import load_catalogs
+    from factory.cli.fewshot_remedy import naming_remedy
     from factory.evaluate.fewshot.cells import CellStore
     from factory.evaluate.fewshot.learners import build_learner
     from factory.evaluate.fewshot.material import list_real, split_held_out
@@ -193,7 +193,8 @@ def fewshot(
         count_workers(own["workers"], settings.device),
         folders,
     )
-    study.run()
+    with naming_remedy():
+        study.run()
     results = build_results(study)
     text = write_json(results) + "\n"
     store.write_file("results.json", text.encode())

@@ -146,7 +146,8 @@ def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: boo
         )
     if not calibrate:
         click.echo(
-            f"disk at most about {format_size(report['disk_gib'])} (uncompressed; not calibrated)"
+            f"disk about {format_size(report['disk_gib'])}, where every first try is accepted and "
+            "no image compresses (not calibrated)"
         )
         return
     click.echo(

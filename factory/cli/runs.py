@@ -118,7 +118,13 @@ def print_result(
     url: str, summary: dict[str, Any], quarantined: tuple[dict[str, Any], ...], as_json: bool
 ) -> None:
     """Prints how a run ended: counts, shortfalls with reasons, failures, what to do next."""
-    from factory.card import describe_cut, describe_references, describe_shortfall, is_one_sided
+    from factory.card import (
+        describe_cut,
+        describe_references,
+        describe_shortfall,
+        describe_unjudged,
+        is_one_sided,
+    )
 
     if as_json:
         more = {"url": url, "quarantined": quarantined, "notes": list_notes()}
@@ -143,6 +149,8 @@ def print_result(
                 "classifier on more images, or change strength or thresholds",
                 err=True,
             )
+    for text in describe_unjudged(summary):
+        click.echo(f"NOT JUDGED {text}", err=True)
     for record in quarantined:
         click.echo(f"QUARANTINED {record['shard']}: {record['error']}", err=True)
     if quarantined:

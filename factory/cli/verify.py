@@ -136,7 +136,8 @@ def verify(
 
     DIR is a run folder, a copy of a published data set, or OWNER/NAME[@REVISION] on the Hub. Exit
     code 1 where a check fails; each failure names file, row and field. What cannot be checked from
-    what is there is said, too.
+    what is there, such as variations without their real images (--references), is counted and
+    said, and is no failure.
     """
     from factory.regenerate import Places
     from factory.stored import open_set
@@ -157,11 +158,16 @@ def verify(
 
 
 def _print_report(report: Any) -> None:
-    for check in dict.fromkeys((*report.checked, *report.failed)):
-        count, bad = report.checked[check], report.failed[check]
-        click.echo(f"{check}: {count:,} checked, " + (f"{bad:,} FAILED" if bad else "all sound"))
+    for check in dict.fromkeys((*report.checked, *report.unchecked, *report.failed)):
+        count, left, bad = (of[check] for of in (report.checked, report.unchecked, report.failed))
+        parts = [f"{left:,} NOT CHECKED"] if left else []
+        if count or bad:
+            found = f"{bad:,} FAILED" if bad else "all sound"
+            parts.insert(0, f"{count:,} checked, {found}")
+        click.echo(f"{check}: {', '.join(parts)}")
     for rebuilt in report.rebuilt:
-        click.echo(f"  {rebuilt}")
+        if rebuilt.status != "not checked":
+            click.echo(f"  {rebuilt}")
     for failure in report.failures:
         click.echo(f"FAILED {failure.check}: {failure}", err=True)
     hidden = sum(report.failed.values()) - len(report.failures)
@@ -169,4 +175,6 @@ def _print_report(report: Any) -> None:
         click.echo(f"and {hidden:,} more failures of the same kinds", err=True)
     for note in report.notes:
         click.echo(f"not checked: {note}")
-    click.echo("sound" if report.is_sound else "NOT SOUND")
+    left = sum(report.unchecked.values())
+    open_end = f"; {left:,} asked for and not checked: neither sound nor not" if left else ""
+    click.echo(f"sound{open_end}" if report.is_sound else f"NOT SOUND{open_end}")

@@ -77,6 +77,8 @@ def evaluate_control(
             "images do for each attribute): give the grid that they were written with"
         )
     return {
+        "kind": "control",
+        "data": [images.describe_data()],
         "synthetic": images.describe(),
         "attributes": found,
         "not_asked": sorted(set(grid.measures) - set(found)),

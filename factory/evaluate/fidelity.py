@@ -104,6 +104,7 @@ def evaluate_fidelity(
         "factory_version": __version__,
         "real": whole.describe(),
         "synthetic": [{"name": other.name, **other.describe()} for other in others],
+        "data": [other.describe_data() for other in others],
         "settings": _describe_settings(settings, whole.size),
         "warnings": list(dict.fromkeys(warnings)),
         "figures": figures,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from factory.errors import SourceError, StoreError
 from factory.fingerprint import compute_digest
+from factory.measured import describe_data
 from factory.parquet import open_parquet
 from factory.sources import SourceImage, fit_image, list_images, tell_crop
 
@@ -31,6 +32,7 @@ class ImageSet:
         fit: as in `factory.sources.fit_image`.
         sample_ids: (N,) of factory's own rows; None for others.
         references: (N,) sha256 of the real image that a row varies, as the row says; None for none.
+        files: that all images lie in, chosen or not.
     """
 
     root: Path
@@ -40,6 +42,7 @@ class ImageSet:
     fit: Fit
     sample_ids: tuple[str | None, ...]
     references: tuple[str | None, ...]
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -105,6 +108,10 @@ class ImageSet:
         """
         empty = np.zeros((0, self.size, self.size, 3), np.uint8)
         return np.concatenate([empty, *self.iterate_blocks()])
+
+    def describe_data(self) -> dict[str, Any]:
+        """Returns which images these are: name, digest and number of all, chosen or not."""
+        return describe_data(self.root, self.files, self.found)
 
     def describe(self) -> dict[str, Any]:
         """Returns what a result says of the set: path, counts, size and fit."""
@@ -174,6 +181,7 @@ def list_set(
         fit,
         _read_cells(images, "sample_id"),
         _read_cells(images, "reference_sha256"),
+        tuple(dict.fromkeys(image.path for image in listed)),
     )
 
 

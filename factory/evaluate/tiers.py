@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from factory.evaluate.fewshot.labels import SHOTS, TEST
+from factory.evaluate.names import name_measure
+from factory.measured import join_data
 
 TIERS = ("pixel fidelity", "semantic consistency", "diagnostic utility", "attribute control")
 COPIES = "memorisation"
@@ -43,13 +45,16 @@ class Row:
 
 
 def build_tiers(
-    results: Mapping[str, Mapping[str, Any]], missing: Mapping[str, str]
+    results: Mapping[str, Mapping[str, Any]],
+    missing: Mapping[str, str],
+    settings: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Returns the table as plain data.
 
     Args:
         results: part -> what its evaluation returned.
         missing: part -> why it was not measured.
+        settings: where the real sets lie.
     """
     readers = {
         "fidelity": _read_fidelity,
@@ -63,7 +68,13 @@ def build_tiers(
         tier: {row.measure: _describe(row) for row in rows if row.tier == tier}
         for tier in (*TIERS, COPIES)
     }
-    return {"kind": "tiers", "tiers": tiers, "not_measured": dict(missing)}
+    return {
+        "kind": "tiers",
+        "data": join_data(results.values()),
+        "settings": dict(settings or {}),
+        "tiers": tiers,
+        "not_measured": dict(missing),
+    }
 
 
 def list_rows(table: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
@@ -114,7 +125,8 @@ def _read_fidelity(result: Mapping[str, Any]) -> Iterator[Row]:
             marks = ("CIRCULAR",) if figure["circular"] else ()
             marks += (metric["refused"],) if metric.get("refused") else ()
             marks += (metric["flag"],) if metric.get("flag") else ()
-            measure = f"{name} ({spec}, {figure['n_synthetic']:,} against {figure['n_real']:,})"
+            counts = f"{figure['n_synthetic']:,} against {figure['n_real']:,}"
+            measure = f"{name_measure(name)} ({spec}, {counts})"
             yield _make(TIERS[0], measure, metric, beside, "fidelity", marks)
 
 
@@ -157,7 +169,7 @@ def _read_retrieval(result: Mapping[str, Any]) -> Iterator[Row]:
     for metric in ("i2t_r@10", "t2i_r@10"):
         for arm in ("synthetic", "shuffled"):
             if arm in result["arms"]:
-                measure = f"{metric} of {arm} ({result['settings']['model']})"
+                measure = f"{name_measure(metric)} of {arm} ({result['settings']['model']})"
                 beside = f"chance: {result['chance'][metric]:.3g}"
                 yield _make(TIERS[1], measure, result["arms"][arm][metric], beside, "retrieval")
 

@@ -22,8 +22,8 @@ class ClassifierJudge:
     `class_entropy`: -sum p log p / log C of the C predicted probabilities; 0 sure, 1 no idea.
     `class_precision`: the highest tabled precision whose threshold the probability reaches, i.e.
     the share of held-out real images at least as probable that were of the class; 0 where none is
-    reached or the classifier has no table. Without a class in the condition all are NaN: not
-    applicable, accepted.
+    reached, NaN (null in tables) where the classifier has no table of the class, which
+    `min_precision` rejects. Without a class in the condition all are NaN: not applicable, accepted.
     """
 
     kind: ClassVar[str] = "classifier"
@@ -89,7 +89,11 @@ class ClassifierJudge:
         """
         for field, name in self.thresholds.items():
             bound = getattr(self.settings, field)
-            if bound is None or np.isnan(value := scores[name]):
+            if bound is None:
+                continue
+            if np.isnan(value := scores[name]):
+                if name == "class_precision" and not np.isnan(scores["class_probability"]):
+                    return Verdict(False, self.kind, f"{name} is not known: no table of the class")
                 continue
             limit = _get_named(bound, class_name) if isinstance(bound, dict) else bound
             if field.startswith("min_") and value < limit:

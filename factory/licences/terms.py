@@ -142,7 +142,10 @@ class Verdict:
 
     def describe(self) -> tuple[str, ...]:
         """Returns the verdict as lines for people."""
-        lines = [str(limit) for limit in self.limits] or ["no restriction is recorded"]
+        lines = [str(limit) for limit in self.limits]
+        if not lines:
+            is_open = self.unstated or self.cautions
+            lines = ["no restriction is recorded" + (", but not all is stated:" if is_open else "")]
         lines += [
             f"{limit}; not stated whether this reaches what it only judged or taught"
             for limit in self.cautions

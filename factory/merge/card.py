@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from factory.markdown import escape, write_code, write_yaml
+
 
 def build_card(name: str, summary: Mapping[str, Any]) -> str:
     """Returns README.md of a merged set, YAML header included."""
@@ -24,7 +26,7 @@ def build_card(name: str, summary: Mapping[str, Any]) -> str:
         ],
     )
     sections = [
-        f"# {name}",
+        f"# {escape(name)}",
         "Real and synthetic histopathology images in one data set; `is_synthetic` tells them "
         "apart. For research; not for diagnosis.",
         f"## Images\n\n{_write_counts(summary)}",
@@ -35,7 +37,9 @@ def build_card(name: str, summary: Mapping[str, Any]) -> str:
         "of synthetic images made by factory also `sample_id`, `model`, `reference_sha256` (the "
         "real image that was varied) and `provenance`.",
     ]
-    return f"---\n{str(header.to_yaml()).rstrip()}\n---\n\n" + "\n\n".join(sections) + "\n"
+    return (
+        f"---\n{write_yaml(str(header.to_yaml()).rstrip())}\n---\n\n" + "\n\n".join(sections) + "\n"
+    )
 
 
 def describe_splits(summary: Mapping[str, Any]) -> list[str]:
@@ -72,11 +76,12 @@ def describe_splits(summary: Mapping[str, Any]) -> list[str]:
 
 def _write_counts(summary: Mapping[str, Any]) -> str:
     names = [*summary["class_names"], *(["no class"] if summary["unclassed"] else [])]
-    lines = [_join(["split", "", *names, "all"]), _join(["---"] * (len(names) + 3))]
+    heads = ["split", "", *map(escape, names), "all"]
+    lines = [_join(heads), _join(["---"] * (len(names) + 3))]
     for split, counts in summary["splits"].items():
         for kind in ("real", "synthetic"):
             found = [counts[kind].get(name, 0) for name in names]
-            lines.append(_join([split, kind, *(f"{n:,}" for n in (*found, sum(found)))]))
+            lines.append(_join([escape(split), kind, *(f"{n:,}" for n in (*found, sum(found)))]))
     return "\n".join(lines)
 
 
@@ -85,9 +90,10 @@ def _describe_sources(summary: Mapping[str, Any]) -> list[str]:
     for source in summary["sources"]:
         kind = "synthetic" if source["is_synthetic"] else "real"
         terms = "; ".join(source["licences"]) or "its own terms hold"
-        lines.append(f"- `{source['name']}`: {source['images']:,} {kind} images; {terms}")
+        named = f"{write_code(source['name'])}: {source['images']:,} {kind} images"
+        lines.append(f"- {named}; {escape(terms)}")
     return lines
 
 
 def _join(cells: list[Any]) -> str:
-    return "| " + " | ".join(str(cell) for cell in cells) + " |"
+    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"

@@ -9,11 +9,14 @@ from factory.card import build_documents as build_card_documents
 from factory.card import collect_facts
 from factory.card.citation import CITATION_FILE
 from factory.card.documents import MARKS
+from factory.card.facts import find_others, read_evaluations
 from factory.card.header import LICENCE_FILE
 from factory.card.prov import PROV_FILE, build_prov
 from factory.dataset import SUMMARY
 from factory.errors import InputError
 from factory.licences import record_licence
+from factory.markdown import write_inert_json
+from factory.measured import EVALUATION, name_command
 from factory.plain import write_json
 from factory.publish.finished import Finished
 from factory.publish.items import CARD, Item
@@ -44,9 +47,10 @@ def build_documents(
 
     Raises:
         LicenceError: the terms of a maker forbid it.
-        InputError: the card has no valid header.
+        InputError: the card has no valid header, or evaluations are of other images.
     """
     folder, recipe = RunFolder(str(finished.folder)), finished.recipe
+    refuse_others(folder)
     chosen = license_id or finished.summary.get("license") or recipe.card.license
     summary = record_licence(finished.summary, chosen, override)
     check_header((finished.folder / CARD).read_text(), str(finished.folder / CARD))
@@ -60,6 +64,24 @@ def build_documents(
         documents[CROISSANT] = _correct_sizes(documents[CROISSANT], data)
     changed = {finished.hashes[item.name]: item.sha256 for item in data if item.is_rewritten}
     return _hide_places(documents, changed)
+
+
+def refuse_others(folder: RunFolder) -> None:
+    """Refuses evaluation results that do not speak of the images that are there.
+
+    Raises:
+        InputError: names each, and the command that measures it again.
+    """
+    results = read_evaluations(folder)
+    others = find_others(folder, results)
+    if not others:
+        return
+    lines = []
+    for name, why in others.items():
+        command = name_command(name, results[name], folder.url)
+        again = f"measure again: {command}, or remove it" if command else "remove it"
+        lines.append(f"{folder.url}/{EVALUATION}/{name}.json: {why}: {again}")
+    raise InputError("\n".join(lines))
 
 
 def check_header(card: str, where: str) -> dict[str, Any]:
@@ -103,7 +125,7 @@ def _correct_sizes(croissant: bytes, items: Sequence[Item]) -> bytes:
     for file in value.get("distribution", ()):
         if file.get("contentUrl") in sizes:
             file["contentSize"] = sizes[file["contentUrl"]]
-    return write_json(value, ensure_ascii=False).encode() if sizes else croissant
+    return write_inert_json(value).encode() if sizes else croissant
 
 
 def _hide_places(documents: Mapping[str, bytes], changed: Mapping[str, str]) -> dict[str, bytes]:
@@ -120,7 +142,7 @@ def _hide_places(documents: Mapping[str, bytes], changed: Mapping[str, str]) -> 
             continue
         text = data.decode()
         if name in values and any(list_places(values[name])):
-            text = write_json(shorten_places(values[name]), ensure_ascii=False)
+            text = write_inert_json(shorten_places(values[name]))
         text = replace_places(text, places)
         for before, after in changed.items():
             text = text.replace(before, after)

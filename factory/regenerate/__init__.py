@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory import __version__
-from factory.errors import SourceError, StoreError
+from factory.errors import GenerationError, InputError, SourceError, StoreError
 from factory.fingerprint import diff_values, hash_bytes, to_canonical_json
 from factory.generators.base import Generator
 from factory.images import ImageFormat, decode_image, encode_image, hash_pixels
@@ -28,7 +28,7 @@ from factory.store.rows import drop_places
 
 __all__ = ["MIN_PSNR", "Places", "Rebuilt", "compute_psnr", "read_provenance", "regenerate_rows"]
 
-Status = Literal["exact", "within tolerance", "different", "refused"]
+Status = Literal["exact", "within tolerance", "different", "not checked"]
 MIN_PSNR = 40.0
 """dB from which two images count as equal within tolerance: an error of 2.5 of 255 levels (RMS)."""
 
@@ -39,12 +39,13 @@ class Rebuilt:
 
     Attributes:
         sample_id: of the row.
-        status: `exact` (the same pixels), `within tolerance`, `different`, or `refused`.
+        status: `exact` (the same pixels), `within tolerance`, `different`, or `not checked`, where
+            what it was made from is not here.
         psnr: dB against the stored image; None where it is exact or not stored.
         is_same_file: the encoded file has the recorded hash too.
         differences: (what, as recorded, here) of all that is known to differ.
-        reason: why it was refused, or why it may differ.
-        pixels: (H, W, 3) uint8 RGB; None where refused.
+        reason: why it was not checked, or why it may differ.
+        pixels: (H, W, 3) uint8 RGB; None where not checked.
         data: the encoded file.
     """
 
@@ -94,8 +95,8 @@ def regenerate_rows(
         min_psnr: dB from which an image that is not exact is within tolerance.
 
     Raises:
-        InputError: a model or catalog that is not here, or settings that do not fit it.
-        GenerationError: the model cannot be loaded, or fails.
+        SourceError: a folder of `places.references` that holds no images.
+        GenerationError: the model fails.
         StoreError: a row without readable provenance.
     """
     records = [read_provenance(row) for row in rows]
@@ -106,16 +107,19 @@ def regenerate_rows(
     for position, record in enumerate(records):
         sha = find_source(record["condition"])
         if sha is not None and sha not in sources.images:
-            reason = sources.explain(sha)
-            rebuilt[position] = Rebuilt(rows[position]["sample_id"], "refused", reason=reason)
+            rebuilt[position] = _leave(rows[position], sources.explain(sha))
             continue
         group = to_canonical_json([record["generator"], record["batch_size"]])
         groups.setdefault(group, []).append(position)
     for positions in groups.values():
-        generator = restore_generator(records[positions[0]], recipe, places)
+        try:
+            generator = restore_generator(records[positions[0]], recipe, places)
+            description = to_plain(generator.describe())  # loads the weights
+        except (InputError, GenerationError) as error:
+            rebuilt |= {position: _leave(rows[position], str(error)) for position in positions}
+            continue
         jobs = [restore_job(rows[p], records[p]["condition"], sources.images) for p in positions]
         samples = generator.generate(jobs)
-        description = to_plain(generator.describe())
         for position, job, sample in zip(positions, jobs, samples, strict=True):
             row, record = rows[position], records[position]
             found = _compare(row, record, sample, description, min_psnr)
@@ -125,6 +129,11 @@ def regenerate_rows(
                     found = _compare(row, record, place, description, min_psnr)
             rebuilt[position] = found
     return [rebuilt[position] for position in range(len(rows))]
+
+
+def _leave(row: Mapping[str, Any], reason: str) -> Rebuilt:
+    """Returns that a row was not made again: what it was made from is not here."""
+    return Rebuilt(row["sample_id"], "not checked", reason=reason)
 
 
 def _try_places(generator: Generator, job: Job, size: int, pixels_sha256: str) -> Sample | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.catalog import Catalogs, load_catalogs
-from factory.errors import InputError
+from factory.errors import GenerationError, InputError
 from factory.fingerprint import hash_bytes
 from factory.generators import build_generator
 from factory.generators.base import Generator
@@ -61,7 +61,7 @@ def restore_generator(record: Mapping[str, Any], recipe: Recipe, places: Places)
     settings = _restore_settings(settings, known, record["generator"], record["batch_size"])
     try:
         return build_generator(settings, entry, places.base, catalogs)
-    except InputError as error:
+    except (InputError, GenerationError) as error:
         raise InputError(
             f"{error}\nwhere the recipe's model is now: --base (folder of the recipe), --catalog, "
             "--model or --guide (the classifier that guides it)"
@@ -124,8 +124,8 @@ class Sources:
         """Says that an image is missing, and what to do."""
         places = ", ".join(self.searched) or "no folder"
         return (
-            f"the real image with sha256 {sha256} was not found (searched: {places}): give the "
-            "folder that holds it with --references, or the recipe's folder with --base"
+            f"needs --references: the real image with sha256 {sha256} was not found (searched: "
+            f"{places}): give the folder that holds it, or the recipe's folder with --base"
         )
 
 

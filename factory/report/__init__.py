@@ -47,12 +47,13 @@ def build_report(
     Raises:
         MismatchError: not a run folder.
         StoreError: damaged data.
+        InputError: an evaluation result that is no JSON object.
         SourceError: a stored image cannot be read.
     """
     from factory.recipe import is_judging
     from factory.report.collect import collect
     from factory.report.comparisons import Comparer, Comparison
-    from factory.report.evaluations import read_evaluations
+    from factory.report.evaluations import show_evaluations
     from factory.report.galleries import build_galleries, choose, fetch_chosen
     from factory.report.numbers import build_numbers
     from factory.report.page import render_page
@@ -85,7 +86,7 @@ def build_report(
             comparisons.append(comparer.compare_by_realism(judge, choice.unauthentic))
     numbers = build_numbers(state, found, limits, choice, comparisons)
     galleries = build_galleries(choice, maker)
-    evaluations = read_evaluations(state.folder, options.with_real)
+    evaluations = show_evaluations(state.folder, options.with_real)
     return numbers, render_page(state, numbers, limits, galleries, comparisons, evaluations)
 
 

@@ -8,6 +8,7 @@ from factory.card import (
     describe_licence,
     describe_references,
     describe_shortfall,
+    describe_unjudged,
     is_one_sided,
     shorten_path,
 )
@@ -55,6 +56,7 @@ def render_page(
         lstrip_blocks=True,
     )
     environment.filters |= {"strong": mark_strong, "count": "{:,}".format, "show": _show}
+    environment.filters["breakable"] = mark_breaks
     kinds = [settings["kind"] for settings in numbers["filters"]]
     filters = [kind for kind in kinds if kind != "near_duplicate"]
     columns = [*filters, *(name for name in numbers["totals"] if name not in filters)]
@@ -103,6 +105,7 @@ def list_alarms(state: RunState, numbers: Mapping[str, Any]) -> list[tuple[str, 
     if not state.survey.missing:
         short = [part for part in state.summary["series"] if part["short"]]
         alarms += [("shortfall", describe_shortfall(part)) for part in short]
+    alarms += [("not judged", text) for text in describe_unjudged(state.summary)]
     more = len(alarms) - MANY_ALARMS
     return alarms[:MANY_ALARMS] + ([("and", f"{more:,} more of these")] if more > 0 else [])
 
@@ -214,6 +217,13 @@ def mark_strong(text: str) -> Any:
         for place, part in enumerate(parts)
     ]
     return Markup("").join(marked)
+
+
+def mark_breaks(text: str) -> Any:
+    """Escapes a name, and lets a line end after each underscore of it."""
+    from markupsafe import Markup, escape
+
+    return Markup("_<wbr>").join(escape(part) for part in str(text).split("_"))
 
 
 def _find_values(limits: Sequence[Limit], names: Sequence[str]) -> list[tuple[Limit, float]]:

@@ -15,6 +15,7 @@ from factory import __version__
 from factory.catalog import ModelEntry
 from factory.generators import weights
 from factory.generators.diffusers_generator import DiffusersGenerator
+from factory.markdown import escape, escape_cell, fence, write_code, write_line
 from factory.train.adapter_loop import Progress
 from factory.train.adapter_settings import AdapterSettings, describe_settings
 from factory.train.copies import CopyMeter
@@ -119,7 +120,7 @@ def _describe_bare_base(adapted: Adapted, folder: Path) -> dict[str, Any]:
 def build_card(adapted: Adapted, progress: Progress, sha256: str) -> str:
     """Returns the model card, YAML header included."""
     sections = [
-        f"# {adapted.title}",
+        f"# {escape(adapted.title)}",
         "![Samples, one row per class](samples.png)",
         _write_use(adapted),
         _write_origin(adapted, sha256),
@@ -148,38 +149,42 @@ def _write_header(adapted: Adapted) -> str:
 
 
 def _write_use(adapted: Adapted) -> str:
-    asked = ", ".join(f"{name}: 100" for name in adapted.words)
+    block = {"kind": "class", "per_class": dict.fromkeys(adapted.words, 100)}
+    recipe = [
+        "catalogs: [PATH_OF_THIS_FOLDER]",
+        write_line("generator", {"model": adapted.settings.id}),
+        write_line("conditions", [block]),
+        "filters:\n  - {kind: training_copy, max_similarity: 0.9, images: YOUR_SHOTS}",
+    ]
     return (
         "## Use\n\nThis folder is a catalog of factory. In a recipe (where the base is an entry of "
-        "a catalog of your own, name that catalog too):\n\n```yaml\n"
-        f"catalogs: [PATH_OF_THIS_FOLDER]\ngenerator: {{model: {adapted.settings.id}}}\n"
-        f"conditions:\n  - kind: class\n    per_class: {{{asked}}}\nfilters:\n"
-        "  - {kind: training_copy, max_similarity: 0.9, images: YOUR_SHOTS}\n```"
+        f"a catalog of your own, name that catalog too):\n\n{fence(chr(10).join(recipe), 'yaml')}"
     )
 
 
 def _write_origin(adapted: Adapted, sha256: str) -> str:
     entry, described = adapted.entry, adapted.generator.describe()
     lines = [
-        f"- base: `{described['model']}` ({described['pipeline']}), revision "
-        f"`{described['model_revision']}`, weights sha256 `{described['weights_sha256']}`",
+        f"- base: {write_code(described['model'])} ({escape(described['pipeline'])}), revision "
+        f"{write_code(described['model_revision'])}, weights sha256 "
+        f"{write_code(described['weights_sha256'])}",
         f"- adapter: `{WEIGHTS}`, sha256 `{sha256}`, made by factory {__version__}",
-        f"- images: {adapted.data}",
+        f"- images: {escape(adapted.data)}",
     ]
     if entry is None:
         return "\n".join(
             ["## Origin and terms", "", *lines, "- terms of the base: **not recorded**"]
         )
     terms = entry.licence
-    words = f"- terms of the base, which hold for this adapter too: {terms.id}"
-    words += f" ({terms.url})" if terms.url else ""
+    words = f"- terms of the base, which hold for this adapter too: {escape(terms.id)}"
+    words += f" ({escape(terms.url)})" if terms.url else ""
     words += f", as read on {terms.date_read}"
     named = ("commercial_use", "redistribution_of_outputs", "training_on_outputs")
     denied = [name.replace("_", " ") for name in named if getattr(terms, name) is False]
     words += "".join(f"; **{name}: not allowed**" for name in denied)
-    lines.append(f"{words}. {terms.note}".strip())
-    lines += [f"- attribution: {text}" for text in terms.attribution]
-    lines += [f"- the base learnt from: {text}" for text in entry.training_data]
+    lines.append(f"{words}. {escape(terms.note)}".strip())
+    lines += [f"- attribution: {escape(text)}" for text in terms.attribution]
+    lines += [f"- the base learnt from: {escape(text)}" for text in entry.training_data]
     return "\n".join(["## Origin and terms", "", *lines])
 
 
@@ -205,14 +210,18 @@ def _write_checks(adapted: Adapted, progress: Progress) -> str:
 def _write_shots(adapted: Adapted) -> str:
     groups = {shot.group_sha256 for shot in adapted.shots}
     counted = Counter(shot.class_name for shot in adapted.shots)
-    lines = [f"- {name} ({adapted.words[name]}): {count}" for name, count in counted.items()]
+    lines = [
+        f"- {escape(name)} ({escape(adapted.words[name])}): {count}"
+        for name, count in counted.items()
+    ]
     told = (
         f"{len(groups):,} patients or slides."
         if None not in groups
         else ("**Patients or slides were not told**, so that some may be in a test set too.")
     )
     table = [
-        f"| {shot.class_name} | `{shot.sha256}` | {(shot.group_sha256 or 'not told')[:16]} |"
+        f"| {escape_cell(shot.class_name)} | `{shot.sha256}` | "
+        f"{(shot.group_sha256 or 'not told')[:16]} |"
         for shot in adapted.shots
     ]
     return "\n".join(
@@ -227,7 +236,7 @@ def _write_shots(adapted: Adapted) -> str:
 
 def _write_settings(adapted: Adapted, progress: Progress) -> str:
     settings = describe_settings(adapted.settings)
-    lines = [f"- {name}: {value}" for name, value in settings.items() if value is not None]
+    lines = [f"- {name}: {escape(value)}" for name, value in settings.items() if value is not None]
     return "\n".join([f"## Settings\n\n- steps done: {progress.step:,}", *lines])
 
 

@@ -23,6 +23,7 @@ from factory.classifiers.model import (
 )
 from factory.errors import InputError
 from factory.fingerprint import hash_bytes
+from factory.newfolder import refuse_foreign
 from factory.sources import check_fit, list_images
 from factory.train.calibration import ENOUGH, calibrate_across, find_thresholds, fit_temperature
 from factory.train.classifier_card import draw_reliability, write_card
@@ -41,6 +42,8 @@ from factory.train.labelled import (
     split_folds,
 )
 
+OWN = r"README\.md|reliability\.png|(head|encoder)\.(json|safetensors)"
+"""Names of files that may be there: a card of a user's own, and what a broken try left."""
 SURE = 0.99
 """Of the interval that must lie above chance. Not 0.95: the head is chosen on the same folds, whose
 images share models, so that with random labels 95 % intervals lie above chance too often (measured:
@@ -100,11 +103,13 @@ def train_classifier(
     Raises:
         SourceError: images that cannot be read, fewer than two classes, a class with fewer than two
             images, or test classes that `data` does not have.
-        InputError: `out` holds a classifier, the encoder cannot be loaded, or it has another head.
+        InputError: `out` holds a classifier or something else, the encoder cannot be loaded, or it
+            has another head.
     """
     say = progress or (lambda line: None)
     if (out / INFO_NAME).exists():
         raise InputError(f"{out}: holds a classifier already: give another --out")
+    refuse_foreign(out, OWN)
     if encoder == FROM_SCRATCH and head not in ("auto", "logistic"):
         raise InputError(
             f"{FROM_SCRATCH} is trained with its own linear head, not {head}: leave it"

@@ -7,6 +7,7 @@ from typing import Any
 from PIL import Image, ImageDraw
 
 from factory.classifiers.model import ClassifierInfo, write_file
+from factory.markdown import escape, escape_cell, write_code
 
 CARD_NAME = "README.md"
 SIDE, MARGIN, COUNTS = 300, 48, 60
@@ -70,13 +71,14 @@ def describe_classifier(info: ClassifierInfo) -> str:
     report = info.report
     head, measured = report["head"], report["held_out"]
     groups = "not known" if info.data.groups is None else f"{info.data.groups:,}"
-    lines = [f"# Classifier of {', '.join(info.class_names)}", ""]
+    lines = [f"# Classifier of {escape(', '.join(info.class_names))}", ""]
     if report["forced"]:
-        lines += [f"**FORCED. {report['refused']}. It was written with --force.**", ""]
-    lines += [f"- **{warning}**" for warning in report["warnings"]]
+        lines += [f"**FORCED. {escape(report['refused'])}. It was written with --force.**", ""]
+    lines += [f"- **{escape(warning)}**" for warning in report["warnings"]]
     lines += [
         "",
-        f"Encoder `{info.encoder_description.id}` with a {head['kind']} head ({head['why']}), "
+        f"Encoder {write_code(info.encoder_description.id)} with a {head['kind']} head "
+        f"({escape(head['why'])}), "
         f"fitted on {info.data.images:,} real images at {info.image_size} px ({info.fit}); "
         f"patients or slides: {groups}. Probabilities take all classes for equally frequent.",
         "",
@@ -128,11 +130,12 @@ def _tabulate_classes(class_names: tuple[str, ...], measured: dict[str, Any]) ->
             for other, count in zip(class_names, measured["confusion"][place], strict=True)
             if count and other != name
         }
-        listed = ", ".join(f"{key} {wrong[key]}" for key in sorted(wrong, key=lambda k: -wrong[k]))
+        ordered = sorted(wrong, key=lambda key: -wrong[key])
+        listed = ", ".join(f"{escape_cell(key)} {wrong[key]}" for key in ordered)
         low, high = part["recall_interval"]
         rows.append(
-            f"| {name} | {part['images']:,} | {part['recall']:.3f} ({low:.3f} to {high:.3f}) | "
-            f"{part['precision']:.3f} | {listed} |"
+            f"| {escape_cell(name)} | {part['images']:,} | {part['recall']:.3f} ({low:.3f} to "
+            f"{high:.3f}) | {part['precision']:.3f} | {listed} |"
         )
     return rows
 
@@ -149,7 +152,7 @@ def _tabulate_thresholds(info: ClassifierInfo) -> list[str]:
     ]
     for name, found in info.thresholds.items():
         rows += [
-            f"| {name} | {row.precision:g} | {row.probability:.4f} | {row.low:.3f} to "
+            f"| {escape_cell(name)} | {row.precision:g} | {row.probability:.4f} | {row.low:.3f} to "
             f"{row.high:.3f} | {row.recall:.3f} |"
             for row in found
         ]

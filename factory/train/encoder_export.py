@@ -6,6 +6,7 @@ from typing import Any
 from safetensors.torch import save_file
 
 from factory.encoders.small_resnet import SmallResNet
+from factory.markdown import escape, write_line
 from factory.plain import write_json
 from factory.train.encoder_settings import EncoderRecipe, Simclr
 from factory.train.images import TrainingImages
@@ -55,17 +56,17 @@ def write_card(
     options, export = recipe.training, recipe.export
     kept = int((~images.held_out).sum())
     sets = export.training_data or tuple(source.images.name for source in recipe.data.sources)
-    lines = ["---", f"license: {export.license}"]
+    lines = ["---", write_line("license", export.license)]
     lines += ["tags: [pathology, self-supervised, image-feature-extraction]", "---", ""]
-    lines += [f"# {recipe.name}", ""]
-    lines += [export.title, ""] if export.title else []
+    lines += [f"# {escape(recipe.name)}", ""]
+    lines += [escape(export.title), ""] if export.title else []
     lines += [
         f"- **Network**: `small-resnet`, {'-'.join(map(str, recipe.network.channels))} channels, "
         f"{parameters / 1e6:.2f} M parameters in float16; {recipe.network.channels[-1]} features "
         "of RGB images as they are, 64 px or larger",
         "- **Labels seen**: none",
         "- **Data**:",
-        *(f"  - {line}" for line in sets),
+        *(f"  - {escape(line)}" for line in sets),
         f"  - {kept:,} cuts of {recipe.data.image_size} px to learn from, "
         f"{len(images.labels) - kept:,} held out",
         f"- **Method**: {_describe_method(recipe)}",
@@ -91,7 +92,7 @@ def write_card(
         "",
         "## Licence and attribution",
         "",
-        f"Weights: {export.license}. " + " ".join(export.attribution),
+        escape(f"Weights: {export.license}. " + " ".join(export.attribution)),
         "",
     ]
     return "\n".join(lines)

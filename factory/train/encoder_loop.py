@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from factory.errors import SourceError, TrainingError
 from factory.fingerprint import derive_seed
+from factory.newfolder import refuse_foreign
 from factory.train.checkpoint import TrainingState, append_log, resume, save
 from factory.train.encoder_export import export_encoder
 from factory.train.encoder_losses import Learner, compute_loss, measure_rank, measure_spread
@@ -52,11 +53,13 @@ def train_self_supervised(recipe: EncoderRecipe, out: Path, report: Report) -> d
 
     Raises:
         SourceError: images that cannot be read, or a source without an image to learn from.
-        MismatchError: `out` holds the checkpoint of another recipe.
+        MismatchError: `out` holds the checkpoint of another recipe; InputError: something else.
         TrainingError: the embeddings or features of different images have become alike.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     folder = out / "training"
+    if not folder.is_dir():
+        refuse_foreign(out, "training")
     folder.mkdir(parents=True, exist_ok=True)
     images = load_training_images(recipe.data, None, recipe.seed, folder / "images")
     _check_sources(recipe, images)

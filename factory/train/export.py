@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from factory.markdown import escape, fence, write_code, write_line
 from factory.train.settings import TrainingRecipe
 from factory.train.setup import Material
 
@@ -50,18 +51,20 @@ def write_model_card(
 ) -> Path:
     """Writes `out/README.md` from the recipe and what was measured; the latter may be nothing."""
     images, options = material.images, recipe.training
+    model = {"model": recipe.name}
     kept = int((~images.held_out).sum())
-    lines = ["---", f"license: {recipe.export.license}", "library_name: diffusers"]
-    lines += ["tags: [pathology, synthetic, flow-matching]", "---", "", f"# {recipe.name}", ""]
-    lines += [recipe.export.title, ""] if recipe.export.title else []
+    lines = ["---", write_line("license", recipe.export.license), "library_name: diffusers"]
+    lines += ["tags: [pathology, synthetic, flow-matching]", "---", ""]
+    lines += [f"# {escape(recipe.name)}", ""]
+    lines += [escape(recipe.export.title), ""] if recipe.export.title else []
     lines += [
         "![Samples, not picked](samples.png)",
         "",
         "## Data",
         "",
-        *(f"- {line}" for line in _list_data(recipe)),
+        *(f"- {escape(line)}" for line in _list_data(recipe)),
         f"- {kept:,} views to learn from, {len(images.labels) - kept:,} held out to validate on",
-        f"- classes learned: {', '.join(images.class_names) or 'none; no label was seen'}",
+        f"- classes learned: {escape(', '.join(images.class_names)) or 'none; no label was seen'}",
         f"- captions: {_describe_captions(recipe)}",
         "",
         "## Training",
@@ -72,7 +75,7 @@ def write_model_card(
         "images for classifier-free guidance (arXiv 2207.12598)",
         f"- {result['step']:,} steps of {options.batch_size * options.accumulate} images a "
         f"process, running average {options.ema_decay}, {options.precision}, seed {recipe.seed}",
-        f"- went on from: {recipe.init or 'nothing, from scratch'}",
+        f"- went on from: {escape(recipe.init or 'nothing, from scratch')}",
         "- the whole recipe is `training/recipe.json`",
         "",
         "## Measured",
@@ -81,10 +84,7 @@ def write_model_card(
         "",
         "## Use",
         "",
-        "```yaml",
-        f"catalogs: [{out.name}]",
-        f"generator: {{model: {recipe.name}}}",
-        "```",
+        fence(f"{write_line('catalogs', [out.name])}\n{write_line('generator', model)}", "yaml"),
         "",
         "## Limits",
         "",
@@ -94,7 +94,7 @@ def write_model_card(
         "",
         "## Licence and attribution",
         "",
-        f"Weights: {recipe.export.license}. " + " ".join(recipe.export.attribution),
+        escape(f"Weights: {recipe.export.license}. " + " ".join(recipe.export.attribution)),
         "",
     ]
     path = out / "README.md"
@@ -113,7 +113,8 @@ def _describe_captions(recipe: TrainingRecipe) -> str:
         return "none"
     if recipe.captions.kind == "given":
         return "given with the images"
-    return f"measured in the pixels and worded with the caption grid `{recipe.captions.grid}`"
+    grid = write_code(recipe.captions.grid)
+    return f"measured in the pixels and worded with the caption grid {grid}"
 
 
 def _describe_network(recipe: TrainingRecipe) -> str:
@@ -130,6 +131,7 @@ def _describe_quality(recipe: TrainingRecipe, result: dict[str, Any]) -> str:
         f"At step {result['best_step']:,}, the best of those validated: kernel distance (KID) "
         f"{result['kid']:.4g} and Fréchet distance {result['fd']:.4g} between "
         f"{result['validated']} samples and as many held-out images, on features of "
-        f"`{recipe.validation.encoder}` standardised on the held-out images. Chosen on these "
-        "images, so a little optimistic; the Fréchet distance of so few images is biased upwards."
+        f"{write_code(recipe.validation.encoder)} standardised on the held-out images. Chosen on "
+        "these images, so a little optimistic; the Fréchet distance of so few images is biased "
+        "upwards."
     )

@@ -20,6 +20,7 @@ from torch.nn.functional import mse_loss
 from factory.catalog import Catalogs
 from factory.fingerprint import derive_seed
 from factory.generators.flow import FlowPipeline
+from factory.newfolder import refuse_foreign
 from factory.train.batches import draw_batch, tokenize
 from factory.train.checkpoint import TrainingState, append_log, resume, save
 from factory.train.export import write_catalog_entry, write_model_card
@@ -59,10 +60,12 @@ def train_generator(
     Raises:
         SourceError: images that cannot be read or carry no class.
         InputError: a grid, class list or model that there is not, or that does not fit.
-        MismatchError: `out` holds the checkpoint of another recipe.
+        MismatchError: `out` holds the checkpoint of another recipe; InputError: something else.
     """
     accelerator = Accelerator(gradient_accumulation_steps=recipe.training.accumulate)
     folder = out / "training"
+    if not folder.is_dir():
+        refuse_foreign(out, "training")
     folder.mkdir(parents=True, exist_ok=True)
     with accelerator.main_process_first():
         material = prepare_material(recipe, catalogs, folder)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from factory.errors import DamageError, FactoryError, MissingError
+from factory.errors import DamageError, FactoryError, InputError, MissingError
 from factory.fingerprint import compute_digest
 from factory.regenerate import MIN_PSNR, Places, regenerate_rows
 from factory.stored import DATA, REJECTED, StoredSet
@@ -149,17 +149,24 @@ class _Drawn:
 def _regenerate(
     stored: StoredSet, places: Iterable[tuple[str, int]], options: VerifyOptions, report: Report
 ) -> None:
+    chosen = list(places)
     if stored.recipe is None:
-        report.fail("regenerated", "recipe.json", "is missing: it says where the model is")
+        report.leave("regenerated", "needs recipe.json, which says where the model is", len(chosen))
         return
     try:
-        rows = [stored.read_row(*place) for place in places]
+        rows = [stored.read_row(*place) for place in chosen]
         values = [row.values for row in rows]
         report.rebuilt = regenerate_rows(values, stored.recipe, options.places, options.min_psnr)
+    except InputError as error:
+        report.leave("regenerated", str(error), len(chosen))
+        return
     except FactoryError as error:
         report.fail("regenerated", DATA, str(error))
         return
     for row, rebuilt in zip(rows, report.rebuilt, strict=True):
+        if rebuilt.status == "not checked":
+            report.leave("regenerated", rebuilt.reason)
+            continue
         report.checked["regenerated"] += 1
-        if rebuilt.status in ("different", "refused"):
+        if rebuilt.status == "different":
             report.fail("regenerated", row.file, str(rebuilt), row.place, "image")

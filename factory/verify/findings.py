@@ -8,6 +8,8 @@ from factory.regenerate import Rebuilt
 
 LISTED = 50
 """Failures of one kind that are listed; all are counted."""
+LEFT_LISTED = 3
+"""Reasons why a check could not be made that are listed; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +37,19 @@ class Failure:
 
 @dataclass(slots=True)
 class Report:
-    """What was checked, how often, and what was found."""
+    """What was checked, how often, and what was found.
+
+    Attributes:
+        checked: check -> how often.
+        unchecked: check -> how often it was asked for and could not be done: neither sound nor not.
+        failed: check -> failures.
+        failures: some of them.
+        notes: what could not be checked.
+        rebuilt: rows that were made again.
+    """
 
     checked: Counter[str] = field(default_factory=Counter)
+    unchecked: Counter[str] = field(default_factory=Counter)
     failed: Counter[str] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -47,6 +59,12 @@ class Report:
     def is_sound(self) -> bool:
         """Whether nothing failed."""
         return not self.failed
+
+    def leave(self, check: str, reason: str, count: int = 1) -> None:
+        """Books what was asked for and cannot be checked from what is here."""
+        self.unchecked[check] += count
+        if sum(note.startswith(f"{check}: ") for note in self.notes) < LEFT_LISTED:
+            self.note(f"{check}: {reason}")
 
     def note(self, text: str) -> None:
         """Says, once, what could not be checked."""
@@ -82,6 +100,7 @@ class Report:
         return {
             "sound": self.is_sound,
             "checked": dict(self.checked),
+            "unchecked": dict(self.unchecked),
             "failed": dict(self.failed),
             "failures": [
                 {

@@ -130,6 +130,7 @@ def study_copies(
     result = {
         "kind": "copies",
         "factory_version": __version__,
+        "data": [made.describe_data()],
         "scope": f"checked against reference set {train.name} only",
         **{name: {"name": each.name, **each.describe()} for name, each in sets.items()},
         **described,

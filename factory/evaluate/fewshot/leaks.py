@@ -58,18 +58,27 @@ class Leak:
         return f"{self.mark}: {self.text}"
 
 
-def refuse_leaks(leaks: Sequence[Leak], force: bool) -> None:
-    """Refuses to go on with leaks, unless forced.
+class LeakError(InputError):
+    """A study that would be no honest comparison."""
 
-    Raises:
-        InputError: lists all of them.
-    """
-    if leaks and not force:
+    def __init__(self, leaks: Sequence[Leak]) -> None:
+        self.leaks = tuple(dict.fromkeys(leaks))
         listed = "\n".join(dict.fromkeys(str(leak) for leak in leaks))
-        raise InputError(
+        super().__init__(
             f"{listed}\nThis would be no honest comparison: remove what leaks, or add --force and "
             "have every table marked"
         )
+
+
+def refuse_leaks(leaks: Sequence[Leak], force: bool, mark: bool = False) -> None:
+    """Refuses to go on with leaks, unless forced, or marked where no test image leaks.
+
+    Raises:
+        LeakError: lists all of them.
+    """
+    refused = [leak for leak in leaks if not mark or leak.mark == TEST_LEAK]
+    if refused and not force:
+        raise LeakError(refused)
 
 
 def find_test_leaks(train: ImageSet, test: ImageSet) -> list[Leak]:

@@ -74,6 +74,8 @@ def _build_shots(
     paired = {metric: _show(pair_arms(scored, metric)) for metric in METRICS}
     judged = describe_judged(outcome.judged, study.names)
     return {
+        "kind": "fewshot",
+        "data": outcome.data,
         "arms": {arm: _show(scored[arm]) for arm in arms},
         "paired": paired[PRIMARY],
         "settings": describe_study(study, outcome, resampling),

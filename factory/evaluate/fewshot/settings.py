@@ -58,6 +58,7 @@ class StudySettings:
         fit: `crop` (keeps µm per pixel) or `resize`.
         set_name: what catalog entries call the evaluated set; None: not told.
         force: go on where labels or test images leak, and mark every table.
+        mark_leaks: the same, but refuse where test images leak.
     """
 
     shots: tuple[int, ...] = (5, 10)
@@ -80,6 +81,7 @@ class StudySettings:
     device: str = "auto"
     set_name: str | None = None
     force: bool = False
+    mark_leaks: bool = False
 
     @property
     def draws(self) -> tuple[int, ...]:

@@ -55,6 +55,7 @@ class Outcome:
         left_out: arm -> why it is not measured.
         sources: where the synthetic images of each draw are.
         copies: near-copies of test images among the synthetic ones.
+        data: which sets were measured, each once.
         judged: what a classifier of other real images takes the synthetic ones for.
         seconds: arm -> seconds of training.
     """
@@ -67,6 +68,7 @@ class Outcome:
     left_out: dict[str, str] = field(default_factory=dict)
     sources: list[dict[str, Any]] = field(default_factory=list)
     copies: list[dict[str, Any]] = field(default_factory=list)
+    data: list[Mapping[str, Any]] = field(default_factory=list)
     judged: Judged = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -101,7 +103,8 @@ class Study:
         """Checks, then trains what is not stored yet.
 
         Raises:
-            InputError: settings or images that do not fit, or leaks; nothing was touched.
+            InputError: settings or images that do not fit; nothing was touched.
+        LeakError: leaks that are neither forced nor marked; nothing was touched.
             MismatchError: the folder holds a study of other settings.
             EvaluationError: a training diverged.
         """
@@ -163,12 +166,13 @@ class Study:
             "per_class": self.settings.per_class,
             "steps": self.settings.steps,
             "force": self.settings.force,
+            **({"mark_leaks": True} if self.settings.mark_leaks else {}),
             "set_name": self.settings.set_name,
             "source": self.provider.describe(),
         }
 
     def _add(self, leaks: Sequence[Leak]) -> None:
-        refuse_leaks(leaks, self.settings.force)
+        refuse_leaks(leaks, self.settings.force, self.settings.mark_leaks)
         self.leaks = list(dict.fromkeys([*self.leaks, *leaks]))
 
     def _note_groups(self) -> None:
@@ -277,6 +281,7 @@ class Study:
             self.circular = list(dict.fromkeys([*self.circular, *circles]))
         for made in (provided.synthetic, provided.unfiltered):
             if made is not None:
+                outcome.data += [each for each in made.data if each not in outcome.data]
                 self._add(find_test_images(made, self.test))
                 self._check_classes(made)
         if provided.synthetic is not None:

@@ -10,6 +10,7 @@ from factory.circularity import list_guides
 from factory.errors import SourceError, StoreError
 from factory.evaluate.fewshot.material import ImageSet, make_set
 from factory.fingerprint import compute_digest
+from factory.measured import describe_data
 from factory.parquet import count_rows, read_parquet
 from factory.sources import SourceImage, list_images
 from factory.sources.layout import RUN_RECORD, RUN_SUMMARY
@@ -36,11 +37,19 @@ class Origin:
 
 @dataclass(frozen=True)
 class SyntheticSet:
-    """Synthetic images; `references` are the hashes of the real images that each one varies."""
+    """Synthetic images.
+
+    Attributes:
+        images: with their classes.
+        references: hashes of the real images that each one varies.
+        origins: what is known of their making.
+        data: which sets they are: name, digest and number of images.
+    """
 
     images: ImageSet
     references: tuple[str | None, ...]
     origins: tuple[Origin, ...]
+    data: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -74,11 +83,12 @@ def read_synthetic(root: Path) -> SyntheticSet:
     """
     images = list_images(root)
     _check_classes(root, images)
+    data = (describe_data(root, (image.path for image in images), len(images)),)
     if not (root / RUN_RECORD).is_file():
-        return SyntheticSet(make_set(str(root), images), (None,) * len(images), (Origin(),))
+        return SyntheticSet(make_set(str(root), images), (None,) * len(images), (Origin(),), data)
     rows = _read_rows(images, ("reference_sha256",))
     references = tuple(row["reference_sha256"] for row in rows)
-    return SyntheticSet(make_set(str(root), images), references, (read_origin(root),))
+    return SyntheticSet(make_set(str(root), images), references, (read_origin(root),), data)
 
 
 def read_first_attempts(root: Path) -> SyntheticSet | str:
@@ -113,6 +123,7 @@ def join_sets(sets: Sequence[SyntheticSet]) -> SyntheticSet:
         ),
         tuple(reference for each in sets for reference in each.references),
         tuple(origin for each in sets for origin in each.origins),
+        tuple(told for each in sets for told in each.data),
     )
 
 

@@ -14,6 +14,7 @@ from factory.evaluate.retrieval.pairs import Pair, PairSet, hash_pairs
 from factory.evaluate.retrieval.settings import RetrievalSettings
 from factory.evaluate.retrieval.tuning import choose_rate
 from factory.fingerprint import compute_digest
+from factory.measured import describe_data
 
 
 def describe_set(pairs: PairSet) -> dict[str, Any]:
@@ -23,6 +24,11 @@ def describe_set(pairs: PairSet) -> dict[str, Any]:
         "pairs": len(pairs.pairs),
         "without_caption": pairs.without_caption,
     }
+
+
+def describe_pairs(pairs: PairSet) -> dict[str, Any]:
+    """Returns which images these are: name, digest and number, those without a caption too."""
+    return describe_data(pairs.root, pairs.files, len(pairs.pairs) + pairs.without_caption)
 
 
 def describe_study(

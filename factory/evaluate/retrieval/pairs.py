@@ -67,12 +67,14 @@ class PairSet:
         pairs: in the order of the source.
         descriptors: (N, 256) for near-copies.
         without_caption: images passed over, as nothing is said of them.
+        files: that all images lie in.
     """
 
     root: Path
     pairs: tuple[Pair, ...]
     descriptors: Descriptors
     without_caption: int
+    files: tuple[Path, ...]
 
 
 def read_pairs(root: Path, columns: Columns | None = None) -> PairSet:
@@ -112,7 +114,9 @@ def read_pairs(root: Path, columns: Columns | None = None) -> PairSet:
             f"{root}: none of its {len(images)} images has a caption: give pairs (columns caption, "
             "text or txt; metadata.csv in a folder), or name the column with --caption-column"
         )
-    return PairSet(root, tuple(pairs), np.concatenate(descriptors), len(images) - len(pairs))
+    files = tuple(dict.fromkeys(image.path for image in images))
+    without = len(images) - len(pairs)
+    return PairSet(root, tuple(pairs), np.concatenate(descriptors), without, files)
 
 
 def drop_leaks(

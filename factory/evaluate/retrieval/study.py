@@ -14,7 +14,12 @@ from typing import Any, Literal
 import numpy as np
 
 from factory.errors import EvaluationError, InputError, MismatchError, StoreError
-from factory.evaluate.retrieval.description import describe_set, describe_study, warn_circle
+from factory.evaluate.retrieval.description import (
+    describe_pairs,
+    describe_set,
+    describe_study,
+    warn_circle,
+)
 from factory.evaluate.retrieval.gallery import Gallery, build_gallery
 from factory.evaluate.retrieval.model import (
     Start,
@@ -38,6 +43,7 @@ from factory.evaluate.retrieval.summary import summarise_arms, write_notes
 from factory.evaluate.retrieval.tuning import tune_clip
 from factory.evaluate.workers import WorkerPool
 from factory.fingerprint import derive_seed, diff_values
+from factory.newfolder import refuse_foreign
 from factory.plain import write_json
 from factory.store.files import FileStore
 
@@ -91,7 +97,7 @@ def evaluate_retrieval(
     Raises:
         InputError: pairs or settings that do not do, or leaks to refuse.
         SourceError: images that cannot be read.
-        MismatchError: `out` holds another study.
+        MismatchError: `out` holds another study, or something else (InputError).
         EvaluationError: too little is left to search.
         TrainingError: a tuning diverged.
         RunBrokenError: an actor died.
@@ -123,7 +129,11 @@ def evaluate_retrieval(
         results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
         for name, (arm, _) in tasks.items():
             results[arm].append(_read(files, name))
-    report = summarise_arms(results, gallery)
+    report: dict[str, Any] = {
+        "kind": "retrieval",
+        "data": [describe_pairs(sets["synthetic"])],
+        **summarise_arms(results, gallery),
+    }
     report |= {"gallery": described["gallery"], "dropped": dropped}
     report["settings"] = {
         **described,
@@ -207,6 +217,7 @@ def _claim(files: FileStore, folder: Path, described: Mapping[str, Any]) -> None
     """Writes what the folder belongs to, or checks that it is this study's."""
     wanted = json.loads(json.dumps(described))
     if not files.exists(_STUDY):
+        refuse_foreign(folder, "arms|tars")
         files.write(_STUDY, write_json(wanted).encode())
         return
     differences = diff_values(_read(files, _STUDY), wanted)
