@@ -290,8 +290,9 @@ def test_growing_needs_consent(finished, run_copy):
 def test_a_broken_run_ends_with_3_and_resumes(finished, tmp_path):
     """Storage fails for real: a file stands where the folder of shards belongs."""
     recipe, out, _ = finished
+    shutil.copytree(out / ".factory", tmp_path / "run" / ".factory")
     blocker = tmp_path / "run" / ".factory" / "shards"
-    blocker.parent.mkdir(parents=True)
+    shutil.rmtree(blocker)
     blocker.write_text("in the way")
     result = call("run", recipe, "--out", tmp_path / "run")
     assert result.exit_code == 3, (result.exit_code, result.stderr)

@@ -206,6 +206,17 @@ def test_other_damaged_records_end_in_words(finished, copied, name, command):
     assert f"{name}: damaged" in answer.stderr.splitlines()[-1]
 
 
+def test_shards_whose_run_record_is_lost_are_not_begun_anew(finished, copied):
+    (copied / WORK / "run.json").unlink()
+    for name in ("data", "rejected", "summary.json"):
+        shutil.rmtree(copied / name) if (copied / name).is_dir() else (copied / name).unlink()
+    before = sorted(copied.rglob("*"))
+    answer = call("run", finished / "recipe.yaml", "--out", copied)
+    assert answer.exit_code == 2
+    assert "shards whose .factory/run.json is gone" in answer.stderr
+    assert sorted(copied.rglob("*")) == before
+
+
 # --- disks ---------------------------------------------------------------------------------------
 
 

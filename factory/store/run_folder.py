@@ -99,15 +99,16 @@ class RunFolder:
                 record = RunRecord.model_validate_json(self.files.read(name))
             except ValidationError as error:
                 raise DamageError(
-                    f"{self.url}/{name}: damaged ({describe_problem(error)}): bring it back from a "
-                    "copy"
+                    f"{self.url}/{name}: damaged ({describe_problem(error)}): copy it back"
                 ) from error
             self._run_id = compute_run_id(record.content)
             return record
-        foreign = [name for name in self.files.list("") if name != WORK]
-        if foreign:
+        what = next((each for each in self.files.list("") if each != WORK), None)
+        if self.files.list(f"{WORK}/shards"):
+            what = f"shards whose {WORK}/run.json is gone"
+        if what:
             raise MismatchError(
-                f"{self.url}: not empty and not a run folder (holds {foreign[0]}): give --out an "
+                f"{self.url}: not empty and not a run folder (holds {what}): give --out an "
                 "empty or new folder"
             )
         return None
