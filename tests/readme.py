@@ -15,23 +15,32 @@ NOT_RUN = {
     "factory train classifier --data PATCHES/train --encoder encoders/mine": "follows the last",
 }
 """Beginning of a command -> why a test cannot run it; its options are read all the same."""
-REPLACED = {"s3://BUCKET/mine": "published", "OWNER/NAME": "me/readme"}
+REPLACED = {
+    "s3://BUCKET/mine": "published",
+    "s3://BUCKET/run": "runs/mine",
+    "OWNER/NAME": "me/readme",
+}
 """What stands for a place of the reader's own."""
+_SMALL = "--set generator.batch_size=4 --set budget.attempts="
 SHORTENED = {
-    "factory run quickstart": "--set 'conditions.0.per_class={normal: 6, tumor: 6}'"
-    " --set budget.attempts=20",
-    "factory run few-shot-variations": "--set conditions.0.per_class=12 --set budget.attempts=30",
-    "factory run few-shot-guided": "--set conditions.0.per_class=2 --set budget.attempts=30",
-    "factory run he-captions": "--set conditions.0.count=16 --set budget.attempts=20",
-    "factory run unfiltered-control": "--set conditions.0.per_class=3",
-    "factory evaluate retrieval": "--epochs 1 --seeds 1 --model tiny --pretrained none",
+    "factory run quickstart": "--set 'conditions.0.per_class={normal: 1, tumor: 1}' "
+    + _SMALL
+    + "30",
+    "factory train classifier --data PATCHES/train --size 64 --encoder he-ssl": "--force",
+    "factory run few-shot-variations": "--set conditions.0.per_class=4 " + _SMALL + "10",
+    "factory run few-shot-guided": "--set conditions.0.per_class=1 " + _SMALL + "2",
+    "factory run he-captions": "--set conditions.0.count=24 " + _SMALL + "3",
+    "factory run unfiltered-control": "--set conditions.0.per_class=2 " + _SMALL + "1",
+    "factory evaluate retrieval": "--epochs 1 --seeds 1 --batch-size 4"
+    " --model tiny --pretrained none",
     "factory evaluate all": "--seeds 2 --steps 20 --fewshot-encoder color-texture",
-    "factory evaluate fewshot": "--seeds 2 --steps 20 --encoder color-texture",
-    "factory calibrate": "-n 8",
-    "factory train adapter": "--steps 2 --check-every 2 --check-images 2 --max-copies 1",
+    "factory evaluate fewshot": "--seeds 2 --steps 20 --encoder color-texture"
+    " --set conditions.0.per_class=2 " + _SMALL + "4",
+    "factory calibrate": "-n 4 " + _SMALL + "5",
+    "factory train adapter": "--steps 2 --check-every 2 --check-images 1 --max-copies 1",
 }
 """Beginning of a command -> options after it that make it a matter of seconds."""
-SHORT = ("factory calibrate", "factory run few-shot-guided", "factory run few-shot-variations")
+SHORT = ("factory calibrate", "factory run")
 """Commands that may end with exit code 1 where so few images are asked for."""
 
 
