@@ -610,11 +610,11 @@ def test_other_classes_are_said(data, tmp_path):
     ("options", "message"),
     [
         (("--arms", "real,real+synthetik"), "did you mean 'real+synthetic'"),
-        (("--shots", "50"), "50 shots asked for, but it has 40"),
+        (("--shots", "50"), "shots: 50 asked for, but it has 40"),
         (("--counts", "0,a"), "--counts: want numbers"),
-        (("--seeds", "0"), "--seeds: want 1 or more"),
+        (("--seeds", "0"), "'--seeds': 0"),
         (("--adapt", "nano-he-base"), "belong to --generator"),
-        (("--weights", "here"), "--weights: belongs to --model"),
+        (("--weights", "."), "--weights: belongs to --model"),
     ],
 )
 def test_what_does_not_fit_is_said(data, options, message):

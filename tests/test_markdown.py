@@ -237,6 +237,7 @@ def test_no_class_is_markup_in_the_card_of_a_merged_set():
         "left_out": {},
         "unplaced": 0,
         "sources": sources,
+        "conflicts": dict.fromkeys(ATTACKS, 1),
     }
     for name in ATTACKS:
         card = build_merge_card(name, summary)

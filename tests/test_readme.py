@@ -1,6 +1,7 @@
 """What the README tells readers to type, in its order, on real patches."""
 
 import shutil
+import time
 from pathlib import Path
 
 import click
@@ -9,9 +10,10 @@ from click.testing import CliRunner
 
 from factory.cli import main
 from factory.sources import list_images
+from tests.hub import open_hub
 from tests.readme import NOT_RUN, REPLACED, SHORT, SHORTENED, list_steps
 from tests.running import read_rows
-from tests.test_publish import call
+from tests.test_publish import build_environment, call
 
 ROOT = Path(__file__).parents[1]
 PCAM = ROOT / "tests" / "assets" / "pcam"
@@ -86,6 +88,34 @@ def test_every_command_of_the_readme_can_be_read(tmp_path, monkeypatch):
             if word.startswith(("runs/", "classifiers/", "adapters/")):
                 Path(word).mkdir(parents=True, exist_ok=True)
         read_options([word.replace("recipes/", f"{ROOT}/recipes/") for word in words[1:]])
+
+
+@pytest.mark.slow
+@pytest.mark.stranger(
+    18,
+    "every command and block of the README, typed in its order, on real patches",
+    "each ends as the README says, and the next one finds what it names",
+)
+def test_the_readme_works_as_typed(tmp_path, monkeypatch):
+    from datasets import config
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    prepare(tmp_path)
+    with open_hub() as hub:
+        environment = build_environment(hub, tmp_path / "home")
+        wrong, took = [], []
+        for step in STEPS:
+            if step.section == ELSEWHERE and step.language == "python":
+                continue
+            began = time.time()
+            try:
+                follow(step, tmp_path, environment)
+            except Exception as error:
+                wrong.append(f"README.md:{step.line}: {step.text}\n{error}")
+            took.append(f"{time.time() - began:.1f} {step.text[:60]!r}")
+    print("\n".join(took))
+    assert not wrong, "\n\n".join(wrong)
 
 
 def test_there_is_something_to_follow_and_the_tables_are_of_it():

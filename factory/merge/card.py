@@ -64,7 +64,7 @@ def describe_splits(summary: Mapping[str, Any]) -> list[str]:
         )
     for classes, count in summary["conflicts"].items():
         lines.append(
-            f"**{count:,} images stand under {classes}**, with the same pixels: all are kept, in "
+            f"**{count:,} images stand under {escape(classes)}**, with the same pixels: all are kept, in "
             "one split"
         )
     lines.append(
