@@ -2,10 +2,12 @@
 
 from factory.dataset import SUMMARY
 from factory.errors import MismatchError
+from factory.fingerprint import diff_values
 from factory.plan import Generation, Outline, Plan, describe_content, extend_plan
 from factory.recipe import Recipe, compute_recipe_digest
 from factory.store.parts import PARTS
 from factory.store.run_folder import GenerationRecord, RunFolder, RunRecord, SeriesRecord
+from factory.summary import RECIPE
 
 
 def continue_run(
@@ -23,11 +25,13 @@ def continue_run(
     if record is None:
         return None, fresh
     try:
-        return record, continue_plan(folder, record, recipe, fresh, extend)
+        plan = continue_plan(folder, record, recipe, fresh, extend)
     except MismatchError:
         if has_commits(folder, record):
             raise
         return None, fresh
+    check_not_refiltered(folder, record)
+    return record, plan
 
 
 def continue_plan(
@@ -59,6 +63,28 @@ def check_attempts(old: int, new: int, extend: bool, where: str) -> None:
     if new > old and not extend:
         raise MismatchError(
             f"{where}: budget.attempts: {old} -> {new}: add --extend to go on with what is short"
+        )
+
+
+def check_not_refiltered(folder: RunFolder, record: RunRecord) -> None:
+    """Refuses to undo a refilter unasked.
+
+    Raises:
+        MismatchError: the data set was made with other thresholds than the run's.
+    """
+    stored = folder.read_json(RECIPE, {"filters"}) if folder.files.exists(SUMMARY) else None
+    if stored is None:
+        return
+    names = ("filters", "accept", "pick")
+    differences = diff_values(
+        {name: record.recipe.get(name) for name in names},
+        {name: stored.get(name) for name in names},
+    )
+    if differences:
+        changed = "; ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in differences)
+        raise MismatchError(
+            f"{folder.url}: was refiltered ({changed}), which running again would undo: `factory "
+            f"refilter {folder.url}` without --set goes back to the recipe's thresholds first"
         )
 
 

@@ -50,17 +50,30 @@ def drop_none(value: Any) -> Any:
     return [drop_none(each) for each in value] if isinstance(value, list) else value
 
 
+def _are_lists_alike(*values: Any) -> bool:
+    """Whether all are lists of mappings, and of one length."""
+    are_lists = all(isinstance(value, list | tuple) for value in values)
+    return are_lists and all(
+        len(value) == len(values[0]) and all(isinstance(each, Mapping) for each in value)
+        for value in values
+    )
+
+
 def diff_values(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+    old: Mapping[Any, Any], new: Mapping[Any, Any], prefix: str = ""
 ) -> tuple[tuple[str, Any, Any], ...]:
     """Lists (dotted field, old value, new value) wherever two nested mappings differ.
 
-    A field that is None and one that is missing are the same.
+    A field that is None and one that is missing are the same; lists of mappings of one length are
+    compared place by place.
     """
     found: list[tuple[str, Any, Any]] = []
     for key in sorted({*old, *new}):
         field = f"{prefix}{key}"
-        before, after = old.get(key), new.get(key)
+        before: Any = old.get(key)
+        after: Any = new.get(key)
+        if _are_lists_alike(before, after):
+            before, after = dict(enumerate(before)), dict(enumerate(after))
         if isinstance(before, Mapping) and isinstance(after, Mapping):
             found.extend(diff_values(before, after, f"{field}."))
         elif drop_none(before) != drop_none(after):

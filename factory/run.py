@@ -209,7 +209,7 @@ def _fill(
                 notify(Outcome(task, marker, is_new=False))
                 continue
             if not drawn:
-                say("generating")
+                say("judging" if is_judging(order.recipe) else "generating")
             drawn += 1
             yield task
 
@@ -285,7 +285,10 @@ def read_status(url: str) -> dict[str, Any]:
             generated += marker.generated
             rejected.update(marker.rejected)
     shards = outline.count_shards()
-    problem = describe_unfinished(read_summary(folder), shards - done, candidates)
+    summary = read_summary(folder)
+    problem = describe_unfinished(summary, shards - done, candidates)
+    if summary is not None and not problem:  # near-duplicates, a pick or a refilter decided since
+        filled = Counter({part["key"]: part["accepted"] for part in summary["series"]})
     return {
         "name": record.name,
         "shards": shards,

@@ -494,6 +494,46 @@ def test_refilter_changes_the_data_set_without_generating(finished, run_copy):
     assert "no filter 'stain'" in unknown.stderr
 
 
+@pytest.mark.stranger(
+    28,
+    "`status`, and `run` again, after `refilter`",
+    "status counts the data set that is there; run refuses to undo the refilter, and says how to",
+)
+def test_a_refilter_is_told_by_status_and_not_undone_by_a_run(finished, run_copy):
+    contrast = sorted(row["scores"]["contrast"] for row in read_rows(run_copy))
+    option = f"filters.finite.min_contrast={contrast[len(contrast) // 4]}"
+    assert call("refilter", run_copy, "--set", option).exit_code == 1
+    kept = list_identities(run_copy)
+    told = json.loads(call("status", run_copy, "--json").stdout)
+    assert sum(part["filled"] for part in told["series"]) == len(kept) < 23
+    again = call("run", finished[0], "--out", run_copy)
+    assert again.exit_code == 2
+    assert "was refiltered (filters.0.min_contrast: 0.1435 ->" in again.stderr
+    assert list_identities(run_copy) == kept
+    assert call("refilter", run_copy).exit_code == 0
+    assert call("run", finished[0], "--out", run_copy).exit_code == 0
+    assert len(list_identities(run_copy)) == 23
+
+
+@pytest.mark.stranger(
+    28,
+    "`regenerate --out` and `evaluate --json` into files of a finished data set",
+    "refused with exit 2, nothing is touched",
+)
+@pytest.mark.parametrize("name", ["summary.json", "data/x.png", ".factory/run.json", "README.md"])
+def test_no_option_writes_over_a_data_set(run_copy, name):
+    before = sorted((path, path.stat().st_mtime_ns) for path in run_copy.rglob("*"))
+    row = read_rows(run_copy)[0]["sample_id"]
+    for words in (
+        ("regenerate", run_copy, row, "--out", run_copy / name),
+        ("evaluate", "copies", "--real", run_copy, "--synthetic", ".", "--json", run_copy / name),
+    ):
+        result = call(*words)
+        assert result.exit_code == 2
+        assert "of a run folder is its own" in result.stderr
+    assert sorted((path, path.stat().st_mtime_ns) for path in run_copy.rglob("*")) == before
+
+
 def test_status_of_a_finished_run(finished):
     result = call("status", finished[1])
     assert result.exit_code == 0

@@ -4,6 +4,7 @@ import json
 import os
 
 import click
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +17,7 @@ from factory.filter_settings import RealismFilter, TrainingCopyFilter
 from factory.images import encode_image
 from factory.recipe import GivenConditions, ReferenceConditions
 from factory.sources import list_classes, list_images
+from factory.sources.image import read_name
 from factory.train.settings import SourceSettings
 from tests.running import write_recipe
 from tests.test_sources import make_pixels, write_metadata, write_rows
@@ -232,3 +234,29 @@ def test_the_column_reaches_the_images(tmp_path, command):
     }[command]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.stranger(
+    5,
+    "labels and groups that are NaN or blank, or no names at all (bytes, lists)",
+    "NaN and blanks are no name and count as empty; the others are refused",
+)
+def test_what_is_no_name_names_nothing():
+    for nothing in (None, "", "  ", float("nan")):
+        assert read_name(nothing, "x", "class") is None
+    assert [read_name(each, "x", "class") for each in (" a ", 3, 1.5, True)] == [
+        "a",
+        "3",
+        "1.5",
+        "True",
+    ]
+    for wrong in (b"a", ["a"], {"a": 1}):
+        with pytest.raises(SourceError, match="x: want a class as text or number"):
+            read_name(wrong, "x", "class")
+
+
+def test_a_label_column_with_nan_is_refused(tmp_path):
+    cells = [{"bytes": encode_image(np.full((8, 8, 3), n, np.uint8), "png")} for n in (1, 2)]
+    pq.write_table(pa.table({"image": cells, "label": [1.0, float("nan")]}), tmp_path / "a.parquet")
+    with pytest.raises(SourceError, match="'label' is empty for 1 of 2 images"):
+        list_images(tmp_path, label_column="label")

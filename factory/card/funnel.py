@@ -56,7 +56,7 @@ def describe_cut(summary: Mapping[str, Any]) -> list[str]:
     """Says for each tokenizer how many prompts it cut, and how many tokens it dropped."""
     return [
         f"{cut['candidates']:,} of {summary['generated']:,} candidates have a prompt that "
-        f"`{name}` cut: {cut['tokens']:,} tokens never reached the model"
+        f"{name} cut: {cut['tokens']:,} tokens never reached the model"
         for name, cut in summary.get("cut_prompts", {}).items()
     ]
 

@@ -9,6 +9,12 @@ import click
 
 from factory.errors import InputError
 
+RUN_RECORD = ".factory/run.json"
+OF_A_RUN = frozenset(
+    {".factory", "data", "rejected", "webdataset", "summary.json", "recipe.json", "README.md"}
+    | {"CITATION.cff", "LICENSE", "croissant.json", "prov.json"}
+)
+"""What a run writes into its folder; no option puts anything there."""
 MANY = 10**9
 """The most of anything that is counted on a command line."""
 
@@ -71,6 +77,10 @@ class NewPath(LocalPath):
 
 def find_obstacle(place: Path) -> str:
     """Returns what keeps a file or folder from being made there, or an empty text."""
+    for folder in place.parents:
+        part = place.relative_to(folder).parts[0]
+        if part in OF_A_RUN and (folder / RUN_RECORD).is_file():
+            return f"{part!r} of a run folder is its own ({str(folder)!r})"
     try:
         place.lstat()
     except (FileNotFoundError, NotADirectoryError):

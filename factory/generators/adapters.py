@@ -92,6 +92,11 @@ def _load_lora(pipeline: Any, path: Path, name: str) -> None:
             f"{path}: {len(wanted) - len(loaded)} of its {len(wanted)} weights fit no layer of "
             f"{model}{example}: {remedy}"
         )
+    if len(loaded) > len(wanted):
+        raise InputError(
+            f"{path}: {len(wanted)} weights for layers of {model} that take {len(loaded)}: one of "
+            "a pair (down and up, A and B) is missing: the file is not whole, fetch it again"
+        )
 
 
 def _name_source(source: str) -> str:

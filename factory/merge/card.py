@@ -64,8 +64,8 @@ def describe_splits(summary: Mapping[str, Any]) -> list[str]:
         )
     for classes, count in summary["conflicts"].items():
         lines.append(
-            f"**{count:,} images stand under {escape(classes)}**, with the same pixels: all are kept, in "
-            "one split"
+            f"**{count:,} images stand under {escape(classes)}**, with the same pixels: all are "
+            "kept, in one split"
         )
     lines.append(
         "what a generator, filter or classifier was trained on is not known here: test images must "

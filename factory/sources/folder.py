@@ -9,7 +9,7 @@ from PIL import Image
 
 from factory.errors import SourceError
 from factory.notes import tell
-from factory.sources.image import SourceImage, Wanted, match_group, read_text
+from factory.sources.image import SourceImage, Wanted, match_group, read_name, read_text
 from factory.sources.layout import Found
 from factory.sources.splits import Placed
 from factory.textrows import read_rows
@@ -46,8 +46,8 @@ def list_folder(found: Found, root: Path, wanted: Wanted) -> list[SourceImage]:
         images.append(
             SourceImage(
                 key,
-                None if name in (None, "") else str(name),
-                None if of in (None, "") else str(of),
+                read_name(name, f"{root}/{key}", "class"),
+                read_name(of, f"{root}/{key}", "patient or slide"),
                 path,
                 caption=read_text(row.get(caption), f"{root}/{key}", caption) if caption else None,
             )

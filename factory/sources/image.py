@@ -1,5 +1,6 @@
 """One real image of a source: where it lies, what is known of it, its bytes and pixels."""
 
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,25 @@ def match_group(name: str, pattern: str | None) -> str | None:
             "it needs one (...) that matches every file name"
         )
     return match.group(1)
+
+
+def read_name(value: Any, where: str, what: str) -> str | None:
+    """Returns a class, patient or slide as text; None where it is null, NaN or blank.
+
+    Args:
+        value: of a cell or field.
+        where: it stands, for messages.
+        what: is named, e.g. `class`.
+
+    Raises:
+        SourceError: bytes, a list or a mapping.
+    """
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bytes | list | tuple | dict):
+        got = type(value).__name__
+        raise SourceError(f"{where}: want a {what} as text or number, got {got}")
+    return str(value).strip() or None
 
 
 def read_text(value: Any, where: str, column: str) -> str | None:

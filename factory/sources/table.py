@@ -16,7 +16,7 @@ from typing import Any
 from factory.errors import SourceError, StoreError
 from factory.notes import tell
 from factory.parquet import open_parquet, read_schema
-from factory.sources.image import SourceImage, Wanted, read_text
+from factory.sources.image import SourceImage, Wanted, read_name, read_text
 
 LABELS, CAPTIONS = ("class_name", "label"), ("caption", "text")
 Stamp = tuple[int, int]
@@ -52,11 +52,10 @@ def _list_table(path: Path, root: Path, wanted: Wanted) -> Iterator[SourceImage]
     names = _read_label_names(path, schema.metadata, label)
     stem = path.name if path == root else path.relative_to(root).as_posix()
     for row in range(rows):
-        group = groups[row]
         yield SourceImage(
             f"{stem}#{row}",
             _name_class(labels[row], names, f"{path}#{row}"),
-            None if group in (None, "") else str(group),
+            read_name(groups[row], f"{path}#{row}", "patient or slide"),
             path,
             row,
             image_column,
@@ -118,10 +117,8 @@ def _find(schema: Any, candidates: Sequence[str], text_only: bool = False) -> st
 
 def _name_class(value: Any, names: Sequence[str] | None, where: str) -> str | None:
     """Returns the class of a label; -1 is how `datasets` says that there is none."""
-    if value is None or value == "":
-        return None
     if names is None or not isinstance(value, int):
-        return str(value)
+        return read_name(value, where, "class")
     if value >= len(names):
         raise SourceError(f"{where}: label {value}, but its ClassLabel has {len(names)} names")
     return names[value] if value >= 0 else None

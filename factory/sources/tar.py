@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from factory.errors import SourceError
-from factory.sources.image import IMAGE_SUFFIXES, SourceImage, Wanted, match_group, read_text
+from factory.sources.image import (
+    IMAGE_SUFFIXES,
+    SourceImage,
+    Wanted,
+    match_group,
+    read_name,
+    read_text,
+)
 from factory.textrows import parse_json
 
 _CHUNK = 1 << 20
@@ -56,7 +63,7 @@ def _describe(sample: _Sample, path: Path, stem: str, wanted: Wanted) -> SourceI
     return SourceImage(
         f"{stem}#{name}",
         _find_class(sample, row, wanted.label, where),
-        None if group in (None, "") else str(group),
+        read_name(group, where, "patient or slide"),
         path,
         caption=_find_caption(sample, row, wanted.caption, where),
         span=sample.members[images[0]],
@@ -79,7 +86,7 @@ def _find_class(sample: _Sample, row: dict[str, Any], column: str | None, where:
         given = [_find_field(sample, row, column, where)]
     else:
         given = [row.get("class_name"), row.get("label"), _read_text(sample, "cls", where)]
-    texts = [str(value) for value in given if value not in (None, "")]
+    texts = [text for value in given if (text := read_name(value, where, "class")) is not None]
     names = [text for text in texts if not text.lstrip("-").isdigit()]
     return next(iter(names or texts), None)
 

@@ -85,6 +85,8 @@ def open_filesystem(url: str) -> tuple[Any, str]:
         ) from error
     except ValueError as error:
         raise InputError(f"{url}: cannot be opened: {_join_lines(error)}") from error
+    except OSError as error:
+        raise describe_failure(url, error, is_local=False) from error
     return fs, root
 
 

@@ -90,7 +90,7 @@ def find_problem(data: bytes, keys: Set[str]) -> str:
         return f"damaged, no JSON ({error})"
     if not isinstance(found, dict):
         return f"damaged, want a JSON object, got {type(found).__name__}"
-    missing = sorted(keys - found.keys())
+    missing = sorted(key for key in keys if found.get(key) is None)
     return f"damaged, lacks {', '.join(missing)}" if missing else ""
 
 
