@@ -201,3 +201,40 @@ def test_plain_class_folders_are_what_they_were(tmp_path):
     ]
     assert np.array_equal(images[1].read_pixels(), make_pixels(0, 32))
     assert notes == []
+
+
+@pytest.mark.stranger(
+    4,
+    "splits in splits, folds of splits, classes in slides, and a class called `training artefact`",
+    "refused, naming both readings",
+)
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (
+            ("train/train/normal/1.png", "train/test/tumor/2.png"),
+            "names splits at two levels, train and t",
+        ),
+        (
+            ("fold1/train/normal/1.png", "fold1/val/tumor/2.png", "fold2/train/normal/3.png"),
+            "the split train stands between fold1 and normal, and both may be the class",
+        ),
+        (
+            tuple(f"slide{s}/{name}/{s}.png" for s in (1, 2, 3) for name in ("normal", "tumor")),
+            "each of its 3 folders .* holds the same .normal, tumor.",
+        ),
+        (
+            ("normal/1.png", "tumor/2.png", "training artefact/3.png"),
+            "training artefact may be the split train or a class, since normal",
+        ),
+    ],
+)
+def test_folders_that_look_like_splits_or_classes_are_refused(tmp_path, names, message):
+    with pytest.raises(SourceError, match=message):
+        list_images(write_images(tmp_path / "P", *names))
+
+
+def test_a_class_above_its_splits_is_a_class(tmp_path):
+    names = [f"{name}/{split}/1.png" for name in ("normal", "tumor") for split in ("train", "test")]
+    images = list_images(write_images(tmp_path / "P", *names))
+    assert [image.class_name for image in images] == ["normal", "tumor"]

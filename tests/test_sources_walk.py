@@ -260,3 +260,18 @@ def test_a_label_column_with_nan_is_refused(tmp_path):
     pq.write_table(pa.table({"image": cells, "label": [1.0, float("nan")]}), tmp_path / "a.parquet")
     with pytest.raises(SourceError, match="'label' is empty for 1 of 2 images"):
         list_images(tmp_path, label_column="label")
+
+
+def test_links_in_circles_and_to_each_other_end(tmp_path):
+    root = write_images(tmp_path / "P", "normal/1.png", "tumor/2.png")
+    (root / "normal" / "me.png").symlink_to("me.png")
+    folders = [root / f"c{n:02}" for n in range(14)]
+    for folder in folders:
+        folder.mkdir()
+    for folder in folders:
+        for other in folders:
+            (folder / f"to_{other.name}").symlink_to(other)
+    images, told = list_told(root)
+    assert any("me.png: passed over, a link that cannot be followed" in line for line in told)
+    assert len(told) < 2 * 14 * 14
+    assert {image.class_name for image in images} == {"normal", "tumor"}

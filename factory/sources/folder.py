@@ -87,6 +87,14 @@ def _read_folders(
                 "put all classes at the first level, or patients or slides into every class, or "
                 "give group_column or group_pattern"
             )
+        inside = [{each.folders[1] for each in deep if each.folders[0] == top} for top in tops]
+        if len(tops) > len(inside[0]) > 1 and all(each == inside[0] for each in inside):
+            names, both = ", ".join(sorted(tops)[:3]), ", ".join(sorted(inside[0])[:3])
+            raise SourceError(
+                f"{root}: each of its {len(tops):,} folders ({names}) holds the same ({both}), so "
+                "that either may be the classes: put classes at the first level and give "
+                "group_column or group_pattern, or give label_column of a metadata.csv"
+            )
         groups = {each.folders[1] for each in deep}
         tell(
             f"{root}: its folders are read as {len(tops):,} classes ({first[0]}, ...) and, in "

@@ -76,7 +76,11 @@ def choose_files(files: Sequence[Path], root: Path, counts: Mapping[Path, int]) 
         if names and names[0] != TRAIN:
             tell(f"{root}: its only split, {names[0]}, is read")
         return placed
-    if TRAIN not in names:
+    strays = [each for each in placed if each.split is None and each.folders]
+    by_folders = any(each.split_folder is not None for each in placed)
+    if TRAIN not in names or (strays and by_folders):
+        if TRAIN in names:
+            _refuse_mixture(root, placed, strays[0])
         others = "" if None not in found else f", {found[None]:,} files of no split,"
         example = next(each for each in placed if each.split is not None)
         rest = next((each.path for each in placed if each.split is None), None)
@@ -135,9 +139,28 @@ def _place_by_folders(
     """Places files by the split folders in `places`: folders -> which of them is the split's.
 
     A folder that holds all split folders is no class: `images/{train,test}/normal`.
+
+    Raises:
+        SourceError: splits at two levels, or between two levels that may both be the classes.
     """
+    for folders, place in sorted(places.items()):
+        again = _find_split_folder(folders[place + 1 :])
+        if again is not None:
+            raise SourceError(
+                f"{root}: {'/'.join(folders)} names splits at two levels, {folders[place]} and "
+                f"{folders[place + 1 + again]}: give one of them, e.g. "
+                f"{root.joinpath(*folders[: place + 2 + again])}"
+            )
     above = {folders[:place] for folders, place in places.items()}
     wraps = len(above) == 1 and all(len(folders) > place + 1 for folders, place in places.items())
+    between = min((each for each, at in places.items() if at and each[at + 1 :]), default=None)
+    if len(above) > 1 and between is not None:
+        place = places[between]
+        raise SourceError(
+            f"{root}: {'/'.join(between)}: the split {between[place]} stands between "
+            f"{between[place - 1]} and {between[place + 1]}, and both may be the class: give one "
+            f"split, e.g. {root.joinpath(*between[: place + 1])}, or put splits at the first level"
+        )
     told: dict[Parts, tuple[Parts, str | None, Path]] = {}
     for folders, place in places.items():
         rest = folders[place + 1 :]
@@ -148,6 +171,15 @@ def _place_by_folders(
         Placed(path, *told[each[:-1]]) if each[:-1] in told else Placed(path, each[:-1])
         for path, each in zip(files, parts, strict=True)
     ]
+
+
+def _refuse_mixture(root: Path, placed: Sequence[Placed], stray: Placed) -> None:
+    example = next(each for each in placed if each.split == TRAIN)
+    raise SourceError(
+        f"{root}: {_show(example, root)} may be the split train or a class, since "
+        f"{stray.folders[0]} beside it is no split: rename it if it is a class, or give it if it "
+        "is the split"
+    )
 
 
 def _find_split_folder(folders: Parts) -> int | None:

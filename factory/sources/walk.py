@@ -23,16 +23,16 @@ _KINDS_NAMED = 6
 def walk_files(root: Path) -> list[Path]:
     """Returns all files below a folder, sorted by their parts; hidden ones are left out.
 
-    Links are followed; one that leads to a folder above itself is passed over, and said, as is one
-    that leads nowhere.
+    Links are followed; one that leads in a circle, to what is read already or nowhere is passed
+    over, and said.
 
     Raises:
         SourceError: a folder that cannot be read, or a name that is no text.
     """
-    return sorted(_walk(root, frozenset({os.path.realpath(root)})))
+    return sorted(_walk(root, frozenset({os.path.realpath(root)}), set()))
 
 
-def _walk(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+def _walk(folder: Path, above: frozenset[str], seen: set[str]) -> Iterator[Path]:
     try:
         with os.scandir(folder) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
@@ -46,13 +46,21 @@ def _walk(folder: Path, above: frozenset[str]) -> Iterator[Path]:
         path = folder / entry.name
         if find_fault(entry.name):
             raise SourceError(f"{folder}: the name {entry.name!r} is not UTF-8: rename it")
-        if entry.is_dir():
-            real = os.path.realpath(path)
+        real = os.path.realpath(path)
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError as error:
+            tell(f"{path}: passed over, a link that cannot be followed ({error.strerror})")
+            continue
+        if is_folder:
             if real in above:
                 tell(f"{path}: passed over, a link to a folder above itself")
+            elif entry.is_symlink() and real in seen:
+                tell(f"{path}: passed over, a link to a folder that is read already")
             else:
-                yield from _walk(path, above | {real})
-        elif entry.is_file():
+                seen.add(real)
+                yield from _walk(path, above | {real}, seen)
+        elif is_file:
             yield path
         else:
             what = "a link that leads nowhere" if entry.is_symlink() else "no file"
