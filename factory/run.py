@@ -24,6 +24,7 @@ from factory.recipe_file import LoadedRecipe, open_catalogs
 from factory.selection import Decide
 from factory.shard import Order, Task
 from factory.store.parts import PARTS
+from factory.store.placing import find_lost
 from factory.store.run_folder import (
     Marker,
     RunFolder,
@@ -131,7 +132,10 @@ def finalize(
     is_short = any(part["short"] for part in summary["series"])
     if is_short and recipe.budget.on_shortfall == "error":
         return RunResult(folder.url, summary, folder.list_quarantined())
-    if last.get("digest") != summary["digest"] or "files" not in last:
+    lost = find_lost(folder.files, last.get("files", {}).get("sha256", ()))
+    if lost is not None:
+        say(f"{lost}: gone: the data set is written again")
+    if last.get("digest") != summary["digest"] or "files" not in last or lost is not None:
         say("finalizing")
         names = read_score_names(folder, survey)
         summary["files"] = write_dataset(folder, plan, policy, survey, recipe.output, names)

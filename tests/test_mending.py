@@ -217,6 +217,31 @@ def test_shards_whose_run_record_is_lost_are_not_begun_anew(finished, copied):
     assert sorted(copied.rglob("*")) == before
 
 
+@pytest.mark.stranger(
+    22,
+    "data objects of two shards swapped; a file of `data/` removed from a finished set",
+    "run and refilter name the damaged object (exit 3); the lost file is written again, and said",
+)
+def test_swapped_and_lost_data_are_told(finished, copied):
+    first, second = sorted((copied / WORK / "shards").glob("*.parquet"))[:2]
+    held = first.read_bytes()
+    first.write_bytes(second.read_bytes())
+    second.write_bytes(held)
+    for words in (("run", finished / "recipe.yaml", "--out", copied), ("refilter", copied)):
+        answer = call(*words)
+        assert answer.exit_code == 3
+        assert "damaged" in answer.stderr and "rows of another shard" in answer.stderr
+    second.write_bytes(first.read_bytes())
+    first.write_bytes(held)
+    lost = next((copied / "data").glob("*.parquet"))
+    kept = lost.read_bytes()
+    lost.unlink()
+    answer = call("run", finished / "recipe.yaml", "--out", copied)
+    assert answer.exit_code == 0
+    assert f"data/{lost.name}: gone: the data set is written again" in answer.stderr
+    assert lost.read_bytes() == kept
+
+
 # --- disks ---------------------------------------------------------------------------------------
 
 

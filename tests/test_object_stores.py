@@ -5,6 +5,7 @@ The store is moto's S3 server on loopback, in a process of its own.
 
 import http.server
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -319,3 +320,10 @@ def test_what_is_missing_is_told_from_what_is_damaged(s3):
         files.read("b.parquet")
     with pytest.raises(StoreError, match=r"a\.parquet: not a readable parquet"):
         files.open_parquet("a.parquet").__enter__()
+
+
+def test_only_the_store_asks_a_file_system():
+    """Elsewhere its errors would be those of a client."""
+    outside = [path for path in (ROOT / "factory").rglob("*.py") if path.parent.name != "store"]
+    assert len(outside) > 100
+    assert not [path for path in outside if re.search(r"files?\.fs\b", path.read_text())]

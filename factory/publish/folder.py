@@ -27,15 +27,10 @@ class FolderTarget:
 
     def list_held(self) -> Mapping[str, Held]:
         """Lists the files that are there with their sizes."""
-        fs, root = self._files.fs, self._files.root.rstrip("/")
-        fs.invalidate_cache()
-        if not fs.exists(root):
-            return {}
-        found = fs.find(root, detail=True)
         return {
-            path.removeprefix(f"{root}/"): Held(int(entry["size"]))
-            for path, entry in found.items()
-            if not path.endswith(HALF)
+            name: Held(size)
+            for name, size in self._files.list_sizes().items()
+            if not name.endswith(HALF)
         }
 
     def check(self, items: Sequence[Item]) -> None:

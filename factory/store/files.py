@@ -178,6 +178,18 @@ class FileStore:
         # Some stores list the folder itself, where an empty object marks it.
         return tuple(sorted(entry.rsplit("/", 1)[-1] for entry in found if entry != path))
 
+    def list_sizes(self) -> dict[str, int]:
+        """Lists all files below the root with their bytes: for comparing, never for what counts."""
+        with self._edge(""):
+            self.fs.invalidate_cache()
+            root = self.root.rstrip("/")
+            if not self._ask("exists", root):
+                return {}
+            found = self._ask("find", root, seconds=_READING, detail=True)
+            return {
+                path.removeprefix(f"{root}/"): int(each["size"]) for path, each in found.items()
+            }
+
     def _edge(self, name: str) -> Edge:
         return Edge(self.url, name, self.is_local)
 

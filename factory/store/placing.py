@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from factory.errors import MissingError
 from factory.store.files import FileStore
@@ -12,6 +12,12 @@ BUILD = f"{WORK}/build"
 PLACED = f"{WORK}/files.json"
 """Names of the data set's files that were put in their place, or were about to be."""
 FOLDERS = ("data", "rejected", "webdataset")
+
+
+def find_lost(files: FileStore, names: Iterable[str]) -> str | None:
+    """Returns the first of a data set's files that is gone; a late listing costs a rewrite."""
+    there = {f"{folder}/{name}" for folder in FOLDERS for name in files.list(folder)}
+    return min(set(names) - there, default=None)
 
 
 def put_in_place(files: FileStore, summary: str, built: Sequence[str]) -> None:

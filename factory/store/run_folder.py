@@ -281,11 +281,11 @@ class RunFolder:
         try:
             if not verify:
                 with self.files.open_parquet(name) as table:
-                    return table.read(columns)
+                    return marker.check_rows(table.read(columns))
             data = self.files.read(name)
             if hash_bytes(data) != marker.sha256:
                 raise DamageError(f"{name}: its bytes changed")
-            return read_parquet(data, columns, name)
+            return marker.check_rows(read_parquet(data, columns, name))
         except (DamageError, MissingError) as error:
             raise self._describe_damage(marker, error) from error
 

@@ -4,8 +4,10 @@ import json
 from collections.abc import Mapping, Set
 from typing import Any
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from factory.errors import DamageError
 from factory.fingerprint import compute_digest, drop_none
 from factory.records import Shard
 
@@ -70,6 +72,22 @@ class Marker(_Record):
     cut: dict[str, tuple[int, int]] = Field(
         {}, description="tokenizer -> candidates whose prompt it cut, tokens that it dropped"
     )
+
+    def check_rows(self, table: pa.Table) -> pa.Table:
+        """Returns a table that was read under this marker's name, some of its columns or all.
+
+        Raises:
+            DamageError: its rows are not those of this shard.
+        """
+        is_ours = table.num_rows == self.rows
+        if is_ours and table.num_rows and "series" in table.column_names:
+            is_ours = set(table["series"].unique().to_pylist()) == {self.series}
+        if is_ours and table.num_rows and "index" in table.column_names:
+            found = table["index"].to_pylist()
+            is_ours = self.start <= min(found) and max(found) < self.stop
+        if not is_ours:
+            raise DamageError(f"{self.data}: holds rows of another shard")
+        return table
 
 
 def compute_run_id(content: Mapping[str, Any]) -> str:
