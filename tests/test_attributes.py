@@ -26,7 +26,7 @@ def stain(haematoxylin, eosin):
     return np.clip(np.round(256 * 10**-density - 1), 0, 255).astype(np.uint8)
 
 
-def draw(diameter=8.0, ratio=RATIO, haematoxylin=0.6, eosin=0.2, side=64):
+def draw(diameter=8.0, ratio=RATIO, haematoxylin=0.6, eosin=0.2, side=96):
     """A tissue of discs on a grid, edges smoothed as optics do."""
     down, across = np.mgrid[:side, :side] + 0.5
     period = diameter * ratio

@@ -116,7 +116,7 @@ SEED = click.IntRange(0, 2**32 - 1)
 DRAWS = click.IntRange(1, 1000)
 WORKERS = click.IntRange(1, 100_000)
 PIXELS = click.IntRange(8, 8192)
-RATE = Number(0, min_open=True)
+RATE = Number(0, MANY, min_open=True)
 """A learning rate; one that is too high shows in the training, which says so."""
 
 IMAGES = LocalPath(exists=True, path_type=Path)
