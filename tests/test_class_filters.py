@@ -235,6 +235,7 @@ def test_a_run_of_older_scores_is_refiltered(tmp_path, monkeypatch):
     assert (kept.count("normal"), kept.count("tumor")) == (6, 11)
     with pytest.raises(FilterError, match="no stored score class_entropy"):
         refilter_folder(str(tmp_path / "out"), ["filters.classifier.max_entropy=0.5"])
+    refilter_folder(str(tmp_path / "out"), [])
     assert run(recipe, tmp_path / "out").exit_code == 0, "the same recipe still owns the folder"
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from PIL import Image
 
 from factory.catalog import load_catalogs
 from factory.circularity import find_circles
@@ -30,11 +31,18 @@ from tests.tiny import save_tiny
 SHOTS = 8
 
 
+def write_large(folder, count, seed):
+    """Real images of 96 px, from which 64 can be cut without enlarging."""
+    write_images(folder, count, seed)
+    for path in folder.rglob("*.png"):
+        Image.open(path).resize((96, 96)).save(path)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Real images of two classes, and classifiers of them."""
     folder = tmp_path_factory.mktemp("guidance")
-    write_images(folder / "real", SHOTS, 1)
+    write_large(folder / "real", SHOTS, 1)
     options = {"image_size": 64, "force": True}
     for name, encoder, head in (
         ("guide", "he-ssl", "logistic"),
@@ -290,7 +298,7 @@ def test_models_and_classes_that_cannot_be_guided_are_refused(place, tmp_path):
     grid = [{"kind": "caption", "captions": "he-attributes", "count": 2}]
     code, output = validate(write(tmp_path, place, conditions=grid))
     assert "no condition asks for a class" in output
-    write_images(tmp_path / "others" / "x", 2, 3)
+    write_large(tmp_path / "others" / "x", 2, 3)
     for old, new in zip(CLASSES, ("mucosa", "fat"), strict=True):
         (tmp_path / "others" / "x" / old).rename(tmp_path / "others" / "x" / new)
     other = [{"kind": "reference", "images": str(tmp_path / "others" / "x"), "per_class": 1}]
@@ -321,8 +329,8 @@ def load_name(spec):
 
 
 def test_a_study_guides_by_the_shots_alone(place, tmp_path):
-    write_images(tmp_path / "train", 12, 5)
-    write_images(tmp_path / "test", 20, 6)
+    write_large(tmp_path / "train", 12, 5)
+    write_large(tmp_path / "test", 20, 6)
     path = write(tmp_path / "recipe", place, guidance=("guide", 50.0))
     common = ["evaluate", "fewshot", "--real", tmp_path / "train", "--test", tmp_path / "test"]
     options = [*FAST, "--seeds", "1", "--per-class", "4", "--generator", path]

@@ -113,7 +113,7 @@ def test_adapters_scheduler_and_prompts_are_as_they_were(tmp_path):
     save_lora(tmp_path / "lora", seed=1)
     changed = rebuild(tmp_path / "run", rows[:1], base=tmp_path)[0]
     assert changed.status == "different"
-    assert [what for what, _, _ in changed.differences] == ["adapters"]
+    assert [what for what, _, _ in changed.differences] == ["adapters.0.sha256"]
 
 
 def test_a_moved_model_is_found_and_a_missing_one_is_asked_for(flow, tmp_path):

@@ -663,9 +663,9 @@ def test_too_little_left_is_refused(data, tmp_path):
     ("options", "message"),
     [
         (("--arms", "real"), "give --real"),
-        (("--arms", "untuned", "--real", "x"), "leaves real out"),
+        (("--arms", "untuned", "--real", "."), "leaves real out"),
         (("--arms", "synthetik"), "synthetic"),
-        (("--held-out", "gone"), "no such file or folder"),
+        (("--held-out", "gone"), "does not exist"),
         (("--model", "ViT-B-16"), "names no weights"),
     ],
 )

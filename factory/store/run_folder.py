@@ -104,7 +104,7 @@ class RunFolder:
             self._run_id = compute_run_id(record.content)
             return record
         what = next((each for each in self.files.list("") if each != WORK), None)
-        if what is None and self.files.list(f"{WORK}/shards"):
+        if self.files.exists(f"{WORK}/shards"):
             what = f"shards whose {WORK}/run.json is gone"
         if what:
             raise MismatchError(
