@@ -190,7 +190,7 @@ def test_what_saw_more_than_the_shots_is_refused(data, tmp_path):
             (),
             "conditions of kind reference or class",
         ),
-        ({}, ("--synthetic", "x"), "give one of them"),
+        ({}, ("--synthetic", "."), "give one of them"),
     ],
 )
 def test_recipes_that_do_not_fit_are_said(data, tmp_path, changes, options, message):

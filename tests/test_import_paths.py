@@ -54,7 +54,7 @@ def run_block(word):
     assert len(found) == 1, f"{word}: {len(found)} blocks"
     language, code = BLOCKS[found[0] - 1]
     if found[0] and language == "bash":
-        for line in code.strip().splitlines():
+        for line in code.replace("\\\n", " ").strip().splitlines():
             program, *arguments = shlex.split(line)
             assert program == "factory"
             result = CliRunner().invoke(main, arguments)
