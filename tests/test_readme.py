@@ -1,7 +1,6 @@
 """What the README tells readers to type, in its order, on real patches."""
 
 import shutil
-import time
 from pathlib import Path
 
 import click
@@ -104,17 +103,14 @@ def test_the_readme_works_as_typed(tmp_path, monkeypatch):
     prepare(tmp_path)
     with open_hub() as hub:
         environment = build_environment(hub, tmp_path / "home")
-        wrong, took = [], []
+        wrong = []
         for step in STEPS:
             if step.section == ELSEWHERE and step.language == "python":
                 continue
-            began = time.time()
             try:
                 follow(step, tmp_path, environment)
             except Exception as error:
                 wrong.append(f"README.md:{step.line}: {step.text}\n{error}")
-            took.append(f"{time.time() - began:.1f} {step.text[:60]!r}")
-    print("\n".join(took))
     assert not wrong, "\n\n".join(wrong)
 
 

@@ -9,7 +9,6 @@ import click
 
 from factory.errors import InputError
 
-RUN_RECORD = ".factory/run.json"
 OF_A_RUN = frozenset(
     {".factory", "data", "rejected", "webdataset", "summary.json", "recipe.json", "README.md"}
     | {"CITATION.cff", "LICENSE", "croissant.json", "prov.json"}
@@ -77,6 +76,8 @@ class NewPath(LocalPath):
 
 def find_obstacle(place: Path) -> str:
     """Returns what keeps a file or folder from being made there, or an empty text."""
+    from factory.sources.layout import RUN_RECORD
+
     for folder in place.parents:
         part = place.relative_to(folder).parts[0]
         if part in OF_A_RUN and (folder / RUN_RECORD).is_file():

@@ -82,7 +82,6 @@ class _Actors:
     deaths: int = 0
 
     def add(self) -> None:
-
         options = {"num_cpus": self.workers.cpus, "num_gpus": self.gpus, "max_restarts": 0}
         threads = max(1, int(self.workers.cpus))
         actor = (

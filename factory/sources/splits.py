@@ -67,7 +67,8 @@ def choose_files(files: Sequence[Path], root: Path, counts: Mapping[Path, int]) 
         counts: images of each file, where that is not one.
 
     Raises:
-        SourceError: several splits and no `train`, or one and files of none.
+        SourceError: several splits and no `train`, or one and files of none, or `train` beside
+            folders that are no splits.
     """
     placed = place_files(files, root)
     found = Counter(each.split for each in placed)
@@ -78,9 +79,9 @@ def choose_files(files: Sequence[Path], root: Path, counts: Mapping[Path, int]) 
         return placed
     strays = [each for each in placed if each.split is None and each.folders]
     by_folders = any(each.split_folder is not None for each in placed)
-    if TRAIN not in names or (strays and by_folders):
-        if TRAIN in names:
-            _refuse_mixture(root, placed, strays[0])
+    if TRAIN in names and strays and by_folders:
+        raise _describe_mixture(root, placed, strays[0])
+    if TRAIN not in names:
         others = "" if None not in found else f", {found[None]:,} files of no split,"
         example = next(each for each in placed if each.split is not None)
         rest = next((each.path for each in placed if each.split is None), None)
@@ -173,9 +174,9 @@ def _place_by_folders(
     ]
 
 
-def _refuse_mixture(root: Path, placed: Sequence[Placed], stray: Placed) -> None:
+def _describe_mixture(root: Path, placed: Sequence[Placed], stray: Placed) -> SourceError:
     example = next(each for each in placed if each.split == TRAIN)
-    raise SourceError(
+    return SourceError(
         f"{root}: {_show(example, root)} may be the split train or a class, since "
         f"{stray.folders[0]} beside it is no split: rename it if it is a class, or give it if it "
         "is the split"
