@@ -23,8 +23,12 @@ def s3(s3_environment, monkeypatch):
     """The URL of a folder of its own in that server's bucket, and the way there."""
     import uuid
 
+    import fsspec
+
     from tests.objectstore import BUCKET
 
     for name, value in s3_environment.items():
         monkeypatch.setenv(name, value)
+    # Clients are kept by bucket, not by endpoint: one of another test's server is not asked.
+    fsspec.get_filesystem_class("s3").clear_instance_cache()
     return f"s3://{BUCKET}/{uuid.uuid4()}"

@@ -571,7 +571,7 @@ def test_trainers_side_by_side_give_what_one_process_gives(data, tmp_path):
 
 def test_a_tuning_that_fails_on_a_trainer_says_why(data, tmp_path):
     pairs = ("--synthetic", data / "train.parquet", "--held-out", data / "held.parquet")
-    wild = call(*pairs, "--lr", 1e30, "--epochs", 2, "--seeds", 1, "--trainers", 2)
+    wild = call(*pairs, "--lr", 1e9, "--epochs", 2, "--seeds", 1, "--trainers", 2)
     assert wild.exit_code == TrainingError.exit_code, wild.output
     assert "lower --lr" in wild.output
 
