@@ -90,7 +90,7 @@ class CaptionConditions(Strict):
 
     kind: Literal["caption"]
     captions: str = Field(
-        min_length=1, description="catalog id, or file (jsonl, csv, parquet, txt)"
+        min_length=1, description="catalog id, or file (jsonl, csv, tsv, parquet, txt)"
     )
     column: str = Field("caption", description="column of the file that holds the caption")
     class_column: str | None = Field(None, description="column that holds a class name, if any")

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from factory.errors import Problem, RecipeError
 from factory.fieldtypes import FieldType
 from factory.messages import advise, name_wanted, show, suggest, write_message
+from factory.notes import tell
 from factory.yamlreader import (
     Document,
     FieldPath,
@@ -22,6 +23,9 @@ from factory.yamlreader import (
 )
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+COUNTS = "per_class"
+"""Field of conditions that takes one number for all classes, or class -> number."""
 
 __all__ = [
     "Document",
@@ -44,7 +48,7 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
     `conditions.0.per_class`; an entry whose `kind` no other of its list has may be named by it,
     `filters.tissue.min_fraction`. The value is YAML. Missing mappings on the way are made; list
     entries must exist. A relative path starts at the recipe's folder, or where one stands if it is
-    there alone.
+    there alone. A number over a mapping of counts is that number for each class named there.
 
     Raises:
         RecipeError: a text that is no `path=value`, a path that leads nowhere, or a bad value.
@@ -108,12 +112,25 @@ def _set_value(data: dict[str, Any], name: str, value: Any, text: str) -> FieldP
             raise RecipeError((Problem(format_path(path), message),))
         key = path[-1]
         if place == len(parts) - 1:
-            holder[key] = value
+            before = holder.get(key) if isinstance(holder, dict) else None
+            holder[key] = _keep_classes(before, value, path)
         else:
             if isinstance(holder, dict) and holder.get(part) is None:
                 holder[part] = {}
             holder = holder[key]
     return path
+
+
+def _keep_classes(before: Any, value: Any, path: FieldPath) -> Any:
+    """Spreads a number over the classes of a mapping of counts that it replaces, and tells so.
+
+    Alone it would ask for every class of the model, which nobody means who changes a count.
+    """
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    if path[-1] != COUNTS or not is_number or not isinstance(before, dict) or not before:
+        return value
+    tell(f"{format_path(path)}: {value} for each class that it names: {', '.join(before)}")
+    return dict.fromkeys(before, value)
 
 
 def _find_entry(entries: list[Any], part: str, path: FieldPath) -> int:

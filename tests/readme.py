@@ -23,9 +23,7 @@ REPLACED = {
 """What stands for a place of the reader's own."""
 _SMALL = "--set generator.batch_size=4 --set budget.attempts="
 SHORTENED = {
-    "factory run quickstart": "--set 'conditions.0.per_class={normal: 1, tumor: 1}' "
-    + _SMALL
-    + "30",
+    "factory run quickstart": "--set conditions.0.per_class=1 " + _SMALL + "30",
     "factory train classifier --data PATCHES/train --size 64 --encoder he-ssl": "--force",
     "factory run few-shot-variations": "--set conditions.0.per_class=4 " + _SMALL + "10",
     "factory run few-shot-guided": "--set conditions.0.per_class=1 " + _SMALL + "2",

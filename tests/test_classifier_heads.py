@@ -104,7 +104,7 @@ def test_auto_takes_what_suits_the_shots_and_says_why():
     assert (told["kind"], told["asked"]) == ("knn", "auto")
     assert told["neighbours"] == choice.report["k"] == choice.head.neighbours
     assert "logistic 0.69" in told["why"] and "knn 0." in told["why"]
-    assert lines[-1].startswith("head: knn")
+    assert lines[-1].startswith("k ") and not any(line.startswith("head") for line in lines)
 
 
 def test_k_is_the_one_of_least_held_out_loss():
@@ -353,6 +353,7 @@ def test_thresholds_are_printed(tmp_path):
     assert result.exit_code == 0, result.output
     assert "precision 0.85 from a probability of: coarse 0." in result.stdout
     assert "head: " in result.stdout and "balanced accuracy" in result.stdout
+    assert result.output.count("head: ") == 1
 
 
 # --- real patches --------------------------------------------------------------------------------

@@ -73,6 +73,9 @@ def test_nothing_of_the_report_is_wider_than_its_page(page):
     for name in ("asked", "accepted", "short", "candidates", "color_cast", "spare"):
         assert page.count(f'<td data-name="{name}"') == 3  # two series, and all
     assert "color_<wbr>cast" in page
+    for rule, body in re.findall(r"([^{}]+)\{([^{}]*)\}", style):
+        is_header = re.search(r"\bth\b|\.key|data-name", rule)
+        assert not (is_header and "anywhere" in body), f"splits words of headers:{rule}"
     assert 'content="width=device-width, initial-scale=1"' in page
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from factory.errors import Problem, RecipeError
 from factory.messages import advise
+from factory.notes import listen
 from factory.yamlfile import apply_overrides, parse_document, parse_model, read_document, suggest
 from factory.yamlreader import MAX_BYTES, format_path, parse_value
 
@@ -262,6 +263,21 @@ def test_overrides_reach_any_field() -> None:
     assert override(text, "a={}", "a.z=3")["a"] == {"z": 3}
     assert override("a: x=y", "a=p=q")["a"] == "p=q"
     assert override("a:\n", "a.b=1")["a"] == {"b": 1}
+
+
+def test_a_number_over_counts_by_class_keeps_the_classes_and_tells_so() -> None:
+    text = "conditions:\n  - {kind: class, per_class: {normal: 24, tumor: 12}}\n"
+    with listen() as notes:
+        data = override(text, "conditions.class.per_class=2")
+    assert data["conditions"][0]["per_class"] == {"normal": 2, "tumor": 2}
+    assert notes == ["conditions[0].per_class: 2 for each class that it names: normal, tumor"]
+    with listen() as notes:
+        assert override(text, "conditions.0.per_class={stroma: 2}", "conditions.0={per_class: 3}")[
+            "conditions"
+        ] == [{"per_class": 3}]
+        other = override("a: {scale: 2.0, end: 1.0}\nper_class: {}\n", "a=3", "per_class=4")
+    assert other == {"a": 3, "per_class": 4}
+    assert not notes
 
 
 def test_overrides_leave_the_document_alone() -> None:

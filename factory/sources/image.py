@@ -105,10 +105,16 @@ def match_group(name: str, pattern: str | None) -> str | None:
     if pattern is None:
         return None
     match = re.search(pattern, name)
-    if match is None or not match.groups():
+    if match is None:
         raise SourceError(
-            f"{name}: group_pattern {pattern!r} finds no group: "
-            "it needs one (...) that matches every file name"
+            f"{name}: group_pattern {pattern!r} finds no group in this file name: write one that "
+            "matches every name, with the patient or slide in ( ), or leave it out where names do "
+            "not tell it (a folder below each class, or a group column, may)"
+        )
+    if not match.groups():
+        raise SourceError(
+            f"{name}: group_pattern {pattern!r} finds no group: put the part that is the patient "
+            "or slide in ( )"
         )
     return match.group(1)
 

@@ -80,7 +80,6 @@ def choose_head(
             )
             choice = other if other.log_loss < CLEARLY * choice.log_loss else choice
     told = {**choice.info.model_dump(exclude_none=True), "asked": kind, "why": why}
-    say(f"head: {choice.info.kind} ({why})")
     return Choice(
         choice.head, choice.info, choice.logits, choice.log_loss, {**choice.report, "head": told}
     )
