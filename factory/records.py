@@ -1,5 +1,6 @@
 """Frozen values that travel between the parts: conditions, requests, candidates, scores, shards."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.fingerprint import compute_digest, derive_seed, hash_bytes
+from factory.images import hash_pixels
 from factory.sources import SourceImage
 
 SCORE_DECIMALS = 4
@@ -35,6 +37,20 @@ class Reference:
     strength: float
     fit: str = "crop"
     group_sha256: str | None = None
+
+    def hash_pixels(self) -> str:
+        """Returns the sha256 of its pixels, the same for another file of the same image.
+
+        Raises:
+            SourceError: it cannot be decoded.
+        """
+        return _hash_pixels(self.image, self.sha256)
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash_pixels(image: SourceImage, sha256: str) -> str:
+    """Decodes an image once for all its variations; `sha256` tells another file in its place."""
+    return hash_pixels(image.read_pixels())
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import yaml
+from PIL import Image
 
 from factory.recipe_file import load_recipe
 from factory.run import run_recipe
@@ -52,6 +53,15 @@ def read_rows(out: Path, folder: str = "data") -> list[dict]:
     """Reads all rows of the data set, or of the rejected ones."""
     tables = [pq.read_table(path) for path in sorted((out / folder).glob("*.parquet"))]
     return [row for table in tables for row in table.to_pylist()]
+
+
+def save_again(source: Path, target: Path, suffix: str = ".bmp") -> Path:
+    """Writes every PNG below a folder as another file of the same pixels; returns `target`."""
+    for path in sorted(source.rglob("*.png")):
+        copy = (target / path.relative_to(source)).with_suffix(suffix)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        Image.open(path).save(copy)
+    return target
 
 
 def list_identities(out: Path) -> set[tuple[str, str]]:

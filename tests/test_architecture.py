@@ -16,7 +16,7 @@ ORDER: tuple[tuple[str, ...], ...] = (
     ("textrows",),
     ("images",),
     ("sources",),
-    ("records", "leakage"),
+    ("records", "leakage", "varied"),
     ("yamlreader",),
     ("fieldtypes",),
     ("messages", "vocabulary"),

@@ -24,7 +24,7 @@ from factory.filters import build_filters
 from factory.fingerprint import hash_bytes
 from factory.records import Condition, Sample
 from factory.sources import list_images
-from tests.running import run, write_recipe
+from tests.running import run, save_again, write_recipe
 
 
 def draw_patches(count, seed, side=48):
@@ -245,6 +245,12 @@ def test_a_run_that_varied_held_out_images_and_knows_its_model_is_told(sets, tmp
     recipe = write_recipe(tmp_path / "recipe", conditions=conditions, filters=[{"kind": "finite"}])
     run(recipe, tmp_path / "run")
     settings = CopySettings(HAND_MADE, size=32)
+    again = save_again(shots.parent, tmp_path / "again")
+    for train, held_out in ((sets["train"], again), (again, sets["held_out"])):
+        result = study_copies(train, tmp_path / "run", held_out, settings).result
+        is_told = any("varies" in text for text in result["warnings"])
+        assert is_told == (held_out == again)
+        assert result["own_reference"]["found"] == (6 if train == again else 0)
     told = study_copies(sets["train"], tmp_path / "run", shots.parent, settings).result["warnings"]
     assert any(text.startswith("LEAK") and "varies" in text for text in told)
     assert any("fake" in text and "are not found" in text for text in told)

@@ -30,13 +30,16 @@ from factory.evaluate.fewshot.labels import (
     find_wilson,
     join_images,
 )
+from factory.evaluate.fewshot.leaks import OTHER_SHOTS, find_other_shots
 from factory.evaluate.fewshot.learners import NetworkLearner, TrainingSet
 from factory.evaluate.fewshot.material import draw_shots, list_real, split_held_out
 from factory.evaluate.fewshot.scores import measure, pair_arms, resample, score_arm, to_interval
 from factory.evaluate.fewshot.settings import ARMS, METRICS, StudySettings
+from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
 from factory.evaluate.intervals import LEVEL
 from factory.evaluate.workers import WorkerPool, count_workers
-from tests.running import read_json, read_rows, run, write_recipe
+from factory.fingerprint import hash_bytes
+from tests.running import read_json, read_rows, run, save_again, write_recipe
 
 ROOT = Path(__file__).parent.parent
 PCAM = ROOT / "tests" / "assets" / "pcam"
@@ -506,6 +509,25 @@ def test_variations_of_other_shots_are_refused(data, runs, tmp_path):
     shown = study(data, *arms, *options, synthetic=runs / "by-shot").output
     assert "real+synthetic [OTHER SHOTS]" in shown
     assert read_json(path)["marks"] == {"real+synthetic": ["OTHER SHOTS"]}
+
+
+@pytest.mark.stranger(
+    8,
+    "evaluate fewshot of variations, with the shots saved again in another format",
+    "they are variations of these shots; those of other shots stay refused",
+)
+def test_shots_saved_again_are_the_same_shots(data, runs, tmp_path):
+    train = list_real(save_again(data / "train", tmp_path / "train"))
+    read = [read_synthetic(runs / "by-shot"), read_first_attempts(runs / "by-shot")]
+    varied = {each.sha256 for each in read[0].references}
+    files = [hash_bytes(path.read_bytes()) for path in sorted((data / "train").rglob("*.png"))]
+    shots = train.take([place for place, sha in enumerate(files) if sha in varied])
+    others = train.take([place for place, sha in enumerate(files) if sha not in varied])
+    assert len(shots) == 6 and not varied & set(shots.sha256s)
+    for each in read:
+        assert find_other_shots(each, shots, "the draw") == []
+        (leak,) = find_other_shots(each, others, "the draw")
+        assert leak.mark == OTHER_SHOTS
 
 
 def write_catalog(folder, **fields):

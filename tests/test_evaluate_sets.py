@@ -8,6 +8,7 @@ from PIL import Image
 
 from factory.errors import SourceError
 from factory.evaluate.sets import count_smaller, find_smallest_side, list_set
+from factory.varied import Varied
 from tests.running import read_rows, run, write_recipe
 
 
@@ -82,7 +83,14 @@ def test_references_are_read_where_rows_tell_them(tmp_path):
     table = pa.table({"image": data, "reference_sha256": ["ab", None]})
     pq.write_table(table, tmp_path / "rows.parquet")
     found = list_set(tmp_path / "rows.parquet")
-    assert found.references == ("ab", None)
+    assert found.references == (Varied("ab"), None)
+    told = pa.array(['{"reference_pixels_sha256": "cd"}', "{}"])
+    pq.write_table(table.append_column("provenance", told), tmp_path / "rows.parquet")
+    assert list_set(tmp_path / "rows.parquet").references == (Varied("ab", "cd"), None)
+    spoilt = pa.array(["[", "["])
+    pq.write_table(table.append_column("provenance", spoilt), tmp_path / "rows.parquet")
+    with pytest.raises(SourceError, match=r"rows\.parquet#0: provenance is no JSON object"):
+        list_set(tmp_path / "rows.parquet")
     assert found.sample_ids == (None, None)
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter, defaultdict
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -19,7 +20,7 @@ from factory.images import decode_image, encode_image, hash_pixels
 from factory.merge import MergeSettings, merge_sets
 from factory.merge.splits import assign_splits
 from factory.notes import listen
-from tests.running import read_rows, run, write_recipe
+from tests.running import read_rows, run, save_again, write_recipe
 from tests.test_sources import make_pixels
 
 PATIENTS = 12
@@ -332,6 +333,57 @@ def test_another_file_of_the_same_image_is_the_same_image(sets, tmp_path, form):
     assert sum(map(len, shown.values())) == 48
     assert not shown["train"] & shown["test"]
     assert len(shown["test"]) >= 4
+
+
+def count_varied(out):
+    """Variations by split and by whether the real image that they vary is there too."""
+    found = Counter()
+    for split, rows in read_splits(out).items():
+        real = {hash_pixels(decode_image(r["image"]["bytes"], "x")) for r in rows if not r["model"]}
+        for row in rows:
+            told = json.loads(row["provenance"] or "{}").get("reference_pixels_sha256")
+            if told is not None:
+                found[split, told in real] += 1
+    return found
+
+
+@pytest.mark.stranger(
+    8,
+    "`factory merge` with the real set saved again in another format: variations of test images "
+    "were in train",
+    "rows record the pixels of what they vary, and are placed by them",
+)
+def test_a_variation_of_an_image_saved_again_goes_where_that_goes(sets, tmp_path):
+    real = save_again(sets / "real", tmp_path / "real")
+    for test_synthetic, places in ((True, {"train", "validation", "test"}), (False, {"train"})):
+        settings = MergeSettings(test_synthetic=test_synthetic)
+        out = tmp_path / str(test_synthetic)
+        summary = merge_sets(real, [sets / "varied"], out, settings)
+        found = count_varied(out)
+        assert {is_there for _, is_there in found} == {True}
+        assert {split for split, _ in found} >= places
+        assert summary["unplaced"] == 0
+        assert (found["test", True] > 0) == test_synthetic
+        assert bool(summary["left_out"]) != test_synthetic
+
+
+def test_rows_that_do_not_tell_the_pixels_are_placed_by_the_file(sets, tmp_path):
+    """As factory wrote them before."""
+    (tmp_path / "varied" / "data").mkdir(parents=True)
+    for path in (sets / "varied" / "data").glob("*.parquet"):
+        table = pq.read_table(path)
+        place = table.schema.get_field_index("provenance")
+        told = [json.loads(text) for text in table["provenance"].to_pylist()]
+        assert all(each.pop("reference_pixels_sha256") for each in told)
+        texts = pa.array([json.dumps(each) for each in told])
+        table = table.set_column(place, "provenance", texts)
+        pq.write_table(table, tmp_path / "varied" / "data" / path.name)
+    settings = MergeSettings(test_synthetic=True)
+    summary = merge_sets(sets / "real", [tmp_path / "varied"], tmp_path / "out", settings)
+    assert summary["unplaced"] == 0
+    for rows in read_splits(tmp_path / "out").values():
+        real = {row["image_sha256"] for row in rows if not row["is_synthetic"]}
+        assert {row["reference_sha256"] for row in rows} - {None} <= real
 
 
 def test_a_training_image_saved_again_in_the_given_test_set_leaves_train(sets, tmp_path):

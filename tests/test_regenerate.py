@@ -16,7 +16,7 @@ from factory.judge import load_judging
 from factory.regenerate import Places, compute_psnr, regenerate_rows
 from factory.run import run_recipe
 from factory.stored import open_set
-from tests.running import read_rows, run, write_recipe
+from tests.running import read_rows, run, save_again, write_recipe
 from tests.test_sources import make_pixels
 from tests.tiny import save_lora, save_tiny
 
@@ -175,6 +175,30 @@ def test_variations_are_made_again_from_references_found_by_hash(varied, tmp_pat
         path.rename(varied / "moved" / f"renamed{index}.png")
     found = rebuild(varied / "run", rows, references=(varied / "moved",))
     assert {each.status for each in found} == {"exact"}
+
+
+@pytest.mark.stranger(
+    8,
+    "`verify --regenerate --references` with the real images saved again in another format",
+    "found by their pixels, and made again exactly; so are judged images",
+)
+def test_references_saved_again_are_found_by_their_pixels(varied):
+    recipe = write_recipe(varied / "judge", filters=[{"kind": "finite"}])
+    loaded = load_judging(recipe, varied / "real", (), {})
+    run_recipe(loaded, str(varied / "judged"), lambda outcome: None, lambda line: None)
+    again = save_again(varied / "real", varied / "again")
+    (varied / "real").rename(varied / "gone")
+    (again / "broken.png").write_bytes(b"no image")
+    for name in ("run", "judged"):
+        found = rebuild(varied / name, read_rows(varied / name), references=(again,))
+        assert {each.status for each in found} == {"exact"}
+    rows = read_rows(varied / "run")
+    for row in rows:  # as factory wrote them before
+        told = json.loads(row["provenance"])
+        del told["reference_pixels_sha256"]
+        row["provenance"] = json.dumps(told)
+    found = rebuild(varied / "run", rows, references=(again,))
+    assert {each.status for each in found} == {"not checked"}
 
 
 @pytest.mark.stranger(

@@ -30,7 +30,7 @@ from factory.report.margins import Limit, Spread, find_nearest_margin, measure_m
 from factory.report.pictures import LONGEST, make_picture
 from factory.run import read_outline, run_recipe
 from factory.store.run_folder import RunFolder
-from tests.running import FILTERS, read_rows, run, write_recipe
+from tests.running import FILTERS, read_rows, run, save_again, write_recipe
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 HTML = '<script>alert(1)</script> & "nuclei" <img src=x onerror=alert(2)> {{ 7 * 7 }}'
@@ -490,6 +490,11 @@ def test_variations_stand_beside_their_references(tmp_path, real):
         assert hash_bytes((real / pair["real"]).read_bytes()) == row["reference_sha256"]
         assert pair["similarity"] == row["scores"]["copy_similarity"]
     assert "This file holds real images" in html
+    save_again(real, tmp_path / "again")
+    real.rename(tmp_path / "gone")
+    (tmp_path / "again").rename(real)
+    again, _ = build_report(str(tmp_path / "run"), ReportOptions(base=tmp_path))
+    assert len(again["real"][0]["pairs"]) == 12
     bare, html = build_report(str(tmp_path / "run"), ReportOptions(base=tmp_path, with_real=False))
     assert not bare["real"] and "This file holds real images" not in html
 

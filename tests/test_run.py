@@ -15,7 +15,7 @@ from factory.dataset import survey_run
 from factory.errors import InputError, MismatchError, RunBrokenError
 from factory.fingerprint import hash_bytes
 from factory.generators.fake import FakeGenerator
-from factory.images import decode_image, encode_image
+from factory.images import decode_image, encode_image, hash_pixels
 from factory.recipe import Recipe
 from factory.refilter import refilter_folder
 from factory.run import build_policy, read_outline, read_status
@@ -341,7 +341,15 @@ def test_reference_variations_name_their_reference(tmp_path):
         assert len(hashes) == 2
         assert hashes <= files
     assert not any(f'"P{i}' in row["provenance"] for row in rows for i in range(4))
-    assert all(json.loads(row["provenance"])["reference_group_sha256"] for row in rows)
+    told = [json.loads(row["provenance"]) for row in rows]
+    assert all(each["reference_group_sha256"] for each in told)
+    pixels = {
+        hash_bytes(path.read_bytes()): hash_pixels(decode_image(path.read_bytes(), path.name))
+        for path in (tmp_path / "real").rglob("*.png")
+    }
+    for row, each in zip(rows, told, strict=True):
+        assert each["reference_pixels_sha256"] == pixels[row["reference_sha256"]]
+        assert set(each["condition"]["reference"]) == {"sha256", "strength", "fit"}
 
 
 def test_status_counts_shards(plain):

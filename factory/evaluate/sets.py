@@ -14,6 +14,7 @@ from factory.fingerprint import compute_digest
 from factory.measured import describe_data
 from factory.parquet import open_parquet
 from factory.sources import SourceImage, fit_image, list_images, tell_crop
+from factory.varied import Varied, read_varied
 
 Fit = Literal["crop", "resize"]
 BLOCK = 64
@@ -31,7 +32,7 @@ class ImageSet:
         size: px.
         fit: as in `factory.sources.fit_image`.
         sample_ids: (N,) of factory's own rows; None for others.
-        references: (N,) sha256 of the real image that a row varies, as the row says; None for none.
+        references: (N,) the real image that a row varies, as the row says; None for none.
         files: that all images lie in, chosen or not.
     """
 
@@ -41,7 +42,7 @@ class ImageSet:
     size: int
     fit: Fit
     sample_ids: tuple[str | None, ...]
-    references: tuple[str | None, ...]
+    references: tuple[Varied | None, ...]
     files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
@@ -180,7 +181,7 @@ def list_set(
         side,
         fit,
         _read_cells(images, "sample_id"),
-        _read_cells(images, "reference_sha256"),
+        read_varied(images),
         tuple(dict.fromkeys(image.path for image in listed)),
     )
 

@@ -30,6 +30,7 @@ class Member:
         is_test: real, and held out as it is.
         sample_id: of a factory row.
         reference_sha256: of the real image that it varies.
+        reference_pixels_sha256: of that image's pixels, where the row tells.
         reference_group_sha256: of that image's patient or slide.
     """
 
@@ -42,6 +43,7 @@ class Member:
     is_test: bool = False
     sample_id: str | None = None
     reference_sha256: str | None = None
+    reference_pixels_sha256: str | None = None
     reference_group_sha256: str | None = None
 
     @property
@@ -99,6 +101,7 @@ def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterat
             *_hash(image),
             sample_id=row.get("sample_id"),
             reference_sha256=row.get("reference_sha256"),
+            reference_pixels_sha256=provenance.get("reference_pixels_sha256"),
             reference_group_sha256=provenance.get("reference_group_sha256"),
         )
 

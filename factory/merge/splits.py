@@ -161,5 +161,6 @@ def _find_unit(member: Member, units: Mapping[str, str]) -> str | None:
     """Returns the unit of a real image, or of the one that a synthetic image shows or varies."""
     keys = [f"image {member.image_sha256}", f"pixels {member.pixels_sha256}"]
     if member.is_synthetic:
-        keys += [f"image {member.reference_sha256}", f"group {member.reference_group_sha256}"]
+        keys += [f"image {member.reference_sha256}", f"pixels {member.reference_pixels_sha256}"]
+        keys += [f"group {member.reference_group_sha256}"]
     return next((units[key] for key in keys if key in units), None)

@@ -100,14 +100,13 @@ def regenerate_rows(
         StoreError: a row without readable provenance.
     """
     records = [read_provenance(row) for row in rows]
-    wanted = {sha for record in records if (sha := find_source(record["condition"])) is not None}
-    sources = find_sources(wanted, recipe, places)
+    made_from = [find_source(record) for record in records]
+    sources = find_sources(made_from, recipe, places)
     rebuilt: dict[int, Rebuilt] = {}
     groups: dict[str, list[int]] = {}
-    for position, record in enumerate(records):
-        sha = find_source(record["condition"])
-        if sha is not None and sha not in sources.images:
-            rebuilt[position] = _leave(rows[position], sources.explain(sha))
+    for position, (record, source) in enumerate(zip(records, made_from, strict=True)):
+        if source is not None and source.sha256 not in sources.images:
+            rebuilt[position] = _leave(rows[position], sources.explain(source.sha256))
             continue
         group = to_canonical_json([record["generator"], record["batch_size"]])
         groups.setdefault(group, []).append(position)

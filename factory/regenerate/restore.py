@@ -1,13 +1,12 @@
 """What a row recorded, put together again: generator, real images, and the try that made it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from factory.catalog import Catalogs, load_catalogs
 from factory.errors import GenerationError, InputError
-from factory.fingerprint import hash_bytes
 from factory.generators import build_generator
 from factory.generators.base import Generator
 from factory.plan import find_entry
@@ -15,6 +14,7 @@ from factory.recipe import GeneratorSettings, GivenConditions, Recipe, Reference
 from factory.recipe_file import resolve_path
 from factory.records import Condition, Given, Job, Reference, Request
 from factory.sources import SourceImage, list_images
+from factory.varied import Varied, find_varied
 
 _COMMIT_LENGTH = 40
 
@@ -115,7 +115,7 @@ def _open_catalogs(recipe: Recipe, places: Places) -> Catalogs:
 
 @dataclass(frozen=True, slots=True)
 class Sources:
-    """Real images by the sha256 of their bytes, and where they were looked for."""
+    """Real images by the recorded sha256 of their bytes, and where they were looked for."""
 
     images: Mapping[str, SourceImage]
     searched: tuple[str, ...]
@@ -129,16 +129,16 @@ class Sources:
         )
 
 
-def find_sources(wanted: set[str], recipe: Recipe, places: Places) -> Sources:
+def find_sources(wanted: Sequence[Varied | None], recipe: Recipe, places: Places) -> Sources:
     """Looks for real images by hash: in the folders given, then in those that the recipe names.
 
     Raises:
         SourceError: a folder given that holds no images.
     """
-    images: dict[str, SourceImage] = {}
+    if not any(wanted):
+        return Sources({}, ())
+    listed: list[SourceImage] = []
     searched: list[str] = []
-    if not wanted:
-        return Sources(images, ())
     own = {
         resolve_path(places.base, block.images): block.image_column
         for block in recipe.conditions
@@ -150,13 +150,8 @@ def find_sources(wanted: set[str], recipe: Recipe, places: Places) -> Sources:
             searched.append(f"{folder}, which is not here")
             continue
         searched.append(str(folder))
-        for image in list_images(folder, image_column=column):
-            if wanted <= set(images):
-                break
-            sha = hash_bytes(image.read_bytes())
-            if sha in wanted:
-                images.setdefault(sha, image)
-    return Sources(images, tuple(searched))
+        listed += list_images(folder, image_column=column)
+    return Sources(find_varied(wanted, listed), tuple(searched))
 
 
 def restore_job(
@@ -182,7 +177,11 @@ def restore_job(
     return Job(request, row["attempt"], row["seed"])
 
 
-def find_source(described: Mapping[str, Any]) -> str | None:
-    """Returns the sha256 of the real image that a condition is made from, or None."""
-    stream = described.get("reference") or described.get("given")
-    return None if stream is None else str(stream["sha256"])
+def find_source(record: Mapping[str, Any]) -> Varied | None:
+    """Returns the real image that a row's provenance says it is made from, or None."""
+    condition = record["condition"]
+    if condition.get("reference"):
+        return Varied(str(condition["reference"]["sha256"]), record.get("reference_pixels_sha256"))
+    if condition.get("given"):
+        return Varied(str(condition["given"]["sha256"]), str(record["pixels_sha256"]))
+    return None

@@ -88,7 +88,8 @@ class Comparer:
         found = []
         try:
             paths = list_reference_paths(self.state.recipe, self.base)
-            images = find_references(paths, wanted)
+            varied = [self.stored[each.sample_id].varied for each in shown]
+            images = find_references(paths, varied)
             for each in shown:
                 image = images.get(str(each.row["reference_sha256"]))
                 if image is not None:

@@ -19,8 +19,9 @@ from factory.plan import Outline
 from factory.records import Shard
 from factory.report.collect import Shown
 from factory.store.run_folder import RunFolder
+from factory.varied import Varied, parse_varied
 
-COLUMNS = ("image", "descriptor", "provenance")
+COLUMNS = ("image", "descriptor", "reference_sha256", "provenance")
 LONGEST = 192
 """Longest side of a thumbnail, px."""
 MAX_BYTES = 12_000
@@ -45,6 +46,7 @@ class Stored:
     descriptor: NDArray[np.float16] | None
     condition: Mapping[str, Any]
     """As asked: what `Condition.describe` gave."""
+    varied: Varied | None = None
 
     def read_pixels(self, name: str) -> NDArray[np.uint8] | None:
         """Returns (H, W, 3) uint8 RGB, or None."""
@@ -125,4 +127,5 @@ def _read_stored(row: Mapping[str, Any]) -> Stored:
     known = row["descriptor"]
     descriptor = None if known is None else np.asarray(known, np.float16)
     condition = json.loads(row["provenance"])["condition"]
-    return Stored(row["image"]["bytes"], descriptor, condition)
+    varied = parse_varied(row, str(row["sample_id"]))
+    return Stored(row["image"]["bytes"], descriptor, condition, varied)

@@ -18,6 +18,7 @@ from factory.recipe_file import resolve_path
 from factory.report.pictures import Picture, draw_picture
 from factory.report.state import RunState
 from factory.sources import SourceImage, fit_image, list_images
+from factory.varied import Varied, find_varied
 
 MAX_IMAGES = 20_000
 """Real images of a set that are compared with; of more, evenly many are taken."""
@@ -95,22 +96,15 @@ def list_reference_paths(recipe: Recipe, base: Path) -> list[tuple[Path, str | N
 
 
 def find_references(
-    paths: Sequence[tuple[Path, str | None]], wanted: set[str]
+    paths: Sequence[tuple[Path, str | None]], varied: Sequence[Varied | None]
 ) -> dict[str, SourceImage]:
-    """Returns sha256 -> the real image of these bytes, for those that are still there.
+    """Returns the sha256 that rows name -> that real image, for those that are still there.
 
     Raises:
         SourceError: a folder that is not there, or cannot be read.
     """
-    found: dict[str, SourceImage] = {}
-    for path, column in paths:
-        for image in list_images(path, image_column=column):
-            if wanted <= found.keys():
-                return found
-            digest = hash_bytes(image.read_bytes())
-            if digest in wanted:
-                found[digest] = image
-    return found
+    images = (image for path, column in paths for image in list_images(path, image_column=column))
+    return find_varied(varied, images)
 
 
 def match_reference(image: SourceImage, made: Pixels, fit: str) -> RealMatch:

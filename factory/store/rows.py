@@ -195,6 +195,7 @@ def build_provenance(
     }
     reference = job.condition.reference
     if reference is not None:
+        provenance["reference_pixels_sha256"] = reference.hash_pixels()
         provenance["reference_group_sha256"] = reference.group_sha256
     if sample.notes:
         provenance["notes"] = dict(sample.notes)

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from factory.catalog import Catalogs
 from factory.evaluate.independence import read_model
 from factory.evaluate.sets import ImageSet, count_smaller
-from factory.fingerprint import hash_bytes
 from factory.leakage import find_leaks
+from factory.varied import find_varied
 
 Hashes = Mapping[str, Sequence[str]]
 """`train`, `synthetic`, `held_out` -> sha256 of each image's fitted pixels."""
@@ -51,14 +51,12 @@ def _find_real_leaks(train: ImageSet, held_out: ImageSet, synthetic: ImageSet) -
             f"patients or slides are not known of all images of {' and '.join(unknown)}, so leaks "
             "between them were looked for by image only; give --group-column or --group-pattern"
         )
-    wanted = {reference for reference in synthetic.references if reference is not None}
-    if wanted:
-        varied = wanted & {hash_bytes(image.read_bytes()) for image in held_out.images}
-        if varied:
-            yield (
-                f"LEAK: {synthetic.name} varies {len(varied)} images of {held_out.name}: these "
-                "are held out no more"
-            )
+    varied = find_varied(synthetic.references, held_out.images)
+    if varied:
+        yield (
+            f"LEAK: {synthetic.name} varies {len(varied)} images of {held_out.name}: these are "
+            "held out no more"
+        )
 
 
 def _name_training_data(train: ImageSet, synthetic: ImageSet, catalogs: Catalogs) -> Iterator[str]:

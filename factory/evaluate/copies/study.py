@@ -28,9 +28,9 @@ from factory.evaluate.features import encode_set, fit_scaling
 from factory.evaluate.independence import find_parts, read_making, write_circle
 from factory.evaluate.sets import Fit, ImageSet, list_set
 from factory.filter_settings import TrainingCopyFilter
-from factory.fingerprint import hash_bytes
 from factory.metrics import find_nearest
 from factory.metrics.copying import CELLS
+from factory.varied import find_varied
 
 MAX_SIMILARITY: float = TrainingCopyFilter.model_fields["max_similarity"].default
 """Above it the filter `training_copy` rejects by default."""
@@ -205,12 +205,13 @@ def _compare_references(
 ) -> dict[str, Any] | None:
     """Compares variations with the real images that they vary; None where rows name none."""
     made = sets.synthetic
-    named = [row for row, reference in enumerate(made.references) if reference is not None]
+    named = [(row, each.sha256) for row, each in enumerate(made.references) if each is not None]
     if not named:
         return None
-    known = {hash_bytes(image.read_bytes()): n for n, image in enumerate(sets.train.images)}
-    rows = [row for row in named if made.references[row] in known]
-    positions = [known[str(made.references[row])] for row in rows]
+    known = find_varied(made.references, sets.train.images)
+    places = {image: place for place, image in enumerate(sets.train.images)}
+    rows = [row for row, sha256 in named if sha256 in known]
+    positions = [places[known[sha256]] for _, sha256 in named if sha256 in known]
     own = search.compare_own([made.images[row] for row in rows], positions)
     is_nearest = own >= similar.similarity[rows]
     return describe_own(own, len(named), is_nearest, max_similarity)

@@ -101,8 +101,9 @@ def find_test_images(synthetic: SyntheticSet, test: ImageSet) -> list[Leak]:
 
 def find_other_shots(synthetic: SyntheticSet, shots: ImageSet, draw: str) -> list[Leak]:
     """Finds synthetic images that vary real images which are no shots of the draw."""
-    allowed = {None, *shots.sha256s}
-    foreign = [sha for sha in synthetic.references if sha not in allowed]
+    varied = [each for each in synthetic.references if each is not None]
+    files, pixels = set(shots.sha256s), set(shots.pixels_sha256s if varied else ())
+    foreign = [each for each in varied if not each.is_among(files, pixels)]
     if not foreign:
         return []
     text = (

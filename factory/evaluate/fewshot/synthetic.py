@@ -14,6 +14,7 @@ from factory.measured import describe_data
 from factory.parquet import count_rows, read_parquet
 from factory.sources import SourceImage, list_images
 from factory.sources.layout import RUN_RECORD, RUN_SUMMARY
+from factory.varied import Varied, read_varied
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,13 @@ class SyntheticSet:
 
     Attributes:
         images: with their classes.
-        references: hashes of the real images that each one varies.
+        references: the real image that each one varies.
         origins: what is known of their making.
         data: which sets they are: name, digest and number of images.
     """
 
     images: ImageSet
-    references: tuple[str | None, ...]
+    references: tuple[Varied | None, ...]
     origins: tuple[Origin, ...]
     data: tuple[Mapping[str, Any], ...] = ()
 
@@ -86,9 +87,9 @@ def read_synthetic(root: Path) -> SyntheticSet:
     data = (describe_data(root, (image.path for image in images), len(images)),)
     if not (root / RUN_RECORD).is_file():
         return SyntheticSet(make_set(str(root), images), (None,) * len(images), (Origin(),), data)
-    rows = _read_rows(images, ("reference_sha256",))
-    references = tuple(row["reference_sha256"] for row in rows)
-    return SyntheticSet(make_set(str(root), images), references, (read_origin(root),), data)
+    return SyntheticSet(
+        make_set(str(root), images), read_varied(images), (read_origin(root),), data
+    )
 
 
 def read_first_attempts(root: Path) -> SyntheticSet | str:
@@ -105,12 +106,10 @@ def read_first_attempts(root: Path) -> SyntheticSet | str:
         if any(row["image"]["bytes"] is None for row in _read_rows(others[:1], ("image",))):
             return f"{root} kept the scores of rejected candidates only (output.keep_rejected)"
         found += others
-    rows = _read_rows(found, ("attempt", "reference_sha256"))
-    first = [number for number, row in enumerate(rows) if row["attempt"] == 0]
-    images = [found[number] for number in first]
+    rows = _read_rows(found, ("attempt",))
+    images = [image for image, row in zip(found, rows, strict=True) if row["attempt"] == 0]
     _check_classes(root, images)
-    references = tuple(rows[number]["reference_sha256"] for number in first)
-    return SyntheticSet(make_set(str(root), images), references, (read_origin(root),))
+    return SyntheticSet(make_set(str(root), images), read_varied(images), (read_origin(root),))
 
 
 def join_sets(sets: Sequence[SyntheticSet]) -> SyntheticSet:

@@ -14,6 +14,7 @@ from factory.fingerprint import compute_digest, hash_bytes
 from factory.images import decode_image, hash_pixels
 from factory.sources import SourceImage, list_images
 from factory.sources.layout import RUN_RECORD
+from factory.varied import Varied, read_varied
 
 COPY: float = TrainingCopyFilter.model_fields["max_similarity"].default
 """Similarity above which the filter `training_copy` calls an image a copy."""
@@ -35,7 +36,7 @@ class Pair:
         words: the caption as it is compared: in lower case, blanks joined.
         image: sha256 of the pixels.
         file: sha256 of the encoded bytes.
-        parent: sha256 of the bytes of the real image that it is a variation of.
+        parent: the real image that it is a variation of.
         group: patient or slide, where it is asked for and known.
     """
 
@@ -44,7 +45,7 @@ class Pair:
     words: str
     image: str
     file: str
-    parent: str | None
+    parent: Varied | None
     group: str | None
 
 
@@ -94,20 +95,19 @@ def read_pairs(root: Path, columns: Columns | None = None) -> PairSet:
         root,
         image_column=None if is_run else columns.image,
         caption_column=columns.caption,
-        group_column="reference_sha256" if is_run else columns.group,
+        group_column=None if is_run else columns.group,
         group_pattern=None if is_run else columns.group_pattern,
         may_lack=is_run,
     )
     pairs, descriptors = [], []
-    for source in images:
+    for source, parent in zip(images, read_varied(images), strict=True):
         if source.caption is None:
             continue
         data = source.read_bytes()
         pixels = decode_image(data, source.place)
         words = " ".join(source.caption.lower().split())
-        parent, group = (source.group, None) if is_run else (None, source.group)
         image, file = hash_pixels(pixels), hash_bytes(data)
-        pairs.append(Pair(source, source.caption, words, image, file, parent, group))
+        pairs.append(Pair(source, source.caption, words, image, file, parent, source.group))
         descriptors.append(describe_images(pixels[None]))
     if not pairs:
         raise InputError(
@@ -129,7 +129,9 @@ def drop_leaks(
     known = [pair for each in training for pair in each.pairs]
     pixels = {pair.image for pair in known}
     words = {pair.words for pair in known}
-    parents = {pair.parent for pair in known}
+    parents = [pair.parent for pair in known if pair.parent is not None]
+    files = {parent.sha256 for parent in parents}
+    shown = {parent.pixels_sha256 for parent in parents}
     groups = {pair.group for pair in known} - {None}
     others = np.concatenate([each.descriptors for each in training]).astype(np.float32)
     kept, dropped = [], Counter(dict.fromkeys(LEAKS, 0))
@@ -143,7 +145,7 @@ def drop_leaks(
                 dropped["near_copy"] += 1
             elif pair.words in words:
                 dropped["caption"] += 1
-            elif pair.file in parents:
+            elif pair.file in files or pair.image in shown:
                 dropped["reference"] += 1
             elif pair.group in groups:
                 dropped["group"] += 1
