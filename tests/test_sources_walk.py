@@ -2,6 +2,7 @@
 
 import json
 import os
+import tarfile
 
 import click
 import numpy as np
@@ -89,7 +90,94 @@ def test_further_pages_of_a_tiff_are_told(root):
     images, notes = list_told(root)
     assert len(images) == 8
     (note,) = notes
-    assert "1 TIFF file has further pages, passed over (tumor/a.tif)" in note
+    assert "1 file has further pages or frames, passed over: 1 TIFF (tumor/a.tif)" in note
+
+
+@pytest.mark.stranger(
+    5,
+    "further frames of WebP and APNG, in folders and in tars, were passed over without a word",
+    "counted and named, as pages of a TIFF are",
+)
+def test_further_frames_are_told(root, tmp_path):
+    frames = [Image.fromarray(make_pixels(n)) for n in range(3)]
+    several = {"save_all": True, "append_images": frames[1:], "lossless": True}
+    names = [root / "tumor" / name for name in ("a.webp", "b.webp", "c.png", "d.jpg")]
+    frames[0].save(names[0], **several)
+    frames[0].save(names[1], lossless=True, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0")
+    frames[0].save(names[2], save_all=True, append_images=frames[1:])
+    frames[0].save(names[3])
+    told = "2 files have further pages or frames, passed over: 1 PNG ({}), 1 WebP ({})"
+    images, notes = list_told(root)
+    assert notes == [f"{root}: {told.format('tumor/c.png', 'tumor/a.webp')}"]
+    assert np.array_equal(images[-4].read_pixels(), make_pixels(0))
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for name in names:
+            tar.add(name, name.name)
+    notes = list_told(tmp_path / "a.tar")[1]
+    assert notes == [f"{tmp_path}/a.tar: {told.format('a.tar#c.png', 'a.tar#a.webp')}"]
+
+
+@pytest.mark.stranger(
+    5,
+    "image files without a suffix were passed over without a word",
+    "known by their first bytes, counted and named by format; texts are not",
+)
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF", "WebP", "BMP", "GIF", "JPEG 2000"])
+def test_images_without_a_suffix_are_told(root, form):
+    image = Image.fromarray(make_pixels(1))
+    for name in ("scan1", "scan2"):
+        image.save(root / "tumor" / name, form.replace(" ", "").upper())
+    for name, data in (("LICENSE", b"BMP is an image format"), ("empty", b""), ("RIFF", b"RIFF")):
+        (root / name).write_bytes(data)
+    images, notes = list_told(root)
+    assert len(images) == 6
+    told = f"2 files passed over beside its images: 2 {form} without a suffix (tumor/scan1)"
+    assert notes == [f"{root}: {told}"]
+
+
+@pytest.mark.stranger(
+    5,
+    "metadata.csv in class folders, and metadata.jsonl beside metadata.csv, were not read",
+    "said, with the file that is read; those of splits that are left out are not",
+)
+def test_metadata_that_is_not_read_is_told(root, tmp_path):
+    write_metadata(root, "slide", [f"S{n}" for n in range(6)])
+    for name in ("metadata.jsonl", "normal/metadata.csv", "tumor/metadata.jsonl"):
+        (root / name).write_text('{"file_name": "x.png"}\n')
+    images, notes = list_told(root, group_column="slide")
+    assert len(images) == 6
+    told = "3 metadata files passed over (metadata.jsonl): write their rows into"
+    assert notes == [f"{root}: {told} {root}/metadata.csv, the one that is read"]
+    for name in ("metadata.jsonl", "metadata.csv", "tumor/metadata.jsonl"):
+        (root / name).unlink()
+    told = "1 metadata file passed over (normal/metadata.csv): write its rows into"
+    assert list_told(root)[1] == [f"{root}: {told} {root}/metadata.csv, the one that is read"]
+    split = write_images(tmp_path / "S", "train/a/1.png", "test/a/2.png")
+    (split / "test" / "metadata.csv").write_text("file_name,slide\na/2.png,S1\n")
+    assert len(list_told(split)[1]) == 1  # of the split that is left out
+    write_rows(root / "a.parquet", ["x"])
+    notes = list_told(root)[1]
+    assert "1 metadata.csv (normal/metadata.csv)" in notes[0]
+
+
+@pytest.mark.stranger(
+    5,
+    "empty class folders vanished, and so did classes in hidden folders",
+    "folders without an image, and hidden ones with data, are counted and named",
+)
+def test_empty_and_hidden_folders_are_told(root):
+    for name in ("stroma/deep", "necrosis", "normal/slide", ".git/objects", ".debris/a"):
+        (root / name).mkdir(parents=True)
+    (root / "necrosis" / "notes.txt").write_text("none yet")
+    (root / ".git" / "objects" / "x.txt").write_text("no image")
+    images, notes = list_told(root)
+    bare = "3 folders passed over that hold no image: necrosis, normal/slide, stroma"
+    assert notes == [f"{root}: {bare}"]
+    for name in ("b.png", "c.png"):
+        (root / ".debris" / "a" / name).write_bytes(images[0].read_bytes())
+    notes = list_told(root)[1]
+    hidden = "1 hidden folder with images or tables passed over (.debris/a/b.png): rename it"
+    assert notes == [f"{root}: {hidden} to have it read", f"{root}: {bare}"]
 
 
 @pytest.mark.stranger(

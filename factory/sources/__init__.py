@@ -15,6 +15,7 @@ from factory.sources.fit import (
 from factory.sources.folder import list_folder
 from factory.sources.image import IMAGE_SUFFIXES, SourceImage, Wanted
 from factory.sources.layout import find_files
+from factory.sources.passed import tell_frames
 from factory.sources.table import list_tables
 from factory.sources.tar import list_tars
 from factory.textrows import find_fault
@@ -93,6 +94,7 @@ def list_images(
         )
     for image in images:
         _check_texts(image)
+    tell_frames(images, root)
     if not may_lack:
         _check_asked(images, root, wanted)
     return tuple(images)

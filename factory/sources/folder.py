@@ -5,17 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from factory.errors import SourceError
 from factory.notes import tell
 from factory.sources.image import SourceImage, Wanted, match_group, read_name, read_text
 from factory.sources.layout import Found
+from factory.sources.passed import METADATA
 from factory.sources.splits import Placed
 from factory.textrows import read_rows
 
-METADATA = ("metadata.csv", "metadata.jsonl")
-"""As in `datasets`: one row per image, named by `file_name` relative to the folder."""
 CAPTIONS = ("caption", "text")
 Row = Mapping[str, Any]
 
@@ -52,7 +49,6 @@ def list_folder(found: Found, root: Path, wanted: Wanted) -> list[SourceImage]:
                 caption=read_text(row.get(caption), f"{root}/{key}", caption) if caption else None,
             )
         )
-    _tell_pages(images, root)
     return images
 
 
@@ -120,22 +116,6 @@ def _show(placed: Placed, root: Path) -> str:
     return placed.path.relative_to(root).as_posix()
 
 
-def _tell_pages(images: Sequence[SourceImage], root: Path) -> None:
-    """Says how many TIFF files have further pages, which are not read."""
-    paged = []
-    for image in images:
-        if image.path.suffix.lower() in {".tif", ".tiff"}:
-            try:
-                with Image.open(image.path) as opened:
-                    if getattr(opened, "n_frames", 1) > 1:
-                        paged.append(image.key)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-                continue  # decoding it tells what is wrong
-    if paged:
-        many = "s have" if len(paged) > 1 else " has"
-        tell(f"{root}: {len(paged):,} TIFF file{many} further pages, passed over ({paged[0]})")
-
-
 # --- metadata ------------------------------------------------------------------------------------
 
 
@@ -148,6 +128,7 @@ def _read_metadata(found: Found, root: Path, wanted: Wanted) -> dict[Path, Row]:
     homes = [root, *dict.fromkeys(each.split_folder for each in found.files if each.split_folder)]
     paths = (home / name for home in homes for name in METADATA)
     path = next((each for each in paths if each.is_file()), None)
+    _tell_strays(found, path, root)
     if path is None:
         if asked:
             name, column = next(iter(asked.items()))
@@ -165,6 +146,19 @@ def _read_metadata(found: Found, root: Path, wanted: Wanted) -> dict[Path, Row]:
         tell(f"{path}: passed over, as it has no column 'file_name'")
         return {}
     return _match_rows(rows, path, found, bool(asked))
+
+
+def _tell_strays(found: Found, read: Path | None, root: Path) -> None:
+    """Says which metadata files are not read; those of splits that are left out go with them."""
+    chosen = {parent for each in found.files for parent in each.path.parents}
+    left = {parent for path in found.known for parent in path.parents} - chosen
+    strays = [path for path in found.metadata if path != read and path.parent not in left]
+    if strays:
+        many, their = ("s", "their") if len(strays) > 1 else ("", "its")
+        name = strays[0].relative_to(root).as_posix()
+        into = f"{root}/{METADATA[0]}" if read is None else str(read)
+        what = f"{len(strays):,} metadata file{many} passed over ({name})"
+        tell(f"{root}: {what}: write {their} rows into {into}, the one that is read")
 
 
 def _match_rows(

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from factory.errors import SourceError
 from factory.notes import tell
 from factory.sources.image import IMAGE_SUFFIXES
+from factory.sources.passed import METADATA, tell_bare, tell_hidden, tell_passed_over
 from factory.sources.splits import (
     TRAIN,
     Placed,
@@ -18,7 +19,7 @@ from factory.sources.splits import (
     place_files,
 )
 from factory.sources.table import count_rows
-from factory.sources.walk import tell_passed_over, walk_files
+from factory.sources.walk import Walked, walk_files
 
 Kind = Literal["table", "tar", "folder"]
 """Rows (parquet or arrow), WebDataset tars, or one file per image."""
@@ -35,11 +36,13 @@ class Found:
         kind: of the files.
         files: in order, with their folders.
         known: every file of the folder, also of other splits; empty for tables and tars.
+        metadata: every metadata file of a folder of images, wherever it lies.
     """
 
     kind: Kind
     files: Sequence[Placed]
     known: frozenset[Path] = frozenset()
+    metadata: Sequence[Path] = ()
 
     @property
     def paths(self) -> list[Path]:
@@ -90,7 +93,9 @@ def _check_file(path: Path) -> str:
     return suffix
 
 
-def _sort_out(root: Path, files: Sequence[Path]) -> Found:
+def _sort_out(root: Path, walked: Walked) -> Found:
+    files = walked.files
+    tell_hidden(walked.hidden, root)
     tables, tars = _choose(files, ".parquet"), _choose(files, ".tar")
     if tables or tars:
         declared = _list_declared(root, files)
@@ -116,7 +121,9 @@ def _sort_out(root: Path, files: Sequence[Path]) -> Found:
         tell_passed_over(_without(files, tars), root, "tars")
         return Found("tar", choose_files(tars, root, {}))
     tell_passed_over(_without(files, images), root, "images")
-    return Found("folder", choose_files(images, root, {}), frozenset(images))
+    tell_bare(walked.folders if images else (), images, root)
+    metadata = [path for path in files if path.name in METADATA]
+    return Found("folder", choose_files(images, root, {}), frozenset(images), metadata)
 
 
 def _without(files: Sequence[Path], taken: Sequence[Path]) -> list[Path]:

@@ -1,27 +1,34 @@
-"""What lies below a folder: links followed, loops cut, what is passed over counted and named."""
+"""What lies below a folder: links followed, loops cut, hidden folders named and not entered."""
 
 import os
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from factory.errors import SourceError
 from factory.notes import tell
 from factory.textrows import find_fault
 
-NO_DATA = frozenset(
-    {".cfg", ".csv", ".gmt", ".htm", ".html", ".ini", ".ipynb", ".json", ".jsonl", ".lock", ".log"}
-    | {".md", ".ndjson", ".pdf", ".py", ".rst", ".sh", ".sha256", ".tmp", ".toml", ".tsv", ".txt"}
-    | {".xml", ".yaml", ".yml"}
-)
-"""Suffixes of texts that may stand beside images; files without a suffix are texts, too."""
 _NO_FILES = frozenset({"thumbs.db", "desktop.ini"})
 """What Windows leaves in folders, besides hidden files."""
-_KINDS_NAMED = 6
 
 
-def walk_files(root: Path) -> list[Path]:
-    """Returns all files below a folder, sorted by their parts; hidden ones are left out.
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What lies below a folder, each sorted by its parts.
+
+    Attributes:
+        files: all but hidden ones.
+        folders: all that were entered.
+        hidden: folders that were not, as their names start with a dot.
+    """
+
+    files: list[Path] = field(default_factory=list)
+    folders: list[Path] = field(default_factory=list)
+    hidden: list[Path] = field(default_factory=list)
+
+
+def walk_files(root: Path) -> Walked:
+    """Lists what lies below a folder.
 
     Links are followed; one that leads in a circle, to what is read already or nowhere is passed
     over, and said.
@@ -29,10 +36,14 @@ def walk_files(root: Path) -> list[Path]:
     Raises:
         SourceError: a folder that cannot be read, or a name that is no text.
     """
-    return sorted(_walk(root, frozenset({os.path.realpath(root)}), set()))
+    found = Walked()
+    _walk(root, frozenset({os.path.realpath(root)}), set(), found)
+    for paths in (found.files, found.folders, found.hidden):
+        paths.sort()
+    return found
 
 
-def _walk(folder: Path, above: frozenset[str], seen: set[str]) -> Iterator[Path]:
+def _walk(folder: Path, above: frozenset[str], seen: set[str], found: Walked) -> None:
     try:
         with os.scandir(folder) as entries:
             listed = sorted(entries, key=lambda entry: entry.name)
@@ -41,9 +52,11 @@ def _walk(folder: Path, above: frozenset[str], seen: set[str]) -> Iterator[Path]
             f"{folder}: cannot be read ({error.strerror}): mend its rights"
         ) from error
     for entry in listed:
-        if entry.name.startswith(".") or entry.name.lower() in _NO_FILES:
-            continue
         path = folder / entry.name
+        if entry.name.startswith(".") or entry.name.lower() in _NO_FILES:
+            if entry.is_dir(follow_symlinks=False):
+                found.hidden.append(path)
+            continue
         if find_fault(entry.name):
             raise SourceError(f"{folder}: the name {entry.name!r} is not UTF-8: rename it")
         real = os.path.realpath(path)
@@ -59,34 +72,10 @@ def _walk(folder: Path, above: frozenset[str], seen: set[str]) -> Iterator[Path]
                 tell(f"{path}: passed over, a link to a folder that is read already")
             else:
                 seen.add(real)
-                yield from _walk(path, above | {real}, seen)
+                found.folders.append(path)
+                _walk(path, above | {real}, seen, found)
         elif is_file:
-            yield path
+            found.files.append(path)
         else:
             what = "a link that leads nowhere" if entry.is_symlink() else "no file"
             tell(f"{path}: passed over, {what}")
-
-
-def tell_passed_over(files: Sequence[Path], root: Path, beside: str) -> None:
-    """Says how many files of each kind are not read, texts excepted.
-
-    Args:
-        files: those that are not read.
-        root: what the user named.
-        beside: what is read.
-    """
-    kinds: dict[str, list[Path]] = defaultdict(list)
-    for path in files:
-        suffix = path.suffix.lower()
-        if suffix and suffix not in NO_DATA:
-            kinds[suffix].append(path)
-    if kinds:
-        ranked = sorted(kinds, key=lambda kind: (-len(kinds[kind]), kind))
-        said = ", ".join(
-            f"{len(kinds[kind]):,} {kind} ({kinds[kind][0].relative_to(root).as_posix()})"
-            for kind in ranked[:_KINDS_NAMED]
-        )
-        more = ", and further kinds" if len(ranked) > _KINDS_NAMED else ""
-        total = sum(map(len, kinds.values()))
-        many = "s" if total > 1 else ""
-        tell(f"{root}: {total:,} file{many} passed over beside its {beside}: {said}{more}")
