@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from factory.errors import SourceError
+from factory.warned import name_image
 
 ImageFormat = Literal["webp", "png"]
 
@@ -64,7 +65,7 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
         SourceError: bytes that are not a readable 8-bit image.
     """
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with name_image(name), Image.open(io.BytesIO(data)) as opened:
             _check_depth(opened, data, name)
             opened.load()
             ImageOps.exif_transpose(opened, in_place=True)
@@ -90,7 +91,7 @@ def read_size(data: bytes, name: str) -> tuple[int, int]:
         SourceError: bytes that are not a readable image.
     """
     try:
-        with Image.open(io.BytesIO(data)) as opened:
+        with name_image(name), Image.open(io.BytesIO(data)) as opened:
             width, height = opened.size
             if opened.format == "TIFF":  # some versions of Pillow give its size turned already
                 tags = opened.tag_v2  # type: ignore[attr-defined]

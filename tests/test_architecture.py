@@ -13,7 +13,7 @@ PACKAGE = ROOT / "factory"
 ORDER: tuple[tuple[str, ...], ...] = (
     ("errors", "plain"),
     ("fingerprint", "parquet", "notes", "markdown"),
-    ("textrows",),
+    ("textrows", "warned"),
     ("images",),
     ("sources",),
     ("records", "leakage", "varied"),

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from factory.cli import main
 from factory.errors import InputError
 from factory.generators.diffusers_generator import DiffusersGenerator
-from factory.generators.quiet import shorten_warnings
 from factory.recipe import GeneratorSettings
+from factory.warned import shorten_warnings
 from tests.running import run, write_recipe
 from tests.tiny import save_lora, save_tiny
 
@@ -83,18 +83,19 @@ SPOILT = {
     "partly unknown": lambda state: {
         **state,
         "unet.nothing.to_q.lora.down.weight": torch.ones(2, 8),
+        "unet.nothing.to_q.lora.up.weight": torch.ones(8, 2),
     },
     "other block": lambda state: {
         key.replace("mid_", "last_"): each for key, each in state.items()
     },
-    "half": lambda state: {key: value for key, value in state.items() if ".down." in key},
     "a lone down": lambda state: {k: v for k, v in state.items() if k != min(state, key=is_up)},
     "a lone up": lambda state: {k: v for k, v in state.items() if k != max(state, key=is_up)},
     "shapes": lambda state: {key: torch.ones(5, 5) for key in state},
     "deeper text encoder": lambda state: add_text(state, f"text_encoder.{Q.replace('0', '9')}"),
     "second text encoder": lambda state: add_text(state, f"text_encoder_2.{Q}"),
     "kohya of another": lambda state: (
-        to_kohya(state) | {"lora_te3_x.lora_up.weight": torch.ones(2, 2)}
+        to_kohya(state)
+        | {f"lora_te3_x.lora_{half}.weight": torch.ones(2, 2) for half in ("down", "up")}
     ),
     "no adapter": lambda state: {"weight": torch.ones(2, 2)},
 }
@@ -114,6 +115,50 @@ def test_adapters_that_do_not_fit_are_refused(models, tmp_path, kind):
     assert message.startswith(f"{adapter / LORA}: ")
     assert ("is missing" if "lone" in kind else "trained on another model") in message
     assert len(message) < 700
+
+
+HALVES = {
+    "empty": (None, "an empty file, no LoRA adapter"),
+    "no weights": (lambda state: {}, "a LoRA adapter without weights"),
+    "cut short": (..., "no readable LoRA adapter"),
+    "A only": (
+        lambda state: {key: each for key, each in to_peft(state).items() if "lora_A" in key},
+        "24 of its 24 low-rank weights lack the other half",
+    ),
+    "B only": (
+        lambda state: {key: each for key, each in to_peft(state).items() if "lora_B" in key},
+        "24 of its 24 low-rank weights lack the other half",
+    ),
+    "down only": (
+        lambda state: {key: each for key, each in state.items() if ".down." in key},
+        "24 of its 24 low-rank weights lack the other half",
+    ),
+    "down only of kohya": (
+        lambda state: {key: each for key, each in to_kohya(state).items() if "lora_down" in key},
+        "24 of its 24 low-rank weights lack the other half",
+    ),
+}
+
+
+@pytest.mark.stranger(
+    9,
+    "an empty LoRA file, one cut short, one without weights, and one with only the A halves",
+    "refused with exit 2: the file, what is wrong with it, and to fetch or save it again",
+)
+@pytest.mark.parametrize("family", ["stable-diffusion", "flow"])
+@pytest.mark.parametrize("kind", HALVES)
+def test_adapters_that_are_not_whole_are_refused(models, tmp_path, kind, family):
+    change, said = HALVES[kind]
+    adapter = write_lora(models, tmp_path / "lora", change if callable(change) else dict)
+    file = adapter / LORA
+    file.write_bytes({None: b"", ...: file.read_bytes()[:2000]}.get(change, file.read_bytes()))
+    with pytest.raises(InputError) as caught:
+        load(models, adapter, family)
+    message = str(caught.value)
+    assert message.startswith(f"{file}: {said}")
+    assert message.endswith("the file is not whole: fetch or save it again")
+    assert len(message) < 500
+    assert caught.value.exit_code == 2
 
 
 def test_an_adapter_of_another_base_is_refused(models, tmp_path):
@@ -255,6 +300,26 @@ def test_warnings_of_libraries_are_told_once_and_short(caplog):
     (record,) = [each for each in caplog.records if "something is odd" in each.getMessage()]
     assert len(record.getMessage()) < 220
     assert "\n" not in record.getMessage()
+
+
+@pytest.mark.stranger(
+    14,
+    "two adapters: peft warns of what was asked for",
+    "nothing is said of it",
+)
+def test_two_adapters_load_without_a_word(models, tmp_path, caplog, capfd):
+    other = write_lora(models, tmp_path / "other", dict)
+    settings = GeneratorSettings(
+        model=str(models / "stable-diffusion"),
+        adapters=[{"source": str(each)} for each in (models / "lora", other)],
+        device="cpu",
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        described = DiffusersGenerator(settings, None, Path()).describe()
+    assert len(described["adapters"]) == 2
+    assert not [each for each in caplog.records if "peft" in each.getMessage()]
+    assert "peft" not in capfd.readouterr().err
 
 
 @pytest.mark.stranger(

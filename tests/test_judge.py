@@ -2,6 +2,9 @@
 
 import io
 import json
+import re
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -282,3 +285,28 @@ def test_real_patches_pass_the_default_filters(tmp_path):
     result = judge(tmp_path / "data", recipe, tmp_path / "out", "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["accepted"] >= 13
+
+
+@pytest.mark.stranger(
+    14,
+    "`judge` of JPEGs whose EXIF is damaged: Pillow's UserWarning with its place in a library",
+    "one short note that names the first such image; the rest goes on",
+)
+def test_a_damaged_exif_is_one_note(data, tmp_path):
+    entry = b"\x12\x01\x03\0\x01\0\0\0\x01\0\0\0"
+    for number in range(4):
+        path = data / "normal" / f"broken{number}.jpg"
+        exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0" + entry * (number > 1)
+        Image.fromarray(write_image(path, 20 + number)).save(path, exif=exif)
+    recipe = write_recipe(tmp_path / "recipe", filters=FILTERS)
+    arguments = ["judge", "--data", data, "--recipe", recipe, "--out", tmp_path / "out", "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "factory", *map(str, arguments)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "UserWarning" not in done.stderr and "site-packages" not in done.stderr
+    (line,) = [each for each in done.stderr.splitlines() if "EXIF" in each]
+    assert re.match(rf"note: {data}/normal/broken[0-3]\.jpg: PIL warns: Corrupt EXIF data", line)
+    assert len(line) < len(str(data)) + 200
+    assert line.removeprefix("note: ") in json.loads(done.stdout)["notes"]

@@ -155,8 +155,10 @@ def main(ctx: click.Context) -> None:
     was touched; 3 the run broke, or was stopped by Ctrl-C or SIGTERM, and can be resumed.
     """
     from factory.cli.notes import print_notes
+    from factory.warned import shorten_warnings
 
     print_notes(ctx)
+    shorten_warnings()
     if _has_namesake():
         click.echo(
             "warning: factory_boy is installed here, too, and its package is called factory as "

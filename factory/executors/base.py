@@ -9,6 +9,7 @@ from factory.recipe import Budget
 from factory.records import Progress, Report
 from factory.shard import Order, Task, Worker
 from factory.store.run_folder import Marker, RunFolder
+from factory.warned import shorten_warnings
 
 MIN_SHARDS_FOR_RATE = 5
 """Quarantined shards below which the error rate does not stop a run."""
@@ -117,6 +118,7 @@ def start_worker(order: Order, began_with: str | None) -> Worker:
     Raises:
         MismatchError: the model or the filters changed since.
     """
+    shorten_warnings()
     worker = Worker(order)
     if began_with is not None and began_with != worker.digest:
         worker.check_same_content(worker.folder.read_worker(began_with))

@@ -3,11 +3,17 @@
 from pathlib import Path, PurePath
 from typing import Any
 
+from safetensors import SafetensorError, safe_open
+
 from factory.catalog_entries import ModelEntry
 from factory.errors import InputError
 from factory.generators import weights
 from factory.generators.quiet import READ_ERRORS
 from factory.recipe import GeneratorSettings
+
+_HALVES = (("lora_A", "lora_B"), ("lora_down", "lora_up"), (".down.weight", ".up.weight"))
+"""Names of the two matrices of a layer, as peft, kohya's scripts and diffusers write them."""
+_NOT_WHOLE = "the file is not whole: fetch or save it again"
 
 
 def load_adapters(
@@ -32,6 +38,7 @@ def load_adapters(
         path = find_adapter(
             adapter.source, adapter.weight_name, adapter.revision, base, settings.allow_pickle
         )
+        _check_whole(path)
         if is_flow:
             from factory.generators.flow_adapter import merge_adapter
 
@@ -53,6 +60,43 @@ def load_adapters(
         pipeline.fuse_lora(adapter_names=names)
         pipeline.unload_lora_weights()
     return tuple(loaded)
+
+
+def _check_whole(path: Path) -> None:
+    """Checks that a file of safetensors holds weights, and both halves of each layer's pair.
+
+    Raises:
+        InputError: an empty file, one that cannot be read, one without weights, or lone halves.
+    """
+    if not path.stat().st_size:
+        raise InputError(f"{path}: an empty file, no LoRA adapter: {_NOT_WHOLE}")
+    if path.suffix != ".safetensors":
+        return
+    try:
+        with safe_open(path, framework="np") as opened:
+            keys = frozenset(opened.keys())
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"{path}: no readable LoRA adapter ({error}): {_NOT_WHOLE}") from error
+    if not keys:
+        raise InputError(f"{path}: a LoRA adapter without weights: {_NOT_WHOLE}")
+    partners = {key: partner for key in sorted(keys) if (partner := _name_partner(key)) is not None}
+    lone = {key: partner for key, partner in partners.items() if partner not in keys}
+    if lone:
+        key, partner = next(iter(lone.items()))
+        raise InputError(
+            f"{path}: {len(lone):,} of its {len(partners):,} low-rank weights lack the other half "
+            f"of their pair (down and up, A and B), e.g. {key} is there, {partner} is missing: "
+            f"{_NOT_WHOLE}"
+        )
+
+
+def _name_partner(key: str) -> str | None:
+    """Returns the name of the matrix that makes a low-rank pair with this one."""
+    for down, up in _HALVES:
+        for half, other in ((down, up), (up, down)):
+            if half in key:
+                return key.replace(half, other)
+    return None
 
 
 def _load_lora(pipeline: Any, path: Path, name: str) -> None:
@@ -95,7 +139,7 @@ def _load_lora(pipeline: Any, path: Path, name: str) -> None:
     if len(loaded) > len(wanted):
         raise InputError(
             f"{path}: {len(wanted)} weights for layers of {model} that take {len(loaded)}: one of "
-            "a pair (down and up, A and B) is missing: the file is not whole, fetch it again"
+            f"a pair (down and up, A and B) is missing: {_NOT_WHOLE}"
         )
 
 

@@ -12,9 +12,10 @@ from factory.errors import GenerationError, InputError
 from factory.generators import weights
 from factory.generators.adapters import load_adapters
 from factory.generators.families import Family, read_index
-from factory.generators.quiet import READ_ERRORS, listen_to_libraries, shorten_warnings
+from factory.generators.quiet import READ_ERRORS, listen_to_libraries
 from factory.generators.sampling import build_scheduler
 from factory.recipe import GeneratorSettings
+from factory.warned import shorten_warnings
 
 
 @dataclass(frozen=True, slots=True)

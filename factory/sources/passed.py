@@ -12,6 +12,7 @@ from PIL import Image
 
 from factory.notes import tell
 from factory.sources.image import IMAGE_SUFFIXES, SourceImage
+from factory.warned import name_image
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 """As in `datasets`: one row per image, named by `file_name` relative to the folder."""
@@ -156,7 +157,7 @@ def _find_frames(image: SourceImage) -> str | None:
                 return None
             file.seek(0)
             data = file if image.span is None else io.BytesIO(image.read_bytes())
-            with Image.open(data) as opened:
+            with name_image(image.place), Image.open(data) as opened:
                 return kind if getattr(opened, "n_frames", 1) > 1 else None
     except (OSError, ValueError, SyntaxError, struct.error, Image.DecompressionBombError):
         return None
