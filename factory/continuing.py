@@ -1,5 +1,9 @@
 """What a run folder recorded and what a recipe asks for: whether the one goes on with the other."""
 
+import json
+import re
+import shlex
+
 from factory.dataset import SUMMARY
 from factory.errors import MismatchError
 from factory.fingerprint import diff_values
@@ -42,11 +46,46 @@ def continue_plan(
     Raises:
         MismatchError: it is of another recipe, or must grow and was not asked to.
     """
-    folder.check_content(record, describe_content(recipe))
+    _check_content(folder, record, recipe)
     grown = extend_plan(plan, read_outline(record).generations, extend, folder.url)
     attempts = record.recipe["budget"]["attempts"]
     check_attempts(attempts, recipe.budget.attempts, extend, folder.url)
     return grown
+
+
+def _check_content(folder: RunFolder, record: RunRecord, recipe: Recipe) -> None:
+    """Refuses to continue with other content.
+
+    Raises:
+        MismatchError: with a diff of what changed, and `factory refilter` where that is enough.
+    """
+    differences = diff_values(record.content, describe_content(recipe))
+    if not differences:
+        return
+    changed = "\n".join(f"  {name}: {old!r} -> {new!r}" for name, old, new in differences)
+    if not all(only_decides(name) for name, _, _ in differences):
+        raise MismatchError(
+            f"{folder.url}: belongs to another recipe; nothing was touched. Changed:\n{changed}\n"
+            "Restore these, or use another --out"
+        )
+    kinds = [each.kind for each in recipe.filters]
+    words = ["factory", "refilter", folder.url]
+    for name, _, new in differences:
+        named = re.sub(r"^filters\.(\d+)", lambda found: f"filters.{kinds[int(found[1])]}", name)
+        words += ["--set", f"{named}={json.dumps(new)}"]
+    raise MismatchError(
+        f"{folder.url}: was run with other thresholds; nothing was touched. Changed:\n{changed}\n"
+        f"This decides anew over the stored scores, once the run is finished:\n"
+        f"  {shlex.join(words)}\nOr restore these, or use another --out"
+    )
+
+
+def only_decides(field: str) -> bool:
+    """Whether a field of a recipe shapes no image and no score, e.g. `filters.1.min_fraction`.
+
+    Thresholds are those whose name begins with their direction.
+    """
+    return re.fullmatch(r"filters\.\d+\.(min|max)_.*|accept|pick\.(by|method)", field) is not None
 
 
 def check_attempts(old: int, new: int, extend: bool, where: str) -> None:

@@ -2,12 +2,12 @@
 
 import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from factory.disk import assume_rows, measure_rows, sum_disk
 from factory.plan import Plan, find_entry
-from factory.recipe import compute_recipe_digest
+from factory.recipe import Recipe, compute_recipe_digest
 from factory.recipe_file import LoadedRecipe, open_catalogs
 from factory.records import Candidate, Job
 
@@ -24,10 +24,23 @@ def draw_first_jobs(plan: Plan, seed: int, count: int) -> list[Job]:
     return [Job(each, 0, each.derive_seed(seed, 0)) for each in requests]
 
 
-def estimate_cost(loaded: LoadedRecipe, plan: Plan, calibrate: bool) -> dict[str, Any]:
+def describe_loading(recipe: Recipe, count: int) -> str:
+    """Says what is loaded, and made, before a few first tries are judged: it takes a while."""
+    kinds = ", ".join(each.kind for each in recipe.filters)
+    judges = f" and what filters: {kinds}" if kinds else ""
+    return f"loading the model {recipe.generator.model}{judges}; then sampling {count:,} images"
+
+
+def estimate_cost(
+    loaded: LoadedRecipe,
+    plan: Plan,
+    calibrate: bool,
+    say: Callable[[str], None] = lambda line: None,
+) -> dict[str, Any]:
     """Returns counts by series, shards, and expected attempts, seconds and disk.
 
-    Calibrating loads the model and the filters and judges two batches of real candidates.
+    Calibrating loads the model and the filters and judges two batches of real candidates; `say` is
+    called with one line before.
 
     Raises:
         FactoryError: the model or a filter cannot be loaded.
@@ -48,6 +61,7 @@ def estimate_cost(loaded: LoadedRecipe, plan: Plan, calibrate: bool) -> dict[str
         height = recipe.generator.height or (entry.height if entry else DEFAULT_SIDE)
         disk = sum_disk(recipe.output, assume_rows(width, height), images, 0)
         return report | {"disk_gib": disk / 2**30, "calibration": None}
+    say(describe_loading(recipe, CALIBRATION_BATCHES * recipe.generator.batch_size))
     measured = _measure(loaded, plan)
     acceptance = measured["acceptance"]
     per_request = expect_attempts(acceptance, recipe.budget.attempts)

@@ -1,14 +1,14 @@
 """Previews: a few first tries of a recipe, judged, as files to look at."""
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from factory.estimate import draw_first_jobs
+from factory.estimate import describe_loading, draw_first_jobs
 from factory.newfolder import refuse_foreign
 from factory.plain import write_json
 from factory.plan import Plan
@@ -24,11 +24,14 @@ OWN = r"preview\.(json|png)|\d{4,}\.(webp|png)"
 ACCEPTED, REJECTED = (34, 139, 34), (200, 30, 30)
 
 
-def preview_recipe(loaded: LoadedRecipe, out: Path, count: int) -> list[dict[str, Any]]:
+def preview_recipe(
+    loaded: LoadedRecipe, out: Path, count: int, say: Callable[[str], None] = lambda line: None
+) -> list[dict[str, Any]]:
     """Samples attempt 0 of the first requests: the very images that a run would try first.
 
     Writes one image file per candidate, `preview.json` with scores and verdicts, and `preview.png`,
-    a sheet with accepted images framed in green and rejected ones in red.
+    a sheet with accepted images framed in green and rejected ones in red. `say` is called with one
+    line before the model is loaded.
 
     Returns:
         One row per candidate: file, label, seed, scores, accepted, rejected_by, reason.
@@ -43,6 +46,7 @@ def preview_recipe(loaded: LoadedRecipe, out: Path, count: int) -> list[dict[str
 
     refuse_foreign(out, OWN)
     plan = plan_recipe(loaded)
+    say(describe_loading(loaded.recipe, min(count, plan.count_requests())))
     worker = Worker(Order(loaded.recipe, loaded.base, "memory://preview"))
     out.mkdir(parents=True, exist_ok=True)
     labels = {part.key: part.label for part in plan.series}

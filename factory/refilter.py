@@ -4,10 +4,11 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from factory.accept import parse_rule
+from factory.continuing import only_decides
 from factory.errors import InputError
+from factory.fingerprint import diff_values
 from factory.recipe import Recipe
 from factory.run import RunResult, refilter_run
 from factory.store.run_folder import RunFolder
@@ -24,24 +25,25 @@ def refilter_folder(url: str, overrides: Sequence[str]) -> RunResult:
             `pick.by=SCORE` or `pick.method=METHOD` of a run that picks.
 
     Raises:
-        InputError: not a run folder, a field that is no threshold, or a filter that has no scores.
+        MismatchError: not a run folder.
+        InputError: a field that is no threshold, or a filter that has no scores.
     """
     from factory.catalog import load_catalogs
     from factory.filters import build_filters, decide_all
 
     folder = RunFolder(url)
-    record = folder.read_run()
-    if record is None:
-        raise InputError(f"{url}: not a run folder: run a recipe into it first")
+    record = folder.require_run()
     old = Recipe.model_validate(record.recipe)
     kinds = [settings.kind for settings in old.filters]
     named = [_replace_kind(text, kinds) for text in overrides]
     document = parse_document(json.dumps(record.recipe), f"{url}/.factory/run.json")
     recipe = parse_model(apply_overrides(document, named), Recipe)
-    if _drop_filters(recipe) != _drop_filters(old):
+    changed = diff_values(old.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    others = [name for name, _, _ in changed if not only_decides(name)]
+    if others:
         raise InputError(
-            "refilter changes thresholds of filters, accept, pick.by and pick.method only: use "
-            "--set filters.KIND.FIELD="
+            f"{', '.join(others)}: refilter changes thresholds of filters, accept, pick.by and "
+            "pick.method only: use --set filters.KIND.FIELD="
         )
     rule = None if recipe.accept is None else parse_rule(recipe.accept)
     deciders = build_filters(recipe.filters, Path(), load_catalogs())
@@ -60,12 +62,3 @@ def _replace_kind(text: str, kinds: Sequence[str]) -> str:
         known = ", ".join(kinds) or "none"
         raise InputError(f"--set {text}: the run has no filter {match.group(1)!r}: it has {known}")
     return text.replace(match.group(1), str(kinds.index(match.group(1))), 1)
-
-
-def _drop_filters(recipe: Recipe) -> dict[str, Any]:
-    dump: dict[str, Any] = recipe.model_dump(mode="json")
-    dump["filters"] = [settings["kind"] for settings in dump["filters"]]
-    dump.pop("accept")
-    if dump["pick"] is not None:
-        dump["pick"] = {k: v for k, v in dump["pick"].items() if k not in ("by", "method")}
-    return dump

@@ -8,7 +8,7 @@ from typing import Any
 from factory.card import write_card
 from factory.continuing import build_record, continue_run, read_outline
 from factory.dataset import SUMMARY, Policy, Survey, read_markers, survey_run, write_dataset
-from factory.errors import InputError, MismatchError, RunBrokenError
+from factory.errors import InputError, RunBrokenError
 from factory.executors import Notify, NoWatch, Outcome, Watch, open_pool
 from factory.filter_settings import NearDuplicateFilter
 from factory.licences import check_generation
@@ -153,9 +153,7 @@ def refilter_run(folder: RunFolder, recipe: Recipe, decide: Decide) -> RunResult
     Raises:
         MismatchError: not a run folder.
     """
-    record = folder.read_run()
-    if record is None:
-        raise MismatchError(f"{folder.url}: not a run folder: run a recipe into it first")
+    record = folder.require_run()
     outline = read_outline(record)
     survey = survey_run(folder, outline, build_policy(recipe, decide))
     return finalize(folder, recipe, outline, survey, decide)
@@ -273,9 +271,7 @@ def read_status(url: str) -> dict[str, Any]:
         MismatchError: not a run folder.
     """
     folder = RunFolder(url)
-    record = folder.read_run()
-    if record is None:
-        raise MismatchError(f"{url}: not a run folder: run a recipe into it first")
+    record = folder.require_run()
     outline = read_outline(record)
     filled: Counter[str] = Counter()
     rejected: Counter[str] = Counter()
@@ -295,6 +291,7 @@ def read_status(url: str) -> dict[str, Any]:
         filled = Counter({part["key"]: part["accepted"] for part in summary["series"]})
     return {
         "name": record.name,
+        "judged": is_judging(Recipe.model_validate(record.recipe)),
         "shards": shards,
         "done": done,
         "generated": generated,

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from factory.cli import COMMANDS, main
+from factory.continuing import only_decides
 from factory.errors import RecipeError
 from factory.yamlreader import read_document
 from tests.mutations import SOUND, iterate_broken_files, iterate_mutations
@@ -434,8 +436,10 @@ def test_plan_calibrates_on_the_model(finished):
     assert 23 < report["expected_candidates"] <= report["max_candidates"]
     assert report["seconds_per_candidate"] > 0
     assert run.exit_code == 0
-    text = call("plan", recipe).stdout
-    assert re.search(r"calibrated on 8 candidates: acceptance \d+%", text)
+    text = call("plan", recipe)
+    assert re.search(r"calibrated on 8 candidates: acceptance \d+%", text.stdout)
+    assert "loading the model fake and what filters: finite" in text.stderr
+    assert "loading" not in result.stderr
 
 
 def test_plan_needs_a_sound_recipe_only(tmp_path):
@@ -471,6 +475,9 @@ def test_preview_prints_verdicts(finished, tmp_path):
     assert len(lines) == 9
     kept = sum(line.endswith("accepted") for line in lines[:-1])
     assert lines[-1].startswith(f"{kept} of 8 accepted; look at ")
+    assert (
+        "loading the model fake and what filters: finite, tissue, near_duplicate; " in result.stderr
+    )
     assert all("rejected by " in line for line in lines[:-1] if not line.endswith("accepted"))
 
 
@@ -486,12 +493,43 @@ def test_refilter_changes_the_data_set_without_generating(finished, run_copy):
     assert all(row["scores"]["contrast"] >= threshold for row in kept)
     assert {row["sample_id"] for row in kept} < {row["sample_id"] for row in read_rows(finished[1])}
     assert report["generated"] == read_json(finished[1] / "summary.json")["generated"]
-    bad = call("refilter", run_copy, "--set", "seed=8")
-    assert bad.exit_code == 2
-    assert "thresholds" in bad.stderr
+    for field in ("seed", "filters"):
+        bad = call("refilter", run_copy, "--set", f"{field}={8 if field == 'seed' else []}")
+        assert bad.exit_code == 2
+        assert f"{field}: refilter changes thresholds" in bad.stderr
     unknown = call("refilter", run_copy, "--set", "filters.stain.min_plausibility=1")
     assert unknown.exit_code == 2
     assert "no filter 'stain'" in unknown.stderr
+
+
+def test_a_run_with_other_thresholds_names_refilter(finished, run_copy):
+    contrast = sorted(row["scores"]["contrast"] for row in read_rows(run_copy))
+    option = ("--set", f"filters.finite.min_contrast={contrast[len(contrast) // 4]}")
+    refused = call("run", finished[0], "--out", run_copy, *option)
+    assert refused.exit_code == 2 and "belongs to another recipe" not in refused.stderr
+    command = next(line for line in refused.stderr.splitlines() if "factory refilter" in line)
+    words = shlex.split(command)
+    assert words == ["factory", "refilter", str(run_copy), *option]
+    assert call(*words[1:]).exit_code == 1
+    assert len(read_rows(run_copy)) < 23
+    other = call("run", finished[0], "--out", run_copy, *option, "--set", "seed=99")
+    assert "belongs to another recipe" in other.stderr and "refilter" not in other.stderr
+
+
+def test_scores_of_another_filter_are_not_decided_over():
+    """A filter's model or images shape its scores: `refilter` has only those that are stored."""
+    assert only_decides("filters.3.min_probability.tumor") and only_decides("pick.by")
+    for field in ("filters.3.model", "filters.1.neighbours", "filters", "pick.pool", "seed"):
+        assert not only_decides(field)
+
+
+@pytest.mark.parametrize("command", ["status", "refilter", "report"])
+def test_a_folder_of_images_is_no_run(command, tmp_path):
+    (tmp_path / "normal").mkdir()
+    told = call(command, tmp_path)
+    assert told.exit_code == 2
+    assert "not a run folder (holds normal): name one that `factory run`" in told.stderr
+    assert "--out" not in told.stderr
 
 
 @pytest.mark.stranger(

@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from factory.cli import main
+from factory.cli.evaluate_all import _describe_part
 from factory.evaluate.tiers import COPIES, TIERS, build_tiers, list_rows
 from tests.running import run, write_recipe
 
@@ -60,7 +61,28 @@ def test_every_part_fills_its_tier(sets, tmp_path):
     assert (shown["value"], shown["low"], shown["high"]) == tuple(paired.values())
     assert (out / "copies.png").is_file()
     assert f"{TIERS[3]}" in told.output
+    begin = told.output.split("\n== ")[0]
+    assert "6 arms x 2 draws = 12 trainings of a linear head on color-texture" in begin
+    assert "fidelity: all images encoded by color-texture" in begin
+    assert "retrieval" not in begin
     assert "not measured: retrieval: needs --pairs" in told.output
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        (
+            {},
+            "6 arms x 5 draws = 30 trainings of ResNet-18 at 64 px, 400 or more steps each",
+        ),
+        ({}, "roughly 50 min of one CPU core"),
+        ({"steps": 40, "size": 128, "seeds": 1}, "ResNet-18 at 128 px, 40 steps each: roughly 4 m"),
+    ],
+)
+def test_a_long_study_says_beforehand_what_it_takes(more, told):
+    usual = {"seeds": 5, "steps": None, "size": 64, "encoder": None}
+    assert told in _describe_part("fewshot", {**usual, **more})
+    assert "tiny tuned for 5 passes" in _describe_part("retrieval", {"model": "tiny"})
 
 
 def test_a_part_that_fails_is_named_and_the_others_are_kept(sets, tmp_path):

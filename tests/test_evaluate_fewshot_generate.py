@@ -3,9 +3,11 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 
 from factory.classifiers.model import read_classifier_info
 from factory.cli import main
@@ -73,6 +75,25 @@ def test_images_descend_from_the_shots_of_their_own_draw(data, tmp_path):
     again = study(data, recipe, *options)
     assert again.count("stored") == 12
     assert "fitting the filter" not in again
+
+
+def test_a_filter_that_guesses_is_noted(tmp_path):
+    write_images(tmp_path / "one", 40, 5)
+    for split in ("train", "test"):  # both classes from one: nothing to tell apart
+        for number, path in enumerate(sorted((tmp_path / "one" / CLASSES[0]).iterdir())[:32]):
+            target = tmp_path / split / CLASSES[number % 2] / f"{split}{number}.png"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.asarray(Image.open(path)).copy()
+            pixels[0, 0] = number if split == "test" else 100 + number
+            Image.fromarray(pixels).save(target)
+    options = ("--seeds", "1", "--per-class", "2", "--filter-encoder", "color-texture")
+    options += ("--arms", "real,real+synthetic", "--out", tmp_path / "o")
+    shown = study(tmp_path, write(tmp_path), *options, "--json", tmp_path / "r.json")
+    doubt = "the draw of 3 shots with seed 0: its filter "
+    assert f"NOTE {doubt}" in shown and "guessing gives 0.50" in shown
+    assert sum(note.startswith(doubt) for note in read_json(tmp_path / "r.json")["notes"]) == 1
+    again = study(tmp_path, write(tmp_path), *options)
+    assert f"NOTE {doubt}" in again, "what is reused is doubted alike"
 
 
 def test_shots_are_written_as_they_are(data, tmp_path):

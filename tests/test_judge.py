@@ -18,6 +18,7 @@ from PIL import Image
 from factory.cli import main
 from factory.fingerprint import hash_bytes
 from factory.judge import load_judging
+from factory.report import build_report
 from factory.run import run_recipe
 from tests.running import list_identities, read_rows, run, write_recipe
 
@@ -74,6 +75,24 @@ def test_folder_is_judged_into_the_tables_of_a_run(data, tmp_path):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "6 of 9 given histopathology images, **judged, not generated**" in card
     assert "- synthetic" not in card and "trainedAlgorithmicMedia" not in card
+    assert "| images | judged | accepted | rejected: finite |" in card
+    assert "9 images were judged; rejected ones are in" in card
+    written = card.split("## Recipe")[0].replace("not generated", "")
+    page = build_report(str(tmp_path / "out"))[1].split("<body>")[1].split("<h2>Recipe")[0]
+    for name, text in {"card": written, "report": page}.items():
+        for word in (
+            "asked",
+            "were generated",
+            "requests",
+            "candidates were",
+            "made it",
+            "was made",
+        ):
+            assert word not in text, f"{name}: {word}"
+    told = json.loads((tmp_path / "out" / "croissant.json").read_text())
+    assert told["rai:dataCollection"].endswith("9 images, 6 accepted.")
+    status = CliRunner().invoke(main, ["status", str(tmp_path / "out")])
+    assert "normal (given): 3 of 5 accepted" in status.output
 
 
 def test_same_command_resumes_and_refilter_decides_anew(data, tmp_path):

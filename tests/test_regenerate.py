@@ -336,6 +336,8 @@ def call(*arguments):
 def test_the_command_writes_the_image(fake, tmp_path, suffix):
     row = read_rows(fake, "rejected")[0]
     out = tmp_path / "new" / f"again{suffix}"
+    told = call("regenerate", fake, row["sample_id"], "--out", out)
+    assert "loading the model fake; then making 1 images again" in told.stderr
     result = call("regenerate", fake, row["sample_id"], "--out", out, "--json")
     assert result.exit_code == 0, result.output
     printed = json.loads(result.stdout)

@@ -175,7 +175,7 @@ def test_acceptance_adds_up(plain):
         assert sum(point["tried"] for point in points) == part["generated"] - part["spare"]
         assert points[-1]["requests"] == part["asked"]
     first = numbers["acceptance"]["tumor"][0]
-    text = f"tumor, to request {first['requests']}: {first['accepted']} of {first['tried']}"
+    text = f"tumor, up to number {first['requests']}: {first['accepted']} of {first['tried']}"
     assert f"<title>{text} (" in html
 
 

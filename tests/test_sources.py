@@ -467,6 +467,7 @@ def test_images_are_plain_values(folder):
     ("change", "message"),
     [
         ({"group_pattern": r"^Q(\d)"}, r"\.png: group_pattern '\^Q.*in this file name: write one"),
+        ({"group_pattern": r"^(Q\d"}, r"no regular expression \(missing \)"),
         ({"group_pattern": r"\d"}, r"\.png: group_pattern .*put the part that is .* in \( \)"),
         ({"group_column": "patient"}, "metadata.csv"),
     ],

@@ -159,6 +159,9 @@ def test_a_foreign_folder_is_refused(tmp_path):
     (tmp_path / "thesis.docx").write_text("x")
     with pytest.raises(MismatchError, match=r"thesis\.docx.*empty or new folder"):
         RunFolder(str(tmp_path)).read_run()
+    with pytest.raises(MismatchError, match=r"thesis\.docx\): name one that `factory run`") as told:
+        RunFolder(str(tmp_path)).require_run()
+    assert "--out" not in str(told.value)
 
 
 def test_quarantine_is_kept_and_released(url):

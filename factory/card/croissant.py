@@ -141,15 +141,20 @@ def _describe_making(facts: Facts) -> dict[str, Any]:
     short = [describe_shortfall(part) for part in summary["series"] if part["short"]]
     rejected = ", ".join(f"{name} {count:,}" for name, count in count_rejected(summary).items())
     made = f"Sampled from {', '.join(models)} by factory {__version__}"
+    counts = (
+        f"{summary['generated']:,} candidates for {summary['asked']:,} requests, "
+        f"{summary['accepted']:,} accepted."
+    )
     if not facts.is_synthetic:
         made = f"Given images, judged by factory {__version__}"
+        counts = f"{summary['generated']:,} images, {summary['accepted']:,} accepted."
+    filled = "Every request was filled." if facts.is_synthetic else "None: every image was judged."
     raw = "Variations of real images." if facts.varies_real_images else "No image is a photograph."
     return {
-        "data_collection": f"{made}, recipe {summary['recipe_sha256']}: {summary['generated']:,} "
-        f"candidates for {summary['asked']:,} requests, {summary['accepted']:,} accepted.",
+        "data_collection": f"{made}, recipe {summary['recipe_sha256']}: {counts}",
         "data_collection_type": ["Synthetic" if facts.is_synthetic else "Others"],
         "data_collection_raw_data": raw if facts.is_synthetic else "The given images.",
-        "data_collection_missing_data": "; ".join(short) or "Every request was filled.",
+        "data_collection_missing_data": "; ".join(short) or filled,
         "data_preprocessing_protocol": [
             f"Filters: {', '.join(filters) or 'none'}; rejected: {rejected or 'none'}."
         ],
@@ -165,10 +170,19 @@ def _describe_making(facts: Facts) -> dict[str, Any]:
 def _describe_care(facts: Facts) -> dict[str, Any]:
     """Returns the RAI fields on what to mind when the images are used."""
     verdict = combine_terms(collect_summary_terms(facts.summary))
+    biases = "Filters prefer what their own training data looked like."
+    persons = "Real images may carry what identifies people; their own terms hold."
+    if facts.is_synthetic:
+        inherited = "Images inherit the biases of the data that the models were trained on"
+        biases = f"{inherited}; {biases[0].lower()}{biases[1:]}"
+        persons = (
+            "Variations of real images may carry what identifies them."
+            if facts.varies_real_images
+            else "None is asked for; a model can repeat what it was trained on."
+        )
     return {
         "data_biases": [
-            "Images inherit the biases of the data that the models were trained on; filters "
-            "prefer what their own training data looked like.",
+            biases,
             *facts.summary.get("warnings", ()),
         ],
         "data_limitations": [
@@ -180,9 +194,5 @@ def _describe_care(facts: Facts) -> dict[str, Any]:
             "Research on methods of computational pathology, measured on real, patient-disjoint "
             "data."
         ],
-        "personal_sensitive_information": [
-            "Variations of real images may carry what identifies them."
-            if facts.varies_real_images
-            else "None is asked for; a model can repeat what it was trained on."
-        ],
+        "personal_sensitive_information": [persons],
     }

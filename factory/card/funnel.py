@@ -1,4 +1,4 @@
-"""What was asked, made and kept: the table of the card, and its sentences."""
+"""What was asked, made or judged, and kept: the table of the card, and its sentences."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -17,38 +17,62 @@ _ALWAYS = "- an image with a value that is not finite (NaN) is never accepted, w
 def write_funnel(summary: Mapping[str, Any]) -> str:
     """Returns the section with counts per series and filter, shortfalls and rules."""
     filters = sorted({name for part in summary["series"] for name in part["rejected"]})
-    head = ["condition", "asked", "accepted", "generated", "spare"]
+    columns, names = _choose_columns(summary)
     rows, notes = [], []
     for part in summary["series"]:
         counts = [part["rejected"].get(name, 0) for name in filters]
-        made = [part[name] for name in ("asked", "accepted", "generated", "spare")]
-        rows.append([escape(part["label"]), *made, *counts])
+        rows.append([escape(part["label"]), *(part[name] for name in columns), *counts])
         if part["short"]:
             notes.append(f"- **Shortfall**: {escape(describe_shortfall(part))}")
         if part["references"]:
             text = escape(describe_references(part))
             notes.append(f"- **{text}**" if is_one_sided(part) else f"- {text}")
     notes += [f"- **Not judged**: {escape(text)}" for text in describe_unjudged(summary)]
-    spare = sum(part["spare"] for part in summary["series"])
-    done = "judged" if summary["judged"] else "generated"
-    is_short = any(part["short"] for part in summary["series"])
+    title = "judged" if summary["judged"] else "asked, made"
     return join_blocks(
         [
-            "## What was asked, made and kept",
-            join_table([*head, *(f"rejected: {escape(name)}" for name in filters)], rows),
-            ""
-            if summary["judged"]
-            else f"{'Not every' if is_short else 'Every'} request was filled.",
+            f"## What was {title} and kept",
+            join_table([*names, *(f"rejected: {escape(name)}" for name in filters)], rows),
+            "" if summary["judged"] else _describe_filled(summary),
             "\n".join(notes),
-            f"{summary['generated']:,} candidates were {done}; rejected ones are in the "
-            f"configuration `rejected` with every score and the reason; so are the {spare:,} spare "
-            "ones, whose request an earlier attempt had filled or that were not picked.",
+            _describe_rest(summary),
             "\n".join([*_describe_filters(summary["filters"]), _ALWAYS, *_describe_rules(summary)]),
             "\n".join(f"- **Cut**: {escape(text)}" for text in describe_cut(summary)),
             "\n".join(
                 f"- **Not independent**: {escape(text)}" for text in summary.get("warnings", ())
             ),
         ]
+    )
+
+
+def _choose_columns(summary: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Returns counts of a series, and what the table calls them; images that were there are judged.
+
+    Of these none was asked for or made, and only a pick leaves accepted ones over.
+    """
+    if not summary["judged"]:
+        columns = ("asked", "accepted", "generated", "spare")
+        return columns, ("condition", *columns)
+    spare = ("spare",) if summary.get("pick") else ()
+    left = ("not picked",) if spare else ()
+    return ("generated", "accepted", *spare), ("images", "judged", "accepted", *left)
+
+
+def _describe_filled(summary: Mapping[str, Any]) -> str:
+    is_short = any(part["short"] for part in summary["series"])
+    return f"{'Not every' if is_short else 'Every'} request was filled."
+
+
+def _describe_rest(summary: Mapping[str, Any]) -> str:
+    """Says where the images are that were not kept."""
+    spare = sum(part["spare"] for part in summary["series"])
+    where = "rejected ones are in the configuration `rejected` with every score and the reason"
+    if summary["judged"]:
+        left = f"; so are {spare:,} accepted ones that were not picked" if spare else ""
+        return f"{summary['generated']:,} images were judged; {where}{left}."
+    return (
+        f"{summary['generated']:,} candidates were generated; {where}; so are the {spare:,} spare "
+        "ones, whose request an earlier attempt had filled or that were not picked."
     )
 
 

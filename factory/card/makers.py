@@ -13,7 +13,7 @@ LICENCE_MARK = "<!-- Written by factory; remove this line to keep the file as yo
 
 def write_makers(summary: Mapping[str, Any]) -> str:
     """Returns the section on models, sampling, libraries and the terms of each part."""
-    lines = ["## What made it"]
+    lines = ["## Where it comes from" if summary["judged"] else "## What made it"]
     for maker in summary["makers"]:
         generator = maker["generator"]
         if generator.get("family") == "given":
@@ -80,6 +80,9 @@ def write_terms(facts: Facts) -> str:
     known = find_known(facts.license_id)
     link = f" ({known.url})" if known.url else ""
     mine = f"Licence of this data set: {write_code(facts.license_id)}{link}."
+    made = "made it, as read when the images were made"
+    if not facts.is_synthetic:
+        made = "it comes from and was judged by, as read when it was judged"
     if facts.license_id == "other":
         mine = "Licence of this data set: its makers' terms together, as listed here."
     said = [
@@ -93,7 +96,7 @@ def write_terms(facts: Facts) -> str:
     return join_blocks(
         [
             "## Licence and terms",
-            f"{mine} The terms of all that made it, as read when the images were made, leave it "
+            f"{mine} The terms of all that {made}, leave it "
             "this (no legal advice; check them again before you rely on them):",
             "\n".join(f"- {line}" for line in _list_limits(verdict)),
             "\n".join(said),

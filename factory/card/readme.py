@@ -110,23 +110,28 @@ def _write_title(facts: Facts) -> str:
 
 def _write_use(facts: Facts) -> str:
     whose = "they resemble" if facts.is_synthetic else "they are"
+    said = "was asked for" if facts.is_synthetic else "the images came with"
     return (
         "## Intended use\n\nResearch, not diagnosis: training and testing of methods, beside real "
         "data. Not for clinical decisions about a person, not as evidence on a disease, and not to "
-        f"find out whose tissue {whose}. `class_name` and `caption` are what was asked for, not a "
+        f"find out whose tissue {whose}. `class_name` and `caption` are what {said}, not a "
         "pathologist's finding."
     )
 
 
 def _write_columns(facts: Facts) -> str:
     mark, said = ", each marked as `trainedAlgorithmicMedia` (IPTC)", "what was asked for"
+    made = (
+        "`seed`, `attempt`, `model`, `weights_sha256` and `provenance` (JSON) how the image was "
+        "made"
+    )
     if is_judging(facts.recipe):
         mark, said = "", "what the images came with"
+        made = "`provenance` (JSON) the file that it comes from and what judged it"
     return (
         f"## Rows\n\nImages are lossless {facts.recipe.output.image_format.upper()}{mark}. "
         f"`label` and `class_name` or `caption` say {said}, "
-        "not what a pathologist saw. `scores` holds every filter's number, `seed`, "
-        "`attempt`, `model`, `weights_sha256` and `provenance` (JSON) how the image was made, "
+        f"not what a pathologist saw. `scores` holds every filter's number, {made}, "
         "`image_sha256` the hash of its file.\n\n```python\nfrom datasets import load_dataset\n\n"
         'accepted = load_dataset("PATH_OR_REPO", split="train")\n'
         'rejected = load_dataset("PATH_OR_REPO", "rejected", split="rejected")\n```'

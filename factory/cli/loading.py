@@ -1,5 +1,6 @@
 """Loads and checks a recipe for a command."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -19,6 +20,16 @@ def load_checked(path: Path, overrides: tuple[str, ...]) -> LoadedRecipe:
     check_recipe(loaded, open_catalogs(loaded))
     warn(loaded)
     return loaded
+
+
+def make_say(as_json: bool) -> Callable[[str], None]:
+    """Returns what prints a line on what is being done, on stderr; with `--json` it prints none."""
+
+    def say(line: str) -> None:
+        if not as_json:
+            click.echo(line, err=True)
+
+    return say
 
 
 def warn(loaded: LoadedRecipe) -> None:

@@ -121,14 +121,15 @@ def schema(out: Path | None) -> None:
 @JSON_OPTION
 def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: bool) -> None:
     """Shows what RECIPE asks for: counts, shards, expected attempts, disk and time."""
-    from factory.cli.loading import load_checked
+    from factory.cli.loading import load_checked, make_say
     from factory.estimate import estimate_cost
     from factory.run import plan_recipe
 
     loaded = load_checked(recipe, overrides)
     planned = plan_recipe(loaded)
     verdict = combine_recipe_terms(loaded)
-    report = estimate_cost(loaded, planned, calibrate) | {"terms": verdict.to_json()}
+    report = estimate_cost(loaded, planned, calibrate, make_say(as_json))
+    report |= {"terms": verdict.to_json()}
     if as_json:
         click.echo(write_json({**report, "notes": list_notes()}))
         return

@@ -185,10 +185,10 @@ def _print_counts(summary: dict[str, Any]) -> None:
 @JSON_OPTION
 def preview(recipe: Path, out: Path, count: int, overrides: tuple[str, ...], as_json: bool) -> None:
     """Samples a few images of RECIPE, with scores and verdicts, into OUT."""
-    from factory.cli.loading import load_checked
+    from factory.cli.loading import load_checked, make_say
     from factory.preview import preview_recipe
 
-    rows = preview_recipe(load_checked(recipe, overrides), out, count)
+    rows = preview_recipe(load_checked(recipe, overrides), out, count, make_say(as_json))
     if as_json:
         click.echo(write_json(rows))
         return
@@ -216,9 +216,11 @@ def status(folder: str, watch: bool, as_json: bool) -> None:
         if as_json:
             click.echo(write_json(report))
         else:
+            verb = "accepted" if report["judged"] else "filled"
             click.echo(f"{report['name']}: {report['done']:,} of {report['shards']:,} shards")
             for part in report["series"]:
-                click.echo(f"  {part['label']}: {part['filled']:,} of {part['asked']:,} filled")
+                done = f"{part['filled']:,} of {part['asked']:,} {verb}"
+                click.echo(f"  {part['label']}: {done}")
             for record in report["quarantined"]:
                 click.echo(f"  quarantined {record['shard']}: {record['error']}")
             problem = report["unfinished"]

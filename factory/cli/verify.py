@@ -80,6 +80,7 @@ def regenerate(
     DIR is a run folder, a copy of a published data set, or OWNER/NAME[@REVISION] on the Hub; the
     row may be an accepted or a rejected one. Exit code 1 where the image is different.
     """
+    from factory.cli.loading import make_say
     from factory.images import encode_image
     from factory.regenerate import Places, regenerate_rows
     from factory.stored import open_set
@@ -91,7 +92,7 @@ def regenerate(
         raise SourceError(f"{source}: has no recipe.json, which says where the model is")
     row = stored.find_row(sample_id).values
     places = Places(base, references, catalogs, model, guide, image_column)
-    rebuilt = regenerate_rows([row], stored.recipe, places, min_psnr)[0]
+    rebuilt = regenerate_rows([row], stored.recipe, places, min_psnr, make_say(as_json))[0]
     if rebuilt.pixels is None or rebuilt.data is None:
         raise SourceError(f"{sample_id}: {rebuilt.reason}")
     data = rebuilt.data
@@ -139,17 +140,14 @@ def verify(
     what is there, such as variations without their real images (--references), is counted and
     said, and is no failure.
     """
+    from factory.cli.loading import make_say
     from factory.regenerate import Places
     from factory.stored import open_set
     from factory.verify import VerifyOptions, verify_set
 
-    def say(line: str) -> None:
-        if not as_json:
-            click.echo(line, err=True)
-
     places = Places(base, references, catalogs, model, guide, image_column)
     options = VerifyOptions(count, seed, near_duplicates, places, min_psnr)
-    report = verify_set(open_set(source), options, say)
+    report = verify_set(open_set(source), options, make_say(as_json))
     if as_json:
         click.echo(write_json(report.to_json()))
     else:

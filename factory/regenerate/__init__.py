@@ -85,6 +85,7 @@ def regenerate_rows(
     recipe: Recipe,
     places: Places,
     min_psnr: float = MIN_PSNR,
+    say: Callable[[str], None] = lambda line: None,
 ) -> list[Rebuilt]:
     """Makes the images of rows again; rows of one generator share its models and batches.
 
@@ -93,6 +94,7 @@ def regenerate_rows(
         recipe: recipe.json of the data set: where model, adapters and references are.
         places: where these lie now.
         min_psnr: dB from which an image that is not exact is within tolerance.
+        say: called with one line before each model is loaded.
 
     Raises:
         SourceError: a folder of `places.references` that holds no images.
@@ -111,6 +113,8 @@ def regenerate_rows(
         group = to_canonical_json([record["generator"], record["batch_size"]])
         groups.setdefault(group, []).append(position)
     for positions in groups.values():
+        model = places.model or records[positions[0]]["generator"]["model"]
+        say(f"loading the model {model}; then making {len(positions):,} images again")
         try:
             generator = restore_generator(records[positions[0]], recipe, places)
             description = to_plain(generator.describe())  # loads the weights

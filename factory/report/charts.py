@@ -130,14 +130,14 @@ def draw_acceptance(points: Mapping[str, Sequence[Mapping[str, Any]]]) -> LineCh
         places = []
         for each in found:
             share = each["accepted"] / each["tried"]
-            text = f"{name}, to request {each['requests']:,}: "
+            text = f"{name}, up to number {each['requests']:,}: "
             text += f"{each['accepted']} of {each['tried']} ({share:.0%})"
             x = LINES.place_x(each["requests"] / most)
             places.append((x, LINES.place_y(share), text))
         path = "M" + "L".join(f"{x:g} {y:g}" for x, y, _ in places) if places else ""
         lines.append(Line(name, path, tuple(places)))
     return LineChart(
-        alt="Share of candidates accepted, along the requests of " + ", ".join(points),
+        alt="Share accepted, one after the other, of " + ", ".join(points),
         lines=tuple(lines),
         x_ticks=tuple(
             Tick(LINES.place_x(each / most), f"{each:,g}") for each in choose_ticks(0.0, most, 6)

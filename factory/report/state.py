@@ -10,7 +10,7 @@ from factory.calibrate.thresholds import Decider
 from factory.catalog import Catalogs, load_catalogs
 from factory.continuing import read_outline
 from factory.dataset import Policy, Survey, survey_run
-from factory.errors import CatalogError, MismatchError
+from factory.errors import CatalogError
 from factory.filters import decide_all
 from factory.plan import Outline
 from factory.recipe import Recipe
@@ -96,9 +96,7 @@ def read_state(url: str, base: Path, say: Callable[[str], None]) -> RunState:
         StoreError: damaged data.
     """
     folder = RunFolder(url)
-    record = folder.read_run()
-    if record is None:
-        raise MismatchError(f"{url}: not a run folder: run a recipe into it first")
+    record = folder.require_run()
     made_with = Recipe.model_validate(record.recipe)
     recipe = _find_recipe(folder, made_with)
     is_refiltered = _differ(recipe, made_with)

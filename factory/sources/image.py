@@ -100,11 +100,16 @@ def match_group(name: str, pattern: str | None) -> str | None:
     """Returns the first group of `pattern` in a file name, or None without a pattern.
 
     Raises:
-        SourceError: it does not match, or has no group.
+        SourceError: it is no regular expression, does not match, or has no group.
     """
     if pattern is None:
         return None
-    match = re.search(pattern, name)
+    try:
+        match = re.search(pattern, name)
+    except re.error as error:
+        raise SourceError(
+            f"group_pattern {pattern!r}: no regular expression ({error}): correct it"
+        ) from error
     if match is None:
         raise SourceError(
             f"{name}: group_pattern {pattern!r} finds no group in this file name: write one that "

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from factory.errors import DamageError, MismatchError, MissingError, StoreError
-from factory.fingerprint import diff_values, hash_bytes
+from factory.fingerprint import hash_bytes
 from factory.parquet import read_parquet
 from factory.plain import write_json
 from factory.records import Shard
@@ -26,6 +26,7 @@ from factory.store.run_records import (
     compute_run_id,
     describe_problem,
     dump_record,
+    find_other,
     find_problem,
     name_data,
     name_marker,
@@ -35,12 +36,8 @@ from factory.store.run_records import (
 __all__ = ["WORK", "GenerationRecord", "Marker", "RunFolder", "RunRecord", "SeriesRecord"]
 
 LEASE = f"{WORK}/lease.json"
-
-
-_BUFFER = 1 << 20
-"""Bytes of a column that are read at a time, where few rows are wanted."""
-_ROWS = 16
-"""Rows decoded at a time, likewise."""
+_BUFFER, _ROWS = 1 << 20, 16
+"""Bytes of a column that are read, and rows decoded, at a time, where few rows are wanted."""
 
 WORKER_KEYS = frozenset({"generator", "filters", "score_names"})
 QUARANTINE_KEYS = frozenset({"shard", "round", "error"})
@@ -87,31 +84,47 @@ class RunFolder:
     # --- what the folder belongs to --------------------------------------------------------------
 
     def read_run(self) -> RunRecord | None:
-        """Returns the run record, or None for a fresh folder.
+        """Returns the run record, or None for a fresh folder, where a run may begin.
 
         Raises:
             MismatchError: the folder holds something else.
             StoreError: the record is damaged.
         """
-        name = f"{WORK}/run.json"
-        if self.files.exists(name):
-            try:
-                record = RunRecord.model_validate_json(self.files.read(name))
-            except ValidationError as error:
-                raise DamageError(
-                    f"{self.url}/{name}: damaged ({describe_problem(error)}): copy it back"
-                ) from error
-            self._run_id = compute_run_id(record.content)
-            return record
-        what = next((each for each in self.files.list("") if each != WORK), None)
-        if self.files.exists(f"{WORK}/shards"):
-            what = f"shards whose {WORK}/run.json is gone"
-        if what:
+        record = self._read_record()
+        if record is None and (what := find_other(self.files)):
             raise MismatchError(
                 f"{self.url}: not empty and not a run folder (holds {what}): give --out an "
                 "empty or new folder"
             )
-        return None
+        return record
+
+    def require_run(self) -> RunRecord:
+        """Returns the run record of a run that is there.
+
+        Raises:
+            MismatchError: there is none.
+            StoreError: the record is damaged.
+        """
+        record = self._read_record()
+        if record is None:
+            raise MismatchError(
+                f"{self.url}: not a run folder (holds {find_other(self.files) or 'nothing'}): name "
+                "one that `factory run` or `factory judge` wrote"
+            )
+        return record
+
+    def _read_record(self) -> RunRecord | None:
+        name = f"{WORK}/run.json"
+        if not self.files.exists(name):
+            return None
+        try:
+            record = RunRecord.model_validate_json(self.files.read(name))
+        except ValidationError as error:
+            raise DamageError(
+                f"{self.url}/{name}: damaged ({describe_problem(error)}): copy it back"
+            ) from error
+        self._run_id = compute_run_id(record.content)
+        return record
 
     def clear(self) -> bool:
         """Removes what a run began and left without a commit; returns whether there was any."""
@@ -124,20 +137,6 @@ class RunFolder:
         """Writes the run record."""
         self.files.write(f"{WORK}/run.json", dump_record(record))
         self._run_id = compute_run_id(record.content)
-
-    def check_content(self, record: RunRecord, content: Mapping[str, Any]) -> None:
-        """Refuses to continue with other content.
-
-        Raises:
-            MismatchError: with a diff of what changed.
-        """
-        differences = diff_values(record.content, content)
-        if differences:
-            changed = "\n".join(f"  {name}: {old!r} -> {new!r}" for name, old, new in differences)
-            raise MismatchError(
-                f"{self.url}: belongs to another recipe; nothing was touched. Changed:\n{changed}\n"
-                "Restore these, or use another --out"
-            )
 
     # --- workers ---------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from factory.errors import DamageError
 from factory.fingerprint import compute_digest, drop_none
 from factory.records import Shard
+from factory.store.files import FileStore
 
 WORK = ".factory"
 """Folder below the run folder for all that is not the data set itself."""
@@ -116,6 +117,13 @@ def describe_problem(error: ValidationError) -> str:
     """Returns the first problem of a record: field and message."""
     first = error.errors()[0]
     return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
+
+
+def find_other(files: FileStore) -> str | None:
+    """Returns what a folder without a run record holds, or None where it is empty."""
+    if files.exists(f"{WORK}/shards"):
+        return f"shards whose {WORK}/run.json is gone"
+    return next((each for each in files.list("") if each != WORK), None)
 
 
 def name_marker(shard: Shard, round_number: int) -> str:

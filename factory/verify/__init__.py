@@ -77,7 +77,7 @@ def verify_set(
     report.note(ALWAYS_OPEN)
     if options.regenerate:
         say("regenerating")
-        _regenerate(stored, walk.drawn.places, options, report)
+        _regenerate(stored, walk.drawn.places, options, report, say)
     return report
 
 
@@ -147,7 +147,11 @@ class _Drawn:
 
 
 def _regenerate(
-    stored: StoredSet, places: Iterable[tuple[str, int]], options: VerifyOptions, report: Report
+    stored: StoredSet,
+    places: Iterable[tuple[str, int]],
+    options: VerifyOptions,
+    report: Report,
+    say: Callable[[str], None],
 ) -> None:
     chosen = list(places)
     if stored.recipe is None:
@@ -156,7 +160,9 @@ def _regenerate(
     try:
         rows = [stored.read_row(*place) for place in chosen]
         values = [row.values for row in rows]
-        report.rebuilt = regenerate_rows(values, stored.recipe, options.places, options.min_psnr)
+        report.rebuilt = regenerate_rows(
+            values, stored.recipe, options.places, options.min_psnr, say
+        )
     except InputError as error:
         report.leave("regenerated", str(error), len(chosen))
         return

@@ -12,7 +12,7 @@ from PIL import Image
 
 from factory.catalog import load_catalogs
 from factory.circularity import GUIDE
-from factory.classifiers.model import INFO_NAME
+from factory.classifiers.model import INFO_NAME, read_classifier_info
 from factory.errors import EvaluationError, InputError
 from factory.evaluate.fewshot.leaks import (
     Leak,
@@ -151,11 +151,14 @@ class RecipeProvider:
         write_shots(draw.images, shots)
         overrides = [*self.making.overrides, *self._point_to(draw, shots)]
         catalogs, made = [str(each) for each in self.folders], []
+        doubts = []
         if self.fits and self.classifiers:
             made.append(self._fit(folder, draw, "filter", self.making.filter_encoder))
+            doubts.append(self._doubt(made[-1], draw, "filter"))
             overrides.append(f"filters.classifier.model={json.dumps(str(made[-1]))}")
         if self.fits_guide:
             made.append(self._fit(folder, draw, "guide", self.making.guide_encoder))
+            doubts.append(self._doubt(made[-1], draw, "guide"))
             overrides.append(f"generator.classifier_guidance.model={json.dumps(str(made[-1]))}")
         if self.making.adapt is not None:
             made.append(self._adapt(folder, draw, shots))
@@ -179,7 +182,7 @@ class RecipeProvider:
             None if isinstance(unfiltered, str) else unfiltered,
             missing_unfiltered=missing,
             leaks=tuple(leaks),
-            notes=(f"{draw.name}: {short}",) if short else (),
+            notes=tuple(filter(None, [*doubts, f"{draw.name}: {short}" if short else ""])),
             roots=(run,),
         )
 
@@ -248,6 +251,22 @@ class RecipeProvider:
         reached = report["held_out"]["balanced_accuracy"]
         self.say(f"  held-out balanced accuracy {reached:.2f} on the shots alone")
         return out
+
+    def _doubt(self, classifier: Path, draw: Draw, role: str) -> str:
+        """Says that a classifier of the shots cannot be shown to beat guessing; "" where it can."""
+        report = read_classifier_info(classifier).report
+        if report["refused"] is None:
+            return ""
+        reached, chance = report["held_out"]["balanced_accuracy"], report["chance"]
+        how = "does no better" if reached <= chance else "cannot be shown to do better"
+        chosen = "what it keeps is chosen by chance" if role == "filter" else "it leads by chance"
+        text = (
+            f"{draw.name}: its {role} {how} than guessing (held-out balanced accuracy "
+            f"{reached:.2f} on the shots, guessing gives {chance:.2f}): "
+            f"{chosen if reached <= chance else 'too few shots to tell, or ' + chosen}"
+        )
+        self.say(text)
+        return text
 
     def _adapt(self, folder: Path, draw: Draw, shots: Path) -> Path:
         """Adapts the base to the shots; returns the adapter's folder, which is a catalog."""
