@@ -3,6 +3,7 @@
 import re
 import shlex
 from dataclasses import dataclass
+from pathlib import Path
 
 LANGUAGES = ("bash", "python")
 NOT_RUN = {
@@ -83,3 +84,21 @@ def list_steps(text: str) -> list[Step]:
             steps.append(Step(line, section, language, joined))
             line += command.count("\n") + 1
     return steps
+
+
+def list_mentions(path: Path) -> list[Step]:
+    """Returns the commands that a page, recipe or script mentions: in blocks, comments and text.
+
+    A comment's command goes on below where its line ends in a backslash. What is named in passing,
+    such as `factory run`, is a command without arguments.
+    """
+    text = path.read_text(encoding="utf-8")
+    plain = re.sub(r"\\\n#?\s*", "", text)
+    patterns = (
+        r"^#\s+(factory .*)$",  # in a comment
+        r"^(factory .*)$",  # a block
+        r"python -m (factory run .*?)(?: &&|$)",  # a script
+        r"`(factory [a-z][^`]*)`",  # in text
+    )
+    found = [each for pattern in patterns for each in re.findall(pattern, plain, re.MULTILINE)]
+    return [Step(0, path.name, "bash", " ".join(each.split())) for each in dict.fromkeys(found)]

@@ -1,5 +1,7 @@
 """What the README tells readers to type, in its order, on real patches."""
 
+import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -8,9 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from factory.cli import main
+from factory.errors import FactoryError
 from factory.sources import list_images
 from tests.hub import open_hub
-from tests.readme import NOT_RUN, REPLACED, SHORT, SHORTENED, list_steps
+from tests.readme import NOT_RUN, REPLACED, SHORT, SHORTENED, list_mentions, list_steps
 from tests.running import read_rows
 from tests.test_publish import build_environment, call
 
@@ -112,6 +115,74 @@ def test_the_readme_works_as_typed(tmp_path, monkeypatch):
             except Exception as error:
                 wrong.append(f"README.md:{step.line}: {step.text}\n{error}")
     assert not wrong, "\n\n".join(wrong)
+
+
+def list_pages():
+    """Returns what else tells people to type commands: jobs, recipes, cards, how to contribute."""
+    found = [*(ROOT / "recipes").rglob("*.yaml"), *(ROOT / "catalogs").rglob("*.md")]
+    found += [path for path in (ROOT / "jobs").iterdir() if path.is_file()]
+    return sorted([*found, ROOT / "recipes" / "README.md", ROOT / ".github" / "CONTRIBUTING.md"])
+
+
+def read_mention(words):
+    """Reads a command that a page mentions; what is named without arguments must be there."""
+    rest, command = words[1:], main
+    while rest and isinstance(command, click.Group):
+        found = command.get_command(click.Context(command), rest[0])
+        assert found is not None, words
+        command, rest = found, rest[1:]
+    if rest or not any(each.required for each in command.params):
+        stands_for = {"$recipe": "quickstart", "$out": "runs/x", "$@": "--extend"}
+        read_options([stands_for.get(word, word) for word in words[1:]])
+
+
+def test_every_command_that_other_pages_mention_can_be_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place in ("data/my-patches/train", "pcam-mini/train", "pcam-mini/test", "FOLDER"):
+        Path(place).mkdir(parents=True)
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    steps = [(path, step) for path in list_pages() for step in list_mentions(path)]
+    assert len(steps) > 20
+    for path, step in steps:
+        try:
+            read_mention(shlex.split(step.text))
+        except (AssertionError, click.ClickException, FactoryError) as error:
+            pytest.fail(f"{path.relative_to(ROOT)}: {step.text}: {error}")
+    asked = re.findall(r"`(--[^`]*)`", (ROOT / "jobs" / "README.md").read_text())
+    assert asked, "options of jobs"
+    for options in asked:
+        read_options(["run", "quickstart", *shlex.split(options)])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# factory run quikstart\n",
+        "#   factory judge --data . \\\n#     --recipee quickstart --out x\n",
+        "Use `factory refliter`.\n",
+        'python -m factory run "$recipe" --outt "$out" &&\n',
+    ],
+)
+def test_a_wrong_mention_fails(text, tmp_path):
+    (tmp_path / "page").write_text(text)
+    [step] = list_mentions(tmp_path / "page")
+    with pytest.raises((AssertionError, click.ClickException, FactoryError)):
+        read_mention(shlex.split(step.text))
+
+
+def test_every_recipe_that_ships_is_valid_by_name_and_as_a_copy(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [path.stem for path in (ROOT / "recipes").glob("*.yaml")]
+    assert len(names) > 10
+    for name in names:
+        assert CliRunner().invoke(main, ["recipes", "copy", name]).exit_code == 0, name
+    for listed in (names, [f"{name}.yaml" for name in names]):
+        result = CliRunner().invoke(main, ["validate", "--no-files", *listed])
+        assert result.exit_code == 0, result.output
+    training = [str(path) for path in (ROOT / "recipes" / "training").glob("*.yaml")]
+    assert training
+    result = CliRunner().invoke(main, ["validate", "--no-files", *training])
+    assert result.exit_code == 0, result.output
 
 
 def test_there_is_something_to_follow_and_the_tables_are_of_it():
