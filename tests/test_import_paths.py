@@ -1,4 +1,4 @@
-"""The blocks of the README's section "Load it", run as they stand there."""
+"""The blocks of the page "Load it", run as they stand there."""
 
 import re
 import shlex
@@ -13,9 +13,8 @@ from factory.images import encode_image
 from tests.running import read_rows, run, write_recipe
 from tests.test_sources import make_pixels
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
-SECTION = README.partition("\n## Load it\n")[2].partition("\n## ")[0]
-BLOCKS = re.findall(r"```(python|bash)\n(.*?)```", SECTION, re.DOTALL)
+PAGE = Path(__file__).parent.parent / "docs" / "guides" / "load.md"
+BLOCKS = re.findall(r"```(python|bash)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
 COUNT = 23
 
 
@@ -55,12 +54,12 @@ def run_block(word):
     language, code = BLOCKS[found[0] - 1]
     if found[0] and language == "bash":
         for line in code.replace("\\\n", " ").strip().splitlines():
-            program, *arguments = shlex.split(line)
+            program, *arguments = shlex.split(line, comments=True)
             assert program == "factory"
             result = CliRunner().invoke(main, arguments)
             assert result.exit_code == 0, result.output
     names = {}
-    exec(compile(BLOCKS[found[0]][1], "README.md", "exec"), names)
+    exec(compile(BLOCKS[found[0]][1], str(PAGE), "exec"), names)
     return names
 
 

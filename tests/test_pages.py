@@ -1,4 +1,4 @@
-"""Pages fit: the report at any width, the card's tables, README's commands."""
+"""Pages fit: the report at any width, the card's tables, commands of README and pages."""
 
 import itertools
 import re
@@ -10,11 +10,12 @@ import pytest
 from factory.card.evaluations import write_evaluation
 from factory.evaluate.names import name_measure
 from factory.report import build_report
+from tests.documents import list_blocks, list_pages
 from tests.running import run, write_recipe
 
 ROOT = Path(__file__).parent.parent
 WIDEST = 96
-"""Characters of a line of code that a page of README shows whole beside a side bar, at 1280 px."""
+"""Characters of a line of code that a page shows whole beside a side bar, at 1280 px."""
 PHONE = 390 / 15
 """Width of a phone in units of the report's letters (rem)."""
 
@@ -121,11 +122,10 @@ def test_names_of_measures(key, words):
 @pytest.mark.stranger(
     20,
     "README's one-liner overflows its box",
-    "no line of code in README is longer than 96 characters",
+    "no line of code in README and pages is longer than 96 characters",
 )
-def test_lines_of_code_in_readme_fit():
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"^```\w*\n(.*?)^```", text, flags=re.DOTALL | re.MULTILINE)
-    lines = [line for block in blocks for line in block.splitlines()]
+def test_lines_of_code_in_pages_fit():
+    blocks = [block for page in list_pages() for block in list_blocks(page.read_text("utf-8"))]
+    lines = [line for block in blocks for line in block.text.splitlines()]
     assert len(lines) > 50
     assert [line for line in lines if len(line) > WIDEST] == []

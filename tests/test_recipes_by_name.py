@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from factory.cli.shipped import find_recipe, list_names
+from factory.cli.shipped import find_recipe, list_names, read_purpose
 from factory.errors import InputError, RecipeError
 from factory.recipe_file import find_base, load_recipe
 from factory.yamlfile import apply_overrides
@@ -157,3 +157,9 @@ def test_ids_stay_ids(text, document):
 def test_a_path_that_is_nowhere_is_still_refused(document):
     with pytest.raises(RecipeError):
         load_recipe(Path(document.file), ["generator.model=[]"])
+
+
+def test_a_recipe_tells_its_purpose_in_a_sentence(tmp_path):
+    path = tmp_path / "r.yaml"
+    path.write_text("# yaml-language-server: $schema=x\n# Does this: and that.\nname: x\n")
+    assert read_purpose(path) == "Does this."

@@ -1,16 +1,25 @@
-"""The blocks of the README as commands: what a reader types, and how a test shortens it."""
+"""Fenced blocks of README and pages as steps: what a reader types, and how a test shortens it."""
 
 import re
 import shlex
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-LANGUAGES = ("bash", "python")
+import yaml
+
+ROOT = Path(__file__).parents[1]
 NOT_RUN = {
     "python3 -m venv": "installs",
     ". .venv/bin/activate": "installs",
     "pip install": "installs",
     "python -m pytest": "is this",
+    "ruff ": "a check of its own",
+    "mypy": "a check of its own",
+    "mkdocs ": "a check of its own",
+    "export AWS_": "wants a bucket",
+    "factory run quickstart --out s3://": "wants a bucket",
     "factory train generator": "hours; wants the training sets",
     "factory train encoder": "hours; wants the training sets",
     "factory train classifier --data PATCHES/train --encoder encoders/mine": "follows the last",
@@ -26,6 +35,7 @@ _SMALL = "--set generator.batch_size=4 --set budget.attempts="
 SHORTENED = {
     "factory run quickstart": "--set conditions.0.per_class=1 " + _SMALL + "30",
     "factory train classifier --data PATCHES/train --size 64 --encoder he-ssl": "--force",
+    "factory preview": "-n 2 --set generator.batch_size=2",
     "factory run few-shot-variations": "--set conditions.0.per_class=4 " + _SMALL + "10",
     "factory run few-shot-guided": "--set conditions.0.per_class=1 " + _SMALL + "2",
     "factory run he-captions": "--set conditions.0.count=24 --set filters=[] " + _SMALL + "1",
@@ -39,18 +49,38 @@ SHORTENED = {
     "factory train adapter": "--steps 2 --check-every 2 --check-images 1 --max-copies 1",
 }
 """Beginning of a command -> options after it that make it a matter of seconds."""
-SHORT = ("factory calibrate", "factory run")
+SHORT = ("factory calibrate", "factory run", "factory refilter")
 """Commands that may end with exit code 1 where so few images are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One command, or one block of Python, of a section; `line` is where it stands."""
+class Block:
+    """One fenced block of a page; `line` is where its text begins, `title` the file that it is."""
 
+    page: str
     line: int
-    section: str
     language: str
+    title: str
     text: str
+
+    @property
+    def place(self) -> str:
+        """Where it stands."""
+        return f"{self.page}:{self.line}"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command, one block of Python, or one file to write."""
+
+    block: Block
+    line: int
+    text: str
+
+    @property
+    def place(self) -> str:
+        """Where it stands."""
+        return f"{self.block.page}:{self.line}"
 
     @property
     def reason(self) -> str | None:
@@ -66,24 +96,52 @@ class Step:
         return words + shlex.split(extra)
 
 
-def list_steps(text: str) -> list[Step]:
-    """Returns the commands and blocks of a Markdown text, in order."""
+def list_pages() -> list[Path]:
+    """Returns the README, then the pages of the site in the order of `mkdocs.yml`."""
+    nav = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"]
+    return [ROOT / "README.md", *(ROOT / "docs" / name for name in _list_leaves(nav))]
+
+
+def _list_leaves(nav: Any) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+        return
+    for each in nav.values() if isinstance(nav, dict) else nav:
+        yield from _list_leaves(each)
+
+
+def list_blocks(text: str, page: str = "") -> list[Block]:
+    """Returns the fenced blocks of a Markdown text, in order.
+
+    Raises:
+        ValueError: a fence that is indented or says no language, so that no test would see it.
+    """
+    pattern = r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$'
+    blocks = [
+        Block(page, text[: found.start()].count("\n") + 2, found[1], found[2] or "", found[3])
+        for found in re.finditer(pattern, text, re.DOTALL | re.MULTILINE)
+    ]
+    if text.count("```") != 2 * len(blocks):
+        raise ValueError(f"{page}: a fence that no test reads: give it a language, at column 0")
+    return blocks
+
+
+def list_steps(blocks: list[Block]) -> list[Step]:
+    """Returns the commands, blocks of Python and files to write, in order."""
     steps = []
-    for block in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        language, code = block.groups()
-        if language not in LANGUAGES:
-            continue
-        line = text[: block.start()].count("\n") + 2
-        sections = re.findall(r"^## (.*)$", text[: block.start()], re.MULTILINE)
-        section = sections[-1] if sections else ""
-        if language == "python":
-            steps.append(Step(line, section, language, code))
-            continue
-        for command in re.split(r"(?<!\\)\n", code.strip()):
-            joined = re.sub(r"\\\n\s*", "", command)
-            steps.append(Step(line, section, language, joined))
-            line += command.count("\n") + 1
+    for block in blocks:
+        if block.title or block.language == "python":
+            steps.append(Step(block, block.line, block.text))
+        elif block.language == "bash":
+            steps += _split_commands(block)
     return steps
+
+
+def _split_commands(block: Block) -> Iterator[Step]:
+    line = block.line
+    for command in re.split(r"(?<!\\)\n", block.text.strip()):
+        yield Step(block, line, re.sub(r"\\\n\s*", "", command))
+        line += command.count("\n") + 1
 
 
 def list_mentions(path: Path) -> list[Step]:
@@ -101,4 +159,5 @@ def list_mentions(path: Path) -> list[Step]:
         r"`(factory [a-z][^`]*)`",  # in text
     )
     found = [each for pattern in patterns for each in re.findall(pattern, plain, re.MULTILINE)]
-    return [Step(0, path.name, "bash", " ".join(each.split())) for each in dict.fromkeys(found)]
+    block = Block(path.name, 0, "bash", "", text)
+    return [Step(block, 0, " ".join(each.split())) for each in dict.fromkeys(found)]
