@@ -139,7 +139,7 @@ def write_dataset(
     and the counts of `survey` (made with the same policy) are checked on the way.
 
     Returns:
-        Row counts, and the sha256 of each file by its name.
+        Row counts, and sha256 and bytes of each file by its name.
 
     Raises:
         StoreError: damaged images, or one sample id twice.
@@ -148,38 +148,37 @@ def write_dataset(
     files = folder.files
     files.remove(BUILD)
     schema = build_final_schema(plan.class_names, score_names)
-    kept = ParquetFiles(
-        files, f"{BUILD}/data", "train", schema, survey.accepted, output.rows_per_file
-    )
+    per_file = output.rows_per_file
+    kept = ParquetFiles(files, f"{BUILD}/data", "train", schema, survey.accepted, per_file)
     extra = [("rejected_by", pa.string()), ("reason", pa.string()), ("status", pa.string())]
     dropped_schema = pa.schema([*schema, *(pa.field(*each) for each in extra)], schema.metadata)
     dropped_schema = with_features(dropped_schema, plan.class_names)
     dropped = ParquetFiles(
-        files, f"{BUILD}/rejected", "rejected", dropped_schema, survey.others, output.rows_per_file
+        files, f"{BUILD}/rejected", "rejected", dropped_schema, survey.others, per_file
     )
-    per_tar = fit_rows_per_file(survey.accepted, output.rows_per_file)
+    per_tar = fit_rows_per_file(survey.accepted, per_file)
     tars = TarFiles(files, f"{BUILD}/webdataset", "train", per_tar)
     seen: set[int] = set()
-    for accepted, others in _iterate_final(folder, plan, policy, survey.left_out):
-        _check_rows(accepted, seen)
-        kept.write(pa.Table.from_pylist(accepted, schema=schema))
-        dropped.write(pa.Table.from_pylist(others, schema=dropped_schema))
-        if "webdataset" in output.formats:
-            tars.write({name: row[name] for name in schema.names} for row in accepted)
-    kept.close()
-    dropped.close()
-    tars.close()
+    with kept, dropped, tars:
+        for accepted, others in _iterate_final(folder, plan, policy, survey.left_out):
+            _check_rows(accepted, seen)
+            kept.write(pa.Table.from_pylist(accepted, schema=schema))
+            dropped.write(pa.Table.from_pylist(others, schema=dropped_schema))
+            if "webdataset" in output.formats:
+                tars.write({name: row[name] for name in schema.names} for row in accepted)
     if kept.rows != survey.accepted:
         raise StoreError(f"{folder.url}: {kept.rows} rows written, {survey.accepted} accepted")
     folder.confirm()
     put_in_place(files, SUMMARY, (*kept.names, *dropped.names, *tars.names))
     files.remove(BUILD)
     hashes = {**kept.hashes, **dropped.hashes, **tars.hashes}
+    sizes = {**kept.sizes, **dropped.sizes, **tars.sizes}
     return {
         "rows": kept.rows,
         "rejected_rows": dropped.rows,
         "tars": len(tars.names),
         "sha256": {name.removeprefix(f"{BUILD}/"): sha for name, sha in hashes.items()},
+        "bytes": {name.removeprefix(f"{BUILD}/"): size for name, size in sizes.items()},
     }
 
 

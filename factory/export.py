@@ -4,6 +4,7 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ def export_tars(stored: StoredSet, out: Path, per_file: int) -> dict[str, int]:
         StoreError: a damaged file.
     """
     counts: Counter[str] = Counter()
-    with build_folder(out) as build:
+    with build_folder(out) as build, ExitStack() as stack:
         tars: dict[str, TarFiles] = {}
         keys: set[tuple[str, str]] = set()
         for split, row in iterate_splits(stored):
@@ -87,11 +88,10 @@ def export_tars(stored: StoredSet, out: Path, per_file: int) -> dict[str, int]:
                 row["sample_id"] = f"{key}-{counts[split]}"
             keys.add((split, key))
             if split not in tars:
-                tars[split] = TarFiles(FileStore(str(build)), ".", split, per_file)
+                writer = TarFiles(FileStore(str(build)), ".", split, per_file)
+                tars[split] = stack.enter_context(writer)
             tars[split].write([row])
             counts[split] += 1
-        for writer in tars.values():
-            writer.close()
     return dict(counts)
 
 

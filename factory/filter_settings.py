@@ -1,7 +1,7 @@
 """Settings of the quality filters as a recipe names them; `factory.filters` holds their judges."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,25 @@ Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 ClassName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 
 
-class FiniteFilter(Strict):
+class Thresholds(Strict):
+    """A filter's settings; of one score the `min_` is not above the `max_`."""
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        for name in type(self).model_fields:
+            if not name.startswith("min_"):
+                continue
+            other = f"max_{name.removeprefix('min_')}"
+            low, high = getattr(self, name), getattr(self, other, None)
+            if isinstance(low, float) and isinstance(high, float) and low > high:
+                raise ValueError(
+                    f"{name} {low:g} lies above {other} {high:g}, so that no image passes: lower "
+                    "the one, or raise the other"
+                )
+        return self
+
+
+class FiniteFilter(Thresholds):
     """Rejects NaN, blank, saturated and constant images."""
 
     kind: Literal["finite"]
@@ -19,14 +37,14 @@ class FiniteFilter(Strict):
     max_saturated_fraction: Fraction = Field(0.5, description="pixels with a channel at 0 or 255")
 
 
-class TissueFilter(Strict):
+class TissueFilter(Thresholds):
     """Rejects images with too little tissue."""
 
     kind: Literal["tissue"]
     min_fraction: Fraction = 0.3
 
 
-class FocusFilter(Strict):
+class FocusFilter(Thresholds):
     """Rejects blurred images."""
 
     kind: Literal["focus"]
@@ -51,14 +69,14 @@ class FocusFilter(Strict):
         return self
 
 
-class StainFilter(Strict):
+class StainFilter(Thresholds):
     """Rejects colours that are not haematoxylin and eosin."""
 
     kind: Literal["stain"]
     min_plausibility: Fraction = 0.5
 
 
-class ColorCastFilter(Strict):
+class ColorCastFilter(Thresholds):
     """Rejects images whose brightest pixels, which should be glass, are tinted."""
 
     kind: Literal["color_cast"]
@@ -68,7 +86,7 @@ class ColorCastFilter(Strict):
     )
 
 
-class ClassifierFilter(Strict):
+class ClassifierFilter(Thresholds):
     """Rejects images that a classifier of real images does not take for the asked class."""
 
     kind: Literal["classifier"]
@@ -95,7 +113,7 @@ class ClassifierFilter(Strict):
         return given
 
 
-class AgreementFilter(Strict):
+class AgreementFilter(Thresholds):
     """Rejects images on whose class several classifiers do not agree."""
 
     kind: Literal["agreement"]
@@ -116,7 +134,7 @@ class AgreementFilter(Strict):
         return self
 
 
-class ZeroShotFilter(Strict):
+class ZeroShotFilter(Thresholds):
     """Rejects images that an image-text model does not take for the asked class; no training."""
 
     kind: Literal["zero_shot"]
@@ -133,7 +151,7 @@ class ZeroShotFilter(Strict):
     )
 
 
-class AlignmentFilter(Strict):
+class AlignmentFilter(Thresholds):
     """Rejects images that do not show what their caption says."""
 
     kind: Literal["alignment"]
@@ -160,7 +178,7 @@ class AlignmentFilter(Strict):
         return self
 
 
-class RealismFilter(Strict):
+class RealismFilter(Thresholds):
     """Rejects images that lie too far from real ones, or from those of their class; or too near.
 
     A `*_quantile` bounds where a score lies among those of the real images of the asked class, each
@@ -192,7 +210,7 @@ class RealismFilter(Strict):
     min_authenticity_quantile: Fraction | None = None
 
 
-class TrainingCopyFilter(Strict):
+class TrainingCopyFilter(Thresholds):
     """Rejects images that copy a reference or another named real image."""
 
     kind: Literal["training_copy"]
@@ -204,7 +222,7 @@ class TrainingCopyFilter(Strict):
     image_column: str | None = Field(None, description="column of the images in parquet, arrow")
 
 
-class NearDuplicateFilter(Strict):
+class NearDuplicateFilter(Thresholds):
     """Removes near-duplicates within a series of the data set; the earlier request stays."""
 
     kind: Literal["near_duplicate"]

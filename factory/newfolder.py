@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from factory.errors import InputError
+from factory.store.edge import describe_failure
 
 WORK = ".factory"
 """Folder below a run folder: of the hidden files the only one that counts."""
@@ -46,7 +47,18 @@ def build_folder(out: Path) -> Iterator[Path]:
 
     Raises:
         InputError: `out` holds something already.
+        StoreError: disk full, permission; the same command goes on.
     """
+    try:
+        with _build(out) as build:
+            yield build
+    except OSError as error:
+        place = str(error.filename or out)
+        raise describe_failure(place, error, is_local=True) from error
+
+
+@contextmanager
+def _build(out: Path) -> Iterator[Path]:
     if out.exists():
         present = sorted(path.name for path in out.iterdir() if path.name != _BUILD)
         if present:

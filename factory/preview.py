@@ -14,6 +14,7 @@ from factory.plain import write_json
 from factory.plan import Plan
 from factory.recipe_file import LoadedRecipe
 from factory.records import Candidate
+from factory.store.files import write_file
 
 if TYPE_CHECKING:
     from factory.shard import Worker
@@ -39,6 +40,7 @@ def preview_recipe(
     Raises:
         InputError: `out` holds something else than a preview.
         FactoryError: the model or a filter cannot be loaded.
+        StoreError: disk full, permission.
     """
     from factory.images import encode_image
     from factory.run import plan_recipe
@@ -48,7 +50,6 @@ def preview_recipe(
     plan = plan_recipe(loaded)
     say(describe_loading(loaded.recipe, min(count, plan.count_requests())))
     worker = Worker(Order(loaded.recipe, loaded.base, "memory://preview"))
-    out.mkdir(parents=True, exist_ok=True)
     labels = {part.key: part.label for part in plan.series}
     suffix = loaded.recipe.output.image_format
     candidates = [each for batch in judge_first_tries(worker, plan, count) for each in batch]
@@ -56,7 +57,8 @@ def preview_recipe(
     for candidate in candidates:
         job, sample, verdict = candidate.job, candidate.sample, candidate.verdict
         name = f"{len(rows):04d}.{suffix}"
-        (out / name).write_bytes(encode_image(sample.pixels, suffix, job.condition.given is None))
+        data = encode_image(sample.pixels, suffix, job.condition.given is None)
+        write_file(out / name, data)
         rows.append(
             {
                 "file": name,
@@ -69,8 +71,8 @@ def preview_recipe(
                 "reason": verdict.reason,
             }
         )
-    (out / "preview.json").write_text(write_json(rows), encoding="utf-8")
-    (out / "preview.png").write_bytes(draw_sheet(candidates))
+    write_file(out / "preview.json", write_json(rows).encode())
+    write_file(out / "preview.png", draw_sheet(candidates))
     return rows
 
 

@@ -1,7 +1,7 @@
 """Runs a recipe into a run folder: plan, fill, top up, finalize, write the card."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +24,7 @@ from factory.recipe_file import LoadedRecipe, open_catalogs
 from factory.selection import Decide
 from factory.shard import Order, Task
 from factory.store.parts import PARTS
-from factory.store.placing import find_lost
+from factory.store.placing import compare_files
 from factory.store.run_folder import (
     Marker,
     RunFolder,
@@ -132,10 +132,7 @@ def finalize(
     is_short = any(part["short"] for part in summary["series"])
     if is_short and recipe.budget.on_shortfall == "error":
         return RunResult(folder.url, summary, folder.list_quarantined())
-    lost = find_lost(folder.files, last.get("files", {}).get("sha256", ()))
-    if lost is not None:
-        say(f"{lost}: gone: the data set is written again")
-    if last.get("digest") != summary["digest"] or "files" not in last or lost is not None:
+    if not _is_written(folder, last, summary["digest"], say):
         say("finalizing")
         names = read_score_names(folder, survey)
         summary["files"] = write_dataset(folder, plan, policy, survey, recipe.output, names)
@@ -145,6 +142,18 @@ def finalize(
     folder.files.write(SUMMARY, write_json(summary).encode())
     write_card(folder, recipe, summary)
     return RunResult(folder.url, summary, folder.list_quarantined())
+
+
+def _is_written(
+    folder: RunFolder, last: Mapping[str, Any], digest: str, say: Callable[[str], None]
+) -> bool:
+    """Tells whether the data set of this digest is there, as the last summary recorded it."""
+    files = last.get("files", {})
+    if last.get("digest") != digest or not files.get("sha256"):
+        return False
+    problem, compared = compare_files(folder.files, files["sha256"], files.get("bytes", {}))
+    say(f"{problem}: the data set is written again" if problem else compared)
+    return not problem
 
 
 def refilter_run(folder: RunFolder, recipe: Recipe, decide: Decide) -> RunResult:

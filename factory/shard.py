@@ -21,7 +21,7 @@ from factory.filters import (
     map_by_size,
     score_all,
 )
-from factory.fingerprint import compute_digest, diff_values
+from factory.fingerprint import diff_values
 from factory.generators import build_generator
 from factory.licences import describe_terms
 from factory.plain import to_plain
@@ -41,7 +41,7 @@ from factory.records import (
 from factory.store.parts import PartMarker, Parts
 from factory.store.rows import build_row, build_shard_schema, count_cut, select_shaping
 from factory.store.run_folder import Marker, RunFolder
-from factory.store.run_records import compute_run_id
+from factory.store.run_records import compute_run_id, digest_worker
 
 PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out", "captions"})
 """Keys of a filter's description that say where it was found; its revision says what it is."""
@@ -97,7 +97,7 @@ class Worker:
                 **describe_terms(recipe, order.base, catalogs, entry),
             }
         )
-        self.digest = compute_digest("worker", self.description)[:16]
+        self.digest = digest_worker(self.description)
 
     def check_same_content(self, other: Mapping[str, Any]) -> None:
         """Refuses to continue what another model, or other filters, have begun.

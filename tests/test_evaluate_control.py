@@ -11,7 +11,7 @@ from PIL import Image
 
 from factory.catalog import load_catalogs
 from factory.cli import main
-from factory.errors import EvaluationError
+from factory.errors import InputError
 from factory.evaluate.control import Answers, evaluate_control, read_values, score_answers
 from factory.evaluate.sets import list_set
 
@@ -87,13 +87,21 @@ def test_rho_is_scipys():
     assert found == pytest.approx(spearmanr(asked, numbers).statistic, rel=1e-9)
 
 
+@pytest.mark.stranger(
+    12,
+    "`evaluate control` of images without captions",
+    "exit code 2 in one line: the images given are of the wrong sort, nothing broke",
+)
 def test_sets_without_captions_are_refused(tmp_path):
     Image.fromarray(paint(0, 0)).save(tmp_path / "a.png")
-    with pytest.raises(EvaluationError, match="no image has a caption"):
+    answer = CliRunner().invoke(main, ["evaluate", "control", "--synthetic", str(tmp_path)])
+    assert answer.exit_code == 2
+    assert "no image has a caption" in answer.stderr.strip().splitlines()[-1]
+    with pytest.raises(InputError, match="no image has a caption"):
         evaluate_control(list_set(tmp_path), GRID)
     lines = json.dumps({"file_name": "a.png", "caption": "a cat"})
     (tmp_path / "metadata.jsonl").write_text(lines)
-    with pytest.raises(EvaluationError, match="captions say nothing that he-attributes measures"):
+    with pytest.raises(InputError, match="captions say nothing that he-attributes measures"):
         evaluate_control(list_set(tmp_path), GRID)
 
 

@@ -230,6 +230,20 @@ def test_weights_that_cannot_load_are_bad_input(tmp_path, how):
 
 @pytest.mark.stranger(
     15,
+    "`models check` of a model folder whose tokenizer lacks its files, or one of them",
+    "bad input, exit 2, in one line that names the file that is missing",
+)
+@pytest.mark.parametrize("lost", ["tokenizer.json", "tokenizer_config.json"])
+def test_a_tokenizer_without_files_is_bad_input(tmp_path, lost):
+    save_tiny("stable-diffusion", tmp_path)
+    (tmp_path / "tokenizer" / lost).unlink()
+    answer = CliRunner().invoke(main, ["models", "check", str(tmp_path)])
+    assert answer.exit_code == 2, answer.output
+    assert f"tokenizer/{lost}: is missing" in answer.stderr.strip().splitlines()[-1]
+
+
+@pytest.mark.stranger(
+    15,
     "a model folder that only has weights of the variant fp16",
     "the error names `generator.variant: fp16`, and with it the model loads",
 )

@@ -1,6 +1,8 @@
 """What is damaged, foreign or cannot be written in a run folder: made again, or exit 3 in words."""
 
+import builtins
 import errno
+import io
 import json
 import os
 import shutil
@@ -17,7 +19,7 @@ from factory.generators.fake import FakeGenerator
 from factory.recipe_file import load_recipe
 from factory.refilter import refilter_folder
 from factory.run import read_status, run_recipe
-from factory.store import files
+from factory.store import files, placing
 from factory.store.run_folder import WORK
 from factory.store.streams import StoreStream
 from tests.running import list_identities, run, write_recipe
@@ -38,6 +40,9 @@ def finished(tmp_path_factory):
 def copied(finished, tmp_path):
     shutil.copytree(finished / "run", tmp_path / "run")
     return tmp_path / "run"
+
+
+COMPLETE = "already complete: 23 of 23\ncompared its 3 files with their sha256"
 
 
 def run_and_listen(recipe, out):
@@ -129,7 +134,7 @@ def test_markers_of_before_runs_were_named_are_read(finished, copied, monkeypatc
         path.write_text(json.dumps(marker))
     monkeypatch.delattr(FakeGenerator, "generate")
     result, said = run_and_listen(finished / "recipe.yaml", copied)
-    assert (result.exit_code, said) == (0, "already complete: 23 of 23")
+    assert (result.exit_code, said) == (0, COMPLETE)
 
 
 # --- summary, workers, recipe.json ---------------------------------------------------------------
@@ -180,6 +185,46 @@ def test_a_damaged_worker_record_is_made_again(finished, copied, content, lost):
     assert call("run", finished / "recipe.yaml", "--out", copied).exit_code == 0
     assert path.read_text() == expected
     assert list_identities(copied) == list_identities(finished / "run")
+
+
+def edit_model(record):
+    record["generator"]["model"] = "another"
+
+
+def edit_unpaired_surrogate(record):
+    record["generator"]["model"] = "\ud800"
+
+
+@pytest.mark.stranger(
+    22,
+    "the record of a worker was edited: the summary then named another model",
+    "run writes it again and says so; readers and refilter refuse it, and verify names it",
+)
+@pytest.mark.parametrize("edit", [edit_model, edit_unpaired_surrogate])
+def test_an_edited_worker_record_is_not_believed(finished, copied, edit):
+    (path,) = (copied / WORK / "workers").glob("*.json")
+    expected, record = path.read_text(), json.loads(path.read_text())
+    edit(record)
+    path.write_text(json.dumps(record))
+    for command in (["refilter"], ["verify"]):
+        answer = call(*command, copied)
+        assert answer.exit_code == (1 if command == ["verify"] else 3)
+        assert f"workers/{path.name}: was changed" in answer.output
+    result, said = run_and_listen(finished / "recipe.yaml", copied)
+    assert f"workers/{path.name}: was changed" in said
+    assert result.exit_code == 0
+    assert path.read_text() == expected
+    assert result.summary["makers"] == [json.loads(expected)]
+    assert call("verify", copied).exit_code == 0
+
+
+def test_a_summary_that_names_another_maker_is_found_by_verify(copied):
+    summary = json.loads((copied / "summary.json").read_text())
+    summary["makers"][0]["generator"]["model"] = "another"
+    (copied / "summary.json").write_text(json.dumps(summary))
+    answer = call("verify", copied)
+    assert answer.exit_code == 1
+    assert "summary.json: makers: are not what the records of the workers say" in answer.output
 
 
 def test_a_worker_record_that_nobody_can_write_again_ends_in_words(finished, copied):
@@ -240,6 +285,49 @@ def test_swapped_and_lost_data_are_told(finished, copied):
     assert answer.exit_code == 0
     assert f"data/{lost.name}: gone: the data set is written again" in answer.stderr
     assert lost.read_bytes() == kept
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+@pytest.mark.stranger(
+    22,
+    "a byte of a file in `data/` or `rejected/` of a finished set was flipped, or the file was cut",
+    "run compares sha256 and bytes, says what was changed, and writes the same set again",
+)
+@pytest.mark.parametrize("folder", ["data", "rejected"])
+@pytest.mark.parametrize(
+    ("damage", "words"), [(flip, "its content was changed"), (cut, "bytes instead of")]
+)
+def test_changed_files_of_a_finished_set_are_written_again(finished, copied, folder, damage, words):
+    path = next((copied / folder).glob("*.parquet"))
+    kept = path.read_bytes()
+    damage(path)
+    answer = call("run", finished / "recipe.yaml", "--out", copied)
+    assert answer.exit_code == 0
+    assert f"{folder}/{path.name}: " in answer.stderr and words in answer.stderr
+    assert "the data set is written again" in answer.stderr
+    assert path.read_bytes() == kept
+
+
+def test_large_sets_are_compared_by_size_and_it_is_said(finished, copied, monkeypatch):
+    monkeypatch.setattr(placing, "HASHED", 1000)
+    path = next((copied / "data").glob("*.parquet"))
+    flip(path)
+    _, said = run_and_listen(finished / "recipe.yaml", copied)
+    assert "compared the sizes of its 3 files, not their content" in said
+    assert f"factory verify {copied} reads them" in said
+    cut(path)
+    _, said = run_and_listen(finished / "recipe.yaml", copied)
+    assert f"data/{path.name}: " in said and "bytes instead of" in said
+    assert call("verify", copied).exit_code == 0
 
 
 # --- disks ---------------------------------------------------------------------------------------
@@ -337,18 +425,77 @@ def test_each_failure_of_a_disk_has_its_words(finished, tmp_path, monkeypatch, c
         assert ("free space" in answer.stderr) is (code == errno.EDQUOT)
 
 
+@pytest.fixture
+def full_disk(tmp_path, monkeypatch):
+    """Fails every file that is opened to be written below the folder that it yields, as it is."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+
+    def refuse(call):
+        def open_or_fail(file, mode="r", *arguments, **options):
+            if set(mode) & set("wxa") and str(file).startswith(str(folder)):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+            return call(file, mode, *arguments, **options)
+
+        return open_or_fail
+
+    monkeypatch.setattr(io, "open", refuse(io.open))
+    monkeypatch.setattr(builtins, "open", refuse(builtins.open))
+    return folder
+
+
+@pytest.mark.stranger(
+    23,
+    "`export`, `preview`, `regenerate`, `init` and all else that writes files onto a full disk",
+    "exit 3 in one line that names the file and asks to free space, and no traceback",
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("export", "RUN", "--to", "imagefolder", "--out", "OUT"),
+        ("export", "RUN", "--to", "webdataset", "--out", "OUT"),
+        ("preview", "RECIPE", "-n", "2", "--out", "OUT"),
+        ("calibrate", "RECIPE", "-n", "2", "--out", "OUT"),
+        ("regenerate", "RUN", "ROW", "--out", "OUT/image.webp"),
+        ("init", "OUT"),
+        ("recipes", "copy", "quickstart", "OUT/mine.yaml"),
+        ("schema", "--out", "OUT/schema.json"),
+        ("report", "RUN", "--out", "OUT/report.html"),
+        ("merge", "ASSETS", "RUN", "--out", "OUT"),
+        ("train", "classifier", "--data", "ASSETS", "--encoder", "color-texture", "--out", "OUT"),
+    ],
+    ids=lambda words: " ".join(words[:1] + words[2:4]) if words[0] == "export" else words[0],
+)
+def test_a_full_disk_ends_every_command_in_words(finished, full_disk, words):
+    (row, _), *_ = sorted(list_identities(finished / "run"))
+    places = {
+        "OUT": full_disk / "out",
+        "RUN": finished / "run",
+        "RECIPE": finished / "recipe.yaml",
+        "ASSETS": Path(__file__).parent / "assets" / "pcam" / "train",
+        "ROW": row,
+    }
+    given = ["/".join(str(places.get(part, part)) for part in each.split("/")) for each in words]
+    answer = call(*given)
+    assert answer.exit_code == 3, answer.output
+    line = answer.stderr.strip().splitlines()[-1]
+    assert f"error: {full_disk / 'out'}" in line
+    assert "No space left on device: free space, then run the same command again" in line
+    assert "Traceback" not in answer.output and "unexpected" not in answer.output
+
+
 # --- what is there already -----------------------------------------------------------------------
 
 
 @pytest.mark.stranger(
     28,
     "a finished run was started again",
-    'it says "already complete: 23 of 23" and loads no model',
+    'it says "already complete: 23 of 23", with what its files were compared, and loads no model',
 )
 def test_a_finished_run_says_so(finished, copied, monkeypatch):
     monkeypatch.setattr("factory.shard.Worker.__init__", None)
     result, said = run_and_listen(finished / "recipe.yaml", copied)
-    assert (result.exit_code, said) == (0, "already complete: 23 of 23")
+    assert (result.exit_code, said) == (0, COMPLETE)
 
 
 @pytest.mark.stranger(

@@ -1,6 +1,7 @@
 """Commands keep out of folders that hold something else."""
 
 import hashlib
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -40,6 +41,33 @@ def test_a_finished_data_set_is_not_written_into(tmp_path):
         assert list_bytes(tmp_path / "run") == before
     own = tmp_path / "preview"
     assert [call("preview", recipe, "-n", 4, "--out", own).exit_code for _ in range(2)] == [0, 0]
+
+
+@pytest.mark.stranger(
+    28,
+    "`init` and `recipes copy` into a run folder, a copy of its data set, or a merged set",
+    "exit 2, and not a file is added, at any depth; beside it they write",
+)
+def test_no_recipe_is_written_into_a_data_set(tmp_path):
+    recipe = write_recipe(tmp_path, conditions=[{"kind": "class", "per_class": {"a": 4, "b": 4}}])
+    run(recipe, tmp_path / "run")
+    shutil.copytree(tmp_path / "run", tmp_path / "copy", ignore=shutil.ignore_patterns(".factory"))
+    (tmp_path / "merged").mkdir()
+    (tmp_path / "merged" / "merge.json").write_text("{}")
+    for name in ("run", "copy", "merged"):
+        folder = tmp_path / name
+        before = list_bytes(folder)
+        for words in (
+            ("init", folder),
+            ("init", folder / "deep" / "er"),
+            ("recipes", "copy", "quickstart", folder / "mine.yaml"),
+        ):
+            result = call(*words)
+            assert result.exit_code == 2, (words, result.output)
+            assert "lies in a data set or the folder of a run" in result.output
+        assert list_bytes(folder) == before
+        assert not (folder / "deep").exists()
+    assert call("init", tmp_path / "beside").exit_code == 0
 
 
 def test_what_counts_as_foreign(tmp_path):

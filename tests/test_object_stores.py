@@ -24,6 +24,7 @@ from factory.errors import InputError, MissingError, StoreError
 from factory.fingerprint import hash_bytes
 from factory.refilter import refilter_folder
 from factory.run import read_status
+from factory.store.edge import check_bucket
 from factory.store.files import FileStore
 from factory.stored import StoredSet
 from factory.verify import VerifyOptions, verify_set
@@ -311,6 +312,31 @@ def test_a_missing_package_is_named(url, module, extra, local, monkeypatch):
         code, output = ask(*arguments)
         assert (code, output.count("\n")) == (2, 1), output
         assert f'pip install "factory-pathology[{extra}]"' in output
+
+
+@pytest.mark.stranger(
+    2,
+    "URLs that name no bucket (`s3://`), or one of an impossible name",
+    "one line, exit code 2, before the store is asked or anything is planned",
+)
+@pytest.mark.parametrize(
+    "url", ["s3://", "s3:///run", "s3://A B/run", "s3://a_!/r", "gs://", "az://-"]
+)
+def test_an_impossible_bucket_is_refused_first(url, local, monkeypatch):
+    monkeypatch.setattr("factory.run.plan_recipe", None)
+    monkeypatch.setattr("fsspec.core.url_to_fs", None)
+    commands = [("run", local[0], "--out", url), ("run", local[0], "--set", f"output.path={url}")]
+    for arguments in (*commands, ("status", url), ("verify", url), ("refilter", url)):
+        code, output = ask(*arguments)
+        assert (code, output.count("\n")) == (2, 1), output
+        assert f"{url}: names no bucket" in output or "can be no bucket" in output
+
+
+def test_names_that_some_store_takes_are_left_to_it():
+    for url in ("s3://b/r", "s3://Old_Name.x/r", "abfs://box@account.dfs.core.windows.net/r"):
+        check_bucket(url)
+    check_bucket("s3://arn:aws:s3:eu-west-1:123456789012:accesspoint/mine/r")
+    check_bucket("memory://")
 
 
 def test_what_is_missing_is_told_from_what_is_damaged(s3):

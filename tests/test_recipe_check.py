@@ -5,10 +5,11 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from factory.checks.recipe import check_recipe
 from factory.classifiers.model import (
@@ -20,7 +21,9 @@ from factory.classifiers.model import (
     save_head,
     save_info,
 )
+from factory.cli import main
 from factory.errors import Problem, RecipeError
+from factory.filter_settings import FilterSettings, Thresholds
 from factory.recipe_file import load_recipe, open_catalogs
 from tests.running import write_recipe
 
@@ -154,3 +157,25 @@ def test_a_classifier_without_its_own_encoder_is_found(tmp_path: Path) -> None:
     for name in ("encoder.json", "encoder.safetensors"):
         (folder / name).write_bytes(b"")
     check(path)
+
+
+@pytest.mark.stranger(
+    12,
+    "a filter whose min_ lies above its max_, so that no image can pass",
+    "validate refuses it with both numbers and their names, whatever the filter",
+)
+@pytest.mark.parametrize("score", ["blur", "sharpness"])
+def test_a_minimum_above_its_maximum_is_refused(tmp_path, score):
+    bounds = {f"min_{score}": 0.7, f"max_{score}": 0.3}
+    path = write_recipe(tmp_path, filters=[{"kind": "focus", **bounds}])
+    answer = CliRunner().invoke(main, ["validate", str(path)])
+    assert answer.exit_code == 2
+    assert f"min_{score} 0.7 lies above max_{score} 0.3" in answer.stderr
+    same = {f"min_{score}": 0.5, f"max_{score}": 0.5}
+    check(write_recipe(tmp_path, filters=[{"kind": "focus", **same}]))
+
+
+def test_every_filter_compares_its_bounds():
+    kinds = get_args(get_args(FilterSettings)[0])
+    assert len(kinds) > 10
+    assert all(issubclass(kind, Thresholds) for kind in kinds)

@@ -1,8 +1,10 @@
 """Storage: whole objects or none, markers last, damage found."""
 
 import errno
+import gc
 import io
 import os
+import sys
 import tarfile
 import uuid
 from concurrent.futures import ThreadPoolExecutor
@@ -17,9 +19,15 @@ from factory.records import Shard
 from factory.store.files import FileStore
 from factory.store.parquet import MAX_FILES, ParquetFiles, fit_rows_per_file
 from factory.store.run_folder import WORK, Marker, RunFolder
+from factory.store.run_records import digest_worker
+from factory.store.streams import StoreStream
 from factory.store.webdataset import TarFiles
 
 SHARD = Shard("0123456789abcdef", 0, 4)
+ROW = {
+    "sample_id": "ab" * 16, "image": {"bytes": b"\x00\x01", "path": "x.webp"}, "label": 1,
+    "class_name": "tumor", "caption": None, "prompt": None, "provenance": "{}", "seed": 3,
+}  # fmt: skip
 TABLE = pa.table({"index": [0, 1], "text": ["a", "b"]})
 
 
@@ -187,16 +195,54 @@ def test_parquet_files_hold_all_rows_in_order(url, rows, per_file):
     assert all(len(table) <= per_file for table in tables)
 
 
+@pytest.mark.stranger(
+    23,
+    "the disk was full while parquet files and tars were written, one of several at a time",
+    "the error that says so, and no traceback of a writer beside it when it goes",
+)
+@pytest.mark.parametrize("first", ["parquet", "tar"])
+def test_writers_on_a_full_disk_are_silent_when_they_go(tmp_path, monkeypatch, first):
+    def fail(self, data):
+        raise StoreError("No space left on device")
+
+    heard = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: heard.append(found.exc_value))
+    files, schema = FileStore(str(tmp_path)), pa.schema([("index", pa.int64())])
+    table = pa.table({"index": list(range(1000))}, schema=schema)
+
+    def write() -> str:
+        parquet = ParquetFiles(files, "data", "train", schema, 2000, 2000)
+        tars = TarFiles(files, "webdataset", "train", 9)
+        try:
+            with parquet, tars:
+                parquet.write(table)
+                tars.write([ROW])
+                monkeypatch.setattr(StoreStream, "write", fail)
+                if first == "parquet":
+                    parquet.write(table)
+                tars.write([ROW] * 8)
+        except StoreError as error:
+            return str(error)
+        return ""
+
+    assert write() == "No space left on device"
+    gc.collect()
+    assert heard == []
+
+
+def test_the_digest_of_a_worker_is_that_of_its_record(tmp_path):
+    description = {"generator": {10: "b", 2: "a"}, "filters": [], "score_names": ["x"]}
+    folder, digest = RunFolder(str(tmp_path)), digest_worker(description)
+    folder.write_worker(digest, description)
+    assert folder.read_worker(digest)["generator"] == {"10": "b", "2": "a"}
+
+
 def test_tars_are_reproducible(tmp_path):
-    row = {
-        "sample_id": "ab" * 16, "image": {"bytes": b"\x00\x01", "path": "x.webp"}, "label": 1,
-        "class_name": "tumor", "caption": None, "prompt": None, "provenance": "{}", "seed": 3,
-    }  # fmt: skip
     contents = []
     for name in ("first", "second"):
         files = FileStore(str(tmp_path / name))
         tars = TarFiles(files, "webdataset", "train", 2)
-        tars.write([{**row, "sample_id": f"{i:032x}"} for i in range(3)])
+        tars.write([{**ROW, "sample_id": f"{i:032x}"} for i in range(3)])
         tars.close()
         assert tars.names == ["webdataset/train-00000.tar", "webdataset/train-00001.tar"]
         contents.append([files.read(each) for each in tars.names])

@@ -30,6 +30,7 @@ from factory.plain import write_json
 from factory.plan import Plan, describe_content
 from factory.recipe import compute_recipe_digest
 from factory.recipe_file import LoadedRecipe, open_catalogs
+from factory.store.files import write_file
 
 Say = Callable[[str], None]
 OWN = r"(calibration|preview)\.(json|png)|scores\.parquet"
@@ -94,8 +95,8 @@ def calibrate_recipe(
     say("choosing thresholds")
     report = _write_report(loaded, header, study)
     text = write_json(report)
-    (out / "calibration.json").write_text(text, encoding="utf-8")
-    (out / "calibration.png").write_bytes(draw_calibration(report))
+    write_file(out / "calibration.json", text.encode())
+    write_file(out / "calibration.png", draw_calibration(report))
     return report
 
 
@@ -135,8 +136,7 @@ def _score_sets(
         name = candidate.job.condition.class_name or NO_CLASS
         series = candidate.job.request.series
         rows.append(Scored(SYNTHETIC, str(candidate.job.seed), name, series, candidate.scores))
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "preview.png").write_bytes(draw_sheet(candidates, largest=128))
+    write_file(out / "preview.png", draw_sheet(candidates, largest=128))
     header = Header(
         _digest_content(loaded), seconds, None if real is None else real.about, tuple(notes)
     )

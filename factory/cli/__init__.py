@@ -98,14 +98,27 @@ class LazyGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except Exception as error:
-            if isinstance(error, OSError) and _names_no_path(error):
-                click.echo(f"error: {error.strerror}: {show(str(error.filename))}", err=True)
-                ctx.exit(InputError.exit_code)
-            if not (isinstance(error, BrokenPipeError) and _is_reader_gone()):
-                from factory.cli.crash import describe_crash
+            ctx.exit(_tell_unforeseen(error))
 
-                click.echo(f"error: {describe_crash(error)}", err=True)
-            ctx.exit(FactoryError.exit_code)
+
+def _tell_unforeseen(error: Exception) -> int:
+    """Prints one line on an error that is none of ours; returns the exit code."""
+    if isinstance(error, OSError):
+        from factory.store.edge import describe_failure, is_of_disk
+
+        if _names_no_path(error):
+            click.echo(f"error: {error.strerror}: {show(str(error.filename))}", err=True)
+            return InputError.exit_code
+        if isinstance(error, BrokenPipeError) and _is_reader_gone():
+            return FactoryError.exit_code
+        if is_of_disk(error):
+            place = str(error.filename or "a file of this command")
+            click.echo(f"error: {describe_failure(place, error, is_local=True)}", err=True)
+            return FactoryError.exit_code
+    from factory.cli.crash import describe_crash
+
+    click.echo(f"error: {describe_crash(error)}", err=True)
+    return FactoryError.exit_code
 
 
 def _names_no_path(error: BaseException | None) -> bool:

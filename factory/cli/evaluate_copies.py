@@ -16,7 +16,6 @@ from factory.cli.evaluate_fidelity import (
     describe_encoder,
     print_warnings,
     say,
-    write_file,
     write_result,
 )
 from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FILE, Number
@@ -82,6 +81,7 @@ def copies(
     """
     from factory.evaluate.copies.gallery import draw_gallery
     from factory.evaluate.copies.study import CopySettings, study_copies
+    from factory.store.files import write_file
 
     given = {name: value for name, value in options.items() if value is not None}
     study = study_copies(real, synthetic, held_out, CopySettings(**given), say)
@@ -90,7 +90,7 @@ def copies(
         click.echo(line)
     if gallery is not None:
         picture = draw_gallery(study.result, study.train, study.synthetic)
-        write_file(gallery, picture, "--gallery")
+        write_file(gallery, picture)
         click.echo(f"look at {gallery}")
     print_warnings(study.result["warnings"])
 

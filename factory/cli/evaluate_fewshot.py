@@ -167,6 +167,7 @@ def fewshot(
     from factory.evaluate.fewshot.results import build_results
     from factory.evaluate.fewshot.study import Study
     from factory.evaluate.workers import count_workers
+    from factory.store.files import write_file
 
     own = {name: options.pop(name) for name in _OWN}
     making = {name: options.pop(name) for name in _MAKING}
@@ -203,8 +204,7 @@ def fewshot(
     if curve is not None:
         store.write_file("curve.svg", curve)
     if json_path is not None:
-        json_path.parent.mkdir(parents=True, exist_ok=True)
-        json_path.write_text(text, encoding="utf-8")
+        write_file(json_path, text.encode())
     print_results(results)
     if out is not None:
         click.echo(f"\nall numbers: {out / 'results.json'}; plot: {out / 'arms.svg'}")

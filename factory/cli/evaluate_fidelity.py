@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from factory.cli.options import COUNT, IMAGE_COLUMN, IMAGES, NEW_FILE, NEW_FOLDER, PIXELS, SEED
-from factory.errors import InputError, StoreError
 from factory.evaluate import DEFAULT_ENCODER
 from factory.plain import write_json
 
@@ -95,24 +94,12 @@ def write_result(path: Path | None, result: Mapping[str, Any]) -> None:
     """Writes a result as JSON, whole or not at all.
 
     Raises:
-        InputError: the file cannot be written.
+        StoreError: the file cannot be written.
     """
+    from factory.store.files import write_file
+
     if path is not None:
-        write_file(path, write_json(result).encode(), "--json")
-
-
-def write_file(path: Path, data: bytes, option: str) -> None:
-    """Writes a file, whole or not at all.
-
-    Raises:
-        InputError: it cannot be written; names the option.
-    """
-    from factory.store.files import FileStore
-
-    try:
-        FileStore(str(path.absolute().parent)).write(path.name, data)
-    except StoreError as error:
-        raise InputError(f"{option} {path}: cannot be written: {error}") from error
+        write_file(path, write_json(result).encode())
 
 
 def print_warnings(warnings: Sequence[str]) -> None:

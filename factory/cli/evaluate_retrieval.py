@@ -121,6 +121,7 @@ def retrieval(
     from factory.evaluate.retrieval.settings import RetrievalSettings
     from factory.evaluate.retrieval.study import evaluate_retrieval
     from factory.evaluate.workers import count_workers
+    from factory.store.files import write_file
 
     settings = RetrievalSettings(
         model=model,
@@ -147,8 +148,7 @@ def retrieval(
         trainers=count_workers(trainers, device),
     )
     if file is not None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(write_json(report) + "\n", encoding="utf-8")
+        write_file(file, f"{write_json(report)}\n".encode())
     for line in format_report(report):
         click.echo(line)
     for note in report["notes"]:

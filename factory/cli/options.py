@@ -94,6 +94,23 @@ def find_obstacle(place: Path) -> str:
     return ""
 
 
+def refuse_in_data_set(place: Path) -> None:
+    """Refuses to put a file of one's own into a run folder or a finished data set, at any depth.
+
+    Raises:
+        InputError: says which; nothing was touched.
+    """
+    from factory.sources.layout import RUN_RECORD
+
+    for folder in place.absolute().parents:
+        is_finished = (folder / "summary.json").is_file() and (folder / "data").is_dir()
+        if (folder / RUN_RECORD).is_file() or is_finished or (folder / "merge.json").is_file():
+            raise InputError(
+                f"{place}: lies in a data set or the folder of a run ({folder}), and nothing was "
+                "written into it: give another folder"
+            )
+
+
 class Place(NewPath):
     """A place to write to: a path, checked as such, or an fsspec URL."""
 
@@ -107,6 +124,9 @@ class Place(NewPath):
     ) -> Any:
         """Reads a path or URL."""
         if "://" in str(value):
+            from factory.store.edge import check_bucket
+
+            check_bucket(str(value))
             return str(value)
         return super().convert(value, param, ctx)
 

@@ -100,13 +100,13 @@ def check_file(path: Path, overrides: tuple[str, ...], files: bool) -> None:
 def schema(out: Path | None) -> None:
     """Writes the JSON Schema of recipes, for editors."""
     from factory.recipe_file import build_recipe_schema
+    from factory.store.files import write_file
 
     text = json.dumps(build_recipe_schema(), indent=2) + "\n"
     if out is None:
         click.echo(text, nl=False)
         return
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(text, encoding="utf-8")
+    write_file(out, text.encode())
     click.echo(f"wrote {out}")
 
 

@@ -103,9 +103,11 @@ def _run(loaded: "LoadedRecipe", url: str, extend: bool, as_json: bool) -> None:
     from factory.cli.progress import RunProgress
     from factory.recipe import is_judging
     from factory.run import plan_recipe, run_recipe
+    from factory.store.edge import check_bucket
 
     if "://" not in url:
         url = str(Path(url).absolute())
+    check_bucket(url)
     planned = plan_recipe(loaded)
     attempts, foretells = loaded.recipe.budget.attempts, not is_judging(loaded.recipe)
     with RunProgress(planned, attempts, as_json, foretells) as progress:

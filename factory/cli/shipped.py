@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from factory.catalog import find_shipped_folder
-from factory.cli.options import LocalPath, NewPath
+from factory.cli.options import LocalPath, NewPath, refuse_in_data_set
 from factory.errors import InputError
 from factory.messages import advise
 
@@ -46,16 +46,19 @@ def copy_recipe(name: str, target: Path) -> None:
     """Writes a recipe that ships to a file of one's own.
 
     Raises:
-        InputError: the file is there, or no recipe has this name.
+        InputError: the file is there, lies in a data set, or no recipe has this name.
+        StoreError: disk full, permission.
     """
+    from factory.store.files import write_file
+
     source = find_recipe(name)
     if target.exists():
         raise InputError(f"{target}: is there already: choose another place or remove it")
+    refuse_in_data_set(target)
     lines = source.read_text(encoding="utf-8").splitlines()
     kept = [line for line in lines if not line.startswith("# yaml-language-server")]
-    target.parent.mkdir(parents=True, exist_ok=True)
     text = "\n".join(kept).strip().replace(f"recipes/{source.name}", target.name)
-    target.write_text(text + "\n", encoding="utf-8")
+    write_file(target, f"{text}\n".encode())
 
 
 class RecipePath(LocalPath):

@@ -83,6 +83,7 @@ def regenerate(
     from factory.cli.loading import make_say
     from factory.images import encode_image
     from factory.regenerate import Places, regenerate_rows
+    from factory.store.files import write_file
     from factory.stored import open_set
 
     if out.suffix not in (".webp", ".png"):
@@ -99,8 +100,7 @@ def regenerate(
     if not row["image"]["path"].endswith(out.suffix):
         is_synthetic = row["model"] != "given"
         data = encode_image(rebuilt.pixels, "png" if out.suffix == ".png" else "webp", is_synthetic)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_bytes(data)
+    write_file(out, data)
     click.echo(write_json(rebuilt.to_json()) if as_json else str(rebuilt))
     click.get_current_context().exit(1 if rebuilt.status == "different" else 0)
 

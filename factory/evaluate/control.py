@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from factory.attributes import measure_attributes
 from factory.captions.grid import CaptionGrid
 from factory.captions.writing import bin_attributes
-from factory.errors import EvaluationError
+from factory.errors import InputError
 from factory.evaluate.intervals import LEVEL, ROUNDS
 from factory.evaluate.sets import ImageSet
 from factory.fingerprint import derive_seed
@@ -53,13 +53,13 @@ def evaluate_control(
         say: is told what is being done.
 
     Raises:
-        EvaluationError: no captions, none that the grid can read, or a grid that measures nothing.
+        InputError: no captions, none that the grid can read, or a grid that measures nothing.
     """
     if not grid.measures:
-        raise EvaluationError(f"caption grid {grid.id} measures nothing: name one with `measures`")
+        raise InputError(f"caption grid {grid.id} measures nothing: name one with `measures`")
     rows = [row for row, caption in enumerate(images.captions) if caption]
     if not rows:
-        raise EvaluationError(f"{images.root}: no image has a caption: nothing was asked for")
+        raise InputError(f"{images.root}: no image has a caption: give captioned images")
     asked = [read_values(grid, str(images.captions[row])) for row in rows]
     say(f"measuring {len(rows):,} images")
     chosen = images.take(rows)
@@ -72,7 +72,7 @@ def evaluate_control(
         if len(answers.asked) >= LEAST and len(np.unique(answers.asked)) > 1:
             found[name] = score_answers(answers, derive_seed(seed, "control", name))
     if not found:
-        raise EvaluationError(
+        raise InputError(
             f"{images.root}: captions say nothing that {grid.id} measures (or fewer than {LEAST} "
             "images do for each attribute): give the grid that they were written with"
         )

@@ -69,6 +69,7 @@ def load_model(
     components = [name for name in index if not name.startswith("_")]
     weights.check_weights(folder, components, settings.allow_pickle)
     weights.check_variant(folder, components, settings.variant)
+    weights.check_tokenizers(folder, index)
     arguments = {
         **family.load_arguments,
         **_allow_remote_code(settings, entry, base),

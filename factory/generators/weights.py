@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,15 @@ from factory.fingerprint import compute_digest
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_VOCABULARIES = (
+    "tokenizer.json",
+    "vocab.json",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
+"""Files that a tokenizer's words stand in: one is enough."""
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -127,6 +136,29 @@ def check_weights(folder: Path, components: Sequence[str], allow_pickle: bool) -
         pickles = [file for file in files if file.suffix in PICKLES]
         if pickles and not any(file.suffix == ".safetensors" for file in files):
             raise InputError(f"{pickles[0]}: weights are not safetensors: {PICKLE_REMEDY}")
+
+
+def check_tokenizers(folder: Path, index: Mapping[str, Any]) -> None:
+    """Refuses a pipeline folder whose tokenizers lack files: some load without, and cut nothing.
+
+    Args:
+        folder: pipeline folder.
+        index: its model_index.json.
+
+    Raises:
+        InputError: names the file that is missing.
+    """
+    for component, kind in index.items():
+        if not (isinstance(kind, list) and "Tokenizer" in str(kind[-1])):
+            continue
+        place = folder / component
+        if not any((place / name).is_file() for name in _VOCABULARIES):
+            raise InputError(
+                f"{place / 'tokenizer.json'}: is missing, and so is any other vocabulary "
+                f"({', '.join(_VOCABULARIES[1:])}): get the whole model"
+            )
+        if not (place / "tokenizer_config.json").is_file():
+            raise InputError(f"{place / 'tokenizer_config.json'}: is missing: get the whole model")
 
 
 def check_variant(folder: Path, components: Sequence[str], variant: str | None) -> None:

@@ -230,11 +230,10 @@ def _write(
         mine = [member for member, place in pairs if place == split]
         if not mine:
             continue
-        writer = ParquetFiles(files, "data", split, schema, len(mine), per_file)
         rows = _build_rows(mine, class_names)
-        while block := list(itertools.islice(rows, _BLOCK)):
-            writer.write(pa.Table.from_pylist(block, schema=schema))
-        writer.close()
+        with ParquetFiles(files, "data", split, schema, len(mine), per_file) as writer:
+            while block := list(itertools.islice(rows, _BLOCK)):
+                writer.write(pa.Table.from_pylist(block, schema=schema))
         if writer.rows != len(mine):
             raise StoreError(f"{build}: {writer.rows} rows written, not {len(mine)}")
         hashes.update(writer.hashes)

@@ -111,10 +111,11 @@ def _read_kept(folder: Path) -> dict[str, bytes]:
 
 
 def _describe_published(summary: Mapping[str, Any], items: Sequence[Item]) -> bytes:
-    """Returns the summary with the files that are published, and their hashes as sent."""
+    """Returns the summary with the files that are published, their hashes and bytes as sent."""
     hashes = {item.name: item.sha256 for item in items}
+    sizes = {item.name: item.size for item in items}
     tars = sum(item.name.endswith(".tar") for item in items)
-    files = {**summary["files"], "tars": tars, "sha256": hashes}
+    files = {**summary["files"], "tars": tars, "sha256": hashes, "bytes": sizes}
     return write_json({**summary, "files": files}).encode()
 
 

@@ -48,7 +48,7 @@ _UNREACHED = frozenset(
     }
 )
 _NO_PLACE = re.compile(
-    r"(bucket|container) (does not|doesn't) exist|NoSuchBucket|ContainerNotFound"
+    r"(bucket|container) (does not|doesn't) exist|NoSuchBucket|ContainerNotFound|InvalidBucketName"
 )
 
 
@@ -61,19 +61,45 @@ _REMEDIES = {
     errno.EPERM: _NO_RIGHTS,
     errno.ENOTDIR: "a file is where a folder must be: move it, or give another folder",
     errno.EISDIR: "a folder is where a file must be: move it, or give another folder",
+    errno.EFBIG: "files may not be so large here: raise the limit, or give another folder",
+    errno.EIO: "check the disk",
     errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
 }
 """What to do about an error of a disk, by its number."""
+
+
+_BUCKET = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,253}[A-Za-z0-9])?|arn:aws[^/]*")
+"""What some store takes, old names of S3 among them, and access points; the store says the rest."""
+
+
+def check_bucket(url: str) -> None:
+    """Refuses a URL of an object store that names no bucket, or one of an impossible name.
+
+    Raises:
+        InputError: says so; the store was not asked.
+    """
+    protocol, _, place = url.partition("://")
+    if protocol not in EXTRAS:
+        return
+    bucket = place.partition("/")[0].partition("@")[0]
+    if not bucket:
+        raise InputError(f"{url}: names no bucket: want {protocol}://BUCKET/FOLDER")
+    if _BUCKET.fullmatch(bucket) is None:
+        raise InputError(
+            f"{url}: {bucket!r} can be no bucket: want letters, digits, dots and hyphens, with a "
+            "letter or digit at both ends"
+        )
 
 
 def open_filesystem(url: str) -> tuple[Any, str]:
     """Returns the file system of a URL, and the URL's path there; asks nothing of it yet.
 
     Raises:
-        InputError: nothing here speaks its protocol.
+        InputError: nothing here speaks its protocol, or it names no bucket that can be.
     """
     protocol = url.partition("://")[0] if "://" in url else "file"
     extra = EXTRAS.get(protocol)
+    check_bucket(url)
     options = _OPTIONS.get(str(extra), {})
     given = fsspec.config.conf.get(protocol, {})
     try:
@@ -88,6 +114,12 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     except OSError as error:
         raise describe_failure(url, error, is_local=False) from error
     return fs, root
+
+
+def is_of_disk(error: OSError) -> bool:
+    """Tells whether an error of the system is one of a disk: it is full, read-only, not ours."""
+    is_named = error.errno in _REMEDIES
+    return is_named and (error.errno not in (errno.EPERM, errno.EACCES) or bool(error.filename))
 
 
 class Edge:

@@ -1,6 +1,7 @@
 """Files by name below one root, through fsspec: local disk and object stores alike."""
 
 import errno
+import hashlib
 import inspect
 import os
 import secrets
@@ -72,6 +73,19 @@ class FileStore:
         with self._edge(name):
             data: bytes = self._ask("cat_file", self.resolve(name), seconds=_READING)
             return data
+
+    def hash(self, name: str) -> str:
+        """Returns the sha256 of the object, which is read in blocks.
+
+        Raises:
+            MissingError: it is not there.
+            StoreError: it cannot be read.
+        """
+        digest = hashlib.sha256()
+        with self.open(name, "rb") as stream:
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+        return digest.hexdigest()
 
     def write(self, name: str, data: bytes) -> None:
         """Writes the whole object durably.
@@ -178,14 +192,15 @@ class FileStore:
         # Some stores list the folder itself, where an empty object marks it.
         return tuple(sorted(entry.rsplit("/", 1)[-1] for entry in found if entry != path))
 
-    def list_sizes(self) -> dict[str, int]:
-        """Lists all files below the root with their bytes: for comparing, never for what counts."""
-        with self._edge(""):
+    def list_sizes(self, folder: str = "") -> dict[str, int]:
+        """Lists all files below a folder with their bytes: for comparing, never for what counts."""
+        with self._edge(folder):
             self.fs.invalidate_cache()
             root = self.root.rstrip("/")
-            if not self._ask("exists", root):
+            below = f"{root}/{folder}" if folder else root
+            if not self._ask("exists", below):
                 return {}
-            found = self._ask("find", root, seconds=_READING, detail=True)
+            found = self._ask("find", below, seconds=_READING, detail=True)
             return {
                 path.removeprefix(f"{root}/"): int(each["size"]) for path, each in found.items()
             }
@@ -210,6 +225,21 @@ class FileStore:
         return fsspec.asyn.sync(
             self.fs.loop, call, *arguments, timeout=seconds or _PATIENCE, **options
         )
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file of this machine durably, whole or not at all, with the folders above it.
+
+    What is there and no regular file (`/dev/stdout`) is written to as it is.
+
+    Raises:
+        StoreError: disk full, permission; says what to do.
+    """
+    if path.exists() and not path.is_file():
+        with Edge(str(path.parent), path.name, is_local=True):
+            path.write_bytes(data)
+        return
+    FileStore(str(path.absolute().parent)).write(path.name, data)
 
 
 def _write_local(path: Path, data: bytes) -> None:

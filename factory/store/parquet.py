@@ -1,12 +1,10 @@
 """Final parquet files: rows of one schema, cut into files of a fixed number of rows."""
 
-from typing import Any
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.store.files import FileStore
-from factory.store.streams import HashedStream
+from factory.store.streams import HashedStream, NumberedFiles
 
 ROW_GROUP = 256
 """Rows per row group: small enough for the Hub's viewer to read one page of images."""
@@ -21,12 +19,11 @@ def fit_rows_per_file(total: int, per_file: int) -> int:
     return max(per_file, -(-total // MAX_FILES))
 
 
-class ParquetFiles:
+class ParquetFiles(NumberedFiles):
     """Writes tables in order into `folder/split-00000-of-00003.parquet`.
 
     Files hold `per_file` rows, and more where the Hub would refuse so many files. Pages carry
-    checksums, so that readers who ask for them find a flipped bit; `hashes` holds the sha256 of
-    each file that is whole.
+    checksums, so that readers who ask for them find a flipped bit.
     """
 
     def __init__(
@@ -38,14 +35,10 @@ class ParquetFiles:
         total: int,
         per_file: int,
     ) -> None:
+        super().__init__()
         self.files, self.folder, self.split, self.schema = files, folder, split, schema
         self.per_file = fit_rows_per_file(total, per_file)
         self.count = max(1, -(-total // self.per_file))
-        self.names: list[str] = []
-        self.hashes: dict[str, str] = {}
-        self.rows = 0
-        self._writer: Any = None
-        self._stream: Any = None
         self._buffered: list[pa.Table] = []
         self._room = 0
 
@@ -86,7 +79,4 @@ class ParquetFiles:
             self._buffered = []
 
     def _finish(self) -> None:
-        self._writer.close()
-        self._stream.close()
-        self.hashes[self.names[-1]] = self._stream.sha256
-        self._writer = self._stream = None
+        self._end_file()

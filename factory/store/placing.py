@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from factory.errors import MissingError
 from factory.store.files import FileStore
@@ -14,10 +14,46 @@ PLACED = f"{WORK}/files.json"
 FOLDERS = ("data", "rejected", "webdataset")
 
 
-def find_lost(files: FileStore, names: Iterable[str]) -> str | None:
-    """Returns the first of a data set's files that is gone; a late listing costs a rewrite."""
-    there = {f"{folder}/{name}" for folder in FOLDERS for name in files.list(folder)}
-    return min(set(names) - there, default=None)
+HASHED = 4 << 30
+"""Bytes of a data set on a disk up to which `compare_files` reads it: seconds."""
+
+
+def compare_files(
+    files: FileStore, hashes: Mapping[str, str], sizes: Mapping[str, int]
+) -> tuple[str, str]:
+    """Compares the files of a finished data set with what was recorded of them.
+
+    Their names and sizes; and, where they lie on a disk and hold no more than HASHED together, the
+    sha256 of each. A late listing costs a rewrite.
+
+    Args:
+        files: of the run folder.
+        hashes: name -> sha256.
+        sizes: name -> bytes; those of before sizes were recorded lack here.
+
+    Returns:
+        What is wrong with the first file that is, or an empty text; and what was compared.
+
+    Raises:
+        StoreError: a file cannot be read.
+    """
+    found = {name: size for folder in FOLDERS for name, size in files.list_sizes(folder).items()}
+    for name in sorted(hashes):
+        if name not in found:
+            return f"{name}: gone", ""
+        if found[name] != sizes.get(name, found[name]):
+            return f"{name}: {found[name]:,} bytes instead of {sizes[name]:,}", ""
+    total = sum(found[name] for name in hashes)
+    if not files.is_local or total > HASHED:
+        where = f"{total / 2**30:,.1f} GiB" if files.is_local else "in an object store"
+        return "", (
+            f"compared the sizes of its {len(hashes):,} files, not their content ({where}): "
+            f"factory verify {files.url} reads them"
+        )
+    for name in sorted(hashes):
+        if files.hash(name) != hashes[name]:
+            return f"{name}: its content was changed", ""
+    return "", f"compared its {len(hashes):,} files with their sha256"
 
 
 def put_in_place(files: FileStore, summary: str, built: Sequence[str]) -> None:

@@ -26,8 +26,10 @@ from factory.store.run_records import (
     compute_run_id,
     describe_problem,
     dump_record,
+    dump_worker,
     find_other,
     find_problem,
+    find_worker_problem,
     name_data,
     name_marker,
     name_worker,
@@ -39,7 +41,6 @@ LEASE = f"{WORK}/lease.json"
 _BUFFER, _ROWS = 1 << 20, 16
 """Bytes of a column that are read, and rows decoded, at a time, where few rows are wanted."""
 
-WORKER_KEYS = frozenset({"generator", "filters", "score_names"})
 QUARANTINE_KEYS = frozenset({"shard", "round", "error"})
 
 
@@ -56,6 +57,7 @@ class RunFolder:
         self.files = FileStore(url)
         self.url, self.mend = url, mend
         self._run_id: str | None = None
+        self._told: set[str] = set()
         self._lease: Lease | None = None
 
     @contextlib.contextmanager
@@ -145,23 +147,35 @@ class RunFolder:
         try:
             self.read_worker(digest)
         except StoreError:  # not there, or damaged
-            data = write_json(description, sort_keys=True).encode()
-            self.files.write(name_worker(digest), data)
+            self.files.write(name_worker(digest), dump_worker(description))
 
     def has_worker(self, digest: str) -> bool:
-        """Tells whether a worker's description can be read; a damaged one is mended or refused."""
-        return self.read_json(name_worker(digest), WORKER_KEYS) is not None
+        """Tells whether a worker's description is sound; a damaged one is mended or refused.
+
+        Raises:
+            StoreError: it is damaged, and the folder was not opened to be mended.
+        """
+        name = name_worker(digest)
+        if not self.files.exists(name):
+            return False
+        problem = find_worker_problem(self.files.read(name), digest)
+        if problem and self.mend is None:
+            self.read_worker(digest)
+        if problem and self.mend is not None and digest not in self._told:
+            self._told.add(digest)
+            self.mend(f"{name}: {problem}: a worker that is the same writes it again")
+        return not problem
 
     def read_worker(self, digest: str) -> dict[str, Any]:
         """Returns a worker's description.
 
         Raises:
-            StoreError: it is missing or damaged.
+            StoreError: it is missing, damaged, or not what its name is the digest of.
         """
         name = name_worker(digest)
         problem = "missing" if not self.files.exists(name) else ""
         data = b"" if problem else self.files.read(name)
-        problem = problem or find_problem(data, WORKER_KEYS)
+        problem = problem or find_worker_problem(data, digest)
         if problem:
             raise DamageError(
                 f"{self.url}/{name}: {problem}: bring it back from a copy, or run the same recipe "
@@ -184,7 +198,8 @@ class RunFolder:
             return None
         try:
             marker = Marker.model_validate_json(self.files.read(name))
-            problem = self._find_misfit(marker, shard, round_number)
+            run_id = marker.run and self._find_run_id()
+            problem = marker.find_misfit(shard, round_number, run_id)
         except ValidationError as error:
             problem = f"damaged, {describe_problem(error)}"
         if not problem:
@@ -195,22 +210,6 @@ class RunFolder:
     def has_marker(self, shard: Shard) -> bool:
         """Tells whether a shard was committed, sound or not."""
         return self.files.exists(name_marker(shard, 0))
-
-    def _find_misfit(self, marker: Marker, shard: Shard, round_number: int) -> str:
-        """Returns what of a marker belongs to another shard, round or run; "" where all fits."""
-        wanted = {
-            "shard": shard.id,
-            "series": shard.series,
-            "start": shard.start,
-            "stop": shard.stop,
-            "round": round_number,
-            "data": name_data(shard.id, round_number, marker.sha256),
-            "run": marker.run and self._find_run_id(),
-        }
-        for field, value in wanted.items():
-            if getattr(marker, field) != value:
-                return f"belongs elsewhere: {field} is {getattr(marker, field)!r}, not {value!r}"
-        return ""
 
     def _find_run_id(self) -> str | None:
         if self._run_id is None:

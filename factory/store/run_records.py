@@ -9,11 +9,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from factory.errors import DamageError
 from factory.fingerprint import compute_digest, drop_none
+from factory.plain import write_json
 from factory.records import Shard
 from factory.store.files import FileStore
 
 WORK = ".factory"
 """Folder below the run folder for all that is not the data set itself."""
+WORKER_KEYS = frozenset({"generator", "filters", "score_names"})
 
 
 class _Record(BaseModel):
@@ -74,6 +76,22 @@ class Marker(_Record):
         {}, description="tokenizer -> candidates whose prompt it cut, tokens that it dropped"
     )
 
+    def find_misfit(self, shard: Shard, round_number: int, run: str | None) -> str:
+        """Returns what of it belongs to another shard, round or run; "" where all fits."""
+        wanted = {
+            "shard": shard.id,
+            "series": shard.series,
+            "start": shard.start,
+            "stop": shard.stop,
+            "round": round_number,
+            "data": name_data(shard.id, round_number, self.sha256),
+            "run": run,
+        }
+        for field, value in wanted.items():
+            if getattr(self, field) != value:
+                return f"belongs elsewhere: {field} is {getattr(self, field)!r}, not {value!r}"
+        return ""
+
     def check_rows(self, table: pa.Table) -> pa.Table:
         """Returns a table that was read under this marker's name, some of its columns or all.
 
@@ -113,6 +131,18 @@ def find_problem(data: bytes, keys: Set[str]) -> str:
     return f"damaged, lacks {', '.join(missing)}" if missing else ""
 
 
+def find_worker_problem(data: bytes, digest: str) -> str:
+    """Returns why bytes are not the record of the worker of this digest; "" where they are."""
+    problem = find_problem(data, WORKER_KEYS)
+    if problem:
+        return problem
+    try:
+        is_ours = digest_worker(json.loads(data)) == digest
+    except (ValueError, RecursionError):  # JSON that no worker writes
+        is_ours = False
+    return "" if is_ours else "was changed: its content does not have the digest of its name"
+
+
 def describe_problem(error: ValidationError) -> str:
     """Returns the first problem of a record: field and message."""
     first = error.errors()[0]
@@ -134,6 +164,19 @@ def name_marker(shard: Shard, round_number: int) -> str:
 def name_data(shard: str, round_number: int, sha256: str) -> str:
     """Returns the name of a data object in the work folder."""
     return f"shards/{shard}-r{round_number}-{sha256[:16]}.parquet"
+
+
+def dump_worker(description: Mapping[str, Any]) -> bytes:
+    """Returns a worker's description as the JSON of its record."""
+    return write_json(description, sort_keys=True).encode()
+
+
+def digest_worker(description: Mapping[str, Any]) -> str:
+    """Returns the digest of a worker's description that its record, and its markers, are named by.
+
+    It is that of what the record holds: keys that are numbers are text there.
+    """
+    return compute_digest("worker", json.loads(dump_worker(description)))[:16]
 
 
 def name_worker(digest: str) -> str:

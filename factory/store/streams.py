@@ -3,7 +3,7 @@
 import hashlib
 import os
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from factory.store.edge import Edge
 
@@ -82,23 +82,32 @@ class StoreStream:
 
 
 class HashedStream:
-    """A stream to write to, from start to end, that knows the sha256 of what was written."""
+    """A stream to write to, from start to end, that knows sha256 and bytes of what was written."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._digest = hashlib.sha256()
         self.closed = False
+        self.size = 0
+        self._is_dropped = False
 
     def write(self, data: Any) -> int:
         """Writes bytes; returns how many."""
         view = memoryview(data)
         self._digest.update(view)
-        self._stream.write(view)
+        if not self._is_dropped:
+            self._stream.write(view)
+        self.size += view.nbytes
         return view.nbytes
+
+    def drop(self) -> None:
+        """Gives the file up: what a writer still says when it goes is let fall."""
+        self._is_dropped = True
 
     def flush(self) -> None:
         """Hands on what is buffered."""
-        self._stream.flush()
+        if not self._is_dropped:
+            self._stream.flush()
 
     def close(self) -> None:
         """Closes the stream below."""
@@ -109,3 +118,52 @@ class HashedStream:
     def sha256(self) -> str:
         """Hash of all that was written, 64 hex characters."""
         return self._digest.hexdigest()
+
+
+class NumberedFiles:
+    """Files that rows are written into, one after the other; ended by `close`.
+
+    As a context manager it closes itself, and after an error gives up the file at hand: writers of
+    libraries would else write its end when they go, into the same full disk.
+
+    Attributes:
+        names: of the files begun.
+        hashes: name -> sha256 of each file that is whole.
+        sizes: likewise its bytes.
+        rows: written so far.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.hashes: dict[str, str] = {}
+        self.sizes: dict[str, int] = {}
+        self.rows = 0
+        self._writer: Any = None
+        self._stream: Any = None
+
+    def close(self) -> None:
+        """Ends the last file."""
+        raise NotImplementedError
+
+    def _end_file(self) -> None:
+        self._writer.close()
+        self._stream.close()
+        self.hashes[self.names[-1]] = self._stream.sha256
+        self.sizes[self.names[-1]] = self._stream.size
+        self._writer = self._stream = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            if error is None:
+                self.close()
+        finally:
+            if self._stream is not None:  # not ended: after an error
+                self._stream.drop()

@@ -6,10 +6,10 @@ from typing import Any
 
 from factory.plain import write_json
 from factory.store.files import FileStore
-from factory.store.streams import HashedStream
+from factory.store.streams import HashedStream, NumberedFiles
 
 
-class TarFiles:
+class TarFiles(NumberedFiles):
     """Writes rows in order into `folder/split-00000.tar`, byte for byte reproducible.
 
     Each sample is keyed by its sample id and has the image, `txt` (the caption, else the prompt,
@@ -17,12 +17,8 @@ class TarFiles:
     """
 
     def __init__(self, files: FileStore, folder: str, split: str, per_file: int) -> None:
+        super().__init__()
         self.files, self.folder, self.split, self.per_file = files, folder, split, per_file
-        self.names: list[str] = []
-        self.hashes: dict[str, str] = {}
-        self.rows = 0
-        self._writer: Any = None
-        self._stream: Any = None
         self._room = 0
 
     def write(self, rows: Iterable[dict[str, Any]]) -> None:
@@ -39,10 +35,7 @@ class TarFiles:
     def close(self) -> None:
         """Ends the last file."""
         if self._writer is not None:
-            self._writer.close()
-            self._stream.close()
-            self.hashes[self.names[-1]] = self._stream.sha256
-            self._writer = self._stream = None
+            self._end_file()
 
     def _start(self) -> None:
         import webdataset

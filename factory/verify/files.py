@@ -1,6 +1,5 @@
 """Checks of files, counts and schema against summary and card, and of the tars against the rows."""
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,6 @@ from factory.sources import list_images
 from factory.stored import DATA, REJECTED, TARS, StoredSet
 from factory.verify.findings import Report
 
-_CHUNK = 1 << 20
 _NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.parquet")
 NO_HASHES = (
     "hashes of files: no summary.json that names them; an edited score that crosses no threshold "
@@ -39,7 +37,7 @@ def check_files(stored: StoredSet, report: Report) -> None:
     for name, recorded in hashes.items():
         folder, is_below, _ = name.partition("/")
         if stored.files.exists(name):
-            report.expect("files", name, hash_file(stored, name), recorded, field="sha256")
+            report.expect("files", name, stored.files.hash(name), recorded, field="sha256")
         elif is_below and folder not in folders:
             report.note(f"{folder}/ is not in this copy")
         else:
@@ -59,15 +57,6 @@ def _check_numbers(stored: StoredSet, folder: str, report: Report) -> None:
     for total in totals:
         for number in sorted(set(range(total)) - numbers):
             report.fail("files", f"{folder}/", f"file {number} of {total} is missing")
-
-
-def hash_file(stored: StoredSet, name: str) -> str:
-    """Returns the sha256 of a file of the data set."""
-    digest = hashlib.sha256()
-    with stored.files.open(name, "rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def check_schema(stored: StoredSet, name: str, report: Report) -> list[str]:

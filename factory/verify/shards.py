@@ -13,6 +13,7 @@ from factory.run import build_policy
 from factory.selection import Decide
 from factory.store.rows import CONTENT_COLUMNS
 from factory.store.run_folder import Marker, RunFolder
+from factory.store.run_records import name_worker
 from factory.stored import DATA, StoredSet
 from factory.summary import describe_unfinished
 from factory.verify.findings import Report
@@ -33,6 +34,7 @@ class ShardRows:
         self.folder, self.report = RunFolder(stored.url), report
         self.markers: list[Marker] = []
         self.missing = 0
+        self.makers: dict[str, dict[str, Any]] = {}
         self.digests: dict[str, tuple[int, str]] = {}
         try:
             self._read()
@@ -64,6 +66,10 @@ class ShardRows:
         if problem:
             remedy = "run the recipe into it again, to the end"
             self.report.fail("finalized", "summary.json", f"not finalized: {problem}: {remedy}")
+        made = [self.makers[digest] for digest in sorted(self.makers)]
+        if summary is not None and not problem and all(made) and summary["makers"] != made:
+            message = "are not what the records of the workers say"
+            self.report.fail("workers", "summary.json", message, field="makers")
 
     def check_selection(
         self, recipe: Recipe, decide: Decide, summary: Mapping[str, Any] | None, ids: Any
@@ -127,9 +133,20 @@ class ShardRows:
             self.report.expect("shards", name, len(table), marker.rows, field="rows")
             number = len(self.markers)
             self.markers.append(marker)
+            self._read_maker(marker.worker)
             for batch in table.select(["sample_id", *COMPARED]).to_batches(256):
                 for row in batch.to_pylist():
                     self.digests.setdefault(row["sample_id"], (number, _digest(row)))
+
+    def _read_maker(self, digest: str) -> None:
+        if digest in self.makers:
+            return
+        self.report.checked["workers"] += 1
+        try:
+            self.makers[digest] = self.folder.read_worker(digest)
+        except StoreError as error:
+            self.makers[digest] = {}
+            self.report.fail("workers", name_worker(digest), str(error))
 
     def _iterate_markers(self, plan: Any) -> Iterator[Marker]:
         for shard in plan.iterate_shards():
