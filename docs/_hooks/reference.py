@@ -61,12 +61,18 @@ def ask(*words: str) -> Any:
 
 
 def write_fields() -> str:
-    """Returns every section of a recipe but the filters, each with its fields."""
+    """Returns every section of a recipe but the filters, each with its fields, in reading order."""
     schema = ask("schema")
-    lines = ["## At the top", "", *write_table(schema)]
-    for name, part in schema["$defs"].items():
-        if not is_filter(part, schema):
-            lines += ["", f"## {name_part(name, part)}", "", *describe(part), *write_table(part)]
+    filters, heads = list_filters(schema), name_parts(schema)
+    links = {name: f"[{head}](#{head.replace(' ', '-')})" for name, head in heads.items()}
+    for name in filters:
+        kind = get_const(schema["$defs"][name], "kind")
+        links[name] = f"[{kind}](filters.md#{kind})"
+    lines = ["## At the top", "", *write_table(schema, links)]
+    for name, head in heads.items():
+        if name not in filters:
+            part = schema["$defs"][name]
+            lines += ["", f"## {head}", "", *describe(part), *write_table(part, links)]
     return "\n".join(lines)
 
 
@@ -76,19 +82,38 @@ def write_filters() -> str:
     lines: list[str] = []
     for name in list_filters(schema):
         part = schema["$defs"][name]
-        lines += [f"## {get_const(part, 'kind')}", "", *describe(part), *write_table(part), ""]
+        lines += [f"## {get_const(part, 'kind')}", "", *describe(part), *write_table(part, {}), ""]
     return "\n".join(lines)
 
 
 def list_filters(schema: dict[str, Any]) -> list[str]:
     """Returns the names of the definitions that an item of `filters` may be."""
-    found = re.findall(r'"#/\$defs/(\w+)"', json.dumps(schema["properties"]["filters"]))
-    return list(dict.fromkeys(found))
+    return list_references(schema["properties"]["filters"])
 
 
-def is_filter(part: dict[str, Any], schema: dict[str, Any]) -> bool:
-    """Whether a definition is one of the filters."""
-    return any(part is schema["$defs"][name] for name in list_filters(schema))
+def list_references(part: Any) -> list[str]:
+    """Returns the names of the definitions that a part of the schema refers to, in order."""
+    return list(dict.fromkeys(re.findall(r'"#/\$defs/(\w+)"', json.dumps(part))))
+
+
+def name_parts(schema: dict[str, Any], part: Any = None) -> dict[str, str]:
+    """Returns definition -> heading, in the order in which a recipe comes to them.
+
+    A heading is the kind that a person writes, or the field that holds the section.
+    """
+    found: dict[str, str] = {}
+    for field, value in (part or schema).get("properties", {}).items():
+        names = list_references(value)
+        for name in names:
+            inner = schema["$defs"][name]
+            const = get_const(inner, "kind") or get_const(inner, "keep")
+            head = name if len(names) > 1 else field
+            found.setdefault(name, f"{field.removesuffix('s')} {const}" if const else head)
+            found = {
+                **found,
+                **{k: v for k, v in name_parts(schema, inner).items() if k not in found},
+            }
+    return found
 
 
 def get_const(part: dict[str, Any], field: str) -> str | None:
@@ -97,52 +122,46 @@ def get_const(part: dict[str, Any], field: str) -> str | None:
     return value
 
 
-def name_part(name: str, part: dict[str, Any]) -> str:
-    """Returns a heading: the kind that a person writes, or the name of the section."""
-    if get_const(part, "kind") is not None:
-        return f"condition {get_const(part, 'kind')}"
-    return f"pick {get_const(part, 'keep')}" if get_const(part, "keep") is not None else name
-
-
 def describe(part: dict[str, Any]) -> list[str]:
     """Returns the description of an object as a paragraph, if it has one."""
     told = squeeze(part.get("description") or "")
     return [told, ""] if told else []
 
 
-def write_table(part: dict[str, Any]) -> list[str]:
-    """Returns the fields of an object as a Markdown table."""
+def write_table(part: dict[str, Any], links: dict[str, str]) -> list[str]:
+    """Returns the fields of an object as a Markdown table with links to other definitions."""
     required = set(part.get("required", ()))
     rows = []
     for name, field in part.get("properties", {}).items():
         default = "" if name in required or "default" not in field else show(field["default"])
         told = squeeze(field.get("description", ""))
-        rows.append((f"`{name}`", describe_type(field), default, told))
+        rows.append((f"`{name}`", describe_type(field, links), default, told))
     return tabulate(("field", "takes", "default", ""), rows)
 
 
-def describe_type(field: dict[str, Any]) -> str:
+def describe_type(field: dict[str, Any], links: dict[str, str]) -> str:
     """Returns what a field takes, in words."""
     if "const" in field:
         return f"`{field['const']}`"
     if "enum" in field:
         return " or ".join(f"`{each}`" for each in field["enum"])
     if "$ref" in field:
-        return str(field["$ref"].rpartition("/")[2])
+        name = str(field["$ref"].rpartition("/")[2])
+        return links.get(name, name)
     for key in ("anyOf", "oneOf", "allOf"):
         if key in field:
-            parts = [describe_type(each) for each in field[key] if each.get("type") != "null"]
+            parts = [describe_type(each, links) for each in field[key] if each != {"type": "null"}]
             return ", or ".join(dict.fromkeys(parts))
     if field.get("type") in ("array", "object"):
-        return describe_container(field)
+        return describe_container(field, links)
     return describe_scalar(field)
 
 
-def describe_container(field: dict[str, Any]) -> str:
+def describe_container(field: dict[str, Any], links: dict[str, str]) -> str:
     """Returns what a list or mapping holds, in words."""
     if field["type"] == "array":
         items = field.get("items", {})
-        return f"list of {describe_type(items)}" if items else "list"
+        return f"list of {describe_type(items, links)}" if items else "list"
     values = field.get("additionalProperties") or field.get("patternProperties")
     return "mapping" if values else "object"
 
