@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from factory.cli import main
-from factory.store import files
+from factory.core.files import store as files
 
 
 def die() -> None:

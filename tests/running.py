@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
-from factory.recipe_file import load_recipe
-from factory.run import run_recipe
+from factory.api import run_recipe
+from factory.recipe.file import load_recipe
 
 FILTERS = [
     {"kind": "finite", "min_contrast": 0.1435},

@@ -10,8 +10,8 @@ import sys
 from typing import Any
 
 from factory.cli import main
-from factory.store.files import FileStore
-from factory.store.streams import StoreStream
+from factory.core.files.store import FileStore
+from factory.core.files.streams import StoreStream
 from tests.killer import die
 
 

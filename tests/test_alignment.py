@@ -9,17 +9,17 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from factory.captions.grid import CaptionGrid
-from factory.catalog import load_catalogs
-from factory.checks.recipe import check_recipe
-from factory.encoders.clip_text import ClipText
-from factory.errors import CatalogError, FilterError, InputError, RecipeError, SourceError
-from factory.filter_settings import FilterSettings
+from factory.api import refilter_folder
+from factory.catalog.captions.grid import CaptionGrid
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import CatalogError, FilterError, InputError, RecipeError, SourceError
+from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
 from factory.filters.distractors import draw_distractors, open_pool
-from factory.recipe_file import load_recipe, open_catalogs
-from factory.records import Condition, Sample
-from factory.refilter import refilter_folder
+from factory.filters.settings import FilterSettings
+from factory.models.encoders.clip_text import ClipText
+from factory.recipe.checks.recipe import check_recipe
+from factory.recipe.file import load_recipe, open_catalogs
 from tests.running import read_rows, run, write_recipe
 from tests.tiny import save_open_clip
 

@@ -1,77 +1,28 @@
-"""Imports point one way, only the command line prints, and modules stay small: read from the code.
+"""Layers are kept, only the command line prints, and modules stay small: read from the code.
 
-The order is DESIGN section 2's, with the modules that there are.
+The layers stand in pyproject.toml (`tool.importlinter`); DESIGN section 2 gives their order.
 """
 
 import ast
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "factory"
-ORDER: tuple[tuple[str, ...], ...] = (
-    ("errors", "plain"),
-    ("fingerprint", "parquet", "notes", "markdown"),
-    ("textrows", "warned"),
-    ("images",),
-    ("sources",),
-    ("records", "leakage", "varied"),
-    ("yamlreader",),
-    ("fieldtypes",),
-    ("messages", "vocabulary"),
-    ("attributes",),
-    ("yamlfile",),
-    ("captions",),
-    ("catalog_entries",),
-    ("catalog",),
-    ("accept", "filter_settings"),
-    ("recipe",),
-    ("recipe_file", "picking"),
-    ("conditions",),
-    ("plan",),
-    ("encoders",),
-    ("classifiers",),
-    ("generators", "filters", "store"),
-    ("circularity",),
-    ("licences",),
-    ("checks",),
-    ("shard",),
-    ("executors",),
-    ("selection",),
-    ("dataset",),
-    ("summary",),
-    ("continuing",),
-    ("metrics", "measured", "newfolder"),
-    ("train",),
-    ("evaluate",),
-    ("card",),
-    ("run", "judge", "disk"),
-    ("estimate",),
-    ("preview", "refilter"),
-    ("stored",),
-    ("regenerate", "merge", "export"),
-    ("verify",),
-    ("calibrate",),
-    ("report",),
-    ("publish",),
-    ("cli",),
-    ("__main__",),
-)
-"""Units (modules, packages) that may import earlier ones; those of one line never each other."""
-
-APART = frozenset({"generators", "filters", "conditions", "store"})
+EDGES = ("engine/executors/base.py", "cli/__init__.py")
+"""Where everything is caught: at the shard's edge, and by the command line's last handler."""
+READER = "core/parquet.py"
+"""The one module that opens parquet with a library."""
 MAX_LINES = 350
 PICKLES = frozenset({"pickle", "cPickle", "_pickle", "dill", "joblib", "cloudpickle", "shelve"})
 PARQUET_WRITERS = frozenset({"ParquetWriter", "write_table"})
-RANKS = {unit: rank for rank, units in enumerate(ORDER) for unit in units}
-MODULES = sorted(PACKAGE.rglob("*.py"))
-IDS = [str(path.relative_to(PACKAGE)) for path in MODULES]
-
-
-def find_unit(path: Path) -> str:
-    """`factory/store/rows.py` belongs to `store`, `factory/plan.py` to `plan`."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+SOURCES = {
+    str(path.relative_to(PACKAGE)): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))
+}
 
 
 def list_imports(source: str, package: tuple[str, ...]) -> list[tuple[int, str]]:
@@ -85,27 +36,6 @@ def list_imports(source: str, package: tuple[str, ...]) -> list[tuple[int, str]]
             name = ".".join((*parent, *((node.module,) if node.module else ())))
             found += [(node.lineno, f"{name}.{alias.name}") for alias in node.names]
     return found
-
-
-def list_factory_units(source: str, package: tuple[str, ...]) -> list[tuple[int, str]]:
-    """(line, unit) of every import of ours; `from factory import __version__` is of none."""
-    names = [(line, name.split(".")) for line, name in list_imports(source, package)]
-    ours = [(line, parts[1]) for line, parts in names if parts[0] == "factory" and parts[1:]]
-    return [(line, unit) for line, unit in ours if unit != "__version__"]
-
-
-def find_wrong_imports(unit: str, source: str, package: tuple[str, ...]) -> list[str]:
-    wrong = []
-    for line, other in list_factory_units(source, package):
-        if other == unit:
-            continue
-        if other not in RANKS:
-            wrong.append(f"line {line}: {other} has no place in ORDER")
-        elif unit in APART and other in APART:
-            wrong.append(f"line {line}: {unit} must not import {other}")
-        elif RANKS[other] >= RANKS[unit]:
-            wrong.append(f"line {line}: {unit} comes before {other} and must not import it")
-    return wrong
 
 
 def find_prints(source: str) -> list[str]:
@@ -173,84 +103,54 @@ def find_parquet_readers(source: str) -> list[str]:
     return found
 
 
-def test_every_unit_has_its_place():
-    units = {find_unit(path) for path in MODULES} - {"__init__"}
-    assert len(units) > 20
-    assert units == set(RANKS), "place new modules in ORDER, take removed ones out"
-    assert len(RANKS) == sum(map(len, ORDER))
-
-
-@pytest.mark.parametrize("path", MODULES, ids=IDS)
-def test_imports_point_one_way(path):
-    if path == PACKAGE / "__init__.py":
-        assert not list_factory_units(path.read_text(), ("factory",))
-        return
-    package = path.relative_to(ROOT).parent.parts
-    assert not find_wrong_imports(find_unit(path), path.read_text(), package)
-
-
-@pytest.mark.parametrize("path", MODULES, ids=IDS)
-def test_only_the_command_line_prints(path):
-    assert find_unit(path) == "cli" or not find_prints(path.read_text())
-
-
-@pytest.mark.parametrize("path", MODULES, ids=IDS)
-def test_modules_are_small_and_say_what_they_give(path):
-    source = path.read_text()
-    assert len(source.splitlines()) <= MAX_LINES
+def find_shapeless(source: str) -> list[str]:
+    """Says that a module is too long, or that its first line does not say what it gives."""
+    found = [f"more than {MAX_LINES} lines"] if source.count("\n") > MAX_LINES else []
     docstring = ast.get_docstring(ast.parse(source)) or ""
-    first = docstring.partition("\n")[0]
-    assert first, "the module's first line says what it gives"
-    assert source.lstrip().startswith('"""')
+    if not docstring.partition("\n")[0] or not source.lstrip().startswith('"""'):
+        found.append("the first line does not say what it gives")
+    return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=IDS)
-def test_everything_is_caught_at_two_edges_only(path):
-    """At the shard's, and by the last handler of the command line."""
-    edges = (PACKAGE / "executors" / "base.py", PACKAGE / "cli" / "__init__.py")
-    found = find_broad_excepts(path.read_text())
-    assert len(found) == (1 if path in edges else 0), found
+def list_faults(check: Callable[[str], list[str]], *apart: str) -> dict[str, list[str]]:
+    """Returns what a check finds in modules, by module; not in those `apart`."""
+    assert len(SOURCES) > 300
+    found = {name: check(text) for name, text in SOURCES.items() if not name.startswith(apart)}
+    return {name: faults for name, faults in found.items() if faults}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=IDS)
-def test_nothing_is_pickled(path):
-    assert not find_pickles(path.read_text())
+def test_imports_keep_the_layers(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    contract = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]
+    layers = contract["contracts"][0]["layers"]
+    packages = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert packages == set(layers) - {"api"}, "each package has its layer"
+    assert lint_imports() == EXIT_STATUS_SUCCESS
 
 
-@pytest.mark.parametrize("path", MODULES, ids=IDS)
-def test_parquet_is_read_in_one_place(path):
-    found = find_parquet_readers(path.read_text())
-    assert len(found) == (1 if path == PACKAGE / "parquet.py" else 0), found
+def test_only_the_command_line_prints():
+    assert list_faults(find_prints, "cli/") == {}
+
+
+def test_modules_are_small_and_say_what_they_give():
+    assert list_faults(find_shapeless) == {}
+
+
+def test_everything_is_caught_at_two_edges_only():
+    found = list_faults(find_broad_excepts)
+    assert {name: len(faults) for name, faults in found.items()} == dict.fromkeys(EDGES, 1)
+
+
+def test_nothing_is_pickled():
+    assert list_faults(find_pickles) == {}
+
+
+def test_parquet_is_read_in_one_place():
+    found = list_faults(find_parquet_readers)
+    assert {name: len(faults) for name, faults in found.items()} == {READER: 1}
 
 
 # --- the checks can fail -------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("unit", "source", "message"),
-    [
-        ("plan", "from factory.shard import Order", "plan comes before shard"),
-        ("plan", "import factory.run", "plan comes before run"),
-        ("plan", "def f():\n    from factory import executors", "line 2: plan comes before"),
-        ("plan", "from . import run", "plan comes before run"),
-        ("plan", "from .run import x", "plan comes before run"),
-        ("filters", "from factory.store.rows import x", "filters must not import store"),
-        ("generators", "from factory.conditions import x", "must not import conditions"),
-        ("preview", "from factory.refilter import x", "preview comes before refilter"),
-        ("run", "from factory.new_module import x", "new_module has no place"),
-        ("errors", "if x:\n    import factory.recipe as r", "errors comes before recipe"),
-    ],
-)
-def test_a_wrong_import_is_found(unit, source, message):
-    found = find_wrong_imports(unit, source, ("factory",))
-    assert len(found) == 1
-    assert message in found[0]
-
-
-def test_a_relative_import_inside_a_package_is_understood():
-    source = "from .base import x\nfrom ..store.files import y\nfrom .. import run"
-    units = list_factory_units(source, ("factory", "filters"))
-    assert units == [(1, "filters"), (2, "store"), (3, "run")]
 
 
 @pytest.mark.parametrize(
@@ -270,6 +170,8 @@ def test_a_relative_import_inside_a_package_is_understood():
         (find_parquet_readers, "import pyarrow.parquet\npyarrow.parquet.ParquetFile(x)"),
         (find_parquet_readers, "from pyarrow.parquet import read_table"),
         (find_parquet_readers, "def f():\n    import pyarrow.dataset as ds"),
+        (find_shapeless, "x = 1"),
+        (find_shapeless, '"""Says."""\n' * 351),
         (find_parquet_readers, "import pandas as pd\npd.read_parquet(x)"),
     ],
 )
@@ -278,8 +180,6 @@ def test_what_is_forbidden_is_found(check, source):
 
 
 def test_what_is_allowed_passes():
-    right = "from factory import __version__\nfrom factory.records import Job\nimport json"
-    assert not find_wrong_imports("plan", right, ("factory",))
     assert not find_broad_excepts("try:\n    f()\nexcept (OSError, ValueError):\n    pass")
     assert not find_pickles("torch.load(path, weights_only=True)\nnp.load(p, allow_pickle=False)")
     assert not find_prints("log.info('print')")

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from scipy.stats import spearmanr
 
-from factory.attributes import STAIN_VECTORS, measure_attributes
-from factory.errors import InputError
-from factory.sources import fit_image, list_images
-from factory.vocabulary import MEASURED
+from factory.core.attributes import MEASURED
+from factory.core.errors import InputError
+from factory.core.stains import STAIN_VECTORS, measure_attributes
+from factory.data.images import fit_image, list_images
 
 DATA = Path(__file__).parent / "assets"
 RATIO = 1.5

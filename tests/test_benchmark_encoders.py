@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parent / "benchmarks"))  # scripts import by 
 from encoders import RESNET, find_encoder, measure_set, time_encoder, write_tables
 from measures import Images
 
-from factory.errors import InputError
+from factory.core.errors import InputError
 
 OPTIONS = argparse.Namespace(shots=[3, 10], draws=4, seed=0)
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from factory.attributes import measure_attributes
-from factory.captions.writing import bin_attributes
-from factory.catalog import load_catalogs
-from factory.images import encode_image
-from factory.sources import list_images
+from factory.catalog.captions.writing import bin_attributes
+from factory.catalog.catalog import load_catalogs
+from factory.core.images import encode_image
+from factory.core.stains import measure_attributes
+from factory.data.images import list_images
 
 ROOT = Path(__file__).parent.parent
 PATCHES = ROOT / "tests" / "assets" / "pcam" / "test"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factory.catalog import load_catalogs
+from factory.catalog.catalog import load_catalogs
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "tests" / "benchmarks"))  # scripts import each other by bare names

@@ -17,17 +17,22 @@ from PIL import Image
 from pydantic import TypeAdapter
 from scipy.stats import binomtest
 
-from factory.accept import parse_rule
-from factory.calibrate import calibrate_recipe
-from factory.calibrate.canvas import choose_ticks
-from factory.calibrate.costs import Ask, compute_wilson, measure_cost
-from factory.calibrate.picture import PANEL_HEIGHT, PANEL_WIDTH, PROPOSED
-from factory.calibrate.scored import Scored
-from factory.calibrate.thresholds import Decider, place_points, propose_threshold, round_outwards
+from factory.catalog.acceptance import parse_rule
 from factory.cli import main
-from factory.filter_settings import FilterSettings
+from factory.evaluate.calibrate import calibrate_recipe
+from factory.evaluate.calibrate.canvas import choose_ticks
+from factory.evaluate.calibrate.costs import Ask, compute_wilson, measure_cost
+from factory.evaluate.calibrate.picture import PANEL_HEIGHT, PANEL_WIDTH, PROPOSED
+from factory.evaluate.calibrate.scored import Scored
+from factory.evaluate.calibrate.thresholds import (
+    Decider,
+    place_points,
+    propose_threshold,
+    round_outwards,
+)
 from factory.filters import FILTERS, decide_all
-from factory.recipe_file import load_recipe
+from factory.filters.settings import FilterSettings
+from factory.recipe.file import load_recipe
 from tests.running import read_json, write_recipe
 from tests.test_filters import ALL_KINDS, build, paint_tissue
 from tests.test_train_classifier import write_folder
@@ -482,7 +487,7 @@ def test_real_images_without_classes_serve_filters_that_ask_for_none(tmp_path):
 
 
 def test_a_classifier_of_our_own_real_images_is_called_optimistic_and_by_class(tmp_path):
-    from factory.train.classifier import train_classifier
+    from factory.train.classifier.train import train_classifier
 
     data = write_folder(tmp_path / "data", {"coarse": 20, "fine": 20})
     test = write_folder(tmp_path / "test", {"coarse": 9, "fine": 9}, size=56)

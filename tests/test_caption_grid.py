@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from factory.captions.grid import CaptionGrid, Measure, caption_at, count_captions
-from factory.catalog import load_catalogs
-from factory.errors import RecipeError
+from factory.catalog.captions.grid import CaptionGrid, Measure, caption_at, count_captions
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import RecipeError
 
 LINES = """\
 id: mine

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import yaml
 
-from factory.attributes import measure_attributes
-from factory.captions.grid import CaptionGrid
-from factory.captions.writing import bin_attributes, write_caption
-from factory.catalog import load_catalogs
-from factory.errors import InputError
-from factory.sources import fit_image, list_images
+from factory.catalog.captions.grid import CaptionGrid
+from factory.catalog.captions.writing import bin_attributes, write_caption
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import InputError
+from factory.core.stains import measure_attributes
+from factory.data.images import fit_image, list_images
 
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "tests" / "assets"

@@ -9,7 +9,12 @@ from click.testing import CliRunner
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
-from factory.card import (
+from factory.cli import main
+from factory.core.errors import InputError
+from factory.engine.run_folder import RunFolder
+from factory.engine.summary import read_summary
+from factory.evaluate.image_sets import list_set
+from factory.publish.card import (
     Facts,
     build_card,
     build_documents,
@@ -18,16 +23,11 @@ from factory.card import (
     shorten_path,
     write_card,
 )
-from factory.card.citation import build_bibtex, build_cff, find_spdx
-from factory.card.evaluations import format_metric, write_evaluation
-from factory.card.readme import BEGIN, END
-from factory.cli import main
-from factory.errors import InputError
-from factory.evaluate.sets import list_set
-from factory.licences import record_licence
-from factory.recipe import Recipe
-from factory.store.run_folder import RunFolder
-from factory.summary import read_summary
+from factory.publish.card.citation import build_bibtex, build_cff, find_spdx
+from factory.publish.card.evaluations import format_metric, write_evaluation
+from factory.publish.card.readme import BEGIN, END
+from factory.recipe.licences import record_licence
+from factory.recipe.recipe import Recipe
 from tests.running import read_json, run, write_recipe
 
 CARD = {

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from factory.catalog import (
+from factory.catalog.catalog import (
     CaptionGrid,
     Catalogs,
     caption_at,
@@ -17,8 +17,8 @@ from factory.catalog import (
     find_shipped_folder,
     load_catalogs,
 )
-from factory.errors import CatalogError, RecipeError
-from factory.generators.families import FAMILIES
+from factory.core.errors import CatalogError, RecipeError
+from factory.models.generators.families import FAMILIES
 
 ROOT = Path(__file__).parent.parent
 CLIP_TOKENS = 77
@@ -263,12 +263,14 @@ def test_folders_that_are_no_catalogs(tmp_path: Path) -> None:
 def test_entries_are_read_on_demand_and_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import factory.catalog
+    import factory.catalog.catalog
 
     reads: list[str] = []
-    read = factory.catalog.read_document
+    read = factory.catalog.catalog.read_document
     monkeypatch.setattr(
-        factory.catalog, "read_document", lambda path: (reads.append(path.name), read(path))[1]
+        factory.catalog.catalog,
+        "read_document",
+        lambda path: (reads.append(path.name), read(path))[1],
     )
     write_model(tmp_path, "one")
     write_model(tmp_path, "two")

@@ -6,10 +6,10 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from factory.catalog import load_catalogs
-from factory.circularity import find_circles, list_encoders
+from factory.catalog.catalog import load_catalogs
 from factory.cli import main
-from factory.recipe_file import load_recipe, open_catalogs
+from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.judge_overlap import find_circles, list_encoders
 from tests.test_encoder_catalog import LICENCE
 
 REAL = [{"kind": "realism", "images": "real", "encoder": "color-texture", "min_realism": 0.01}]

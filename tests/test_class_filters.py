@@ -14,10 +14,18 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from factory import filters as registry
-from factory.catalog import load_catalogs
-from factory.checks.recipe import check_recipe
-from factory.classifiers.heads import Head
-from factory.classifiers.model import (
+from factory.api import refilter_folder
+from factory.catalog.catalog import load_catalogs
+from factory.cli import main
+from factory.core.errors import FilterError, InputError, RecipeError
+from factory.data.records import Condition, Sample
+from factory.filters import build_filters, decide_all, score_all
+from factory.filters.base import Surroundings
+from factory.filters.classifier import ClassifierJudge
+from factory.filters.settings import FilterSettings
+from factory.filters.zero_shot import TEMPLATES, write_prompts
+from factory.models.classifiers.heads import Head
+from factory.models.classifiers.model import (
     Calibration,
     ClassifierInfo,
     EncoderDescription,
@@ -27,19 +35,11 @@ from factory.classifiers.model import (
     save_head,
     save_info,
 )
-from factory.cli import main
-from factory.encoders import load_encoder
-from factory.encoders.pool import EncoderPool
-from factory.errors import FilterError, InputError, RecipeError
-from factory.filter_settings import FilterSettings
-from factory.filters import build_filters, decide_all, score_all
-from factory.filters.base import Surroundings
-from factory.filters.classifier import ClassifierJudge
-from factory.filters.zero_shot import TEMPLATES, write_prompts
-from factory.recipe import Recipe, compute_recipe_digest, select_content
-from factory.recipe_file import load_recipe, open_catalogs
-from factory.records import Condition, Sample
-from factory.refilter import refilter_folder
+from factory.models.encoders import load_encoder
+from factory.models.encoders.pool import EncoderPool
+from factory.recipe.checks.recipe import check_recipe
+from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.recipe import Recipe, compute_recipe_digest, select_content
 from tests.running import read_rows, run, write_recipe
 from tests.tiny import save_open_clip
 

@@ -13,16 +13,14 @@ from scipy.stats import binomtest, norm, t
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import StandardScaler
 
-from factory.classifiers.heads import parse_head
-from factory.classifiers.model import load_classifier, read_classifier_info
 from factory.cli import main
-from factory.errors import InputError
-from factory.sources import list_images
-from factory.train.calibration import ENOUGH, calibrate_across, find_thresholds
-from factory.train.classifier import train_classifier
-from factory.train.classifier_card import draw_reliability
-from factory.train.classifier_heads import choose_head, fit_neighbours, fit_prototypes
-from factory.train.classifier_report import (
+from factory.core.errors import InputError
+from factory.data.images import list_images
+from factory.models.classifiers.heads import parse_head
+from factory.models.classifiers.model import load_classifier, read_classifier_info
+from factory.train.classifier.card import draw_reliability
+from factory.train.classifier.heads import choose_head, fit_neighbours, fit_prototypes
+from factory.train.classifier.report import (
     BINS,
     count_effective,
     find_confused,
@@ -31,6 +29,8 @@ from factory.train.classifier_report import (
     measure_wilson,
     weigh_classes,
 )
+from factory.train.classifier.temperature import ENOUGH, calibrate_across, find_thresholds
+from factory.train.classifier.train import train_classifier
 from tests.test_train_classifier import paint, write_folder
 
 ROOT = Path(__file__).parents[1]
@@ -391,7 +391,7 @@ def test_real_lesions_of_few_slides_are_said_not_to_differ(tmp_path):
 
 
 def test_heads_of_a_few_shots_equal_scikit_learn_on_real_features(tmp_path):
-    from factory.encoders import load_encoder
+    from factory.models.encoders import load_encoder
 
     paths = [sorted((PCAM / "train" / name).iterdir()) for name in ("normal", "tumor")]
     pixels = np.stack([np.asarray(Image.open(path))[:64, :64] for each in paths for path in each])

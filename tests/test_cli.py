@@ -17,9 +17,9 @@ from click.testing import CliRunner
 from PIL import Image
 
 from factory.cli import COMMANDS, main
-from factory.continuing import only_decides
-from factory.errors import RecipeError
-from factory.yamlreader import read_document
+from factory.core.errors import RecipeError
+from factory.core.yaml.reader import read_document
+from factory.engine.continuing import only_decides
 from tests.mutations import SOUND, iterate_broken_files, iterate_mutations
 from tests.running import list_identities, read_json, read_rows, write_recipe
 
@@ -306,7 +306,7 @@ def test_a_broken_run_ends_with_3_and_resumes(finished, tmp_path):
 
 
 def test_quarantined_shards_end_with_3_and_are_named(tmp_path, monkeypatch):
-    from factory.generators.fake import FakeGenerator
+    from factory.models.generators.fake import FakeGenerator
 
     generate = FakeGenerator.generate
 

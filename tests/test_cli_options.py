@@ -191,7 +191,7 @@ def fail_with(error, monkeypatch):
     def load(self, name):
         raise error.with_traceback(None)
 
-    monkeypatch.setattr("factory.catalog.Catalogs.find_model", load)
+    monkeypatch.setattr("factory.catalog.catalog.Catalogs.find_model", load)
     return call("models", "show", "fake")
 
 
@@ -274,9 +274,9 @@ def test_a_reader_that_goes_away_is_no_crash():
 
 def test_a_real_process_ends_with_3(tmp_path):
     code = (
-        "import sys, factory.catalog\n"
+        "import sys, factory.catalog.catalog\n"
         "from factory.cli import main\n"
-        "factory.catalog.load_catalogs = lambda folders: 1 / 0\n"
+        "factory.catalog.catalog.load_catalogs = lambda folders: 1 / 0\n"
         "sys.argv = ['factory', 'models', 'list']\n"
         "main()"
     )
@@ -302,5 +302,5 @@ def test_a_namesake_is_warned_of(monkeypatch):
 
 def test_runner_sees_what_processes_see(monkeypatch):
     """CliRunner and a process go through the same handler."""
-    monkeypatch.setattr("factory.catalog.load_catalogs", lambda folders: 1 / 0)
+    monkeypatch.setattr("factory.catalog.catalog.load_catalogs", lambda folders: 1 / 0)
     assert CliRunner().invoke(main, ["models", "list"]).exit_code == 3

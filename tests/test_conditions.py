@@ -9,15 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.captions.file import read_captions
-from factory.catalog import CaptionGrid
-from factory.conditions.captions import GridSeries, ListSeries, permute
-from factory.conditions.classes import ClassSeries
-from factory.conditions.references import ReferenceSeries, choose_shots
-from factory.errors import SourceError
-from factory.images import encode_image
-from factory.records import Reference
-from factory.sources import SourceImage
+from factory.catalog.captions.file import read_captions
+from factory.catalog.catalog import CaptionGrid
+from factory.core.errors import SourceError
+from factory.core.images import encode_image
+from factory.data.images import SourceImage
+from factory.data.records import Reference
+from factory.recipe.conditions.caption import GridSeries, ListSeries, permute
+from factory.recipe.conditions.class_name import ClassSeries
+from factory.recipe.conditions.reference import ReferenceSeries, choose_shots
 
 GRID = CaptionGrid(
     id="small",

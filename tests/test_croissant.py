@@ -83,10 +83,10 @@ def test_responsible_ai_fields_come_from_the_run(made):
 
 
 def test_the_text_is_the_same_every_time(made):
-    from factory.card import build_documents
-    from factory.recipe import Recipe
-    from factory.store.run_folder import RunFolder
-    from factory.summary import read_summary
+    from factory.engine.run_folder import RunFolder
+    from factory.engine.summary import read_summary
+    from factory.publish.card import build_documents
+    from factory.recipe.recipe import Recipe
 
     folder = RunFolder(str(made))
     recipe = Recipe.model_validate_json((made / "recipe.json").read_bytes())

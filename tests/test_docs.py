@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from docs._hooks.reference import MARK, WRITERS, ask, fill_marks
 from factory.cli import main
-from factory.sources import list_images
+from factory.data.images import list_images
 from tests.documents import (
     NOT_RUN,
     REPLACED,
@@ -321,7 +321,7 @@ def test_the_reference_of_what_ships_is_whole(writer, words):
 
 
 def test_every_column_of_a_row_is_described():
-    from factory.store.rows import CONTENT_COLUMNS
+    from factory.data.schema import CONTENT_COLUMNS
 
     page = PAGES["docs/reference/dataset.md"].read_text("utf-8")
     for name in (*(name for name, _ in CONTENT_COLUMNS), "label", "scores", "provenance"):

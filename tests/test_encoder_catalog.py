@@ -9,13 +9,13 @@ import timm
 import torch
 import yaml
 
-from factory.catalog import Catalogs, load_catalogs
-from factory.checks.recipe import check_recipe
-from factory.encoders import LIBRARIES, find_weights, load_encoder
-from factory.encoders.libraries import LOADERS, Loading, load_timm, pool_tokens
-from factory.encoders.pool import EncoderPool, RememberingEncoder
-from factory.errors import InputError, RecipeError
-from factory.recipe_file import load_recipe, open_catalogs
+from factory.catalog.catalog import Catalogs, load_catalogs
+from factory.core.errors import InputError, RecipeError
+from factory.models.encoders import LIBRARIES, find_weights, load_encoder
+from factory.models.encoders.libraries import LOADERS, Loading, load_timm, pool_tokens
+from factory.models.encoders.pool import EncoderPool, RememberingEncoder
+from factory.recipe.checks.recipe import check_recipe
+from factory.recipe.file import load_recipe, open_catalogs
 
 LICENCE = {"id": "mit", "url": "https://example.org/card", "date_read": "2026-11-20"}
 GATED = ("uni", "uni2-h", "virchow2", "h-optimus-1")
@@ -260,7 +260,7 @@ def test_each_image_is_computed_once_and_in_its_place():
 
 
 def test_no_more_is_remembered_than_said(monkeypatch):
-    monkeypatch.setattr("factory.encoders.pool.KEPT", 4)
+    monkeypatch.setattr("factory.models.encoders.pool.KEPT", 4)
     inner = CountingEncoder()
     encoder = RememberingEncoder(inner)
     images = make_images(10)

@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from factory.encoders import load_encoder
-from factory.encoders.learned import explain_failure, hash_weights
-from factory.encoders.small_resnet import SmallResNet
-from factory.errors import InputError
+from factory.core.errors import InputError
+from factory.models.encoders import load_encoder
+from factory.models.encoders.learned import explain_failure, hash_weights
+from factory.models.encoders.small_resnet import SmallResNet
 
 
 def make_images(count, size=64, seed=0):
@@ -64,7 +64,7 @@ def test_color_texture_features_do_not_depend_on_who_shares_the_batch():
 
 def test_color_texture_needs_no_torch():
     code = (
-        "import sys, numpy as np; from factory.encoders import load_encoder;"
+        "import sys, numpy as np; from factory.models.encoders import load_encoder;"
         "load_encoder('color-texture').encode(np.zeros((1, 64, 64, 3), np.uint8));"
         "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
     )

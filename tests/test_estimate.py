@@ -2,9 +2,9 @@
 
 import pytest
 
-from factory.estimate import compute_idle_share, draw_first_jobs, estimate_cost
-from factory.recipe_file import load_recipe
-from factory.run import plan_recipe
+from factory.engine.estimate import compute_idle_share, draw_first_jobs, estimate_cost
+from factory.engine.run import plan_recipe
+from factory.recipe.file import load_recipe
 from tests.running import run, write_recipe
 from tests.test_plan import make_plan
 

@@ -8,8 +8,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from factory.cli import main
-from factory.cli.evaluate_all import _describe_part
-from factory.evaluate.tiers import COPIES, TIERS, build_tiers, list_rows
+from factory.cli.evaluate.all import _describe_part
+from factory.evaluate.results import COPIES, TIERS, build_tiers, list_rows
 from tests.running import run, write_recipe
 
 

@@ -9,11 +9,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from factory.catalog import load_catalogs
+from factory.catalog.catalog import load_catalogs
 from factory.cli import main
-from factory.errors import InputError
+from factory.core.errors import InputError
 from factory.evaluate.control import Answers, evaluate_control, read_values, score_answers
-from factory.evaluate.sets import list_set
+from factory.evaluate.image_sets import list_set
 
 GRID = load_catalogs().find_captions("he-attributes")
 VALUES = tuple(GRID.attributes["density"])

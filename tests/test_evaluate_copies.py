@@ -12,18 +12,18 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from factory.catalog import load_catalogs
-from factory.cli.evaluate_copies import copies, describe_copies
-from factory.errors import EvaluationError
+from factory.catalog.catalog import load_catalogs
+from factory.cli.evaluate.copies import copies, describe_copies
+from factory.core.errors import EvaluationError
+from factory.core.hashing import hash_bytes
+from factory.data.images import list_images
+from factory.data.records import Condition, Sample
 from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.copies.gallery import draw_gallery
 from factory.evaluate.copies.similarity import CopySearch, turn_like
 from factory.evaluate.copies.study import CopySettings, study_copies
-from factory.filter_settings import TrainingCopyFilter
 from factory.filters import build_filters
-from factory.fingerprint import hash_bytes
-from factory.records import Condition, Sample
-from factory.sources import list_images
+from factory.filters.settings import TrainingCopyFilter
 from tests.running import run, save_again, write_recipe
 
 

@@ -19,8 +19,10 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from torchvision.models import resnet18
 
 from factory.cli import main
-from factory.conditions.references import choose_shots
-from factory.errors import InputError
+from factory.core.errors import InputError
+from factory.core.hashing import hash_bytes
+from factory.core.stats.intervals import LEVEL
+from factory.data.shots import draw_shots, list_real, split_held_out
 from factory.evaluate.fewshot.batches import draw_batches
 from factory.evaluate.fewshot.labels import (
     SHOTS,
@@ -32,13 +34,11 @@ from factory.evaluate.fewshot.labels import (
 )
 from factory.evaluate.fewshot.leaks import OTHER_SHOTS, find_other_shots
 from factory.evaluate.fewshot.learners import NetworkLearner, TrainingSet
-from factory.evaluate.fewshot.material import draw_shots, list_real, split_held_out
 from factory.evaluate.fewshot.scores import measure, pair_arms, resample, score_arm, to_interval
 from factory.evaluate.fewshot.settings import ARMS, METRICS, StudySettings
 from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
-from factory.evaluate.intervals import LEVEL
 from factory.evaluate.workers import WorkerPool, count_workers
-from factory.fingerprint import hash_bytes
+from factory.recipe.conditions.reference import choose_shots
 from tests.running import read_json, read_rows, run, save_again, write_recipe
 
 ROOT = Path(__file__).parent.parent

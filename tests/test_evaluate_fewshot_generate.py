@@ -9,11 +9,11 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
-from factory.classifiers.model import read_classifier_info
 from factory.cli import main
+from factory.data.images import list_images
+from factory.data.shots import draw_shots, list_real
 from factory.evaluate.fewshot.generate import write_shots
-from factory.evaluate.fewshot.material import draw_shots, list_real
-from factory.sources import list_images
+from factory.models.classifiers.model import read_classifier_info
 from tests import tiny
 from tests.running import read_json, read_rows, write_recipe
 from tests.test_evaluate_fewshot import CLASSES, FAST, write_catalog, write_images

@@ -11,18 +11,18 @@ from PIL import Image
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 
-from factory.catalog import load_catalogs
-from factory.cli.evaluate_fidelity import describe_result, fidelity
-from factory.encoders import load_encoder
-from factory.encoders.small_resnet import SmallResNet
-from factory.errors import EvaluationError, InputError, SourceError
+from factory.catalog.catalog import load_catalogs
+from factory.cli.evaluate.fidelity import describe_result, fidelity
+from factory.core.errors import EvaluationError, InputError, SourceError
+from factory.core.stats.resampling import bootstrap_groups, cut_parts, number_groups, pick_halves
+from factory.data.pairs import METRICS, Side, measure_pair
 from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.features import encode_set, fit_scaling
 from factory.evaluate.fidelity import FidelitySettings, evaluate_fidelity
-from factory.evaluate.independence import find_parts, read_making, read_model
-from factory.evaluate.pairs import METRICS, Side, measure_pair
-from factory.evaluate.resampling import bootstrap_groups, cut_parts, number_groups, pick_halves
-from factory.evaluate.sets import list_set
+from factory.evaluate.image_sets import list_set
+from factory.evaluate.judge_overlap import find_parts, read_making, read_model
+from factory.models.encoders import load_encoder
+from factory.models.encoders.small_resnet import SmallResNet
 from tests.running import run, write_recipe
 
 ROOT = Path(__file__).parent.parent

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from factory.errors import EvaluationError
-from factory.evaluate import intervals
-from factory.evaluate.intervals import bootstrap_difference, bootstrap_mean
+from factory.core.errors import EvaluationError
+from factory.core.stats import intervals
+from factory.core.stats.intervals import bootstrap_difference, bootstrap_mean
 
 
 def draw(seed, count, shift=0.0):

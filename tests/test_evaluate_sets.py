@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from factory.errors import SourceError
-from factory.evaluate.sets import count_smaller, find_smallest_side, list_set
-from factory.varied import Varied
+from factory.core.errors import SourceError
+from factory.data.varied import Varied
+from factory.evaluate.image_sets import count_smaller, find_smallest_side, list_set
 from tests.running import read_rows, run, write_recipe
 
 

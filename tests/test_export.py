@@ -9,12 +9,12 @@ import pytest
 from click.testing import CliRunner
 
 from factory.cli import main
-from factory.errors import InputError
-from factory.export import export_images, export_tars
-from factory.fingerprint import hash_bytes
-from factory.images import encode_image
-from factory.merge import MergeSettings, merge_sets
-from factory.stored import open_set
+from factory.core.errors import InputError
+from factory.core.hashing import hash_bytes
+from factory.core.images import encode_image
+from factory.engine.dataset import open_set
+from factory.publish.export import export_images, export_tars
+from factory.publish.merge import MergeSettings, merge_sets
 from tests.running import read_rows, run, write_recipe
 from tests.test_sources import make_pixels
 
@@ -74,7 +74,7 @@ def test_a_merged_set_keeps_its_splits_and_loses_no_repeated_image(merged, tmp_p
         row["image_sha256"] for row in rows
     )
     assert export_tars(open_set(str(merged)), tmp_path / "tars", 1000) == counts
-    from factory.sources import list_images
+    from factory.data.images import list_images
 
     found = [
         image for split in counts for image in list_images(tmp_path / "tars" / f"{split}-00000.tar")

@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from factory.cli import main
-from factory.train.classifier import train_classifier
+from factory.train.classifier.train import train_classifier
 from tests.running import run, write_recipe
 from tests.test_evaluate_all import write_set
 

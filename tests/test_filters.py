@@ -15,17 +15,17 @@ from PIL import Image
 from pydantic import TypeAdapter
 from scipy.ndimage import gaussian_filter
 
-from factory.catalog import load_catalogs
-from factory.errors import FilterError, InputError
-from factory.filter_settings import FilterSettings
+from factory.catalog.catalog import load_catalogs
+from factory.core.color import to_lab
+from factory.core.errors import FilterError, InputError
+from factory.core.hashing import hash_bytes
+from factory.core.thumbnails import compare_all, describe_images
+from factory.data.images import SourceImage, iterate_pixels, list_images
+from factory.data.records import SCORE_DECIMALS, Condition, Reference, Sample
 from factory.filters import FILTERS, build_filters, decide_all, score_all
-from factory.filters.descriptors import compare_all, describe_images
 from factory.filters.focus import measure_blur
 from factory.filters.near_duplicate import SimilarityIndex, compare_pairs, find_duplicates
-from factory.filters.pixels import to_lab
-from factory.fingerprint import hash_bytes
-from factory.records import SCORE_DECIMALS, Condition, Reference, Sample
-from factory.sources import SourceImage, iterate_pixels, list_images
+from factory.filters.settings import FilterSettings
 
 DATA = Path(__file__).parent / "assets"
 PCAM = DATA / "pcam"
@@ -112,8 +112,8 @@ def test_every_kind_of_the_recipe_is_built_with_distinct_score_names():
 def test_deciding_imports_neither_torch_nor_sklearn():
     code = (
         "import sys; from pathlib import Path; from pydantic import TypeAdapter;"
-        "from factory.filter_settings import FilterSettings;"
-        "from factory.catalog import load_catalogs;"
+        "from factory.filters.settings import FilterSettings;"
+        "from factory.catalog.catalog import load_catalogs;"
         "from factory.filters import build_filters, decide_all;"
         f"kinds = TypeAdapter(tuple[FilterSettings, ...]).validate_python({ALL_KINDS!r});"
         "filters = build_filters(kinds, Path(), load_catalogs());"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.fingerprint import compute_digest, derive_seed, diff_values, to_canonical_json
+from factory.core.hashing import compute_digest, derive_seed, diff_values, to_canonical_json
 
 PLAIN = st.recursive(
     st.none()

@@ -5,11 +5,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from factory.catalog import load_catalogs
+from factory.catalog.catalog import load_catalogs
 from factory.cli import main
-from factory.errors import SourceError
-from factory.notes import listen
-from factory.sources import check_fit, fit_image, fit_source, list_images, read_fitted
+from factory.core.errors import SourceError
+from factory.core.notes import listen
+from factory.data.images import check_fit, fit_image, fit_source, list_images, read_fitted
 from tests.running import read_rows, write_recipe
 from tests.test_sources import make_pixels
 

@@ -10,10 +10,10 @@ from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from factory.cli import main
-from factory.errors import InputError
-from factory.generators.diffusers_generator import DiffusersGenerator
-from factory.recipe import GeneratorSettings
-from factory.warned import shorten_warnings
+from factory.core.errors import InputError
+from factory.core.warned import shorten_warnings
+from factory.models.generators.diffusers import DiffusersGenerator
+from factory.models.generators.settings import GeneratorSettings
 from tests.running import run, write_recipe
 from tests.tiny import save_lora, save_tiny
 
@@ -173,7 +173,7 @@ def test_an_adapter_of_another_base_is_refused(models, tmp_path):
 
 
 def test_a_flow_adapter_is_merged_whole_or_not(models, tmp_path):
-    from factory.generators.flow_adapter import merge_adapter, write_adapter
+    from factory.models.generators.flow_adapter import merge_adapter, write_adapter
 
     generator = DiffusersGenerator(
         GeneratorSettings(model=str(models / "flow"), device="cpu"), None, Path()

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factory.catalog import LicenceTerms, ModelEntry, load_catalogs
-from factory.errors import GenerationError, InputError, OutOfMemoryError
-from factory.generators import GENERATORS, build_generator
-from factory.generators.families import FAMILIES, UNSUPPORTED
-from factory.plan import find_entry
-from factory.recipe import Adapter, GeneratorSettings, Guidance
-from factory.records import Condition, Job, Reference, Request, Sample
-from factory.sources import SourceImage
+from factory.catalog.catalog import LicenceTerms, ModelEntry, load_catalogs
+from factory.catalog.entries import Adapter
+from factory.core.errors import GenerationError, InputError, OutOfMemoryError
+from factory.data.images import SourceImage
+from factory.data.records import Condition, Job, Reference, Request, Sample
+from factory.models.generators import GENERATORS, build_generator
+from factory.models.generators.families import FAMILIES, UNSUPPORTED
+from factory.models.generators.settings import GeneratorSettings, Guidance, find_entry
 from tests import tiny
 
 TEXT_TOKENS = 64  # of the family flow
@@ -236,7 +236,7 @@ def test_equals_the_pipeline_called_by_hand(family: str, shared: Build, folders:
     import torch
     from diffusers import DiffusionPipeline
 
-    from factory.generators.flow import FlowPipeline
+    from factory.models.generators.flow import FlowPipeline
 
     loader = FlowPipeline if family == "flow" else DiffusionPipeline
     pipeline = loader.from_pretrained(folders(family))
@@ -340,7 +340,7 @@ def test_lower_strength_stays_closer_to_the_reference(
 
 def _pass_through_vae(generator: Any, family: str, reference: Reference) -> Any:
     """What a perfect copy would look like: the reference as the family's autoencoder gives it."""
-    from factory.sources import fit_image
+    from factory.data.images import fit_image
 
     fitted = fit_image(reference.image.read_pixels(), SIZE, SIZE).astype(float)
     if family in ("fake", "flow"):
@@ -667,7 +667,7 @@ def test_weights_digest_is_of_the_content(
 def test_hub_snapshot_names_its_commit_and_blobs(
     build: Build, shared: Build, folders: Any, tmp_path: Path
 ) -> None:
-    from factory.generators.weights import compute_weights_digest, hash_file
+    from factory.models.generators.weights import compute_weights_digest, hash_file
 
     commit = "0123456789abcdef0123456789abcdef01234567"
     snapshot = tmp_path / "models--x--y" / "snapshots" / commit
@@ -683,7 +683,7 @@ def test_hub_snapshot_names_its_commit_and_blobs(
 
 
 def test_float16_weights_run_as_float32_on_the_cpu(build: Build, tmp_path: Path) -> None:
-    from factory.generators.flow import FlowPipeline
+    from factory.models.generators.flow import FlowPipeline
 
     folder = tiny.save_tiny("flow", tmp_path / "full")
     pipeline = FlowPipeline.from_pretrained(folder)
@@ -843,7 +843,7 @@ def test_hub_refusals_say_what_to_do(
 def test_remote_code_needs_both_consents_and_a_pinned_revision(
     folders: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from factory.generators.loading import _allow_remote_code
+    from factory.models.generators.loading import _allow_remote_code
 
     def ask(trust: bool, consent: bool, revision: str | None, custom: str | None = None) -> Any:
         settings = GeneratorSettings(model="x", trust_remote_code=trust)
@@ -949,12 +949,12 @@ def test_fake_and_the_table_import_no_heavy_library() -> None:
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from factory.generators import build_generator, families\n"
-        "from factory.recipe import GeneratorSettings\n"
-        "from factory.records import Condition, Job, Request\n"
+        "from factory.models.generators import build_generator, families\n"
+        "from factory.recipe.recipe import GeneratorSettings\n"
+        "from factory.data.records import Condition, Job, Request\n"
         "fake = build_generator(GeneratorSettings(model='fake'), None, Path())\n"
         "fake.generate([Job(Request('s', 0, Condition(class_name='a'), 0), 0, 1)])\n"
-        "import factory.generators.diffusers_generator\n"
+        "import factory.models.generators.diffusers\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'huggingface_hub'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)\n"
     )

@@ -9,21 +9,21 @@ import torch
 from click.testing import CliRunner
 from PIL import Image
 
-from factory.catalog import load_catalogs
-from factory.circularity import find_circles
-from factory.classifiers.model import load_classifier
+from factory.catalog.catalog import load_catalogs
 from factory.cli import main
-from factory.errors import InputError
-from factory.generators import build_generator, flow
-from factory.generators.guide import ClassifierGuide
-from factory.images import decode_image
-from factory.licences.collect import collect_recipe_terms
-from factory.recipe import ClassifierGuidance, GeneratorSettings
-from factory.recipe_file import load_recipe
-from factory.regenerate import Places, regenerate_rows
-from factory.sources import fit_image, list_images
-from factory.stored import open_set
-from factory.train.classifier import train_classifier
+from factory.core.errors import InputError
+from factory.core.images import decode_image
+from factory.data.images import fit_image, list_images
+from factory.engine.dataset import open_set
+from factory.engine.regenerate import Places, regenerate_rows
+from factory.models.classifiers.model import load_classifier
+from factory.models.generators import build_generator, flow
+from factory.models.generators.classifier_guidance import ClassifierGuide
+from factory.models.generators.settings import ClassifierGuidance, GeneratorSettings
+from factory.recipe.file import load_recipe
+from factory.recipe.judge_overlap import find_circles
+from factory.recipe.licences.collect import collect_recipe_terms
+from factory.train.classifier.train import train_classifier
 from tests.running import list_identities, read_json, read_rows, run, write_recipe
 from tests.test_evaluate_fewshot import CLASSES, FAST, write_images
 from tests.tiny import save_tiny
@@ -323,7 +323,7 @@ def test_a_filter_on_the_guides_encoder_is_no_judge(place, tmp_path):
 
 def load_name(spec):
     """The weights that an encoder's spec stands for, as terms name them."""
-    from factory.encoders import find_weights
+    from factory.models.encoders import find_weights
 
     return find_weights(spec, load_catalogs()).rpartition("/")[2]
 

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from factory.errors import SourceError
-from factory.images import decode_image, encode_image, hash_pixels, read_size
+from factory.core.errors import SourceError
+from factory.core.images import decode_image, encode_image, hash_pixels, read_size
 
 RED = np.full((8, 8, 3), (200, 30, 40), np.uint8)
 

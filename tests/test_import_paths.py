@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from factory.cli import main
-from factory.images import encode_image
+from factory.core.images import encode_image
 from tests.running import read_rows, run, write_recipe
 from tests.test_sources import make_pixels
 

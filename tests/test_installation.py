@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from factory.sources import list_images
+from factory.data.images import list_images
 
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "tests" / "assets"

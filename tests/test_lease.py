@@ -16,17 +16,17 @@ import pytest
 from click.testing import CliRunner
 
 from factory.cli import main
-from factory.errors import HeldError, RunBrokenError, StoreError
-from factory.store import lease
-from factory.store.files import FileStore
-from factory.store.run_folder import LEASE, WORK, RunFolder
+from factory.core.errors import HeldError, RunBrokenError, StoreError
+from factory.core.files.store import FileStore
+from factory.engine import lease
+from factory.engine.run_folder import LEASE, WORK, RunFolder
 from tests.objectstore import BUCKET, serve
 from tests.running import list_identities, run, write_recipe
 
 ROOT = Path(__file__).parent.parent
 SLOW = """
 import sys, time
-from factory.generators.fake import FakeGenerator
+from factory.models.generators.fake import FakeGenerator
 generate = FakeGenerator.generate
 def slow(self, jobs):
     time.sleep(0.4)

@@ -6,10 +6,12 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from factory.catalog import load_catalogs
+from factory.catalog.catalog import load_catalogs
 from factory.cli import main
-from factory.errors import LicenceError
-from factory.licences import (
+from factory.core.errors import LicenceError
+from factory.models.generators.settings import find_entry
+from factory.recipe.file import load_recipe
+from factory.recipe.licences import (
     KNOWN,
     Term,
     check_publish,
@@ -20,9 +22,7 @@ from factory.licences import (
     record_licence,
     suggest_licence,
 )
-from factory.plan import find_entry
-from factory.recipe import Recipe, compute_recipe_digest
-from factory.recipe_file import load_recipe
+from factory.recipe.recipe import Recipe, compute_recipe_digest
 from tests.running import read_json, run, write_recipe
 
 READ = {"date_read": "2026-11-20"}

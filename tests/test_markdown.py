@@ -10,8 +10,7 @@ from click.testing import CliRunner
 from markdown_it import MarkdownIt
 
 from factory.cli import main
-from factory.evaluate.sets import list_set
-from factory.markdown import (
+from factory.core.markdown import (
     escape,
     fence,
     soften,
@@ -20,10 +19,11 @@ from factory.markdown import (
     write_line,
     write_yaml,
 )
-from factory.merge.card import build_card as build_merge_card
-from factory.report import build_report
-from factory.train.classifier import train_classifier
-from factory.train.classifier_card import describe_classifier
+from factory.evaluate.image_sets import list_set
+from factory.publish.merge.card import build_card as build_merge_card
+from factory.publish.report import build_report
+from factory.train.classifier.card import describe_classifier
+from factory.train.classifier.train import train_classifier
 from tests.running import run, write_recipe
 from tests.test_evaluate_all import write_set
 
@@ -247,7 +247,7 @@ def test_no_class_is_markup_in_the_card_of_a_merged_set():
 
 
 def test_no_class_is_markup_in_a_classifiers_card(tmp_path):
-    from factory.classifiers.model import read_classifier_info
+    from factory.models.classifiers.model import read_classifier_info
 
     write_set(tmp_path / "real", 12, 0)
     train_classifier(tmp_path / "real", tmp_path / "it", encoder="color-texture", force=True)

@@ -7,13 +7,13 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from factory.card.facts import find_others, read_evaluations
+from factory.api import refilter_folder
 from factory.cli import main
-from factory.evaluate.sets import list_set
-from factory.measured import describe_data, explain_other, name_command, read_present
-from factory.refilter import refilter_folder
-from factory.report import build_report
-from factory.store.run_folder import RunFolder
+from factory.engine.run_folder import RunFolder
+from factory.evaluate.image_sets import list_set
+from factory.evaluate.measured import describe_data, explain_other, name_command, read_present
+from factory.publish.card.facts import find_others, read_evaluations
+from factory.publish.report import build_report
 from tests.running import run, write_recipe
 from tests.test_evaluate_all import write_set
 

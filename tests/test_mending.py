@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from factory.api import refilter_folder, run_recipe
 from factory.cli import main
-from factory.errors import StoreError
-from factory.generators.fake import FakeGenerator
-from factory.recipe_file import load_recipe
-from factory.refilter import refilter_folder
-from factory.run import read_status, run_recipe
-from factory.store import files, placing
-from factory.store.run_folder import WORK
-from factory.store.streams import StoreStream
+from factory.core.errors import StoreError
+from factory.core.files import store as files
+from factory.core.files.streams import StoreStream
+from factory.engine import placing
+from factory.engine.run import read_status
+from factory.engine.run_folder import WORK
+from factory.models.generators.fake import FakeGenerator
+from factory.recipe.file import load_recipe
 from tests.running import list_identities, run, write_recipe
 
 RECIPE = {"output": {"shard_size": 4, "formats": ["parquet", "webdataset"]}}
@@ -493,7 +494,7 @@ def test_a_full_disk_ends_every_command_in_words(finished, full_disk, words):
     'it says "already complete: 23 of 23", with what its files were compared, and loads no model',
 )
 def test_a_finished_run_says_so(finished, copied, monkeypatch):
-    monkeypatch.setattr("factory.shard.Worker.__init__", None)
+    monkeypatch.setattr("factory.engine.shard.Worker.__init__", None)
     result, said = run_and_listen(finished / "recipe.yaml", copied)
     assert (result.exit_code, said) == (0, COMPLETE)
 
@@ -536,12 +537,12 @@ def test_a_failed_first_try_does_not_claim_its_folder(tmp_path, monkeypatch):
 
 
 def test_a_first_try_with_bad_input_leaves_nothing(tmp_path, monkeypatch):
-    from factory.errors import SourceError
+    from factory.core.errors import SourceError
 
     def fail(self, order):
         raise SourceError("weights cannot be read")
 
-    monkeypatch.setattr("factory.shard.Worker.__init__", fail)
+    monkeypatch.setattr("factory.engine.shard.Worker.__init__", fail)
     answer = call("run", write_recipe(tmp_path), "--out", tmp_path / "run")
     assert answer.exit_code == 2
     assert not (tmp_path / "run").exists()

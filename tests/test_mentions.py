@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from factory.cli import main
-from factory.errors import FactoryError
+from factory.core.errors import FactoryError
 from tests.documents import ROOT, list_mentions
 from tests.test_docs import read_options
 

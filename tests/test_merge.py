@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
 from factory.cli import main
-from factory.errors import InputError
-from factory.fingerprint import hash_bytes
-from factory.images import decode_image, encode_image, hash_pixels
-from factory.merge import MergeSettings, merge_sets
-from factory.merge.splits import assign_splits
-from factory.notes import listen
+from factory.core.errors import InputError
+from factory.core.hashing import hash_bytes
+from factory.core.images import decode_image, encode_image, hash_pixels
+from factory.core.notes import listen
+from factory.publish.merge import MergeSettings, merge_sets
+from factory.publish.merge.splits import assign_splits
 from tests.running import read_rows, run, save_again, write_recipe
 from tests.test_sources import make_pixels
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from factory.metrics import compute_fd, compute_kid
+from factory.core.metrics import compute_fd, compute_kid
 
 
 def draw(seed, count, dim):

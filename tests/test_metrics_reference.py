@@ -14,7 +14,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from factory.metrics import (
+from factory.core.metrics import (
     compare_manifolds,
     compute_authenticity,
     compute_cmmd,

@@ -7,11 +7,11 @@ import pytest
 import torch
 from datasets import load_dataset
 
-from factory.catalog import load_catalogs
-from factory.classifiers.model import load_classifier
-from factory.generators.flow import FlowPipeline
-from factory.images import decode_image
-from factory.sources import iterate_pixels, list_images
+from factory.catalog.catalog import load_catalogs
+from factory.core.images import decode_image
+from factory.data.images import iterate_pixels, list_images
+from factory.models.classifiers.model import load_classifier
+from factory.models.generators.flow import FlowPipeline
 from tests.running import list_identities, read_rows, run
 
 ROOT = Path(__file__).parent.parent

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from factory.cli import main
-from factory.errors import InputError
-from factory.newfolder import refuse_foreign
+from factory.core.errors import InputError
+from factory.core.files.new_folder import refuse_foreign
 from tests.running import run, write_recipe
 
 

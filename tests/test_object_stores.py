@@ -19,15 +19,15 @@ import fsspec
 import pytest
 from click.testing import CliRunner
 
+from factory.api import refilter_folder
 from factory.cli import main
-from factory.errors import InputError, MissingError, StoreError
-from factory.fingerprint import hash_bytes
-from factory.refilter import refilter_folder
-from factory.run import read_status
-from factory.store.edge import check_bucket
-from factory.store.files import FileStore
-from factory.stored import StoredSet
-from factory.verify import VerifyOptions, verify_set
+from factory.core.errors import InputError, MissingError, StoreError
+from factory.core.files.edge import check_bucket
+from factory.core.files.store import FileStore
+from factory.core.hashing import hash_bytes
+from factory.engine.dataset import StoredSet
+from factory.engine.run import read_status
+from factory.publish.verify import VerifyOptions, verify_set
 from tests.objectstore import build_environment
 from tests.running import run, write_recipe
 
@@ -259,7 +259,7 @@ def test_every_operation_fails_in_words(operation, refusing, at):
 
 
 def test_what_never_answers_is_given_up(at, monkeypatch):
-    monkeypatch.setattr("factory.store.files._PATIENCE", 1.0)
+    monkeypatch.setattr("factory.core.files.store._PATIENCE", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         at(f"http://127.0.0.1:{server.getsockname()[1]}")
         began = time.monotonic()
@@ -323,7 +323,7 @@ def test_a_missing_package_is_named(url, module, extra, local, monkeypatch):
     "url", ["s3://", "s3:///run", "s3://A B/run", "s3://a_!/r", "gs://", "az://-"]
 )
 def test_an_impossible_bucket_is_refused_first(url, local, monkeypatch):
-    monkeypatch.setattr("factory.run.plan_recipe", None)
+    monkeypatch.setattr("factory.engine.run.plan_recipe", None)
     monkeypatch.setattr("fsspec.core.url_to_fs", None)
     commands = [("run", local[0], "--out", url), ("run", local[0], "--set", f"output.path={url}")]
     for arguments in (*commands, ("status", url), ("verify", url), ("refilter", url)):

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from factory.card.evaluations import write_evaluation
 from factory.evaluate.names import name_measure
-from factory.report import build_report
+from factory.publish.card.evaluations import write_evaluation
+from factory.publish.report import build_report
 from tests.documents import list_blocks, list_pages
 from tests.running import run, write_recipe
 

@@ -9,14 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from factory.errors import DamageError, MissingError, StoreError
-from factory.parquet import count_rows, open_parquet, read_parquet, read_schema
+from factory.core.errors import DamageError, MissingError, StoreError
+from factory.core.parquet import count_rows, open_parquet, read_parquet, read_schema
 
 TABLE = pa.table({"index": range(600), "text": [f"row {i}" for i in range(600)], "x": [0.5] * 600})
 LOOPS, READS = 8, 20
 READER = f"""
 import io, sys
-from factory.parquet import open_parquet, read_parquet
+from factory.core.parquet import open_parquet, read_parquet
 for _ in range({READS}):
     with open(sys.argv[1], "rb") as stream:
         table = read_parquet(stream)

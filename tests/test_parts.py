@@ -12,12 +12,12 @@ from click.testing import CliRunner
 
 from factory.cli import main
 from factory.cli.tally import Tally
-from factory.executors import Outcome
-from factory.generators.fake import FakeGenerator
-from factory.records import Progress, Shard
-from factory.shard import Task
-from factory.store import parts
-from factory.store.run_folder import WORK
+from factory.data.records import Progress, Shard
+from factory.engine import parts
+from factory.engine.executors import Outcome
+from factory.engine.run_folder import WORK
+from factory.engine.shard import Task
+from factory.models.generators.fake import FakeGenerator
 from tests.running import FILTERS, list_identities, read_rows, run, write_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -30,8 +30,8 @@ RARE = {
 """One shard of a class of which about one in thirty tries is accepted."""
 KILLED = """
 import os, signal, sys
-from factory.generators.fake import FakeGenerator
-from factory.store import parts
+from factory.models.generators.fake import FakeGenerator
+from factory.engine import parts
 parts.PART_SECONDS = 0.0
 left, generate = int(sys.argv[1]), FakeGenerator.generate
 def generate_or_die(self, jobs):

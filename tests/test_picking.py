@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from factory.accept import parse_rule
-from factory.checks.recipe import check_recipe
-from factory.errors import InputError, RecipeError
-from factory.picking import count_kept, count_pool, pick_best, pick_diverse
-from factory.recipe import BestPick
-from factory.recipe_file import load_recipe, open_catalogs
-from factory.refilter import refilter_folder
+from factory.api import refilter_folder
+from factory.catalog.acceptance import parse_rule
+from factory.core.errors import InputError, RecipeError
+from factory.engine.diversity import count_kept, count_pool, pick_best, pick_diverse
+from factory.recipe.checks.recipe import check_recipe
+from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.recipe import BestPick
 from tests.running import FILTERS, list_identities, read_rows, run, write_recipe
 
 LOOSE = [{"kind": "finite"}, {"kind": "tissue", "min_fraction": 0.0}]

@@ -14,8 +14,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.fingerprint import compute_digest, to_canonical_json
-from factory.plain import to_plain, write_json
+from factory.core.hashing import compute_digest, to_canonical_json
+from factory.core.plain import to_plain, write_json
 
 INF, NAN = math.inf, math.nan
 

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.catalog import load_catalogs
-from factory.errors import MismatchError
-from factory.plan import Generation, build_plan, choose_shard_size, extend_plan
-from factory.recipe import NOT_CONTENT, Recipe, compute_recipe_digest
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import MismatchError
+from factory.engine.plan import Generation, build_plan, choose_shard_size, extend_plan
+from factory.recipe.recipe import NOT_CONTENT, Recipe, compute_recipe_digest
 
 CATALOGS = load_catalogs()
 

@@ -10,14 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from factory.api import run_recipe
 from factory.cli.progress import RunProgress, describe_seconds
 from factory.cli.tally import Tally
-from factory.executors import Outcome
-from factory.recipe_file import load_recipe
-from factory.records import Progress, Shard
-from factory.run import plan_recipe, run_recipe
-from factory.shard import Task
-from factory.store.run_folder import Marker
+from factory.data.records import Progress, Shard
+from factory.engine.executors import Outcome
+from factory.engine.run import plan_recipe
+from factory.engine.run_folder import Marker
+from factory.engine.shard import Task
+from factory.recipe.file import load_recipe
 from tests.running import FILTERS, list_identities, read_json, run, write_recipe
 
 ROOT = Path(__file__).parent.parent

@@ -17,13 +17,13 @@ import pytest
 from click.testing import CliRunner
 
 from factory.cli import main
-from factory.errors import InputError, LicenceError, PublishError, StoreError
-from factory.publish import FolderTarget, Publication, prepare_publication, publish_items
-from factory.publish.hub import HubOptions, HubTarget
-from factory.publish.paths import has_places, list_places, replace_places, shorten_places
-from factory.publish.steps import compare
-from factory.stored import open_set
-from factory.verify import VerifyOptions, verify_set
+from factory.core.errors import InputError, LicenceError, PublishError, StoreError
+from factory.engine.dataset import open_set
+from factory.publish.hub import FolderTarget, Publication, prepare_publication, publish_items
+from factory.publish.hub.hub import HubOptions, HubTarget
+from factory.publish.hub.paths import has_places, list_places, replace_places, shorten_places
+from factory.publish.hub.steps import compare
+from factory.publish.verify import VerifyOptions, verify_set
 from tests.hub import TOKEN, open_hub
 from tests.running import read_json, read_rows, run, write_recipe
 
@@ -759,7 +759,7 @@ def test_an_unknown_protocol_is_named(made):
 def test_a_folder_holds_no_more_files_than_the_hub_takes(tmp_path, hub, monkeypatch):
     recipe, out = write_recipe(tmp_path, output={"rows_per_file": 1}), tmp_path / "run"
     assert run(recipe, out).exit_code == 0
-    monkeypatch.setattr("factory.store.parquet.MAX_FILES", 12)
+    monkeypatch.setattr("factory.data.writers.parquet.MAX_FILES", 12)
     hub.max_files = 12
     done = CliRunner().invoke(main, ["publish", str(out), "--repo", REPO, "--dry-run"])
     assert done.exit_code == 2

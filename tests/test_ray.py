@@ -12,10 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from factory.errors import InputError
-from factory.executors import NoWatch
-from factory.executors.sizing import size_cluster
-from factory.recipe import Workers
+from factory.core.errors import InputError
+from factory.engine.executors import NoWatch
+from factory.engine.executors.sizing import size_cluster
+from factory.recipe.recipe import Workers
 from tests.running import list_identities, run, write_recipe
 
 ROOT = Path(__file__).parent.parent

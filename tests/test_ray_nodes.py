@@ -12,14 +12,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from factory.errors import InputError, RunBrokenError
-from factory.executors import address as addresses
-from factory.executors import pulse, ray_actors, sizing, watchdog
-from factory.executors.address import check_address
-from factory.executors.cluster import start_ray
-from factory.recipe import Workers
-from factory.records import Progress, Shard
-from factory.shard import Task
+from factory.core.errors import InputError, RunBrokenError
+from factory.data.records import Progress, Shard
+from factory.engine.executors import address as addresses
+from factory.engine.executors import pulse, sizing, watchdog
+from factory.engine.executors import ray as ray_actors
+from factory.engine.executors.address import check_address
+from factory.engine.executors.cluster import start_ray
+from factory.engine.shard import Task
+from factory.recipe.recipe import Workers
 from tests.running import list_identities, run
 from tests.test_ray import RAY, environment, find_workers, local, write_slow
 
@@ -27,7 +28,8 @@ __all__ = ["environment", "local"]
 ROOT = Path(__file__).parent.parent
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 IMPATIENT = (
-    "from factory.executors import cluster, pulse, sizing; pulse.WORD_AFTER = sizing.JOIN = 1.0; "
+    "from factory.engine.executors import cluster, pulse, sizing; "
+    "pulse.WORD_AFTER = sizing.JOIN = 1.0; "
     "cluster.HEAD_LOST = cluster.HEAD_EVERY = 2.0; from factory.cli import main; main()"
 )
 """The command line with short waits."""
@@ -127,7 +129,7 @@ NOTED = """
 from ray._private.services import get_ray_address_from_environment
 print("noted", get_ray_address_from_environment("auto", None))
 import ray
-from factory.executors.cluster import start_ray
+from factory.engine.executors.cluster import start_ray
 cluster = start_ray()
 print("nodes", len(ray.nodes()), ray.nodes()[0]["NodeManagerAddress"])
 cluster.close()

@@ -13,22 +13,22 @@ from scipy.spatial.distance import cdist, mahalanobis
 from sklearn.covariance import LedoitWolf, ShrunkCovariance
 from sklearn.neighbors import NearestNeighbors
 
-from factory.catalog import load_catalogs
-from factory.checks.recipe import check_recipe
-from factory.conditions.references import choose_shots
-from factory.errors import FilterError, InputError, RecipeError, SourceError
-from factory.filter_settings import FilterSettings
+from factory.api import refilter_folder
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import FilterError, InputError, RecipeError, SourceError
+from factory.core.hashing import hash_bytes
+from factory.data.images import fit_image, list_images
+from factory.data.records import Condition, Sample
+from factory.data.splits import find_leaks
 from factory.filters import build_filters, decide_all, score_all
-from factory.filters.real_classes import RealClasses, pick_classes
-from factory.filters.real_neighbours import NEAREST, RealNeighbours
-from factory.filters.real_scores import SCORES, RealScores, find_quantile
-from factory.fingerprint import hash_bytes
-from factory.leakage import find_leaks
-from factory.recipe import Recipe, compute_recipe_digest
-from factory.recipe_file import load_recipe, open_catalogs
-from factory.records import Condition, Sample
-from factory.refilter import refilter_folder
-from factory.sources import fit_image, list_images
+from factory.filters.real.classes import RealClasses, pick_classes
+from factory.filters.real.neighbours import NEAREST, RealNeighbours
+from factory.filters.real.scores import SCORES, RealScores, find_quantile
+from factory.filters.settings import FilterSettings
+from factory.recipe.checks.recipe import check_recipe
+from factory.recipe.conditions.reference import choose_shots
+from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.recipe import Recipe, compute_recipe_digest
 from tests.running import read_rows, run, write_recipe
 
 DATA = Path(__file__).parent / "assets"
@@ -398,8 +398,8 @@ def test_a_run_is_judged_resumed_moved_and_refiltered_by_quantiles(tmp_path):
 def test_deciding_loads_no_library(tmp_path):
     code = (
         "import sys; from pathlib import Path; from pydantic import TypeAdapter;"
-        "from factory.filter_settings import FilterSettings;"
-        "from factory.catalog import load_catalogs;"
+        "from factory.filters.settings import FilterSettings;"
+        "from factory.catalog.catalog import load_catalogs;"
         "from factory.filters import build_filters, decide_all;"
         "kinds = [{'kind': 'realism', 'images': 'none', 'min_realism_quantile': 0.05}];"
         "kinds = TypeAdapter(tuple[FilterSettings, ...]).validate_python(kinds);"

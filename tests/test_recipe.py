@@ -12,22 +12,22 @@ import pytest
 import yaml
 from PIL import Image
 
-from factory.catalog import find_shipped_folder
-from factory.checks.recipe import check_recipe
-from factory.errors import Problem, RecipeError
-from factory.generators import GENERATORS
-from factory.generators.families import FAMILIES
-from factory.recipe import NOT_CONTENT, Recipe, compute_recipe_digest
-from factory.recipe_file import (
+from factory.catalog.catalog import find_shipped_folder
+from factory.catalog.vocabulary import LICENCES, SCHEDULERS
+from factory.core.errors import Problem, RecipeError
+from factory.core.yaml.model import parse_model, read_document
+from factory.models.generators import GENERATORS
+from factory.models.generators.families import FAMILIES
+from factory.recipe.checks.recipe import check_recipe
+from factory.recipe.file import (
     build_recipe_schema,
     load_recipe,
     open_catalogs,
     resolve_path,
     write_schema,
 )
-from factory.train.recipe_file import choose_model
-from factory.vocabulary import LICENCES, SCHEDULERS
-from factory.yamlfile import parse_model, read_document
+from factory.recipe.recipe import NOT_CONTENT, Recipe, compute_recipe_digest
+from factory.train.generator.recipe import choose_model
 from tests.mutations import SOUND
 
 ROOT = Path(__file__).parent.parent
@@ -228,11 +228,12 @@ def test_quickstart_loads_and_checks_quickly() -> None:
 
 def test_heavy_libraries_stay_out() -> None:
     code = (
-        "import sys, factory.recipe, factory.catalog, factory.recipe_file, factory.checks.recipe\n"
+        "import sys, factory.recipe.recipe, factory.catalog.catalog, "
+        "factory.recipe.file, factory.recipe.checks.recipe\n"
         "from pathlib import Path\n"
-        "loaded = factory.recipe_file.load_recipe(Path('recipes/dry-run.yaml'))\n"
-        "catalogs = factory.recipe_file.open_catalogs(loaded)\n"
-        "factory.checks.recipe.check_recipe(loaded, catalogs)\n"
+        "loaded = factory.recipe.file.load_recipe(Path('recipes/dry-run.yaml'))\n"
+        "catalogs = factory.recipe.file.open_catalogs(loaded)\n"
+        "factory.recipe.checks.recipe.check_recipe(loaded, catalogs)\n"
         "print(sorted({'torch', 'ray', 'diffusers', 'datasets', 'pyarrow'} & set(sys.modules)))"
     )
     result = subprocess.run(

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from factory.checks.recipe import check_recipe
-from factory.classifiers.model import (
+from factory.cli import main
+from factory.core.errors import Problem, RecipeError
+from factory.filters.settings import FilterSettings, Thresholds
+from factory.models.classifiers.model import (
     Calibration,
     ClassifierInfo,
     EncoderDescription,
@@ -21,10 +23,8 @@ from factory.classifiers.model import (
     save_head,
     save_info,
 )
-from factory.cli import main
-from factory.errors import Problem, RecipeError
-from factory.filter_settings import FilterSettings, Thresholds
-from factory.recipe_file import load_recipe, open_catalogs
+from factory.recipe.checks.recipe import check_recipe
+from factory.recipe.file import load_recipe, open_catalogs
 from tests.running import write_recipe
 
 

@@ -7,10 +7,10 @@ import pytest
 import yaml
 
 from factory.cli.shipped import find_recipe, list_names, read_purpose
-from factory.errors import InputError, RecipeError
-from factory.recipe_file import find_base, load_recipe
-from factory.yamlfile import apply_overrides
-from factory.yamlreader import read_document
+from factory.core.errors import InputError, RecipeError
+from factory.core.yaml.model import apply_overrides
+from factory.core.yaml.reader import read_document
+from factory.recipe.file import find_base, load_recipe
 from tests.running import read_json, write_recipe
 from tests.test_cli import call
 

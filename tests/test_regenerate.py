@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from factory.api import run_recipe
 from factory.cli import main
-from factory.errors import StoreError
-from factory.fingerprint import hash_bytes
-from factory.images import decode_image, encode_image, hash_pixels
-from factory.judge import load_judging
-from factory.regenerate import Places, compute_psnr, regenerate_rows
-from factory.run import run_recipe
-from factory.stored import open_set
+from factory.core.errors import StoreError
+from factory.core.hashing import hash_bytes
+from factory.core.images import decode_image, encode_image, hash_pixels
+from factory.engine.dataset import open_set
+from factory.engine.regenerate import Places, compute_psnr, regenerate_rows
+from factory.engine.score_images import load_judging
 from tests.running import read_rows, run, save_again, write_recipe
 from tests.test_sources import make_pixels
 from tests.tiny import save_lora, save_tiny
@@ -127,8 +127,8 @@ def test_a_moved_model_is_found_and_a_missing_one_is_asked_for(flow, tmp_path):
 
 
 def test_a_batch_that_was_halved_is_made_again_in_its_own_shape(tmp_path, monkeypatch):
-    from factory.errors import OutOfMemoryError
-    from factory.generators.diffusers_generator import DiffusersGenerator
+    from factory.core.errors import OutOfMemoryError
+    from factory.models.generators.diffusers import DiffusersGenerator
 
     save_tiny("flow", tmp_path / "model")
     call = DiffusersGenerator.call_pipeline

@@ -15,21 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from factory.api import refilter_folder, run_recipe
 from factory.cli import main
-from factory.errors import StoreError
-from factory.filters.descriptors import describe_images
+from factory.core.errors import StoreError
+from factory.core.hashing import hash_bytes
+from factory.core.images import decode_image, encode_image
+from factory.core.thumbnails import describe_images
+from factory.engine.run import read_outline
+from factory.engine.run_folder import RunFolder
 from factory.filters.near_duplicate import compare_pairs
-from factory.fingerprint import hash_bytes
-from factory.images import decode_image, encode_image
-from factory.recipe_file import load_recipe
-from factory.refilter import refilter_folder
-from factory.report import ReportOptions, build_report
-from factory.report.acceptance import BINS, POINTS, Acceptance
-from factory.report.collect import Pools, Shown
-from factory.report.margins import Limit, Spread, find_nearest_margin, measure_margins
-from factory.report.pictures import LONGEST, make_picture
-from factory.run import read_outline, run_recipe
-from factory.store.run_folder import RunFolder
+from factory.publish.report import ReportOptions, build_report
+from factory.publish.report.acceptance import BINS, POINTS, Acceptance
+from factory.publish.report.collect import Pools, Shown
+from factory.publish.report.margins import Limit, Spread, find_nearest_margin, measure_margins
+from factory.publish.report.pictures import LONGEST, make_picture
+from factory.recipe.file import load_recipe
 from tests.running import FILTERS, read_rows, run, save_again, write_recipe
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -595,7 +595,7 @@ def test_judged_images(tmp_path, real):
 
 
 def test_the_table_of_tiers_stands_in_the_report(tmp_path):
-    from factory.evaluate.tiers import TIERS, build_tiers
+    from factory.evaluate.results import TIERS, build_tiers
 
     out = tmp_path / "out"
     run(write_recipe(tmp_path), out)

@@ -19,8 +19,16 @@ from PIL import Image
 from scipy.stats import binomtest
 
 from factory.cli import main
-from factory.encoders.learned import hash_weights
-from factory.errors import EvaluationError, InputError, MismatchError, SourceError, TrainingError
+from factory.core.errors import (
+    EvaluationError,
+    InputError,
+    MismatchError,
+    SourceError,
+    TrainingError,
+)
+from factory.core.hashing import hash_bytes
+from factory.core.images import hash_pixels
+from factory.data.varied import Varied
 from factory.evaluate.retrieval import loader
 from factory.evaluate.retrieval.gallery import build_gallery
 from factory.evaluate.retrieval.loader import Loading, count_steps, iterate_epoch, iterate_plainly
@@ -32,9 +40,7 @@ from factory.evaluate.retrieval.settings import METRICS, RetrievalSettings
 from factory.evaluate.retrieval.study import evaluate_retrieval, shuffle_captions
 from factory.evaluate.retrieval.summary import resample_means, summarise_arms, write_notes
 from factory.evaluate.retrieval.tuning import build_optimizer, compute_share, tune_clip
-from factory.fingerprint import hash_bytes
-from factory.images import hash_pixels
-from factory.varied import Varied
+from factory.models.encoders.learned import hash_weights
 from tests.running import read_json, run, write_recipe
 
 COLOURS = {

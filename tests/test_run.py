@@ -11,16 +11,16 @@ import yaml
 from datasets import ClassLabel, load_dataset
 from PIL import Image
 
-from factory.dataset import survey_run
-from factory.errors import InputError, MismatchError, RunBrokenError
-from factory.fingerprint import hash_bytes
-from factory.generators.fake import FakeGenerator
-from factory.images import decode_image, encode_image, hash_pixels
-from factory.recipe import Recipe
-from factory.refilter import refilter_folder
-from factory.run import build_policy, read_outline, read_status
-from factory.store.files import FileStore
-from factory.store.run_folder import WORK, RunFolder
+from factory.api import refilter_folder
+from factory.core.errors import InputError, MismatchError, RunBrokenError
+from factory.core.files.store import FileStore
+from factory.core.hashing import hash_bytes
+from factory.core.images import decode_image, encode_image, hash_pixels
+from factory.engine.finalise import survey_run
+from factory.engine.run import build_policy, read_outline, read_status
+from factory.engine.run_folder import WORK, RunFolder
+from factory.models.generators.fake import FakeGenerator
+from factory.recipe.recipe import Recipe
 from tests.running import FILTERS, list_identities, read_json, read_rows, run, write_recipe
 
 CONTRACT = (  # noqa: SIM905
@@ -318,7 +318,7 @@ def test_too_many_failures_stop_the_run(tmp_path, monkeypatch):
 
 
 def test_reference_variations_name_their_reference(tmp_path):
-    from factory.images import encode_image
+    from factory.core.images import encode_image
     from tests.test_sources import make_pixels
 
     for name in ("normal", "tumor"):
@@ -370,8 +370,8 @@ def test_summary_is_on_disk(plain):
 
 
 def test_memory_store_works_like_disk(tmp_path, plain):
-    from factory.recipe_file import load_recipe
-    from factory.run import run_recipe
+    from factory.api import run_recipe
+    from factory.recipe.file import load_recipe
 
     folder, _ = plain
     url = f"memory://{tmp_path.name}"
@@ -480,7 +480,7 @@ def test_the_recipe_in_the_run_folder_makes_the_set_again(plain, tmp_path):
 
 def test_rounds_share_one_loaded_worker(tmp_path, monkeypatch):
     """Going on after near-duplicates loads no model a second time."""
-    from factory.executors import base
+    from factory.engine.executors import base
 
     started = []
     worker = base.Worker

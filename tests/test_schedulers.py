@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from factory.catalog import load_catalogs
-from factory.checks.recipe import check_recipe
-from factory.errors import InputError, RecipeError
-from factory.generators.diffusers_generator import DiffusersGenerator
-from factory.generators.families import FAMILIES
-from factory.generators.sampling import check_scheduler
-from factory.recipe import GeneratorSettings
-from factory.recipe_file import load_recipe
-from factory.records import Condition, Job, Request
-from factory.vocabulary import SCHEDULERS
+from factory.catalog.catalog import load_catalogs
+from factory.catalog.vocabulary import SCHEDULERS
+from factory.core.errors import InputError, RecipeError
+from factory.data.records import Condition, Job, Request
+from factory.models.generators.diffusers import DiffusersGenerator
+from factory.models.generators.families import FAMILIES
+from factory.models.generators.sampling import check_scheduler
+from factory.models.generators.settings import GeneratorSettings
+from factory.recipe.checks.recipe import check_recipe
+from factory.recipe.file import load_recipe
 from tests.running import read_json, read_rows, run, write_recipe
 from tests.tiny import save_tiny
 
@@ -136,6 +136,6 @@ def test_a_scheduler_of_another_kind_is_refused_with_what_fits():
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr("factory.generators.sampling.find_spec", lambda name: None)
+    monkeypatch.setattr("factory.models.generators.sampling.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs the package torchsde.*pip install torchsde"):
         check_scheduler("DPMSolverSDE", FAMILIES["stable-diffusion"], None)

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from factory.filters.descriptors import describe_images
-from factory.records import Verdict
-from factory.selection import Selector
+from factory.core.thumbnails import describe_images
+from factory.data.records import Verdict
+from factory.engine.selection import Selector
 
 
 def make_candidate(name, accepted=True, seed=0, score=0.5):

@@ -10,14 +10,14 @@ from PIL import Image, ImageDraw
 from pydantic import TypeAdapter
 from scipy.ndimage import gaussian_filter
 
-from factory.accept import parse_rule
-from factory.catalog import load_catalogs
-from factory.filter_settings import FilterSettings
+from factory.api import refilter_folder
+from factory.catalog.acceptance import parse_rule
+from factory.catalog.catalog import load_catalogs
+from factory.data.images import list_images
+from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
-from factory.generators.fake import FakeGenerator
-from factory.records import Condition, Sample
-from factory.refilter import refilter_folder
-from factory.sources import list_images
+from factory.filters.settings import FilterSettings
+from factory.models.generators.fake import FakeGenerator
 from tests.running import read_json, read_rows, run, write_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"

@@ -12,14 +12,14 @@ import webdataset
 from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 from datasets import Image as ImageFeature
 
-from factory.catalog import load_catalogs
-from factory.checks.recipe import check_recipe
-from factory.classifiers.model import read_classifier_info
-from factory.errors import RecipeError, SourceError
-from factory.images import encode_image
-from factory.recipe_file import load_recipe
-from factory.sources import SourceImage, fit_image, list_classes, list_images
-from factory.train.classifier import train_classifier
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import RecipeError, SourceError
+from factory.core.images import encode_image
+from factory.data.images import SourceImage, fit_image, list_classes, list_images
+from factory.models.classifiers.model import read_classifier_info
+from factory.recipe.checks.recipe import check_recipe
+from factory.recipe.file import load_recipe
+from factory.train.classifier.train import train_classifier
 from tests.running import list_identities, read_rows, run, write_recipe
 
 

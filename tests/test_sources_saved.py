@@ -11,8 +11,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
-from factory.errors import SourceError
-from factory.sources import list_classes, list_images
+from factory.core.errors import SourceError
+from factory.data.images import list_classes, list_images
 from tests.test_sources import make_pixels
 
 
@@ -182,7 +182,7 @@ def test_a_set_of_an_old_version_is_refused(saved):
 def test_datasets_and_torch_are_not_loaded(saved):
     """`factory validate` lists images too, and must answer at once."""
     code = (
-        "import sys; from pathlib import Path; from factory.sources import list_images\n"
+        "import sys; from pathlib import Path; from factory.data.images import list_images\n"
         "images = list_images(Path(sys.argv[1])); images[0].read_pixels()\n"
         "print(len(images), *sorted({'datasets', 'torch', 'webdataset'} & set(sys.modules)))"
     )

@@ -7,12 +7,12 @@ from datasets import Dataset, load_dataset
 from datasets import Image as ImageFeature
 from datasets.data_files import SPLIT_KEYWORDS
 
-from factory.errors import SourceError
-from factory.images import encode_image
-from factory.notes import listen
-from factory.sources import list_classes, list_images
-from factory.sources.splits import KEYWORDS
-from factory.train.classifier import train_classifier
+from factory.core.errors import SourceError
+from factory.core.images import encode_image
+from factory.core.notes import listen
+from factory.data.images import list_classes, list_images
+from factory.data.images.splits import KEYWORDS
+from factory.train.classifier.train import train_classifier
 from tests.test_sources import make_pixels, write_rows
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import webdataset
 
-from factory.errors import SourceError
-from factory.images import encode_image
-from factory.sources import list_classes, list_images
+from factory.core.errors import SourceError
+from factory.core.images import encode_image
+from factory.data.images import list_classes, list_images
 from tests.test_sources import make_pixels
 
 

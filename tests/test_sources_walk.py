@@ -13,13 +13,13 @@ from click.testing import CliRunner
 from PIL import Image
 
 from factory.cli import main
-from factory.errors import SourceError
-from factory.filter_settings import RealismFilter, TrainingCopyFilter
-from factory.images import encode_image
-from factory.recipe import GivenConditions, ReferenceConditions
-from factory.sources import list_classes, list_images
-from factory.sources.image import read_name
-from factory.train.settings import SourceSettings
+from factory.core.errors import SourceError
+from factory.core.images import encode_image
+from factory.data.images import list_classes, list_images
+from factory.data.images.image import read_name
+from factory.filters.settings import RealismFilter, TrainingCopyFilter
+from factory.recipe.recipe import GivenConditions, ReferenceConditions
+from factory.train.generator.settings import SourceSettings
 from tests.running import write_recipe
 from tests.test_sources import make_pixels, write_metadata, write_rows
 from tests.test_sources_splits import list_told, write_images

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from factory.errors import MismatchError, StoreError
-from factory.records import Shard
-from factory.store.files import FileStore
-from factory.store.parquet import MAX_FILES, ParquetFiles, fit_rows_per_file
-from factory.store.run_folder import WORK, Marker, RunFolder
-from factory.store.run_records import digest_worker
-from factory.store.streams import StoreStream
-from factory.store.webdataset import TarFiles
+from factory.core.errors import MismatchError, StoreError
+from factory.core.files.store import FileStore
+from factory.core.files.streams import StoreStream
+from factory.data.records import Shard
+from factory.data.writers.parquet import MAX_FILES, ParquetFiles, fit_rows_per_file
+from factory.data.writers.webdataset import TarFiles
+from factory.engine.run_folder import WORK, Marker, RunFolder
+from factory.engine.run_records import digest_worker
 
 SHARD = Shard("0123456789abcdef", 0, 4)
 ROW = {

@@ -5,11 +5,11 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from factory.captions.file import read_captions
+from factory.catalog.captions.file import read_captions
 from factory.cli import main
-from factory.errors import SourceError
-from factory.sources import list_images
-from factory.textrows import read_rows
+from factory.core.errors import SourceError
+from factory.core.text_rows import read_rows
+from factory.data.images import list_images
 from tests.running import write_recipe
 from tests.test_sources_splits import write_images
 

@@ -12,21 +12,22 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
-from factory.catalog import load_catalogs
+from factory.catalog.catalog import load_catalogs
 from factory.cli import main
-from factory.conditions import build_series
-from factory.errors import CatalogError, InputError, MismatchError, SourceError
-from factory.generators import build_generator
-from factory.generators.weights import hash_file
-from factory.recipe import GeneratorSettings, Recipe
-from factory.records import Condition, Job, Request
-from factory.train.adapter import train_adapter
-from factory.train.adapter_loop import AdapterTraining, Material, draw_shots
-from factory.train.adapter_settings import make_settings
+from factory.core.errors import CatalogError, InputError, MismatchError, SourceError
+from factory.data.records import Condition, Job, Request
+from factory.models.generators import build_generator
+from factory.models.generators.settings import GeneratorSettings
+from factory.models.generators.weights import hash_file
+from factory.recipe.conditions import build_series
+from factory.recipe.recipe import Recipe
+from factory.train.adapter.loop import AdapterTraining, Material, draw_shots
+from factory.train.adapter.settings import make_settings
+from factory.train.adapter.shots import choose_all_shots
+from factory.train.adapter.train import train_adapter
 from factory.train.copies import CopyMeter
-from factory.train.shots import choose_all_shots
-from factory.train.trainees import find_trainee
-from factory.train.trainees.base import CLASSLESS, WEIGHTS
+from factory.train.generator.objectives import find_trainee
+from factory.train.generator.objectives.base import CLASSLESS, WEIGHTS
 from tests import tiny
 from tests.running import read_rows, run, write_recipe
 

@@ -15,18 +15,18 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from factory.catalog import load_catalogs
-from factory.classifiers.model import load_classifier, read_classifier_info
-from factory.encoders import load_encoder
-from factory.errors import FilterError, InputError, SourceError
-from factory.filter_settings import ClassifierFilter
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import FilterError, InputError, SourceError
+from factory.data.images import list_images
+from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
-from factory.records import Condition, Sample
-from factory.sources import list_images
-from factory.train.calibration import fit_temperature
-from factory.train.classifier import train_classifier
-from factory.train.classifier_heads import fit_head
-from factory.train.classifier_report import measure_calibration_error, measure_predictions
+from factory.filters.settings import ClassifierFilter
+from factory.models.classifiers.model import load_classifier, read_classifier_info
+from factory.models.encoders import load_encoder
+from factory.train.classifier.heads import fit_head
+from factory.train.classifier.report import measure_calibration_error, measure_predictions
+from factory.train.classifier.temperature import fit_temperature
+from factory.train.classifier.train import train_classifier
 
 PCAM = Path(__file__).parent / "assets" / "pcam"
 SHIPPED = Path(__file__).parents[1] / "catalogs" / "classifiers" / "pcam"
@@ -97,7 +97,7 @@ def test_reading_the_info_imports_no_torch(fitted):
     base, _ = fitted
     code = (
         "import sys; from pathlib import Path;"
-        "from factory.classifiers.model import read_classifier_info;"
+        "from factory.models.classifiers.model import read_classifier_info;"
         f"info = read_classifier_info(Path({str(base / 'fine-coarse')!r}));"
         "assert info.class_names == ('coarse', 'fine');"
         "heavy = {'torch', 'sklearn', 'scipy', 'safetensors'} & set(sys.modules);"
@@ -205,7 +205,7 @@ def test_missing_and_unusable_groups_are_said_loudly(tmp_path):
 
 
 def test_groups_never_straddle_a_fold(tmp_path):
-    from factory.train.labelled import read_labelled, split_folds
+    from factory.data.labelled import read_labelled, split_folds
 
     data = write_folder(tmp_path / "data", {"coarse": 12, "fine": 12}, groups=4)
     listed = list_images(data, group_pattern=r"(\w+-p\d)_")

@@ -17,14 +17,14 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from factory.cli import main
-from factory.encoders import load_encoder
-from factory.errors import MismatchError, RecipeError, SourceError, TrainingError
-from factory.train.encoder_loop import check_collapse, compute_rate, train_self_supervised
-from factory.train.encoder_losses import compute_loss, measure_rank, measure_spread
-from factory.train.encoder_settings import EncoderRecipe, Simclr, Vicreg, ViewSettings
-from factory.train.encoder_views import blur_images, cut_views, draw_pair, vary_views
+from factory.core.errors import MismatchError, RecipeError, SourceError, TrainingError
+from factory.models.encoders import load_encoder
+from factory.train.encoder.loop import check_collapse, compute_rate, train_self_supervised
+from factory.train.encoder.losses import compute_loss, measure_rank, measure_spread
+from factory.train.encoder.settings import EncoderRecipe, Simclr, Vicreg, ViewSettings
+from factory.train.encoder.views import blur_images, cut_views, draw_pair, vary_views
+from factory.train.generator.recipe import load_encoder_recipe
 from factory.train.images import load_training_images
-from factory.train.recipe_file import load_encoder_recipe
 
 ROOT = Path(__file__).parent.parent
 COLOURS = ((225, 140, 190), (90, 50, 150), (200, 200, 120), (60, 120, 60))
@@ -221,7 +221,7 @@ def test_resumed_equals_uninterrupted(images, tmp_path, method, monkeypatch):
     seen = []
     whole = train(recipe, tmp_path / "whole", lambda *state: seen.append(state))
     assert [step for step, _, measured in seen if "loss" in measured] == [4]
-    import factory.train.encoder_loop as loop
+    import factory.train.encoder.loop as loop
 
     def stop(step, steps, measured):
         if step == 3:

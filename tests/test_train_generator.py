@@ -15,18 +15,18 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
-from factory.catalog import load_catalogs
+from factory.catalog.catalog import load_catalogs
 from factory.cli import main
-from factory.errors import InputError, MismatchError, SourceError
-from factory.generators.conditioner import Conditioner
-from factory.generators.flow import FlowPipeline, apply_network
+from factory.core.errors import InputError, MismatchError, SourceError
+from factory.models.generators.conditioner import Conditioner
+from factory.models.generators.flow import FlowPipeline, apply_network
 from factory.train.augment import jitter_stains, turn_images
 from factory.train.batches import draw_batch
-from factory.train.generator import compute_rate, train_generator
+from factory.train.generator.network import build_denoiser
+from factory.train.generator.settings import DataSettings, SourceSettings, TrainingRecipe
+from factory.train.generator.setup import prepare_material
+from factory.train.generator.train import compute_rate, train_generator
 from factory.train.images import cut_view, load_training_images
-from factory.train.network import build_denoiser
-from factory.train.settings import DataSettings, SourceSettings, TrainingRecipe
-from factory.train.setup import prepare_material
 from tests.running import read_rows, run
 
 ROOT = Path(__file__).parent.parent

@@ -9,15 +9,15 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
+from factory.api import refilter_folder
 from factory.cli import main
-from factory.errors import InputError
-from factory.fingerprint import hash_bytes
-from factory.images import decode_image, encode_image
-from factory.refilter import refilter_folder
-from factory.run import read_status
-from factory.store.run_folder import WORK
-from factory.stored import open_set
-from factory.verify import VerifyOptions, verify_set
+from factory.core.errors import InputError
+from factory.core.hashing import hash_bytes
+from factory.core.images import decode_image, encode_image
+from factory.engine.dataset import open_set
+from factory.engine.run import read_status
+from factory.engine.run_folder import WORK
+from factory.publish.verify import VerifyOptions, verify_set
 from tests.running import run, write_recipe
 
 NEAR = [{"kind": "finite", "min_contrast": 0.1435}, {"kind": "near_duplicate"}]
@@ -469,7 +469,7 @@ def test_a_published_folder_is_sound_and_its_rows_are_made_again(tmp_path):
 
 
 def test_a_recipe_has_one_fingerprint_before_and_after_its_paths_are_cut():
-    from factory.recipe import Recipe, compute_recipe_digest
+    from factory.recipe.recipe import Recipe, compute_recipe_digest
 
     digests = {
         compute_recipe_digest(
@@ -487,8 +487,8 @@ def test_a_recipe_has_one_fingerprint_before_and_after_its_paths_are_cut():
 
 
 def test_a_run_folder_behind_a_url_is_verified(tmp_path):
-    from factory.recipe_file import load_recipe
-    from factory.run import run_recipe
+    from factory.api import run_recipe
+    from factory.recipe.file import load_recipe
 
     url = f"memory://{tmp_path.name}"
     changes = {"output": {"formats": ["parquet", "webdataset"]}}
@@ -516,7 +516,7 @@ def test_what_is_not_finalized_is_not_sound(run_copy, tmp_path, monkeypatch, how
         def stop(*arguments, **options):
             raise KeyboardInterrupt
 
-        monkeypatch.setattr("factory.run.finalize", stop)
+        monkeypatch.setattr("factory.engine.run.finalize", stop)
         with pytest.raises(KeyboardInterrupt):
             run(write_recipe(tmp_path / "b", **more), run_copy, extend=True)
     report = check(run_copy)

@@ -8,11 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, Field
 
-from factory.errors import Problem, RecipeError
-from factory.messages import advise
-from factory.notes import listen
-from factory.yamlfile import apply_overrides, parse_document, parse_model, read_document, suggest
-from factory.yamlreader import MAX_BYTES, format_path, parse_value
+from factory.core.errors import Problem, RecipeError
+from factory.core.notes import listen
+from factory.core.yaml.messages import advise
+from factory.core.yaml.model import (
+    apply_overrides,
+    parse_document,
+    parse_model,
+    read_document,
+    suggest,
+)
+from factory.core.yaml.reader import MAX_BYTES, format_path, parse_value
 
 
 def refuse(text: str) -> tuple[Problem, ...]:
@@ -229,7 +235,7 @@ def test_both_parsers_of_pyyaml_agree(text: str) -> None:
     found: list[object] = []
     with pytest.MonkeyPatch.context() as patch:
         for loader in (yaml.CSafeLoader, yaml.SafeLoader):
-            patch.setattr("factory.yamlreader._LOADER", loader)
+            patch.setattr("factory.core.yaml.reader._LOADER", loader)
             try:
                 found.append(parse_document(text, "r.yaml").data)
             except RecipeError:

@@ -355,9 +355,9 @@ def _flow() -> Any:
     from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    from factory.generators.conditioner import Conditioner
-    from factory.generators.flow import TEXT_TOKENS, FlowPipeline
-    from factory.train.network import train_tokenizer
+    from factory.models.generators.conditioner import Conditioner
+    from factory.models.generators.flow import TEXT_TOKENS, FlowPipeline
+    from factory.train.generator.network import train_tokenizer
 
     tokenizer = train_tokenizer(["dense nuclei", "sparse nuclei, pale eosin", "tumor"] * 3, 300)
     unet = UNet2DModel(

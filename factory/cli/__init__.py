@@ -15,8 +15,8 @@ import click
 
 from factory import __version__
 from factory.cli.options import check_texts
-from factory.errors import FactoryError, InputError
-from factory.messages import show
+from factory.core.errors import FactoryError, InputError
+from factory.core.yaml.messages import show
 
 COMMANDS: dict[str, str] = {
     "init": "factory.cli.recipes:init",
@@ -35,8 +35,8 @@ COMMANDS: dict[str, str] = {
     "publish": "factory.cli.publish:publish",
     "regenerate": "factory.cli.verify:regenerate",
     "verify": "factory.cli.verify:verify",
-    "merge": "factory.cli.datasets:merge",
-    "export": "factory.cli.datasets:export",
+    "merge": "factory.cli.merge:merge",
+    "export": "factory.cli.merge:export",
     "models": "factory.cli.models:models",
     "encoders": "factory.cli.models:encoders",
     "train": "factory.cli.train:train",
@@ -78,7 +78,7 @@ class LazyGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
-            from factory.messages import suggest
+            from factory.core.yaml.messages import suggest
 
             raise click.UsageError(
                 f"{error.message} {suggest(args[0], self._table)}".strip()
@@ -104,7 +104,7 @@ class LazyGroup(click.Group):
 def _tell_unforeseen(error: Exception) -> int:
     """Prints one line on an error that is none of ours; returns the exit code."""
     if isinstance(error, OSError):
-        from factory.store.edge import describe_failure, is_of_disk
+        from factory.core.files.edge import describe_failure, is_of_disk
 
         if _names_no_path(error):
             click.echo(f"error: {error.strerror}: {show(str(error.filename))}", err=True)
@@ -168,7 +168,7 @@ def main(ctx: click.Context) -> None:
     was touched; 3 the run broke, or was stopped by Ctrl-C or SIGTERM, and can be resumed.
     """
     from factory.cli.notes import print_notes
-    from factory.warned import shorten_warnings
+    from factory.core.warned import shorten_warnings
 
     print_notes(ctx)
     shorten_warnings()

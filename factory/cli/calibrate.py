@@ -8,8 +8,8 @@ import click
 
 from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FOLDER, Number
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION, format_duration
-from factory.errors import InputError
-from factory.plain import write_json
+from factory.core.errors import InputError
+from factory.core.plain import write_json
 
 
 @click.command()
@@ -54,8 +54,8 @@ def calibrate(
 
     Exit code 1: under the proposed thresholds a class is expected to end under its count.
     """
-    from factory.calibrate import calibrate_recipe
     from factory.cli.loading import load_checked
+    from factory.evaluate.calibrate import calibrate_recipe
 
     if reuse and real is not None:
         raise InputError("--real with --reuse: the scores in OUT are of the real images of then")

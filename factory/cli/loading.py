@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from factory.checks.recipe import check_recipe
-from factory.circularity import find_circles
-from factory.recipe_file import LoadedRecipe, load_recipe, open_catalogs
+from factory.recipe.checks.recipe import check_recipe
+from factory.recipe.file import LoadedRecipe, load_recipe, open_catalogs
+from factory.recipe.judge_overlap import find_circles
 
 
 def load_checked(path: Path, overrides: tuple[str, ...]) -> LoadedRecipe:

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory.cli.options import LocalPath
-from factory.plain import write_json
+from factory.core.plain import write_json
 
 if TYPE_CHECKING:
-    from factory.catalog_entries import ModelEntry
+    from factory.catalog.entries import ModelEntry
 
 CATALOG_OPTION = click.option(
     "--catalog",
@@ -31,8 +31,8 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
     """Lists the models of all catalogs, and whether they run here or what they lack."""
-    from factory.catalog import load_catalogs
-    from factory.generators.runnable import explain_missing
+    from factory.catalog.catalog import load_catalogs
+    from factory.models.generators.runnable import explain_missing
 
     entries = load_catalogs(folders).list_models()
     if as_json:
@@ -53,7 +53,7 @@ def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def show(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Shows all that is known of a model: streams, size, licence terms, training data."""
-    from factory.catalog import load_catalogs
+    from factory.catalog.catalog import load_catalogs
 
     _print(_describe_model(load_catalogs(folders).find_model(name)), as_json)
 
@@ -66,13 +66,12 @@ def check(name: str, folders: tuple[Path, ...]) -> None:
 
     ID: of a catalog, a Hub id or a folder. It is asked for a class that it knows, else a caption.
     """
-    from factory.catalog import load_catalogs
-    from factory.errors import GenerationError, InputError
-    from factory.generators import build_generator
-    from factory.generators.runnable import choose_test_condition, explain_missing
-    from factory.plan import find_entry
-    from factory.recipe import GeneratorSettings
-    from factory.records import Job, Request
+    from factory.catalog.catalog import load_catalogs
+    from factory.core.errors import GenerationError, InputError
+    from factory.data.records import Job, Request
+    from factory.models.generators import build_generator
+    from factory.models.generators.runnable import choose_test_condition, explain_missing
+    from factory.models.generators.settings import GeneratorSettings, find_entry
 
     began = time.perf_counter()
     catalogs = load_catalogs(folders)
@@ -105,7 +104,7 @@ def encoders() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def list_encoders(folders: tuple[Path, ...], as_json: bool) -> None:
     """Lists the image encoders of all catalogs."""
-    from factory.catalog import load_catalogs
+    from factory.catalog.catalog import load_catalogs
 
     catalogs = load_catalogs(folders)
     entries = [catalogs.find_encoder(name) for name in catalogs.list_ids("encoders")]
@@ -124,7 +123,7 @@ def list_encoders(folders: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def show_encoder(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Shows all that is known of an encoder: source, features, licence terms, training data."""
-    from factory.catalog import load_catalogs
+    from factory.catalog.catalog import load_catalogs
 
     _print(load_catalogs(folders).find_encoder(name).model_dump(mode="json"), as_json)
 
@@ -136,8 +135,8 @@ def check_encoder(name: str, folders: tuple[Path, ...]) -> None:
     """Loads an encoder here and computes the features of one blank image."""
     import numpy as np
 
-    from factory.catalog import load_catalogs
-    from factory.encoders import load_encoder
+    from factory.catalog.catalog import load_catalogs
+    from factory.models.encoders import load_encoder
 
     began = time.perf_counter()
     encoder = load_encoder(name, catalogs=load_catalogs(folders))
@@ -151,7 +150,7 @@ def check_encoder(name: str, folders: tuple[Path, ...]) -> None:
 
 def _describe_model(entry: "ModelEntry") -> dict[str, Any]:
     """Returns an entry, and whether it runs here or what it lacks."""
-    from factory.generators.runnable import explain_missing
+    from factory.models.generators.runnable import explain_missing
 
     lack = explain_missing(entry)
     return {**entry.model_dump(mode="json"), "runs": lack is None, "lacks": lack}

@@ -2,7 +2,7 @@
 
 import click
 
-from factory.notes import listen
+from factory.core.notes import listen
 
 
 def print_notes(ctx: click.Context) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from factory.errors import InputError
+from factory.core.errors import InputError
 
 OF_A_RUN = frozenset(
     {".factory", "data", "rejected", "webdataset", "summary.json", "recipe.json", "README.md"}
@@ -76,7 +76,7 @@ class NewPath(LocalPath):
 
 def find_obstacle(place: Path) -> str:
     """Returns what keeps a file or folder from being made there, or an empty text."""
-    from factory.sources.layout import RUN_RECORD
+    from factory.data.images.layout import RUN_RECORD
 
     for folder in place.parents:
         part = place.relative_to(folder).parts[0]
@@ -100,7 +100,7 @@ def refuse_in_data_set(place: Path) -> None:
     Raises:
         InputError: says which; nothing was touched.
     """
-    from factory.sources.layout import RUN_RECORD
+    from factory.data.images.layout import RUN_RECORD
 
     for folder in place.absolute().parents:
         is_finished = (folder / "summary.json").is_file() and (folder / "data").is_dir()
@@ -124,7 +124,7 @@ class Place(NewPath):
     ) -> Any:
         """Reads a path or URL."""
         if "://" in str(value):
-            from factory.store.edge import check_bucket
+            from factory.core.files.edge import check_bucket
 
             check_bucket(str(value))
             return str(value)

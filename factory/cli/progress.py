@@ -12,9 +12,9 @@ from rich.progress import BarColumn, TextColumn
 from rich.progress import Progress as Bars
 
 from factory.cli.tally import Counts, Tally
-from factory.executors import Outcome
-from factory.plan import Outline
-from factory.records import Progress
+from factory.data.records import Progress
+from factory.engine.executors import Outcome
+from factory.engine.plan import Outline
 
 LINE_EVERY = (1.0, 30.0)
 """Seconds between plain log lines, at first and at most: a twentieth of the time so far."""

@@ -8,11 +8,11 @@ import click
 
 from factory.cli.options import FOLDER_PLACE
 from factory.cli.recipes import JSON_OPTION
-from factory.plain import write_json
+from factory.core.plain import write_json
 
 if TYPE_CHECKING:
-    from factory.publish import Publication, Published
-    from factory.publish.target import Target
+    from factory.publish.hub import Publication, Published
+    from factory.publish.hub.target import Target
 
 
 @click.command()
@@ -70,7 +70,7 @@ def publish(
     every file and row count, tags. The same command again goes on where it broke off. The token is
     that of HF_TOKEN or of `hf auth login`; HF_ENDPOINT names another Hub.
     """
-    from factory.publish import fetch_run, prepare_publication, publish_items
+    from factory.publish.hub import fetch_run, prepare_publication, publish_items
 
     if (repo is None) == (to is None):
         raise click.UsageError("give either --repo OWNER/NAME or --to URL")
@@ -88,7 +88,7 @@ def publish(
         return
     target: Target
     if to is not None:
-        from factory.publish import FolderTarget
+        from factory.publish.hub import FolderTarget
 
         target = FolderTarget(to, say)
     else:
@@ -119,7 +119,7 @@ def _open_hub(
     tag: str | None,
     say: Callable[[str], None],
 ) -> "Target":
-    from factory.publish.hub import HubOptions, HubTarget
+    from factory.publish.hub.hub import HubOptions, HubTarget
 
     options = HubOptions(
         repo=repo,
@@ -133,7 +133,7 @@ def _open_hub(
 
 
 def _show(publication: "Publication", where: str, as_json: bool) -> None:
-    from factory.publish import read_head
+    from factory.publish.hub import read_head
 
     files = [item.describe() for item in publication.items]
     head = read_head(publication.card)

@@ -9,13 +9,13 @@ import click
 from factory.cli.notes import list_notes
 from factory.cli.options import NEW_FILE, NEW_FOLDER
 from factory.cli.shipped import RECIPE, copy_recipe
-from factory.errors import FactoryError, InputError, RecipeError
-from factory.notes import listen
-from factory.plain import write_json
+from factory.core.errors import FactoryError, InputError, RecipeError
+from factory.core.notes import listen
+from factory.core.plain import write_json
 
 if TYPE_CHECKING:
-    from factory.licences import Verdict
-    from factory.recipe_file import LoadedRecipe
+    from factory.recipe.file import LoadedRecipe
+    from factory.recipe.licences import Verdict
 
 SET_OPTION = click.option(
     "--set",
@@ -80,14 +80,14 @@ def check_file(path: Path, overrides: tuple[str, ...], files: bool) -> None:
     Raises:
         RecipeError: with every problem found.
     """
-    from factory.checks.recipe import check_recipe
-    from factory.recipe_file import load_recipe, open_catalogs
-    from factory.yamlfile import apply_overrides, parse_model
-    from factory.yamlreader import read_document
+    from factory.core.yaml.model import apply_overrides, parse_model
+    from factory.core.yaml.reader import read_document
+    from factory.recipe.checks.recipe import check_recipe
+    from factory.recipe.file import load_recipe, open_catalogs
 
     document = read_document(path)
     if "training" in document.data:
-        from factory.train.recipe_file import choose_model
+        from factory.train.generator.recipe import choose_model
 
         parse_model(apply_overrides(document, overrides), choose_model(document.data))
         return
@@ -99,8 +99,8 @@ def check_file(path: Path, overrides: tuple[str, ...], files: bool) -> None:
 @click.option("--out", type=NEW_FILE, help="File to write; default: print.")
 def schema(out: Path | None) -> None:
     """Writes the JSON Schema of recipes, for editors."""
-    from factory.recipe_file import build_recipe_schema
-    from factory.store.files import write_file
+    from factory.core.files.store import write_file
+    from factory.recipe.file import build_recipe_schema
 
     text = json.dumps(build_recipe_schema(), indent=2) + "\n"
     if out is None:
@@ -122,8 +122,8 @@ def schema(out: Path | None) -> None:
 def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: bool) -> None:
     """Shows what RECIPE asks for: counts, shards, expected attempts, disk and time."""
     from factory.cli.loading import load_checked, make_say
-    from factory.estimate import estimate_cost
-    from factory.run import plan_recipe
+    from factory.engine.estimate import estimate_cost
+    from factory.engine.run import plan_recipe
 
     loaded = load_checked(recipe, overrides)
     planned = plan_recipe(loaded)
@@ -161,9 +161,9 @@ def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: boo
 
 def combine_recipe_terms(loaded: "LoadedRecipe") -> "Verdict":
     """Returns what the terms of a recipe's makers, as catalogs say now, let its data set be."""
-    from factory.licences import collect_recipe_terms, combine_terms
-    from factory.plan import find_entry
-    from factory.recipe_file import open_catalogs
+    from factory.models.generators.settings import find_entry
+    from factory.recipe.file import open_catalogs
+    from factory.recipe.licences import collect_recipe_terms, combine_terms
 
     catalogs = open_catalogs(loaded)
     entry = find_entry(loaded.recipe.generator, catalogs)

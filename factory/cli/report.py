@@ -8,7 +8,7 @@ import click
 from factory.cli.options import FILE_PLACE, IMAGE_COLUMN, LocalPath
 from factory.cli.recipes import JSON_OPTION
 from factory.cli.runs import DIR_ARGUMENT
-from factory.plain import write_json
+from factory.core.plain import write_json
 
 
 @click.command()
@@ -52,7 +52,7 @@ def report(
 
     DIR is what run or judge write, also while they still do. The file needs no network.
     """
-    from factory.report import ReportOptions, build_report, write_report
+    from factory.publish.report import ReportOptions, build_report, write_report
 
     def say(line: str) -> None:
         if not as_json:

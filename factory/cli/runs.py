@@ -10,11 +10,11 @@ from factory.cli.notes import list_notes
 from factory.cli.options import FOLDER_PLACE, IMAGE_COLUMN, NEW_FOLDER, LocalPath
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION
 from factory.cli.shipped import RECIPE
-from factory.errors import InputError
-from factory.plain import write_json
+from factory.core.errors import InputError
+from factory.core.plain import write_json
 
 if TYPE_CHECKING:
-    from factory.recipe_file import LoadedRecipe
+    from factory.recipe.file import LoadedRecipe
 
 DIR_ARGUMENT = click.argument("folder", metavar="DIR")
 
@@ -87,7 +87,7 @@ def judge(
     What lands in OUT is what `run` writes: accepted rows, rejected ones with reasons, card. The
     same command again resumes it; refilter changes its thresholds.
     """
-    from factory.judge import load_judging
+    from factory.engine.score_images import load_judging
 
     extra = _set_workers(executor, workers)
     loaded = load_judging(recipe, data, (*overrides, *extra), columns)
@@ -100,10 +100,11 @@ def _set_workers(executor: str | None, workers: str | None) -> list[str]:
 
 
 def _run(loaded: "LoadedRecipe", url: str, extend: bool, as_json: bool) -> None:
+    from factory.api import run_recipe
     from factory.cli.progress import RunProgress
-    from factory.recipe import is_judging
-    from factory.run import plan_recipe, run_recipe
-    from factory.store.edge import check_bucket
+    from factory.core.files.edge import check_bucket
+    from factory.engine.run import plan_recipe
+    from factory.recipe.recipe import is_judging
 
     if "://" not in url:
         url = str(Path(url).absolute())
@@ -120,7 +121,7 @@ def print_result(
     url: str, summary: dict[str, Any], quarantined: tuple[dict[str, Any], ...], as_json: bool
 ) -> None:
     """Prints how a run ended: counts, shortfalls with reasons, failures, what to do next."""
-    from factory.card import (
+    from factory.publish.card import (
         describe_cut,
         describe_references,
         describe_shortfall,
@@ -166,7 +167,7 @@ def print_result(
 
 
 def _print_counts(summary: dict[str, Any]) -> None:
-    from factory.card import count_rejected
+    from factory.publish.card import count_rejected
 
     for part in summary["series"]:
         click.echo(f"{part['label']}: {part['accepted']:,} of {part['asked']:,}")
@@ -188,7 +189,7 @@ def _print_counts(summary: dict[str, Any]) -> None:
 def preview(recipe: Path, out: Path, count: int, overrides: tuple[str, ...], as_json: bool) -> None:
     """Samples a few images of RECIPE, with scores and verdicts, into OUT."""
     from factory.cli.loading import load_checked, make_say
-    from factory.preview import preview_recipe
+    from factory.engine.preview import preview_recipe
 
     rows = preview_recipe(load_checked(recipe, overrides), out, count, make_say(as_json))
     if as_json:
@@ -211,7 +212,7 @@ def preview(recipe: Path, out: Path, count: int, overrides: tuple[str, ...], as_
 @JSON_OPTION
 def status(folder: str, watch: bool, as_json: bool) -> None:
     """Shows how far the run in DIR is."""
-    from factory.run import read_status
+    from factory.engine.run import read_status
 
     while True:
         report = read_status(folder)
@@ -241,7 +242,7 @@ def refilter(folder: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     E.g. --set filters.classifier.min_probability=0.8, by the filter's kind or its position.
     """
-    from factory.refilter import refilter_folder
+    from factory.api import refilter_folder
 
     result = refilter_folder(folder, overrides)
     print_result(result.url, result.summary, result.quarantined, as_json)
@@ -257,9 +258,9 @@ def card(folder: str, prov: bool) -> None:
     Results of `factory evaluate ... --json DIR/evaluation/NAME.json` become its tables. What you
     wrote outside the marked block of README.md stays.
     """
-    from factory.card import write_card
-    from factory.store.run_folder import RunFolder
-    from factory.summary import read_recipe, read_summary
+    from factory.engine.run_folder import RunFolder
+    from factory.engine.summary import read_recipe, read_summary
+    from factory.publish.card import write_card
 
     run_folder = RunFolder(folder)
     summary, recipe = read_summary(run_folder), read_recipe(run_folder)

@@ -8,10 +8,10 @@ from typing import Any
 
 import click
 
-from factory.catalog import find_shipped_folder
+from factory.catalog.catalog import find_shipped_folder
 from factory.cli.options import LocalPath, NewPath, refuse_in_data_set
-from factory.errors import InputError
-from factory.messages import advise
+from factory.core.errors import InputError
+from factory.core.yaml.messages import advise
 
 
 def list_names() -> list[str]:
@@ -49,7 +49,7 @@ def copy_recipe(name: str, target: Path) -> None:
         InputError: the file is there, lies in a data set, or no recipe has this name.
         StoreError: disk full, permission.
     """
-    from factory.store.files import write_file
+    from factory.core.files.store import write_file
 
     source = find_recipe(name)
     if target.exists():

@@ -4,8 +4,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from factory.executors import Outcome
-from factory.records import Progress
+from factory.data.records import Progress
+from factory.engine.executors import Outcome
 
 MIN_TRIED = 30
 """Tries of a series below which nothing is foretold."""

@@ -5,12 +5,12 @@ from typing import Any, Literal
 
 import click
 
-from factory.cli.adapter import adapter
 from factory.cli.notes import list_notes
 from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FOLDER, SEED, Number
 from factory.cli.recipes import JSON_OPTION, SET_OPTION
 from factory.cli.shipped import RECIPE
-from factory.plain import write_json
+from factory.cli.train_adapter import adapter
+from factory.core.plain import write_json
 
 
 @click.group()
@@ -80,7 +80,7 @@ def classifier(
     a group is given. Where the classes cannot be told apart, nothing is written and the exit code
     is 1, unless forced.
     """
-    from factory.train.classifier import train_classifier
+    from factory.train.classifier.train import train_classifier
 
     report = train_classifier(
         data,
@@ -117,8 +117,8 @@ def classifier(
 @JSON_OPTION
 def generator(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Trains a generator from RECIPE; the same command again resumes it."""
-    from factory.train.generator import train_generator
-    from factory.train.recipe_file import load_training_recipe
+    from factory.train.generator.recipe import load_training_recipe
+    from factory.train.generator.train import train_generator
 
     settings, catalogs = load_training_recipe(recipe, overrides)
     result = train_generator(
@@ -135,8 +135,8 @@ def generator(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool
 @JSON_OPTION
 def encoder(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Trains an image encoder from RECIPE without labels; the same command again resumes it."""
-    from factory.train.encoder_loop import train_self_supervised
-    from factory.train.recipe_file import load_encoder_recipe
+    from factory.train.encoder.loop import train_self_supervised
+    from factory.train.generator.recipe import load_encoder_recipe
 
     settings = load_encoder_recipe(recipe, overrides)
     result = train_self_supervised(
@@ -190,7 +190,7 @@ def format_report(report: dict[str, Any]) -> str:
 
 def format_thresholds(folder: Path, precisions: tuple[float, ...]) -> list[str]:
     """Returns, for each precision, the least probability of each class that reaches it."""
-    from factory.classifiers.model import read_classifier_info
+    from factory.models.classifiers.model import read_classifier_info
 
     thresholds = read_classifier_info(folder).thresholds
     lines = []

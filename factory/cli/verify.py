@@ -8,8 +8,8 @@ import click
 
 from factory.cli.options import IMAGE_COLUMN, MANY, NEW_FILE, SEED, LocalPath, Number
 from factory.cli.recipes import JSON_OPTION
-from factory.errors import SourceError
-from factory.plain import write_json
+from factory.core.errors import SourceError
+from factory.core.plain import write_json
 
 SET_ARGUMENT = click.argument("source", metavar="DIR")
 
@@ -81,10 +81,10 @@ def regenerate(
     row may be an accepted or a rejected one. Exit code 1 where the image is different.
     """
     from factory.cli.loading import make_say
-    from factory.images import encode_image
-    from factory.regenerate import Places, regenerate_rows
-    from factory.store.files import write_file
-    from factory.stored import open_set
+    from factory.core.files.store import write_file
+    from factory.core.images import encode_image
+    from factory.engine.dataset import open_set
+    from factory.engine.regenerate import Places, regenerate_rows
 
     if out.suffix not in (".webp", ".png"):
         raise click.BadParameter(f"{out.name}: must end in .webp or .png", param_hint="--out")
@@ -141,9 +141,9 @@ def verify(
     said, and is no failure.
     """
     from factory.cli.loading import make_say
-    from factory.regenerate import Places
-    from factory.stored import open_set
-    from factory.verify import VerifyOptions, verify_set
+    from factory.engine.dataset import open_set
+    from factory.engine.regenerate import Places
+    from factory.publish.verify import VerifyOptions, verify_set
 
     places = Places(base, references, catalogs, model, guide, image_column)
     options = VerifyOptions(count, seed, near_duplicates, places, min_psnr)

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.attributes import measure_attributes
-from factory.captions.grid import CaptionGrid
-from factory.captions.writing import bin_attributes
-from factory.errors import InputError
-from factory.evaluate.intervals import LEVEL, ROUNDS
-from factory.evaluate.sets import ImageSet
-from factory.fingerprint import derive_seed
+from factory.catalog.captions.grid import CaptionGrid
+from factory.catalog.captions.writing import bin_attributes
+from factory.core.errors import InputError
+from factory.core.hashing import derive_seed
+from factory.core.stains import measure_attributes
+from factory.core.stats.intervals import LEVEL, ROUNDS
+from factory.evaluate.image_sets import ImageSet
 
 LEAST = 12
 """Images that an attribute needs to be scored."""

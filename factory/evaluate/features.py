@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.encoders import Encoder
-from factory.errors import EvaluationError
-from factory.evaluate.sets import ImageSet
-from factory.fingerprint import compute_digest, hash_bytes
-from factory.images import hash_pixels
-from factory.store.files import FileStore
+from factory.core.errors import EvaluationError
+from factory.core.files.store import FileStore
+from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.images import hash_pixels
+from factory.evaluate.image_sets import ImageSet
+from factory.models.encoders import Encoder
 
 _HASH_LENGTH = 64
 
@@ -25,7 +25,7 @@ class SetFeatures:
 
     Attributes:
         values: (N, D) float32.
-        pixels_sha256: (N,) hash of the fitted pixels, as `factory.images.hash_pixels`.
+        pixels_sha256: (N,) hash of the fitted pixels, as `factory.core.images.hash_pixels`.
     """
 
     values: NDArray[np.float32]

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory import __version__
-from factory.catalog import Catalogs, load_catalogs
-from factory.encoders import Encoder, load_encoder
+from factory.catalog.catalog import Catalogs, load_catalogs
+from factory.core.stats.resampling import ROUNDS, cut_parts
+from factory.data.pairs import NEIGHBOURS, Side, measure_floor, measure_pair
 from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.features import Scaling, encode_set, fit_scaling
-from factory.evaluate.independence import find_parts, read_making, write_circle
-from factory.evaluate.pairs import NEIGHBOURS, Side, measure_floor, measure_pair
-from factory.evaluate.resampling import ROUNDS, cut_parts
-from factory.evaluate.sets import Fit, ImageSet, count_smaller, list_set
+from factory.evaluate.image_sets import Fit, ImageSet, count_smaller, list_set
+from factory.evaluate.judge_overlap import find_parts, read_making, write_circle
+from factory.models.encoders import Encoder, load_encoder
 
 Say = Callable[[str], None]
 MIX_TOLD = 0.05
@@ -28,9 +28,9 @@ class FidelitySettings:
     """What to measure with.
 
     Attributes:
-        encoders: specs, see `factory.encoders`.
+        encoders: specs, see `factory.models.encoders`.
         size: px; None: the smallest side of the synthetic images.
-        fit: as in `factory.sources.fit_image`.
+        fit: as in `factory.data.images.fit_image`.
         max_images: of each set; None: all.
         seed: of choices, halves and intervals.
         force: give FD with fewer images than features too, marked.
@@ -66,7 +66,7 @@ def evaluate_fidelity(
     """Measures every synthetic set against the real one, per class and overall.
 
     Args:
-        real: any source that `factory.sources.list_images` reads.
+        real: any source that `factory.data.images.list_images` reads.
         synthetic: one or more of them.
         settings: encoders, size, limits.
         say: is told what is being done.

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from factory.errors import FactoryError, RunBrokenError
-from factory.executors.cluster import Cluster, end_actors, list_nodes, start_ray
-from factory.executors.pulse import Pulse, Waiting, get_answer, make_remote, wait_for
+from factory.core.errors import FactoryError, RunBrokenError
+from factory.engine.executors.cluster import Cluster, end_actors, list_nodes, start_ray
+from factory.engine.executors.pulse import Pulse, Waiting, get_answer, make_remote, wait_for
 
 Do = Callable[[Any], Any]
 """What an actor does with a task."""

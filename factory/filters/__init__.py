@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from factory.accept import Rule
-from factory.encoders.pool import EncoderPool
-from factory.errors import FilterError
-from factory.filter_settings import FilterSettings
+from factory.catalog.acceptance import Rule
+from factory.core.errors import FilterError
+from factory.data.records import NONFINITE, SCORE_DECIMALS, Condition, Sample, Verdict
 from factory.filters.base import Filter, PerClassFilter, Surroundings
-from factory.records import NONFINITE, SCORE_DECIMALS, Condition, Sample, Verdict
+from factory.filters.settings import FilterSettings
+from factory.models.encoders.pool import EncoderPool
 
 if TYPE_CHECKING:
-    from factory.catalog import Catalogs
+    from factory.catalog.catalog import Catalogs
 
 FILTERS: dict[str, tuple[str, str]] = {
     "finite": ("factory.filters.finite", "FiniteJudge"),
@@ -125,7 +125,7 @@ def describe_for_duplicates(
     """Returns one descriptor per sample, or None where near-duplicates are not looked for."""
     if all(settings.kind != "near_duplicate" for settings in filters):
         return [None] * len(samples)
-    from factory.filters.descriptors import describe_images
+    from factory.core.thumbnails import describe_images
 
     return map_by_size(describe_images, samples)
 

@@ -6,15 +6,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.classifiers.model import Classifier, find_classifier_folder, load_classifier
-from factory.filter_settings import AgreementFilter
+from factory.data.records import SCORE_DECIMALS, Condition, Sample, Verdict
 from factory.filters.base import Surroundings
 from factory.filters.classifier import (
     find_classes,
     hash_info,
     predict,
 )
-from factory.records import SCORE_DECIMALS, Condition, Sample, Verdict
+from factory.filters.settings import AgreementFilter
+from factory.models.classifiers.model import Classifier, find_classifier_folder, load_classifier
 
 
 class AgreementJudge:

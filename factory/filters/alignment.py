@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.errors import FilterError, SourceError
-from factory.filter_settings import AlignmentFilter
+from factory.core.errors import FilterError, SourceError
+from factory.data.records import Condition, Sample, Verdict
 from factory.filters.base import Surroundings
 from factory.filters.batches import encode_images
 from factory.filters.distractors import CaptionPool, draw_distractors, open_pool
-from factory.records import Condition, Sample, Verdict
+from factory.filters.settings import AlignmentFilter
 
 if TYPE_CHECKING:
-    from factory.encoders import Encoder
-    from factory.encoders.clip_text import ClipText
+    from factory.models.encoders import Encoder
+    from factory.models.encoders.clip_text import ClipText
 
 _MOST_CACHED = 16_384
 
@@ -119,7 +119,7 @@ class AlignmentJudge:
 
     def _load(self) -> "tuple[Encoder, ClipText]":
         if self._encoder is None or self._text is None:
-            from factory.encoders.clip_text import ClipText, resolve_clip
+            from factory.models.encoders.clip_text import ClipText, resolve_clip
 
             base, catalogs = self._surroundings.base, self._surroundings.catalogs
             spec = resolve_clip(self.settings.encoder, base, catalogs)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.records import Condition, Sample, Verdict
+from factory.data.records import Condition, Sample, Verdict
 
 if TYPE_CHECKING:
-    from factory.catalog import Catalogs
-    from factory.encoders.pool import EncoderPool
+    from factory.catalog.catalog import Catalogs
+    from factory.models.encoders.pool import EncoderPool
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from factory.encoders import Encoder
+    from factory.models.encoders import Encoder
 
 
 def encode_images(encoder: "Encoder", images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

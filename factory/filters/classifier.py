@@ -7,12 +7,17 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.classifiers.model import INFO_NAME, Classifier, find_classifier_folder, load_classifier
-from factory.errors import FilterError
-from factory.filter_settings import ClassifierFilter
+from factory.core.errors import FilterError
+from factory.core.hashing import hash_bytes
+from factory.data.records import Condition, Sample, Verdict
 from factory.filters.base import Surroundings
-from factory.fingerprint import hash_bytes
-from factory.records import Condition, Sample, Verdict
+from factory.filters.settings import ClassifierFilter
+from factory.models.classifiers.model import (
+    INFO_NAME,
+    Classifier,
+    find_classifier_folder,
+    load_classifier,
+)
 
 
 class ClassifierJudge:

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.filter_settings import ColorCastFilter
-from factory.filters.pixels import to_grey, to_lab
-from factory.records import Condition, Sample, Verdict
+from factory.core.color import to_grey, to_lab
+from factory.data.records import Condition, Sample, Verdict
+from factory.filters.settings import ColorCastFilter
 
 BRIGHT_SHARE = 0.05
 """Share of pixels, the brightest, that stand for the light."""

@@ -4,10 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from factory.captions.file import read_captions
-from factory.captions.grid import CaptionGrid, caption_at, count_captions
-from factory.errors import SourceError
-from factory.fingerprint import compute_digest, derive_seed
+from factory.catalog.captions.file import read_captions
+from factory.catalog.captions.grid import CaptionGrid, caption_at, count_captions
+from factory.core.errors import SourceError
+from factory.core.hashing import compute_digest, derive_seed
 
 FindCaptions = Callable[[str], CaptionGrid]
 """Maps a catalog id to its caption grid."""

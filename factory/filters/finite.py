@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.filter_settings import FiniteFilter
-from factory.filters.pixels import to_grey
-from factory.records import NONFINITE, Condition, Sample, Verdict, round_nonfinite
+from factory.core.color import to_grey
+from factory.data.records import NONFINITE, Condition, Sample, Verdict, round_nonfinite
+from factory.filters.settings import FiniteFilter
 
 
 class FiniteJudge:

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.filter_settings import FocusFilter
-from factory.filters.pixels import to_grey
-from factory.records import Condition, Sample, Verdict
+from factory.core.color import to_grey
+from factory.data.records import Condition, Sample, Verdict
+from factory.filters.settings import FocusFilter
 
 WINDOW = 5
 """px, of the blur that an image is compared with: of the size of chromatin grains at 0.25 to 1 µm

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.filter_settings import NearDuplicateFilter
-from factory.filters.descriptors import DIM, REVISION, SYMMETRIES, Descriptors
-from factory.records import SCORE_DECIMALS, Condition, Sample, Verdict
+from factory.core.thumbnails import DIM, REVISION, SYMMETRIES, Descriptors
+from factory.data.records import SCORE_DECIMALS, Condition, Sample, Verdict
+from factory.filters.settings import NearDuplicateFilter
 
 _QUERY_BLOCK = 1024
 _STORED_BLOCK = 16384

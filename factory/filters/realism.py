@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.errors import FilterError, SourceError
-from factory.filter_settings import RealismFilter
+from factory.core.errors import FilterError, SourceError
+from factory.data.records import Condition, Sample, Verdict
 from factory.filters.base import Surroundings
-from factory.filters.real_scores import SCORES, RealScores
-from factory.filters.real_set import RealImage, RealSet, read_real_set
-from factory.records import Condition, Sample, Verdict
+from factory.filters.real.scores import SCORES, RealScores
+from factory.filters.real.set import RealImage, RealSet, read_real_set
+from factory.filters.settings import RealismFilter
 
 if TYPE_CHECKING:
-    from factory.encoders import Encoder
+    from factory.models.encoders import Encoder
 
 REVISION = "1"
 Size = tuple[int, int]
@@ -23,7 +23,7 @@ Size = tuple[int, int]
 class RealismJudge:
     """Scores where an image lies among real ones, in the features of an image encoder.
 
-    The formulas and papers stand in `factory.filters.real_neighbours` (`realism`: higher is more
+    The formulas and papers stand in `factory.filters.real.neighbours` (`realism`: higher is more
     real; `neighbour_distance`: lower is more real; `authenticity_ratio`: near 0 for copies) and
     `real_classes` (`mahalanobis_distance`, `centroid_distance`: lower is more typical). The first
     three compare with all real images; the last two with the asked class, or with the nearest class

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.filter_settings import StainFilter
-from factory.records import Condition, Sample, Verdict
+from factory.data.records import Condition, Sample, Verdict
+from factory.filters.settings import StainFilter
 
 HUE_RANGE = (20.0, 175.0)
 """Degrees in the hue-saturation-density plane. The reference vectors of Ruifrok & Johnston 2001 lie

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.filter_settings import TissueFilter
-from factory.filters.pixels import to_density
-from factory.records import Condition, Sample, Verdict
+from factory.core.color import to_density
+from factory.data.records import Condition, Sample, Verdict
+from factory.filters.settings import TissueFilter
 
 MIN_DENSITY = 0.15
 """Optical density above which a pixel is stained: beta of Macenko et al. 2009 (ISBI), which most

@@ -6,13 +6,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.errors import FilterError, SourceError
-from factory.filter_settings import TrainingCopyFilter
+from factory.core.errors import FilterError, SourceError
+from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.thumbnails import DIM, REVISION, compare_all, describe_images
+from factory.data.images import SourceImage, fit_image, list_images
+from factory.data.records import Condition, Reference, Sample, Verdict
 from factory.filters.base import Surroundings
-from factory.filters.descriptors import DIM, REVISION, compare_all, describe_images
-from factory.fingerprint import compute_digest, hash_bytes
-from factory.records import Condition, Reference, Sample, Verdict
-from factory.sources import SourceImage, fit_image, list_images
+from factory.filters.settings import TrainingCopyFilter
 
 Size = tuple[int, int]
 
@@ -22,7 +22,7 @@ class TrainingCopyJudge:
 
     Those are the condition's own reference, fitted as the generator saw it, and every image of
     `images` and of `held_out`, both at its own scale (centre crop) and as a whole (resized).
-    Similarity is that of `factory.filters.descriptors`. Without any the score is NaN: not
+    Similarity is that of `factory.core.thumbnails`. Without any the score is NaN: not
     applicable, accepted.
 
     It finds exact, flipped, turned, recompressed and recoloured copies, not shifted ones or copied

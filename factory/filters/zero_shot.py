@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.catalog_entries import ClassEntry
-from factory.errors import FilterError
-from factory.filter_settings import ZeroShotFilter
+from factory.catalog.entries import ClassEntry
+from factory.core.errors import FilterError
+from factory.core.hashing import compute_digest
+from factory.data.records import Condition, Sample, Verdict
 from factory.filters.base import Surroundings
 from factory.filters.batches import encode_images
-from factory.fingerprint import compute_digest
-from factory.records import Condition, Sample, Verdict
+from factory.filters.settings import ZeroShotFilter
 
 if TYPE_CHECKING:
-    from factory.encoders import Encoder
+    from factory.models.encoders import Encoder
 
 TEMPLATES = (
     "{class_name}.",
@@ -122,7 +122,7 @@ class ZeroShotJudge:
     def _load(self) -> "Encoder":
         """Loads the image side, and the text side just long enough to embed the classes."""
         if self._encoder is None:
-            from factory.encoders.clip_text import embed_texts, resolve_clip
+            from factory.models.encoders.clip_text import embed_texts, resolve_clip
 
             base, catalogs = self._surroundings.base, self._surroundings.catalogs
             spec = resolve_clip(self.settings.encoder, base, catalogs)

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from factory.captions.grid import CaptionGrid
-from factory.captions.writing import write_caption
-from factory.catalog import ClassEntry
-from factory.fingerprint import derive_seed
+from factory.catalog.captions.grid import CaptionGrid
+from factory.catalog.captions.writing import write_caption
+from factory.catalog.catalog import ClassEntry
+from factory.core.hashing import derive_seed
 from factory.train.augment import jitter_stains, turn_images
+from factory.train.generator.settings import DataSettings, OptimisationSettings, TrainingRecipe
 from factory.train.images import TrainingImages
-from factory.train.settings import DataSettings, OptimisationSettings, TrainingRecipe
 
 REFERENCE_NOISE = 0.3
 """Standard deviation of the noise on a reference's features, whose mean square is 1."""

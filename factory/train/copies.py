@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.filters.descriptors import (
+from factory.core.thumbnails import (
     DIM,
     Descriptors,
     compare_all,
@@ -15,7 +15,7 @@ from factory.filters.descriptors import (
 )
 
 LEAST_SIMILARITY = 0.9
-"""Real patches of other slides reach .87 (`factory.filters.descriptors`); below it is no copy."""
+"""Real patches of other slides reach .87 (`factory.core.thumbnails`); below it is no copy."""
 
 MOST_SIMILARITY = 0.95
 """The default of the filter `training_copy`; above it, shots are near-duplicates of each other."""

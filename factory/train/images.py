@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from factory.attributes import measure_attributes
-from factory.captions.grid import CaptionGrid
-from factory.captions.writing import bin_attributes
-from factory.errors import SourceError
-from factory.fingerprint import compute_digest, derive_seed
-from factory.plain import write_json
-from factory.sources import SourceImage, check_fit, fit_source, list_images
-from factory.train.settings import DataSettings, SourceSettings
+from factory.catalog.captions.grid import CaptionGrid
+from factory.catalog.captions.writing import bin_attributes
+from factory.core.errors import SourceError
+from factory.core.hashing import compute_digest, derive_seed
+from factory.core.plain import write_json
+from factory.core.stains import measure_attributes
+from factory.data.images import SourceImage, check_fit, fit_source, list_images
+from factory.train.generator.settings import DataSettings, SourceSettings
 
 _CHUNK = 256
 

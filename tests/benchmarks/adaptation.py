@@ -44,11 +44,11 @@ from sheets import Row, save_sheets
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import StandardScaler
 
-from factory.catalog import load_catalogs
-from factory.encoders import load_encoder
-from factory.fingerprint import derive_seed, hash_bytes
-from factory.metrics import compute_fd, compute_kid
-from factory.sources import list_images
+from factory.catalog.catalog import load_catalogs
+from factory.core.hashing import derive_seed, hash_bytes
+from factory.core.metrics import compute_fd, compute_kid
+from factory.data.images import list_images
+from factory.models.encoders import load_encoder
 
 ORGANS = {"oral-oscc": "oral mucosa", "pcam-mini": "lymph node", "crc-val-7k-tiny": "colon"}
 """What the caption catalog calls the organ of a set; a base may have seen it unlabelled."""

@@ -11,10 +11,10 @@ from measures import Pixels, Sampler, make_seeds
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
 
-from factory.attributes import measure_attributes
-from factory.captions.grid import CaptionGrid
-from factory.captions.writing import bin_attributes, write_caption
-from factory.records import Condition
+from factory.catalog.captions.grid import CaptionGrid
+from factory.catalog.captions.writing import bin_attributes, write_caption
+from factory.core.stains import measure_attributes
+from factory.data.records import Condition
 
 ATTRIBUTES = ("density", "haematoxylin", "eosin", "size")
 

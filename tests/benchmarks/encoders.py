@@ -35,8 +35,8 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from factory.attributes import measure_attributes
-from factory.encoders import Encoder, load_encoder
+from factory.core.stains import measure_attributes
+from factory.models.encoders import Encoder, load_encoder
 
 FITS = {"pcam-mini": "crop"}
 """Where the label concerns the centre at its own scale; all other sets are resized."""
@@ -54,7 +54,7 @@ class UntrainedEncoder:
     dim: int
 
     def __init__(self) -> None:
-        from factory.encoders.small_resnet import SmallResNet
+        from factory.models.encoders.small_resnet import SmallResNet
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -23,11 +23,11 @@ import torch
 from measures import Sampler, write_table
 from pydantic import TypeAdapter
 
-from factory.catalog import load_catalogs
-from factory.filter_settings import FilterSettings
+from factory.catalog.catalog import load_catalogs
+from factory.data.records import Condition, Sample
 from factory.filters import build_filters, score_all
-from factory.records import Condition, Sample
-from factory.train.classifier import train_classifier
+from factory.filters.settings import FilterSettings
+from factory.train.classifier.train import train_classifier
 
 CLASSES = ("normal", "tumor")
 

@@ -15,15 +15,15 @@ from sklearn.metrics import recall_score
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from factory.catalog import Catalogs
-from factory.filter_settings import TrainingCopyFilter
-from factory.filters.descriptors import compare_all, describe_images
-from factory.fingerprint import derive_seed
-from factory.generators import build_generator
-from factory.metrics import compute_fd, compute_kid
-from factory.recipe import GeneratorSettings
-from factory.records import Condition, Job, Request
-from factory.sources import SourceImage, fit_image, list_images
+from factory.catalog.catalog import Catalogs
+from factory.core.hashing import derive_seed
+from factory.core.metrics import compute_fd, compute_kid
+from factory.core.thumbnails import compare_all, describe_images
+from factory.data.images import SourceImage, fit_image, list_images
+from factory.data.records import Condition, Job, Request
+from factory.filters.settings import TrainingCopyFilter
+from factory.models.generators import build_generator
+from factory.models.generators.settings import GeneratorSettings
 from factory.train.augment import jitter_stains, turn_images
 
 Pixels = NDArray[np.uint8]

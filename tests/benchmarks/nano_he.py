@@ -41,11 +41,11 @@ from scipy.ndimage import gaussian_filter
 from sheets import draw_attributes, draw_classes, draw_references, save_sheets
 from sklearn.preprocessing import StandardScaler
 
-from factory.catalog import load_catalogs
-from factory.classifiers.model import load_classifier
-from factory.encoders import load_encoder
-from factory.filters.descriptors import describe_images, turn_descriptors
-from factory.sources import list_images
+from factory.catalog.catalog import load_catalogs
+from factory.core.thumbnails import describe_images, turn_descriptors
+from factory.data.images import list_images
+from factory.models.classifiers.model import load_classifier
+from factory.models.encoders import load_encoder
 
 CLASSES = ("normal", "tumor")
 FACTS = {"organ": "lymph node", "magnification": "medium"}

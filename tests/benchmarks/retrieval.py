@@ -26,17 +26,17 @@ import pyarrow.parquet as pq
 from control import keep_templates
 from measures import draw_evenly, write_table
 
-from factory.attributes import measure_attributes
-from factory.captions.grid import CaptionGrid
-from factory.captions.writing import bin_attributes, write_caption
-from factory.catalog import load_catalogs
+from factory.api import run_recipe
+from factory.catalog.captions.grid import CaptionGrid
+from factory.catalog.captions.writing import bin_attributes, write_caption
+from factory.catalog.catalog import load_catalogs
+from factory.core.hashing import derive_seed
+from factory.core.images import encode_image
+from factory.core.stains import measure_attributes
+from factory.data.images import SourceImage, fit_image, list_images
 from factory.evaluate.retrieval.settings import METRICS, RetrievalSettings
 from factory.evaluate.retrieval.study import evaluate_retrieval
-from factory.fingerprint import derive_seed
-from factory.images import encode_image
-from factory.recipe_file import load_recipe
-from factory.run import run_recipe
-from factory.sources import SourceImage, fit_image, list_images
+from factory.recipe.file import load_recipe
 
 ROOT = Path(__file__).parent.parent.parent
 SIZE = 64  # px, as nano-he-base makes them

@@ -10,10 +10,10 @@ from measures import Sampler, make_seeds, read_images
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from factory.captions.grid import CaptionGrid
-from factory.fingerprint import derive_seed, hash_bytes
-from factory.records import Condition, Reference
-from factory.sources import SourceImage
+from factory.catalog.captions.grid import CaptionGrid
+from factory.core.hashing import derive_seed, hash_bytes
+from factory.data.images import SourceImage
+from factory.data.records import Condition, Reference
 
 MOST_PIXELS = 300_000
 """Of one sheet: a PNG of tissue takes up to 3 bytes per px, and a sheet is to stay below 1 MB."""

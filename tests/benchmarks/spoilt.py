@@ -27,8 +27,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import binomtest
 
-from factory.catalog import load_catalogs
-from factory.fingerprint import derive_seed
+from factory.catalog.catalog import load_catalogs
+from factory.core.hashing import derive_seed
 
 ROOT = Path(__file__).parents[2]
 CLASSES = ("normal", "tumor")

@@ -18,12 +18,12 @@ from pathlib import Path
 import torch
 import yaml
 
-from factory.catalog import load_catalogs
-from factory.executors import start_worker
-from factory.plan import build_plan
-from factory.recipe_file import load_recipe
-from factory.run import run_recipe
-from factory.shard import Order, Task
+from factory.api import run_recipe
+from factory.catalog.catalog import load_catalogs
+from factory.engine.executors import start_worker
+from factory.engine.plan import build_plan
+from factory.engine.shard import Order, Task
+from factory.recipe.file import load_recipe
 
 ROOT = Path(__file__).parent.parent.parent
 

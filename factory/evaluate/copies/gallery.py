@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from factory.data.images import fit_image
 from factory.evaluate.copies.similarity import turn_like
-from factory.evaluate.sets import ImageSet
-from factory.sources import fit_image
+from factory.evaluate.image_sets import ImageSet
 
 TILE = 160
 """px of the shorter pictures; larger images are shown at up to TILE, smaller ones enlarged."""

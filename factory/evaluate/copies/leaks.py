@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from factory.catalog import Catalogs
-from factory.evaluate.independence import read_model
-from factory.evaluate.sets import ImageSet, count_smaller
-from factory.leakage import find_leaks
-from factory.varied import find_varied
+from factory.catalog.catalog import Catalogs
+from factory.data.splits import find_leaks
+from factory.data.varied import find_varied
+from factory.evaluate.image_sets import ImageSet, count_smaller
+from factory.evaluate.judge_overlap import read_model
 
 Hashes = Mapping[str, Sequence[str]]
 """`train`, `synthetic`, `held_out` -> sha256 of each image's fitted pixels."""

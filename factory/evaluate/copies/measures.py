@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.errors import EvaluationError
+from factory.core.errors import EvaluationError
+from factory.core.hashing import derive_seed
+from factory.core.metrics import compute_copy_test, find_nearest
+from factory.core.metrics.copying import LEAST_IN_CELL
+from factory.core.stats.intervals import LEVEL, Interval, bootstrap_mean
 from factory.evaluate.copies.similarity import Similar
-from factory.evaluate.intervals import LEVEL, Interval, bootstrap_mean
-from factory.fingerprint import derive_seed
-from factory.metrics import compute_copy_test, find_nearest
-from factory.metrics.copying import LEAST_IN_CELL
-from factory.train.classifier_report import measure_wilson
+from factory.train.classifier.report import measure_wilson
 
 Floats = NDArray[np.float64]
 NEAR = (0.01, 0.05)
@@ -55,7 +55,7 @@ def measure_distances(train: Floats, queries: Floats | None, own: Floats) -> Dis
 
 
 def describe_authenticity(near: Distances, seed: int) -> dict[str, Any]:
-    """Returns AuthPct of Alaa et al. 2022: see `factory.metrics.compute_authenticity`."""
+    """Returns AuthPct of Alaa et al. 2022: see `factory.core.metrics.compute_authenticity`."""
     return _describe(bootstrap_mean((near.own < near.distance) * 100.0, seed))
 
 

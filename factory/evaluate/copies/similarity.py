@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.evaluate.sets import BLOCK, Fit, ImageSet
-from factory.filters.descriptors import (
+from factory.core.thumbnails import (
     DIM,
     compare_all,
     describe_images,
     find_nearest,
     turn_descriptors,
 )
-from factory.sources import SourceImage, fit_image
+from factory.data.images import SourceImage, fit_image
+from factory.evaluate.image_sets import BLOCK, Fit, ImageSet
 from factory.train.copies import find_featureless
 
 Size = tuple[int, int]

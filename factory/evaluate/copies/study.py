@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory import __version__
-from factory.catalog import Catalogs, load_catalogs
-from factory.encoders import load_encoder
-from factory.errors import EvaluationError
+from factory.catalog.catalog import Catalogs, load_catalogs
+from factory.core.errors import EvaluationError
+from factory.core.metrics import find_nearest
+from factory.core.metrics.copying import CELLS
+from factory.data.varied import find_varied
 from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.copies.leaks import find_copy_warnings
 from factory.evaluate.copies.measures import (
@@ -25,12 +27,10 @@ from factory.evaluate.copies.measures import (
 )
 from factory.evaluate.copies.similarity import CopySearch, Similar
 from factory.evaluate.features import encode_set, fit_scaling
-from factory.evaluate.independence import find_parts, read_making, write_circle
-from factory.evaluate.sets import Fit, ImageSet, list_set
-from factory.filter_settings import TrainingCopyFilter
-from factory.metrics import find_nearest
-from factory.metrics.copying import CELLS
-from factory.varied import find_varied
+from factory.evaluate.image_sets import Fit, ImageSet, list_set
+from factory.evaluate.judge_overlap import find_parts, read_making, write_circle
+from factory.filters.settings import TrainingCopyFilter
+from factory.models.encoders import load_encoder
 
 MAX_SIMILARITY: float = TrainingCopyFilter.model_fields["max_similarity"].default
 """Above it the filter `training_copy` rejects by default."""
@@ -44,9 +44,9 @@ class CopySettings:
     """What to compare with.
 
     Attributes:
-        encoder: spec, see `factory.encoders`.
+        encoder: spec, see `factory.models.encoders`.
         size: px; None: the smallest side of the synthetic images.
-        fit: as in `factory.sources.fit_image`.
+        fit: as in `factory.data.images.fit_image`.
         max_similarity: above it an image counts as a copy.
         cells: of C_T.
         seed: of cells and intervals.
@@ -101,7 +101,7 @@ def study_copies(
     """Compares synthetic images with the images that they may have been learned from.
 
     Args:
-        real: the training images, any source that `factory.sources.list_images` reads.
+        real: the training images, any source that `factory.data.images.list_images` reads.
         synthetic: the images in question.
         held_out: real images of the same kind that no training used; without them there is no C_T,
             and the training images themselves, left out one by one, say what is usual.

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from factory.data.shots import ImageSet, PixelReader, count_classes
 from factory.evaluate.fewshot.learners import TrainingSet
-from factory.evaluate.fewshot.material import ImageSet, PixelReader, count_classes
 from factory.evaluate.fewshot.providers import Draw, Provided
 from factory.evaluate.fewshot.settings import StudySettings
 

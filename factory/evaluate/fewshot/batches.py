@@ -3,8 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core.hashing import derive_seed
 from factory.evaluate.fewshot.settings import SYNTHETIC_FIRST, Mix
-from factory.fingerprint import derive_seed
 
 Rows = NDArray[np.int64]
 

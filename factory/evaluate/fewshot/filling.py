@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core.hashing import compute_digest
+from factory.data.shots import ImageSet, PixelReader
+from factory.evaluate.cells import DECIMALS, Cell, CellStore
 from factory.evaluate.fewshot.arms import ArmImages, read_training_set
-from factory.evaluate.fewshot.cells import DECIMALS, Cell, CellStore
 from factory.evaluate.fewshot.learners import Learner, Say
-from factory.evaluate.fewshot.material import ImageSet, PixelReader
 from factory.evaluate.fewshot.providers import Draw
 from factory.evaluate.fewshot.settings import StudySettings
 from factory.evaluate.fewshot.trainers import Training
 from factory.evaluate.workers import WorkerPool
-from factory.fingerprint import compute_digest
 
 
 class Filler:

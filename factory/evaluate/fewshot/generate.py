@@ -10,27 +10,27 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from PIL import Image
 
-from factory.catalog import load_catalogs
-from factory.circularity import GUIDE
-from factory.classifiers.model import INFO_NAME, read_classifier_info
-from factory.errors import EvaluationError, InputError
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import EvaluationError, InputError
+from factory.core.files.store import FileStore
+from factory.core.hashing import compute_digest
+from factory.data.shots import ImageSet
 from factory.evaluate.fewshot.leaks import (
     Leak,
     find_adapter_leaks,
     find_filter_leaks,
     find_model_leaks,
 )
-from factory.evaluate.fewshot.material import ImageSet
 from factory.evaluate.fewshot.providers import Draw, Provided
 from factory.evaluate.fewshot.settings import StudySettings
 from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
-from factory.fingerprint import compute_digest
-from factory.recipe import select_content
-from factory.recipe_file import load_recipe, resolve_path
-from factory.store.files import FileStore
+from factory.models.classifiers.model import INFO_NAME, read_classifier_info
+from factory.recipe.file import load_recipe, resolve_path
+from factory.recipe.judge_overlap import GUIDE
+from factory.recipe.recipe import select_content
 
 if TYPE_CHECKING:
-    from factory.train.classifier_heads import HeadKind
+    from factory.train.classifier.heads import HeadKind
 
 Say = Callable[[str], None]
 RunRecipe = Callable[[Path, Sequence[str], Path], str]
@@ -228,8 +228,8 @@ class RecipeProvider:
 
     def _fit(self, folder: Path, draw: Draw, role: str, encoder: str) -> Path:
         """Fits a classifier on the shots; a guide's head must have a gradient, so no k-NN."""
-        from factory.train.classifier import train_classifier
-        from factory.train.classifier_heads import FEW_SHOTS
+        from factory.train.classifier.heads import FEW_SHOTS
+        from factory.train.classifier.train import train_classifier
 
         size, fit = self._find_size()
         linear: HeadKind = "prototype" if draw.shots < FEW_SHOTS else "logistic"
@@ -270,8 +270,8 @@ class RecipeProvider:
 
     def _adapt(self, folder: Path, draw: Draw, shots: Path) -> Path:
         """Adapts the base to the shots; returns the adapter's folder, which is a catalog."""
-        from factory.train.adapter import train_adapter
-        from factory.train.adapter_settings import make_settings
+        from factory.train.adapter.settings import make_settings
+        from factory.train.adapter.train import train_adapter
 
         name = _name_adapted(draw)
         values: dict[str, Any] = {"fit": self._find_size()[1], "seed": draw.seed}

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.evaluate.fewshot.material import ImageSet
+from factory.core.stats.intervals import Interval
+from factory.data.shots import ImageSet
 from factory.evaluate.fewshot.scores import measure, resample, to_interval
 from factory.evaluate.fewshot.settings import PRIMARY
-from factory.evaluate.intervals import Interval
 
 LEAST = 20
 """Real images of each class that a judge needs besides the shots."""

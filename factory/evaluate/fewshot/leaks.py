@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.catalog import Catalogs, ModelEntry
-from factory.catalog_entries import EncoderEntry
-from factory.circularity import GUIDE
-from factory.classifiers.model import read_classifier_info
-from factory.errors import InputError
-from factory.evaluate.fewshot.material import ImageSet
+from factory.catalog.catalog import Catalogs, ModelEntry
+from factory.catalog.entries import EncoderEntry
+from factory.core.errors import InputError
+from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.thumbnails import DIM, compare_all, describe_images
+from factory.data.shots import ImageSet
+from factory.data.splits import find_leaks
 from factory.evaluate.fewshot.synthetic import Origin, SyntheticSet
-from factory.evaluate.independence import find_parts, read_making, write_circle
-from factory.filters.descriptors import DIM, compare_all, describe_images
-from factory.fingerprint import compute_digest, hash_bytes
-from factory.leakage import find_leaks
-from factory.train.shots import Shot, digest_shots
+from factory.evaluate.judge_overlap import find_parts, read_making, write_circle
+from factory.models.classifiers.model import read_classifier_info
+from factory.recipe.judge_overlap import GUIDE
+from factory.train.adapter.shots import Shot, digest_shots
 
 TEST_LEAK, LABELS_SEEN, OTHER_SHOTS = "TEST LEAK", "LABELS SEEN", "OTHER SHOTS"
 CIRCULAR = "CIRCULAR"

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from factory.catalog import Catalogs
-from factory.encoders import Encoder
-from factory.errors import EvaluationError, InputError
+from factory.catalog.catalog import Catalogs
+from factory.core.errors import EvaluationError, InputError
+from factory.core.hashing import derive_seed
 from factory.evaluate.fewshot.augment import augment_images
 from factory.evaluate.fewshot.batches import draw_batches
 from factory.evaluate.fewshot.settings import DECAYS, MOMENTUM, StudySettings
-from factory.fingerprint import derive_seed
+from factory.models.encoders import Encoder
 
 Say = Callable[[str], None]
 VIEWS = 8
@@ -86,7 +86,7 @@ class NetworkLearner:
     """A torchvision network, trained whole by SGD with momentum and a cosine schedule."""
 
     def __init__(self, settings: StudySettings, say: Say) -> None:
-        from factory.generators.loading import choose_device
+        from factory.models.generators.loading import choose_device
 
         self.settings, self.say = settings, say
         self.device = choose_device(settings.device)
@@ -177,7 +177,7 @@ class NetworkLearner:
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        from factory.fingerprint import hash_bytes
+        from factory.core.hashing import hash_bytes
 
         is_file = path.is_file()
         found = [path] if is_file else sorted(path.glob("*.safetensors"))
@@ -306,7 +306,7 @@ def build_learner(settings: StudySettings, say: Say, catalogs: Catalogs) -> Lear
     """
     if settings.encoder is None:
         return NetworkLearner(settings, say)
-    from factory.encoders import load_encoder
+    from factory.models.encoders import load_encoder
 
     encoder = load_encoder(settings.encoder, device=settings.device, catalogs=catalogs)
     return LinearLearner(settings, encoder, say)

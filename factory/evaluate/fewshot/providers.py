@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from factory.catalog import Catalogs, load_catalogs
+from factory.catalog.catalog import Catalogs, load_catalogs
+from factory.data.shots import ImageSet
 from factory.evaluate.fewshot.leaks import Leak, find_label_leaks, find_other_shots
-from factory.evaluate.fewshot.material import ImageSet
 from factory.evaluate.fewshot.synthetic import (
     SyntheticSet,
     join_sets,

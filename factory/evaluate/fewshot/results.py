@@ -7,9 +7,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory import __version__
+from factory.core.stats.intervals import LEVEL
+from factory.data.shots import ImageSet
 from factory.evaluate.fewshot.augment import DESCRIPTION
 from factory.evaluate.fewshot.labels import describe_judged, explain_shift
-from factory.evaluate.fewshot.material import ImageSet
 from factory.evaluate.fewshot.scores import (
     ROUNDS,
     Resampling,
@@ -28,7 +29,6 @@ from factory.evaluate.fewshot.settings import (
     StudySettings,
 )
 from factory.evaluate.fewshot.study import Outcome, Study
-from factory.evaluate.intervals import LEVEL
 
 FEW_DRAWS = 5
 """A percentile bootstrap of n draws is too narrow by about sqrt(1 - 1/n), and more by chance."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core.hashing import derive_seed
+from factory.core.stats.intervals import LEVEL, Interval
 from factory.evaluate.fewshot.settings import METRICS
-from factory.evaluate.intervals import LEVEL, Interval
-from factory.fingerprint import derive_seed
 
 ROUNDS = 1000
 _BLOCK = 100

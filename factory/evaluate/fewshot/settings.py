@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from factory.errors import InputError
-from factory.messages import advise
+from factory.core.errors import InputError
+from factory.core.yaml.messages import advise
 
 ARMS = (
     "real",

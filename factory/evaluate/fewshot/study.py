@@ -10,15 +10,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.catalog import Catalogs
-from factory.errors import EvaluationError, SourceError
+from factory.catalog.catalog import Catalogs
+from factory.core.errors import EvaluationError, SourceError
+from factory.data.shots import (
+    ImageSet,
+    PixelReader,
+    check_test_classes,
+    draw_shots,
+)
+from factory.evaluate.cells import DECIMALS, Cell, CellStore
 from factory.evaluate.fewshot.arms import (
     ArmImages,
     choose_images,
     is_arm_augmented,
     read_training_set,
 )
-from factory.evaluate.fewshot.cells import DECIMALS, Cell, CellStore
 from factory.evaluate.fewshot.filling import Filler
 from factory.evaluate.fewshot.labels import SHOTS, TEST, Judged, choose_judge, join_images
 from factory.evaluate.fewshot.leaks import (
@@ -31,12 +37,6 @@ from factory.evaluate.fewshot.leaks import (
     refuse_leaks,
 )
 from factory.evaluate.fewshot.learners import Learner, Say
-from factory.evaluate.fewshot.material import (
-    ImageSet,
-    PixelReader,
-    check_test_classes,
-    draw_shots,
-)
 from factory.evaluate.fewshot.providers import Draw, Provided, Provider
 from factory.evaluate.fewshot.settings import StudySettings, check_settings
 from factory.evaluate.fewshot.synthetic import SyntheticSet

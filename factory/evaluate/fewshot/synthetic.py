@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.circularity import list_guides
-from factory.errors import SourceError, StoreError
-from factory.evaluate.fewshot.material import ImageSet, make_set
-from factory.fingerprint import compute_digest
-from factory.measured import describe_data
-from factory.parquet import count_rows, read_parquet
-from factory.sources import SourceImage, list_images
-from factory.sources.layout import RUN_RECORD, RUN_SUMMARY
-from factory.varied import Varied, read_varied
+from factory.core.errors import SourceError, StoreError
+from factory.core.hashing import compute_digest
+from factory.core.parquet import count_rows, read_parquet
+from factory.data.images import SourceImage, list_images
+from factory.data.images.layout import RUN_RECORD, RUN_SUMMARY
+from factory.data.shots import ImageSet, make_set
+from factory.data.varied import Varied, read_varied
+from factory.evaluate.measured import describe_data
+from factory.recipe.judge_overlap import list_guides
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.catalog import load_catalogs
+from factory.catalog.catalog import load_catalogs
 from factory.evaluate.fewshot.learners import TrainingSet, build_learner
 from factory.evaluate.fewshot.settings import StudySettings
 

@@ -5,16 +5,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from factory import __version__
-from factory.catalog import load_catalogs
-from factory.evaluate.independence import find_parts, read_making
+from factory.catalog.catalog import load_catalogs
+from factory.core.hashing import compute_digest
+from factory.evaluate.judge_overlap import find_parts, read_making
+from factory.evaluate.measured import describe_data
 from factory.evaluate.retrieval.gallery import Gallery
 from factory.evaluate.retrieval.loader import describe_loader
 from factory.evaluate.retrieval.model import Clip, Start, describe_clip
 from factory.evaluate.retrieval.pairs import Pair, PairSet, hash_pairs
 from factory.evaluate.retrieval.settings import RetrievalSettings
 from factory.evaluate.retrieval.tuning import choose_rate
-from factory.fingerprint import compute_digest
-from factory.measured import describe_data
 
 
 def describe_set(pairs: PairSet) -> dict[str, Any]:

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from factory.fingerprint import derive_seed
-from factory.sources import list_images
+from factory.core.hashing import derive_seed
+from factory.data.images import list_images
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 """(B, 3, H, W) float images and (B, T) int tokens."""

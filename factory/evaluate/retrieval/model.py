@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from factory.encoders.clip_text import CONFIG_NAME
-from factory.encoders.learned import explain_failure, hash_weights
-from factory.errors import InputError
-from factory.fingerprint import derive_seed
-from factory.images import decode_image
-from factory.sources import SourceImage
+from factory.core.errors import InputError
+from factory.core.hashing import derive_seed
+from factory.core.images import decode_image
+from factory.data.images import SourceImage
+from factory.models.encoders.clip_text import CONFIG_NAME
+from factory.models.encoders.learned import explain_failure, hash_weights
 
 TINY = "tiny"
 TINY_FOLDER = Path(__file__).parent / "tiny"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from factory.errors import InputError
+from factory.core.errors import InputError
+from factory.core.images import decode_image, encode_image
 from factory.evaluate.retrieval.pairs import Pair
-from factory.images import decode_image, encode_image
 
 _SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 """Formats that open_clip's loader takes; anything else is packed as PNG."""

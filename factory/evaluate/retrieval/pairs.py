@@ -7,14 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from factory.errors import InputError
-from factory.filter_settings import TrainingCopyFilter
-from factory.filters.descriptors import Descriptors, compare_all, describe_images
-from factory.fingerprint import compute_digest, hash_bytes
-from factory.images import decode_image, hash_pixels
-from factory.sources import SourceImage, list_images
-from factory.sources.layout import RUN_RECORD
-from factory.varied import Varied, read_varied
+from factory.core.errors import InputError
+from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.images import decode_image, hash_pixels
+from factory.core.thumbnails import Descriptors, compare_all, describe_images
+from factory.data.images import SourceImage, list_images
+from factory.data.images.layout import RUN_RECORD
+from factory.data.varied import Varied, read_varied
+from factory.filters.settings import TrainingCopyFilter
 
 COPY: float = TrainingCopyFilter.model_fields["max_similarity"].default
 """Similarity above which the filter `training_copy` calls an image a copy."""

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from factory.errors import InputError
-from factory.messages import advise
+from factory.core.errors import InputError
+from factory.core.yaml.messages import advise
 
 ARMS = ("untuned", "synthetic", "shuffled", "real")
 """Tuned on nothing, synthetic pairs, the same images with permuted captions, real pairs."""

@@ -13,7 +13,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from factory.errors import EvaluationError, InputError, MismatchError, StoreError
+from factory.core.errors import EvaluationError, InputError, MismatchError, StoreError
+from factory.core.files.new_folder import refuse_foreign
+from factory.core.files.store import FileStore
+from factory.core.hashing import derive_seed, diff_values
+from factory.core.plain import write_json
 from factory.evaluate.retrieval.description import (
     describe_pairs,
     describe_set,
@@ -42,10 +46,6 @@ from factory.evaluate.retrieval.settings import RetrievalSettings
 from factory.evaluate.retrieval.summary import summarise_arms, write_notes
 from factory.evaluate.retrieval.tuning import tune_clip
 from factory.evaluate.workers import WorkerPool
-from factory.fingerprint import derive_seed, diff_values
-from factory.newfolder import refuse_foreign
-from factory.plain import write_json
-from factory.store.files import FileStore
 
 Say = Callable[[str], None]
 OnLeak = Literal["drop", "refuse"]

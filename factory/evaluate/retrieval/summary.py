@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.evaluate.intervals import LEVEL, ROUNDS, Interval
+from factory.core.hashing import derive_seed
+from factory.core.stats.intervals import LEVEL, ROUNDS, Interval
 from factory.evaluate.retrieval.gallery import Gallery
 from factory.evaluate.retrieval.settings import KS, METRICS
-from factory.fingerprint import derive_seed
 
 Floats = NDArray[np.float64]
 

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from factory.errors import TrainingError
+from factory.core.errors import TrainingError
+from factory.core.hashing import derive_seed
 from factory.evaluate.retrieval.loader import Loading, count_steps, iterate_epoch
 from factory.evaluate.retrieval.model import Clip
 from factory.evaluate.retrieval.settings import RetrievalSettings
-from factory.fingerprint import derive_seed
 
 MAX_LOGIT_SCALE = math.log(100.0)
 """Radford et al. 2021 (arXiv 2103.00020), section 2.5: the inverse temperature stays below 100."""

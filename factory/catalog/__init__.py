@@ -1,0 +1,1 @@
+"""Catalogs: models, encoders, classifiers, classes, captions and the licences that are known."""

@@ -1,0 +1,165 @@
+"""What stands in a catalog: models, encoders, classifiers and classes, each with its terms."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from factory.catalog.captions.grid import CatalogId
+
+Stream = Literal["class_name", "caption", "reference", "embedding", "vector", "source", "control"]
+
+
+Pooling = Literal["default", "cls", "cls+mean"]
+
+
+class Strict(BaseModel):
+    """Base of everything read from YAML: frozen, and unknown keys are errors."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+
+class LicenceTerms(Strict):
+    """Terms of a model as read on a date; None means that the page did not say."""
+
+    id: str = Field(description="licence id as the Hub writes it, e.g. apache-2.0")
+    url: str = ""
+    date_read: str = Field(pattern=r"^\d{4}-\d{2}-\d{2}$")
+    commercial_use: bool | None = None
+    redistribution_of_outputs: bool | None = None
+    training_on_outputs: bool | None = None
+    dataset_generation: bool | None = None
+    reaches_datasets: bool | None = Field(
+        None, description="its restrictions bind data sets that it only filtered, too"
+    )
+    gated: bool = False
+    attribution: tuple[str, ...] = ()
+    note: str = ""
+
+
+class Component(Strict):
+    """A further set of weights that a model needs: a VAE or a conditioning encoder."""
+
+    role: Literal["vae", "image_encoder", "text_encoder", "teacher"]
+    source: str
+    revision: str | None = None
+    licence: LicenceTerms
+
+
+class Adapter(Strict):
+    """A LoRA adapter in safetensors, by Hub id or local folder."""
+
+    source: str = Field(
+        min_length=1, description="Hub id, or folder relative to the recipe or catalog file"
+    )
+    weight_name: str | None = Field(None, description="file name inside the source")
+    revision: str | None = None
+    scale: float = Field(1.0, ge=-10.0, le=10.0)
+    licence: LicenceTerms | None = Field(None, description="its terms as you read them, with date")
+
+
+class ModelEntry(Strict):
+    """One generative model, and what it may be asked for.
+
+    With `base`, every field that the file does not set is that entry's; its adapters come first.
+    """
+
+    id: CatalogId
+    title: str = ""
+    base: CatalogId | None = Field(None, description="entry that this one adapts")
+    source: str = Field(description="Hub id, or a folder relative to the catalog file")
+    revision: str | None = None
+    family: str = Field(description="pipeline family, a key of factory.models.generators.families")
+    custom_pipeline: str | None = None
+    remote_code: bool = Field(
+        False, description="allow the model's own code, if the recipe does too"
+    )
+    required: tuple[Stream, ...] = ()
+    optional: tuple[Stream, ...] = ()
+    class_names: tuple[str, ...] | None = None
+    width: int = Field(ge=8)
+    height: int = Field(ge=8)
+    mpp: float | None = Field(None, gt=0)
+    scale: str | None = Field(
+        None, description="µm per pixel in words, where its training images share no single one"
+    )
+    token_limits: dict[str, int] = {}
+    steps: int = Field(ge=1)
+    guidance: float = Field(ge=0)
+    scheduler: str | None = None
+    dtype: Literal["float32", "float16", "bfloat16"] = "bfloat16"
+    components: tuple[Component, ...] = ()
+    training_data: tuple[str, ...] = ()
+    labels_seen: bool | None = Field(None, description="was trained with the labels of that data")
+    memory_gb: float | None = None
+    licence: LicenceTerms
+    pipeline_arguments: dict[str, Any] = Field({}, description="fixed arguments of every call")
+    adapters: tuple[Adapter, ...] = Field((), description="loaded before those of the recipe")
+    prompt_template: str | None = Field(
+        None, description="text for a class condition on a text model, with {class_name}"
+    )
+    class_prompts: dict[str, str] = Field(
+        {}, description="class name -> words that stand for it in the template"
+    )
+
+    @field_validator("prompt_template")
+    @classmethod
+    def _check_template(cls, template: str | None) -> str | None:
+        if template is not None and "{class_name}" not in template:
+            raise ValueError(f"must hold {{class_name}}, got {template!r}: add it")
+        return template
+
+
+class EncoderEntry(Strict):
+    """An image encoder, with what its card demands to load it and to read its features."""
+
+    id: CatalogId
+    title: str = ""
+    source: str = Field(
+        description="what `factory.models.encoders` reads, e.g. timm:hf-hub:OWNER/NAME; "
+        "a folder relative to the catalog file"
+    )
+    revision: str | None = None
+    arguments: dict[str, Any] = Field(
+        {}, description="of timm.create_model; layers by name: SwiGLUPacked, SiLU"
+    )
+    pooling: Pooling = Field("default", description="which tokens make the features")
+    image_size: int | None = Field(None, ge=8, description="px that images are resized to")
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    dim: int = Field(ge=1)
+    reads_text: bool = Field(False, description="has a text side: zero_shot and alignment take it")
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    batch_size: int = Field(16, ge=1, description="images of one forward, padded to it")
+    training_data: tuple[str, ...] = ()
+    labels_seen: bool | None = Field(None, description="was trained with the labels of that data")
+    licence: LicenceTerms
+
+
+class ClassifierEntry(Strict):
+    """A fitted classifier that filters may use."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9._/-]*$")
+    title: str = ""
+    source: str = Field(description="folder relative to the catalog file")
+    class_names: tuple[str, ...]
+    training_data: tuple[str, ...] = ()
+    licence: LicenceTerms
+
+
+class ClassEntry(Strict):
+    """One class: its name in data, words for prompts."""
+
+    name: str
+    title: str
+    synonyms: tuple[str, ...] = ()
+
+
+class ClassesEntry(Strict):
+    """A named set of classes."""
+
+    id: CatalogId
+    title: str = ""
+    source: str = ""
+    classes: tuple[ClassEntry, ...] = Field(min_length=1)

@@ -1,0 +1,1 @@
+"""Licences: those that are known, and what their terms allow."""

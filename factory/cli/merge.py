@@ -1,0 +1,145 @@
+"""Commands that make other data sets of data sets: merge and export."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from factory.cli.notes import list_notes
+from factory.cli.options import COUNT, IMAGE_COLUMN, NEW_FOLDER, SEED, LocalPath, Number
+from factory.cli.recipes import JSON_OPTION
+from factory.cli.verify import SET_ARGUMENT
+from factory.core.plain import write_json
+
+
+@click.command()
+@click.argument("real", type=LocalPath(exists=True, path_type=Path))
+@click.argument("synthetic", nargs=-1, required=True, type=LocalPath(exists=True, path_type=Path))
+@click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
+@click.option(
+    "--validation",
+    default=0.1,
+    show_default=True,
+    type=Number(0, 1, max_open=True),
+    help="Share of the real images, 0 for none.",
+)
+@click.option(
+    "--test",
+    default=0.2,
+    show_default=True,
+    type=Number(0, 1, max_open=True),
+    help="Share of the real images.",
+)
+@click.option(
+    "--test-set",
+    type=LocalPath(exists=True, path_type=Path),
+    help="Real images that are the test split as they are, instead of --test.",
+)
+@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the splits.")
+@click.option(
+    "--synthetic-in-test",
+    is_flag=True,
+    help="Keep images that vary a patient of the test split there, instead of leaving them out.",
+)
+@click.option(
+    "--rename",
+    multiple=True,
+    metavar="OLD=NEW",
+    help="Another name for a class, in all sets; may be given again.",
+)
+@IMAGE_COLUMN
+@click.option("--label-column", help="Column with the class of the real images.")
+@click.option("--caption-column", help="Column with their caption.")
+@click.option("--group-column", help="Column with their patient or slide.")
+@click.option("--group-pattern", help="Regex on file names, whose (group) is the patient or slide.")
+@JSON_OPTION
+def merge(
+    real: Path,
+    synthetic: tuple[Path, ...],
+    out: Path,
+    validation: float,
+    test: float,
+    test_set: Path | None,
+    seed: int,
+    synthetic_in_test: bool,
+    rename: tuple[str, ...],
+    as_json: bool,
+    **columns: str | None,
+) -> None:
+    """Joins REAL and SYNTHETIC sets into one data set with is_synthetic and leak-free splits.
+
+    Patients or slides stay whole. A synthetic image that varies a real one goes where its patient
+    goes; none goes into test. Sets are folders of images, parquet, tars, or finished runs.
+    """
+    from factory.publish.merge import MergeSettings, describe_splits, merge_sets
+
+    renamed = {}
+    for each in rename:
+        old, equals, new = each.partition("=")
+        if not (old and equals and new):
+            raise click.BadParameter(f"{each!r}: want OLD=NEW", param_hint="--rename")
+        renamed[old] = new
+    settings = MergeSettings(
+        validation, test, seed, synthetic_in_test, test_set, renamed, dict(columns)
+    )
+    summary = merge_sets(real, synthetic, out, settings)
+    if as_json:
+        click.echo(write_json({**summary, "out": str(out), "notes": list_notes()}))
+        return
+    for split, counts in summary["splits"].items():
+        for kind, by_class in counts.items():
+            listed = ", ".join(f"{name} {count:,}" for name, count in sorted(by_class.items()))
+            click.echo(f"{split}: {sum(by_class.values()):,} {kind} ({listed or 'none'})")
+    for line in describe_splits(summary):
+        click.echo(line.replace("**", ""))
+    click.echo(f'data set: {out}\n  datasets.load_dataset("{out}")')
+
+
+@click.command()
+@SET_ARGUMENT
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Choice(["imagefolder", "webdataset"]),
+    help="Files in folders by class, or tars.",
+)
+@click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
+@click.option("--unlabelled", metavar="NAME", help="Folder of images without a class.")
+@click.option(
+    "--rows-per-file",
+    default=10_000,
+    show_default=True,
+    type=COUNT,
+    help="Samples of a tar.",
+)
+@JSON_OPTION
+def export(
+    source: str, target: str, out: Path, unlabelled: str | None, rows_per_file: int, as_json: bool
+) -> None:
+    """Writes the images of DIR as torchvision's ImageFolder or as WebDataset tars, byte for byte.
+
+    DIR is a run folder, a merged set, a copy of a published data set, or OWNER/NAME on the Hub.
+    """
+    from factory.engine.dataset import open_set
+    from factory.publish.export import export_images, export_tars
+
+    stored = open_set(source)
+    if target == "webdataset":
+        images: dict[str, Any] = {**export_tars(stored, out, rows_per_file)}
+        totals = images
+    else:
+        images = {**export_images(stored, out, unlabelled)}
+        totals = {split: sum(by_class.values()) for split, by_class in images.items()}
+        if len({frozenset(by_class) for by_class in images.values()}) > 1:
+            click.echo(
+                "warning: not every split has every class, and ImageFolder numbers the classes "
+                "that it finds: map labels by name",
+                err=True,
+            )
+    if as_json:
+        click.echo(write_json({"out": str(out), "images": images}))
+        return
+    for split, count in totals.items():
+        click.echo(f"{split}: {count:,} images")
+    click.echo(f"wrote {out}")

@@ -1,0 +1,1 @@
+"""Files by name below one root, on local disks and object stores alike."""

@@ -1,0 +1,170 @@
+"""Rows of text tables (CSV, TSV, JSON lines), strict: what is not plain names its file and line."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from factory.core.errors import SourceError
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+JSON_LINES = frozenset({".jsonl", ".ndjson", ".json"})
+_NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
+_DO = "correct it, or remove it"
+
+
+def find_fault(text: str) -> str | None:
+    """Says what keeps text from being stored: a NUL or a lone surrogate; None where it is sound."""
+    bad = _NOT_TEXT.search(text)
+    if bad is None:
+        return None
+    what = "a NUL" if bad.group() == "\0" else f"the lone surrogate {bad.group()!r}"
+    return f"holds {what}, which is no text"
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yields (line number from 1, text without its end) of a UTF-8 file.
+
+    Raises:
+        SourceError: not readable, not UTF-8, or a NUL in it.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error})") from error
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        place = data[: error.start].count(b"\n") + 1
+        byte = data[error.start]
+        raise SourceError(
+            f"{path}:{place}: not readable as UTF-8 (byte 0x{byte:02x}): save it as UTF-8"
+        ) from error
+    # Not splitlines: U+2028 and its like may stand in a caption.
+    for number, line in enumerate(re.split("\r\n|\n|\r", text), 1):
+        if "\0" in line:
+            raise SourceError(f"{path}:{number}: holds a NUL: save it as plain UTF-8 text")
+        yield number, line
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields (line, row) of a CSV, TSV or JSON lines file; the values of the former are text.
+
+    Raises:
+        SourceError: not readable; a row with more or fewer fields than the header; a header or key
+            twice, or without a name; quotes left open; a line that is no JSON object; values that
+            no file can hold.
+    """
+    suffix = path.suffix.lower()
+    if suffix in DELIMITERS:
+        yield from _read_delimited(path, DELIMITERS[suffix])
+        return
+    for number, line in read_lines(path):
+        if line.strip():
+            yield number, _parse_object(line, f"{path}:{number}")
+
+
+def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    header: list[str] | None = None
+    for number, fields in _split_records(path, delimiter):
+        where = f"{path}:{number}"
+        if header is None:
+            header = fields
+            _check_header(header, where)
+            continue
+        if len(fields) != len(header):
+            more = "put a field that holds the delimiter in double quotes"
+            raise SourceError(
+                f"{where}: {len(fields)} fields, but the header names {len(header)}: {more}"
+            )
+        yield number, dict(zip(header, fields, strict=True))
+
+
+def _split_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields (first line, fields) of each record that is not blank."""
+    taken: list[tuple[int, str]] = []
+
+    def take() -> Iterator[str]:
+        for number, line in read_lines(path):
+            taken.append((number, line))
+            yield line + "\n"
+
+    reader = csv.reader(take(), delimiter=delimiter, strict=True)
+    while True:
+        taken.clear()
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            first = taken[0][0] if taken else 1
+            raise SourceError(f"{path}:{first}: not readable ({error}): {_DO}") from error
+        if fields is None:
+            return
+        first = taken[0][0]
+        if sum(text.count('"') for _, text in taken) % 2:
+            raise SourceError(
+                f'{path}:{first}: a double quote without its pair: write "" for one inside a '
+                "quoted field"
+            )
+        if fields and (len(fields) > 1 or fields[0].strip()):
+            yield first, fields
+
+
+def _check_header(header: list[str], where: str) -> None:
+    for place, name in enumerate(header, 1):
+        if not name.strip():
+            raise SourceError(
+                f"{where}: column {place} has no name: name it, or write the file without it "
+                "(pandas: index=False)"
+            )
+        if header.index(name) < place - 1:
+            raise SourceError(f"{where}: column {name!r} stands twice: rename or remove one")
+
+
+def _parse_object(line: str, where: str) -> dict[str, Any]:
+    row = parse_json(line, where)
+    if not isinstance(row, dict):
+        raise SourceError(f"{where}: want one JSON object a line, got {type(row).__name__}")
+    return row
+
+
+def parse_json(text: str | bytes, where: str) -> Any:
+    """Parses JSON whose keys stand once and whose values files can hold.
+
+    Raises:
+        SourceError: it is none; names `where`.
+    """
+
+    def unite(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise SourceError(f"{where}: field {key!r} stands twice: remove one")
+            found[key] = value
+        return found
+
+    try:
+        value = json.loads(text, object_pairs_hook=unite)
+    except (ValueError, RecursionError) as error:
+        what = getattr(error, "msg", None) or str(error)
+        raise SourceError(f"{where}: not a JSON object ({what}): {_DO}") from error
+    _check_values(value, where)
+    return value
+
+
+def _check_values(value: Any, where: str) -> None:
+    if isinstance(value, str):
+        fault = find_fault(value)
+        if fault is not None:
+            raise SourceError(f"{where}: {fault}: {_DO}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise SourceError(f"{where}: {value} is no number: {_DO}")
+    elif isinstance(value, dict):
+        for key, each in value.items():
+            _check_values(key, where)
+            _check_values(each, f"{where}: {key}")
+    elif isinstance(value, list):
+        for each in value:
+            _check_values(each, where)

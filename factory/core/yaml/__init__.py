@@ -1,0 +1,1 @@
+"""YAML with positions: reading, models and messages that name the line."""

@@ -1,0 +1,1 @@
+"""Data sets: images that are there, pairs, records, row schemas and writers."""

@@ -1,0 +1,239 @@
+"""Rows of parquet files and of the arrow files that `datasets` saves, read without `datasets`.
+
+`factory validate` lists images too, and must not wait for `datasets` (and torch with it) to load.
+What `save_to_disk` writes is the Arrow stream format, with the features in the schema's metadata.
+"""
+
+import functools
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from factory.core.errors import SourceError, StoreError
+from factory.core.notes import tell
+from factory.core.parquet import open_parquet, read_schema
+from factory.data.images.image import SourceImage, Wanted, read_name, read_text
+
+LABELS, CAPTIONS = ("class_name", "label"), ("caption", "text")
+Stamp = tuple[int, int]
+"""Time (ns) and size of a file: another file of the same name is opened anew."""
+
+
+def list_tables(files: Sequence[Path], root: Path, wanted: Wanted) -> list[SourceImage]:
+    """Lists the rows of parquet or arrow files.
+
+    Raises:
+        SourceError: an unreadable file, a column that is missing, a label without a name, or a
+            group pattern.
+    """
+    if wanted.pattern is not None:
+        raise SourceError(f"{root}: group_pattern reads file names: give group_column for rows")
+    return [image for path in files for image in _list_table(path, root, wanted)]
+
+
+def _list_table(path: Path, root: Path, wanted: Wanted) -> Iterator[SourceImage]:
+    schema = _read_schema(path)
+    label, caption = wanted.label or _find(schema, LABELS), wanted.caption
+    image_column = _choose_image(schema, wanted.image, path)
+    for column in (label, wanted.group, caption):
+        if column is not None and column not in schema.names:
+            has = ", ".join(schema.names)
+            raise SourceError(f"{path}: no column {column!r}: it has {has}")
+    caption = caption or _find(schema, CAPTIONS, text_only=True)
+    rows, columns = _read_columns(path, [c for c in (label, wanted.group, caption) if c])
+    nothing = [None] * rows
+    labels, groups, captions = (
+        columns[name] if name else nothing for name in (label, wanted.group, caption)
+    )
+    names = _read_label_names(path, schema.metadata, label)
+    stem = path.name if path == root else path.relative_to(root).as_posix()
+    for row in range(rows):
+        yield SourceImage(
+            f"{stem}#{row}",
+            _name_class(labels[row], names, f"{path}#{row}"),
+            read_name(groups[row], f"{path}#{row}", "patient or slide"),
+            path,
+            row,
+            image_column,
+            read_text(captions[row], f"{path}#{row}", str(caption)),
+        )
+
+
+def _choose_image(schema: Any, asked: str | None, path: Path) -> str:
+    """Returns the column of the images: the one asked for, else `image`, else the only one.
+
+    Raises:
+        SourceError: there is none, or several.
+    """
+    from pyarrow import types
+
+    kinds = {field.name: field.type for field in schema}
+    has = ", ".join(kinds)
+    if asked is not None and asked not in kinds:
+        raise SourceError(f"{path}: no column {asked!r}: it has {has}")
+    if asked is not None or "image" in kinds:
+        return asked or "image"
+    structs = [
+        name
+        for name, kind in kinds.items()
+        if types.is_struct(kind) and kind.get_field_index("bytes") >= 0
+    ]
+    raw = [
+        name for name, kind in kinds.items() if types.is_binary(kind) or types.is_large_binary(kind)
+    ]
+    found = structs or raw
+    if len(found) != 1:
+        what = f"{', '.join(found)} may hold the images" if found else f"it has {has}"
+        raise SourceError(f"{path}: no column 'image': {what}: name it with image_column")
+    tell(f"{path}: its images are those of column {found[0]!r}")
+    return str(found[0])
+
+
+def count_rows(path: Path) -> int:
+    """Returns the rows of a file, 1 for one that is damaged, which reading it tells."""
+    try:
+        with _name_damage(path):
+            if path.suffix == ".arrow":
+                return int(_open_arrow(path, _take_stamp(path)).num_rows)
+            with open_parquet(path) as file:
+                return file.num_rows
+    except SourceError:
+        return 1
+
+
+def _find(schema: Any, candidates: Sequence[str], text_only: bool = False) -> str | None:
+    from pyarrow import types
+
+    def fits(name: str) -> bool:
+        kind = schema.field(name).type
+        return not text_only or types.is_string(kind) or types.is_large_string(kind)
+
+    return next((name for name in candidates if name in schema.names and fits(name)), None)
+
+
+def _name_class(value: Any, names: Sequence[str] | None, where: str) -> str | None:
+    """Returns the class of a label; -1 is how `datasets` says that there is none."""
+    if names is None or not isinstance(value, int):
+        return read_name(value, where, "class")
+    if value >= len(names):
+        raise SourceError(f"{where}: label {value}, but its ClassLabel has {len(names)} names")
+    return names[value] if value >= 0 else None
+
+
+def _read_label_names(
+    path: Path, metadata: dict[bytes, bytes] | None, label: str | None
+) -> list[str] | None:
+    if not metadata or b"huggingface" not in metadata or label is None:
+        return None
+    try:
+        features = json.loads(metadata[b"huggingface"]).get("info", {}).get("features", {})
+        names: list[str] | None = features.get(label, {}).get("names")
+    except (ValueError, AttributeError) as error:
+        raise SourceError(f"{path}: its features are damaged ({error})") from error
+    return names
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+
+def read_cell(path: Path, row: int, column: str) -> bytes:
+    """Returns the image bytes of one row.
+
+    Raises:
+        SourceError: an unreadable file, or no image there.
+    """
+    with _name_damage(path):
+        stamp = _take_stamp(path)
+        if path.suffix == ".arrow":
+            cell: Any = _open_arrow(path, stamp).column(column)[row].as_py()
+        else:
+            starts = _find_groups(path, stamp)
+            number = next(i for i in reversed(range(len(starts))) if starts[i] <= row)
+            cell = _read_group(path, stamp, number, column)[row - starts[number]].as_py()
+        data: Any = cell.get("bytes") if isinstance(cell, dict) else cell
+        if isinstance(cell, dict) and data is None and cell.get("path"):
+            return _find_beside(path, row, str(cell["path"])).read_bytes()
+    if not isinstance(data, bytes):
+        raise SourceError(f"{path}#{row}: column {column!r} holds no image bytes")
+    return data
+
+
+def _find_beside(path: Path, row: int, name: str) -> Path:
+    """Returns the file that a cell names, which lies below the folder of its table.
+
+    Raises:
+        SourceError: it lies elsewhere: a table of somebody else's must not say what is read here.
+    """
+    folder = Path(os.path.abspath(path.parent))  # noqa: PTH100 - links are followed, `..` is not
+    found = Path(os.path.normpath(folder / name))
+    if folder not in found.parents:
+        raise SourceError(
+            f"{path}#{row}: names the image {name!r}, which is not below {path.parent}: put the "
+            "images there, or their bytes into the table"
+        )
+    return found
+
+
+def _read_schema(path: Path) -> Any:
+    with _name_damage(path):
+        if path.suffix == ".arrow":
+            return _open_arrow(path, _take_stamp(path)).schema
+        return read_schema(path)
+
+
+def _read_columns(path: Path, names: Sequence[str]) -> tuple[int, dict[str, list[Any]]]:
+    """Returns the number of rows, and the values of some columns."""
+    with _name_damage(path):
+        if path.suffix == ".arrow":
+            table = _open_arrow(path, _take_stamp(path))
+            rows = int(table.num_rows)
+        else:
+            with open_parquet(path) as file:
+                rows, table = file.num_rows, file.read(names)
+        return rows, {name: table.column(name).to_pylist() for name in dict.fromkeys(names)}
+
+
+@contextmanager
+def _name_damage(path: Path) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
+    except StoreError as error:
+        raise SourceError(str(error)) from error
+    except (OSError, ValueError, LookupError, pa.ArrowException) as error:
+        kind = "arrow" if path.suffix == ".arrow" else "parquet"
+        raise SourceError(f"{path}: not a readable {kind} file ({error})") from error
+
+
+def _take_stamp(path: Path) -> Stamp:
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
+
+@functools.lru_cache(maxsize=32)
+def _open_arrow(path: Path, stamp: Stamp) -> Any:
+    """Maps an arrow file into memory; its offsets are checked, as reading trusts them."""
+    import pyarrow as pa
+
+    table = pa.ipc.open_stream(pa.memory_map(str(path))).read_all()
+    table.validate(full=True)
+    return table
+
+
+@functools.lru_cache(maxsize=256)
+def _find_groups(path: Path, stamp: Stamp) -> tuple[int, ...]:
+    """Returns the first row of each row group."""
+    with open_parquet(path) as table:
+        return tuple(accumulate(table.groups, initial=0))[:-1]
+
+
+@functools.lru_cache(maxsize=4)
+def _read_group(path: Path, stamp: Stamp, number: int, column: str) -> Any:
+    """Returns a column of one row group; a few are kept, as images are mostly read in order."""
+    with open_parquet(path, memory_map=True) as table:
+        return table.read_group(number, [column]).column(column)

@@ -1,0 +1,221 @@
+"""Frozen values that travel between the parts: conditions, requests, candidates, scores, shards."""
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.core.hashing import compute_digest, derive_seed, hash_bytes
+from factory.core.images import hash_pixels
+from factory.data.images import SourceImage
+
+SCORE_DECIMALS = 4
+"""Scores are rounded before they are stored and compared, so that last bits never decide."""
+
+NONFINITE = "nonfinite_fraction"
+"""Score known of every sample, with or without filters: what is above 0 is never accepted."""
+
+
+def round_nonfinite(share: float) -> float:
+    """Returns the share of values that were NaN or infinite as it is stored: never rounded to 0."""
+    return max(round(share, SCORE_DECIMALS), 10.0**-SCORE_DECIMALS) if share > 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """A real image to vary.
+
+    `sha256` is the hash of its encoded bytes, `group_sha256` the hash of its patient or slide, and
+    `strength` in (0, 1] the share of the diffusion path that is run again.
+    """
+
+    image: SourceImage
+    sha256: str
+    strength: float
+    fit: str = "crop"
+    group_sha256: str | None = None
+
+    def hash_pixels(self) -> str:
+        """Returns the sha256 of its pixels, the same for another file of the same image.
+
+        Raises:
+            SourceError: it cannot be decoded.
+        """
+        return _hash_pixels(self.image, self.sha256)
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash_pixels(image: SourceImage, sha256: str) -> str:
+    """Decodes an image once for all its variations; `sha256` tells another file in its place."""
+    return hash_pixels(image.read_pixels())
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An image that is there already, to be judged as it is; `sha256` is that of its bytes."""
+
+    image: SourceImage
+    sha256: str
+
+    @property
+    def group_sha256(self) -> str | None:
+        """Hash of its patient or slide."""
+        return None if self.image.group is None else hash_bytes(self.image.group.encode())
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What one image should show: any subset of the streams of DESIGN section 4."""
+
+    class_name: str | None = None
+    caption: str | None = None
+    reference: Reference | None = None
+    given: Given | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the streams in use as plain data: what the condition key is made of."""
+        described: dict[str, Any] = {}
+        if self.class_name is not None:
+            described["class_name"] = self.class_name
+        if self.caption is not None:
+            described["caption"] = self.caption
+        if self.reference is not None:
+            described["reference"] = {
+                "sha256": self.reference.sha256,
+                "strength": self.reference.strength,
+                "fit": self.reference.fit,
+            }
+        if self.given is not None:
+            described["given"] = {"sha256": self.given.sha256, "name": self.given.image.key}
+        return described
+
+    @property
+    def key(self) -> str:
+        """The condition key: equal streams give equal keys; the `condition_id` column."""
+        return compute_digest("condition", self.describe())[:16]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One slot to fill: the `ordinal`-th image of a condition, at `index` in its series.
+
+    `pool` is for slots that any of several conditions may fill, such as variations of any shot of a
+    class: attempt 0 takes `condition`, each further attempt the next of the pool, in turn. So one
+    bad shot does not leave its slots empty.
+    """
+
+    series: str
+    index: int
+    condition: Condition
+    ordinal: int
+    pool: tuple[Condition, ...] = ()
+
+    def condition_at(self, attempt: int) -> Condition:
+        """Returns what a try is to show."""
+        if not self.pool:
+            return self.condition
+        return self.pool[(self.index + attempt) % len(self.pool)]
+
+    def derive_seed(self, recipe_seed: int, attempt: int) -> int:
+        """Returns the seed of one try: from identity alone (DESIGN section 3)."""
+        key = self.condition_at(attempt).key
+        return derive_seed(recipe_seed, key, self.ordinal, attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Consecutive requests [start, stop) of one series: the unit of work, retry and commit."""
+
+    series: str
+    start: int
+    stop: int
+
+    def __len__(self) -> int:
+        return self.stop - self.start
+
+    @property
+    def id(self) -> str:
+        """Names the shard in the run folder; sorts by series, then position."""
+        return f"{self.series}-{self.start:010d}-{self.stop:010d}"
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one round of a shard is, counted from the start of this try at it.
+
+    Of `asked` requests, `filled` got their image and `given_up` spent their budget; `tried`
+    candidates were judged for it, spare ones among them; `recalled` of these an earlier start had
+    judged. `note` says what of an earlier start cannot be used.
+    """
+
+    shard: Shard
+    round: int
+    asked: int
+    tried: int
+    filled: int
+    given_up: int
+    recalled: int = 0
+    note: str = ""
+
+
+Report = Callable[[Progress], None]
+"""Called when a shard is begun, and whenever a batch of it was judged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One try at a request, ready to sample."""
+
+    request: Request
+    attempt: int
+    seed: int
+
+    @property
+    def condition(self) -> Condition:
+        """What this try is to show."""
+        return self.request.condition_at(self.attempt)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What a generator made of one job.
+
+    Attributes:
+        pixels: (H, W, 3) uint8 RGB.
+        nonfinite_fraction: share of values that were NaN or infinite before quantising, in [0, 1].
+        prompt: text as sent to the pipeline, or None.
+        tokens: per tokenizer, (kept, dropped) token counts of the prompt.
+        batch_size: fixed number of images in the forward pass that made it.
+        notes: anything else that belongs into the row's provenance.
+    """
+
+    pixels: NDArray[np.uint8]
+    nonfinite_fraction: float = 0.0
+    prompt: str | None = None
+    tokens: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    batch_size: int = 1
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Accept or reject; a rejection names the filter and says why."""
+
+    accepted: bool
+    filter: str | None = None
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One try at a request, judged: pixels, every score, and the verdict."""
+
+    job: Job
+    sample: Sample
+    scores: Mapping[str, float]
+    verdict: Verdict
+    descriptor: NDArray[np.float16] | None = None
+    features: NDArray[np.float32] | None = None

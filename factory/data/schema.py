@@ -1,0 +1,213 @@
+"""Rows: the declared Arrow schemas, and how a judged candidate becomes a row."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pyarrow as pa
+
+from factory import __version__
+from factory.core.hashing import compute_digest, hash_bytes, to_canonical_json
+from factory.core.images import ImageFormat, encode_image, hash_pixels
+from factory.core.plain import to_plain
+from factory.data.records import Candidate, Condition
+
+IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+CONTENT_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("image", IMAGE_TYPE),
+    ("class_name", pa.string()),
+    ("caption", pa.string()),
+    ("prompt", pa.string()),
+    ("sample_id", pa.string()),
+    ("condition_id", pa.string()),
+    ("ordinal", pa.int64()),
+    ("attempt", pa.int32()),
+    ("seed", pa.int64()),
+    ("model", pa.string()),
+    ("model_revision", pa.string()),
+    ("weights_sha256", pa.string()),
+    ("scheduler", pa.string()),
+    ("num_inference_steps", pa.int32()),
+    ("guidance_scale", pa.float64()),
+    ("width", pa.int32()),
+    ("height", pa.int32()),
+    ("dtype", pa.string()),
+    ("device", pa.string()),
+    ("factory_version", pa.string()),
+    ("recipe_sha256", pa.string()),
+    ("reference_sha256", pa.string()),
+    ("image_sha256", pa.string()),
+)
+"""The row contract, without `label` (set when the set is whole) and `scores` (per recipe)."""
+
+WORK_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
+    ("series", pa.string()),
+    ("index", pa.int64()),
+    ("accepted", pa.bool_()),
+    ("rejected_by", pa.string()),
+    ("reason", pa.string()),
+    ("descriptor", pa.list_(pa.float16())),
+)
+"""What the shard tables hold besides: the verdict, and the descriptor for near-duplicates."""
+
+FEATURES_COLUMN = ("features", pa.list_(pa.float32()))
+
+SHAPES_PIXELS = (
+    "weights_sha256",
+    "pipeline",
+    "adapters",
+    "scheduler",
+    "scheduler_config",
+    "num_inference_steps",
+    "guidance",
+    "guidance_scale",
+    "classifier_guidance",
+    "negative_prompt",
+    "width",
+    "height",
+    "dtype",
+    "arguments",
+)
+"""Keys of a generator's description that shape the pixels, hence the sample id."""
+
+
+def build_scores_type(score_names: Sequence[str]) -> pa.DataType:
+    """Returns the struct of the score columns, sorted by name."""
+    return pa.struct([(name, pa.float64()) for name in sorted(score_names)])
+
+
+def build_shard_schema(score_names: Sequence[str], with_features: bool = False) -> pa.Schema:
+    """Returns the schema of a shard's table; `features` are what a diverse pick compares."""
+    fields = [*CONTENT_COLUMNS, ("scores", build_scores_type(score_names))]
+    extra = [FEATURES_COLUMN] if with_features else []
+    return pa.schema([*fields, ("provenance", pa.string()), *WORK_COLUMNS, *extra])
+
+
+def select_shaping(generator: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of a generator's description shapes the pixels: no name and no place."""
+    return drop_places({key: generator[key] for key in SHAPES_PIXELS if key in generator})
+
+
+def drop_places(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns a generator's description without where adapters and guiding classifier were found.
+
+    Their hashes, which stay, say what they are.
+    """
+    kept = dict(described)
+    kept["adapters"] = [
+        {key: value for key, value in adapter.items() if key != "source"}
+        for adapter in described.get("adapters") or ()
+    ]
+    if "classifier_guidance" in described:
+        guide = described["classifier_guidance"]
+        kept["classifier_guidance"] = {k: v for k, v in guide.items() if k != "model"}
+    return kept
+
+
+def compute_sample_id(
+    condition: Condition, prompt: str | None, seed: int, generator: Mapping[str, Any]
+) -> str:
+    """Returns H(everything that shapes the pixels), 32 hex characters."""
+    return compute_described_id(condition.describe(), prompt, seed, generator)
+
+
+def compute_described_id(
+    condition: Mapping[str, Any], prompt: str | None, seed: int, generator: Mapping[str, Any]
+) -> str:
+    """Returns the sample id of a condition as the provenance describes it."""
+    identity = [condition, prompt, seed, select_shaping(generator)]
+    return compute_digest("sample", identity)[:32]
+
+
+def build_row(
+    candidate: Candidate,
+    generator: Mapping[str, Any],
+    filters: Sequence[Mapping[str, Any]],
+    recipe_sha256: str,
+    score_names: Sequence[str],
+    image_format: ImageFormat,
+    keep_image: bool,
+) -> dict[str, Any]:
+    """Turns a judged candidate into a row of the shard table."""
+    job, sample, condition = candidate.job, candidate.sample, candidate.job.condition
+    data = encode_image(sample.pixels, image_format, is_synthetic=condition.given is None)
+    sample_id = compute_sample_id(condition, sample.prompt, job.seed, generator)
+    height, width = sample.pixels.shape[:2]
+    reference = condition.reference
+    image = {"bytes": data if keep_image else None, "path": f"{sample_id}.{image_format}"}
+    return {
+        "image": image,
+        "class_name": condition.class_name,
+        "caption": condition.caption,
+        "prompt": sample.prompt,
+        "sample_id": sample_id,
+        "condition_id": condition.key,
+        "ordinal": job.request.ordinal,
+        "attempt": job.attempt,
+        "seed": job.seed,
+        "model": generator["model"],
+        "model_revision": generator["model_revision"],
+        "weights_sha256": generator["weights_sha256"],
+        "scheduler": generator["scheduler"],
+        "num_inference_steps": generator["num_inference_steps"],
+        "guidance_scale": read_first_guidance(generator["guidance_scale"]),
+        "width": width,
+        "height": height,
+        "dtype": generator["dtype"],
+        "device": generator["device"],
+        "factory_version": __version__,
+        "recipe_sha256": recipe_sha256,
+        "reference_sha256": None if reference is None else reference.sha256,
+        "image_sha256": hash_bytes(data),
+        "scores": {name: candidate.scores.get(name) for name in score_names},
+        "provenance": build_provenance(candidate, generator, filters),
+        "series": job.request.series,
+        "index": job.request.index,
+        "accepted": candidate.verdict.accepted,
+        "rejected_by": candidate.verdict.filter,
+        "reason": candidate.verdict.reason,
+        "descriptor": candidate.descriptor,
+        "features": candidate.features,
+    }
+
+
+def read_first_guidance(guidance: float | Mapping[str, float] | None) -> float | None:
+    """Returns the guidance of the first step; a schedule is whole in the provenance."""
+    return guidance["scale"] if isinstance(guidance, Mapping) else guidance
+
+
+def build_provenance(
+    candidate: Candidate,
+    generator: Mapping[str, Any],
+    filters: Sequence[Mapping[str, Any]],
+) -> str:
+    """Returns what no column holds, as canonical JSON: enough to make the image again."""
+    job, sample = candidate.job, candidate.sample
+    provenance: dict[str, Any] = {
+        "condition": job.condition.describe(),
+        "tokens": {name: list(counts) for name, counts in sample.tokens.items()},
+        "batch_size": sample.batch_size,
+        "pixels_sha256": hash_pixels(sample.pixels),
+        "nonfinite_fraction": sample.nonfinite_fraction,
+        "generator": dict(generator),
+        "filters": [dict(description) for description in filters],
+    }
+    reference = job.condition.reference
+    if reference is not None:
+        provenance["reference_pixels_sha256"] = reference.hash_pixels()
+        provenance["reference_group_sha256"] = reference.group_sha256
+    if sample.notes:
+        provenance["notes"] = dict(sample.notes)
+    return to_canonical_json(to_plain(provenance))
+
+
+def count_cut(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
+    """Returns tokenizer -> (rows whose prompt it cut, tokens that it dropped of them)."""
+    found: dict[str, tuple[int, int]] = {}
+    for row in rows:
+        for name, (_, dropped) in json.loads(row["provenance"])["tokens"].items():
+            if dropped:
+                count, total = found.get(name, (0, 0))
+                found[name] = count + 1, total + dropped
+    return dict(sorted(found.items()))

@@ -1,0 +1,124 @@
+"""Real images that rows vary: known by their pixels, in rows of older runs by their file alone."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.core.errors import SourceError, StoreError
+from factory.core.hashing import hash_bytes
+from factory.core.images import hash_pixels
+from factory.core.parquet import open_parquet
+from factory.data.images import SourceImage
+
+COLUMNS = ("reference_sha256", "provenance")
+
+
+@dataclass(frozen=True, slots=True)
+class Varied:
+    """The real image that a row varies.
+
+    Attributes:
+        sha256: of its file's bytes.
+        pixels_sha256: of its pixels, the same for another file of the same image; None where the
+            row does not tell.
+    """
+
+    sha256: str
+    pixels_sha256: str | None = None
+
+    def is_among(self, files: AbstractSet[str], pixels: AbstractSet[str]) -> bool:
+        """Tells whether images of these hashes, of files and of pixels, hold it."""
+        return self.sha256 in files or self.pixels_sha256 in pixels
+
+
+def parse_varied(row: Mapping[str, Any], where: str) -> Varied | None:
+    """Returns what a row varies, by its columns `reference_sha256` and `provenance`.
+
+    Raises:
+        SourceError: the provenance is no JSON object; names `where`.
+    """
+    if row.get("reference_sha256") is None:
+        return None
+    try:
+        told = json.loads(row.get("provenance") or "{}").get("reference_pixels_sha256")
+    except (ValueError, TypeError, AttributeError) as error:
+        raise SourceError(f"{where}: provenance is no JSON object ({error})") from error
+    return Varied(str(row["reference_sha256"]), told)
+
+
+def read_varied(images: Sequence[SourceImage]) -> tuple[Varied | None, ...]:
+    """Returns (N,) what each image varies; None where it is no row of parquet that tells.
+
+    Raises:
+        SourceError: a damaged file, or provenance that is no JSON.
+    """
+    rows = [image for image in images if image.row is not None and image.path.suffix == ".parquet"]
+    told = {path: _read_file(path) for path in dict.fromkeys(image.path for image in rows)}
+    found = {image: told[image.path][image.row] for image in rows if image.row is not None}
+    return tuple(found.get(image) for image in images)
+
+
+def _read_file(path: Path) -> list[Varied | None]:
+    """Returns what each row of a file varies; one row group is in memory at a time."""
+    found: list[Varied | None] = []
+    try:
+        with open_parquet(path) as table:
+            names = [name for name in COLUMNS if name in table.schema.names]
+            if COLUMNS[0] not in names:
+                return [None] * table.num_rows
+            for place in range(len(table.groups)):
+                for row in table.read_group(place, names).to_pylist():
+                    found.append(parse_varied(row, f"{path}#{len(found)}"))
+    except StoreError as error:
+        raise SourceError(str(error)) from error
+    return found
+
+
+def find_varied(
+    varied: Iterable[Varied | None], images: Iterable[SourceImage]
+) -> dict[str, SourceImage]:
+    """Finds real images by their files' bytes, and those not found so by their pixels.
+
+    Nothing is decoded where all are found by their bytes.
+
+    Args:
+        varied: by rows; None for nothing.
+        images: to search, in this order; only as many are taken as it needs.
+
+    Returns:
+        sha256 of the file that was varied -> an image that shows the same.
+
+    Raises:
+        SourceError: an image that cannot be read.
+    """
+    wanted: dict[str, str | None] = {}
+    for each in varied:
+        if each is not None:
+            wanted[each.sha256] = each.pixels_sha256 or wanted.get(each.sha256)
+    if not wanted:
+        return {}
+    found: dict[str, SourceImage] = {}
+    passed: list[SourceImage] = []
+    for image in images:
+        passed.append(image)
+        sha256 = hash_bytes(image.read_bytes())
+        if sha256 in wanted:
+            found.setdefault(sha256, image)
+        if wanted.keys() <= found.keys():
+            return found
+    missing = {pixels: sha for sha, pixels in wanted.items() if pixels and sha not in found}
+    by_pixels: dict[str, SourceImage] = {}
+    for image in passed:
+        if missing.keys() <= by_pixels.keys():
+            break
+        try:
+            by_pixels.setdefault(hash_pixels(image.read_pixels()), image)
+        except SourceError:
+            continue  # what cannot be decoded was never varied
+    for sha256, pixels in wanted.items():
+        if sha256 not in found and pixels in by_pixels:
+            found[sha256] = by_pixels[pixels]
+    return found

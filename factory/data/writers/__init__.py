@@ -1,0 +1,1 @@
+"""Writers of final files: parquet and WebDataset tars."""

@@ -1,0 +1,65 @@
+"""WebDataset tars of the accepted rows, readable by open_clip's training data loader."""
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from factory.core.files.store import FileStore
+from factory.core.files.streams import HashedStream, NumberedFiles
+from factory.core.plain import write_json
+
+
+class TarFiles(NumberedFiles):
+    """Writes rows in order into `folder/split-00000.tar`, byte for byte reproducible.
+
+    Each sample is keyed by its sample id and has the image, `txt` (the caption, else the prompt,
+    else the class), `cls` (the label, where there are classes) and `json` (all other columns).
+    """
+
+    def __init__(self, files: FileStore, folder: str, split: str, per_file: int) -> None:
+        super().__init__()
+        self.files, self.folder, self.split, self.per_file = files, folder, split, per_file
+        self._room = 0
+
+    def write(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Appends rows as dicts of the final schema."""
+        for row in rows:
+            if self._writer is None:
+                self._start()
+            self._writer.write(build_sample(row))
+            self.rows += 1
+            self._room -= 1
+            if not self._room:
+                self.close()
+
+    def close(self) -> None:
+        """Ends the last file."""
+        if self._writer is not None:
+            self._end_file()
+
+    def _start(self) -> None:
+        import webdataset
+
+        name = f"{self.folder}/{self.split}-{len(self.names):05d}.tar"
+        self._stream = HashedStream(self.files.open(name, "wb"))
+        self._writer = webdataset.TarWriter(self._stream, mtime=0)
+        self._room = self.per_file
+        self.names.append(name)
+
+
+def build_sample(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns the WebDataset sample of a row: keyed by its id, else by its image's file name."""
+    others = {key: value for key, value in row.items() if key not in {"image", "provenance"}}
+    if row.get("provenance") is not None:
+        others["provenance"] = json.loads(row["provenance"])
+    path = row["image"]["path"]
+    stem, _, suffix = path.rpartition(".")
+    sample = {
+        "__key__": row.get("sample_id") or stem,
+        suffix: row["image"]["bytes"],
+        "txt": row.get("caption") or row.get("prompt") or row.get("class_name") or "",
+        "json": write_json(others, indent=None, sort_keys=True, ensure_ascii=False).encode(),
+    }
+    if row.get("label") is not None:
+        sample["cls"] = row["label"]
+    return sample

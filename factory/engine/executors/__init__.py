@@ -1,0 +1,85 @@
+"""Executors: one worker in this process, or Ray actors; both give the same rows."""
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from factory.data.records import Report
+from factory.engine.executors.base import Notify, NoWatch, Outcome, Pool, Watch, start_worker
+from factory.engine.shard import Order, Task
+from factory.recipe.recipe import Workers
+
+
+@contextlib.contextmanager
+def open_pool(
+    order: Order, workers: Workers, began_with: str | None, say: Callable[[str], None]
+) -> Iterator[Pool]:
+    """Opens the workers of a run with the first task: a run with none asks for no device.
+
+    Args:
+        order: what the workers need.
+        workers: executor and its size.
+        began_with: digest of the worker description that the run folder was begun with.
+        say: takes lines about workers that do not start.
+    """
+    with contextlib.ExitStack() as stack:
+        yield _LatePool(lambda: stack.enter_context(_open(order, workers, began_with, say)))
+
+
+@dataclass(slots=True)
+class _LatePool:
+    """A pool that opens with its first task."""
+
+    open: Callable[[], Pool]
+    pool: Pool | None = None
+
+    def fill(self, tasks: Iterator[Task], notify: Notify, report: Report) -> None:
+        """Fills shards until none are left; see `Pool.fill`."""
+        first = next(tasks, None)
+        if first is not None:
+            self.pool = self.pool or self.open()
+            self.pool.fill(itertools.chain([first], tasks), notify, report)
+
+
+@contextlib.contextmanager
+def _open(
+    order: Order, workers: Workers, began_with: str | None, say: Callable[[str], None]
+) -> Iterator[Pool]:
+    if choose_executor(workers) == "local":
+        from factory.engine.executors.local import LocalPool
+
+        yield LocalPool(order, began_with)
+        return
+    from factory.engine.executors.ray import RayPool
+
+    pool = RayPool(order, workers, began_with, say)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+def choose_executor(workers: Workers) -> str:
+    """Returns `local` or `ray`: auto means Ray for several workers, GPUs, or a given address."""
+    if workers.executor != "auto":
+        return workers.executor
+    if workers.address is not None or (isinstance(workers.count, int) and workers.count > 1):
+        return "ray"
+    if workers.count == 1:
+        return "local"
+    import torch
+
+    return "ray" if torch.cuda.device_count() > 1 else "local"
+
+
+__all__ = [
+    "NoWatch",
+    "Notify",
+    "Outcome",
+    "Pool",
+    "Watch",
+    "choose_executor",
+    "open_pool",
+    "start_worker",
+]

@@ -1,0 +1,278 @@
+"""Ray actors: one per GPU or group of cores; a dead one is replaced, its shards are re-queued."""
+
+import contextlib
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from factory.core.errors import FactoryError, InputError, RunBrokenError
+from factory.data.records import Progress, Report
+from factory.engine.executors.base import Ledger, Notify, attempt_task, open_ledger, start_worker
+from factory.engine.executors.cluster import Cluster, end_actors, start_ray
+from factory.engine.executors.pulse import Pulse, Waiting, get_answer, make_remote, wait_for
+from factory.engine.executors.sizing import describe_ask, wait_for_nodes
+from factory.engine.run_folder import Marker
+from factory.engine.shard import Order, Task, Worker
+from factory.recipe.recipe import Workers
+
+MAX_IN_FLIGHT = 2
+"""Tasks sent to one actor at a time: one at work, one waiting (FACTS section 9)."""
+
+
+FIRST_BATCH = 7200.0
+"""Seconds that models may take to load, and the first batch of all: no speed is known yet."""
+MIN_BATCH = 600.0
+"""Seconds that any later batch may take, at least."""
+TIMES_LONGER = 20
+"""How many times longer than the longest batch so far another may take."""
+
+
+class RayWorker:
+    """What runs inside a Ray actor; exceptions come back as text, never as a dead actor."""
+
+    def __init__(self, order: Order, began_with: str | None, threads: int) -> None:
+        self.order, self.began_with, self.threads = order, began_with, threads
+        self.worker: Worker | None = None
+        self.progress: Progress | None = None
+
+    def start(self) -> tuple[str, int]:
+        """Loads the models; returns the error text and exit code, or ("", 0)."""
+        import torch
+
+        if not torch.cuda.is_available():
+            torch.set_num_threads(self.threads)
+        try:
+            self.worker = start_worker(self.order, self.began_with)
+        except FactoryError as error:
+            return str(error), error.exit_code
+        return "", 0
+
+    def run(self, task: Task) -> tuple[Marker | None, str, bool]:
+        """Fills one shard."""
+        if self.worker is None:
+            return None, "worker was not started", False
+        return attempt_task(self.worker, task, self._keep)
+
+    def ping(self) -> Progress | None:
+        """Returns how far the task at work is; answers beside `run`, in a thread of its own."""
+        return self.progress
+
+    def _keep(self, progress: Progress) -> None:
+        self.progress = progress
+
+
+@dataclass(slots=True)
+class _Actors:
+    """The live actors and what each is at work on."""
+
+    order: Order
+    began_with: str | None
+    workers: Workers
+    gpus: float
+    busy: dict[Any, dict[Any, Task]] = field(default_factory=dict)
+    starting: dict[Any, Any] = field(default_factory=dict)
+    owners: dict[Any, Any] = field(default_factory=dict)
+    pulse: Pulse = field(default_factory=Pulse)
+    moved: dict[Any, tuple[float, Any]] = field(default_factory=dict)
+    """When an actor got on last, and how far it was."""
+    longest: float | None = None
+    """Seconds of the longest batch so far."""
+    deaths: int = 0
+
+    def add(self) -> None:
+        options = {"num_cpus": self.workers.cpus, "num_gpus": self.gpus, "max_restarts": 0}
+        threads = max(1, int(self.workers.cpus))
+        actor = (
+            make_remote(RayWorker).options(**options).remote(self.order, self.began_with, threads)
+        )
+        self.busy[actor] = {}
+        self.starting[actor.start.remote()] = actor
+
+    def send(self, actor: Any, task: Task) -> None:
+        if not self.busy[actor]:
+            self.moved[actor] = time.monotonic(), None
+        ref = actor.run.remote(task)
+        self.busy[actor][ref] = task
+        self.owners[ref] = actor
+
+    def take(self, ref: Any) -> Task:
+        """Forgets a task that ended."""
+        actor = self.owners.pop(ref)
+        self.moved[actor] = time.monotonic(), None
+        return self.busy[actor].pop(ref)
+
+    def remove(self, actor: Any) -> list[Task]:
+        """Forgets a dead actor, and makes sure that it is; returns the tasks that it leaves."""
+        import ray
+
+        left = self.busy.pop(actor, {})
+        self.pulse.forget(actor)
+        self.moved.pop(actor, None)
+        for ref in left:
+            self.owners.pop(ref, None)
+        self.starting = {ref: each for ref, each in self.starting.items() if each is not actor}
+        self.deaths += 1
+        ray.kill(actor)
+        return list(left.values())
+
+    def hear(self, ref: Any, report: Report) -> None:
+        """Takes how far an actor is."""
+        actor, progress = self.pulse.hear(ref)
+        now = time.monotonic()
+        when, before = self.moved.setdefault(actor, (now, None))
+        if progress is not None and progress != before and self._is_at_work(actor, progress):
+            if progress.tried:
+                self.longest = max(self.longest or 0.0, now - when)
+            self.moved[actor] = now, progress
+            report(progress)
+
+    def list_hung(self) -> list[tuple[Any, str]]:
+        """Actors that give no sign of life, or have not got on for far too long, and why."""
+        hung = dict.fromkeys(self.pulse.list_silent(), "gave no sign of life")
+        limit, loading = FIRST_BATCH, set(self.starting.values())
+        if self.longest is not None:
+            limit = max(MIN_BATCH, TIMES_LONGER * self.longest)
+        for actor, (when, _) in self.moved.items():
+            past = time.monotonic() - when
+            if actor in loading and past > FIRST_BATCH:
+                hung.setdefault(actor, f"loaded no model in {past:.0f} s")
+            if self.busy[actor] and past > limit:
+                hung.setdefault(actor, f"ended no batch of generator.batch_size in {past:.0f} s")
+        return list(hung.items())
+
+    def list_free(self) -> list[Any]:
+        """Started actors with room, the idlest first."""
+        loading = set(self.starting.values())
+        started = [actor for actor in self.busy if actor not in loading]
+        free = [actor for actor in started if len(self.busy[actor]) < MAX_IN_FLIGHT]
+        return sorted(free, key=lambda actor: len(self.busy[actor]))
+
+    def _is_at_work(self, actor: Any, progress: Progress) -> bool:
+        """Whether a task that an actor told of has not ended meanwhile."""
+        told = progress.shard, progress.round
+        return any((task.shard, task.round) == told for task in self.busy[actor].values())
+
+
+@dataclass(slots=True)
+class RayPool:
+    """Ray actors; Ray and they start with the first task."""
+
+    order: Order
+    workers: Workers
+    began_with: str | None
+    say: Callable[[str], None]
+    actors: _Actors | None = None
+    cluster: Cluster | None = None
+    waiting: Waiting | None = None
+
+    def fill(self, tasks: Iterator[Task], notify: Notify, report: Report) -> None:
+        """Fills shards until none are left; see `Pool.fill`."""
+        first = next(tasks, None)
+        if first is None:
+            return
+        actors = self.actors = self.actors or self._start()
+        round_ = _Round(actors, open_ledger(self.order, notify), report, deque([first]))
+        exhausted = False
+        while True:
+            for actor in actors.list_free():
+                task = round_.again.popleft() if round_.again else next(tasks, None)
+                if task is None:
+                    exhausted = True
+                    break
+                actors.send(actor, task)
+            idle = exhausted and not round_.again
+            wanted = [*actors.owners, *(() if idle else actors.starting)]
+            if not wanted:
+                return
+            self._look(actors)
+            for ref in wait_for(wanted, actors.pulse):
+                round_.take(ref)
+            for actor, why in actors.list_hung():
+                round_.bury(actor, f"{why}, and was ended")
+
+    def close(self) -> None:
+        """Ends the actors, and Ray where it was started here."""
+        if self.cluster is not None:
+            end_actors(() if self.actors is None else self.actors.busy, self.cluster)
+
+    def _look(self, actors: _Actors) -> None:
+        assert self.waiting is not None
+        actors.pulse.ask(list(actors.busy))
+        self.waiting.look(len(actors.pulse.heard), len(actors.busy) - len(actors.starting))
+
+    def _start(self) -> _Actors:
+        self.cluster = start_ray(self.workers.address)
+        count, gpus = wait_for_nodes(self.workers, self.cluster)
+        ask = describe_ask(count, self.workers.cpus, gpus)
+        self.waiting = Waiting(self.cluster, ask, self.workers.wait, self.say)
+        actors = _Actors(self.order, self.began_with, self.workers, gpus)
+        for _ in range(count):
+            actors.add()
+        return actors
+
+
+@dataclass(slots=True)
+class _Round:
+    """One filling of tasks: what ended is booked, what is left by the dead is done again."""
+
+    actors: _Actors
+    ledger: Ledger
+    report: Report
+    again: deque[Task]
+
+    def take(self, ref: Any) -> None:
+        """Takes an answer that is there; of an actor that was buried meanwhile, nothing."""
+        from ray.exceptions import RayError
+
+        actors = self.actors
+        if ref in actors.pulse.asked:
+            with contextlib.suppress(RayError):  # its tasks tell that it died
+                actors.hear(ref, self.report)
+            return
+        actor = actors.owners.get(ref) or actors.starting.get(ref)
+        if actor is None:
+            return
+        try:
+            result = get_answer(ref)
+        except RayError as error:
+            self.bury(actor, " ".join(str(error).split()))
+            return
+        if ref in actors.starting:
+            actors.starting.pop(ref)
+            _check_start(*result)
+        else:
+            self._settle(actors.take(ref), result)
+
+    def bury(self, actor: Any, why: str) -> None:
+        """Replaces a dead actor and re-queues its tasks; the one at work counts a try.
+
+        Raises:
+            RunBrokenError: workers keep dying.
+        """
+        actors = self.actors
+        for position, task in enumerate(actors.remove(actor)):
+            if position > 0 or self.ledger.record_failure(task, f"worker died: {why}"):
+                self.again.append(task)
+        limit = 3 + 2 * len(actors.busy) + self.ledger.done
+        if actors.deaths > limit:
+            raise RunBrokenError(f"workers keep dying ({actors.deaths} times); last: {why}")
+        time.sleep(0.1)
+        actors.add()
+
+    def _settle(self, task: Task, result: tuple[Marker | None, str, bool]) -> None:
+        marker, error, is_fatal = result
+        if is_fatal:
+            raise RunBrokenError(error)
+        if marker is not None:
+            self.ledger.record_success(task, marker)
+        elif self.ledger.record_failure(task, error):
+            self.again.append(task)
+
+
+def _check_start(error: str, exit_code: int) -> None:
+    if exit_code == InputError.exit_code:
+        raise InputError(error)
+    if exit_code:
+        raise RunBrokenError(f"a worker could not start: {error}")

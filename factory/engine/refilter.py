@@ -1,0 +1,70 @@
+"""Refiltering: other thresholds over stored scores, without generating or loading a model."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from factory.catalog.acceptance import parse_rule
+from factory.core.errors import InputError
+from factory.core.hashing import diff_values
+from factory.core.yaml.model import apply_overrides, parse_model
+from factory.core.yaml.reader import parse_document
+from factory.engine.continuing import only_decides
+from factory.engine.run import RunResult, WriteCard, leave_card, refilter_run
+from factory.engine.run_folder import RunFolder
+from factory.recipe.recipe import Recipe
+
+
+def refilter_folder(
+    url: str, overrides: Sequence[str], write_card: WriteCard = leave_card
+) -> RunResult:
+    """Changes thresholds of a finished run.
+
+    Args:
+        url: run folder.
+        overrides: `filters.KIND.FIELD=VALUE`, or with the filter's position; `accept=RULE`;
+            `pick.by=SCORE` or `pick.method=METHOD` of a run that picks.
+        write_card: writes the card of the data set beside its summary.
+
+    Raises:
+        MismatchError: not a run folder.
+        InputError: a field that is no threshold, or a filter that has no scores.
+    """
+    from factory.catalog.catalog import load_catalogs
+    from factory.filters import build_filters, decide_all
+
+    folder = RunFolder(url)
+    record = folder.require_run()
+    old = Recipe.model_validate(record.recipe)
+    kinds = [settings.kind for settings in old.filters]
+    named = [_replace_kind(text, kinds) for text in overrides]
+    document = parse_document(json.dumps(record.recipe), f"{url}/.factory/run.json")
+    recipe = parse_model(apply_overrides(document, named), Recipe)
+    changed = diff_values(old.model_dump(mode="json"), recipe.model_dump(mode="json"))
+    others = [name for name, _, _ in changed if not only_decides(name)]
+    if others:
+        raise InputError(
+            f"{', '.join(others)}: refilter changes thresholds of filters, accept, pick.by and "
+            "pick.method only: use --set filters.KIND.FIELD="
+        )
+    rule = None if recipe.accept is None else parse_rule(recipe.accept)
+    deciders = build_filters(recipe.filters, Path(), load_catalogs())
+    with folder.hold("refilter"):
+        return refilter_run(
+            folder,
+            recipe,
+            lambda scores, name: decide_all(deciders, scores, rule, name),
+            write_card,
+        )
+
+
+def _replace_kind(text: str, kinds: Sequence[str]) -> str:
+    """Turns `filters.tissue.min_fraction=..` into `filters.1.min_fraction=..`."""
+    match = re.match(r"filters\.([a-z_]+)\.", text)
+    if match is None:
+        return text
+    if match.group(1) not in kinds:
+        known = ", ".join(kinds) or "none"
+        raise InputError(f"--set {text}: the run has no filter {match.group(1)!r}: it has {known}")
+    return text.replace(match.group(1), str(kinds.index(match.group(1))), 1)

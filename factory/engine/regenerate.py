@@ -1,0 +1,243 @@
+"""Regenerating: makes images again from what their rows recorded, and says how equal they are."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory import __version__
+from factory.core.errors import GenerationError, InputError, SourceError, StoreError
+from factory.core.hashing import diff_values, hash_bytes, to_canonical_json
+from factory.core.images import ImageFormat, decode_image, encode_image, hash_pixels
+from factory.core.plain import to_plain
+from factory.data.records import Job, Sample
+from factory.data.schema import drop_places
+from factory.engine.restore import (
+    Places,
+    find_source,
+    find_sources,
+    restore_generator,
+    restore_job,
+)
+from factory.models.generators.base import Generator
+from factory.recipe.recipe import Recipe
+
+__all__ = ["MIN_PSNR", "Places", "Rebuilt", "compute_psnr", "read_provenance", "regenerate_rows"]
+
+Status = Literal["exact", "within tolerance", "different", "not checked"]
+MIN_PSNR = 40.0
+"""dB from which two images count as equal within tolerance: an error of 2.5 of 255 levels (RMS)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """One image, made again.
+
+    Attributes:
+        sample_id: of the row.
+        status: `exact` (the same pixels), `within tolerance`, `different`, or `not checked`, where
+            what it was made from is not here.
+        psnr: dB against the stored image; None where it is exact or not stored.
+        is_same_file: the encoded file has the recorded hash too.
+        differences: (what, as recorded, here) of all that is known to differ.
+        reason: why it was not checked, or why it may differ.
+        pixels: (H, W, 3) uint8 RGB; None where not checked.
+        data: the encoded file.
+    """
+
+    sample_id: str
+    status: Status
+    psnr: float | None = None
+    is_same_file: bool = False
+    differences: tuple[tuple[str, Any, Any], ...] = ()
+    reason: str = ""
+    pixels: NDArray[np.uint8] | None = None
+    data: bytes | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns all but the image as plain data."""
+        return {
+            "sample_id": self.sample_id,
+            "status": self.status,
+            "psnr": self.psnr,
+            "is_same_file": self.is_same_file,
+            "differences": [
+                {"what": what, "recorded": recorded, "here": here}
+                for what, recorded, here in self.differences
+            ],
+            "reason": self.reason,
+        }
+
+    def __str__(self) -> str:
+        decibel = "" if self.psnr is None else f" (PSNR {self.psnr:.1f} dB)"
+        listed = "; ".join(f"{what}: {old!r} -> {here!r}" for what, old, here in self.differences)
+        linked = ", although" if self.status == "exact" else ":"
+        why = f"{linked} {listed or self.reason}" if listed or self.reason else ""
+        return f"{self.sample_id}: {self.status}{decibel}{why}"
+
+
+def regenerate_rows(
+    rows: Sequence[Mapping[str, Any]],
+    recipe: Recipe,
+    places: Places,
+    min_psnr: float = MIN_PSNR,
+    say: Callable[[str], None] = lambda line: None,
+) -> list[Rebuilt]:
+    """Makes the images of rows again; rows of one generator share its models and batches.
+
+    Args:
+        rows: whole rows of a data set, accepted or rejected.
+        recipe: recipe.json of the data set: where model, adapters and references are.
+        places: where these lie now.
+        min_psnr: dB from which an image that is not exact is within tolerance.
+        say: called with one line before each model is loaded.
+
+    Raises:
+        SourceError: a folder of `places.references` that holds no images.
+        GenerationError: the model fails.
+        StoreError: a row without readable provenance.
+    """
+    records = [read_provenance(row) for row in rows]
+    made_from = [find_source(record) for record in records]
+    sources = find_sources(made_from, recipe, places)
+    rebuilt: dict[int, Rebuilt] = {}
+    groups: dict[str, list[int]] = {}
+    for position, (record, source) in enumerate(zip(records, made_from, strict=True)):
+        if source is not None and source.sha256 not in sources.images:
+            rebuilt[position] = _leave(rows[position], sources.explain(source.sha256))
+            continue
+        group = to_canonical_json([record["generator"], record["batch_size"]])
+        groups.setdefault(group, []).append(position)
+    for positions in groups.values():
+        model = places.model or records[positions[0]]["generator"]["model"]
+        say(f"loading the model {model}; then making {len(positions):,} images again")
+        try:
+            generator = restore_generator(records[positions[0]], recipe, places)
+            description = to_plain(generator.describe())  # loads the weights
+        except (InputError, GenerationError) as error:
+            rebuilt |= {position: _leave(rows[position], str(error)) for position in positions}
+            continue
+        jobs = [restore_job(rows[p], records[p]["condition"], sources.images) for p in positions]
+        samples = generator.generate(jobs)
+        for position, job, sample in zip(positions, jobs, samples, strict=True):
+            row, record = rows[position], records[position]
+            found = _compare(row, record, sample, description, min_psnr)
+            if found.status != "exact" and sample.batch_size > 1:
+                place = _try_places(generator, job, sample.batch_size, record["pixels_sha256"])
+                if place is not None:
+                    found = _compare(row, record, place, description, min_psnr)
+            rebuilt[position] = found
+    return [rebuilt[position] for position in range(len(rows))]
+
+
+def _leave(row: Mapping[str, Any], reason: str) -> Rebuilt:
+    """Returns that a row was not made again: what it was made from is not here."""
+    return Rebuilt(row["sample_id"], "not checked", reason=reason)
+
+
+def _try_places(generator: Generator, job: Job, size: int, pixels_sha256: str) -> Sample | None:
+    """Returns the recorded image from some place of its batch, or None.
+
+    Last bits can depend on the place in a batch (seen with attention on a CPU, in batches of 3),
+    and no row records it; so all are tried, which is one forward pass of the same shape.
+    """
+    made = generator.generate([job] * size)
+    return next((each for each in made if hash_pixels(each.pixels) == pixels_sha256), None)
+
+
+def read_provenance(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the provenance of a row.
+
+    Raises:
+        StoreError: it is no JSON, or lacks what regenerating needs.
+    """
+    try:
+        record = json.loads(row["provenance"])
+        missing = {"condition", "generator", "batch_size", "pixels_sha256"} - set(record)
+    except (KeyError, TypeError, ValueError) as error:
+        raise StoreError(f"{row.get('sample_id')}: provenance is not readable ({error})") from error
+    if missing:
+        raise StoreError(f"{row.get('sample_id')}: provenance lacks {', '.join(sorted(missing))}")
+    return dict(record)
+
+
+# --- how equal it is -----------------------------------------------------------------------------
+
+
+def compute_psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
+    """Returns the peak signal-to-noise ratio of two (H, W, 3) uint8 images, dB; inf where equal.
+
+    10 log10(255^2 / MSE) over all values (ITU-T J.340).
+    """
+    error = float(np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2))
+    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
+
+
+def _compare(
+    row: Mapping[str, Any],
+    record: Mapping[str, Any],
+    sample: Sample,
+    description: Mapping[str, Any],
+    min_psnr: float,
+) -> Rebuilt:
+    stored = (row["image"] or {}).get("bytes")
+    image_format: ImageFormat = "png" if row["image"]["path"].endswith(".png") else "webp"
+    data = encode_image(sample.pixels, image_format, "given" not in record["condition"])
+    differences = list(_list_differences(row, record, sample, description))
+    is_recorded = hash_pixels(sample.pixels) == record["pixels_sha256"]
+    psnr: float | None = None
+    if stored is not None:
+        shown = _try(lambda: decode_image(stored, row["sample_id"]))
+        if shown is None or hash_pixels(shown) != record["pixels_sha256"]:
+            differences.insert(0, ("stored image", record["pixels_sha256"], "shows other pixels"))
+            is_recorded = False
+        if shown is not None and shown.shape == sample.pixels.shape:
+            psnr = compute_psnr(shown, sample.pixels)
+    status: Status = "exact" if is_recorded else "different"
+    if not is_recorded and psnr is not None and min_psnr <= psnr < math.inf:
+        status = "within tolerance"
+    unknown = "nothing recorded differs: another processor or library build, or an edited row"
+    return Rebuilt(
+        sample_id=row["sample_id"],
+        status=status,
+        psnr=None if is_recorded or psnr == math.inf else psnr,
+        is_same_file=hash_bytes(data) == row["image_sha256"],
+        differences=tuple(differences),
+        reason="" if is_recorded or differences else unknown,
+        pixels=sample.pixels,
+        data=data,
+    )
+
+
+def _list_differences(
+    row: Mapping[str, Any],
+    record: Mapping[str, Any],
+    sample: Sample,
+    description: Mapping[str, Any],
+) -> list[tuple[str, Any, Any]]:
+    recorded, here = drop_places(record["generator"]), drop_places(description)
+    for each in (recorded, here):
+        each.pop("model", None)
+    return [
+        *diff_values(recorded, here),
+        *(
+            (what, old, new)
+            for what, old, new in (
+                ("prompt", row["prompt"], sample.prompt),
+                ("batch_size", record["batch_size"], sample.batch_size),
+                ("factory_version", row["factory_version"], __version__),
+            )
+            if old != new
+        ),
+    ]
+
+
+def _try(read: Callable[[], NDArray[np.uint8]]) -> NDArray[np.uint8] | None:
+    try:
+        return read()
+    except SourceError:
+        return None

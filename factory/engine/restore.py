@@ -1,0 +1,187 @@
+"""What a row recorded, put together again: generator, real images, and the try that made it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.catalog.catalog import Catalogs, load_catalogs
+from factory.core.errors import GenerationError, InputError
+from factory.data.images import SourceImage, list_images
+from factory.data.records import Condition, Given, Job, Reference, Request
+from factory.data.varied import Varied, find_varied
+from factory.models.generators import build_generator
+from factory.models.generators.base import Generator
+from factory.models.generators.settings import GeneratorSettings, find_entry
+from factory.recipe.file import resolve_path
+from factory.recipe.recipe import GivenConditions, Recipe, ReferenceConditions
+
+_COMMIT_LENGTH = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where things lie on this machine.
+
+    Attributes:
+        base: folder that the recipe's relative paths start from.
+        references: folders of real images, searched before the recipe's own.
+        catalogs: catalog folders, searched before the recipe's own.
+        model: the recipe's model where it lies elsewhere now: catalog id, Hub id or folder.
+        guide: likewise the classifier that guides the sampling: catalog id or folder.
+        image_column: of the images in `references`.
+    """
+
+    base: Path = Path()
+    references: tuple[Path, ...] = ()
+    catalogs: tuple[Path, ...] = ()
+    model: str | None = None
+    guide: str | None = None
+    image_column: str | None = None
+
+
+# --- what made it --------------------------------------------------------------------------------
+
+
+def restore_generator(record: Mapping[str, Any], recipe: Recipe, places: Places) -> Generator:
+    """Builds the generator that a row recorded, from weights that are here.
+
+    Raises:
+        InputError: a model that is not here.
+    """
+    settings = recipe.generator
+    if places.model is not None:
+        settings = settings.model_copy(update={"model": places.model, "revision": None})
+    if places.guide is not None and settings.classifier_guidance is not None:
+        guidance = settings.classifier_guidance.model_copy(update={"model": places.guide})
+        settings = settings.model_copy(update={"classifier_guidance": guidance})
+    catalogs = _open_catalogs(recipe, places)
+    entry = find_entry(settings, catalogs)
+    known = entry.scheduler if entry is not None else None
+    settings = _restore_settings(settings, known, record["generator"], record["batch_size"])
+    try:
+        return build_generator(settings, entry, places.base, catalogs)
+    except (InputError, GenerationError) as error:
+        raise InputError(
+            f"{error}\nwhere the recipe's model is now: --base (folder of the recipe), --catalog, "
+            "--model or --guide (the classifier that guides it)"
+        ) from error
+
+
+def _restore_settings(
+    settings: GeneratorSettings, catalog_scheduler: str | None, recorded: Any, batch_size: int
+) -> GeneratorSettings:
+    """Returns the recipe's generator section with all that a row recorded put in."""
+    revision = recorded["model_revision"] or ""
+    named = settings.scheduler or catalog_scheduler
+    is_guided = recorded["guidance_scale"] is not None
+    update = {
+        "revision": revision if len(revision) == _COMMIT_LENGTH else settings.revision,
+        "steps": recorded["num_inference_steps"] or None,
+        "guidance": recorded["guidance_scale"] if is_guided else settings.guidance,
+        "scheduler": None if named is None else recorded["scheduler"],
+        "negative_prompt": recorded.get("negative_prompt"),
+        "prompt_template": recorded.get("prompt_template") or settings.prompt_template,
+        "width": recorded["width"],
+        "height": recorded["height"],
+        "dtype": "auto" if recorded["dtype"] == "none" else recorded["dtype"],
+        "device": _choose_device(recorded["device"]),
+        "batch_size": batch_size,
+    }
+    return GeneratorSettings.model_validate({**settings.model_dump(), **update})
+
+
+def _choose_device(recorded: str) -> str:
+    """Returns the recorded type of device where this machine has it, else what it has."""
+    if recorded == "cpu":
+        return "cpu"
+    import torch
+
+    has: dict[str, Callable[[], bool]] = {
+        "cuda": torch.cuda.is_available,
+        "mps": torch.backends.mps.is_available,
+    }
+    return recorded if recorded in has and has[recorded]() else "auto"
+
+
+def _open_catalogs(recipe: Recipe, places: Places) -> Catalogs:
+    """Opens those catalogs of a recipe that are here: a copy may lie far from them."""
+    own = [resolve_path(places.base, each) for each in recipe.catalogs]
+    return load_catalogs([*places.catalogs, *(folder for folder in own if folder.is_dir())])
+
+
+# --- what it was to show -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Sources:
+    """Real images by the recorded sha256 of their bytes, and where they were looked for."""
+
+    images: Mapping[str, SourceImage]
+    searched: tuple[str, ...]
+
+    def explain(self, sha256: str) -> str:
+        """Says that an image is missing, and what to do."""
+        places = ", ".join(self.searched) or "no folder"
+        return (
+            f"needs --references: the real image with sha256 {sha256} was not found (searched: "
+            f"{places}): give the folder that holds it, or the recipe's folder with --base"
+        )
+
+
+def find_sources(wanted: Sequence[Varied | None], recipe: Recipe, places: Places) -> Sources:
+    """Looks for real images by hash: in the folders given, then in those that the recipe names.
+
+    Raises:
+        SourceError: a folder given that holds no images.
+    """
+    if not any(wanted):
+        return Sources({}, ())
+    listed: list[SourceImage] = []
+    searched: list[str] = []
+    own = {
+        resolve_path(places.base, block.images): block.image_column
+        for block in recipe.conditions
+        if isinstance(block, ReferenceConditions | GivenConditions)
+    }
+    given = dict.fromkeys(places.references, places.image_column)
+    for folder, column in {**given, **{k: v for k, v in own.items() if k not in given}}.items():
+        if folder not in places.references and not folder.exists():
+            searched.append(f"{folder}, which is not here")
+            continue
+        searched.append(str(folder))
+        listed += list_images(folder, image_column=column)
+    return Sources(find_varied(wanted, listed), tuple(searched))
+
+
+def restore_job(
+    row: Mapping[str, Any], described: Mapping[str, Any], images: Mapping[str, SourceImage]
+) -> Job:
+    """Returns the try that made a row."""
+    reference = described.get("reference")
+    given = described.get("given")
+    condition = Condition(
+        class_name=described.get("class_name"),
+        caption=described.get("caption"),
+        reference=None
+        if reference is None
+        else Reference(
+            images[reference["sha256"]],
+            reference["sha256"],
+            reference["strength"],
+            reference["fit"],
+        ),
+        given=None if given is None else Given(images[given["sha256"]], given["sha256"]),
+    )
+    request = Request("regenerated", 0, condition, row["ordinal"])
+    return Job(request, row["attempt"], row["seed"])
+
+
+def find_source(record: Mapping[str, Any]) -> Varied | None:
+    """Returns the real image that a row's provenance says it is made from, or None."""
+    condition = record["condition"]
+    if condition.get("reference"):
+        return Varied(str(condition["reference"]["sha256"]), record.get("reference_pixels_sha256"))
+    if condition.get("given"):
+        return Varied(str(condition["given"]["sha256"]), str(record["pixels_sha256"]))
+    return None

@@ -1,0 +1,323 @@
+"""Runs a recipe into a run folder: plan, fill, top up, finalize, write the card."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from factory.core.errors import InputError, RunBrokenError
+from factory.core.plain import write_json
+from factory.engine.continuing import build_record, continue_run, read_outline
+from factory.engine.executors import Notify, NoWatch, Outcome, Watch, open_pool
+from factory.engine.finalise import SUMMARY, Policy, Survey, read_markers, survey_run, write_dataset
+from factory.engine.parts import PARTS
+from factory.engine.placing import compare_files
+from factory.engine.plan import Outline, Plan, build_plan
+from factory.engine.run_folder import (
+    Marker,
+    RunFolder,
+)
+from factory.engine.selection import Decide
+from factory.engine.shard import Order, Task
+from factory.engine.summary import (
+    RECIPE,
+    build_summary,
+    describe_judges,
+    describe_unfinished,
+    read_summary,
+)
+from factory.filters.settings import NearDuplicateFilter
+from factory.models.generators.settings import find_entry
+from factory.recipe.file import LoadedRecipe, open_catalogs
+from factory.recipe.licences import check_generation
+from factory.recipe.recipe import Recipe, is_judging
+
+WriteCard = Callable[[RunFolder, Recipe, dict[str, Any]], object]
+"""Writes the card of a run folder, its recipe and its summary."""
+
+
+def leave_card(folder: RunFolder, recipe: Recipe, summary: dict[str, Any]) -> None:
+    """Writes no card: for runs that nobody is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended."""
+
+    url: str
+    summary: dict[str, Any]
+    quarantined: tuple[dict[str, Any], ...]
+
+    @property
+    def shortfalls(self) -> tuple[dict[str, Any], ...]:
+        """Series with fewer accepted than asked."""
+        return tuple(part for part in self.summary["series"] if part["short"])
+
+    @property
+    def exit_code(self) -> int:
+        """0 as asked, 1 with a shortfall, 3 where shards are quarantined."""
+        if self.quarantined:
+            return RunBrokenError.exit_code
+        return 1 if self.shortfalls else 0
+
+
+def plan_recipe(loaded: LoadedRecipe) -> Plan:
+    """Plans a loaded recipe as a fresh run."""
+    return build_plan(loaded.recipe, loaded.base, open_catalogs(loaded))
+
+
+def run_recipe(
+    loaded: LoadedRecipe,
+    url: str,
+    notify: Notify,
+    say: Callable[[str], None],
+    extend: bool = False,
+    planned: Plan | None = None,
+    watch: Watch | None = None,
+    write_card: WriteCard = leave_card,
+) -> RunResult:
+    """Makes, or goes on making, the data set of a recipe.
+
+    Args:
+        loaded: the checked recipe.
+        url: run folder, local or any fsspec URL.
+        notify: called for every shard that ended, and for those that were there already.
+        say: called with one line at the start of each step.
+        extend: allow the run to grow.
+        planned: what `plan_recipe` gave, where the caller has it already.
+        watch: told of progress inside the shards.
+        write_card: writes the card of the data set beside its summary.
+
+    Raises:
+        InputError: the recipe, its inputs or the folder do not fit; nothing was touched.
+        RunBrokenError: the run stopped and can be resumed.
+    """
+    recipe, folder = loaded.recipe, RunFolder(url, mend=say)
+    catalogs = open_catalogs(loaded)
+    entry = find_entry(recipe.generator, catalogs)
+    check_generation(recipe, loaded.base, catalogs, entry, str(loaded.path))
+    fresh = planned or plan_recipe(loaded)
+    continue_run(folder, recipe, fresh, extend)  # refused before anything is touched
+    with folder.hold("judge" if is_judging(recipe) else "run"):
+        record, plan = continue_run(folder, recipe, fresh, extend)
+        if record is None and folder.clear():
+            say(f"{url}: another recipe began here and committed nothing: begun anew")
+        folder.write_run(build_record(recipe, plan))
+        order = Order(recipe, loaded.base.absolute(), url)
+        try:
+            first = None if record is None else find_first_marker(folder, plan)
+            survey = _fill(order, folder, plan, notify, say, first, watch or NoWatch())
+        except InputError:
+            if record is None:
+                folder.clear()
+            raise
+        judges = describe_judges(loaded)
+        return finalize(folder, recipe, plan, survey, judges=judges, say=say, write_card=write_card)
+
+
+def finalize(
+    folder: RunFolder,
+    recipe: Recipe,
+    plan: Outline,
+    survey: Survey,
+    decide: Decide | None = None,
+    judges: dict[str, Any] | None = None,
+    say: Callable[[str], None] = lambda line: None,
+    write_card: WriteCard = leave_card,
+) -> RunResult:
+    """Writes data set, summary and card of what is committed.
+
+    `judges` is what `describe_judges` gave; None: as in the last summary.
+    """
+    summary = build_summary(folder, recipe, plan, survey)
+    last = read_summary(folder) or {}
+    if judges is None:
+        judges = {name: last.get(name, []) for name in ("encoders", "warnings")}
+    summary |= {**judges, "overrides": last.get("overrides", [])}
+    policy = build_policy(recipe, decide)
+    is_short = any(part["short"] for part in summary["series"])
+    if is_short and recipe.budget.on_shortfall == "error":
+        return RunResult(folder.url, summary, folder.list_quarantined())
+    if not _is_written(folder, last, summary["digest"], say):
+        say("finalizing")
+        names = read_score_names(folder, survey)
+        summary["files"] = write_dataset(folder, plan, policy, survey, recipe.output, names)
+    else:
+        summary["files"] = last["files"]
+    folder.files.write(RECIPE, write_json(recipe.model_dump(mode="json")).encode())
+    folder.files.write(SUMMARY, write_json(summary).encode())
+    write_card(folder, recipe, summary)
+    return RunResult(folder.url, summary, folder.list_quarantined())
+
+
+def _is_written(
+    folder: RunFolder, last: Mapping[str, Any], digest: str, say: Callable[[str], None]
+) -> bool:
+    """Tells whether the data set of this digest is there, as the last summary recorded it."""
+    files = last.get("files", {})
+    if last.get("digest") != digest or not files.get("sha256"):
+        return False
+    problem, compared = compare_files(folder.files, files["sha256"], files.get("bytes", {}))
+    say(f"{problem}: the data set is written again" if problem else compared)
+    return not problem
+
+
+def refilter_run(
+    folder: RunFolder, recipe: Recipe, decide: Decide, write_card: WriteCard = leave_card
+) -> RunResult:
+    """Decides anew over the stored scores, and writes the data set that follows; makes no image.
+
+    Raises:
+        MismatchError: not a run folder.
+    """
+    record = folder.require_run()
+    outline = read_outline(record)
+    survey = survey_run(folder, outline, build_policy(recipe, decide))
+    return finalize(folder, recipe, outline, survey, decide, write_card=write_card)
+
+
+def build_policy(recipe: Recipe, decide: Decide | None = None) -> Policy:
+    """Returns how the candidates of a recipe are selected."""
+    found = [each for each in recipe.filters if isinstance(each, NearDuplicateFilter)]
+    similarity = found[0].max_similarity if found else None
+    return Policy(recipe.budget.attempts, similarity, decide, recipe.pick, recipe.seed)
+
+
+def read_score_names(folder: RunFolder, survey: Survey) -> list[str]:
+    """Returns the names of all scores that the workers stored."""
+    names: set[str] = set()
+    for digest in survey.workers:
+        names.update(folder.read_worker(digest)["score_names"])
+    return sorted(names)
+
+
+def find_first_marker(folder: RunFolder, plan: Plan) -> Marker | None:
+    """Returns the marker of the first committed shard, or None for a fresh run."""
+    markers = (folder.read_marker(shard) for shard in plan.iterate_shards())
+    return next((marker for marker in markers if marker is not None), None)
+
+
+def _fill(
+    order: Order,
+    folder: RunFolder,
+    plan: Plan,
+    notify: Notify,
+    say: Callable[[str], None],
+    first: Marker | None,
+    watch: Watch,
+) -> Survey:
+    """Fills all shards, then goes on with requests that lost their image to a near-duplicate.
+
+    Returns:
+        The survey of what is committed at the end.
+    """
+    known: set[str] = set()
+    drawn = 0
+
+    def is_done(marker: Marker) -> bool:
+        """Tells whether nothing is to be made: a worker writes its lost description again."""
+        if marker.worker not in known and folder.has_worker(marker.worker):
+            known.add(marker.worker)
+        return marker.worker in known
+
+    def draw_open(tasks: Iterable[Task]) -> Iterator[Task]:
+        nonlocal drawn
+        for task in tasks:
+            marker = folder.read_marker(task.shard, task.round)
+            if marker is not None and is_done(marker):
+                notify(Outcome(task, marker, is_new=False))
+                continue
+            if not drawn:
+                say("judging" if is_judging(order.recipe) else "generating")
+            drawn += 1
+            yield task
+
+    policy = build_policy(order.recipe)
+    tasks: Iterable[Task] = (Task(shard) for shard in plan.iterate_shards())
+    begun_with = first.worker if first else None
+    with open_pool(order, order.recipe.workers, begun_with, say) as pool:
+        pool.fill(draw_open(tasks), notify, watch.report)
+        survey = survey_run(folder, plan, policy)
+        while survey.goes_on and not survey.missing:
+            say(f"topping up {count_open(survey).total()} requests")
+            watch.recount(survey.filled, count_open(survey))
+            failed: list[Outcome] = []
+
+            def book(outcome: Outcome, failed: list[Outcome] = failed) -> None:
+                if outcome.marker is None:
+                    failed.append(outcome)
+                notify(outcome)
+
+            pool.fill(iter(survey.goes_on), book, watch.report)
+            survey = survey_run(folder, plan, policy)
+            drawn += 1
+            if failed:
+                break
+    if not survey.missing:
+        folder.files.remove(PARTS)
+    if not drawn:
+        say(describe_complete(survey, is_judging(order.recipe)))
+    return survey
+
+
+def count_open(survey: Survey) -> Counter[str]:
+    """Returns the requests of each series that go on."""
+    counts: Counter[str] = Counter()
+    for task in survey.goes_on:
+        counts[task.shard.series] += len(task.starts or ())
+    return counts
+
+
+def describe_complete(survey: Survey, judged: bool) -> str:
+    """Says that a run has nothing left to make, or to judge."""
+    asked = sum(each.asked for each in survey.funnel.values())
+    if judged:
+        return f"already complete: {asked:,} of {asked:,} judged"
+    if survey.accepted >= asked:
+        return f"already complete: {survey.accepted:,} of {asked:,}"
+    return (
+        f"nothing left to make: {survey.accepted:,} of {asked:,}, all tries of budget.attempts are "
+        "spent"
+    )
+
+
+def read_status(url: str) -> dict[str, Any]:
+    """Returns how far a run is: shards done, filled of asked per series, quarantined shards.
+
+    Raises:
+        MismatchError: not a run folder.
+    """
+    folder = RunFolder(url)
+    record = folder.require_run()
+    outline = read_outline(record)
+    filled: Counter[str] = Counter()
+    rejected: Counter[str] = Counter()
+    done = generated = candidates = 0
+    for shard in outline.iterate_shards():
+        markers = read_markers(folder, shard)
+        candidates += sum(marker.rows for marker in markers)
+        for marker in markers[:1]:
+            done += 1
+            filled[shard.series] += marker.filled
+            generated += marker.generated
+            rejected.update(marker.rejected)
+    shards = outline.count_shards()
+    summary = read_summary(folder)
+    problem = describe_unfinished(summary, shards - done, candidates)
+    if summary is not None and not problem:  # near-duplicates, a pick or a refilter decided since
+        filled = Counter({part["key"]: part["accepted"] for part in summary["series"]})
+    return {
+        "name": record.name,
+        "judged": is_judging(Recipe.model_validate(record.recipe)),
+        "shards": shards,
+        "done": done,
+        "generated": generated,
+        "rejected": dict(rejected),
+        "series": [
+            {"label": part.label, "asked": part.count, "filled": filled[part.key]}
+            for part in record.series
+        ],
+        "quarantined": list(folder.list_quarantined()),
+        "finalized": not problem,
+        "unfinished": problem,
+    }

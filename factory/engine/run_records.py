@@ -1,0 +1,184 @@
+"""What a run folder keeps as JSON: the run record and markers, and what can be wrong in them."""
+
+import json
+from collections.abc import Mapping, Set
+from typing import Any
+
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from factory.core.errors import DamageError
+from factory.core.files.store import FileStore
+from factory.core.hashing import compute_digest, drop_none
+from factory.core.plain import write_json
+from factory.data.records import Shard
+
+WORK = ".factory"
+"""Folder below the run folder for all that is not the data set itself."""
+WORKER_KEYS = frozenset({"generator", "filters", "score_names"})
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class GenerationRecord(_Record):
+    """One growth of the run: counts of each series, and requests per shard."""
+
+    counts: dict[str, int]
+    shard_size: int
+
+
+class SeriesRecord(_Record):
+    """What a series is called, and how many images it was last asked for."""
+
+    key: str
+    label: str
+    class_names: tuple[str, ...]
+    count: int
+
+
+class RunRecord(_Record):
+    """`run.json`: what the run folder belongs to."""
+
+    version: int = 1
+    name: str
+    recipe_sha256: str
+    content: dict[str, Any]
+    recipe: dict[str, Any]
+    series: tuple[SeriesRecord, ...]
+    generations: tuple[GenerationRecord, ...]
+
+
+class Marker(_Record):
+    """A committed shard, or a further round of it: written last, and what it names exists."""
+
+    version: int = 1
+    run: str | None = Field(None, description="digest of the run's content; None: not recorded")
+    shard: str
+    series: str
+    start: int
+    stop: int
+    round: int = 0
+    data: str = Field(description="name of the data object below the work folder")
+    sha256: str
+    bytes: int
+    rows: int
+    asked: int
+    filled: int
+    generated: int
+    rejected: dict[str, int] = Field(description="candidates by rejecting filter")
+    reasons: dict[str, int] = Field(description="candidates by reason without its numbers")
+    starts: dict[int, int] | None = Field(None, description="round > 0: request -> first attempt")
+    worker: str = Field(description="digest of the worker description that made it")
+    seconds: dict[str, float]
+    cut: dict[str, tuple[int, int]] = Field(
+        {}, description="tokenizer -> candidates whose prompt it cut, tokens that it dropped"
+    )
+
+    def find_misfit(self, shard: Shard, round_number: int, run: str | None) -> str:
+        """Returns what of it belongs to another shard, round or run; "" where all fits."""
+        wanted = {
+            "shard": shard.id,
+            "series": shard.series,
+            "start": shard.start,
+            "stop": shard.stop,
+            "round": round_number,
+            "data": name_data(shard.id, round_number, self.sha256),
+            "run": run,
+        }
+        for field, value in wanted.items():
+            if getattr(self, field) != value:
+                return f"belongs elsewhere: {field} is {getattr(self, field)!r}, not {value!r}"
+        return ""
+
+    def check_rows(self, table: pa.Table) -> pa.Table:
+        """Returns a table that was read under this marker's name, some of its columns or all.
+
+        Raises:
+            DamageError: its rows are not those of this shard.
+        """
+        is_ours = table.num_rows == self.rows
+        if is_ours and table.num_rows and "series" in table.column_names:
+            is_ours = set(table["series"].unique().to_pylist()) == {self.series}
+        if is_ours and table.num_rows and "index" in table.column_names:
+            found = table["index"].to_pylist()
+            is_ours = self.start <= min(found) and max(found) < self.stop
+        if not is_ours:
+            raise DamageError(f"{self.data}: holds rows of another shard")
+        return table
+
+
+def compute_run_id(content: Mapping[str, Any]) -> str:
+    """Returns the digest of what a run folder belongs to, which its markers name."""
+    return compute_digest("run", drop_none(content))[:16]
+
+
+def dump_record(record: BaseModel) -> bytes:
+    """Returns a record as indented JSON."""
+    return record.model_dump_json(indent=1).encode()
+
+
+def find_problem(data: bytes, keys: Set[str]) -> str:
+    """Returns why bytes are no JSON object with these keys; "" where they are."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        return f"damaged, no JSON ({error})"
+    if not isinstance(found, dict):
+        return f"damaged, want a JSON object, got {type(found).__name__}"
+    missing = sorted(key for key in keys if found.get(key) is None)
+    return f"damaged, lacks {', '.join(missing)}" if missing else ""
+
+
+def find_worker_problem(data: bytes, digest: str) -> str:
+    """Returns why bytes are not the record of the worker of this digest; "" where they are."""
+    problem = find_problem(data, WORKER_KEYS)
+    if problem:
+        return problem
+    try:
+        is_ours = digest_worker(json.loads(data)) == digest
+    except (ValueError, RecursionError):  # JSON that no worker writes
+        is_ours = False
+    return "" if is_ours else "was changed: its content does not have the digest of its name"
+
+
+def describe_problem(error: ValidationError) -> str:
+    """Returns the first problem of a record: field and message."""
+    first = error.errors()[0]
+    return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
+
+
+def find_other(files: FileStore) -> str | None:
+    """Returns what a folder without a run record holds, or None where it is empty."""
+    if files.exists(f"{WORK}/shards"):
+        return f"shards whose {WORK}/run.json is gone"
+    return next((each for each in files.list("") if each != WORK), None)
+
+
+def name_marker(shard: Shard, round_number: int) -> str:
+    """Returns the name of a marker in the run folder."""
+    return f"{WORK}/shards/{shard.id}-r{round_number}.json"
+
+
+def name_data(shard: str, round_number: int, sha256: str) -> str:
+    """Returns the name of a data object in the work folder."""
+    return f"shards/{shard}-r{round_number}-{sha256[:16]}.parquet"
+
+
+def dump_worker(description: Mapping[str, Any]) -> bytes:
+    """Returns a worker's description as the JSON of its record."""
+    return write_json(description, sort_keys=True).encode()
+
+
+def digest_worker(description: Mapping[str, Any]) -> str:
+    """Returns the digest of a worker's description that its record, and its markers, are named by.
+
+    It is that of what the record holds: keys that are numbers are text there.
+    """
+    return compute_digest("worker", json.loads(dump_worker(description)))[:16]
+
+
+def name_worker(digest: str) -> str:
+    """Returns the name of a worker's description in the run folder."""
+    return f"{WORK}/workers/{digest}.json"

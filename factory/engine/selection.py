@@ -1,0 +1,187 @@
+"""Selection: which candidate of each request counts, decided from stored scores alone."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.data.records import Verdict
+from factory.engine.diversity import Pick, count_kept, pick_best, pick_diverse, rank_scores
+from factory.recipe.recipe import DiversePick
+
+Status = Literal["accepted", "rejected", "spare"]
+Decide = Callable[[Mapping[str, float], str | None], Verdict]
+"""Decides from scores, and the class that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What became of one candidate. `spare`: good or not, an earlier attempt was taken.
+
+    `match` is the sample id of the image that it nearly repeats.
+    """
+
+    status: Status
+    rejected_by: str | None = None
+    reason: str | None = None
+    match: str | None = None
+
+
+NOT_PICKED = Decision("spare", "pick", "good, but others of its series were kept")
+
+
+@dataclass(slots=True)
+class SeriesFunnel:
+    """Counts of one series."""
+
+    asked: int = 0
+    accepted: int = 0
+    generated: int = 0
+    spare: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    references: Counter[str] = field(default_factory=Counter)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns plain data; `references` says how many of them the accepted images vary."""
+        most = self.references.most_common(1)
+        references = None
+        if most:
+            share = round(most[0][1] / self.accepted, 4)
+            references = {"used": len(self.references), "largest_share": share}
+        return {
+            "references": references,
+            "asked": self.asked,
+            "accepted": self.accepted,
+            "generated": self.generated,
+            "spare": self.spare,
+            "rejected": dict(sorted(self.rejected.items())),
+            "reasons": dict(self.reasons.most_common()),
+        }
+
+
+class Selector:
+    """Walks one series in request order and takes the first good candidate of each request.
+
+    Good means: the filters accept it, it is no near-duplicate of what an earlier request of the
+    series took, and no other block of the recipe asked for the very same image. The outcome for a
+    request depends on earlier requests only, so a raised count changes nothing that was taken
+    before. `taken` holds the sample ids accepted so far in all series.
+    """
+
+    def __init__(
+        self, decide: Decide | None, max_similarity: float | None, taken: set[int]
+    ) -> None:
+        self.decide = decide
+        self.taken = taken
+        self.index: Any = None
+        self.names: list[str] = []
+        if max_similarity is not None:
+            from factory.filters.near_duplicate import SimilarityIndex
+
+            self.index = SimilarityIndex(max_similarity)
+        self.max_similarity = max_similarity
+
+    def select(self, candidates: Sequence[Mapping[str, Any]]) -> list[Decision]:
+        """Decides all candidates of one request, in order of attempts.
+
+        Args:
+            candidates: rows of one request with `scores`, `accepted`, `rejected_by`, `reason`,
+                `class_name`, `sample_id` and `descriptor`.
+        """
+        decisions: list[Decision] = []
+        is_taken = False
+        for candidate in candidates:
+            verdict = self._judge(candidate)
+            if is_taken:
+                decisions.append(Decision("spare", verdict.filter, verdict.reason))
+            elif not verdict.accepted:
+                decisions.append(Decision("rejected", verdict.filter, verdict.reason))
+            else:
+                decision = self._compare(candidate)
+                is_taken = decision.status == "accepted"
+                decisions.append(decision)
+        return decisions
+
+    def _judge(self, candidate: Mapping[str, Any]) -> Verdict:
+        if self.decide is not None:
+            scores = {
+                name: float("nan") if value is None else value
+                for name, value in (candidate["scores"] or {}).items()
+            }
+            return self.decide(scores, candidate["class_name"])
+        return Verdict(candidate["accepted"], candidate["rejected_by"], candidate["reason"])
+
+    def _compare(self, candidate: Mapping[str, Any]) -> Decision:
+        identity = int(candidate["sample_id"], 16)
+        if identity in self.taken:
+            reason = "the same image as another condition block asks for"
+            return Decision("rejected", "repeated_request", reason)
+        if self.index is not None and candidate["descriptor"] is not None:
+            descriptor = np.asarray(candidate["descriptor"], np.float16)[None]
+            match = int(self.index.find(descriptor)[0])
+            if match >= 0:
+                reason = f"similarity > {self.max_similarity} to {self.names[match]}"
+                return Decision("rejected", "near_duplicate", reason, self.names[match])
+            self.index.add(descriptor)
+            self.names.append(candidate["sample_id"])
+        self.taken.add(identity)
+        return Decision("accepted")
+
+
+class PickPools:
+    """Collects the accepted images of each series, and picks the ones to keep.
+
+    A pool that is not full yields what it has: at most the number asked for.
+    """
+
+    def __init__(self, pick: Pick | None, seed: int) -> None:
+        self.settings, self.seed = pick, seed
+        self.columns = ("features",) if isinstance(pick, DiversePick) else ()
+        self.names: dict[str, list[int]] = defaultdict(list)
+        self.values: dict[str, list[Any]] = defaultdict(list)
+        self.references: dict[str, list[str | None]] = defaultdict(list)
+
+    def add(
+        self, series: str, candidates: Sequence[Mapping[str, Any]], decisions: Sequence[Decision]
+    ) -> None:
+        """Notes the accepted one of a request's candidates."""
+        if self.settings is None:
+            return
+        for candidate, decision in zip(candidates, decisions, strict=True):
+            if decision.status == "accepted":
+                self.names[series].append(int(candidate["sample_id"], 16))
+                known = candidate["features" if self.columns else "scores"]
+                self.values[series].append(known)
+                self.references[series].append(candidate["reference_sha256"])
+
+    def pick(self, funnels: Mapping[str, SeriesFunnel]) -> frozenset[int]:
+        """Picks; turns the funnels from pools into what was asked and kept.
+
+        Returns:
+            The sample ids that are not kept.
+        """
+        left_out: set[int] = set()
+        for series, funnel in funnels.items():
+            funnel.asked = count_kept(funnel.asked, self.settings)
+            names = self.names[series]
+            if self.settings is None or len(names) <= funnel.asked:
+                continue
+            kept = set(self._choose(self.values[series], funnel.asked).tolist())
+            left_out.update(name for row, name in enumerate(names) if row not in kept)
+            funnel.spare += funnel.accepted - len(kept)
+            funnel.accepted = len(kept)
+            used = (self.references[series][row] for row in kept)
+            funnel.references = Counter(name for name in used if name is not None)
+        return frozenset(left_out)
+
+    def _choose(self, values: list[Any], count: int) -> NDArray[np.int64]:
+        settings = self.settings
+        if isinstance(settings, DiversePick):
+            features = np.array(values, np.float32)
+            return pick_diverse(features, count, settings.method, self.seed)
+        assert settings is not None
+        return pick_best(rank_scores(values, settings.by), count, settings.by[0] != "-")

@@ -1,0 +1,349 @@
+"""A worker: it loads its models once and fills shards — generate, judge, retry, commit."""
+
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from factory.catalog.acceptance import parse_rule
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import MismatchError
+from factory.core.hashing import diff_values
+from factory.core.plain import to_plain
+from factory.data.records import (
+    NONFINITE,
+    Candidate,
+    Job,
+    Progress,
+    Report,
+    Sample,
+    Shard,
+    round_nonfinite,
+)
+from factory.data.schema import build_row, build_shard_schema, count_cut, select_shaping
+from factory.engine.parts import PartMarker, Parts
+from factory.engine.plan import build_plan, describe_content
+from factory.engine.run_folder import Marker, RunFolder
+from factory.engine.run_records import compute_run_id, digest_worker
+from factory.filters import (
+    build_filters,
+    decide_all,
+    describe_for_duplicates,
+    map_by_size,
+    score_all,
+)
+from factory.models.encoders import Encoder, load_encoder
+from factory.models.generators import build_generator
+from factory.models.generators.settings import find_entry
+from factory.recipe.file import resolve_path
+from factory.recipe.licences import describe_terms
+from factory.recipe.recipe import DiversePick, Recipe, compute_recipe_digest
+
+PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out", "captions"})
+"""Keys of a filter's description that say where it was found; its revision says what it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """All that a worker needs to start, small enough to send anywhere."""
+
+    recipe: Recipe
+    base: Path
+    run_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One shard to fill. In a later round, `starts` names the requests that go on, and where."""
+
+    shard: Shard
+    round: int = 0
+    starts: Mapping[int, int] | None = None
+
+
+class Worker:
+    """Fills shards of one recipe."""
+
+    def __init__(self, order: Order) -> None:
+        recipe = order.recipe
+        catalogs = load_catalogs([resolve_path(order.base, each) for each in recipe.catalogs])
+        entry = find_entry(recipe.generator, catalogs)
+        self.recipe = recipe
+        self.folder = RunFolder(order.run_url)
+        self.generator = build_generator(recipe.generator, entry, order.base, catalogs)
+        self.filters = build_filters(recipe.filters, order.base, catalogs)
+        names = {name for each in self.filters for name in each.score_names}
+        self.score_names = sorted({*names, NONFINITE})
+        self.accept = None if recipe.accept is None else parse_rule(recipe.accept)
+        self.encoder: Encoder | None = None
+        if isinstance(recipe.pick, DiversePick):
+            self.encoder = load_encoder(recipe.pick.encoder, base=order.base, catalogs=catalogs)
+        self.schema = build_shard_schema(self.score_names, self.encoder is not None)
+        self.recipe_sha256 = compute_recipe_digest(recipe)
+        self.run_id = compute_run_id(describe_content(recipe))
+        plan = build_plan(recipe, order.base, catalogs)
+        self.series = {part.key: part for part in plan.series}
+        self.description: dict[str, Any] = to_plain(
+            {
+                "generator": self.generator.describe(),
+                "filters": [each.describe() for each in self.filters],
+                "score_names": self.score_names,
+                **({} if self.encoder is None else {"pick_encoder": self.encoder.describe()}),
+                **({} if entry is None or entry.scale is None else {"scale": entry.scale}),
+                **describe_terms(recipe, order.base, catalogs, entry),
+            }
+        )
+        self.digest = digest_worker(self.description)
+
+    def check_same_content(self, other: Mapping[str, Any]) -> None:
+        """Refuses to continue what another model, or other filters, have begun.
+
+        Raises:
+            MismatchError: with a diff of what changed.
+        """
+        differences = diff_values(_select_shaping(other), _select_shaping(self.description))
+        if differences:
+            changed = "\n".join(f"  {name}: {old!r} -> {new!r}" for name, old, new in differences)
+            raise MismatchError(
+                f"{self.folder.url}: was begun with another model or other filters:\n{changed}\n"
+                "Restore these, or use another --out"
+            )
+
+    def judge(self, jobs: Sequence[Job], samples: Sequence[Sample]) -> list[Candidate]:
+        """Scores and judges what was made of jobs.
+
+        Raises:
+            FilterError: scoring failed.
+        """
+        scores = score_all(self.filters, samples, [job.condition for job in jobs])
+        descriptors = describe_for_duplicates(self.recipe.filters, samples)
+        features: list[Any] = [None] * len(samples)
+        if self.encoder is not None and samples:
+            features = map_by_size(self.encoder.encode, samples)
+        candidates = []
+        for row, (job, sample) in enumerate(zip(jobs, samples, strict=True)):
+            known = {NONFINITE: round_nonfinite(sample.nonfinite_fraction), **scores[row]}
+            verdict = decide_all(self.filters, known, self.accept, job.condition.class_name)
+            candidates.append(
+                Candidate(job, sample, known, verdict, descriptors[row], features[row])
+            )
+        return candidates
+
+    def run(self, task: Task, report: Report = lambda progress: None) -> Marker:
+        """Fills one shard and commits it; a shard that is committed already is left as it is.
+
+        Args:
+            task: what to fill.
+            report: called at the beginning, and whenever a batch was judged.
+
+        Raises:
+            GenerationError: sampling failed.
+            FilterError: scoring failed.
+            StoreError: the commit failed.
+        """
+        done = self.folder.read_marker(task.shard, task.round)
+        if done is not None and done.starts == _copy_starts(task):
+            return done
+        owner = PartMarker(
+            run=self.run_id, worker=self.digest, shard=task.shard.id, round=task.round
+        )
+        parts = Parts(self.folder.files, owner, self.schema)
+        filling = _Filling(self, task, report, parts)
+        filling.run()
+        table = pa.Table.from_pylist(filling.rows_in_order(), schema=self.schema)
+        marker = self.folder.commit(table, filling.build_marker(), task.shard)
+        parts.remove()
+        return marker
+
+
+@dataclass(slots=True)
+class _Filling:
+    """The state of one shard while it is filled."""
+
+    worker: Worker
+    task: Task
+    report: Report
+    parts: Parts
+    queue: deque[int] = field(default_factory=deque)
+    next_attempt: dict[int, int] = field(default_factory=dict)
+    filled: set[int] = field(default_factory=set)
+    given_up: int = 0
+    tried: int = 0
+    recalled: int = 0
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    rejected: Counter[str] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def __post_init__(self) -> None:
+        shard, starts = self.task.shard, self.task.starts
+        indices = range(shard.start, shard.stop) if starts is None else sorted(starts)
+        self.queue.extend(indices)
+        self.next_attempt = {index: (starts or {}).get(index, 0) for index in indices}
+        self.seconds.update(self.parts.seconds)
+
+    def run(self) -> None:
+        """Generates batch after batch; the batch before is judged meanwhile.
+
+        Which tries there are follows from the verdicts alone, so that what parts of an earlier
+        start hold stands for what this one would make.
+        """
+        self.report(self._describe_progress())
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            judging: Future[list[dict[str, Any]]] | None = None
+            size = self.worker.recipe.generator.batch_size
+            while self.queue or judging:
+                self.parts.save_if_due(self.seconds)
+                if judging is not None and len(self.queue) < size:
+                    self._settle(judging.result())
+                    judging = None
+                    continue
+                jobs = self._draw_jobs(size)
+                known = [self._recall(job) for job in jobs]
+                new = [job for job, row in zip(jobs, known, strict=True) if row is None]
+                samples = self._generate(new) if new else ()
+                if judging is not None:
+                    self._settle(judging.result())
+                judging = pool.submit(self._judge, new, samples, known)
+
+    def rows_in_order(self) -> list[dict[str, Any]]:
+        """Returns all rows by request, then attempt."""
+        return sorted(self.rows, key=lambda row: (row["index"], row["attempt"]))
+
+    def build_marker(self) -> Marker:
+        """Returns the marker of what was done, before the data object has a name."""
+        shard = self.task.shard
+        return Marker(
+            run=self.worker.run_id,
+            shard=shard.id,
+            series=shard.series,
+            start=shard.start,
+            stop=shard.stop,
+            round=self.task.round,
+            data="",
+            sha256="",
+            bytes=0,
+            rows=len(self.rows),
+            asked=len(self.next_attempt),
+            filled=len(self.filled),
+            generated=len(self.rows),
+            rejected=dict(sorted(self.rejected.items())),
+            reasons=dict(sorted(self.reasons.items())),
+            starts=_copy_starts(self.task),
+            worker=self.worker.digest,
+            seconds={name: round(value, 4) for name, value in sorted(self.seconds.items())},
+            cut=count_cut(self.rows),
+        )
+
+    def _draw_jobs(self, size: int) -> list[Job]:
+        """Takes the next tries; places left over go to further tries of the same requests.
+
+        The forward pass has a fixed shape anyway, so these cost nothing. They are kept: the first
+        accepted attempt of a request wins, later ones are spare.
+        """
+        indices = [self.queue.popleft() for _ in range(min(size, len(self.queue)))]
+        jobs = [self._make_job(index) for index in indices]
+        budget = self.worker.recipe.budget.attempts
+        while len(jobs) < size:
+            open_indices = [i for i in indices if self.next_attempt[i] < budget]
+            if not open_indices:
+                break
+            jobs.extend(self._make_job(index) for index in open_indices[: size - len(jobs)])
+        return jobs
+
+    def _make_job(self, index: int) -> Job:
+        request = self.worker.series[self.task.shard.series].request_at(index)
+        attempt = self.next_attempt[index]
+        self.next_attempt[index] += 1
+        return Job(request, attempt, request.derive_seed(self.worker.recipe.seed, attempt))
+
+    def _generate(self, jobs: Sequence[Job]) -> Sequence[Sample]:
+        began = time.perf_counter()
+        samples = self.worker.generator.generate(jobs)
+        self.seconds["generate"] += time.perf_counter() - began
+        return samples
+
+    def _recall(self, job: Job) -> dict[str, Any] | None:
+        """Returns the row of a try that a part holds, as this run's: its recipe may have grown."""
+        row = self.parts.recall(job.request.index, job.attempt)
+        return None if row is None else {**row, "recipe_sha256": self.worker.recipe_sha256}
+
+    def _judge(
+        self,
+        jobs: Sequence[Job],
+        samples: Sequence[Sample],
+        known: Sequence[dict[str, Any] | None],
+    ) -> list[dict[str, Any]]:
+        """Judges what is new of a batch; returns all its rows, in the order of `known`."""
+        if not jobs:
+            return [row for row in known if row is not None]
+        began = time.perf_counter()
+        candidates = self.worker.judge(jobs, samples)
+        self.seconds["judge"] += time.perf_counter() - began
+        began = time.perf_counter()
+        new = iter([self._build_row(candidate) for candidate in candidates])
+        self.seconds["encode"] += time.perf_counter() - began
+        return [next(new) if row is None else row for row in known]
+
+    def _build_row(self, candidate: Candidate) -> dict[str, Any]:
+        worker, output = self.worker, self.worker.recipe.output
+        return build_row(
+            candidate,
+            worker.description["generator"],
+            worker.description["filters"],
+            worker.recipe_sha256,
+            worker.score_names,
+            output.image_format,
+            keep_image=candidate.verdict.accepted or output.keep_rejected == "images",
+        )
+
+    def _settle(self, rows: Sequence[dict[str, Any]]) -> None:
+        """Books the verdicts of a batch and queues what still needs a try."""
+        self.rows.extend(rows)
+        self.recalled += len(rows) - self.parts.add(rows)
+        for row in rows:
+            if row["accepted"]:
+                self.filled.add(row["index"])
+            else:
+                self.rejected[str(row["rejected_by"])] += 1
+                self.reasons[f"{row['rejected_by']}: {name_reason(row['reason'])}"] += 1
+        budget = self.worker.recipe.budget.attempts
+        for index in dict.fromkeys(row["index"] for row in rows):
+            if index in self.filled:
+                continue
+            if self.next_attempt[index] < budget:
+                self.queue.append(index)
+            else:
+                self.given_up += 1
+        self.tried += len(rows)
+        self.report(self._describe_progress())
+
+    def _describe_progress(self) -> Progress:
+        task, asked, filled = self.task, len(self.next_attempt), len(self.filled)
+        counts = (asked, self.tried, filled, self.given_up, self.recalled)
+        return Progress(task.shard, task.round, *counts, note="; ".join(self.parts.notes))
+
+
+def name_reason(reason: str | None) -> str:
+    """Returns the first word of a reason, without its numbers, so that reasons can be counted."""
+    return (reason or "").split(" ", 1)[0]
+
+
+def _copy_starts(task: Task) -> dict[int, int] | None:
+    return None if task.starts is None else dict(task.starts)
+
+
+def _select_shaping(description: Mapping[str, Any]) -> dict[str, Any]:
+    filters = {
+        each["kind"]: {key: each[key] for key in each if key not in PATHS_DESCRIBED}
+        for each in description["filters"]
+    }
+    shaping = {"generator": select_shaping(description["generator"]), "filters": filters}
+    if "pick_encoder" in description:
+        shaping["pick_encoder"] = description["pick_encoder"]["weights_sha256"]
+    return shaping

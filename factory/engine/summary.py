@@ -1,0 +1,137 @@
+"""What a run says of itself when it is finalized: counts, funnel, filters, judges and makers."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from factory import __version__
+from factory.core.errors import StoreError
+from factory.core.hashing import compute_digest
+from factory.engine.finalise import SUMMARY, Survey
+from factory.engine.plan import Outline
+from factory.engine.run_folder import RunFolder
+from factory.engine.run_records import describe_problem
+from factory.recipe.file import LoadedRecipe, open_catalogs
+from factory.recipe.judge_overlap import find_circles, list_encoders
+from factory.recipe.licences import describe_source
+from factory.recipe.recipe import Recipe, compute_recipe_digest, is_judging
+
+RECIPE = "recipe.json"
+"""The recipe that the data set follows: that of the run, or as refiltered."""
+
+SUMMARY_KEYS = frozenset(
+    {"accepted", "asked", "class_names", "digest", "generated", "makers", "series"}
+)
+
+
+def build_summary(
+    folder: RunFolder, recipe: Recipe, plan: Outline, survey: Survey
+) -> dict[str, Any]:
+    """Returns counts, funnel and makers of a run: what `--json` prints and the card is made of."""
+    series = []
+    for part in plan.series:
+        funnel = survey.funnel[part.key]
+        series.append(
+            {
+                "key": part.key,
+                "label": part.label,
+                "class_names": list(part.class_names),
+                **funnel.to_json(),
+                "short": 0 if is_judging(recipe) else funnel.asked - funnel.accepted,
+            }
+        )
+    filters = [settings.model_dump(mode="json") for settings in recipe.filters]
+    return {
+        "name": recipe.name,
+        "recipe_sha256": compute_recipe_digest(recipe),
+        "asked": sum(each.asked for each in survey.funnel.values()),
+        "accepted": survey.accepted,
+        "judged": is_judging(recipe),
+        "generated": sum(each.generated for each in survey.funnel.values()),
+        "class_names": list(plan.class_names),
+        "series": series,
+        "filters": filters,
+        **_list_rules(recipe),
+        "seconds": {name: round(value, 2) for name, value in sorted(survey.seconds.items())},
+        "cut_prompts": {
+            name: {"candidates": count, "tokens": dropped}
+            for name, (count, dropped) in sorted(survey.cut.items())
+        },
+        "missing_shards": len(survey.missing),
+        "approval": recipe.generator.approval,
+        "source_terms": describe_source(recipe.card),
+        "makers": [folder.read_worker(digest) for digest in sorted(survey.workers)],
+        "digest": compute_digest(
+            "dataset",
+            [
+                __version__,
+                survey.shards,
+                plan.class_names,
+                filters,
+                recipe.output.model_dump(mode="json", exclude={"path"}),
+                *_list_rules(recipe).values(),
+            ],
+        ),
+    }
+
+
+def _list_rules(recipe: Recipe) -> dict[str, Any]:
+    """Returns how verdicts are combined and images picked, where the recipe says so."""
+    rules = {
+        "accept": recipe.accept,
+        "pick": None if recipe.pick is None else recipe.pick.model_dump(mode="json"),
+    }
+    return {name: rule for name, rule in rules.items() if rule is not None}
+
+
+def read_summary(folder: RunFolder) -> dict[str, Any] | None:
+    """Returns the summary of the last finalizing, or None.
+
+    Raises:
+        StoreError: it is damaged; where the folder is opened to be mended it counts as absent.
+    """
+    summary = folder.read_json(SUMMARY, SUMMARY_KEYS)
+    return None if summary is None else {"judged": False, **summary}
+
+
+def read_recipe(folder: RunFolder) -> Recipe | None:
+    """Returns the recipe that the data set follows, or None where none was finalized.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    if not folder.files.exists(RECIPE):
+        return None
+    try:
+        return Recipe.model_validate_json(folder.files.read(RECIPE))
+    except ValidationError as error:
+        raise StoreError(
+            f"{folder.url}/{RECIPE}: damaged ({describe_problem(error)}): run the recipe into this "
+            "folder again, which writes it anew"
+        ) from error
+
+
+def describe_unfinished(summary: Mapping[str, Any] | None, missing: int, candidates: int) -> str:
+    """Returns why a data set is not what its run makes, or an empty text: the one answer to that.
+
+    Args:
+        summary: of the last finalizing, or None.
+        missing: shards that are not committed.
+        candidates: that all committed shards hold.
+    """
+    if summary is None or "files" not in summary:
+        return "there is no summary.json of a data set that was written"
+    if missing:
+        return f"{missing:,} shards are missing"
+    if summary["generated"] != candidates:
+        return f"{candidates:,} candidates are there, it was made of {summary['generated']:,}"
+    return ""
+
+
+def describe_judges(loaded: LoadedRecipe) -> dict[str, Any]:
+    """Returns which encoders decide what is kept, and a warning for each that is partial."""
+    found = (loaded.recipe, loaded.base, open_catalogs(loaded))
+    encoders = [dataclasses.asdict(each) for each in list_encoders(*found)]
+    return {"encoders": encoders, "warnings": [*find_circles(*found)]}

@@ -1,0 +1,120 @@
+"""Cells of a study: predictions of one arm in one draw, stored when done and reused."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.core.errors import InputError, MismatchError, StoreError
+from factory.core.files.store import FileStore
+from factory.core.hashing import compute_digest, diff_values
+from factory.core.plain import write_json
+
+DECIMALS = 6
+STUDY = "study.json"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Predictions of the test images.
+
+    Attributes:
+        chances: (N, C) probabilities, rounded.
+        seconds: that training and predicting took.
+        was_stored: whether it was read back.
+    """
+
+    chances: NDArray[np.float64]
+    seconds: float
+    was_stored: bool = False
+
+
+class CellStore:
+    """Stores cells below a folder; without one they are remembered by the process alone."""
+
+    def __init__(self, out: Path | None) -> None:
+        self.out = out
+        self._files = None if out is None else FileStore(str(out))
+        self._made: dict[str, Cell] = {}
+
+    def begin(self, study: Mapping[str, Any]) -> None:
+        """Begins a study in the folder, or makes sure that it is the one begun there.
+
+        Raises:
+            MismatchError: another one, with a diff.
+            InputError: the folder holds something else.
+        """
+        if self._files is None:
+            return
+        plain = json.loads(json.dumps(study))
+        if self._files.exists(STUDY):
+            differences = diff_values(self._read(STUDY), plain)
+            if differences:
+                changed = "\n".join(f"  {name}: {a!r} -> {b!r}" for name, a, b in differences)
+                raise MismatchError(
+                    f"{self.out}: holds a study of other settings; nothing was touched. Changed:\n"
+                    f"{changed}\nRestore these, or use another --out"
+                )
+            return
+        foreign = [name for name in self._files.list("") if not name.startswith(".")]
+        if foreign:
+            raise InputError(
+                f"{self.out}: not empty and no study (holds {foreign[0]}): give --out an empty or "
+                "new folder"
+            )
+        self._files.write(STUDY, write_json(plain).encode())
+
+    def read(self, label: str, identity: Mapping[str, Any]) -> Cell | None:
+        """Returns a stored cell, or None.
+
+        Raises:
+            StoreError: it is damaged.
+        """
+        name = _name_cell(label, identity)
+        if name in self._made:
+            return self._made[name]
+        if self._files is None or not self._files.exists(name):
+            return None
+        content = self._read(name)
+        try:
+            chances = np.asarray(content["probabilities"], np.float64)
+            seconds = float(content["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise StoreError(f"{self.out}/{name}: damaged ({error!r}): remove it") from error
+        return Cell(chances, seconds, was_stored=True)
+
+    def write(self, label: str, identity: Mapping[str, Any], cell: Cell) -> None:
+        """Stores a cell, and remembers it."""
+        self._made[_name_cell(label, identity)] = cell
+        if self._files is None:
+            return
+        content = {
+            "identity": identity,
+            "seconds": round(cell.seconds, 2),
+            "probabilities": cell.chances.tolist(),
+        }
+        self._files.write(_name_cell(label, identity), write_json(content, indent=None).encode())
+
+    def write_file(self, name: str, data: bytes) -> None:
+        """Writes a result file beside the cells, where there is a folder."""
+        if self._files is not None:
+            self._files.write(name, data)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        assert self._files is not None
+        try:
+            content = json.loads(self._files.read(name))
+        except ValueError as error:
+            raise StoreError(f"{self.out}/{name}: damaged ({error}): remove it") from error
+        if not isinstance(content, dict):
+            raise StoreError(f"{self.out}/{name}: damaged: remove it")
+        return content
+
+
+def _name_cell(label: str, identity: Mapping[str, Any]) -> str:
+    """Returns a name for the reader, made unique by the identity."""
+    return f"cells/{label}-{compute_digest('fewshot cell', identity)[:12]}.json"

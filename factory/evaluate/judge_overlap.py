@@ -1,0 +1,172 @@
+"""Whether an encoder may judge a set: it must not have filtered, taught or conditioned it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.catalog.catalog import Catalogs
+from factory.core.errors import FactoryError, SourceError
+from factory.data.images.layout import RUN_SUMMARY
+from factory.models.classifiers.model import read_classifier_info
+from factory.models.encoders import find_source, find_weights
+from factory.recipe.judge_overlap import GUIDE, ROLES, list_guides
+
+
+@dataclass(frozen=True, slots=True)
+class Involved:
+    """An encoder that had a part in a set.
+
+    Attributes:
+        what: its part, e.g. `filter realism judged with it`.
+        names: Hub ids, names or folders of its weights.
+        hashes: sha256 of its weights, as far as known.
+    """
+
+    what: str
+    names: frozenset[str]
+    hashes: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """What a finished run says of the encoders in it.
+
+    Attributes:
+        involved: encoders of its filters, of its pick, and of its generator.
+        is_known: whether the set is a run at all.
+    """
+
+    involved: tuple[Involved, ...] = ()
+    is_known: bool = False
+
+
+def read_making(root: Path, catalogs: Catalogs) -> Making:
+    """Reads which encoders had a part in a set; nothing is known of sets that are not runs.
+
+    Raises:
+        SourceError: a damaged record.
+    """
+    path = root / RUN_SUMMARY
+    if not path.is_file():
+        return Making()
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        makers = summary["makers"]
+        found = [
+            *_list_judges(summary.get("encoders", ()), catalogs),
+            *(each for maker in makers for each in _list_described(maker)),
+            *(each for maker in makers for each in _list_classifiers(maker, catalogs)),
+            *(each for maker in makers for each in _list_components(maker)),
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SourceError(f"{path}: damaged ({error!r}): run the recipe again") from error
+    return Making(tuple(dict.fromkeys(found)), is_known=True)
+
+
+def read_model(root: Path) -> str | None:
+    """Returns which model a finished run used; None for images that no run of ours made.
+
+    Raises:
+        SourceError: a damaged record.
+    """
+    path = root / RUN_SUMMARY
+    if not path.is_file():
+        return None
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        model = str(summary["makers"][0]["generator"]["model"])
+        return None if summary.get("judged") else model
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise SourceError(f"{path}: damaged ({error!r}): run the recipe again") from error
+
+
+def find_parts(
+    spec: str, described: Mapping[str, Any], making: Making, catalogs: Catalogs
+) -> tuple[str, ...]:
+    """Returns what parts an encoder had in a set: it must have none to judge it.
+
+    Args:
+        spec: as the user named the encoder.
+        described: what the encoder says of itself.
+        making: of the set.
+        catalogs: where ids are looked up.
+    """
+    names = {_shorten(find_weights(spec, catalogs)), spec, str(described["id"])}
+    sha256 = described["weights_sha256"]
+    found = [each.what for each in making.involved if names & each.names or sha256 in each.hashes]
+    return tuple(dict.fromkeys(found))
+
+
+def write_circle(spec: str, name: str, part: str) -> str:
+    """Writes the warning that an encoder judges a set in which it had a part."""
+    return (
+        f"CIRCULAR: {spec} must not judge {name}: {part}. Its figures favour the set; take another "
+        "--encoder"
+    )
+
+
+def _list_judges(encoders: Any, catalogs: Catalogs) -> list[Involved]:
+    return [
+        Involved(
+            _say_part(each["used_by"]),
+            frozenset({each["weights"], _shorten(find_weights(each["spec"], catalogs))}),
+        )
+        for each in encoders
+    ]
+
+
+def _say_part(user: str) -> str:
+    return "it guided the sampling" if user == GUIDE else f"{user} judged with it"
+
+
+def _list_described(maker: Mapping[str, Any]) -> list[Involved]:
+    """What filters and pick said of their encoders when the images were made."""
+    found = [
+        Involved(
+            f"filter {each['kind']} judged with it",
+            frozenset({_shorten(find_source(each["encoder"]))}),
+            frozenset({each["weights_sha256"]} if each.get("weights_sha256") else ()),
+        )
+        for each in maker["filters"]
+        if "encoder" in each
+    ]
+    pick = maker.get("pick_encoder")
+    if pick is not None:
+        sha256 = pick["weights_sha256"]
+        if sha256 is None:
+            found.append(Involved("pick judged with it", frozenset({pick["id"]})))
+        else:  # an id may be that of an architecture only
+            found.append(Involved("pick judged with it", frozenset(), frozenset({sha256})))
+    return found
+
+
+def _list_classifiers(maker: Mapping[str, Any], catalogs: Catalogs) -> list[Involved]:
+    """The encoders inside classifiers, by the hash of their weights, where they are still there."""
+    found = []
+    for each in (*maker["filters"], *list_guides(maker)):
+        for model in each.get("models") or filter(None, [each.get("model")]):
+            try:
+                folder = catalogs.find_classifier_folder(model) or Path(model)
+                sha256 = read_classifier_info(folder).encoder_description.weights_sha256
+            except FactoryError:
+                continue
+            if sha256 is not None:
+                what = _say_part(GUIDE if each["kind"] == GUIDE else f"filter {each['kind']}")
+                found.append(Involved(what, frozenset(), frozenset({sha256})))
+    return found
+
+
+def _list_components(maker: Mapping[str, Any]) -> list[Involved]:
+    model = maker["generator"]["model"]
+    return [
+        Involved(f"it {ROLES[part['role']]} ({model})", frozenset({find_source(part["source"])}))
+        for part in maker["components"]
+        if part["role"] in ROLES
+    ]
+
+
+def _shorten(name: str) -> str:
+    """A folder by its last part, as runs record it: where it lies does not matter."""
+    return name.rstrip("/").rpartition("/")[2] if name.startswith(("/", ".")) else name

@@ -1,0 +1,1 @@
+"""Models: encoders, classifiers and generators, each with its settings."""

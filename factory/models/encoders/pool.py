@@ -1,0 +1,75 @@
+"""Encoders that several filters share: loaded once, and asked once for each image."""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.catalog.catalog import Catalogs
+from factory.core.hashing import hash_bytes
+from factory.models.encoders import Encoder, find_weights, load_encoder
+
+KEPT = 2048
+"""Images whose features are remembered: more than a batch of any worker."""
+
+
+class EncoderPool:
+    """Loads encoders by spec, each once.
+
+    Args:
+        catalogs: where ids are looked up.
+        device: as in `load_encoder`.
+    """
+
+    def __init__(self, catalogs: Catalogs, device: str = "auto") -> None:
+        self.catalogs, self.device = catalogs, device
+        self._loaded: dict[tuple[str, str], RememberingEncoder] = {}
+
+    def load(self, spec: str, base: Path) -> "RememberingEncoder":
+        """Returns the encoder of a spec, whose relative folder starts from `base`.
+
+        Raises:
+            InputError: as in `load_encoder`.
+        """
+        folder = base / Path(spec).expanduser()
+        is_folder = self.catalogs.get_encoder(spec) is None and folder.is_dir()
+        key = ("folder", str(folder.resolve())) if is_folder else ("id", spec)
+        if key not in self._loaded:
+            found = load_encoder(spec, base=base, device=self.device, catalogs=self.catalogs)
+            self._loaded[key] = RememberingEncoder(found)
+        return self._loaded[key]
+
+    def find_weights(self, spec: str) -> str:
+        """Returns what `factory.models.encoders.find_weights` says of a spec."""
+        return find_weights(spec, self.catalogs)
+
+
+class RememberingEncoder:
+    """An encoder that computes the features of an image once, however often it is asked."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder, self.dim = encoder, encoder.dim
+        self._features: OrderedDict[tuple[str, tuple[int, ...]], NDArray[np.float32]]
+        self._features = OrderedDict()
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what the encoder says of itself."""
+        return self._encoder.describe()
+
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns (N, dim) float32 features of (N, H, W, 3) uint8 RGB."""
+        keys = [(hash_bytes(each.tobytes()), each.shape) for each in images]
+        rows = {key: row for row, key in enumerate(keys) if key not in self._features}
+        found = dict.fromkeys(keys, np.empty(0, np.float32))
+        if rows:
+            fresh = self._encoder.encode(images[list(rows.values())])
+            self._features.update(zip(rows, fresh, strict=True))
+        for key in found:
+            found[key] = self._features[key]
+            self._features.move_to_end(key)
+        while len(self._features) > KEPT:
+            self._features.popitem(last=False)
+        empty = np.zeros((0, self.dim), np.float32)
+        return np.stack([found[key] for key in keys]) if keys else empty

@@ -1,0 +1,290 @@
+"""Loads a diffusers model: pipelines that share their weights, adapters, device, dtype, digests."""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.catalog.catalog import ModelEntry
+from factory.core.errors import GenerationError, InputError
+from factory.core.warned import shorten_warnings
+from factory.models.generators import weights
+from factory.models.generators.adapters import load_adapters
+from factory.models.generators.families import Family, read_index
+from factory.models.generators.quiet import READ_ERRORS, listen_to_libraries
+from factory.models.generators.sampling import build_scheduler
+from factory.models.generators.settings import GeneratorSettings
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in memory.
+
+    Attributes:
+        pipeline: starts from noise.
+        image_pipeline: image-to-image on the same components, or None.
+        scheduler: untouched; every call samples with a copy.
+        class_labels: class name -> index of its embedding; empty for text models.
+        width: native px.
+        height: native px.
+        mpp: µm per pixel as the model itself says, or None.
+        revision: commit, or short weights digest of a local folder.
+        weights_sha256: digest of all weight files.
+        dtype: of the weights, e.g. `float32`.
+        device: torch device, e.g. `cuda:0`.
+        adapters: LoRA adapters as loaded, for provenance.
+    """
+
+    pipeline: Any
+    image_pipeline: Any | None
+    scheduler: Any
+    class_labels: Mapping[str, int]
+    width: int
+    height: int
+    mpp: float | None
+    revision: str
+    weights_sha256: str
+    dtype: str
+    device: str
+    adapters: tuple[dict[str, Any], ...]
+
+
+def load_model(
+    settings: GeneratorSettings, entry: ModelEntry | None, base: Path, family: Family
+) -> LoadedModel:
+    """Loads the weights and everything else that sampling needs.
+
+    Raises:
+        InputError: a recipe that does not fit the model, or weights that may not be loaded.
+        GenerationError: the model cannot be fetched or loaded.
+    """
+    import torch
+
+    folder, pipeline_class = _locate(settings, entry, base, family)
+    device = choose_device(settings.device)
+    dtype = choose_dtype(settings, entry, device)
+    index = read_index(folder)
+    components = [name for name in index if not name.startswith("_")]
+    weights.check_weights(folder, components, settings.allow_pickle)
+    weights.check_variant(folder, components, settings.variant)
+    weights.check_tokenizers(folder, index)
+    arguments = {
+        **family.load_arguments,
+        **_allow_remote_code(settings, entry, base),
+        "variant": settings.variant,
+        "use_safetensors": None if settings.allow_pickle else True,
+        "local_files_only": True,
+        "dtype": getattr(torch, dtype),
+    }
+    shorten_warnings()
+    with listen_to_libraries() as said:
+        pipeline = _read_pipeline(pipeline_class, folder, arguments, settings.model)
+        lacking = said.find_new_weights()
+        if lacking is not None:
+            raise InputError(
+                f"model {settings.model}: {folder}: its files lack weights, which would be drawn "
+                f"at random: {lacking[:300]}: get the whole model"
+            )
+        adapters = load_adapters(pipeline, settings, entry, base)
+    try:
+        pipeline.to(device)
+    except RuntimeError as error:
+        raise GenerationError(
+            f"model {settings.model}: cannot move to {device}: {error}"
+        ) from error
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.eval().requires_grad_(False)
+    if family.prepare is not None:
+        import_path(family.prepare)(pipeline)
+    width, height = _read_native_size(pipeline)
+    digest = weights.compute_weights_digest(folder, settings.allow_pickle)
+    scheduler = settings.scheduler or (entry.scheduler if entry is not None else None)
+    return LoadedModel(
+        pipeline=_silence(pipeline),
+        image_pipeline=_share(pipeline, family),
+        scheduler=build_scheduler(scheduler, pipeline.scheduler, family, settings.steps),
+        class_labels=_read_class_labels(pipeline, index, entry, family),
+        width=width,
+        height=height,
+        mpp=pipeline.config.get("mpp"),
+        revision=weights.name_revision(folder, digest),
+        weights_sha256=digest,
+        dtype=dtype,
+        device=str(pipeline.device),
+        adapters=adapters,
+    )
+
+
+def _read_pipeline(pipeline_class: Any, folder: Path, arguments: dict[str, Any], model: str) -> Any:
+    """Reads the weights of a folder.
+
+    Raises:
+        InputError: they cannot be read, or do not fit what the folder's configuration says.
+    """
+    try:
+        return pipeline_class.from_pretrained(folder, **arguments)
+    except (OSError, KeyError, AttributeError, *READ_ERRORS) as error:
+        broken = weights.find_broken(folder)
+        said = broken or f"{folder}: {' '.join(str(error).split())[:300]}"
+        raise InputError(f"model {model}: cannot load: {said}: get the model again") from error
+
+
+def import_path(path: str) -> Any:
+    """Imports what `module:name` names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def choose_device(device: str) -> str:
+    """Returns the torch device for a recipe's `device`.
+
+    Raises:
+        InputError: not a device, or one that this machine lacks.
+    """
+    import torch
+
+    if device == "auto":
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        kind = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"generator.device: {device!r} is no torch device: {error}") from error
+    if kind.type == "cuda" and (kind.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"generator.device: {device!r}, but {torch.cuda.device_count()} CUDA devices are here: "
+            "take auto or cpu"
+        )
+    return device
+
+
+def choose_dtype(settings: GeneratorSettings, entry: ModelEntry | None, device: str) -> str:
+    """Returns the dtype of the weights; `auto` is the catalog's on CUDA and float32 elsewhere."""
+    if settings.dtype != "auto":
+        return settings.dtype
+    if not device.startswith("cuda"):
+        return "float32"
+    return entry.dtype if entry is not None else "bfloat16"
+
+
+def _locate(
+    settings: GeneratorSettings, entry: ModelEntry | None, base: Path, family: Family
+) -> tuple[Path, Any]:
+    source = entry.source if entry is not None else settings.model
+    revision = settings.revision or (entry.revision if entry is not None else None)
+    folder = weights.find_folder(source, base)
+    known = folder if folder is not None else weights.fetch_index(source, revision)
+    class_name = read_index(known).get("_class_name")
+    paths = {path.partition(":")[2]: path for path in family.pipelines}
+    if entry is not None and entry.custom_pipeline is not None:
+        pipeline_class = import_path("diffusers:DiffusionPipeline")
+    else:
+        pipeline_class = import_path(paths.get(str(class_name), family.pipelines[0]))
+    if folder is None:
+        folder = weights.download_snapshot(
+            pipeline_class, source, revision, settings.allow_pickle, settings.variant
+        )
+    return folder, pipeline_class
+
+
+def _allow_remote_code(
+    settings: GeneratorSettings, entry: ModelEntry | None, base: Path
+) -> dict[str, Any]:
+    """Returns load arguments that let a model's own code run, if recipe and catalog both agree."""
+    custom = entry.custom_pipeline if entry is not None else None
+    if entry is None or not (settings.trust_remote_code and entry.remote_code):
+        if custom is None:
+            return {}
+        raise InputError(
+            f"model {settings.model}: runs its own code ({custom}): set "
+            "generator.trust_remote_code: true, and remote_code: true in its catalog entry"
+        )
+    revision = settings.revision or entry.revision
+    if weights.find_folder(entry.source, base) is None and not weights.is_pinned(revision):
+        raise InputError(
+            f"model {settings.model}: runs its own code at revision {revision!r}: "
+            "pin a full commit hash (40 characters)"
+        )
+    if custom is None:
+        return {"trust_remote_code": True}
+    code = weights.find_folder(custom, base)
+    if code is None:
+        raise InputError(
+            f"model {settings.model}: custom_pipeline {custom!r} is code on the Hub without a "
+            "pinned revision: download it and give its folder"
+        )
+    return {"trust_remote_code": True, "custom_pipeline": str(code)}
+
+
+def _share(pipeline: Any, family: Family) -> Any | None:
+    """Returns the image-to-image pipeline on the same components, without copying weights."""
+    if not family.image_pipelines:
+        return None
+    image_class = import_path(family.image_pipelines[0])
+    if isinstance(pipeline, image_class):
+        return pipeline
+    accepted = inspect.signature(image_class.__init__).parameters
+    shared = {key: value for key, value in pipeline.components.items() if key in accepted}
+    options = {key: value for key, value in pipeline.config.items() if key in accepted}
+    return _silence(image_class(**{**family.load_arguments, **options, **shared}))
+
+
+def _silence(pipeline: Any) -> Any:
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def _read_native_size(pipeline: Any) -> tuple[int, int]:
+    """Returns (width, height) px of the images that the model was made for."""
+    if hasattr(pipeline, "image_size"):
+        return pipeline.image_size, pipeline.image_size
+    network = getattr(pipeline, "unet", None) or pipeline.transformer
+    size = getattr(pipeline, "default_sample_size", None) or network.config.sample_size
+    factor = getattr(pipeline, "vae_scale_factor", None)
+    if factor is None:
+        factor = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+    height, width = (size, size) if isinstance(size, int) else size
+    return int(width) * factor, int(height) * factor
+
+
+def _read_class_labels(
+    pipeline: Any, index: Mapping[str, Any], entry: ModelEntry | None, family: Family
+) -> dict[str, int]:
+    if family.input not in ("class", "mixed"):
+        return {}
+    own = getattr(pipeline, "class_names", None)
+    labels = {name: position for position, name in enumerate(own or ())}
+    if not labels:
+        # DiTPipeline keeps id2label in the index only: it comes back without labels.
+        id2label = index.get("id2label") or {}
+        labels = {str(name): int(label) for label, name in id2label.items()}
+    declared = entry.class_names if entry is not None else None
+    if not declared and not labels and family.input == "mixed":
+        return {}
+    if declared is None and not labels:
+        raise InputError(
+            f"{type(pipeline).__name__}: the model names no classes: give class_names "
+            "in a catalog entry, in the order of its embeddings"
+        )
+    if declared is None:
+        return labels
+    given = {name: position for position, name in enumerate(declared)}
+    if labels and given != labels:
+        raise InputError(
+            f"catalog class_names {list(given)} differ from the model's own {list(labels)}: "
+            "correct the catalog entry"
+        )
+    return given
+
+
+def name_device(device: str) -> str:
+    """Returns what a device calls itself: a GPU by its product, others by their type."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return torch.cuda.get_device_name(device)

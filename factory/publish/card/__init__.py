@@ -1,0 +1,42 @@
+"""The dataset card and its companions, made from measurements: README.md, samples, CFF, Croissant.
+
+    write_card(folder, recipe, summary)     # README.md, assets/samples.png, CITATION.cff, ...
+    build_documents(folder, recipe, summary) -> {name: bytes}, without writing
+
+README.md keeps what a user wrote outside the marked block, and header keys that are not ours.
+"""
+
+from factory.publish.card.documents import build_documents, write_card
+from factory.publish.card.facts import Facts, collect_facts
+from factory.publish.card.funnel import (
+    count_rejected,
+    describe_cut,
+    describe_references,
+    describe_shortfall,
+    describe_unjudged,
+    is_one_sided,
+)
+from factory.publish.card.grid import draw_sample_grid
+from factory.publish.card.header import build_header, choose_size_category
+from factory.publish.card.makers import describe_licence
+from factory.publish.card.readme import build_card
+from factory.publish.card.text import shorten_path
+
+__all__ = [
+    "Facts",
+    "build_card",
+    "build_documents",
+    "build_header",
+    "choose_size_category",
+    "collect_facts",
+    "count_rejected",
+    "describe_cut",
+    "describe_licence",
+    "describe_references",
+    "describe_shortfall",
+    "describe_unjudged",
+    "draw_sample_grid",
+    "is_one_sided",
+    "shorten_path",
+    "write_card",
+]

@@ -1,0 +1,130 @@
+"""What made a data set, and under which terms: sections of the card, and LICENSE.md."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from factory.core.markdown import escape, write_code
+from factory.publish.card.facts import Facts
+from factory.publish.card.text import join_blocks, shorten_path
+from factory.recipe.licences import Verdict, collect_summary_terms, combine_terms, find_known
+
+LICENCE_MARK = "<!-- Written by factory; remove this line to keep the file as you edit it. -->"
+
+
+def write_makers(summary: Mapping[str, Any]) -> str:
+    """Returns the section on models, sampling, libraries and the terms of each part."""
+    lines = ["## Where it comes from" if summary["judged"] else "## What made it"]
+    for maker in summary["makers"]:
+        generator = maker["generator"]
+        if generator.get("family") == "given":
+            lines += ["", "Nothing was generated: each row names its file and the file's sha256."]
+            continue
+        lines += [
+            "",
+            f"- model {write_code(shorten_path(generator['model']))}, revision "
+            f"{write_code(generator['model_revision'])}, weights sha256 "
+            f"{write_code(generator['weights_sha256'])}",
+            f"- {escape(generator['scheduler'])}, {generator['num_inference_steps']} steps, "
+            f"guidance {escape(generator['guidance_scale'])}, "
+            f"{generator['width']}x{generator['height']} px, "
+            f"{generator['dtype']} on {generator['device']}",
+            f"- scale of its training images: {escape(_describe_scale(maker))}",
+        ]
+        for adapter in generator.get("adapters", ()):
+            source = write_code(shorten_path(adapter["source"]))
+            what = f"adapter {source}, sha256 {write_code(adapter['sha256'])}"
+            lines.append(f"- {what}, scale {adapter['scale']:g}")
+        guide = generator.get("classifier_guidance")
+        if guide is not None:
+            lines.append(
+                "- guided to the class asked for by classifier "
+                f"{write_code(shorten_path(guide['model']))} (classifier.json sha256 "
+                f"{write_code(guide['revision'])}), scale {guide['scale']:g}"
+            )
+        libraries = generator.get("libraries", {})
+        lines.append("- " + ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries)))
+        lines.append("- " + describe_licence("the model", maker["licence"], escape))
+        parts = [*maker["components"], *maker.get("other_terms", ())]
+        for part in parts:
+            what = f"the {part['role']} {shorten_path(part['source'])}"
+            lines.append("- " + describe_licence(what, part["licence"], escape))
+    return "\n".join(lines)
+
+
+def describe_licence(
+    what: str, licence: Mapping[str, Any] | None, say: Callable[[str], str] = str
+) -> str:
+    """Says a component's terms as recorded when the images were made; what is grave between `**`.
+
+    Args:
+        what: the component.
+        licence: its terms; None: none were recorded.
+        say: writes what comes from catalogs and recipes, e.g. `escape` for Markdown.
+    """
+    what = say(what)
+    if licence is None:
+        return f"licence of {what}: **not recorded** (no catalog entry); check it before sharing"
+    text = f"licence of {what}: {say(licence['id'])}, as read on {say(licence['date_read'])}"
+    named = ("commercial_use", "redistribution_of_outputs", "training_on_outputs")
+    for name in (*named, "dataset_generation"):
+        if licence.get(name) is False:
+            text += f"; **{name.replace('_', ' ')}: not allowed**"
+    if licence["attribution"]:
+        text += "; " + "; ".join(map(say, licence["attribution"]))
+    return text
+
+
+def write_terms(facts: Facts) -> str:
+    """Returns the section on what the data set may be, with approvals and overrides."""
+    summary, verdict = facts.summary, combine_terms(collect_summary_terms(facts.summary))
+    known = find_known(facts.license_id)
+    link = f" ({known.url})" if known.url else ""
+    mine = f"Licence of this data set: {write_code(facts.license_id)}{link}."
+    made = "made it, as read when the images were made"
+    if not facts.is_synthetic:
+        made = "it comes from and was judged by, as read when it was judged"
+    if facts.license_id == "other":
+        mine = "Licence of this data set: its makers' terms together, as listed here."
+    said = [
+        f"- approved: making this data set, by {escape(text)}" for text in _list_approvals(summary)
+    ]
+    for entry in summary.get("overrides", ()):
+        said.append(
+            f"- **overridden** to publish it as {escape(entry['license'])}, approved by: "
+            f"{escape(entry['approved'])}. What it overrides: {escape('; '.join(entry['terms']))}"
+        )
+    return join_blocks(
+        [
+            "## Licence and terms",
+            f"{mine} The terms of all that {made}, leave it "
+            "this (no legal advice; check them again before you rely on them):",
+            "\n".join(f"- {line}" for line in _list_limits(verdict)),
+            "\n".join(said),
+            "To name:\n\n" + "\n".join(f"- {escape(text)}" for text in verdict.attribution)
+            if verdict.attribution
+            else "",
+        ]
+    )
+
+
+def write_licence_file(facts: Facts) -> str:
+    """Returns LICENSE.md of a data set without a common licence: the terms of its makers."""
+    name = facts.recipe.card.license_name or "The terms of its makers"
+    text = write_terms(facts).removeprefix("## Licence and terms\n\n")
+    return f"{LICENCE_MARK}\n\n# {escape(facts.title)}: {escape(name)}\n\n{text}\n"
+
+
+def _list_limits(verdict: Verdict) -> list[str]:
+    lines = [f"**{escape(each)}**" for each in verdict.limits]
+    rest = verdict.describe()[len(lines) :]
+    rest = tuple(escape(line) for line in rest if not line.startswith("attribution: "))
+    return [*lines, *rest]
+
+
+def _list_approvals(summary: Mapping[str, Any]) -> list[str]:
+    return [summary["approval"]] if summary.get("approval") else []
+
+
+def _describe_scale(maker: Mapping[str, Any]) -> str:
+    mpp = maker["generator"].get("mpp")
+    return f"{mpp:g} µm per pixel" if mpp else maker.get("scale") or "not stated (µm per pixel)"

@@ -1,0 +1,111 @@
+"""Exporting: a stored data set as ImageFolder files or as WebDataset tars, images byte for byte."""
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from factory.core.errors import InputError
+from factory.core.files.new_folder import build_folder
+from factory.core.files.store import FileStore
+from factory.data.writers.webdataset import TarFiles
+from factory.engine.dataset import DATA, StoredSet
+
+_FOLDER_NAME = re.compile(r"[^./\\\0][^/\\\0]*")
+_LISTED = ("class_name", "caption", "is_synthetic", "sample_id", "image_sha256")
+LIST = "rows.csv"
+
+
+def export_images(
+    stored: StoredSet, out: Path, unlabelled: str | None = None
+) -> dict[str, dict[str, int]]:
+    """Writes `OUT/SPLIT/CLASS/NAME.webp`, as torchvision's ImageFolder reads it, and `rows.csv`.
+
+    Args:
+        stored: what to export; its accepted rows.
+        out: new folder.
+        unlabelled: folder of images without a class; None refuses them.
+
+    Returns:
+        Split -> class -> images. ImageFolder numbers the classes that a split has: where one has
+        no image of a class, its labels are others.
+
+    Raises:
+        InputError: images without a class, a class that cannot name a folder, or `out` in use.
+        StoreError: a damaged file.
+    """
+    counts: dict[str, Counter[str]] = {}
+    with build_folder(out) as build, (build / LIST).open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["file_name", "split", *_LISTED])
+        for split, row in iterate_splits(stored):
+            folder = row.get("class_name") or unlabelled
+            name = Path(str(row["image"]["path"])).name
+            if folder is None:
+                raise InputError(
+                    f"{stored.url}: image {name} has no class, and ImageFolder knows images by "
+                    "class only: take --to webdataset, or name a folder with --unlabelled"
+                )
+            if _FOLDER_NAME.fullmatch(folder) is None:
+                raise InputError(f"class {folder!r} cannot be the name of a folder: rename it")
+            path = build / split / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            counted = counts.setdefault(split, Counter())
+            if path.exists():
+                path = path.with_name(f"{path.stem}-{counted.total()}{path.suffix}")
+            path.write_bytes(row["image"]["bytes"])
+            listed = (row.get(column) for column in _LISTED)
+            table.writerow([path.relative_to(build).as_posix(), split, *listed])
+            counted[folder] += 1
+    return {split: dict(counted) for split, counted in counts.items()}
+
+
+def export_tars(stored: StoredSet, out: Path, per_file: int) -> dict[str, int]:
+    """Writes `OUT/SPLIT-00000.tar`, byte for byte reproducible, as `output.formats` does.
+
+    Args:
+        stored: what to export; its accepted rows.
+        out: new folder.
+        per_file: samples of a tar.
+
+    Returns:
+        Split -> images.
+
+    Raises:
+        InputError: `out` is in use.
+        StoreError: a damaged file.
+    """
+    counts: Counter[str] = Counter()
+    with build_folder(out) as build, ExitStack() as stack:
+        tars: dict[str, TarFiles] = {}
+        keys: set[tuple[str, str]] = set()
+        for split, row in iterate_splits(stored):
+            key = str(row.get("sample_id") or Path(row["image"]["path"]).stem)
+            if (split, key) in keys:  # the same real image twice
+                row["sample_id"] = f"{key}-{counts[split]}"
+            keys.add((split, key))
+            if split not in tars:
+                writer = TarFiles(FileStore(str(build)), ".", split, per_file)
+                tars[split] = stack.enter_context(writer)
+            tars[split].write([row])
+            counts[split] += 1
+    return dict(counts)
+
+
+def iterate_splits(stored: StoredSet) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (split, row) of all rows in `data`, by file; files are called `SPLIT-...`.
+
+    Raises:
+        InputError: a row without image bytes.
+        StoreError: a damaged file.
+    """
+    for name in stored.list_tables(DATA):
+        split = Path(name).name.partition("-")[0].removesuffix(".parquet")
+        for row in stored.iterate_rows(name):
+            image = row.values.get("image")
+            if not image or image.get("bytes") is None:
+                raise InputError(f"{stored.url}/{name} row {row.place}: has no image bytes")
+            yield split, dict(row.values)

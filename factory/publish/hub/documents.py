@@ -1,0 +1,151 @@
+"""What is said about a data set when it is published: its licence recorded, no place of a disk."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from factory.core.errors import InputError
+from factory.core.markdown import write_inert_json
+from factory.core.plain import write_json
+from factory.engine.finalise import SUMMARY
+from factory.engine.run_folder import RunFolder
+from factory.engine.summary import RECIPE
+from factory.evaluate.measured import EVALUATION, name_command
+from factory.publish.card import build_documents as build_card_documents
+from factory.publish.card import collect_facts
+from factory.publish.card.citation import CITATION_FILE
+from factory.publish.card.documents import MARKS
+from factory.publish.card.facts import find_others, read_evaluations
+from factory.publish.card.header import LICENCE_FILE
+from factory.publish.card.prov import PROV_FILE, build_prov
+from factory.publish.hub.finished import Finished
+from factory.publish.hub.items import CARD, Item
+from factory.publish.hub.paths import list_places, replace_places, shorten_places
+from factory.recipe.licences import record_licence
+
+CROISSANT = "croissant.json"
+
+
+def build_documents(
+    finished: Finished,
+    data: Sequence[Item],
+    license_id: str | None,
+    override: str | None,
+    url: str | None,
+) -> dict[str, bytes]:
+    """Returns card, recipe, summary and the like as they are published; writes nothing to the run.
+
+    The card is made anew from what was measured; what a user wrote in it stays.
+
+    Args:
+        finished: the run.
+        data: its data files, as they are sent.
+        license_id: the licence to publish under; None: the one that it has.
+        override: who approved what the terms forbid; None: nobody.
+        url: where it will be found; None: not said.
+
+    Raises:
+        LicenceError: the terms of a maker forbid it.
+        InputError: the card has no valid header, or evaluations are of other images.
+    """
+    folder, recipe = RunFolder(str(finished.folder)), finished.recipe
+    refuse_others(folder)
+    chosen = license_id or finished.summary.get("license") or recipe.card.license
+    summary = record_licence(finished.summary, chosen, override)
+    check_header((finished.folder / CARD).read_text(), str(finished.folder / CARD))
+    documents = _read_kept(finished.folder)
+    documents |= build_card_documents(folder, recipe, summary, url)
+    if (finished.folder / PROV_FILE).is_file():
+        documents[PROV_FILE] = build_prov(collect_facts(folder, recipe, summary, url)).encode()
+    documents[SUMMARY] = _describe_published(summary, data)
+    documents[RECIPE] = (finished.folder / RECIPE).read_bytes()
+    if CROISSANT in documents:
+        documents[CROISSANT] = _correct_sizes(documents[CROISSANT], data)
+    changed = {finished.hashes[item.name]: item.sha256 for item in data if item.is_rewritten}
+    return _hide_places(documents, changed)
+
+
+def refuse_others(folder: RunFolder) -> None:
+    """Refuses evaluation results that do not speak of the images that are there.
+
+    Raises:
+        InputError: names each, and the command that measures it again.
+    """
+    results = read_evaluations(folder)
+    others = find_others(folder, results)
+    if not others:
+        return
+    lines = []
+    for name, why in others.items():
+        command = name_command(name, results[name], folder.url)
+        again = f"measure again: {command}, or remove it" if command else "remove it"
+        lines.append(f"{folder.url}/{EVALUATION}/{name}.json: {why}: {again}")
+    raise InputError("\n".join(lines))
+
+
+def check_header(card: str, where: str) -> dict[str, Any]:
+    """Returns the YAML header of a card, as the Hub reads it.
+
+    Raises:
+        InputError: there is none, or it is not valid.
+    """
+    import yaml
+    from huggingface_hub import DatasetCard
+
+    try:
+        header: dict[str, Any] = DatasetCard(card).data.to_dict()  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise InputError(f"{where}: its YAML header cannot be read: {error}: mend it") from error
+    return header
+
+
+def _read_kept(folder: Path) -> dict[str, bytes]:
+    """Returns evaluation results, pictures, and documents of a user's own."""
+    paths = [*(folder / "assets").glob("*.png"), *(folder / "evaluation").glob("*.json")]
+    for name in (LICENCE_FILE, CITATION_FILE):
+        path = folder / name
+        if path.is_file() and MARKS[name] not in path.read_text():
+            paths.append(path)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+
+
+def _describe_published(summary: Mapping[str, Any], items: Sequence[Item]) -> bytes:
+    """Returns the summary with the files that are published, their hashes and bytes as sent."""
+    hashes = {item.name: item.sha256 for item in items}
+    sizes = {item.name: item.size for item in items}
+    tars = sum(item.name.endswith(".tar") for item in items)
+    files = {**summary["files"], "tars": tars, "sha256": hashes, "bytes": sizes}
+    return write_json({**summary, "files": files}).encode()
+
+
+def _correct_sizes(croissant: bytes, items: Sequence[Item]) -> bytes:
+    """Returns the Croissant text with the sizes of files that are changed when they are sent."""
+    sizes = {item.name: f"{item.size} B" for item in items if item.is_rewritten}
+    value = json.loads(croissant)
+    for file in value.get("distribution", ()):
+        if file.get("contentUrl") in sizes:
+            file["contentSize"] = sizes[file["contentUrl"]]
+    return write_inert_json(value).encode() if sizes else croissant
+
+
+def _hide_places(documents: Mapping[str, bytes], changed: Mapping[str, str]) -> dict[str, bytes]:
+    """Cuts absolute paths in JSON wherever they stand, elsewhere those that JSON files name.
+
+    Hashes of files that are changed by it are put right.
+    """
+    values = {name: json.loads(data) for name, data in documents.items() if name.endswith(".json")}
+    places = {place for value in values.values() for place in list_places(value)}
+    published = {}
+    for name, data in documents.items():
+        if name.endswith(".png"):
+            published[name] = data
+            continue
+        text = data.decode()
+        if name in values and any(list_places(values[name])):
+            text = write_inert_json(shorten_places(values[name]))
+        text = replace_places(text, places)
+        for before, after in changed.items():
+            text = text.replace(before, after)
+        published[name] = text.encode()
+    return published

@@ -1,0 +1,280 @@
+"""Merging: real and synthetic sets as one Hugging Face data set with leak-free splits."""
+
+import io
+import itertools
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+from PIL import Image, UnidentifiedImageError
+
+from factory.core.errors import InputError, SourceError, StoreError
+from factory.core.files.new_folder import build_folder
+from factory.core.files.store import FileStore
+from factory.core.notes import tell
+from factory.core.plain import write_json
+from factory.data.schema import IMAGE_TYPE
+from factory.data.writers.parquet import ParquetFiles
+from factory.engine.finalise import with_features
+from factory.engine.run_folder import RunFolder
+from factory.engine.summary import read_summary
+from factory.publish.merge.card import build_card, describe_splits
+from factory.publish.merge.members import (
+    Member,
+    find_conflicts,
+    name_sources,
+    read_columns,
+    read_real,
+    read_synthetic,
+    unite_classes,
+)
+from factory.publish.merge.splits import (
+    LEFT_OUT,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    Placement,
+    place_members,
+)
+
+__all__ = ["MergeSettings", "describe_splits", "merge_sets"]
+
+SCHEMA = pa.schema(
+    [
+        ("image", IMAGE_TYPE),
+        ("label", pa.int64()),
+        ("class_name", pa.string()),
+        ("caption", pa.string()),
+        ("is_synthetic", pa.bool_()),
+        ("source", pa.string()),
+        ("group_sha256", pa.string()),
+        ("image_sha256", pa.string()),
+        ("sample_id", pa.string()),
+        ("model", pa.string()),
+        ("reference_sha256", pa.string()),
+        ("provenance", pa.string()),
+    ]
+)
+_BLOCK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class MergeSettings:
+    """How sets are merged.
+
+    Attributes:
+        validation: share of the real images, in [0, 1).
+        test: likewise; 0 where `test_set` is given.
+        seed: of the splits.
+        test_synthetic: let variations of test patients into `test`.
+        test_set: real images that are the test split as they are.
+        rename: class name -> class name.
+        columns: `label_column`, `caption_column`, `group_column`, `group_pattern` of the real sets.
+        rows_per_file: rows of a parquet file.
+    """
+
+    validation: float = 0.1
+    test: float = 0.2
+    seed: int = 0
+    test_synthetic: bool = False
+    test_set: Path | None = None
+    rename: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    rows_per_file: int = 10_000
+
+
+def merge_sets(
+    real: Path, synthetic: Sequence[Path], out: Path, settings: MergeSettings
+) -> dict[str, Any]:
+    """Joins one real and several synthetic sets into a new data set folder.
+
+    Image bytes are copied as they are stored. Equal inputs and settings give equal files.
+
+    Returns:
+        What `merge.json` holds: counts by split, class and kind, units, what was left out.
+
+    Raises:
+        InputError: shares that do not fit, classes that differ in spelling alone, too few patients,
+            or `out` is not empty.
+        SourceError: images that cannot be read.
+    """
+    shares = _share_out(settings)
+    with build_folder(out) as build:
+        test_set, rename, columns = settings.test_set, settings.rename, settings.columns
+        roots = [real, *([] if test_set is None else [test_set]), *synthetic]
+        names = name_sources(roots)
+        members = list(read_real(real, names[real], rename, columns))
+        if test_set is not None:
+            members += read_real(test_set, names[test_set], rename, columns, is_test=True)
+        for root in synthetic:
+            members += read_synthetic(root, names[root], rename)
+        class_names = unite_classes(members)
+        placement = place_members(members, shares, settings.seed, settings.test_synthetic)
+        _tell_moved(members, placement)
+        summary = _count(members, placement, class_names, settings)
+        summary["sources"] = _describe_sources(members, names)
+        summary["sha256"] = _write(members, placement, class_names, build, settings.rows_per_file)
+        (build / "merge.json").write_text(write_json(summary), encoding="utf-8")
+        (build / "README.md").write_text(build_card(out.name, summary), encoding="utf-8")
+    return summary
+
+
+def _share_out(settings: MergeSettings) -> dict[str, float]:
+    """Returns split -> share.
+
+    Raises:
+        InputError: shares that leave nothing for train, or two ways to choose the test split.
+    """
+    test = 0.0 if settings.test_set is not None else settings.test
+    train = 1.0 - settings.validation - test
+    if train <= 0:
+        raise InputError(
+            f"--validation {settings.validation:g} and --test {test:g} leave nothing for train: "
+            "they must add up to less than 1"
+        )
+    return {TRAIN: train, VALIDATION: settings.validation, TEST: test}
+
+
+def _count(
+    members: Sequence[Member],
+    placement: Placement,
+    class_names: Sequence[str],
+    settings: MergeSettings,
+) -> dict[str, Any]:
+    counts: dict[str, dict[str, Counter[str]]] = {}
+    for split in (TRAIN, VALIDATION, TEST):
+        if split in placement.splits:
+            counts[split] = {"real": Counter(), "synthetic": Counter()}
+    for member, split in zip(members, placement.splits, strict=True):
+        if split != LEFT_OUT:
+            kind = "synthetic" if member.is_synthetic else "real"
+            counts[split][kind][member.class_name or "no class"] += 1
+    return {
+        "seed": settings.seed,
+        "validation": settings.validation,
+        "test": settings.test if settings.test_set is None else None,
+        "test_synthetic": settings.test_synthetic,
+        "class_names": list(class_names),
+        "unclassed": sum(member.class_name is None for member in members),
+        "splits": counts,
+        "units": {split: placement.units[split] for split in counts if placement.units[split]},
+        "groups": len({m.group_sha256 for m in members if m.group_sha256 and not m.is_synthetic}),
+        "left_out": dict(placement.left_out),
+        "unplaced": placement.unplaced,
+        "conflicts": _describe_conflicts(members),
+    }
+
+
+def _tell_moved(members: Sequence[Member], placement: Placement) -> None:
+    """Says which images of the training set are in test, as the given test set has them too."""
+    given = {member.pixels_sha256 for member in members if member.is_test}
+    moved = [
+        (member.pixels_sha256 in given, member)
+        for member, split in zip(members, placement.splits, strict=True)
+        if given and split == TEST and not member.is_test and not member.is_synthetic
+    ]
+    if moved:
+        same = [member for is_same, member in moved if is_same]
+        such = f", {len(same):,} of them the same image ({same[0].image.place})" if same else ""
+        tell(
+            f"{len(moved):,} images of {moved[0][1].source} show images or patients of the test "
+            f"set{such}: they are in test"
+        )
+
+
+def _describe_conflicts(members: Sequence[Member]) -> dict[str, int]:
+    """Returns classes -> images that stand under all of them; the first is told by name."""
+    found = find_conflicts(members)
+    for alike in [*found.values()][:1]:
+        places = " = ".join(f"{each.image.place} ({each.class_name})" for each in alike[:3])
+        tell(
+            f"{len(found):,} images stand under several classes, such as {places}: all are kept, "
+            "in one split; correct their classes"
+        )
+    named = (sorted({str(each.class_name) for each in alike}) for alike in found.values())
+    return dict(sorted(Counter(" and ".join(names) for names in named).items()))
+
+
+def _describe_sources(members: Sequence[Member], names: Mapping[Path, str]) -> list[dict[str, Any]]:
+    counts = Counter((member.source, member.is_synthetic) for member in members)
+    roots = {name: root for root, name in names.items()}
+    sources = []
+    for (name, is_synthetic), images in counts.items():
+        licences: list[str] = []
+        if is_synthetic:
+            summary = read_summary(RunFolder(str(roots[name])))
+            for maker in summary["makers"] if summary else ():
+                licence = maker.get("licence") or {"id": "unknown"}
+                licences.append(f"model {maker['generator']['model']}: {licence['id']}")
+        sources.append(
+            {"name": name, "is_synthetic": is_synthetic, "images": images, "licences": licences}
+        )
+    return sources
+
+
+def _write(
+    members: Sequence[Member],
+    placement: Placement,
+    class_names: Sequence[str],
+    build: Path,
+    per_file: int,
+) -> dict[str, str]:
+    """Writes the rows of each split; returns file name -> sha256."""
+    schema = with_features(SCHEMA, tuple(class_names))
+    files, hashes = FileStore(str(build)), {}
+    for split in (TRAIN, VALIDATION, TEST):
+        pairs = zip(members, placement.splits, strict=True)
+        mine = [member for member, place in pairs if place == split]
+        if not mine:
+            continue
+        rows = _build_rows(mine, class_names)
+        with ParquetFiles(files, "data", split, schema, len(mine), per_file) as writer:
+            while block := list(itertools.islice(rows, _BLOCK)):
+                writer.write(pa.Table.from_pylist(block, schema=schema))
+        if writer.rows != len(mine):
+            raise StoreError(f"{build}: {writer.rows} rows written, not {len(mine)}")
+        hashes.update(writer.hashes)
+    return hashes
+
+
+def _build_rows(members: Sequence[Member], class_names: Sequence[str]) -> Iterator[dict[str, Any]]:
+    labels = {name: label for label, name in enumerate(class_names)}
+    known: dict[Path, dict[str, list[Any]]] = {}
+    for member in members:
+        image, row = member.image, dict[str, Any]()
+        if member.is_synthetic and image.row is not None and image.path.suffix == ".parquet":
+            if image.path not in known:
+                known = {image.path: read_columns(image.path)}
+            row = {column: values[image.row] for column, values in known[image.path].items()}
+        data = image.read_bytes()
+        name = f"{member.image_sha256[:32]}.{_find_suffix(data, image.place)}"
+        yield {
+            **row,
+            "image": {"bytes": data, "path": name},
+            "label": labels.get(member.class_name or ""),
+            "class_name": member.class_name,
+            "caption": image.caption,
+            "is_synthetic": member.is_synthetic,
+            "source": member.source,
+            "group_sha256": member.reference_group_sha256
+            if member.is_synthetic
+            else member.group_sha256,
+            "image_sha256": member.image_sha256,
+        }
+
+
+def _find_suffix(data: bytes, place: str) -> str:
+    """Returns the suffix of an image's own format; file names may tell patients.
+
+    Raises:
+        SourceError: bytes that are no image.
+    """
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            kind = str(opened.format).lower()
+    except (UnidentifiedImageError, OSError) as error:
+        raise SourceError(f"{place}: not a readable image: replace or remove it") from error
+    return {"jpeg": "jpg", "tiff": "tif"}.get(kind, kind)

@@ -1,0 +1,167 @@
+"""The images of a merge: what is known of each, real or synthetic, without its pixels."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.core.errors import InputError, SourceError, StoreError
+from factory.core.hashing import hash_bytes
+from factory.core.images import decode_image, hash_pixels
+from factory.core.parquet import open_parquet
+from factory.data.images import SourceImage, list_images
+
+COLUMNS = ("sample_id", "model", "reference_sha256", "provenance")
+"""Columns of factory's own rows that a merged row keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One image of a merged set.
+
+    Attributes:
+        image: where its bytes are.
+        source: name of the set that it comes from.
+        is_synthetic: whether it comes from a synthetic set.
+        class_name: as renamed, or None.
+        image_sha256: of its stored bytes.
+        pixels_sha256: of its pixels, the same for another file of the same image.
+        is_test: real, and held out as it is.
+        sample_id: of a factory row.
+        reference_sha256: of the real image that it varies.
+        reference_pixels_sha256: of that image's pixels, where the row tells.
+        reference_group_sha256: of that image's patient or slide.
+    """
+
+    image: SourceImage
+    source: str
+    is_synthetic: bool
+    class_name: str | None
+    image_sha256: str
+    pixels_sha256: str
+    is_test: bool = False
+    sample_id: str | None = None
+    reference_sha256: str | None = None
+    reference_pixels_sha256: str | None = None
+    reference_group_sha256: str | None = None
+
+    @property
+    def group_sha256(self) -> str | None:
+        """Hash of its patient or slide, as `reference_group_sha256` is made."""
+        group = self.image.group
+        return None if group is None else hash_bytes(group.encode())
+
+
+def read_real(
+    root: Path,
+    source: str,
+    rename: Mapping[str, str],
+    columns: Mapping[str, Any],
+    is_test: bool = False,
+) -> Iterator[Member]:
+    """Yields the images of a real set; `columns` are further arguments of `list_images`.
+
+    Raises:
+        SourceError: images that cannot be read.
+    """
+    for image in list_images(root, **columns):
+        name = rename.get(image.class_name or "", image.class_name)
+        yield Member(image, source, False, name, *_hash(image), is_test)
+
+
+def _hash(image: SourceImage) -> tuple[str, str]:
+    """Returns the hashes of an image's bytes and pixels."""
+    data = image.read_bytes()
+    return hash_bytes(data), hash_pixels(decode_image(data, image.place))
+
+
+def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterator[Member]:
+    """Yields the images of a synthetic set: rows of factory, or any images.
+
+    Raises:
+        SourceError: images that cannot be read.
+    """
+    known: dict[Path, dict[str, list[Any]]] = {}
+    for image in list_images(root):
+        row: dict[str, Any] = {}
+        if image.row is not None and image.path.suffix == ".parquet":
+            if image.path not in known:
+                known = {image.path: read_columns(image.path)}
+            row = {column: values[image.row] for column, values in known[image.path].items()}
+        try:
+            provenance = json.loads(row.get("provenance") or "{}")
+        except ValueError as error:
+            raise SourceError(f"{image.place}: provenance is no JSON ({error})") from error
+        yield Member(
+            image,
+            source,
+            True,
+            rename.get(image.class_name or "", image.class_name),
+            *_hash(image),
+            sample_id=row.get("sample_id"),
+            reference_sha256=row.get("reference_sha256"),
+            reference_pixels_sha256=provenance.get("reference_pixels_sha256"),
+            reference_group_sha256=provenance.get("reference_group_sha256"),
+        )
+
+
+def read_columns(path: Path) -> dict[str, list[Any]]:
+    """Returns those of COLUMNS that a parquet file has.
+
+    Raises:
+        SourceError: it is damaged.
+    """
+    try:
+        with open_parquet(path) as table:
+            names = [name for name in COLUMNS if name in table.schema.names]
+            columns = table.read(names)
+        return {name: columns[name].to_pylist() for name in names}
+    except StoreError as error:
+        raise SourceError(str(error)) from error
+
+
+def name_sources(roots: Sequence[Path]) -> dict[Path, str]:
+    """Returns a name for each folder or file: its last part, of equal ones the last two.
+
+    Raises:
+        InputError: one of them is given twice.
+    """
+    resolved = {root: root.resolve() for root in roots}
+    names: dict[Path, str] = {}
+    for root, path in resolved.items():
+        alike = sum(other.name == path.name for other in resolved.values())
+        names[root] = "/".join(path.parts[-2:]) if alike > 1 else path.name
+    if len(roots) > len(set(resolved.values())):
+        raise InputError("a set is given twice: give each once")
+    return names
+
+
+def unite_classes(members: Sequence[Member]) -> tuple[str, ...]:
+    """Returns the class names of all sets, sorted.
+
+    Raises:
+        InputError: names that differ in spelling alone.
+    """
+    names = sorted({each.class_name for each in members if each.class_name is not None})
+    spelt: dict[str, str] = {}
+    for name in names:
+        plain = "".join(char for char in name.casefold() if char.isalnum()) or name
+        other = spelt.setdefault(plain, name)
+        if other != name:
+            raise InputError(
+                f"classes {other!r} and {name!r} differ in spelling alone: make them one with "
+                f"--rename {other!r}={name!r}, or name one of them differently"
+            )
+    return tuple(names)
+
+
+def find_conflicts(members: Sequence[Member]) -> dict[str, list[Member]]:
+    """Returns the images that stand under several classes, by the hash of their pixels."""
+    alike: dict[str, list[Member]] = {}
+    for member in members:
+        if member.class_name is not None:
+            alike.setdefault(member.pixels_sha256, []).append(member)
+    return {
+        sha: found for sha, found in alike.items() if len({each.class_name for each in found}) > 1
+    }

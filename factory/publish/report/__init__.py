@@ -1,0 +1,113 @@
+"""One self-contained HTML file on a run: funnel, galleries, scores, copies, acceptance."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+NAME = "report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class ReportOptions:
+    """What a report shows.
+
+    Attributes:
+        per_gallery: images in a gallery, at most.
+        base: folder that the recipe's relative paths start from, for real images.
+        real: further sets of real images to compare with.
+        with_real: whether real images are shown at all.
+        image_column: of the further sets.
+    """
+
+    per_gallery: int = 24
+    base: Path = Path()
+    real: tuple[Path, ...] = ()
+    with_real: bool = True
+    image_column: str | None = None
+
+
+def build_report(
+    url: str,
+    options: ReportOptions | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> tuple[dict[str, Any], str]:
+    """Builds the report on a run folder, finished or not.
+
+    What counts is what is committed; nothing is written. Images are read for what is shown only.
+
+    Args:
+        url: run folder of `factory run` or `factory judge`, or its fsspec URL.
+        options: what to show.
+        say: called with one line at the start of each step.
+
+    Returns:
+        The numbers as plain data, and the HTML text.
+
+    Raises:
+        MismatchError: not a run folder.
+        StoreError: damaged data.
+        InputError: an evaluation result that is no JSON object.
+        SourceError: a stored image cannot be read.
+    """
+    from factory.publish.report.collect import collect
+    from factory.publish.report.comparisons import Comparer, Comparison
+    from factory.publish.report.evaluations import show_evaluations
+    from factory.publish.report.galleries import build_galleries, choose, fetch_chosen
+    from factory.publish.report.numbers import build_numbers
+    from factory.publish.report.page import render_page
+    from factory.publish.report.real_images import find_realism_judge, list_real_sets
+    from factory.publish.report.state import read_state
+    from factory.publish.report.tiles import Maker
+    from factory.recipe.recipe import is_judging
+
+    options = options or ReportOptions()
+    state = read_state(url, options.base, say)
+    limits = state.list_limits()
+    say("collecting scores")
+    found = collect(state, limits, options.per_gallery)
+    choice = choose(found)
+    say("reading images")
+    stored = fetch_chosen(state, choice)
+    maker = Maker(state.labels, limits, stored, not is_judging(state.recipe))
+    comparisons: list[Comparison] = []
+    if options.with_real:
+        comparer = Comparer(state, maker, stored, options.base, options.per_gallery)
+        if choice.references:
+            say("comparing with references")
+            comparisons.append(comparer.compare_references(choice.references))
+        further = (options.real, options.image_column)
+        for real in list_real_sets(state, options.base, *further):
+            say(f"comparing with {real.path}")
+            comparisons.append(comparer.compare_set(real, choice.described))
+        judge = find_realism_judge(state)
+        if judge is not None:
+            say("comparing by realism")
+            comparisons.append(comparer.compare_by_realism(judge, choice.unauthentic))
+    numbers = build_numbers(state, found, limits, choice, comparisons)
+    galleries = build_galleries(choice, maker)
+    evaluations = show_evaluations(state.folder, options.with_real)
+    return numbers, render_page(state, numbers, limits, galleries, comparisons, evaluations)
+
+
+def write_report(url: str, html: str, out: str | None = None) -> str:
+    """Writes the HTML text, by default as `report.html` into the run folder.
+
+    Args:
+        url: run folder.
+        html: as `build_report` gives it.
+        out: another file, or an fsspec URL of one.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    from factory.core.files.store import FileStore
+
+    place = out or f"{url.rstrip('/')}/{NAME}"
+    folder, _, name = place.rpartition("/")
+    root = folder if "://" in place else str(Path(place).absolute().parent)
+    FileStore(root).write(name, html.encode())
+    return place

@@ -1,0 +1,168 @@
+"""The state of a run that a report is on: recipe in force, decisions, counts, what is missing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.catalog.acceptance import parse_rule
+from factory.catalog.catalog import Catalogs, load_catalogs
+from factory.core.errors import CatalogError
+from factory.engine.continuing import read_outline
+from factory.engine.finalise import Policy, Survey, survey_run
+from factory.engine.plan import Outline
+from factory.engine.run import build_policy, read_score_names
+from factory.engine.run_folder import RunFolder
+from factory.engine.selection import Decide
+from factory.engine.summary import build_summary, read_recipe, read_summary
+from factory.evaluate.calibrate.thresholds import Decider
+from factory.filters import decide_all
+from factory.publish.report.margins import Limit
+from factory.recipe.file import resolve_path
+from factory.recipe.recipe import Recipe
+
+MAY_DIFFER = frozenset({"filters", "accept", "pick"})
+"""Sections that `factory refilter` changes in `recipe.json`, but not in the run record."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What is committed of a run, and how it is decided now.
+
+    Attributes:
+        folder: run folder.
+        recipe: in force: as refiltered, where it was.
+        outline: series and shards.
+        policy: how candidates are selected.
+        survey: what a walk over the committed shards found.
+        summary: as `factory.engine.run.build_summary` gives it.
+        decider: filters, and the thresholds that bound scores.
+        score_names: all scores that workers stored.
+        shards: planned; those not committed are in `survey.missing`.
+        is_finished: the data set of just these counts is written.
+        is_refiltered: thresholds differ from those that the run was made with.
+        quarantined: shards that kept failing.
+    """
+
+    folder: RunFolder
+    recipe: Recipe
+    outline: Outline
+    policy: Policy
+    survey: Survey
+    summary: dict[str, Any]
+    decider: Decider
+    score_names: tuple[str, ...]
+    shards: int
+    is_finished: bool
+    is_refiltered: bool
+    quarantined: tuple[dict[str, Any], ...]
+
+    @property
+    def done(self) -> int:
+        """Shards committed."""
+        return self.shards - len(self.survey.missing)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Series key -> what it is called, no two alike."""
+        found: dict[str, str] = {}
+        for part in self.outline.series:
+            same = sum(each.label == part.label for each in self.outline.series[: len(found)])
+            found[part.key] = f"{part.label} ({same + 1})" if same else part.label
+        return found
+
+    def list_limits(self) -> list[Limit]:
+        """Returns the thresholds that are set."""
+        rule, found = self.decider.rule, []
+        for bound in self.decider.bounds:
+            value = self.decider.read_value(bound)
+            if value is not None:
+                decides = rule is None or bound.kind in rule.kinds
+                limit = Limit(bound.kind, bound.name, bound.score, value, bound.is_lower, decides)
+                found.append(limit)
+        return found
+
+
+def read_state(url: str, base: Path, say: Callable[[str], None]) -> RunState:
+    """Reads a run folder, finished or not.
+
+    Args:
+        url: run folder or fsspec URL.
+        base: folder that the recipe's relative paths start from, if they are still needed.
+        say: called with one line at the start of each step.
+
+    Raises:
+        MismatchError: not a run folder.
+        StoreError: damaged data.
+    """
+    folder = RunFolder(url)
+    record = folder.require_run()
+    made_with = Recipe.model_validate(record.recipe)
+    recipe = _find_recipe(folder, made_with)
+    is_refiltered = _differ(recipe, made_with)
+    decider = build_decider(recipe, base)
+    decide: Decide | None = None
+    if is_refiltered:
+        rule = decider.rule
+
+        def decide_anew(scores: Any, name: str | None) -> Any:
+            return decide_all(decider.filters, scores, rule, name)
+
+        decide = decide_anew
+    policy = build_policy(recipe, decide)
+    outline = read_outline(record)
+    say("reading decisions")
+    survey = survey_run(folder, outline, policy)
+    summary = build_summary(folder, recipe, outline, survey)
+    return RunState(
+        folder=folder,
+        recipe=recipe,
+        outline=outline,
+        policy=policy,
+        survey=survey,
+        summary=summary,
+        decider=decider,
+        score_names=tuple(read_score_names(folder, survey)),
+        shards=outline.count_shards(),
+        is_finished=not survey.missing and _count(read_summary(folder)) == _count(summary),
+        is_refiltered=is_refiltered,
+        quarantined=folder.list_quarantined(),
+    )
+
+
+def build_decider(recipe: Recipe, base: Path) -> Decider:
+    """Returns the recipe's filters and thresholds; its own catalogs count where they are there."""
+    rule = None if recipe.accept is None else parse_rule(recipe.accept)
+    return Decider(recipe.filters, base, open_known_catalogs(recipe, base), rule)
+
+
+def open_known_catalogs(recipe: Recipe, base: Path) -> Catalogs:
+    """Opens the recipe's catalogs; only the shipped ones where those are not there any more."""
+    try:
+        return load_catalogs([resolve_path(base, each) for each in recipe.catalogs])
+    except CatalogError:
+        return load_catalogs()
+
+
+def _find_recipe(folder: RunFolder, made_with: Recipe) -> Recipe:
+    """Returns the recipe of the data set, or of the run where that has grown since."""
+    written = read_recipe(folder)
+    if written is None:
+        return made_with
+    is_same_run = (
+        written.conditions == made_with.conditions
+        and written.budget.attempts == made_with.budget.attempts
+    )
+    return written if is_same_run else made_with
+
+
+def _differ(recipe: Recipe, other: Recipe) -> bool:
+    return any(getattr(recipe, name) != getattr(other, name) for name in MAY_DIFFER)
+
+
+def _count(summary: dict[str, Any] | None) -> Any:
+    """Returns what must be equal for a stored summary to describe what is committed."""
+    if summary is None:
+        return None
+    names = ("key", "asked", "accepted", "generated", "spare")
+    return [[part[name] for name in names] for part in summary["series"]]

@@ -1,0 +1,166 @@
+"""Checks of files, counts and schema against summary and card, and of the tars against the rows."""
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from factory.core.errors import SourceError
+from factory.core.hashing import hash_bytes
+from factory.data.images import list_images
+from factory.engine.dataset import DATA, REJECTED, TARS, StoredSet
+from factory.engine.finalise import build_final_schema
+from factory.publish.verify.findings import Report
+from factory.recipe.recipe import compute_recipe_digest
+
+_NUMBERED = re.compile(r"(.+)-(\d{5})-of-(\d{5})\.parquet")
+NO_HASHES = (
+    "hashes of files: no summary.json that names them; an edited score that crosses no threshold "
+    "and keeps 4 decimals, and an edited reason, cannot be told"
+)
+NO_COUNTS = (
+    "counts: neither summary.json nor num_examples in the header of README.md; a row that was "
+    "dropped cannot be told"
+)
+
+
+def check_files(stored: StoredSet, report: Report) -> None:
+    """Compares every file with the hash in the summary, and finds missing numbers of files."""
+    hashes: Mapping[str, str] = ((stored.summary or {}).get("files") or {}).get("sha256") or {}
+    present = [*stored.list_tables(DATA), *stored.list_tables(REJECTED), *stored.list_tars()]
+    if not hashes:
+        report.note(NO_HASHES)
+    folders = {name.partition("/")[0] for name in present}
+    for name, recorded in hashes.items():
+        folder, is_below, _ = name.partition("/")
+        if stored.files.exists(name):
+            report.expect("files", name, stored.files.hash(name), recorded, field="sha256")
+        elif is_below and folder not in folders:
+            report.note(f"{folder}/ is not in this copy")
+        else:
+            report.fail("files", name, "is missing")
+    for name in present if hashes else ():
+        if name not in hashes:
+            report.fail("files", name, "is not one of the files of the data set")
+    for folder in (DATA, REJECTED):
+        _check_numbers(stored, folder, report)
+
+
+def _check_numbers(stored: StoredSet, folder: str, report: Report) -> None:
+    names = [Path(name).name for name in stored.list_tables(folder)]
+    found = [match for name in names if (match := _NUMBERED.fullmatch(name))]
+    totals = {int(match.group(3)) for match in found}
+    numbers = {int(match.group(2)) for match in found}
+    for total in totals:
+        for number in sorted(set(range(total)) - numbers):
+            report.fail("files", f"{folder}/", f"file {number} of {total} is missing")
+
+
+def check_schema(stored: StoredSet, name: str, report: Report) -> list[str]:
+    """Compares a file's columns with those of a data set; returns the columns that are missing.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    schema = stored.read_schema(name)
+    scores = schema.field("scores").type if "scores" in schema.names else pa.struct([])
+    names = [scores.field(i).name for i in range(scores.num_fields)]
+    columns: dict[str, Any] = {each.name: each.type for each in build_final_schema((), names)}
+    if name.startswith(f"{REJECTED}/"):
+        columns |= dict.fromkeys(("rejected_by", "reason", "status"), pa.string())
+    for column, kind in columns.items():
+        found = schema.field(column).type if column in schema.names else None
+        if found is None:
+            report.fail("schema", name, "is missing", field=column)
+        else:
+            report.expect("schema", name, str(found), str(kind), field=column)
+    for column in sorted(set(schema.names) - set(columns)):
+        report.fail("schema", name, "is not a column of a data set", field=column)
+    return [column for column in columns if column not in schema.names]
+
+
+def check_counts(
+    stored: StoredSet, counts: Mapping[str, int], classes: Counter[str | None], report: Report
+) -> None:
+    """Compares counted rows with what the summary and the card say.
+
+    Args:
+        stored: the data set.
+        counts: rows found in `data` and in `rejected`.
+        classes: accepted rows by class.
+        report: where findings go.
+    """
+    summary = stored.summary
+    declared = list(_list_declared(stored.card_header))
+    if summary is None and not declared:
+        report.note(NO_COUNTS)
+    for folder, split, number in declared:
+        if folder == DATA or stored.list_tables(folder):
+            field = f"dataset_info: {split}.num_examples"
+            report.expect("counts", "README.md", number, counts[folder], field=field)
+    if summary is None:
+        return
+    files = summary.get("files") or {}
+    rejected = sum(part["generated"] - part["accepted"] for part in summary["series"])
+    expected: tuple[tuple[str, Any, str], ...] = (
+        ("accepted", summary["accepted"], DATA),
+        ("series.accepted", sum(part["accepted"] for part in summary["series"]), DATA),
+        ("files.rows", files.get("rows"), DATA),
+        ("files.rejected_rows", files.get("rejected_rows"), REJECTED),
+        ("series.generated - accepted", rejected, REJECTED),
+    )
+    for field, said_rows, folder in expected:
+        if folder == DATA or stored.list_tables(folder):
+            report.expect("counts", "summary.json", said_rows, counts[folder], field=field)
+    if all(len(part["class_names"]) <= 1 for part in summary["series"]):
+        said: Counter[str | None] = Counter()
+        for part in summary["series"]:
+            said[next(iter(part["class_names"]), None)] += part["accepted"]
+        for name in sorted({*said, *classes}, key=str):
+            field = f"series.accepted of {name}"
+            report.expect("counts", "summary.json", said[name], classes[name], field=field)
+    if stored.recipe is not None:
+        digest, field = compute_recipe_digest(stored.recipe), "recipe_sha256"
+        report.expect("recipe", "summary.json", summary["recipe_sha256"], digest, field=field)
+
+
+def _list_declared(header: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
+    """Yields (folder, split, rows) of the card's dataset_info."""
+    info = header.get("dataset_info")
+    for config in info if isinstance(info, list) else [info]:
+        for split in (config or {}).get("splits") or ():
+            folder = REJECTED if split.get("name") == REJECTED else DATA
+            if split.get("num_examples") is not None:
+                yield folder, str(split["name"]), int(split["num_examples"])
+
+
+def check_tars(stored: StoredSet, image_hashes: Mapping[str, str], report: Report) -> None:
+    """Compares the samples of the tars with the accepted rows: the same ids, the same bytes."""
+    names = stored.list_tars()
+    if not names:
+        return
+    if not stored.files.is_local:
+        report.note(f"{TARS}/: read where it is local only")
+        return
+    seen: Counter[str] = Counter()
+    for name in names:
+        try:
+            images = list_images(Path(stored.files.resolve(name)))
+        except SourceError as error:
+            report.fail("tars", name, str(error))
+            continue
+        for image in images:
+            key = image.key.rpartition("#")[2].partition(".")[0]
+            seen[key] += 1
+            if key not in image_hashes:
+                report.fail("tars", name, "is no accepted row", key)
+                continue
+            sha = hash_bytes(image.read_bytes())
+            report.expect("tars", name, sha, image_hashes[key], key, "image")
+    for key in sorted(set(image_hashes) - set(seen)):
+        report.fail("tars", f"{TARS}/", "is in no tar", key)
+    for key in sorted(key for key, count in seen.items() if count > 1):
+        report.fail("tars", f"{TARS}/", "is there twice", key)

@@ -1,0 +1,220 @@
+"""Checks of one row against itself: image, identity, provenance, scores and verdict."""
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from factory.catalog.acceptance import parse_rule
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import FactoryError, FilterError, SourceError, StoreError
+from factory.core.hashing import compute_digest, derive_seed, hash_bytes
+from factory.core.images import decode_image, hash_pixels
+from factory.data.records import NONFINITE, SCORE_DECIMALS, Verdict, round_nonfinite
+from factory.data.schema import compute_described_id, read_first_guidance
+from factory.engine.dataset import DATA, Row
+from factory.engine.regenerate import read_provenance
+from factory.filters import build_filters, decide_all, list_score_names
+from factory.publish.verify.findings import Report
+from factory.recipe.recipe import Recipe
+
+SAME_AS_GENERATOR = (
+    "model",
+    "model_revision",
+    "weights_sha256",
+    "scheduler",
+    "num_inference_steps",
+    "dtype",
+    "device",
+)
+"""Columns that repeat what the provenance says of the generator."""
+
+Decide = Callable[[Mapping[str, float], str | None], Verdict]
+
+
+def build_decider(recipe: Recipe) -> Decide:
+    """Returns what decides from stored scores as the recipe says; loads no model.
+
+    Raises:
+        FactoryError: a filter whose thresholds lie in a file that is not here.
+    """
+    from pathlib import Path
+
+    deciders = build_filters(recipe.filters, Path(), load_catalogs())
+    rule = None if recipe.accept is None else parse_rule(recipe.accept)
+
+    def decide(scores: Mapping[str, float], class_name: str | None) -> Verdict:
+        known = {name: float("nan") if value is None else value for name, value in scores.items()}
+        return decide_all(deciders, known, rule, class_name)
+
+    return decide
+
+
+class RowChecks:
+    """Checks rows one by one; `ids` counts the sample ids of accepted rows and of all.
+
+    Args:
+        report: where findings go.
+        recipe: recipe.json of the data set, or None.
+    """
+
+    def __init__(self, report: Report, recipe: Recipe | None) -> None:
+        self.report, self.recipe = report, recipe
+        self.accepted: Counter[str] = Counter()
+        self.all: Counter[str] = Counter()
+        self.classes: Counter[str | None] = Counter()
+        self.image_hashes: dict[str, str] = {}
+        self.score_names = {NONFINITE}
+        self.decide: Decide | None = None
+        if recipe is None:
+            report.note("recipe.json is not there: seeds, score names and verdicts")
+            return
+        self.score_names |= set(list_score_names(recipe.filters))
+        try:
+            self.decide = build_decider(recipe)
+        except FactoryError as error:
+            report.note(f"verdicts against thresholds: {error}")
+
+    def check(self, row: Row, class_names: Sequence[str]) -> None:
+        """Checks one row of `data/` or `rejected/`; `class_names` are those of its labels."""
+        values, report = row.values, self.report
+        is_accepted = row.file.startswith(f"{DATA}/")
+        report.checked["rows"] += 1
+        self._count(row, is_accepted)
+        try:
+            record = read_provenance(values)
+        except StoreError as error:
+            report.fail("provenance", row.file, str(error), row.place, "provenance")
+            return
+        self._check_image(row, record, is_accepted)
+        self._check_identity(row, record)
+        self._check_columns(row, record, class_names)
+        if self._check_scores(row, record):
+            self._check_verdict(row, is_accepted)
+
+    def _count(self, row: Row, is_accepted: bool) -> None:
+        name = str(row.sample_id)
+        blocks = 1 if self.recipe is None else len(self.recipe.conditions)
+        counts, limit = (self.accepted, 1) if is_accepted else (self.all, blocks)
+        counts[name] += 1
+        self.report.checked["unique ids"] += 1
+        if counts[name] > limit:
+            message = f"is there {counts[name]} times"
+            self.report.fail("unique ids", row.file, message, row.place, "sample_id")
+        if is_accepted:
+            self.classes[row.values.get("class_name")] += 1
+            self.image_hashes[name] = str(row.values.get("image_sha256"))
+
+    def _check_image(self, row: Row, record: Mapping[str, Any], is_accepted: bool) -> None:
+        values, report, place = row.values, self.report, row.place
+        image = values.get("image") or {}
+        data = image.get("bytes")
+        if data is None:
+            left_out = self.recipe is not None and self.recipe.output.keep_rejected == "scores"
+            if is_accepted or not left_out:
+                report.fail("image hash", row.file, "has no bytes", place, "image")
+            return
+        sha = hash_bytes(data)
+        report.expect(
+            "image hash", row.file, sha, values["image_sha256"], place, "image (image_sha256)"
+        )
+        report.checked["decodable"] += 1
+        try:
+            pixels = decode_image(data, place)
+        except SourceError as error:
+            report.fail("decodable", row.file, str(error), place, "image")
+            return
+        size = (values["width"], values["height"])
+        report.expect(
+            "image size", row.file, pixels.shape[1::-1], size, place, "image (width, height)"
+        )
+        sha = hash_pixels(pixels)
+        report.expect("pixels", row.file, sha, record["pixels_sha256"], place, "image")
+        name = f"{row.sample_id}.{str(image.get('path')).rpartition('.')[2]}"
+        report.expect("identity", row.file, image.get("path"), name, place, "image.path")
+
+    def _check_identity(self, row: Row, record: Mapping[str, Any]) -> None:
+        """Checks the chain from condition to condition id, seed and sample id."""
+        values, report, generator = row.values, self.report, record["generator"]
+        condition, prompt = record["condition"], values["prompt"]
+        key = compute_digest("condition", condition)[:16]
+        name = compute_described_id(condition, prompt, values["seed"], generator)
+        seed = values["seed"]
+        if self.recipe is not None:
+            seed = derive_seed(self.recipe.seed, key, values["ordinal"], values["attempt"])
+        for column, value, made_of in (
+            ("condition_id", key, "condition"),
+            ("seed", seed, "condition_id, ordinal, attempt"),
+            ("sample_id", name, "condition, prompt, seed, generator"),
+        ):
+            field = f"{column} (from {made_of})"
+            report.expect("identity", row.file, values[column], value, row.place, field)
+
+    def _check_columns(
+        self, row: Row, record: Mapping[str, Any], class_names: Sequence[str]
+    ) -> None:
+        values, report = row.values, self.report
+        condition, generator = record["condition"], record["generator"]
+        name = condition.get("class_name")
+        expected = {
+            "class_name": name,
+            "caption": condition.get("caption"),
+            "reference_sha256": condition.get("reference", {}).get("sha256"),
+            "guidance_scale": read_first_guidance(generator["guidance_scale"]),
+            "label": class_names.index(name) if name in class_names else None,
+            **{name: generator[name] for name in SAME_AS_GENERATOR},
+        }
+        for column, value in expected.items():
+            if column in values:
+                found = values[column]
+                report.expect("provenance", row.file, found, value, row.place, column)
+
+    def _check_scores(self, row: Row, record: Mapping[str, Any]) -> bool:
+        """Checks that every filter's scores are there, as they are rounded when stored."""
+        scores, report = row.values.get("scores"), self.report
+        report.checked["scores"] += 1
+        if not scores:
+            report.fail("scores", row.file, "has no scores", row.place, "scores")
+            return False
+        missing = sorted(self.score_names - set(scores))
+        for name in missing:
+            report.fail("scores", row.file, "is not there", row.place, f"scores.{name}")
+        for name, value in scores.items():
+            known = value is not None and not math.isnan(value)
+            if known and round(value, SCORE_DECIMALS) != value:
+                message = f"{value!r} has more than the {SCORE_DECIMALS} decimals that are stored"
+                report.fail("scores", row.file, message, row.place, f"scores.{name}")
+        known = scores.get(NONFINITE)
+        share = round_nonfinite(float(record.get("nonfinite_fraction", 0.0)))
+        report.expect("scores", row.file, known, share, row.place, f"scores.{NONFINITE}")
+        return not missing
+
+    def _check_verdict(self, row: Row, is_accepted: bool) -> None:
+        """Checks that the stored scores give the verdict that the row lies under."""
+        if self.decide is None or self.recipe is None:
+            return
+        values, report = row.values, self.report
+        try:
+            verdict = self.decide(values["scores"], values["class_name"])
+        except FilterError as error:
+            report.fail("verdict", row.file, str(error), row.place, "scores")
+            return
+        if is_accepted:
+            why = None if verdict.accepted else f"{verdict.filter}: {verdict.reason}"
+            report.expect("verdict", row.file, why, None, row.place, "scores")
+            return
+        judging: set[str] = {settings.kind for settings in self.recipe.filters}
+        judging |= {"accept", "finite"}  # what is not finite is never accepted
+        judging -= {"near_duplicate"}  # a rule over the set: the scores accept
+        found = values["rejected_by"] if values["rejected_by"] in judging else None
+        report.expect("verdict", row.file, found, verdict.filter, row.place, "rejected_by")
+
+
+def read_label_names(metadata: Mapping[bytes, bytes] | None) -> list[str]:
+    """Returns the class names of a table's labels, from its Hugging Face features."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return list(features["label"].get("names", ()))
+    except (KeyError, ValueError, TypeError, AttributeError):
+        return []

@@ -1,0 +1,1 @@
+"""Recipes: what a person declares, checked before anything is loaded."""

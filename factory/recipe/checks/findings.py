@@ -1,0 +1,116 @@
+"""What checks of a recipe share: the problems found, and what the model takes."""
+
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from factory.catalog.catalog import Catalogs
+from factory.core.errors import CatalogError, Problem, RecipeError
+from factory.core.yaml.messages import advise, suggest
+from factory.core.yaml.reader import FieldPath
+from factory.recipe.file import LoadedRecipe, resolve_path
+
+FoundT = TypeVar("FoundT")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What the recipe's model takes.
+
+    `streams` and `class_names` are None where only loading the model would tell; `size` is (width,
+    height) of one that makes no other, `native` that of its images where the recipe asks for none;
+    `in_catalog` says whether the plan can take its class names from there.
+    """
+
+    name: str
+    family: str | None
+    required: frozenset[str] = frozenset()
+    streams: frozenset[str] | None = None
+    class_names: tuple[str, ...] | None = None
+    size: tuple[int, int] | None = None
+    native: tuple[int, int] | None = None
+    in_catalog: bool = False
+
+
+@dataclass
+class Findings:
+    """The problems found so far, and what checks need to look things up."""
+
+    loaded: LoadedRecipe
+    catalogs: Catalogs
+    check_files: bool
+    problems: list[Problem] = field(default_factory=list)
+    pixels: tuple[int, int] | None = None
+    """Width and height of the images to be made, where recipe or catalog tell."""
+
+    def add(self, path: FieldPath, message: str) -> None:
+        """Notes a problem at a field."""
+        self.problems.append(self.loaded.document.make_problem(path, message))
+
+    def look_up(self, path: FieldPath, find: Callable[[str], FoundT], name: str) -> FoundT | None:
+        """Returns a catalog entry, or None with the problem noted."""
+        try:
+            return find(name)
+        except CatalogError as error:
+            self.add(path, str(error))
+        except RecipeError as error:
+            self.problems.extend(error.problems)
+        return None
+
+    def resolve(self, path: Path | str) -> Path:
+        """Returns a path of the recipe as one that can be opened."""
+        return resolve_path(self.loaded.base, path)
+
+
+@dataclass
+class AskedClasses:
+    """Classes that the conditions ask for, each with the field that asks."""
+
+    fields: dict[str, FieldPath] = field(default_factory=dict)
+
+    def add(self, names: Sequence[str], path: FieldPath, *, keyed: bool = False) -> None:
+        """Notes classes; `keyed` where each stands as a key below `path`."""
+        for name in names:
+            self.fields.setdefault(name, (*path, name) if keyed else path)
+
+
+def check_names(
+    findings: Findings,
+    names: Sequence[str],
+    known: Sequence[str] | None,
+    path: FieldPath,
+    owner: str,
+    *,
+    keyed: bool = True,
+) -> None:
+    """Checks that names are known to their owner; `keyed` where each is a key below `path`."""
+    for name in names:
+        if known is not None and name not in known:
+            place = (*path, name) if keyed else path
+            findings.add(place, f"no class {name!r} in {owner}: {advise(name, tuple(known))}")
+
+
+def check_template(
+    findings: Findings, template: str | None, path: FieldPath, *, required: bool
+) -> None:
+    """Checks that the only name in braces is `class_name`, and that it is there if required."""
+    if template is None:
+        return
+    try:
+        parts = list(string.Formatter().parse(template))
+    except ValueError as error:
+        findings.add(path, f"{error}, got {template!r}: braces are for {{class_name}} only")
+        return
+    fields = [
+        f"{name}!{conversion}" if conversion else f"{name}:{form}" if form else name
+        for _, name, form, conversion in parts
+        if name is not None
+    ]
+    for name in fields:
+        if name != "class_name":
+            hint = suggest(name, ("class_name",)) or "only {class_name} is known"
+            findings.add(path, f"unknown {{{name}}}, got {template!r}: {hint}")
+    if required and not fields:
+        findings.add(path, f"must hold {{class_name}}, got {template!r}: add it")

@@ -1,0 +1,65 @@
+"""Checks of classifier guidance: that the classifier can lead this model to these classes."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from factory.catalog.catalog import Catalogs
+from factory.models.generators.families import FAMILIES
+from factory.recipe.checks.filters import check_known
+from factory.recipe.checks.findings import AskedClasses, Findings, Model
+from factory.recipe.recipe import (
+    CaptionConditions,
+    ClassConditions,
+    ConditionSettings,
+    ReferenceConditions,
+)
+
+if TYPE_CHECKING:
+    from factory.models.classifiers.model import ClassifierInfo
+
+_PLACE = ("generator", "classifier_guidance")
+
+
+def check_guidance(findings: Findings, model: Model | None, asked: AskedClasses) -> None:
+    """Notes what is wrong with the classifier that guides, or with what it is to guide."""
+    settings = findings.loaded.recipe.generator.classifier_guidance
+    if settings is None:
+        return
+    if model is not None and model.family is not None:
+        family = FAMILIES.get(model.family)
+        if family is None or not family.guidable:
+            message = f"{model.name} is of family {model.family!r}, which cannot be guided"
+            findings.add(_PLACE, f"{message}: remove it, or take a model of family 'flow'")
+    if not any(_asks_class(block) for block in findings.loaded.recipe.conditions):
+        findings.add(_PLACE, "no condition asks for a class: remove it")
+    place = (*_PLACE, "model")
+    known = check_known(findings, settings.model, place, asked)
+    if known is None or known.info is None:
+        return
+    do = "fit one with --encoder he-ssl --head logistic"
+    if known.info.head is not None and known.info.head.kind == "knn":
+        findings.add(place, f"{settings.model} has a k-NN head, which has no gradient: {do}")
+    elif not _has_gradient(known.info, findings.catalogs, findings.resolve(settings.model)):
+        message = f"{settings.model} is on encoder {known.info.encoder}, which has no gradient here"
+        findings.add(place, f"{message}: {do} (or another of `factory train encoder`)")
+
+
+def _asks_class(block: ConditionSettings) -> bool:
+    """Whether images of a condition are of a class."""
+    if isinstance(block, CaptionConditions):
+        return block.class_column is not None
+    return isinstance(block, ClassConditions | ReferenceConditions)
+
+
+def _has_gradient(info: "ClassifierInfo", catalogs: Catalogs, folder: Path) -> bool:
+    """Whether the encoder is one of `factory train encoder`; false where it cannot be read."""
+    if info.encoder == ".":
+        return True
+    entry = catalogs.get_encoder(info.encoder)
+    path = Path(entry.source) if entry is not None else folder / info.encoder
+    try:
+        described = json.loads((path / "encoder.json").read_text(encoding="utf-8"))
+        return bool(described["architecture"] == "small-resnet")
+    except (OSError, ValueError, KeyError):
+        return False

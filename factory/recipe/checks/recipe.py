@@ -1,0 +1,242 @@
+"""Checks what a valid recipe refers to: that it exists, and that it fits the model.
+
+Loads no model and imports none of torch, ray, diffusers or datasets.
+"""
+
+import re
+from pathlib import Path
+
+from factory.catalog.catalog import Catalogs, ModelEntry
+from factory.catalog.vocabulary import LICENCES
+from factory.core.errors import InputError, RecipeError
+from factory.core.yaml.messages import advise
+from factory.models.generators.families import FAMILIES, detect_family, read_index
+from factory.models.generators.sampling import check_scheduler
+from factory.models.generators.settings import GeneratorSettings, Guidance, find_entry
+from factory.recipe.checks.conditions import check_conditions
+from factory.recipe.checks.filters import check_filters
+from factory.recipe.checks.findings import Findings, Model, check_template
+from factory.recipe.checks.guidance import check_guidance
+from factory.recipe.file import LoadedRecipe
+from factory.recipe.licences import check_generation
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+FAKE_STREAMS = frozenset({"class_name", "caption", "reference"})
+GIVEN_STREAMS = frozenset({"given"})
+
+
+def check_recipe(loaded: LoadedRecipe, catalogs: Catalogs, check_files: bool = True) -> None:
+    """Checks everything that the recipe's fields alone cannot tell.
+
+    Args:
+        loaded: the recipe.
+        catalogs: where its ids are looked up.
+        check_files: also look at the user's own files: images, captions, folders.
+
+    Raises:
+        LicenceError: the terms of the model forbid making data sets.
+        RecipeError: every problem at once, in the order of the file.
+    """
+    _check_terms(loaded, catalogs)
+    findings = Findings(loaded, catalogs, check_files)
+    model = _check_model(findings)
+    findings.pixels = _find_pixels(loaded.recipe.generator, model)
+    _check_sampling(findings, model)
+    _check_prompts(findings, model)
+    asked = check_conditions(findings, model)
+    check_filters(findings, asked)
+    check_guidance(findings, model, asked)
+    _check_adapters(findings)
+    for name in ("license", "source_license"):
+        got = getattr(loaded.recipe.card, name)
+        if got is not None and got not in LICENCES:
+            message = f"no licence id of the Hub, got {got!r}: {advise(got, LICENCES)}"
+            findings.add(("card", name), f"{message} (or `other`)")
+    if findings.problems:
+        ordered = sorted(findings.problems, key=lambda problem: (problem.line or 0, problem.field))
+        raise RecipeError(tuple(dict.fromkeys(ordered)))
+
+
+def _check_terms(loaded: LoadedRecipe, catalogs: Catalogs) -> None:
+    """Refuses what terms forbid before all else; a catalog that is wrong is told later, by line."""
+    try:
+        entry = find_entry(loaded.recipe.generator, catalogs)
+        check_generation(loaded.recipe, loaded.base, catalogs, entry, str(loaded.path))
+    except RecipeError:
+        return
+
+
+def _find_pixels(settings: GeneratorSettings, model: Model | None) -> tuple[int, int] | None:
+    native = model.native if model is not None else None
+    width = settings.width or (native and native[0])
+    height = settings.height or (native and native[1])
+    return None if width is None or height is None else (width, height)
+
+
+# --- generator -----------------------------------------------------------------------------------
+
+
+def _check_model(findings: Findings) -> Model | None:
+    """Returns what the model takes, or None with the problem noted."""
+    settings = findings.loaded.recipe.generator
+    known = (*FAMILIES, "fake")
+    if settings.family is not None and settings.family not in known:
+        findings.add(("generator", "family"), f"unknown family: {advise(settings.family, known)}")
+        return None
+    name, place = settings.model, ("generator", "model")
+    if name in findings.catalogs.list_ids("models"):
+        entry = findings.look_up(place, findings.catalogs.find_model, name)
+        return None if entry is None else _describe_entry(findings, entry)
+    if findings.resolve(name).is_dir() or name[0] in "./~" or name.count("/") > 1:
+        return _describe_folder(findings, findings.resolve(name))
+    if HUB_ID.fullmatch(name):
+        return _describe_hub_id(findings, name)
+    ids = findings.catalogs.list_ids("models")
+    message = f"no catalog id, folder or Hub id (owner/name), got {name!r}: {advise(name, ids, 30)}"
+    findings.add(place, message)
+    return None
+
+
+def _describe_hub_id(findings: Findings, name: str) -> Model | None:
+    try:
+        entry = findings.catalogs.find_model_of_source(name)
+    except RecipeError as error:
+        findings.problems.extend(error.problems)
+        return None
+    if entry is not None:
+        return _describe_entry(findings, entry)
+    return _describe_family(name, findings.loaded.recipe.generator.family)
+
+
+def _describe_family(name: str, family: str | None) -> Model:
+    if family == "fake":
+        return Model(name, family, streams=FAKE_STREAMS)
+    if family == "given":
+        return Model(name, family, GIVEN_STREAMS, GIVEN_STREAMS)
+    if family is None:
+        return Model(name, None)
+    described = FAMILIES[family]
+    return Model(name, family, described.required, described.required | described.optional)
+
+
+def _describe_entry(findings: Findings, entry: ModelEntry) -> Model | None:
+    settings, place = findings.loaded.recipe.generator, ("generator", "model")
+    runnable = entry.family in ("fake", "given") or entry.family in FAMILIES
+    unasked = sorted(set(entry.required) - FAKE_STREAMS)
+    if unasked:
+        message = f"{entry.id} needs {', '.join(unasked)}, which no condition kind gives yet"
+        findings.add(place, f"{message}: take another model")
+        return None
+    if not runnable:
+        message = f"{entry.id} is on record only: its family {entry.family!r} cannot run here"
+        findings.add(place, f"{message}: take another model, see `factory models list`")
+        return None
+    if settings.family not in (None, entry.family):
+        message = f"the catalog says {entry.family!r} for {entry.id}, got {settings.family!r}"
+        findings.add(("generator", "family"), f"{message}: remove it")
+    if findings.check_files and entry.source.startswith("/") and not Path(entry.source).is_dir():
+        findings.add(
+            place,
+            f"the weights of {entry.id} are missing, no folder {entry.source!r}: put them there",
+        )
+    for adapter in entry.adapters:
+        if findings.check_files and adapter.source[0] == "/" and not Path(adapter.source).is_dir():
+            findings.add(
+                place,
+                f"an adapter of {entry.id} is missing, no folder {adapter.source!r}: put it there",
+            )
+    described = _describe_family(entry.id, entry.family)
+    required = described.required | frozenset(entry.required)
+    streams = (described.streams or frozenset()) | required
+    if entry.required or entry.optional:
+        streams &= required | frozenset(entry.optional)
+    sized = entry.family in ("fake", "given") or FAMILIES[entry.family].sized
+    size = None if sized else (entry.width, entry.height)
+    native = None if entry.family == "given" else (entry.width, entry.height)
+    return Model(entry.id, entry.family, required, streams, entry.class_names, size, native, True)
+
+
+def _describe_folder(findings: Findings, folder: Path) -> Model | None:
+    settings = findings.loaded.recipe.generator
+    if not findings.check_files:
+        return _describe_family(settings.model, settings.family)
+    if not folder.is_dir():
+        findings.add(("generator", "model"), f"no such folder {str(folder)!r}: correct the path")
+        return None
+    try:
+        family = settings.family or detect_family(folder)
+        index = read_index(folder)
+    except InputError as error:
+        findings.add(("generator", "model"), str(error))
+        return None
+    described = _describe_family(settings.model, family)
+    labels = index.get("class_names")
+    names = tuple(name for name in labels.split(",") if name) if isinstance(labels, str) else None
+    streams = described.streams
+    if family == "flow" and streams is not None and not any(index.get("text_encoder") or ()):
+        streams -= {"caption"}
+    return Model(settings.model, family, described.required, streams, names)
+
+
+def _check_sampling(findings: Findings, model: Model | None) -> None:
+    settings = findings.loaded.recipe.generator
+    _check_scheduler(findings, model)
+    guidance = settings.guidance
+    if not isinstance(guidance, Guidance) and guidance is not None and not 0 <= guidance <= 100:
+        findings.add(("generator", "guidance"), f"must be >= 0 and <= 100, got {guidance:g}")
+    if re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", settings.device) is None:
+        message = f"must be auto, cpu, cuda, cuda:N or mps, got {settings.device!r}"
+        findings.add(("generator", "device"), message)
+    if model is None:
+        return
+    fixed = model.family in FAMILIES and not FAMILIES[model.family].sized
+    for position, side in enumerate(("width", "height")):
+        value = getattr(settings, side)
+        if value is None or not fixed or (model.size and model.size[position] == value):
+            continue
+        own = f"{model.size[position]} px" if model.size else "one size of its own"
+        message = f"{model.name} makes images of {own} only, got {value}: remove it"
+        findings.add(("generator", side), message)
+
+
+def _check_scheduler(findings: Findings, model: Model | None) -> None:
+    settings, catalogs = findings.loaded.recipe.generator, findings.catalogs
+    name, place = settings.scheduler, ("generator", "scheduler")
+    if name is None and model is not None and model.in_catalog:
+        name = catalogs.find_model(model.name).scheduler
+        place = ("generator", "model")
+    if name is None:
+        return
+    family = FAMILIES.get(model.family or "") if model is not None else None
+    try:
+        check_scheduler(name, family, settings.steps)
+    except InputError as error:
+        findings.add(place, str(error))
+
+
+def _check_prompts(findings: Findings, model: Model | None) -> None:
+    settings = findings.loaded.recipe.generator
+    place = ("generator", "prompt_template")
+    check_template(findings, settings.prompt_template, place, required=True)
+    if model is None or model.streams is None or "caption" in model.streams:
+        return
+    for name in ("prompt_template", "negative_prompt"):
+        if getattr(settings, name) is not None:
+            findings.add(("generator", name), f"{model.name} takes no text: remove it")
+
+
+def _check_adapters(findings: Findings) -> None:
+    settings = findings.loaded.recipe.generator
+    for number, adapter in enumerate(settings.adapters):
+        path = ("generator", "adapters", number)
+        source = adapter.source
+        local = source.startswith((".", "/", "~")) or HUB_ID.fullmatch(source) is None
+        missing = local and not findings.resolve(source).exists()
+        if missing and findings.check_files:
+            found = str(findings.resolve(source))
+            message = f"no such folder {found!r}: correct the path, or give a Hub id (owner/name)"
+            findings.add((*path, "source"), message)
+        name = adapter.weight_name
+        if name is not None and not name.endswith(".safetensors") and not settings.allow_pickle:
+            message = f"must be a .safetensors file, got {name!r}: or set generator.allow_pickle"
+            findings.add((*path, "weight_name"), message)

@@ -1,0 +1,90 @@
+"""Recipe files: loads a recipe with its folder and positions, and writes the JSON schema."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.catalog.catalog import Catalogs, find_shipped_folder, load_catalogs
+from factory.core.errors import CatalogError, Problem, RecipeError
+from factory.core.yaml.model import Document, apply_overrides, parse_model, read_document
+from factory.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRecipe:
+    """A recipe and where it came from.
+
+    Attributes:
+        recipe: the validated recipe; its paths stay as written.
+        base: the folder that relative paths start from, see `find_base`.
+        path: the file.
+        document: data and positions, overrides applied.
+    """
+
+    recipe: Recipe
+    base: Path
+    path: Path
+    document: Document
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+    """Loads and validates a recipe file; what it refers to is `check_recipe`'s to check.
+
+    Args:
+        path: YAML file.
+        overrides: `a.b=c` texts of `--set`, applied in order.
+
+    Raises:
+        RecipeError: every problem found, with file, line and field.
+    """
+    document = apply_overrides(read_document(path), overrides)
+    return LoadedRecipe(parse_model(document, Recipe), find_base(path), path, document)
+
+
+def find_base(path: Path) -> Path:
+    """Returns the folder where a recipe's relative paths start: its own.
+
+    For one that ships, which is asked for by name, it is the folder where one stands.
+    """
+    return Path() if path.parent == find_shipped_folder("recipes") else path.parent
+
+
+def resolve_path(base: Path, path: Path | str) -> Path:
+    """Returns a recipe's path as one that can be opened: `~` expanded, relative to `base`."""
+    return base / Path(path).expanduser()
+
+
+def open_catalogs(loaded: LoadedRecipe, folders: Sequence[Path] = ()) -> Catalogs:
+    """Opens the catalogs of a recipe: `folders`, then the recipe's own, then the shipped ones.
+
+    Raises:
+        RecipeError: a catalog folder of the recipe that is missing or holds nothing.
+        CatalogError: likewise one of `folders`.
+    """
+    problems: list[Problem] = []
+    found = []
+    for number, entry in enumerate(loaded.recipe.catalogs):
+        folder = resolve_path(loaded.base, entry)
+        try:
+            load_catalogs((folder,))
+        except CatalogError as error:
+            problems.append(loaded.document.make_problem(("catalogs", number), str(error)))
+        found.append(folder)
+    if problems:
+        raise RecipeError(tuple(problems))
+    return load_catalogs((*folders, *found))
+
+
+def build_recipe_schema() -> dict[str, Any]:
+    """Returns the JSON schema of a recipe, for editors that read YAML language servers."""
+    schema = Recipe.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def write_schema(path: Path) -> None:
+    """Writes the JSON schema, replacing the file in one step."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(build_recipe_schema(), indent=2) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,111 @@
+"""Which encoders judge a data set, and where one of them made the model that it judges."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from factory.catalog.catalog import Catalogs
+from factory.core.errors import FactoryError
+from factory.models.classifiers.model import find_classifier_folder, read_classifier_info
+from factory.models.encoders import find_source, find_weights
+from factory.recipe.recipe import DiversePick, Recipe
+
+ROLES = {
+    "image_encoder": "conditions the generator",
+    "text_encoder": "reads the generator's captions",
+    "teacher": "taught the generator",
+}
+"""Role of a component -> what it does; a VAE only decodes and is no judge."""
+GUIDE = "guiding classifier"
+"""Who uses the classifier of `generator.classifier_guidance`; stands for a filter's kind, too."""
+
+
+@dataclass(frozen=True, slots=True)
+class UsedEncoder:
+    """An encoder that decides what is kept, by the filter that uses it.
+
+    `weights` is the Hub id, name or folder's last part: the same however the recipe names it.
+    """
+
+    used_by: str
+    spec: str
+    weights: str
+
+
+def list_encoders(recipe: Recipe, base: Path, catalogs: Catalogs) -> tuple[UsedEncoder, ...]:
+    """Returns the encoders that filters, and what picks, use; a classifier that is missing: none.
+
+    Args:
+        recipe: the recipe.
+        base: its folder.
+        catalogs: where ids are looked up.
+    """
+    found = [
+        UsedEncoder(user, spec, find_weights(spec, catalogs).rstrip("/").rpartition("/")[2])
+        if spec.startswith(("/", "."))
+        else UsedEncoder(user, spec, find_weights(spec, catalogs))
+        for user, spec in _list_specs(recipe, base, catalogs)
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def find_circles(recipe: Recipe, base: Path, catalogs: Catalogs) -> tuple[str, ...]:
+    """Returns a warning for each judge that is the generator's teacher or conditioner.
+
+    Such a judge finds good what it has taught (the images are near to it by construction), so its
+    scores say little about the images.
+    """
+    try:
+        entry = catalogs.get_model(recipe.generator.model)
+    except FactoryError:
+        return ()
+    parts = () if entry is None else entry.components
+    used_all = list_encoders(recipe, base, catalogs)
+    guides = {used.weights for used in used_all if used.used_by == GUIDE}
+    guided = (
+        f"{used.used_by} judges with {used.weights}, which guides the sampling: it finds what was "
+        "put there for it; take another encoder"
+        for used in used_all
+        if used.weights in guides and used.used_by != GUIDE
+    )
+    taught = (
+        f"{used.used_by} judges with {used.weights}, which {ROLES[part.role]} {entry.id}: its "
+        "scores are no independent judgement; take another encoder"
+        for used in used_all
+        for part in parts
+        if entry is not None and part.role in ROLES and find_source(part.source) == used.weights
+    )
+    return (*guided, *taught)
+
+
+def list_guides(maker: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns what guided the sampling, of a worker's description, as filters are described."""
+    guide = maker["generator"].get("classifier_guidance")
+    return [] if guide is None else [{**guide, "kind": GUIDE}]
+
+
+def _list_specs(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[tuple[str, str]]:
+    guidance = recipe.generator.classifier_guidance
+    if guidance is not None:
+        yield from _list_inner(GUIDE, guidance.model, base, catalogs)
+    for settings in recipe.filters:
+        name = f"filter {settings.kind}"
+        spec = getattr(settings, "encoder", None)
+        if spec is not None:
+            yield name, spec
+        models = getattr(settings, "models", None) or (getattr(settings, "model", None),)
+        for model in filter(None, models):
+            yield from _list_inner(name, model, base, catalogs)
+    if isinstance(recipe.pick, DiversePick):
+        yield "pick", recipe.pick.encoder
+
+
+def _list_inner(user: str, model: str, base: Path, catalogs: Catalogs) -> Iterator[tuple[str, str]]:
+    """Yields the encoder inside a classifier, if it can be read."""
+    try:
+        folder = find_classifier_folder(model, base, catalogs)
+        info = read_classifier_info(folder)
+    except FactoryError:
+        return
+    yield user, f"classifiers/{model}" if info.encoder == "." else info.encoder

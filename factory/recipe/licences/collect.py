@@ -1,0 +1,138 @@
+"""Terms of all that makes a data set: of a recipe now, of a run as they were when it was made."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from factory.catalog.catalog import Catalogs, EncoderEntry, ModelEntry
+from factory.catalog.licences.terms import SOURCE_IMAGES, Term, drop_repeated
+from factory.models.encoders import find_source
+from factory.recipe.judge_overlap import GUIDE, list_encoders
+from factory.recipe.recipe import Card, Recipe, is_judging
+
+
+def describe_terms(
+    recipe: Recipe, base: Path, catalogs: Catalogs, entry: ModelEntry | None
+) -> dict[str, Any]:
+    """Returns the terms of model, components, adapters and judges as plain data, for provenance.
+
+    Args:
+        recipe: the recipe.
+        base: its folder.
+        catalogs: where ids are looked up.
+        entry: the model's entry; None: no catalog describes it.
+
+    Raises:
+        RecipeError: a catalog file is wrong.
+    """
+    found = [*_list_adapters(recipe), *_list_judges(recipe, base, catalogs)]
+    return {
+        "licence": None if entry is None else entry.licence.model_dump(mode="json"),
+        "components": []
+        if entry is None
+        else [part.model_dump(mode="json") for part in entry.components],
+        "other_terms": [
+            {"role": term.role, "source": term.name, "licence": term.licence}
+            for term in drop_repeated(found)
+        ],
+    }
+
+
+def describe_source(card: Card) -> dict[str, Any] | None:
+    """Returns the terms of the real images as the recipe's card states them, or None."""
+    if card.source_license is None:
+        return None
+    return {"id": card.source_license, "attribution": list(card.source_attribution)}
+
+
+def collect_recipe_terms(
+    recipe: Recipe, base: Path, catalogs: Catalogs, entry: ModelEntry | None
+) -> tuple[Term, ...]:
+    """Returns the terms that a run of the recipe would record now; raises as `describe_terms`."""
+    terms: list[Term] = []
+    if not is_judging(recipe):
+        maker = describe_terms(recipe, base, catalogs, entry)
+        terms += _read_maker({"generator": {"model": recipe.generator.model}, **maker})
+    else:
+        terms += _list_judges(recipe, base, catalogs)
+    kinds = {block.kind for block in recipe.conditions}
+    if kinds & {"reference", "given"}:
+        terms.append(_name_source(describe_source(recipe.card)))
+    return tuple(terms)
+
+
+def collect_summary_terms(summary: Mapping[str, Any]) -> tuple[Term, ...]:
+    """Returns the terms of a run's makers, as they were recorded when the images were made.
+
+    Args:
+        summary: `summary.json` of a finalized run.
+    """
+    terms = [term for maker in summary["makers"] for term in _read_maker(maker)]
+    if summary["judged"] or any(part["references"] for part in summary["series"]):
+        terms.append(_name_source(summary.get("source_terms")))
+    return tuple(terms)
+
+
+def _read_maker(maker: Mapping[str, Any]) -> Iterator[Term]:
+    """Yields the terms of one worker's description; those of given images are the source's."""
+    generator = maker["generator"]
+    if generator.get("family") != "given":
+        yield Term("generator", _shorten(generator["model"]), maker["licence"])
+    for part in maker["components"]:
+        yield Term(part["role"], _shorten(part["source"]), part["licence"])
+    if "other_terms" not in maker:  # made before these were recorded
+        for adapter in generator.get("adapters", ()):
+            yield Term("adapter", _shorten(adapter["source"]), None)
+    for part in maker.get("other_terms", ()):
+        yield Term(part["role"], part["source"], part["licence"])
+
+
+def _list_adapters(recipe: Recipe) -> Iterator[Term]:
+    """Yields the recipe's adapters; those of a catalog entry are under the entry's terms."""
+    for adapter in recipe.generator.adapters:
+        licence = None
+        if adapter.licence is not None:
+            licence = adapter.licence.model_dump(mode="json")
+        yield Term("adapter", _shorten(adapter.source), licence)
+
+
+def _list_judges(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[Term]:
+    """Yields the encoders and classifiers of guidance, filters and picks."""
+    for user, name in _list_classifiers(recipe):
+        known = name in catalogs.list_ids("classifiers")
+        licence = catalogs.find_classifier(name).licence if known else None
+        dumped = None if licence is None else licence.model_dump(mode="json")
+        yield Term(user, _shorten(name), dumped)
+    for used in list_encoders(recipe, base, catalogs):
+        if used.spec.startswith("classifiers/"):  # the network is the classifier's own
+            continue
+        entry = _find_encoder(used.spec, used.weights, catalogs)
+        dumped = None if entry is None else entry.licence.model_dump(mode="json")
+        yield Term(used.used_by, _shorten(used.weights), dumped)
+
+
+def _list_classifiers(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    if recipe.generator.classifier_guidance is not None:
+        yield GUIDE, recipe.generator.classifier_guidance.model
+    for settings in recipe.filters:
+        if settings.kind in ("classifier", "agreement"):
+            models = getattr(settings, "models", None) or (getattr(settings, "model", None),)
+            yield from ((f"filter {settings.kind}", name) for name in filter(None, models))
+
+
+def _find_encoder(spec: str, weights: str, catalogs: Catalogs) -> EncoderEntry | None:
+    """Returns the entry of an encoder by id, or of the same weights by another way."""
+    entry = catalogs.get_encoder(spec)
+    if entry is not None:
+        return entry
+    entries = (catalogs.find_encoder(name) for name in catalogs.list_ids("encoders"))
+    return next((each for each in entries if find_source(each.source) == weights), None)
+
+
+def _name_source(licence: Mapping[str, Any] | None) -> Term:
+    return Term(SOURCE_IMAGES, "of the recipe", licence)
+
+
+def _shorten(name: str) -> str:
+    """Cuts a path to its last part: terms tell no one's disk."""
+    return name.rstrip("/").rsplit("/", 1)[-1] if name.startswith(("/", "~", ".")) else name

@@ -1,0 +1,274 @@
+"""The recipe: the validated YAML that a person writes, and its content fingerprint."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from factory.catalog.acceptance import parse_rule
+from factory.catalog.entries import Strict
+from factory.core.hashing import compute_digest, drop_none
+from factory.filters.settings import ClassName, FilterSettings, Fraction
+from factory.models.generators.settings import GeneratorSettings
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
+Count = Annotated[int, Field(ge=1, le=10_000_000_000)]
+PerClass = Count | dict[ClassName, Count]
+
+
+# --- conditions ----------------------------------------------------------------------------------
+
+
+class ClassConditions(Strict):
+    """Images of named classes."""
+
+    kind: Literal["class"]
+    per_class: PerClass = Field(description="accepted images: one number, or class -> number")
+    classes: str | tuple[ClassName, ...] | None = Field(
+        None, description="class names or a catalog id; default: the model's own classes"
+    )
+
+
+class CaptionConditions(Strict):
+    """Images of captions: a catalog grid, or a file with captions."""
+
+    kind: Literal["caption"]
+    captions: str = Field(
+        min_length=1, description="catalog id, or file (jsonl, csv, tsv, parquet, txt)"
+    )
+    column: str = Field("caption", description="column of the file that holds the caption")
+    class_column: str | None = Field(None, description="column that holds a class name, if any")
+    count: Count = Field(description="accepted images over all captions")
+
+
+class ReferenceConditions(Strict):
+    """Variations of real images (image-to-image)."""
+
+    kind: Literal["reference"]
+    images: Path = Field(
+        description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
+    )
+    per_class: PerClass = Field(description="accepted images: one number, or class -> number")
+    shots: int | None = Field(None, ge=1, description="references per class, chosen by seed")
+    strength: float = Field(0.6, gt=0.0, le=1.0, description="share of the path run again")
+    fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
+    caption: str | None = Field(None, description="prompt for text models, with {class_name}")
+    image_column: str | None = Field(None, description="column of the images in parquet, arrow")
+    group_column: str | None = Field(None, description="patient or slide column")
+    group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+
+
+class GivenConditions(Strict):
+    """Images made elsewhere, or real ones, to be judged as they are (`factory judge`)."""
+
+    kind: Literal["given"]
+    images: Path = Field(
+        description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
+    )
+    image_column: str | None = Field(None, description="column of the images in parquet, arrow")
+    label_column: str | None = Field(None, description="column with the class")
+    caption_column: str | None = Field(None, description="column with the caption")
+    group_column: str | None = Field(None, description="patient or slide column")
+    group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+    content_sha256: str | None = Field(
+        None, description="of all images and captions, written by factory judge"
+    )
+
+
+ConditionSettings = Annotated[
+    ClassConditions | CaptionConditions | ReferenceConditions | GivenConditions,
+    Field(discriminator="kind"),
+]
+
+
+# --- picking ---
+
+
+class BestPick(Strict):
+    """Keeps the images that a score ranks best, of more accepted ones than asked for."""
+
+    keep: Literal["best"]
+    by: str = Field(
+        min_length=1, description="score, e.g. class_probability; with a minus: lowest first"
+    )
+    pool: float = Field(2.0, gt=1.0, le=100.0, description="accepted images per image kept")
+
+
+class DiversePick(Strict):
+    """Keeps the images that cover the others best, of more accepted ones than asked for."""
+
+    keep: Literal["diverse"]
+    method: Literal["facility_location", "kmeans"] = "facility_location"
+    encoder: str = Field("color-texture", description="image encoder whose features are covered")
+    pool: float = Field(2.0, gt=1.0, le=100.0, description="accepted images per image kept")
+
+
+PickSettings = Annotated[BestPick | DiversePick, Field(discriminator="keep")]
+
+
+# --- the rest ------------------------------------------------------------------------------------
+
+
+class Budget(Strict):
+    """How much work a request and a run may cost."""
+
+    attempts: int = Field(5, ge=1, le=1000, description="candidates per request")
+    on_shortfall: Literal["warn", "error"] = Field("warn", description="error: write no data set")
+    retries: int = Field(2, ge=0, le=100, description="of a shard whose worker failed")
+    max_error_rate: Fraction = Field(0.1, description="quarantined shards that stop the run")
+
+
+class Workers(Strict):
+    """Who does the work; never shapes the content."""
+
+    executor: Literal["auto", "local", "ray"] = "auto"
+    count: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = "auto"
+    cpus: float = Field(1.0, gt=0.0, description="per Ray worker")
+    gpus: float | Literal["auto"] = Field("auto", description="per Ray worker")
+    address: str | None = Field(
+        None, description="Ray address, auto or local; default: RAY_ADDRESS, or Ray of our own here"
+    )
+    wait: float = Field(
+        600.0, gt=0.0, description="seconds until a cluster without room for a worker ends the run"
+    )
+
+
+class Output(Strict):
+    """Where and in which form the data set lands."""
+
+    path: str | None = Field(None, description="run folder or URL; --out overrides it")
+    formats: tuple[Literal["parquet", "webdataset"], ...] = Field(("parquet",), min_length=1)
+    image_format: Literal["webp", "png"] = Field("webp", description="both lossless")
+    keep_rejected: Literal["images", "scores"] = "images"
+    shard_size: int | None = Field(
+        None, ge=1, le=100_000, description="requests per shard; default: 64, less in a small run"
+    )
+    rows_per_file: int = Field(
+        10_000,
+        ge=1,
+        description="rows of a final parquet file or tar; more where there would be over 10,000 "
+        "files in a folder, which the Hub refuses",
+    )
+
+
+class Card(Strict):
+    """What the dataset card says that cannot be measured."""
+
+    license: str = Field("other", min_length=1, description="Hub licence id of the data set")
+    license_name: str | None = Field(None, description="of a licence `other`, e.g. my-licence-1.0")
+    license_link: str | None = Field(
+        None, description="URL of a licence `other`; default: LICENSE.md, its makers' terms"
+    )
+    pretty_name: str | None = None
+    description: str = ""
+    citation: str = ""
+    tags: tuple[str, ...] = ()
+    authors: tuple[str, ...] = Field((), description="`Family, Given`, or the name of a group")
+    source_license: str | None = Field(
+        None, description="Hub licence id of the real images that are varied or judged"
+    )
+    source_attribution: tuple[str, ...] = Field((), description="whom to name for those images")
+    source_datasets: tuple[str, ...] = Field((), description="Hub ids of those images' data sets")
+
+
+class Recipe(Strict):
+    """A synthetic data set, declared."""
+
+    name: Name
+    seed: int = Field(0, ge=0, lt=2**63)
+    description: str = ""
+    catalogs: tuple[Path, ...] = Field((), description="user catalog folders, searched first")
+    generator: GeneratorSettings
+    conditions: tuple[ConditionSettings, ...] = Field(min_length=1)
+    filters: tuple[FilterSettings, ...] = ()
+    accept: str | None = Field(
+        None, description="filter kinds with and, or, not; default: all must accept"
+    )
+    pick: PickSettings | None = Field(None, description="which accepted images are kept")
+    budget: Budget = Budget()
+    workers: Workers = Workers()
+    output: Output = Output()
+    card: Card = Card()
+
+    @field_validator("filters")
+    @classmethod
+    def _check_unique_filters(cls, filters: tuple[FilterSettings, ...]) -> Any:
+        kinds = [settings.kind for settings in filters]
+        repeated = sorted({kind for kind in kinds if kinds.count(kind) > 1})
+        if repeated:
+            got = ", ".join(repeated)
+            raise ValueError(f"each kind once, got {got} more than once: remove one")
+        return filters
+
+    @field_validator("accept")
+    @classmethod
+    def _check_accept(cls, accept: str | None, info: ValidationInfo) -> str | None:
+        if accept is None or "filters" not in info.data:
+            return accept
+        known = [each.kind for each in info.data["filters"] if each.kind != "near_duplicate"]
+        for kind in parse_rule(accept).kinds:
+            if kind == "near_duplicate":
+                raise ValueError("near_duplicate compares accepted images and always counts")
+            if kind not in known:
+                listed = ", ".join(known) or "none"
+                raise ValueError(f"no filter {kind!r} in the recipe: it has {listed}")
+        return accept
+
+
+def is_judging(recipe: Recipe) -> bool:
+    """Whether the recipe judges images that are there, instead of making some."""
+    return all(block.kind == "given" for block in recipe.conditions)
+
+
+NOT_CONTENT: dict[str, frozenset[str] | None] = {
+    "description": None,
+    "catalogs": None,
+    "generator": frozenset({"approval"}),
+    "workers": None,
+    "card": None,
+    "output": frozenset({"path", "formats", "shard_size", "rows_per_file"}),
+    "budget": frozenset({"on_shortfall", "retries", "max_error_rate"}),
+}
+"""Fields left out of the fingerprint (None: the whole section): they shape no row's content."""
+
+PATH_FIELDS = frozenset({"images", "held_out"})
+"""Fields of conditions and filters that are always paths."""
+
+
+def select_content(recipe: Recipe) -> dict[str, Any]:
+    """Returns the recipe's content-shaping fields as plain data.
+
+    Paths are left out, so that files may move: what they point to enters through the series keys of
+    the plan, the weights' hash and the filters' revisions instead. So are fields that are None, so
+    that a field which came later, unused, leaves the fingerprint of older recipes as it was.
+    """
+    content: dict[str, Any] = recipe.model_dump(mode="json")
+    for section, fields in NOT_CONTENT.items():
+        if fields is None:
+            content.pop(section)
+        else:
+            for name in fields:
+                content[section].pop(name)
+    for adapter in content["generator"]["adapters"]:
+        adapter.pop("licence")
+    without_paths: dict[str, Any] = _drop_paths(drop_none(content))
+    return without_paths
+
+
+def _drop_paths(value: Any) -> Any:
+    """Drops fields named in PATH_FIELDS, and cuts texts that are folders to their kind.
+
+    A published recipe has `.../NAME` for an absolute path, and the same fingerprint.
+    """
+    if isinstance(value, dict):
+        kept = {key: each for key, each in value.items() if key not in PATH_FIELDS}
+        return {key: _drop_paths(each) for key, each in kept.items()}
+    if isinstance(value, list):
+        return [_drop_paths(each) for each in value]
+    is_path = isinstance(value, str) and value.startswith(("/", "./", "../", ".../", "~"))
+    return "(path)" if is_path else value
+
+
+def compute_recipe_digest(recipe: Recipe) -> str:
+    """Returns the fingerprint of the recipe's content: the `recipe_sha256` column."""
+    return compute_digest("recipe", select_content(recipe))

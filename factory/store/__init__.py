@@ -1,1 +1,0 @@
-"""Storage: the run folder with its markers, the row schemas, parquet files and WebDataset tars."""

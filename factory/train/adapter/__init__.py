@@ -1,0 +1,1 @@
+"""Training of adapters: a few weights more for a generator that is there."""

@@ -1,0 +1,137 @@
+"""What goes beside trained weights: the catalog entry that a recipe names, and the model card."""
+
+import datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from factory.core.markdown import escape, fence, write_code, write_line
+from factory.train.generator.settings import TrainingRecipe
+from factory.train.generator.setup import Material
+
+
+def write_catalog_entry(recipe: TrainingRecipe, material: Material, out: Path) -> Path:
+    """Writes `out/models/NAME.yaml`, so that a recipe says `catalogs: [OUT]`, `model: NAME`."""
+    streams = ["class_name"] if material.images.class_names else []
+    streams += ["caption"] if material.tokenizer is not None else []
+    streams += ["reference"]
+    size = recipe.data.image_size
+    entry: dict[str, Any] = {
+        "id": recipe.name,
+        "title": recipe.export.title or recipe.name,
+        "source": "..",
+        "family": "flow",
+        "optional": streams,
+        "class_names": list(material.images.class_names),
+        "width": size,
+        "height": size,
+        "steps": recipe.sampling.steps,
+        "guidance": recipe.sampling.guidance,
+        "dtype": "float32",
+        "training_data": list(_list_data(recipe)),
+        "labels_seen": any(source.labels for source in recipe.data.sources),
+        "licence": {
+            "id": recipe.export.license,
+            "date_read": datetime.date.today().isoformat(),
+            "attribution": list(recipe.export.attribution),
+        },
+    }
+    if recipe.data.mpp is not None:
+        entry["mpp"] = recipe.data.mpp
+    path = out / "models" / f"{recipe.name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(entry, sort_keys=False, allow_unicode=True, width=100)
+    path.write_text(f"# Written by factory train generator.\n{text}", encoding="utf-8")
+    return path
+
+
+def write_model_card(
+    recipe: TrainingRecipe, material: Material, result: dict[str, Any], out: Path
+) -> Path:
+    """Writes `out/README.md` from the recipe and what was measured; the latter may be nothing."""
+    images, options = material.images, recipe.training
+    model = {"model": recipe.name}
+    kept = int((~images.held_out).sum())
+    lines = ["---", write_line("license", recipe.export.license), "library_name: diffusers"]
+    lines += ["tags: [pathology, synthetic, flow-matching]", "---", ""]
+    lines += [f"# {escape(recipe.name)}", ""]
+    lines += [escape(recipe.export.title), ""] if recipe.export.title else []
+    lines += [
+        "![Samples, not picked](samples.png)",
+        "",
+        "## Data",
+        "",
+        *(f"- {escape(line)}" for line in _list_data(recipe)),
+        f"- {kept:,} views to learn from, {len(images.labels) - kept:,} held out to validate on",
+        f"- classes learned: {escape(', '.join(images.class_names)) or 'none; no label was seen'}",
+        f"- captions: {_describe_captions(recipe)}",
+        "",
+        "## Training",
+        "",
+        f"- {_describe_network(recipe)}",
+        "- flow matching (arXiv 2210.02747), velocity of the straight path, times "
+        f"{options.times} (arXiv 2403.03206), condition left out of {options.dropout:.0%} of the "
+        "images for classifier-free guidance (arXiv 2207.12598)",
+        f"- {result['step']:,} steps of {options.batch_size * options.accumulate} images a "
+        f"process, running average {options.ema_decay}, {options.precision}, seed {recipe.seed}",
+        f"- went on from: {escape(recipe.init or 'nothing, from scratch')}",
+        "- the whole recipe is `training/recipe.json`",
+        "",
+        "## Measured",
+        "",
+        _describe_quality(recipe, result),
+        "",
+        "## Use",
+        "",
+        fence(f"{write_line('catalogs', [out.name])}\n{write_line('generator', model)}", "yaml"),
+        "",
+        "## Limits",
+        "",
+        f"- {recipe.data.image_size} px; what is rare in the data is rare or wrong in the samples.",
+        "- Memorisation was not studied: use the filter `training_copy` with the real images.",
+        "- For research on software and methods, not for diagnosis.",
+        "",
+        "## Licence and attribution",
+        "",
+        escape(f"Weights: {recipe.export.license}. " + " ".join(recipe.export.attribution)),
+        "",
+    ]
+    path = out / "README.md"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _list_data(recipe: TrainingRecipe) -> tuple[str, ...]:
+    if recipe.export.training_data:
+        return recipe.export.training_data
+    return tuple(source.images.name for source in recipe.data.sources)
+
+
+def _describe_captions(recipe: TrainingRecipe) -> str:
+    if recipe.captions is None:
+        return "none"
+    if recipe.captions.kind == "given":
+        return "given with the images"
+    grid = write_code(recipe.captions.grid)
+    return f"measured in the pixels and worded with the caption grid {grid}"
+
+
+def _describe_network(recipe: TrainingRecipe) -> str:
+    network = recipe.network
+    where = f"pixels folded by {network.fold}" if network.vae is None else "latents"
+    channels = "-".join(str(each) for each in network.channels)
+    return f"`UNet2DModel` on {where}, {channels} channels, pipeline `FlowPipeline` of factory"
+
+
+def _describe_quality(recipe: TrainingRecipe, result: dict[str, Any]) -> str:
+    if result["kid"] is None:
+        return "Not validated: no images were held out."
+    return (
+        f"At step {result['best_step']:,}, the best of those validated: kernel distance (KID) "
+        f"{result['kid']:.4g} and Fréchet distance {result['fd']:.4g} between "
+        f"{result['validated']} samples and as many held-out images, on features of "
+        f"{write_code(recipe.validation.encoder)} standardised on the held-out images. Chosen on "
+        "these images, so a little optimistic; the Fréchet distance of so few images is biased "
+        "upwards."
+    )

@@ -1,0 +1,158 @@
+"""The trainee of our own flow models: LoRA on the whole UNet, and an embedding for each class."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from factory.core.hashing import derive_seed
+from factory.models.generators.diffusers import DiffusersGenerator
+from factory.models.generators.flow import apply_network
+from factory.models.generators.flow_adapter import set_classes, write_adapter
+from factory.train.adapter.settings import AdapterSettings, Choices
+from factory.train.generator.objectives.base import (
+    CLASSLESS,
+    WEIGHTS,
+    add_lora,
+    draw_logit_normal,
+    draw_normal,
+    sample_images,
+)
+
+_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
+_TABLE = "class_embedding"
+
+CLASS_RATE = 10.0
+"""Learning rate of the class embeddings, relative to that of the matrices.
+
+Measured with an early base on 4 x 10 cervical smears, 300 steps, guidance 4: a classifier fitted on
+all real training images saw the asked class in .60 of the samples, in .45 of those of an adaptation
+at the same rate, and in .71 of real test images. The Fréchet distance fell too.
+"""
+
+GUIDANCE = 2.0
+"""Default of the catalog entry, between two measured ones.
+
+nano-he-base, 10 images a class, 40 samples a class, features of colour and texture. On cervical
+smears the classifier sees the class in .63, .69, .73 of the samples at guidance 1.5, 2.5, 4 (real
+test images .68), and the Fréchet distance is 309, 313, 380 (5,069 before adapting). On oral
+tissue it is .71, .86 at 1.5, 2.5 (real .54), and 447, 511 (770 before).
+"""
+
+
+class FlowTrainee:
+    """`FlowPipeline`: the squared error of the velocity noise - x at logit-normal times.
+
+    Esser et al. 2024, arXiv 2403.03206, section 3.1. A class is a new embedding, which starts where
+    the base's reference encoder sees the class's shots, if it has one (as textual inversion learns
+    an embedding for a subject, Gal et al. 2022, arXiv 2208.01618). Prior images show no condition.
+    """
+
+    choices: ClassVar[Choices] = Choices(
+        steps=400,
+        batch_size=16,
+        learning_rate=1e-3,
+        rank=16,
+        layers="all",
+        prior_weight=0.0,
+        check_every=100,
+        guidance=GUIDANCE,
+    )
+
+    def __init__(
+        self,
+        generator: DiffusersGenerator,
+        settings: AdapterSettings,
+        words: Mapping[str, str],
+        shots: Mapping[str, torch.Tensor],
+    ) -> None:
+        self._generator = generator
+        self._pipeline = generator.model.pipeline
+        self._names = tuple(words)
+        unet, conditioner = self._pipeline.unet, self._pipeline.conditioner
+        kinds = (torch.nn.Conv2d, torch.nn.Linear)
+        everything = [name for name, layer in unet.named_modules() if isinstance(layer, kinds)]
+        targets = everything if settings.layers == "all" else _ATTENTION
+        set_classes(self._pipeline, self._names, self._start_classes(settings, shots))
+        seed = derive_seed(settings.seed, "lora")
+        self._parameters = add_lora(unet, targets, settings.rank or 1, seed)
+        table = conditioner.class_embedding.weight
+        table.data = table.data.float()
+        table.requires_grad_(True)
+        rows = [self._pipeline.class_names.index(name) for name in self._names]
+        trained = torch.zeros(len(table), 1)
+        trained[rows] = 1.0
+        table.register_hook(lambda gradient: gradient * trained.to(gradient))
+        self._parameters[_TABLE] = table
+
+    @property
+    def parameters(self) -> Mapping[str, torch.nn.Parameter]:
+        """The low-rank matrices by name, and the table of class embeddings."""
+        return self._parameters
+
+    @property
+    def rates(self) -> Mapping[str, float]:
+        """Class embeddings learn faster."""
+        return {_TABLE: CLASS_RATE}
+
+    def compute_losses(
+        self, pixels: torch.Tensor, conditions: Sequence[str | None], draw: torch.Generator
+    ) -> torch.Tensor:
+        """Returns the (B,) squared error of the velocity."""
+        pipeline = self._pipeline
+        with torch.no_grad():
+            clean = pipeline.encode_pixels(pixels.to(pipeline.device))
+        noise = draw_normal(clean, draw)
+        sigma = draw_logit_normal(len(clean), draw).to(clean.device)
+        weight = sigma.view(-1, 1, 1, 1)
+        noisy = (1 - weight) * clean + weight * noise
+        labels = torch.tensor(self._find_labels(conditions), device=clean.device)
+        vector = pipeline.conditioner(len(clean), labels)
+        std = pipeline.config.data_std
+        predicted = apply_network(pipeline.unet, noisy, sigma, vector.to(pipeline.unet.dtype), std)
+        error: torch.Tensor = predicted - (noise - clean)
+        return error.square().mean((1, 2, 3))
+
+    def sample(self, conditions: Sequence[str | None], seeds: Sequence[int]) -> NDArray[np.uint8]:
+        """Samples (N, H, W, 3) uint8 RGB with the present weights."""
+        arguments = {"class_labels": self._find_labels(conditions)}
+        return sample_images(self._generator, arguments, seeds)
+
+    def save(self, folder: Path) -> None:
+        """Writes the matrices and the classes' embeddings."""
+        from peft.utils import get_peft_model_state_dict
+
+        table = self._parameters[_TABLE]
+        rows = [self._pipeline.class_names.index(name) for name in self._names]
+        layers = get_peft_model_state_dict(self._pipeline.unet)
+        write_adapter(folder / WEIGHTS, layers, self._names, table.detach()[rows])
+
+    def describe_entry(self) -> dict[str, Any]:
+        """Returns all classes, those of the base first."""
+        return {"class_names": list(self._pipeline.class_names)}
+
+    def _find_labels(self, conditions: Sequence[str | None]) -> list[int]:
+        known = self._pipeline.class_names
+        return [-1 if name in (None, CLASSLESS) else known.index(name) for name in conditions]
+
+    @torch.no_grad()
+    def _start_classes(
+        self, settings: AdapterSettings, shots: Mapping[str, torch.Tensor]
+    ) -> torch.Tensor:
+        """Returns (classes, dim): where each embedding starts."""
+        conditioner = self._pipeline.conditioner
+        draw = torch.Generator().manual_seed(derive_seed(settings.seed, "classes"))
+        known = self._pipeline.class_names
+        rows = []
+        for name in self._names:
+            row = 0.01 * torch.randn(conditioner.config.dim, generator=draw)
+            if name in known:
+                row = conditioner.class_embedding.weight[known.index(name)]
+            elif conditioner.config.reference_dim:
+                seen = conditioner.encode_reference(shots[name].to(conditioner.device))
+                row = conditioner.reference_projection(seen).mean(0)
+            rows.append(row.float().cpu())
+        return torch.stack(rows)

@@ -1,0 +1,57 @@
+"""Reads training recipes, their paths resolved against the recipe's folder."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from factory.catalog.catalog import Catalogs, load_catalogs
+from factory.core.yaml.model import apply_overrides, parse_model, read_document
+from factory.recipe.file import find_base, resolve_path
+from factory.train.encoder.settings import EncoderRecipe
+from factory.train.generator.settings import TrainingRecipe
+
+
+def choose_model(data: Mapping[str, Any]) -> type[TrainingRecipe] | type[EncoderRecipe]:
+    """Returns what a training recipe describes: with `method` an encoder, else a generator."""
+    return EncoderRecipe if "method" in data else TrainingRecipe
+
+
+def load_encoder_recipe(path: Path, overrides: Sequence[str] = ()) -> EncoderRecipe:
+    """Returns the recipe of an encoder.
+
+    Raises:
+        RecipeError: a field that is wrong, with file, line and field.
+    """
+    recipe = parse_model(apply_overrides(read_document(path), overrides), EncoderRecipe)
+    sources = tuple(
+        source.model_copy(update={"images": resolve_path(find_base(path), source.images)})
+        for source in recipe.data.sources
+    )
+    data = recipe.data.model_copy(update={"sources": sources})
+    return recipe.model_copy(update={"data": data})
+
+
+def load_training_recipe(
+    path: Path, overrides: Sequence[str] = ()
+) -> tuple[TrainingRecipe, Catalogs]:
+    """Returns the recipe and the catalogs that it reads from.
+
+    Raises:
+        RecipeError: a field that is wrong, with file, line and field.
+    """
+    recipe = parse_model(apply_overrides(read_document(path), overrides), TrainingRecipe)
+    base = find_base(path)
+    sources = tuple(
+        source.model_copy(update={"images": resolve_path(base, source.images)})
+        for source in recipe.data.sources
+    )
+    data = recipe.data.model_copy(update={"sources": sources})
+    folders = tuple(resolve_path(base, folder) for folder in recipe.catalogs)
+    network = recipe.network
+    if network.vae is not None and resolve_path(base, network.vae).is_dir():
+        network = network.model_copy(update={"vae": str(resolve_path(base, network.vae))})
+    init = recipe.init
+    if init is not None and resolve_path(base, init).is_dir():
+        init = str(resolve_path(base, init))
+    update = {"data": data, "network": network, "init": init, "catalogs": folders}
+    return recipe.model_copy(update=update), load_catalogs(folders)

@@ -1,0 +1,159 @@
+"""Everything that a generator's training needs before its first step."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import pixel_unshuffle
+
+from factory.catalog.captions.grid import CaptionGrid
+from factory.catalog.catalog import Catalogs, ClassEntry
+from factory.core.errors import InputError
+from factory.core.hashing import derive_seed
+from factory.models.generators.flow import FlowPipeline
+from factory.models.generators.weights import compute_weights_digest
+from factory.train.batches import CaptionWriter
+from factory.train.generator.network import train_tokenizer
+from factory.train.generator.settings import GivenCaptions, MeasuredCaptions, TrainingRecipe
+from factory.train.images import TrainingImages, load_training_images
+
+_TOKENIZER_CAPTIONS = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is learned from, and the parts that are not trained.
+
+    Attributes:
+        images: the views.
+        write: (row, draw) -> caption, or None for a model without captions.
+        tokenizer: of the captions, or None.
+        vae: frozen autoencoder of a latent model, or None.
+        latent: its (channels, factor), or None.
+        fold: pixel-unshuffle factor of a pixel model.
+        start: pipeline to go on from, or None.
+        start_sha256: digest of its weights, or None.
+    """
+
+    images: TrainingImages
+    write: Callable[[int, np.random.Generator], str] | None
+    tokenizer: Any
+    vae: Any
+    latent: tuple[int, int] | None
+    fold: int
+    start: FlowPipeline | None
+    start_sha256: str | None
+
+    @torch.no_grad()
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turns (B, 3, S, S) in [-1, 1] into what the network learns, (B, C, s, s) float32."""
+        if self.vae is None:
+            return pixel_unshuffle(pixels, self.fold)
+        self.vae.to(pixels.device)
+        shift = self.vae.config.shift_factor or 0.0
+        latents = self.vae.encode(pixels).latent_dist.mode()
+        return (latents - shift) * self.vae.config.scaling_factor  # type: ignore[no-any-return]
+
+
+def prepare_material(recipe: TrainingRecipe, catalogs: Catalogs, folder: Path) -> Material:
+    """Reads images, captions and what is given of the model.
+
+    Raises:
+        SourceError: images that cannot be read.
+        InputError: a grid, class list or model that there is not, or that does not fit.
+    """
+    grid: CaptionGrid | None = None
+    titles: dict[str, ClassEntry] = {}
+    if isinstance(recipe.captions, MeasuredCaptions):
+        grid = catalogs.find_captions(recipe.captions.grid)
+        if not grid.measures:
+            raise InputError(f"captions.grid: {grid.id} has no measures: take he-attributes")
+        for name in recipe.captions.classes:
+            titles |= {entry.name: entry for entry in catalogs.find_classes(name).classes}
+    images = load_training_images(recipe.data, grid, recipe.seed, folder / "images")
+    _check_facts(recipe, grid)
+    writer = None
+    if recipe.captions is not None:
+        writer = CaptionWriter(images, grid, titles)
+        if isinstance(recipe.captions, GivenCaptions) and not any(images.captions):
+            raise InputError("captions: given, but no image has one: leave captions out")
+    start, digest = _load_start(recipe, catalogs)
+    tokenizer = None
+    if writer is not None:
+        own = start.tokenizer if start is not None else None
+        tokenizer = own or _fit_tokenizer(recipe, writer, catalogs)
+    vae = _load_vae(recipe)
+    latent = None
+    if vae is not None:
+        latent = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
+    return Material(
+        images=images,
+        write=writer.write if writer else None,
+        tokenizer=tokenizer,
+        vae=vae,
+        latent=latent,
+        fold=recipe.network.fold,
+        start=start,
+        start_sha256=digest,
+    )
+
+
+def _check_facts(recipe: TrainingRecipe, grid: CaptionGrid | None) -> None:
+    from factory.core.yaml.messages import advise
+
+    for position, source in enumerate(recipe.data.sources):
+        for name, value in source.facts.items():
+            known = grid.attributes if grid is not None else {}
+            where = f"data.sources.{position}.facts"
+            if name not in known:
+                raise InputError(
+                    f"{where}: no caption attribute {name!r}: {advise(name, tuple(known))}"
+                )
+            if value not in known[name]:
+                raise InputError(
+                    f"{where}.{name}: no value {value!r}: {advise(value, tuple(known[name]))}"
+                )
+
+
+def _fit_tokenizer(recipe: TrainingRecipe, writer: CaptionWriter, catalogs: Catalogs) -> Any:
+    """Fits the tokenizer on captions of the training images and the words of all class lists."""
+    draw = np.random.default_rng(derive_seed(recipe.seed, "tokenizer"))
+    total = len(writer.images.labels)
+    texts = [writer.write(int(draw.integers(total)), draw) for _ in range(_TOKENIZER_CAPTIONS)]
+    for name in catalogs.list_ids("classes"):
+        for entry in catalogs.find_classes(name).classes:
+            texts += [entry.title, *entry.synonyms]
+    return train_tokenizer(texts, recipe.network.vocabulary)
+
+
+def _load_start(
+    recipe: TrainingRecipe, catalogs: Catalogs
+) -> tuple[FlowPipeline | None, str | None]:
+    if recipe.init is None:
+        return None, None
+    entry = catalogs.get_model(recipe.init)
+    folder = Path(entry.source if entry is not None else recipe.init)
+    if not (folder / "model_index.json").is_file():
+        raise InputError(
+            f"init: {recipe.init!r} is neither a catalog id nor a pipeline folder of family flow"
+        )
+    pipeline = FlowPipeline.from_pretrained(folder, dtype=torch.float32)
+    return pipeline, compute_weights_digest(folder)
+
+
+def _load_vae(recipe: TrainingRecipe) -> Any:
+    if recipe.network.vae is None:
+        return None
+    from diffusers import AutoencoderKL
+
+    try:
+        vae = AutoencoderKL.from_pretrained(recipe.network.vae, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"network.vae: {recipe.network.vae}: cannot be loaded ({error}): give the folder or "
+            "Hub id of an AutoencoderKL"
+        ) from error
+    return vae.eval().requires_grad_(False)
