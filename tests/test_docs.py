@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pkgutil
 import re
 import shutil
 import tomllib
@@ -273,6 +274,31 @@ def test_a_block_with_a_title_is_a_file(tmp_path):
     assert isinstance(step, Step)
     follow(step, tmp_path, {})
     assert (tmp_path / "a" / "b.yaml").read_text() == "name: x\n"
+
+
+PATHS = r"`((?:factory|tests|docs|catalogs|recipes|jobs)/[\w./-]*)`"
+"""Paths of this repository as a page names them."""
+
+
+def test_paths_of_the_code_that_pages_name_are_there():
+    named = [
+        (name, path)
+        for name, page in PAGES.items()
+        for path in re.findall(PATHS, page.read_text("utf-8"))
+    ]
+    assert len(named) > 20
+    assert [(name, path) for name, path in named if not (ROOT / path).exists()] == []
+
+
+def test_objects_that_pages_show_are_there():
+    named = [
+        name
+        for page in PAGES.values()
+        for name in re.findall(r"^::: (\S+)$", page.read_text("utf-8"), re.MULTILINE)
+    ]
+    assert len(named) > 10
+    for name in named:
+        assert pkgutil.resolve_name(name).__doc__, name
 
 
 # --- the reference, written from the code --------------------------------------------------------
