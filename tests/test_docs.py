@@ -321,6 +321,17 @@ def test_the_reference_of_recipes_is_whole():
     assert "| `min_fraction` |" not in WRITERS["recipe fields"]()
 
 
+def test_every_filter_tells_how_it_measures():
+    from factory.filters import FILTERS
+
+    parts = re.split(r"^## (\w+)$", WRITERS["filters"](), flags=re.MULTILINE)[1:]
+    told = dict(zip(parts[::2], parts[1::2], strict=True))
+    assert sorted(told) == sorted(FILTERS)
+    for kind, text in told.items():
+        assert len(text.partition("**Scores**: ")[2]) > 150, kind
+    assert "`blur_effect`, `sharpness`" in told["focus"]
+
+
 def test_the_reference_of_commands_is_whole():
     text = WRITERS["commands"]()
     assert "## factory run\n" in text

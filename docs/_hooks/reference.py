@@ -4,6 +4,7 @@ A page says `<!-- from the code: NAME -->` where the text of `WRITERS[NAME]` goe
 recipes and catalogs is read through the command line, as anybody could.
 """
 
+import importlib
 import inspect
 import json
 import re
@@ -15,6 +16,7 @@ import click
 from click.testing import CliRunner
 
 from factory.cli import main
+from factory.filters import FILTERS
 
 ROOT = Path(__file__).parents[2]
 MARK = re.compile(r"<!-- from the code: (.+?) -->")
@@ -77,13 +79,25 @@ def write_fields() -> str:
 
 
 def write_filters() -> str:
-    """Returns every filter, each with its fields, in the order of the schema's union."""
+    """Returns every filter, each with its fields, its scores and how they are measured."""
     schema = ask("schema")
     lines: list[str] = []
     for name in list_filters(schema):
         part = schema["$defs"][name]
-        lines += [f"## {get_const(part, 'kind')}", "", *describe(part), *write_table(part, {}), ""]
+        kind = str(get_const(part, "kind"))
+        lines += [f"## {kind}", "", *describe(part), *write_table(part, {}), ""]
+        lines += describe_scores(kind)
     return "\n".join(lines)
+
+
+def describe_scores(kind: str) -> list[str]:
+    """Returns the scores of a filter, and what its module and class say of them."""
+    module, name = FILTERS[kind]
+    found = importlib.import_module(module)
+    judge = getattr(found, name)
+    told = inspect.cleandoc(found.__doc__ or "").partition("\n\n")[2]
+    scores = ", ".join(f"`{each}`" for each in judge.score_names) or "none"
+    return [f"**Scores**: {scores}", "", told, "", inspect.cleandoc(judge.__doc__ or ""), ""]
 
 
 def list_filters(schema: dict[str, Any]) -> list[str]:
