@@ -330,6 +330,7 @@ def test_every_filter_tells_how_it_measures():
     for kind, text in told.items():
         assert len(text.partition("**Scores**: ")[2]) > 150, kind
     assert "`blur_effect`, `sharpness`" in told["focus"]
+    assert r"sqrt(a\*^2 + b\*^2)" in told["color_cast"]
 
 
 def test_the_reference_of_commands_is_whole():

@@ -97,7 +97,8 @@ def describe_scores(kind: str) -> list[str]:
     judge = getattr(found, name)
     told = inspect.cleandoc(found.__doc__ or "").partition("\n\n")[2]
     scores = ", ".join(f"`{each}`" for each in judge.score_names) or "none"
-    return [f"**Scores**: {scores}", "", told, "", inspect.cleandoc(judge.__doc__ or ""), ""]
+    method = escape(f"{told}\n\n{inspect.cleandoc(judge.__doc__ or '')}")
+    return [f"**Scores**: {scores}", "", method, ""]
 
 
 def list_filters(schema: dict[str, Any]) -> list[str]:
@@ -308,6 +309,11 @@ def tabulate(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     cells = [[each.replace("|", "\\|") for each in row] for row in [head, *rows]]
     lines = [f"| {' | '.join(row)} |" for row in cells]
     return [lines[0], f"|{' --- |' * len(head)}", *lines[1:]]
+
+
+def escape(text: str) -> str:
+    """Returns text whose stars and angles stay what they are in Markdown; code is left alone."""
+    return re.sub(r"(`[^`]*`)|([*<])", lambda found: found[1] or f"\\{found[2]}", text)
 
 
 def squeeze(text: str) -> str:
