@@ -1,10 +1,12 @@
 """Fenced blocks of README and pages as steps: what a reader types, and how a test shortens it."""
 
+import importlib.util
 import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import yaml
@@ -94,6 +96,15 @@ class Step:
             words = [word.replace(given, own) for word in words]
         extra = next((more for start, more in SHORTENED.items() if self.text.startswith(start)), "")
         return words + shlex.split(extra)
+
+
+def load_hook() -> ModuleType:
+    """Returns what writes the reference pages, found as mkdocs finds it: by its path."""
+    spec = importlib.util.spec_from_file_location("hook", ROOT / "docs/_hooks/reference.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def list_pages() -> list[Path]:

@@ -13,7 +13,6 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from docs._hooks.reference import MARK, WRITERS, ask, fill_marks
 from factory.cli import main
 from factory.data.images import list_images
 from tests.documents import (
@@ -27,11 +26,14 @@ from tests.documents import (
     list_blocks,
     list_pages,
     list_steps,
+    load_hook,
 )
 from tests.hub import open_hub
 from tests.running import read_rows
 from tests.test_publish import build_environment, call
 
+HOOK = load_hook()
+MARK, WRITERS = HOOK.MARK, HOOK.WRITERS
 PCAM = ROOT / "tests" / "assets" / "pcam"
 PAGES = {str(path.relative_to(ROOT)): path for path in list_pages()}
 BLOCKS = [
@@ -308,11 +310,11 @@ def test_every_writer_has_its_page():
     marks = [mark for path in PAGES.values() for mark in MARK.findall(path.read_text("utf-8"))]
     assert sorted(marks) == sorted(WRITERS)
     with pytest.raises(KeyError, match="nothing"):
-        fill_marks("<!-- from the code: nothing -->")
+        HOOK.fill_marks("<!-- from the code: nothing -->")
 
 
 def test_the_reference_of_recipes_is_whole():
-    schema, text = ask("schema"), WRITERS["recipe fields"]() + WRITERS["filters"]()
+    schema, text = HOOK.ask("schema"), WRITERS["recipe fields"]() + WRITERS["filters"]()
     fields = [name for part in schema["$defs"].values() for name in part.get("properties", {})]
     assert len(fields) > 100
     for name in (*schema["properties"], *fields):
@@ -351,7 +353,7 @@ def test_the_reference_of_commands_is_whole():
     ],
 )
 def test_the_reference_of_what_ships_is_whole(writer, words):
-    entries, text = ask(*words), WRITERS[writer]()
+    entries, text = HOOK.ask(*words), WRITERS[writer]()
     assert len(entries) > 10
     for entry in entries:
         name = entry.get("id", entry.get("name"))
