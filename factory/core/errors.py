@@ -4,6 +4,7 @@ FactoryError                 base; exit code 3
 ├── InputError               something given is wrong, nothing was touched; exit code 2
 │   ├── RecipeError          a recipe or catalog file: carries every Problem found
 │   ├── CatalogError         a name that no catalog knows
+│   ├── PluginError          a plug-in, or a Python file of one's own, that cannot be used
 │   ├── SourceError          real images that cannot be read
 │   ├── MismatchError        a run folder that belongs to another recipe
 │   ├── HeldError            a run folder that another command writes into
@@ -64,6 +65,10 @@ class RecipeError(InputError):
 
 class CatalogError(InputError):
     """A name that no catalog knows."""
+
+
+class PluginError(InputError):
+    """A plug-in, or a Python file of one's own, that cannot be used."""
 
 
 class SourceError(InputError):

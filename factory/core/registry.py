@@ -1,0 +1,229 @@
+"""Kinds by name: those of this project, those of installed packages, and one file of one's own.
+
+A package adds a kind by an entry point whose name is the kind and whose value is its class, e.g.
+`[project.entry-points."factory.filters"]`, `saturation = "my_package.saturation:Saturation"`.
+"""
+
+import sys
+import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property, reduce
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from operator import or_
+from pathlib import Path
+from pkgutil import iter_modules
+from types import ModuleType
+from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+
+from factory.core.errors import CatalogError, PluginError, SourceError
+from factory.core.hashing import hash_bytes
+from factory.core.yaml.messages import advise
+
+KindT = TypeVar("KindT")
+
+
+@dataclass(frozen=True, slots=True)
+class Plugin:
+    """Where a kind comes from that is not of this project."""
+
+    package: str
+    version: str
+    entry_point: str
+
+    def __str__(self) -> str:
+        return f"package {self.package} {self.version}, entry point {self.entry_point}"
+
+
+class Registry(Generic[KindT]):
+    """The kinds of one group, found on first use; of a broken plug-in only the error is kept.
+
+    Args:
+        group: of entry points, e.g. `factory.filters`.
+        base: class that every kind inherits from. A kind has `kind`, its name, in its own body.
+        built_in: the package whose modules hold this project's kinds, all imported at once; or
+            kind -> `module:Class`, each imported on use.
+    """
+
+    def __init__(self, group: str, base: type[KindT], built_in: str | Mapping[str, str]) -> None:
+        self.group, self.base, self._built_in = group, base, built_in
+        self._loaded: dict[str, type[KindT]] = {}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All kinds: those of this project, then those of plug-ins; broken ones too."""
+        return (*self._own, *sorted(self._entries))
+
+    def get(self, name: str) -> type[KindT]:
+        """Returns the class of a kind.
+
+        Raises:
+            CatalogError: no such kind.
+            PluginError: its plug-in is broken; says which package and what failed.
+        """
+        if name not in self._loaded:
+            if name in self._entries:
+                self._loaded[name] = self._load_plugin(name)
+            elif name in self._own:
+                self._loaded[name] = _import_name(self._own[name])
+            else:
+                noun = self.group.rpartition(".")[2]
+                raise CatalogError(f"{noun}: no kind {name!r}: {advise(name, self.names)}")
+        return self._loaded[name]
+
+    def find_plugin(self, name: str) -> Plugin | None:
+        """Returns where a kind comes from; None for one of this project."""
+        return _describe(self._entries[name][0]) if name in self._entries else None
+
+    def list_all(self) -> tuple[dict[str, type[KindT]], dict[str, PluginError]]:
+        """Returns the classes of all kinds that load, and the errors of the others."""
+        working, broken = {}, {}
+        for name in self.names:
+            try:
+                working[name] = self.get(name)
+            except PluginError as error:
+                broken[name] = error
+        return working, broken
+
+    def build_union(self) -> Any:
+        """Returns the union of all kinds' nested `Settings`, told apart by their field `kind`.
+
+        A broken plug-in has a branch too: it refuses whatever names it, with the plug-in's error.
+        """
+        working, broken = self.list_all()
+        members = [getattr(each, "Settings") for each in working.values()]  # noqa: B009
+        members += [_refuse_all(name, error) for name, error in broken.items()]
+        if len(members) == 1:
+            return members[0]
+        return Annotated[reduce(or_, members), Field(discriminator="kind")]
+
+    @cached_property
+    def _own(self) -> dict[str, str]:
+        if not isinstance(self._built_in, str):
+            return dict(self._built_in)
+        found = {}
+        package = import_module(self._built_in)
+        for info in iter_modules(package.__path__, f"{package.__name__}."):
+            if not info.ispkg:
+                for each in _list_kinds(import_module(info.name), self.base):
+                    found[getattr(each, "kind")] = f"{info.name}:{each.__name__}"  # noqa: B009
+        return found
+
+    @cached_property
+    def _entries(self) -> dict[str, list[EntryPoint]]:
+        found: dict[str, list[EntryPoint]] = {}
+        for entry in entry_points(group=self.group):
+            if entry.name not in self._own and entry not in found.get(entry.name, ()):
+                found.setdefault(entry.name, []).append(entry)
+        return found
+
+    def _load_plugin(self, name: str) -> type[KindT]:
+        first, *more = self._entries[name]
+        origin = _describe(first)
+        if more:
+            raise PluginError(f"{name!r} is there twice: {origin}; {_describe(more[0])}")
+        try:
+            found = first.load()
+        except Exception as error:  # whatever a foreign module raises while it is imported
+            raise PluginError(f"{name!r} is broken ({origin}): {_locate(error)}") from error
+        fault = find_fault(found, self.base)
+        if fault is None and found.kind != name:
+            fault = f"its kind is {found.kind!r}: name the entry point so"
+        if fault is not None:
+            raise PluginError(f"{name!r} is broken ({origin}): {fault}")
+        return found  # type: ignore[no-any-return]
+
+
+def load_from_file(path: Path, name: str, base: type[KindT]) -> tuple[type[KindT], str]:
+    """Runs a Python file of the user's own and returns a class of it, and the file's sha256.
+
+    Raises:
+        SourceError: a file that cannot be read.
+        PluginError: it fails, or has no such class of this base; says where.
+    """
+    try:
+        source = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror})") from error
+    digest = hash_bytes(source)
+    module = ModuleType(f"factory_own_{digest[:16]}")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module  # where pydantic looks annotations up
+    try:
+        exec(compile(source, str(path), "exec"), module.__dict__)
+    except Exception as error:  # whatever the user's own code raises
+        raise PluginError(f"{path}: {_locate(error)}") from error
+    found = getattr(module, name, None)
+    if found is None:
+        known = [each.__name__ for each in _list_kinds(module, base)]
+        raise PluginError(f"{path}: has no class {name!r}: {advise(name, known)}")
+    fault = find_fault(found, base)
+    if fault is not None:
+        raise PluginError(f"{path}: {name} {fault}")
+    return found, digest
+
+
+def find_fault(found: Any, base: type[Any]) -> str | None:
+    """Says why a class cannot be a kind; None: it can."""
+    if not (isinstance(found, type) and issubclass(found, base)):
+        return f"is no class that inherits from {base.__module__}.{base.__name__}"
+    if not isinstance(vars(found).get("kind"), str):
+        return "has no kind: name it in the class"
+    settings = getattr(found, "Settings", None)
+    if hasattr(base, "Settings"):
+        field = settings.model_fields.get("kind") if settings is not None else None
+        if field is None or get_args(field.annotation) != (vars(found)["kind"],):
+            return f'its Settings need the field `kind: Literal["{vars(found)["kind"]}"]`'
+    return None
+
+
+def _list_kinds(module: ModuleType, base: type[KindT]) -> list[type[KindT]]:
+    """Returns the classes that a module defines and that state their kind."""
+    return [
+        each
+        for each in vars(module).values()
+        if isinstance(each, type)
+        and issubclass(each, base)
+        and each.__module__ == module.__name__
+        and "kind" in vars(each)
+    ]
+
+
+def _import_name(name: str) -> Any:
+    module, _, attribute = name.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def _describe(entry: EntryPoint) -> Plugin:
+    made = entry.dist
+    named = ("unknown", "") if made is None else (made.name, made.version)
+    return Plugin(*named, f"{entry.group}: {entry.name} = {entry.value}")
+
+
+def _locate(error: Exception) -> str:
+    """Returns what failed, and the last line of other people's code that ran."""
+    frames = [
+        f"{frame.filename}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename != __file__ and "importlib" not in frame.filename
+    ]
+    last = f" ({frames[-1]})" if frames else ""
+    return f"{type(error).__name__}: {error}{last}"
+
+
+def _refuse_all(name: str, error: PluginError) -> type[BaseModel]:
+    """Returns settings of a broken kind: whatever names it gets the error."""
+
+    def refuse(cls: Any, data: Any) -> Any:
+        raise ValueError(str(error))
+
+    return create_model(
+        f"Broken {name}",
+        __config__=ConfigDict(extra="allow", frozen=True),
+        __doc__=f"Broken: {error}",
+        __validators__={"refuse": model_validator(mode="before")(refuse)},  # type: ignore[dict-item]
+        kind=(Literal[name], ...),  # type: ignore[arg-type]
+    )
