@@ -12,7 +12,7 @@ from factory.cli import main
 from factory.core.errors import InputError
 from factory.core.hashing import hash_bytes
 from factory.core.images import encode_image
-from factory.engine.dataset import open_set
+from factory.engine.dataset import open_dataset
 from factory.publish.export import export_images, export_tars
 from factory.publish.merge import MergeSettings, merge_sets
 from tests.running import read_rows, run, write_recipe
@@ -38,7 +38,7 @@ def merged(made, tmp_path_factory):
 
 
 def test_imagefolder_holds_the_stored_bytes_by_class(made, tmp_path):
-    counts = export_images(open_set(str(made)), tmp_path / "out")
+    counts = export_images(open_dataset(str(made)), tmp_path / "out")
     assert counts == {"train": {"normal": 10, "tumor": 13}}
     for row in read_rows(made):
         path = tmp_path / "out" / "train" / row["class_name"] / f"{row['sample_id']}.webp"
@@ -52,20 +52,20 @@ def test_imagefolder_holds_the_stored_bytes_by_class(made, tmp_path):
 
 
 def test_tars_are_those_of_the_run_whenever_they_are_written(made, tmp_path):
-    export_tars(open_set(str(made)), tmp_path / "one", 10_000)
+    export_tars(open_dataset(str(made)), tmp_path / "one", 10_000)
     time.sleep(1.1)
-    export_tars(open_set(str(made)), tmp_path / "two", 10_000)
+    export_tars(open_dataset(str(made)), tmp_path / "two", 10_000)
     first = (tmp_path / "one" / "train-00000.tar").read_bytes()
     assert first == (tmp_path / "two" / "train-00000.tar").read_bytes()
     assert first == (made / "webdataset" / "train-00000.tar").read_bytes()
-    export_tars(open_set(str(made)), tmp_path / "many", 10)
+    export_tars(open_dataset(str(made)), tmp_path / "many", 10)
     assert len(list((tmp_path / "many").iterdir())) == 3
 
 
 def test_a_merged_set_keeps_its_splits_and_loses_no_repeated_image(merged, tmp_path):
     """Byte-identical real images have one name; all of them are exported all the same."""
     rows = read_rows(merged)
-    by_class = export_images(open_set(str(merged)), tmp_path / "images")
+    by_class = export_images(open_dataset(str(merged)), tmp_path / "images")
     counts = {split: sum(each.values()) for split, each in by_class.items()}
     assert set(counts) == {"train", "test"}
     assert sum(counts.values()) == len(rows) == 9 + 23
@@ -73,7 +73,7 @@ def test_a_merged_set_keeps_its_splits_and_loses_no_repeated_image(merged, tmp_p
     assert sorted(hash_bytes(path.read_bytes()) for path in files) == sorted(
         row["image_sha256"] for row in rows
     )
-    assert export_tars(open_set(str(merged)), tmp_path / "tars", 1000) == counts
+    assert export_tars(open_dataset(str(merged)), tmp_path / "tars", 1000) == counts
     from factory.data.images import list_images
 
     found = [
@@ -88,7 +88,7 @@ def test_images_without_a_class_need_a_name(tmp_path):
     (tmp_path / "captions.txt").write_text("one\ntwo\n")
     block = {"kind": "caption", "captions": "captions.txt", "count": 4}
     run(write_recipe(tmp_path, conditions=[block], filters=[]), tmp_path / "run")
-    stored = open_set(str(tmp_path / "run"))
+    stored = open_dataset(str(tmp_path / "run"))
     with pytest.raises(InputError, match="has no class"):
         export_images(stored, tmp_path / "out")
     assert export_images(stored, tmp_path / "out", "images") == {"train": {"images": 4}}
@@ -100,7 +100,7 @@ def test_a_class_that_is_no_folder_is_refused(tmp_path, name):
     block = {"kind": "class", "per_class": {name: 1}}
     run(write_recipe(tmp_path, conditions=[block], filters=[]), tmp_path / "run")
     with pytest.raises(InputError, match="cannot be the name of a folder"):
-        export_images(open_set(str(tmp_path / "run")), tmp_path / "out")
+        export_images(open_dataset(str(tmp_path / "run")), tmp_path / "out")
 
 
 def test_the_command_and_what_it_refuses(made, tmp_path):

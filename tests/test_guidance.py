@@ -14,7 +14,7 @@ from factory.cli import main
 from factory.core.errors import InputError
 from factory.core.images import decode_image
 from factory.data.images import fit_image, list_images
-from factory.engine.dataset import open_set
+from factory.engine.dataset import open_dataset
 from factory.engine.regenerate import Places, regenerate_rows
 from factory.models.classifiers.model import load_classifier
 from factory.models.generators import build_generator, flow
@@ -111,13 +111,13 @@ def test_rows_tell_the_guide_and_are_made_again(place, guided):
     told = json.loads(rows[0]["provenance"])["generator"]["classifier_guidance"]
     assert (told["scale"], told["limit"]) == (100.0, flow.GUIDE_LIMIT)
     assert told["revision"] == load_classifier(place / "guide").revision
-    recipe = open_set(str(guided / "run")).recipe
+    recipe = open_dataset(str(guided / "run")).recipe
     for each in regenerate_rows(rows[:3], recipe, Places(base=guided)):
         assert (each.status, each.differences) == ("exact", ())
 
 
 def test_a_guide_that_moved_is_named(place, guided, tmp_path):
-    recipe = open_set(str(guided / "run")).recipe
+    recipe = open_dataset(str(guided / "run")).recipe
     lost = recipe.generator.classifier_guidance.model_copy(update={"model": "./gone"})
     recipe = recipe.model_copy(
         update={"generator": recipe.generator.model_copy(update={"classifier_guidance": lost})}
@@ -140,7 +140,7 @@ def test_card_and_published_copy_name_the_guide_but_no_place(place, guided, tmp_
     for path in (path for path in (tmp_path / "copy").rglob("*") if path.is_file()):
         assert str(place).encode() not in path.read_bytes(), path
     [row] = read_rows(tmp_path / "copy")[:1]
-    recipe = open_set(str(tmp_path / "copy")).recipe
+    recipe = open_dataset(str(tmp_path / "copy")).recipe
     found = Places(references=(place / "real",), guide=str(place / "guide"))
     assert [each.status for each in regenerate_rows([row], recipe, found)] == ["exact"]
 

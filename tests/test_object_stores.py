@@ -25,7 +25,7 @@ from factory.core.errors import InputError, MissingError, StoreError
 from factory.core.files.edge import check_bucket
 from factory.core.files.store import FileStore
 from factory.core.hashing import hash_bytes
-from factory.engine.dataset import StoredSet
+from factory.engine.dataset import Dataset
 from factory.engine.run import read_status
 from factory.publish.verify import VerifyOptions, verify_set
 from tests.objectstore import build_environment
@@ -56,7 +56,7 @@ def ask(*arguments):
 def is_sound(url) -> bool:
     """What `verify` says of a folder that holds rows at all."""
     try:
-        return verify_set(StoredSet(url), VerifyOptions()).is_sound
+        return verify_set(Dataset(url), VerifyOptions()).is_sound
     except InputError as error:
         assert "holds no data" in str(error)
         return False
@@ -108,7 +108,7 @@ def test_killed_in_an_object_store_and_resumed(local, s3):
     assert not files.list(".factory/build")
     assert read_status(s3)["finalized"]
     assert is_sound(s3)
-    report = verify_set(StoredSet(s3), VerifyOptions(regenerate=1, near_duplicates=True))
+    report = verify_set(Dataset(s3), VerifyOptions(regenerate=1, near_duplicates=True))
     assert report.is_sound
     assert ask("status", s3)[1].rstrip().endswith("\nfinalized")
 
@@ -121,7 +121,7 @@ def test_killed_in_an_object_store_and_resumed(local, s3):
 def test_commands_on_a_run_in_a_store(local, s3, tmp_path):
     recipe, folder = local
     assert run(recipe, s3).exit_code == 0
-    name = next(iter(StoredSet(s3).iterate_rows(StoredSet(s3).list_tables("data")[0]))).sample_id
+    name = next(iter(Dataset(s3).iterate_rows(Dataset(s3).list_tables("data")[0]))).sample_id
     copy, there = tmp_path / "copy", f"{s3}-published"
     for arguments in (
         ("status", s3), ("verify", s3), ("card", s3), ("report", s3, "--no-real"),

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from factory.cli import main
 from factory.core.errors import InputError, LicenceError, PublishError, StoreError
-from factory.engine.dataset import open_set
+from factory.engine.dataset import open_dataset
 from factory.publish.hub import FolderTarget, Publication, prepare_publication, publish_items
 from factory.publish.hub.hub import HubOptions, HubTarget
 from factory.publish.hub.paths import has_places, list_places, replace_places, shorten_places
@@ -629,7 +629,7 @@ def test_no_path_of_this_machine_is_published(made, tmp_path):
     assert pq.read_schema(path).equals(
         pq.read_schema(tmp_path / "run/data" / path.name), check_metadata=True
     )
-    report = verify_set(open_set(str(out)), VerifyOptions())
+    report = verify_set(open_dataset(str(out)), VerifyOptions())
     assert report.failures == []
     published = read_json(out / "summary.json")["files"]["sha256"]
     assert published == {

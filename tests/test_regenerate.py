@@ -13,7 +13,7 @@ from factory.cli import main
 from factory.core.errors import StoreError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, encode_image, hash_pixels
-from factory.engine.dataset import open_set
+from factory.engine.dataset import open_dataset
 from factory.engine.regenerate import Places, compute_psnr, regenerate_rows
 from factory.engine.score_images import load_judging
 from tests.running import read_rows, run, save_again, write_recipe
@@ -52,7 +52,7 @@ def flow(tmp_path_factory):
 
 
 def rebuild(folder, rows, **places):
-    recipe = open_set(str(folder)).recipe
+    recipe = open_dataset(str(folder)).recipe
     return regenerate_rows(rows, recipe, Places(**places))
 
 

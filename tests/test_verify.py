@@ -14,7 +14,7 @@ from factory.cli import main
 from factory.core.errors import InputError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, encode_image
-from factory.engine.dataset import open_set
+from factory.engine.dataset import open_dataset
 from factory.engine.run import read_status
 from factory.engine.run_folder import WORK
 from factory.publish.verify import VerifyOptions, verify_set
@@ -48,7 +48,7 @@ def publish(source, target, names=("data", "rejected", "README.md", "recipe.json
 
 
 def check(folder, **options):
-    return verify_set(open_set(str(folder)), VerifyOptions(**options))
+    return verify_set(open_dataset(str(folder)), VerifyOptions(**options))
 
 
 def edit(folder, change, pattern="data/*.parquet"):
@@ -441,7 +441,7 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     assert call("verify", tmp_path).exit_code == 2
     assert call("verify", tmp_path / "nothing").exit_code == 2
     with pytest.raises(InputError, match=r"holds no data/\*.parquet"):
-        open_set(str(tmp_path))
+        open_dataset(str(tmp_path))
 
 
 def test_a_published_folder_is_sound_and_its_rows_are_made_again(tmp_path):

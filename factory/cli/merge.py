@@ -121,15 +121,15 @@ def export(
 
     DIR is a run folder, a merged set, a copy of a published data set, or OWNER/NAME on the Hub.
     """
-    from factory.engine.dataset import open_set
+    from factory.engine.dataset import open_dataset
     from factory.publish.export import export_images, export_tars
 
-    stored = open_set(source)
+    dataset = open_dataset(source)
     if target == "webdataset":
-        images: dict[str, Any] = {**export_tars(stored, out, rows_per_file)}
+        images: dict[str, Any] = {**export_tars(dataset, out, rows_per_file)}
         totals = images
     else:
-        images = {**export_images(stored, out, unlabelled)}
+        images = {**export_images(dataset, out, unlabelled)}
         totals = {split: sum(by_class.values()) for split, by_class in images.items()}
         if len({frozenset(by_class) for by_class in images.values()}) > 1:
             click.echo(

@@ -83,17 +83,17 @@ def regenerate(
     from factory.cli.loading import make_say
     from factory.core.files.store import write_file
     from factory.core.images import encode_image
-    from factory.engine.dataset import open_set
+    from factory.engine.dataset import open_dataset
     from factory.engine.regenerate import Places, regenerate_rows
 
     if out.suffix not in (".webp", ".png"):
         raise click.BadParameter(f"{out.name}: must end in .webp or .png", param_hint="--out")
-    stored = open_set(source)
-    if stored.recipe is None:
+    dataset = open_dataset(source)
+    if dataset.recipe is None:
         raise SourceError(f"{source}: has no recipe.json, which says where the model is")
-    row = stored.find_row(sample_id).values
+    row = dataset.find_row(sample_id).values
     places = Places(base, references, catalogs, model, guide, image_column)
-    rebuilt = regenerate_rows([row], stored.recipe, places, min_psnr, make_say(as_json))[0]
+    rebuilt = regenerate_rows([row], dataset.recipe, places, min_psnr, make_say(as_json))[0]
     if rebuilt.pixels is None or rebuilt.data is None:
         raise SourceError(f"{sample_id}: {rebuilt.reason}")
     data = rebuilt.data
@@ -141,13 +141,13 @@ def verify(
     said, and is no failure.
     """
     from factory.cli.loading import make_say
-    from factory.engine.dataset import open_set
+    from factory.engine.dataset import open_dataset
     from factory.engine.regenerate import Places
     from factory.publish.verify import VerifyOptions, verify_set
 
     places = Places(base, references, catalogs, model, guide, image_column)
     options = VerifyOptions(count, seed, near_duplicates, places, min_psnr)
-    report = verify_set(open_set(source), options, make_say(as_json))
+    report = verify_set(open_dataset(source), options, make_say(as_json))
     if as_json:
         click.echo(write_json(report.to_json()))
     else:

@@ -1,4 +1,4 @@
-"""`StoredSet`: a finished data set to read: a run folder, a published copy, or one on the Hub."""
+"""`Dataset`: a finished data set to read: a run folder, a published copy, or one on the Hub."""
 
 import json
 import re
@@ -48,7 +48,7 @@ class Row:
         return f"{self.number} ({self.sample_id})"
 
 
-class StoredSet:
+class Dataset:
     """Reads what a finished run, or a copy of it, holds; writes nothing.
 
     Args:
@@ -203,7 +203,7 @@ class StoredSet:
         raise StoreError(f"{self.url}/{name}: has no row {number}")
 
 
-def open_set(source: str) -> StoredSet:
+def open_dataset(source: str) -> Dataset:
     """Opens a folder, an fsspec URL, or `OWNER/NAME[@REVISION]` of the Hub, fetched to its cache.
 
     Raises:
@@ -214,8 +214,8 @@ def open_set(source: str) -> StoredSet:
     if "://" in source or Path(source).is_dir() or match is None:
         if "://" not in source and not Path(source).is_dir():
             raise InputError(f"{source}: no such folder: give one, a URL, or OWNER/NAME of the Hub")
-        return StoredSet(source)
-    return StoredSet(_fetch(match.group(1), match.group(2)))
+        return Dataset(source)
+    return Dataset(_fetch(match.group(1), match.group(2)))
 
 
 def _fetch(name: str, revision: str | None) -> str:

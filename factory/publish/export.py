@@ -12,7 +12,7 @@ from factory.core.errors import InputError
 from factory.core.files.new_folder import build_folder
 from factory.core.files.store import FileStore
 from factory.data.writers.webdataset import TarFiles
-from factory.engine.dataset import DATA, StoredSet
+from factory.engine.dataset import DATA, Dataset
 
 _FOLDER_NAME = re.compile(r"[^./\\\0][^/\\\0]*")
 _LISTED = ("class_name", "caption", "is_synthetic", "sample_id", "image_sha256")
@@ -20,12 +20,12 @@ LIST = "rows.csv"
 
 
 def export_images(
-    stored: StoredSet, out: Path, unlabelled: str | None = None
+    dataset: Dataset, out: Path, unlabelled: str | None = None
 ) -> dict[str, dict[str, int]]:
     """Writes `OUT/SPLIT/CLASS/NAME.webp`, as torchvision's ImageFolder reads it, and `rows.csv`.
 
     Args:
-        stored: what to export; its accepted rows.
+        dataset: what to export; its accepted rows.
         out: new folder.
         unlabelled: folder of images without a class; None refuses them.
 
@@ -41,12 +41,12 @@ def export_images(
     with build_folder(out) as build, (build / LIST).open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file_name", "split", *_LISTED])
-        for split, row in iterate_splits(stored):
+        for split, row in iterate_splits(dataset):
             folder = row.get("class_name") or unlabelled
             name = Path(str(row["image"]["path"])).name
             if folder is None:
                 raise InputError(
-                    f"{stored.url}: image {name} has no class, and ImageFolder knows images by "
+                    f"{dataset.url}: image {name} has no class, and ImageFolder knows images by "
                     "class only: take --to webdataset, or name a folder with --unlabelled"
                 )
             if _FOLDER_NAME.fullmatch(folder) is None:
@@ -63,11 +63,11 @@ def export_images(
     return {split: dict(counted) for split, counted in counts.items()}
 
 
-def export_tars(stored: StoredSet, out: Path, per_file: int) -> dict[str, int]:
+def export_tars(dataset: Dataset, out: Path, per_file: int) -> dict[str, int]:
     """Writes `OUT/SPLIT-00000.tar`, byte for byte reproducible, as `output.formats` does.
 
     Args:
-        stored: what to export; its accepted rows.
+        dataset: what to export; its accepted rows.
         out: new folder.
         per_file: samples of a tar.
 
@@ -82,7 +82,7 @@ def export_tars(stored: StoredSet, out: Path, per_file: int) -> dict[str, int]:
     with build_folder(out) as build, ExitStack() as stack:
         tars: dict[str, TarFiles] = {}
         keys: set[tuple[str, str]] = set()
-        for split, row in iterate_splits(stored):
+        for split, row in iterate_splits(dataset):
             key = str(row.get("sample_id") or Path(row["image"]["path"]).stem)
             if (split, key) in keys:  # the same real image twice
                 row["sample_id"] = f"{key}-{counts[split]}"
@@ -95,17 +95,17 @@ def export_tars(stored: StoredSet, out: Path, per_file: int) -> dict[str, int]:
     return dict(counts)
 
 
-def iterate_splits(stored: StoredSet) -> Iterator[tuple[str, dict[str, Any]]]:
+def iterate_splits(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields (split, row) of all rows in `data`, by file; files are called `SPLIT-...`.
 
     Raises:
         InputError: a row without image bytes.
         StoreError: a damaged file.
     """
-    for name in stored.list_tables(DATA):
+    for name in dataset.list_tables(DATA):
         split = Path(name).name.partition("-")[0].removesuffix(".parquet")
-        for row in stored.iterate_rows(name):
+        for row in dataset.iterate_rows(name):
             image = row.values.get("image")
             if not image or image.get("bytes") is None:
-                raise InputError(f"{stored.url}/{name} row {row.place}: has no image bytes")
+                raise InputError(f"{dataset.url}/{name} row {row.place}: has no image bytes")
             yield split, dict(row.values)

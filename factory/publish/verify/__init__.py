@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from factory.core.errors import DamageError, FactoryError, InputError, MissingError
 from factory.core.hashing import compute_digest
-from factory.engine.dataset import DATA, REJECTED, StoredSet
+from factory.engine.dataset import DATA, REJECTED, Dataset
 from factory.engine.regenerate import MIN_PSNR, Places, regenerate_rows
 from factory.publish.verify.duplicates import Duplicates
 from factory.publish.verify.files import check_counts, check_files, check_schema, check_tars
@@ -42,12 +42,12 @@ class VerifyOptions:
 
 
 def verify_set(
-    stored: StoredSet, options: VerifyOptions, say: Callable[[str], None] = lambda line: None
+    dataset: Dataset, options: VerifyOptions, say: Callable[[str], None] = lambda line: None
 ) -> Report:
     """Checks a data set; every failure names file, row and field.
 
     Args:
-        stored: run folder, or copy.
+        dataset: run folder, or copy.
         options: what to check.
         say: called with one line at the start of each step.
 
@@ -57,44 +57,44 @@ def verify_set(
     report = Report()
     say("files")
     with _booking(report, "files"):
-        check_files(stored, report)
-    walk = _Walk(stored, options, report)
+        check_files(dataset, report)
+    walk = _Walk(dataset, options, report)
     say("rows")
     for folder in walk.counts:
-        for name in stored.list_tables(folder):
+        for name in dataset.list_tables(folder):
             with _booking(report, "files", name):
                 walk.check_table(folder, name)
     with _booking(report, "counts"):
-        check_counts(stored, walk.counts, walk.checks.classes, report)
-    check_tars(stored, walk.checks.image_hashes, report)
+        check_counts(dataset, walk.counts, walk.checks.classes, report)
+    check_tars(dataset, walk.checks.image_hashes, report)
     if walk.shards is not None:
         with _booking(report, "finalized", "summary.json"):
-            walk.shards.check_finished(stored.summary)
-    if walk.shards is not None and walk.checks.decide is not None and stored.recipe is not None:
+            walk.shards.check_finished(dataset.summary)
+    if walk.shards is not None and walk.checks.decide is not None and dataset.recipe is not None:
         say("selection")
         ids = walk.checks.image_hashes
-        walk.shards.check_selection(stored.recipe, walk.checks.decide, stored.summary, ids)
+        walk.shards.check_selection(dataset.recipe, walk.checks.decide, dataset.summary, ids)
     report.note(ALWAYS_OPEN)
     if options.regenerate:
         say("regenerating")
-        _regenerate(stored, walk.drawn.places, options, report, say)
+        _regenerate(dataset, walk.drawn.places, options, report, say)
     return report
 
 
 class _Walk:
     """One reading of all rows, for every check that looks at them."""
 
-    def __init__(self, stored: StoredSet, options: VerifyOptions, report: Report) -> None:
-        self.stored, self.report = stored, report
+    def __init__(self, dataset: Dataset, options: VerifyOptions, report: Report) -> None:
+        self.dataset, self.report = dataset, report
         self.counts = {DATA: 0, REJECTED: 0}
-        self.checks = RowChecks(report, stored.recipe)
+        self.checks = RowChecks(report, dataset.recipe)
         self.drawn = _Drawn(options.regenerate, options.seed)
-        self.shards = ShardRows(stored, report) if stored.is_run_folder else None
+        self.shards = ShardRows(dataset, report) if dataset.is_run_folder else None
         if self.shards is None:
             report.note("what the data set was made from: no .factory/, as this is a copy")
         self.duplicates: Duplicates | None = None
         if options.near_duplicates:
-            self.duplicates = Duplicates(report, stored.recipe)
+            self.duplicates = Duplicates(report, dataset.recipe)
 
     def check_table(self, folder: str, name: str) -> None:
         """Checks the schema and all rows of one file.
@@ -102,10 +102,10 @@ class _Walk:
         Raises:
             StoreError: it is damaged.
         """
-        if check_schema(self.stored, name, self.report):
+        if check_schema(self.dataset, name, self.report):
             return
-        class_names = read_label_names(self.stored.read_schema(name).metadata)
-        for row in self.stored.iterate_rows(name):
+        class_names = read_label_names(self.dataset.read_schema(name).metadata)
+        for row in self.dataset.iterate_rows(name):
             self.counts[folder] += 1
             self.checks.check(row, class_names)
             if self.shards is not None:
@@ -147,21 +147,21 @@ class _Drawn:
 
 
 def _regenerate(
-    stored: StoredSet,
+    dataset: Dataset,
     places: Iterable[tuple[str, int]],
     options: VerifyOptions,
     report: Report,
     say: Callable[[str], None],
 ) -> None:
     chosen = list(places)
-    if stored.recipe is None:
+    if dataset.recipe is None:
         report.leave("regenerated", "needs recipe.json, which says where the model is", len(chosen))
         return
     try:
-        rows = [stored.read_row(*place) for place in chosen]
+        rows = [dataset.read_row(*place) for place in chosen]
         values = [row.values for row in rows]
         report.rebuilt = regenerate_rows(
-            values, stored.recipe, options.places, options.min_psnr, say
+            values, dataset.recipe, options.places, options.min_psnr, say
         )
     except InputError as error:
         report.leave("regenerated", str(error), len(chosen))

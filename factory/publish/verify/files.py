@@ -11,7 +11,7 @@ import pyarrow as pa
 from factory.core.errors import SourceError
 from factory.core.hashing import hash_bytes
 from factory.data.images import list_images
-from factory.engine.dataset import DATA, REJECTED, TARS, StoredSet
+from factory.engine.dataset import DATA, REJECTED, TARS, Dataset
 from factory.engine.finalise import build_final_schema
 from factory.publish.verify.findings import Report
 from factory.recipe.recipe import compute_recipe_digest
@@ -27,17 +27,17 @@ NO_COUNTS = (
 )
 
 
-def check_files(stored: StoredSet, report: Report) -> None:
+def check_files(dataset: Dataset, report: Report) -> None:
     """Compares every file with the hash in the summary, and finds missing numbers of files."""
-    hashes: Mapping[str, str] = ((stored.summary or {}).get("files") or {}).get("sha256") or {}
-    present = [*stored.list_tables(DATA), *stored.list_tables(REJECTED), *stored.list_tars()]
+    hashes: Mapping[str, str] = ((dataset.summary or {}).get("files") or {}).get("sha256") or {}
+    present = [*dataset.list_tables(DATA), *dataset.list_tables(REJECTED), *dataset.list_tars()]
     if not hashes:
         report.note(NO_HASHES)
     folders = {name.partition("/")[0] for name in present}
     for name, recorded in hashes.items():
         folder, is_below, _ = name.partition("/")
-        if stored.files.exists(name):
-            report.expect("files", name, stored.files.hash(name), recorded, field="sha256")
+        if dataset.files.exists(name):
+            report.expect("files", name, dataset.files.hash(name), recorded, field="sha256")
         elif is_below and folder not in folders:
             report.note(f"{folder}/ is not in this copy")
         else:
@@ -46,11 +46,11 @@ def check_files(stored: StoredSet, report: Report) -> None:
         if name not in hashes:
             report.fail("files", name, "is not one of the files of the data set")
     for folder in (DATA, REJECTED):
-        _check_numbers(stored, folder, report)
+        _check_numbers(dataset, folder, report)
 
 
-def _check_numbers(stored: StoredSet, folder: str, report: Report) -> None:
-    names = [Path(name).name for name in stored.list_tables(folder)]
+def _check_numbers(dataset: Dataset, folder: str, report: Report) -> None:
+    names = [Path(name).name for name in dataset.list_tables(folder)]
     found = [match for name in names if (match := _NUMBERED.fullmatch(name))]
     totals = {int(match.group(3)) for match in found}
     numbers = {int(match.group(2)) for match in found}
@@ -59,13 +59,13 @@ def _check_numbers(stored: StoredSet, folder: str, report: Report) -> None:
             report.fail("files", f"{folder}/", f"file {number} of {total} is missing")
 
 
-def check_schema(stored: StoredSet, name: str, report: Report) -> list[str]:
+def check_schema(dataset: Dataset, name: str, report: Report) -> list[str]:
     """Compares a file's columns with those of a data set; returns the columns that are missing.
 
     Raises:
         StoreError: the file is damaged.
     """
-    schema = stored.read_schema(name)
+    schema = dataset.read_schema(name)
     scores = schema.field("scores").type if "scores" in schema.names else pa.struct([])
     names = [scores.field(i).name for i in range(scores.num_fields)]
     columns: dict[str, Any] = {each.name: each.type for each in build_final_schema((), names)}
@@ -83,22 +83,22 @@ def check_schema(stored: StoredSet, name: str, report: Report) -> list[str]:
 
 
 def check_counts(
-    stored: StoredSet, counts: Mapping[str, int], classes: Counter[str | None], report: Report
+    dataset: Dataset, counts: Mapping[str, int], classes: Counter[str | None], report: Report
 ) -> None:
     """Compares counted rows with what the summary and the card say.
 
     Args:
-        stored: the data set.
+        dataset: the data set.
         counts: rows found in `data` and in `rejected`.
         classes: accepted rows by class.
         report: where findings go.
     """
-    summary = stored.summary
-    declared = list(_list_declared(stored.card_header))
+    summary = dataset.summary
+    declared = list(_list_declared(dataset.card_header))
     if summary is None and not declared:
         report.note(NO_COUNTS)
     for folder, split, number in declared:
-        if folder == DATA or stored.list_tables(folder):
+        if folder == DATA or dataset.list_tables(folder):
             field = f"dataset_info: {split}.num_examples"
             report.expect("counts", "README.md", number, counts[folder], field=field)
     if summary is None:
@@ -113,7 +113,7 @@ def check_counts(
         ("series.generated - accepted", rejected, REJECTED),
     )
     for field, said_rows, folder in expected:
-        if folder == DATA or stored.list_tables(folder):
+        if folder == DATA or dataset.list_tables(folder):
             report.expect("counts", "summary.json", said_rows, counts[folder], field=field)
     if all(len(part["class_names"]) <= 1 for part in summary["series"]):
         said: Counter[str | None] = Counter()
@@ -122,8 +122,8 @@ def check_counts(
         for name in sorted({*said, *classes}, key=str):
             field = f"series.accepted of {name}"
             report.expect("counts", "summary.json", said[name], classes[name], field=field)
-    if stored.recipe is not None:
-        digest, field = compute_recipe_digest(stored.recipe), "recipe_sha256"
+    if dataset.recipe is not None:
+        digest, field = compute_recipe_digest(dataset.recipe), "recipe_sha256"
         report.expect("recipe", "summary.json", summary["recipe_sha256"], digest, field=field)
 
 
@@ -137,18 +137,18 @@ def _list_declared(header: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
                 yield folder, str(split["name"]), int(split["num_examples"])
 
 
-def check_tars(stored: StoredSet, image_hashes: Mapping[str, str], report: Report) -> None:
+def check_tars(dataset: Dataset, image_hashes: Mapping[str, str], report: Report) -> None:
     """Compares the samples of the tars with the accepted rows: the same ids, the same bytes."""
-    names = stored.list_tars()
+    names = dataset.list_tars()
     if not names:
         return
-    if not stored.files.is_local:
+    if not dataset.files.is_local:
         report.note(f"{TARS}/: read where it is local only")
         return
     seen: Counter[str] = Counter()
     for name in names:
         try:
-            images = list_images(Path(stored.files.resolve(name)))
+            images = list_images(Path(dataset.files.resolve(name)))
         except SourceError as error:
             report.fail("tars", name, str(error))
             continue

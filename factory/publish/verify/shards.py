@@ -8,7 +8,7 @@ from factory.core.errors import FactoryError, StoreError
 from factory.core.hashing import compute_digest
 from factory.data.schema import CONTENT_COLUMNS
 from factory.engine.continuing import read_outline
-from factory.engine.dataset import DATA, StoredSet
+from factory.engine.dataset import DATA, Dataset
 from factory.engine.finalise import SELECTION_COLUMNS, iterate_decisions, survey_run
 from factory.engine.run import build_policy
 from factory.engine.run_folder import Marker, RunFolder
@@ -26,12 +26,12 @@ class ShardRows:
     """What the shards of a run hold of each candidate, to compare the final rows with.
 
     Args:
-        stored: a run folder.
+        dataset: a run folder.
         report: where findings go.
     """
 
-    def __init__(self, stored: StoredSet, report: Report) -> None:
-        self.folder, self.report = RunFolder(stored.url), report
+    def __init__(self, dataset: Dataset, report: Report) -> None:
+        self.folder, self.report = RunFolder(dataset.url), report
         self.markers: list[Marker] = []
         self.missing = 0
         self.makers: dict[str, dict[str, Any]] = {}
