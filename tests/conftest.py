@@ -1,12 +1,35 @@
-"""Test settings that must stand before any heavy library is imported: no network, few threads."""
+"""Test settings that must stand before any heavy library is imported: no network, one thread."""
 
 import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+if WORKER is None:
+    os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-")
+else:  # Ray notes there which cluster runs; each process of tests sees its own only.
+    os.environ["RAY_TMPDIR"] += f"/{WORKER}"
+    Path(os.environ["RAY_TMPDIR"]).mkdir()
 
-import pytest
+
+def pytest_xdist_auto_num_workers(config):
+    """As many processes as there are CPUs; none beside this one where files are named."""
+    if all(Path(argument.partition("::")[0]).is_file() for argument in config.args):
+        return 0
+    return min(len(os.sched_getaffinity(0)), 8)
+
+
+def pytest_unconfigure():
+    """Takes Ray's folder away when all processes have ended."""
+    if WORKER is None:
+        shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

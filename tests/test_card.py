@@ -347,7 +347,8 @@ def test_documents_of_a_users_own_are_left_alone(tmp_path):
 
 
 def test_prov_names_what_made_the_set(tmp_path):
-    prov = pytest.importorskip("prov.model")
+    from prov import model as prov
+
     out = tmp_path / "run"
     block = {"kind": "class", "per_class": {"normal": 2}}
     filters = [{"kind": "classifier", "model": "pcam", "min_probability": 0.0}]

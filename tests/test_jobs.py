@@ -32,8 +32,6 @@ RECIPE = {
 }
 """The model stands in a catalog beside the recipe, so both must reach the cluster."""
 
-pytestmark = pytest.mark.slow
-
 
 def build_environment(**changes):
     """The tests' interpreter and checkout first, and nothing of Ray from outside."""
@@ -121,6 +119,7 @@ def cluster():
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.slow
 def test_submitted_job_gives_the_same_rows(expected, cluster, tmp_path):
     recipe = write_job(tmp_path / "recipe with a space")
     done = call(SUBMIT, recipe, "run", *OPTIONS, environment=cluster, cwd=tmp_path)
@@ -136,6 +135,7 @@ def test_submitted_job_gives_the_same_rows(expected, cluster, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_one_machine_starts_and_stops_its_own_ray(tmp_path):
     """One attempt each leaves a shortfall: the exit code of `factory run` comes back as well."""
     recipe, scratch = write_job(tmp_path / "recipe"), Path(tempfile.mkdtemp())

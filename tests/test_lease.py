@@ -40,7 +40,6 @@ main(sys.argv[1:])
 @pytest.fixture(scope="module")
 def server():
     """An S3-compatible server."""
-    pytest.importorskip("moto")
     with serve() as environment:
         yield environment
 

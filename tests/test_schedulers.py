@@ -105,9 +105,6 @@ def test_flow_schedulers_step_flow_models(models, name, family):
     ],
 )
 def test_noise_of_schedulers_comes_from_the_seed(models, family, name):
-    package = SCHEDULERS[name].package
-    if package is not None:
-        pytest.importorskip(package)
     settings = GeneratorSettings(
         model=str(models / family), scheduler=name, steps=4, batch_size=2, device="cpu"
     )
