@@ -1,6 +1,9 @@
 """What a stranger's installation rests on: bounds of dependencies, and patches that ship."""
 
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -8,6 +11,7 @@ import pytest
 from PIL import Image
 
 from factory.data.images import list_images
+from tests.running import read_rows
 
 ROOT = Path(__file__).parents[1]
 ASSETS = ROOT / "tests" / "assets"
@@ -56,3 +60,34 @@ def test_patches_are_not_in_two_splits():
     for folder in (path for path in ASSETS.iterdir() if path.is_dir()):
         seen = [Image.open(path).tobytes() for path in sorted(folder.rglob("*.webp"))]
         assert len(set(seen)) == len(seen)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder that holds the built wheel, unpacked as pip does."""
+    folder = tmp_path_factory.mktemp("installed")
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = ["wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
+    subprocess.run([*pip, *build], check=True, capture_output=True, text=True)
+    (wheel,) = folder.glob("*.whl")
+    place = ["install", "--no-deps", "--no-index", "--no-compile", "--target"]
+    subprocess.run([*pip, *place, str(folder / "site"), str(wheel)], check=True)
+    return folder / "site"
+
+
+def test_the_built_wheel_runs_the_quickstart_anywhere(installed, tmp_path):
+    """All that the quickstart needs is in the wheel: recipe, catalogs, weights."""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    where = [sys.executable, "-c", "import factory; print(factory.__file__)"]
+    found = subprocess.check_output(where, cwd=tmp_path, env=environment, text=True)
+    assert Path(found.strip()).parent == installed / "factory"
+    few = ("conditions.0.per_class=1", "generator.batch_size=2", "workers.executor=local")
+    options = [part for each in few for part in ("--set", each)]
+    done = subprocess.run(
+        [sys.executable, "-m", "factory", "run", "quickstart", *options],
+        cwd=tmp_path, env=environment, check=False, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = read_rows(tmp_path / "runs" / "quickstart")
+    assert sorted(row["class_name"] for row in rows) == ["normal", "tumor"]
+    assert "2 of 2 accepted" in done.stdout
