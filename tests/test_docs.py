@@ -42,6 +42,10 @@ BLOCKS = [
 STEPS = list_steps(BLOCKS)
 ELSEWHERE = "docs/guides/load.md"
 """The page whose Python tests/test_import_paths.py runs."""
+CHEAP = ("factory recipes", "factory validate", "factory plan", "factory models show")
+"""Commands that need no run before them, and no model."""
+MINE = "classifiers/mine"
+"""What an earlier command makes."""
 CHECKS = {
     "bash": None,  # read, and run where a test can afford it
     "python": None,  # run
@@ -196,6 +200,17 @@ def test_every_command_can_be_read(tmp_path, monkeypatch):
             if word.startswith(("runs/", "classifiers/", "adapters/")):
                 Path(word).mkdir(parents=True, exist_ok=True)
         read_options(find_recipes(words[1:]))
+
+
+def test_cheap_commands_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for step in STEPS:
+        if step.block.title:
+            write_file(step.block, tmp_path)
+    cheap = [step for step in STEPS if step.text.startswith(CHEAP) and MINE not in step.text]
+    assert len(cheap) > 6
+    for step in cheap:
+        follow(step, tmp_path, {})
 
 
 @pytest.mark.slow
