@@ -14,7 +14,7 @@ from factory.catalog.catalog import CaptionGrid
 from factory.core.errors import SourceError
 from factory.core.images import encode_image
 from factory.data.images import SourceImage
-from factory.data.records import Reference
+from factory.data.streams import Reference
 from factory.recipe.conditions.caption import GridSeries, ListSeries, permute
 from factory.recipe.conditions.class_name import ClassSeries
 from factory.recipe.conditions.reference import ReferenceSeries, choose_shots

@@ -21,7 +21,8 @@ from factory.core.errors import FilterError, InputError
 from factory.core.hashing import hash_bytes
 from factory.core.thumbnails import compare_all, describe_images
 from factory.data.images import SourceImage, iterate_pixels, list_images
-from factory.data.records import SCORE_DECIMALS, Condition, Reference, Sample
+from factory.data.records import SCORE_DECIMALS, Condition, Sample
+from factory.data.streams import Reference
 from factory.filters import FILTERS, build_filters, decide_all, score_all
 from factory.filters.focus import measure_blur
 from factory.filters.near_duplicate import SimilarityIndex, compare_pairs, find_duplicates
@@ -358,7 +359,7 @@ def save_reference(folder, pixels, name="reference.png"):
     path = folder / name
     Image.fromarray(pixels).save(path)
     image = SourceImage(name, "a", None, path)
-    return Condition(reference=Reference(image, hash_bytes(path.read_bytes()), 0.6))
+    return Condition(None, None, Reference(image, hash_bytes(path.read_bytes()), 0.6))
 
 
 COPIES = {

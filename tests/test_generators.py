@@ -17,7 +17,8 @@ from factory.catalog.catalog import LicenceTerms, ModelEntry, load_catalogs
 from factory.catalog.entries import Adapter
 from factory.core.errors import GenerationError, InputError, OutOfMemoryError
 from factory.data.images import SourceImage
-from factory.data.records import Condition, Job, Reference, Request, Sample
+from factory.data.records import Condition, Job, Request, Sample
+from factory.data.streams import Reference
 from factory.models.generators import GENERATORS, build_generator
 from factory.models.generators.families import FAMILIES, UNSUPPORTED
 from factory.models.generators.settings import GeneratorSettings, Guidance, find_entry
@@ -123,7 +124,9 @@ ENTRIES: dict[str, Callable[[str], ModelEntry]] = {
 
 def make_job(ordinal: int = 0, attempt: int = 0, **streams: Any) -> Job:
     streams = streams or {"class_name": "TUM"}
-    request = Request("series", ordinal, Condition(**streams), ordinal)
+    others = [streams.pop(name) for name in ("reference",) if name in streams]
+    condition = Condition(streams.get("class_name"), streams.get("caption"), *others)
+    request = Request("series", ordinal, condition, ordinal)
     return Job(request, attempt, request.derive_seed(7, attempt))
 
 
@@ -408,7 +411,7 @@ def test_flow_takes_any_streams_but_not_none(shared: Build, reference: Any) -> N
         Condition(caption="sparse nuclei"),
         Condition(class_name="TUM", caption="dense nuclei"),
         Condition(class_name="ADI", caption="dense nuclei"),
-        Condition(caption="dense nuclei", reference=reference(1.0)),
+        Condition(None, "dense nuclei", reference(1.0)),
     ]
     jobs = [Job(Request("s", n, each, 0), 0, seed) for n, each in enumerate(conditions)]
     samples = generator.generate(jobs)
@@ -895,7 +898,7 @@ def test_every_shipped_model_tells_what_it_takes() -> None:
             continue
         generator = build_generator(settings, entry, Path())
         if entry.family == "given":  # images of any size, and no stream that a model could take
-            assert generator.capabilities.required == {"given"}
+            assert generator.capabilities.required == {"existing"}
             continue
         if (
             entry.class_names is None

@@ -92,7 +92,7 @@ def test_folder_is_judged_into_the_tables_of_a_run(data, tmp_path):
     told = json.loads((tmp_path / "out" / "croissant.json").read_text())
     assert told["rai:dataCollection"].endswith("9 images, 6 accepted.")
     status = CliRunner().invoke(main, ["status", str(tmp_path / "out")])
-    assert "normal (given): 3 of 5 accepted" in status.output
+    assert "normal (existing): 3 of 5 accepted" in status.output
 
 
 def test_same_command_resumes_and_refilter_decides_anew(data, tmp_path):
@@ -273,7 +273,7 @@ def test_preview_of_given_images_bears_no_mark_of_synthetic_ones(data, tmp_path)
         budget={"attempts": 5},
     )
     result = CliRunner().invoke(main, ["preview", str(recipe), "--out", str(tmp_path / "out")])
-    assert "budget.attempts: given images are judged once: set it to 1" in result.output
+    assert "budget.attempts: existing images are judged once: set it to 1" in result.output
     arguments = ["preview", str(recipe), "--out", str(tmp_path / "out")]
     overrides = ["--set", "budget.attempts=1", "--set", "generator={model: given}"]
     result = CliRunner().invoke(main, [*arguments, *overrides])
@@ -288,11 +288,11 @@ def test_given_images_and_a_model_do_not_mix(data, tmp_path):
     path = write_recipe(tmp_path / "recipe", conditions=[block])
     result = CliRunner().invoke(main, ["validate", str(path)])
     assert result.exit_code == 2
-    assert "fake takes no given conditions" in result.output
+    assert "fake takes no existing conditions" in result.output
     path = write_recipe(tmp_path / "other", generator={"model": "given"})
     result = CliRunner().invoke(main, ["validate", str(path)])
     assert result.exit_code == 2
-    assert "given takes no class conditions: take given" in result.output
+    assert "given takes no class conditions: take existing" in result.output
 
 
 def test_real_patches_pass_the_default_filters(tmp_path):

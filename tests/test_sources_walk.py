@@ -18,7 +18,8 @@ from factory.core.images import encode_image
 from factory.data.images import list_classes, list_images
 from factory.data.images.image import read_name
 from factory.filters.settings import RealismFilter, TrainingCopyFilter
-from factory.recipe.recipe import GivenConditions, ReferenceConditions
+from factory.recipe.conditions.existing import ExistingConditions
+from factory.recipe.conditions.reference import ReferenceConditions
 from factory.train.generator.settings import SourceSettings
 from tests.running import write_recipe
 from tests.test_sources import make_pixels, write_metadata, write_rows
@@ -291,7 +292,8 @@ def test_every_command_that_reads_real_images_takes_their_column():
     }
     assert len(reading) >= 11
     assert [name for name, options in reading.items() if "image_column" not in options] == []
-    fields = (ReferenceConditions, GivenConditions, RealismFilter, TrainingCopyFilter)
+    blocks = (ReferenceConditions.Settings, ExistingConditions.Settings)
+    fields = (*blocks, RealismFilter, TrainingCopyFilter)
     assert all("image_column" in each.model_fields for each in (*fields, SourceSettings))
 
 

@@ -32,14 +32,13 @@ def models() -> None:
 def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
     """Lists the models of all catalogs, and whether they run here or what they lack."""
     from factory.catalog.catalog import load_catalogs
-    from factory.models.generators.runnable import explain_missing
 
     entries = load_catalogs(folders).list_models()
     if as_json:
         click.echo(write_json([_describe_model(entry) for entry in entries]))
         return
     for entry in entries:
-        lack = explain_missing(entry)
+        lack = _explain_missing(entry)
         streams = "+".join((*entry.required, *(f"[{name}]" for name in entry.optional)))
         runs = "runs" if lack is None else f"no: {lack}"
         gate = ", gated" if entry.licence.gated else ""
@@ -70,7 +69,7 @@ def check(name: str, folders: tuple[Path, ...]) -> None:
     from factory.core.errors import GenerationError, InputError
     from factory.data.records import Job, Request
     from factory.models.generators import build_generator
-    from factory.models.generators.runnable import choose_test_condition, explain_missing
+    from factory.models.generators.runnable import choose_test_condition
     from factory.models.generators.settings import GeneratorSettings, find_entry
 
     began = time.perf_counter()
@@ -78,7 +77,7 @@ def check(name: str, folders: tuple[Path, ...]) -> None:
     is_place = "/" in name or Path(name).is_dir()
     settings = GeneratorSettings(model=name, steps=2, batch_size=1)
     entry = find_entry(settings, catalogs) if is_place else catalogs.find_model(name)
-    lack = None if entry is None else explain_missing(entry)
+    lack = None if entry is None else _explain_missing(entry)
     if lack is not None and "not downloaded" not in lack:
         raise InputError(f"model {name}: cannot run here: {lack}")
     generator = build_generator(settings, entry, Path(), catalogs)
@@ -148,11 +147,17 @@ def check_encoder(name: str, folders: tuple[Path, ...]) -> None:
     )
 
 
+def _explain_missing(entry: "ModelEntry") -> str | None:
+    """Returns what a model lacks to run here, or None."""
+    from factory.models.generators.runnable import explain_missing
+    from factory.recipe.conditions import list_streams
+
+    return explain_missing(entry, {stream.name for stream in list_streams()})
+
+
 def _describe_model(entry: "ModelEntry") -> dict[str, Any]:
     """Returns an entry, and whether it runs here or what it lacks."""
-    from factory.models.generators.runnable import explain_missing
-
-    lack = explain_missing(entry)
+    lack = _explain_missing(entry)
     return {**entry.model_dump(mode="json"), "runs": lack is None, "lacks": lack}
 
 

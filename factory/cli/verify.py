@@ -82,7 +82,7 @@ def regenerate(
     """
     from factory.cli.loading import make_say
     from factory.core.files.store import write_file
-    from factory.core.images import encode_image
+    from factory.core.images import ImageFormat, encode_image
     from factory.engine.dataset import open_dataset
     from factory.engine.regenerate import Places, regenerate_rows
 
@@ -98,8 +98,8 @@ def regenerate(
         raise SourceError(f"{sample_id}: {rebuilt.reason}")
     data = rebuilt.data
     if not row["image"]["path"].endswith(out.suffix):
-        is_synthetic = row["model"] != "given"
-        data = encode_image(rebuilt.pixels, "png" if out.suffix == ".png" else "webp", is_synthetic)
+        suffix: ImageFormat = "png" if out.suffix == ".png" else "webp"
+        data = encode_image(rebuilt.pixels, suffix, rebuilt.is_synthetic)
     write_file(out, data)
     click.echo(write_json(rebuilt.to_json()) if as_json else str(rebuilt))
     click.get_current_context().exit(1 if rebuilt.status == "different" else 0)

@@ -1,16 +1,16 @@
 """Frozen values that travel between the parts: conditions, requests, candidates, scores, shards."""
 
-import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.hashing import compute_digest, derive_seed, hash_bytes
-from factory.core.images import hash_pixels
-from factory.data.images import SourceImage
+from factory.core.hashing import compute_digest, derive_seed
+from factory.data.streams import Caption, ClassName, Stream
+
+StreamT = TypeVar("StreamT", bound=Stream)
 
 SCORE_DECIMALS = 4
 """Scores are rounded before they are stored and compared, so that last bits never decide."""
@@ -24,73 +24,58 @@ def round_nonfinite(share: float) -> float:
     return max(round(share, SCORE_DECIMALS), 10.0**-SCORE_DECIMALS) if share > 0 else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
-    """A real image to vary.
+@dataclass(frozen=True, slots=True, init=False)
+class Condition:
+    """What one image should show: a set of streams, each at most once, sorted by name.
 
-    `sha256` is the hash of its encoded bytes, `group_sha256` the hash of its patient or slide, and
-    `strength` in (0, 1] the share of the diffusion path that is run again.
+    Args:
+        class_name: the class, if any: the stream that labels rows.
+        caption: the text, if any.
+        *streams: all others.
     """
 
-    image: SourceImage
-    sha256: str
-    strength: float
-    fit: str = "crop"
-    group_sha256: str | None = None
+    streams: tuple[Stream, ...]
 
-    def hash_pixels(self) -> str:
-        """Returns the sha256 of its pixels, the same for another file of the same image.
+    def __init__(
+        self, class_name: str | None = None, caption: str | None = None, *streams: Stream
+    ) -> None:
+        texts = [] if class_name is None else [ClassName(class_name)]
+        texts += [] if caption is None else [Caption(caption)]
+        found = sorted((*texts, *streams), key=lambda stream: stream.name)
+        object.__setattr__(self, "streams", tuple(found))
 
-        Raises:
-            SourceError: it cannot be decoded.
-        """
-        return _hash_pixels(self.image, self.sha256)
-
-
-@functools.lru_cache(maxsize=4096)
-def _hash_pixels(image: SourceImage, sha256: str) -> str:
-    """Decodes an image once for all its variations; `sha256` tells another file in its place."""
-    return hash_pixels(image.read_pixels())
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """An image that is there already, to be judged as it is; `sha256` is that of its bytes."""
-
-    image: SourceImage
-    sha256: str
+    def get(self, stream: type[StreamT]) -> StreamT | None:
+        """Returns a stream by its class, or None where the condition has none."""
+        return next((each for each in self.streams if type(each) is stream), None)
 
     @property
-    def group_sha256(self) -> str | None:
-        """Hash of its patient or slide."""
-        return None if self.image.group is None else hash_bytes(self.image.group.encode())
+    def class_name(self) -> str | None:
+        """The class, if it has one."""
+        found = self.get(ClassName)
+        return None if found is None else found.text
 
+    @property
+    def caption(self) -> str | None:
+        """The text, if it has one."""
+        found = self.get(Caption)
+        return None if found is None else found.text
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """What one image should show: any subset of the streams of DESIGN section 4."""
-
-    class_name: str | None = None
-    caption: str | None = None
-    reference: Reference | None = None
-    given: Given | None = None
+    @property
+    def is_existing(self) -> bool:
+        """Whether the image is there, so that none is made."""
+        return any(stream.is_image for stream in self.streams)
 
     def describe(self) -> dict[str, Any]:
         """Returns the streams in use as plain data: what the condition key is made of."""
-        described: dict[str, Any] = {}
-        if self.class_name is not None:
-            described["class_name"] = self.class_name
-        if self.caption is not None:
-            described["caption"] = self.caption
-        if self.reference is not None:
-            described["reference"] = {
-                "sha256": self.reference.sha256,
-                "strength": self.reference.strength,
-                "fit": self.reference.fit,
-            }
-        if self.given is not None:
-            described["given"] = {"sha256": self.given.sha256, "name": self.given.image.key}
-        return described
+        return {stream.recorded: stream.identity() for stream in self.streams}
+
+    def columns(self) -> dict[str, Any]:
+        """Returns what a row shows of the streams, by column."""
+        return {
+            name: value
+            for stream in self.streams
+            for name, value in stream.columns(stream.identity()).items()
+        }
 
     @property
     def key(self) -> str:

@@ -1,7 +1,8 @@
 """Rows: the declared Arrow schemas, and how a judged candidate becomes a row."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -11,6 +12,7 @@ from factory.core.hashing import compute_digest, hash_bytes, to_canonical_json
 from factory.core.images import ImageFormat, encode_image, hash_pixels
 from factory.core.plain import to_plain
 from factory.data.records import Candidate, Condition
+from factory.data.streams import Stream
 
 IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
@@ -72,14 +74,34 @@ SHAPES_PIXELS = (
 """Keys of a generator's description that shape the pixels, hence the sample id."""
 
 
+NO_COLUMNS: Mapping[str, pa.DataType] = MappingProxyType({})
+
+
+def list_columns(streams: Iterable[type[Stream]]) -> dict[str, pa.DataType]:
+    """Returns the columns of streams that are not in the row contract."""
+    known = dict(CONTENT_COLUMNS)
+    found = [column for stream in streams for column in stream.fields().items()]
+    return {name: kind for name, kind in found if name not in known}
+
+
 def build_scores_type(score_names: Sequence[str]) -> pa.DataType:
     """Returns the struct of the score columns, sorted by name."""
     return pa.struct([(name, pa.float64()) for name in sorted(score_names)])
 
 
-def build_shard_schema(score_names: Sequence[str], with_features: bool = False) -> pa.Schema:
-    """Returns the schema of a shard's table; `features` are what a diverse pick compares."""
-    fields = [*CONTENT_COLUMNS, ("scores", build_scores_type(score_names))]
+def build_shard_schema(
+    score_names: Sequence[str],
+    with_features: bool = False,
+    columns: Mapping[str, pa.DataType] = NO_COLUMNS,
+) -> pa.Schema:
+    """Returns the schema of a shard's table.
+
+    Args:
+        score_names: of the filters.
+        with_features: hold what a diverse pick compares.
+        columns: further columns of the recipe's streams, see `list_columns`.
+    """
+    fields = [*CONTENT_COLUMNS, *columns.items(), ("scores", build_scores_type(score_names))]
     extra = [FEATURES_COLUMN] if with_features else []
     return pa.schema([*fields, ("provenance", pa.string()), *WORK_COLUMNS, *extra])
 
@@ -131,15 +153,15 @@ def build_row(
 ) -> dict[str, Any]:
     """Turns a judged candidate into a row of the shard table."""
     job, sample, condition = candidate.job, candidate.sample, candidate.job.condition
-    data = encode_image(sample.pixels, image_format, is_synthetic=condition.given is None)
+    data = encode_image(sample.pixels, image_format, not condition.is_existing)
     sample_id = compute_sample_id(condition, sample.prompt, job.seed, generator)
     height, width = sample.pixels.shape[:2]
-    reference = condition.reference
     image = {"bytes": data if keep_image else None, "path": f"{sample_id}.{image_format}"}
     return {
         "image": image,
-        "class_name": condition.class_name,
-        "caption": condition.caption,
+        "class_name": None,
+        "caption": None,
+        "reference_sha256": None,
         "prompt": sample.prompt,
         "sample_id": sample_id,
         "condition_id": condition.key,
@@ -158,7 +180,6 @@ def build_row(
         "device": generator["device"],
         "factory_version": __version__,
         "recipe_sha256": recipe_sha256,
-        "reference_sha256": None if reference is None else reference.sha256,
         "image_sha256": hash_bytes(data),
         "scores": {name: candidate.scores.get(name) for name in score_names},
         "provenance": build_provenance(candidate, generator, filters),
@@ -169,6 +190,7 @@ def build_row(
         "reason": candidate.verdict.reason,
         "descriptor": candidate.descriptor,
         "features": candidate.features,
+        **condition.columns(),
     }
 
 
@@ -193,10 +215,8 @@ def build_provenance(
         "generator": dict(generator),
         "filters": [dict(description) for description in filters],
     }
-    reference = job.condition.reference
-    if reference is not None:
-        provenance["reference_pixels_sha256"] = reference.hash_pixels()
-        provenance["reference_group_sha256"] = reference.group_sha256
+    for stream in job.condition.streams:
+        provenance |= stream.record()
     if sample.notes:
         provenance["notes"] = dict(sample.notes)
     return to_canonical_json(to_plain(provenance))

@@ -57,7 +57,7 @@ def preview_recipe(
     for candidate in candidates:
         job, sample, verdict = candidate.job, candidate.sample, candidate.verdict
         name = f"{len(rows):04d}.{suffix}"
-        data = encode_image(sample.pixels, suffix, job.condition.given is None)
+        data = encode_image(sample.pixels, suffix, not job.condition.is_existing)
         write_file(out / name, data)
         rows.append(
             {

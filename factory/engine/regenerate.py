@@ -14,7 +14,7 @@ from factory.core.errors import GenerationError, InputError, SourceError, StoreE
 from factory.core.hashing import diff_values, hash_bytes, to_canonical_json
 from factory.core.images import ImageFormat, decode_image, encode_image, hash_pixels
 from factory.core.plain import to_plain
-from factory.data.records import Job, Sample
+from factory.data.records import Condition, Job, Sample
 from factory.data.schema import drop_places
 from factory.engine.restore import (
     Places,
@@ -47,6 +47,7 @@ class Rebuilt:
         reason: why it was not checked, or why it may differ.
         pixels: (H, W, 3) uint8 RGB; None where not checked.
         data: the encoded file.
+        is_synthetic: whether the file is marked so: it was made, not there.
     """
 
     sample_id: str
@@ -57,6 +58,7 @@ class Rebuilt:
     reason: str = ""
     pixels: NDArray[np.uint8] | None = None
     data: bytes | None = None
+    is_synthetic: bool = True
 
     def to_json(self) -> dict[str, Any]:
         """Returns all but the image as plain data."""
@@ -125,11 +127,11 @@ def regenerate_rows(
         samples = generator.generate(jobs)
         for position, job, sample in zip(positions, jobs, samples, strict=True):
             row, record = rows[position], records[position]
-            found = _compare(row, record, sample, description, min_psnr)
+            found = _compare(row, record, job.condition, sample, description, min_psnr)
             if found.status != "exact" and sample.batch_size > 1:
                 place = _try_places(generator, job, sample.batch_size, record["pixels_sha256"])
                 if place is not None:
-                    found = _compare(row, record, place, description, min_psnr)
+                    found = _compare(row, record, job.condition, place, description, min_psnr)
             rebuilt[position] = found
     return [rebuilt[position] for position in range(len(rows))]
 
@@ -180,13 +182,14 @@ def compute_psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 def _compare(
     row: Mapping[str, Any],
     record: Mapping[str, Any],
+    condition: Condition,
     sample: Sample,
     description: Mapping[str, Any],
     min_psnr: float,
 ) -> Rebuilt:
     stored = (row["image"] or {}).get("bytes")
     image_format: ImageFormat = "png" if row["image"]["path"].endswith(".png") else "webp"
-    data = encode_image(sample.pixels, image_format, "given" not in record["condition"])
+    data = encode_image(sample.pixels, image_format, not condition.is_existing)
     differences = list(_list_differences(row, record, sample, description))
     is_recorded = hash_pixels(sample.pixels) == record["pixels_sha256"]
     psnr: float | None = None
@@ -210,6 +213,7 @@ def _compare(
         reason="" if is_recorded or differences else unknown,
         pixels=sample.pixels,
         data=data,
+        is_synthetic=not condition.is_existing,
     )
 
 

@@ -7,14 +7,15 @@ from typing import Any
 
 from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import GenerationError, InputError
+from factory.core.files.paths import resolve_path
 from factory.data.images import SourceImage, list_images
-from factory.data.records import Condition, Given, Job, Reference, Request
+from factory.data.records import Job, Request
 from factory.data.varied import Varied, find_varied
 from factory.models.generators import build_generator
 from factory.models.generators.base import Generator
 from factory.models.generators.settings import GeneratorSettings, find_entry
-from factory.recipe.file import resolve_path
-from factory.recipe.recipe import GivenConditions, Recipe, ReferenceConditions
+from factory.recipe.conditions import find_stream, restore_condition
+from factory.recipe.recipe import Recipe
 
 _COMMIT_LENGTH = 40
 
@@ -140,9 +141,9 @@ def find_sources(wanted: Sequence[Varied | None], recipe: Recipe, places: Places
     listed: list[SourceImage] = []
     searched: list[str] = []
     own = {
-        resolve_path(places.base, block.images): block.image_column
-        for block in recipe.conditions
-        if isinstance(block, ReferenceConditions | GivenConditions)
+        images.resolve(places.base): images.columns.get("image_column")
+        for images in (block.images for block in recipe.blocks)
+        if images is not None
     }
     given = dict.fromkeys(places.references, places.image_column)
     for folder, column in {**given, **{k: v for k, v in own.items() if k not in given}}.items():
@@ -157,31 +158,22 @@ def find_sources(wanted: Sequence[Varied | None], recipe: Recipe, places: Places
 def restore_job(
     row: Mapping[str, Any], described: Mapping[str, Any], images: Mapping[str, SourceImage]
 ) -> Job:
-    """Returns the try that made a row."""
-    reference = described.get("reference")
-    given = described.get("given")
-    condition = Condition(
-        class_name=described.get("class_name"),
-        caption=described.get("caption"),
-        reference=None
-        if reference is None
-        else Reference(
-            images[reference["sha256"]],
-            reference["sha256"],
-            reference["strength"],
-            reference["fit"],
-        ),
-        given=None if given is None else Given(images[given["sha256"]], given["sha256"]),
-    )
+    """Returns the try that made a row.
+
+    Raises:
+        StoreError: a stream that nothing here knows.
+    """
+    condition = restore_condition(described, images)
     request = Request("regenerated", 0, condition, row["ordinal"])
     return Job(request, row["attempt"], row["seed"])
 
 
 def find_source(record: Mapping[str, Any]) -> Varied | None:
-    """Returns the real image that a row's provenance says it is made from, or None."""
-    condition = record["condition"]
-    if condition.get("reference"):
-        return Varied(str(condition["reference"]["sha256"]), record.get("reference_pixels_sha256"))
-    if condition.get("given"):
-        return Varied(str(condition["given"]["sha256"]), str(record["pixels_sha256"]))
-    return None
+    """Returns the real image that a row's provenance says it is made from, or None.
+
+    Raises:
+        StoreError: a stream that nothing here knows.
+    """
+    described = record["condition"].items()
+    found = (find_stream(key).find_source(identity, record) for key, identity in described)
+    return next((source for source in found if source is not None), None)

@@ -10,9 +10,7 @@ from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.images import decode_image
 from factory.data.images import SourceImage
 from factory.recipe.checks.recipe import check_recipe
-from factory.recipe.conditions import list_given
 from factory.recipe.file import LoadedRecipe, load_recipe, open_catalogs
-from factory.recipe.recipe import GivenConditions
 
 NAMED = 10
 """Unreadable images that the error names."""
@@ -33,26 +31,25 @@ def load_judging(
         recipe: whose filters, `accept`, `pick`, output and card are used.
         data: folder or file of images.
         overrides: `a.b=c` texts of `--set`.
-        columns: further fields of the condition kind `given`, those that are None left out.
+        columns: further fields of the condition kind `existing`, those that are None left out.
 
     Raises:
         RecipeError: every problem of the recipe.
         SourceError: images that are not readable, by name.
     """
-    given = {name: value for name, value in columns.items() if value is not None}
-    given |= {"kind": "given", "images": str(data.absolute())}
-    loaded = _load(recipe, given, overrides)
+    block = {name: value for name, value in columns.items() if value is not None}
+    block |= {"kind": "existing", "images": str(data.absolute())}
+    loaded = _load(recipe, block, overrides)
     check_recipe(loaded, open_catalogs(loaded))
-    settings = loaded.recipe.conditions[0]
-    assert isinstance(settings, GivenConditions)
-    images = list_given(settings, loaded.base)
-    return _load(recipe, {**given, "content_sha256": hash_images(images, data)}, overrides)
+    (found,) = (block.images for block in loaded.recipe.blocks)
+    images = () if found is None else found.list(loaded.base)
+    return _load(recipe, {**block, "content_sha256": hash_images(images, data)}, overrides)
 
 
-def _load(recipe: Path, given: Mapping[str, str], overrides: Sequence[str]) -> LoadedRecipe:
+def _load(recipe: Path, block: Mapping[str, str], overrides: Sequence[str]) -> LoadedRecipe:
     replaced = [
         "generator={model: given, batch_size: 64}",
-        f"conditions={json.dumps([given])}",
+        f"conditions={json.dumps([block])}",
         "budget.attempts=1",
         "budget.on_shortfall=warn",
     ]

@@ -13,6 +13,7 @@ import pyarrow as pa
 from factory.catalog.acceptance import parse_rule
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import MismatchError
+from factory.core.files.paths import resolve_path
 from factory.core.hashing import diff_values
 from factory.core.plain import to_plain
 from factory.data.records import (
@@ -25,7 +26,13 @@ from factory.data.records import (
     Shard,
     round_nonfinite,
 )
-from factory.data.schema import build_row, build_shard_schema, count_cut, select_shaping
+from factory.data.schema import (
+    build_row,
+    build_shard_schema,
+    count_cut,
+    list_columns,
+    select_shaping,
+)
 from factory.engine.parts import PartMarker, Parts
 from factory.engine.plan import build_plan, describe_content
 from factory.engine.run_folder import Marker, RunFolder
@@ -40,7 +47,6 @@ from factory.filters import (
 from factory.models.encoders import Encoder, load_encoder
 from factory.models.generators import build_generator
 from factory.models.generators.settings import find_entry
-from factory.recipe.file import resolve_path
 from factory.recipe.licences import describe_terms
 from factory.recipe.recipe import DiversePick, Recipe, compute_recipe_digest
 
@@ -83,7 +89,9 @@ class Worker:
         self.encoder: Encoder | None = None
         if isinstance(recipe.pick, DiversePick):
             self.encoder = load_encoder(recipe.pick.encoder, base=order.base, catalogs=catalogs)
-        self.schema = build_shard_schema(self.score_names, self.encoder is not None)
+        self.schema = build_shard_schema(
+            self.score_names, self.encoder is not None, list_columns(recipe.streams)
+        )
         self.recipe_sha256 = compute_recipe_digest(recipe)
         self.run_id = compute_run_id(describe_content(recipe))
         plan = build_plan(recipe, order.base, catalogs)

@@ -10,7 +10,8 @@ from factory.core.errors import FilterError, SourceError
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.thumbnails import DIM, REVISION, compare_all, describe_images
 from factory.data.images import SourceImage, fit_image, list_images
-from factory.data.records import Condition, Reference, Sample, Verdict
+from factory.data.records import Condition, Sample, Verdict
+from factory.data.streams import Reference
 from factory.filters.base import Surroundings
 from factory.filters.settings import TrainingCopyFilter
 
@@ -59,7 +60,8 @@ class TrainingCopyJudge:
             try:
                 real = self._describe_set((height, width))
                 own = [
-                    self._describe_reference(conditions[i].reference, (height, width)) for i in rows
+                    self._describe_reference(conditions[i].get(Reference), (height, width))
+                    for i in rows
                 ]
             except SourceError as error:
                 raise FilterError(f"training_copy: {error}") from error

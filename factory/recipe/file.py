@@ -1,6 +1,7 @@
 """Recipe files: loads a recipe with its folder and positions, and writes the JSON schema."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 from factory.catalog.catalog import Catalogs, find_shipped_folder, load_catalogs
 from factory.core.errors import CatalogError, Problem, RecipeError
+from factory.core.files.paths import resolve_path
 from factory.core.yaml.model import Document, apply_overrides, parse_model, read_document
 from factory.recipe.recipe import Recipe
 
@@ -51,11 +53,6 @@ def find_base(path: Path) -> Path:
     return Path() if path.parent == find_shipped_folder("recipes") else path.parent
 
 
-def resolve_path(base: Path, path: Path | str) -> Path:
-    """Returns a recipe's path as one that can be opened: `~` expanded, relative to `base`."""
-    return base / Path(path).expanduser()
-
-
 def open_catalogs(loaded: LoadedRecipe, folders: Sequence[Path] = ()) -> Catalogs:
     """Opens the catalogs of a recipe: `folders`, then the recipe's own, then the shipped ones.
 
@@ -80,7 +77,10 @@ def open_catalogs(loaded: LoadedRecipe, folders: Sequence[Path] = ()) -> Catalog
 def build_recipe_schema() -> dict[str, Any]:
     """Returns the JSON schema of a recipe, for editors that read YAML language servers."""
     schema = Recipe.model_json_schema()
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    text = json.dumps(schema)
+    for name in schema["$defs"]:  # Settings are nested in the class of a kind: its name says more
+        text = re.sub(rf"\b{name}\b", name.removesuffix("__Settings").rpartition("__")[2], text)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(text)}
 
 
 def write_schema(path: Path) -> None:

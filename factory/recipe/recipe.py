@@ -1,84 +1,26 @@
 """The recipe: the validated YAML that a person writes, and its content fingerprint."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from factory.catalog.acceptance import parse_rule
 from factory.catalog.entries import Strict
 from factory.core.hashing import compute_digest, drop_none
-from factory.filters.settings import ClassName, FilterSettings, Fraction
+from factory.data.streams import Stream
+from factory.filters.settings import FilterSettings, Fraction
 from factory.models.generators.settings import GeneratorSettings
+from factory.recipe.conditions import CONDITIONS, ConditionKind
+from factory.recipe.conditions.base import ConditionSettings as AnyConditionSettings
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
-Count = Annotated[int, Field(ge=1, le=10_000_000_000)]
-PerClass = Count | dict[ClassName, Count]
 
 
-# --- conditions ----------------------------------------------------------------------------------
-
-
-class ClassConditions(Strict):
-    """Images of named classes."""
-
-    kind: Literal["class"]
-    per_class: PerClass = Field(description="accepted images: one number, or class -> number")
-    classes: str | tuple[ClassName, ...] | None = Field(
-        None, description="class names or a catalog id; default: the model's own classes"
-    )
-
-
-class CaptionConditions(Strict):
-    """Images of captions: a catalog grid, or a file with captions."""
-
-    kind: Literal["caption"]
-    captions: str = Field(
-        min_length=1, description="catalog id, or file (jsonl, csv, tsv, parquet, txt)"
-    )
-    column: str = Field("caption", description="column of the file that holds the caption")
-    class_column: str | None = Field(None, description="column that holds a class name, if any")
-    count: Count = Field(description="accepted images over all captions")
-
-
-class ReferenceConditions(Strict):
-    """Variations of real images (image-to-image)."""
-
-    kind: Literal["reference"]
-    images: Path = Field(
-        description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
-    )
-    per_class: PerClass = Field(description="accepted images: one number, or class -> number")
-    shots: int | None = Field(None, ge=1, description="references per class, chosen by seed")
-    strength: float = Field(0.6, gt=0.0, le=1.0, description="share of the path run again")
-    fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
-    caption: str | None = Field(None, description="prompt for text models, with {class_name}")
-    image_column: str | None = Field(None, description="column of the images in parquet, arrow")
-    group_column: str | None = Field(None, description="patient or slide column")
-    group_pattern: str | None = Field(None, description="regex on file names, one (group)")
-
-
-class GivenConditions(Strict):
-    """Images made elsewhere, or real ones, to be judged as they are (`factory judge`)."""
-
-    kind: Literal["given"]
-    images: Path = Field(
-        description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
-    )
-    image_column: str | None = Field(None, description="column of the images in parquet, arrow")
-    label_column: str | None = Field(None, description="column with the class")
-    caption_column: str | None = Field(None, description="column with the caption")
-    group_column: str | None = Field(None, description="patient or slide column")
-    group_pattern: str | None = Field(None, description="regex on file names, one (group)")
-    content_sha256: str | None = Field(
-        None, description="of all images and captions, written by factory judge"
-    )
-
-
-ConditionSettings = Annotated[
-    ClassConditions | CaptionConditions | ReferenceConditions | GivenConditions,
-    Field(discriminator="kind"),
-]
+if TYPE_CHECKING:
+    ConditionSettings = AnyConditionSettings
+else:
+    ConditionSettings = CONDITIONS.build_union()
 
 
 # --- picking ---
@@ -190,6 +132,16 @@ class Recipe(Strict):
     output: Output = Output()
     card: Card = Card()
 
+    @property
+    def blocks(self) -> tuple[ConditionKind, ...]:
+        """Its condition blocks, each as its kind."""
+        return tuple(CONDITIONS.get(each.kind)(each) for each in self.conditions)
+
+    @property
+    def streams(self) -> tuple[type[Stream], ...]:
+        """The streams that its conditions may hold, each once."""
+        return tuple(dict.fromkeys(stream for block in self.blocks for stream in block.streams))
+
     @field_validator("filters")
     @classmethod
     def _check_unique_filters(cls, filters: tuple[FilterSettings, ...]) -> Any:
@@ -217,7 +169,7 @@ class Recipe(Strict):
 
 def is_judging(recipe: Recipe) -> bool:
     """Whether the recipe judges images that are there, instead of making some."""
-    return all(block.kind == "given" for block in recipe.conditions)
+    return all(block.is_existing for block in recipe.blocks)
 
 
 NOT_CONTENT: dict[str, frozenset[str] | None] = {
@@ -243,6 +195,7 @@ def select_content(recipe: Recipe) -> dict[str, Any]:
     that a field which came later, unused, leaves the fingerprint of older recipes as it was.
     """
     content: dict[str, Any] = recipe.model_dump(mode="json")
+    content["conditions"] = [block.describe_content() for block in recipe.blocks]
     for section, fields in NOT_CONTENT.items():
         if fields is None:
             content.pop(section)

@@ -13,7 +13,8 @@ from PIL import Image, ImageDraw, ImageFont
 from factory.catalog.captions.grid import CaptionGrid
 from factory.core.hashing import derive_seed, hash_bytes
 from factory.data.images import SourceImage
-from factory.data.records import Condition, Reference
+from factory.data.records import Condition
+from factory.data.streams import Reference
 
 MOST_PIXELS = 300_000
 """Of one sheet: a PNG of tissue takes up to 3 bytes per px, and a sheet is to stay below 1 MB."""
@@ -96,7 +97,7 @@ def draw_references(
             first = read_images([image], sampler.size, "crop").pixels
             for strength in (1.0, 0.6):
                 reference = Reference(image, hash_bytes(image.read_bytes()), strength)
-                made = sampler.sample([Condition(reference=reference)] * len(seeds), seeds)
+                made = sampler.sample([Condition(None, None, reference)] * len(seeds), seeds)
                 label = f"{name} reference strength {strength:g}"
                 rows.append((label, np.concatenate([first, made])))
     return save_sheets(rows, folder, "references")

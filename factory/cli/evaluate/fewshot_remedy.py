@@ -85,7 +85,7 @@ def _choose_recipe(params: dict[str, Any], leaks: Sequence[Leak]) -> Path:
 def _stands_alone(recipe: Path) -> bool:
     """Whether a run's recipe can be run from its folder once it gets shots and a filter of them."""
     read = json.loads(recipe.read_text(encoding="utf-8"))
-    if any(block["kind"] not in ("reference", "class") for block in read["conditions"]):
+    if not all("per_class" in block for block in read["conditions"]):
         return False
     others = [each for each in read["filters"] if each["kind"] != "classifier"]
     named = [each.get(name) for each in others for name in ("images", "held_out", "model")]

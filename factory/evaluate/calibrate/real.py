@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest, hash_bytes
-from factory.data.images import SourceImage, check_fit, fit_source, list_images
+from factory.data.images import SourceImage, check_fit, fit_source
 from factory.data.records import Condition, Sample
 from factory.data.shots import rank_shots
 from factory.evaluate.calibrate.scored import MISLABELLED, NO_CLASS, REAL, Scored
 from factory.filters import score_all
 from factory.filters.base import Filter
+from factory.recipe.conditions.base import RealImages
 from factory.recipe.file import LoadedRecipe
-from factory.recipe.recipe import CaptionConditions, ReferenceConditions
 
 BLOCK = 32
 """Images scored at once."""
@@ -45,15 +45,6 @@ class RealSet:
     images: list[RealImage]
     about: dict[str, Any]
     notes: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    root: Path
-    fit: str
-    group_column: str | None = None
-    group_pattern: str | None = None
-    image_column: str | None = None
 
 
 def read_real(
@@ -84,16 +75,12 @@ def read_real(
     sources = _list_sources(loaded, given, image_column)
     if not sources:
         return None
-    roots = ", ".join(str(source.root) for source in sources)
+    base = loaded.base
+    roots = ", ".join(str(source.resolve(base)) for source in sources)
     real = RealSet([], {"path": roots, "given": given is not None})
     found, digests = 0, []
     for source in sources:
-        images = list_images(
-            source.root,
-            image_column=source.image_column,
-            group_column=source.group_column,
-            group_pattern=source.group_pattern,
-        )
+        images = source.list(base)
         is_labelled = any(image.class_name is not None for image in images)
         by_group: dict[str, dict[str, SourceImage]] = {}
         hashes = []
@@ -103,7 +90,7 @@ def read_real(
             name = image.class_name if classes and is_labelled else NO_CLASS
             by_group.setdefault(name or NO_CLASS, {}).setdefault(sha, image)
         if classes and is_labelled:
-            _drop_unasked(real, by_group, classes, source.root)
+            _drop_unasked(real, by_group, classes, source.resolve(base))
         for name, mine in sorted(by_group.items()):
             chosen = rank_shots(mine, loaded.recipe.seed)[:most]
             real.images += [
@@ -182,26 +169,17 @@ def _choose_other(group: str, groups: Sequence[str], number: int) -> str:
 
 def asks_captions(loaded: LoadedRecipe) -> bool:
     """Says whether the recipe has caption conditions."""
-    return any(isinstance(part, CaptionConditions) for part in loaded.recipe.conditions)
+    return any(block.is_caption for block in loaded.recipe.blocks)
 
 
 def _list_sources(
     loaded: LoadedRecipe, given: Path | None, image_column: str | None
-) -> list[_Source]:
-    parts = [part for part in loaded.recipe.conditions if isinstance(part, ReferenceConditions)]
+) -> list[RealImages]:
+    parts = [block.varied for block in loaded.recipe.blocks if block.varied is not None]
     if given is not None:
-        return [_Source(given, parts[0].fit if parts else "crop", image_column=image_column)]
-    found = {
-        loaded.base / part.images: _Source(
-            loaded.base / part.images,
-            part.fit,
-            part.group_column,
-            part.group_pattern,
-            part.image_column,
-        )
-        for part in parts
-    }
-    return list(found.values())
+        fit = parts[0].fit if parts else "crop"
+        return [RealImages(given.absolute(), fit, {"image_column": image_column})]
+    return list({part.path: part for part in parts}.values())
 
 
 def _drop_unasked(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from factory.catalog.catalog import Catalogs
+from factory.core.files.paths import resolve_path
 from factory.core.hashing import hash_bytes
 from factory.data.images import list_images
 from factory.evaluate.calibrate.real import RealSet
@@ -13,7 +14,6 @@ from factory.evaluate.calibrate.scored import Scored
 from factory.filters.base import Filter
 from factory.filters.settings import FilterSettings
 from factory.models.classifiers.model import read_classifier_info
-from factory.recipe.file import resolve_path
 
 ADVICE = "give held-out real images with --real"
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import EvaluationError, InputError
+from factory.core.files.paths import resolve_path
 from factory.core.files.store import FileStore
 from factory.core.hashing import compute_digest
 from factory.data.shots import ImageSet
@@ -25,7 +26,7 @@ from factory.evaluate.fewshot.providers import Draw, Provided
 from factory.evaluate.fewshot.settings import StudySettings
 from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
 from factory.models.classifiers.model import INFO_NAME, read_classifier_info
-from factory.recipe.file import load_recipe, resolve_path
+from factory.recipe.file import load_recipe
 from factory.recipe.judge_overlap import GUIDE
 from factory.recipe.recipe import select_content
 
@@ -85,11 +86,11 @@ class RecipeProvider:
         self.folder = folder.absolute()
         self.loaded = load_recipe(making.recipe, making.overrides)
         recipe = self.loaded.recipe
-        kinds = [block.kind for block in recipe.conditions]
-        if not set(kinds) <= {"reference", "class"}:
+        if not all(block.is_per_class for block in recipe.blocks):
             raise InputError(
                 f"{making.recipe}: conditions of kind reference or class are needed, as a "
-                f"classifier learns from classes: got {', '.join(kinds)}"
+                "classifier learns from classes: got "
+                f"{', '.join(block.kind for block in recipe.blocks)}"
             )
         self.classifiers = [each for each in recipe.filters if each.kind == "classifier"]
         self.fits = making.fit_filter or any(each.model == AT_SHOTS for each in self.classifiers)
@@ -108,7 +109,7 @@ class RecipeProvider:
         """Returns the recipe's content, and how it is made from shots."""
         return {
             "recipe": select_content(self.loaded.recipe),
-            "counts": [block.model_dump()["per_class"] for block in self.loaded.recipe.conditions],
+            "counts": [block.settings.per_class for block in self.loaded.recipe.blocks],
             "fit_filter": self.fits,
             "filter_encoder": self.making.filter_encoder if self.fits else None,
             **({"guide_encoder": self.making.guide_encoder} if self.fits_guide else {}),
@@ -196,9 +197,9 @@ class RecipeProvider:
         recipe, most = self.loaded.recipe, self._most()
         overrides = [f"seed={draw.seed}"]
         grouped = all(image.group is not None for image in draw.images.images)
-        for number, block in enumerate(recipe.conditions):
+        for number, block in enumerate(recipe.blocks):
             at = f"conditions[{number}]"
-            if block.kind == "reference":
+            if block.varied is not None:
                 overrides += [
                     f"{at}.images={json.dumps(str(shots))}",
                     f"{at}.shots={draw.shots}",
@@ -218,8 +219,8 @@ class RecipeProvider:
         settings = self.loaded.recipe.generator
         entry = self.catalogs.get_model(self.making.adapt or settings.model)
         size = settings.width or (entry.width if entry is not None else None)
-        blocks = [block for block in self.loaded.recipe.conditions if block.kind == "reference"]
-        return size, blocks[0].fit if blocks else self.settings.fit
+        fits = [block.varied.fit for block in self.loaded.recipe.blocks if block.varied is not None]
+        return size, fits[0] if fits else self.settings.fit
 
     def _find_folder(self, model: str) -> str:
         """Returns a classifier's folder where the recipe names one, else its id."""

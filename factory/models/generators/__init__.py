@@ -7,6 +7,7 @@ from typing import Any
 from factory.catalog.catalog import Catalogs, ModelEntry, load_catalogs
 from factory.core.errors import InputError
 from factory.models.generators.base import Generator
+from factory.models.generators.families import FAMILIES
 from factory.models.generators.settings import GeneratorSettings
 
 _DIFFUSERS = "factory.models.generators.diffusers:DiffusersGenerator"
@@ -21,10 +22,21 @@ GENERATORS: dict[str, str] = {
     "dit": _DIFFUSERS,
     "pixcell": _DIFFUSERS,
     "flow": _DIFFUSERS,
-    "given": "factory.models.generators.existing:GivenGenerator",
+    "given": "factory.models.generators.existing:ExistingGenerator",
     "fake": "factory.models.generators.fake:FakeGenerator",
 }
 """Family -> `module:Class`, imported on use."""
+
+
+def find_streams(family: str) -> tuple[frozenset[str], frozenset[str] | None]:
+    """Returns the streams that a family needs, and those that it takes besides; None: any."""
+    found = FAMILIES[family] if family in FAMILIES else _find_class(family)
+    return found.required, found.optional
+
+
+def _find_class(family: str) -> Any:
+    module, _, name = GENERATORS.get(family, _DIFFUSERS).partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def build_generator(
@@ -49,8 +61,7 @@ def build_generator(
     family = entry.family if entry is not None else settings.family
     if entry is None and settings.model == "fake":
         family = "fake"
-    module, _, name = GENERATORS.get(family or "", _DIFFUSERS).partition(":")
-    generator_class: Any = getattr(importlib.import_module(module), name)
+    generator_class = _find_class(family or "")
     generator: Generator = generator_class(settings, entry, base)
     if settings.classifier_guidance is not None:
         lead = getattr(generator, "lead", None)

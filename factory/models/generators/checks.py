@@ -7,6 +7,7 @@ from typing import Any
 from factory.core.errors import InputError
 from factory.core.yaml.messages import advise
 from factory.data.records import Condition
+from factory.data.streams import Reference
 from factory.models.generators.base import Capabilities
 from factory.models.generators.families import Family
 from factory.models.generators.settings import GeneratorSettings
@@ -33,11 +34,12 @@ class ConditionChecks:
         Raises:
             InputError: it does not; says what it takes.
         """
-        self._check_streams(set(condition.describe()))
+        self._check_streams({stream.name for stream in condition.streams})
+        reference = condition.get(Reference)
         names = self.capabilities.class_names
         name = condition.class_name
         sent = condition.caption is None and name is not None  # next to a caption it is a label
-        sent = sent and not (self.family.frees_class and condition.reference is not None)
+        sent = sent and not (self.family.frees_class and reference is not None)
         if sent and names == ():
             raise InputError(
                 f"model {self.model}: has learned no classes, asked for {name!r}: ask by caption "
@@ -45,8 +47,8 @@ class ConditionChecks:
             )
         if sent and names is not None and name not in names:
             raise InputError(f"model {self.model}: no class {name!r}: {advise(str(name), names)}")
-        if condition.reference is not None:
-            self._check_strength(condition.reference.strength)
+        if reference is not None:
+            self._check_strength(reference.strength)
 
     def _check_streams(self, streams: set[str]) -> None:
         required, optional = self.capabilities.required, self.capabilities.optional

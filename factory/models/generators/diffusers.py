@@ -15,8 +15,8 @@ from PIL import Image
 
 from factory.catalog.catalog import Catalogs, ModelEntry
 from factory.core.errors import GenerationError, InputError, OutOfMemoryError
-from factory.data.images import read_fitted
-from factory.data.records import Condition, Job, Reference, Sample
+from factory.data.records import Condition, Job, Sample
+from factory.data.streams import Reference
 from factory.models.classifiers.model import find_classifier_folder, read_classifier_info
 from factory.models.generators import weights
 from factory.models.generators.base import Capabilities, name_model
@@ -125,7 +125,7 @@ class DiffusersGenerator:
             self._checks.check(job.condition)
         parts: dict[float | None, list[int]] = {}
         for row, job in enumerate(jobs):
-            reference = job.condition.reference
+            reference = job.condition.get(Reference)
             parts.setdefault(reference.strength if reference else None, []).append(row)
         samples: dict[int, Sample] = {}
         for strength, rows in parts.items():
@@ -240,7 +240,7 @@ class DiffusersGenerator:
         pipeline = model.pipeline
         if strength is not None:
             pipeline = model.image_pipeline
-            references = [condition.reference for condition in conditions]
+            references = [condition.get(Reference) for condition in conditions]
             arguments["image"] = [self._read_reference(r) for r in references if r is not None]
             arguments["strength"] = strength
         if self._guide is not None:
@@ -325,8 +325,7 @@ class DiffusersGenerator:
         key = (reference.sha256, reference.fit)
         if key not in self._references:
             size = self.capabilities.width, self.capabilities.height
-            fitted = read_fitted(reference.image, *size, reference.fit)
-            self._references[key] = Image.fromarray(fitted)
+            self._references[key] = Image.fromarray(reference.load(*size))
             if len(self._references) > _REFERENCES_KEPT:
                 self._references.popitem(last=False)
         self._references.move_to_end(key)

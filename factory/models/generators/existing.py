@@ -1,17 +1,18 @@
-"""`GivenGenerator`: hands on images that are there, so that they are judged as samples are."""
+"""`ExistingGenerator`: hands on images that are there, so that they are judged as samples are."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from factory.catalog.catalog import ModelEntry
 from factory.core.errors import InputError
 from factory.data.records import Job, Sample
+from factory.data.streams import Existing
 from factory.models.generators.base import Capabilities, name_model
 from factory.models.generators.settings import GeneratorSettings
 
 
-class GivenGenerator:
+class ExistingGenerator:
     """Reads the image of each condition, at its own size; nothing is generated.
 
     Args:
@@ -20,16 +21,19 @@ class GivenGenerator:
         base: unused; the protocol's constructors share their arguments.
     """
 
+    required: ClassVar = frozenset({Existing.name})
+    optional: ClassVar[frozenset[str]] = frozenset()
+
     def __init__(self, settings: GeneratorSettings, entry: ModelEntry | None, base: Path) -> None:
         self._settings = settings
         self._entry = entry
 
     @property
     def capabilities(self) -> Capabilities:
-        """What may be asked of it: given images only, of any size."""
+        """What may be asked of it: existing images only, of any size."""
         return Capabilities(
-            required=frozenset({"given"}),
-            optional=frozenset(),
+            required=self.required,
+            optional=self.optional,
             class_names=None,
             width=0,
             height=0,
@@ -46,11 +50,12 @@ class GivenGenerator:
         """
         samples = []
         for job in jobs:
-            given = job.condition.given
-            if given is None:
-                raise InputError("model given: takes conditions of kind given only")
-            notes = {} if given.image.group is None else {"group_sha256": given.group_sha256}
-            samples.append(Sample(pixels=given.image.read_pixels(), notes=notes))
+            existing = job.condition.get(Existing)
+            if existing is None:
+                raise InputError("model given: takes conditions of kind existing only")
+            groups = existing.groups()
+            notes = {"group_sha256": groups[0]} if groups else {}
+            samples.append(Sample(pixels=existing.load(0, 0), notes=notes))
         return samples
 
     def describe(self) -> dict[str, Any]:

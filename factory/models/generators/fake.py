@@ -4,16 +4,16 @@ import importlib.metadata
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from factory.catalog.catalog import ModelEntry
 from factory.core.errors import InputError
-from factory.core.hashing import compute_digest, derive_seed
-from factory.data.images import read_fitted
+from factory.core.hashing import compute_digest, derive_seed, to_canonical_json
 from factory.data.records import Condition, Job, Sample
+from factory.data.streams import Caption, ClassName, Reference
 from factory.models.generators.base import Capabilities, name_model
 from factory.models.generators.prompts import choose_wording, write_prompt
 from factory.models.generators.settings import GeneratorSettings
@@ -21,6 +21,7 @@ from factory.models.generators.settings import GeneratorSettings
 _EOSIN = np.array([233.0, 168.0, 202.0])
 _HAEMATOXYLIN = np.array([98.0, 58.0, 140.0])
 _REVISION = "1"
+_DRAWN = (ClassName.name, Caption.name, Reference.name)
 
 
 class FakeGenerator:
@@ -38,6 +39,10 @@ class FakeGenerator:
         InputError: an argument in the entry that it does not know.
     """
 
+    required: ClassVar[frozenset[str]] = frozenset()
+    optional: ClassVar = None
+    """Any stream: what it does not know by name changes how the image looks all the same."""
+
     def __init__(self, settings: GeneratorSettings, entry: ModelEntry | None, base: Path) -> None:
         self._settings = settings
         self._entry = entry
@@ -52,11 +57,11 @@ class FakeGenerator:
 
     @property
     def capabilities(self) -> Capabilities:
-        """What may be asked of it: any class or caption, or a reference."""
+        """What may be asked of it: any class or caption, a reference, and what its entry adds."""
         entry, settings = self._entry, self._settings
         return Capabilities(
             required=frozenset(),
-            optional=frozenset({"class_name", "caption", "reference"}),
+            optional=frozenset({*_DRAWN, *(entry.optional if entry is not None else ())}),
             class_names=entry.class_names if entry is not None else None,
             width=settings.width or (entry.width if entry is not None else 64),
             height=settings.height or (entry.height if entry is not None else 64),
@@ -117,6 +122,8 @@ class FakeGenerator:
     def _draw(self, condition: Condition, seed: int) -> NDArray[np.uint8]:
         width, height = self.capabilities.width, self.capabilities.height
         words = f"{condition.class_name or ''}|{condition.caption or ''}"
+        others = [stream.identity() for stream in condition.streams if stream.name not in _DRAWN]
+        words += f"|{to_canonical_json(others)}" if others else ""
         look = np.random.default_rng(derive_seed(0, "fake", words))
         draw = np.random.default_rng(seed)
         nuclei = int(look.integers(8, 30)) * max(1, width * height // 4096)
@@ -124,9 +131,9 @@ class FakeGenerator:
         stain = _paint_nuclei(draw, nuclei, radius, width, height) * look.uniform(0.6, 1.0)
         grain = draw.normal(0.0, 6.0, (height, width, 1))
         pixels = _EOSIN + stain[..., None] * (_HAEMATOXYLIN - _EOSIN) + grain
-        if condition.reference is not None:
-            reference = condition.reference
-            fitted = read_fitted(reference.image, width, height, reference.fit)
+        reference = condition.get(Reference)
+        if reference is not None:
+            fitted = reference.load(width, height)
             pixels = reference.strength * pixels + (1.0 - reference.strength) * fitted
         drawn: NDArray[np.uint8] = np.rint(np.clip(pixels, 0.0, 255.0)).astype(np.uint8)
         return drawn

@@ -1,5 +1,6 @@
 """Whether a catalog's model can run here, and with what it is tried."""
 
+from collections.abc import Set as AbstractSet
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,12 +12,16 @@ from factory.models.generators.base import Capabilities
 from factory.models.generators.families import FAMILIES
 
 CAPTION = "H&E stained histology, lymph node, dense nuclei"
-ASKABLE = frozenset({"class_name", "caption", "reference"})
 
 
-def explain_missing(entry: ModelEntry) -> str | None:
-    """Returns what a model lacks to run here, or None; asks the disk, never the network."""
-    unasked = sorted(set(entry.required) - ASKABLE)
+def explain_missing(entry: ModelEntry, streams: AbstractSet[str]) -> str | None:
+    """Returns what a model lacks to run here, or None; asks the disk, never the network.
+
+    Args:
+        entry: the model.
+        streams: names of those that condition kinds give.
+    """
+    unasked = sorted(set(entry.required) - streams)
     own_code = entry.custom_pipeline is not None or entry.remote_code
     scheduler = SCHEDULERS.get((entry.scheduler or "").removesuffix("Scheduler"))
     package = None if scheduler is None else scheduler.package
@@ -57,7 +62,7 @@ def choose_test_condition(model: str, capabilities: Capabilities) -> Condition:
     """
     streams = capabilities.required | capabilities.optional
     names = capabilities.class_names
-    unasked = capabilities.required - ASKABLE
+    unasked = capabilities.required - {"class_name", "caption"}
     if unasked or not streams & {"class_name", "caption"}:
         takes = ", ".join(sorted(unasked or streams)) or "nothing"
         raise InputError(f"model {model}: takes {takes}, which this check cannot give")

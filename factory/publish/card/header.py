@@ -47,7 +47,7 @@ def build_header(facts: Facts, kept: Mapping[str, Any] | None = None) -> str:
     from huggingface_hub import DatasetCardData
 
     recipe, summary, kept = facts.recipe, facts.summary, kept or {}
-    has_captions = any(block.kind == "caption" for block in recipe.conditions)
+    has_captions = any(block.is_caption for block in recipe.blocks)
     tasks = ["text-to-image"] if has_captions else []
     tasks += ["image-classification"] if summary["class_names"] else []
     synthetic = ["synthetic"] if facts.is_synthetic else []

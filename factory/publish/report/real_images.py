@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.errors import SourceError
+from factory.core.files.paths import resolve_path
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.images import decode_image
 from factory.core.thumbnails import Descriptors, describe_images, find_nearest
@@ -17,8 +18,7 @@ from factory.filters.realism import RealismJudge
 from factory.filters.settings import RealismFilter, TrainingCopyFilter
 from factory.publish.report.pictures import Picture, draw_picture
 from factory.publish.report.state import RunState
-from factory.recipe.file import resolve_path
-from factory.recipe.recipe import Recipe, ReferenceConditions
+from factory.recipe.recipe import Recipe
 
 MAX_IMAGES = 20_000
 """Real images of a set that are compared with; of more, evenly many are taken."""
@@ -90,8 +90,8 @@ def list_real_sets(
 
 def list_reference_paths(recipe: Recipe, base: Path) -> list[tuple[Path, str | None]]:
     """Returns folder and image column of the recipe's reference conditions, each once."""
-    blocks = [block for block in recipe.conditions if isinstance(block, ReferenceConditions)]
-    found = ((resolve_path(base, block.images), block.image_column) for block in blocks)
+    blocks = [block.varied for block in recipe.blocks if block.varied is not None]
+    found = ((each.resolve(base), each.columns.get("image_column")) for each in blocks)
     return list(dict.fromkeys(found))
 
 

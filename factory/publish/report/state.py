@@ -8,6 +8,7 @@ from typing import Any
 from factory.catalog.acceptance import parse_rule
 from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import CatalogError
+from factory.core.files.paths import resolve_path
 from factory.engine.continuing import read_outline
 from factory.engine.finalise import Policy, Survey, survey_run
 from factory.engine.plan import Outline
@@ -18,7 +19,6 @@ from factory.engine.summary import build_summary, read_recipe, read_summary
 from factory.evaluate.calibrate.thresholds import Decider
 from factory.filters import decide_all
 from factory.publish.report.margins import Limit
-from factory.recipe.file import resolve_path
 from factory.recipe.recipe import Recipe
 
 MAY_DIFFER = frozenset({"filters", "accept", "pick"})

@@ -12,7 +12,7 @@ from factory.engine.dataset import Row
 from factory.filters.near_duplicate import SimilarityIndex
 from factory.filters.settings import NearDuplicateFilter
 from factory.publish.verify.findings import Report
-from factory.recipe.recipe import CaptionConditions, Recipe
+from factory.recipe.recipe import Recipe
 
 
 class Duplicates:
@@ -21,8 +21,8 @@ class Duplicates:
     def __init__(self, report: Report, recipe: Recipe | None) -> None:
         filters = () if recipe is None else recipe.filters
         found = [each for each in filters if isinstance(each, NearDuplicateFilter)]
-        blocks = () if recipe is None else recipe.conditions
-        captions = [block for block in blocks if isinstance(block, CaptionConditions)]
+        blocks = () if recipe is None else recipe.blocks
+        captions = [block for block in blocks if block.is_caption]
         self.report, self.max_similarity = report, found[0].max_similarity if found else None
         self.has_one_grid = len(captions) <= 1
         self.series: dict[str, tuple[Any, list[str]]] = {}

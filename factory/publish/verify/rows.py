@@ -17,6 +17,7 @@ from factory.engine.dataset import DATA, Row
 from factory.engine.regenerate import read_provenance
 from factory.filters import build_filters, decide_all, list_score_names
 from factory.publish.verify.findings import Report
+from factory.recipe.conditions import show_condition
 from factory.recipe.recipe import Recipe
 
 SAME_AS_GENERATOR = (
@@ -84,12 +85,13 @@ class RowChecks:
         self._count(row, is_accepted)
         try:
             record = read_provenance(values)
+            shown = show_condition(record["condition"])
         except StoreError as error:
             report.fail("provenance", row.file, str(error), row.place, "provenance")
             return
         self._check_image(row, record, is_accepted)
         self._check_identity(row, record)
-        self._check_columns(row, record, class_names)
+        self._check_columns(row, record, shown, class_names)
         if self._check_scores(row, record):
             self._check_verdict(row, is_accepted)
 
@@ -152,15 +154,17 @@ class RowChecks:
             report.expect("identity", row.file, values[column], value, row.place, field)
 
     def _check_columns(
-        self, row: Row, record: Mapping[str, Any], class_names: Sequence[str]
+        self,
+        row: Row,
+        record: Mapping[str, Any],
+        shown: Mapping[str, Any],
+        class_names: Sequence[str],
     ) -> None:
-        values, report = row.values, self.report
-        condition, generator = record["condition"], record["generator"]
-        name = condition.get("class_name")
+        values, report, generator = row.values, self.report, record["generator"]
+        name = shown.get("class_name")
         expected = {
-            "class_name": name,
-            "caption": condition.get("caption"),
-            "reference_sha256": condition.get("reference", {}).get("sha256"),
+            **dict.fromkeys(("class_name", "caption", "reference_sha256")),
+            **shown,
             "guidance_scale": read_first_guidance(generator["guidance_scale"]),
             "label": class_names.index(name) if name in class_names else None,
             **{name: generator[name] for name in SAME_AS_GENERATOR},

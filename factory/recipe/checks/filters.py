@@ -20,15 +20,9 @@ from factory.filters.settings import (
     ZeroShotFilter,
 )
 from factory.models.encoders.clip_text import LOCAL, resolve_clip
-from factory.recipe.checks.findings import AskedClasses, Findings, check_names, check_template
+from factory.recipe.checks.findings import AskedClasses, Findings
 from factory.recipe.checks.real import check_encoder, check_realism, check_training_copy
-from factory.recipe.recipe import (
-    BestPick,
-    ClassConditions,
-    ConditionSettings,
-    DiversePick,
-    ReferenceConditions,
-)
+from factory.recipe.recipe import BestPick, DiversePick
 
 if TYPE_CHECKING:
     from factory.models.classifiers.model import ClassifierInfo
@@ -55,10 +49,10 @@ def check_filters(findings: Findings, asked: AskedClasses) -> None:
 
 
 def _check_judges_of_classes(findings: Findings, asked: AskedClasses) -> None:
-    """Notes filters that would judge nothing, as no condition has a class; given images apart."""
+    """Notes filters that would judge nothing, as no condition has a class."""
     recipe = findings.loaded.recipe
-    is_given = any(part.kind == "given" for part in recipe.conditions)  # checked by image
-    if asked.fields or is_given or findings.problems or not findings.check_files:
+    is_existing = any(block.is_existing for block in recipe.blocks)  # checked by image
+    if asked.fields or is_existing or findings.problems or not findings.check_files:
         return
     for number, settings in enumerate(recipe.filters):
         if settings.kind in NEEDS_CLASS:
@@ -77,7 +71,7 @@ def _check_classifier(
     if isinstance(settings.min_probability, dict):
         path: FieldPath = ("filters", number, "min_probability")
         names = None if known is None else known.class_names
-        check_names(findings, tuple(settings.min_probability), names, path, settings.model)
+        findings.check_names(tuple(settings.min_probability), names, path, settings.model)
         for name in asked.fields:
             if name not in settings.min_probability:
                 findings.add(path, f"leaves out class {name!r}, which is asked for: add it")
@@ -102,7 +96,7 @@ def _check_zero_shot(
 ) -> None:
     place: FieldPath = ("filters", number)
     for row, template in enumerate(settings.templates or ()):
-        check_template(findings, template, (*place, "templates", row), required=True)
+        findings.check_template(template, (*place, "templates", row), required=True)
     entry = findings.look_up((*place, "classes"), findings.catalogs.find_classes, settings.classes)
     if entry is not None:
         known = tuple(each.name for each in entry.classes)
@@ -127,8 +121,7 @@ def _check_alignment(findings: Findings, settings: AlignmentFilter, number: int)
 
     place: FieldPath = ("filters", number)
     _check_clip(findings, settings.encoder, (*place, "encoder"))
-    parts = findings.loaded.recipe.conditions
-    if all(_lacks_caption(part) for part in parts):
+    if not any(block.has_caption for block in findings.loaded.recipe.blocks):
         findings.add(place, "no condition has a caption: remove the filter")
     if settings.captions is None:
         return
@@ -144,12 +137,6 @@ def _check_alignment(findings: Findings, settings: AlignmentFilter, number: int)
         if pool.count <= settings.distractors:
             message = f"{settings.captions} has {pool.count} captions: lower it"
             findings.add((*place, "distractors"), f"{message} to {pool.count - 1} or less")
-
-
-def _lacks_caption(part: ConditionSettings) -> bool:
-    if isinstance(part, ReferenceConditions):
-        return part.caption is None
-    return isinstance(part, ClassConditions)
 
 
 @dataclass(frozen=True, slots=True)

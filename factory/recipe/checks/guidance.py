@@ -8,12 +8,6 @@ from factory.catalog.catalog import Catalogs
 from factory.models.generators.families import FAMILIES
 from factory.recipe.checks.filters import check_known
 from factory.recipe.checks.findings import AskedClasses, Findings, Model
-from factory.recipe.recipe import (
-    CaptionConditions,
-    ClassConditions,
-    ConditionSettings,
-    ReferenceConditions,
-)
 
 if TYPE_CHECKING:
     from factory.models.classifiers.model import ClassifierInfo
@@ -31,7 +25,7 @@ def check_guidance(findings: Findings, model: Model | None, asked: AskedClasses)
         if family is None or not family.guidable:
             message = f"{model.name} is of family {model.family!r}, which cannot be guided"
             findings.add(_PLACE, f"{message}: remove it, or take a model of family 'flow'")
-    if not any(_asks_class(block) for block in findings.loaded.recipe.conditions):
+    if not any(block.has_class for block in findings.loaded.recipe.blocks):
         findings.add(_PLACE, "no condition asks for a class: remove it")
     place = (*_PLACE, "model")
     known = check_known(findings, settings.model, place, asked)
@@ -43,13 +37,6 @@ def check_guidance(findings: Findings, model: Model | None, asked: AskedClasses)
     elif not _has_gradient(known.info, findings.catalogs, findings.resolve(settings.model)):
         message = f"{settings.model} is on encoder {known.info.encoder}, which has no gradient here"
         findings.add(place, f"{message}: {do} (or another of `factory train encoder`)")
-
-
-def _asks_class(block: ConditionSettings) -> bool:
-    """Whether images of a condition are of a class."""
-    if isinstance(block, CaptionConditions):
-        return block.class_column is not None
-    return isinstance(block, ClassConditions | ReferenceConditions)
 
 
 def _has_gradient(info: "ClassifierInfo", catalogs: Catalogs, folder: Path) -> bool:

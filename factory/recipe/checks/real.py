@@ -1,7 +1,10 @@
 """Checks of filters that compare with real images: these are there, fit, and leak nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from factory.catalog.catalog import EncoderEntry
 from factory.core.errors import SourceError
@@ -13,14 +16,13 @@ from factory.data.splits import find_leaks
 from factory.filters.settings import RealismFilter, TrainingCopyFilter
 from factory.models.encoders import LIBRARIES, describe_gate, find_weights, has_access, list_specs
 from factory.recipe.checks.findings import AskedClasses, Findings
-from factory.recipe.recipe import ReferenceConditions
+from factory.recipe.conditions.base import RealImages
 
 
 def check_training_copy(findings: Findings, settings: TrainingCopyFilter, number: int) -> None:
     """Notes missing images, and references that a held-out set has too."""
-    conditions = findings.loaded.recipe.conditions
     if settings.images is None and settings.held_out is None:
-        if not any(isinstance(part, ReferenceConditions) for part in conditions):
+        if not any(block.varied for block in findings.loaded.recipe.blocks):
             message = "has nothing to compare with: set images, or remove the filter"
             findings.add(("filters", number), message)
     elif settings.images is not None and findings.check_files:
@@ -92,54 +94,31 @@ def _check_entry(findings: Findings, entry: EncoderEntry, path: FieldPath) -> No
 
 def _check_held_out(findings: Findings, settings: TrainingCopyFilter, path: FieldPath) -> None:
     """References, and the real set of `realism`, must share no image or patient with held-out."""
-    recipe, root = findings.loaded.recipe, findings.resolve(settings.held_out or "")
-    sources: list[tuple[str, ReferenceConditions | RealismFilter]] = [
-        (f"conditions[{number}]", part)
-        for number, part in enumerate(recipe.conditions)
-        if isinstance(part, ReferenceConditions)
+    recipe, base = findings.loaded.recipe, findings.loaded.base
+    sources: list[tuple[str, Mapping[str, Any], Callable[[], Sequence[SourceImage]]]] = [
+        (f"conditions[{number}]", block.varied.columns, partial(block.list_used, base, recipe.seed))
+        for number, block in enumerate(recipe.blocks)
+        if block.varied is not None
     ]
-    sources += [("realism", each) for each in recipe.filters if isinstance(each, RealismFilter)]
+    for each in recipe.filters:
+        if isinstance(each, RealismFilter):
+            named = each.model_dump(include={"image_column", "group_column", "group_pattern"})
+            real = RealImages(each.images, each.fit, named)
+            sources.append(("realism", real.columns, partial(real.list, base)))
+    held_out = RealImages(
+        settings.held_out or Path(), columns={"image_column": settings.image_column}
+    )
     try:
-        list_images(root, image_column=settings.image_column)
-        for name, part in sources:
-            used = _list_used(findings, part)
-            held_out = list_images(
-                root,
-                image_column=settings.image_column,
-                group_column=part.group_column,
-                group_pattern=part.group_pattern,
-            )
-            leaks = find_leaks(used, held_out)
+        held_out.list(base)
+        for name, columns, list_used in sources:
+            try:
+                used = list_used()
+            except SourceError:
+                continue  # another check complains
+            mine = replace(held_out, columns={**columns, **held_out.columns})
+            leaks = find_leaks(used, mine.list(base))
             if leaks:
                 message = f"{name} uses images of {settings.held_out}: {leaks}: take others"
                 findings.add(path, message)
     except SourceError as error:
         findings.add(path, str(error))
-
-
-def _list_used(
-    findings: Findings, part: ReferenceConditions | RealismFilter
-) -> Sequence[SourceImage]:
-    """Returns the chosen shots, or the whole real set; nothing where another check complains."""
-    from factory.recipe.conditions.reference import choose_shots
-
-    root = findings.resolve(part.images)
-    try:
-        images = list_images(
-            root,
-            image_column=part.image_column,
-            group_column=part.group_column,
-            group_pattern=part.group_pattern,
-        )
-        if isinstance(part, RealismFilter) or part.shots is None:
-            return images
-        classes: dict[str | None, list[SourceImage]] = {}
-        for image in images:
-            classes.setdefault(image.class_name, []).append(image)
-        seed, chosen = findings.loaded.recipe.seed, []
-        for name, mine in classes.items():
-            if not isinstance(part.per_class, dict) or name in part.per_class:
-                chosen += [image for image, _ in choose_shots(mine, part.shots, seed, str(root))]
-    except SourceError:
-        return ()
-    return chosen

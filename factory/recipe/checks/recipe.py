@@ -10,19 +10,18 @@ from factory.catalog.catalog import Catalogs, ModelEntry
 from factory.catalog.vocabulary import LICENCES
 from factory.core.errors import InputError, RecipeError
 from factory.core.yaml.messages import advise
+from factory.models.generators import find_streams
 from factory.models.generators.families import FAMILIES, detect_family, read_index
 from factory.models.generators.sampling import check_scheduler
 from factory.models.generators.settings import GeneratorSettings, Guidance, find_entry
-from factory.recipe.checks.conditions import check_conditions
 from factory.recipe.checks.filters import check_filters
-from factory.recipe.checks.findings import Findings, Model, check_template
+from factory.recipe.checks.findings import Findings, Model
 from factory.recipe.checks.guidance import check_guidance
+from factory.recipe.conditions import check_conditions, list_streams
 from factory.recipe.file import LoadedRecipe
 from factory.recipe.licences import check_generation
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-FAKE_STREAMS = frozenset({"class_name", "caption", "reference"})
-GIVEN_STREAMS = frozenset({"given"})
 
 
 def check_recipe(loaded: LoadedRecipe, catalogs: Catalogs, check_files: bool = True) -> None:
@@ -39,13 +38,13 @@ def check_recipe(loaded: LoadedRecipe, catalogs: Catalogs, check_files: bool = T
     """
     _check_terms(loaded, catalogs)
     findings = Findings(loaded, catalogs, check_files)
-    model = _check_model(findings)
+    model = findings.model = _check_model(findings)
     findings.pixels = _find_pixels(loaded.recipe.generator, model)
     _check_sampling(findings, model)
     _check_prompts(findings, model)
-    asked = check_conditions(findings, model)
-    check_filters(findings, asked)
-    check_guidance(findings, model, asked)
+    check_conditions(findings)
+    check_filters(findings, findings.asked)
+    check_guidance(findings, model, findings.asked)
     _check_adapters(findings)
     for name in ("license", "source_license"):
         got = getattr(loaded.recipe.card, name)
@@ -109,20 +108,18 @@ def _describe_hub_id(findings: Findings, name: str) -> Model | None:
 
 
 def _describe_family(name: str, family: str | None) -> Model:
-    if family == "fake":
-        return Model(name, family, streams=FAKE_STREAMS)
-    if family == "given":
-        return Model(name, family, GIVEN_STREAMS, GIVEN_STREAMS)
     if family is None:
         return Model(name, None)
-    described = FAMILIES[family]
-    return Model(name, family, described.required, described.required | described.optional)
+    required, optional = find_streams(family)
+    if optional is None:
+        optional = frozenset(stream.name for stream in list_streams() if not stream.is_image)
+    return Model(name, family, required, required | optional)
 
 
 def _describe_entry(findings: Findings, entry: ModelEntry) -> Model | None:
     settings, place = findings.loaded.recipe.generator, ("generator", "model")
     runnable = entry.family in ("fake", "given") or entry.family in FAMILIES
-    unasked = sorted(set(entry.required) - FAKE_STREAMS)
+    unasked = sorted(set(entry.required) - {stream.name for stream in list_streams()})
     if unasked:
         message = f"{entry.id} needs {', '.join(unasked)}, which no condition kind gives yet"
         findings.add(place, f"{message}: take another model")
@@ -217,7 +214,7 @@ def _check_scheduler(findings: Findings, model: Model | None) -> None:
 def _check_prompts(findings: Findings, model: Model | None) -> None:
     settings = findings.loaded.recipe.generator
     place = ("generator", "prompt_template")
-    check_template(findings, settings.prompt_template, place, required=True)
+    findings.check_template(settings.prompt_template, place, required=True)
     if model is None or model.streams is None or "caption" in model.streams:
         return
     for name in ("prompt_template", "negative_prompt"):

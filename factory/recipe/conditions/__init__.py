@@ -1,25 +1,29 @@
-"""Conditions: turns each block of a recipe into series of requests."""
+"""Conditions: each block of a recipe is of a kind, which turns it into series of requests."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from factory.catalog.catalog import Catalogs
-from factory.core.errors import SourceError
-from factory.core.hashing import hash_bytes
-from factory.data.images import SourceImage, list_classes, list_images
-from factory.recipe.conditions.base import Series, SeriesInfo
-from factory.recipe.recipe import (
-    CaptionConditions,
-    ClassConditions,
-    GivenConditions,
-    Recipe,
-    ReferenceConditions,
-)
+from factory.core.errors import StoreError
+from factory.core.registry import Registry
+from factory.core.yaml.reader import FieldPath
+from factory.data.images import SourceImage
+from factory.data.records import Condition
+from factory.data.streams import Stream
+from factory.recipe.conditions.base import ConditionKind, Planning, Series, SeriesInfo
+
+if TYPE_CHECKING:
+    from factory.recipe.checks.findings import Findings
+    from factory.recipe.recipe import Recipe
+
+__all__ = ["CONDITIONS", "ConditionKind", "Series", "SeriesInfo", "build_series"]
+
+CONDITIONS = Registry("factory.conditions", ConditionKind, "factory.recipe.conditions")  # type: ignore[type-abstract]
 
 
 def build_series(
-    recipe: Recipe, base: Path, catalogs: Catalogs, model_classes: Sequence[str]
+    recipe: "Recipe", base: Path, catalogs: Catalogs, model_classes: Sequence[str]
 ) -> tuple[Series, ...]:
     """Builds the series of all condition blocks, in recipe order.
 
@@ -33,134 +37,73 @@ def build_series(
         SourceError: images or captions that are missing or cannot be read.
         CatalogError: a catalog id that is not known.
     """
-    found: list[Series] = []
-    for settings in recipe.conditions:
-        build = _BUILDERS[settings.kind]
-        found.extend(build(settings, recipe.seed, base, catalogs, tuple(model_classes)))
-    return tuple(found)
+    planning = Planning(recipe.seed, base, catalogs, tuple(model_classes))
+    return tuple(part for block in recipe.blocks for part in block.build_series(planning))
 
 
-def expand_per_class(per_class: int | dict[str, int], class_names: Sequence[str]) -> dict[str, int]:
-    """Returns class -> count for a number (each class) or a mapping (as it is)."""
-    if isinstance(per_class, int):
-        return dict.fromkeys(class_names, per_class)
-    return dict(per_class)
+def check_conditions(findings: "Findings") -> None:
+    """Checks all condition blocks, and notes the classes that they ask for."""
+    identities: dict[tuple[str, ...], FieldPath] = {}
+    for number, block in enumerate(findings.loaded.recipe.blocks):
+        path: FieldPath = ("conditions", number)
+        _check_stream(findings, block, path)
+        for identity in block.check(findings, path):
+            if identity in identities:
+                first, what = identities[identity], " ".join(identity)
+                message = f"asks again for {what}, which conditions[{first[1]}] makes: join them"
+                findings.add(path, message)
+            identities.setdefault(identity, path)
 
 
-def _build_classes(
-    settings: ClassConditions,
-    seed: int,
-    base: Path,
-    catalogs: Catalogs,
-    model_classes: tuple[str, ...],
-) -> list[Series]:
-    from factory.recipe.conditions.class_name import ClassSeries
-
-    names: tuple[str, ...] = model_classes
-    if isinstance(settings.classes, str):
-        names = tuple(entry.name for entry in catalogs.find_classes(settings.classes).classes)
-    elif settings.classes is not None:
-        names = settings.classes
-    counts = expand_per_class(settings.per_class, names)
-    return [ClassSeries(name, count) for name, count in counts.items()]
+def _check_stream(findings: "Findings", block: ConditionKind, path: FieldPath) -> None:
+    """Notes a block that stands for what the model does not take."""
+    model = findings.model
+    if model is None or model.streams is None or block.stream.name in model.streams:
+        return
+    kinds = CONDITIONS.list_all()[0]
+    takes = [name for name, kind in kinds.items() if kind.streams[0].name in model.streams]
+    message = f"{model.name} takes no {block.kind} conditions"
+    findings.add((*path, "kind"), f"{message}: take {', '.join(takes) or 'another model'}")
 
 
-def _build_captions(
-    settings: CaptionConditions,
-    seed: int,
-    base: Path,
-    catalogs: Catalogs,
-    model_classes: tuple[str, ...],
-) -> list[Series]:
-    from factory.catalog.captions.file import read_captions
-    from factory.recipe.conditions.caption import GridSeries, ListSeries
-
-    path = base / settings.captions
-    if path.is_file():
-        captions, classes = read_captions(path, settings.column, settings.class_column)
-        return [ListSeries(path.name, captions, classes, settings.count)]
-    return [GridSeries(catalogs.find_captions(settings.captions), seed, settings.count)]
+def list_streams() -> tuple[type[Stream], ...]:
+    """Returns all streams that condition kinds give, each once."""
+    kinds = CONDITIONS.list_all()[0].values()
+    return tuple(dict.fromkeys(stream for kind in kinds for stream in kind.streams))
 
 
-def _build_references(
-    settings: ReferenceConditions,
-    seed: int,
-    base: Path,
-    catalogs: Catalogs,
-    model_classes: tuple[str, ...],
-) -> list[Series]:
-    from factory.data.records import Reference
-    from factory.recipe.conditions.reference import ReferenceSeries, choose_shots
-
-    root = base / settings.images
-    images = list_images(
-        root,
-        image_column=settings.image_column,
-        group_column=settings.group_column,
-        group_pattern=settings.group_pattern,
-    )
-    names = list_classes(images)
-    counts: dict[str, int] = expand_per_class(settings.per_class, names or ("",))
-    found: list[Series] = []
-    for name, count in counts.items():
-        mine = [image for image in images if (image.class_name or "") == name]
-        if not mine:
-            has = ", ".join(names) or "no classes"
-            raise SourceError(f"{root}: no images of class {name!r}: it has {has}")
-        references = tuple(
-            Reference(
-                image,
-                sha256,
-                settings.strength,
-                settings.fit,
-                None if image.group is None else hash_bytes(image.group.encode()),
-            )
-            for image, sha256 in choose_shots(mine, settings.shots, seed, f"{root} ({name})")
-        )
-        caption = settings.caption.format(class_name=name) if settings.caption else None
-        found.append(ReferenceSeries(name or None, references, caption, count))
-    return found
-
-
-def list_given(settings: GivenConditions, base: Path) -> tuple[SourceImage, ...]:
-    """Lists the images of a block of given images.
+def find_stream(recorded: str) -> type[Stream]:
+    """Returns the stream that rows record under a key.
 
     Raises:
-        SourceError: nothing there, or a column that is missing.
+        StoreError: none that a condition kind gives here.
     """
-    return list_images(
-        base / settings.images,
-        image_column=settings.image_column,
-        group_column=settings.group_column,
-        group_pattern=settings.group_pattern,
-        label_column=settings.label_column,
-        caption_column=settings.caption_column,
+    for stream in list_streams():
+        if stream.recorded == recorded:
+            return stream
+    raise StoreError(
+        f"stream {recorded!r} is of no condition kind that is here: install the package that has it"
     )
 
 
-def _build_given(
-    settings: GivenConditions,
-    seed: int,
-    base: Path,
-    catalogs: Catalogs,
-    model_classes: tuple[str, ...],
-) -> list[Series]:
-    from factory.recipe.conditions.existing import GivenSeries
+def show_condition(described: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what a row shows of the condition that its provenance describes, by column.
 
-    by_class: dict[str, list[SourceImage]] = {}
-    for image in list_given(settings, base):
-        by_class.setdefault(image.class_name or "", []).append(image)
-    return [
-        GivenSeries(name or None, tuple(images), len(images), settings.content_sha256)
-        for name, images in sorted(by_class.items())
-    ]
+    Raises:
+        StoreError: a stream that nothing here knows.
+    """
+    return {
+        name: value
+        for key, identity in described.items()
+        for name, value in find_stream(key).columns(identity).items()
+    }
 
 
-_BUILDERS: dict[str, Callable[[Any, int, Path, Catalogs, tuple[str, ...]], list[Series]]] = {
-    "class": _build_classes,
-    "caption": _build_captions,
-    "reference": _build_references,
-    "given": _build_given,
-}
+def restore_condition(described: Mapping[str, Any], images: Mapping[str, SourceImage]) -> Condition:
+    """Returns the condition that a row recorded; `images` are the real ones, by sha256.
 
-__all__ = ["Series", "SeriesInfo", "build_series", "expand_per_class"]
+    Raises:
+        StoreError: a stream that nothing here knows.
+    """
+    found = (find_stream(key).restore(identity, images) for key, identity in described.items())
+    return Condition(None, None, *found)

@@ -1,8 +1,38 @@
-"""What a series is: the requests of one part of a recipe, addressed by index."""
+"""What a condition kind is: settings, check and terms of a block, and how it counts requests."""
 
-from typing import Protocol
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
+from pydantic import Field
+
+from factory.catalog.catalog import Catalogs
+from factory.catalog.entries import Strict
+from factory.catalog.licences.terms import Term, drop_repeated
+from factory.core.files.paths import resolve_path
+from factory.core.yaml.reader import FieldPath
+from factory.data.images import SourceImage, list_images
 from factory.data.records import Request
+from factory.data.streams import Caption, Stream
+from factory.filters.settings import ClassName
+
+if TYPE_CHECKING:
+    from factory.recipe.checks.findings import Findings
+
+Count = Annotated[int, Field(ge=1, le=10_000_000_000)]
+PerClass = Count | dict[ClassName, Count]
+Identity = tuple[str, ...]
+"""Words that name what a block makes; two blocks must not make the same."""
+
+
+def expand_per_class(per_class: PerClass, class_names: Sequence[str]) -> dict[str, int]:
+    """Returns class -> count for a number (each class) or a mapping (as it is)."""
+    if isinstance(per_class, int):
+        return dict.fromkeys(class_names, per_class)
+    return dict(per_class)
 
 
 class SeriesInfo(Protocol):
@@ -34,9 +64,156 @@ class Series(SeriesInfo, Protocol):
 
     One class of a class block, the captions of a caption block, or one class of a reference block.
     `request_at` is a pure function of the index: raising `count`, or adding another series, changes
-    no request that there was.
+    no request that there was. A series is a dataclass: `pick` plans it with another count.
     """
 
     def request_at(self, index: int) -> Request:
         """Returns the request at `index` in [0, count)."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    """What a block is planned with: the recipe's seed and folder, catalogs, the model's classes."""
+
+    seed: int
+    base: Path
+    catalogs: Catalogs
+    model_classes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RealImages:
+    """Where the real images of a block are, and how they are read and fitted."""
+
+    path: Path
+    fit: str = "crop"
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    """`image_column`, `group_column` and the like: further arguments of `list_images`."""
+
+    def resolve(self, base: Path) -> Path:
+        """Returns the path as one that can be opened."""
+        return resolve_path(base, self.path)
+
+    def list(self, base: Path) -> tuple[SourceImage, ...]:
+        """Lists them.
+
+        Raises:
+            SourceError: nothing there, or a column that is missing.
+        """
+        return list_images(self.resolve(base), **self.columns)
+
+    def check_groups(self, findings: "Findings", path: FieldPath) -> bool:
+        """Whether its group columns make sense; notes what does not, below the block's `path`."""
+        pattern, place = self.columns.get("group_pattern"), (*path, "group_pattern")
+        if pattern is None:
+            return True
+        if self.columns.get("group_column") is not None:
+            findings.add(place, "either group_column or group_pattern: remove one")
+            return False
+        try:
+            groups = re.compile(pattern).groups
+        except re.error as error:
+            findings.add(place, f"no regular expression ({error}), got {pattern!r}")
+            return False
+        if groups < 1:
+            message = "needs a group in parentheses around the patient or slide"
+            findings.add(place, f"{message}, got {pattern!r}")
+        return groups >= 1
+
+
+class ConditionSettings(Strict):
+    """What every block of `conditions` says."""
+
+    kind: str
+
+
+class ConditionKind(ABC):
+    """A block of `conditions`; a subclass names its kind, nests its `Settings`, fills two methods.
+
+    Attributes:
+        kind: its word in recipes, also the `kind` of its `Settings`.
+        streams: what its conditions may hold; the first is what the kind stands for.
+    """
+
+    kind: ClassVar[str]
+    streams: ClassVar[tuple[type[Stream], ...]]
+    Settings: ClassVar[type[ConditionSettings]]
+    settings: Any
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def build_series(self, planning: Planning) -> Sequence[Series]:
+        """Returns its series of requests.
+
+        Raises:
+            SourceError: images or captions that are missing or cannot be read.
+            CatalogError: a catalog id that is not known.
+        """
+
+    @abstractmethod
+    def check(self, findings: "Findings", path: FieldPath) -> Sequence[Identity]:
+        """Notes what is wrong, and the classes asked for; returns what the block makes.
+
+        That the model takes the kind's first stream is checked before.
+        """
+
+    @property
+    def stream(self) -> type[Stream]:
+        """What the kind stands for."""
+        return self.streams[0]
+
+    @property
+    def is_existing(self) -> bool:
+        """Whether its images are there already, so that none is made."""
+        return self.stream.is_image
+
+    @property
+    def is_caption(self) -> bool:
+        """Whether captions are what it asks for."""
+        return self.stream is Caption
+
+    @property
+    def is_per_class(self) -> bool:
+        """Whether it asks for so many images of each class."""
+        return "per_class" in self.Settings.model_fields
+
+    @property
+    def has_class(self) -> bool:
+        """Whether its images are of classes that guidance can lead to."""
+        return self.is_per_class
+
+    @property
+    def has_caption(self) -> bool:
+        """Whether its images may have a caption."""
+        return self.is_caption
+
+    @property
+    def images(self) -> RealImages | None:
+        """The real images that its own are made from, or are."""
+        return None
+
+    @property
+    def varied(self) -> RealImages | None:
+        """The real images that its own are made from."""
+        return None if self.is_existing else self.images
+
+    def list_used(self, base: Path, seed: int) -> Sequence[SourceImage]:
+        """Returns those of `varied` that are used.
+
+        Raises:
+            SourceError: images that are missing or cannot be read.
+        """
+        return () if self.varied is None else self.varied.list(base)
+
+    def terms(self, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
+        """Returns the terms of what it is made from; `source` are the card's for real images."""
+        found = [term for stream in self.streams for term in stream.terms(source)]
+        return tuple(drop_repeated(found))
+
+    def describe_content(self) -> dict[str, Any]:
+        """Returns what of its settings enters the recipe's fingerprint, as plain data."""
+        content: dict[str, Any] = self.settings.model_dump(mode="json")
+        return content

@@ -1,11 +1,29 @@
 """Caption conditions: images of a catalog grid's captions, or of a file's."""
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
+from pydantic import Field
+
+from factory.catalog.captions.file import read_captions
 from factory.catalog.catalog import CaptionGrid, caption_at, count_captions
+from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest, derive_seed
+from factory.core.yaml.reader import FieldPath
 from factory.data.records import Condition, Request
+from factory.data.streams import Caption, ClassName
+from factory.recipe.checks.findings import Findings
+from factory.recipe.conditions.base import (
+    ConditionKind,
+    ConditionSettings,
+    Count,
+    Identity,
+    Planning,
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +106,83 @@ class ListSeries:
         entry = (self.captions[row], self.classes[row])
         ordinal = cycle * self._repeats[entry] + self._ranks[row]  # type: ignore[attr-defined]
         return Request(self.key, index, Condition(entry[1], entry[0]), ordinal)
+
+
+class CaptionConditions(ConditionKind):
+    """Images of captions: a catalog grid, or a file with captions."""
+
+    kind = "caption"
+    streams = (Caption, ClassName)
+
+    class Settings(ConditionSettings):
+        """Images of captions: a catalog grid, or a file with captions."""
+
+        kind: Literal["caption"]
+        captions: str = Field(
+            min_length=1, description="catalog id, or file (jsonl, csv, tsv, parquet, txt)"
+        )
+        column: str = Field("caption", description="column of the file that holds the caption")
+        class_column: str | None = Field(None, description="column that holds a class name, if any")
+        count: Count = Field(description="accepted images over all captions")
+
+    settings: Settings
+
+    @property
+    def has_class(self) -> bool:
+        """Whether the file names classes."""
+        return self.settings.class_column is not None
+
+    def build_series(self, planning: Planning) -> list[GridSeries] | list[ListSeries]:
+        """Returns the one series of a grid, or of a file.
+
+        Raises:
+            SourceError: captions that cannot be read.
+            CatalogError: neither a file nor a catalog id.
+        """
+        settings, path = self.settings, planning.base / self.settings.captions
+        if path.is_file():
+            captions, classes = read_captions(path, settings.column, settings.class_column)
+            return [ListSeries(path.name, captions, classes, settings.count)]
+        grid = planning.catalogs.find_captions(settings.captions)
+        return [GridSeries(grid, planning.seed, settings.count)]
+
+    def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
+        """Notes captions that are missing, and a model that wants classes."""
+        settings, model = self.settings, findings.model
+        place: FieldPath = (*path, "captions")
+        takes = model is not None and model.streams is not None and "caption" in model.streams
+        if model is not None and takes and "class_name" in model.required:
+            findings.add((*path, "kind"), f"{model.name} needs a class: use kind: class")
+        file = findings.resolve(settings.captions)
+        if file.is_file():
+            self._check_file(findings, file, path)
+        elif _looks_like_file(settings.captions):
+            if findings.check_files:
+                message = f"no such file {str(file)!r}: give a caption file or a catalog id"
+                findings.add(place, message)
+        else:
+            grid = findings.look_up(place, findings.catalogs.find_captions, settings.captions)
+            if settings.class_column is not None:
+                message = "is for caption files, not for grids: remove it"
+                findings.add((*path, "class_column"), message)
+            if grid is not None and grid.class_attribute is not None:
+                findings.asked.add(tuple(grid.attributes[grid.class_attribute]), place)
+        return [("captions", settings.captions, settings.column)]
+
+    def _check_file(self, findings: Findings, file: Path, path: FieldPath) -> None:
+        if not findings.check_files:
+            return
+        try:
+            _, classes = read_captions(file, self.settings.column, self.settings.class_column)
+        except SourceError as error:
+            findings.add((*path, "captions"), str(error))
+            return
+        names = tuple(dict.fromkeys(name for name in classes if name))
+        findings.asked.add(names, (*path, "class_column"))
+
+
+def _looks_like_file(text: str) -> bool:
+    return "/" in text or re.search(r"\.(jsonl|ndjson|json|csv|tsv|parquet|txt)$", text) is not None
 
 
 def permute(position: int, total: int, seed: int) -> int:

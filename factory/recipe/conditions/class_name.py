@@ -1,9 +1,25 @@
 """Class conditions: so many images of each named class."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import Field
 
 from factory.core.hashing import compute_digest
+from factory.core.yaml.reader import FieldPath
 from factory.data.records import Condition, Request
+from factory.data.streams import ClassName as ClassStream
+from factory.filters.settings import ClassName
+from factory.recipe.checks.findings import Findings
+from factory.recipe.conditions.base import (
+    ConditionKind,
+    ConditionSettings,
+    Identity,
+    PerClass,
+    Planning,
+    expand_per_class,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,3 +47,75 @@ class ClassSeries:
     def request_at(self, index: int) -> Request:
         """Returns the `index`-th image of the class."""
         return Request(self.key, index, Condition(class_name=self.class_name), index)
+
+
+class ClassConditions(ConditionKind):
+    """Images of named classes."""
+
+    kind = "class"
+    streams = (ClassStream,)
+
+    class Settings(ConditionSettings):
+        """Images of named classes."""
+
+        kind: Literal["class"]
+        per_class: PerClass = Field(description="accepted images: one number, or class -> number")
+        classes: str | tuple[ClassName, ...] | None = Field(
+            None, description="class names or a catalog id; default: the model's own classes"
+        )
+
+    settings: Settings
+
+    def build_series(self, planning: Planning) -> list[ClassSeries]:
+        """Returns one series for each class.
+
+        Raises:
+            CatalogError: a class list that is not known.
+        """
+        names, classes = planning.model_classes, self.settings.classes
+        if isinstance(classes, str):
+            entry = planning.catalogs.find_classes(classes)
+            names = tuple(each.name for each in entry.classes)
+        elif classes is not None:
+            names = classes
+        counts = expand_per_class(self.settings.per_class, names)
+        return [ClassSeries(name, count) for name, count in counts.items()]
+
+    def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
+        """Notes classes that neither list nor model know."""
+        settings, model, known = self.settings, findings.model, self._find_known(findings, path)
+        place: FieldPath = (*path, "per_class")
+        if isinstance(settings.per_class, int):
+            names = known or ()
+            if known is None and settings.classes is None and model is not None:
+                message = f"a number needs class names, and the catalog has none for {model.name}"
+                findings.add(place, f"{message}: set classes, or write class: count")
+            findings.asked.add(names, place)
+        else:
+            names = tuple(settings.per_class)
+            findings.check_names(names, known if settings.classes else None, place, "classes")
+            if not names:
+                findings.add(place, "names no class: add class: count")
+            findings.asked.add(names, place, keyed=True)
+        if model is not None and model.class_names == ():
+            message = f"{model.name} has learned no classes: ask by caption or reference"
+            findings.add((*path, "kind"), f"{message}, or adapt it with factory train adapter")
+            return []
+        listed = settings.classes is not None and isinstance(settings.per_class, int)
+        if model is not None and model.class_names is not None:
+            where = (*path, "classes") if listed else place
+            findings.check_names(names, model.class_names, where, model.name, keyed=not listed)
+        return [("class", name) for name in names]
+
+    def _find_known(self, findings: Findings, path: FieldPath) -> tuple[str, ...] | None:
+        """Returns the classes of the block, else the model's; None where they are not known."""
+        classes, model = self.settings.classes, findings.model
+        if isinstance(classes, str):
+            find = findings.catalogs.find_classes
+            entry = findings.look_up((*path, "classes"), find, classes)
+            return None if entry is None else tuple(part.name for part in entry.classes)
+        if classes is None:
+            return model.class_names if model is not None and model.in_catalog else None
+        if len(set(classes)) < len(classes):
+            findings.add((*path, "classes"), f"names a class twice, got {', '.join(classes)}")
+        return classes

@@ -1,15 +1,35 @@
-"""Given images: made by something else, or real, to be judged as they are."""
+"""Existing images: made by something else, or real, to be judged as they are."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from factory.catalog.vocabulary import NEEDS_CLASS
+from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
-from factory.data.records import Condition, Given, Request
+from factory.data.records import Condition, Request
+from factory.data.streams import Caption, ClassName, Existing
+from factory.recipe.checks.findings import Findings
+from factory.recipe.conditions.base import (
+    ConditionKind,
+    ConditionSettings,
+    Identity,
+    Planning,
+    RealImages,
+)
+
+OLD_KIND = "given"
+"""The kind's word in recipes of earlier versions, and in keys and fingerprints ever since."""
 
 
 @dataclass(frozen=True)
-class GivenSeries:
+class ExistingSeries:
     """The images of one class, one request each; their order is that of their names.
 
     `content_sha256` tells sets of the same names apart, where the whole set was read before.
@@ -24,7 +44,7 @@ class GivenSeries:
     def key(self) -> str:
         """Identity of the series: the names of its images, and their content where known."""
         names = [image.key for image in self.images]
-        content = {"kind": "given", "class": self.class_name, "names": names}
+        content = {"kind": OLD_KIND, "class": self.class_name, "names": names}
         if self.content_sha256 is not None:
             content["content_sha256"] = self.content_sha256
         return compute_digest("series", content)[:16]
@@ -32,7 +52,7 @@ class GivenSeries:
     @property
     def label(self) -> str:
         """The class, or that there is none."""
-        return f"{self.class_name or 'images'} (given)"
+        return f"{self.class_name or 'images'} (existing)"
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -46,6 +66,91 @@ class GivenSeries:
             SourceError: it cannot be read any more.
         """
         image = self.images[index]
-        given = Given(image, hash_bytes(image.read_bytes()))
-        condition = Condition(self.class_name, image.caption, given=given)
-        return Request(self.key, index, condition, 0)
+        existing = Existing(image, hash_bytes(image.read_bytes()))
+        return Request(self.key, index, Condition(self.class_name, image.caption, existing), 0)
+
+
+class ExistingConditions(ConditionKind):
+    """Images made elsewhere, or real ones, to be judged as they are (`factory judge`)."""
+
+    kind = "existing"
+    streams = (Existing, ClassName, Caption)
+
+    class Settings(ConditionSettings):
+        """Images made elsewhere, or real ones, to be judged as they are (`factory judge`)."""
+
+        kind: Annotated[
+            Literal["existing", "given"],
+            AfterValidator(lambda kind: "existing"),
+            WithJsonSchema({"const": "existing", "type": "string"}),
+        ]
+        images: Path = Field(
+            description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
+        )
+        image_column: str | None = Field(None, description="column of the images in parquet, arrow")
+        label_column: str | None = Field(None, description="column with the class")
+        caption_column: str | None = Field(None, description="column with the caption")
+        group_column: str | None = Field(None, description="patient or slide column")
+        group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+        content_sha256: str | None = Field(
+            None, description="of all images and captions, written by factory judge"
+        )
+
+    settings: Settings
+
+    @property
+    def images(self) -> RealImages:
+        """The images."""
+        excluded = {"kind", "images", "content_sha256"}
+        columns = self.settings.model_dump(exclude=excluded)
+        return RealImages(self.settings.images, columns=columns)
+
+    @property
+    def has_caption(self) -> bool:
+        """True: each image may come with one."""
+        return True
+
+    def describe_content(self) -> dict[str, Any]:
+        """Returns its settings by its old word, so that fingerprints stay as they were."""
+        return {**super().describe_content(), "kind": OLD_KIND}
+
+    def build_series(self, planning: Planning) -> list[ExistingSeries]:
+        """Returns one series for each class.
+
+        Raises:
+            SourceError: nothing there, or a column that is missing.
+        """
+        by_class: dict[str, list[SourceImage]] = {}
+        for image in self.images.list(planning.base):
+            by_class.setdefault(image.class_name or "", []).append(image)
+        return [
+            ExistingSeries(name or None, tuple(images), len(images), self.settings.content_sha256)
+            for name, images in sorted(by_class.items())
+        ]
+
+    def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
+        """Notes images that are missing, and what cannot be judged of them."""
+        place: FieldPath = (*path, "images")
+        if self.images.check_groups(findings, path) and findings.check_files:
+            try:
+                images = self.images.list(findings.loaded.base)
+            except SourceError as error:
+                findings.add(place, str(error))
+            else:
+                names = dict.fromkeys(image.class_name for image in images)
+                findings.asked.add(tuple(name for name in names if name), place)
+                _check_known_of(findings, images, place)
+        if findings.loaded.recipe.budget.attempts != 1:
+            findings.add(("budget", "attempts"), "existing images are judged once: set it to 1")
+        return [("images", str(self.settings.images))]
+
+
+def _check_known_of(findings: Findings, images: Sequence[SourceImage], path: FieldPath) -> None:
+    """Notes filters that would accept every image, as none has the class or caption they need."""
+    for kind in (settings.kind for settings in findings.loaded.recipe.filters):
+        if kind in NEEDS_CLASS and not any(image.class_name for image in images):
+            message = f"no image has a class, which filter {kind} needs: sort them into folders"
+            findings.add(path, f"{message} by class, or set label_column")
+        if kind == "alignment" and not any(image.caption for image in images):
+            message = "no image has a caption, which filter alignment needs: set caption_column"
+            findings.add(path, message)

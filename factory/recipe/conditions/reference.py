@@ -1,13 +1,31 @@
 """Reference conditions: variations of a few real images of each class."""
 
 import functools
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
 
+from pydantic import Field
+
+from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest, hash_bytes
-from factory.data.images import SourceImage
-from factory.data.records import Condition, Reference, Request
+from factory.core.yaml.reader import FieldPath
+from factory.data.images import SourceImage, check_fit, list_classes
+from factory.data.records import Condition, Request
 from factory.data.shots import rank_shots, take_shots
+from factory.data.streams import Caption, ClassName, Reference
+from factory.recipe.checks.findings import Findings
+from factory.recipe.conditions.base import (
+    ConditionKind,
+    ConditionSettings,
+    Identity,
+    PerClass,
+    Planning,
+    RealImages,
+    expand_per_class,
+)
 
 
 @dataclass(frozen=True)
@@ -50,6 +68,128 @@ class ReferenceSeries:
         """Returns the `index`-th request: it starts with reference `index` modulo their number."""
         condition = self.conditions[index % len(self.conditions)]
         return Request(self.key, index, condition, index, self.conditions)
+
+
+class ReferenceConditions(ConditionKind):
+    """Variations of real images (image-to-image)."""
+
+    kind = "reference"
+    streams = (Reference, ClassName, Caption)
+
+    class Settings(ConditionSettings):
+        """Variations of real images (image-to-image)."""
+
+        kind: Literal["reference"]
+        images: Path = Field(
+            description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
+        )
+        per_class: PerClass = Field(description="accepted images: one number, or class -> number")
+        shots: int | None = Field(None, ge=1, description="references per class, chosen by seed")
+        strength: float = Field(0.6, gt=0.0, le=1.0, description="share of the path run again")
+        fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
+        caption: str | None = Field(None, description="prompt for text models, with {class_name}")
+        image_column: str | None = Field(None, description="column of the images in parquet, arrow")
+        group_column: str | None = Field(None, description="patient or slide column")
+        group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+
+    settings: Settings
+
+    @property
+    def has_caption(self) -> bool:
+        """Whether a prompt is asked for."""
+        return self.settings.caption is not None
+
+    @property
+    def images(self) -> RealImages:
+        """The images that shots are chosen of."""
+        named = {"image_column", "group_column", "group_pattern"}
+        columns = self.settings.model_dump(include=named)
+        return RealImages(self.settings.images, self.settings.fit, columns)
+
+    def list_used(self, base: Path, seed: int) -> Sequence[SourceImage]:
+        """Returns the chosen shots.
+
+        Raises:
+            SourceError: images that cannot be read, or fewer than shots.
+        """
+        settings, root = self.settings, self.images.resolve(base)
+        classes: dict[str | None, list[SourceImage]] = {}
+        for image in self.images.list(base):
+            classes.setdefault(image.class_name, []).append(image)
+        return [
+            image
+            for name, mine in classes.items()
+            if not isinstance(settings.per_class, dict) or name in settings.per_class
+            for image, _ in choose_shots(mine, settings.shots, seed, str(root))
+        ]
+
+    def build_series(self, planning: Planning) -> list[ReferenceSeries]:
+        """Returns one series for each class.
+
+        Raises:
+            SourceError: images that cannot be read, fewer than shots, or none of a class.
+        """
+        settings, root = self.settings, self.images.resolve(planning.base)
+        images = self.images.list(planning.base)
+        names = list_classes(images)
+        counts = expand_per_class(settings.per_class, names or ("",))
+        found: list[ReferenceSeries] = []
+        for name, count in counts.items():
+            mine = [image for image in images if (image.class_name or "") == name]
+            if not mine:
+                has = ", ".join(names) or "no classes"
+                raise SourceError(f"{root}: no images of class {name!r}: it has {has}")
+            shots = choose_shots(mine, settings.shots, planning.seed, f"{root} ({name})")
+            references = tuple(self._refer(image, sha256) for image, sha256 in shots)
+            caption = settings.caption.format(class_name=name) if settings.caption else None
+            found.append(ReferenceSeries(name or None, references, caption, count))
+        return found
+
+    def _refer(self, image: SourceImage, sha256: str) -> Reference:
+        group = None if image.group is None else hash_bytes(image.group.encode())
+        return Reference(image, sha256, self.settings.strength, self.settings.fit, group)
+
+    def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
+        """Notes images that are missing or too few, classes they lack, and a prompt not taken."""
+        settings, model = self.settings, findings.model
+        findings.check_template(settings.caption, (*path, "caption"), required=False)
+        takes = model is None or model.streams is None or "caption" in model.streams
+        if settings.caption is not None and model is not None and not takes:
+            findings.add((*path, "caption"), f"{model.name} takes no text: remove it")
+        counts: Mapping[str, int] | None = None
+        if self.images.check_groups(findings, path) and findings.check_files:
+            counts = self._count(findings, path)
+        place: FieldPath = (*path, "per_class")
+        keyed = not isinstance(settings.per_class, int)
+        if isinstance(settings.per_class, int):
+            names = tuple(name for name in counts or () if name)
+        else:
+            names = tuple(settings.per_class)
+            if not names:
+                findings.add(place, "names no class: add class: count")
+            findings.check_names(names, None if counts is None else (*counts,), place, "the images")
+        for name in names or ("",):
+            has = None if counts is None else counts.get(name)
+            if settings.shots is not None and has is not None and has < settings.shots:
+                of = f" of class {name}" if name else ""
+                message = f"{settings.shots} asked for, but there are {has} images{of}: lower shots"
+                findings.add((*path, "shots"), message)
+        findings.asked.add(names, place, keyed=keyed)
+        identity = ("images", str(settings.images), "at strength", f"{settings.strength:g}")
+        return [(*identity, "of class", name) for name in names] if names else [identity]
+
+    def _count(self, findings: Findings, path: FieldPath) -> Mapping[str, int] | None:
+        """Returns class (or an empty name) -> images, or None with the problem noted."""
+        base = findings.loaded.base
+        try:
+            images = self.images.list(base)
+            if findings.pixels is not None:
+                fit, root = self.settings.fit, self.images.resolve(base)
+                check_fit(images, *findings.pixels, fit, root)
+        except SourceError as error:
+            findings.add((*path, "images"), str(error))
+            return None
+        return Counter(image.class_name or "" for image in images)
 
 
 def choose_shots(

@@ -25,7 +25,8 @@ def describe_terms(
     Raises:
         RecipeError: a catalog file is wrong.
     """
-    found = [*_list_adapters(recipe), *_list_judges(recipe, base, catalogs)]
+    conditions = [term for term in _list_conditions(recipe) if term.role != SOURCE_IMAGES]
+    found = [*_list_adapters(recipe), *_list_judges(recipe, base, catalogs), *conditions]
     return {
         "licence": None if entry is None else entry.licence.model_dump(mode="json"),
         "components": []
@@ -55,10 +56,7 @@ def collect_recipe_terms(
         terms += _read_maker({"generator": {"model": recipe.generator.model}, **maker})
     else:
         terms += _list_judges(recipe, base, catalogs)
-    kinds = {block.kind for block in recipe.conditions}
-    if kinds & {"reference", "given"}:
-        terms.append(_name_source(describe_source(recipe.card)))
-    return tuple(terms)
+    return (*terms, *(term for term in _list_conditions(recipe) if term.role == SOURCE_IMAGES))
 
 
 def collect_summary_terms(summary: Mapping[str, Any]) -> tuple[Term, ...]:
@@ -69,7 +67,7 @@ def collect_summary_terms(summary: Mapping[str, Any]) -> tuple[Term, ...]:
     """
     terms = [term for maker in summary["makers"] for term in _read_maker(maker)]
     if summary["judged"] or any(part["references"] for part in summary["series"]):
-        terms.append(_name_source(summary.get("source_terms")))
+        terms.append(Term(SOURCE_IMAGES, "of the recipe", summary.get("source_terms")))
     return tuple(terms)
 
 
@@ -111,6 +109,12 @@ def _list_judges(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[Ter
         yield Term(used.used_by, _shorten(used.weights), dumped)
 
 
+def _list_conditions(recipe: Recipe) -> list[Term]:
+    """Returns the terms of what conditions are made from; those of real images are the card's."""
+    source = describe_source(recipe.card)
+    return drop_repeated([term for block in recipe.blocks for term in block.terms(source)])
+
+
 def _list_classifiers(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.generator.classifier_guidance is not None:
         yield GUIDE, recipe.generator.classifier_guidance.model
@@ -127,10 +131,6 @@ def _find_encoder(spec: str, weights: str, catalogs: Catalogs) -> EncoderEntry |
         return entry
     entries = (catalogs.find_encoder(name) for name in catalogs.list_ids("encoders"))
     return next((each for each in entries if find_source(each.source) == weights), None)
-
-
-def _name_source(licence: Mapping[str, Any] | None) -> Term:
-    return Term(SOURCE_IMAGES, "of the recipe", licence)
 
 
 def _shorten(name: str) -> str:

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from factory.catalog.catalog import Catalogs, load_catalogs
+from factory.core.files.paths import resolve_path
 from factory.core.yaml.model import apply_overrides, parse_model, read_document
-from factory.recipe.file import find_base, resolve_path
+from factory.recipe.file import find_base
 from factory.train.encoder.settings import EncoderRecipe
 from factory.train.generator.settings import TrainingRecipe
 

@@ -1,0 +1,75 @@
+"""What a stream is: one named part of a condition, from its identity to what a model gets."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from factory.catalog.licences.terms import Term
+from factory.data.images import SourceImage
+from factory.data.varied import Varied
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+class Stream(ABC):
+    """One named part of a condition; subclasses are frozen and comparable.
+
+    Attributes:
+        name: what catalogs and families call it.
+        recorded: the key of its identity in condition keys and rows; the name, where it was not
+            renamed since.
+        is_image: whether it is the image itself, so that none is made.
+    """
+
+    name: ClassVar[str]
+    recorded: ClassVar[str]
+    is_image: ClassVar[bool] = False
+
+    def __init_subclass__(cls) -> None:
+        cls.recorded = vars(cls).get("recorded", cls.name)
+
+    @abstractmethod
+    def identity(self) -> Any:
+        """Returns what enters the condition key, as plain data."""
+
+    @abstractmethod
+    def load(self, width: int, height: int) -> Any:
+        """Returns what a model gets that makes images of `width` x `height` px."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, identity: Any, images: Mapping[str, SourceImage]) -> Self:
+        """Returns the stream that a row recorded; `images` are the real ones, by sha256."""
+
+    @classmethod
+    def fields(cls) -> "Mapping[str, pa.DataType]":
+        """Returns the columns that it adds to rows, with their Arrow types."""
+        return {}
+
+    @classmethod
+    def columns(cls, identity: Any) -> dict[str, Any]:
+        """Returns what a row shows of it, by column."""
+        return {}
+
+    def record(self) -> dict[str, Any]:
+        """Returns what the provenance holds besides its identity.
+
+        Raises:
+            SourceError: a real image that cannot be read.
+        """
+        return {}
+
+    @classmethod
+    def find_source(cls, identity: Any, record: Mapping[str, Any]) -> Varied | None:
+        """Returns the real image that it comes from, by a row's provenance."""
+        return None
+
+    @classmethod
+    def terms(cls, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
+        """Returns the terms of what it comes from; `source` are the card's for real images."""
+        return ()
+
+    def groups(self) -> tuple[str, ...]:
+        """Returns the hashes of the patients or slides that it comes from."""
+        return ()

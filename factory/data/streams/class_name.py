@@ -1,0 +1,44 @@
+"""The stream `class_name`: the class that an image is to show, and its label."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from factory.data.images import SourceImage
+from factory.data.streams.base import Stream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class ClassName(Stream):
+    """A class by its name."""
+
+    name = "class_name"
+    text: str
+
+    def identity(self) -> str:
+        """Returns the name."""
+        return self.text
+
+    def load(self, width: int, height: int) -> str:
+        """Returns the name: models have an index or words for it."""
+        return self.text
+
+    @classmethod
+    def restore(cls, identity: Any, images: Mapping[str, SourceImage]) -> Self:
+        """Returns the class of a row."""
+        return cls(identity)
+
+    @classmethod
+    def fields(cls) -> "Mapping[str, pa.DataType]":
+        """Returns its column."""
+        import pyarrow as pa
+
+        return {cls.name: pa.string()}
+
+    @classmethod
+    def columns(cls, identity: Any) -> dict[str, Any]:
+        """Returns the name."""
+        return {cls.name: identity}

@@ -1,0 +1,59 @@
+"""The stream `existing`: an image that is there already, to be judged as it is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.catalog.licences.terms import SOURCE_IMAGES, Term
+from factory.core.hashing import hash_bytes
+from factory.data.images import SourceImage
+from factory.data.streams.base import Stream
+from factory.data.varied import Varied
+
+
+@dataclass(frozen=True, slots=True)
+class Existing(Stream):
+    """An image as it is; `sha256` is that of its bytes.
+
+    Its identity is recorded as `given`, which it was called: so all ids stay as they were.
+    """
+
+    name = "existing"
+    recorded = "given"
+    is_image = True
+    image: SourceImage
+    sha256: str
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the hash of its bytes, and its name in the set."""
+        return {"sha256": self.sha256, "name": self.image.key}
+
+    def load(self, width: int, height: int) -> NDArray[np.uint8]:
+        """Returns its pixels, (H, W, 3) uint8 RGB, at its own size.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        return self.image.read_pixels()
+
+    @classmethod
+    def restore(cls, identity: Any, images: Mapping[str, SourceImage]) -> Self:
+        """Returns the image of a row."""
+        return cls(images[identity["sha256"]], identity["sha256"])
+
+    @classmethod
+    def find_source(cls, identity: Any, record: Mapping[str, Any]) -> Varied:
+        """Returns the image itself."""
+        return Varied(str(identity["sha256"]), str(record["pixels_sha256"]))
+
+    @classmethod
+    def terms(cls, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
+        """Returns the terms of the images."""
+        return (Term(SOURCE_IMAGES, "of the recipe", source),)
+
+    def groups(self) -> tuple[str, ...]:
+        """Returns the hash of its patient or slide."""
+        return () if self.image.group is None else (hash_bytes(self.image.group.encode()),)

@@ -1,0 +1,94 @@
+"""The stream `reference`: a real image to vary, and how strongly."""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.catalog.licences.terms import SOURCE_IMAGES, Term
+from factory.core.images import hash_pixels
+from factory.data.images import SourceImage, read_fitted
+from factory.data.streams.base import Stream
+from factory.data.varied import Varied
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Reference(Stream):
+    """A real image to vary.
+
+    `sha256` is the hash of its encoded bytes, `group_sha256` the hash of its patient or slide, and
+    `strength` in (0, 1] the share of the diffusion path that is run again.
+    """
+
+    name = "reference"
+    image: SourceImage
+    sha256: str
+    strength: float
+    fit: str = "crop"
+    group_sha256: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the hash of its bytes, and how it is varied."""
+        return {"sha256": self.sha256, "strength": self.strength, "fit": self.fit}
+
+    def load(self, width: int, height: int) -> NDArray[np.uint8]:
+        """Returns its pixels, (height, width, 3) uint8 RGB.
+
+        Raises:
+            SourceError: it cannot be read, or is too small.
+        """
+        return read_fitted(self.image, width, height, self.fit)
+
+    @classmethod
+    def restore(cls, identity: Any, images: Mapping[str, SourceImage]) -> Self:
+        """Returns the reference of a row."""
+        return cls(images[identity["sha256"]], **identity)
+
+    @classmethod
+    def fields(cls) -> "Mapping[str, pa.DataType]":
+        """Returns its column."""
+        import pyarrow as pa
+
+        return {"reference_sha256": pa.string()}
+
+    @classmethod
+    def columns(cls, identity: Any) -> dict[str, Any]:
+        """Returns the hash of its bytes."""
+        return {"reference_sha256": identity["sha256"]}
+
+    def record(self) -> dict[str, Any]:
+        """Returns the hash of its pixels, the same for another file, and that of its patient.
+
+        Raises:
+            SourceError: it cannot be decoded.
+        """
+        return {
+            "reference_pixels_sha256": _hash_pixels(self.image, self.sha256),
+            "reference_group_sha256": self.group_sha256,
+        }
+
+    @classmethod
+    def find_source(cls, identity: Any, record: Mapping[str, Any]) -> Varied:
+        """Returns what was varied."""
+        return Varied(str(identity["sha256"]), record.get("reference_pixels_sha256"))
+
+    @classmethod
+    def terms(cls, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
+        """Returns the terms of the real images."""
+        return (Term(SOURCE_IMAGES, "of the recipe", source),)
+
+    def groups(self) -> tuple[str, ...]:
+        """Returns the hash of its patient or slide."""
+        return () if self.group_sha256 is None else (self.group_sha256,)
+
+
+@functools.lru_cache(maxsize=4096)
+def _hash_pixels(image: SourceImage, sha256: str) -> str:
+    """Decodes an image once for all its variations; `sha256` tells another file in its place."""
+    return hash_pixels(image.read_pixels())
