@@ -155,7 +155,7 @@ def test_reference_series_takes_turns(images):
     assert len(set(identify(series))) == 7
     tries = [(i, attempt) for i in range(7) for attempt in range(5)]
     requests = {i: series.request_at(i) for i in range(7)}
-    shas = [requests[i].condition_at(attempt).reference.sha256 for i, attempt in tries]
+    shas = [requests[i].condition_at(attempt).get(Reference).sha256 for i, attempt in tries]
     assert shas[:4] == [references[turn % 3].sha256 for turn in range(4)]
     assert len({requests[i].derive_seed(7, attempt) for i, attempt in tries}) == len(tries)
     assert requests[4].condition == requests[4].condition_at(0) == series.conditions[1]

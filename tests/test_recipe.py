@@ -431,7 +431,7 @@ def test_a_number_needs_class_names(tmp_path: Path) -> None:
     ("model", "condition", "word"),
     [
         ("nano-he-base", {"kind": "class", "per_class": {"normal": 1}}, "learned no classes"),
-        ("pixart-sigma", {"kind": "reference", "images": "x", "per_class": 1}, "class, caption"),
+        ("pixart-sigma", {"kind": "reference", "images": "x", "per_class": 1}, "caption, class"),
         ("dit-256", {"kind": "reference", "images": "x", "per_class": 1}, "take class"),
     ],
 )

@@ -77,9 +77,10 @@ def open_catalogs(loaded: LoadedRecipe, folders: Sequence[Path] = ()) -> Catalog
 def build_recipe_schema() -> dict[str, Any]:
     """Returns the JSON schema of a recipe, for editors that read YAML language servers."""
     schema = Recipe.model_json_schema()
-    text = json.dumps(schema)
-    for name in schema["$defs"]:  # Settings are nested in the class of a kind: its name says more
-        text = re.sub(rf"\b{name}\b", name.removesuffix("__Settings").rpartition("__")[2], text)
+    nested = {name: name.split("__")[-2] for name in schema["$defs"] if "__" in name}
+    for name, kind in nested.items():  # Settings, in the class of a kind
+        schema["$defs"][name]["title"] = kind
+    text = re.sub("|".join(nested), lambda found: nested[found[0]], json.dumps(schema))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(text)}
 
 
