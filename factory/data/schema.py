@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any
 
 import pyarrow as pa
@@ -74,14 +73,10 @@ SHAPES_PIXELS = (
 """Keys of a generator's description that shape the pixels, hence the sample id."""
 
 
-NO_COLUMNS: Mapping[str, pa.DataType] = MappingProxyType({})
-
-
-def list_columns(streams: Iterable[type[Stream]]) -> dict[str, pa.DataType]:
-    """Returns the columns of streams that are not in the row contract."""
-    known = dict(CONTENT_COLUMNS)
-    found = [column for stream in streams for column in stream.fields().items()]
-    return {name: kind for name, kind in found if name not in known}
+def list_columns(streams: Iterable[type[Stream]]) -> list[tuple[str, pa.DataType]]:
+    """Returns the columns of the row contract, and of streams that have others, with types."""
+    own = [column for stream in streams for column in stream.fields().items()]
+    return list(dict((*CONTENT_COLUMNS, *own)).items())
 
 
 def build_scores_type(score_names: Sequence[str]) -> pa.DataType:
@@ -92,16 +87,16 @@ def build_scores_type(score_names: Sequence[str]) -> pa.DataType:
 def build_shard_schema(
     score_names: Sequence[str],
     with_features: bool = False,
-    columns: Mapping[str, pa.DataType] = NO_COLUMNS,
+    streams: Iterable[type[Stream]] = (),
 ) -> pa.Schema:
     """Returns the schema of a shard's table.
 
     Args:
         score_names: of the filters.
         with_features: hold what a diverse pick compares.
-        columns: further columns of the recipe's streams, see `list_columns`.
+        streams: that the recipe's conditions may hold.
     """
-    fields = [*CONTENT_COLUMNS, *columns.items(), ("scores", build_scores_type(score_names))]
+    fields = [*list_columns(streams), ("scores", build_scores_type(score_names))]
     extra = [FEATURES_COLUMN] if with_features else []
     return pa.schema([*fields, ("provenance", pa.string()), *WORK_COLUMNS, *extra])
 

@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,8 @@ import pyarrow as pa
 from factory.core.errors import InputError, StoreError
 from factory.core.hashing import hash_bytes
 from factory.data.records import Shard
-from factory.data.schema import CONTENT_COLUMNS, NO_COLUMNS, build_scores_type
+from factory.data.schema import build_scores_type, list_columns
+from factory.data.streams import Stream
 from factory.data.writers.parquet import ParquetFiles, fit_rows_per_file
 from factory.data.writers.webdataset import TarFiles
 from factory.engine.diversity import Pick
@@ -132,7 +133,7 @@ def write_dataset(
     survey: Survey,
     output: Output,
     score_names: list[str],
-    columns: Mapping[str, pa.DataType] = NO_COLUMNS,
+    streams: Iterable[type[Stream]] = (),
 ) -> dict[str, Any]:
     """Repacks the selected rows into `data/`, `rejected/` and `webdataset/`.
 
@@ -148,7 +149,7 @@ def write_dataset(
     """
     files = folder.files
     files.remove(BUILD)
-    schema = build_final_schema(plan.class_names, score_names, columns)
+    schema = build_final_schema(plan.class_names, score_names, streams)
     per_file = output.rows_per_file
     kept = ParquetFiles(files, f"{BUILD}/data", "train", schema, survey.accepted, per_file)
     extra = [("rejected_by", pa.string()), ("reason", pa.string()), ("status", pa.string())]
@@ -220,11 +221,11 @@ def iterate_decisions(
 def build_final_schema(
     class_names: tuple[str, ...],
     score_names: list[str],
-    columns: Mapping[str, pa.DataType] = NO_COLUMNS,
+    streams: Iterable[type[Stream]] = (),
 ) -> pa.Schema:
     """Returns the schema of the data set, with the Hugging Face features in its metadata."""
-    known = {**dict(CONTENT_COLUMNS), **columns}
-    fields = [("image", known.pop("image")), ("label", pa.int64()), *known.items()]
+    image, *columns = list_columns(streams)
+    fields = [image, ("label", pa.int64()), *columns]
     if score_names:
         fields.append(("scores", build_scores_type(score_names)))
     schema = pa.schema([*fields, ("provenance", pa.string())])

@@ -7,7 +7,6 @@ from typing import Any
 
 from factory.core.errors import InputError, RunBrokenError
 from factory.core.plain import write_json
-from factory.data.schema import list_columns
 from factory.engine.continuing import build_record, continue_run, read_outline
 from factory.engine.executors import Notify, NoWatch, Outcome, Watch, open_pool
 from factory.engine.finalise import SUMMARY, Policy, Survey, read_markers, survey_run, write_dataset
@@ -142,9 +141,8 @@ def finalize(
     if not _is_written(folder, last, summary["digest"], say):
         say("finalizing")
         names = read_score_names(folder, survey)
-        summary["files"] = write_dataset(
-            folder, plan, policy, survey, recipe.output, names, list_columns(recipe.streams)
-        )
+        made = (folder, plan, policy, survey, recipe.output, names, recipe.streams)
+        summary["files"] = write_dataset(*made)
     else:
         summary["files"] = last["files"]
     folder.files.write(RECIPE, write_json(recipe.model_dump(mode="json")).encode())

@@ -26,13 +26,7 @@ from factory.data.records import (
     Shard,
     round_nonfinite,
 )
-from factory.data.schema import (
-    build_row,
-    build_shard_schema,
-    count_cut,
-    list_columns,
-    select_shaping,
-)
+from factory.data.schema import build_row, build_shard_schema, count_cut, select_shaping
 from factory.engine.parts import PartMarker, Parts
 from factory.engine.plan import build_plan, describe_content
 from factory.engine.run_folder import Marker, RunFolder
@@ -89,9 +83,8 @@ class Worker:
         self.encoder: Encoder | None = None
         if isinstance(recipe.pick, DiversePick):
             self.encoder = load_encoder(recipe.pick.encoder, base=order.base, catalogs=catalogs)
-        self.schema = build_shard_schema(
-            self.score_names, self.encoder is not None, list_columns(recipe.streams)
-        )
+        has_features = self.encoder is not None
+        self.schema = build_shard_schema(self.score_names, has_features, recipe.streams)
         self.recipe_sha256 = compute_recipe_digest(recipe)
         self.run_id = compute_run_id(describe_content(recipe))
         plan = build_plan(recipe, order.base, catalogs)

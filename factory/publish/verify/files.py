@@ -11,7 +11,6 @@ import pyarrow as pa
 from factory.core.errors import SourceError
 from factory.core.hashing import hash_bytes
 from factory.data.images import list_images
-from factory.data.schema import list_columns
 from factory.engine.dataset import DATA, REJECTED, TARS, Dataset
 from factory.engine.finalise import build_final_schema
 from factory.publish.verify.findings import Report
@@ -69,8 +68,8 @@ def check_schema(dataset: Dataset, name: str, report: Report) -> list[str]:
     schema = dataset.read_schema(name)
     scores = schema.field("scores").type if "scores" in schema.names else pa.struct([])
     names = [scores.field(i).name for i in range(scores.num_fields)]
-    own = {} if dataset.recipe is None else list_columns(dataset.recipe.streams)
-    final = build_final_schema((), names, own)
+    streams = () if dataset.recipe is None else dataset.recipe.streams
+    final = build_final_schema((), names, streams)
     columns: dict[str, Any] = {each.name: each.type for each in final}
     if name.startswith(f"{REJECTED}/"):
         columns |= dict.fromkeys(("rejected_by", "reason", "status"), pa.string())
