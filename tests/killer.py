@@ -19,7 +19,7 @@ def die() -> None:
 
 def arm(number: int, phase: str) -> None:
     """Makes the `number`-th durable write fatal."""
-    write, count = files._write_local, 0
+    write, count = files.replace_file, 0
 
     def write_and_die(path: Path, data: bytes) -> None:
         nonlocal count
@@ -34,7 +34,7 @@ def arm(number: int, phase: str) -> None:
         if count == number:
             die()
 
-    files._write_local = write_and_die
+    files.replace_file = write_and_die
 
 
 if __name__ == "__main__":

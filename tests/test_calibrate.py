@@ -15,13 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydantic import TypeAdapter
-from scipy.stats import binomtest
 
 from factory.catalog.acceptance import parse_rule
 from factory.cli import main
 from factory.evaluate.calibrate import calibrate_recipe
 from factory.evaluate.calibrate.canvas import choose_ticks
-from factory.evaluate.calibrate.costs import Ask, compute_wilson, measure_cost
+from factory.evaluate.calibrate.costs import Ask, measure_cost
 from factory.evaluate.calibrate.picture import PANEL_HEIGHT, PANEL_WIDTH, PROPOSED
 from factory.evaluate.calibrate.scored import Scored
 from factory.evaluate.calibrate.thresholds import (
@@ -84,16 +83,6 @@ def test_a_score_at_the_threshold_passes_and_one_step_beyond_does_not(kind, fiel
 
 
 # --- arithmetic ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("hits", "total"), [(0, 7), (7, 7), (3, 7), (95, 100), (1, 1)])
-def test_intervals_are_those_of_scipy(hits, total):
-    wanted = binomtest(hits, total).proportion_ci(0.95, method="wilson")
-    assert compute_wilson(hits, total) == pytest.approx((wanted.low, wanted.high), abs=1e-6)
-
-
-def test_nothing_drawn_says_nothing():
-    assert compute_wilson(0, 0) == (0.0, 1.0)
 
 
 def cost(accepted, total, ask, attempts):

@@ -26,7 +26,6 @@ from factory.train.classifier.report import (
     find_confused,
     measure_balanced,
     measure_predictions,
-    measure_wilson,
     weigh_classes,
 )
 from factory.train.classifier.temperature import ENOUGH, calibrate_across, find_thresholds
@@ -181,12 +180,6 @@ def test_thresholds_are_the_lowest_of_the_wished_precision():
         assert (0.66 in wished) == (max(tried.values()) >= 0.66)
         assert all((p in wished) == (max(tried.values()) >= p) for p in (0.5, 0.9, 0.99))
     assert checked > 12
-
-
-@pytest.mark.parametrize(("right", "count"), [(0, 5), (3, 7), (40, 41), (12, 12)])
-def test_wilson_equals_scipys(right, count):
-    expected = binomtest(right, count).proportion_ci(0.99, method="wilson")
-    assert measure_wilson(right / count, count, 0.99) == pytest.approx(expected, abs=1e-9)
 
 
 def test_interval_of_the_balanced_accuracy():

@@ -1,11 +1,14 @@
 """Bootstrap intervals: of the size that theory gives, the same in blocks, by weighted units."""
 
+import math
+
 import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from factory.core.errors import EvaluationError
 from factory.core.stats import intervals
-from factory.core.stats.intervals import bootstrap_difference, bootstrap_mean
+from factory.core.stats.intervals import bootstrap_difference, bootstrap_mean, compute_wilson
 
 
 def draw(seed, count, shift=0.0):
@@ -48,3 +51,16 @@ def test_what_has_no_interval_is_refused():
             bootstrap_mean(values)
     with pytest.raises(EvaluationError, match="one length"):
         bootstrap_difference([1.0], [1.0, 2.0])
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 5), (3, 7), (40, 41), (12, 12), (95, 100)])
+@pytest.mark.parametrize("level", [0.95, 0.99])
+def test_wilson_equals_scipys(hits, count, level):
+    expected = binomtest(hits, count).proportion_ci(level, method="wilson")
+    found = compute_wilson(hits / count, count, level)
+    assert (found.low, found.high) == pytest.approx(expected, abs=1e-9)
+
+
+def test_a_share_of_nothing_says_nothing():
+    found = compute_wilson(0.0, 0)
+    assert math.isnan(found.mean) and (found.low, found.high) == (0.0, 1.0)

@@ -341,8 +341,8 @@ class FailingDisk:
         self.code, self.number, self.count = code, 0, 0
         self.names: list[str] = []
         for owner, name in (
-            (files, "_write_local"),
-            (files, "_create_local"),
+            (files, "replace_file"),
+            (files, "create_file"),
             (Path, "replace"),
             (os, "fsync"),
         ):
@@ -389,7 +389,7 @@ def test_a_full_disk_ends_in_words_and_is_resumed(tmp_path, monkeypatch):
     expected, names = list_identities(tmp_path / "whole"), list(disk.names)
     first = {name: names.index(name) + 1 for name in names}
     last = {name: len(names) - names[::-1].index(name) for name in names}
-    assert set(first) >= {"_write_local", "stream", "replace", "fsync"}
+    assert set(first) >= {"replace_file", "stream", "replace", "fsync"}
     for number in sorted({*first.values(), *last.values(), *range(7, len(names), len(names) // 6)}):
         out = tmp_path / "run"
         disk.arm(number)

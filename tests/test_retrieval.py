@@ -594,7 +594,8 @@ def test_other_arms_keep_those_that_are_done_and_other_settings_are_refused(stud
     assert found["arms"]["shuffled"] == report["arms"]["shuffled"]
     refused = call(*arguments, "--epochs", 8)
     assert refused.exit_code == MismatchError.exit_code
-    assert "holds another study (epochs: 7 -> 8): use another --out" in refused.stderr
+    assert "was begun with other settings" in refused.stderr
+    assert "  epochs: 7 -> 8\n" in refused.stderr
 
 
 def test_real_pairs_train_with_the_same_number_and_steps(data):

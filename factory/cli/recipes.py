@@ -99,7 +99,7 @@ def check_file(path: Path, overrides: tuple[str, ...], files: bool) -> None:
 @click.option("--out", type=NEW_FILE, help="File to write; default: print.")
 def schema(out: Path | None) -> None:
     """Writes the JSON Schema of recipes, for editors."""
-    from factory.core.files.store import write_file
+    from factory.core.files.atomic import write_file
     from factory.recipe.file import build_recipe_schema
 
     text = json.dumps(build_recipe_schema(), indent=2) + "\n"

@@ -49,7 +49,7 @@ def copy_recipe(name: str, target: Path) -> None:
         InputError: the file is there, lies in a data set, or no recipe has this name.
         StoreError: disk full, permission.
     """
-    from factory.core.files.store import write_file
+    from factory.core.files.atomic import write_file
 
     source = find_recipe(name)
     if target.exists():

@@ -81,7 +81,7 @@ def regenerate(
     row may be an accepted or a rejected one. Exit code 1 where the image is different.
     """
     from factory.cli.loading import make_say
-    from factory.core.files.store import write_file
+    from factory.core.files.atomic import write_file
     from factory.core.images import ImageFormat, encode_image
     from factory.engine.dataset import open_dataset
     from factory.engine.regenerate import Places, regenerate_rows

@@ -1,11 +1,26 @@
-"""Grey values, optical densities and CIELAB: what the pixel filters measure on."""
+"""Grey values, optical densities and CIELAB: what pixels are measured on."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 _LUMA = np.array([0.299, 0.587, 0.114]) / 255.0
 _GREY = (np.arange(256)[:, None] * _LUMA).astype(np.float32)
-_DENSITY = -np.log((np.arange(256) + 1.0) / 256.0).astype(np.float32)
+
+
+def tabulate_density(white: int = 255) -> NDArray[np.float64]:
+    """Returns the optical density log10((white + 1) / (I + 1)) of the 256 values of a channel.
+
+    Beer-Lambert; the one is added so that black stays finite (Ruifrok & Johnston 2001).
+
+    Args:
+        white: value of a pixel without tissue.
+    """
+    return np.asarray(np.log10((white + 1.0) / (np.arange(256) + 1.0)))
+
+
+OPTICAL_DENSITY = tabulate_density().astype(np.float32)
+"""(256,) float32: optical density of an 8-bit value, 0 for 255."""
+_NATURAL = (np.log(10.0) * tabulate_density()).astype(np.float32)
 
 
 def to_grey(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -15,12 +30,8 @@ def to_grey(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def to_density(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Returns the optical density -ln((I + 1) / 256) of each channel, float32 >= 0.
-
-    Beer-Lambert with white light at 256; the one is added so that black stays finite
-    (Ruifrok & Johnston 2001).
-    """
-    return np.asarray(_DENSITY[pixels])
+    """Returns the optical density of each channel in natural units, float32 >= 0."""
+    return np.asarray(_NATURAL[pixels])
 
 
 _LINEAR = np.where(

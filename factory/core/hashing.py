@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from factory.core.errors import MismatchError
+
 VERSION = 1
 """Part of every digest. Raise it only when the meaning of an existing digest must change."""
 
@@ -57,6 +59,27 @@ def _are_lists_alike(*values: Any) -> bool:
         len(value) == len(values[0]) and all(isinstance(each, Mapping) for each in value)
         for value in values
     )
+
+
+def refuse_change(where: str, what: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+    """Refuses to go on where two nested mappings differ.
+
+    Args:
+        where: the folder, for the message.
+        what: it is or holds, of the old values.
+        old: as stored.
+        new: as asked for.
+
+    Raises:
+        MismatchError: with a diff.
+    """
+    differences = diff_values(old, new)
+    if differences:
+        changed = "\n".join(f"  {name}: {a!r} -> {b!r}" for name, a, b in differences)
+        raise MismatchError(
+            f"{where}: {what}; nothing was touched. Changed:\n{changed}\n"
+            "Restore these, or use another --out"
+        )
 
 
 def diff_values(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from factory.core.files.atomic import write_file
 from factory.core.files.new_folder import refuse_foreign
-from factory.core.files.store import write_file
 from factory.core.plain import write_json
 from factory.data.records import Candidate
 from factory.engine.estimate import describe_loading, draw_first_jobs

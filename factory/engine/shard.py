@@ -12,9 +12,8 @@ import pyarrow as pa
 
 from factory.catalog.acceptance import parse_rule
 from factory.catalog.catalog import load_catalogs
-from factory.core.errors import MismatchError
 from factory.core.files.paths import resolve_path
-from factory.core.hashing import diff_values
+from factory.core.hashing import refuse_change
 from factory.core.plain import to_plain
 from factory.data.records import (
     NONFINITE,
@@ -107,13 +106,12 @@ class Worker:
         Raises:
             MismatchError: with a diff of what changed.
         """
-        differences = diff_values(_select_shaping(other), _select_shaping(self.description))
-        if differences:
-            changed = "\n".join(f"  {name}: {old!r} -> {new!r}" for name, old, new in differences)
-            raise MismatchError(
-                f"{self.folder.url}: was begun with another model or other filters:\n{changed}\n"
-                "Restore these, or use another --out"
-            )
+        refuse_change(
+            self.folder.url,
+            "was begun with another model or other filters",
+            _select_shaping(other),
+            _select_shaping(self.description),
+        )
 
     def judge(self, jobs: Sequence[Job], samples: Sequence[Sample]) -> list[Candidate]:
         """Scores and judges what was made of jobs.

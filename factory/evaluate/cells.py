@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.errors import InputError, MismatchError, StoreError
+from factory.core.errors import StoreError
+from factory.core.files.new_folder import claim_folder
 from factory.core.files.store import FileStore
-from factory.core.hashing import compute_digest, diff_values
+from factory.core.hashing import compute_digest
 from factory.core.plain import write_json
 
 DECIMALS = 6
@@ -48,25 +49,8 @@ class CellStore:
             MismatchError: another one, with a diff.
             InputError: the folder holds something else.
         """
-        if self._files is None:
-            return
-        plain = json.loads(json.dumps(study))
-        if self._files.exists(STUDY):
-            differences = diff_values(self._read(STUDY), plain)
-            if differences:
-                changed = "\n".join(f"  {name}: {a!r} -> {b!r}" for name, a, b in differences)
-                raise MismatchError(
-                    f"{self.out}: holds a study of other settings; nothing was touched. Changed:\n"
-                    f"{changed}\nRestore these, or use another --out"
-                )
-            return
-        foreign = [name for name in self._files.list("") if not name.startswith(".")]
-        if foreign:
-            raise InputError(
-                f"{self.out}: not empty and no study (holds {foreign[0]}): give --out an empty or "
-                "new folder"
-            )
-        self._files.write(STUDY, write_json(plain).encode())
+        if self.out is not None:
+            claim_folder(self.out, STUDY, study)
 
     def read(self, label: str, identity: Mapping[str, Any]) -> Cell | None:
         """Returns a stored cell, or None.

@@ -1,6 +1,7 @@
 """Attribute control: do images show what their captions ask for? Measured in the pixels."""
 
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from factory.catalog.captions.writing import bin_attributes
 from factory.core.errors import InputError
 from factory.core.hashing import derive_seed
 from factory.core.stains import measure_attributes
-from factory.core.stats.intervals import LEVEL, ROUNDS
+from factory.core.stats.intervals import LEVEL, ROUNDS, take_percentiles
 from factory.evaluate.image_sets import ImageSet
 
 LEAST = 12
@@ -114,8 +115,9 @@ def score_answers(answers: Answers, seed: int) -> dict[str, Any]:
     samples = draw.integers(0, count, (ROUNDS, count))
     apart = np.abs(answers.asked - answers.seen)
     bins = np.abs(answers.asked[:, None] - answers.seen[None, :])
-    rhos = [_correlate(answers.asked[each], answers.numbers[each]) for each in samples]
-    rho = _interval(_correlate(answers.asked, answers.numbers), [r for r in rhos if np.isfinite(r)])
+    rhos = _correlate(answers.asked[samples], answers.numbers[samples])
+    whole = _correlate(answers.asked[None], answers.numbers[None])
+    rho = _interval(whole[0], rhos[np.isfinite(rhos)])
     return {
         "images": count,
         "rho": rho,
@@ -149,17 +151,15 @@ def _pair(
     )
 
 
-def _correlate(asked: NDArray[np.int64], numbers: NDArray[np.float64]) -> float:
-    """Returns Spearman's rho with mean ranks for ties; NaN where one side is constant."""
-    from scipy.stats import rankdata
+def _correlate(asked: NDArray[np.int64], numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns Spearman's rho of each row; NaN where one side is constant."""
+    from scipy.stats import ConstantInputWarning, pearsonr, rankdata
 
-    first, second = rankdata(asked), rankdata(numbers)
-    spread = first.std() * second.std()
-    if spread == 0:
-        return float("nan")
-    return float(((first - first.mean()) * (second - second.mean())).mean() / spread)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        found = pearsonr(rankdata(asked, axis=1), rankdata(numbers, axis=1), axis=1)
+    return np.asarray(found.statistic)
 
 
-def _interval(mean: float, resampled: Sequence[float] | NDArray[np.floating]) -> dict[str, float]:
-    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return {"mean": float(mean), "low": float(low), "high": float(high)}
+def _interval(mean: float, resampled: NDArray[np.floating]) -> dict[str, float]:
+    return take_percentiles(mean, resampled).to_dict()

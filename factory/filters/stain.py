@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core.color import tabulate_density
 from factory.data.records import Condition, Sample, Verdict
 from factory.filters.settings import StainFilter
 
@@ -87,5 +88,5 @@ def _measure_density(channel: NDArray[np.uint8]) -> NDArray[np.float32]:
     counts = np.bincount(channel.ravel(), minlength=256)
     white = int(np.searchsorted(np.cumsum(counts), WHITE_QUANTILE * channel.size))
     white = max(white, MIN_WHITE)
-    table = np.maximum(np.log10((white + 1.0) / (np.arange(256) + 1.0)), 0.0)
+    table = np.maximum(tabulate_density(white), 0.0)
     return np.asarray(table.astype(np.float32)[channel])

@@ -9,6 +9,7 @@ from typing import Any
 
 from factory.catalog.catalog import Catalogs, find_shipped_folder, load_catalogs
 from factory.core.errors import CatalogError, Problem, RecipeError
+from factory.core.files.atomic import write_file
 from factory.core.files.paths import resolve_path
 from factory.core.yaml.model import Document, apply_overrides, parse_model, read_document
 from factory.recipe.recipe import Recipe
@@ -86,6 +87,4 @@ def build_recipe_schema() -> dict[str, Any]:
 
 def write_schema(path: Path) -> None:
     """Writes the JSON schema, replacing the file in one step."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(build_recipe_schema(), indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_file(path, f"{json.dumps(build_recipe_schema(), indent=2)}\n".encode())

@@ -4,8 +4,9 @@ import math
 
 import torch
 
-_STAINS = torch.tensor([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-"""Haematoxylin, eosin and a rest, optical density of R, G, B (Ruifrok & Johnston 2001, table 1)."""
+from factory.core.stains import STAIN_VECTORS
+
+_STAINS = torch.tensor(STAIN_VECTORS, dtype=torch.float32)
 
 
 def turn_images(batch: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from PIL import Image
 from factory.catalog.captions.grid import CaptionGrid
 from factory.catalog.captions.writing import bin_attributes
 from factory.core.errors import SourceError
+from factory.core.files.atomic import write_file
 from factory.core.hashing import compute_digest, derive_seed
 from factory.core.plain import write_json
 from factory.core.stains import measure_attributes
@@ -144,9 +145,7 @@ def _decode(
     for (source, _, _), known in zip(views, values, strict=True):
         known.update(data.sources[source].facts)
     pixels.flush()
-    temporary = sidecar.with_suffix(".tmp")
-    temporary.write_text(write_json(values, indent=None), encoding="utf-8")
-    temporary.replace(sidecar)
+    write_file(sidecar, write_json(values, indent=None).encode())
 
 
 def _measure(grid: CaptionGrid | None, pixels: NDArray[np.uint8]) -> list[dict[str, str]]:

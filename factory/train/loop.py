@@ -10,8 +10,8 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import nn
 
-from factory.core.errors import MismatchError
-from factory.core.hashing import diff_values
+from factory.core.files.atomic import write_atomically
+from factory.core.hashing import refuse_change
 from factory.core.plain import write_json
 
 NetworkT = TypeVar("NetworkT", bound=nn.Module)
@@ -44,12 +44,9 @@ def resume(folder: Path, described: Mapping[str, Any], state: TrainingState[Any]
     if not path.exists():
         return
     saved = torch.load(path, weights_only=True)
-    differences = diff_values(json.loads(saved["recipe"]), described)
-    if differences:
-        changed = "; ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in differences)
-        raise MismatchError(
-            f"{folder}: checkpoint of another recipe ({changed}): use another --out"
-        )
+    refuse_change(
+        str(folder), "checkpoint of another recipe", json.loads(saved["recipe"]), described
+    )
     state.network.load_state_dict(saved["network"])
     state.average.load_state_dict(saved["average"])
     state.optimizer.load_state_dict(saved["optimizer"])
@@ -57,7 +54,7 @@ def resume(folder: Path, described: Mapping[str, Any], state: TrainingState[Any]
 
 
 def save(folder: Path, described: Mapping[str, Any], state: TrainingState[Any]) -> None:
-    """Writes the checkpoint beside its place and renames it; arguments as in `resume`."""
+    """Writes the checkpoint; arguments as in `resume`."""
     saved = {
         "recipe": json.dumps(described),
         "step": state.step,
@@ -67,9 +64,8 @@ def save(folder: Path, described: Mapping[str, Any], state: TrainingState[Any]) 
         "average": state.average.state_dict(),
         "optimizer": state.optimizer.state_dict(),
     }
-    temporary = folder / "checkpoint.tmp"
-    torch.save(saved, temporary)
-    temporary.replace(folder / "checkpoint.pt")
+    with write_atomically(folder / "checkpoint.pt") as path:
+        torch.save(saved, path)
 
 
 def append_log(folder: Path, step: int, measured: Mapping[str, float]) -> None:

@@ -79,7 +79,7 @@ def copies(
     AuthPct, C_T, distances to the nearest training image beside those of held-out images, the
     similarity of the filter training_copy, and leaks of patients or slides between the sets.
     """
-    from factory.core.files.store import write_file
+    from factory.core.files.atomic import write_file
     from factory.evaluate.copies.gallery import draw_gallery
     from factory.evaluate.copies.study import CopySettings, study_copies
 

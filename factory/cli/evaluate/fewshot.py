@@ -160,7 +160,7 @@ def fewshot(
     """
     from factory.catalog.catalog import load_catalogs
     from factory.cli.evaluate.fewshot_remedy import naming_remedy
-    from factory.core.files.store import write_file
+    from factory.core.files.atomic import write_file
     from factory.data.shots import list_real, split_held_out
     from factory.evaluate.cells import CellStore
     from factory.evaluate.fewshot.learners import build_learner

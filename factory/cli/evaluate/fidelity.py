@@ -96,7 +96,7 @@ def write_result(path: Path | None, result: Mapping[str, Any]) -> None:
     Raises:
         StoreError: the file cannot be written.
     """
-    from factory.core.files.store import write_file
+    from factory.core.files.atomic import write_file
 
     if path is not None:
         write_file(path, write_json(result).encode())

@@ -117,7 +117,7 @@ def retrieval(
     R@k: how often a right answer is among the k best. I2T finds captions for an image, T2I images
     for a caption. An image answers every caption equal to its own.
     """
-    from factory.core.files.store import write_file
+    from factory.core.files.atomic import write_file
     from factory.evaluate.retrieval.pairs import Columns
     from factory.evaluate.retrieval.settings import RetrievalSettings
     from factory.evaluate.retrieval.study import evaluate_retrieval

@@ -1,13 +1,18 @@
 """Folders to write into: `build_folder` makes a new one, `refuse_foreign` keeps out of others'."""
 
+import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from factory.core.errors import InputError
+from factory.core.errors import InputError, StoreError
+from factory.core.files.atomic import write_file
 from factory.core.files.edge import describe_failure
+from factory.core.hashing import refuse_change
+from factory.core.plain import write_json
 
 WORK = ".factory"
 """Folder below a run folder: of the hidden files the only one that counts."""
@@ -36,6 +41,32 @@ def refuse_foreign(out: Path, own: str) -> None:
             f"{out}: holds something else ({foreign[0]}), and nothing was written into it: give "
             "--out a new folder"
         )
+
+
+def claim_folder(out: Path, name: str, described: Mapping[str, Any], own: str = "") -> None:
+    """Begins a piece of work in a folder, or makes sure that it is the one begun there.
+
+    Args:
+        out: the folder; it need not be there.
+        name: of the file in it that says what was begun.
+        described: all that must stay the same, as plain data.
+        own: as in `refuse_foreign`, of a folder without that file.
+
+    Raises:
+        MismatchError: another one, with a diff.
+        InputError: the folder holds something else.
+        StoreError: the file is damaged, or cannot be written.
+    """
+    path, text = out / name, write_json(described)
+    if not path.is_file():
+        refuse_foreign(out, own)
+        write_file(path, text.encode())
+        return
+    try:
+        stored = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise StoreError(f"{path}: damaged ({error}): remove it") from error
+    refuse_change(str(out), "was begun with other settings", stored, json.loads(text))
 
 
 @contextmanager

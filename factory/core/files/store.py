@@ -1,10 +1,7 @@
 """Files by name below one root, through fsspec: local disk and object stores alike."""
 
-import errno
 import hashlib
 import inspect
-import os
-import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +10,7 @@ from typing import Any
 import fsspec.asyn
 
 from factory.core.errors import MissingError, StoreError
+from factory.core.files.atomic import create_file, move_file, replace_file
 from factory.core.files.edge import EXTRAS, Edge, open_filesystem
 from factory.core.files.streams import StoreStream
 from factory.core.parquet import ParquetTable, open_parquet
@@ -28,8 +26,6 @@ _BLOCK = 1 << 20
 _TRIES = 5
 """Of a create that is refused although nothing is there."""
 _CREATE = "create"
-_NO_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV})
-"""What a disk without hard links says."""
 
 
 class FileStore:
@@ -95,7 +91,7 @@ class FileStore:
         """
         with self._edge(name):
             if self.is_local:
-                _write_local(Path(self.resolve(name)), data)
+                replace_file(Path(self.resolve(name)), data)
             else:
                 self._put(name, data, "overwrite")
 
@@ -113,7 +109,7 @@ class FileStore:
         """
         if self.is_local:
             with self._edge(name):
-                return _create_local(Path(self.resolve(name)), data)
+                return create_file(Path(self.resolve(name)), data)
         for left in reversed(range(_TRIES)):
             if self.exists(name):
                 return self.read(name) == data
@@ -173,9 +169,7 @@ class FileStore:
         with self._edge(target):
             old, new = self.resolve(source), self.resolve(target)
             if self.is_local:
-                Path(new).parent.mkdir(parents=True, exist_ok=True)
-                Path(old).replace(new)
-                _sync_folder(Path(new).parent)
+                move_file(Path(old), Path(new))
             else:
                 self._ask("cp_file", old, new, seconds=_READING)
                 self._ask("rm_file", old)
@@ -225,77 +219,6 @@ class FileStore:
         return fsspec.asyn.sync(
             self.fs.loop, call, *arguments, timeout=seconds or _PATIENCE, **options
         )
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Writes a file of this machine durably, whole or not at all, with the folders above it.
-
-    What is there and no regular file (`/dev/stdout`) is written to as it is.
-
-    Raises:
-        StoreError: disk full, permission; says what to do.
-    """
-    if path.exists() and not path.is_file():
-        with Edge(str(path.parent), path.name, is_local=True):
-            path.write_bytes(data)
-        return
-    FileStore(str(path.absolute().parent)).write(path.name, data)
-
-
-def _write_local(path: Path, data: bytes) -> None:
-    temporary = _write_temporary(path, data)
-    try:
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-
-
-def _create_local(path: Path, data: bytes) -> bool:
-    temporary = _write_temporary(path, data)
-    try:
-        path.hardlink_to(temporary)
-    except FileExistsError:
-        return False
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        try:
-            with path.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except FileExistsError:
-            return False
-    finally:
-        temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
-    return True
-
-
-def _write_temporary(path: Path, data: bytes) -> Path:
-    """Writes beside `path` and fsyncs; what was begun is removed where it fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Of its own for every writer: two workers may write one name, with equal content, at one time.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _sync_folder(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _list_protocols(fs: Any) -> tuple[str, ...]:

@@ -1,5 +1,6 @@
-"""Means with bootstrap intervals, alone and paired."""
+"""Intervals: of shares (Wilson), of means by bootstrap, of whatever was resampled."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -17,7 +18,7 @@ _DRAWN = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean and the percentile interval of its bootstrap (Efron and Tibshirani 1993, ch. 13)."""
+    """A figure and its interval."""
 
     mean: float
     low: float
@@ -26,6 +27,47 @@ class Interval:
     def to_dict(self) -> dict[str, float]:
         """Returns mean, low and high."""
         return asdict(self)
+
+
+def find_quantile(level: float, freedom: int | None = None) -> float:
+    """Returns the two-sided quantile of the normal, or of Student's distribution."""
+    from scipy.special import ndtri, stdtrit
+
+    upper = (1 + level) / 2
+    return float(ndtri(upper) if freedom is None else stdtrit(freedom, upper))
+
+
+def compute_wilson(share: float, count: float, level: float = LEVEL) -> Interval:
+    """Returns a share with its score interval (Wilson 1927, JASA 22:209).
+
+    Of nothing the share is NaN, and anything from 0 to 1 is possible.
+
+    Args:
+        share: in [0, 1].
+        count: images that it is of; an effective number need not be whole.
+        level: of the interval.
+    """
+    if count == 0:
+        return Interval(math.nan, 0.0, 1.0)
+    z = find_quantile(level)
+    centre = share + z**2 / (2 * count)
+    spread = z * math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    whole = 1 + z**2 / count
+    low, high = (centre - spread) / whole, (centre + spread) / whole
+    return Interval(share, max(0.0, min(low, share)), min(1.0, max(high, share)))
+
+
+def take_percentiles(value: float, samples: Sequence[float] | NDArray[np.floating]) -> Interval:
+    """Returns a figure with the percentile interval of its bootstrap samples.
+
+    Efron and Tibshirani 1993, ch. 13.
+
+    Args:
+        value: of all units once.
+        samples: (R,) of the resampled units.
+    """
+    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(value), float(low), float(high))
 
 
 def bootstrap_mean(
@@ -53,8 +95,7 @@ def bootstrap_mean(
         block = min(ROUNDS - len(means), max(1, _DRAWN // len(given)))
         rows = draw.integers(0, len(given), (block, len(given)))
         means.extend((given * counts)[rows].sum(axis=1) / counts[rows].sum(axis=1))
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(np.average(given, weights=counts)), float(low), float(high))
+    return take_percentiles(np.average(given, weights=counts), means)
 
 
 def bootstrap_difference(

@@ -9,8 +9,8 @@ from typing import Any
 
 from factory.catalog.acceptance import parse_rule
 from factory.core.errors import InputError, MismatchError
+from factory.core.files.atomic import write_file
 from factory.core.files.new_folder import refuse_foreign
-from factory.core.files.store import write_file
 from factory.core.hashing import compute_digest
 from factory.core.plain import write_json
 from factory.engine.diversity import count_kept

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core.stats.intervals import compute_wilson
 from factory.engine.estimate import expect_attempts
 from factory.evaluate.calibrate.scored import Scored
-
-Z_95 = 1.959964
-"""Normal quantile of a two-sided 95 % interval."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,30 +23,16 @@ class Ask:
     pool: int
 
 
-def compute_wilson(hits: int, total: int) -> tuple[float, float]:
-    """Returns the 95 % Wilson score interval of a share (Wilson 1927, JASA 22:209).
-
-    With nothing drawn it is (0, 1).
-    """
-    if total == 0:
-        return 0.0, 1.0
-    share, square = hits / total, Z_95**2
-    middle = (share + square / (2 * total)) / (1 + square / total)
-    spread = share * (1 - share) / total + square / (4 * total**2)
-    half = Z_95 * math.sqrt(spread) / (1 + square / total)
-    return max(0.0, middle - half), min(1.0, middle + half)
-
-
 def describe_share(accepted: NDArray[np.bool_]) -> dict[str, Any]:
     """Returns images, accepted, share (None without images) and the Wilson interval."""
     hits, total = int(accepted.sum()), len(accepted)
-    low, high = compute_wilson(hits, total)
+    found = compute_wilson(hits / total if total else math.nan, total)
     return {
         "images": total,
         "accepted": hits,
-        "share": round(hits / total, 4) if total else None,
-        "low": round(low, 4),
-        "high": round(high, 4),
+        "share": round(found.mean, 4) if total else None,
+        "low": round(found.low, 4),
+        "high": round(found.high, 4),
     }
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.core.errors import InputError, MismatchError, MissingError, StoreError
+from factory.core.files.atomic import write_atomically
 from factory.core.parquet import read_parquet
 
 TABLE_NAME = "scores.parquet"
@@ -99,9 +100,8 @@ def write_table(
         }
         for row, verdict in zip(rows, verdicts, strict=True)
     ]
-    temporary = folder / f".{TABLE_NAME}.tmp"
-    pq.write_table(pa.Table.from_pylist(plain, schema=schema), temporary)
-    temporary.replace(folder / TABLE_NAME)
+    with write_atomically(folder / TABLE_NAME) as path:
+        pq.write_table(pa.Table.from_pylist(plain, schema=schema), path)
 
 
 def read_table(folder: Path, content: str) -> tuple[Header, list[Scored]]:

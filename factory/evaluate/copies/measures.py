@@ -10,9 +10,8 @@ from factory.core.errors import EvaluationError
 from factory.core.hashing import derive_seed
 from factory.core.metrics import compute_copy_test, find_nearest
 from factory.core.metrics.copying import LEAST_IN_CELL
-from factory.core.stats.intervals import LEVEL, Interval, bootstrap_mean
+from factory.core.stats.intervals import Interval, bootstrap_mean, compute_wilson, take_percentiles
 from factory.evaluate.copies.similarity import Similar
-from factory.train.classifier.report import measure_wilson
 
 Floats = NDArray[np.float64]
 NEAR = (0.01, 0.05)
@@ -100,7 +99,6 @@ def describe_distances(near: Distances, usual: Distances, seed: int) -> dict[str
         np.median(x[draw.integers(0, len(x), (_ROUNDS, len(x)))], axis=1)
         for x in (near.distance, usual.distance)
     ]
-    low, high = np.quantile(medians[0] / medians[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     shares = {}
     for quantile in NEAR:
         is_near = near.distance < np.quantile(usual.distance, quantile)
@@ -108,7 +106,7 @@ def describe_distances(near: Distances, usual: Distances, seed: int) -> dict[str
     return {
         "median": middle,
         "usual_median": other,
-        "ratio": _describe(Interval(middle / other, float(low), float(high))),
+        "ratio": _describe(take_percentiles(middle / other, medians[0] / medians[1])),
         **shares,
     }
 
@@ -154,8 +152,7 @@ def describe_own(
 
 def _describe_share(is_so: NDArray[np.bool_]) -> dict[str, Any]:
     """Wilson's interval: a bootstrap of no case at all would be without width."""
-    share = float(is_so.mean())
-    return _describe(Interval(share, *measure_wilson(share, len(is_so), LEVEL)))
+    return _describe(compute_wilson(float(is_so.mean()), len(is_so)))
 
 
 def _describe(interval: Interval) -> dict[str, Any]:

@@ -1,13 +1,12 @@
 """Label fidelity: do synthetic images show their class to a classifier of real ones?"""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.stats.intervals import Interval
+from factory.core.stats.intervals import compute_wilson
 from factory.data.shots import ImageSet
 from factory.evaluate.fewshot.scores import measure, resample, to_interval
 from factory.evaluate.fewshot.settings import PRIMARY
@@ -66,7 +65,7 @@ def describe_judged(judged: Judged, class_names: Sequence[str]) -> dict[str, Any
             "images": len(labels),
             PRIMARY: to_interval(recall.mean(axis=1)).to_dict(),
             "recall": {
-                class_names[name]: find_wilson(
+                class_names[name]: compute_wilson(
                     float(recall[0, place]), int((labels == name).sum())
                 ).to_dict()
                 for place, name in enumerate(present)
@@ -92,12 +91,3 @@ def explain_shift(described: Mapping[str, Any]) -> str:
         "Variations of the shots stay on the shots' side: judge their label fidelity by that of "
         "the shots"
     )
-
-
-def find_wilson(share: float, count: int) -> Interval:
-    """Returns a share with its 95 % interval (Wilson 1927, JASA 22, 209)."""
-    z = 1.959964
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    spread = math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    half = z * spread / (1 + z * z / count)
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))

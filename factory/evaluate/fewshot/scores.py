@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.hashing import derive_seed
-from factory.core.stats.intervals import LEVEL, Interval
+from factory.core.stats.intervals import Interval, take_percentiles
 from factory.evaluate.fewshot.settings import METRICS
 
 ROUNDS = 1000
@@ -157,8 +157,7 @@ def _measure_auroc(
 
 def to_interval(samples: Samples) -> Interval:
     """Returns the figure with the percentile interval of its samples."""
-    low, high = np.quantile(samples[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(samples[0]), float(low), float(high))
+    return take_percentiles(samples[0], samples[1:])
 
 
 def pair_arms(scored: Mapping[str, Mapping[str, Samples]], metric: str) -> dict[str, Samples]:

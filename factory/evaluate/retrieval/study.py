@@ -13,11 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from factory.core.errors import EvaluationError, InputError, MismatchError, StoreError
-from factory.core.files.new_folder import refuse_foreign
+from factory.core.errors import EvaluationError, InputError, StoreError
+from factory.core.files.new_folder import claim_folder
 from factory.core.files.store import FileStore
-from factory.core.hashing import derive_seed, diff_values
+from factory.core.hashing import derive_seed
 from factory.core.plain import write_json
+from factory.evaluate.cells import STUDY
 from factory.evaluate.retrieval.description import (
     describe_pairs,
     describe_set,
@@ -49,8 +50,6 @@ from factory.evaluate.workers import WorkerPool
 
 Say = Callable[[str], None]
 OnLeak = Literal["drop", "refuse"]
-
-_STUDY = "study.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ def evaluate_retrieval(
     with ExitStack() as stack:
         folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         files = FileStore(str(folder.resolve()))
-        _claim(files, folder, described)
+        claim_folder(folder, STUDY, described, "arms|tars")
         rate = described["learning_rate"]
         study = _Study(settings, start, rate, gallery, training, folder.resolve())
         tasks = {
@@ -211,19 +210,6 @@ def shuffle_captions(captions: Sequence[str], seed: int) -> list[str]:
 
 
 # --- arms ----------------------------------------------------------------------------------------
-
-
-def _claim(files: FileStore, folder: Path, described: Mapping[str, Any]) -> None:
-    """Writes what the folder belongs to, or checks that it is this study's."""
-    wanted = json.loads(json.dumps(described))
-    if not files.exists(_STUDY):
-        refuse_foreign(folder, "arms|tars")
-        files.write(_STUDY, write_json(wanted).encode())
-        return
-    differences = diff_values(_read(files, _STUDY), wanted)
-    if differences:
-        changed = "; ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in differences)
-        raise MismatchError(f"{folder}: holds another study ({changed[:500]}): use another --out")
 
 
 def _list_seeds(study: _Study, arm: str) -> range:

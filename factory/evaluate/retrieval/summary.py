@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.hashing import derive_seed
-from factory.core.stats.intervals import LEVEL, ROUNDS, Interval
+from factory.core.stats.intervals import LEVEL, ROUNDS, Interval, take_percentiles
 from factory.evaluate.retrieval.gallery import Gallery
 from factory.evaluate.retrieval.settings import KS, METRICS
 
@@ -55,11 +55,12 @@ def summarise_arms(
         values, weights = _join([of[name] for of in hits.values()], name, gallery)
         means = dict(zip(hits, resample_means(values, weights).T, strict=True))
         for arm, units in zip(hits, values, strict=True):
-            found = _to_interval(means[arm])
+            found = take_percentiles(means[arm][0], means[arm][1:])
             report["arms"][arm][name] = _widen(found, units, chance[name]).to_dict()
         for pair, of in report["paired"].items():
             one, other = pair.split(" - ")
-            of[name] = _to_interval(means[one] - means[other]).to_dict()
+            apart = means[one] - means[other]
+            of[name] = take_percentiles(apart[0], apart[1:]).to_dict()
     return report
 
 
@@ -163,11 +164,6 @@ def _join(hits: Sequence[Floats], metric: str, gallery: Gallery) -> tuple[Floats
 
 def _repeat(rows: Floats, count: int) -> Floats:
     return rows if len(rows) == count else np.repeat(rows, count, axis=0)
-
-
-def _to_interval(means: Floats) -> Interval:
-    low, high = np.quantile(means[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Interval(float(means[0]), float(low), float(high))
 
 
 def _widen(found: Interval, values: Floats, chance: float) -> Interval:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import InputError, Problem, RecipeError
+from factory.core.files.atomic import write_file
 from factory.core.hashing import hash_bytes
 from factory.core.plain import write_json
 from factory.data.images import fit_image
@@ -236,14 +237,6 @@ def save_info(info: ClassifierInfo, folder: Path) -> None:
     """Writes `classifier.json`; last, as it makes the folder a classifier."""
     text = write_json(info.model_dump(mode="json"), indent=2, ensure_ascii=False)
     write_file(folder / INFO_NAME, (text + "\n").encode())
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Writes under a temporary name, then renames; makes the folder if need be."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 def _read(path: Path) -> bytes:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from factory.core.errors import InputError
-from factory.core.stains import OPTICAL_DENSITY, UNMIX
+from factory.core.stains import split_stains
 
 REVISION = "1"
 """Raise it whenever any feature changes: it is the encoder's revision in provenance."""
@@ -88,14 +88,9 @@ def _split_planes(images: NDArray[np.uint8]) -> Planes:
     """Returns (8, N, H, W) float32: R, G, B, haematoxylin, eosin, rest, grey, saturation."""
     channels = np.ascontiguousarray(np.moveaxis(images, 3, 0))
     red, green, blue = rgb = channels.astype(np.float32) / np.float32(255.0)
-    density = OPTICAL_DENSITY[channels]
-    stains = [
-        density[0] * row[0] + density[1] * row[1] + density[2] * row[2]
-        for row in UNMIX.T.astype(np.float32)
-    ]
     grey = np.float32(0.299) * red + np.float32(0.587) * green + np.float32(0.114) * blue
     saturation = rgb.max(0) - rgb.min(0)
-    return np.stack([red, green, blue, *stains, grey, saturation])
+    return np.stack([red, green, blue, *split_stains(images), grey, saturation])
 
 
 def _measure_moments(flat: Planes) -> tuple[Planes, Planes, Planes]:

@@ -13,6 +13,7 @@ import yaml
 
 from factory import __version__
 from factory.catalog.catalog import ModelEntry
+from factory.core.files.atomic import write_file
 from factory.core.markdown import escape, escape_cell, fence, write_code, write_line
 from factory.models.generators import weights
 from factory.models.generators.diffusers import DiffusersGenerator
@@ -56,12 +57,15 @@ def write_adapter(adapted: Adapted, progress: Progress, samples: Path, out: Path
     """Writes `models/ID.yaml`, `README.md` and `samples.png`; returns the sha256 of the weights."""
     sha256 = weights.hash_file(out / WEIGHTS)
     shutil.copyfile(samples, out / "samples.png")
-    _write(out / "README.md", build_card(adapted, progress, sha256))
+    write_file(out / "README.md", build_card(adapted, progress, sha256).encode())
     folder = out / "models"
     folder.mkdir(exist_ok=True)
     entry = build_entry(adapted, folder)
     text = yaml.safe_dump(entry, sort_keys=False, allow_unicode=True, width=100)
-    _write(folder / f"{adapted.settings.id}.yaml", f"# Written by `factory train adapter`.\n{text}")
+    write_file(
+        folder / f"{adapted.settings.id}.yaml",
+        f"# Written by `factory train adapter`.\n{text}".encode(),
+    )
     return sha256
 
 
@@ -238,9 +242,3 @@ def _write_settings(adapted: Adapted, progress: Progress) -> str:
     settings = describe_settings(adapted.settings)
     lines = [f"- {name}: {escape(value)}" for name, value in settings.items() if value is not None]
     return "\n".join([f"## Settings\n\n- steps done: {progress.step:,}", *lines])
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

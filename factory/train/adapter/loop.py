@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from factory.core.files.atomic import write_atomically, write_file
 from factory.core.hashing import derive_seed
 from factory.core.plain import write_json
 from factory.train.adapter.settings import AdapterSettings
@@ -190,9 +191,8 @@ class AdapterTraining:
             "average": self._average,
             "optimizer": self._optimizer.state_dict(),
         }
-        temporary = self._folder / "checkpoint.tmp"
-        torch.save(state, temporary)
-        temporary.replace(self._folder / "checkpoint.pt")
+        with write_atomically(self._folder / "checkpoint.pt") as path:
+            torch.save(state, path)
 
     def _resume(self) -> None:
         path = self._folder / "checkpoint.pt"
@@ -213,9 +213,7 @@ class AdapterTraining:
             lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
             whole = (line for line in lines if line.endswith("}\n"))
             kept = [line for line in whole if json.loads(line)["step"] <= done]
-            temporary = self._folder / "log.tmp"
-            temporary.write_text("".join(kept), encoding="utf-8")
-            temporary.replace(log)
+            write_file(log, "".join(kept).encode())
 
 
 def draw_shots(

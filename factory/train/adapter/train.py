@@ -1,6 +1,5 @@
 """Adapts a model to a few real images of each class: a LoRA and its catalog entry."""
 
-import json
 import re
 import time
 from dataclasses import dataclass
@@ -11,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.catalog.catalog import Catalogs, ModelEntry
-from factory.core.errors import CatalogError, InputError, MismatchError
-from factory.core.hashing import derive_seed, diff_values
-from factory.core.plain import write_json
+from factory.core.errors import CatalogError
+from factory.core.files.atomic import write_atomically
+from factory.core.files.new_folder import claim_folder
+from factory.core.hashing import derive_seed
 from factory.core.yaml.messages import advise
 from factory.data.images import check_fit
 from factory.models.generators import weights
@@ -110,7 +110,8 @@ def train_adapter(
     check_fit(images, size.width, size.height, str(settings.fit), settings.data)
     pixels = read_shots(shots, size.width, size.height, settings.fit)
     folder = out / "training"
-    begin(out, describe_training(settings, generator, family, words, shots))
+    described = describe_training(settings, generator, family, words, shots)
+    claim_folder(out, "training/settings.json", described, "training")
 
     by_class = {
         name: to_tensor(pixels[[shot.class_name == name for shot in shots]]) for name in names
@@ -219,28 +220,6 @@ def describe_training(
     }
 
 
-def begin(out: Path, described: dict[str, Any]) -> None:
-    """Begins a training in `out`, or makes sure that it is the one that was begun there.
-
-    Raises:
-        MismatchError: another one, with a diff.
-        InputError: a folder that holds something else.
-    """
-    path = out / "training" / "settings.json"
-    if path.is_file():
-        differences = diff_values(json.loads(path.read_text(encoding="utf-8")), described)
-        if differences:
-            changed = "; ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in differences)
-            raise MismatchError(f"{out}: begun with other settings ({changed}): use another --out")
-        return
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: holds something else: use another --out")
-    path.parent.mkdir(parents=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(write_json(described), encoding="utf-8")
-    temporary.replace(path)
-
-
 def make_prior(
     trainee: Trainee, settings: AdapterSettings, folder: Path, report: Report
 ) -> NDArray[np.uint8]:
@@ -259,8 +238,6 @@ def make_prior(
     report(f"sampling {settings.prior_images:,} images of the base, to keep what it knows")
     seeds = [derive_seed(settings.seed, "prior", row) for row in range(settings.prior_images)]
     images = trainee.sample([CLASSLESS] * len(seeds), seeds)
-    temporary = folder / "prior.tmp"
-    with temporary.open("wb") as file:
+    with write_atomically(path) as temporary, temporary.open("wb") as file:
         np.save(file, images)
-    temporary.replace(path)
     return images

@@ -6,8 +6,9 @@ from typing import Any
 
 from PIL import Image, ImageDraw
 
+from factory.core.files.atomic import write_file
 from factory.core.markdown import escape, escape_cell, write_code
-from factory.models.classifiers.model import ClassifierInfo, write_file
+from factory.models.classifiers.model import ClassifierInfo
 
 CARD_NAME = "README.md"
 SIDE, MARGIN, COUNTS = 300, 48, 60

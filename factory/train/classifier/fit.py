@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core.files.atomic import write_file
 from factory.data.labelled import Fold, LabelledImages
 from factory.models.classifiers.heads import Head, NeighbourHead
-from factory.models.classifiers.model import ENCODER_NAMES, HeadInfo, write_file
+from factory.models.classifiers.model import ENCODER_NAMES, HeadInfo
 from factory.models.encoders import Encoder, load_encoder
 from factory.train.classifier.heads import HeadKind, choose_head
 

@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core.stats.intervals import compute_wilson, find_quantile
+
 BINS = 15
 """Of the expected calibration error, as in Guo et al. 2017."""
-Interval = tuple[float, float]
+Ends = tuple[float, float]
 
 
 def weigh_classes(labels: NDArray[np.int64], classes: int) -> NDArray[np.float64]:
@@ -127,22 +129,12 @@ def _bin(
 # --- intervals -----------------------------------------------------------------------------------
 
 
-def measure_wilson(share: float, count: float, level: float = 0.95) -> Interval:
-    """Returns the interval of a share of `count` images (Wilson 1927)."""
-    z = _find_quantile(level)
-    centre = share + z**2 / (2 * count)
-    spread = z * np.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
-    whole = 1 + z**2 / count
-    low, high = (centre - spread) / whole, (centre + spread) / whole
-    return max(0.0, min(float(low), share)), min(1.0, max(float(high), share))
-
-
 def measure_balanced(
     correct: NDArray[np.bool_],
     labels: NDArray[np.int64],
     groups: NDArray[np.int64] | None,
     level: float = 0.95,
-) -> tuple[Interval, dict[int, Interval]]:
+) -> tuple[Ends, dict[int, Ends]]:
     """Returns the intervals of the balanced accuracy and of each present class's recall.
 
     Recalls have Wilson intervals, of the effective number of images where groups are known; their
@@ -153,10 +145,11 @@ def measure_balanced(
         rows = labels == label
         count = count_effective(correct[rows], None if groups is None else groups[rows], level)
         recall = float(correct[rows].mean())
-        low, high = ends[int(label)] = measure_wilson(recall, count, level)
+        found = compute_wilson(recall, count, level)
+        ends[int(label)] = found.low, found.high
         recalls.append(recall)
-        below += (recall - low) ** 2
-        above += (high - recall) ** 2
+        below += (recall - found.low) ** 2
+        above += (found.high - recall) ** 2
     mean, classes = float(np.mean(recalls)), len(recalls)
     low, high = mean - np.sqrt(below) / classes, mean + np.sqrt(above) / classes
     return (max(0.0, float(low)), min(1.0, float(high))), ends
@@ -177,21 +170,13 @@ def count_effective(
     number = int(places.max()) + 1
     if number < 2:
         return size
-    size *= (_find_quantile(level) / _find_quantile(level, number - 1)) ** 2
+    size *= (find_quantile(level) / find_quantile(level, number - 1)) ** 2
     if share in (0.0, 1.0):
         return size
     excess = np.bincount(places, weights=correct - share)
     variance = number / (number - 1) * float((excess**2).sum()) / len(correct) ** 2
     effect = variance / (share * (1 - share) / len(correct))
     return size / float(np.clip(effect, 1.0, len(correct)))
-
-
-def _find_quantile(level: float, freedom: int | None = None) -> float:
-    """Returns the two-sided quantile of the normal, or of Student's distribution."""
-    from scipy.stats import norm, t
-
-    upper = (1 + level) / 2
-    return float(norm.ppf(upper) if freedom is None else t.ppf(upper, freedom))
 
 
 def find_confused(

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core.stats.intervals import compute_wilson
 from factory.data.records import SCORE_DECIMALS
 from factory.models.classifiers.heads import compute_softmax
 from factory.models.classifiers.model import Threshold
-from factory.train.classifier.report import measure_wilson, weigh_classes
+from factory.train.classifier.report import weigh_classes
 
 PRECISIONS = (0.5, 0.6, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95, 0.98, 0.99)
 """Tabled for every class, besides those that a user wishes."""
@@ -93,16 +94,16 @@ def find_thresholds(
             if len(reaching):
                 last = int(reaching[-1])
                 passing = weight[: last + 1]
-                low, high = measure_wilson(
+                reached = compute_wilson(
                     float(precision[last]), float(passing.sum() ** 2 / (passing**2).sum())
                 )
                 rows.append(
                     Threshold(
                         precision=aim,
                         probability=float(chances[last]),
-                        reached=round(float(precision[last]), 4),
-                        low=round(low, 4),
-                        high=round(high, 4),
+                        reached=round(reached.mean, 4),
+                        low=round(reached.low, 4),
+                        high=round(reached.high, 4),
                         recall=round(float(right[: last + 1].sum() / right.sum()), 4),
                         images=last + 1,
                     )

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from factory.core.errors import InputError
+from factory.core.files.atomic import write_file
 from factory.core.files.new_folder import refuse_foreign
 from factory.core.hashing import hash_bytes
 from factory.data.images import check_fit, list_images
@@ -30,7 +31,6 @@ from factory.models.classifiers.model import (
     TrainingData,
     save_head,
     save_info,
-    write_file,
 )
 from factory.train.classifier.card import draw_reliability, write_card
 from factory.train.classifier.fit import FROM_SCRATCH, Fit, Progress, fit_from_scratch, fit_frozen

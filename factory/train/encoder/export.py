@@ -5,6 +5,7 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from factory.core.files.atomic import write_atomically, write_file
 from factory.core.markdown import escape, write_line
 from factory.core.plain import write_json
 from factory.models.encoders.small_resnet import SmallResNet
@@ -19,17 +20,13 @@ def export_encoder(
     result: dict[str, Any],
     out: Path,
 ) -> None:
-    """Writes `encoder.safetensors` (float16), `encoder.json` and `README.md` to `out`.
-
-    Each file is written beside its place and renamed.
-    """
+    """Writes `encoder.safetensors` (float16), `encoder.json` and `README.md` to `out`."""
     state = {
         name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
         for name, value in network.state_dict().items()
     }
-    temporary = out / "encoder.tmp"
-    save_file(state, temporary)
-    temporary.replace(out / "encoder.safetensors")
+    with write_atomically(out / "encoder.safetensors") as path:
+        save_file(state, path)
     described = {
         "architecture": "small-resnet",
         "channels": list(recipe.network.channels),
@@ -38,15 +35,9 @@ def export_encoder(
         "image_size": recipe.views.size,
         "labels_seen": False,
     }
-    _write(out / "encoder.json", write_json(described) + "\n")
+    write_file(out / "encoder.json", f"{write_json(described)}\n".encode())
     parameters = sum(value.numel() for value in network.parameters())
-    _write(out / "README.md", write_card(recipe, images, parameters, result))
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
+    write_file(out / "README.md", write_card(recipe, images, parameters, result).encode())
 
 
 def write_card(
