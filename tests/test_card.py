@@ -11,6 +11,7 @@ from huggingface_hub import DatasetCard
 
 from factory.cli import main
 from factory.core.errors import InputError
+from factory.core.paths import shorten_places
 from factory.engine.run_folder import RunFolder
 from factory.engine.summary import read_summary
 from factory.evaluate.image_sets import list_set
@@ -20,7 +21,6 @@ from factory.publish.card import (
     build_documents,
     choose_size_category,
     collect_facts,
-    shorten_path,
     write_card,
 )
 from factory.publish.card.citation import build_bibtex, build_cff, find_spdx
@@ -266,7 +266,7 @@ def test_results_in_the_run_folder_are_found_and_wrong_ones_named(tmp_path):
 
 def test_absolute_paths_are_cut_and_others_kept():
     plain = {"a": "/home/me/real", "b": ["~/x/y", "real/z", "owner/name"], "c": 3}
-    assert shorten_path(plain) == {
+    assert shorten_places(plain) == {
         "a": ".../real",
         "b": [".../y", "real/z", "owner/name"],
         "c": 3,

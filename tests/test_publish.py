@@ -18,10 +18,11 @@ from click.testing import CliRunner
 
 from factory.cli import main
 from factory.core.errors import InputError, LicenceError, PublishError, StoreError
+from factory.core.paths import list_places, replace_places, shorten_places
 from factory.engine.dataset import open_dataset
 from factory.publish.hub import FolderTarget, Publication, prepare_publication, publish_items
 from factory.publish.hub.hub import HubOptions, HubTarget
-from factory.publish.hub.paths import has_places, list_places, replace_places, shorten_places
+from factory.publish.hub.paths import has_places
 from factory.publish.hub.steps import compare
 from factory.publish.verify import VerifyOptions, verify_set
 from tests.hub import TOKEN, open_hub

@@ -21,6 +21,8 @@ from typing import Any
 
 from factory.core.plain import write_json
 
+_HEADER = re.compile(r"\A---\n(?P<header>.*?)\n---(?:\n|\Z)(?P<body>.*)\Z", re.DOTALL)
+
 _ACTIVE = re.compile(r"[\\`*\[\]~$]|(?<![^\W_])_|_(?![^\W_])")
 """Always markup, but for an underscore inside a word."""
 _MARKUP = re.compile(r"<(?=[A-Za-z/!?])|!(?=\[)|\](?=\()")
@@ -78,6 +80,24 @@ def write_inert_json(value: Any) -> str:
     """Returns JSON in which no markup stands: read back it is the same."""
     text = write_json(value, ensure_ascii=False)
     return _MARKUP.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def split_header(text: str) -> tuple[dict[str, Any], str]:
+    """Returns the YAML header of a card, empty where there is none, and the text below it.
+
+    Raises:
+        ValueError: the header is no readable YAML.
+    """
+    import yaml
+
+    found = _HEADER.match(text)
+    if found is None:
+        return {}, text
+    try:
+        header = yaml.safe_load(found["header"])
+    except yaml.YAMLError as error:
+        raise ValueError(f"its header is no readable YAML ({error})") from error
+    return (header if isinstance(header, dict) else {}), found["body"]
 
 
 def write_yaml(text: str) -> str:

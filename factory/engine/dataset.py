@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from factory.core.errors import DamageError, InputError, StoreError
 from factory.core.files.store import FileStore
+from factory.core.markdown import split_header
 from factory.engine.run_folder import WORK
 from factory.engine.run_records import find_problem
 from factory.engine.summary import SUMMARY_KEYS
@@ -132,18 +133,13 @@ class Dataset:
         Raises:
             StoreError: it is no readable YAML.
         """
-        import yaml
-
         if not self.files.exists("README.md"):
             return {}
         text = self.files.read("README.md").decode("utf-8", errors="replace")
-        if not text.startswith("---\n"):
-            return {}
         try:
-            header = yaml.safe_load(text[4:].split("\n---", 1)[0])
-        except yaml.YAMLError as error:
-            raise DamageError(f"{self.url}/README.md: its header is no YAML ({error})") from error
-        return header if isinstance(header, dict) else {}
+            return split_header(text)[0]
+        except ValueError as error:
+            raise DamageError(f"{self.url}/README.md: {error}") from error
 
     @property
     def is_run_folder(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import FactoryError, SourceError
+from factory.core.paths import take_name
 from factory.data.images.layout import RUN_SUMMARY
 from factory.models.classifiers.model import read_classifier_info
 from factory.models.encoders import find_source, find_weights
@@ -93,7 +94,7 @@ def find_parts(
         making: of the set.
         catalogs: where ids are looked up.
     """
-    names = {_shorten(find_weights(spec, catalogs)), spec, str(described["id"])}
+    names = {take_name(find_weights(spec, catalogs)), spec, str(described["id"])}
     sha256 = described["weights_sha256"]
     found = [each.what for each in making.involved if names & each.names or sha256 in each.hashes]
     return tuple(dict.fromkeys(found))
@@ -111,7 +112,7 @@ def _list_judges(encoders: Any, catalogs: Catalogs) -> list[Involved]:
     return [
         Involved(
             _say_part(each["used_by"]),
-            frozenset({each["weights"], _shorten(find_weights(each["spec"], catalogs))}),
+            frozenset({each["weights"], take_name(find_weights(each["spec"], catalogs))}),
         )
         for each in encoders
     ]
@@ -126,7 +127,7 @@ def _list_described(maker: Mapping[str, Any]) -> list[Involved]:
     found = [
         Involved(
             f"filter {each['kind']} judged with it",
-            frozenset({_shorten(find_source(each["encoder"]))}),
+            frozenset({take_name(find_source(each["encoder"]))}),
             frozenset({each["weights_sha256"]} if each.get("weights_sha256") else ()),
         )
         for each in maker["filters"]
@@ -165,8 +166,3 @@ def _list_components(maker: Mapping[str, Any]) -> list[Involved]:
         for part in maker["components"]
         if part["role"] in ROLES
     ]
-
-
-def _shorten(name: str) -> str:
-    """A folder by its last part, as runs record it: where it lies does not matter."""
-    return name.rstrip("/").rpartition("/")[2] if name.startswith(("/", ".")) else name

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from factory.core.errors import SourceError
+from factory.core.markdown import split_header
 from factory.core.notes import tell
 from factory.data.images.image import IMAGE_SUFFIXES
 from factory.data.images.passed import METADATA, tell_bare, tell_hidden, tell_passed_over
@@ -251,17 +252,11 @@ def _list_declared(root: Path, files: Sequence[Path]) -> list[Path]:
 
 
 def _read_configs(path: Path) -> list[dict[str, Any]]:
-    import yaml
-
-    text = path.read_text(encoding="utf-8", errors="replace")
-    if not text.startswith("---\n"):
-        return []
     try:
-        header = yaml.safe_load(text[4:].split("\n---", 1)[0])
-    except yaml.YAMLError as error:
-        raise SourceError(f"{path}: its header is no readable YAML ({error})") from error
-    configs = header.get("configs") if isinstance(header, dict) else None
-    return [each for each in configs or () if isinstance(each, dict)]
+        header, _ = split_header(path.read_text(encoding="utf-8", errors="replace"))
+    except ValueError as error:
+        raise SourceError(f"{path}: {error}") from error
+    return [each for each in header.get("configs") or () if isinstance(each, dict)]
 
 
 def _read_data_files(config: dict[str, Any]) -> dict[str, list[str]]:

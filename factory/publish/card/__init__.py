@@ -20,7 +20,6 @@ from factory.publish.card.grid import draw_sample_grid
 from factory.publish.card.header import build_header, choose_size_category
 from factory.publish.card.makers import describe_licence
 from factory.publish.card.readme import build_card
-from factory.publish.card.text import shorten_path
 
 __all__ = [
     "Facts",
@@ -37,6 +36,5 @@ __all__ = [
     "describe_unjudged",
     "draw_sample_grid",
     "is_one_sided",
-    "shorten_path",
     "write_card",
 ]

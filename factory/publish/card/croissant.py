@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from factory import __version__
 from factory.core.markdown import write_inert_json
+from factory.core.paths import shorten_places
 from factory.publish.card.citation import build_bibtex
 from factory.publish.card.facts import CONFIGS, Facts
 from factory.publish.card.funnel import count_rejected, describe_shortfall
-from factory.publish.card.text import shorten_path
 from factory.recipe.licences import collect_summary_terms, combine_terms, find_known
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _choose_type(kind: pa.DataType) -> Any:
 def _describe_making(facts: Facts) -> dict[str, Any]:
     """Returns the RAI fields on how the images were made and chosen, as recorded."""
     summary = facts.summary
-    models = sorted({shorten_path(maker["generator"]["model"]) for maker in summary["makers"]})
+    models = sorted({shorten_places(maker["generator"]["model"]) for maker in summary["makers"]})
     filters = [settings["kind"] for settings in summary["filters"]]
     short = [describe_shortfall(part) for part in summary["series"] if part["short"]]
     rejected = ", ".join(f"{name} {count:,}" for name, count in count_rejected(summary).items())

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from factory.core.markdown import escape, write_code
+from factory.core.paths import shorten_places
 from factory.evaluate.names import name_measure
 from factory.publish.card.facts import Facts
-from factory.publish.card.text import join_blocks, join_table, list_settings, shorten_path
+from factory.publish.card.text import join_blocks, join_table, list_settings
 
 SKIPPED = frozenset(
     {
@@ -176,7 +177,7 @@ def _name_item(item: Mapping[str, Any], place: int) -> str:
     encoder = item.get("encoder")
     parts: list[Any] = [encoder.get("spec") if isinstance(encoder, dict) else None]
     parts += [item.get("synthetic"), item.get("class", "") or "overall" if "class" in item else ""]
-    named = [str(shorten_path(part)) for part in parts if isinstance(part, str) and part]
+    named = [str(shorten_places(part)) for part in parts if isinstance(part, str) and part]
     return SEPARATOR.join(named) or str(place)
 
 
@@ -213,8 +214,8 @@ def _list_refused(value: Any) -> Iterator[str]:
 def _list_notes(result: Mapping[str, Any]) -> Iterator[str]:
     for name in NOTES:
         for note in result.get(name) or ():
-            text = note if isinstance(note, str) else str(shorten_path(note))
+            text = note if isinstance(note, str) else str(shorten_places(note))
             yield f"NOT INDEPENDENT: {text}" if name == "circular" else text
     for figure in result.get("figures") or ():
         for part in figure.get("circular") or ():
-            yield f"NOT INDEPENDENT: {shorten_path(part)}"
+            yield f"NOT INDEPENDENT: {shorten_places(part)}"

@@ -6,7 +6,8 @@ from typing import Any
 
 from factory.catalog.vocabulary import NEEDS_CLASS
 from factory.core.markdown import escape, write_code
-from factory.publish.card.text import join_blocks, join_table, shorten_path
+from factory.core.paths import shorten_places
+from factory.publish.card.text import join_blocks, join_table
 
 ONE_SIDED = 0.5
 """Share of a series that varies one real image from which people are told."""
@@ -131,7 +132,7 @@ def _describe_filters(filters: list[dict[str, Any]]) -> list[str]:
     lines = []
     for settings in filters:
         named = {k: v for k, v in settings.items() if k != "kind" and v is not None}
-        options = ", ".join(f"{key} {shorten_path(value)}" for key, value in named.items())
+        options = ", ".join(f"{key} {shorten_places(value)}" for key, value in named.items())
         lines.append(f"- filter {write_code(settings['kind'])}: {escape(options)}")
     return lines or ["**No filter was used.**"]
 
@@ -147,7 +148,7 @@ def _describe_rules(summary: Mapping[str, Any]) -> list[str]:
             if pick["keep"] == "best"
             else (
                 f"chosen to cover the others by {pick['method'].replace('_', ' ')} on features of "
-                f"{write_code(shorten_path(pick['encoder']))}"
+                f"{write_code(shorten_places(pick['encoder']))}"
             )
         )
         lines.append(f"- of each series, one of {pick['pool']:g} accepted images is kept, {how}")

@@ -4,8 +4,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from factory.core.markdown import escape, write_code
+from factory.core.paths import shorten_places
 from factory.publish.card.facts import Facts
-from factory.publish.card.text import join_blocks, shorten_path
+from factory.publish.card.text import join_blocks
 from factory.recipe.licences import Verdict, collect_summary_terms, combine_terms, find_known
 
 LICENCE_MARK = "<!-- Written by factory; remove this line to keep the file as you edit it. -->"
@@ -21,7 +22,7 @@ def write_makers(summary: Mapping[str, Any]) -> str:
             continue
         lines += [
             "",
-            f"- model {write_code(shorten_path(generator['model']))}, revision "
+            f"- model {write_code(shorten_places(generator['model']))}, revision "
             f"{write_code(generator['model_revision'])}, weights sha256 "
             f"{write_code(generator['weights_sha256'])}",
             f"- {escape(generator['scheduler'])}, {generator['num_inference_steps']} steps, "
@@ -31,14 +32,14 @@ def write_makers(summary: Mapping[str, Any]) -> str:
             f"- scale of its training images: {escape(_describe_scale(maker))}",
         ]
         for adapter in generator.get("adapters", ()):
-            source = write_code(shorten_path(adapter["source"]))
+            source = write_code(shorten_places(adapter["source"]))
             what = f"adapter {source}, sha256 {write_code(adapter['sha256'])}"
             lines.append(f"- {what}, scale {adapter['scale']:g}")
         guide = generator.get("classifier_guidance")
         if guide is not None:
             lines.append(
                 "- guided to the class asked for by classifier "
-                f"{write_code(shorten_path(guide['model']))} (classifier.json sha256 "
+                f"{write_code(shorten_places(guide['model']))} (classifier.json sha256 "
                 f"{write_code(guide['revision'])}), scale {guide['scale']:g}"
             )
         libraries = generator.get("libraries", {})
@@ -46,7 +47,7 @@ def write_makers(summary: Mapping[str, Any]) -> str:
         lines.append("- " + describe_licence("the model", maker["licence"], escape))
         parts = [*maker["components"], *maker.get("other_terms", ())]
         for part in parts:
-            what = f"the {part['role']} {shorten_path(part['source'])}"
+            what = f"the {part['role']} {shorten_places(part['source'])}"
             lines.append("- " + describe_licence(what, part["licence"], escape))
     return "\n".join(lines)
 

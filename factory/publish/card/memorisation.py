@@ -4,8 +4,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from factory.core.markdown import escape, write_code
+from factory.core.paths import shorten_places
 from factory.publish.card.facts import Facts
-from factory.publish.card.text import join_blocks, shorten_path
+from factory.publish.card.text import join_blocks
 
 FILTER = "training_copy"
 
@@ -54,7 +55,7 @@ def _name_references(
         if settings.get(name) is not None:
             hashes = {each.get(f"{name}_sha256") for each in described} - {None}
             shown = f" (sha256 {', '.join(sorted(map(str, hashes)))})" if hashes else ""
-            yield f"the set {write_code(shorten_path(settings[name]))}{shown}"
+            yield f"the set {write_code(shorten_places(settings[name]))}{shown}"
 
 
 def _describe_results(facts: Facts) -> Iterator[str]:

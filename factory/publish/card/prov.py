@@ -7,8 +7,8 @@ from typing import Any
 from factory import __version__
 from factory.core.errors import InputError
 from factory.core.markdown import write_inert_json
+from factory.core.paths import shorten_places
 from factory.publish.card.facts import Facts
-from factory.publish.card.text import shorten_path
 from factory.recipe.licences import collect_summary_terms
 
 NAMESPACE = "urn:factory-pathology:"
@@ -71,7 +71,7 @@ def _add_data_set(document: Any, run: Any, facts: Facts) -> None:
 def _list_used(summary: Mapping[str, Any]) -> list[dict[str, str]]:
     """Returns what the run used, each with its role, revision and licence as recorded."""
     hashes = {
-        shorten_path(maker["generator"]["model"]): maker["generator"].get("weights_sha256")
+        shorten_places(maker["generator"]["model"]): maker["generator"].get("weights_sha256")
         for maker in summary["makers"]
     }
     found = []

@@ -1,13 +1,11 @@
 """README.md: the sections in order, inside marks, beside what a user wrote outside them."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
-import yaml
-
 from factory import __version__
-from factory.core.markdown import escape, fence, soften, write_inert_json
+from factory.core.markdown import escape, fence, soften, split_header, write_inert_json
+from factory.core.paths import shorten_places
 from factory.publish.card.citation import write_citation
 from factory.publish.card.evaluations import write_evaluations
 from factory.publish.card.facts import Facts
@@ -15,12 +13,11 @@ from factory.publish.card.funnel import write_funnel
 from factory.publish.card.header import build_header
 from factory.publish.card.makers import write_makers, write_terms
 from factory.publish.card.memorisation import write_memorisation
-from factory.publish.card.text import join_blocks, shorten_path
+from factory.publish.card.text import join_blocks
 from factory.recipe.recipe import is_judging
 
 BEGIN = "<!-- factory:begin - written anew from measurements; what stands outside is kept -->"
 END = "<!-- factory:end -->"
-_FENCED = re.compile(r"\A---\n(?P<header>.*?)\n---\n?(?P<body>.*)\Z", re.DOTALL)
 
 
 def build_card(facts: Facts, has_grid: bool, before: str | None = None) -> str:
@@ -43,19 +40,14 @@ def split_card(text: str | None) -> tuple[Mapping[str, Any], str, str]:
     if not text:
         return {}, "", ""
     text = text.replace("\r\n", "\n")
-    found = _FENCED.match(text)
-    header: Any = None
-    body = text
-    if found is not None:
-        try:
-            header, body = yaml.safe_load(found["header"]), found["body"]
-        except yaml.YAMLError:  # broken by hand: kept as text, so that nothing is lost
-            body = text
+    try:
+        header, body = split_header(text)
+    except ValueError:  # broken by hand: kept as text, so that nothing is lost
+        header, body = {}, text
     start, end = body.find(BEGIN), body.rfind(END)
     if start < 0 or end < start:
-        return (header if isinstance(header, dict) else {}), "", body
-    kept = header if isinstance(header, dict) else {}
-    return kept, body[:start], body[end + len(END) :]
+        return header, "", body
+    return header, body[:start], body[end + len(END) :]
 
 
 def _write_sections(facts: Facts, has_grid: bool) -> str:
@@ -80,7 +72,7 @@ def _write_sections(facts: Facts, has_grid: bool) -> str:
 
 def _write_title(facts: Facts) -> str:
     recipe, summary = facts.recipe, facts.summary
-    models = sorted({shorten_path(maker["generator"]["model"]) for maker in summary["makers"]})
+    models = sorted({shorten_places(maker["generator"]["model"]) for maker in summary["makers"]})
     varied = sum(part["references"]["used"] for part in summary["series"] if part["references"])
     nearness = "None is a photograph of tissue; a model can still repeat what it was trained on."
     if varied:
@@ -139,7 +131,7 @@ def _write_columns(facts: Facts) -> str:
 
 
 def _write_reproduction(facts: Facts) -> str:
-    plain = shorten_path(facts.recipe.model_dump(mode="json", exclude_defaults=True))
+    plain = shorten_places(facts.recipe.model_dump(mode="json", exclude_defaults=True))
     text = write_inert_json(plain)
     again = "makes it" if facts.is_synthetic else "judges the same images"
     return (

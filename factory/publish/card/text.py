@@ -1,19 +1,10 @@
-"""Pieces of Markdown: tables, lines of settings, and paths that tell no one's disk."""
+"""Pieces of Markdown: tables and lines of settings."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from factory.core.markdown import escape
-
-
-def shorten_path(value: Any) -> Any:
-    """Returns plain data with absolute paths cut to their last part: a card tells no one's disk."""
-    if isinstance(value, dict):
-        return {key: shorten_path(each) for key, each in value.items()}
-    if isinstance(value, list):
-        return [shorten_path(each) for each in value]
-    is_path = isinstance(value, str) and value.startswith(("/", "~"))
-    return f".../{value.rsplit('/', 1)[-1]}" if is_path else value
+from factory.core.paths import shorten_places
 
 
 def join_row(cells: Iterable[Any]) -> str:
@@ -36,7 +27,7 @@ def list_settings(settings: Mapping[str, Any]) -> str:
     """Returns settings that are single values or short lists as `name value, ...`."""
     found = []
     for name, value in settings.items():
-        cut = shorten_path(value)
+        cut = shorten_places(value)
         if isinstance(cut, list | tuple) and all(isinstance(x, str | int | float) for x in cut):
             cut = " ".join(map(str, cut))
         if isinstance(cut, str | int | float) and cut != "":

@@ -7,6 +7,7 @@ from typing import Any
 
 from factory.core.errors import InputError
 from factory.core.markdown import write_inert_json
+from factory.core.paths import list_places, replace_places, shorten_places
 from factory.core.plain import write_json
 from factory.engine.finalise import SUMMARY
 from factory.engine.run_folder import RunFolder
@@ -21,7 +22,6 @@ from factory.publish.card.header import LICENCE_FILE
 from factory.publish.card.prov import PROV_FILE, build_prov
 from factory.publish.hub.finished import Finished
 from factory.publish.hub.items import CARD, Item
-from factory.publish.hub.paths import list_places, replace_places, shorten_places
 from factory.recipe.licences import record_licence
 
 CROISSANT = "croissant.json"

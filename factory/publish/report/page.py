@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from factory.core.paths import shorten_places
 from factory.publish.card import (
     describe_licence,
     describe_references,
     describe_shortfall,
     describe_unjudged,
     is_one_sided,
-    shorten_path,
 )
 from factory.publish.report.charts import Histogram, draw_acceptance, draw_histogram
 from factory.publish.report.comparisons import Comparison
@@ -203,7 +203,7 @@ def write_recipe(recipe: Recipe) -> str:
     """Returns the recipe as YAML, without defaults and without the names of folders above."""
     import yaml
 
-    plain = shorten_path(recipe.model_dump(mode="json", exclude_defaults=True))
+    plain = shorten_places(recipe.model_dump(mode="json", exclude_defaults=True))
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True, width=100)
 
 
@@ -254,7 +254,7 @@ def _join_series(
 
 def _show(value: Any) -> str:
     """Returns a setting as text: numbers short, paths cut to their last part."""
-    value = shorten_path(value)
+    value = shorten_places(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

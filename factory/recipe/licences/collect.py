@@ -6,6 +6,7 @@ from typing import Any
 
 from factory.catalog.catalog import Catalogs, EncoderEntry, ModelEntry
 from factory.catalog.licences.terms import SOURCE_IMAGES, Term, drop_repeated
+from factory.core.paths import take_name
 from factory.models.encoders import find_source
 from factory.recipe.judge_overlap import GUIDE, list_encoders
 from factory.recipe.recipe import Card, Recipe, is_judging
@@ -75,12 +76,12 @@ def _read_maker(maker: Mapping[str, Any]) -> Iterator[Term]:
     """Yields the terms of one worker's description; those of given images are the source's."""
     generator = maker["generator"]
     if generator.get("family") != "given":
-        yield Term("generator", _shorten(generator["model"]), maker["licence"])
+        yield Term("generator", take_name(generator["model"]), maker["licence"])
     for part in maker["components"]:
-        yield Term(part["role"], _shorten(part["source"]), part["licence"])
+        yield Term(part["role"], take_name(part["source"]), part["licence"])
     if "other_terms" not in maker:  # made before these were recorded
         for adapter in generator.get("adapters", ()):
-            yield Term("adapter", _shorten(adapter["source"]), None)
+            yield Term("adapter", take_name(adapter["source"]), None)
     for part in maker.get("other_terms", ()):
         yield Term(part["role"], part["source"], part["licence"])
 
@@ -91,7 +92,7 @@ def _list_adapters(recipe: Recipe) -> Iterator[Term]:
         licence = None
         if adapter.licence is not None:
             licence = adapter.licence.model_dump(mode="json")
-        yield Term("adapter", _shorten(adapter.source), licence)
+        yield Term("adapter", take_name(adapter.source), licence)
 
 
 def _list_judges(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[Term]:
@@ -100,13 +101,13 @@ def _list_judges(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[Ter
         known = name in catalogs.list_ids("classifiers")
         licence = catalogs.find_classifier(name).licence if known else None
         dumped = None if licence is None else licence.model_dump(mode="json")
-        yield Term(user, _shorten(name), dumped)
+        yield Term(user, take_name(name), dumped)
     for used in list_encoders(recipe, base, catalogs):
         if used.spec.startswith("classifiers/"):  # the network is the classifier's own
             continue
         entry = _find_encoder(used.spec, used.weights, catalogs)
         dumped = None if entry is None else entry.licence.model_dump(mode="json")
-        yield Term(used.used_by, _shorten(used.weights), dumped)
+        yield Term(used.used_by, take_name(used.weights), dumped)
 
 
 def _list_conditions(recipe: Recipe) -> list[Term]:
@@ -131,8 +132,3 @@ def _find_encoder(spec: str, weights: str, catalogs: Catalogs) -> EncoderEntry |
         return entry
     entries = (catalogs.find_encoder(name) for name in catalogs.list_ids("encoders"))
     return next((each for each in entries if find_source(each.source) == weights), None)
-
-
-def _shorten(name: str) -> str:
-    """Cuts a path to its last part: terms tell no one's disk."""
-    return name.rstrip("/").rsplit("/", 1)[-1] if name.startswith(("/", "~", ".")) else name
