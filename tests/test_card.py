@@ -11,7 +11,7 @@ from huggingface_hub import DatasetCard
 
 from factory.cli import main
 from factory.core.errors import InputError
-from factory.core.paths import shorten_places
+from factory.core.places import shorten_places
 from factory.engine.run_folder import RunFolder
 from factory.engine.summary import read_summary
 from factory.evaluate.image_sets import list_set

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 from factory.cli import main
 from factory.core.errors import InputError, LicenceError, PublishError, StoreError
-from factory.core.paths import list_places, replace_places, shorten_places
+from factory.core.places import list_places, replace_places, shorten_places
 from factory.engine.dataset import open_dataset
 from factory.publish.hub import FolderTarget, Publication, prepare_publication, publish_items
 from factory.publish.hub.hub import HubOptions, HubTarget

@@ -8,7 +8,7 @@ from typing import Any
 
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import FactoryError, SourceError
-from factory.core.paths import take_name
+from factory.core.places import take_name
 from factory.data.images.layout import RUN_SUMMARY
 from factory.models.classifiers.model import read_classifier_info
 from factory.models.encoders import find_source, find_weights

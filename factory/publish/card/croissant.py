@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from factory import __version__
 from factory.core.markdown import write_inert_json
-from factory.core.paths import shorten_places
+from factory.core.places import shorten_places
 from factory.publish.card.citation import build_bibtex
 from factory.publish.card.facts import CONFIGS, Facts
 from factory.publish.card.funnel import count_rejected, describe_shortfall

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from factory.core.markdown import escape, write_code
-from factory.core.paths import shorten_places
+from factory.core.places import shorten_places
 from factory.evaluate.names import name_measure
 from factory.publish.card.facts import Facts
 from factory.publish.card.text import join_blocks, join_table, list_settings

@@ -6,7 +6,7 @@ from typing import Any
 
 from factory.catalog.vocabulary import NEEDS_CLASS
 from factory.core.markdown import escape, write_code
-from factory.core.paths import shorten_places
+from factory.core.places import shorten_places
 from factory.publish.card.text import join_blocks, join_table
 
 ONE_SIDED = 0.5

@@ -7,7 +7,7 @@ from typing import Any
 from factory import __version__
 from factory.core.errors import InputError
 from factory.core.markdown import write_inert_json
-from factory.core.paths import shorten_places
+from factory.core.places import shorten_places
 from factory.publish.card.facts import Facts
 from factory.recipe.licences import collect_summary_terms
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from factory import __version__
 from factory.core.markdown import escape, fence, soften, split_header, write_inert_json
-from factory.core.paths import shorten_places
+from factory.core.places import shorten_places
 from factory.publish.card.citation import write_citation
 from factory.publish.card.evaluations import write_evaluations
 from factory.publish.card.facts import Facts

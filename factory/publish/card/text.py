@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from factory.core.markdown import escape
-from factory.core.paths import shorten_places
+from factory.core.places import shorten_places
 
 
 def join_row(cells: Iterable[Any]) -> str:

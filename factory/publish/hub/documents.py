@@ -7,7 +7,7 @@ from typing import Any
 
 from factory.core.errors import InputError
 from factory.core.markdown import write_inert_json
-from factory.core.paths import list_places, replace_places, shorten_places
+from factory.core.places import list_places, replace_places, shorten_places
 from factory.core.plain import write_json
 from factory.engine.finalise import SUMMARY
 from factory.engine.run_folder import RunFolder

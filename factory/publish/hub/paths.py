@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from factory.core.hashing import to_canonical_json
 from factory.core.parquet import open_parquet
-from factory.core.paths import list_places, shorten_place, shorten_places
+from factory.core.places import list_places, shorten_place, shorten_places
 from factory.data.writers.parquet import ROW_GROUP
 
 HINT = r'(?:^|["\]:/])(?:/|~[\w.-]*/|[A-Za-z]:[\\/])'

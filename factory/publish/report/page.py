@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from factory.core.paths import shorten_places
+from factory.core.places import shorten_places
 from factory.publish.card import (
     describe_licence,
     describe_references,

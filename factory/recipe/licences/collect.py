@@ -6,7 +6,7 @@ from typing import Any
 
 from factory.catalog.catalog import Catalogs, EncoderEntry, ModelEntry
 from factory.catalog.licences.terms import SOURCE_IMAGES, Term, drop_repeated
-from factory.core.paths import take_name
+from factory.core.places import take_name
 from factory.models.encoders import find_source
 from factory.recipe.judge_overlap import GUIDE, list_encoders
 from factory.recipe.recipe import Card, Recipe, is_judging
