@@ -1,11 +1,7 @@
-"""Runs the command line and kills its own process at the k-th write: before, amid or after it.
-
-Usage: python -m tests.killer K PHASE ARGUMENTS...
-"""
+"""Runs the command line and kills its own process at the k-th write: before, amid or after it."""
 
 import os
 import signal
-import sys
 from pathlib import Path
 
 from factory.cli import main
@@ -37,6 +33,7 @@ def arm(number: int, phase: str) -> None:
     files.replace_file = write_and_die
 
 
-if __name__ == "__main__":
-    arm(int(sys.argv[1]), sys.argv[2])
-    main(sys.argv[3:])
+def run_armed(number: int, phase: str, arguments: list[str]) -> None:
+    """Runs a command that dies at its `number`-th durable write."""
+    arm(number, phase)
+    main(arguments)

@@ -1,12 +1,9 @@
 """Runs the command line and kills its own process at one call of an object store.
 
-Usage: python -m tests.store_killer METHOD PART before|after ARGUMENTS...
-
-METHOD is a method of the file system (pipe_file, cp_file, rm_file), or `close` of a stream that is
-written; it is fatal the first time that its last path holds PART.
+The call is a method of the file system (pipe_file, cp_file, rm_file), or `close` of a stream that
+is written; it is fatal the first time that its last path holds a given part.
 """
 
-import sys
 from typing import Any
 
 from factory.cli import main
@@ -40,6 +37,7 @@ def arm(method: str, part: str, phase: str) -> None:
     FileStore._ask, StoreStream.close = ask_and_die, close_and_die
 
 
-if __name__ == "__main__":
-    arm(*sys.argv[1:4])
-    main(sys.argv[4:])
+def run_armed(method: str, part: str, phase: str, arguments: list[str]) -> None:
+    """Runs a command that dies before or after that call."""
+    arm(method, part, phase)
+    main(arguments)

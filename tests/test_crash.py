@@ -1,29 +1,19 @@
 """SIGKILL at every commit point, for real: resumed equals uninterrupted, none lost, none twice."""
 
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from factory.cli import main
+from tests import forked, killer
 from tests.running import list_identities, read_rows, run, write_recipe
 
-ROOT = Path(__file__).parent.parent
 RECIPE = {
     "conditions": [{"kind": "class", "per_class": {"normal": 6, "tumor": 6}}],
     "output": {"shard_size": 3},
 }
-
-
-def call(*arguments, **options):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, check=False,
-        capture_output=True, text=True, timeout=120, **options,
-    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +35,10 @@ MOMENTS = [
 def test_killed_at_a_write_and_resumed(uninterrupted, tmp_path, number, phase):
     recipe, expected = uninterrupted
     out = tmp_path / "run"
-    killed = call("-m", "tests.killer", number, phase, "run", recipe, "--out", out)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    resumed = call("-m", "factory", "run", recipe, "--out", out)
-    assert resumed.returncode == 0, resumed.stderr
+    command = ["run", str(recipe), "--out", str(out)]
+    assert forked.wait(forked.start(killer.run_armed, number, phase, command)) == -signal.SIGKILL
+    resumed = CliRunner().invoke(main, command)
+    assert resumed.exit_code == 0, resumed.output
     assert list_identities(out) == expected
     assert {row["class_name"] for row in read_rows(out)} == {"normal", "tumor"}
 
@@ -57,15 +47,16 @@ def test_killed_while_generating_and_resumed(uninterrupted, tmp_path):
     """The driver dies by a signal from outside, amid its work, several times over."""
     recipe, expected = uninterrupted
     out = tmp_path / "run"
-    arguments = [sys.executable, "-m", "factory", "run", str(recipe), "--out", str(out)]
-    for delay in (1.0, 1.6, 2.2):
-        process = subprocess.Popen(
-            arguments, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
+    command = ["run", str(recipe), "--out", str(out)]
+    for delay in (0.1, 0.3, 0.5):
+        process = forked.start_command(command)
+        deadline = time.monotonic() + 60
+        while not (out / ".factory").is_dir():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         time.sleep(delay)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    resumed = call("-m", "factory", "run", recipe, "--out", out)
-    assert resumed.returncode == 0, resumed.stderr
+        process.kill()
+        process.join()
+    resumed = CliRunner().invoke(main, command)
+    assert resumed.exit_code == 0, resumed.output
     assert list_identities(out) == expected

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +35,7 @@ from factory.evaluate.fewshot.settings import ARMS, METRICS, StudySettings
 from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
 from factory.evaluate.workers import WorkerPool, count_workers
 from factory.recipe.conditions.reference import choose_shots
+from tests import forked, killer
 from tests.running import read_json, read_rows, run, save_again, write_recipe
 
 ROOT = Path(__file__).parent.parent
@@ -642,12 +641,9 @@ def test_killed_and_resumed_gives_the_same(data, tmp_path):
     arguments += [*FAST, "--arms", "real,real+synthetic", "--seeds", "2"]
     call(*arguments, "--out", tmp_path / "whole")
     out = tmp_path / "killed"
-    command = ["-m", "tests.killer", "4", "amid", "evaluate", "fewshot", *arguments, "--out", out]
-    killed = subprocess.run(
-        [sys.executable, *map(str, command)], cwd=ROOT, check=False, capture_output=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120,
-    )  # fmt: skip
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    command = [str(each) for each in ("evaluate", "fewshot", *arguments, "--out", out)]
+    killed = forked.start(killer.run_armed, 4, "amid", command)
+    assert forked.wait(killed) == -signal.SIGKILL
     assert not (out / "results.json").exists()
     shown = call(*arguments, "--out", out).output
     assert shown.count("stored") == 2

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -28,6 +27,7 @@ from factory.core.hashing import hash_bytes
 from factory.engine.dataset import Dataset
 from factory.engine.run import read_status
 from factory.publish.verify import VerifyOptions, verify_set
+from tests import forked, store_killer
 from tests.objectstore import build_environment
 from tests.running import run, write_recipe
 
@@ -37,14 +37,6 @@ CLEAN = {
     "output": {"shard_size": 4, "rows_per_file": 6, "formats": ["parquet", "webdataset"]},
 }
 FOLDERS = ("data", "rejected", "webdataset")
-
-
-def call(*arguments, **environment):
-    """Runs Python in a process of its own, which cannot reach any store but that of `s3`."""
-    return subprocess.run(
-        [sys.executable, "-m", *map(str, arguments)], cwd=ROOT, check=False, timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment}, capture_output=True, text=True,
-    )  # fmt: skip
 
 
 def ask(*arguments):
@@ -92,16 +84,15 @@ MOMENTS = [
     "a run in s3://, killed at six calls of the store, most of them while it finalises",
     "verify and status agree each time; one more run ends in files byte-identical to a local run",
 )
-@pytest.mark.slow
 def test_killed_in_an_object_store_and_resumed(local, s3):
     recipe, folder = local
+    command = ["run", str(recipe), "--out", s3]
     for method, part, phase in MOMENTS:
-        killed = call("tests.store_killer", method, part, phase, "run", recipe, "--out", s3)
-        assert killed.returncode == -signal.SIGKILL, (method, part, killed.stderr)
+        killed = forked.start(store_killer.run_armed, method, part, phase, command)
+        assert forked.wait(killed) == -signal.SIGKILL, (method, part)
         assert read_status(s3)["finalized"] is (part == "/README.md")
         assert is_sound(s3) is (part == "/README.md"), (method, part)
-    resumed = call("factory", "run", recipe, "--out", s3)
-    assert resumed.returncode == 0, resumed.stderr
+    assert forked.wait(forked.start_command(command)) == 0
     files = FileStore(s3)
     assert hash_files(files) == hash_files(FileStore(str(folder)))
     assert files.read("recipe.json") == (folder / "recipe.json").read_bytes()

@@ -1,11 +1,7 @@
 """A killed shard goes on where its last part ended, to the very same bytes; a word in good time."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -18,9 +14,10 @@ from factory.engine.executors import Outcome
 from factory.engine.run_folder import WORK
 from factory.engine.shard import Task
 from factory.models.generators.fake import FakeGenerator
+from tests import forked
+from tests.killer import die
 from tests.running import FILTERS, list_identities, read_rows, run, write_recipe
 
-ROOT = Path(__file__).parent.parent
 RARE = {
     "conditions": [{"kind": "class", "per_class": {"normal": 12}}],
     "filters": [{"kind": "finite", "min_contrast": 0.1475}, *FILTERS[1:]],
@@ -28,22 +25,21 @@ RARE = {
     "output": {"shard_size": 12, "keep_rejected": "images"},
 }
 """One shard of a class of which about one in thirty tries is accepted."""
-KILLED = """
-import os, signal, sys
-from factory.models.generators.fake import FakeGenerator
-from factory.engine import parts
-parts.PART_SECONDS = 0.0
-left, generate = int(sys.argv[1]), FakeGenerator.generate
-def generate_or_die(self, jobs):
-    global left
-    if not left:
-        os.kill(os.getpid(), signal.SIGKILL)
-    left -= 1
-    return generate(self, jobs)
-FakeGenerator.generate = generate_or_die
-from factory.cli import main
-main(sys.argv[2:])
-"""
+
+
+def run_and_die(batches, words):
+    """Runs a command that dies when it has generated so many batches; a part after each."""
+    left, generate = batches, FakeGenerator.generate
+
+    def generate_or_die(self, jobs):
+        nonlocal left
+        if not left:
+            die()
+        left -= 1
+        return generate(self, jobs)
+
+    parts.PART_SECONDS, FakeGenerator.generate = 0.0, generate_or_die
+    main(words)
 
 
 def read_shards(out):
@@ -99,12 +95,8 @@ def test_a_shard_killed_again_and_again_goes_on(uninterrupted, tmp_path):
     recipe, expected = uninterrupted
     out, rows = tmp_path / "run", [0]
     for batches in (9, 5, 7):
-        arguments = [sys.executable, "-c", KILLED, str(batches), "run", str(recipe)]
-        killed = subprocess.run(
-            [*arguments, "--out", str(out)], cwd=ROOT, capture_output=True, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=120, check=False,
-        )  # fmt: skip
-        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        killed = forked.start(run_and_die, batches, ["run", str(recipe), "--out", str(out)])
+        assert forked.wait(killed) == -signal.SIGKILL
         rows.append(sum(json.loads(path.read_text())["rows"] for path in list_parts(out)))
         assert rows[-1] - rows[-2] >= 4 * (batches - 2)
     assert not list((out / WORK).glob("shards/*"))

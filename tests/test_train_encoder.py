@@ -1,10 +1,6 @@
 """Training an encoder without labels: losses, views, collapse, resume, and what it leaves."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -25,6 +21,7 @@ from factory.train.encoder.settings import EncoderRecipe, Simclr, Vicreg, ViewSe
 from factory.train.encoder.views import blur_images, cut_views, draw_pair, vary_views
 from factory.train.generator.recipe import load_encoder_recipe
 from factory.train.images import load_training_images
+from tests import forked
 
 ROOT = Path(__file__).parent.parent
 COLOURS = ((225, 140, 190), (90, 50, 150), (200, 200, 120), (60, 120, 60))
@@ -241,15 +238,13 @@ def test_killed_training_goes_on_to_the_same_weights(images, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     out = tmp_path / "killed"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "factory", "train", "encoder", str(path), "--out", str(out)]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment)
+    process = forked.start_command(["train", "encoder", str(path), "--out", str(out)])
     deadline = time.monotonic() + 120
     while not (out / "training" / "checkpoint.pt").exists():
-        assert process.poll() is None and time.monotonic() < deadline
+        assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     assert torch.load(out / "training" / "checkpoint.pt", weights_only=True)["step"] < 60
     for folder in (out, tmp_path / "whole"):
         train(EncoderRecipe.model_validate(recipe), folder)
