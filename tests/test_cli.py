@@ -173,13 +173,14 @@ def test_the_sound_recipe_runs(tmp_path):
     assert (tmp_path / "out" / "summary.json").exists()
 
 
-def test_every_broken_recipe_is_refused_by_file_line_and_field(tmp_path):
+def test_broken_recipes_are_refused_by_file_line_and_field(tmp_path):
+    """Every tenth of those that tests/test_mutations.py has checked one by one."""
     path, out = tmp_path / "recipe.yaml", tmp_path / "out"
     where = re.compile(re.escape(str(path)) + r":\d+:\d+: \S")
     place = re.compile(re.escape(str(path)) + r":\d+:\d+: [a-z_]+[\w.\[\]\"-]*: \S")
     texts = [(name, text.encode()) for name, text in iterate_mutations()]
-    cases = [*texts, *iterate_broken_files()]
-    assert len(cases) > 200
+    cases = [*texts[::10], *iterate_broken_files()]
+    assert len(cases) > 30
     with_field = 0
     for name, content in cases:
         path.write_bytes(content)
@@ -197,7 +198,7 @@ def test_every_broken_recipe_is_refused_by_file_line_and_field(tmp_path):
             continue  # no YAML at all: a place, but no field
         assert all(place.match(line) for line in lines), (name, lines)
         with_field += 1
-    assert with_field > 200
+    assert with_field > 20
 
 
 @pytest.mark.parametrize("command", ["plan", "run", "validate"])
