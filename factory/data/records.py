@@ -1,7 +1,7 @@
 """Frozen values that travel between the parts: conditions, requests, candidates, scores, shards."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -103,6 +103,15 @@ class Request:
         if not self.pool:
             return self.condition
         return self.pool[(self.index + attempt) % len(self.pool)]
+
+    def limit(self, attempts: int) -> "Request":
+        """Returns the request with no more of its pool than its first tries show: to be sent."""
+        if len(self.pool) <= attempts:
+            return self
+        shown = {
+            (self.index + each) % attempts: self.condition_at(each) for each in range(attempts)
+        }
+        return replace(self, pool=tuple(shown[place] for place in range(attempts)))
 
     def derive_seed(self, recipe_seed: int, attempt: int) -> int:
         """Returns the seed of one try: from identity alone (DESIGN section 3)."""

@@ -1,7 +1,7 @@
 """The plan: a pure function from an index to a request, cut into shards, never materialised."""
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import MismatchError
 from factory.core.hashing import diff_values
-from factory.data.records import Shard
+from factory.data.records import Request, Shard
 from factory.engine.diversity import count_pool
 from factory.models.generators.settings import find_entry
 from factory.recipe.conditions import Series, SeriesInfo, build_series
@@ -81,6 +81,13 @@ class Plan(Outline):
     """All requests of a recipe, by series and index, and the shards that they are cut into."""
 
     series: tuple[Series, ...]
+
+    def list_requests(
+        self, shard: Shard, indices: Iterable[int], attempts: int
+    ) -> tuple[Request, ...]:
+        """Returns requests of a shard for a worker: each with what `attempts` tries may show."""
+        found = next(part for part in self.series if part.key == shard.series)
+        return tuple(found.request_at(index).limit(attempts) for index in indices)
 
 
 def build_plan(recipe: Recipe, base: Path, catalogs: Catalogs) -> Plan:

@@ -231,7 +231,10 @@ def _fill(
             if not drawn:
                 say("judging" if is_judging(order.recipe) else "generating")
             drawn += 1
-            yield task
+            yield ask(task)
+
+    def ask(task: Task) -> Task:
+        return task.ask(plan, order.recipe.budget.attempts)
 
     policy = build_policy(order.recipe)
     tasks: Iterable[Task] = (Task(shard) for shard in plan.iterate_shards())
@@ -249,7 +252,7 @@ def _fill(
                     failed.append(outcome)
                 notify(outcome)
 
-            pool.fill(iter(survey.goes_on), book, watch.report)
+            pool.fill(map(ask, survey.goes_on), book, watch.report)
             survey = survey_run(folder, plan, policy)
             drawn += 1
             if failed:

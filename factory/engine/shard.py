@@ -4,7 +4,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,14 @@ from factory.data.records import (
     Job,
     Progress,
     Report,
+    Request,
     Sample,
     Shard,
     round_nonfinite,
 )
 from factory.data.schema import build_row, build_shard_schema, count_cut, select_shaping
 from factory.engine.parts import PartMarker, Parts
-from factory.engine.plan import build_plan, describe_content
+from factory.engine.plan import Plan, describe_content
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.run_records import compute_run_id, digest_worker
 from factory.filters import (
@@ -58,11 +59,26 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One shard to fill. In a later round, `starts` names the requests that go on, and where."""
+    """One shard to fill. In a later round, `starts` names the requests that go on, and where.
+
+    `requests` are those of `indices`, in order: a worker plans nothing.
+    """
 
     shard: Shard
     round: int = 0
     starts: Mapping[int, int] | None = None
+    requests: tuple[Request, ...] = ()
+
+    @property
+    def indices(self) -> Sequence[int]:
+        """Places in the series of the requests to fill."""
+        if self.starts is not None:
+            return sorted(self.starts)
+        return range(self.shard.start, self.shard.stop)
+
+    def ask(self, plan: Plan, attempts: int) -> "Task":
+        """Returns the task with its requests, each with what `attempts` tries may show."""
+        return replace(self, requests=plan.list_requests(self.shard, self.indices, attempts))
 
 
 class Worker:
@@ -86,8 +102,6 @@ class Worker:
         self.schema = build_shard_schema(self.score_names, has_features, recipe.streams)
         self.recipe_sha256 = compute_recipe_digest(recipe)
         self.run_id = compute_run_id(describe_content(recipe))
-        plan = build_plan(recipe, order.base, catalogs)
-        self.series = {part.key: part for part in plan.series}
         self.description: dict[str, Any] = to_plain(
             {
                 "generator": self.generator.describe(),
@@ -168,6 +182,7 @@ class _Filling:
     task: Task
     report: Report
     parts: Parts
+    requests: dict[int, Request] = field(default_factory=dict)
     queue: deque[int] = field(default_factory=deque)
     next_attempt: dict[int, int] = field(default_factory=dict)
     filled: set[int] = field(default_factory=set)
@@ -180,10 +195,10 @@ class _Filling:
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def __post_init__(self) -> None:
-        shard, starts = self.task.shard, self.task.starts
-        indices = range(shard.start, shard.stop) if starts is None else sorted(starts)
-        self.queue.extend(indices)
-        self.next_attempt = {index: (starts or {}).get(index, 0) for index in indices}
+        starts = self.task.starts or {}
+        self.requests = dict(zip(self.task.indices, self.task.requests, strict=True))
+        self.queue.extend(self.requests)
+        self.next_attempt = {index: starts.get(index, 0) for index in self.requests}
         self.seconds.update(self.parts.seconds)
 
     def run(self) -> None:
@@ -256,7 +271,7 @@ class _Filling:
         return jobs
 
     def _make_job(self, index: int) -> Job:
-        request = self.worker.series[self.task.shard.series].request_at(index)
+        request = self.requests[index]
         attempt = self.next_attempt[index]
         self.next_attempt[index] += 1
         return Job(request, attempt, request.derive_seed(self.worker.recipe.seed, attempt))

@@ -73,7 +73,7 @@ def time_shards(order: Order, worker, plan) -> float:
     """Seconds to fill and commit all shards with a loaded worker."""
     began = time.perf_counter()
     for shard in plan.iterate_shards():
-        worker.run(Task(shard))
+        worker.run(Task(shard).ask(plan, order.recipe.budget.attempts))
     return time.perf_counter() - began
 
 
