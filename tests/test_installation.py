@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,13 @@ def test_real_patches_ship_and_no_test_looks_outside():
         for line in path.read_text().splitlines():
             assert "shared" + "/data" not in line, (path.name, line)
             assert '"shared" / "data"' not in line or path.name == Path(__file__).name, path.name
+
+
+def test_warnings_of_our_own_code_are_errors():
+    with pytest.raises(DeprecationWarning):
+        warnings.warn_explicit("old", DeprecationWarning, "run.py", 1, "factory.engine.run")
+    with pytest.warns(DeprecationWarning, match="old"):
+        warnings.warn_explicit("old", DeprecationWarning, "other.py", 1, "other.factory")
 
 
 def test_patches_are_not_in_two_splits():
