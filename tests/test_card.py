@@ -58,7 +58,7 @@ def copy_facts(out, summary=None, card=None, **changes) -> Facts:
     folder, recipe, found = open_run(out)
     if card:
         recipe = recipe.model_copy(update={"card": recipe.card.model_copy(update=card)})
-    facts = collect_facts(folder, recipe, {**found, **(summary or {})})
+    facts = collect_facts(folder, recipe, found.change(**(summary or {})))
     return Facts(recipe, facts.summary, facts.files, facts.schemas, changes.get("evaluations", {}))
 
 
@@ -152,12 +152,12 @@ def test_the_card_says_what_was_measured_and_what_not(made):
 
 def test_restrictions_approvals_and_overrides_are_shown(made):
     _, _, summary = open_run(made)
-    maker = dict(summary["makers"][0])
+    maker = summary.makers[0].to_json()
     terms = {"id": "cc-by-nc-nd-4.0", "date_read": "2026-11-20", "attribution": ["Roe, 2025"]}
     maker["components"] = [{"role": "image_encoder", "source": "lab/enc", "licence": terms}]
-    changed = {**summary, "makers": [maker], "approval": "Prof. Doe, 2026-11-01"}
+    changed = summary.change(makers=[maker], approval="Prof. Doe, 2026-11-01")
     changed = record_licence(changed, "cc-by-sa-4.0", "Dr. Roe, 2026-11-20")
-    text = build_card(copy_facts(made, changed), False)
+    text = build_card(copy_facts(made, changed.to_json()), False)
     assert "license: cc-by-sa-4.0" in text
     assert "**no commercial use: by the terms of the image_encoder lab/enc" in text
     assert "**overridden** to publish it as cc-by-sa-4.0, approved by: Dr. Roe" in text
@@ -171,14 +171,14 @@ def test_an_override_survives_a_second_finalizing(tmp_path):
     path = tmp_path / "run" / "summary.json"
     entry = {"license": "cc-by-4.0", "approved": "Dr. Roe", "terms": ["x"]}
     path.write_text(json.dumps({**read_json(path), "overrides": [entry]}))
-    assert run(recipe, tmp_path / "run").summary["overrides"] == [entry]
+    assert run(recipe, tmp_path / "run").summary.to_json()["overrides"] == [entry]
     assert "Dr. Roe" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_memorisation_names_what_was_compared(made):
     settings = {"kind": "training_copy", "max_similarity": 0.9, "images": "/home/me/real"}
     _, _, summary = open_run(made)
-    maker = {**summary["makers"][0], "filters": [{**settings, "images_sha256": "ab" * 32}]}
+    maker = {**summary.makers[0].to_json(), "filters": [{**settings, "images_sha256": "ab" * 32}]}
     text = build_card(copy_facts(made, {"filters": [settings], "makers": [maker]}), False)
     assert "checked against the set `.../real` (sha256 abab" in text
     assert "whose similarity was above 0.9" in text

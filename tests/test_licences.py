@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from factory.catalog.catalog import load_catalogs
 from factory.cli import main
 from factory.core.errors import LicenceError
+from factory.data.summary import Summary
 from factory.models.generators.settings import find_entry
 from factory.recipe.file import load_recipe
 from factory.recipe.licences import (
@@ -23,7 +24,7 @@ from factory.recipe.licences import (
     suggest_licence,
 )
 from factory.recipe.recipe import Recipe, compute_recipe_digest
-from tests.running import read_json, run, write_recipe
+from tests.running import run, write_recipe
 
 READ = {"date_read": "2026-11-20"}
 OPEN = {
@@ -44,13 +45,20 @@ def make_summary(licence=OPEN, components=(), **changes):
             {"role": role, "source": source, "licence": terms} for role, source, terms in components
         ],
         "other_terms": [],
+        "filters": [],
+        "score_names": [],
     }
-    return {"name": "set", "judged": False, "series": [], "makers": [maker], **changes}
+    counts = dict.fromkeys(("asked", "accepted", "generated"), 1)
+    texts = {"name": "set", "recipe_sha256": "ab" * 32, "digest": "cd" * 32}
+    rest = {"class_names": [], "filters": [], "series": [], "makers": [maker]}
+    return Summary.model_validate({**texts, **counts, **rest, **changes})
 
 
 def make_source(license_id):
     """A summary of variations of real images under a licence."""
-    series = [{"references": {"used": 2, "largest_share": 0.5}}]
+    counts = dict.fromkeys(("asked", "accepted", "generated", "spare", "short"), 0)
+    texts = {"key": "a", "label": "a", "class_names": [], "rejected": {}, "reasons": {}}
+    series = [{"references": {"used": 2, "largest_share": 0.5}, **counts, **texts}]
     source = None if license_id is None else {"id": license_id, "attribution": ["Doe, 2020"]}
     return make_summary(series=series, source_terms=source)
 
@@ -251,9 +259,9 @@ def test_an_approval_lets_a_run_go_on_and_is_kept(tmp_path):
         run(path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
     result = run(path, tmp_path / "out", overrides=['generator.approval="Prof. Doe, 2026-11-01"'])
-    assert result.summary["approval"] == "Prof. Doe, 2026-11-01"
+    assert result.summary.approval == "Prof. Doe, 2026-11-01"
     assert not list_refusals(result.summary, "other")
-    refused = list_refusals({**result.summary, "approval": None}, "other")
+    refused = list_refusals(result.summary.change(approval=None), "other")
     assert "making a data set of its outputs" in str(refused[0])
 
 
@@ -291,11 +299,11 @@ def test_an_override_is_recorded_with_the_terms_it_overrides():
         "cc-by-4.0",
         "Dr. Roe, 2026-11-20",
     )
-    assert twice["license"] == "cc-by-4.0"
-    (entry,) = twice["overrides"]
-    assert entry["approved"] == "Dr. Roe, 2026-11-20"
-    assert any("UNI2-h" in term for term in entry["terms"])
-    assert not record_licence(summary, "cc-by-nc-nd-4.0", None)["overrides"]
+    assert twice.license == "cc-by-4.0"
+    (entry,) = twice.overrides
+    assert entry.approved == "Dr. Roe, 2026-11-20"
+    assert any("UNI2-h" in term for term in entry.terms)
+    assert not record_licence(summary, "cc-by-nc-nd-4.0", None).overrides
 
 
 @pytest.mark.parametrize(
@@ -351,15 +359,16 @@ def test_terms_are_those_recorded_with_the_run(tmp_path):
     summary = run(path, tmp_path / "out").summary
     entry = tmp_path / "models" / "mine.yaml"
     entry.write_text(entry.read_text().replace("commercial_use: false", "commercial_use: true"))
-    again = read_json(tmp_path / "out" / "summary.json")
-    assert again == json.loads(json.dumps(summary))
+    again = Summary.parse((tmp_path / "out" / "summary.json").read_bytes())
+    assert again == summary
     with pytest.raises(LicenceError, match="generator mine forbids it"):
         check_publish(again, "cc-by-4.0", None)
 
 
 def test_adapters_of_older_runs_count_as_not_stated():
-    summary = make_summary()
+    summary = make_summary().to_json()
     del summary["makers"][0]["other_terms"]
     summary["makers"][0]["generator"]["adapters"] = [{"source": "/home/me/lora"}]
+    summary = Summary.model_validate(summary)
     (text,) = combine_terms(collect_summary_terms(summary)).unstated
     assert text == "terms of the adapter lora: not stated (nothing is recorded)"

@@ -215,7 +215,7 @@ def test_an_edited_worker_record_is_not_believed(finished, copied, edit):
     assert f"workers/{path.name}: was changed" in said
     assert result.exit_code == 0
     assert path.read_text() == expected
-    assert result.summary["makers"] == [json.loads(expected)]
+    assert [each.to_json() for each in result.summary.makers] == [json.loads(expected)]
     assert call("verify", copied).exit_code == 0
 
 

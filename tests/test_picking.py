@@ -59,7 +59,7 @@ def test_rule_decides_a_run_and_is_changed_by_refilter(tmp_path):
         for row in rejected
     )
     result = refilter_folder(str(tmp_path / "out"), ["accept=not stain"])
-    assert result.summary["accepted"] == 0
+    assert result.summary.accepted == 0
     rows = read_rows(tmp_path / "out", "rejected")
     assert {row["reason"] for row in rows} == {"not: not stain"}
 
@@ -110,7 +110,7 @@ def test_diverse_picks_one_of_each_cluster(method):
 def test_run_keeps_the_best_of_its_pool(tmp_path):
     pick = {"keep": "best", "by": "contrast", "pool": 3}
     result = run(write_recipe(tmp_path / "a", pick=pick, filters=LOOSE), tmp_path / "out")
-    assert [(s["asked"], s["accepted"]) for s in result.summary["series"]] == [(10, 10), (13, 13)]
+    assert [(s.asked, s.accepted) for s in result.summary.series] == [(10, 10), (13, 13)]
     kept, others = read_rows(tmp_path / "out"), read_rows(tmp_path / "out", "rejected")
     assert len(kept) == 23
     for name in ("normal", "tumor"):
@@ -144,7 +144,7 @@ def test_run_picks_diverse_images_whatever_the_shards(tmp_path):
         recipe = write_recipe(
             tmp_path / name, pick=pick, filters=LOOSE, output={"shard_size": size}
         )
-        assert run(recipe, tmp_path / f"out-{name}").summary["accepted"] == 23
+        assert run(recipe, tmp_path / f"out-{name}").summary.accepted == 23
     assert list_identities(tmp_path / "out-a") == list_identities(tmp_path / "out-b")
     refilter_folder(str(tmp_path / "out-a"), ["pick.method=kmeans"])
     assert len(list_identities(tmp_path / "out-a")) == 23
@@ -162,10 +162,10 @@ def test_pool_that_stays_short_is_said_only_below_what_was_asked(tmp_path):
         budget={"attempts": 1},
         conditions=[{"kind": "class", "per_class": {"normal": 40}}],
     )
-    series = run(recipe, tmp_path / "out").summary["series"][0]
-    assert series["asked"] == 40
-    assert series["accepted"] == min(40, series["generated"] - series["rejected"]["finite"])
-    assert series["short"] == 40 - series["accepted"]
+    series = run(recipe, tmp_path / "out").summary.series[0]
+    assert series.asked == 40
+    assert series.accepted == min(40, series.generated - series.rejected["finite"])
+    assert series.short == 40 - series.accepted
 
 
 def test_pick_by_a_score_that_nothing_writes_is_refused(tmp_path):

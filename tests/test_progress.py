@@ -68,9 +68,9 @@ def test_a_small_run_moves_with_every_batch(tmp_path, capsys):
     assert len(seen) >= 2 + 2 * 24 / 4
     assert len({key for key, _ in seen}) == 2
     assert len({filled for _, filled in seen}) >= 10
-    for part in result.summary["series"]:
-        key = next(each.key for each in plan.series if each.label == part["label"])
-        assert progress.tally.count(key).filled == part["accepted"]
+    for part in result.summary.series:
+        key = next(each.key for each in plan.series if each.label == part.label)
+        assert progress.tally.count(key).filled == part.accepted
     assert "48/48 (normal 24/24" in capsys.readouterr().err
 
 

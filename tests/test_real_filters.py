@@ -380,7 +380,7 @@ def test_a_run_is_judged_resumed_moved_and_refiltered_by_quantiles(tmp_path):
         seed=8,
         budget={"attempts": 1},
     )
-    assert run(moved, out).summary["accepted"] == len(read_rows(out)) > 5
+    assert run(moved, out).summary.accepted == len(read_rows(out)) > 5
     rows = read_rows(out) + read_rows(out, "rejected")
     assert len(rows) == 23
     (tmp_path / "moved").rename(tmp_path / "gone")

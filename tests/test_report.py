@@ -119,11 +119,11 @@ def test_counts_are_those_of_the_tables(plain):
     assert numbers["accepted"] == len(accepted) == 23
     assert numbers["generated"] == len(accepted) + len(others)
     assert numbers["spare"] == sum(row["status"] == "spare" for row in others)
-    for part, known in zip(numbers["series"], summary["series"], strict=True):
+    for part, known in zip(numbers["series"], summary.series, strict=True):
         mine = [row for row in others if row["class_name"] == part["label"]]
         rejected = Counter(row["rejected_by"] for row in mine if row["status"] == "rejected")
         assert part["rejected"] == dict(rejected)
-        assert (part["asked"], part["accepted"]) == (known["asked"], known["accepted"])
+        assert (part["asked"], part["accepted"]) == (known.asked, known.accepted)
         assert part["generated"] == (
             part["accepted"] + part["spare"] + part["near_duplicates"] + sum(rejected.values())
         )
@@ -424,7 +424,7 @@ def test_refiltered_run_is_shown_as_decided_now(plain, tmp_path):
     result = refilter_folder(str(out), ["filters.finite.min_contrast=0.147"])
     numbers, html = build_report(str(out))
     assert numbers["refiltered"] and not plain[2]["refiltered"]
-    assert numbers["accepted"] == result.summary["accepted"] == len(read_rows(out))
+    assert numbers["accepted"] == result.summary.accepted == len(read_rows(out))
     assert numbers["accepted"] < plain[2]["accepted"]
     assert numbers["status"] == "short"
     assert "min_contrast: 0.147" in html

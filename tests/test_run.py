@@ -72,10 +72,10 @@ def test_hashes_are_of_the_stored_files(plain):
 
 def test_funnel_adds_up(plain):
     _, result = plain
-    for part in result.summary["series"]:
-        rejected = sum(part["rejected"].values())
-        assert part["accepted"] + part["spare"] + rejected == part["generated"]
-        assert (rejected > 0) is (part["label"] == "normal")
+    for part in result.summary.series:
+        rejected = sum(part.rejected.values())
+        assert part.accepted + part.spare + rejected == part.generated
+        assert (rejected > 0) is (part.label == "normal")
 
 
 def test_card_states_counts_and_funnel(plain):
@@ -125,7 +125,7 @@ def test_running_again_changes_nothing(plain, tmp_path):
     shutil.copytree(folder / "run", copy)
     outcomes = []
     again = run(folder / "recipe.yaml", copy, notify=outcomes.append)
-    assert again.summary["digest"] == result.summary["digest"]
+    assert again.summary.digest == result.summary.digest
     assert len(outcomes) >= 6
     assert list_identities(copy) == list_identities(folder / "run")
 
@@ -181,7 +181,7 @@ def test_extended_equals_fresh(plain, tmp_path):
     with pytest.raises(MismatchError, match="--extend"):
         run(recipe, copy)
     result = run(recipe, copy, extend=True)
-    assert (result.exit_code, result.summary["accepted"]) == (0, 34)
+    assert (result.exit_code, result.summary.accepted) == (0, 34)
     assert before <= {path.name for path in (copy / WORK / "shards").iterdir()}
     run(recipe, tmp_path / "fresh")
     assert list_identities(copy) == list_identities(tmp_path / "fresh")
@@ -230,7 +230,7 @@ def test_near_duplicates_go_on_with_the_next_attempt(tmp_path):
     kept = {row["sample_id"]: row for row in read_rows(tmp_path / "a" / "run")}
     assert all(row["reason"].rsplit(" ", 1)[1] in kept for row in duplicates)
     assert any(row["attempt"] > 0 for row in kept.values())
-    assert result.summary["accepted"] == len(kept)
+    assert result.summary.accepted == len(kept)
     folder = RunFolder(str(tmp_path / "a" / "run"))
     record = folder.read_run()
     policy = build_policy(Recipe.model_validate(record.recipe))
@@ -251,7 +251,7 @@ def test_refilter_loosens_and_tightens_without_generating(plain, tmp_path, monke
 
     monkeypatch.setattr(FakeGenerator, "generate", refuse)
     tight = refilter_folder(str(copy), ["filters.finite.min_contrast=0.145"])
-    assert tight.summary["accepted"] < result.summary["accepted"]
+    assert tight.summary.accepted < result.summary.accepted
     assert tight.exit_code == 1
     scores = [row["scores"]["contrast"] for row in read_rows(copy)]
     assert min(scores) >= 0.145
@@ -284,8 +284,8 @@ def test_a_shard_that_keeps_failing_is_quarantined_and_made_later(tmp_path, monk
     recipe = write_recipe(tmp_path, budget={"max_error_rate": 1.0})
     result = run(recipe, tmp_path / "run")
     assert result.exit_code == 3
-    assert [r["error"] for r in result.quarantined] == ["ValueError: cosmic ray"]
-    assert result.summary["missing_shards"] == 1
+    assert [r.error for r in result.quarantined] == ["ValueError: cosmic ray"]
+    assert result.summary.missing_shards == 1
     assert len(read_rows(tmp_path / "run")) == 19
     monkeypatch.undo()
     result = run(recipe, tmp_path / "run")
@@ -362,10 +362,8 @@ def test_status_counts_shards(plain):
 
 def test_summary_is_on_disk(plain):
     folder, result = plain
-    assert (
-        read_json(folder / "run" / "summary.json")["accepted"] == result.summary["accepted"] == 23
-    )
-    kinds = [settings["kind"] for settings in result.summary["filters"]]
+    assert read_json(folder / "run" / "summary.json")["accepted"] == result.summary.accepted == 23
+    kinds = [settings["kind"] for settings in result.summary.filters]
     assert kinds == [settings["kind"] for settings in FILTERS]
 
 

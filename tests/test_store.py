@@ -175,7 +175,7 @@ def test_a_foreign_folder_is_refused(tmp_path):
 def test_quarantine_is_kept_and_released(url):
     folder = RunFolder(url)
     folder.quarantine(SHARD, 0, "boom")
-    assert [record["error"] for record in folder.list_quarantined()] == ["boom"]
+    assert [record.error for record in folder.list_quarantined()] == ["boom"]
     folder.release(SHARD, 0)
     assert folder.list_quarantined() == ()
 
@@ -234,7 +234,7 @@ def test_the_digest_of_a_worker_is_that_of_its_record(tmp_path):
     description = {"generator": {10: "b", 2: "a"}, "filters": [], "score_names": ["x"]}
     folder, digest = RunFolder(str(tmp_path)), digest_worker(description)
     folder.write_worker(digest, description)
-    assert folder.read_worker(digest)["generator"] == {"10": "b", "2": "a"}
+    assert folder.read_worker(digest).generator == {"10": "b", "2": "a"}
 
 
 def test_tars_are_reproducible(tmp_path):

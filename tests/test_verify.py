@@ -132,7 +132,7 @@ def test_a_grown_run_with_near_duplicates_is_sound(tmp_path):
     result = run(grown, tmp_path / "run", extend=True)
     report = check(tmp_path / "run", near_duplicates=True)
     assert report.is_sound, report.failures
-    assert report.checked["near-duplicates"] == result.summary["accepted"] > 10
+    assert report.checked["near-duplicates"] == result.summary.accepted > 10
 
 
 def test_picked_and_scored_only_runs_are_sound(tmp_path):

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,6 +14,8 @@ from factory.core.errors import InputError
 from factory.core.plain import write_json
 
 if TYPE_CHECKING:
+    from factory.data.summary import Summary
+    from factory.engine.run_records import Quarantine
     from factory.recipe.file import LoadedRecipe
 
 DIR_ARGUMENT = click.argument("folder", metavar="DIR")
@@ -118,7 +120,7 @@ def _run(loaded: "LoadedRecipe", url: str, extend: bool, as_json: bool) -> None:
 
 
 def print_result(
-    url: str, summary: dict[str, Any], quarantined: tuple[dict[str, Any], ...], as_json: bool
+    url: str, summary: "Summary", quarantined: "tuple[Quarantine, ...]", as_json: bool
 ) -> None:
     """Prints how a run ended: counts, shortfalls with reasons, failures, what to do next."""
     from factory.publish.card import (
@@ -130,14 +132,14 @@ def print_result(
     )
 
     if as_json:
-        more = {"url": url, "quarantined": quarantined, "notes": list_notes()}
-        click.echo(write_json({**summary, **more}))
+        failed = [each.to_json() for each in quarantined]
+        more = {"url": url, "quarantined": failed, "notes": list_notes()}
+        click.echo(write_json({**summary.to_json(), **more}))
         return
     _print_counts(summary)
-    for part in summary["series"]:
-        if part["short"]:
-            click.echo(f"SHORTFALL {describe_shortfall(part)}", err=True)
-    if any(part["short"] for part in summary["series"]):
+    for part in summary.shortfalls:
+        click.echo(f"SHORTFALL {describe_shortfall(part)}", err=True)
+    if summary.shortfalls:
         click.echo(
             "raise budget.attempts (with --extend), lower a threshold (factory refilter), or ask "
             "for less",
@@ -145,8 +147,8 @@ def print_result(
         )
     for text in describe_cut(summary):
         click.echo(f"CUT {text}; write shorter captions or take a model with more tokens", err=True)
-    for part in summary["series"]:
-        if is_one_sided(part) and part["references"]["used"] > 1:
+    for part in summary.series:
+        if is_one_sided(part) and part.references and part.references.used > 1:
             click.echo(
                 f"ONE-SIDED {describe_references(part)}: the filters refuse the others; fit the "
                 "classifier on more images, or change strength or thresholds",
@@ -155,10 +157,10 @@ def print_result(
     for text in describe_unjudged(summary):
         click.echo(f"NOT JUDGED {text}", err=True)
     for record in quarantined:
-        click.echo(f"QUARANTINED {record['shard']}: {record['error']}", err=True)
+        click.echo(f"QUARANTINED {record.shard}: {record.error}", err=True)
     if quarantined:
         click.echo("mend the cause, then run the same command again", err=True)
-    if "files" in summary:
+    if summary.files is not None:
         rows = f'"parquet", data_files="{url}/data/*.parquet"' if "://" in url else f'"{url}"'
         click.echo(f'data set: {url}\n  datasets.load_dataset({rows}, split="train")')
         click.echo(f"  look it through: factory report {url}")
@@ -166,17 +168,13 @@ def print_result(
         click.echo("no data set was written (budget.on_shortfall: error)", err=True)
 
 
-def _print_counts(summary: dict[str, Any]) -> None:
-    from factory.publish.card import count_rejected
-
-    for part in summary["series"]:
-        click.echo(f"{part['label']}: {part['accepted']:,} of {part['asked']:,}")
-    what = "judged" if summary["judged"] else "candidates generated"
-    click.echo(
-        f"{summary['accepted']:,} of {summary['asked']:,} accepted, {summary['generated']:,} {what}"
-    )
-    if summary["judged"]:
-        for kind, count in count_rejected(summary).items():
+def _print_counts(summary: "Summary") -> None:
+    for part in summary.series:
+        click.echo(f"{part.label}: {part.accepted:,} of {part.asked:,}")
+    what = "judged" if summary.judged else "candidates generated"
+    click.echo(f"{summary.accepted:,} of {summary.asked:,} accepted, {summary.generated:,} {what}")
+    if summary.judged:
+        for kind, count in summary.rejected.items():
             click.echo(f"  rejected by {kind}: {count:,}")
 
 

@@ -3,15 +3,25 @@
 import json
 import re
 import shlex
+from typing import Any
 
 from factory.core.errors import MismatchError
 from factory.core.hashing import diff_values
+from factory.data.artefact import Artefact
 from factory.engine.finalise import SUMMARY
 from factory.engine.parts import PARTS
 from factory.engine.plan import Generation, Outline, Plan, describe_content, extend_plan
 from factory.engine.run_folder import GenerationRecord, RunFolder, RunRecord, SeriesRecord
 from factory.engine.summary import RECIPE
 from factory.recipe.recipe import Recipe, compute_recipe_digest
+
+
+class _Decisions(Artefact):
+    """What of `recipe.json` decides, as an older version may have written it."""
+
+    filters: list[dict[str, Any]]
+    accept: str | None = None
+    pick: dict[str, Any] | None = None
 
 
 def continue_run(
@@ -111,13 +121,13 @@ def check_not_refiltered(folder: RunFolder, record: RunRecord) -> None:
     Raises:
         MismatchError: the data set was made with other thresholds than the run's.
     """
-    stored = folder.read_json(RECIPE, {"filters"}) if folder.files.exists(SUMMARY) else None
+    names = ("filters", "accept", "pick")
+    stored = folder.read(RECIPE, _Decisions) if folder.files.exists(SUMMARY) else None
     if stored is None:
         return
-    names = ("filters", "accept", "pick")
     differences = diff_values(
         {name: record.recipe.get(name) for name in names},
-        {name: stored.get(name) for name in names},
+        {name: getattr(stored, name) for name in names},
     )
     if differences:
         changed = "; ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in differences)

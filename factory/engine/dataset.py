@@ -1,6 +1,5 @@
 """`Dataset`: a finished data set to read: a run folder, a published copy, or one on the Hub."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +13,9 @@ from pydantic import ValidationError
 from factory.core.errors import DamageError, InputError, StoreError
 from factory.core.files.store import FileStore
 from factory.core.markdown import split_header
-from factory.engine.run_folder import WORK
-from factory.engine.run_records import find_problem
-from factory.engine.summary import SUMMARY_KEYS
+from factory.data.summary import Summary
+from factory.engine.run_folder import WORK, RunFolder
+from factory.engine.summary import read_summary
 from factory.recipe.recipe import Recipe
 
 DATA, REJECTED, TARS = "data", "rejected", "webdataset"
@@ -81,16 +80,15 @@ class Dataset:
         listed = {f"{folder}/{name}" for name in self.files.list(folder)}
         found = {name for name in listed if name.endswith(suffix)}
         if not self.files.is_local:
-            files = self._named.get("files") or {}
-            named = (name for name in files.get("sha256") or () if name.startswith(f"{folder}/"))
+            named = (name for name in self._hashes if name.startswith(f"{folder}/"))
             rest = {name for name in named if name.endswith(suffix)} - found
             found |= {name for name in rest if self.files.exists(name)}
         return tuple(sorted(found))
 
     @cached_property
-    def _named(self) -> dict[str, Any]:
+    def _hashes(self) -> Mapping[str, str]:
         try:
-            return self.summary or {}
+            return self.summary.hashes if self.summary else {}
         except DamageError:
             return {}  # said where it is asked for
 
@@ -111,20 +109,14 @@ class Dataset:
             raise InputError(f"{self.url}/recipe.json: {field}: {problem['msg']}") from error
 
     @cached_property
-    def summary(self) -> dict[str, Any] | None:
+    def summary(self) -> Summary | None:
         """The summary of the run, or None where summary.json is not there.
 
         Raises:
             StoreError: it is damaged.
+            MismatchError: a newer version of factory wrote it.
         """
-        if not self.files.exists("summary.json"):
-            return None
-        data = self.files.read("summary.json")
-        problem = find_problem(data, SUMMARY_KEYS)
-        if problem:
-            raise DamageError(f"{self.url}/summary.json: {problem}")
-        found: dict[str, Any] = json.loads(data)
-        return found
+        return read_summary(RunFolder(self.url))
 
     @cached_property
     def card_header(self) -> dict[str, Any]:

@@ -11,13 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import Field
 
-from factory.core.errors import DamageError, MissingError
+from factory.core.errors import DamageError, MismatchError, MissingError
 from factory.core.files.store import FileStore
 from factory.core.hashing import hash_bytes
 from factory.core.parquet import read_parquet
-from factory.engine.run_records import WORK, describe_problem, dump_record
+from factory.data.artefact import Artefact
+from factory.engine.run_records import WORK, dump_record
 
 PARTS = f"{WORK}/parts"
 PART_SECONDS = 60.0
@@ -28,12 +29,9 @@ Try = tuple[int, int]
 """Index of a request, and attempt."""
 
 
-class PartMarker(BaseModel):
+class PartMarker(Artefact):
     """A committed part: what it belongs to, and the object that holds its rows."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    version: int = 1
     run: str
     worker: str
     shard: str
@@ -42,7 +40,7 @@ class PartMarker(BaseModel):
     data: str = ""
     sha256: str = ""
     rows: int = 0
-    seconds: dict[str, float] = {}
+    seconds: dict[str, float] = Field({})
 
 
 class Parts:
@@ -121,9 +119,9 @@ class Parts:
         for number in range(self._count):
             name = self._name(number)
             try:
-                marker = PartMarker.model_validate_json(self.files.read(name))
+                marker = PartMarker.parse(self.files.read(name))
                 self.files.remove(marker.data)
-            except (MissingError, ValidationError):
+            except (MissingError, DamageError, MismatchError):
                 pass
             self.files.remove(name)
 
@@ -132,15 +130,13 @@ class Parts:
 
     def _read(self, name: str) -> None:
         try:
-            marker = PartMarker.model_validate_json(self.files.read(name))
+            marker = PartMarker.parse(self.files.read(name))
             self._check(marker, name)
             data = self.files.read(marker.data)
             if hash_bytes(data) != marker.sha256:
                 raise DamageError("its bytes changed")
             rows = read_parquet(data, self.schema.names, marker.data).to_pylist()
-        except ValidationError as error:
-            self.notes.append(f"{name}: damaged ({describe_problem(error)}): made again")
-        except (DamageError, MissingError) as error:
+        except (DamageError, MismatchError, MissingError) as error:
             self.notes.append(f"{name}: passed over ({error}): made again")
         else:
             self._known.update((_name_try(row), row) for row in rows)

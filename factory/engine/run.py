@@ -1,22 +1,21 @@
 """Runs a recipe into a run folder: plan, fill, top up, finalize, write the card."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from factory.core.errors import InputError, RunBrokenError
 from factory.core.plain import write_json
+from factory.data.summary import SeriesSummary, Summary
 from factory.engine.continuing import build_record, continue_run, read_outline
 from factory.engine.executors import Notify, NoWatch, Outcome, Watch, open_pool
 from factory.engine.finalise import SUMMARY, Policy, Survey, read_markers, survey_run, write_dataset
 from factory.engine.parts import PARTS
 from factory.engine.placing import compare_files
 from factory.engine.plan import Outline, Plan, build_plan
-from factory.engine.run_folder import (
-    Marker,
-    RunFolder,
-)
+from factory.engine.run_folder import Marker, RunFolder
+from factory.engine.run_records import Quarantine
 from factory.engine.selection import Decide
 from factory.engine.shard import Order, Task
 from factory.engine.summary import (
@@ -32,11 +31,11 @@ from factory.recipe.file import LoadedRecipe, open_catalogs
 from factory.recipe.licences import check_generation
 from factory.recipe.recipe import Recipe, is_judging
 
-WriteCard = Callable[[RunFolder, Recipe, dict[str, Any]], object]
+WriteCard = Callable[[RunFolder, Recipe, Summary], object]
 """Writes the card of a run folder, its recipe and its summary."""
 
 
-def leave_card(folder: RunFolder, recipe: Recipe, summary: dict[str, Any]) -> None:
+def leave_card(folder: RunFolder, recipe: Recipe, summary: Summary) -> None:
     """Writes no card: for runs that nobody is shown."""
 
 
@@ -45,13 +44,13 @@ class RunResult:
     """How a run ended."""
 
     url: str
-    summary: dict[str, Any]
-    quarantined: tuple[dict[str, Any], ...]
+    summary: Summary
+    quarantined: tuple[Quarantine, ...]
 
     @property
-    def shortfalls(self) -> tuple[dict[str, Any], ...]:
+    def shortfalls(self) -> tuple[SeriesSummary, ...]:
         """Series with fewer accepted than asked."""
-        return tuple(part for part in self.summary["series"] if part["short"])
+        return self.summary.shortfalls
 
     @property
     def exit_code(self) -> int:
@@ -130,35 +129,33 @@ def finalize(
     `judges` is what `describe_judges` gave; None: as in the last summary.
     """
     summary = build_summary(folder, recipe, plan, survey)
-    last = read_summary(folder) or {}
-    if judges is None:
-        judges = {name: last.get(name, []) for name in ("encoders", "warnings")}
-    summary |= {**judges, "overrides": last.get("overrides", [])}
+    last = read_summary(folder)
+    kept = {name: getattr(last, name, ()) for name in ("encoders", "warnings", "overrides")}
+    summary = summary.change(**{**kept, **(judges or {})})
     policy = build_policy(recipe, decide)
-    is_short = any(part["short"] for part in summary["series"])
-    if is_short and recipe.budget.on_shortfall == "error":
+    if summary.shortfalls and recipe.budget.on_shortfall == "error":
         return RunResult(folder.url, summary, folder.list_quarantined())
-    if not _is_written(folder, last, summary["digest"], say):
+    if last is not None and _is_written(folder, last, summary.digest, say):
+        files: Any = last.files
+    else:
         say("finalizing")
         names = read_score_names(folder, survey)
         made = (folder, plan, policy, survey, recipe.output, names, recipe.streams)
-        summary["files"] = write_dataset(*made)
-    else:
-        summary["files"] = last["files"]
+        files = write_dataset(*made)
+        last = None
+    summary = summary.change(files=files)
     folder.files.write(RECIPE, write_json(recipe.model_dump(mode="json")).encode())
-    folder.files.write(SUMMARY, write_json(summary).encode())
+    if last is None or summary.model_dump() != last.model_dump():
+        folder.files.write(SUMMARY, summary.dump())
     write_card(folder, recipe, summary)
     return RunResult(folder.url, summary, folder.list_quarantined())
 
 
-def _is_written(
-    folder: RunFolder, last: Mapping[str, Any], digest: str, say: Callable[[str], None]
-) -> bool:
+def _is_written(folder: RunFolder, last: Summary, digest: str, say: Callable[[str], None]) -> bool:
     """Tells whether the data set of this digest is there, as the last summary recorded it."""
-    files = last.get("files", {})
-    if last.get("digest") != digest or not files.get("sha256"):
+    if last.files is None or last.digest != digest or not last.hashes:
         return False
-    problem, compared = compare_files(folder.files, files["sha256"], files.get("bytes", {}))
+    problem, compared = compare_files(folder.files, last.hashes, last.files.bytes or {})
     say(f"{problem}: the data set is written again" if problem else compared)
     return not problem
 
@@ -188,7 +185,7 @@ def read_score_names(folder: RunFolder, survey: Survey) -> list[str]:
     """Returns the names of all scores that the workers stored."""
     names: set[str] = set()
     for digest in survey.workers:
-        names.update(folder.read_worker(digest)["score_names"])
+        names.update(folder.read_worker(digest).score_names)
     return sorted(names)
 
 
@@ -309,7 +306,7 @@ def read_status(url: str) -> dict[str, Any]:
     summary = read_summary(folder)
     problem = describe_unfinished(summary, shards - done, candidates)
     if summary is not None and not problem:  # near-duplicates, a pick or a refilter decided since
-        filled = Counter({part["key"]: part["accepted"] for part in summary["series"]})
+        filled = Counter({part.key: part.accepted for part in summary.series})
     return {
         "name": record.name,
         "judged": is_judging(Recipe.model_validate(record.recipe)),
@@ -321,7 +318,7 @@ def read_status(url: str) -> dict[str, Any]:
             {"label": part.label, "asked": part.count, "filled": filled[part.key]}
             for part in record.series
         ],
-        "quarantined": list(folder.list_quarantined()),
+        "quarantined": [each.to_json() for each in folder.list_quarantined()],
         "finalized": not problem,
         "unfinished": problem,
     }

@@ -2,37 +2,35 @@
 
 import contextlib
 import io
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
 from factory.core.errors import DamageError, MismatchError, MissingError, StoreError
 from factory.core.files.store import FileStore
 from factory.core.hashing import hash_bytes
 from factory.core.parquet import read_parquet
-from factory.core.plain import write_json
+from factory.data.artefact import Artefact
 from factory.data.records import Shard
+from factory.data.summary import Maker
 from factory.engine.lease import Lease, hold
 from factory.engine.run_records import (
     WORK,
     GenerationRecord,
     Marker,
+    Quarantine,
     RunRecord,
     SeriesRecord,
     compute_run_id,
-    describe_problem,
     dump_record,
     dump_worker,
     find_other,
-    find_problem,
-    find_worker_problem,
     name_data,
     name_marker,
     name_worker,
+    parse_worker,
 )
 
 __all__ = ["WORK", "GenerationRecord", "Marker", "RunFolder", "RunRecord", "SeriesRecord"]
@@ -41,7 +39,7 @@ LEASE = f"{WORK}/lease.json"
 _BUFFER, _ROWS = 1 << 20, 16
 """Bytes of a column that are read, and rows decoded, at a time, where few rows are wanted."""
 
-QUARANTINE_KEYS = frozenset({"shard", "round", "error"})
+A = TypeVar("A", bound=Artefact)
 
 
 class RunFolder:
@@ -120,11 +118,9 @@ class RunFolder:
         if not self.files.exists(name):
             return None
         try:
-            record = RunRecord.model_validate_json(self.files.read(name))
-        except ValidationError as error:
-            raise DamageError(
-                f"{self.url}/{name}: damaged ({describe_problem(error)}): copy it back"
-            ) from error
+            record = RunRecord.parse(self.files.read(name))
+        except (DamageError, MismatchError) as error:
+            raise type(error)(f"{self.url}/{name}: {error}: copy it back") from error
         self._run_id = compute_run_id(record.content)
         return record
 
@@ -158,31 +154,33 @@ class RunFolder:
         name = name_worker(digest)
         if not self.files.exists(name):
             return False
-        problem = find_worker_problem(self.files.read(name), digest)
-        if problem and self.mend is None:
-            self.read_worker(digest)
-        if problem and self.mend is not None and digest not in self._told:
-            self._told.add(digest)
-            self.mend(f"{name}: {problem}: a worker that is the same writes it again")
-        return not problem
+        try:
+            parse_worker(self.files.read(name), digest)
+        except DamageError as error:
+            if self.mend is None:
+                self.read_worker(digest)
+            elif digest not in self._told:
+                self._told.add(digest)
+                self.mend(f"{name}: {error}: a worker that is the same writes it again")
+            return False
+        return True
 
-    def read_worker(self, digest: str) -> dict[str, Any]:
+    def read_worker(self, digest: str) -> Maker:
         """Returns a worker's description.
 
         Raises:
             StoreError: it is missing, damaged, or not what its name is the digest of.
         """
         name = name_worker(digest)
-        problem = "missing" if not self.files.exists(name) else ""
-        data = b"" if problem else self.files.read(name)
-        problem = problem or find_worker_problem(data, digest)
-        if problem:
+        try:
+            if not self.files.exists(name):
+                raise DamageError("missing")
+            return parse_worker(self.files.read(name), digest)
+        except DamageError as error:
             raise DamageError(
-                f"{self.url}/{name}: {problem}: bring it back from a copy, or run the same recipe "
+                f"{self.url}/{name}: {error}: bring it back from a copy, or run the same recipe "
                 "again on the device and with the libraries that began this folder"
-            )
-        description: dict[str, Any] = json.loads(data)
-        return description
+            ) from error
 
     # --- shards ----------------------------------------------------------------------------------
 
@@ -196,12 +194,11 @@ class RunFolder:
         name = name_marker(shard, round_number)
         if not self.files.exists(name):
             return None
-        try:
-            marker = Marker.model_validate_json(self.files.read(name))
-            run_id = marker.run and self._find_run_id()
-            problem = marker.find_misfit(shard, round_number, run_id)
-        except ValidationError as error:
-            problem = f"damaged, {describe_problem(error)}"
+        marker = self.read(name, Marker)
+        if marker is None:
+            return None
+        run_id = marker.run and self._find_run_id()
+        problem = marker.find_misfit(shard, round_number, run_id)
         if not problem:
             return marker
         self._give_up(name, problem)
@@ -230,21 +227,22 @@ class RunFolder:
         self.mend(f"{name}: {problem}: made again")
         self.files.remove(name)
 
-    def read_json(self, name: str, keys: Set[str]) -> dict[str, Any] | None:
-        """Returns a JSON object with at least these keys; None where it is not there.
+    def read(self, name: str, kind: type[A]) -> A | None:
+        """Returns a record; None where it is not there.
 
         Raises:
             StoreError: it is damaged; where the folder is opened to be mended it counts as absent.
+            MismatchError: a newer version of factory wrote it.
         """
         if not self.files.exists(name):
             return None
-        data = self.files.read(name)
-        problem = find_problem(data, keys)
-        if problem:
-            self._give_up(name, problem)
+        try:
+            return kind.parse(self.files.read(name))
+        except DamageError as error:
+            self._give_up(name, str(error))
             return None
-        found: dict[str, Any] = json.loads(data)
-        return found
+        except MismatchError as error:
+            raise MismatchError(f"{self.url}/{name}: {error}") from error
 
     def commit(self, table: pa.Table, marker: Marker, shard: Shard) -> Marker:
         """Writes the data object under its content hash, then the marker, last.
@@ -327,21 +325,18 @@ class RunFolder:
 
     def quarantine(self, shard: Shard, round_number: int, error: str) -> None:
         """Records that a shard kept failing, with the last error."""
-        record = {"shard": shard.id, "round": round_number, "error": error}
-        self.files.write(
-            f"{WORK}/quarantine/{shard.id}-r{round_number}.json",
-            write_json(record).encode(),
-        )
+        record = Quarantine(shard=shard.id, round=round_number, error=error)
+        self.files.write(f"{WORK}/quarantine/{shard.id}-r{round_number}.json", record.dump())
 
     def release(self, shard: Shard, round_number: int) -> None:
         """Forgets a quarantine, once the shard was committed."""
         self.files.remove(f"{WORK}/quarantine/{shard.id}-r{round_number}.json")
 
-    def list_quarantined(self) -> tuple[dict[str, Any], ...]:
+    def list_quarantined(self) -> tuple[Quarantine, ...]:
         """Returns the quarantine records: shard, round, error."""
         names = self.files.list(f"{WORK}/quarantine")
         found = (
-            self.read_json(f"{WORK}/quarantine/{name}", QUARANTINE_KEYS)
+            self.read(f"{WORK}/quarantine/{name}", Quarantine)
             for name in names
             if name.endswith(".json") and not name.startswith(".")
         )

@@ -1,35 +1,36 @@
 """What a run folder keeps as JSON: the run record and markers, and what can be wrong in them."""
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from factory.core.errors import DamageError
 from factory.core.files.store import FileStore
 from factory.core.hashing import compute_digest, drop_none
 from factory.core.plain import write_json
+from factory.data.artefact import Artefact
 from factory.data.records import Shard
+from factory.data.summary import Maker
 
 WORK = ".factory"
 """Folder below the run folder for all that is not the data set itself."""
-WORKER_KEYS = frozenset({"generator", "filters", "score_names"})
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
 
 
-class GenerationRecord(_Record):
+class GenerationRecord(_Part):
     """One growth of the run: counts of each series, and requests per shard."""
 
     counts: dict[str, int]
     shard_size: int
 
 
-class SeriesRecord(_Record):
+class SeriesRecord(_Part):
     """What a series is called, and how many images it was last asked for."""
 
     key: str
@@ -38,10 +39,9 @@ class SeriesRecord(_Record):
     count: int
 
 
-class RunRecord(_Record):
+class RunRecord(Artefact):
     """`run.json`: what the run folder belongs to."""
 
-    version: int = 1
     name: str
     recipe_sha256: str
     content: dict[str, Any]
@@ -50,10 +50,17 @@ class RunRecord(_Record):
     generations: tuple[GenerationRecord, ...]
 
 
-class Marker(_Record):
+class Quarantine(Artefact):
+    """A shard that kept failing, and the last error."""
+
+    shard: str
+    round: int
+    error: str
+
+
+class Marker(Artefact):
     """A committed shard, or a further round of it: written last, and what it names exists."""
 
-    version: int = 1
     run: str | None = Field(None, description="digest of the run's content; None: not recorded")
     shard: str
     series: str
@@ -119,34 +126,21 @@ def dump_record(record: BaseModel) -> bytes:
     return record.model_dump_json(indent=1).encode()
 
 
-def find_problem(data: bytes, keys: Set[str]) -> str:
-    """Returns why bytes are no JSON object with these keys; "" where they are."""
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        return f"damaged, no JSON ({error})"
-    if not isinstance(found, dict):
-        return f"damaged, want a JSON object, got {type(found).__name__}"
-    missing = sorted(key for key in keys if found.get(key) is None)
-    return f"damaged, lacks {', '.join(missing)}" if missing else ""
+def parse_worker(data: bytes, digest: str) -> Maker:
+    """Reads the record of the worker of this digest.
 
-
-def find_worker_problem(data: bytes, digest: str) -> str:
-    """Returns why bytes are not the record of the worker of this digest; "" where they are."""
-    problem = find_problem(data, WORKER_KEYS)
-    if problem:
-        return problem
+    Raises:
+        DamageError: it is damaged, or another's; the message is without its place.
+        MismatchError: a newer version of factory wrote it.
+    """
+    found = Maker.parse(data)
     try:
         is_ours = digest_worker(json.loads(data)) == digest
     except (ValueError, RecursionError):  # JSON that no worker writes
         is_ours = False
-    return "" if is_ours else "was changed: its content does not have the digest of its name"
-
-
-def describe_problem(error: ValidationError) -> str:
-    """Returns the first problem of a record: field and message."""
-    first = error.errors()[0]
-    return ": ".join(part for part in (".".join(map(str, first["loc"])), first["msg"]) if part)
+    if not is_ours:
+        raise DamageError("was changed: its content does not have the digest of its name")
+    return found
 
 
 def find_other(files: FileStore) -> str | None:

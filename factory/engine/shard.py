@@ -27,6 +27,7 @@ from factory.data.records import (
     round_nonfinite,
 )
 from factory.data.schema import build_row, build_shard_schema, count_cut, select_shaping
+from factory.data.summary import Maker
 from factory.engine.parts import PartMarker, Parts
 from factory.engine.plan import Plan, describe_content
 from factory.engine.run_folder import Marker, RunFolder
@@ -114,7 +115,7 @@ class Worker:
         )
         self.digest = digest_worker(self.description)
 
-    def check_same_content(self, other: Mapping[str, Any]) -> None:
+    def check_same_content(self, other: Maker) -> None:
         """Refuses to continue what another model, or other filters, have begun.
 
         Raises:
@@ -124,7 +125,7 @@ class Worker:
             self.folder.url,
             "was begun with another model or other filters",
             _select_shaping(other),
-            _select_shaping(self.description),
+            _select_shaping(Maker(**self.description)),
         )
 
     def judge(self, jobs: Sequence[Job], samples: Sequence[Sample]) -> list[Candidate]:
@@ -352,12 +353,12 @@ def _copy_starts(task: Task) -> dict[int, int] | None:
     return None if task.starts is None else dict(task.starts)
 
 
-def _select_shaping(description: Mapping[str, Any]) -> dict[str, Any]:
+def _select_shaping(maker: Maker) -> dict[str, Any]:
     filters = {
         each["kind"]: {key: each[key] for key in each if key not in PATHS_DESCRIBED}
-        for each in description["filters"]
+        for each in maker.filters
     }
-    shaping = {"generator": select_shaping(description["generator"]), "filters": filters}
-    if "pick_encoder" in description:
-        shaping["pick_encoder"] = description["pick_encoder"]["weights_sha256"]
+    shaping = {"generator": select_shaping(maker.generator), "filters": filters}
+    if maker.pick_encoder is not None:
+        shaping["pick_encoder"] = maker.pick_encoder["weights_sha256"]
     return shaping

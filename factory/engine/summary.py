@@ -1,7 +1,6 @@
 """What a run says of itself when it is finalized: counts, funnel, filters, judges and makers."""
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -9,10 +8,11 @@ from pydantic import ValidationError
 from factory import __version__
 from factory.core.errors import StoreError
 from factory.core.hashing import compute_digest
+from factory.data.artefact import describe_problem
+from factory.data.summary import Cut, SeriesSummary, Summary
 from factory.engine.finalise import SUMMARY, Survey
 from factory.engine.plan import Outline
 from factory.engine.run_folder import RunFolder
-from factory.engine.run_records import describe_problem
 from factory.recipe.file import LoadedRecipe, open_catalogs
 from factory.recipe.judge_overlap import find_circles, list_encoders
 from factory.recipe.licences import describe_source
@@ -21,49 +21,44 @@ from factory.recipe.recipe import Recipe, compute_recipe_digest, is_judging
 RECIPE = "recipe.json"
 """The recipe that the data set follows: that of the run, or as refiltered."""
 
-SUMMARY_KEYS = frozenset(
-    {"accepted", "asked", "class_names", "digest", "generated", "makers", "series"}
-)
 
-
-def build_summary(
-    folder: RunFolder, recipe: Recipe, plan: Outline, survey: Survey
-) -> dict[str, Any]:
+def build_summary(folder: RunFolder, recipe: Recipe, plan: Outline, survey: Survey) -> Summary:
     """Returns counts, funnel and makers of a run: what `--json` prints and the card is made of."""
     series = []
     for part in plan.series:
         funnel = survey.funnel[part.key]
         series.append(
-            {
-                "key": part.key,
-                "label": part.label,
-                "class_names": list(part.class_names),
+            SeriesSummary(
+                key=part.key,
+                label=part.label,
+                class_names=part.class_names,
+                short=0 if is_judging(recipe) else funnel.asked - funnel.accepted,
                 **funnel.to_json(),
-                "short": 0 if is_judging(recipe) else funnel.asked - funnel.accepted,
-            }
+            )
         )
     filters = [settings.model_dump(mode="json") for settings in recipe.filters]
-    return {
-        "name": recipe.name,
-        "recipe_sha256": compute_recipe_digest(recipe),
-        "asked": sum(each.asked for each in survey.funnel.values()),
-        "accepted": survey.accepted,
-        "judged": is_judging(recipe),
-        "generated": sum(each.generated for each in survey.funnel.values()),
-        "class_names": list(plan.class_names),
-        "series": series,
-        "filters": filters,
+    return Summary(
+        version=Summary.newest,
+        name=recipe.name,
+        recipe_sha256=compute_recipe_digest(recipe),
+        asked=sum(each.asked for each in survey.funnel.values()),
+        accepted=survey.accepted,
+        judged=is_judging(recipe),
+        generated=sum(each.generated for each in survey.funnel.values()),
+        class_names=plan.class_names,
+        series=tuple(series),
+        filters=tuple(filters),
         **_list_rules(recipe),
-        "seconds": {name: round(value, 2) for name, value in sorted(survey.seconds.items())},
-        "cut_prompts": {
-            name: {"candidates": count, "tokens": dropped}
+        seconds={name: round(value, 2) for name, value in sorted(survey.seconds.items())},
+        cut_prompts={
+            name: Cut(candidates=count, tokens=dropped)
             for name, (count, dropped) in sorted(survey.cut.items())
         },
-        "missing_shards": len(survey.missing),
-        "approval": recipe.generator.approval,
-        "source_terms": describe_source(recipe.card),
-        "makers": [folder.read_worker(digest) for digest in sorted(survey.workers)],
-        "digest": compute_digest(
+        missing_shards=len(survey.missing),
+        approval=recipe.generator.approval,
+        source_terms=describe_source(recipe.card),
+        makers=tuple(folder.read_worker(digest) for digest in sorted(survey.workers)),
+        digest=compute_digest(
             "dataset",
             [
                 __version__,
@@ -74,7 +69,7 @@ def build_summary(
                 *_list_rules(recipe).values(),
             ],
         ),
-    }
+    )
 
 
 def _list_rules(recipe: Recipe) -> dict[str, Any]:
@@ -86,14 +81,13 @@ def _list_rules(recipe: Recipe) -> dict[str, Any]:
     return {name: rule for name, rule in rules.items() if rule is not None}
 
 
-def read_summary(folder: RunFolder) -> dict[str, Any] | None:
+def read_summary(folder: RunFolder) -> Summary | None:
     """Returns the summary of the last finalizing, or None.
 
     Raises:
         StoreError: it is damaged; where the folder is opened to be mended it counts as absent.
     """
-    summary = folder.read_json(SUMMARY, SUMMARY_KEYS)
-    return None if summary is None else {"judged": False, **summary}
+    return folder.read(SUMMARY, Summary)
 
 
 def read_recipe(folder: RunFolder) -> Recipe | None:
@@ -113,7 +107,7 @@ def read_recipe(folder: RunFolder) -> Recipe | None:
         ) from error
 
 
-def describe_unfinished(summary: Mapping[str, Any] | None, missing: int, candidates: int) -> str:
+def describe_unfinished(summary: Summary | None, missing: int, candidates: int) -> str:
     """Returns why a data set is not what its run makes, or an empty text: the one answer to that.
 
     Args:
@@ -121,12 +115,12 @@ def describe_unfinished(summary: Mapping[str, Any] | None, missing: int, candida
         missing: shards that are not committed.
         candidates: that all committed shards hold.
     """
-    if summary is None or "files" not in summary:
+    if summary is None or summary.files is None:
         return "there is no summary.json of a data set that was written"
     if missing:
         return f"{missing:,} shards are missing"
-    if summary["generated"] != candidates:
-        return f"{candidates:,} candidates are there, it was made of {summary['generated']:,}"
+    if summary.generated != candidates:
+        return f"{candidates:,} candidates are there, it was made of {summary.generated:,}"
     return ""
 
 

@@ -1,15 +1,17 @@
 """Whether an encoder may judge a set: it must not have filtered, taught or conditioned it."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from factory.catalog.catalog import Catalogs
-from factory.core.errors import FactoryError, SourceError
+from factory.core.errors import FactoryError, SourceError, StoreError
 from factory.core.places import take_name
 from factory.data.images.layout import RUN_SUMMARY
+from factory.data.summary import JudgeSummary, Maker, Summary
+from factory.engine.run_folder import RunFolder
+from factory.engine.summary import read_summary
 from factory.models.classifiers.model import read_classifier_info
 from factory.models.encoders import find_source, find_weights
 from factory.recipe.judge_overlap import GUIDE, ROLES, list_guides
@@ -49,20 +51,19 @@ def read_making(root: Path, catalogs: Catalogs) -> Making:
     Raises:
         SourceError: a damaged record.
     """
-    path = root / RUN_SUMMARY
-    if not path.is_file():
+    summary = read_own_summary(root)
+    if summary is None:
         return Making()
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        makers = summary["makers"]
         found = [
-            *_list_judges(summary.get("encoders", ()), catalogs),
-            *(each for maker in makers for each in _list_described(maker)),
-            *(each for maker in makers for each in _list_classifiers(maker, catalogs)),
-            *(each for maker in makers for each in _list_components(maker)),
+            *_list_judges(summary.encoders, catalogs),
+            *(each for maker in summary.makers for each in _list_described(maker)),
+            *(each for maker in summary.makers for each in _list_classifiers(maker, catalogs)),
+            *(each for maker in summary.makers for each in _list_components(maker)),
         ]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise SourceError(f"{path}: damaged ({error!r}): run the recipe again") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        where = f"{root / RUN_SUMMARY}: damaged"
+        raise SourceError(f"{where} ({error!r}): run the recipe again") from error
     return Making(tuple(dict.fromkeys(found)), is_known=True)
 
 
@@ -72,15 +73,24 @@ def read_model(root: Path) -> str | None:
     Raises:
         SourceError: a damaged record.
     """
-    path = root / RUN_SUMMARY
-    if not path.is_file():
+    summary = read_own_summary(root)
+    if summary is None or summary.judged:
+        return None
+    return next((maker.model for maker in summary.makers), None)
+
+
+def read_own_summary(root: Path) -> Summary | None:
+    """Returns the summary of a finished run, or of a copy of it; None for other images.
+
+    Raises:
+        SourceError: it is damaged.
+    """
+    if not (root / RUN_SUMMARY).is_file():
         return None
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
-        model = str(summary["makers"][0]["generator"]["model"])
-        return None if summary.get("judged") else model
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise SourceError(f"{path}: damaged ({error!r}): run the recipe again") from error
+        return read_summary(RunFolder(str(root)))
+    except StoreError as error:
+        raise SourceError(str(error)) from error
 
 
 def find_parts(
@@ -108,11 +118,11 @@ def write_circle(spec: str, name: str, part: str) -> str:
     )
 
 
-def _list_judges(encoders: Any, catalogs: Catalogs) -> list[Involved]:
+def _list_judges(encoders: Iterable[JudgeSummary], catalogs: Catalogs) -> list[Involved]:
     return [
         Involved(
-            _say_part(each["used_by"]),
-            frozenset({each["weights"], take_name(find_weights(each["spec"], catalogs))}),
+            _say_part(each.used_by),
+            frozenset({each.weights, take_name(find_weights(each.spec, catalogs))}),
         )
         for each in encoders
     ]
@@ -122,7 +132,7 @@ def _say_part(user: str) -> str:
     return "it guided the sampling" if user == GUIDE else f"{user} judged with it"
 
 
-def _list_described(maker: Mapping[str, Any]) -> list[Involved]:
+def _list_described(maker: Maker) -> list[Involved]:
     """What filters and pick said of their encoders when the images were made."""
     found = [
         Involved(
@@ -130,10 +140,10 @@ def _list_described(maker: Mapping[str, Any]) -> list[Involved]:
             frozenset({take_name(find_source(each["encoder"]))}),
             frozenset({each["weights_sha256"]} if each.get("weights_sha256") else ()),
         )
-        for each in maker["filters"]
+        for each in maker.filters
         if "encoder" in each
     ]
-    pick = maker.get("pick_encoder")
+    pick = maker.pick_encoder
     if pick is not None:
         sha256 = pick["weights_sha256"]
         if sha256 is None:
@@ -143,10 +153,10 @@ def _list_described(maker: Mapping[str, Any]) -> list[Involved]:
     return found
 
 
-def _list_classifiers(maker: Mapping[str, Any], catalogs: Catalogs) -> list[Involved]:
+def _list_classifiers(maker: Maker, catalogs: Catalogs) -> list[Involved]:
     """The encoders inside classifiers, by the hash of their weights, where they are still there."""
     found = []
-    for each in (*maker["filters"], *list_guides(maker)):
+    for each in (*maker.filters, *list_guides(maker)):
         for model in each.get("models") or filter(None, [each.get("model")]):
             try:
                 folder = catalogs.find_classifier_folder(model) or Path(model)
@@ -159,10 +169,10 @@ def _list_classifiers(maker: Mapping[str, Any], catalogs: Catalogs) -> list[Invo
     return found
 
 
-def _list_components(maker: Mapping[str, Any]) -> list[Involved]:
-    model = maker["generator"]["model"]
+def _list_components(maker: Maker) -> list[Involved]:
+    model = maker.model
     return [
         Involved(f"it {ROLES[part['role']]} ({model})", frozenset({find_source(part["source"])}))
-        for part in maker["components"]
+        for part in maker.components
         if part["role"] in ROLES
     ]

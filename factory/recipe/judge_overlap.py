@@ -1,12 +1,13 @@
 """Which encoders judge a data set, and where one of them made the model that it judges."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import FactoryError
+from factory.data.summary import Maker
 from factory.models.classifiers.model import find_classifier_folder, read_classifier_info
 from factory.models.encoders import find_source, find_weights
 from factory.recipe.recipe import DiversePick, Recipe
@@ -79,9 +80,9 @@ def find_circles(recipe: Recipe, base: Path, catalogs: Catalogs) -> tuple[str, .
     return (*guided, *taught)
 
 
-def list_guides(maker: Mapping[str, Any]) -> list[dict[str, Any]]:
+def list_guides(maker: Maker) -> list[dict[str, Any]]:
     """Returns what guided the sampling, of a worker's description, as filters are described."""
-    guide = maker["generator"].get("classifier_guidance")
+    guide = maker.generator.get("classifier_guidance")
     return [] if guide is None else [{**guide, "kind": GUIDE}]
 
 

@@ -270,5 +270,5 @@ def _run_recipe(recipe: Path, overrides: Sequence[str], out: Path) -> str:
     result = run_recipe(loaded, str(out), lambda outcome: None, _say, extend=True)
     if result.quarantined:
         raise RunBrokenError(f"{out}: shards failed: run the same command again to make them")
-    short = [f"{part['label']} {part['accepted']}/{part['asked']}" for part in result.shortfalls]
+    short = [f"{part.label} {part.accepted}/{part.asked}" for part in result.shortfalls]
     return f"fewer accepted than asked for ({', '.join(short)})" if short else ""

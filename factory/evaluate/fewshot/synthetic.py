@@ -1,6 +1,5 @@
 """Synthetic images of a study: accepted rows or first attempts of a run, or any images."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,8 @@ from factory.data.images import SourceImage, list_images
 from factory.data.images.layout import RUN_RECORD, RUN_SUMMARY
 from factory.data.shots import ImageSet, make_set
 from factory.data.varied import Varied, read_varied
+from factory.engine.run_folder import RunFolder
+from factory.engine.summary import read_summary
 from factory.evaluate.measured import describe_data
 from factory.recipe.judge_overlap import list_guides
 
@@ -128,20 +129,21 @@ def join_sets(sets: Sequence[SyntheticSet]) -> SyntheticSet:
 
 def read_origin(root: Path) -> Origin:
     """Reads what a run folder tells of models, filters and recipe."""
+    folder = RunFolder(str(root))
     try:
-        summary = json.loads((root / RUN_SUMMARY).read_text(encoding="utf-8"))
-        recipe = json.loads((root / RUN_RECORD).read_text(encoding="utf-8"))["recipe"]
-        makers = summary["makers"]
-        generators = [maker["generator"] for maker in makers]
-        return Origin(
-            True,
-            tuple(sorted({each["model"] for each in generators})),
-            tuple(sorted({each["model"] for each in generators if each.get("adapters")})),
-            tuple(each for maker in makers for each in (*maker["filters"], *list_guides(maker))),
-            tuple(Path(each) for each in recipe["catalogs"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SourceError(f"{root}: its summary is not readable ({error!r})") from error
+        summary, record = read_summary(folder), folder.require_run()
+    except StoreError as error:
+        raise SourceError(str(error)) from error
+    if summary is None:
+        raise SourceError(f"{root}: not finished: has no {RUN_SUMMARY}")
+    makers = summary.makers
+    return Origin(
+        True,
+        summary.models,
+        tuple(sorted({each.model for each in makers if each.generator.get("adapters")})),
+        tuple(each for maker in makers for each in (*maker.filters, *list_guides(maker))),
+        tuple(Path(each) for each in record.recipe["catalogs"]),
+    )
 
 
 def _check_classes(root: Path, images: Sequence[SourceImage]) -> None:

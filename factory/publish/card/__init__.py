@@ -9,7 +9,6 @@ README.md keeps what a user wrote outside the marked block, and header keys that
 from factory.publish.card.documents import build_documents, write_card
 from factory.publish.card.facts import Facts, collect_facts
 from factory.publish.card.funnel import (
-    count_rejected,
     describe_cut,
     describe_references,
     describe_shortfall,
@@ -28,7 +27,6 @@ __all__ = [
     "build_header",
     "choose_size_category",
     "collect_facts",
-    "count_rejected",
     "describe_cut",
     "describe_licence",
     "describe_references",

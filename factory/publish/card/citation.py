@@ -34,7 +34,7 @@ def build_bibtex(facts: Facts) -> str:
             f"  title = {{{title}}},",
             f"  author = {{{authors}}},",
             *address,
-            f"  note = {{Recipe {facts.summary['recipe_sha256'][:16]}, factory {__version__}}},",
+            f"  note = {{Recipe {facts.summary.recipe_sha256[:16]}, factory {__version__}}},",
             "}",
         ]
     )
@@ -63,7 +63,7 @@ def build_cff(facts: Facts) -> str:
             "histology",
             *card.tags,
         ],
-        "version": summary["recipe_sha256"][:16],
+        "version": summary.recipe_sha256[:16],
     }
     spdx = find_spdx(facts.license_id)
     if spdx:
@@ -86,7 +86,7 @@ def find_spdx(license_id: str) -> str | None:
 def _describe(facts: Facts) -> str:
     kind = "synthetic" if facts.is_synthetic else "given and judged"
     text = facts.recipe.card.description.strip() or facts.recipe.description.strip()
-    return f"{facts.summary['accepted']:,} {kind} histopathology images. {text}".strip()
+    return f"{facts.summary.accepted:,} {kind} histopathology images. {text}".strip()
 
 
 def _name_author(name: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ from factory.core.markdown import write_inert_json
 from factory.core.places import shorten_places
 from factory.publish.card.citation import build_bibtex
 from factory.publish.card.facts import CONFIGS, Facts
-from factory.publish.card.funnel import count_rejected, describe_shortfall
+from factory.publish.card.funnel import describe_shortfall
 from factory.recipe.licences import collect_summary_terms, combine_terms, find_known
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def build_croissant(facts: Facts) -> str:
     kind = "synthetic" if facts.is_synthetic else "given and judged"
     metadata = mlc.Metadata(
         name=facts.title,
-        description=f"{facts.summary['accepted']:,} {kind} histopathology images. {about}".strip(),
+        description=f"{facts.summary.accepted:,} {kind} histopathology images. {about}".strip(),
         conforms_to=list(CONFORMS_TO),
         license=[find_known(facts.license_id).url or own.license_link or facts.license_id],
         url=facts.url,
@@ -136,22 +136,22 @@ def _choose_type(kind: pa.DataType) -> Any:
 def _describe_making(facts: Facts) -> dict[str, Any]:
     """Returns the RAI fields on how the images were made and chosen, as recorded."""
     summary = facts.summary
-    models = sorted({shorten_places(maker["generator"]["model"]) for maker in summary["makers"]})
-    filters = [settings["kind"] for settings in summary["filters"]]
-    short = [describe_shortfall(part) for part in summary["series"] if part["short"]]
-    rejected = ", ".join(f"{name} {count:,}" for name, count in count_rejected(summary).items())
+    models = sorted(map(shorten_places, summary.models))
+    filters = [settings["kind"] for settings in summary.filters]
+    short = [describe_shortfall(part) for part in summary.shortfalls]
+    rejected = ", ".join(f"{name} {count:,}" for name, count in summary.rejected.items())
     made = f"Sampled from {', '.join(models)} by factory {__version__}"
     counts = (
-        f"{summary['generated']:,} candidates for {summary['asked']:,} requests, "
-        f"{summary['accepted']:,} accepted."
+        f"{summary.generated:,} candidates for {summary.asked:,} requests, "
+        f"{summary.accepted:,} accepted."
     )
     if not facts.is_synthetic:
         made = f"Given images, judged by factory {__version__}"
-        counts = f"{summary['generated']:,} images, {summary['accepted']:,} accepted."
+        counts = f"{summary.generated:,} images, {summary.accepted:,} accepted."
     filled = "Every request was filled." if facts.is_synthetic else "None: every image was judged."
     raw = "Variations of real images." if facts.varies_real_images else "No image is a photograph."
     return {
-        "data_collection": f"{made}, recipe {summary['recipe_sha256']}: {counts}",
+        "data_collection": f"{made}, recipe {summary.recipe_sha256}: {counts}",
         "data_collection_type": ["Synthetic" if facts.is_synthetic else "Others"],
         "data_collection_raw_data": raw if facts.is_synthetic else "The given images.",
         "data_collection_missing_data": "; ".join(short) or filled,
@@ -183,7 +183,7 @@ def _describe_care(facts: Facts) -> dict[str, Any]:
     return {
         "data_biases": [
             biases,
-            *facts.summary.get("warnings", ()),
+            *facts.summary.warnings,
         ],
         "data_limitations": [
             "Research, not diagnosis. Not validated clinically.",

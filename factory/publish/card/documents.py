@@ -1,8 +1,6 @@
 """All documents of a data set, built and written together."""
 
-from collections.abc import Mapping
-from typing import Any
-
+from factory.data.summary import Summary
 from factory.engine.run_folder import RunFolder
 from factory.publish.card.citation import CITATION_FILE, CITATION_MARK, build_cff
 from factory.publish.card.croissant import build_croissant
@@ -23,7 +21,7 @@ MARKS = {LICENCE_FILE: LICENCE_MARK, CITATION_FILE: CITATION_MARK, PROV_FILE: NA
 def write_card(
     folder: RunFolder,
     recipe: Recipe,
-    summary: Mapping[str, Any],
+    summary: Summary,
     url: str | None = None,
     with_prov: bool = False,
 ) -> None:
@@ -48,7 +46,7 @@ def write_card(
 
 
 def build_documents(
-    folder: RunFolder, recipe: Recipe, summary: Mapping[str, Any], url: str | None = None
+    folder: RunFolder, recipe: Recipe, summary: Summary, url: str | None = None
 ) -> dict[str, bytes]:
     """Returns name -> bytes of README.md, samples, CITATION.cff, croissant.json and LICENSE.md.
 

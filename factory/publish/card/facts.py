@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from factory.core.errors import InputError
 from factory.core.markdown import join_lines
+from factory.data.summary import Summary
 from factory.engine.run_folder import RunFolder
 from factory.evaluate.measured import EVALUATION, explain_other, read_present
 from factory.recipe.recipe import Recipe
@@ -50,7 +51,7 @@ class Facts:
     """
 
     recipe: Recipe
-    summary: Mapping[str, Any]
+    summary: Summary
     files: tuple[DataFile, ...] = ()
     schemas: Mapping[str, pa.Schema] = field(default_factory=dict)
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -65,17 +66,17 @@ class Facts:
     @property
     def license_id(self) -> str:
         """The licence it was published under, else the recipe's."""
-        return str(self.summary.get("license") or self.recipe.card.license)
+        return str(self.summary.license or self.recipe.card.license)
 
     @property
     def is_synthetic(self) -> bool:
         """False where given images were judged."""
-        return not self.summary["judged"]
+        return not self.summary.judged
 
     @property
     def varies_real_images(self) -> bool:
         """Whether images are variations of real ones."""
-        return any(part["references"] for part in self.summary["series"])
+        return self.summary.varies_real_images
 
     def list_files(self, folder: str) -> tuple[DataFile, ...]:
         """Returns the files of `data` or `rejected`."""
@@ -83,7 +84,7 @@ class Facts:
 
 
 def collect_facts(
-    folder: RunFolder, recipe: Recipe, summary: Mapping[str, Any], url: str | None = None
+    folder: RunFolder, recipe: Recipe, summary: Summary, url: str | None = None
 ) -> Facts:
     """Reads footers of the data files and the evaluation results of a finalized run.
 
@@ -91,7 +92,7 @@ def collect_facts(
         StoreError: a file cannot be read.
         InputError: an evaluation result that is no JSON object.
     """
-    hashes: Mapping[str, str] = summary.get("files", {}).get("sha256", {})
+    hashes = summary.hashes
     names = sorted(name for name in hashes if name.endswith(".parquet"))
     if not hashes:  # a run finalized before hashes were kept
         names = [f"{each}/{name}" for each in CONFIGS for name in folder.files.list(each)]

@@ -1,12 +1,12 @@
 """What was asked, made or judged, and kept: the table of the card, and its sentences."""
 
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from factory.catalog.vocabulary import NEEDS_CLASS
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
+from factory.data.summary import SeriesSummary, Summary
 from factory.publish.card.text import join_blocks, join_table
 
 ONE_SIDED = 0.5
@@ -15,120 +15,110 @@ ONE_SIDED = 0.5
 _ALWAYS = "- an image with a value that is not finite (NaN) is never accepted, whatever the filters"
 
 
-def write_funnel(summary: Mapping[str, Any]) -> str:
+def write_funnel(summary: Summary) -> str:
     """Returns the section with counts per series and filter, shortfalls and rules."""
-    filters = sorted({name for part in summary["series"] for name in part["rejected"]})
+    filters = sorted({name for part in summary.series for name in part.rejected})
     columns, names = _choose_columns(summary)
     rows, notes = [], []
-    for part in summary["series"]:
-        counts = [part["rejected"].get(name, 0) for name in filters]
-        rows.append([escape(part["label"]), *(part[name] for name in columns), *counts])
-        if part["short"]:
+    for part in summary.series:
+        counts = [part.rejected.get(name, 0) for name in filters]
+        rows.append([escape(part.label), *(getattr(part, name) for name in columns), *counts])
+        if part.short:
             notes.append(f"- **Shortfall**: {escape(describe_shortfall(part))}")
-        if part["references"]:
+        if part.references:
             text = escape(describe_references(part))
             notes.append(f"- **{text}**" if is_one_sided(part) else f"- {text}")
     notes += [f"- **Not judged**: {escape(text)}" for text in describe_unjudged(summary)]
-    title = "judged" if summary["judged"] else "asked, made"
+    title = "judged" if summary.judged else "asked, made"
     return join_blocks(
         [
             f"## What was {title} and kept",
             join_table([*names, *(f"rejected: {escape(name)}" for name in filters)], rows),
-            "" if summary["judged"] else _describe_filled(summary),
+            "" if summary.judged else _describe_filled(summary),
             "\n".join(notes),
             _describe_rest(summary),
-            "\n".join([*_describe_filters(summary["filters"]), _ALWAYS, *_describe_rules(summary)]),
+            "\n".join([*_describe_filters(summary.filters), _ALWAYS, *_describe_rules(summary)]),
             "\n".join(f"- **Cut**: {escape(text)}" for text in describe_cut(summary)),
-            "\n".join(
-                f"- **Not independent**: {escape(text)}" for text in summary.get("warnings", ())
-            ),
+            "\n".join(f"- **Not independent**: {escape(text)}" for text in summary.warnings),
         ]
     )
 
 
-def _choose_columns(summary: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _choose_columns(summary: Summary) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Returns counts of a series, and what the table calls them; images that were there are judged.
 
     Of these none was asked for or made, and only a pick leaves accepted ones over.
     """
-    if not summary["judged"]:
+    if not summary.judged:
         columns = ("asked", "accepted", "generated", "spare")
         return columns, ("condition", *columns)
-    spare = ("spare",) if summary.get("pick") else ()
+    spare = ("spare",) if summary.pick else ()
     left = ("not picked",) if spare else ()
     return ("generated", "accepted", *spare), ("images", "judged", "accepted", *left)
 
 
-def _describe_filled(summary: Mapping[str, Any]) -> str:
-    is_short = any(part["short"] for part in summary["series"])
+def _describe_filled(summary: Summary) -> str:
+    is_short = bool(summary.shortfalls)
     return f"{'Not every' if is_short else 'Every'} request was filled."
 
 
-def _describe_rest(summary: Mapping[str, Any]) -> str:
+def _describe_rest(summary: Summary) -> str:
     """Says where the images are that were not kept."""
-    spare = sum(part["spare"] for part in summary["series"])
+    spare = sum(part.spare for part in summary.series)
     where = "rejected ones are in the configuration `rejected` with every score and the reason"
-    if summary["judged"]:
+    if summary.judged:
         left = f"; so are {spare:,} accepted ones that were not picked" if spare else ""
-        return f"{summary['generated']:,} images were judged; {where}{left}."
+        return f"{summary.generated:,} images were judged; {where}{left}."
     return (
-        f"{summary['generated']:,} candidates were generated; {where}; so are the {spare:,} spare "
+        f"{summary.generated:,} candidates were generated; {where}; so are the {spare:,} spare "
         "ones, whose request an earlier attempt had filled or that were not picked."
     )
 
 
-def describe_cut(summary: Mapping[str, Any]) -> list[str]:
+def describe_cut(summary: Summary) -> list[str]:
     """Says for each tokenizer how many prompts it cut, and how many tokens it dropped."""
     return [
-        f"{cut['candidates']:,} of {summary['generated']:,} candidates have a prompt that "
-        f"{name} cut: {cut['tokens']:,} tokens never reached the model"
-        for name, cut in summary.get("cut_prompts", {}).items()
+        f"{cut.candidates:,} of {summary.generated:,} candidates have a prompt that "
+        f"{name} cut: {cut.tokens:,} tokens never reached the model"
+        for name, cut in summary.cut_prompts.items()
     ]
 
 
-def describe_shortfall(part: Mapping[str, Any]) -> str:
+def describe_shortfall(part: SeriesSummary) -> str:
     """Says by how much a series fell short, and the commonest reasons."""
-    reasons = ", ".join(
-        f"{reason} ({count})" for reason, count in list(part["reasons"].items())[:3]
-    )
+    reasons = ", ".join(f"{reason} ({count})" for reason, count in list(part.reasons.items())[:3])
     why = f"; most candidates were rejected for: {reasons}" if reasons else ""
-    return f"{part['label']}: {part['short']} short of {part['asked']}{why}"
+    return f"{part.label}: {part.short} short of {part.asked}{why}"
 
 
-def describe_unjudged(summary: Mapping[str, Any]) -> list[str]:
+def describe_unjudged(summary: Summary) -> list[str]:
     """Says which series have no class, while filters judge by class."""
-    kinds = [each["kind"] for each in summary["filters"] if each["kind"] in NEEDS_CLASS]
+    kinds = [each["kind"] for each in summary.filters if each["kind"] in NEEDS_CLASS]
     named = " and ".join(dict.fromkeys(kinds))
     if not kinds:
         return []
     return [
-        f"{part['label']}: has no class, so that {named} judged none of its {part['accepted']} "
+        f"{part.label}: has no class, so that {named} judged none of its {part.accepted} "
         "accepted images"
-        for part in summary["series"]
-        if not part["class_names"]
+        for part in summary.series
+        if not part.class_names
     ]
 
 
-def count_rejected(summary: Mapping[str, Any]) -> dict[str, int]:
-    """Returns filter -> candidates that it rejected, over all series, most first."""
-    total: Counter[str] = Counter()
-    for part in summary["series"]:
-        total.update(part["rejected"])
-    return dict(total.most_common())
-
-
-def is_one_sided(part: Mapping[str, Any]) -> bool:
+def is_one_sided(part: SeriesSummary) -> bool:
     """Whether most accepted images of a series vary one and the same real image."""
-    return bool(part["references"]) and part["references"]["largest_share"] > ONE_SIDED
+    return part.references is not None and part.references.largest_share > ONE_SIDED
 
 
-def describe_references(part: Mapping[str, Any]) -> str:
+def describe_references(part: SeriesSummary) -> str:
     """Says how many real images a series varies, and how evenly."""
-    used, share = part["references"]["used"], part["references"]["largest_share"]
-    return f"{part['label']}: varies {used} real images; one gives {share:.1%}"
+    if part.references is None:
+        return f"{part.label}: varies no real image"
+    used, share = part.references.used, part.references.largest_share
+    return f"{part.label}: varies {used} real images; one gives {share:.1%}"
 
 
-def _describe_filters(filters: list[dict[str, Any]]) -> list[str]:
+def _describe_filters(filters: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = []
     for settings in filters:
         named = {k: v for k, v in settings.items() if k != "kind" and v is not None}
@@ -137,11 +127,11 @@ def _describe_filters(filters: list[dict[str, Any]]) -> list[str]:
     return lines or ["**No filter was used.**"]
 
 
-def _describe_rules(summary: Mapping[str, Any]) -> list[str]:
+def _describe_rules(summary: Summary) -> list[str]:
     lines = []
-    if summary.get("accept"):
-        lines.append(f"- accepted where {write_code(summary['accept'])}; other filters only score")
-    pick = summary.get("pick")
+    if summary.accept:
+        lines.append(f"- accepted where {write_code(summary.accept)}; other filters only score")
+    pick = summary.pick
     if pick:
         how = (
             f"ranked by {write_code(pick['by'])}"

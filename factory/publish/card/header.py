@@ -49,7 +49,7 @@ def build_header(facts: Facts, kept: Mapping[str, Any] | None = None) -> str:
     recipe, summary, kept = facts.recipe, facts.summary, kept or {}
     has_captions = any(block.is_caption for block in recipe.blocks)
     tasks = ["text-to-image"] if has_captions else []
-    tasks += ["image-classification"] if summary["class_names"] else []
+    tasks += ["image-classification"] if summary.class_names else []
     synthetic = ["synthetic"] if facts.is_synthetic else []
     tags = [*synthetic, "pathology", "histology", "medical", "factory", *recipe.card.tags]
     others = kept.get("tags") or []
@@ -60,7 +60,7 @@ def build_header(facts: Facts, kept: Mapping[str, Any] | None = None) -> str:
         tags=list(dict.fromkeys(tags)),
         task_categories=tasks or (["unconditional-image-generation"] if synthetic else None),
         annotations_creators=["machine-generated" if synthetic else "found"],
-        size_categories=[choose_size_category(summary["accepted"])],
+        size_categories=[choose_size_category(summary.accepted)],
         source_datasets=list_source_datasets(facts),
         configs=_list_configs(facts),
         **describe_own_licence(facts),

@@ -5,6 +5,7 @@ from typing import Any
 
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
+from factory.data.summary import Maker, Summary
 from factory.publish.card.facts import Facts
 from factory.publish.card.text import join_blocks
 from factory.recipe.licences import Verdict, collect_summary_terms, combine_terms, find_known
@@ -12,12 +13,12 @@ from factory.recipe.licences import Verdict, collect_summary_terms, combine_term
 LICENCE_MARK = "<!-- Written by factory; remove this line to keep the file as you edit it. -->"
 
 
-def write_makers(summary: Mapping[str, Any]) -> str:
+def write_makers(summary: Summary) -> str:
     """Returns the section on models, sampling, libraries and the terms of each part."""
-    lines = ["## Where it comes from" if summary["judged"] else "## What made it"]
-    for maker in summary["makers"]:
-        generator = maker["generator"]
-        if generator.get("family") == "given":
+    lines = ["## Where it comes from" if summary.judged else "## What made it"]
+    for maker in summary.makers:
+        generator = maker.generator
+        if not maker.generates:
             lines += ["", "Nothing was generated: each row names its file and the file's sha256."]
             continue
         lines += [
@@ -44,8 +45,8 @@ def write_makers(summary: Mapping[str, Any]) -> str:
             )
         libraries = generator.get("libraries", {})
         lines.append("- " + ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries)))
-        lines.append("- " + describe_licence("the model", maker["licence"], escape))
-        parts = [*maker["components"], *maker.get("other_terms", ())]
+        lines.append("- " + describe_licence("the model", maker.licence, escape))
+        parts = [*maker.components, *(maker.other_terms or ())]
         for part in parts:
             what = f"the {part['role']} {shorten_places(part['source'])}"
             lines.append("- " + describe_licence(what, part["licence"], escape))
@@ -89,10 +90,10 @@ def write_terms(facts: Facts) -> str:
     said = [
         f"- approved: making this data set, by {escape(text)}" for text in _list_approvals(summary)
     ]
-    for entry in summary.get("overrides", ()):
+    for entry in summary.overrides:
         said.append(
-            f"- **overridden** to publish it as {escape(entry['license'])}, approved by: "
-            f"{escape(entry['approved'])}. What it overrides: {escape('; '.join(entry['terms']))}"
+            f"- **overridden** to publish it as {escape(entry.license)}, approved by: "
+            f"{escape(entry.approved)}. What it overrides: {escape('; '.join(entry.terms))}"
         )
     return join_blocks(
         [
@@ -122,10 +123,10 @@ def _list_limits(verdict: Verdict) -> list[str]:
     return [*lines, *rest]
 
 
-def _list_approvals(summary: Mapping[str, Any]) -> list[str]:
-    return [summary["approval"]] if summary.get("approval") else []
+def _list_approvals(summary: Summary) -> list[str]:
+    return [summary.approval] if summary.approval else []
 
 
-def _describe_scale(maker: Mapping[str, Any]) -> str:
-    mpp = maker["generator"].get("mpp")
-    return f"{mpp:g} µm per pixel" if mpp else maker.get("scale") or "not stated (µm per pixel)"
+def _describe_scale(maker: Maker) -> str:
+    mpp = maker.generator.get("mpp")
+    return f"{mpp:g} µm per pixel" if mpp else maker.scale or "not stated (µm per pixel)"

@@ -1,6 +1,6 @@
 """Whether the images copy real ones: what was checked, against what, and what was found."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from factory.core.markdown import escape, write_code
@@ -28,26 +28,23 @@ def write_memorisation(facts: Facts) -> str:
 
 
 def _describe_filter(facts: Facts) -> Iterator[str]:
-    rejected = sum(part["rejected"].get(FILTER, 0) for part in facts.summary["series"])
+    rejected = facts.summary.rejected.get(FILTER, 0)
     described = [
-        each
-        for maker in facts.summary["makers"]
-        for each in maker.get("filters", ())
-        if each["kind"] == FILTER
+        each for maker in facts.summary.makers for each in maker.filters if each["kind"] == FILTER
     ]
-    for settings in facts.summary["filters"]:
+    for settings in facts.summary.filters:
         if settings["kind"] != FILTER:
             continue
         against = list(_name_references(facts, settings, described))
         yield (
-            f"filter `{FILTER}` rejected {rejected:,} of {facts.summary['generated']:,} candidates "
+            f"filter `{FILTER}` rejected {rejected:,} of {facts.summary.generated:,} candidates "
             f"whose similarity was above {settings['max_similarity']:g}; checked against "
             f"{' and '.join(against) or 'nothing (no references, no images named)'} only"
         )
 
 
 def _name_references(
-    facts: Facts, settings: Mapping[str, Any], described: list[Mapping[str, Any]]
+    facts: Facts, settings: Mapping[str, Any], described: Sequence[Mapping[str, Any]]
 ) -> Iterator[str]:
     if facts.varies_real_images:
         yield "the real images that were varied"

@@ -1,13 +1,13 @@
 """PROV-JSON of a run: what was made from what, by which software (W3C PROV-DM, by `prov`)."""
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 from factory import __version__
 from factory.core.errors import InputError
 from factory.core.markdown import write_inert_json
 from factory.core.places import shorten_places
+from factory.data.summary import Summary
 from factory.publish.card.facts import Facts
 from factory.recipe.licences import collect_summary_terms
 
@@ -29,16 +29,16 @@ def build_prov(facts: Facts) -> str:
     document = ProvDocument()
     document.add_namespace("factory", NAMESPACE)
     recipe = document.entity(
-        f"factory:recipe-{summary['recipe_sha256'][:16]}",
-        {"prov:type": "prov:Plan", "factory:sha256": summary["recipe_sha256"]},
+        f"factory:recipe-{summary.recipe_sha256[:16]}",
+        {"prov:type": "prov:Plan", "factory:sha256": summary.recipe_sha256},
     )
     software = document.agent(f"factory:factory-{__version__}", {"prov:type": "prov:SoftwareAgent"})
     run = document.activity(
-        f"factory:run-{summary['digest'][:16]}",
+        f"factory:run-{summary.digest[:16]}",
         other_attributes={
-            "factory:asked": summary["asked"],
-            "factory:generated": summary["generated"],
-            "factory:accepted": summary["accepted"],
+            "factory:asked": summary.asked,
+            "factory:generated": summary.generated,
+            "factory:accepted": summary.accepted,
         },
     )
     document.wasAssociatedWith(run, software, recipe)
@@ -53,7 +53,7 @@ def _add_data_set(document: Any, run: Any, facts: Facts) -> None:
     summary = facts.summary
     kind = "synthetic" if facts.is_synthetic else "judged"
     made = document.entity(
-        f"factory:dataset-{summary['digest'][:16]}",
+        f"factory:dataset-{summary.digest[:16]}",
         {"prov:label": facts.title, "factory:kind": kind, "factory:license": facts.license_id},
     )
     document.wasGeneratedBy(made, run)
@@ -68,11 +68,11 @@ def _add_data_set(document: Any, run: Any, facts: Facts) -> None:
         document.hadMember(made, part)
 
 
-def _list_used(summary: Mapping[str, Any]) -> list[dict[str, str]]:
+def _list_used(summary: Summary) -> list[dict[str, str]]:
     """Returns what the run used, each with its role, revision and licence as recorded."""
     hashes = {
-        shorten_places(maker["generator"]["model"]): maker["generator"].get("weights_sha256")
-        for maker in summary["makers"]
+        shorten_places(maker.model): maker.generator.get("weights_sha256")
+        for maker in summary.makers
     }
     found = []
     terms = ((each.role, each.name, each.id) for each in collect_summary_terms(summary))

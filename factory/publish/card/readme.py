@@ -72,8 +72,8 @@ def _write_sections(facts: Facts, has_grid: bool) -> str:
 
 def _write_title(facts: Facts) -> str:
     recipe, summary = facts.recipe, facts.summary
-    models = sorted({shorten_places(maker["generator"]["model"]) for maker in summary["makers"]})
-    varied = sum(part["references"]["used"] for part in summary["series"] if part["references"])
+    models = sorted(map(shorten_places, summary.models))
+    varied = sum(part.references.used for part in summary.series if part.references)
     nearness = "None is a photograph of tissue; a model can still repeat what it was trained on."
     if varied:
         nearness = (
@@ -81,12 +81,12 @@ def _write_title(facts: Facts) -> str:
             "them: the terms of those images hold."
         )
     made = (
-        f"{summary['accepted']:,} **synthetic** histopathology images, made with "
+        f"{summary.accepted:,} **synthetic** histopathology images, made with "
         f"{escape(', '.join(models))} by factory {__version__}. {nearness}"
     )
-    if summary["judged"]:
+    if summary.judged:
         made = (
-            f"{summary['accepted']:,} of {summary['asked']:,} given histopathology images, "
+            f"{summary.accepted:,} of {summary.asked:,} given histopathology images, "
             f"**judged, not generated**, by factory {__version__}: they were made elsewhere or are "
             "real, and their own terms hold."
         )
@@ -135,7 +135,7 @@ def _write_reproduction(facts: Facts) -> str:
     text = write_inert_json(plain)
     again = "makes it" if facts.is_synthetic else "judges the same images"
     return (
-        f"## Recipe\n\nFingerprint `{facts.summary['recipe_sha256']}`; whole in `recipe.json`. "
+        f"## Recipe\n\nFingerprint `{facts.summary.recipe_sha256}`; whole in `recipe.json`. "
         f"`factory run recipe.json --out FOLDER` with factory {__version__} {again} again; other "
         "devices or library versions may change the last bits.\n\n"
         f"{fence(text, 'json')}"

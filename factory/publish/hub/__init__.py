@@ -90,9 +90,9 @@ def prepare_publication(
     return Publication(
         items=items,
         card=documents[CARD].decode(),
-        recipe_sha256=finished.summary["recipe_sha256"],
+        recipe_sha256=finished.summary.recipe_sha256,
         digest=compute_content_digest(items),
-        rows=finished.summary["accepted"],
+        rows=finished.summary.accepted,
     )
 
 

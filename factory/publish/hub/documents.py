@@ -8,7 +8,7 @@ from typing import Any
 from factory.core.errors import InputError
 from factory.core.markdown import write_inert_json
 from factory.core.places import list_places, replace_places, shorten_places
-from factory.core.plain import write_json
+from factory.data.summary import Summary
 from factory.engine.finalise import SUMMARY
 from factory.engine.run_folder import RunFolder
 from factory.engine.summary import RECIPE
@@ -51,7 +51,7 @@ def build_documents(
     """
     folder, recipe = RunFolder(str(finished.folder)), finished.recipe
     refuse_others(folder)
-    chosen = license_id or finished.summary.get("license") or recipe.card.license
+    chosen = license_id or finished.summary.license or recipe.card.license
     summary = record_licence(finished.summary, chosen, override)
     check_header((finished.folder / CARD).read_text(), str(finished.folder / CARD))
     documents = _read_kept(finished.folder)
@@ -110,13 +110,14 @@ def _read_kept(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def _describe_published(summary: Mapping[str, Any], items: Sequence[Item]) -> bytes:
+def _describe_published(summary: Summary, items: Sequence[Item]) -> bytes:
     """Returns the summary with the files that are published, their hashes and bytes as sent."""
     hashes = {item.name: item.sha256 for item in items}
     sizes = {item.name: item.size for item in items}
     tars = sum(item.name.endswith(".tar") for item in items)
-    files = {**summary["files"], "tars": tars, "sha256": hashes, "bytes": sizes}
-    return write_json({**summary, "files": files}).encode()
+    files = summary.files.model_dump(exclude_unset=True) if summary.files else {}
+    files |= {"tars": tars, "sha256": hashes, "bytes": sizes}
+    return summary.change(files=files).dump()
 
 
 def _correct_sizes(croissant: bytes, items: Sequence[Item]) -> bytes:

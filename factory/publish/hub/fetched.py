@@ -43,7 +43,7 @@ def fetch_run(source: str, say: Say) -> Iterator[Path]:
     if summary is None or problem:
         why = problem or f"has no {SUMMARY}"
         raise InputError(f"{source}: not finished: {why}: run the recipe into it to the end first")
-    names = [*summary.get("files", {}).get("sha256", {}), SUMMARY]
+    names = [*summary.hashes, SUMMARY]
     names += [name for name in DOCUMENTS if run.files.exists(name)]
     for folder, suffix in DOCUMENT_FOLDERS.items():
         listed = (name for name in run.files.list(folder) if name.endswith(suffix))

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from factory.core.errors import InputError, StoreError
 from factory.core.parquet import count_rows
+from factory.data.summary import Summary
 from factory.engine.finalise import SUMMARY
 from factory.engine.run_folder import WORK, RunFolder
 from factory.engine.summary import RECIPE, read_recipe, read_summary
@@ -19,7 +19,7 @@ class Finished:
 
     folder: Path
     recipe: Recipe
-    summary: dict[str, Any]
+    summary: Summary
     hashes: dict[str, str]
 
 
@@ -48,8 +48,8 @@ def open_finished(folder: Path) -> Finished:
     summary, recipe = read_summary(run_folder), read_recipe(run_folder)
     assert summary is not None and recipe is not None  # both are there, as was seen above
     _refuse_unfinished(folder, summary)
-    hashes = summary["files"].get("sha256")
-    if hashes is None:
+    hashes = dict(summary.hashes)
+    if not hashes:
         raise InputError(
             f"{folder}: was finalized before files had hashes: remove summary.json and run the "
             "recipe again into this folder, which writes the data set anew"
@@ -59,12 +59,12 @@ def open_finished(folder: Path) -> Finished:
     return Finished(folder, recipe, summary, hashes)
 
 
-def _refuse_unfinished(folder: Path, summary: dict[str, Any]) -> None:
+def _refuse_unfinished(folder: Path, summary: Summary) -> None:
     problem = ""
-    if "files" not in summary:
+    if summary.files is None:
         problem = "no data set was written"
-    elif summary["missing_shards"]:
-        problem = f"{summary['missing_shards']} shards are missing"
+    elif summary.missing_shards:
+        problem = f"{summary.missing_shards} shards are missing"
     elif (folder / WORK / "run.json").is_file():
         from factory.engine.run import read_status
 
@@ -95,15 +95,16 @@ def _check_names(folder: Path, hashes: dict[str, str]) -> None:
             )
 
 
-def _check_rows(folder: Path, hashes: dict[str, str], summary: dict[str, Any]) -> None:
-    expected = {"data": summary["files"]["rows"], "rejected": summary["files"]["rejected_rows"]}
+def _check_rows(folder: Path, hashes: dict[str, str], summary: Summary) -> None:
+    files = summary.files
+    expected = {"data": files.rows, "rejected": files.rejected_rows} if files else {}
     found = {"data": 0, "rejected": 0}
     for name in hashes:
         if name.endswith(".parquet"):
             found[name.split("/", 1)[0]] += count_rows(folder / name)
-    if found != expected or found["data"] != summary["accepted"]:
+    if found != expected or found["data"] != summary.accepted:
         raise StoreError(
             f"{folder}: damaged: holds {found} rows, its summary says {expected} and "
-            f"{summary['accepted']} accepted: remove summary.json and run the recipe again into "
+            f"{summary.accepted} accepted: remove summary.json and run the recipe again into "
             "this folder"
         )

@@ -206,9 +206,9 @@ def _describe_sources(members: Sequence[Member], names: Mapping[Path, str]) -> l
         licences: list[str] = []
         if is_synthetic:
             summary = read_summary(RunFolder(str(roots[name])))
-            for maker in summary["makers"] if summary else ():
-                licence = maker.get("licence") or {"id": "unknown"}
-                licences.append(f"model {maker['generator']['model']}: {licence['id']}")
+            for maker in summary.makers if summary else ():
+                licence = maker.licence or {"id": "unknown"}
+                licences.append(f"model {maker.model}: {licence['id']}")
         sources.append(
             {"name": name, "is_synthetic": is_synthetic, "images": images, "licences": licences}
         )

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from factory import __version__
-from factory.publish.card import count_rejected
+from factory.data.summary import SeriesSummary
 from factory.publish.report.charts import MAX_LINES
 from factory.publish.report.collect import Collected, Shown
 from factory.publish.report.comparisons import Compared, Comparison
@@ -12,8 +12,8 @@ from factory.publish.report.galleries import Choice
 from factory.publish.report.margins import Limit
 from factory.publish.report.state import RunState
 
-KEPT = ("name", "recipe_sha256", "asked", "accepted", "generated", "judged", "seconds")
-COUNTS = ("label", "asked", "accepted", "short", "generated", "spare", "rejected", "reasons")
+KEPT = {"name", "recipe_sha256", "asked", "accepted", "generated", "judged", "seconds"}
+COUNTS = {"label", "asked", "accepted", "short", "generated", "spare", "rejected", "reasons"}
 
 
 def build_numbers(
@@ -25,22 +25,24 @@ def build_numbers(
 ) -> dict[str, Any]:
     """Returns counts, funnel, histograms, acceptance, and which images are shown."""
     summary = state.summary
-    series = [build_series(part, state.labels[part["key"]]) for part in summary["series"]]
+    series = [build_series(part, state.labels[part.key]) for part in summary.series]
     return {
         "url": state.folder.url,
         "factory_version": __version__,
-        **{name: summary[name] for name in KEPT},
+        **summary.model_dump(mode="json", include=KEPT),
         "status": name_status(state, series),
         "short": sum(part["short"] for part in series),
         "spare": sum(part["spare"] for part in series),
         "near_duplicates": sum(part["near_duplicates"] for part in series),
         "shards": {"committed": state.done, "planned": state.shards},
         "refiltered": state.is_refiltered,
-        "quarantined": list(state.quarantined),
-        "models": sorted({maker["generator"]["model"] for maker in summary["makers"]}),
-        "filters": summary["filters"],
+        "quarantined": [each.to_json() for each in state.quarantined],
+        "models": list(summary.models),
+        "filters": list(summary.filters),
         "series": series,
-        "totals": count_rejected({"series": series}),
+        "totals": {
+            name: count for name, count in summary.rejected.items() if name != "near_duplicate"
+        },
         "scores": build_scores(state, found, limits),
         "acceptance": build_acceptance(state, found),
         "shown": {
@@ -58,12 +60,12 @@ def build_numbers(
     }
 
 
-def build_series(part: Mapping[str, Any], label: str) -> dict[str, Any]:
+def build_series(part: SeriesSummary, label: str) -> dict[str, Any]:
     """Returns the funnel of one series; near-duplicates stand beside what filters rejected."""
-    rejected = dict(part["rejected"])
+    counts = part.model_dump(mode="json", include=COUNTS)
+    rejected = counts["rejected"]
     repeats = rejected.pop("near_duplicate", 0)
-    counts = {name: part[name] for name in COUNTS}
-    return {**counts, "label": label, "rejected": rejected, "near_duplicates": repeats}
+    return {**counts, "label": label, "near_duplicates": repeats}
 
 
 def name_status(state: RunState, series: Sequence[Mapping[str, Any]]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.core.places import shorten_places
+from factory.data.summary import Summary
 from factory.publish.card import (
     describe_licence,
     describe_references,
@@ -78,8 +79,8 @@ def render_page(
         picks=state.recipe.pick is not None,
         references=[
             (describe_references(part), is_one_sided(part))
-            for part in state.summary["series"]
-            if part["references"]
+            for part in state.summary.series
+            if part.references
         ],
         recipe_text=write_recipe(state.recipe),
         many_reasons=MANY_REASONS,
@@ -90,7 +91,7 @@ def render_page(
 def list_alarms(state: RunState, numbers: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Returns what must not be overlooked, as (kind, text): quarantine, shortfall, not finished."""
     alarms = [
-        ("quarantine", f"Shard {record['shard']} kept failing: {record['error']}")
+        ("quarantine", f"Shard {record.shard} kept failing: {record.error}")
         for record in state.quarantined
     ]
     shards = numbers["shards"]
@@ -103,7 +104,7 @@ def list_alarms(state: RunState, numbers: Mapping[str, Any]) -> list[tuple[str, 
         text += "stopped, or fell short under budget.on_shortfall: error."
         alarms.append(("unfinished", text))
     if not state.survey.missing:
-        short = [part for part in state.summary["series"] if part["short"]]
+        short = state.summary.shortfalls
         alarms += [("shortfall", describe_shortfall(part)) for part in short]
     alarms += [("not judged", text) for text in describe_unjudged(state.summary)]
     more = len(alarms) - MANY_ALARMS
@@ -142,9 +143,7 @@ def build_panels(
 
 def describe_filters(state: RunState) -> list[tuple[str, list[tuple[str, str]]]]:
     """Returns kind -> settings in force, and the revisions that the run recorded."""
-    described = {
-        each["kind"]: each for maker in state.summary["makers"] for each in maker["filters"]
-    }
+    described = {each["kind"]: each for maker in state.summary.makers for each in maker.filters}
     rows: list[tuple[str, list[tuple[str, str]]]] = []
     for settings in state.recipe.filters:
         plain = settings.model_dump(mode="json", exclude_none=True, exclude={"kind"})
@@ -156,12 +155,12 @@ def describe_filters(state: RunState) -> list[tuple[str, list[tuple[str, str]]]]
     return rows
 
 
-def describe_makers(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def describe_makers(summary: Summary) -> list[dict[str, Any]]:
     """Returns what each kind of worker was: model, sampling, libraries, and licence terms."""
     found: list[dict[str, Any]] = []
-    for maker in summary["makers"]:
-        generator = maker["generator"]
-        if generator.get("family") == "given":
+    for maker in summary.makers:
+        generator = maker.generator
+        if not maker.generates:
             text = "Nothing was generated: the images were given. Their own terms hold."
             found.append({"model": "given", "fields": [], "terms": [text]})
             continue
@@ -172,10 +171,10 @@ def describe_makers(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
         ]
         libraries = generator.get("libraries", {})
         listed = ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries))
-        terms = [describe_licence("the model", maker["licence"])]
+        terms = [describe_licence("the model", maker.licence)]
         terms += [
             describe_licence(f"{part['role']} {part['source']}", part["licence"])
-            for part in maker["components"]
+            for part in maker.components
         ]
         found.append(
             {

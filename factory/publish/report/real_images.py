@@ -71,8 +71,8 @@ def list_real_sets(
     found = [RealSet("real images given", path, None, image_column) for path in extra]
     described = [
         each
-        for maker in state.summary["makers"]
-        for each in maker["filters"]
+        for maker in state.summary.makers
+        for each in maker.filters
         if each["kind"] == "training_copy"
     ]
     recorded = described[0] if described else {}

@@ -9,11 +9,13 @@ from factory.catalog.acceptance import parse_rule
 from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import CatalogError
 from factory.core.files.paths import resolve_path
+from factory.data.summary import Summary
 from factory.engine.continuing import read_outline
 from factory.engine.finalise import Policy, Survey, survey_run
 from factory.engine.plan import Outline
 from factory.engine.run import build_policy, read_score_names
 from factory.engine.run_folder import RunFolder
+from factory.engine.run_records import Quarantine
 from factory.engine.selection import Decide
 from factory.engine.summary import build_summary, read_recipe, read_summary
 from factory.evaluate.calibrate.thresholds import Decider
@@ -49,13 +51,13 @@ class RunState:
     outline: Outline
     policy: Policy
     survey: Survey
-    summary: dict[str, Any]
+    summary: Summary
     decider: Decider
     score_names: tuple[str, ...]
     shards: int
     is_finished: bool
     is_refiltered: bool
-    quarantined: tuple[dict[str, Any], ...]
+    quarantined: tuple[Quarantine, ...]
 
     @property
     def done(self) -> int:
@@ -160,9 +162,9 @@ def _differ(recipe: Recipe, other: Recipe) -> bool:
     return any(getattr(recipe, name) != getattr(other, name) for name in MAY_DIFFER)
 
 
-def _count(summary: dict[str, Any] | None) -> Any:
+def _count(summary: Summary | None) -> Any:
     """Returns what must be equal for a stored summary to describe what is committed."""
     if summary is None:
         return None
     names = ("key", "asked", "accepted", "generated", "spare")
-    return [[part[name] for name in names] for part in summary["series"]]
+    return [[getattr(part, name) for name in names] for part in summary.series]

@@ -29,7 +29,7 @@ NO_COUNTS = (
 
 def check_files(dataset: Dataset, report: Report) -> None:
     """Compares every file with the hash in the summary, and finds missing numbers of files."""
-    hashes: Mapping[str, str] = ((dataset.summary or {}).get("files") or {}).get("sha256") or {}
+    hashes = dataset.summary.hashes if dataset.summary else {}
     present = [*dataset.list_tables(DATA), *dataset.list_tables(REJECTED), *dataset.list_tars()]
     if not hashes:
         report.note(NO_HASHES)
@@ -105,28 +105,28 @@ def check_counts(
             report.expect("counts", "README.md", number, counts[folder], field=field)
     if summary is None:
         return
-    files = summary.get("files") or {}
-    rejected = sum(part["generated"] - part["accepted"] for part in summary["series"])
+    files = summary.files
+    rejected = sum(part.generated - part.accepted for part in summary.series)
     expected: tuple[tuple[str, Any, str], ...] = (
-        ("accepted", summary["accepted"], DATA),
-        ("series.accepted", sum(part["accepted"] for part in summary["series"]), DATA),
-        ("files.rows", files.get("rows"), DATA),
-        ("files.rejected_rows", files.get("rejected_rows"), REJECTED),
+        ("accepted", summary.accepted, DATA),
+        ("series.accepted", sum(part.accepted for part in summary.series), DATA),
+        ("files.rows", files and files.rows, DATA),
+        ("files.rejected_rows", files and files.rejected_rows, REJECTED),
         ("series.generated - accepted", rejected, REJECTED),
     )
     for field, said_rows, folder in expected:
         if folder == DATA or dataset.list_tables(folder):
             report.expect("counts", "summary.json", said_rows, counts[folder], field=field)
-    if all(len(part["class_names"]) <= 1 for part in summary["series"]):
+    if all(len(part.class_names) <= 1 for part in summary.series):
         said: Counter[str | None] = Counter()
-        for part in summary["series"]:
-            said[next(iter(part["class_names"]), None)] += part["accepted"]
+        for part in summary.series:
+            said[next(iter(part.class_names), None)] += part.accepted
         for name in sorted({*said, *classes}, key=str):
             field = f"series.accepted of {name}"
             report.expect("counts", "summary.json", said[name], classes[name], field=field)
     if dataset.recipe is not None:
         digest, field = compute_recipe_digest(dataset.recipe), "recipe_sha256"
-        report.expect("recipe", "summary.json", summary["recipe_sha256"], digest, field=field)
+        report.expect("recipe", "summary.json", summary.recipe_sha256, digest, field=field)
 
 
 def _list_declared(header: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:

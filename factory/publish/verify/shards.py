@@ -7,6 +7,7 @@ from typing import Any
 from factory.core.errors import FactoryError, StoreError
 from factory.core.hashing import compute_digest
 from factory.data.schema import CONTENT_COLUMNS
+from factory.data.summary import Maker, Summary
 from factory.engine.continuing import read_outline
 from factory.engine.dataset import DATA, Dataset
 from factory.engine.finalise import SELECTION_COLUMNS, iterate_decisions, survey_run
@@ -34,7 +35,7 @@ class ShardRows:
         self.folder, self.report = RunFolder(dataset.url), report
         self.markers: list[Marker] = []
         self.missing = 0
-        self.makers: dict[str, dict[str, Any]] = {}
+        self.makers: dict[str, Maker | None] = {}
         self.digests: dict[str, tuple[int, str]] = {}
         try:
             self._read()
@@ -58,7 +59,7 @@ class ShardRows:
                 message = f"{_shorten(values.get(name), found[0].get(name))}, as the shard says"
                 self.report.fail("shard rows", file, message, place, name)
 
-    def check_finished(self, summary: Mapping[str, Any] | None) -> None:
+    def check_finished(self, summary: Summary | None) -> None:
         """Compares what is committed with what the data set says that it was made of."""
         candidates = sum(marker.rows for marker in self.markers)
         problem = describe_unfinished(summary, self.missing, candidates)
@@ -66,13 +67,13 @@ class ShardRows:
         if problem:
             remedy = "run the recipe into it again, to the end"
             self.report.fail("finalized", "summary.json", f"not finalized: {problem}: {remedy}")
-        made = [self.makers[digest] for digest in sorted(self.makers)]
-        if summary is not None and not problem and all(made) and summary["makers"] != made:
+        made = tuple(self.makers[digest] for digest in sorted(self.makers))
+        if summary is not None and not problem and all(made) and summary.makers != made:
             message = "are not what the records of the workers say"
             self.report.fail("workers", "summary.json", message, field="makers")
 
     def check_selection(
-        self, recipe: Recipe, decide: Decide, summary: Mapping[str, Any] | None, ids: Any
+        self, recipe: Recipe, decide: Decide, summary: Summary | None, ids: Any
     ) -> None:
         """Selects again from the stored scores and compares with the accepted rows.
 
@@ -106,9 +107,10 @@ class ShardRows:
         for name in sorted(set(ids) - kept):
             self.report.fail("selection", f"{DATA}/", "is there, but was not accepted", name)
         if summary is not None:
-            parts = {part["key"]: part for part in summary["series"]}
+            parts = {part.key: part for part in summary.series}
             for key, funnel in survey.funnel.items():
-                said, found = parts.get(key, {}), funnel.to_json()
+                said = parts[key].model_dump(mode="json") if key in parts else {}
+                found = funnel.to_json()
                 for field in ("asked", "accepted", "generated", "spare", "rejected"):
                     self.report.expect(
                         "counts",
@@ -145,7 +147,7 @@ class ShardRows:
         try:
             self.makers[digest] = self.folder.read_worker(digest)
         except StoreError as error:
-            self.makers[digest] = {}
+            self.makers[digest] = None
             self.report.fail("workers", name_worker(digest), str(error))
 
     def _iterate_markers(self, plan: Any) -> Iterator[Marker]:

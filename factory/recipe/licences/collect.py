@@ -1,12 +1,13 @@
 """Terms of all that makes a data set: of a recipe now, of a run as they were when it was made."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from factory.catalog.catalog import Catalogs, EncoderEntry, ModelEntry
 from factory.catalog.licences.terms import SOURCE_IMAGES, Term, drop_repeated
 from factory.core.places import take_name
+from factory.data.summary import Maker, Summary
 from factory.models.encoders import find_source
 from factory.recipe.judge_overlap import GUIDE, list_encoders
 from factory.recipe.recipe import Card, Recipe, is_judging
@@ -54,35 +55,35 @@ def collect_recipe_terms(
     terms: list[Term] = []
     if not is_judging(recipe):
         maker = describe_terms(recipe, base, catalogs, entry)
-        terms += _read_maker({"generator": {"model": recipe.generator.model}, **maker})
+        generator = {"model": recipe.generator.model}
+        terms += _read_maker(Maker(generator=generator, filters=(), score_names=(), **maker))
     else:
         terms += _list_judges(recipe, base, catalogs)
     return (*terms, *(term for term in _list_conditions(recipe) if term.role == SOURCE_IMAGES))
 
 
-def collect_summary_terms(summary: Mapping[str, Any]) -> tuple[Term, ...]:
+def collect_summary_terms(summary: Summary) -> tuple[Term, ...]:
     """Returns the terms of a run's makers, as they were recorded when the images were made.
 
     Args:
         summary: `summary.json` of a finalized run.
     """
-    terms = [term for maker in summary["makers"] for term in _read_maker(maker)]
-    if summary["judged"] or any(part["references"] for part in summary["series"]):
-        terms.append(Term(SOURCE_IMAGES, "of the recipe", summary.get("source_terms")))
+    terms = [term for maker in summary.makers for term in _read_maker(maker)]
+    if summary.judged or summary.varies_real_images:
+        terms.append(Term(SOURCE_IMAGES, "of the recipe", summary.source_terms))
     return tuple(terms)
 
 
-def _read_maker(maker: Mapping[str, Any]) -> Iterator[Term]:
+def _read_maker(maker: Maker) -> Iterator[Term]:
     """Yields the terms of one worker's description; those of given images are the source's."""
-    generator = maker["generator"]
-    if generator.get("family") != "given":
-        yield Term("generator", take_name(generator["model"]), maker["licence"])
-    for part in maker["components"]:
+    if maker.generates:
+        yield Term("generator", take_name(maker.model), maker.licence)
+    for part in maker.components:
         yield Term(part["role"], take_name(part["source"]), part["licence"])
-    if "other_terms" not in maker:  # made before these were recorded
-        for adapter in generator.get("adapters", ()):
+    if maker.other_terms is None:  # made before these were recorded
+        for adapter in maker.generator.get("adapters", ()):
             yield Term("adapter", take_name(adapter["source"]), None)
-    for part in maker.get("other_terms", ()):
+    for part in maker.other_terms or ():
         yield Term(part["role"], part["source"], part["licence"])
 
 

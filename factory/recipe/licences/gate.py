@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from factory.catalog.catalog import Catalogs, ModelEntry
 from factory.catalog.licences.known import find_known
 from factory.catalog.licences.terms import Limit, Verdict, combine_terms
 from factory.core.errors import LicenceError
+from factory.data.summary import Summary
 from factory.recipe.licences.collect import collect_recipe_terms, collect_summary_terms
 from factory.recipe.recipe import Recipe, is_judging
 
@@ -72,7 +72,7 @@ def check_generation(
         )
 
 
-def check_publish(summary: Mapping[str, Any], license_id: str, override: str | None) -> None:
+def check_publish(summary: Summary, license_id: str, override: str | None) -> None:
     """Refuses to publish a run under a licence that the terms of its makers forbid.
 
     The terms are those recorded when the images were made, not what a catalog says today.
@@ -89,19 +89,19 @@ def check_publish(summary: Mapping[str, Any], license_id: str, override: str | N
     if not refusals or (override is not None and override.strip()):
         return
     listed = "\n".join(f"  {refusal}" for refusal in refusals)
-    instead = suggest_licence(combine_terms(collect_summary_terms(summary)), _approval(summary))
+    instead = suggest_licence(combine_terms(collect_summary_terms(summary)), summary.approval)
     do = f"take the licence {instead}" if instead else "no licence allows publishing it"
     raise LicenceError(
-        f"{summary['name']}: cannot be published as {license_id}:\n{listed}\n"
+        f"{summary.name}: cannot be published as {license_id}:\n{listed}\n"
         f"{do[0].upper()}{do[1:]}; whoever holds an approval gives it as --override-terms "
         '"WHO APPROVED, WHEN": the card will show it'
     )
 
 
-def list_refusals(summary: Mapping[str, Any], license_id: str) -> tuple[Refusal, ...]:
+def list_refusals(summary: Summary, license_id: str) -> tuple[Refusal, ...]:
     """Returns why a run cannot be published under a licence; none: nothing recorded forbids it."""
     verdict = combine_terms(collect_summary_terms(summary))
-    return _compare(verdict, license_id, _approval(summary))
+    return _compare(verdict, license_id, summary.approval)
 
 
 def suggest_licence(verdict: Verdict, approval: str | None = None) -> str | None:
@@ -109,9 +109,7 @@ def suggest_licence(verdict: Verdict, approval: str | None = None) -> str | None
     return next((name for name in LADDER if not _compare(verdict, name, approval)), None)
 
 
-def record_licence(
-    summary: Mapping[str, Any], license_id: str, override: str | None
-) -> dict[str, Any]:
+def record_licence(summary: Summary, license_id: str, override: str | None) -> Summary:
     """Returns the summary with the licence it is published under, and what was overridden.
 
     The card is made from it: `license` replaces the recipe's, `overrides` is shown with the terms.
@@ -120,16 +118,12 @@ def record_licence(
         LicenceError: as `check_publish`.
     """
     check_publish(summary, license_id, override)
-    overrides = list(summary.get("overrides", ()))
+    overrides = [each.model_dump() for each in summary.overrides]
     refusals = [str(refusal) for refusal in list_refusals(summary, license_id)]
     if refusals:
-        entry = {"license": license_id, "approved": override, "terms": refusals}
+        entry = {"license": license_id, "approved": override, "terms": tuple(refusals)}
         overrides = [*(each for each in overrides if each != entry), entry]
-    return {**summary, "license": license_id, "overrides": overrides}
-
-
-def _approval(summary: Mapping[str, Any]) -> str | None:
-    return summary.get("approval")
+    return summary.change(license=license_id, overrides=overrides)
 
 
 def _compare(verdict: Verdict, license_id: str, approval: str | None) -> tuple[Refusal, ...]:

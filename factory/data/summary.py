@@ -1,0 +1,152 @@
+"""`summary.json`: what a finalized run says of itself: counts, funnel, makers, files."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from factory.data.artefact import Artefact
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
+class References(_Part):
+    """How many real images a series varies, and the share of the one that it varies most."""
+
+    used: int
+    largest_share: float
+
+
+class SeriesSummary(_Part):
+    """The funnel of one series: what was asked, made and kept, and why the rest was not."""
+
+    key: str
+    label: str
+    class_names: tuple[str, ...]
+    references: References | None = None
+    asked: int
+    accepted: int
+    generated: int
+    spare: int
+    rejected: dict[str, int]
+    reasons: dict[str, int]
+    short: int
+
+
+class Cut(_Part):
+    """Candidates whose prompt a tokenizer cut, and the tokens that it dropped of them."""
+
+    candidates: int
+    tokens: int
+
+
+class Files(_Part):
+    """The files of a data set: rows, and hashes and bytes by name, where they were recorded."""
+
+    rows: int
+    rejected_rows: int
+    tars: int = 0
+    sha256: dict[str, str] | None = None
+    bytes: dict[str, int] | None = None
+
+
+class JudgeSummary(_Part):
+    """An encoder that decided what is kept."""
+
+    spec: str
+    weights: str
+    used_by: str
+
+
+class Override(_Part):
+    """A licence that terms forbid, and who approved it."""
+
+    license: str
+    approved: str | None
+    terms: tuple[str, ...]
+
+
+class Maker(Artefact):
+    """A worker's description of what it works with: model, filters, terms; named by its digest."""
+
+    generator: dict[str, Any]
+    filters: tuple[dict[str, Any], ...]
+    score_names: tuple[str, ...]
+    pick_encoder: dict[str, Any] | None = None
+    scale: str | None = None
+    licence: dict[str, Any] | None = None
+    components: tuple[dict[str, Any], ...] = ()
+    other_terms: tuple[dict[str, Any], ...] | None = None
+
+    @property
+    def model(self) -> str:
+        """Id, name or folder of the model."""
+        return str(self.generator["model"])
+
+    @property
+    def generates(self) -> bool:
+        """False where images that were there already are judged."""
+        return self.generator.get("family") != "given"
+
+
+class Summary(Artefact):
+    """A finalized run: what `--json` prints and the card is made of."""
+
+    name: str
+    recipe_sha256: str
+    asked: int
+    accepted: int
+    judged: bool = False
+    generated: int
+    class_names: tuple[str, ...]
+    series: tuple[SeriesSummary, ...]
+    filters: tuple[dict[str, Any], ...]
+    accept: str | None = None
+    pick: dict[str, Any] | None = None
+    seconds: dict[str, float] = Field({})
+    cut_prompts: dict[str, Cut] = Field({})
+    missing_shards: int = 0
+    approval: str | None = None
+    source_terms: dict[str, Any] | None = None
+    makers: tuple[Maker, ...]
+    digest: str
+    encoders: tuple[JudgeSummary, ...] = ()
+    warnings: tuple[str, ...] = ()
+    overrides: tuple[Override, ...] = ()
+    files: Files | None = None
+    license: str | None = None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Models that made its images, sorted."""
+        return tuple(sorted({maker.model for maker in self.makers}))
+
+    @property
+    def shortfalls(self) -> tuple[SeriesSummary, ...]:
+        """Series with fewer accepted than asked."""
+        return tuple(part for part in self.series if part.short)
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Filter -> candidates that it rejected, over all series, most first."""
+        total: Counter[str] = Counter()
+        for part in self.series:
+            total.update(part.rejected)
+        return dict(total.most_common())
+
+    @property
+    def hashes(self) -> Mapping[str, str]:
+        """Name -> sha256 of each file; empty where none were recorded."""
+        return (self.files.sha256 if self.files else None) or {}
+
+    @property
+    def varies_real_images(self) -> bool:
+        """Whether images are variations of real ones."""
+        return any(part.references for part in self.series)
+
+    def change(self, **values: Any) -> "Summary":
+        """Returns it with other values, checked; they count as given."""
+        return Summary.model_validate({**self.to_json(), **values})
