@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import yaml
 from PIL import Image
 
-from factory.api import run_recipe
+from factory import api
 from factory.recipe.file import load_recipe
 
 FILTERS = [
@@ -39,6 +39,20 @@ def write_recipe(folder: Path, **changes) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     return path
+
+
+def run_recipe(
+    loaded,
+    url,
+    notify=lambda outcome: None,
+    say=lambda line: None,
+    extend=False,
+    planned=None,
+    watch=None,
+):
+    """Runs a loaded recipe in this process."""
+    told = {"notify": notify, "say": say, "watch": watch}
+    return api.run(loaded, url, extend=extend, planned=planned, **told)
 
 
 def run(

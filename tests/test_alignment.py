@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from factory.api import refilter_folder
+from factory.api import refilter
 from factory.catalog.captions.grid import CaptionGrid
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import CatalogError, FilterError, InputError, RecipeError, SourceError
@@ -207,7 +207,7 @@ def test_alignment_filters_a_run_that_is_refiltered_without_the_model(clip, tmp_
     assert 1 <= min(ranks) < max(ranks) <= 9
     provenance = json.loads(rows[0]["provenance"])["filters"][0]
     assert len(provenance["captions_sha256"]) == len(provenance["weights_sha256"]) == 64
-    refilter_folder(str(tmp_path / "out"), ["filters.alignment.max_rank=4"])
+    refilter(str(tmp_path / "out"), ["filters.alignment.max_rank=4"])
     kept = [row["scores"]["caption_rank"] for row in read_rows(tmp_path / "out")]
     assert 0 < len(kept) < 12 and max(kept) <= 4
 

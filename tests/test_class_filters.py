@@ -14,7 +14,7 @@ from scipy.special import softmax
 from scipy.stats import entropy
 
 from factory import filters as registry
-from factory.api import refilter_folder
+from factory.api import refilter
 from factory.catalog.catalog import load_catalogs
 from factory.cli import main
 from factory.core.errors import FilterError, InputError, RecipeError
@@ -230,12 +230,12 @@ def test_a_run_of_older_scores_is_refiltered(tmp_path, monkeypatch):
         for name, k in (("normal", 4), ("tumor", 2))
     }
     changed = f"filters.classifier.min_probability={json.dumps(bounds)}"
-    refilter_folder(str(tmp_path / "out"), [changed])
+    refilter(str(tmp_path / "out"), [changed])
     kept = [row["class_name"] for row in read_rows(tmp_path / "out")]
     assert (kept.count("normal"), kept.count("tumor")) == (6, 11)
     with pytest.raises(FilterError, match="no stored score class_entropy"):
-        refilter_folder(str(tmp_path / "out"), ["filters.classifier.max_entropy=0.5"])
-    refilter_folder(str(tmp_path / "out"), [])
+        refilter(str(tmp_path / "out"), ["filters.classifier.max_entropy=0.5"])
+    refilter(str(tmp_path / "out"), [])
     assert run(recipe, tmp_path / "out").exit_code == 0, "the same recipe still owns the folder"
 
 

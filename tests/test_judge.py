@@ -15,12 +15,11 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from factory.api import run_recipe
 from factory.cli import main
 from factory.core.hashing import hash_bytes
 from factory.engine.score_images import load_judging
 from factory.publish.report import build_report
-from tests.running import list_identities, read_rows, run, write_recipe
+from tests.running import list_identities, read_rows, run, run_recipe, write_recipe
 
 REAL = Path(__file__).parent / "assets" / "pcam"
 

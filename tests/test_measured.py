@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from factory.api import refilter_folder
+from factory.api import refilter
 from factory.cli import main
 from factory.engine.run_folder import RunFolder
 from factory.evaluate.image_sets import list_set
@@ -45,7 +45,7 @@ def thin_out(out):
         for row in pq.read_table(out / "data", columns=["scores"])["scores"].to_pylist()
     )
     middle = (shares[0] + shares[-1]) / 2
-    refilter_folder(str(out), (f"filters.tissue.min_fraction={middle}",))
+    refilter(str(out), (f"filters.tissue.min_fraction={middle}",))
     assert 0 < read_present(RunFolder(str(out))).rows < before.rows
     return middle
 
@@ -89,7 +89,7 @@ def test_figures_hold_again_when_the_images_are_the_same_again(made):
     data = [list_set(made).describe_data()]
     middle = thin_out(made)
     assert explain_other({"data": data}, read_present(RunFolder(str(made))))
-    refilter_folder(str(made), ("filters.tissue.min_fraction=0.0",))
+    refilter(str(made), ("filters.tissue.min_fraction=0.0",))
     assert not explain_other({"data": data}, read_present(RunFolder(str(made))))
     assert middle > 0
 

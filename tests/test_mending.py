@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from factory.api import refilter_folder, run_recipe
+from factory.api import refilter
 from factory.cli import main
 from factory.core.errors import StoreError
 from factory.core.files import store as files
@@ -23,7 +23,7 @@ from factory.engine.run import read_status
 from factory.engine.run_folder import WORK
 from factory.models.generators.fake import FakeGenerator
 from factory.recipe.file import load_recipe
-from tests.running import list_identities, run, write_recipe
+from tests.running import list_identities, run, run_recipe, write_recipe
 
 RECIPE = {"output": {"shard_size": 4, "formats": ["parquet", "webdataset"]}}
 
@@ -117,7 +117,7 @@ def test_a_marker_that_does_not_fit_counts_as_absent(finished, copied, tmp_path,
     expected = list_identities(copied)
     damage(copied, other)
     name = list_markers(copied)[1].name
-    for read in (read_status, lambda url: refilter_folder(url, [])):
+    for read in (read_status, lambda url: refilter(url, [])):
         with pytest.raises(StoreError, match=rf"{name}: {words}.*run the same recipe into this"):
             read(str(copied))
     result, said = run_and_listen(finished / "recipe.yaml", copied)

@@ -18,7 +18,7 @@ import fsspec
 import pytest
 from click.testing import CliRunner
 
-from factory.api import refilter_folder
+from factory.api import refilter
 from factory.cli import main
 from factory.core.errors import InputError, MissingError, StoreError
 from factory.core.files.edge import check_bucket
@@ -160,7 +160,7 @@ def test_no_listing_is_believed(tmp_path, monkeypatch):
     before = hash_files(FileStore(url))
     listed = FileStore.list
     monkeypatch.setattr(FileStore, "list", lambda self, folder: ())
-    refilter_folder(url, ["filters.finite.min_contrast=0.9"])
+    refilter(url, ["filters.finite.min_contrast=0.9"])
     assert is_sound(url)
     monkeypatch.setattr(FileStore, "list", listed)
     after = hash_files(FileStore(url))

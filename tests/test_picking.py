@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from factory.api import refilter_folder
+from factory.api import refilter
 from factory.catalog.acceptance import parse_rule
 from factory.core.errors import InputError, RecipeError
 from factory.engine.diversity import count_kept, count_pool, pick_best, pick_diverse
@@ -50,7 +50,7 @@ def test_rule_decides_a_run_and_is_changed_by_refilter(tmp_path):
     assert read_rows(tmp_path / "out", "rejected") == [] or all(
         row["status"] == "spare" for row in read_rows(tmp_path / "out", "rejected")
     )
-    result = refilter_folder(str(tmp_path / "out"), ["accept=finite and tissue"])
+    result = refilter(str(tmp_path / "out"), ["accept=finite and tissue"])
     assert result.exit_code == 1
     rejected = [r for r in read_rows(tmp_path / "out", "rejected") if r["status"] == "rejected"]
     assert rejected and {row["rejected_by"] for row in rejected} == {"finite"}
@@ -58,7 +58,7 @@ def test_rule_decides_a_run_and_is_changed_by_refilter(tmp_path):
         {"contrast", "tissue_fraction", "stain_plausibility"} <= row["scores"].keys()
         for row in rejected
     )
-    result = refilter_folder(str(tmp_path / "out"), ["accept=not stain"])
+    result = refilter(str(tmp_path / "out"), ["accept=not stain"])
     assert result.summary.accepted == 0
     rows = read_rows(tmp_path / "out", "rejected")
     assert {row["reason"] for row in rows} == {"not: not stain"}
@@ -129,13 +129,13 @@ def test_refilter_picks_by_another_score(tmp_path):
     pick = {"keep": "best", "by": "contrast", "pool": 2}
     run(write_recipe(tmp_path / "a", pick=pick, filters=LOOSE), tmp_path / "out")
     best = list_identities(tmp_path / "out")
-    refilter_folder(str(tmp_path / "out"), ["pick.by=-contrast"])
+    refilter(str(tmp_path / "out"), ["pick.by=-contrast"])
     worst = list_identities(tmp_path / "out")
     assert len(best) == len(worst) == 23 and not best & worst
-    refilter_folder(str(tmp_path / "out"), ["pick.by=contrast"])
+    refilter(str(tmp_path / "out"), ["pick.by=contrast"])
     assert list_identities(tmp_path / "out") == best
     with pytest.raises(InputError, match=r"pick\.by and pick\.method only"):
-        refilter_folder(str(tmp_path / "out"), ["pick.pool=3"])
+        refilter(str(tmp_path / "out"), ["pick.pool=3"])
 
 
 def test_run_picks_diverse_images_whatever_the_shards(tmp_path):
@@ -146,7 +146,7 @@ def test_run_picks_diverse_images_whatever_the_shards(tmp_path):
         )
         assert run(recipe, tmp_path / f"out-{name}").summary.accepted == 23
     assert list_identities(tmp_path / "out-a") == list_identities(tmp_path / "out-b")
-    refilter_folder(str(tmp_path / "out-a"), ["pick.method=kmeans"])
+    refilter(str(tmp_path / "out-a"), ["pick.method=kmeans"])
     assert len(list_identities(tmp_path / "out-a")) == 23
     card = (tmp_path / "out-a" / "README.md").read_text()
     assert "one of 2 accepted images is kept, chosen to cover the others by kmeans" in card

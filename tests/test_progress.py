@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from factory.api import run_recipe
 from factory.cli.progress import RunProgress, describe_seconds
 from factory.cli.tally import Tally
 from factory.data.records import Progress, Shard
@@ -19,7 +18,7 @@ from factory.engine.run import plan_recipe
 from factory.engine.run_folder import Marker
 from factory.engine.shard import Task
 from factory.recipe.file import load_recipe
-from tests.running import FILTERS, list_identities, read_json, run, write_recipe
+from tests.running import FILTERS, list_identities, read_json, run, run_recipe, write_recipe
 
 ROOT = Path(__file__).parent.parent
 

@@ -13,7 +13,7 @@ from scipy.spatial.distance import cdist, mahalanobis
 from sklearn.covariance import LedoitWolf, ShrunkCovariance
 from sklearn.neighbors import NearestNeighbors
 
-from factory.api import refilter_folder
+from factory.api import refilter
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import FilterError, InputError, RecipeError, SourceError
 from factory.core.hashing import hash_bytes
@@ -386,10 +386,10 @@ def test_a_run_is_judged_resumed_moved_and_refiltered_by_quantiles(tmp_path):
     (tmp_path / "moved").rename(tmp_path / "gone")
     for limit in (0.4, 0.75):
         change = f"filters.realism.max_neighbour_distance_quantile={limit}"
-        refilter_folder(str(out), [change])
+        refilter(str(out), [change])
         expected = [r["scores"]["neighbour_distance_quantile"] <= limit for r in rows]
         assert len(read_rows(out)) == sum(expected)
-    refilter_folder(str(out), ["filters.realism.min_authenticity=0.9"])
+    refilter(str(out), ["filters.realism.min_authenticity=0.9"])
     kept = [row["scores"] for row in read_rows(out)]
     assert 0 < len(kept) < 23
     assert all(scores["authenticity_ratio"] >= 0.9 for scores in kept)

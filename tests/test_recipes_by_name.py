@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from factory.cli.shipped import find_recipe, list_names, read_purpose
+from factory.cli.shipped import read_purpose
 from factory.core.errors import InputError, RecipeError
 from factory.core.yaml.model import apply_overrides
 from factory.core.yaml.reader import read_document
-from factory.recipe.file import find_base, load_recipe
+from factory.recipe.file import find_base, find_shipped, list_shipped, load_recipe
 from tests.running import read_json, write_recipe
 from tests.test_cli import call
 
@@ -44,8 +44,8 @@ def test_every_name_is_taken_wherever_a_recipe_is(command, here):
     options = () if command == "validate" else ("--no-calibrate",)
     result = call(command, "quickstart", *options)
     assert result.exit_code == 0, result.output
-    assert list_names() == sorted(path.stem for path in RECIPES.glob("*.yaml"))
-    assert len(list_names()) > 10
+    assert list_shipped() == sorted(path.stem for path in RECIPES.glob("*.yaml"))
+    assert len(list_shipped()) > 10
 
 
 def test_a_file_of_that_name_comes_first(here):
@@ -72,7 +72,7 @@ def test_a_misspelt_name_is_suggested(here):
 def test_recipes_are_listed_and_shown(here):
     text = call("recipes", "list").stdout
     found = json.loads(call("recipes", "list", "--json").stdout)
-    assert [each["name"] for each in found] == list_names()
+    assert [each["name"] for each in found] == list_shipped()
     for each in found:
         assert f"{each['name']:22} {each['purpose']}" in text
         shown = call("recipes", "show", each["name"])
@@ -88,7 +88,7 @@ def test_recipes_are_listed_and_shown(here):
 @pytest.mark.parametrize("dest", [None, "mine.yaml", "new/mine.yaml", "folder", "new-folder"])
 def test_a_copy_says_the_same_and_overwrites_nothing(dest, here):
     (here / "folder").mkdir()
-    for name in list_names():
+    for name in list_shipped():
         target = here / (f"{name}-{dest}" if dest == "mine.yaml" else dest or f"{name}.yaml")
         arguments = ("recipes", "copy", name, *((target,) if dest else ()))
         if dest == "new/mine.yaml":
@@ -97,7 +97,7 @@ def test_a_copy_says_the_same_and_overwrites_nothing(dest, here):
         result = call(*arguments)
         assert result.exit_code == 0, result.output
         file = target if target.suffix else target / f"{name}.yaml"
-        assert yaml.safe_load(file.read_text()) == yaml.safe_load(find_recipe(name).read_text())
+        assert yaml.safe_load(file.read_text()) == yaml.safe_load(find_shipped(name).read_text())
         assert "yaml-language-server" not in file.read_text()
         again = call(*arguments)
         assert again.exit_code == 2
@@ -106,10 +106,10 @@ def test_a_copy_says_the_same_and_overwrites_nothing(dest, here):
 
 
 def test_relative_paths_start_here_only_for_recipes_by_name(here):
-    assert find_base(find_recipe("quickstart")) == Path()
+    assert find_base(find_shipped("quickstart")) == Path()
     assert find_base(Path("recipes/quickstart.yaml")) == Path("recipes")
     with pytest.raises(InputError, match="no recipe of this name"):
-        find_recipe("../quickstart")
+        find_shipped("../quickstart")
 
 
 # --- paths given by --set ------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from factory.api import run_recipe
 from factory.cli import main
 from factory.core.errors import StoreError
 from factory.core.hashing import hash_bytes
@@ -16,7 +15,7 @@ from factory.core.images import decode_image, encode_image, hash_pixels
 from factory.engine.dataset import open_dataset
 from factory.engine.regenerate import Places, compute_psnr, regenerate_rows
 from factory.engine.score_images import load_judging
-from tests.running import read_rows, run, save_again, write_recipe
+from tests.running import read_rows, run, run_recipe, save_again, write_recipe
 from tests.test_sources import make_pixels
 from tests.tiny import save_lora, save_tiny
 

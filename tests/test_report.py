@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from factory.api import refilter_folder, run_recipe
+from factory.api import refilter
 from factory.cli import main
 from factory.core.errors import StoreError
 from factory.core.hashing import hash_bytes
@@ -30,7 +30,7 @@ from factory.publish.report.collect import Pools, Shown
 from factory.publish.report.margins import Limit, Spread, find_nearest_margin, measure_margins
 from factory.publish.report.pictures import LONGEST, make_picture
 from factory.recipe.file import load_recipe
-from tests.running import FILTERS, read_rows, run, save_again, write_recipe
+from tests.running import FILTERS, read_rows, run, run_recipe, save_again, write_recipe
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 HTML = '<script>alert(1)</script> & "nuclei" <img src=x onerror=alert(2)> {{ 7 * 7 }}'
@@ -421,7 +421,7 @@ def test_shortfall_and_quarantine_are_loud(tmp_path):
 
 def test_refiltered_run_is_shown_as_decided_now(plain, tmp_path):
     out = shutil.copytree(plain[0], tmp_path / "run")
-    result = refilter_folder(str(out), ["filters.finite.min_contrast=0.147"])
+    result = refilter(str(out), ["filters.finite.min_contrast=0.147"])
     numbers, html = build_report(str(out))
     assert numbers["refiltered"] and not plain[2]["refiltered"]
     assert numbers["accepted"] == result.summary.accepted == len(read_rows(out))

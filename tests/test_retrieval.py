@@ -37,7 +37,7 @@ from factory.evaluate.retrieval.packing import pack_pairs
 from factory.evaluate.retrieval.pairs import Columns, drop_leaks, pick_pairs, read_pairs
 from factory.evaluate.retrieval.ranks import find_chance, score_queries
 from factory.evaluate.retrieval.settings import METRICS, RetrievalSettings
-from factory.evaluate.retrieval.study import evaluate_retrieval, shuffle_captions
+from factory.evaluate.retrieval.study import RetrievalOptions, evaluate_retrieval, shuffle_captions
 from factory.evaluate.retrieval.summary import resample_means, summarise_arms, write_notes
 from factory.evaluate.retrieval.tuning import build_optimizer, compute_share, tune_clip
 from factory.models.encoders.learned import hash_weights
@@ -603,7 +603,7 @@ def test_real_pairs_train_with_the_same_number_and_steps(data):
     report = evaluate_retrieval(
         data / "train.parquet", data / "held.parquet",
         RetrievalSettings(epochs=1, batch_size=48, seeds=1, arms=("synthetic", "real")),
-        say=lines.append, real=data / "other.parquet",
+        RetrievalOptions(real=data / "other.parquet"), lines.append,
     )  # fmt: skip
     assert report["settings"]["pairs"] == 144
     assert report["settings"]["steps"] == {"synthetic": 3, "real": 3}
@@ -661,7 +661,7 @@ def test_too_little_left_is_refused(data, tmp_path):
     with pytest.raises(
         InputError, match=r"216 of 216 held-out pairs are known.*take --on-leak drop"
     ):
-        evaluate_retrieval(train, train, settings, say=str, on_leak="refuse")
+        evaluate_retrieval(train, train, settings, RetrievalOptions(on_leak="refuse"))
     with pytest.raises(InputError, match=r"216 pairs to train on .* fill no batch of 300"):
         evaluate_retrieval(train, data / "held.parquet", RetrievalSettings(batch_size=300), say=str)
     many = RetrievalSettings(batch_size=60, workers=4)

@@ -11,7 +11,7 @@ import yaml
 from datasets import ClassLabel, load_dataset
 from PIL import Image
 
-from factory.api import refilter_folder
+from factory.api import refilter
 from factory.core.errors import InputError, MismatchError, RunBrokenError
 from factory.core.files.store import FileStore
 from factory.core.hashing import hash_bytes
@@ -201,7 +201,7 @@ def test_a_recipe_that_cannot_be_filled_says_so_and_delivers_the_rest(tmp_path):
     recipe = write_recipe(tmp_path, filters=filters, budget={"attempts": 2})
     result = run(recipe, tmp_path / "run")
     assert result.exit_code == 1
-    short = {part["label"]: part["short"] for part in result.shortfalls}
+    short = {part.label: part.short for part in result.shortfalls}
     assert set(short) == {"normal"}
     rows = read_rows(tmp_path / "run")
     assert 0 < len(rows) == 23 - sum(short.values()) < 23
@@ -250,15 +250,15 @@ def test_refilter_loosens_and_tightens_without_generating(plain, tmp_path, monke
         raise AssertionError("generated")
 
     monkeypatch.setattr(FakeGenerator, "generate", refuse)
-    tight = refilter_folder(str(copy), ["filters.finite.min_contrast=0.145"])
+    tight = refilter(str(copy), ["filters.finite.min_contrast=0.145"])
     assert tight.summary.accepted < result.summary.accepted
     assert tight.exit_code == 1
     scores = [row["scores"]["contrast"] for row in read_rows(copy)]
     assert min(scores) >= 0.145
-    loose = refilter_folder(str(copy), ["filters.0.min_contrast=0"])
+    loose = refilter(str(copy), ["filters.0.min_contrast=0"])
     assert loose.exit_code == 0
     assert {row["attempt"] for row in read_rows(copy)} == {0}
-    back = refilter_folder(str(copy), [])
+    back = refilter(str(copy), [])
     assert list_identities(copy) == list_identities(folder / "run")
     assert back.exit_code == 0
 
@@ -269,7 +269,7 @@ def test_refilter_loosens_and_tightens_without_generating(plain, tmp_path, monke
 def test_refilter_refuses_what_is_no_threshold(plain, override):
     folder, _ = plain
     with pytest.raises(Exception, match=r"thresholds|no filter|must be"):
-        refilter_folder(str(folder / "run"), [override])
+        refilter(str(folder / "run"), [override])
 
 
 def test_a_shard_that_keeps_failing_is_quarantined_and_made_later(tmp_path, monkeypatch):
@@ -368,8 +368,8 @@ def test_summary_is_on_disk(plain):
 
 
 def test_memory_store_works_like_disk(tmp_path, plain):
-    from factory.api import run_recipe
     from factory.recipe.file import load_recipe
+    from tests.running import run_recipe
 
     folder, _ = plain
     url = f"memory://{tmp_path.name}"
@@ -398,7 +398,7 @@ def test_killed_amid_refiltering_then_run_gives_the_recipe_again(plain, tmp_path
 
     monkeypatch.setattr(FileStore, "move", move_data_and_die)
     with pytest.raises(KeyboardInterrupt):
-        refilter_folder(str(copy), ["filters.finite.min_contrast=0.145"])
+        refilter(str(copy), ["filters.finite.min_contrast=0.145"])
     monkeypatch.undo()
     assert list_identities(copy) != list_identities(folder / "run")
     run(folder / "recipe.yaml", copy)
@@ -410,7 +410,7 @@ def test_refilter_needs_the_images_that_it_would_accept(tmp_path):
     run(recipe, tmp_path / "run")
     before = list_identities(tmp_path / "run")
     with pytest.raises(InputError, match="keep_rejected"):
-        refilter_folder(str(tmp_path / "run"), ["filters.finite.min_contrast=0"])
+        refilter(str(tmp_path / "run"), ["filters.finite.min_contrast=0"])
     assert list_identities(tmp_path / "run") == before
 
 

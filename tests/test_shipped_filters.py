@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from pydantic import TypeAdapter
 from scipy.ndimage import gaussian_filter
 
-from factory.api import refilter_folder
+from factory.api import refilter
 from factory.catalog.acceptance import parse_rule
 from factory.catalog.catalog import load_catalogs
 from factory.data.images import list_images
@@ -88,7 +88,7 @@ def test_nan_is_never_accepted(tmp_path, monkeypatch, filters, accept):
     card = (tmp_path / "out" / "README.md").read_text()
     assert "rejected: finite" in card
     assert "never accepted" in card
-    refilter_folder(str(tmp_path / "out"), [])
+    refilter(str(tmp_path / "out"), [])
     assert "tumor" not in {row["class_name"] for row in read_rows(tmp_path / "out")}
 
 

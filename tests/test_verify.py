@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-from factory.api import refilter_folder
+from factory.api import refilter
 from factory.cli import main
 from factory.core.errors import InputError
 from factory.core.hashing import hash_bytes
@@ -118,7 +118,7 @@ def test_rows_are_chosen_by_seed_whatever_the_files_are(made, tmp_path):
     "override", ["filters.finite.min_contrast=0.145", "filters.0.min_contrast=0"]
 )
 def test_a_refiltered_run_is_sound(run_copy, override):
-    refilter_folder(str(run_copy), [override])
+    refilter(str(run_copy), [override])
     report = check(run_copy)
     assert report.is_sound, report.failures
 
@@ -487,8 +487,8 @@ def test_a_recipe_has_one_fingerprint_before_and_after_its_paths_are_cut():
 
 
 def test_a_run_folder_behind_a_url_is_verified(tmp_path):
-    from factory.api import run_recipe
     from factory.recipe.file import load_recipe
+    from tests.running import run_recipe
 
     url = f"memory://{tmp_path.name}"
     changes = {"output": {"formats": ["parquet", "webdataset"]}}

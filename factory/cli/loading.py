@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
-from factory.recipe.checks.recipe import check_recipe
-from factory.recipe.file import LoadedRecipe, load_recipe, open_catalogs
+from factory.api import load_recipe
+from factory.recipe.file import LoadedRecipe, open_catalogs
 from factory.recipe.judge_overlap import find_circles
 
 
@@ -17,7 +17,6 @@ def load_checked(path: Path, overrides: tuple[str, ...]) -> LoadedRecipe:
         RecipeError: with every problem found.
     """
     loaded = load_recipe(path, overrides)
-    check_recipe(loaded, open_catalogs(loaded))
     warn(loaded)
     return loaded
 

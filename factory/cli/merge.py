@@ -1,7 +1,7 @@
 """Commands that make other data sets of data sets: merge and export."""
 
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import click
 
@@ -71,7 +71,8 @@ def merge(
     Patients or slides stay whole. A synthetic image that varies a real one goes where its patient
     goes; none goes into test. Sets are folders of images, parquet, tars, or finished runs.
     """
-    from factory.publish.merge import MergeSettings, describe_splits, merge_sets
+    from factory import api
+    from factory.publish.merge import MergeSettings, describe_splits
 
     renamed = {}
     for each in rename:
@@ -82,7 +83,7 @@ def merge(
     settings = MergeSettings(
         validation, test, seed, synthetic_in_test, test_set, renamed, dict(columns)
     )
-    summary = merge_sets(real, synthetic, out, settings)
+    summary = api.merge(real, synthetic, out, settings)
     if as_json:
         click.echo(write_json({**summary, "out": str(out), "notes": list_notes()}))
         return
@@ -115,21 +116,21 @@ def merge(
 )
 @JSON_OPTION
 def export(
-    source: str, target: str, out: Path, unlabelled: str | None, rows_per_file: int, as_json: bool
+    source: str,
+    target: Literal["imagefolder", "webdataset"],
+    out: Path,
+    unlabelled: str | None,
+    rows_per_file: int,
+    as_json: bool,
 ) -> None:
     """Writes the images of DIR as torchvision's ImageFolder or as WebDataset tars, byte for byte.
 
     DIR is a run folder, a merged set, a copy of a published data set, or OWNER/NAME on the Hub.
     """
-    from factory.engine.dataset import open_dataset
-    from factory.publish.export import export_images, export_tars
+    from factory import api
 
-    dataset = open_dataset(source)
-    if target == "webdataset":
-        images: dict[str, Any] = {**export_tars(dataset, out, rows_per_file)}
-        totals = images
-    else:
-        images = {**export_images(dataset, out, unlabelled)}
+    totals = images = api.export(source, target, out, unlabelled, rows_per_file)
+    if target == "imagefolder":
         totals = {split: sum(by_class.values()) for split, by_class in images.items()}
         if len({frozenset(by_class) for by_class in images.values()}) > 1:
             click.echo(

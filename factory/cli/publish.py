@@ -1,8 +1,7 @@
 """The command `factory publish`."""
 
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,7 +11,6 @@ from factory.core.plain import write_json
 
 if TYPE_CHECKING:
     from factory.publish.hub import Publication, Published
-    from factory.publish.hub.target import Target
 
 
 @click.command()
@@ -46,22 +44,7 @@ if TYPE_CHECKING:
     help="Files of one commit, at most.",
 )
 @JSON_OPTION
-def publish(
-    folder: str,
-    repo: str | None,
-    to: str | None,
-    dry_run: bool,
-    public: bool,
-    gated: Literal["auto", "manual"] | None,
-    license_id: str | None,
-    override: str | None,
-    branch: str,
-    tag: str | None,
-    with_tars: bool,
-    replace: bool,
-    files_per_step: int,
-    as_json: bool,
-) -> None:
+def publish(folder: str, as_json: bool, **options: Any) -> None:
     """Publishes the finished run in DIR to the Hugging Face Hub, or to another folder.
 
     DIR may be a URL (s3://...): the run is fetched to a temporary folder first.
@@ -70,66 +53,23 @@ def publish(
     every file and row count, tags. The same command again goes on where it broke off. The token is
     that of HF_TOKEN or of `hf auth login`; HF_ENDPOINT names another Hub.
     """
-    from factory.publish.hub import fetch_run, prepare_publication, publish_items
+    from factory import api
+    from factory.cli.loading import make_say
+    from factory.publish.hub import PublishOptions
 
-    if (repo is None) == (to is None):
+    chosen = PublishOptions(**options)
+    if (chosen.repo is None) == (chosen.to is None):
         raise click.UsageError("give either --repo OWNER/NAME or --to URL")
+    if as_json or not sys.stderr.isatty():
+        from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
 
-    def say(line: str) -> None:
-        if not as_json:
-            click.echo(line, err=True)
-
-    url = None if repo is None else _name_url(repo)
-    place = click.get_current_context().with_resource(fetch_run(folder, say))
-    say(f"checking {folder}")
-    publication = prepare_publication(place, license_id, override, with_tars, url)
-    if dry_run:
-        _show(publication, repo or str(to), as_json)
+        disable_progress_bars()
+    publication, result = api.publish_dataset(folder, chosen, make_say(as_json))
+    if result is None:
+        _show(publication, chosen.repo or str(chosen.to), as_json)
         return
-    target: Target
-    if to is not None:
-        from factory.publish.hub import FolderTarget
-
-        target = FolderTarget(to, say)
-    else:
-        if as_json or not sys.stderr.isatty():
-            from huggingface_hub.utils import disable_progress_bars  # type: ignore[attr-defined]
-
-            disable_progress_bars()
-        target = _open_hub(publication, str(repo), public, gated, branch, tag, say)
-    result = publish_items(
-        publication.items, target, publication.recipe_sha256, say, files_per_step, replace
-    )
     _report(publication, result, as_json)
     click.get_current_context().exit(1 if result.problems else 0)
-
-
-def _name_url(repo: str) -> str:
-    from huggingface_hub import constants
-
-    return f"{constants.ENDPOINT}/datasets/{repo}"
-
-
-def _open_hub(
-    publication: "Publication",
-    repo: str,
-    public: bool,
-    gated: Literal["auto", "manual"] | None,
-    branch: str,
-    tag: str | None,
-    say: Callable[[str], None],
-) -> "Target":
-    from factory.publish.hub.hub import HubOptions, HubTarget
-
-    options = HubOptions(
-        repo=repo,
-        public=public,
-        gated=gated,
-        branch=branch,
-        tag=tag or f"factory-{publication.digest[:12]}",
-        description=f"recipe sha256 {publication.recipe_sha256}\n{publication.rows} accepted rows",
-    )
-    return HubTarget(options, say)
 
 
 def _show(publication: "Publication", where: str, as_json: bool) -> None:

@@ -14,8 +14,7 @@ from factory.core.notes import listen
 from factory.core.plain import write_json
 
 if TYPE_CHECKING:
-    from factory.recipe.file import LoadedRecipe
-    from factory.recipe.licences import Verdict
+    pass
 
 SET_OPTION = click.option(
     "--set",
@@ -80,10 +79,9 @@ def check_file(path: Path, overrides: tuple[str, ...], files: bool) -> None:
     Raises:
         RecipeError: with every problem found.
     """
+    from factory.api import load_recipe
     from factory.core.yaml.model import apply_overrides, parse_model
     from factory.core.yaml.reader import read_document
-    from factory.recipe.checks.recipe import check_recipe
-    from factory.recipe.file import load_recipe, open_catalogs
 
     document = read_document(path)
     if "training" in document.data:
@@ -91,8 +89,7 @@ def check_file(path: Path, overrides: tuple[str, ...], files: bool) -> None:
 
         parse_model(apply_overrides(document, overrides), choose_model(document.data))
         return
-    loaded = load_recipe(path, overrides)
-    check_recipe(loaded, open_catalogs(loaded), check_files=files)
+    load_recipe(path, overrides, check_files=files)
 
 
 @click.command()
@@ -121,15 +118,13 @@ def schema(out: Path | None) -> None:
 @JSON_OPTION
 def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: bool) -> None:
     """Shows what RECIPE asks for: counts, shards, expected attempts, disk and time."""
+    from factory import api
     from factory.cli.loading import load_checked, make_say
-    from factory.engine.estimate import estimate_cost
-    from factory.engine.run import plan_recipe
+    from factory.recipe.licences import combine_recipe_terms
 
     loaded = load_checked(recipe, overrides)
-    planned = plan_recipe(loaded)
-    verdict = combine_recipe_terms(loaded)
-    report = estimate_cost(loaded, planned, calibrate, make_say(as_json))
-    report |= {"terms": verdict.to_json()}
+    planned, verdict = api.plan(loaded), combine_recipe_terms(loaded)
+    report = api.estimate(loaded, planned, calibrate, make_say(as_json))
     if as_json:
         click.echo(write_json({**report, "notes": list_notes()}))
         return
@@ -157,17 +152,6 @@ def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: boo
         f"expect {report['expected_candidates']:,} candidates, {format_size(report['disk_gib'])}, "
         f"{format_duration(report['expected_seconds'])} on one worker like this one"
     )
-
-
-def combine_recipe_terms(loaded: "LoadedRecipe") -> "Verdict":
-    """Returns what the terms of a recipe's makers, as catalogs say now, let its data set be."""
-    from factory.models.generators.settings import find_entry
-    from factory.recipe.file import open_catalogs
-    from factory.recipe.licences import collect_recipe_terms, combine_terms
-
-    catalogs = open_catalogs(loaded)
-    entry = find_entry(loaded.recipe.generator, catalogs)
-    return combine_terms(collect_recipe_terms(loaded.recipe, loaded.base, catalogs, entry))
 
 
 def format_size(gib: float) -> str:

@@ -52,20 +52,17 @@ def report(
 
     DIR is what run or judge write, also while they still do. The file needs no network.
     """
-    from factory.publish.report import ReportOptions, build_report, write_report
-
-    def say(line: str) -> None:
-        if not as_json:
-            click.echo(line, err=True)
+    from factory import api
+    from factory.cli.loading import make_say
+    from factory.publish.report import ReportOptions
 
     options = ReportOptions(per_gallery, base, real, not no_real, image_column)
-    numbers, html = build_report(folder, options, say)
-    place = write_report(folder, html, out)
+    numbers = api.report(folder, out, options, make_say(as_json))
     if as_json:
-        click.echo(write_json({**numbers, "out": place}))
+        click.echo(write_json(numbers))
         return
     _print(numbers)
-    click.echo(f"wrote {place} ({len(html.encode()) / 1e6:.1f} MB)")
+    click.echo(f"wrote {numbers['out']} ({numbers['bytes'] / 1e6:.1f} MB)")
 
 
 def _print(numbers: dict[str, Any]) -> None:

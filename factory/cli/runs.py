@@ -10,7 +10,6 @@ from factory.cli.notes import list_notes
 from factory.cli.options import FOLDER_PLACE, IMAGE_COLUMN, NEW_FOLDER, LocalPath
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION
 from factory.cli.shipped import RECIPE
-from factory.core.errors import InputError
 from factory.core.plain import write_json
 
 if TYPE_CHECKING:
@@ -44,11 +43,7 @@ def run(
     from factory.cli.loading import load_checked
 
     loaded = load_checked(recipe, (*overrides, *_set_workers(executor, workers)))
-    path = loaded.recipe.output.path or ""
-    url = out or (path if "://" in path or not path else str(loaded.base / path))
-    if not url:
-        raise InputError("no run folder: give --out, or output.path in the recipe")
-    _run(loaded, url, extend, as_json)
+    _run(loaded, out, extend, as_json)
 
 
 @click.command()
@@ -89,10 +84,10 @@ def judge(
     What lands in OUT is what `run` writes: accepted rows, rejected ones with reasons, card. The
     same command again resumes it; refilter changes its thresholds.
     """
-    from factory.engine.score_images import load_judging
+    from factory.api import prepare_scoring
 
     extra = _set_workers(executor, workers)
-    loaded = load_judging(recipe, data, (*overrides, *extra), columns)
+    loaded = prepare_scoring(recipe, data, (*overrides, *extra), columns)
     _run(loaded, out, False, as_json)
 
 
@@ -101,20 +96,27 @@ def _set_workers(executor: str | None, workers: str | None) -> list[str]:
     return extra + ([f"workers.count={workers}"] if workers else [])
 
 
-def _run(loaded: "LoadedRecipe", url: str, extend: bool, as_json: bool) -> None:
-    from factory.api import run_recipe
+def _run(loaded: "LoadedRecipe", out: str | None, extend: bool, as_json: bool) -> None:
+    from factory import api
+    from factory.api.making import find_run_folder
     from factory.cli.progress import RunProgress
     from factory.core.files.edge import check_bucket
-    from factory.engine.run import plan_recipe
     from factory.recipe.recipe import is_judging
 
-    if "://" not in url:
-        url = str(Path(url).absolute())
+    url = find_run_folder(loaded, out)
     check_bucket(url)
-    planned = plan_recipe(loaded)
+    planned = api.plan(loaded)
     attempts, foretells = loaded.recipe.budget.attempts, not is_judging(loaded.recipe)
     with RunProgress(planned, attempts, as_json, foretells) as progress:
-        result = run_recipe(loaded, url, progress.notify, progress.say, extend, planned, progress)
+        result = api.run(
+            loaded,
+            url,
+            extend=extend,
+            planned=planned,
+            notify=progress.notify,
+            watch=progress,
+            say=progress.say,
+        )
     print_result(result.url, result.summary, result.quarantined, as_json)
     click.get_current_context().exit(result.exit_code)
 
@@ -186,10 +188,10 @@ def _print_counts(summary: "Summary") -> None:
 @JSON_OPTION
 def preview(recipe: Path, out: Path, count: int, overrides: tuple[str, ...], as_json: bool) -> None:
     """Samples a few images of RECIPE, with scores and verdicts, into OUT."""
+    from factory import api
     from factory.cli.loading import load_checked, make_say
-    from factory.engine.preview import preview_recipe
 
-    rows = preview_recipe(load_checked(recipe, overrides), out, count, make_say(as_json))
+    rows = api.preview(load_checked(recipe, overrides), out, count, make_say(as_json)).rows
     if as_json:
         click.echo(write_json(rows))
         return
@@ -210,10 +212,10 @@ def preview(recipe: Path, out: Path, count: int, overrides: tuple[str, ...], as_
 @JSON_OPTION
 def status(folder: str, watch: bool, as_json: bool) -> None:
     """Shows how far the run in DIR is."""
-    from factory.engine.run import read_status
+    from factory import api
 
     while True:
-        report = read_status(folder)
+        report = api.status(folder)
         if as_json:
             click.echo(write_json(report))
         else:
@@ -240,9 +242,9 @@ def refilter(folder: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     E.g. --set filters.classifier.min_probability=0.8, by the filter's kind or its position.
     """
-    from factory.api import refilter_folder
+    from factory import api
 
-    result = refilter_folder(folder, overrides)
+    result = api.refilter(folder, overrides)
     print_result(result.url, result.summary, result.quarantined, as_json)
     click.get_current_context().exit(result.exit_code)
 
@@ -256,14 +258,6 @@ def card(folder: str, prov: bool) -> None:
     Results of `factory evaluate ... --json DIR/evaluation/NAME.json` become its tables. What you
     wrote outside the marked block of README.md stays.
     """
-    from factory.engine.run_folder import RunFolder
-    from factory.engine.summary import read_recipe, read_summary
-    from factory.publish.card import write_card
+    from factory import api
 
-    run_folder = RunFolder(folder)
-    summary, recipe = read_summary(run_folder), read_recipe(run_folder)
-    if summary is None or recipe is None:
-        raise InputError(f"{folder}: holds no finalized run: run a recipe into it first")
-    with run_folder.hold("card"):
-        write_card(run_folder, recipe, summary, with_prov=prov)
-    click.echo(f"wrote {folder}/README.md")
+    click.echo(f"wrote {api.card(folder, with_prov=prov)}")

@@ -8,26 +8,9 @@ from typing import Any
 
 import click
 
-from factory.catalog.catalog import find_shipped_folder
 from factory.cli.options import LocalPath, NewPath, refuse_in_data_set
 from factory.core.errors import InputError
-from factory.core.yaml.messages import advise
-
-
-def list_names() -> list[str]:
-    """Returns the names of the recipes that ship."""
-    return sorted(path.stem for path in find_shipped_folder("recipes").glob("*.yaml"))
-
-
-def find_recipe(name: str) -> Path:
-    """Returns the file of a recipe that ships.
-
-    Raises:
-        InputError: none has this name.
-    """
-    if name not in list_names():
-        raise InputError(f"{name}: no recipe of this name ships: {advise(name, list_names(), 20)}")
-    return find_shipped_folder("recipes") / f"{name}.yaml"
+from factory.recipe.file import find_recipe, find_shipped, list_shipped
 
 
 def read_purpose(path: Path) -> str:
@@ -51,7 +34,7 @@ def copy_recipe(name: str, target: Path) -> None:
     """
     from factory.core.files.atomic import write_file
 
-    source = find_recipe(name)
+    source = find_shipped(name)
     if target.exists():
         raise InputError(f"{target}: is there already: choose another place or remove it")
     refuse_in_data_set(target)
@@ -69,8 +52,7 @@ class RecipePath(LocalPath):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Reads a path or a name."""
         path = Path(os.fsdecode(super().convert(value, param, ctx)))
-        is_path = path.is_file() or path.suffix or len(path.parts) != 1
-        return path if is_path else find_recipe(str(path))
+        return find_recipe(path)
 
 
 RECIPE = RecipePath(path_type=Path)
@@ -86,7 +68,7 @@ def recipes() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def list_recipes(as_json: bool) -> None:
     """Lists the recipes that come with factory."""
-    told = {name: read_purpose(find_recipe(name)) for name in list_names()}
+    told = {name: read_purpose(find_shipped(name)) for name in list_shipped()}
     if as_json:
         click.echo(json.dumps([{"name": each, "purpose": told[each]} for each in told], indent=1))
         return
@@ -98,7 +80,7 @@ def list_recipes(as_json: bool) -> None:
 @NAME_ARGUMENT
 def show(name: str) -> None:
     """Prints the recipe NAME."""
-    click.echo(find_recipe(name).read_text(encoding="utf-8"), nl=False)
+    click.echo(find_shipped(name).read_text(encoding="utf-8"), nl=False)
 
 
 @recipes.command()

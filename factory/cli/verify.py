@@ -8,7 +8,6 @@ import click
 
 from factory.cli.options import IMAGE_COLUMN, MANY, NEW_FILE, SEED, LocalPath, Number
 from factory.cli.recipes import JSON_OPTION
-from factory.core.errors import SourceError
 from factory.core.plain import write_json
 
 SET_ARGUMENT = click.argument("source", metavar="DIR")
@@ -80,27 +79,14 @@ def regenerate(
     DIR is a run folder, a copy of a published data set, or OWNER/NAME[@REVISION] on the Hub; the
     row may be an accepted or a rejected one. Exit code 1 where the image is different.
     """
+    from factory import api
     from factory.cli.loading import make_say
-    from factory.core.files.atomic import write_file
-    from factory.core.images import ImageFormat, encode_image
-    from factory.engine.dataset import open_dataset
-    from factory.engine.regenerate import Places, regenerate_rows
+    from factory.engine.regenerate import Places
 
     if out.suffix not in (".webp", ".png"):
         raise click.BadParameter(f"{out.name}: must end in .webp or .png", param_hint="--out")
-    dataset = open_dataset(source)
-    if dataset.recipe is None:
-        raise SourceError(f"{source}: has no recipe.json, which says where the model is")
-    row = dataset.find_row(sample_id).values
     places = Places(base, references, catalogs, model, guide, image_column)
-    rebuilt = regenerate_rows([row], dataset.recipe, places, min_psnr, make_say(as_json))[0]
-    if rebuilt.pixels is None or rebuilt.data is None:
-        raise SourceError(f"{sample_id}: {rebuilt.reason}")
-    data = rebuilt.data
-    if not row["image"]["path"].endswith(out.suffix):
-        suffix: ImageFormat = "png" if out.suffix == ".png" else "webp"
-        data = encode_image(rebuilt.pixels, suffix, rebuilt.is_synthetic)
-    write_file(out, data)
+    rebuilt = api.regenerate(source, sample_id, out, places, min_psnr, make_say(as_json))
     click.echo(write_json(rebuilt.to_json()) if as_json else str(rebuilt))
     click.get_current_context().exit(1 if rebuilt.status == "different" else 0)
 
@@ -140,14 +126,14 @@ def verify(
     what is there, such as variations without their real images (--references), is counted and
     said, and is no failure.
     """
+    from factory import api
     from factory.cli.loading import make_say
-    from factory.engine.dataset import open_dataset
     from factory.engine.regenerate import Places
-    from factory.publish.verify import VerifyOptions, verify_set
+    from factory.publish.verify import VerifyOptions
 
     places = Places(base, references, catalogs, model, guide, image_column)
     options = VerifyOptions(count, seed, near_duplicates, places, min_psnr)
-    report = verify_set(open_dataset(source), options, make_say(as_json))
+    report = api.verify(source, options, make_say(as_json))
     if as_json:
         click.echo(write_json(report.to_json()))
     else:

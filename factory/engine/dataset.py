@@ -1,5 +1,7 @@
 """`Dataset`: a finished data set to read: a run folder, a published copy, or one on the Hub."""
 
+import html
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ from factory.core.errors import DamageError, InputError, StoreError
 from factory.core.files.store import FileStore
 from factory.core.markdown import split_header
 from factory.data.summary import Summary
+from factory.engine.notebook import SHOWN, show_images, show_summary
 from factory.engine.run_folder import WORK, RunFolder
 from factory.engine.summary import read_summary
 from factory.recipe.recipe import Recipe
@@ -66,6 +69,13 @@ class Dataset:
                 f"{url}: holds no {DATA}/*.parquet: give a finished run, a copy of a published "
                 "data set, or its OWNER/NAME on the Hub"
             )
+
+    def __repr__(self) -> str:
+        return f"Dataset({self.url!r})"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: counts, funnel, and the first accepted images."""
+        return show_dataset(self)
 
     def list_tables(self, folder: str) -> tuple[str, ...]:
         """Lists the parquet files of a folder, sorted."""
@@ -189,6 +199,24 @@ class Dataset:
                     return Row(name, number, part.to_pylist()[0])
                 start += rows
         raise StoreError(f"{self.url}/{name}: has no row {number}")
+
+
+def show_dataset(dataset: Dataset) -> str:
+    """Returns HTML with counts, funnel, and the first accepted images.
+
+    Raises:
+        StoreError: a damaged file.
+    """
+    rows = dataset.iterate_rows(dataset.list_tables(DATA)[0])
+    images = [
+        (row.values["image"]["bytes"], str(row.values.get("class_name") or ""))
+        for row in itertools.islice(rows, SHOWN)
+    ]
+    summary = dataset.summary
+    head = f"<p><code>{html.escape(dataset.url)}</code></p>"
+    if summary is not None:
+        head = show_summary(summary, dataset.url)
+    return head + show_images(images)
 
 
 def open_dataset(source: str) -> Dataset:

@@ -47,6 +47,15 @@ class Outline:
         """All classes, in order of appearance: the order of the labels."""
         return tuple(dict.fromkeys(name for part in self.series for name in part.class_names))
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the images asked for of each series."""
+        from factory.engine.notebook import write_table
+
+        total = f"<p>{self.count_requests():,} images in {self.count_shards():,} shards</p>"
+        return total + write_table(
+            ("condition", "images"), ((part.label, part.count) for part in self.series)
+        )
+
     def count_requests(self) -> int:
         """Returns the number of accepted images asked for."""
         return sum(part.count for part in self.series)

@@ -9,8 +9,10 @@ from factory.core.errors import InputError, RunBrokenError
 from factory.core.plain import write_json
 from factory.data.summary import SeriesSummary, Summary
 from factory.engine.continuing import build_record, continue_run, read_outline
+from factory.engine.dataset import Dataset, show_dataset
 from factory.engine.executors import Notify, NoWatch, Outcome, Watch, open_pool
 from factory.engine.finalise import SUMMARY, Policy, Survey, read_markers, survey_run, write_dataset
+from factory.engine.notebook import show_summary
 from factory.engine.parts import PARTS
 from factory.engine.placing import compare_files
 from factory.engine.plan import Outline, Plan, build_plan
@@ -51,6 +53,12 @@ class RunResult:
     def shortfalls(self) -> tuple[SeriesSummary, ...]:
         """Series with fewer accepted than asked."""
         return self.summary.shortfalls
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: counts and funnel, and images where a data set was written."""
+        if self.summary.files is None or not self.summary.accepted:
+            return show_summary(self.summary, self.url)
+        return show_dataset(Dataset(self.url))
 
     @property
     def exit_code(self) -> int:

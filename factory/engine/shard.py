@@ -358,7 +358,5 @@ def _select_shaping(maker: Maker) -> dict[str, Any]:
         each["kind"]: {key: each[key] for key in each if key not in PATHS_DESCRIBED}
         for each in maker.filters
     }
-    shaping = {"generator": select_shaping(maker.generator), "filters": filters}
-    if maker.pick_encoder is not None:
-        shaping["pick_encoder"] = maker.pick_encoder["weights_sha256"]
-    return shaping
+    pick = {"pick_encoder": maker.pick_encoder["weights_sha256"]} if maker.pick_encoder else {}
+    return {"generator": select_shaping(maker.generator), "filters": filters, **pick}

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from factory.catalog.catalog import Catalogs, find_shipped_folder, load_catalogs
-from factory.core.errors import CatalogError, Problem, RecipeError
+from factory.core.errors import CatalogError, InputError, Problem, RecipeError
 from factory.core.files.atomic import write_file
 from factory.core.files.paths import resolve_path
+from factory.core.yaml.messages import advise
 from factory.core.yaml.model import Document, apply_overrides, parse_model, read_document
 from factory.recipe.recipe import Recipe
 
@@ -44,6 +45,33 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """
     document = apply_overrides(read_document(path), overrides)
     return LoadedRecipe(parse_model(document, Recipe), find_base(path), path, document)
+
+
+def list_shipped() -> list[str]:
+    """Returns the names of the recipes that ship."""
+    return sorted(path.stem for path in find_shipped_folder("recipes").glob("*.yaml"))
+
+
+def find_shipped(name: str) -> Path:
+    """Returns the file of a recipe that ships.
+
+    Raises:
+        InputError: none has this name.
+    """
+    known = list_shipped()
+    if name not in known:
+        raise InputError(f"{name}: no recipe of this name ships: {advise(name, known, 20)}")
+    return find_shipped_folder("recipes") / f"{name}.yaml"
+
+
+def find_recipe(place: Path) -> Path:
+    """Returns a recipe's file; a name without suffix and folder that is no file is a shipped one's.
+
+    Raises:
+        InputError: no such name.
+    """
+    is_path = place.is_file() or place.suffix or len(place.parts) != 1
+    return place if is_path else find_shipped(str(place))
 
 
 def find_base(path: Path) -> Path:

@@ -13,7 +13,6 @@ from factory.cli.evaluate.fidelity import (
     SIZE_OPTION,
     align,
     say,
-    write_result,
 )
 from factory.cli.options import IMAGES, LocalPath
 
@@ -48,13 +47,9 @@ def control(
     json_file: Path | None,
 ) -> None:
     """Measures attributes in the pixels and compares them with what the captions ask for."""
-    from factory.catalog.catalog import load_catalogs
-    from factory.evaluate.control import evaluate_control
-    from factory.evaluate.image_sets import list_set
+    from factory import api
 
-    images = list_set(synthetic, size=size, fit=fit)
-    result = evaluate_control(images, load_catalogs(folders).find_captions(grid), seed, say)
-    write_result(json_file, result)
+    result = api.evaluate_control(synthetic, grid, size, fit, seed, folders, json_file, say)
     for line in describe_control(result):
         click.echo(line)
 

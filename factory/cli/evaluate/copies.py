@@ -16,7 +16,6 @@ from factory.cli.evaluate.fidelity import (
     describe_encoder,
     print_warnings,
     say,
-    write_result,
 )
 from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FILE, Number
 from factory.evaluate import DEFAULT_ENCODER
@@ -79,20 +78,17 @@ def copies(
     AuthPct, C_T, distances to the nearest training image beside those of held-out images, the
     similarity of the filter training_copy, and leaks of patients or slides between the sets.
     """
-    from factory.core.files.atomic import write_file
-    from factory.evaluate.copies.gallery import draw_gallery
-    from factory.evaluate.copies.study import CopySettings, study_copies
+    from factory import api
+    from factory.evaluate.copies.study import CopySettings
 
     given = {name: value for name, value in options.items() if value is not None}
-    study = study_copies(real, synthetic, held_out, CopySettings(**given), say)
-    write_result(json_file, study.result)
-    for line in describe_copies(study.result):
+    settings = CopySettings(**given)
+    result = api.evaluate_copies(real, synthetic, held_out, settings, json_file, gallery, say)
+    for line in describe_copies(result):
         click.echo(line)
     if gallery is not None:
-        picture = draw_gallery(study.result, study.train, study.synthetic)
-        write_file(gallery, picture)
         click.echo(f"look at {gallery}")
-    print_warnings(study.result["warnings"])
+    print_warnings(result["warnings"])
 
 
 def describe_copies(result: Mapping[str, Any]) -> list[str]:

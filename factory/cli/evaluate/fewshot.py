@@ -1,12 +1,13 @@
 """Command that says whether synthetic images help a few real ones: evaluate fewshot."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from factory.cli.evaluate.fewshot_tables import print_results
+from factory.cli.evaluate.fidelity import say
 from factory.cli.models import CATALOG_OPTION
 from factory.cli.options import (
     COUNT,
@@ -21,11 +22,10 @@ from factory.cli.options import (
 )
 from factory.cli.recipes import SET_OPTION
 from factory.cli.shipped import RECIPE
-from factory.core.errors import InputError, RunBrokenError
-from factory.core.plain import write_json
+from factory.core.errors import InputError
 
 if TYPE_CHECKING:
-    from factory.evaluate.fewshot.providers import Provider
+    from factory.evaluate.fewshot.run import FewshotSources
     from factory.evaluate.fewshot.settings import StudySettings
 
 _OPTIONS = (
@@ -158,64 +158,21 @@ def fewshot(
     Every arm has the same steps, batch size, initialisation and shots. Intervals are over draws and
     test images. The same command with --out resumes.
     """
-    from factory.catalog.catalog import load_catalogs
+    from factory import api
     from factory.cli.evaluate.fewshot_remedy import naming_remedy
-    from factory.core.files.atomic import write_file
-    from factory.data.shots import list_real, split_held_out
-    from factory.evaluate.cells import CellStore
-    from factory.evaluate.fewshot.learners import build_learner
-    from factory.evaluate.fewshot.plots import draw_arms, draw_curve
-    from factory.evaluate.fewshot.results import build_results
-    from factory.evaluate.fewshot.study import Study
-    from factory.evaluate.workers import count_workers
 
     own = {name: options.pop(name) for name in _OWN}
-    making = {name: options.pop(name) for name in _MAKING}
+    sources = _make_sources(own, {name: options.pop(name) for name in _MAKING}, folders)
     settings = _make_settings(options)
-    grouping = (own["group_column"], own["group_pattern"], own["image_column"])
-    train = list_real(own["real"], *grouping)
-    if own["test"] is None:
-        train, test = split_held_out(train)
-    else:
-        test = list_real(own["test"], *grouping)
-    provider = _make_provider(own, making, settings, out, folders)
-    store = CellStore(out)
-    catalogs, is_split = load_catalogs(folders), own["test"] is None
-    study = Study(
-        settings,
-        train,
-        test,
-        provider,
-        store,
-        _say,
-        catalogs,
-        build_learner,
-        is_split,
-        count_workers(own["workers"], settings.device),
-        folders,
-    )
     with naming_remedy():
-        study.run()
-    results = build_results(study)
-    text = write_json(results) + "\n"
-    store.write_file("results.json", text.encode())
-    store.write_file("arms.svg", draw_arms(results))
-    curve = draw_curve(results)
-    if curve is not None:
-        store.write_file("curve.svg", curve)
-    if json_path is not None:
-        write_file(json_path, text.encode())
+        results = api.evaluate_fewshot(sources, settings, out, json_path, say)
     print_results(results)
     if out is not None:
         click.echo(f"\nall numbers: {out / 'results.json'}; plot: {out / 'arms.svg'}")
 
 
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
 def _make_settings(options: dict[str, Any]) -> "StudySettings":
-    from factory.evaluate.fewshot.settings import ARMS, StudySettings, check_settings
+    from factory.evaluate.fewshot.settings import ARMS, StudySettings
 
     given = options.pop("arms")
     counts = options.pop("counts")
@@ -225,50 +182,23 @@ def _make_settings(options: dict[str, Any]) -> "StudySettings":
     except ValueError as error:
         raise InputError(f"--counts: want numbers like 0,25,50, got {counts}") from error
     shots = options.pop("shots") or (5, 10)
-    settings = StudySettings(shots=shots, arms=arms, counts=points, **options)
-    check_settings(settings)
-    return settings
+    return StudySettings(shots=shots, arms=arms, counts=points, **options)
 
 
-def _make_provider(
-    own: Mapping[str, Any],
-    making: Mapping[str, Any],
-    settings: "StudySettings",
-    out: Path | None,
-    folders: Sequence[Path],
-) -> "Provider":
-    from factory.evaluate.fewshot.providers import FolderProvider
+def _make_sources(
+    own: dict[str, Any], making: Mapping[str, Any], folders: tuple[Path, ...]
+) -> "FewshotSources":
+    from factory.evaluate.fewshot.generate import Making
+    from factory.evaluate.fewshot.run import FewshotSources
 
-    if own["generator"] is None:
-        given = own["draws"], *(making[name] for name in ("fit_filter", "adapt", "adapt_set"))
-        if any((*given, making["overrides"])):
-            raise InputError(
-                "--draws, --fit-filter, --adapt, --adapt-set, --set: belong to --generator: give it"
-            )
-        return FolderProvider(own["synthetic"], own["unfiltered"], folders, settings.set_name)
-    if own["synthetic"] or own["unfiltered"]:
-        raise InputError("--generator with --synthetic or --unfiltered: give one of them")
-    folder = own["draws"] or (out and out / "draws")
-    if folder is None:
-        raise InputError("--generator: needs --draws or --out, where its images land")
-    from factory.evaluate.fewshot.generate import Making, RecipeProvider
-
-    plan = Making(recipe=own["generator"], catalogs=tuple(folders), **making)
-    return RecipeProvider(plan, settings, folder, _run_recipe, _say)
-
-
-def _run_recipe(recipe: Path, overrides: Sequence[str], out: Path) -> str:
-    """Runs a recipe; returns what is short, or nothing.
-
-    Raises:
-        RunBrokenError: shards are quarantined.
-    """
-    from factory.api import run_recipe
-    from factory.cli.loading import load_checked
-
-    loaded = load_checked(recipe, tuple(overrides))
-    result = run_recipe(loaded, str(out), lambda outcome: None, _say, extend=True)
-    if result.quarantined:
-        raise RunBrokenError(f"{out}: shards failed: run the same command again to make them")
-    short = [f"{part.label} {part.accepted}/{part.asked}" for part in result.shortfalls]
-    return f"fewer accepted than asked for ({', '.join(short)})" if short else ""
+    recipe, plan = own.pop("generator"), None
+    if recipe is not None:
+        plan = Making(recipe=recipe, catalogs=folders, **making)
+    elif (
+        any((own["draws"], *(making[name] for name in ("fit_filter", "adapt", "adapt_set"))))
+        or (making["overrides"])
+    ):
+        raise InputError(
+            "--draws, --fit-filter, --adapt, --adapt-set, --set: belong to --generator: give it"
+        )
+    return FewshotSources(making=plan, catalogs=folders, **own)

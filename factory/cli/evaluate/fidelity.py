@@ -75,11 +75,11 @@ def fidelity(
     FD, KID, CMMD, precision, recall, density and coverage, each beside the floor: what real images
     held back get against the other real ones.
     """
-    from factory.evaluate.fidelity import FidelitySettings, evaluate_fidelity
+    from factory import api
+    from factory.evaluate.fidelity import FidelitySettings
 
     settings = FidelitySettings(encoders=encoders or (DEFAULT_ENCODER,), **options)
-    result = evaluate_fidelity(real, synthetic, settings, say)
-    write_result(json_file, result)
+    result = api.evaluate_fidelity(real, synthetic, settings, json_file, say)
     for line in describe_result(result):
         click.echo(line)
     print_warnings(result["warnings"])

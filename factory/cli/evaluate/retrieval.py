@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import click
 
+from factory.cli.evaluate.fidelity import say
 from factory.cli.options import (
     COUNT,
     DRAWS,
@@ -17,7 +18,6 @@ from factory.cli.options import (
     RATE,
     WORKERS,
 )
-from factory.core.plain import write_json
 
 
 @click.command()
@@ -117,10 +117,10 @@ def retrieval(
     R@k: how often a right answer is among the k best. I2T finds captions for an image, T2I images
     for a caption. An image answers every caption equal to its own.
     """
-    from factory.core.files.atomic import write_file
+    from factory import api
     from factory.evaluate.retrieval.pairs import Columns
     from factory.evaluate.retrieval.settings import RetrievalSettings
-    from factory.evaluate.retrieval.study import evaluate_retrieval
+    from factory.evaluate.retrieval.study import RetrievalOptions
     from factory.evaluate.workers import count_workers
 
     settings = RetrievalSettings(
@@ -136,19 +136,14 @@ def retrieval(
         device=device,
         precision=precision,
     )
-    report = evaluate_retrieval(
-        synthetic,
-        held_out,
-        settings,
-        say=lambda line: click.echo(line, err=True),
+    options = RetrievalOptions(
         real=real,
         columns=Columns(caption_column, group_column, group_pattern, image_column),
         on_leak=on_leak,
         out=out,
         trainers=count_workers(trainers, device),
     )
-    if file is not None:
-        write_file(file, f"{write_json(report)}\n".encode())
+    report = api.evaluate_retrieval(synthetic, held_out, settings, options, file, say)
     for line in format_report(report):
         click.echo(line)
     for note in report["notes"]:

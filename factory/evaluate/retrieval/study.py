@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -64,17 +64,31 @@ class _Study:
     folder: Path
 
 
+@dataclass(frozen=True, slots=True)
+class RetrievalOptions:
+    """What a study of retrieval reads beside its two sets, and where it keeps what is done.
+
+    Attributes:
+        real: pairs of the arm `real`.
+        columns: of captions in all sets, and of patients or slides in real and held-out ones.
+        on_leak: what to do where training knows held-out images or captions.
+        out: folder that keeps each arm and seed as it ends; the same call goes on from there.
+        trainers: arms and seeds tuned side by side, on as many Ray actors; 1: one after the other.
+    """
+
+    real: Path | None = None
+    columns: Columns = field(default_factory=Columns)
+    on_leak: OnLeak = "drop"
+    out: Path | None = None
+    trainers: int = 1
+
+
 def evaluate_retrieval(
     synthetic: Path,
     held_out: Path,
     settings: RetrievalSettings,
-    *,
-    say: Say,
-    real: Path | None = None,
-    columns: Columns | None = None,
-    on_leak: OnLeak = "drop",
-    out: Path | None = None,
-    trainers: int = 1,
+    options: RetrievalOptions | None = None,
+    say: Say = lambda line: None,
 ) -> dict[str, Any]:
     """Tunes a model on each arm's pairs and searches the held-out pairs in both directions.
 
@@ -82,12 +96,8 @@ def evaluate_retrieval(
         synthetic: pairs of a finished run, or anything that `list_images` reads.
         held_out: pairs to search.
         settings: how to tune; the same for all arms.
+        options: what else is read, and where what is done is kept.
         say: takes lines of progress.
-        real: pairs of the arm `real`.
-        columns: of captions in all of them, and of patients or slides in `real` and `held_out`.
-        on_leak: what to do where training knows held-out images or captions.
-        out: folder that keeps each arm and seed as it ends; the same call goes on from there.
-        trainers: arms and seeds tuned side by side, on as many Ray actors; 1: one after the other.
 
     Returns:
         `arms` (arm -> metric -> mean, low, high), `paired` ("A - B" -> the same),
@@ -101,20 +111,21 @@ def evaluate_retrieval(
         TrainingError: a tuning diverged.
         RunBrokenError: an actor died.
     """
+    options = options or RetrievalOptions()
+    real, columns = options.real, options.columns
     arms = settings.choose_arms(real is not None)
     start = find_start(settings.model, settings.pretrained)
     say("reading pairs")
-    columns = columns or Columns()
     sets = {"synthetic": read_pairs(synthetic, Columns(columns.caption, image=columns.image))}
     if real is not None:
         sets["real"] = read_pairs(real, columns)
     asked = read_pairs(held_out, columns)
-    gallery, dropped = _open_gallery(asked, sets, on_leak)
+    gallery, dropped = _open_gallery(asked, sets, options.on_leak)
     training = _pick_training(sets, settings)
     clip = load_clip(start, 0, settings.device, settings.precision)
     described = describe_study(settings, start, clip, training, gallery)
     with ExitStack() as stack:
-        folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = options.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         files = FileStore(str(folder.resolve()))
         claim_folder(folder, STUDY, described, "arms|tars")
         rate = described["learning_rate"]
@@ -124,7 +135,7 @@ def evaluate_retrieval(
             for arm in arms
             for seed in _list_seeds(study, arm)
         }
-        _fill(study, tasks, files, say, trainers)
+        _fill(study, tasks, files, say, options.trainers)
         results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
         for name, (arm, _) in tasks.items():
             results[arm].append(_read(files, name))

@@ -7,7 +7,9 @@ publish_items(publication.items, target, publication.recipe_sha256, say)
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
+from factory.core.errors import InputError
 from factory.publish.hub.documents import build_documents
 from factory.publish.hub.fetched import fetch_run
 from factory.publish.hub.finished import open_finished
@@ -21,15 +23,18 @@ from factory.publish.hub.items import (
     list_documents,
 )
 from factory.publish.hub.steps import Published, publish_items
+from factory.publish.hub.target import Say, Target
 
 __all__ = [
     "FolderTarget",
     "Item",
     "Publication",
+    "PublishOptions",
     "Published",
     "fetch_run",
     "prepare_publication",
     "publish_items",
+    "publish_run",
     "read_head",
 ]
 
@@ -94,6 +99,87 @@ def prepare_publication(
         digest=compute_content_digest(items),
         rows=finished.summary.accepted,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """Where a run is published, for whom, and under which licence.
+
+    Attributes:
+        repo: `owner/name` on the Hub; None: `to` is given.
+        to: folder or fsspec URL instead.
+        dry_run: prepare only: touch nothing, ask nobody.
+        public: for everybody; else a private repository.
+        gated: readers must ask first.
+        license_id: Hub id of the licence; None: the card's.
+        override: who approved what a model's terms forbid, and when; the card shows it.
+        branch: to write to.
+        tag: name of the version; None: made of the content's hash.
+        with_tars: WebDataset tars too.
+        replace: take the place of other data that is there.
+        files_per_step: files of one commit, at most.
+    """
+
+    repo: str | None = None
+    to: str | None = None
+    dry_run: bool = False
+    public: bool = False
+    gated: Literal["auto", "manual"] | None = None
+    license_id: str | None = None
+    override: str | None = None
+    branch: str = "main"
+    tag: str | None = None
+    with_tars: bool = False
+    replace: bool = False
+    files_per_step: int = 20
+
+
+def publish_run(
+    folder: str, options: PublishOptions, say: Say
+) -> tuple[Publication, Published | None]:
+    """Checks a finished run, sends what is not there yet, and compares; the same call goes on.
+
+    Returns:
+        What is published, and what was done; None for the latter with `dry_run`.
+
+    Raises:
+        InputError: neither or both of `repo` and `to`, not finished, or the licence is refused.
+        StoreError: damaged data.
+        PublishError: it broke off.
+    """
+    if (options.repo is None) == (options.to is None):
+        raise InputError("give either --repo OWNER/NAME or --to URL")
+    url = None
+    if options.repo is not None:
+        from huggingface_hub import constants
+
+        url = f"{constants.ENDPOINT}/datasets/{options.repo}"
+    with fetch_run(folder, say) as place:
+        say(f"checking {folder}")
+        chosen = options.license_id, options.override, options.with_tars
+        publication = prepare_publication(place, *chosen, url)
+        if options.dry_run:
+            return publication, None
+        target = _open_target(publication, options, say)
+        rules = options.files_per_step, options.replace
+        sent = (publication.items, target, publication.recipe_sha256, say)
+        return publication, publish_items(*sent, *rules)
+
+
+def _open_target(publication: Publication, options: PublishOptions, say: Say) -> Target:
+    if options.repo is None:
+        return FolderTarget(str(options.to), say)
+    from factory.publish.hub.hub import HubOptions, HubTarget
+
+    where = HubOptions(
+        repo=options.repo,
+        public=options.public,
+        gated=options.gated,
+        branch=options.branch,
+        tag=options.tag or f"factory-{publication.digest[:12]}",
+        description=f"recipe sha256 {publication.recipe_sha256}\n{publication.rows} accepted rows",
+    )
+    return HubTarget(where, say)
 
 
 def read_head(card: str) -> str:

@@ -13,6 +13,7 @@ from factory.catalog.licences.terms import Limit, Term, Verdict, combine_terms
 from factory.recipe.licences.collect import (
     collect_recipe_terms,
     collect_summary_terms,
+    combine_recipe_terms,
     describe_source,
     describe_terms,
 )
@@ -36,6 +37,7 @@ __all__ = [
     "check_publish",
     "collect_recipe_terms",
     "collect_summary_terms",
+    "combine_recipe_terms",
     "combine_terms",
     "describe_source",
     "describe_terms",

@@ -5,10 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from factory.catalog.catalog import Catalogs, EncoderEntry, ModelEntry
-from factory.catalog.licences.terms import SOURCE_IMAGES, Term, drop_repeated
+from factory.catalog.licences.terms import (
+    SOURCE_IMAGES,
+    Term,
+    Verdict,
+    combine_terms,
+    drop_repeated,
+)
 from factory.core.places import take_name
 from factory.data.summary import Maker, Summary
 from factory.models.encoders import find_source
+from factory.models.generators.settings import find_entry
+from factory.recipe.file import LoadedRecipe, open_catalogs
 from factory.recipe.judge_overlap import GUIDE, list_encoders
 from factory.recipe.recipe import Card, Recipe, is_judging
 
@@ -60,6 +68,13 @@ def collect_recipe_terms(
     else:
         terms += _list_judges(recipe, base, catalogs)
     return (*terms, *(term for term in _list_conditions(recipe) if term.role == SOURCE_IMAGES))
+
+
+def combine_recipe_terms(loaded: LoadedRecipe) -> Verdict:
+    """Returns what the terms of a recipe's makers, as catalogs say now, let its data set be."""
+    catalogs = open_catalogs(loaded)
+    entry = find_entry(loaded.recipe.generator, catalogs)
+    return combine_terms(collect_recipe_terms(loaded.recipe, loaded.base, catalogs, entry))
 
 
 def collect_summary_terms(summary: Summary) -> tuple[Term, ...]:
