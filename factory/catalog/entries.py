@@ -1,12 +1,13 @@
 """What stands in a catalog: models, encoders, classifiers and classes, each with its terms."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from factory.catalog.captions.grid import CatalogId
 
-Stream = Literal["class_name", "caption", "reference", "embedding", "vector", "source", "control"]
+Stream = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+"""Name of a stream: packages add their own."""
 
 
 Pooling = Literal["default", "cls", "cls+mean"]
