@@ -14,9 +14,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from factory.api import (
+        AllSettings,
         Preview,
         card,
         estimate,
+        evaluate_all,
         evaluate_control,
         evaluate_copies,
         evaluate_fewshot,
@@ -40,9 +42,11 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AllSettings",
     "Preview",
     "card",
     "estimate",
+    "evaluate_all",
     "evaluate_control",
     "evaluate_copies",
     "evaluate_fewshot",

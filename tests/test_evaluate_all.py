@@ -1,12 +1,14 @@
 """evaluate all: one table of four tiers from the parts' own results; what is missing is named."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from factory.api.everything import AllSettings
 from factory.cli import main
 from factory.cli.evaluate.all import _describe_part
 from factory.evaluate.results import COPIES, TIERS, build_tiers, list_rows
@@ -80,9 +82,9 @@ def test_every_part_fills_its_tier(sets, tmp_path):
     ],
 )
 def test_a_long_study_says_beforehand_what_it_takes(more, told):
-    usual = {"seeds": 5, "steps": None, "size": 64, "encoder": None}
-    assert told in _describe_part("fewshot", {**usual, **more})
-    assert "tiny tuned for 5 passes" in _describe_part("retrieval", {"model": "tiny"})
+    settings = AllSettings(Path("real"), Path("test"), Path("synthetic"), **more)
+    assert told in _describe_part("fewshot", settings)
+    assert "tiny tuned for 5 passes" in _describe_part("retrieval", settings)
 
 
 def test_a_part_that_fails_is_named_and_the_others_are_kept(sets, tmp_path):

@@ -12,6 +12,7 @@ from factory.api.evaluating import (
     evaluate_fidelity,
     evaluate_retrieval,
 )
+from factory.api.everything import AllSettings, evaluate_all
 from factory.api.making import (
     Preview,
     estimate,
@@ -36,9 +37,11 @@ from factory.api.sharing import (
 )
 
 __all__ = [
+    "AllSettings",
     "Preview",
     "card",
     "estimate",
+    "evaluate_all",
     "evaluate_control",
     "evaluate_copies",
     "evaluate_fewshot",

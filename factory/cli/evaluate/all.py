@@ -1,20 +1,17 @@
 """Command that runs every evaluation of a run and fills one table: evaluate all."""
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import click
 
-from factory.cli.evaluate.fidelity import FIT_OPTION, align, say, write_result
+from factory.api.everything import AllSettings
+from factory.cli.evaluate.fidelity import FIT_OPTION, align, say
 from factory.cli.models import CATALOG_OPTION
 from factory.cli.options import COUNT, DRAWS, IMAGE_COLUMN, IMAGES, NEW_FOLDER, PIXELS
 from factory.cli.recipes import format_duration
-from factory.core.errors import EvaluationError, InputError
 from factory.evaluate import DEFAULT_ENCODER
-from factory.evaluate.measured import EVALUATION
 
 RESNET_SECONDS = 100.0
 """Of one CPU core for 400 steps of 32 images of 64 px, as README says."""
@@ -56,7 +53,7 @@ RESNET_SECONDS = 100.0
 )
 @click.option("--force", is_flag=True, help="Go on with leaks and small sets, and mark them.")
 @CATALOG_OPTION
-def every(synthetic: Path, out: Path | None, **options: Any) -> None:
+def every(**options: Any) -> None:
     """Runs every evaluation that the data allow, and fills one table of four tiers.
 
     Each part's result lies in OUT as JSON, where `factory card` finds it. A part that cannot be
@@ -64,72 +61,66 @@ def every(synthetic: Path, out: Path | None, **options: Any) -> None:
     of other draws, are marked in the few-shot study; test images that leak are refused. The same
     command resumes the long parts.
     """
-    from factory.evaluate.results import PARTS, build_tiers, list_rows
+    from factory import api
+    from factory.evaluate.results import list_rows
 
-    ctx = click.get_current_context()
-    out = out or synthetic / EVALUATION
-    asked = _list_parts(synthetic, out, options)
-    wanted = [part for part in PARTS if part in asked and part not in options["skip"]]
+    settings = AllSettings(catalogs=options.pop("folders"), **options)
     click.echo("to be measured:")
-    for part in wanted:
-        click.echo(f"  {part}: {_describe_part(part, asked[part])}")
-    results, missing = {}, {}
-    for part in PARTS:
-        if part in options["skip"]:
-            missing[part] = "left out by --skip"
-            continue
-        if part not in asked:
-            missing[part] = "needs --pairs"
-            continue
-        click.echo(f"\n== {part}")
-        try:
-            ctx.invoke(_find(part), **asked[part])
-        except (EvaluationError, InputError) as error:
-            missing[part] = _shorten(str(error), (synthetic, options["real"], options["test"]))
-            click.echo(f"NOT MEASURED: {error}", err=True)
-            continue
-        results[part] = json.loads((out / f"{part}.json").read_text(encoding="utf-8"))
-    table = build_tiers(results, missing, {key: str(options[key]) for key in ("real", "test")})
-    write_result(out / "tiers.json", table)
+    for part in settings.list_parts():
+        click.echo(f"  {part}: {_describe_part(part, settings)}")
+    table = api.evaluate_all(settings, _tell, say)
     click.echo("\n== all")
     rows = [["tier", "measure", "value", "beside it", "marks"], *map(list, list_rows(table))]
     for line in align(rows):
         click.echo(line)
+    missing = table["not_measured"]
     for part, reason in missing.items():
         click.echo(f"not measured: {part}: {reason.splitlines()[0]}")
-    click.echo(f"results: {out}")
-    _write_card(synthetic, out)
-    if missing.keys() - set(options["skip"]) - {"retrieval", "control"}:
-        ctx.exit(1)
+    click.echo(f"results: {settings.folder}")
+    if settings.has_card:
+        click.echo(f"wrote {settings.synthetic}/README.md")
+    else:
+        say("no run folder with these results in it: no card was written")
+    if missing.keys() - set(settings.skip) - {"retrieval", "control"}:
+        click.get_current_context().exit(1)
 
 
-def _describe_part(part: str, arguments: Mapping[str, Any]) -> str:
+def _tell(part: str, found: Mapping[str, Any] | Exception | None) -> None:
+    """Prints that a part begins, its tables, or why it has none."""
+    if found is None:
+        click.echo(f"\n== {part}")
+    elif isinstance(found, Exception):
+        click.echo(f"NOT MEASURED: {found}", err=True)
+    else:
+        import_module(f"factory.cli.evaluate.{part}").show(found)
+
+
+def _describe_part(part: str, settings: AllSettings) -> str:
     """Says what a part takes: what is trained, how often, and roughly how long that is."""
     if part == "fewshot":
-        return _describe_fewshot(arguments)
+        return _describe_fewshot(settings)
     if part == "retrieval":
         from factory.evaluate.retrieval.settings import RetrievalSettings
 
         usual = RetrievalSettings()
         arms = usual.choose_arms(has_real=False)
         return (
-            f"{len(arms)} arms x {usual.seeds} seeds: {arguments['model']} tuned for "
+            f"{len(arms)} arms x {usual.seeds} seeds: {settings.clip} tuned for "
             f"{usual.epochs} passes over the pairs in each, but for {arms[0]}"
         )
     if part == "control":
         return "what captions ask for, measured in every image"
-    encoders = arguments.get("encoders") or (arguments["encoder"],)
-    return f"all images encoded by {', '.join(encoders)}, once"
+    return f"all images encoded by {settings.encoder}, once"
 
 
-def _describe_fewshot(arguments: Mapping[str, Any]) -> str:
+def _describe_fewshot(settings: AllSettings) -> str:
     from factory.evaluate.fewshot.settings import ARMS, MIN_STEPS
 
-    seeds, steps, size = (arguments[name] for name in ("seeds", "steps", "size"))
+    seeds, steps, size = settings.seeds, settings.steps, settings.size
     trainings = len(ARMS) * seeds
     often = f"{len(ARMS)} arms x {seeds} draws = {trainings} trainings"
-    if arguments["encoder"] is not None:
-        return f"{often} of a linear head on {arguments['encoder']}, a matter of seconds each"
+    if settings.fewshot_encoder is not None:
+        return f"{often} of a linear head on {settings.fewshot_encoder}, a matter of seconds each"
     seconds = RESNET_SECONDS * (steps or MIN_STEPS) / MIN_STEPS * (size / 64) ** 2
     least = f"{steps:,}" if steps else f"{MIN_STEPS} or more"
     return (
@@ -138,89 +129,3 @@ def _describe_fewshot(arguments: Mapping[str, Any]) -> str:
         f"{DEFAULT_ENCODER} trains linear heads in seconds; the same command goes on where it "
         "was stopped)"
     )
-
-
-def _shorten(text: str, paths: Sequence[Path]) -> str:
-    """Returns a text without the folders above the sets: results are published."""
-    for path in paths:
-        for form in (str(path.absolute()), str(path)):
-            text = text.replace(form, path.name)
-    return text
-
-
-def _find(part: str) -> click.Command:
-    command: click.Command = getattr(import_module(f"factory.cli.evaluate.{part}"), part)
-    return command
-
-
-def _list_parts(
-    synthetic: Path, out: Path, options: Mapping[str, Any]
-) -> dict[str, dict[str, Any]]:
-    """Returns part -> arguments of its command; a part without its inputs is left out."""
-    sized = {"size": options["size"], "fit": options["fit"]}
-    columns = {name: options[name] for name in ("image_column", "group_pattern")}
-    grouped = {**sized, **columns}
-    found: dict[str, dict[str, Any]] = {
-        "fidelity": {
-            "real": options["test"],
-            "synthetic": (synthetic,),
-            "encoders": (options["encoder"],),
-            "force": options["force"],
-            "cache": out / "features",
-            "json_file": out / "fidelity.json",
-            **grouped,
-        },
-        "copies": {
-            "real": options["real"],
-            "held_out": options["test"],
-            "synthetic": synthetic,
-            "encoder": options["encoder"],
-            "cache": out / "features",
-            "gallery": out / "copies.png",
-            "json_file": out / "copies.json",
-            **grouped,
-        },
-        "fewshot": {
-            "real": options["real"],
-            "test": options["test"],
-            "synthetic": (synthetic,),
-            "shots": (options["shots"],),
-            "seeds": options["seeds"],
-            "steps": options["steps"],
-            "encoder": options["fewshot_encoder"],
-            "force": options["force"],
-            "mark_leaks": True,
-            "folders": options["folders"],
-            "out": out / "fewshot",
-            "json_path": out / "fewshot.json",
-            **grouped,
-        },
-        "control": {
-            "synthetic": synthetic,
-            "grid": options["grid"],
-            "folders": options["folders"],
-            "json_file": out / "control.json",
-            **sized,
-        },
-    }
-    if options["pairs"] is not None:
-        found["retrieval"] = {
-            "synthetic": synthetic,
-            "held_out": options["pairs"],
-            "model": options["clip"],
-            "pretrained": options["pretrained"],
-            "image_column": options["image_column"],
-            "out": out / "retrieval",
-            "file": out / "retrieval.json",
-        }
-    return found
-
-
-def _write_card(synthetic: Path, out: Path) -> None:
-    """Writes the card of a run folder again, with the results."""
-    from factory.cli.runs import card
-
-    if (synthetic / "summary.json").is_file() and out == synthetic / EVALUATION:
-        click.get_current_context().invoke(card, folder=str(synthetic))
-    else:
-        say("no run folder with these results in it: no card was written")

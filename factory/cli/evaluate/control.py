@@ -50,6 +50,11 @@ def control(
     from factory import api
 
     result = api.evaluate_control(synthetic, grid, size, fit, seed, folders, json_file, say)
+    show(result)
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Prints the table of a result."""
     for line in describe_control(result):
         click.echo(line)
 

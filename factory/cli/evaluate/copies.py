@@ -84,10 +84,15 @@ def copies(
     given = {name: value for name, value in options.items() if value is not None}
     settings = CopySettings(**given)
     result = api.evaluate_copies(real, synthetic, held_out, settings, json_file, gallery, say)
-    for line in describe_copies(result):
-        click.echo(line)
+    show(result)
     if gallery is not None:
         click.echo(f"look at {gallery}")
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Prints the table of a result, and what makes its figures weak."""
+    for line in describe_copies(result):
+        click.echo(line)
     print_warnings(result["warnings"])
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from factory.cli.evaluate.fewshot_tables import print_results
+from factory.cli.evaluate.fewshot_tables import print_results as show
 from factory.cli.evaluate.fidelity import say
 from factory.cli.models import CATALOG_OPTION
 from factory.cli.options import (
@@ -166,7 +166,7 @@ def fewshot(
     settings = _make_settings(options)
     with naming_remedy():
         results = api.evaluate_fewshot(sources, settings, out, json_path, say)
-    print_results(results)
+    show(results)
     if out is not None:
         click.echo(f"\nall numbers: {out / 'results.json'}; plot: {out / 'arms.svg'}")
 

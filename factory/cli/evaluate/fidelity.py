@@ -80,6 +80,11 @@ def fidelity(
 
     settings = FidelitySettings(encoders=encoders or (DEFAULT_ENCODER,), **options)
     result = api.evaluate_fidelity(real, synthetic, settings, json_file, say)
+    show(result)
+
+
+def show(result: Mapping[str, Any]) -> None:
+    """Prints the table of a result, and what makes its figures weak."""
     for line in describe_result(result):
         click.echo(line)
     print_warnings(result["warnings"])

@@ -144,6 +144,11 @@ def retrieval(
         trainers=count_workers(trainers, device),
     )
     report = api.evaluate_retrieval(synthetic, held_out, settings, options, file, say)
+    show(report)
+
+
+def show(report: Mapping[str, Any]) -> None:
+    """Prints the tables of a report, and its notes."""
     for line in format_report(report):
         click.echo(line)
     for note in report["notes"]:
