@@ -100,6 +100,7 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pairs")
     combinations = list_combinations()
     write_textures(folder / "train.parquet", combinations[20:], 6, 0)
+    write_textures(folder / "few.parquet", combinations[20:32], 3, 0)
     write_textures(folder / "other.parquet", combinations[20:], 4, 500_000)
     write_textures(folder / "held.parquet", combinations[:20], 2, 900_000)
     return folder
@@ -542,15 +543,16 @@ def test_stopped_in_the_middle_and_resumed_equals_not_stopped(data, tmp_path):
         if line.startswith("shuffled, seed 0: epoch 1/2"):
             raise KeyboardInterrupt
 
-    settings = RetrievalSettings(epochs=2, batch_size=72, seeds=1)
+    settings = RetrievalSettings(epochs=2, batch_size=18, seeds=1)
     start = functools.partial(
-        evaluate_retrieval, data / "train.parquet", data / "held.parquet", settings
+        evaluate_retrieval, data / "few.parquet", data / "held.parquet", settings
     )
+    kept = RetrievalOptions(out=tmp_path / "out")
     with pytest.raises(KeyboardInterrupt):
-        start(say=stop, out=tmp_path / "out")
+        start(kept, say=stop)
     assert list((tmp_path / "out" / "tars").iterdir())
     lines = []
-    resumed = start(say=lines.append, out=tmp_path / "out")
+    resumed = start(kept, say=lines.append)
     assert "synthetic, seed 0: done before" in lines
     assert "shuffled, seed 0: epoch 1/2" in " ".join(lines)
     assert not list((tmp_path / "out" / "tars").iterdir())
@@ -558,8 +560,8 @@ def test_stopped_in_the_middle_and_resumed_equals_not_stopped(data, tmp_path):
 
 
 def test_trainers_side_by_side_give_what_one_process_gives(data, tmp_path):
-    pairs = ("--synthetic", data / "train.parquet", "--held-out", data / "held.parquet")
-    common = (*pairs, "--epochs", 2, "--seeds", 1, "--batch-size", 72)
+    pairs = ("--synthetic", data / "few.parquet", "--held-out", data / "held.parquet")
+    common = (*pairs, "--epochs", 2, "--seeds", 1, "--batch-size", 18)
     one, two = tmp_path / "one", tmp_path / "two"
     alone = call(*common, "--out", one)
     both = call(*common, "--trainers", 2, "--out", two)
@@ -579,8 +581,10 @@ def test_trainers_side_by_side_give_what_one_process_gives(data, tmp_path):
 
 
 def test_a_tuning_that_fails_on_a_trainer_says_why(data, tmp_path):
-    pairs = ("--synthetic", data / "train.parquet", "--held-out", data / "held.parquet")
-    wild = call(*pairs, "--lr", 1e9, "--epochs", 2, "--seeds", 1, "--trainers", 2)
+    pairs = ("--synthetic", data / "few.parquet", "--held-out", data / "held.parquet")
+    wild = call(
+        *pairs, "--lr", 1e9, "--epochs", 2, "--seeds", 1, "--trainers", 2, "--batch-size", 18
+    )
     assert wild.exit_code == TrainingError.exit_code, wild.output
     assert "lower --lr" in wild.output
 
