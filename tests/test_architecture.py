@@ -19,6 +19,10 @@ handler, and where foreign code is imported (a plug-in, a file of the user's own
 READER = "core/parquet.py"
 """The one module that opens parquet with a library."""
 MAX_LINES = 350
+MAX_FUNCTION = 60
+"""Lines of a function, its documentation among them."""
+MAX_PARAMETERS = 8
+"""Of a public function: beyond, settings have a class. Commands have their options."""
 PICKLES = frozenset({"pickle", "cPickle", "_pickle", "dill", "joblib", "cloudpickle", "shelve"})
 PARQUET_WRITERS = frozenset({"ParquetWriter", "write_table"})
 SOURCES = {
@@ -113,6 +117,28 @@ def find_shapeless(source: str) -> list[str]:
     return found
 
 
+def find_long_functions(source: str) -> list[str]:
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > MAX_FUNCTION:
+                found.append(f"line {node.lineno}: {node.name} has {lines} lines")
+    return found
+
+
+def find_many_parameters(source: str) -> list[str]:
+    """Public functions of a module that take more than a reader keeps in mind."""
+    found = []
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            given = node.args
+            count = len([*given.posonlyargs, *given.args, *given.kwonlyargs])
+            if count > MAX_PARAMETERS:
+                found.append(f"line {node.lineno}: {node.name} has {count} parameters")
+    return found
+
+
 def list_faults(check: Callable[[str], list[str]], *apart: str) -> dict[str, list[str]]:
     """Returns what a check finds in modules, by module; not in those `apart`."""
     assert len(SOURCES) > 300
@@ -135,6 +161,11 @@ def test_only_the_command_line_prints():
 
 def test_modules_are_small_and_say_what_they_give():
     assert list_faults(find_shapeless) == {}
+
+
+def test_functions_are_short_and_take_few_parameters():
+    assert list_faults(find_long_functions) == {}
+    assert list_faults(find_many_parameters, "cli/") == {}
 
 
 def test_everything_is_caught_at_the_edges_only():
@@ -172,6 +203,8 @@ def test_parquet_is_read_in_one_place():
         (find_parquet_readers, "from pyarrow.parquet import read_table"),
         (find_parquet_readers, "def f():\n    import pyarrow.dataset as ds"),
         (find_shapeless, "x = 1"),
+        (find_long_functions, "class A:\n    def f():\n" + "        x = 1\n" * 60),
+        (find_many_parameters, "def f(a, b, c, d, e, f, g, h, *, i):\n    pass"),
         (find_shapeless, '"""Says."""\n' * 351),
         (find_parquet_readers, "import pandas as pd\npd.read_parquet(x)"),
     ],

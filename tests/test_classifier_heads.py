@@ -28,6 +28,7 @@ from factory.train.classifier.report import (
     measure_predictions,
     weigh_classes,
 )
+from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.temperature import ENOUGH, calibrate_across, find_thresholds
 from factory.train.classifier.train import train_classifier
 from tests.test_train_classifier import paint, write_folder
@@ -254,7 +255,9 @@ def test_clear_classes_are_told_apart_by_every_head(tmp_path, head):
         for number in range(16):
             pixels = np.clip(0.2 * paint("fine", number) + shade, 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / "data" / name / f"{number}.png")
-    report = train_classifier(tmp_path / "data", tmp_path / "out", head=head, precisions=(0.93,))
+    report = train_classifier(
+        tmp_path / "data", tmp_path / "out", ClassifierSettings(head=head, precisions=(0.93,))
+    )
     assert report["refused"] is None and not report["forced"]
     assert report["held_out"]["balanced_accuracy"] == report["held_out"]["auroc"] == 1.0
     assert report["held_out"]["balanced_accuracy_interval"][0] > 0.7
@@ -296,7 +299,9 @@ def test_few_shots_say_that_they_are_not_calibrated(tmp_path):
 def test_a_network_from_scratch_has_its_own_head(tmp_path):
     data = write_folder(tmp_path / "data", {"coarse": 5, "fine": 5})
     with pytest.raises(InputError, match="small-resnet is trained with its own linear head"):
-        train_classifier(data, tmp_path / "out", encoder="small-resnet", head="knn")
+        train_classifier(
+            data, tmp_path / "out", ClassifierSettings(encoder="small-resnet", head="knn")
+        )
 
 
 def test_harder_test_images_are_said_to_be_so(tmp_path):
@@ -304,7 +309,7 @@ def test_harder_test_images_are_said_to_be_so(tmp_path):
     test = write_random(tmp_path / "swap", 40)
     (test / "left").rename(test / "coarse")  # nothing but fine ones
     (test / "right").rename(test / "fine")
-    report = train_classifier(data, tmp_path / "out", test=test)
+    report = train_classifier(data, tmp_path / "out", ClassifierSettings(test=test))
     assert any("HELD OUT IS OPTIMISTIC" in warning for warning in report["warnings"])
 
 
@@ -365,19 +370,24 @@ def test_real_patches_with_drawn_labels_are_refused_and_with_true_ones_not(tmp_p
     names = ("normal", "tumor")
     paths = {name: sorted((PCAM / "train" / name).iterdir()) for name in names}
     data = link_patches(tmp_path / "true", paths)
-    report = train_classifier(data, tmp_path / "a", image_size=64)
+    report = train_classifier(data, tmp_path / "a", ClassifierSettings(image_size=64))
     assert report["refused"] is None
     assert report["held_out"]["balanced_accuracy"] > 0.65
     drawn = np.random.default_rng(1).permutation([*paths["normal"], *paths["tumor"]])
     data = link_patches(tmp_path / "drawn", {"normal": drawn[:14], "tumor": drawn[14:]})
-    assert train_classifier(data, tmp_path / "b", image_size=64)["refused"] is not None
+    assert (
+        train_classifier(data, tmp_path / "b", ClassifierSettings(image_size=64))["refused"]
+        is not None
+    )
     assert not (tmp_path / "b").exists()
 
 
 def test_real_lesions_of_few_slides_are_said_not_to_differ(tmp_path):
     """LSIL and SCC have four slides each: too few to show that they are told apart."""
     report = train_classifier(
-        CERVIX / "train", tmp_path / "out", image_size=64, fit="resize", group_pattern=r"(\w+_\d+)_"
+        CERVIX / "train",
+        tmp_path / "out",
+        ClassifierSettings(image_size=64, fit="resize", group_pattern=r"(\w+_\d+)_"),
     )
     assert report["grouped"]
     assert ["LSIL", "SCC"] in [pair["classes"] for pair in report["not_told_apart"]]

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from factory.core.errors import SourceError
+from factory.data.images.image import Wanted
 from factory.data.varied import Varied
 from factory.evaluate.image_sets import count_smaller, find_smallest_side, list_set
 from tests.running import read_rows, run, write_recipe
@@ -24,7 +25,7 @@ def write_folder(folder, counts, side=40, seed=0):
 
 def test_a_folder_is_read_in_blocks_at_one_size(tmp_path):
     root = write_folder(tmp_path / "a" / "real", {"normal": 5, "tumor": 4})
-    found = list_set(root, size=36, group_pattern=r"^(p\d)_")
+    found = list_set(root, size=36, columns=Wanted(pattern=r"^(p\d)_"))
     assert found.name == "a/real"
     assert found.class_names == ("normal", "tumor")
     assert set(found.groups) == {"p0", "p1", "p2"}

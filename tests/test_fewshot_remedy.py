@@ -7,6 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from factory.cli import main
+from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
 from tests.running import run, write_recipe
 from tests.test_evaluate_all import write_set
@@ -24,7 +25,9 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("few")
     write_set(folder / "train", 12, 0)
     write_set(folder / "test", 8, 50)
-    train_classifier(folder / "train", folder / "mine", encoder="color-texture", force=True)
+    train_classifier(
+        folder / "train", folder / "mine", ClassifierSettings(encoder="color-texture", force=True)
+    )
     block = {"kind": "reference", "images": str(folder / "train"), "shots": 2, "per_class": 4}
     judge = {"kind": "classifier", "model": str(folder / "mine"), "min_probability": 0.0}
     run(write_recipe(folder, conditions=[block], filters=[judge]), folder / "run")

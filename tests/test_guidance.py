@@ -23,6 +23,7 @@ from factory.models.generators.settings import ClassifierGuidance, GeneratorSett
 from factory.recipe.file import load_recipe
 from factory.recipe.judge_overlap import find_circles
 from factory.recipe.licences.collect import collect_recipe_terms
+from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
 from tests.running import list_identities, read_json, read_rows, run, write_recipe
 from tests.test_evaluate_fewshot import CLASSES, FAST, write_images
@@ -49,7 +50,11 @@ def place(tmp_path_factory):
         ("knn", "he-ssl", "knn"),
         ("handmade", "color-texture", "logistic"),
     ):
-        train_classifier(folder / "real", folder / name, encoder=encoder, head=head, **options)
+        train_classifier(
+            folder / "real",
+            folder / name,
+            ClassifierSettings(encoder=encoder, head=head, **options),
+        )
     return folder
 
 
@@ -156,10 +161,7 @@ def test_another_guide_is_another_data_set(place, guided, tmp_path):
     train_classifier(
         place / "real",
         tmp_path / "other",
-        encoder="he-ssl",
-        head="prototype",
-        image_size=64,
-        force=True,
+        ClassifierSettings(encoder="he-ssl", head="prototype", image_size=64, force=True),
     )
     path = write(
         tmp_path,
@@ -201,7 +203,7 @@ def test_gradients_are_those_of_the_log_probability(place):
 @pytest.mark.parametrize(("size", "fit"), [(48, "crop"), (48, "resize"), (96, "crop")])
 def test_a_classifier_of_another_size_sees_what_it_was_fitted_on(place, tmp_path, size, fit):
     options = {"encoder": "he-ssl", "head": "logistic", "image_size": size, "fit": fit}
-    train_classifier(place / "real", tmp_path / "c", force=True, **options)
+    train_classifier(place / "real", tmp_path / "c", ClassifierSettings(force=True, **options))
     settings = ClassifierGuidance(model=str(tmp_path / "c"))
     aimed = ClassifierGuide(settings, Path(), load_catalogs(), "cpu").aim([CLASSES[1]])
     image = enlarge(list_images(place / "real")[0])

@@ -23,6 +23,7 @@ from factory.evaluate.image_sets import list_set
 from factory.publish.merge.card import build_card as build_merge_card
 from factory.publish.report import build_report
 from factory.train.classifier.card import describe_classifier
+from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
 from tests.running import run, write_recipe
 from tests.test_evaluate_all import write_set
@@ -250,7 +251,9 @@ def test_no_class_is_markup_in_a_classifiers_card(tmp_path):
     from factory.models.classifiers.model import read_classifier_info
 
     write_set(tmp_path / "real", 12, 0)
-    train_classifier(tmp_path / "real", tmp_path / "it", encoder="color-texture", force=True)
+    train_classifier(
+        tmp_path / "real", tmp_path / "it", ClassifierSettings(encoder="color-texture", force=True)
+    )
     info = read_classifier_info(tmp_path / "it")
     for attack in ATTACKS:
         names = dict(zip(info.class_names, (attack, "b"), strict=True))

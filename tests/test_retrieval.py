@@ -564,7 +564,7 @@ def test_trainers_side_by_side_give_what_one_process_gives(data, tmp_path):
     common = (*pairs, "--epochs", 2, "--seeds", 1, "--batch-size", 18)
     one, two = tmp_path / "one", tmp_path / "two"
     alone = call(*common, "--out", one)
-    both = call(*common, "--trainers", 2, "--out", two)
+    both = call(*common, "--workers", 2, "--out", two)
     assert (alone.exit_code, both.exit_code) == (0, 0), both.output
     assert read_json(one / "study.json") == read_json(two / "study.json")
     for arm in ("untuned", "synthetic", "shuffled"):
@@ -574,7 +574,7 @@ def test_trainers_side_by_side_give_what_one_process_gives(data, tmp_path):
             assert here["hits"] == there["hits"]
         else:  # other numbers of threads add up in another order
             assert here["loss"] == pytest.approx(there["loss"], rel=0.01)
-    stored = call(*common, "--trainers", 2, "--out", two)
+    stored = call(*common, "--workers", 2, "--out", two)
     assert stored.stderr.count("done before") == 3
     assert stored.stdout == both.stdout
     assert not list((two / "tars").iterdir())
@@ -583,7 +583,7 @@ def test_trainers_side_by_side_give_what_one_process_gives(data, tmp_path):
 def test_a_tuning_that_fails_on_a_trainer_says_why(data, tmp_path):
     pairs = ("--synthetic", data / "few.parquet", "--held-out", data / "held.parquet")
     wild = call(
-        *pairs, "--lr", 1e9, "--epochs", 2, "--seeds", 1, "--trainers", 2, "--batch-size", 18
+        *pairs, "--lr", 1e9, "--epochs", 2, "--seeds", 1, "--workers", 2, "--batch-size", 18
     )
     assert wild.exit_code == TrainingError.exit_code, wild.output
     assert "lower --lr" in wild.output
@@ -668,8 +668,8 @@ def test_too_little_left_is_refused(data, tmp_path):
         evaluate_retrieval(train, train, settings, RetrievalOptions(on_leak="refuse"))
     with pytest.raises(InputError, match=r"216 pairs to train on .* fill no batch of 300"):
         evaluate_retrieval(train, data / "held.parquet", RetrievalSettings(batch_size=300), say=str)
-    many = RetrievalSettings(batch_size=60, workers=4)
-    with pytest.raises(InputError, match="no batch of 60 in each of 4 workers"):
+    many = RetrievalSettings(batch_size=60, loaders=4)
+    with pytest.raises(InputError, match="no batch of 60 in each of 4 loaders"):
         evaluate_retrieval(train, data / "held.parquet", many, say=str)
 
 

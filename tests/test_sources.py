@@ -19,6 +19,7 @@ from factory.data.images import SourceImage, fit_image, list_classes, list_image
 from factory.models.classifiers.model import read_classifier_info
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
+from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
 from tests.running import list_identities, read_rows, run, write_recipe
 
@@ -431,7 +432,9 @@ def test_a_run_is_the_same_whatever_form_the_images_have(forms, tmp_path):
 def test_a_classifier_is_the_same_whatever_form_the_images_have(forms, tmp_path):
     digests = set()
     for number, images in enumerate(forms):
-        train_classifier(images, tmp_path / str(number), image_size=32, force=True)
+        train_classifier(
+            images, tmp_path / str(number), ClassifierSettings(image_size=32, force=True)
+        )
         digests.add(read_classifier_info(tmp_path / str(number)).data.sha256)
     assert len(digests) == 1
 

@@ -12,6 +12,7 @@ from factory.core.images import encode_image
 from factory.core.notes import listen
 from factory.data.images import list_classes, list_images
 from factory.data.images.splits import KEYWORDS
+from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
 from tests.test_sources import make_pixels, write_rows
 
@@ -64,7 +65,9 @@ def test_split_folders_are_no_classes(tmp_path, train, test):
     assert "its split train is read, 6 images; left out: " in note
     assert note.endswith(" 6")
     assert len(list_images(tmp_path / "P" / test)) == 6
-    train_classifier(tmp_path / "P", tmp_path / "out", image_size=32, force=True)
+    train_classifier(
+        tmp_path / "P", tmp_path / "out", ClassifierSettings(image_size=32, force=True)
+    )
 
 
 @pytest.mark.parametrize("names", [("test", "validation"), ("eval", "dev"), ("test", "tumor")])

@@ -25,6 +25,7 @@ from factory.models.classifiers.model import load_classifier, read_classifier_in
 from factory.models.encoders import load_encoder
 from factory.train.classifier.heads import fit_head
 from factory.train.classifier.report import measure_calibration_error, measure_predictions
+from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.temperature import fit_temperature
 from factory.train.classifier.train import train_classifier
 
@@ -57,7 +58,9 @@ def fitted(tmp_path_factory):
     data = write_folder(base / "data", {"coarse": 20, "fine": 30}, groups=6)
     test = write_folder(base / "test", {"coarse": 5, "fine": 4})
     report = train_classifier(
-        data, base / "fine-coarse", group_pattern=r"(\w+-p\d)_", test=test, seed=3
+        data,
+        base / "fine-coarse",
+        ClassifierSettings(group_pattern=r"(\w+-p\d)_", test=test, seed=3),
     )
     return base, report
 
@@ -112,7 +115,11 @@ def test_reading_the_info_imports_no_torch(fitted):
 def test_training_again_gives_the_same_files(fitted):
     base, _ = fitted
     again = base / "again"
-    train_classifier(base / "data", again, group_pattern=r"(\w+-p\d)_", test=base / "test", seed=3)
+    train_classifier(
+        base / "data",
+        again,
+        ClassifierSettings(group_pattern=r"(\w+-p\d)_", test=base / "test", seed=3),
+    )
     for name in ("classifier.json", "head.safetensors"):
         assert (again / name).read_bytes() == (base / "fine-coarse" / name).read_bytes()
 
@@ -183,7 +190,7 @@ def test_measures_by_hand():
 @pytest.mark.parametrize("shots", [2, 5, 10])
 def test_few_shots_work(tmp_path, shots):
     data = write_folder(tmp_path / "data", {"coarse": shots, "fine": shots, "mixed": shots + 1})
-    report = train_classifier(data, tmp_path / "out", force=shots == 2)
+    report = train_classifier(data, tmp_path / "out", ClassifierSettings(force=shots == 2))
     assert report["folds"] == min(5, shots)
     assert report["head"]["kind"] == "prototype" or shots == 10
     assert report["calibrated"] == (shots == 10)
@@ -199,7 +206,9 @@ def test_missing_and_unusable_groups_are_said_loudly(tmp_path):
     report = train_classifier(data, tmp_path / "out")
     assert not report["grouped"]
     assert "NO PATIENT OR SLIDE GROUPS" in report["warnings"][0]
-    report = train_classifier(data, tmp_path / "other", group_pattern=r"-(p\d)_")
+    report = train_classifier(
+        data, tmp_path / "other", ClassifierSettings(group_pattern=r"-(p\d)_")
+    )
     assert not report["grouped"]
     assert "GROUPS NOT KEPT WHOLE" in report["warnings"][0]
 
@@ -224,7 +233,7 @@ def test_parquet_is_read_like_a_folder(tmp_path, fitted):
         for image in list_images(base / "data")
     ]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "data.parquet")
-    train_classifier(tmp_path / "data.parquet", tmp_path / "out", seed=3)
+    train_classifier(tmp_path / "data.parquet", tmp_path / "out", ClassifierSettings(seed=3))
     found = read_classifier_info(tmp_path / "out")
     expected = read_classifier_info(base / "fine-coarse")
     assert found.data.sha256 == expected.data.sha256
@@ -237,9 +246,7 @@ def test_network_trained_from_scratch_travels_with_the_folder(tmp_path):
     report = train_classifier(
         data,
         tmp_path / "out",
-        encoder="small-resnet",
-        epochs=3,
-        force=True,
+        ClassifierSettings(encoder="small-resnet", epochs=3, force=True),
         progress=lines.append,
     )
     assert report["fitted_images"] == 64
@@ -251,7 +258,7 @@ def test_network_trained_from_scratch_travels_with_the_folder(tmp_path):
     found = load_classifier(moved, "cpu").predict_probabilities([paint("fine", 99)] * 3)
     np.testing.assert_array_equal(found[0], found[2])
     again = tmp_path / "again"
-    train_classifier(data, again, encoder="small-resnet", epochs=3, force=True)
+    train_classifier(data, again, ClassifierSettings(encoder="small-resnet", epochs=3, force=True))
     first, second = (load_file(each / "encoder.safetensors") for each in (moved, again))
     for name, values in first.items():
         np.testing.assert_array_equal(values, second[name])
@@ -277,7 +284,7 @@ def test_bad_folders_are_refused(tmp_path):
         train_classifier(broken, tmp_path / "out")
     good = write_folder(tmp_path / "good", {"fine": 2, "coarse": 2})
     with pytest.raises(InputError, match="no such folder and no known id"):
-        train_classifier(good, tmp_path / "out", encoder="unknown")
+        train_classifier(good, tmp_path / "out", ClassifierSettings(encoder="unknown"))
     assert not (tmp_path / "out").exists()
 
 
@@ -285,7 +292,7 @@ def test_test_images_of_unknown_classes_are_refused(tmp_path):
     data = write_folder(tmp_path / "data", {"fine": 2, "coarse": 2})
     test = write_folder(tmp_path / "test", {"mixed": 2})
     with pytest.raises(SourceError, match=r"\['mixed'\] are not among"):
-        train_classifier(data, tmp_path / "out", test=test)
+        train_classifier(data, tmp_path / "out", ClassifierSettings(test=test))
 
 
 def test_an_existing_classifier_is_not_overwritten(fitted):

@@ -80,23 +80,26 @@ def classifier(
     a group is given. Where the classes cannot be told apart, nothing is written and the exit code
     is 1, unless forced.
     """
+    from factory.train.classifier.settings import ClassifierSettings
     from factory.train.classifier.train import train_classifier
 
     report = train_classifier(
         data,
         out,
-        encoder=encoder,
-        head=head,
-        image_size=image_size,
-        fit=fit,
-        seed=seed,
-        image_column=image_column,
-        label_column=label_column,
-        group_column=group_column,
-        group_pattern=group_pattern,
-        test=test,
-        precisions=precisions,
-        force=force,
+        ClassifierSettings(
+            encoder=encoder,
+            head=head,
+            image_size=image_size,
+            fit=fit,
+            seed=seed,
+            image_column=image_column,
+            label_column=label_column,
+            group_column=group_column,
+            group_pattern=group_pattern,
+            test=test,
+            precisions=precisions,
+            force=force,
+        ),
         progress=None if as_json else lambda line: click.echo(line, err=True),
     )
     shown = {**report, "notes": list_notes()}

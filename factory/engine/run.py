@@ -217,8 +217,7 @@ def _fill(
     Returns:
         The survey of what is committed at the end.
     """
-    known: set[str] = set()
-    drawn = 0
+    known, drawn = set[str](), 0
 
     def is_done(marker: Marker) -> bool:
         """Tells whether nothing is to be made: a worker writes its lost description again."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from factory import __version__
 from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.stats.resampling import ROUNDS, cut_parts
+from factory.data.images.image import Wanted
 from factory.data.pairs import NEIGHBOURS, Side, measure_floor, measure_pair
 from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.features import Scaling, encode_set, fit_scaling
@@ -125,10 +126,12 @@ def _list_sets(
     whole = list_set(
         real,
         size=size,
-        label_column=settings.label_column,
-        image_column=settings.image_column,
-        group_column=settings.group_column,
-        group_pattern=settings.group_pattern,
+        columns=Wanted(
+            settings.image_column,
+            settings.label_column,
+            group=settings.group_column,
+            pattern=settings.group_pattern,
+        ),
         **limits,
     )
     return whole, [replace(other, size=size) for other in others]

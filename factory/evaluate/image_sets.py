@@ -13,6 +13,7 @@ from factory.core.errors import SourceError, StoreError
 from factory.core.hashing import compute_digest
 from factory.core.parquet import open_parquet
 from factory.data.images import SourceImage, fit_image, list_images, tell_crop
+from factory.data.images.image import Wanted
 from factory.data.varied import Varied, read_varied
 from factory.evaluate.measured import describe_data
 
@@ -136,11 +137,7 @@ def list_set(
     fit: Fit = "crop",
     max_images: int | None = None,
     seed: int = 0,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    caption_column: str | None = None,
-    group_column: str | None = None,
-    group_pattern: str | None = None,
+    columns: Wanted | None = None,
 ) -> ImageSet:
     """Lists a set from any source that `factory.data.images.list_images` reads; no pixels are kept.
 
@@ -150,22 +147,19 @@ def list_set(
         fit: `crop` keeps the scale, `resize` the content.
         max_images: how many to choose; default: all.
         seed: of the choice, which hangs on names alone: another limit takes more of the same.
-        image_column: column with the images.
-        label_column: column with the class.
-        caption_column: column with the caption.
-        group_column: column with the patient or slide.
-        group_pattern: regular expression on file names whose first group is the patient or slide.
+        columns: of images, classes, captions, patients or slides; default: the usual names.
 
     Raises:
         SourceError: nothing there, no images, or a column that is missing.
     """
+    wanted = columns or Wanted()
     listed = list_images(
         root,
-        image_column=image_column,
-        label_column=label_column,
-        caption_column=caption_column,
-        group_column=group_column,
-        group_pattern=group_pattern,
+        image_column=wanted.image,
+        label_column=wanted.label,
+        caption_column=wanted.caption,
+        group_column=wanted.group,
+        group_pattern=wanted.pattern,
     )
     images = listed
     if max_images is not None and max_images < len(listed):

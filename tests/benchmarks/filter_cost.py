@@ -27,6 +27,7 @@ from factory.catalog.catalog import load_catalogs
 from factory.data.records import Condition, Sample
 from factory.filters import build_filters, score_all
 from factory.filters.settings import FilterSettings
+from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
 
 CLASSES = ("normal", "tumor")
@@ -60,7 +61,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     conditions = [Condition(class_name=str(name)) for name in labels]
     with tempfile.TemporaryDirectory() as name:
         fitted = Path(name) / "fitted"
-        train_classifier(options.real / "train", fitted, encoder="he-ssl", image_size=sampler.size)
+        train_classifier(
+            options.real / "train",
+            fitted,
+            ClassifierSettings(encoder="he-ssl", image_size=sampler.size),
+        )
         described = list_filters(options.real, fitted)
         groups = {name: [each] for name, each in described.items()}
         groups["together"] = [

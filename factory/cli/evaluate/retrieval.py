@@ -60,14 +60,14 @@ from factory.cli.options import (
 @click.option("--pairs", type=click.IntRange(2, MANY), help="Train on this many, picked by hash.")
 @click.option("--seeds", default=3, show_default=True, type=DRAWS, help="Repetitions of each arm.")
 @click.option(
-    "--workers",
+    "--loaders",
     default=0,
     show_default=True,
     type=click.IntRange(0, 1000),
-    help="Loading processes.",
+    help="Processes that load pairs.",
 )
 @click.option(
-    "--trainers",
+    "--workers",
     type=WORKERS,
     help="Tunings side by side, on Ray; default: one for each of several GPUs.",
 )
@@ -104,8 +104,8 @@ def retrieval(
     learning_rate: float | None,
     pairs: int | None,
     seeds: int,
-    workers: int,
-    trainers: int | None,
+    loaders: int,
+    workers: int | None,
     device: str,
     precision: str,
     on_leak: Literal["drop", "refuse"],
@@ -132,7 +132,7 @@ def retrieval(
         learning_rate=learning_rate,
         seeds=seeds,
         pairs=pairs,
-        workers=workers,
+        loaders=loaders,
         device=device,
         precision=precision,
     )
@@ -141,7 +141,7 @@ def retrieval(
         columns=Columns(caption_column, group_column, group_pattern, image_column),
         on_leak=on_leak,
         out=out,
-        trainers=count_workers(trainers, device),
+        workers=count_workers(workers, device),
     )
     report = api.evaluate_retrieval(synthetic, held_out, settings, options, file, say)
     show(report)

@@ -80,13 +80,7 @@ def list_images(
             asked for that is empty for some images.
     """
     wanted = Wanted(image_column, label_column, caption_column, group_column, group_pattern)
-    found = find_files(root)
-    if found.kind == "table":
-        images = list_tables(found.paths, root, wanted)
-    elif found.kind == "tar":
-        images = list_tars(found.paths, root, wanted)
-    else:
-        images = list_folder(found, root, wanted)
+    images = _list_found(root, wanted)
     if not images:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(
@@ -98,6 +92,15 @@ def list_images(
     if not may_lack:
         _check_asked(images, root, wanted)
     return tuple(images)
+
+
+def _list_found(root: Path, wanted: Wanted) -> Sequence[SourceImage]:
+    found = find_files(root)
+    if found.kind == "table":
+        return list_tables(found.paths, root, wanted)
+    if found.kind == "tar":
+        return list_tars(found.paths, root, wanted)
+    return list_folder(found, root, wanted)
 
 
 def _check_texts(image: SourceImage) -> None:

@@ -13,6 +13,7 @@ from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import EvaluationError
 from factory.core.metrics import find_nearest
 from factory.core.metrics.copying import CELLS
+from factory.data.images.image import Wanted
 from factory.data.varied import find_varied
 from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.copies.leaks import find_copy_warnings
@@ -134,14 +135,7 @@ def study_copies(
         "scope": f"checked against reference set {train.name} only",
         **{name: {"name": each.name, **each.describe()} for name, each in sets.items()},
         **described,
-        "similarity": {
-            "max_similarity": settings.max_similarity,
-            **{
-                name: describe_similarity(each, settings.max_similarity)
-                for name, each in (("synthetic", similar), ("held_out", usual))
-                if each is not None
-            },
-        },
+        "similarity": _describe_similar(similar, usual, settings.max_similarity),
         "own_reference": _compare_references(sets, search, similar, settings.max_similarity),
         "circular": list(parts),
         "warnings": warnings,
@@ -155,14 +149,22 @@ def study_copies(
     return CopyStudy(result, train, made)
 
 
+def _describe_similar(
+    similar: Similar, usual: Similar | None, max_similarity: float
+) -> dict[str, Any]:
+    both = {"synthetic": similar} | ({} if usual is None else {"held_out": usual})
+    found = {name: describe_similarity(each, max_similarity) for name, each in both.items()}
+    return {"max_similarity": max_similarity, **found}
+
+
 def _list_sets(real: Path, synthetic: Path, held_out: Path | None, settings: CopySettings) -> _Sets:
     made = list_set(synthetic, size=settings.size, fit=settings.fit)
     options: dict[str, Any] = {
         "size": made.size,
         "fit": settings.fit,
-        "image_column": settings.image_column,
-        "group_column": settings.group_column,
-        "group_pattern": settings.group_pattern,
+        "columns": Wanted(
+            settings.image_column, group=settings.group_column, pattern=settings.group_pattern
+        ),
     }
     train = list_set(real, **options)
     if len(train) < 2:

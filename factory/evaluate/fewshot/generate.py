@@ -230,6 +230,7 @@ class RecipeProvider:
     def _fit(self, folder: Path, draw: Draw, role: str, encoder: str) -> Path:
         """Fits a classifier on the shots; a guide's head must have a gradient, so no k-NN."""
         from factory.train.classifier.heads import FEW_SHOTS
+        from factory.train.classifier.settings import ClassifierSettings
         from factory.train.classifier.train import train_classifier
 
         size, fit = self._find_size()
@@ -242,12 +243,14 @@ class RecipeProvider:
         report = train_classifier(
             folder / "shots",
             out,
-            encoder=encoder,
-            head=head,
-            image_size=size,
-            fit="resize" if fit == "resize" else "crop",
-            seed=draw.seed,
-            force=True,
+            ClassifierSettings(
+                encoder=encoder,
+                head=head,
+                image_size=size,
+                fit="resize" if fit == "resize" else "crop",
+                seed=draw.seed,
+                force=True,
+            ),
         )
         reached = report["held_out"]["balanced_accuracy"]
         self.say(f"  held-out balanced accuracy {reached:.2f} on the shots alone")

@@ -51,7 +51,7 @@ def describe_study(
         "warmup": settings.warmup,
         "loss": "open_clip.ClipLoss",
         "data_path": describe_loader(),
-        "workers": settings.workers,
+        "workers": settings.loaders,
         "device": clip.device.type,
         "precision": "bf16" if clip.autocast else "fp32",
         "training_sha256": {name: hash_pairs(pairs) for name, pairs in training.items()},

@@ -31,7 +31,7 @@ class RetrievalSettings:
         warmup: share of the steps in which the learning rate rises.
         seeds: repetitions, each with its own order, augmentation and, where random, weights.
         pairs: train on this many at most, picked by hash; None for as many as every arm has.
-        workers: processes of the loader; 0 loads in this one.
+        loaders: processes that load pairs; 0 loads in this one.
         device: `auto`, `cpu`, `cuda`, …
         precision: of PRECISIONS; auto is bf16 (autocast) on CUDA, else fp32.
     """
@@ -46,7 +46,7 @@ class RetrievalSettings:
     warmup: float = 0.1
     seeds: int = 3
     pairs: int | None = None
-    workers: int = 0
+    loaders: int = 0
     device: str = "auto"
     precision: str = "auto"
 

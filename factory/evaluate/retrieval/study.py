@@ -49,16 +49,15 @@ from factory.evaluate.retrieval.tuning import tune_clip
 from factory.evaluate.workers import WorkerPool
 
 Say = Callable[[str], None]
-OnLeak = Literal["drop", "refuse"]
 
 
 @dataclass(frozen=True, slots=True)
 class _Study:
     """All that an arm needs."""
 
+    rate: float
     settings: RetrievalSettings
     start: Start
-    rate: float
     gallery: Gallery
     training: Mapping[str, tuple[Pair, ...]]
     folder: Path
@@ -73,14 +72,14 @@ class RetrievalOptions:
         columns: of captions in all sets, and of patients or slides in real and held-out ones.
         on_leak: what to do where training knows held-out images or captions.
         out: folder that keeps each arm and seed as it ends; the same call goes on from there.
-        trainers: arms and seeds tuned side by side, on as many Ray actors; 1: one after the other.
+        workers: arms and seeds tuned side by side, on as many Ray actors; 1: one after the other.
     """
 
     real: Path | None = None
     columns: Columns = field(default_factory=Columns)
-    on_leak: OnLeak = "drop"
+    on_leak: Literal["drop", "refuse"] = "drop"
     out: Path | None = None
-    trainers: int = 1
+    workers: int = 1
 
 
 def evaluate_retrieval(
@@ -116,56 +115,59 @@ def evaluate_retrieval(
     arms = settings.choose_arms(real is not None)
     start = find_start(settings.model, settings.pretrained)
     say("reading pairs")
-    sets = {"synthetic": read_pairs(synthetic, Columns(columns.caption, image=columns.image))}
-    if real is not None:
-        sets["real"] = read_pairs(real, columns)
+    sets = _read_sets(synthetic, real, columns)
     asked = read_pairs(held_out, columns)
     gallery, dropped = _open_gallery(asked, sets, options.on_leak)
     training = _pick_training(sets, settings)
     clip = load_clip(start, 0, settings.device, settings.precision)
     described = describe_study(settings, start, clip, training, gallery)
     with ExitStack() as stack:
-        folder = options.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        files = FileStore(str(folder.resolve()))
+        folder = (options.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))).resolve()
         claim_folder(folder, STUDY, described, "arms|tars")
-        rate = described["learning_rate"]
-        study = _Study(settings, start, rate, gallery, training, folder.resolve())
-        tasks = {
-            f"arms/{arm}-{seed}.json": (arm, seed)
-            for arm in arms
-            for seed in _list_seeds(study, arm)
-        }
-        _fill(study, tasks, files, say, options.trainers)
-        results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
-        for name, (arm, _) in tasks.items():
-            results[arm].append(_read(files, name))
-    report: dict[str, Any] = {
+        study = _Study(described["learning_rate"], settings, start, gallery, training, folder)
+        results = _fill(study, arms, say, options.workers)
+    report = {
         "kind": "retrieval",
         "data": [describe_pairs(sets["synthetic"])],
         **summarise_arms(results, gallery),
+        "gallery": described["gallery"],
+        "dropped": dropped,
+        "settings": _describe_settings(settings, described, asked, sets, results),
     }
-    report |= {"gallery": described["gallery"], "dropped": dropped}
-    report["settings"] = {
+    notes = write_notes(report, start.is_random, count_alike(clip, gallery.captions))
+    return {**report, "notes": [*warn_circle(asked, start, described), *notes]}
+
+
+def _describe_settings(
+    settings: RetrievalSettings,
+    described: Mapping[str, Any],
+    asked: PairSet,
+    sets: Mapping[str, PairSet],
+    results: Mapping[str, Sequence[Mapping[str, Any]]],
+) -> dict[str, Any]:
+    return {
         **described,
         "seeds": settings.seeds,
-        "arms": list(arms),
-        "steps": {arm: results[arm][0]["steps"] for arm in arms},
+        "arms": list(results),
+        "steps": {arm: found[0]["steps"] for arm, found in results.items()},
         "held_out": describe_set(asked),
         "real": None,
         **{name: describe_set(each) for name, each in sets.items()},
     }
-    report["notes"] = [
-        *warn_circle(asked, start, described),
-        *write_notes(report, start.is_random, count_alike(clip, gallery.captions)),
-    ]
-    return report
 
 
 # --- data ----------------------------------------------------------------------------------------
 
 
+def _read_sets(synthetic: Path, real: Path | None, columns: Columns) -> dict[str, PairSet]:
+    sets = {"synthetic": read_pairs(synthetic, Columns(columns.caption, image=columns.image))}
+    if real is not None:
+        sets["real"] = read_pairs(real, columns)
+    return sets
+
+
 def _open_gallery(
-    asked: PairSet, sets: Mapping[str, PairSet], on_leak: OnLeak
+    asked: PairSet, sets: Mapping[str, PairSet], on_leak: str
 ) -> tuple[Gallery, dict[str, int]]:
     """Returns what is left to search, and how many pairs were dropped for which reason.
 
@@ -201,12 +203,12 @@ def _pick_training(
     """Returns as many pairs of every set."""
     counts = {name: len(each.pairs) for name, each in sets.items()}
     count = min([*counts.values(), *([settings.pairs] if settings.pairs else [])])
-    if count // max(1, settings.workers) < settings.batch_size:
+    if count // max(1, settings.loaders) < settings.batch_size:
         has = ", ".join(f"{name} has {number}" for name, number in counts.items())
-        each = f" in each of {settings.workers} workers" if settings.workers else ""
+        each = f" in each of {settings.loaders} loaders" if settings.loaders else ""
         raise InputError(
             f"{count} pairs to train on ({has}) fill no batch of {settings.batch_size}{each}: give "
-            "more, or lower --batch-size or --workers"
+            "more, or lower --batch-size or --loaders"
         )
     return {name: pick_pairs(each.pairs, count) for name, each in sets.items()}
 
@@ -229,13 +231,17 @@ def _list_seeds(study: _Study, arm: str) -> range:
 
 
 def _fill(
-    study: _Study, tasks: Mapping[str, tuple[str, int]], files: FileStore, say: Say, trainers: int
-) -> None:
-    """Runs and stores what is not stored yet of file -> (arm, seed)."""
+    study: _Study, arms: Sequence[str], say: Say, workers: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Runs and stores what is not stored yet; returns the results of each arm, by seed."""
+    files = FileStore(str(study.folder))
+    tasks = {
+        f"arms/{arm}-{seed}.json": (arm, seed) for arm in arms for seed in _list_seeds(study, arm)
+    }
     missing = {name: task for name, task in tasks.items() if not files.exists(name)}
     for arm, seed in (task for name, task in tasks.items() if name not in missing):
         say(f"{arm}, seed {seed}: done before")
-    pool = WorkerPool(partial(_Runner, study), trainers, say) if trainers > 1 else None
+    pool = WorkerPool(partial(_Runner, study), workers, say) if workers > 1 else None
     try:
         alone = ((name, _run_arm(study, *task, say)) for name, task in missing.items())
         ended = alone if pool is None else pool.run(missing)
@@ -246,6 +252,10 @@ def _fill(
     finally:
         if pool is not None:
             pool.close()
+    results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
+    for name, (arm, _) in tasks.items():
+        results[arm].append(_read(files, name))
+    return results
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +279,7 @@ def _run_arm(study: _Study, arm: str, seed: int, say: Say) -> dict[str, Any]:
             captions = shuffle_captions(captions, seed)
         folder = study.folder / "tars" / f"{arm}-{seed}"
         shutil.rmtree(folder, ignore_errors=True)
-        tars = pack_pairs(pairs, captions, folder, max(1, settings.workers))
+        tars = pack_pairs(pairs, captions, folder, max(1, settings.loaders))
 
         def tell(line: str) -> None:
             say(f"{arm}, seed {seed}: {line}")

@@ -61,8 +61,8 @@ def tune_clip(
     """
     from open_clip import ClipLoss
 
-    loading = Loading(clip.augment, clip.tokenize, settings.batch_size, settings.workers)
-    steps = settings.epochs * count_steps(pairs, settings.batch_size, settings.workers)
+    loading = Loading(clip.augment, clip.tokenize, settings.batch_size, settings.loaders)
+    steps = settings.epochs * count_steps(pairs, settings.batch_size, settings.loaders)
     optimizer = build_optimizer(clip.module, rate, settings.weight_decay)
     measure = ClipLoss()
     step, mean = 0, math.nan

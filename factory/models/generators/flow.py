@@ -135,24 +135,10 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         prompts = [prompt] if isinstance(prompt, str) else prompt
         count = self._check(class_labels, prompts, image, strength)
         self._guidance_scale = guidance_scale
-        unet, device = self.unet, self._execution_device
-        shape = (count, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
-        noise = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        first, pixels = 0, None
-        if image is not None:
-            stacked = torch.from_numpy(np.stack([np.asarray(one) for one in image]))
-            pixels = stacked.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
-            first = num_inference_steps - max(1, round(num_inference_steps * strength))
-            first *= self.scheduler.order
-        share = float(self.scheduler.sigmas[first])
-        sample = share * noise
-        if pixels is not None:
-            sample = (1.0 - share) * self.encode_pixels(pixels) + share * noise
-            if hasattr(self.scheduler, "set_begin_index"):
-                self.scheduler.set_begin_index(first)
-
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
+        first = 0 if image is None else self._choose_first(num_inference_steps, strength)
+        pixels = None if image is None else _stack(image).to(self._execution_device)
+        sample = self._begin(count, generator, pixels, first)
         held = self.encode_conditions(count, class_labels, prompts, pixels)
         null = self.conditioner(count)
         timesteps = self.scheduler.timesteps[first:]
@@ -160,7 +146,7 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         with self.progress_bar(total=len(timesteps)) as bar:
             for step, timestep in enumerate(timesteps):
                 # Some schedulers round their timesteps to integers; their sigmas are exact.
-                sigma = self.scheduler.sigmas[first + step].to(device)
+                sigma = self.scheduler.sigmas[first + step].to(sample.device)
                 velocity = self._predict(sample, sigma, held, null)
                 if guide is not None:
                     velocity = velocity - self._ask(guide, guide_scale, sample, sigma, velocity)
@@ -168,9 +154,31 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
                 if callback_on_step_end is not None:
                     callback_on_step_end(self, step, timestep, {})
                 bar.update()
-        unfolded = self.decode_pixels(sample) / 2 + 0.5
-        clamped = unfolded.clamp(0, 1).masked_fill(~unfolded.isfinite(), torch.nan)
-        return self._to_output(clamped, output_type, return_dict)
+        return self._to_output(sample, output_type, return_dict)
+
+    def _choose_first(self, steps: int, strength: float) -> int:
+        """Returns the timestep at which the last share of the path starts."""
+        return (steps - max(1, round(steps * strength))) * int(self.scheduler.order)
+
+    def _begin(
+        self,
+        count: int,
+        generator: Sequence[torch.Generator] | torch.Generator | None,
+        pixels: torch.Tensor | None,
+        first: int,
+    ) -> torch.Tensor:
+        """Returns where the path starts: at noise, or between it and the images to vary."""
+        shape = (count, self.unet.config.in_channels, *[self.unet.config.sample_size] * 2)
+        noise: torch.Tensor = randn_tensor(
+            shape, generator=generator, device=self._execution_device, dtype=torch.float32
+        )
+        share = float(self.scheduler.sigmas[first])
+        if pixels is None:
+            return share * noise
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(first)
+        varied: torch.Tensor = (1.0 - share) * self.encode_pixels(pixels) + share * noise
+        return varied
 
     def encode_conditions(
         self,
@@ -263,13 +271,21 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         limited: torch.Tensor = change * kept.view(-1, 1, 1, 1)
         return limited
 
-    def _to_output(self, pixels: torch.Tensor, output_type: str, return_dict: bool) -> Any:
+    def _to_output(self, sample: torch.Tensor, output_type: str, return_dict: bool) -> Any:
+        decoded = self.decode_pixels(sample) / 2 + 0.5
+        pixels = decoded.clamp(0, 1).masked_fill(~decoded.isfinite(), torch.nan)
         images: Any = pixels
         if output_type != "pt":
             images = pixels.permute(0, 2, 3, 1).float().cpu().numpy()
         if output_type == "pil":
             images = self.numpy_to_pil(images)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+
+def _stack(images: NDArray[np.uint8] | Sequence[Image.Image]) -> torch.Tensor:
+    """Returns (N, 3, H, W) float32 in [-1, 1]."""
+    stacked = torch.from_numpy(np.stack([np.asarray(one) for one in images]))
+    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def apply_network(

@@ -51,6 +51,18 @@ class LoadedModel:
     adapters: tuple[dict[str, Any], ...]
 
 
+def _place_pipeline(pipeline: Any, device: str, model: str) -> None:
+    import torch
+
+    try:
+        pipeline.to(device)
+    except RuntimeError as error:
+        raise GenerationError(f"model {model}: cannot move to {device}: {error}") from error
+    for component in pipeline.components.values():
+        if isinstance(component, torch.nn.Module):
+            component.eval().requires_grad_(False)
+
+
 def load_model(
     settings: GeneratorSettings, entry: ModelEntry | None, base: Path, family: Family
 ) -> LoadedModel:
@@ -88,15 +100,7 @@ def load_model(
                 f"at random: {lacking[:300]}: get the whole model"
             )
         adapters = load_adapters(pipeline, settings, entry, base)
-    try:
-        pipeline.to(device)
-    except RuntimeError as error:
-        raise GenerationError(
-            f"model {settings.model}: cannot move to {device}: {error}"
-        ) from error
-    for component in pipeline.components.values():
-        if isinstance(component, torch.nn.Module):
-            component.eval().requires_grad_(False)
+    _place_pipeline(pipeline, device, settings.model)
     if family.prepare is not None:
         import_path(family.prepare)(pipeline)
     width, height = _read_native_size(pipeline)

@@ -1,9 +1,14 @@
 """One self-contained HTML file on a run: funnel, galleries, scores, copies, acceptance."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from factory.publish.report.comparisons import Comparer, Comparison
+    from factory.publish.report.galleries import Choice
+    from factory.publish.report.state import RunState
 
 NAME = "report.html"
 
@@ -51,12 +56,11 @@ def build_report(
         SourceError: a stored image cannot be read.
     """
     from factory.publish.report.collect import collect
-    from factory.publish.report.comparisons import Comparer, Comparison
+    from factory.publish.report.comparisons import Comparer
     from factory.publish.report.evaluations import show_evaluations
     from factory.publish.report.galleries import build_galleries, choose, fetch_chosen
     from factory.publish.report.numbers import build_numbers
     from factory.publish.report.page import render_page
-    from factory.publish.report.real_images import find_realism_judge, list_real_sets
     from factory.publish.report.state import read_state
     from factory.publish.report.tiles import Maker
     from factory.recipe.recipe import is_judging
@@ -70,24 +74,34 @@ def build_report(
     say("reading images")
     stored = fetch_chosen(state, choice)
     maker = Maker(state.labels, limits, stored, not is_judging(state.recipe))
-    comparisons: list[Comparison] = []
-    if options.with_real:
-        comparer = Comparer(state, maker, stored, options.base, options.per_gallery)
-        if choice.references:
-            say("comparing with references")
-            comparisons.append(comparer.compare_references(choice.references))
-        further = (options.real, options.image_column)
-        for real in list_real_sets(state, options.base, *further):
-            say(f"comparing with {real.path}")
-            comparisons.append(comparer.compare_set(real, choice.described))
-        judge = find_realism_judge(state)
-        if judge is not None:
-            say("comparing by realism")
-            comparisons.append(comparer.compare_by_realism(judge, choice.unauthentic))
+    comparer = Comparer(state, maker, stored, options.base, options.per_gallery)
+    comparisons = list(_compare(comparer, state, choice, options, say)) if options.with_real else []
     numbers = build_numbers(state, found, limits, choice, comparisons)
     galleries = build_galleries(choice, maker)
     evaluations = show_evaluations(state.folder, options.with_real)
     return numbers, render_page(state, numbers, limits, galleries, comparisons, evaluations)
+
+
+def _compare(
+    comparer: "Comparer",
+    state: "RunState",
+    choice: "Choice",
+    options: ReportOptions,
+    say: Callable[[str], None],
+) -> Iterator["Comparison"]:
+    """Yields what is shown beside real images: references, whole sets, neighbours by realism."""
+    from factory.publish.report.real_images import find_realism_judge, list_real_sets
+
+    if choice.references:
+        say("comparing with references")
+        yield comparer.compare_references(choice.references)
+    for real in list_real_sets(state, options.base, options.real, options.image_column):
+        say(f"comparing with {real.path}")
+        yield comparer.compare_set(real, choice.described)
+    judge = find_realism_judge(state)
+    if judge is not None:
+        say("comparing by realism")
+        yield comparer.compare_by_realism(judge, choice.unauthentic)
 
 
 def write_report(url: str, html: str, out: str | None = None) -> str:

@@ -4,9 +4,10 @@ factory train classifier --data DIR --out DIR [--encoder ID] [--head auto]
 """
 
 from collections.abc import Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -34,12 +35,12 @@ from factory.models.classifiers.model import (
 )
 from factory.train.classifier.card import draw_reliability, write_card
 from factory.train.classifier.fit import FROM_SCRATCH, Fit, Progress, fit_from_scratch, fit_frozen
-from factory.train.classifier.heads import HeadKind
 from factory.train.classifier.report import (
     find_confused,
     measure_balanced,
     measure_predictions,
 )
+from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.temperature import (
     ENOUGH,
     calibrate_across,
@@ -58,20 +59,7 @@ images share models, so that with random labels 95 % intervals lie above chance 
 def train_classifier(
     data: Path,
     out: Path,
-    *,
-    encoder: str = "color-texture",
-    head: HeadKind = "auto",
-    image_size: int | None = None,
-    fit: Literal["crop", "resize"] = "crop",
-    seed: int = 0,
-    group_column: str | None = None,
-    group_pattern: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    test: Path | None = None,
-    precisions: Sequence[float] = (),
-    force: bool = False,
-    epochs: int = 40,
+    settings: ClassifierSettings | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Fits a classifier on a folder of real images and writes it to `out`.
@@ -87,19 +75,7 @@ def train_classifier(
     Args:
         data: real images with classes; see `factory.data.images.list_images` for the forms.
         out: folder to write; must hold no classifier yet.
-        encoder: see `factory.models.encoders`; or `small-resnet`.
-        head: `logistic`, `knn`, `prototype`, or `auto`; see `choose_head`.
-        image_size: px of the square that images are brought to; default: the smallest side found.
-        fit: centre `crop` (keeps mpp) or `resize`.
-        seed: of folds and of training from scratch.
-        group_column: column with the patient or slide (of parquet and the like, or of metadata).
-        group_pattern: regular expression on file names; its first group is the patient or slide.
-        image_column: column of the images in parquet and arrow; default: `image`, or the only one.
-        label_column: column of the class.
-        test: images to report on besides, never fitted on.
-        precisions: to table thresholds for, besides the usual ones.
-        force: write a classifier that does no better than chance, too.
-        epochs: of training from scratch.
+        settings: how; default: the usual ones.
         progress: callback.
 
     Returns:
@@ -111,70 +87,89 @@ def train_classifier(
         InputError: `out` holds a classifier or something else, the encoder cannot be loaded, or it
             has another head.
     """
-    say = progress or (lambda line: None)
-    if (out / INFO_NAME).exists():
-        raise InputError(f"{out}: holds a classifier already: give another --out")
-    refuse_foreign(out, OWN)
-    if encoder == FROM_SCRATCH and head not in ("auto", "logistic"):
-        raise InputError(
-            f"{FROM_SCRATCH} is trained with its own linear head, not {head}: leave it"
-        )
-    listed = list_images(
-        data,
-        group_column=group_column,
-        group_pattern=group_pattern,
-        image_column=image_column,
-        label_column=label_column,
-    )
-    size = image_size or find_smallest_side(listed)
-    check_fit(listed, size, size, fit, data)
-    real = read_labelled(data, listed, size, fit)
-    say(f"{len(real.labels)} images of {len(real.class_names)} classes at {size} px")
-    tested = None
-    if test is not None:
-        others = list_images(test, image_column=image_column, label_column=label_column)
-        check_fit(others, size, size, fit, test)
-        tested = read_labelled(test, others, size, fit, real.class_names)
+    say, settings = progress or (lambda line: None), settings or ClassifierSettings()
+    _check(out, settings)
+    real, tested = _read(data, settings, say)
     warnings: list[str] = []
-    folds = split_folds(real, seed, warnings)
-    if encoder == FROM_SCRATCH:
-        fitted = fit_from_scratch(real, folds, seed, epochs, say)
+    folds = split_folds(real, settings.seed, warnings)
+    if settings.encoder == FROM_SCRATCH:
+        fitted = fit_from_scratch(real, folds, settings.seed, settings.epochs, say)
     else:
-        fitted = fit_frozen(real, folds, encoder, head, say)
-    held = real.labels[fitted.held_out]
-    temperature = fit_temperature(fitted.logits, held)
+        fitted = fit_frozen(real, folds, settings.encoder, settings.head, say)
+    temperature = fit_temperature(fitted.logits, real.labels[fitted.held_out])
     report = _write_report(real, fitted, folds, warnings)
     if tested is not None:
         logits = fitted.head.compute_logits(fitted.encoder.encode(tested.pixels))
         chances = compute_softmax(logits / temperature)
         report["test"] = measure_predictions(chances, tested.labels, real.class_names)
         _compare(report)
-    if report["refused"] is not None and not force:
+    if report["refused"] is not None and not settings.force:
         return report
     report["forced"] = report["refused"] is not None
+    _save(_describe(real, fitted, temperature, report, settings), fitted, out)
+    return report
+
+
+def _check(out: Path, settings: ClassifierSettings) -> None:
+    if (out / INFO_NAME).exists():
+        raise InputError(f"{out}: holds a classifier already: give another --out")
+    refuse_foreign(out, OWN)
+    if settings.encoder == FROM_SCRATCH and settings.head not in ("auto", "logistic"):
+        raise InputError(
+            f"{FROM_SCRATCH} is trained with its own linear head, not {settings.head}: leave it"
+        )
+
+
+def _read(
+    data: Path, settings: ClassifierSettings, say: Progress
+) -> tuple[LabelledImages, LabelledImages | None]:
+    """Returns the images to fit on, and those to report on besides."""
+    list_columns = partial(
+        list_images, image_column=settings.image_column, label_column=settings.label_column
+    )
+    listed = list_columns(
+        data, group_column=settings.group_column, group_pattern=settings.group_pattern
+    )
+    size, fit = settings.image_size or find_smallest_side(listed), settings.fit
+    check_fit(listed, size, size, fit, data)
+    real = read_labelled(data, listed, size, fit)
+    say(f"{len(real.labels)} images of {len(real.class_names)} classes at {size} px")
+    if settings.test is None:
+        return real, None
+    others = list_columns(settings.test)
+    check_fit(others, size, size, fit, settings.test)
+    return real, read_labelled(settings.test, others, size, fit, real.class_names)
+
+
+def _describe(
+    real: LabelledImages,
+    fitted: Fit,
+    temperature: float,
+    report: dict[str, Any],
+    settings: ClassifierSettings,
+) -> ClassifierInfo:
+    held, is_calibrated = real.labels[fitted.held_out], report["calibrated"]
     chances = compute_softmax(fitted.logits / temperature)
-    info = ClassifierInfo(
+    return ClassifierInfo(
         class_names=real.class_names,
-        encoder="." if fitted.files else encoder,
+        encoder="." if fitted.files else settings.encoder,
         encoder_description=EncoderDescription(**fitted.encoder.describe()),
-        image_size=size,
-        fit=fit,
+        image_size=real.pixels.shape[1],
+        fit=settings.fit,
         calibration=Calibration(
             temperature=temperature,
             fitted_on=f"held-out predictions of {len(held)} images",
-            calibrated=report["calibrated"],
+            calibrated=is_calibrated,
         ),
         head_sha256=hash_bytes(fitted.head.to_bytes()),
         data=_describe_data(real),
         report=report,
         libraries={name: version(name) for name in ("numpy", "scipy", "scikit-learn", "torch")},
         head=fitted.info,
-        thresholds=find_thresholds(chances, held, real.class_names, precisions)
-        if report["calibrated"]
+        thresholds=find_thresholds(chances, held, real.class_names, settings.precisions)
+        if is_calibrated
         else None,
     )
-    _save(info, fitted, out)
-    return report
 
 
 def _save(info: ClassifierInfo, fitted: Fit, out: Path) -> None:
