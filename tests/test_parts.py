@@ -12,7 +12,7 @@ from factory.data.records import Progress, Shard
 from factory.engine import parts
 from factory.engine.executors import Outcome
 from factory.engine.run_folder import WORK
-from factory.engine.shard import Task
+from factory.engine.task import Task
 from factory.models.generators.fake import FakeGenerator
 from tests import forked
 from tests.killer import die

@@ -16,7 +16,7 @@ from factory.data.records import Progress, Shard
 from factory.engine.executors import Outcome
 from factory.engine.run import plan_recipe
 from factory.engine.run_folder import Marker
-from factory.engine.shard import Task
+from factory.engine.task import Task
 from factory.recipe.file import load_recipe
 from tests.running import FILTERS, list_identities, read_json, run, run_recipe, write_recipe
 

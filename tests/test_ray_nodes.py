@@ -19,7 +19,7 @@ from factory.engine.executors import pulse, sizing, watchdog
 from factory.engine.executors import ray as ray_actors
 from factory.engine.executors.address import check_address
 from factory.engine.executors.cluster import start_ray
-from factory.engine.shard import Task
+from factory.engine.task import Task
 from factory.recipe.recipe import Workers
 from tests.running import list_identities, run
 from tests.test_ray import RAY, environment, find_workers, local, write_slow

@@ -223,7 +223,7 @@ def _measure_retrieval(settings: AllSettings, out: Path, say: Say) -> "Evaluatio
     options = RetrievalOptions(
         columns=Columns(image=settings.image_column),
         out=settings.folder / "retrieval",
-        trainers=count_workers(None, chosen.device),
+        workers=count_workers(None, chosen.device),
     )
     if settings.pairs is None:
         raise InputError("retrieval: needs --pairs")

@@ -110,7 +110,8 @@ def expect_attempts(acceptance: float, budget: int) -> float:
 
 
 def _measure(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
-    from factory.engine.shard import Order, Worker
+    from factory.engine.shard import Worker
+    from factory.engine.task import Order
 
     recipe = loaded.recipe
     worker = Worker(Order(recipe, loaded.base, "memory://calibration"))

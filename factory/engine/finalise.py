@@ -21,7 +21,8 @@ from factory.engine.placing import BUILD, put_in_place
 from factory.engine.plan import Outline
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.selection import NOT_PICKED, Decide, Decision, PickPools, Selector, SeriesFunnel
-from factory.engine.shard import Task, name_reason
+from factory.engine.shard import name_reason
+from factory.engine.task import Task
 from factory.recipe.recipe import Output
 
 SELECTION_COLUMNS = (

@@ -44,7 +44,8 @@ def preview_recipe(
     """
     from factory.core.images import encode_image
     from factory.engine.run import plan_recipe
-    from factory.engine.shard import Order, Worker
+    from factory.engine.shard import Worker
+    from factory.engine.task import Order
 
     refuse_foreign(out, OWN)
     plan = plan_recipe(loaded)

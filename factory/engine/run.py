@@ -19,7 +19,6 @@ from factory.engine.plan import Outline, Plan, build_plan
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.run_records import Quarantine
 from factory.engine.selection import Decide
-from factory.engine.shard import Order, Task
 from factory.engine.summary import (
     RECIPE,
     build_summary,
@@ -27,6 +26,7 @@ from factory.engine.summary import (
     describe_unfinished,
     read_summary,
 )
+from factory.engine.task import Order, Task
 from factory.filters.settings import NearDuplicateFilter
 from factory.models.generators.settings import find_entry
 from factory.recipe.file import LoadedRecipe, open_catalogs
@@ -203,6 +203,18 @@ def find_first_marker(folder: RunFolder, plan: Plan) -> Marker | None:
     return next((marker for marker in markers if marker is not None), None)
 
 
+@dataclass(slots=True)
+class _Booked:
+    """Hands outcomes on, and keeps whether a shard failed."""
+
+    notify: Notify
+    has_failed: bool = False
+
+    def __call__(self, outcome: Outcome) -> None:
+        self.has_failed |= outcome.marker is None
+        self.notify(outcome)
+
+
 def _fill(
     order: Order,
     folder: RunFolder,
@@ -249,17 +261,11 @@ def _fill(
         while survey.goes_on and not survey.missing:
             say(f"topping up {count_open(survey).total()} requests")
             watch.recount(survey.filled, count_open(survey))
-            failed: list[Outcome] = []
-
-            def book(outcome: Outcome, failed: list[Outcome] = failed) -> None:
-                if outcome.marker is None:
-                    failed.append(outcome)
-                notify(outcome)
-
-            pool.fill(map(ask, survey.goes_on), book, watch.report)
+            booked = _Booked(notify)
+            pool.fill(map(ask, survey.goes_on), booked, watch.report)
             survey = survey_run(folder, plan, policy)
             drawn += 1
-            if failed:
+            if booked.has_failed:
                 break
     if not survey.missing:
         folder.files.remove(PARTS)

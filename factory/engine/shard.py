@@ -2,10 +2,9 @@
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
@@ -23,15 +22,15 @@ from factory.data.records import (
     Report,
     Request,
     Sample,
-    Shard,
     round_nonfinite,
 )
 from factory.data.schema import build_row, build_shard_schema, count_cut, select_shaping
 from factory.data.summary import Maker
 from factory.engine.parts import PartMarker, Parts
-from factory.engine.plan import Plan, describe_content
+from factory.engine.plan import describe_content
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.run_records import compute_run_id, digest_worker
+from factory.engine.task import Order, Task
 from factory.filters import (
     build_filters,
     decide_all,
@@ -43,43 +42,10 @@ from factory.models.encoders import Encoder, load_encoder
 from factory.models.generators import build_generator
 from factory.models.generators.settings import find_entry
 from factory.recipe.licences import describe_terms
-from factory.recipe.recipe import DiversePick, Recipe, compute_recipe_digest
+from factory.recipe.recipe import DiversePick, compute_recipe_digest
 
 PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out", "captions"})
 """Keys of a filter's description that say where it was found; its revision says what it is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Order:
-    """All that a worker needs to start, small enough to send anywhere."""
-
-    recipe: Recipe
-    base: Path
-    run_url: str
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One shard to fill. In a later round, `starts` names the requests that go on, and where.
-
-    `requests` are those of `indices`, in order: a worker plans nothing.
-    """
-
-    shard: Shard
-    round: int = 0
-    starts: Mapping[int, int] | None = None
-    requests: tuple[Request, ...] = ()
-
-    @property
-    def indices(self) -> Sequence[int]:
-        """Places in the series of the requests to fill."""
-        if self.starts is not None:
-            return sorted(self.starts)
-        return range(self.shard.start, self.shard.stop)
-
-    def ask(self, plan: Plan, attempts: int) -> "Task":
-        """Returns the task with its requests, each with what `attempts` tries may show."""
-        return replace(self, requests=plan.list_requests(self.shard, self.indices, attempts))
 
 
 class Worker:

@@ -22,7 +22,7 @@ from factory.api import run_recipe
 from factory.catalog.catalog import load_catalogs
 from factory.engine.executors import start_worker
 from factory.engine.plan import build_plan
-from factory.engine.shard import Order, Task
+from factory.engine.task import Order, Task
 from factory.recipe.file import load_recipe
 
 ROOT = Path(__file__).parent.parent.parent

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from factory.data.records import Report
 from factory.engine.executors.base import Notify, NoWatch, Outcome, Pool, Watch, start_worker
-from factory.engine.shard import Order, Task
+from factory.engine.task import Order, Task
 from factory.recipe.recipe import Workers
 
 

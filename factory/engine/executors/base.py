@@ -8,7 +8,8 @@ from factory.core.errors import RunBrokenError, StoreError
 from factory.core.warned import shorten_warnings
 from factory.data.records import Progress, Report
 from factory.engine.run_folder import Marker, RunFolder
-from factory.engine.shard import Order, Task, Worker
+from factory.engine.shard import Worker
+from factory.engine.task import Order, Task
 from factory.recipe.recipe import Budget
 
 MIN_SHARDS_FOR_RATE = 5

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from factory.core.errors import RunBrokenError
 from factory.data.records import Report
 from factory.engine.executors.base import Notify, attempt_task, open_ledger, start_worker
-from factory.engine.shard import Order, Task, Worker
+from factory.engine.shard import Worker
+from factory.engine.task import Order, Task
 
 
 @dataclass(slots=True)

@@ -14,7 +14,8 @@ from factory.engine.executors.cluster import Cluster, end_actors, start_ray
 from factory.engine.executors.pulse import Pulse, Waiting, get_answer, make_remote, wait_for
 from factory.engine.executors.sizing import describe_ask, wait_for_nodes
 from factory.engine.run_folder import Marker
-from factory.engine.shard import Order, Task, Worker
+from factory.engine.shard import Worker
+from factory.engine.task import Order, Task
 from factory.recipe.recipe import Workers
 
 MAX_IN_FLIGHT = 2

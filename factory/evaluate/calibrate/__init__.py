@@ -110,7 +110,8 @@ def _score_sets(
 ) -> tuple[Header, list[Scored]]:
     """Reads, samples and scores; the real images first, so that what is wrong shows early."""
     from factory.engine.preview import draw_sheet
-    from factory.engine.shard import Order, Worker
+    from factory.engine.shard import Worker
+    from factory.engine.task import Order
     from factory.evaluate.calibrate.real import asks_captions, has_classes, read_real, score_real
     from factory.evaluate.calibrate.trust import leave_out_known, note_fitted
 

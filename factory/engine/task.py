@@ -1,0 +1,42 @@
+"""What a worker is sent: an order, with which it starts, and tasks, one for each shard."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from factory.data.records import Request, Shard
+from factory.engine.plan import Plan
+from factory.recipe.recipe import Recipe
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """All that a worker needs to start, small enough to send anywhere."""
+
+    recipe: Recipe
+    base: Path
+    run_url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One shard to fill. In a later round, `starts` names the requests that go on, and where.
+
+    `requests` are those of `indices`, in order: a worker plans nothing.
+    """
+
+    shard: Shard
+    round: int = 0
+    starts: Mapping[int, int] | None = None
+    requests: tuple[Request, ...] = ()
+
+    @property
+    def indices(self) -> Sequence[int]:
+        """Places in the series of the requests to fill."""
+        if self.starts is not None:
+            return sorted(self.starts)
+        return range(self.shard.start, self.shard.stop)
+
+    def ask(self, plan: Plan, attempts: int) -> "Task":
+        """Returns the task with its requests, each with what `attempts` tries may show."""
+        return replace(self, requests=plan.list_requests(self.shard, self.indices, attempts))
