@@ -2,7 +2,6 @@
 
 import errno
 import re
-from types import TracebackType
 from typing import Any
 
 import fsspec
@@ -136,12 +135,7 @@ class Edge:
     def __enter__(self) -> None:
         """Nothing to do yet."""
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         taken: type[Exception] = OSError if self.is_local else Exception
         if isinstance(error, taken) and not isinstance(error, FactoryError):
             raise describe_failure(self.place, error, self.is_local) from error

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from types import TracebackType
 from typing import Any, Self
 
 from factory.core.files.edge import Edge
@@ -72,12 +71,7 @@ class StoreStream:
     def __enter__(self) -> "StoreStream":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         self.close()
 
 
@@ -155,12 +149,7 @@ class NumberedFiles:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         try:
             if error is None:
                 self.close()

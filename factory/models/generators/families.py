@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +90,23 @@ class Family:
 
 _CLIP = 77  # max_position_embeddings of the CLIP text encoders (Radford et al. 2021)
 
+_PIXART = Family(
+    pipelines=("diffusers:PixArtAlphaPipeline",),
+    image_pipelines=(),
+    input="text",
+    guidance="call",
+    null_condition="negative prompt",
+    steps=20,
+    scale=4.5,
+    token_limits={"tokenizer": None},
+    lowercases=True,
+    call_arguments={
+        "max_sequence_length": 120,
+        "use_resolution_binning": False,
+        "clean_caption": False,
+    },
+)
+
 FAMILIES: dict[str, Family] = {
     "stable-diffusion": Family(
         pipelines=("diffusers:StableDiffusionPipeline",),
@@ -131,37 +148,11 @@ FAMILIES: dict[str, Family] = {
         token_limits={"tokenizer": _CLIP, "tokenizer_2": _CLIP, "tokenizer_3": None},
         call_arguments={"max_sequence_length": 256},
     ),
-    "pixart-alpha": Family(
-        pipelines=("diffusers:PixArtAlphaPipeline",),
-        image_pipelines=(),
-        input="text",
-        guidance="call",
-        null_condition="negative prompt",
-        steps=20,
-        scale=4.5,
-        token_limits={"tokenizer": None},
-        lowercases=True,
-        call_arguments={
-            "max_sequence_length": 120,
-            "use_resolution_binning": False,
-            "clean_caption": False,
-        },
-    ),
-    "pixart-sigma": Family(
+    "pixart-alpha": _PIXART,
+    "pixart-sigma": replace(
+        _PIXART,
         pipelines=("diffusers:PixArtSigmaPipeline",),
-        image_pipelines=(),
-        input="text",
-        guidance="call",
-        null_condition="negative prompt",
-        steps=20,
-        scale=4.5,
-        token_limits={"tokenizer": None},
-        lowercases=True,
-        call_arguments={
-            "max_sequence_length": 300,
-            "use_resolution_binning": False,
-            "clean_caption": False,
-        },
+        call_arguments={**_PIXART.call_arguments, "max_sequence_length": 300},
     ),
     "flux": Family(
         pipelines=("diffusers:FluxPipeline",),
