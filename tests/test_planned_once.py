@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from factory.api import run_recipe
 from factory.core.hashing import hash_bytes
 from factory.core.images import encode_image
 from factory.data.records import Condition, Request
 from factory.engine.run import plan_recipe
 from factory.recipe.file import load_recipe
-from tests.running import list_identities, read_rows, write_recipe
+from tests.running import list_identities, read_rows, run_recipe, write_recipe
 from tests.test_sources import make_pixels
 
 

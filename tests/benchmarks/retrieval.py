@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from control import keep_templates
 from measures import draw_evenly, write_table
 
-from factory.api import run_recipe
+from factory.api import run
 from factory.catalog.captions.grid import CaptionGrid
 from factory.catalog.captions.writing import bin_attributes, write_caption
 from factory.catalog.catalog import load_catalogs
@@ -53,7 +53,7 @@ def make_images(options: argparse.Namespace) -> Path:
     recipe = ROOT / "recipes" / "he-captions.yaml"
     loaded = load_recipe(recipe, (f"conditions.0.count={options.count}",))
     out = options.work / "run"
-    run_recipe(loaded, str(out), lambda outcome: None, print, False)
+    run(loaded, out, say=print)
     return out
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from factory.api import run_recipe
+from factory.api import run
 from factory.catalog.catalog import load_catalogs
 from factory.engine.executors import start_worker
 from factory.engine.plan import build_plan
@@ -97,9 +97,7 @@ def measure(options: argparse.Namespace) -> dict:
                     seconds["bare"].append(time_bare_loop(worker, options.images, options.batch))
                 seconds[key].append(time_shards(order, worker, plan))
             began = time.perf_counter()
-            run_recipe(
-                loaded["factory"], str(folder / f"whole-{turn}"), lambda o: None, lambda s: None
-            )
+            run(loaded["factory"], folder / f"whole-{turn}")
             whole.append(time.perf_counter() - began)
     rates = {key: options.images / statistics.median(values[1:]) for key, values in seconds.items()}
     return {
