@@ -14,19 +14,23 @@ from factory.recipe.file import load_recipe
 FILTERS = [
     {"kind": "finite", "min_contrast": 0.1435},
     {"kind": "tissue"},
-    {"kind": "near_duplicate", "max_similarity": 0.97},
 ]
 """Real filters; the contrast threshold rejects about half of the normals that `fake` draws."""
+DEDUP = {"max_similarity": 0.97}
 
 
 def write_recipe(folder: Path, **changes) -> Path:
-    """Writes a recipe of the fake model, with sections replaced or merged by `changes`."""
+    """Writes a recipe of the fake model, with sections replaced or merged by `changes`.
+
+    Other filters are not followed by a `dedup` unless that is among the changes.
+    """
     recipe = {
         "name": "test",
         "seed": 7,
         "generator": {"model": "fake", "width": 32, "height": 32, "batch_size": 4},
         "conditions": [{"kind": "class", "per_class": {"normal": 10, "tumor": 13}}],
         "filters": FILTERS,
+        **({} if "filters" in changes else {"dedup": DEDUP}),
         "budget": {"attempts": 8},
         "workers": {"executor": "local"},
         "output": {"shard_size": 4},

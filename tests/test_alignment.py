@@ -16,10 +16,10 @@ from factory.core.errors import CatalogError, FilterError, InputError, RecipeErr
 from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
 from factory.filters.distractors import draw_distractors, open_pool
-from factory.filters.settings import FilterSettings
 from factory.models.encoders.clip_text import ClipText
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.recipe import AnyFilter
 from tests.running import read_rows, run, write_recipe
 from tests.tiny import save_open_clip
 
@@ -38,7 +38,7 @@ def describe(folder, **settings):
 
 
 def build(described, base):
-    parsed = TypeAdapter(tuple[FilterSettings, ...]).validate_python([described])
+    parsed = TypeAdapter(tuple[AnyFilter, ...]).validate_python([described])
     return build_filters(parsed, base, CATALOGS)[0]
 
 

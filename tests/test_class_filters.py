@@ -20,9 +20,8 @@ from factory.cli import main
 from factory.core.errors import FilterError, InputError, RecipeError
 from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
-from factory.filters.base import Surroundings
-from factory.filters.classifier import ClassifierJudge
-from factory.filters.settings import FilterSettings
+from factory.filters.base import Context
+from factory.filters.classifier import ClassifierFilter
 from factory.filters.zero_shot import TEMPLATES, write_prompts
 from factory.models.classifiers.heads import Head
 from factory.models.classifiers.model import (
@@ -39,7 +38,7 @@ from factory.models.encoders import load_encoder
 from factory.models.encoders.pool import EncoderPool
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe, open_catalogs
-from factory.recipe.recipe import Recipe, compute_recipe_digest, select_content
+from factory.recipe.recipe import AnyFilter, Recipe, compute_recipe_digest, select_content
 from tests.running import read_rows, run, write_recipe
 from tests.tiny import save_open_clip
 
@@ -86,7 +85,7 @@ def make_images(count, size=32, seed=0):
 
 
 def build(*described, base=Path()):
-    parsed = TypeAdapter(tuple[FilterSettings, ...]).validate_python(described)
+    parsed = TypeAdapter(tuple[AnyFilter, ...]).validate_python(described)
     return build_filters(parsed, base, CATALOGS)
 
 
@@ -204,14 +203,15 @@ def test_unused_settings_leave_recipes_as_they_were():
     )
 
 
-class OldJudge(ClassifierJudge):
+class OldJudge(ClassifierFilter):
     """What wrote two scores, before there were entropy and precision."""
 
-    score_names = ClassifierJudge.score_names[:2]
+    kind = "classifier"
+    scores = (ClassifierFilter.scores[0], ClassifierFilter.scores[2])
 
     def score(self, samples, conditions):
-        surroundings = Surroundings(self.folder, CATALOGS, EncoderPool(CATALOGS))
-        judge = ClassifierJudge(self.settings, surroundings)
+        context = Context(self.folder, CATALOGS, EncoderPool(CATALOGS))
+        judge = ClassifierFilter(self.settings, context)
         found = judge.score(samples, conditions)
         return {name: found[name] for name in self.score_names}
 
@@ -221,10 +221,10 @@ def test_a_run_of_older_scores_is_refiltered(tmp_path, monkeypatch):
     described = {"kind": "classifier", "model": str(tmp_path / "it"), "min_probability": 0.0}
     recipe = write_recipe(tmp_path, filters=[described], budget={"attempts": 1})
     with monkeypatch.context() as patched:
-        patched.setitem(registry.FILTERS, "classifier", (__name__, "OldJudge"))
+        patched.setitem(registry.FILTERS._loaded, "classifier", OldJudge)
         assert run(recipe, tmp_path / "out").exit_code == 0
     before = read_rows(tmp_path / "out")
-    assert set(before[0]["scores"]) == {*OldJudge.score_names, "nonfinite_fraction"}
+    assert set(before[0]["scores"]) == {"class_probability", "class_margin", "nonfinite_fraction"}
     bounds = {
         name: sorted(r["scores"]["class_probability"] for r in before if r["class_name"] == name)[k]
         for name, k in (("normal", 4), ("tumor", 2))

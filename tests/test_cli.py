@@ -476,9 +476,7 @@ def test_preview_prints_verdicts(finished, tmp_path):
     assert len(lines) == 9
     kept = sum(line.endswith("accepted") for line in lines[:-1])
     assert lines[-1].startswith(f"{kept} of 8 accepted; look at ")
-    assert (
-        "loading the model fake and what filters: finite, tissue, near_duplicate; " in result.stderr
-    )
+    assert "loading the model fake and what filters: finite, tissue; " in result.stderr
     assert all("rejected by " in line for line in lines[:-1] if not line.endswith("accepted"))
 
 

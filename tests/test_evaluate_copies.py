@@ -23,7 +23,7 @@ from factory.evaluate.copies.gallery import draw_gallery
 from factory.evaluate.copies.similarity import CopySearch, turn_like
 from factory.evaluate.copies.study import CopySettings, study_copies
 from factory.filters import build_filters
-from factory.filters.settings import TrainingCopyFilter
+from factory.filters.training_copy import TrainingCopyFilter
 from tests.running import run, save_again, write_recipe
 
 
@@ -143,7 +143,7 @@ def test_similarity_is_that_of_the_filter(tmp_path):
     train = save(TRAIN, tmp_path / "train", "{number:03d}.png")
     images = list_images(save(mixed, tmp_path / "mixed", "{number:03d}.png"))
     found = CopySearch(list_images(train)).search_images(images)
-    recipe = TrainingCopyFilter(kind="training_copy", images=train)
+    recipe = TrainingCopyFilter.Settings(kind="training_copy", images=train)
     (judge,) = build_filters((recipe,), tmp_path, load_catalogs())
     pixels = [image.read_pixels() for image in images]
     samples = [Sample(pixels=each, prompt=None, tokens={}, batch_size=1) for each in pixels]

@@ -23,10 +23,10 @@ from factory.core.thumbnails import compare_all, describe_images
 from factory.data.images import SourceImage, iterate_pixels, list_images
 from factory.data.records import SCORE_DECIMALS, Condition, Sample
 from factory.data.streams import Reference
+from factory.engine.dedup import SimilarityIndex, compare_pairs, find_duplicates
 from factory.filters import FILTERS, build_filters, decide_all, score_all
 from factory.filters.focus import measure_blur
-from factory.filters.near_duplicate import SimilarityIndex, compare_pairs, find_duplicates
-from factory.filters.settings import FilterSettings
+from factory.recipe.recipe import AnyFilter
 
 DATA = Path(__file__).parent / "assets"
 PCAM = DATA / "pcam"
@@ -46,12 +46,11 @@ ALL_KINDS = [
     {"kind": "alignment", "encoder": "open_clip:none/none"},
     {"kind": "realism", "images": "none", "min_realism": 0.5},
     {"kind": "training_copy"},
-    {"kind": "near_duplicate"},
 ]
 
 
 def build(*described, base=Path()):
-    parsed = TypeAdapter(tuple[FilterSettings, ...]).validate_python(described)
+    parsed = TypeAdapter(tuple[AnyFilter, ...]).validate_python(described)
     return build_filters(parsed, base, load_catalogs())
 
 
@@ -105,7 +104,8 @@ BLANK = np.full((64, 64, 3), 244, np.uint8)
 
 def test_every_kind_of_the_recipe_is_built_with_distinct_score_names():
     filters = build(*ALL_KINDS)
-    assert [each.kind for each in filters] == list(FILTERS)
+    assert [each.kind for each in filters] == [each["kind"] for each in ALL_KINDS]
+    assert sorted(each.kind for each in filters) == sorted(FILTERS.names)
     names = [name for each in filters for name in each.score_names]
     assert len(names) == len(set(names))
 
@@ -113,10 +113,10 @@ def test_every_kind_of_the_recipe_is_built_with_distinct_score_names():
 def test_deciding_imports_neither_torch_nor_sklearn():
     code = (
         "import sys; from pathlib import Path; from pydantic import TypeAdapter;"
-        "from factory.filters.settings import FilterSettings;"
+        "from factory.recipe.recipe import AnyFilter;"
         "from factory.catalog.catalog import load_catalogs;"
         "from factory.filters import build_filters, decide_all;"
-        f"kinds = TypeAdapter(tuple[FilterSettings, ...]).validate_python({ALL_KINDS!r});"
+        f"kinds = TypeAdapter(tuple[AnyFilter, ...]).validate_python({ALL_KINDS!r});"
         "filters = build_filters(kinds, Path(), load_catalogs());"
         "scores = {n: 0.5 for f in filters for n in f.score_names} | {'nonfinite_fraction': 0.0};"
         "assert not decide_all(filters, {**scores, 'tissue_fraction': 0.1}).accepted;"
@@ -508,13 +508,6 @@ def test_a_repeat_of_a_removed_image_is_kept_if_like_nothing_kept():
     chain = np.stack([first, first + step, first + 2 * step])
     chain /= np.linalg.norm(chain, axis=1, keepdims=True)
     assert find_duplicates(chain.astype(np.float16), 0.95).tolist() == [-1, 0, -1]
-
-
-def test_near_duplicate_scores_nothing_and_accepts():
-    scores, verdict = judge({"kind": "near_duplicate", "max_similarity": 0.9}, BLANK)
-    assert scores == {}
-    assert verdict.accepted
-    assert build({"kind": "near_duplicate", "max_similarity": 0.9})[0].max_similarity == 0.9
 
 
 # --- classifier: see test_train_classifier.py for a fitted one -----------------------------------

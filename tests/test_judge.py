@@ -19,12 +19,12 @@ from factory.cli import main
 from factory.core.hashing import hash_bytes
 from factory.engine.score_images import load_judging
 from factory.publish.report import build_report
-from tests.running import list_identities, read_rows, run, run_recipe, write_recipe
+from tests.running import DEDUP, list_identities, read_rows, run, run_recipe, write_recipe
 
 REAL = Path(__file__).parent / "assets" / "pcam"
 
 
-FILTERS = [{"kind": "finite"}, {"kind": "tissue", "min_fraction": 0.2}, {"kind": "near_duplicate"}]
+FILTERS = [{"kind": "finite"}, {"kind": "tissue", "min_fraction": 0.2}]
 
 
 def write_image(path, seed, size=32, ground=(200, 120, 170)):
@@ -54,7 +54,7 @@ def judge(data, recipe, out, *more):
 
 
 def test_folder_is_judged_into_the_tables_of_a_run(data, tmp_path):
-    recipe = write_recipe(tmp_path / "recipe", filters=FILTERS)
+    recipe = write_recipe(tmp_path / "recipe", filters=FILTERS, dedup=DEDUP)
     result = judge(data, recipe, tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "6 of 9 accepted, 9 judged" in result.output
@@ -95,7 +95,7 @@ def test_folder_is_judged_into_the_tables_of_a_run(data, tmp_path):
 
 
 def test_same_command_resumes_and_refilter_decides_anew(data, tmp_path):
-    recipe, out = write_recipe(tmp_path / "recipe", filters=FILTERS), tmp_path / "out"
+    recipe, out = write_recipe(tmp_path / "recipe", filters=FILTERS, dedup=DEDUP), tmp_path / "out"
     assert judge(data, recipe, out).exit_code == 0
     first = {row["sample_id"] for row in read_rows(out)}
     marker = next((out / ".factory" / "shards").glob("*.json"))
@@ -120,7 +120,9 @@ def test_same_command_resumes_and_refilter_decides_anew(data, tmp_path):
 
 
 def test_stopped_judging_goes_on_to_the_same_rows(data, tmp_path):
-    recipe = write_recipe(tmp_path / "recipe", filters=FILTERS, output={"shard_size": 2})
+    recipe = write_recipe(
+        tmp_path / "recipe", filters=FILTERS, dedup=DEDUP, output={"shard_size": 2}
+    )
     assert judge(data, recipe, tmp_path / "whole").exit_code == 0
     loaded = load_judging(recipe, data, (), {})
     ended = []
@@ -141,7 +143,7 @@ def test_stopped_judging_goes_on_to_the_same_rows(data, tmp_path):
 
 
 def test_another_set_of_the_same_names_is_not_taken_for_the_first(data, tmp_path):
-    recipe, out = write_recipe(tmp_path / "recipe", filters=FILTERS), tmp_path / "out"
+    recipe, out = write_recipe(tmp_path / "recipe", filters=FILTERS, dedup=DEDUP), tmp_path / "out"
     assert judge(data, recipe, out).exit_code == 0
     write_image(data / "normal" / "1.png", 99)
     result = judge(data, recipe, out)
@@ -161,7 +163,7 @@ def test_rows_and_samples_are_judged_as_files_are(data, tmp_path):
             info = tarfile.TarInfo(f"{number}.kind")
             info.size = len(path.parent.name)
             tar.addfile(info, io.BytesIO(path.parent.name.encode()))
-    recipe = write_recipe(tmp_path / "recipe", filters=FILTERS)
+    recipe = write_recipe(tmp_path / "recipe", filters=FILTERS, dedup=DEDUP)
     found = []
     for source in (data, tmp_path / "rows.parquet", tmp_path / "samples.tar"):
         column = () if source == data else ("--label-column", "kind")
@@ -198,7 +200,7 @@ def test_diverse_pick_compares_images_of_two_sizes(data, tmp_path):
     for path in (data / "tumor").glob("*.png"):
         path.rename(data / "normal" / f"large-{path.name}")
     pick = {"keep": "diverse", "pool": 3}
-    recipe = write_recipe(tmp_path / "recipe", pick=pick, filters=FILTERS)
+    recipe = write_recipe(tmp_path / "recipe", pick=pick, filters=FILTERS, dedup=DEDUP)
     assert judge(data, recipe, tmp_path / "out").exit_code == 0
     rows = read_rows(tmp_path / "out")
     assert sorted(row["width"] for row in rows) == [32, 32, 48]  # 9 // 3
@@ -225,7 +227,9 @@ def test_unreadable_images_are_all_named_before_any_is_judged(data, tmp_path):
     (data / "tumor" / "cut.png").write_bytes((data / "tumor" / "1.png").read_bytes()[:200])
     Image.fromarray(np.zeros((32, 32), np.uint16)).save(data / "normal" / "deep.png")
     Image.new("CMYK", (32, 32)).save(data / "normal" / "print.jpg")
-    result = judge(data, write_recipe(tmp_path / "recipe", filters=FILTERS), tmp_path / "out")
+    result = judge(
+        data, write_recipe(tmp_path / "recipe", filters=FILTERS, dedup=DEDUP), tmp_path / "out"
+    )
     assert result.exit_code == 2
     assert "3 of 12 images cannot be read; nothing was judged" in result.output
     assert "print.jpg: mode CMYK is not 8-bit RGB: convert it to RGB" in result.output
@@ -269,6 +273,7 @@ def test_preview_of_given_images_bears_no_mark_of_synthetic_ones(data, tmp_path)
         generator={"model": "given"},
         conditions=[{"kind": "given", "images": str(data)}],
         filters=FILTERS,
+        dedup=DEDUP,
         budget={"attempts": 5},
     )
     result = CliRunner().invoke(main, ["preview", str(recipe), "--out", str(tmp_path / "out")])
@@ -316,7 +321,7 @@ def test_a_damaged_exif_is_one_note(data, tmp_path):
         path = data / "normal" / f"broken{number}.jpg"
         exif = b"Exif\0\0II*\0\x08\0\0\0\x05\0" + entry * (number > 1)
         Image.fromarray(write_image(path, 20 + number)).save(path, exif=exif)
-    recipe = write_recipe(tmp_path / "recipe", filters=FILTERS)
+    recipe = write_recipe(tmp_path / "recipe", filters=FILTERS, dedup=DEDUP)
     arguments = ["judge", "--data", data, "--recipe", recipe, "--out", tmp_path / "out", "--json"]
     done = subprocess.run(
         [sys.executable, "-m", "factory", *map(str, arguments)],

@@ -42,7 +42,7 @@ class Boxes(HTMLParser):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     folder = tmp_path_factory.mktemp("page")
-    kinds = ["finite", "tissue", "focus", "stain", "color_cast", "near_duplicate"]
+    kinds = ["finite", "tissue", "focus", "stain", "color_cast"]
     filters = [{"kind": kind} for kind in kinds]
     filters[2]["max_blur"] = 1.0
     names = {"normal": 6, "high-grade squamous intraepithelial lesion": 6}

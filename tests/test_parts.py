@@ -16,11 +16,12 @@ from factory.engine.task import Task
 from factory.models.generators.fake import FakeGenerator
 from tests import forked
 from tests.killer import die
-from tests.running import FILTERS, list_identities, read_rows, run, write_recipe
+from tests.running import DEDUP, FILTERS, list_identities, read_rows, run, write_recipe
 
 RARE = {
     "conditions": [{"kind": "class", "per_class": {"normal": 12}}],
     "filters": [{"kind": "finite", "min_contrast": 0.1475}, *FILTERS[1:]],
+    "dedup": DEDUP,
     "budget": {"attempts": 32},
     "output": {"shard_size": 12, "keep_rejected": "images"},
 }
@@ -112,7 +113,7 @@ def test_a_shard_killed_again_and_again_goes_on(uninterrupted, tmp_path):
     [
         RARE,
         {},
-        {"filters": [{"kind": "near_duplicate", "max_similarity": 0.2}], "budget": {"attempts": 6}},
+        {"filters": [], "dedup": {"max_similarity": 0.2}, "budget": {"attempts": 6}},
         {"output": {"shard_size": 23, "keep_rejected": "scores", "image_format": "webp"}},
         {"generator": {"batch_size": 3}},
         {"pick": {"keep": "diverse", "pool": 1.5}},

@@ -67,7 +67,7 @@ def test_rule_decides_a_run_and_is_changed_by_refilter(tmp_path):
 def test_rule_of_unknown_filters_is_refused(tmp_path):
     for rule, message in (
         ("finite and colour", "no filter 'colour' in the recipe: it has finite, tissue"),
-        ("finite and near_duplicate", "always counts"),
+        ("finite and dedup", "always counts"),
         ("finite +", "no expression"),
     ):
         path = write_recipe(tmp_path, accept=rule)

@@ -18,7 +18,7 @@ from factory.engine.run import plan_recipe
 from factory.engine.run_folder import Marker
 from factory.engine.task import Task
 from factory.recipe.file import load_recipe
-from tests.running import FILTERS, list_identities, read_json, run, run_recipe, write_recipe
+from tests.running import DEDUP, FILTERS, list_identities, read_json, run, run_recipe, write_recipe
 
 ROOT = Path(__file__).parent.parent
 
@@ -177,6 +177,6 @@ def test_a_stopped_run_says_what_is_kept(tmp_path, number):
     assert "run the same command again" in said
     assert "Traceback" not in said
     assert run(recipe, out).exit_code == 0
-    whole = write_recipe(tmp_path / "whole", filters=FILTERS)
+    whole = write_recipe(tmp_path / "whole", filters=FILTERS, dedup=DEDUP)
     assert run(whole, tmp_path / "whole" / "run").exit_code == 0
     assert len(list_identities(out)) == read_json(out / "summary.json")["accepted"] == 23

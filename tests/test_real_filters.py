@@ -24,11 +24,10 @@ from factory.filters import build_filters, decide_all, score_all
 from factory.filters.real.classes import RealClasses, pick_classes
 from factory.filters.real.neighbours import NEAREST, RealNeighbours
 from factory.filters.real.scores import SCORES, RealScores, find_quantile
-from factory.filters.settings import FilterSettings
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.conditions.reference import choose_shots
 from factory.recipe.file import load_recipe, open_catalogs
-from factory.recipe.recipe import Recipe, compute_recipe_digest
+from factory.recipe.recipe import AnyFilter, Recipe, compute_recipe_digest
 from tests.running import read_rows, run, write_recipe
 
 DATA = Path(__file__).parent / "assets"
@@ -208,7 +207,7 @@ def write_real(root, count=16, first=0):
 
 
 def build(base, *described):
-    parsed = TypeAdapter(tuple[FilterSettings, ...]).validate_python(described)
+    parsed = TypeAdapter(tuple[AnyFilter, ...]).validate_python(described)
     return build_filters(parsed, base, load_catalogs())
 
 
@@ -251,13 +250,13 @@ def test_scores_do_not_depend_on_who_shares_the_batch(tmp_path):
 
 def test_nearest_names_image_hash_and_group(tmp_path):
     judge = make_judge(tmp_path, group_pattern=r"(p\d+)_")
-    (place, distance), (_, further) = judge.nearest(paint(6)[:, ::-1], 2)
-    found = judge.real_images[place]
+    near = judge.find_nearest(paint(6)[:, ::-1])
+    found = next(each for each in judge.used_images if each.source == near.image)
     assert found.sha256 == hash_bytes((tmp_path / "real" / "a" / "p1_6.png").read_bytes())
     assert found.group_sha256 == hash_bytes(b"p1")
-    assert distance < 0.1 < further
+    assert near.distance < 0.1 and near.fit == "crop"
     own = judge.leave_one_out((48, 48))
-    assert all(len(own[name]) == len(judge.real_images) == 16 for name in SCORES)
+    assert all(len(own[name]) == len(judge.used_images) == 16 for name in SCORES)
 
 
 @pytest.mark.parametrize(
@@ -292,7 +291,7 @@ def test_describe_follows_the_images_and_says_how_many_are_used(tmp_path):
     judge = make_judge(tmp_path, limit=6)
     described = judge.describe()
     assert (described["images_used"], described["images_found"]) == (6, 16)
-    assert sorted(image.class_name for image in judge.real_images) == list("aaabbb")
+    assert sorted(image.class_name for image in judge.used_images) == list("aaabbb")
     assert judge.describe() == build(tmp_path, judge.settings.model_dump())[0].describe()
     other = make_judge(tmp_path, limit=6, seed=1).describe()
     assert other["images_sha256"] != described["images_sha256"]
@@ -398,11 +397,11 @@ def test_a_run_is_judged_resumed_moved_and_refiltered_by_quantiles(tmp_path):
 def test_deciding_loads_no_library(tmp_path):
     code = (
         "import sys; from pathlib import Path; from pydantic import TypeAdapter;"
-        "from factory.filters.settings import FilterSettings;"
+        "from factory.recipe.recipe import AnyFilter;"
         "from factory.catalog.catalog import load_catalogs;"
         "from factory.filters import build_filters, decide_all;"
         "kinds = [{'kind': 'realism', 'images': 'none', 'min_realism_quantile': 0.05}];"
-        "kinds = TypeAdapter(tuple[FilterSettings, ...]).validate_python(kinds);"
+        "kinds = TypeAdapter(tuple[AnyFilter, ...]).validate_python(kinds);"
         "filters = build_filters(kinds, Path(), load_catalogs());"
         "assert not decide_all(filters, {'realism_quantile': 0.0}).accepted;"
         "heavy = {'torch', 'sklearn', 'scipy', 'pandas'} & set(sys.modules);"

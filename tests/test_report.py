@@ -21,16 +21,16 @@ from factory.core.errors import StoreError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, encode_image
 from factory.core.thumbnails import describe_images
+from factory.engine.dedup import compare_pairs
 from factory.engine.run import read_outline
 from factory.engine.run_folder import RunFolder
-from factory.filters.near_duplicate import compare_pairs
 from factory.publish.report import ReportOptions, build_report
 from factory.publish.report.acceptance import BINS, POINTS, Acceptance
 from factory.publish.report.collect import Pools, Shown
 from factory.publish.report.margins import Limit, Spread, find_nearest_margin, measure_margins
 from factory.publish.report.pictures import LONGEST, make_picture
 from factory.recipe.file import load_recipe
-from tests.running import FILTERS, read_rows, run, run_recipe, save_again, write_recipe
+from tests.running import DEDUP, read_rows, run, run_recipe, save_again, write_recipe
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 HTML = '<script>alert(1)</script> & "nuclei" <img src=x onerror=alert(2)> {{ 7 * 7 }}'
@@ -345,7 +345,7 @@ def test_run_without_filters(tmp_path):
     assert numbers["accepted"] == numbers["generated"] - numbers["spare"] == 23
     assert [part["score"] for part in numbers["scores"]] == ["nonfinite_fraction"]
     assert "No filter was used." in text and "None is rejected." in text
-    assert "the recipe has no filter near_duplicate" in text
+    assert "the recipe has no dedup" in text
     assert not numbers["shown"]["borderline"]
 
 
@@ -460,10 +460,7 @@ def write_references(tmp_path, filters, **changes):
 
 
 def test_near_duplicates_stand_beside_what_they_repeat(tmp_path, real):
-    run(
-        write_references(tmp_path, [{"kind": "near_duplicate", "max_similarity": 0.3}]),
-        tmp_path / "run",
-    )
+    run(write_references(tmp_path, [], dedup={"max_similarity": 0.3}), tmp_path / "run")
     numbers, html = build_report(str(tmp_path / "run"), ReportOptions(base=tmp_path))
     rows = [*read_rows(tmp_path / "run"), *read_rows(tmp_path / "run", "rejected")]
     stored = {row["sample_id"]: row for row in rows}
@@ -525,10 +522,10 @@ def test_real_images_that_are_gone_leave_a_note(tmp_path, real):
     assert len(numbers["shown"]["accepted"]) == 12
 
 
-@pytest.mark.parametrize("filters", [FILTERS, FILTERS[:2]])
-def test_a_copied_real_image_comes_first(tmp_path, real, filters):
-    """With descriptors stored (near_duplicate) and without, of images of another size."""
-    recipe = write_recipe(tmp_path, filters=filters)
+@pytest.mark.parametrize("dedup", [DEDUP, None])
+def test_a_copied_real_image_comes_first(tmp_path, real, dedup):
+    """With descriptors stored (dedup) and without, of images of another size."""
+    recipe = write_recipe(tmp_path, dedup=dedup)
     run(recipe, tmp_path / "run")
     row = sorted(read_rows(tmp_path / "run"), key=lambda row: row["sample_id"])[0]
     pixels = decode_image(row["image"]["bytes"], "x")

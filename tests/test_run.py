@@ -21,7 +21,7 @@ from factory.engine.run import build_policy, read_outline, read_status
 from factory.engine.run_folder import WORK, RunFolder
 from factory.models.generators.fake import FakeGenerator
 from factory.recipe.recipe import Recipe
-from tests.running import FILTERS, list_identities, read_json, read_rows, run, write_recipe
+from tests.running import DEDUP, FILTERS, list_identities, read_json, read_rows, run, write_recipe
 
 CONTRACT = (  # noqa: SIM905
     "image label class_name caption prompt sample_id condition_id ordinal attempt seed model "
@@ -220,9 +220,9 @@ def test_on_shortfall_error_writes_no_data_set(tmp_path):
 
 
 def test_near_duplicates_go_on_with_the_next_attempt(tmp_path):
-    filters = [{"kind": "near_duplicate", "max_similarity": 0.2}]
+    near = {"filters": [], "dedup": {"max_similarity": 0.2}}
     budget = {"attempts": 6}
-    recipe = write_recipe(tmp_path / "a", filters=filters, budget=budget)
+    recipe = write_recipe(tmp_path / "a", **near, budget=budget)
     result = run(recipe, tmp_path / "a" / "run")
     rejected = read_rows(tmp_path / "a" / "run", "rejected")
     duplicates = [row for row in rejected if row["status"] == "rejected"]
@@ -236,7 +236,7 @@ def test_near_duplicates_go_on_with_the_next_attempt(tmp_path):
     policy = build_policy(Recipe.model_validate(record.recipe))
     assert survey_run(folder, read_outline(record), policy).goes_on == []
     assert list((tmp_path / "a" / "run" / WORK / "shards").glob("*-r1.json"))
-    other = write_recipe(tmp_path / "b", filters=filters, budget=budget, output={"shard_size": 9})
+    other = write_recipe(tmp_path / "b", **near, budget=budget, output={"shard_size": 9})
     run(other, tmp_path / "b" / "run")
     assert list_identities(tmp_path / "a" / "run") == list_identities(tmp_path / "b" / "run")
 
@@ -365,6 +365,7 @@ def test_summary_is_on_disk(plain):
     assert read_json(folder / "run" / "summary.json")["accepted"] == result.summary.accepted == 23
     kinds = [settings["kind"] for settings in result.summary.filters]
     assert kinds == [settings["kind"] for settings in FILTERS]
+    assert result.summary["dedup"] == DEDUP
 
 
 def test_memory_store_works_like_disk(tmp_path, plain):
@@ -483,8 +484,8 @@ def test_rounds_share_one_loaded_worker(tmp_path, monkeypatch):
     started = []
     worker = base.Worker
     monkeypatch.setattr(base, "Worker", lambda order: started.append(1) or worker(order))
-    filters = [{"kind": "near_duplicate", "max_similarity": 0.2}]
-    recipe = write_recipe(tmp_path, filters=filters, budget={"attempts": 6})
+    near = {"filters": [], "dedup": {"max_similarity": 0.2}}
+    recipe = write_recipe(tmp_path, **near, budget={"attempts": 6})
     run(recipe, tmp_path / "run")
     assert list((tmp_path / "run" / WORK / "shards").glob("*-r1.json"))
     assert started == [1]

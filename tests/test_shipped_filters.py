@@ -16,8 +16,8 @@ from factory.catalog.catalog import load_catalogs
 from factory.data.images import list_images
 from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
-from factory.filters.settings import FilterSettings
 from factory.models.generators.fake import FakeGenerator
+from factory.recipe.recipe import AnyFilter
 from tests.running import read_json, read_rows, run, write_recipe
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -41,7 +41,7 @@ LYMPH = [(name, filters) for name, filters in SHIPPED if name != "text-classes"]
 
 
 def build(described):
-    parsed = TypeAdapter(tuple[FilterSettings, ...]).validate_python(described)
+    parsed = TypeAdapter(tuple[AnyFilter, ...]).validate_python(described)
     return build_filters(parsed, Path(), load_catalogs())
 
 
@@ -117,7 +117,12 @@ def test_every_filter_that_may_give_nan_declares_it():
     kinds = [{"kind": kind} for kind in ("finite", "tissue", "stain", "color_cast")]
     judges = build([*kinds, {"kind": "focus", "max_blur": 0.6}, {"kind": "training_copy"}])
     (scores,) = score_all(judges, [Sample(blank)], [Condition()])
-    allowed = {name for judge in judges for name in getattr(judge, "may_be_nan", ())}
+    allowed = {
+        judge_score.name
+        for judge in judges
+        for judge_score in judge.scores
+        if judge_score.may_be_nan
+    }
     assert {name for name, value in scores.items() if math.isnan(value)} <= allowed
 
 

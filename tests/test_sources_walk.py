@@ -17,7 +17,8 @@ from factory.core.errors import SourceError
 from factory.core.images import encode_image
 from factory.data.images import list_classes, list_images
 from factory.data.images.image import read_name
-from factory.filters.settings import RealismFilter, TrainingCopyFilter
+from factory.filters.realism import RealismFilter
+from factory.filters.training_copy import TrainingCopyFilter
 from factory.recipe.conditions.existing import ExistingConditions
 from factory.recipe.conditions.reference import ReferenceConditions
 from factory.train.generator.settings import SourceSettings
@@ -293,7 +294,7 @@ def test_every_command_that_reads_real_images_takes_their_column():
     assert len(reading) >= 11
     assert [name for name, options in reading.items() if "image_column" not in options] == []
     blocks = (ReferenceConditions.Settings, ExistingConditions.Settings)
-    fields = (*blocks, RealismFilter, TrainingCopyFilter)
+    fields = (*blocks, RealismFilter.Settings, TrainingCopyFilter.Settings)
     assert all("image_column" in each.model_fields for each in (*fields, SourceSettings))
 
 

@@ -20,7 +20,7 @@ from factory.core.errors import FilterError, InputError, SourceError
 from factory.data.images import list_images
 from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
-from factory.filters.settings import ClassifierFilter
+from factory.filters.classifier import ClassifierFilter
 from factory.models.classifiers.model import load_classifier, read_classifier_info
 from factory.models.encoders import load_encoder
 from factory.train.classifier.heads import fit_head
@@ -341,7 +341,7 @@ def test_another_encoder_version_is_refused(fitted, tmp_path):
 
 
 def build_filter(folder, **options):
-    described = ClassifierFilter(kind="classifier", model=str(folder), **options)
+    described = ClassifierFilter.Settings(kind="classifier", model=str(folder), **options)
     return build_filters([described], Path(), load_catalogs())
 
 

@@ -18,9 +18,9 @@ from factory.engine.dataset import open_dataset
 from factory.engine.run import read_status
 from factory.engine.run_folder import WORK
 from factory.publish.verify import VerifyOptions, verify_set
-from tests.running import run, write_recipe
+from tests.running import DEDUP, run, write_recipe
 
-NEAR = [{"kind": "finite", "min_contrast": 0.1435}, {"kind": "near_duplicate"}]
+NEAR = {"filters": [{"kind": "finite", "min_contrast": 0.1435}], "dedup": DEDUP}
 
 
 @pytest.fixture(scope="module")
@@ -124,11 +124,11 @@ def test_a_refiltered_run_is_sound(run_copy, override):
 
 
 def test_a_grown_run_with_near_duplicates_is_sound(tmp_path):
-    filters = [{"kind": "near_duplicate", "max_similarity": 0.2}]
-    recipe = write_recipe(tmp_path / "a", filters=filters, budget={"attempts": 6})
+    near = {"filters": [], "dedup": {"max_similarity": 0.2}}
+    recipe = write_recipe(tmp_path / "a", **near, budget={"attempts": 6})
     run(recipe, tmp_path / "run")
     more = {"conditions": [{"kind": "class", "per_class": {"normal": 12, "tumor": 14}}]}
-    grown = write_recipe(tmp_path / "b", filters=filters, budget={"attempts": 6}, **more)
+    grown = write_recipe(tmp_path / "b", **near, budget={"attempts": 6}, **more)
     result = run(grown, tmp_path / "run", extend=True)
     report = check(tmp_path / "run", near_duplicates=True)
     assert report.is_sound, report.failures
@@ -405,7 +405,7 @@ def test_a_flipped_bit_that_makes_another_value_is_found_by_page_checksums(made,
 
 
 def test_near_duplicates_are_found_where_the_rule_was_not_kept(tmp_path):
-    recipe = write_recipe(tmp_path, filters=NEAR)
+    recipe = write_recipe(tmp_path, **NEAR)
     run(recipe, tmp_path / "run")
     changed = json.loads((tmp_path / "run" / "recipe.json").read_text())
     changed["filters"][1]["max_similarity"] = 0.1

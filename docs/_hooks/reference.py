@@ -92,11 +92,10 @@ def write_filters() -> str:
 
 def describe_scores(kind: str) -> list[str]:
     """Returns the scores of a filter, and what its module and class say of them."""
-    module, name = FILTERS[kind]
-    found = importlib.import_module(module)
-    judge = getattr(found, name)
-    told = inspect.cleandoc(found.__doc__ or "").partition("\n\n")[2]
-    scores = ", ".join(f"`{each}`" for each in judge.score_names) or "none"
+    judge = FILTERS.get(kind)
+    module = importlib.import_module(judge.__module__)
+    told = inspect.cleandoc(module.__doc__ or "").partition("\n\n")[2]
+    scores = ", ".join(f"`{score.name}`" for score in judge.scores) or "none"
     method = escape(f"{told}\n\n{inspect.cleandoc(judge.__doc__ or '')}")
     return [f"**Scores**: {scores}", "", method, ""]
 

@@ -21,6 +21,10 @@ class Strict(BaseModel):
     )
 
 
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+ClassName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+
+
 class LicenceTerms(Strict):
     """Terms of a model as read on a date; None means that the page did not say."""
 

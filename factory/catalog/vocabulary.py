@@ -140,6 +140,3 @@ LICENCES = (
     "other",
 )
 """Licence ids that a dataset card's metadata may hold (Hub documentation, "Licenses")."""
-
-NEEDS_CLASS = frozenset({"classifier", "agreement", "zero_shot"})
-"""Filters that say nothing of an image without a class."""

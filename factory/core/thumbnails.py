@@ -15,7 +15,6 @@ of nearly blank ones from counting as structure.
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import uniform_filter
 
 from factory.core.errors import FilterError
 
@@ -41,6 +40,8 @@ def describe_images(pixels: NDArray[np.uint8]) -> Descriptors:
     Raises:
         FilterError: the array has another shape.
     """
+    from scipy.ndimage import uniform_filter
+
     if pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
         raise FilterError(f"images must be (N, H, W, 3), got {pixels.shape}")
     rows, columns = (_build_averages(side) for side in pixels.shape[1:3])

@@ -75,6 +75,7 @@ class Maker(Artefact):
     generator: dict[str, Any]
     filters: tuple[dict[str, Any], ...]
     score_names: tuple[str, ...]
+    dedup: dict[str, Any] | None = None
     pick_encoder: dict[str, Any] | None = None
     scale: str | None = None
     licence: dict[str, Any] | None = None
@@ -104,6 +105,7 @@ class Summary(Artefact):
     class_names: tuple[str, ...]
     series: tuple[SeriesSummary, ...]
     filters: tuple[dict[str, Any], ...]
+    dedup: dict[str, Any] | None = None
     accept: str | None = None
     pick: dict[str, Any] | None = None
     seconds: dict[str, float] = Field({})

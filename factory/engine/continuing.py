@@ -12,7 +12,9 @@ from factory.engine.finalise import SUMMARY
 from factory.engine.parts import PARTS
 from factory.engine.plan import Generation, Outline, Plan, describe_content, extend_plan
 from factory.engine.run_folder import GenerationRecord, RunFolder, RunRecord, SeriesRecord
+from factory.engine.run_records import compute_run_id
 from factory.engine.summary import RECIPE
+from factory.recipe.earlier import split_duplicates
 from factory.recipe.recipe import Recipe, compute_recipe_digest
 
 
@@ -20,6 +22,7 @@ class _Decisions(Artefact):
     """What of `recipe.json` decides, as an older version may have written it."""
 
     filters: list[dict[str, Any]]
+    dedup: dict[str, Any] | None = None
     accept: str | None = None
     pick: dict[str, Any] | None = None
 
@@ -69,7 +72,13 @@ def _check_content(folder: RunFolder, record: RunRecord, recipe: Recipe) -> None
     Raises:
         MismatchError: with a diff of what changed, and `factory refilter` where that is enough.
     """
-    differences = diff_values(record.content, describe_content(recipe))
+    content = describe_content(recipe)
+    differences = diff_values(split_duplicates(record.content), content)
+    if not differences and compute_run_id(content) != compute_run_id(record.content):
+        raise MismatchError(
+            f"{folder.url}: was begun by an earlier version, with near_duplicate before other "
+            "filters: it can be read, and not be gone on with; use another --out"
+        )
     if not differences:
         return
     changed = "\n".join(f"  {name}: {old!r} -> {new!r}" for name, old, new in differences)
@@ -78,7 +87,7 @@ def _check_content(folder: RunFolder, record: RunRecord, recipe: Recipe) -> None
             f"{folder.url}: belongs to another recipe; nothing was touched. Changed:\n{changed}\n"
             "Restore these, or use another --out"
         )
-    kinds = [each.kind for each in recipe.filters]
+    kinds = [each.name for each in recipe.filters]
     words = ["factory", "refilter", folder.url]
     for name, _, new in differences:
         named = re.sub(r"^filters\.(\d+)", lambda found: f"filters.{kinds[int(found[1])]}", name)
@@ -95,7 +104,12 @@ def only_decides(field: str) -> bool:
 
     Thresholds are those whose name begins with their direction.
     """
-    return re.fullmatch(r"filters\.\d+\.(min|max)_.*|accept|pick\.(by|method)", field) is not None
+    return (
+        re.fullmatch(
+            r"filters\.\d+\.(min|max)_.*|dedup\.max_similarity|accept|pick\.(by|method)", field
+        )
+        is not None
+    )
 
 
 def check_attempts(old: int, new: int, extend: bool, where: str) -> None:
@@ -121,13 +135,14 @@ def check_not_refiltered(folder: RunFolder, record: RunRecord) -> None:
     Raises:
         MismatchError: the data set was made with other thresholds than the run's.
     """
-    names = ("filters", "accept", "pick")
     stored = folder.read(RECIPE, _Decisions) if folder.files.exists(SUMMARY) else None
     if stored is None:
         return
+    names = ("filters", "dedup", "accept", "pick")
+    before = split_duplicates(record.recipe)
+    now = split_duplicates({name: getattr(stored, name) for name in names})
     differences = diff_values(
-        {name: record.recipe.get(name) for name in names},
-        {name: getattr(stored, name) for name in names},
+        {name: before.get(name) for name in names}, {name: now.get(name) for name in names}
     )
     if differences:
         changed = "; ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in differences)

@@ -19,7 +19,7 @@ from factory.data.summary import Summary
 from factory.engine.notebook import SHOWN, show_images, show_summary
 from factory.engine.run_folder import WORK, RunFolder
 from factory.engine.summary import read_summary
-from factory.recipe.recipe import Recipe
+from factory.recipe.recipe import Recipe, restore_recipe
 
 DATA, REJECTED, TARS = "data", "rejected", "webdataset"
 """Folders of accepted rows, of the others, and of tars of the accepted ones."""
@@ -112,7 +112,7 @@ class Dataset:
         if not self.files.exists("recipe.json"):
             return None
         try:
-            return Recipe.model_validate_json(self.files.read("recipe.json"))
+            return restore_recipe(self.files.read("recipe.json"))
         except ValidationError as error:
             problem = error.errors()[0]
             field = ".".join(map(str, problem["loc"]))

@@ -27,7 +27,7 @@ def draw_first_jobs(plan: Plan, seed: int, count: int) -> list[Job]:
 
 def describe_loading(recipe: Recipe, count: int) -> str:
     """Says what is loaded, and made, before a few first tries are judged: it takes a while."""
-    kinds = ", ".join(each.kind for each in recipe.filters)
+    kinds = ", ".join(each.name for each in recipe.filters)
     judges = f" and what filters: {kinds}" if kinds else ""
     return f"loading the model {recipe.generator.model}{judges}; then sampling {count:,} images"
 

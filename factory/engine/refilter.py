@@ -13,7 +13,8 @@ from factory.core.yaml.reader import parse_document
 from factory.engine.continuing import only_decides
 from factory.engine.run import RunResult, WriteCard, leave_card, refilter_run
 from factory.engine.run_folder import RunFolder
-from factory.recipe.recipe import Recipe
+from factory.recipe.earlier import NEAR_DUPLICATE
+from factory.recipe.recipe import Recipe, restore_recipe
 
 
 def refilter_folder(
@@ -24,7 +25,8 @@ def refilter_folder(
     Args:
         url: run folder.
         overrides: `filters.KIND.FIELD=VALUE`, or with the filter's position; `accept=RULE`;
-            `pick.by=SCORE` or `pick.method=METHOD` of a run that picks.
+            `dedup.max_similarity=VALUE` of a run with `dedup`; `pick.by=SCORE` or
+            `pick.method=METHOD` of a run that picks.
         write_card: writes the card of the data set beside its summary.
 
     Raises:
@@ -36,17 +38,17 @@ def refilter_folder(
 
     folder = RunFolder(url)
     record = folder.require_run()
-    old = Recipe.model_validate(record.recipe)
-    kinds = [settings.kind for settings in old.filters]
+    old = restore_recipe(record.recipe)
+    kinds = [settings.name for settings in old.filters]
     named = [_replace_kind(text, kinds) for text in overrides]
-    document = parse_document(json.dumps(record.recipe), f"{url}/.factory/run.json")
+    document = parse_document(json.dumps(old.model_dump(mode="json")), f"{url}/.factory/run.json")
     recipe = parse_model(apply_overrides(document, named), Recipe)
     changed = diff_values(old.model_dump(mode="json"), recipe.model_dump(mode="json"))
     others = [name for name, _, _ in changed if not only_decides(name)]
     if others:
         raise InputError(
-            f"{', '.join(others)}: refilter changes thresholds of filters, accept, pick.by and "
-            "pick.method only: use --set filters.KIND.FIELD="
+            f"{', '.join(others)}: refilter changes thresholds of filters, dedup.max_similarity, "
+            "accept, pick.by and pick.method only: use --set filters.KIND.FIELD="
         )
     rule = None if recipe.accept is None else parse_rule(recipe.accept)
     deciders = build_filters(recipe.filters, Path(), load_catalogs())
@@ -61,9 +63,11 @@ def refilter_folder(
 
 def _replace_kind(text: str, kinds: Sequence[str]) -> str:
     """Turns `filters.tissue.min_fraction=..` into `filters.1.min_fraction=..`."""
-    match = re.match(r"filters\.([a-z_]+)\.", text)
+    match = re.match(r"filters\.([A-Za-z_]\w*)\.", text)
     if match is None:
         return text
+    if match[1] == NEAR_DUPLICATE:  # what earlier versions called it
+        return text.replace(match[0], "dedup.", 1)
     if match.group(1) not in kinds:
         known = ", ".join(kinds) or "none"
         raise InputError(f"--set {text}: the run has no filter {match.group(1)!r}: it has {known}")

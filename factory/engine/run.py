@@ -27,11 +27,10 @@ from factory.engine.summary import (
     read_summary,
 )
 from factory.engine.task import Order, Task
-from factory.filters.settings import NearDuplicateFilter
 from factory.models.generators.settings import find_entry
 from factory.recipe.file import LoadedRecipe, open_catalogs
 from factory.recipe.licences import check_generation
-from factory.recipe.recipe import Recipe, is_judging
+from factory.recipe.recipe import Recipe, is_judging, restore_recipe
 
 WriteCard = Callable[[RunFolder, Recipe, Summary], object]
 """Writes the card of a run folder, its recipe and its summary."""
@@ -184,8 +183,7 @@ def refilter_run(
 
 def build_policy(recipe: Recipe, decide: Decide | None = None) -> Policy:
     """Returns how the candidates of a recipe are selected."""
-    found = [each for each in recipe.filters if isinstance(each, NearDuplicateFilter)]
-    similarity = found[0].max_similarity if found else None
+    similarity = None if recipe.dedup is None else recipe.dedup.max_similarity
     return Policy(recipe.budget.attempts, similarity, decide, recipe.pick, recipe.seed)
 
 
@@ -322,7 +320,7 @@ def read_status(url: str) -> dict[str, Any]:
         filled = Counter({part.key: part.accepted for part in summary.series})
     return {
         "name": record.name,
-        "judged": is_judging(Recipe.model_validate(record.recipe)),
+        "judged": is_judging(restore_recipe(record.recipe)),
         "shards": shards,
         "done": done,
         "generated": generated,

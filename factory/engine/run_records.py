@@ -13,10 +13,14 @@ from factory.core.hashing import compute_digest, drop_none
 from factory.core.plain import write_json
 from factory.data.artefact import Artefact
 from factory.data.records import Shard
+from factory.data.schema import select_shaping
 from factory.data.summary import Maker
+from factory.recipe.earlier import join_duplicates, split_duplicates
 
 WORK = ".factory"
 """Folder below the run folder for all that is not the data set itself."""
+PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out", "captions", "path"})
+"""Keys of a filter's description that say where it was found; its revision says what it is."""
 
 
 class _Part(BaseModel):
@@ -118,7 +122,19 @@ class Marker(Artefact):
 
 def compute_run_id(content: Mapping[str, Any]) -> str:
     """Returns the digest of what a run folder belongs to, which its markers name."""
-    return compute_digest("run", drop_none(content))[:16]
+    return compute_digest("run", join_duplicates(drop_none(content)))[:16]
+
+
+def select_shaping_parts(maker: Maker) -> dict[str, Any]:
+    """Returns what of a worker's description shapes content: another one does not go on."""
+    described = split_duplicates({"filters": maker.filters, "dedup": maker.dedup})
+    filters = {
+        each["kind"]: {key: each[key] for key in each if key not in PATHS_DESCRIBED}
+        for each in described["filters"]
+    }
+    pick = {"pick_encoder": maker.pick_encoder["weights_sha256"]} if maker.pick_encoder else {}
+    generator = select_shaping(maker.generator)
+    return {"generator": generator, "filters": filters, "dedup": described["dedup"], **pick}
 
 
 def dump_record(record: BaseModel) -> bytes:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from factory.data.records import Verdict
 from factory.engine.diversity import Pick, count_kept, pick_best, pick_diverse, rank_scores
+from factory.recipe.earlier import NEAR_DUPLICATE
 from factory.recipe.recipe import DiversePick
 
 Status = Literal["accepted", "rejected", "spare"]
@@ -80,7 +81,7 @@ class Selector:
         self.index: Any = None
         self.names: list[str] = []
         if max_similarity is not None:
-            from factory.filters.near_duplicate import SimilarityIndex
+            from factory.engine.dedup import SimilarityIndex
 
             self.index = SimilarityIndex(max_similarity)
         self.max_similarity = max_similarity
@@ -125,7 +126,7 @@ class Selector:
             match = int(self.index.find(descriptor)[0])
             if match >= 0:
                 reason = f"similarity > {self.max_similarity} to {self.names[match]}"
-                return Decision("rejected", "near_duplicate", reason, self.names[match])
+                return Decision("rejected", NEAR_DUPLICATE, reason, self.names[match])
             self.index.add(descriptor)
             self.names.append(candidate["sample_id"])
         self.taken.add(identity)

@@ -14,6 +14,7 @@ from factory.catalog.catalog import load_catalogs
 from factory.core.files.paths import resolve_path
 from factory.core.hashing import refuse_change
 from factory.core.plain import to_plain
+from factory.core.thumbnails import describe_images
 from factory.data.records import (
     NONFINITE,
     Candidate,
@@ -24,28 +25,19 @@ from factory.data.records import (
     Sample,
     round_nonfinite,
 )
-from factory.data.schema import build_row, build_shard_schema, count_cut, select_shaping
+from factory.data.schema import build_row, build_shard_schema, count_cut
 from factory.data.summary import Maker
 from factory.engine.parts import PartMarker, Parts
 from factory.engine.plan import describe_content
 from factory.engine.run_folder import Marker, RunFolder
-from factory.engine.run_records import compute_run_id, digest_worker
+from factory.engine.run_records import compute_run_id, digest_worker, select_shaping_parts
 from factory.engine.task import Order, Task
-from factory.filters import (
-    build_filters,
-    decide_all,
-    describe_for_duplicates,
-    map_by_size,
-    score_all,
-)
+from factory.filters import build_filters, decide_all, map_by_size, score_all
 from factory.models.encoders import Encoder, load_encoder
 from factory.models.generators import build_generator
 from factory.models.generators.settings import find_entry
 from factory.recipe.licences import describe_terms
 from factory.recipe.recipe import DiversePick, compute_recipe_digest
-
-PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out", "captions"})
-"""Keys of a filter's description that say where it was found; its revision says what it is."""
 
 
 class Worker:
@@ -74,6 +66,7 @@ class Worker:
                 "generator": self.generator.describe(),
                 "filters": [each.describe() for each in self.filters],
                 "score_names": self.score_names,
+                **({} if recipe.dedup is None else {"dedup": recipe.dedup.describe()}),
                 **({} if self.encoder is None else {"pick_encoder": self.encoder.describe()}),
                 **({} if entry is None or entry.scale is None else {"scale": entry.scale}),
                 **describe_terms(recipe, order.base, catalogs, entry),
@@ -90,8 +83,8 @@ class Worker:
         refuse_change(
             self.folder.url,
             "was begun with another model or other filters",
-            _select_shaping(other),
-            _select_shaping(Maker(**self.description)),
+            select_shaping_parts(other),
+            select_shaping_parts(Maker(**self.description)),
         )
 
     def judge(self, jobs: Sequence[Job], samples: Sequence[Sample]) -> list[Candidate]:
@@ -101,8 +94,10 @@ class Worker:
             FilterError: scoring failed.
         """
         scores = score_all(self.filters, samples, [job.condition for job in jobs])
-        descriptors = describe_for_duplicates(self.recipe.filters, samples)
+        descriptors: list[Any] = [None] * len(samples)
         features: list[Any] = [None] * len(samples)
+        if self.recipe.dedup is not None:
+            descriptors = map_by_size(describe_images, samples)
         if self.encoder is not None and samples:
             features = map_by_size(self.encoder.encode, samples)
         candidates = []
@@ -317,12 +312,3 @@ def name_reason(reason: str | None) -> str:
 
 def _copy_starts(task: Task) -> dict[int, int] | None:
     return None if task.starts is None else dict(task.starts)
-
-
-def _select_shaping(maker: Maker) -> dict[str, Any]:
-    filters = {
-        each["kind"]: {key: each[key] for key in each if key not in PATHS_DESCRIBED}
-        for each in maker.filters
-    }
-    pick = {"pick_encoder": maker.pick_encoder["weights_sha256"]} if maker.pick_encoder else {}
-    return {"generator": select_shaping(maker.generator), "filters": filters, **pick}

@@ -13,10 +13,11 @@ from factory.data.summary import Cut, SeriesSummary, Summary
 from factory.engine.finalise import SUMMARY, Survey
 from factory.engine.plan import Outline
 from factory.engine.run_folder import RunFolder
+from factory.recipe.earlier import join_duplicates
 from factory.recipe.file import LoadedRecipe, open_catalogs
 from factory.recipe.judge_overlap import find_circles, list_encoders
 from factory.recipe.licences import describe_source
-from factory.recipe.recipe import Recipe, compute_recipe_digest, is_judging
+from factory.recipe.recipe import Recipe, compute_recipe_digest, is_judging, restore_recipe
 
 RECIPE = "recipe.json"
 """The recipe that the data set follows: that of the run, or as refiltered."""
@@ -36,7 +37,8 @@ def build_summary(folder: RunFolder, recipe: Recipe, plan: Outline, survey: Surv
                 **funnel.to_json(),
             )
         )
-    filters = [settings.model_dump(mode="json") for settings in recipe.filters]
+    filters = [settings.summarise() for settings in recipe.filters]
+    dedup = None if recipe.dedup is None else recipe.dedup.model_dump(mode="json")
     return Summary(
         version=Summary.newest,
         name=recipe.name,
@@ -48,6 +50,7 @@ def build_summary(folder: RunFolder, recipe: Recipe, plan: Outline, survey: Surv
         class_names=plan.class_names,
         series=tuple(series),
         filters=tuple(filters),
+        **({} if dedup is None else {"dedup": dedup}),
         **_list_rules(recipe),
         seconds={name: round(value, 2) for name, value in sorted(survey.seconds.items())},
         cut_prompts={
@@ -64,7 +67,7 @@ def build_summary(folder: RunFolder, recipe: Recipe, plan: Outline, survey: Surv
                 __version__,
                 survey.shards,
                 plan.class_names,
-                filters,
+                join_duplicates({"filters": filters, "dedup": dedup})["filters"],
                 recipe.output.model_dump(mode="json", exclude={"path"}),
                 *_list_rules(recipe).values(),
             ],
@@ -99,7 +102,7 @@ def read_recipe(folder: RunFolder) -> Recipe | None:
     if not folder.files.exists(RECIPE):
         return None
     try:
-        return Recipe.model_validate_json(folder.files.read(RECIPE))
+        return restore_recipe(folder.files.read(RECIPE))
     except ValidationError as error:
         raise StoreError(
             f"{folder.url}/{RECIPE}: damaged ({describe_problem(error)}): run the recipe into this "

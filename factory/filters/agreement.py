@@ -1,23 +1,27 @@
 """`agreement`: rejects images on whose class several classifiers of real images do not agree."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
-from factory.data.records import SCORE_DECIMALS, Condition, Sample, Verdict
-from factory.filters.base import Surroundings
+from factory.catalog.entries import Fraction
+from factory.data.records import Condition, Sample
+from factory.filters.base import Context, Filter, FilterSettings, Score
+from factory.filters.check import FilterCheck
 from factory.filters.classifier import (
     find_classes,
     hash_info,
     predict,
 )
-from factory.filters.settings import AgreementFilter
+from factory.models.classifiers.check import check_known
 from factory.models.classifiers.model import Classifier, find_classifier_folder, load_classifier
 
 
-class AgreementJudge:
+class AgreementFilter(Filter):
     """Scores how far differently made classifiers confirm the asked class.
 
     `class_agreement`: share of the classifiers whose most probable class is the asked one (votes of
@@ -26,21 +30,54 @@ class AgreementJudge:
     accepted.
     """
 
-    kind: ClassVar[str] = "agreement"
-    score_names: tuple[str, ...] = ("class_agreement", "least_probability")
-    may_be_nan: ClassVar[frozenset[str]] = frozenset(score_names)
-    thresholds: ClassVar[Mapping[str, str]] = {
-        "min_agreement": "class_agreement",
-        "min_probability": "least_probability",
-    }
+    kind = "agreement"
+    scores = (
+        Score("class_agreement", at_least="min_agreement", may_be_nan=True),
+        Score("least_probability", at_least="min_probability", may_be_nan=True),
+    )
+    needs_class = True
 
-    def __init__(self, settings: AgreementFilter, surroundings: Surroundings) -> None:
-        self.settings, self._encoders = settings, surroundings.encoders
-        self.folders = tuple(
-            find_classifier_folder(name, surroundings.base, surroundings.catalogs)
-            for name in settings.models
+    class Settings(FilterSettings):
+        """Rejects images on whose class several classifiers do not agree."""
+
+        kind: Literal["agreement"]
+        models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+            min_length=2, description="catalog ids of classifiers, or their folders"
         )
+        min_agreement: Fraction = Field(
+            1.0, description="share of classifiers whose most probable class is the asked one"
+        )
+        min_probability: Fraction | None = Field(
+            None, description="of the asked class, by the classifier that finds it least probable"
+        )
+
+        @model_validator(mode="after")
+        def _check_distinct(self) -> Self:
+            if len(set(self.models)) < len(self.models):
+                raise ValueError(f"models: each classifier once, got {', '.join(self.models)}")
+            return self
+
+    settings: Settings
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
         self._classifiers: tuple[Classifier, ...] = ()
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """Those that judge."""
+        return self.settings.models
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """Where the classifiers lie."""
+        base, catalogs = self.context.base, self.context.catalogs
+        return tuple(find_classifier_folder(each, base, catalogs) for each in self.classifiers)
+
+    def check(self, check: FilterCheck) -> None:
+        """Notes classifiers that are not there, and classes that one does not know."""
+        for number, name in enumerate(self.settings.models):
+            check_known(check.checker, name, check.at("models", number))
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
@@ -56,7 +93,8 @@ class AgreementJudge:
         if rows:
             if not self._classifiers:
                 self._classifiers = tuple(
-                    load_classifier(folder, encoders=self._encoders) for folder in self.folders
+                    load_classifier(folder, encoders=self.context.encoders)
+                    for folder in self.folders
                 )
             names = [str(conditions[i].class_name) for i in rows]
             images = [samples[i].pixels for i in rows]
@@ -69,19 +107,10 @@ class AgreementJudge:
             agreement[rows], least[rows] = np.mean(votes, axis=0), np.min(chances, axis=0)
         return {"class_agreement": agreement, "least_probability": least}
 
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Rejects a score under a least value that is set; NaN is accepted."""
-        for field, name in self.thresholds.items():
-            least = getattr(self.settings, field)
-            if least is not None and scores[name] < round(least, SCORE_DECIMALS):
-                return Verdict(False, self.kind, f"{name} {scores[name]:g} < {least:g}")
-        return Verdict(True)
-
     def describe(self) -> dict[str, Any]:
         """Returns kind, thresholds and the revision of each classifier, in order.
 
         Raises:
             FilterError: a classifier's folder cannot be read.
         """
-        settings = self.settings.model_dump(mode="json", exclude_none=True)
-        return {**settings, "revisions": [hash_info(folder) for folder in self.folders]}
+        return {**self.dump_settings(), "revisions": [hash_info(folder) for folder in self.folders]}

@@ -1,17 +1,19 @@
 """`alignment`: rejects images that an image-text model does not find in their caption."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
-from factory.core.errors import FilterError, SourceError
-from factory.data.records import Condition, Sample, Verdict
-from factory.filters.base import Surroundings
+from factory.core.errors import CatalogError, FilterError, RecipeError, SourceError
+from factory.data.records import Condition, Sample
+from factory.filters.base import Context, Filter, FilterSettings, Score
 from factory.filters.batches import encode_images
+from factory.filters.check import FilterCheck
 from factory.filters.distractors import CaptionPool, draw_distractors, open_pool
-from factory.filters.settings import AlignmentFilter
+from factory.models.encoders.check import check_clip
 
 if TYPE_CHECKING:
     from factory.models.encoders import Encoder
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 _MOST_CACHED = 16_384
 
 
-class AlignmentJudge:
+class AlignmentFilter(Filter):
     """Scores how well image and caption agree, by a contrastive image-text model.
 
     `caption_similarity`: cosine of image and caption features, higher is better: CLIPScore of
@@ -32,20 +34,72 @@ class AlignmentJudge:
     without `captions`: not applicable, accepted.
     """
 
-    kind: ClassVar[str] = "alignment"
-    score_names: tuple[str, ...] = ("caption_similarity", "caption_rank")
-    may_be_nan: ClassVar[frozenset[str]] = frozenset(score_names)
-    thresholds: ClassVar[Mapping[str, str]] = {
-        "min_similarity": "caption_similarity",
-        "max_rank": "caption_rank",
-    }
+    kind = "alignment"
+    scores = (
+        Score("caption_similarity", at_least="min_similarity", may_be_nan=True),
+        Score("caption_rank", at_most="max_rank", may_be_nan=True),
+    )
+    needs_caption = True
 
-    def __init__(self, settings: AlignmentFilter, surroundings: Surroundings) -> None:
-        self.settings, self._surroundings = settings, surroundings
+    class Settings(FilterSettings):
+        """Rejects images that do not show what their caption says."""
+
+        kind: Literal["alignment"]
+        encoder: str = Field(
+            min_length=1, description="catalog id, open_clip:hf-hub:OWNER/NAME or :local-dir:FOLDER"
+        )
+        captions: str | None = Field(
+            None, min_length=1, description="catalog id or file that distractor captions come from"
+        )
+        column: str = Field("caption", description="column of the file that holds the caption")
+        distractors: int = Field(20, ge=1, le=1000, description="captions ranked with its own")
+        seed: int = Field(0, ge=0, description="draws them, for each caption")
+        min_similarity: Annotated[float, Field(ge=-1.0, le=1.0)] | None = Field(
+            None, description="cosine of image and caption; its level depends on the encoder"
+        )
+        max_rank: int | None = Field(None, ge=1, description="1: no distractor is nearer")
+
+        @model_validator(mode="after")
+        def _check_rank(self) -> Self:
+            if self.max_rank is not None and self.captions is None:
+                raise ValueError("max_rank: set captions, which distractors come from")
+            if self.max_rank is not None and self.max_rank > self.distractors:
+                raise ValueError(f"max_rank: lower it to {self.distractors} (distractors) or less")
+            return self
+
+    settings: Settings
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
         self._encoder: Encoder | None = None
         self._text: ClipText | None = None
         self._pool: CaptionPool | None = None
         self._texts: dict[str, NDArray[np.float32]] = {}
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The image side of the model."""
+        return (self.settings.encoder,)
+
+    def check(self, check: FilterCheck) -> None:
+        """Notes a model that cannot be had, and captions that are missing or too few."""
+        checker, settings = check.checker, self.settings
+        check_clip(checker, settings.encoder, check.at("encoder"))
+        if not check.has_captions:
+            check.add("no condition has a caption: remove the filter")
+        if settings.captions is None:
+            return
+        try:
+            pool = self._open()
+        except CatalogError as error:
+            if check.check_files or "/" not in settings.captions:
+                check.add(f"no such file, and {error}", "captions")
+        except (SourceError, RecipeError) as error:
+            check.add(str(error), "captions")
+        else:
+            if pool.count <= settings.distractors:
+                message = f"{settings.captions} has {pool.count} captions: lower it"
+                check.add(f"{message} to {pool.count - 1} or less", "distractors")
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
@@ -75,15 +129,6 @@ class AlignmentJudge:
                     rank[row] = 1 + (found[1:] > found[0]).sum()
         return {"caption_similarity": similarity, "caption_rank": rank}
 
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Rejects too little similarity, or too high a rank; NaN is accepted."""
-        least, most = self.settings.min_similarity, self.settings.max_rank
-        if least is not None and (similarity := scores["caption_similarity"]) < least:
-            return Verdict(False, self.kind, f"caption_similarity {similarity:g} < {least:g}")
-        if most is not None and (rank := scores["caption_rank"]) > most:
-            return Verdict(False, self.kind, f"caption_rank {rank:g} > {most:g}")
-        return Verdict(True)
-
     def describe(self) -> dict[str, Any]:
         """Returns kind, thresholds, what the encoder says of itself, and the captions' digest.
 
@@ -93,7 +138,7 @@ class AlignmentJudge:
         """
         encoder = self._load()[0].describe()
         described = {
-            **self.settings.model_dump(mode="json", exclude_none=True),
+            **self.dump_settings(),
             **{key: encoder[key] for key in ("revision", "weights_sha256")},
         }
         if self.settings.captions is not None:
@@ -106,7 +151,7 @@ class AlignmentJudge:
     def _open(self) -> CaptionPool:
         if self._pool is None:
             settings = self.settings
-            base, catalogs = self._surroundings.base, self._surroundings.catalogs
+            base, catalogs = self.context.base, self.context.catalogs
             find = catalogs.find_captions
             self._pool = open_pool(str(settings.captions), base, settings.column, find)
         return self._pool
@@ -121,10 +166,10 @@ class AlignmentJudge:
         if self._encoder is None or self._text is None:
             from factory.models.encoders.clip_text import ClipText, resolve_clip
 
-            base, catalogs = self._surroundings.base, self._surroundings.catalogs
+            base, catalogs = self.context.base, self.context.catalogs
             spec = resolve_clip(self.settings.encoder, base, catalogs)
             self._text = ClipText(spec)
-            self._encoder = self._surroundings.encoders.load(spec, base)
+            self._encoder = self.context.encoders.load(spec, base)
         return self._encoder, self._text
 
     def _embed(self, texts: Sequence[str]) -> None:

@@ -1,22 +1,92 @@
-"""What a filter is: it scores candidates, and decides from stored scores alone."""
+"""What a filter is: settings, scores with the thresholds that bound them, and one way to decide."""
 
-from collections.abc import Mapping, Sequence
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from pydantic import model_validator
 
-from factory.data.records import Condition, Sample, Verdict
+from factory.catalog.catalog import Catalogs
+from factory.catalog.entries import Strict
+from factory.catalog.licences.terms import Term
+from factory.core.errors import FilterError
+from factory.data.images import SourceImage, list_images
+from factory.data.records import SCORE_DECIMALS, Condition, Sample, Verdict
 
 if TYPE_CHECKING:
-    from factory.catalog.catalog import Catalogs
+    from factory.filters.check import FilterCheck
     from factory.models.encoders.pool import EncoderPool
 
 
+class FilterSettings(Strict):
+    """A filter as a recipe names it; of one score the `min_` is not above the `max_`."""
+
+    kind: str
+
+    @property
+    def name(self) -> str:
+        """What verdicts, `accept` and `--set` call the filter."""
+        return self.kind
+
+    def settle(self, base: Path) -> Self:
+        """Returns the settings with what a file of the user's own adds, relative to `base`.
+
+        Raises:
+            SourceError: the file cannot be read.
+            PluginError: it cannot be used.
+            RecipeError: it refuses the settings, by field.
+        """
+        return self
+
+    def summarise(self) -> dict[str, Any]:
+        """Returns the settings as summaries and cards tell them; `kind` is the name."""
+        return {**self.model_dump(mode="json"), "kind": self.name}
+
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        for name in type(self).model_fields:
+            if not name.startswith("min_"):
+                continue
+            other = f"max_{name.removeprefix('min_')}"
+            low, high = getattr(self, name), getattr(self, other, None)
+            if isinstance(low, float) and isinstance(high, float) and low > high:
+                raise ValueError(
+                    f"{name} {low:g} lies above {other} {high:g}, so that no image passes: lower "
+                    "the one, or raise the other"
+                )
+        return self
+
+
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Score:
+    """A number that a filter gives each image, and the fields of its settings that bound it.
+
+    Attributes:
+        name: column in `scores`, e.g. `tissue_fraction`; unique over all filters.
+        at_least: field with the least accepted value, if there is one: `min_...`.
+        at_most: field with the largest accepted value: `max_...`.
+        may_be_nan: it does not apply to every image: of a class where none was asked, of glass
+            where there is none.
+        where: score of the same filter; where that is a number, this one must be one too.
+        unknown: why it may not be, as the reason of a rejection.
+    """
+
+    name: str
+    at_least: str | None = None
+    at_most: str | None = None
+    may_be_nan: bool = False
+    where: str | None = None
+    unknown: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
     """What filters that need models or files look things up in.
 
     Attributes:
@@ -26,56 +96,209 @@ class Surroundings:
     """
 
     base: Path
-    catalogs: "Catalogs"
+    catalogs: Catalogs
     encoders: "EncoderPool"
 
+    def resolve(self, path: Path | str) -> Path:
+        """Returns a path of the recipe as one that can be opened."""
+        return self.base / Path(path).expanduser()
 
-class Filter(Protocol):
-    """Scores candidates, and accepts or rejects from the scores.
 
-    Scoring may load models; deciding must not, so that `factory refilter` works on stored scores
+@dataclass(frozen=True, slots=True)
+class RealImages:
+    """Real images that a filter compares with: the field that names them, and how to read them."""
+
+    field: str
+    path: Path
+    is_held_out: bool = False
+    image_column: str | None = None
+    group_column: str | None = None
+    group_pattern: str | None = None
+
+    def list(self) -> tuple[SourceImage, ...]:
+        """Lists them.
+
+        Raises:
+            SourceError: nothing there, or a column that is missing.
+        """
+        return list_images(
+            self.path,
+            image_column=self.image_column,
+            group_column=self.group_column,
+            group_pattern=self.group_pattern,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Near:
+    """The real image that a filter finds nearest to a made one.
+
+    Attributes:
+        image: the real one.
+        fit: how it was brought to the size of the made one.
+        distance: 1 is usual among real images.
+    """
+
+    image: SourceImage
+    fit: str
+    distance: float
+
+
+class Filter(ABC):
+    """Scores candidates; a subclass names its kind, its `Settings` and its scores, and scores.
+
+    Scoring may load models; all else must not, so that `factory refilter` works on stored scores
     without torch. A filter that throws is an infrastructure failure, never a rejection.
+
+    Attributes:
+        kind: its word in recipes, also the `kind` of its `Settings`.
+        scores: what it writes, in the order in which thresholds are asked.
+        revision: of the scoring; another one does not go on with stored scores.
+        needs_class: it judges nothing where a condition has no class.
+        needs_caption: it judges nothing where a condition has no caption.
+        nearness: score that is lowest for images nearest to a real one, if it has `find_nearest`.
     """
 
     kind: ClassVar[str]
-    score_names: tuple[str, ...]
-    """Columns in `scores` that it writes, e.g. `tissue_fraction`; unique over all filters."""
-    thresholds: ClassVar[Mapping[str, str]]
-    """Settings field -> the score that it bounds. `min_*` accepts scores of at least its value,
-    `max_*` of at most its value; a field that is None bounds nothing. Empty for rules over the set,
-    which decide about no single candidate."""
+    Settings: ClassVar[type[FilterSettings]] = FilterSettings
+    scores: tuple[Score, ...] = ()
+    revision: ClassVar[str] = "1"
+    needs_class: ClassVar[bool] = False
+    needs_caption: ClassVar[bool] = False
+    nearness: ClassVar[str | None] = None
 
-    may_be_nan: ClassVar[frozenset[str]]
-    """Scores that do not apply to every image: those of a class where none was asked, of glass
-    where there is none. The one rule: a NaN of these lets the image pass, a NaN of any other score
-    that a threshold bounds rejects it. `factory.filters.decide_all` keeps it for every filter."""
+    settings: FilterSettings
 
+    def __init__(self, settings: Any, context: Context) -> None:
+        self.settings, self.context = settings, context
+
+    @abstractmethod
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
-        """Returns every score name -> (N,) float64; NaN only where a score does not apply.
+    ) -> Mapping[str, ArrayLike]:
+        """Returns every score name -> N numbers; NaN only where a score does not apply.
+
+        Args:
+            samples: N images of one size.
+            conditions: what each was asked to show.
 
         Raises:
             FilterError: scoring failed.
         """
-        ...
 
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Accepts or rejects one candidate from its (rounded) scores; says why.
+    def check(self, check: "FilterCheck") -> None:  # noqa: B027 - most need none
+        """Notes what is wrong with the files, classes and catalog ids that the settings name."""
 
-        Asked about NaN only of scores in `may_be_nan`, which it accepts.
+    def terms(self) -> tuple[Term, ...]:
+        """Returns the terms of what it judges with, besides `encoders` and `classifiers`."""
+        return ()
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Specs of the image encoders that it judges with."""
+        return ()
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """Catalog ids or folders of the classifiers that it judges with."""
+        return ()
+
+    @property
+    def real_images(self) -> tuple[RealImages, ...]:
+        """The sets of real images that it compares with."""
+        return ()
+
+    def find_nearest(self, pixels: NDArray[np.uint8]) -> Near:
+        """Returns the real image nearest to (H, W, 3) uint8 RGB pixels; only with `nearness`.
+
+        Raises:
+            FactoryError: the real images, or what compares them, cannot be had.
         """
-        ...
+        raise FilterError(f"{self.name}: finds no nearest real image")
 
     def describe(self) -> dict[str, Any]:
-        """Returns kind, thresholds, and the scorer's revision as plain data for provenance."""
-        ...
+        """Returns kind, settings and revision as plain data for provenance.
 
+        Raises:
+            FilterError: what it judges with cannot be read.
+        """
+        return {**self.dump_settings(), "revision": self.revision}
 
-@runtime_checkable
-class PerClassFilter(Protocol):
-    """A filter whose thresholds may differ by the class that a candidate was asked to show."""
+    def dump_settings(self) -> dict[str, Any]:
+        """Returns the settings that are set, as plain data."""
+        return self.settings.model_dump(mode="json", exclude_none=True)
 
-    def decide_class(self, scores: Mapping[str, float], class_name: str | None) -> Verdict:
-        """Decides as `decide` does; None for `class_name`: none was asked."""
-        ...
+    @property
+    def name(self) -> str:
+        """What verdicts, `accept` and `--set` call it."""
+        return self.settings.name
+
+    @cached_property
+    def score_names(self) -> tuple[str, ...]:
+        """The columns that it writes."""
+        return tuple(score.name for score in self.scores)
+
+    @cached_property
+    def thresholds(self) -> Mapping[str, str]:
+        """Settings field -> the score that it bounds; a field that is None bounds nothing."""
+        return {
+            field: score.name
+            for score in self.scores
+            for field in (score.at_most, score.at_least)
+            if field is not None
+        }
+
+    def decide(self, scores: Mapping[str, float], class_name: str | None = None) -> Verdict:
+        """Accepts or rejects one candidate from its stored scores; says why.
+
+        The rule of every filter: a score below `at_least` or above `at_most` rejects, thresholds
+        being rounded as scores are. A NaN of a score that may be NaN lets the image pass, unless
+        the score named by `where` is a number; any other NaN of a bounded score rejects.
+
+        Args:
+            scores: of one candidate, rounded.
+            class_name: what it was asked to show, for thresholds that differ by class.
+
+        Raises:
+            FilterError: a score was never stored, or the class has no threshold.
+        """
+        for score in self.scores:
+            reason = next(self._find_faults(score, scores, class_name), None)
+            if reason is not None:
+                return Verdict(False, self.name, f"{score.name} {reason}")
+        return Verdict(True)
+
+    def _find_faults(
+        self, score: Score, scores: Mapping[str, float], class_name: str | None
+    ) -> Iterator[str]:
+        for field, is_least in ((score.at_least, True), (score.at_most, False)):
+            limit = None if field is None else getattr(self.settings, field, None)
+            if limit is None:
+                continue
+            value = self._read(scores, score.name)
+            if math.isnan(value):
+                if not score.may_be_nan:
+                    yield "is NaN, and always applies"
+                elif score.where and not math.isnan(self._read(scores, score.where)):
+                    yield f"is not known: {score.unknown}"
+                continue
+            limit = self._find_limit(str(field), limit, class_name)
+            rounded = round(limit, SCORE_DECIMALS)
+            if value < rounded if is_least else value > rounded:
+                yield f"{value:g} {'<' if is_least else '>'} {limit:g}"
+
+    def _find_limit(self, field: str, limit: Any, class_name: str | None) -> float:
+        """Returns a threshold, of the class where it differs by class."""
+        found: float | None = limit.get(class_name) if isinstance(limit, Mapping) else limit
+        if found is None:
+            names = ", ".join(limit)
+            raise FilterError(f"{self.name}: {field} names {names}, but not {class_name!r}: add it")
+        return found
+
+    def _read(self, scores: Mapping[str, float], name: str) -> float:
+        if name not in scores:
+            raise FilterError(
+                f"{self.name}: no stored score {name}: the filter, or this score of it, was not "
+                "there when the images were scored"
+            )
+        return scores[name]

@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
+from factory.catalog.entries import ClassName, Fraction
 from factory.core.errors import FilterError
 from factory.core.hashing import hash_bytes
-from factory.data.records import Condition, Sample, Verdict
-from factory.filters.base import Surroundings
-from factory.filters.settings import ClassifierFilter
+from factory.data.records import Condition, Sample
+from factory.filters.base import Context, Filter, FilterSettings, Score
+from factory.filters.check import FilterCheck
+from factory.models.classifiers.check import KnownClassifier, check_known
 from factory.models.classifiers.model import (
     INFO_NAME,
     Classifier,
@@ -20,7 +23,7 @@ from factory.models.classifiers.model import (
 )
 
 
-class ClassifierJudge:
+class ClassifierFilter(Filter):
     """Scores what a calibrated classifier says of the asked class.
 
     `class_probability`: of the asked class. `class_margin`: that minus the largest other one.
@@ -31,27 +34,62 @@ class ClassifierJudge:
     `min_precision` rejects. Without a class in the condition all are NaN: not applicable, accepted.
     """
 
-    kind: ClassVar[str] = "classifier"
-    score_names: tuple[str, ...] = (
-        "class_probability",
-        "class_margin",
-        "class_entropy",
-        "class_precision",
+    kind = "classifier"
+    scores = (
+        Score("class_probability", at_least="min_probability", may_be_nan=True),
+        Score(
+            "class_precision",
+            at_least="min_precision",
+            may_be_nan=True,
+            where="class_probability",
+            unknown="no table of the class",
+        ),
+        Score("class_margin", at_least="min_margin", may_be_nan=True),
+        Score("class_entropy", at_most="max_entropy", may_be_nan=True),
     )
-    may_be_nan: ClassVar[frozenset[str]] = frozenset(score_names)
-    thresholds: ClassVar[Mapping[str, str]] = {
-        "min_probability": "class_probability",
-        "min_precision": "class_precision",
-        "min_margin": "class_margin",
-        "max_entropy": "class_entropy",
-    }
+    needs_class = True
 
-    def __init__(self, settings: ClassifierFilter, surroundings: Surroundings) -> None:
-        self.settings, self._encoders = settings, surroundings.encoders
-        self.folder = find_classifier_folder(
-            settings.model, surroundings.base, surroundings.catalogs
+    class Settings(FilterSettings):
+        """Rejects images that a classifier of real images does not take for the asked class."""
+
+        kind: Literal["classifier"]
+        model: str = Field(min_length=1, description="catalog id of a classifier, or its folder")
+        min_probability: Fraction | dict[ClassName, Fraction] = Field(
+            0.5, description="calibrated, of the asked class: one number, or class -> number"
         )
+        min_precision: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+            None, description="of held-out real images as sure; without min_probability, alone"
+        )
+        min_margin: Annotated[float, Field(ge=-1.0, le=1.0)] | None = Field(
+            None, description="probability of the asked class minus the largest other"
+        )
+        max_entropy: Fraction | None = Field(
+            None, description="of the predicted classes; 1: all equally probable"
+        )
+
+        @model_validator(mode="before")
+        @classmethod
+        def _let_precision_decide(cls, given: Any) -> Any:
+            """Without a `min_probability` of its own, a wished precision is the only threshold."""
+            if isinstance(given, dict) and given.get("min_precision") is not None:
+                return {"min_probability": 0.0, **given}
+            return given
+
+    settings: Settings
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
         self._classifier: Classifier | None = None
+
+    @property
+    def classifiers(self) -> tuple[str, ...]:
+        """The one that judges."""
+        return (self.settings.model,)
+
+    @property
+    def folder(self) -> Path:
+        """Where the classifier lies."""
+        return find_classifier_folder(self.settings.model, self.context.base, self.context.catalogs)
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
@@ -66,7 +104,7 @@ class ClassifierJudge:
         rows = [i for i, condition in enumerate(conditions) if condition.class_name is not None]
         if rows:
             if self._classifier is None:
-                self._classifier = load_classifier(self.folder, encoders=self._encoders)
+                self._classifier = load_classifier(self.folder, encoders=self.context.encoders)
             names = [str(conditions[i].class_name) for i in rows]
             asked = find_classes(self._classifier, names)
             images = [samples[i].pixels for i in rows]
@@ -82,30 +120,38 @@ class ClassifierJudge:
             ]
         return scores
 
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Decides where no class was asked; see `decide_class`."""
-        return self.decide_class(scores, None)
+    def check(self, check: FilterCheck) -> None:
+        """Notes a classifier that is not there, and classes that it or a threshold lacks."""
+        settings, asked = self.settings, check.checker.asked.fields
+        known = check_known(check.checker, settings.model, check.at("model"))
+        if isinstance(settings.min_probability, dict):
+            path = check.at("min_probability")
+            names = None if known is None else known.class_names
+            check.checker.check_names(tuple(settings.min_probability), names, path, settings.model)
+            for name in asked:
+                if name not in settings.min_probability:
+                    check.checker.add(
+                        path, f"leaves out class {name!r}, which is asked for: add it"
+                    )
+        if settings.min_precision is not None and known is not None:
+            self._check_precision(check, known, settings.min_precision)
 
-    def decide_class(self, scores: Mapping[str, float], class_name: str | None) -> Verdict:
-        """Rejects a score on the wrong side of a threshold that is set; NaN is accepted.
-
-        Raises:
-            FilterError: `min_probability` differs by class and leaves this one out.
-        """
-        for field, name in self.thresholds.items():
-            bound = getattr(self.settings, field)
-            if bound is None:
-                continue
-            if np.isnan(value := scores[name]):
-                if name == "class_precision" and not np.isnan(scores["class_probability"]):
-                    return Verdict(False, self.kind, f"{name} is not known: no table of the class")
-                continue
-            limit = _get_named(bound, class_name) if isinstance(bound, dict) else bound
-            if field.startswith("min_") and value < limit:
-                return Verdict(False, self.kind, f"{name} {value:g} < {limit:g}")
-            if field.startswith("max_") and value > limit:
-                return Verdict(False, self.kind, f"{name} {value:g} > {limit:g}")
-        return Verdict(True)
+    def _check_precision(self, check: FilterCheck, known: KnownClassifier, wished: float) -> None:
+        """Notes a precision that the classifier reaches at no probability."""
+        info, model = known.info, self.settings.model
+        if info is None:
+            return
+        if info.thresholds is None:
+            message = "has no thresholds by precision (too few images, or of an older version)"
+            do = "use min_probability, or fit it again"
+            check.add(f"{model} {message}: {do}", "min_precision")
+            return
+        for name in check.checker.asked.fields:
+            rows = info.thresholds.get(name, ())
+            best = max((row.precision for row in rows), default=0.0)
+            if name in known.class_names and best < wished:
+                message = f"{model} reaches {wished:g} at no probability for class {name!r}"
+                check.add(f"{message} (highest tabled: {best:g}): lower it", "min_precision")
 
     def describe(self) -> dict[str, Any]:
         """Returns kind, thresholds and the classifier's revision (sha256 of `classifier.json`).
@@ -113,8 +159,7 @@ class ClassifierJudge:
         Raises:
             FilterError: the classifier's folder cannot be read.
         """
-        settings = self.settings.model_dump(mode="json", exclude_none=True)
-        return {**settings, "revision": hash_info(self.folder)}
+        return {**self.dump_settings(), "revision": hash_info(self.folder)}
 
 
 def find_classes(classifier: Classifier, names: Sequence[str]) -> NDArray[np.int64]:
@@ -161,11 +206,3 @@ def hash_info(folder: Path) -> str:
         return hash_bytes((folder / INFO_NAME).read_bytes())
     except OSError as error:
         raise FilterError(f"{folder}: no classifier there ({error.strerror})") from error
-
-
-def _get_named(bounds: Mapping[str, float], class_name: str | None) -> float:
-    if class_name is not None and class_name in bounds:
-        return bounds[class_name]
-    raise FilterError(
-        f"classifier: min_probability names {', '.join(bounds)}, but not {class_name!r}: add it"
-    )

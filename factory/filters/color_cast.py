@@ -1,14 +1,15 @@
 """`color_cast`: rejects images whose glass is tinted."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from factory.core.color import to_grey, to_lab
-from factory.data.records import Condition, Sample, Verdict
-from factory.filters.settings import ColorCastFilter
+from factory.data.records import Condition, Sample
+from factory.filters.base import Filter, FilterSettings, Score
 
 BRIGHT_SHARE = 0.05
 """Share of pixels, the brightest, that stand for the light."""
@@ -18,7 +19,7 @@ PALE_TISSUE = (23.0, -16.0)
 """a* and b* of pale H&E tissue: the median of PatchCamelyon's training patches without glass."""
 
 
-class ColorCastJudge:
+class ColorCastFilter(Filter):
     """Scores `color_cast`: CIE chroma of the brightest pixels, which should be nearly white.
 
     The brightest patch shows the light (Land & McCann 1971's white patch, as in Finlayson &
@@ -32,16 +33,26 @@ class ColorCastJudge:
     (H&E of lymph node, oral mucosa and colon; Pap).
     """
 
-    kind: ClassVar[str] = "color_cast"
-    score_names: tuple[str, ...] = ("color_cast", "tissue_cast")
-    thresholds: ClassVar[Mapping[str, str]] = {
-        "max_cast": "color_cast",
-        "max_tissue_cast": "tissue_cast",
-    }
-    may_be_nan: ClassVar[frozenset[str]] = frozenset(score_names)
+    kind = "color_cast"
+    scores = (
+        Score("color_cast", at_most="max_cast", may_be_nan=True),
+        Score("tissue_cast", at_most="max_tissue_cast", may_be_nan=True),
+    )
 
-    def __init__(self, settings: ColorCastFilter) -> None:
-        self.settings = settings
+    class Settings(FilterSettings):
+        """Rejects images whose brightest pixels, which should be glass, are tinted."""
+
+        kind: Literal["color_cast"]
+        max_cast: float = Field(
+            25.0, ge=0.0, description="CIE chroma of the brightest 5 % of pixels"
+        )
+        max_tissue_cast: float | None = Field(
+            None,
+            gt=0.0,
+            description="where these are tissue: from the colour of pale H&E; 26 suits",
+        )
+
+    settings: Settings
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
@@ -49,18 +60,6 @@ class ColorCastJudge:
         """Returns the chroma and the distance, at least 0; always one of them is NaN."""
         found = np.array([measure_casts(each.pixels) for each in samples], np.float64)
         return {"color_cast": found[:, 0], "tissue_cast": found[:, 1]}
-
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Rejects more than the bounds that are set; NaN is accepted."""
-        for field, name in self.thresholds.items():
-            most = getattr(self.settings, field)
-            if most is not None and scores[name] > most:
-                return Verdict(False, self.kind, f"{name} {scores[name]:g} > {most:g}")
-        return Verdict(True)
-
-    def describe(self) -> dict[str, Any]:
-        """Returns kind, threshold and revision."""
-        return {**self.settings.model_dump(mode="json", exclude_none=True), "revision": "1"}
 
 
 def measure_casts(pixels: NDArray[np.uint8]) -> tuple[float, float]:

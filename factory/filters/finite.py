@@ -1,17 +1,19 @@
 """`finite`: rejects images that are NaN, blank, constant or saturated."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from factory.catalog.entries import Fraction
 from factory.core.color import to_grey
-from factory.data.records import NONFINITE, Condition, Sample, Verdict, round_nonfinite
-from factory.filters.settings import FiniteFilter
+from factory.data.records import NONFINITE, Condition, Sample, round_nonfinite
+from factory.filters.base import Filter, FilterSettings, Score
 
 
-class FiniteJudge:
+class FiniteFilter(Filter):
     """Scores non-finite values, contrast and saturation.
 
     `nonfinite_fraction` is the share of values that were NaN or infinite before quantising: a
@@ -20,15 +22,25 @@ class FiniteJudge:
     channel at 0 or 255.
     """
 
-    kind: ClassVar[str] = "finite"
-    score_names: tuple[str, ...] = (NONFINITE, "contrast", "saturated_fraction")
-    thresholds: ClassVar[Mapping[str, str]] = {
-        "min_contrast": "contrast",
-        "max_saturated_fraction": "saturated_fraction",
-    }
+    kind = "finite"
+    scores = (
+        Score(NONFINITE),
+        Score("contrast", at_least="min_contrast"),
+        Score("saturated_fraction", at_most="max_saturated_fraction"),
+    )
 
-    def __init__(self, settings: FiniteFilter) -> None:
-        self.settings = settings
+    class Settings(FilterSettings):
+        """Rejects NaN, blank, saturated and constant images."""
+
+        kind: Literal["finite"]
+        min_contrast: float = Field(
+            0.01, ge=0.0, le=1.0, description="grey standard deviation / 255"
+        )
+        max_saturated_fraction: Fraction = Field(
+            0.5, description="pixels with a channel at 0 or 255"
+        )
+
+    settings: Settings
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
@@ -41,23 +53,3 @@ class FiniteJudge:
             "contrast": np.array(contrast, np.float64),
             "saturated_fraction": np.array(saturated, np.float64),
         }
-
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Rejects too little contrast and too much saturation.
-
-        A value that is not finite is rejected before any filter is asked, see `decide_all`.
-        """
-        contrast, least = scores["contrast"], self.settings.min_contrast
-        if contrast < least:
-            return self._reject(f"contrast {contrast:g} < {least:g}")
-        saturated, most = scores["saturated_fraction"], self.settings.max_saturated_fraction
-        if saturated > most:
-            return self._reject(f"saturated_fraction {saturated:g} > {most:g}")
-        return Verdict(True)
-
-    def describe(self) -> dict[str, Any]:
-        """Returns kind, thresholds and revision."""
-        return {**self.settings.model_dump(mode="json"), "revision": "1"}
-
-    def _reject(self, reason: str) -> Verdict:
-        return Verdict(False, self.kind, reason)

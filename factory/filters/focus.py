@@ -1,21 +1,23 @@
 """`focus`: rejects blurred images."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, model_validator
 
+from factory.catalog.entries import Fraction
 from factory.core.color import to_grey
-from factory.data.records import Condition, Sample, Verdict
-from factory.filters.settings import FocusFilter
+from factory.data.records import Condition, Sample
+from factory.filters.base import Filter, FilterSettings, Score
 
 WINDOW = 5
 """px, of the blur that an image is compared with: of the size of chromatin grains at 0.25 to 1 µm
 per pixel."""
 
 
-class FocusJudge:
+class FocusFilter(Filter):
     """Scores `blur_effect` and `sharpness`.
 
     `blur_effect` in [0, 1], high for blurred: the share of an image's gradients that remain when it
@@ -26,17 +28,38 @@ class FocusJudge:
     sharper than tissue and loses more of its gradients (`max_sharpness`, `min_blur`).
     """
 
-    kind: ClassVar[str] = "focus"
-    score_names: tuple[str, ...] = ("blur_effect", "sharpness")
-    thresholds: ClassVar[Mapping[str, str]] = {
-        "max_blur": "blur_effect",
-        "min_blur": "blur_effect",
-        "min_sharpness": "sharpness",
-        "max_sharpness": "sharpness",
-    }
+    kind = "focus"
+    scores = (
+        Score("blur_effect", at_least="min_blur", at_most="max_blur"),
+        Score("sharpness", at_least="min_sharpness", at_most="max_sharpness"),
+    )
 
-    def __init__(self, settings: FocusFilter) -> None:
-        self.settings = settings
+    class Settings(FilterSettings):
+        """Rejects blurred images."""
+
+        kind: Literal["focus"]
+        max_blur: Fraction | None = Field(
+            None,
+            description="blur effect; of sharp patches of 64 px under 0.62, blurred by 2 px 0.68",
+        )
+        min_blur: Fraction | None = Field(
+            None, description="blur effect; of real patches of 64 px over 0.31, of pure noise 0.25"
+        )
+        min_sharpness: float | None = Field(
+            None, ge=0.0, description="variance of the Laplacian of grey in [0, 1]"
+        )
+        max_sharpness: float | None = Field(
+            None, gt=0.0, description="likewise; noise and salt and pepper lie above"
+        )
+
+        @model_validator(mode="after")
+        def _check_thresholds(self) -> Self:
+            bounds = (self.max_blur, self.min_blur, self.min_sharpness, self.max_sharpness)
+            if all(bound is None for bound in bounds):
+                raise ValueError("no threshold: set max_blur (0.65 suits 64 px) or min_sharpness")
+            return self
+
+    settings: Settings
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
@@ -49,22 +72,6 @@ class FocusJudge:
             "blur_effect": np.array([measure_blur(grey) for grey in greys], np.float64),
             "sharpness": np.array([laplace(grey).var() for grey in greys], np.float64),
         }
-
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Rejects a score on the wrong side of a threshold that is set."""
-        for field, name in self.thresholds.items():
-            limit = getattr(self.settings, field)
-            if limit is None:
-                continue
-            value, is_least = scores[name], field.startswith("min_")
-            if value < limit if is_least else value > limit:
-                sign = "<" if is_least else ">"
-                return Verdict(False, self.kind, f"{name} {value:g} {sign} {limit:g}")
-        return Verdict(True)
-
-    def describe(self) -> dict[str, Any]:
-        """Returns kind, thresholds and revision."""
-        return {**self.settings.model_dump(mode="json", exclude_none=True), "revision": "1"}
 
 
 def measure_blur(grey: NDArray[np.float32]) -> float:

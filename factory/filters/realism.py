@@ -1,26 +1,30 @@
 """`realism`: rejects images that lie too far from a set of real ones, or too near to one."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from factory.catalog.entries import Fraction
 from factory.core.errors import FilterError, SourceError
-from factory.data.records import Condition, Sample, Verdict
-from factory.filters.base import Surroundings
-from factory.filters.real.scores import SCORES, RealScores
-from factory.filters.real.set import RealImage, RealSet, read_real_set
-from factory.filters.settings import RealismFilter
+from factory.core.yaml.messages import advise
+from factory.data.images import check_fit
+from factory.data.records import Condition, Sample
+from factory.filters.base import Context, Filter, FilterSettings, Near, RealImages, Score
+from factory.filters.check import FilterCheck
+from factory.filters.real.scores import RealScores
+from factory.filters.real.set import RealImage, RealSet, check_pixels, read_real_set
 
 if TYPE_CHECKING:
     from factory.models.encoders import Encoder
 
-REVISION = "1"
 Size = tuple[int, int]
 
 
-class RealismJudge:
+class RealismFilter(Filter):
     """Scores where an image lies among real ones, in the features of an image encoder.
 
     The formulas and papers stand in `factory.filters.real.neighbours` (`realism`: higher is more
@@ -40,26 +44,97 @@ class RealismJudge:
     there are any: quantile thresholds of distances are then stricter than between patients.
     """
 
-    kind: ClassVar[str] = "realism"
-    score_names: tuple[str, ...] = (*SCORES, *(f"{name}_quantile" for name in SCORES))
-    thresholds: ClassVar[Mapping[str, str]] = {
-        "min_realism": "realism",
-        "min_realism_quantile": "realism_quantile",
-        "max_neighbour_distance": "neighbour_distance",
-        "max_neighbour_distance_quantile": "neighbour_distance_quantile",
-        "max_mahalanobis_distance": "mahalanobis_distance",
-        "max_mahalanobis_distance_quantile": "mahalanobis_distance_quantile",
-        "max_centroid_distance": "centroid_distance",
-        "max_centroid_distance_quantile": "centroid_distance_quantile",
-        "min_authenticity": "authenticity_ratio",
-        "min_authenticity_quantile": "authenticity_ratio_quantile",
-    }
+    kind = "realism"
+    scores = (
+        Score("realism", "min_realism"),
+        Score("realism_quantile", "min_realism_quantile"),
+        Score("neighbour_distance", at_most="max_neighbour_distance"),
+        Score("neighbour_distance_quantile", at_most="max_neighbour_distance_quantile"),
+        Score("mahalanobis_distance", at_most="max_mahalanobis_distance"),
+        Score("mahalanobis_distance_quantile", at_most="max_mahalanobis_distance_quantile"),
+        Score("centroid_distance", at_most="max_centroid_distance"),
+        Score("centroid_distance_quantile", at_most="max_centroid_distance_quantile"),
+        Score("authenticity_ratio", "min_authenticity"),
+        Score("authenticity_ratio_quantile", "min_authenticity_quantile"),
+    )
 
-    def __init__(self, settings: RealismFilter, surroundings: Surroundings) -> None:
-        self.settings, self._surroundings = settings, surroundings
+    nearness = "authenticity_ratio"
+
+    class Settings(FilterSettings):
+        """Rejects images too far from real ones, or from those of their class; or too near.
+
+        A `*_quantile` bounds where a score lies among those of the real images of the asked class,
+        each scored as if it were not in the set: 0.05 for a `min_`, 0.95 for a `max_` keep about
+        95 % of them.
+        """
+
+        kind: Literal["realism"]
+        images: Path = Field(description="real set: what a reference condition's images may be")
+        encoder: str = Field("color-texture", min_length=1, description="image encoder")
+        neighbours: int = Field(3, ge=1, le=50, description="k of the nearest neighbours")
+        fit: Literal["crop", "resize"] = Field("crop", description="of real images to the sample's")
+        limit: int = Field(2000, ge=4, le=10_000, description="most real images used")
+        seed: int = Field(0, ge=0, description="chooses them, where there are more")
+        image_column: str | None = Field(None, description="column of the images in parquet, arrow")
+        group_column: str | None = Field(None, description="patient or slide column")
+        group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+        min_realism: float | None = Field(None, ge=0.0, description="1: inside the real manifold")
+        min_realism_quantile: Fraction | None = None
+        max_neighbour_distance: float | None = Field(None, gt=0.0, description="1: usual for real")
+        max_neighbour_distance_quantile: Fraction | None = None
+        max_mahalanobis_distance: float | None = Field(
+            None, gt=0.0, description="to the asked class"
+        )
+        max_mahalanobis_distance_quantile: Fraction | None = None
+        max_centroid_distance: float | None = Field(
+            None, gt=0.0, description="to the asked class's mean; 1: usual for real"
+        )
+        max_centroid_distance_quantile: Fraction | None = None
+        min_authenticity: float | None = Field(None, ge=0.0, description="near 0: a copy; 1: usual")
+        min_authenticity_quantile: Fraction | None = None
+
+    settings: Settings
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
         self._set: RealSet | None = None
         self._encoder: Encoder | None = None
         self._fitted: dict[Size, RealScores] = {}
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The one whose features are compared."""
+        return (self.settings.encoder,)
+
+    @property
+    def real_images(self) -> tuple[RealImages, ...]:
+        """The set compared with."""
+        settings = self.settings
+        columns = (settings.image_column, settings.group_column, settings.group_pattern)
+        return (RealImages("images", self.context.resolve(settings.images), False, *columns),)
+
+    def check(self, check: FilterCheck) -> None:
+        """Notes a set that is missing, too small or without an asked class; a missing encoder."""
+        from factory.models.encoders.check import check_encoder
+
+        checker, settings = check.checker, self.settings
+        check_encoder(checker, settings.encoder, check.at("encoder"))
+        if not check.check_files:
+            return
+        try:
+            real = read_real_set(settings, self.context.base)
+            sources = [image.source for image in real.images]
+            if checker.pixels is not None:
+                check_fit(sources, *checker.pixels, settings.fit, real.root)
+            check_pixels(sources)
+        except SourceError as error:
+            check.add(str(error), "images")
+            return
+        for name, where in checker.asked.fields.items():
+            if real.class_names and name not in real.class_names:
+                hint = advise(name, real.class_names)
+                message = f"realism: {settings.images} has no class {name!r}: {hint}"
+                checker.add(where, f"{message}; rename the class, or take another real set")
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
@@ -82,19 +157,6 @@ class RealismJudge:
                 found[name][rows] = values
         return found
 
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Rejects a score on the wrong side of a threshold that is set."""
-        for field, name in self.thresholds.items():
-            limit = getattr(self.settings, field)
-            if limit is None:
-                continue
-            value = scores[name]
-            if field.startswith("min_") and value < limit:
-                return Verdict(False, self.kind, f"{name} {value:g} < {limit:g}")
-            if field.startswith("max_") and value > limit:
-                return Verdict(False, self.kind, f"{name} {value:g} > {limit:g}")
-        return Verdict(True)
-
     def describe(self) -> dict[str, Any]:
         """Returns kind, thresholds, revision, encoder, and which real images were compared with.
 
@@ -104,8 +166,7 @@ class RealismJudge:
         """
         encoder, real = self._load_encoder().describe(), self._read_set()
         return {
-            **self.settings.model_dump(mode="json", exclude_none=True),
-            "revision": REVISION,
+            **super().describe(),
             "encoder_revision": encoder["revision"],
             "weights_sha256": encoder["weights_sha256"],
             "images_sha256": real.sha256,
@@ -114,30 +175,31 @@ class RealismJudge:
         }
 
     @property
-    def real_images(self) -> tuple[RealImage, ...]:
-        """The real images used, with hashes and groups; `nearest` gives positions in it.
+    def used_images(self) -> tuple[RealImage, ...]:
+        """The real images used, with hashes and groups.
 
         Raises:
             FilterError: one cannot be read.
         """
         return self._read_set().images
 
-    def nearest(self, pixels: NDArray[np.uint8], count: int = 1) -> list[tuple[int, float]]:
-        """Returns the nearest real images to (H, W, 3) uint8 RGB pixels, nearest first.
-
-        Returns:
-            (position in `real_images`, distance in units of the set's median k-NN distance).
+    def find_nearest(self, pixels: NDArray[np.uint8]) -> Near:
+        """Returns the nearest real image to (H, W, 3) uint8 RGB pixels.
 
         Raises:
             InputError: the encoder cannot be had.
             FilterError: as `score`.
         """
         height, width = pixels.shape[:2]
-        fitted = self._fit((height, width))
-        return fitted.find_nearest(self._encode(pixels[None])[0], count)
+        try:
+            features = self._encode(pixels[None])[0]
+            place, distance = self._fit((height, width)).find_nearest(features, 1)[0]
+        except (ImportError, OSError) as error:
+            raise FilterError(f"realism {self.settings.encoder}: {error}") from error
+        return Near(self.used_images[place].source, self.settings.fit, distance)
 
     def leave_one_out(self, size: Size) -> Mapping[str, NDArray[np.float64]]:
-        """Returns each real image's scores as if it were not in the set, in `real_images` order.
+        """Returns each real image's scores as if it were not in the set, in `used_images` order.
 
         Args:
             size: (height, width) in px that the images are brought to.
@@ -151,14 +213,14 @@ class RealismJudge:
     def _read_set(self) -> RealSet:
         if self._set is None:
             try:
-                self._set = read_real_set(self.settings, self._surroundings.base)
+                self._set = read_real_set(self.settings, self.context.base)
             except SourceError as error:
                 raise FilterError(f"realism: {error}") from error
         return self._set
 
     def _load_encoder(self) -> "Encoder":
         if self._encoder is None:
-            base, encoders = self._surroundings.base, self._surroundings.encoders
+            base, encoders = self.context.base, self.context.encoders
             self._encoder = encoders.load(self.settings.encoder, base)
         return self._encoder
 

@@ -1,14 +1,15 @@
 """`stain`: rejects colours that are not haematoxylin and eosin."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.catalog.entries import Fraction
 from factory.core.color import tabulate_density
-from factory.data.records import Condition, Sample, Verdict
-from factory.filters.settings import StainFilter
+from factory.data.records import Condition, Sample
+from factory.filters.base import Filter, FilterSettings, Score
 
 HUE_RANGE = (20.0, 175.0)
 """Degrees in the hue-saturation-density plane. The reference vectors of Ruifrok & Johnston 2001 lie
@@ -25,7 +26,7 @@ MIN_WHITE = 180
 """The background is taken from the image's own bright pixels, but never darker than this."""
 
 
-class StainJudge:
+class StainFilter(Filter):
     """Scores `stain_plausibility`: how much of the stain colour is haematoxylin and eosin.
 
     Each pixel's optical density, relative to the image's own background, is turned into hue and
@@ -40,12 +41,16 @@ class StainJudge:
     H and E vectors was tried first: real slides lie up to 20 degrees off that plane, and grey 18.5.
     """
 
-    kind: ClassVar[str] = "stain"
-    score_names: tuple[str, ...] = ("stain_plausibility",)
-    thresholds: ClassVar[Mapping[str, str]] = {"min_plausibility": "stain_plausibility"}
+    kind = "stain"
+    scores = (Score("stain_plausibility", at_least="min_plausibility"),)
 
-    def __init__(self, settings: StainFilter) -> None:
-        self.settings = settings
+    class Settings(FilterSettings):
+        """Rejects colours that are not haematoxylin and eosin."""
+
+        kind: Literal["stain"]
+        min_plausibility: Fraction = 0.5
+
+    settings: Settings
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
@@ -53,17 +58,6 @@ class StainJudge:
         """Returns the plausibility in [0, 1], never NaN."""
         found = [measure_plausibility(sample.pixels) for sample in samples]
         return {"stain_plausibility": np.array(found, np.float64)}
-
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Rejects less than `min_plausibility`."""
-        plausibility, least = scores["stain_plausibility"], self.settings.min_plausibility
-        if plausibility < least:
-            return Verdict(False, self.kind, f"stain_plausibility {plausibility:g} < {least:g}")
-        return Verdict(True)
-
-    def describe(self) -> dict[str, Any]:
-        """Returns kind, threshold and revision."""
-        return {**self.settings.model_dump(mode="json"), "revision": "1"}
 
 
 def measure_plausibility(pixels: NDArray[np.uint8]) -> float:

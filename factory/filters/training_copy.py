@@ -1,24 +1,29 @@
 """`training_copy`: rejects images that copy their reference or another named real image."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
+from factory.catalog.entries import Fraction
 from factory.core.errors import FilterError, SourceError
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.thumbnails import DIM, REVISION, compare_all, describe_images
-from factory.data.images import SourceImage, fit_image, list_images
-from factory.data.records import Condition, Sample, Verdict
+from factory.data.images import SourceImage, fit_image
+from factory.data.records import Condition, Sample
+from factory.data.splits import find_leaks
 from factory.data.streams import Reference
-from factory.filters.base import Surroundings
-from factory.filters.settings import TrainingCopyFilter
+from factory.filters.base import Context, Filter, FilterSettings, RealImages, Score
+from factory.filters.check import FilterCheck
 
 Size = tuple[int, int]
 
 
-class TrainingCopyJudge:
+class TrainingCopyFilter(Filter):
     """Scores `copy_similarity`: the largest similarity to the images that must not be copied.
 
     Those are the condition's own reference, fitted as the generator saw it, and every image of
@@ -30,19 +35,67 @@ class TrainingCopyJudge:
     parts, and it knows nothing of a generator's training data unless `images` names it.
     """
 
-    kind: ClassVar[str] = "training_copy"
-    score_names: tuple[str, ...] = ("copy_similarity",)
-    may_be_nan: ClassVar[frozenset[str]] = frozenset(score_names)
-    thresholds: ClassVar[Mapping[str, str]] = {"max_similarity": "copy_similarity"}
+    kind = "training_copy"
+    scores = (Score("copy_similarity", at_most="max_similarity", may_be_nan=True),)
+    revision = REVISION
 
-    def __init__(self, settings: TrainingCopyFilter, surroundings: Surroundings) -> None:
-        self.settings = settings
-        named = (("images", settings.images), ("held_out", settings.held_out))
-        self._roots = {field: surroundings.base / path for field, path in named if path is not None}
+    class Settings(FilterSettings):
+        """Rejects images that copy a reference or another named real image."""
+
+        kind: Literal["training_copy"]
+        max_similarity: Fraction = 0.95
+        images: Path | None = Field(
+            None, description="real set to compare with, besides references"
+        )
+        held_out: Path | None = Field(
+            None,
+            description="test set: not to be copied either, nor shared with what the recipe uses",
+        )
+        image_column: str | None = Field(None, description="column of the images in parquet, arrow")
+
+    settings: Settings
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
         self._listed: dict[str, tuple[SourceImage, ...]] = {}
         self._sets: dict[Size, NDArray[np.float32]] = {}
         self._references: dict[tuple[str, str, Size], NDArray[np.float32]] = {}
-        self._digests: dict[str, str] = {}
+
+    @property
+    def real_images(self) -> tuple[RealImages, ...]:
+        """The sets that must not be copied."""
+        settings = self.settings
+        named = (("images", settings.images), ("held_out", settings.held_out))
+        return tuple(
+            RealImages(field, self.context.resolve(path), field == "held_out", column)
+            for field, path in named
+            if path is not None
+            for column in [settings.image_column]
+        )
+
+    def check(self, check: FilterCheck) -> None:
+        """Notes missing images, and used ones that the held-out set has too."""
+        if not self.real_images and not check.varied:
+            check.add("has nothing to compare with: set images, or remove the filter")
+        for real in self.real_images if check.check_files else ():
+            try:
+                real.list()
+                if real.is_held_out:
+                    self._check_held_out(check, real)
+            except SourceError as error:
+                check.add(str(error), real.field)
+
+    def _check_held_out(self, check: FilterCheck, real: RealImages) -> None:
+        """What conditions vary and other filters compare with shares no image or patient with it.
+
+        Raises:
+            SourceError: a group column that the held-out set does not have.
+        """
+        for used in (*check.varied, *check.judged_with):
+            leaks = find_leaks(used.list(), replace(real, **used.columns).list())
+            if leaks:
+                path = self.settings.held_out
+                check.add(f"{used.name} uses images of {path}: {leaks}: take others", "held_out")
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
@@ -72,46 +125,38 @@ class TrainingCopyJudge:
                     found[row] = np.fmax(found[row], compare_all(query[None], reference)[0])
         return {"copy_similarity": found}
 
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Rejects more similarity than `max_similarity`; NaN is accepted."""
-        similarity, most = scores["copy_similarity"], self.settings.max_similarity
-        if similarity > most:
-            return Verdict(False, self.kind, f"copy_similarity {similarity:g} > {most:g}")
-        return Verdict(True)
-
     def describe(self) -> dict[str, Any]:
         """Returns kind, threshold, revision, and digests of the real images compared with.
 
         Raises:
             FilterError: a real image cannot be read.
         """
-        for field in self._roots.keys() - self._digests.keys():
+        digests: dict[str, str] = {}
+        for real in self.real_images:
             try:
-                hashes = sorted(hash_bytes(image.read_bytes()) for image in self._list(field))
+                hashes = sorted(hash_bytes(image.read_bytes()) for image in self._list(real))
             except SourceError as error:
                 raise FilterError(f"training_copy: {error}") from error
-            self._digests[field] = compute_digest("images", hashes)
+            digests[real.field] = compute_digest("images", hashes)
         described = {
             **self.settings.model_dump(mode="json", exclude={"held_out", "image_column"}),
-            "revision": REVISION,
-            "images_sha256": self._digests.get("images"),
+            "revision": self.revision,
+            "images_sha256": digests.get("images"),
         }
         if self.settings.held_out is not None:
             described["held_out"] = str(self.settings.held_out)
-            described["held_out_sha256"] = self._digests["held_out"]
+            described["held_out_sha256"] = digests["held_out"]
         return described
 
-    def _list(self, field: str) -> tuple[SourceImage, ...]:
-        if field not in self._listed:
-            self._listed[field] = list_images(
-                self._roots[field], image_column=self.settings.image_column
-            )
-        return self._listed[field]
+    def _list(self, real: RealImages) -> tuple[SourceImage, ...]:
+        if real.field not in self._listed:
+            self._listed[real.field] = real.list()
+        return self._listed[real.field]
 
     def _describe_set(self, size: Size) -> NDArray[np.float32]:
         """Returns (M, 256) float32 of the named images at one size; kept in memory."""
         if size not in self._sets:
-            images = (image for field in self._roots for image in self._list(field))
+            images = (image for real in self.real_images for image in self._list(real))
             rows = [_describe_fitted(image, size) for image in images]
             self._sets[size] = np.concatenate([np.zeros((0, DIM), np.float32), *rows])
         return self._sets[size]

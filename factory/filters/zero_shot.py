@@ -7,18 +7,20 @@ synonyms too. Then p = softmax(scale * cos(image, class)), with the scale that t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from factory.catalog.entries import ClassEntry
+from factory.catalog.entries import ClassEntry, Fraction
 from factory.core.errors import FilterError
 from factory.core.hashing import compute_digest
-from factory.data.records import Condition, Sample, Verdict
-from factory.filters.base import Surroundings
+from factory.data.records import Condition, Sample
+from factory.filters.base import Context, Filter, FilterSettings, Score
 from factory.filters.batches import encode_images
-from factory.filters.settings import ZeroShotFilter
+from factory.filters.check import FilterCheck
+from factory.models.encoders.check import check_clip
 
 if TYPE_CHECKING:
     from factory.models.encoders import Encoder
@@ -34,27 +36,65 @@ TEMPLATES = (
 """Wordings of PLIP (Huang et al. 2023, "An H&E image of ...") and of CONCH's ensemble."""
 
 
-class ZeroShotJudge:
+class ZeroShotFilter(Filter):
     """Scores the asked class's zero-shot probability, and its margin to the largest other one.
 
     Both are NaN without a class in the condition: not applicable, accepted. The probability is not
     calibrated on anybody's images.
     """
 
-    kind: ClassVar[str] = "zero_shot"
-    score_names: tuple[str, ...] = ("zero_shot_probability", "zero_shot_margin")
-    may_be_nan: ClassVar[frozenset[str]] = frozenset(score_names)
-    thresholds: ClassVar[Mapping[str, str]] = {
-        "min_probability": "zero_shot_probability",
-        "min_margin": "zero_shot_margin",
-    }
+    kind = "zero_shot"
+    scores = (
+        Score("zero_shot_probability", at_least="min_probability", may_be_nan=True),
+        Score("zero_shot_margin", at_least="min_margin", may_be_nan=True),
+    )
+    needs_class = True
 
-    def __init__(self, settings: ZeroShotFilter, surroundings: Surroundings) -> None:
-        self.settings, self._surroundings = settings, surroundings
+    class Settings(FilterSettings):
+        """Rejects images that an image-text model does not take for their class; no training."""
+
+        kind: Literal["zero_shot"]
+        encoder: str = Field(
+            min_length=1, description="catalog id, open_clip:hf-hub:OWNER/NAME or :local-dir:FOLDER"
+        )
+        classes: str = Field(
+            min_length=1, description="catalog id of classes with titles, synonyms"
+        )
+        templates: tuple[str, ...] | None = Field(
+            None, min_length=1, description="prompts with {class_name}; default: six for H&E"
+        )
+        min_probability: Fraction = Field(0.5, description="of the asked class, not calibrated")
+        min_margin: Annotated[float, Field(ge=-1.0, le=1.0)] | None = Field(
+            None, description="probability of the asked class minus the largest other"
+        )
+
+    settings: Settings
+
+    def __init__(self, settings: Any, context: Context) -> None:
+        super().__init__(settings, context)
         self._encoder: Encoder | None = None
         self._classes: NDArray[np.float32] | None = None
         self._names: tuple[str, ...] = ()
         self._scale = 1.0
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The image side of the model."""
+        return (self.settings.encoder,)
+
+    def check(self, check: FilterCheck) -> None:
+        """Notes templates, classes and models that cannot be used."""
+        checker, settings = check.checker, self.settings
+        for row, template in enumerate(settings.templates or ()):
+            checker.check_template(template, check.at("templates", row), required=True)
+        place = check.at("classes")
+        entry = checker.look_up(place, checker.catalogs.find_classes, settings.classes)
+        if entry is not None:
+            known = tuple(each.name for each in entry.classes)
+            if len(known) < 2:
+                checker.add(place, f"{entry.id} has one class: nothing to tell apart")
+            checker.check_asked(f"class list {entry.id}", known)
+        check_clip(checker, settings.encoder, check.at("encoder"))
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
@@ -81,21 +121,13 @@ class ZeroShotJudge:
             margin[rows] = probability[rows] - found.max(axis=1)
         return {"zero_shot_probability": probability, "zero_shot_margin": margin}
 
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Rejects a probability or a margin under its least value; NaN is accepted."""
-        for field, name in self.thresholds.items():
-            least = getattr(self.settings, field)
-            if least is not None and scores[name] < least:
-                return Verdict(False, self.kind, f"{name} {scores[name]:g} < {least:g}")
-        return Verdict(True)
-
     def describe(self) -> dict[str, Any]:
         """Returns kind, thresholds, the hash of all prompts and what the encoder says of itself.
 
         Raises:
             InputError: the model cannot be had.
         """
-        settings = self.settings.model_dump(mode="json", exclude_none=True)
+        settings = self.dump_settings()
         if settings["encoder"].startswith("open_clip:local-dir:"):
             settings["encoder"] = "open_clip:local-dir"  # where it lies does not matter
         encoder = self._load().describe()
@@ -104,7 +136,7 @@ class ZeroShotJudge:
         return {**settings, **revision, "prompts_sha256": prompts}
 
     def _list_classes(self) -> tuple[ClassEntry, ...]:
-        return self._surroundings.catalogs.find_classes(self.settings.classes).classes
+        return self.context.catalogs.find_classes(self.settings.classes).classes
 
     def _write_prompts(self) -> dict[str, list[str]]:
         templates = self.settings.templates or TEMPLATES
@@ -124,14 +156,14 @@ class ZeroShotJudge:
         if self._encoder is None:
             from factory.models.encoders.clip_text import embed_texts, resolve_clip
 
-            base, catalogs = self._surroundings.base, self._surroundings.catalogs
+            base, catalogs = self.context.base, self.context.catalogs
             spec = resolve_clip(self.settings.encoder, base, catalogs)
             prompts = self._write_prompts()
             texts = embed_texts(spec, [text for each in prompts.values() for text in each])
             owners = np.repeat(np.arange(len(prompts)), [len(each) for each in prompts.values()])
             self._classes = average_prompts(texts.features, owners)
             self._names, self._scale = tuple(prompts), texts.scale
-            self._encoder = self._surroundings.encoders.load(spec, base)
+            self._encoder = self.context.encoders.load(spec, base)
         return self._encoder
 
 

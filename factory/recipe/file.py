@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from factory.core.files.atomic import write_file
 from factory.core.files.paths import resolve_path
 from factory.core.yaml.messages import advise
 from factory.core.yaml.model import Document, apply_overrides, parse_model, read_document
+from factory.recipe.earlier import split_document
 from factory.recipe.recipe import Recipe
 
 
@@ -43,8 +45,30 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     Raises:
         RecipeError: every problem found, with file, line and field.
     """
-    document = apply_overrides(read_document(path), overrides)
-    return LoadedRecipe(parse_model(document, Recipe), find_base(path), path, document)
+    document = apply_overrides(split_document(read_document(path)), overrides)
+    recipe = _settle_filters(parse_model(document, Recipe), find_base(path), document)
+    return LoadedRecipe(recipe, find_base(path), path, document)
+
+
+def _settle_filters(recipe: Recipe, base: Path, document: Document) -> Recipe:
+    """Returns the recipe with what the user's own files add to the settings of filters.
+
+    Raises:
+        RecipeError: a file that cannot be used, or refuses its settings.
+    """
+    settled, problems = [], []
+    for number, each in enumerate(recipe.filters):
+        try:
+            settled.append(each.settle(base))
+        except RecipeError as error:
+            for problem in error.problems:
+                place = ("filters", number, problem.field)
+                problems.append(document.make_problem(place, problem.message))
+        except InputError as error:
+            problems.append(document.make_problem(("filters", number), str(error)))
+    if problems:
+        raise RecipeError(tuple(problems))
+    return recipe.model_copy(update={"filters": tuple(settled)})
 
 
 def list_shipped() -> list[str]:
@@ -104,9 +128,14 @@ def open_catalogs(loaded: LoadedRecipe, folders: Sequence[Path] = ()) -> Catalog
 
 
 def build_recipe_schema() -> dict[str, Any]:
-    """Returns the JSON schema of a recipe, for editors that read YAML language servers."""
+    """Returns the JSON schema of a recipe, for editors that read YAML language servers.
+
+    Settings of a kind are named as its class, unless two packages have one of that name.
+    """
     schema = Recipe.model_json_schema()
     nested = {name: name.split("__")[-2] for name in schema["$defs"] if "__" in name}
+    names = Counter([*schema["$defs"].keys() - nested.keys(), *nested.values()])
+    nested = {name: kind for name, kind in nested.items() if names[kind] == 1}
     for name, kind in nested.items():  # Settings, in the class of a kind
         schema["$defs"][name]["title"] = kind
     text = re.sub("|".join(nested), lambda found: nested[found[0]], json.dumps(schema))

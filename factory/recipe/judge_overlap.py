@@ -8,6 +8,7 @@ from typing import Any
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import FactoryError
 from factory.data.summary import Maker
+from factory.filters import build_filters
 from factory.models.classifiers.model import find_classifier_folder, read_classifier_info
 from factory.models.encoders import find_source, find_weights
 from factory.recipe.recipe import DiversePick, Recipe
@@ -90,13 +91,10 @@ def _list_specs(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[tupl
     guidance = recipe.generator.classifier_guidance
     if guidance is not None:
         yield from _list_inner(GUIDE, guidance.model, base, catalogs)
-    for settings in recipe.filters:
-        name = f"filter {settings.kind}"
-        spec = getattr(settings, "encoder", None)
-        if spec is not None:
-            yield name, spec
-        models = getattr(settings, "models", None) or (getattr(settings, "model", None),)
-        for model in filter(None, models):
+    for judge in build_filters(recipe.filters, base, catalogs):
+        name = f"filter {judge.name}"
+        yield from ((name, spec) for spec in judge.encoders)
+        for model in judge.classifiers:
             yield from _list_inner(name, model, base, catalogs)
     if isinstance(recipe.pick, DiversePick):
         yield "pick", recipe.pick.encoder

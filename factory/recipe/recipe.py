@@ -1,18 +1,22 @@
 """The recipe: the validated YAML that a person writes, and its content fingerprint."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
 
 from factory.catalog.acceptance import parse_rule
-from factory.catalog.entries import Strict
+from factory.catalog.entries import Fraction, Strict
 from factory.core.hashing import compute_digest, drop_none
+from factory.core.thumbnails import REVISION
 from factory.data.streams import Stream
-from factory.filters.settings import FilterSettings, Fraction
+from factory.filters import FILTERS
+from factory.filters.base import FilterSettings
 from factory.models.generators.settings import GeneratorSettings
 from factory.recipe.conditions import CONDITIONS, ConditionKind
 from factory.recipe.conditions.base import ConditionSettings as AnyConditionSettings
+from factory.recipe.earlier import NEAR_DUPLICATE, join_duplicates, split_duplicates
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 
@@ -113,6 +117,22 @@ class Card(Strict):
     source_datasets: tuple[str, ...] = Field((), description="Hub ids of those images' data sets")
 
 
+class Dedup(Strict):
+    """Removes near-duplicates within a series of the data set; the earlier request stays."""
+
+    max_similarity: Fraction = Field(0.97, description="over all flips and quarter turns")
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the settings, and the revision of what is compared, for provenance."""
+        return {**self.model_dump(mode="json"), "revision": REVISION}
+
+
+if TYPE_CHECKING:
+    AnyFilter = FilterSettings
+else:
+    AnyFilter = FILTERS.build_union()
+
+
 class Recipe(Strict):
     """A synthetic data set, declared."""
 
@@ -122,7 +142,8 @@ class Recipe(Strict):
     catalogs: tuple[Path, ...] = Field((), description="user catalog folders, searched first")
     generator: GeneratorSettings
     conditions: tuple[ConditionSettings, ...] = Field(min_length=1)
-    filters: tuple[FilterSettings, ...] = ()
+    filters: tuple[AnyFilter, ...] = ()
+    dedup: Dedup | None = Field(None, description="removes near-duplicates; default: none does")
     accept: str | None = Field(
         None, description="filter kinds with and, or, not; default: all must accept"
     )
@@ -145,7 +166,7 @@ class Recipe(Strict):
     @field_validator("filters")
     @classmethod
     def _check_unique_filters(cls, filters: tuple[FilterSettings, ...]) -> Any:
-        kinds = [settings.kind for settings in filters]
+        kinds = [settings.name for settings in filters]
         repeated = sorted({kind for kind in kinds if kinds.count(kind) > 1})
         if repeated:
             got = ", ".join(repeated)
@@ -157,14 +178,27 @@ class Recipe(Strict):
     def _check_accept(cls, accept: str | None, info: ValidationInfo) -> str | None:
         if accept is None or "filters" not in info.data:
             return accept
-        known = [each.kind for each in info.data["filters"] if each.kind != "near_duplicate"]
+        known = [each.name for each in info.data["filters"]]
         for kind in parse_rule(accept).kinds:
-            if kind == "near_duplicate":
-                raise ValueError("near_duplicate compares accepted images and always counts")
+            if kind in ("dedup", NEAR_DUPLICATE):
+                raise ValueError("dedup compares accepted images and always counts")
             if kind not in known:
                 listed = ", ".join(known) or "none"
                 raise ValueError(f"no filter {kind!r} in the recipe: it has {listed}")
         return accept
+
+
+def restore_recipe(recorded: Mapping[str, Any] | bytes) -> Recipe:
+    """Returns a recipe as a run recorded it, in this version or an earlier one.
+
+    Raises:
+        ValidationError: it is none.
+    """
+    data = _MAPPING.validate_json(recorded) if isinstance(recorded, bytes) else recorded
+    return Recipe.model_validate(split_duplicates(data))
+
+
+_MAPPING = TypeAdapter(dict[str, Any])
 
 
 def is_judging(recipe: Recipe) -> bool:
@@ -224,4 +258,4 @@ def _drop_paths(value: Any) -> Any:
 
 def compute_recipe_digest(recipe: Recipe) -> str:
     """Returns the fingerprint of the recipe's content: the `recipe_sha256` column."""
-    return compute_digest("recipe", select_content(recipe))
+    return compute_digest("recipe", join_duplicates(select_content(recipe)))

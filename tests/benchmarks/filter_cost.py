@@ -26,7 +26,7 @@ from pydantic import TypeAdapter
 from factory.catalog.catalog import load_catalogs
 from factory.data.records import Condition, Sample
 from factory.filters import build_filters, score_all
-from factory.filters.settings import FilterSettings
+from factory.recipe.recipe import AnyFilter
 from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
 
@@ -50,7 +50,6 @@ def list_filters(real: Path, fitted: Path) -> dict[str, dict[str, Any]]:
             "min_realism_quantile": 0.01,
         },
         "training_copy": {"kind": "training_copy", "images": str(real / "train")},
-        "near_duplicate": {"kind": "near_duplicate"},
     }
 
 
@@ -71,7 +70,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         groups["together"] = [
             each for name, each in described.items() if name != "classifier (pcam)"
         ]
-        adapter = TypeAdapter(tuple[FilterSettings, ...])
+        adapter = TypeAdapter(tuple[AnyFilter, ...])
         seconds: dict[str, list[float]] = {"sampling": []}
         for turn in range(options.rounds + 1):
             began = time.perf_counter()

@@ -21,7 +21,7 @@ from factory.core.metrics import compute_fd, compute_kid
 from factory.core.thumbnails import compare_all, describe_images
 from factory.data.images import SourceImage, fit_image, list_images
 from factory.data.records import Condition, Job, Request
-from factory.filters.settings import TrainingCopyFilter
+from factory.filters.training_copy import TrainingCopyFilter
 from factory.models.generators import build_generator
 from factory.models.generators.settings import GeneratorSettings
 from factory.train.augment import jitter_stains, turn_images
@@ -29,7 +29,7 @@ from factory.train.augment import jitter_stains, turn_images
 Pixels = NDArray[np.uint8]
 Features = NDArray[np.float64]
 
-COPY = TrainingCopyFilter.model_fields["max_similarity"].default
+COPY = TrainingCopyFilter.Settings.model_fields["max_similarity"].default
 """Similarity above which the filter `training_copy` rejects by default."""
 
 RANDOM = "torchvision:resnet18?pretrained=false"

@@ -9,6 +9,8 @@ import pytest
 from click.testing import CliRunner
 
 from factory.cli import main
+from factory.recipe.earlier import split_duplicates
+from factory.recipe.recipe import restore_recipe
 from tests.running import list_identities, read_json, read_rows
 
 HERE = Path(__file__).parent
@@ -41,8 +43,24 @@ def read_files(folder):
     }
 
 
+def put_in_words_of_today(files):
+    """Returns files with recorded recipes and filters as this version says the same."""
+    for name in {"recipe.json", ".factory/run.json", "summary.json"} & files.keys():
+        data = json.loads(files[name])
+        if name == "recipe.json":
+            data = restore_recipe(data).model_dump(mode="json")
+        elif name == "summary.json":
+            data = split_duplicates(data)
+        else:
+            data["recipe"] = restore_recipe(data["recipe"]).model_dump(mode="json")
+            data["content"] = split_duplicates(data["content"])
+        files[name] = json.dumps(data, sort_keys=True).encode()
+    return files
+
+
 def assert_same(now, before):
     """Asserts that files are the same; a summary may tell more than it did, in another order."""
+    now, before = put_in_words_of_today(now), put_in_words_of_today(before)
     summary, told = (json.loads(files.pop("summary.json")) for files in (now, before))
     assert {name: summary["files"][name] for name in told["files"]} == told.pop("files")
     assert {name: summary[name] for name in told} == told
@@ -114,7 +132,7 @@ def test_run_finds_nothing_to_make_and_changes_nothing(old):
     result = CliRunner().invoke(main, ["run", str(old / "recipe.yaml"), "--out", str(old / "run")])
     assert result.exit_code == 1, result.output
     assert "nothing left to make: 5 of 6" in result.stderr
-    assert read_files(old / "run") == before
+    assert_same(read_files(old / "run"), before)
 
 
 def test_run_goes_on(old):

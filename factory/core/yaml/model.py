@@ -45,10 +45,11 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
     """Returns the document with fields replaced by `path=value` texts, later ones last.
 
     A path is written as in messages, `conditions[0].per_class.tumor`, or with dots only,
-    `conditions.0.per_class`; an entry whose `kind` no other of its list has may be named by it,
-    `filters.tissue.min_fraction`. The value is YAML. Missing mappings on the way are made; list
-    entries must exist. A relative path starts at the recipe's folder, or where one stands if it is
-    there alone. A number over a mapping of counts is that number for each class named there.
+    `conditions.0.per_class`; an entry whose `kind` (or class of one's own) no other of its list has
+    may be named by it, `filters.tissue.min_fraction`. The value is YAML. Missing mappings on the
+    way are made; list entries must exist. A relative path starts at the recipe's folder, or where
+    one stands if it is there alone. A number over a mapping of counts is that number for each class
+    named there.
 
     Raises:
         RecipeError: a text that is no `path=value`, a path that leads nowhere, or a bad value.
@@ -136,8 +137,10 @@ def _keep_classes(before: Any, value: Any, path: FieldPath) -> Any:
 def _find_entry(entries: list[Any], part: str, path: FieldPath) -> int:
     """Returns the position of a list's entry that is named by number or by its `kind`."""
     kinds = [each.get("kind") if isinstance(each, dict) else None for each in entries]
-    if kinds.count(part) == 1:
-        return kinds.index(part)
+    classes = [each.get("class_name") if isinstance(each, dict) else None for each in entries]
+    for names in (kinds, classes):
+        if names.count(part) == 1:
+            return names.index(part)
     if re.fullmatch("[0-9]{1,9}", part) and int(part) < len(entries):
         return int(part)
     message = f"has {len(entries)} entries, numbered from 0, got entry {part!r}"

@@ -127,10 +127,10 @@ def _score_sets(
         captions = asks_captions(loaded)
         for mislabelled in (False, True) if has_classes(real) else (False,):
             rows += score_real(worker.filters, real, shape, captions, mislabelled)
-        rows, known = leave_out_known(worker.filters, recipe.filters, loaded.base, real, rows)
+        rows, known = leave_out_known(worker.filters, real, rows)
         catalogs, digests = open_catalogs(loaded), real.about["sha256"]
         notes = [*real.notes, *known]
-        notes += note_fitted(recipe.filters, loaded.base, catalogs, digests)
+        notes += note_fitted(worker.filters, loaded.base, catalogs, digests)
     say(f"sampling {min(count, plan.count_requests())} first tries")
     candidates, seconds = _sample(worker, plan, count)
     for candidate in candidates:
@@ -188,7 +188,7 @@ def _write_report(loaded: LoadedRecipe, header: Header, study: Study) -> dict[st
         "synthetic": {"images": len(study.synthetic), "per_class": counts},
         "notes": [
             *header.notes,
-            *_note_numbers(study),
+            *_note_numbers(study, loaded.recipe.dedup is not None),
             *_note_mislabelled(described),
             *_note_unset(described, study),
         ],
@@ -200,7 +200,7 @@ def _write_report(loaded: LoadedRecipe, header: Header, study: Study) -> dict[st
     }
 
 
-def _note_numbers(study: Study) -> list[str]:
+def _note_numbers(study: Study, has_dedup: bool) -> list[str]:
     """Returns what small or missing sets mean."""
     notes = []
     if not study.real:
@@ -220,8 +220,8 @@ def _note_numbers(study: Study) -> list[str]:
     ]
     if unseen:
         notes.append(f"no first try of {', '.join(unseen)}: raise -n to expect anything of them")
-    if any(each.kind == "near_duplicate" for each in study.decider.settings):
-        notes.append("near_duplicate acts at the end of a run and is not part of these numbers")
+    if has_dedup:
+        notes.append("dedup acts at the end of a run and is not part of these numbers")
     return notes
 
 
@@ -284,7 +284,7 @@ def _write_yaml(loaded: LoadedRecipe, proposed: dict[str, Any]) -> str:
         described = settings.model_dump(mode="json", exclude_unset=True)
         for path, value in proposed.items():
             _, kind, field = path.split(".")
-            if kind == settings.kind:
+            if kind == settings.name:
                 described[field] = value
         entry = yaml.safe_dump(described, default_flow_style=True, sort_keys=False, width=10**6)
         lines.append(f"  - {entry.strip()}")

@@ -18,8 +18,7 @@ from factory.catalog.catalog import Catalogs
 from factory.data.records import SCORE_DECIMALS
 from factory.evaluate.calibrate.scored import Scored
 from factory.filters import build_filters, decide_all
-from factory.filters.base import Filter
-from factory.filters.settings import FilterSettings
+from factory.filters.base import Filter, FilterSettings
 
 CURVE_POINTS = 61
 MAX_WHOLE = 1000
@@ -71,7 +70,7 @@ class Decider:
         self._base, self._catalogs = base, catalogs
         self.filters = build_filters(self.settings, base, catalogs)
         self.bounds = tuple(
-            Bound(position, judge.kind, name, score)
+            Bound(position, judge.name, name, score)
             for position, judge in enumerate(self.filters)
             for name, score in judge.thresholds.items()
         )
@@ -142,7 +141,7 @@ class Decider:
     def _build(self, position: int, values: Mapping[str, Value | None]) -> Filter:
         changed = self._change(self.settings[position], values)
         if changed is None:
-            raise ValueError(f"{self.settings[position].kind} does not take {dict(values)}")
+            raise ValueError(f"{self.settings[position].name} does not take {dict(values)}")
         return build_filters((changed,), self._base, self._catalogs)[0]
 
     @staticmethod

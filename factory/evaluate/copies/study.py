@@ -30,10 +30,10 @@ from factory.evaluate.copies.similarity import CopySearch, Similar
 from factory.evaluate.features import encode_set, fit_scaling
 from factory.evaluate.image_sets import Fit, ImageSet, list_set
 from factory.evaluate.judge_overlap import find_parts, read_making, write_circle
-from factory.filters.settings import TrainingCopyFilter
+from factory.filters.training_copy import TrainingCopyFilter
 from factory.models.encoders import load_encoder
 
-MAX_SIMILARITY: float = TrainingCopyFilter.model_fields["max_similarity"].default
+MAX_SIMILARITY: float = TrainingCopyFilter.Settings.model_fields["max_similarity"].default
 """Above it the filter `training_copy` rejects by default."""
 PAIRS = 12
 """Closest pairs told, by each measure."""

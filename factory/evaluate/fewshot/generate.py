@@ -25,6 +25,7 @@ from factory.evaluate.fewshot.leaks import (
 from factory.evaluate.fewshot.providers import Draw, Provided
 from factory.evaluate.fewshot.settings import StudySettings
 from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
+from factory.filters.classifier import ClassifierFilter
 from factory.models.classifiers.model import INFO_NAME, read_classifier_info
 from factory.recipe.file import load_recipe
 from factory.recipe.judge_overlap import GUIDE
@@ -92,7 +93,9 @@ class RecipeProvider:
                 "classifier learns from classes: got "
                 f"{', '.join(block.kind for block in recipe.blocks)}"
             )
-        self.classifiers = [each for each in recipe.filters if each.kind == "classifier"]
+        self.classifiers = [
+            each for each in recipe.filters if isinstance(each, ClassifierFilter.Settings)
+        ]
         self.fits = making.fit_filter or any(each.model == AT_SHOTS for each in self.classifiers)
         guidance = recipe.generator.classifier_guidance
         self.fits_guide = guidance is not None and (making.fit_filter or guidance.model == AT_SHOTS)
@@ -130,7 +133,7 @@ class RecipeProvider:
             leaks += find_filter_leaks(described, draws[0].images, self.catalogs)
         for each in recipe.filters:
             described = each.model_dump(mode="json")
-            own = each.kind == "classifier" and self.fits
+            own = each in self.classifiers and self.fits
             if own or str(described.get("images")) == AT_SHOTS:
                 continue
             if "model" in described:
@@ -211,7 +214,7 @@ class RecipeProvider:
                 overrides.append(f"{at}.per_class={json.dumps(counts)}")
         for each in recipe.filters:
             if str(getattr(each, "images", None)) == AT_SHOTS:
-                overrides.append(f"filters.{each.kind}.images={json.dumps(str(shots))}")
+                overrides.append(f"filters.{each.name}.images={json.dumps(str(shots))}")
         return overrides
 
     def _find_size(self) -> tuple[int | None, str]:

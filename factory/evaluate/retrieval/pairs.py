@@ -14,9 +14,9 @@ from factory.core.thumbnails import Descriptors, compare_all, describe_images
 from factory.data.images import SourceImage, list_images
 from factory.data.images.layout import RUN_RECORD
 from factory.data.varied import Varied, read_varied
-from factory.filters.settings import TrainingCopyFilter
+from factory.filters.training_copy import TrainingCopyFilter
 
-COPY: float = TrainingCopyFilter.model_fields["max_similarity"].default
+COPY: float = TrainingCopyFilter.Settings.model_fields["max_similarity"].default
 """Similarity above which the filter `training_copy` calls an image a copy."""
 
 LEAKS = ("image", "near_copy", "caption", "reference", "group")

@@ -4,14 +4,18 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.images import hash_pixels
 from factory.data.images import SourceImage, fit_image, list_images
-from factory.filters.settings import RealismFilter
+
+if TYPE_CHECKING:
+    from factory.filters.realism import RealismFilter
 
 _BLOCK = 64
 
@@ -61,7 +65,7 @@ class RealSet:
             yield np.stack([fit_image(each, width, height, fit) for each in pixels])
 
 
-def read_real_set(settings: RealismFilter, base: Path) -> RealSet:
+def read_real_set(settings: "RealismFilter.Settings", base: Path) -> RealSet:
     """Lists and hashes the real images, byte-identical ones once, and chooses `limit` of them.
 
     Classes take turns, so that few images of one are not lost among many of another; within a class
@@ -108,6 +112,21 @@ def check_real_set(images: Sequence[RealImage], neighbours: int, root: Path) -> 
         if count < 2:
             where = "without a class folder" if name is None else f"of class {name!r}"
             raise SourceError(f"{root}: a single image {where}: add more, or remove it")
+
+
+def check_pixels(sources: Sequence[SourceImage]) -> None:
+    """Refuses images that cannot be read, before any sampling, and equal ones of two classes.
+
+    Raises:
+        SourceError: names the images.
+    """
+    seen: dict[str, SourceImage] = {}
+    for source in sources:
+        known = seen.setdefault(hash_pixels(source.read_pixels()), source)
+        if known.class_name != source.class_name:
+            raise SourceError(
+                f"{source.place}: the same pixels as {known.place}, of another class: remove one"
+            )
 
 
 def _hash_image(source: SourceImage) -> RealImage:

@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from factory.catalog.vocabulary import NEEDS_CLASS
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
 from factory.data.summary import SeriesSummary, Summary
+from factory.filters import needs_class
 from factory.publish.card.text import join_blocks, join_table
 
 ONE_SIDED = 0.5
@@ -93,7 +93,7 @@ def describe_shortfall(part: SeriesSummary) -> str:
 
 def describe_unjudged(summary: Summary) -> list[str]:
     """Says which series have no class, while filters judge by class."""
-    kinds = [each["kind"] for each in summary.filters if each["kind"] in NEEDS_CLASS]
+    kinds = [each["kind"] for each in summary.filters if needs_class(each["kind"])]
     named = " and ".join(dict.fromkeys(kinds))
     if not kinds:
         return []
@@ -129,6 +129,12 @@ def _describe_filters(filters: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _describe_rules(summary: Summary) -> list[str]:
     lines = []
+    if summary.dedup:
+        most = summary.dedup["max_similarity"]
+        lines.append(
+            f"- near-duplicates (`dedup`, similarity above {most:g}) of what an earlier request of "
+            "the series gave are removed: rejected by `near_duplicate`"
+        )
     if summary.accept:
         lines.append(f"- accepted where {write_code(summary.accept)}; other filters only score")
     pick = summary.pick

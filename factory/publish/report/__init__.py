@@ -90,18 +90,18 @@ def _compare(
     say: Callable[[str], None],
 ) -> Iterator["Comparison"]:
     """Yields what is shown beside real images: references, whole sets, neighbours by realism."""
-    from factory.publish.report.real_images import find_realism_judge, list_real_sets
+    from factory.publish.report.real_images import find_judge, list_real_sets
 
     if choice.references:
         say("comparing with references")
         yield comparer.compare_references(choice.references)
-    for real in list_real_sets(state, options.base, options.real, options.image_column):
+    for real in list_real_sets(state, options.real, options.image_column):
         say(f"comparing with {real.path}")
         yield comparer.compare_set(real, choice.described)
-    judge = find_realism_judge(state)
+    judge = find_judge(state)
     if judge is not None:
-        say("comparing by realism")
-        yield comparer.compare_by_realism(judge, choice.unauthentic)
+        say(f"comparing by {judge.name}")
+        yield comparer.compare_by_features(judge, choice.unauthentic)
 
 
 def write_report(url: str, html: str, out: str | None = None) -> str:

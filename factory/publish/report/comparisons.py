@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from factory.core.errors import FactoryError
 from factory.core.thumbnails import describe_images
-from factory.filters.realism import RealismJudge
+from factory.filters.base import Filter
 from factory.publish.report.collect import Shown
 from factory.publish.report.pictures import Stored, fetch_stored
 from factory.publish.report.real_images import (
@@ -21,7 +21,7 @@ from factory.publish.report.real_images import (
     Size,
     find_references,
     list_reference_paths,
-    match_by_realism,
+    match_by_features,
     match_reference,
 )
 from factory.publish.report.state import RunState
@@ -136,26 +136,26 @@ class Comparer:
         found = sorted(found, key=_rank)[: self.count]
         return self._build(title, _describe_found(similarities), found, notes)
 
-    def compare_by_realism(self, judge: RealismJudge, shown: Sequence[Shown]) -> Comparison:
-        """Puts images beside the nearest real one in the features of the filter `realism`.
+    def compare_by_features(self, judge: Filter, shown: Sequence[Shown]) -> Comparison:
+        """Puts images beside the nearest real one in the features that a filter compares.
 
         Raises:
             StoreError: stored images cannot be read.
         """
-        settings = judge.settings
+        encoders = " and ".join(judge.encoders)
         intro = (
-            "The accepted images with the lowest authenticity_ratio, each beside the nearest real "
-            f"image in the features of {settings.encoder}. Distance 1 is usual among real images."
+            f"The accepted images with the lowest {judge.nearness}, each beside the nearest real "
+            f"image in the features of {encoders}. Distance 1 is usual among real images."
         )
         self._fetch(shown)
         notes: list[str] = []
         found = []
         try:
             for each in shown:
-                found.append(Compared(each, match_by_realism(judge, self._read_pixels(each))))
+                found.append(Compared(each, match_by_features(judge, self._read_pixels(each))))
         except FactoryError as error:
             notes.append(describe_missing(error))
-        return self._build(f"realism: {settings.images.name}", intro, found, notes)
+        return self._build(f"{judge.name}: {judge.real_images[0].path.name}", intro, found, notes)
 
     def _build(self, title: str, intro: str, found: list[Compared], notes: list[str]) -> Comparison:
         ordered = sorted(found, key=_rank)

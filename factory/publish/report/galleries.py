@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from factory.filters.near_duplicate import compare_pairs
+from factory.engine.dedup import compare_pairs
 from factory.publish.report.collect import MAX_COMPARED, Collected, Shown
 from factory.publish.report.pictures import Stored, fetch_stored
 from factory.publish.report.state import RunState

@@ -11,6 +11,7 @@ from factory.publish.report.comparisons import Compared, Comparison
 from factory.publish.report.galleries import Choice
 from factory.publish.report.margins import Limit
 from factory.publish.report.state import RunState
+from factory.recipe.earlier import NEAR_DUPLICATE
 
 KEPT = {"name", "recipe_sha256", "asked", "accepted", "generated", "judged", "seconds"}
 COUNTS = {"label", "asked", "accepted", "short", "generated", "spare", "rejected", "reasons"}
@@ -64,7 +65,7 @@ def build_series(part: SeriesSummary, label: str) -> dict[str, Any]:
     """Returns the funnel of one series; near-duplicates stand beside what filters rejected."""
     counts = part.model_dump(mode="json", include=COUNTS)
     rejected = counts["rejected"]
-    repeats = rejected.pop("near_duplicate", 0)
+    repeats = rejected.pop(NEAR_DUPLICATE, 0)
     return {**counts, "label": label, "near_duplicates": repeats}
 
 
@@ -114,7 +115,7 @@ def find_owners(state: RunState) -> dict[str, str | None]:
     """Returns score -> the filter that writes it, or None, in the order of the recipe."""
     owners: dict[str, str | None] = {}
     for judge in state.decider.filters:
-        owners |= dict.fromkeys(judge.score_names, judge.kind)
+        owners |= dict.fromkeys(judge.score_names, judge.name)
     return owners | dict.fromkeys(name for name in state.score_names if name not in owners)
 
 

@@ -58,8 +58,7 @@ def render_page(
     )
     environment.filters |= {"strong": mark_strong, "count": "{:,}".format, "show": _show}
     environment.filters["breakable"] = mark_breaks
-    kinds = [settings["kind"] for settings in numbers["filters"]]
-    filters = [kind for kind in kinds if kind != "near_duplicate"]
+    filters = [settings["kind"] for settings in numbers["filters"]]
     columns = [*filters, *(name for name in numbers["totals"] if name not in filters)]
     html = environment.get_template(TEMPLATE).render(
         numbers=numbers,
@@ -75,6 +74,7 @@ def render_page(
         keeps_images=state.recipe.output.keep_rejected == "images",
         makers=describe_makers(state.summary),
         filters=describe_filters(state),
+        dedup=state.recipe.dedup,
         rules=describe_rules(state.recipe),
         picks=state.recipe.pick is not None,
         references=[
@@ -147,11 +147,11 @@ def describe_filters(state: RunState) -> list[tuple[str, list[tuple[str, str]]]]
     rows: list[tuple[str, list[tuple[str, str]]]] = []
     for settings in state.recipe.filters:
         plain = settings.model_dump(mode="json", exclude_none=True, exclude={"kind"})
-        known = described.get(settings.kind, {})
+        known = described.get(settings.name, {})
         recorded = {name: known[name] for name in known if name not in {*plain, "kind"}}
         both = {**plain, **recorded}
         fields = [(name, _show(value)) for name, value in both.items() if value is not None]
-        rows.append((settings.kind, fields))
+        rows.append((settings.name, fields))
     return rows
 
 
@@ -189,6 +189,9 @@ def describe_makers(summary: Summary) -> list[dict[str, Any]]:
 def describe_rules(recipe: Recipe) -> list[str]:
     """Returns how verdicts are combined and images picked, where the recipe says so."""
     rules = []
+    if recipe.dedup is not None:
+        most = recipe.dedup.max_similarity
+        rules.append(f"Near-duplicates (similarity above {most:g}) of a series are removed.")
     if recipe.accept is not None:
         rules.append(f"Accepted where {recipe.accept}; other filters only score.")
     if recipe.pick is not None:

@@ -3,19 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.errors import SourceError
-from factory.core.files.paths import resolve_path
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.images import decode_image
 from factory.core.thumbnails import Descriptors, describe_images, find_nearest
 from factory.data.images import SourceImage, fit_image, list_images
 from factory.data.varied import Varied, find_varied
-from factory.filters.realism import RealismJudge
-from factory.filters.settings import RealismFilter, TrainingCopyFilter
+from factory.filters.base import Filter
 from factory.publish.report.pictures import Picture, draw_picture
 from factory.publish.report.state import RunState
 from factory.recipe.recipe import Recipe
@@ -65,26 +63,21 @@ class RealSet:
 
 
 def list_real_sets(
-    state: RunState, base: Path, extra: Sequence[Path], image_column: str | None = None
+    state: RunState, extra: Sequence[Path], image_column: str | None = None
 ) -> list[RealSet]:
-    """Returns the sets compared with by descriptors: those of `training_copy`, and `extra` ones."""
+    """Returns the sets compared with by descriptors: those of such filters, and `extra` ones."""
     found = [RealSet("real images given", path, None, image_column) for path in extra]
-    described = [
-        each
-        for maker in state.summary.makers
-        for each in maker.filters
-        if each["kind"] == "training_copy"
-    ]
-    recorded = described[0] if described else {}
-    for settings in state.recipe.filters:
-        if isinstance(settings, TrainingCopyFilter):
-            named = (("images", settings.images), ("held_out", settings.held_out))
-            for field, path in named:
-                if path is not None:
-                    title = f"training_copy.{field}"
-                    digest = recorded.get(f"{field}_sha256")
-                    column = settings.image_column
-                    found.append(RealSet(title, resolve_path(base, path), digest, column))
+    for judge in state.decider.filters:
+        described = (
+            each
+            for maker in state.summary.makers
+            for each in maker.filters
+            if each["kind"] == judge.name
+        )
+        recorded: dict[str, Any] = next(described, {})
+        for real in judge.real_images if judge.nearness is None else ():
+            title, digest = f"{judge.name}.{real.field}", recorded.get(f"{real.field}_sha256")
+            found.append(RealSet(title, real.path, digest, real.image_column))
     return found
 
 
@@ -179,25 +172,19 @@ class Neighbours:
         return describe_images(np.stack([fit_image(pixels, width, height, fit) for fit in fits]))
 
 
-def find_realism_judge(state: RunState) -> RealismJudge | None:
-    """Returns the recipe's filter `realism`, or None."""
-    judges = [each for each in state.decider.filters if isinstance(each, RealismJudge)]
-    return judges[0] if judges else None
+def find_judge(state: RunState) -> Filter | None:
+    """Returns the recipe's filter that finds the nearest real image in features, or None."""
+    return next((each for each in state.decider.filters if each.nearness is not None), None)
 
 
-def match_by_realism(judge: RealismJudge, made: Pixels) -> RealMatch:
-    """Puts the nearest real image, in the features of the filter `realism`, beside a made one.
+def match_by_features(judge: Filter, made: Pixels) -> RealMatch:
+    """Puts the nearest real image, as a filter measures, beside a made one.
 
     Raises:
         FactoryError: the real images or the encoder cannot be had.
     """
-    settings: RealismFilter = judge.settings
     height, width = made.shape[:2]
-    try:
-        place, distance = judge.nearest(made)[0]
-    except (ImportError, OSError) as error:
-        raise SourceError(f"realism {settings.encoder}: {error}") from error
-    image = judge.real_images[place].source
-    fitted = fit_image(image.read_pixels(), width, height, settings.fit)
+    near = judge.find_nearest(made)
+    fitted = fit_image(near.image.read_pixels(), width, height, near.fit)
     picture = draw_picture(fitted, is_synthetic=False)
-    return RealMatch(image.key, image.class_name, picture, None, round(distance, 4))
+    return RealMatch(near.image.key, near.image.class_name, picture, None, round(near.distance, 4))

@@ -21,7 +21,7 @@ from factory.engine.summary import build_summary, read_recipe, read_summary
 from factory.evaluate.calibrate.thresholds import Decider
 from factory.filters import decide_all
 from factory.publish.report.margins import Limit
-from factory.recipe.recipe import Recipe
+from factory.recipe.recipe import Recipe, restore_recipe
 
 MAY_DIFFER = frozenset({"filters", "accept", "pick"})
 """Sections that `factory refilter` changes in `recipe.json`, but not in the run record."""
@@ -99,7 +99,7 @@ def read_state(url: str, base: Path, say: Callable[[str], None]) -> RunState:
     """
     folder = RunFolder(url)
     record = folder.require_run()
-    made_with = Recipe.model_validate(record.recipe)
+    made_with = restore_recipe(record.recipe)
     recipe = _find_recipe(folder, made_with)
     is_refiltered = _differ(recipe, made_with)
     decider = build_decider(recipe, base)

@@ -9,8 +9,7 @@ from factory.core.errors import FactoryError
 from factory.core.images import decode_image
 from factory.core.thumbnails import describe_images
 from factory.engine.dataset import Row
-from factory.filters.near_duplicate import SimilarityIndex
-from factory.filters.settings import NearDuplicateFilter
+from factory.engine.dedup import SimilarityIndex
 from factory.publish.verify.findings import Report
 from factory.recipe.recipe import Recipe
 
@@ -19,15 +18,15 @@ class Duplicates:
     """The recipe's near-duplicate rule once more, within what can be told of each series."""
 
     def __init__(self, report: Report, recipe: Recipe | None) -> None:
-        filters = () if recipe is None else recipe.filters
-        found = [each for each in filters if isinstance(each, NearDuplicateFilter)]
+        dedup = None if recipe is None else recipe.dedup
         blocks = () if recipe is None else recipe.blocks
         captions = [block for block in blocks if block.is_caption]
-        self.report, self.max_similarity = report, found[0].max_similarity if found else None
+        self.report = report
+        self.max_similarity = None if dedup is None else dedup.max_similarity
         self.has_one_grid = len(captions) <= 1
         self.series: dict[str, tuple[Any, list[str]]] = {}
-        if not found:
-            report.note("near-duplicates: the recipe has no such filter")
+        if dedup is None:
+            report.note("near-duplicates: the recipe has no dedup")
         if not self.has_one_grid:
             report.note("near-duplicates of captions: the recipe has several blocks of them")
 

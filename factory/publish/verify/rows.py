@@ -4,6 +4,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from factory.catalog.acceptance import parse_rule
@@ -15,7 +16,8 @@ from factory.data.records import NONFINITE, SCORE_DECIMALS, Verdict, round_nonfi
 from factory.data.schema import compute_described_id, read_first_guidance
 from factory.engine.dataset import DATA, Row
 from factory.engine.regenerate import read_provenance
-from factory.filters import build_filters, decide_all, list_score_names
+from factory.filters import build_filters, decide_all
+from factory.filters.base import Filter
 from factory.publish.verify.findings import Report
 from factory.recipe.conditions import show_condition
 from factory.recipe.recipe import Recipe
@@ -34,20 +36,17 @@ SAME_AS_GENERATOR = (
 Decide = Callable[[Mapping[str, float], str | None], Verdict]
 
 
-def build_decider(recipe: Recipe) -> Decide:
+def build_decider(recipe: Recipe, judges: Sequence[Filter]) -> Decide:
     """Returns what decides from stored scores as the recipe says; loads no model.
 
     Raises:
         FactoryError: a filter whose thresholds lie in a file that is not here.
     """
-    from pathlib import Path
-
-    deciders = build_filters(recipe.filters, Path(), load_catalogs())
     rule = None if recipe.accept is None else parse_rule(recipe.accept)
 
     def decide(scores: Mapping[str, float], class_name: str | None) -> Verdict:
         known = {name: float("nan") if value is None else value for name, value in scores.items()}
-        return decide_all(deciders, known, rule, class_name)
+        return decide_all(judges, known, rule, class_name)
 
     return decide
 
@@ -71,9 +70,10 @@ class RowChecks:
         if recipe is None:
             report.note("recipe.json is not there: seeds, score names and verdicts")
             return
-        self.score_names |= set(list_score_names(recipe.filters))
+        judges = build_filters(recipe.filters, Path(), load_catalogs())
+        self.score_names |= {name for judge in judges for name in judge.score_names}
         try:
-            self.decide = build_decider(recipe)
+            self.decide = build_decider(recipe, judges)
         except FactoryError as error:
             report.note(f"verdicts against thresholds: {error}")
 
@@ -208,9 +208,8 @@ class RowChecks:
             why = None if verdict.accepted else f"{verdict.filter}: {verdict.reason}"
             report.expect("verdict", row.file, why, None, row.place, "scores")
             return
-        judging: set[str] = {settings.kind for settings in self.recipe.filters}
+        judging: set[str] = {settings.name for settings in self.recipe.filters}
         judging |= {"accept", "finite"}  # what is not finite is never accepted
-        judging -= {"near_duplicate"}  # a rule over the set: the scores accept
         found = values["rejected_by"] if values["rejected_by"] in judging else None
         report.expect("verdict", row.file, found, verdict.filter, row.place, "rejected_by")
 

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from factory.catalog.catalog import Catalogs
+from factory.models.classifiers.check import check_known
 from factory.models.generators.families import FAMILIES
-from factory.recipe.checks.filters import check_known
-from factory.recipe.checks.findings import AskedClasses, Findings, Model
+from factory.recipe.checks.findings import Findings, Model
 
 if TYPE_CHECKING:
     from factory.models.classifiers.model import ClassifierInfo
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _PLACE = ("generator", "classifier_guidance")
 
 
-def check_guidance(findings: Findings, model: Model | None, asked: AskedClasses) -> None:
+def check_guidance(findings: Findings, model: Model | None) -> None:
     """Notes what is wrong with the classifier that guides, or with what it is to guide."""
     settings = findings.loaded.recipe.generator.classifier_guidance
     if settings is None:
@@ -28,7 +28,7 @@ def check_guidance(findings: Findings, model: Model | None, asked: AskedClasses)
     if not any(block.has_class for block in findings.loaded.recipe.blocks):
         findings.add(_PLACE, "no condition asks for a class: remove it")
     place = (*_PLACE, "model")
-    known = check_known(findings, settings.model, place, asked)
+    known = check_known(findings, settings.model, place)
     if known is None or known.info is None:
         return
     do = "fit one with --encoder he-ssl --head logistic"

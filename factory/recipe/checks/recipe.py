@@ -37,14 +37,14 @@ def check_recipe(loaded: LoadedRecipe, catalogs: Catalogs, check_files: bool = T
         RecipeError: every problem at once, in the order of the file.
     """
     _check_terms(loaded, catalogs)
-    findings = Findings(loaded, catalogs, check_files)
+    findings = Findings.open(loaded, catalogs, check_files)
     model = findings.model = _check_model(findings)
     findings.pixels = _find_pixels(loaded.recipe.generator, model)
     _check_sampling(findings, model)
     _check_prompts(findings, model)
     check_conditions(findings)
-    check_filters(findings, findings.asked)
-    check_guidance(findings, model, findings.asked)
+    check_filters(findings)
+    check_guidance(findings, model)
     _check_adapters(findings)
     for name in ("license", "source_license"):
         got = getattr(loaded.recipe.card, name)

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 from pydantic import Field
 
 from factory.catalog.catalog import Catalogs
-from factory.catalog.entries import Strict
+from factory.catalog.entries import ClassName, Strict
 from factory.catalog.licences.terms import Term, drop_repeated
 from factory.core.files.paths import resolve_path
 from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage, list_images
 from factory.data.records import Request
 from factory.data.streams import Caption, Stream
-from factory.filters.settings import ClassName
 
 if TYPE_CHECKING:
     from factory.recipe.checks.findings import Findings

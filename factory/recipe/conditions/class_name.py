@@ -6,11 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
+from factory.catalog.entries import ClassName
 from factory.core.hashing import compute_digest
 from factory.core.yaml.reader import FieldPath
 from factory.data.records import Condition, Request
 from factory.data.streams import ClassName as ClassStream
-from factory.filters.settings import ClassName
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
     ConditionKind,

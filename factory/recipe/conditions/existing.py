@@ -8,13 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
-from factory.catalog.vocabulary import NEEDS_CLASS
 from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
 from factory.data.records import Condition, Request
 from factory.data.streams import Caption, ClassName, Existing
+from factory.filters import FILTERS
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
     ConditionKind,
@@ -147,10 +147,11 @@ class ExistingConditions(ConditionKind):
 
 def _check_known_of(findings: Findings, images: Sequence[SourceImage], path: FieldPath) -> None:
     """Notes filters that would accept every image, as none has the class or caption they need."""
-    for kind in (settings.kind for settings in findings.loaded.recipe.filters):
-        if kind in NEEDS_CLASS and not any(image.class_name for image in images):
+    for settings in findings.loaded.recipe.filters:
+        kind, judge = settings.name, FILTERS.get(settings.kind)
+        if judge.needs_class and not any(image.class_name for image in images):
             message = f"no image has a class, which filter {kind} needs: sort them into folders"
             findings.add(path, f"{message} by class, or set label_column")
-        if kind == "alignment" and not any(image.caption for image in images):
-            message = "no image has a caption, which filter alignment needs: set caption_column"
+        if judge.needs_caption and not any(image.caption for image in images):
+            message = f"no image has a caption, which filter {kind} needs: set caption_column"
             findings.add(path, message)

@@ -1,6 +1,6 @@
 """Terms of all that makes a data set: of a recipe now, of a run as they were when it was made."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from factory.catalog.licences.terms import (
 )
 from factory.core.places import take_name
 from factory.data.summary import Maker, Summary
+from factory.filters import build_filters
+from factory.filters.base import Filter
 from factory.models.encoders import find_source
 from factory.models.generators.settings import find_entry
 from factory.recipe.file import LoadedRecipe, open_catalogs
@@ -113,11 +115,14 @@ def _list_adapters(recipe: Recipe) -> Iterator[Term]:
 
 def _list_judges(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[Term]:
     """Yields the encoders and classifiers of guidance, filters and picks."""
-    for user, name in _list_classifiers(recipe):
+    judges = build_filters(recipe.filters, base, catalogs)
+    for user, name in _list_classifiers(recipe, judges):
         known = name in catalogs.list_ids("classifiers")
         licence = catalogs.find_classifier(name).licence if known else None
         dumped = None if licence is None else licence.model_dump(mode="json")
         yield Term(user, take_name(name), dumped)
+    for judge in judges:
+        yield from judge.terms()
     for used in list_encoders(recipe, base, catalogs):
         if used.spec.startswith("classifiers/"):  # the network is the classifier's own
             continue
@@ -132,13 +137,11 @@ def _list_conditions(recipe: Recipe) -> list[Term]:
     return drop_repeated([term for block in recipe.blocks for term in block.terms(source)])
 
 
-def _list_classifiers(recipe: Recipe) -> Iterator[tuple[str, str]]:
+def _list_classifiers(recipe: Recipe, judges: Sequence[Filter]) -> Iterator[tuple[str, str]]:
     if recipe.generator.classifier_guidance is not None:
         yield GUIDE, recipe.generator.classifier_guidance.model
-    for settings in recipe.filters:
-        if settings.kind in ("classifier", "agreement"):
-            models = getattr(settings, "models", None) or (getattr(settings, "model", None),)
-            yield from ((f"filter {settings.kind}", name) for name in filter(None, models))
+    for judge in judges:
+        yield from ((f"filter {judge.name}", name) for name in judge.classifiers)
 
 
 def _find_encoder(spec: str, weights: str, catalogs: Catalogs) -> EncoderEntry | None:

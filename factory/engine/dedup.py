@@ -1,14 +1,10 @@
-"""`near_duplicate`: finds images of a set that nearly repeat an earlier one; numpy only."""
-
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+"""Near-duplicates: images of a set that nearly repeat an earlier one; numpy only."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.thumbnails import DIM, REVISION, SYMMETRIES, Descriptors
-from factory.data.records import SCORE_DECIMALS, Condition, Sample, Verdict
-from factory.filters.settings import NearDuplicateFilter
+from factory.core.thumbnails import DIM, SYMMETRIES, Descriptors
+from factory.data.records import SCORE_DECIMALS
 
 _QUERY_BLOCK = 1024
 _STORED_BLOCK = 16384
@@ -17,36 +13,6 @@ _DENSE_SHARE = 0.005
 """Pairs left by the bound above which plain matrix products are cheaper than one by one."""
 _SLACK = 4e-3
 """Room for float16 descriptors, whose length is 1 within 5e-4, in the bound below."""
-
-
-class NearDuplicateJudge:
-    """A rule over the set, not over one candidate: it writes no score and accepts everything.
-
-    Finalizing a data set compares the descriptors of accepted candidates in the order of their
-    requests, by `SimilarityIndex(max_similarity)`.
-    """
-
-    kind: ClassVar[str] = "near_duplicate"
-    score_names: tuple[str, ...] = ()
-    thresholds: ClassVar[Mapping[str, str]] = {}
-
-    def __init__(self, settings: NearDuplicateFilter) -> None:
-        self.settings = settings
-        self.max_similarity = settings.max_similarity
-
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
-        """Returns nothing."""
-        return {}
-
-    def decide(self, scores: Mapping[str, float]) -> Verdict:
-        """Accepts."""
-        return Verdict(True)
-
-    def describe(self) -> dict[str, Any]:
-        """Returns kind, threshold and revision."""
-        return {**self.settings.model_dump(mode="json"), "revision": REVISION}
 
 
 class SimilarityIndex:
