@@ -33,7 +33,7 @@ PCAM = DATA / "pcam"
 ORAL = DATA / "oral-oscc"
 
 NOTHING = Condition()
-NEEDS_MODELS = {"classifier", "agreement", "zero_shot", "alignment", "realism"}
+NEEDS_MODELS = {"python", "classifier", "agreement", "zero_shot", "alignment", "realism"}
 ALL_KINDS = [
     {"kind": "finite"},
     {"kind": "tissue"},
@@ -46,6 +46,7 @@ ALL_KINDS = [
     {"kind": "alignment", "encoder": "open_clip:none/none"},
     {"kind": "realism", "images": "none", "min_realism": 0.5},
     {"kind": "training_copy"},
+    {"kind": "python", "path": "own.py", "class_name": "Own"},
 ]
 
 

@@ -80,11 +80,13 @@ def write_fields() -> str:
 
 def write_filters() -> str:
     """Returns every filter, each with its fields, its scores and how they are measured."""
-    schema = ask("schema")
+    schema, (working, _) = ask("schema"), FILTERS.list_all()
     lines: list[str] = []
     for name in list_filters(schema):
         part = schema["$defs"][name]
         kind = str(get_const(part, "kind"))
+        if kind not in working:
+            continue
         lines += [f"## {kind}", "", *describe(part), *write_table(part, {}), ""]
         lines += describe_scores(kind)
     return "\n".join(lines)

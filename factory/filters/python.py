@@ -52,6 +52,11 @@ class PythonFilter(Filter):
             """The class."""
             return self.class_name
 
+        def summarise(self) -> dict[str, Any]:
+            """Returns the class's settings, under its name, and where they come from."""
+            source = {"path": self.path.name, "source_sha256": self.source_sha256}
+            return {"kind": self.name, **self.extra, **source}
+
         def load(self) -> tuple[type[Filter], str]:
             """Runs the file; returns the class and the sha256 of the source.
 
