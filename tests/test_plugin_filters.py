@@ -105,9 +105,8 @@ def recipe(tmp_path):
 def test_a_file_of_ones_own_scores_decides_and_is_recorded(recipe, tmp_path):
     result = run(recipe, tmp_path / "run")
     digest = load_recipe(recipe).recipe.filters[0].source_sha256
-    assert result.summary["filters"] == [
-        {"kind": "Saturation", "min_saturation": 0.2, "path": "own.py", "source_sha256": digest}
-    ]
+    told = {"kind": "Saturation", "min_saturation": 0.2, "path": "own.py", "source_sha256": digest}
+    assert result.summary.filters == (told,)
     row = read_rows(tmp_path / "run")[0]
     (told,) = json.loads(row["provenance"])["filters"]
     assert (told["kind"], told["source_sha256"]) == ("Saturation", digest)

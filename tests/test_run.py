@@ -365,7 +365,7 @@ def test_summary_is_on_disk(plain):
     assert read_json(folder / "run" / "summary.json")["accepted"] == result.summary.accepted == 23
     kinds = [settings["kind"] for settings in result.summary.filters]
     assert kinds == [settings["kind"] for settings in FILTERS]
-    assert result.summary["dedup"] == DEDUP
+    assert result.summary.dedup == DEDUP
 
 
 def test_memory_store_works_like_disk(tmp_path, plain):
