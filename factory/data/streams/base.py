@@ -44,7 +44,7 @@ class Stream(ABC):
 
     @classmethod
     def fields(cls) -> "Mapping[str, pa.DataType]":
-        """Returns the columns that it adds to rows, with their Arrow types."""
+        """Returns the columns that it adds to the row contract, with their Arrow types."""
         return {}
 
     @classmethod

@@ -2,13 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from factory.data.images import SourceImage
 from factory.data.streams.base import Stream
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +27,6 @@ class ClassName(Stream):
     def restore(cls, identity: Any, images: Mapping[str, SourceImage]) -> Self:
         """Returns the class of a row."""
         return cls(identity)
-
-    @classmethod
-    def fields(cls) -> "Mapping[str, pa.DataType]":
-        """Returns its column."""
-        import pyarrow as pa
-
-        return {cls.name: pa.string()}
 
     @classmethod
     def columns(cls, identity: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,6 @@ from factory.core.images import hash_pixels
 from factory.data.images import SourceImage, read_fitted
 from factory.data.streams.base import Stream
 from factory.data.varied import Varied
-
-if TYPE_CHECKING:
-    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +46,6 @@ class Reference(Stream):
     def restore(cls, identity: Any, images: Mapping[str, SourceImage]) -> Self:
         """Returns the reference of a row."""
         return cls(images[identity["sha256"]], **identity)
-
-    @classmethod
-    def fields(cls) -> "Mapping[str, pa.DataType]":
-        """Returns its column."""
-        import pyarrow as pa
-
-        return {"reference_sha256": pa.string()}
 
     @classmethod
     def columns(cls, identity: Any) -> dict[str, Any]:
