@@ -16,8 +16,8 @@ from pydantic import TypeAdapter
 
 from factory.catalog.acceptance import parse_rule
 from factory.cli import main
+from factory.core.plots import choose_ticks
 from factory.evaluate.calibrate import calibrate_recipe
-from factory.evaluate.calibrate.canvas import choose_ticks
 from factory.evaluate.calibrate.costs import Ask, measure_cost
 from factory.evaluate.calibrate.picture import PANEL_HEIGHT, PANEL_WIDTH, PROPOSED
 from factory.evaluate.calibrate.scored import Scored

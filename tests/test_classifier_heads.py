@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from factory.cli import main
 from factory.core.errors import InputError
+from factory.core.plots import SCALE
 from factory.data.images import list_images
 from factory.models.classifiers.heads import parse_head
 from factory.models.classifiers.model import load_classifier, read_classifier_info
@@ -339,7 +340,7 @@ def test_reliability_plot_shows_the_bins():
     measured = measure_predictions(probabilities, np.array([0] * 6 + [1, 0] * 3), ("a", "b"))
     image = np.array(Image.open(io.BytesIO(draw_reliability(measured))))
     blue = (image == (70, 110, 170)).all(-1).any(0)
-    assert blue.sum() == pytest.approx(2 * 300 / 15, abs=8), "two bins have images"
+    assert blue.sum() == pytest.approx(SCALE * 2 * 300 / 15, abs=8), "two bins have images"
     assert draw_reliability(measured) == draw_reliability(measured)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from factory.evaluate.calibrate.canvas import BLACK, Box, Canvas, Colour, choose_ticks, measure_text
+from factory.core.plots import BLACK, Box, Canvas, Colour, choose_ticks, measure_text
 
 PANEL_WIDTH, PANEL_HEIGHT = 500, 270
 LEFT, RIGHT, TOP, BOTTOM = 56, 56, 30, 50

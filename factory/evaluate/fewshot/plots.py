@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
+from factory.core.plots import choose_ticks
 from factory.evaluate.fewshot.settings import PRIMARY
 
 WIDTH = 880
@@ -52,10 +53,10 @@ def draw_curve(results: Mapping[str, Any]) -> bytes | None:
         return x, bottom - (bottom - top) * (value - low) / (high - low)
 
     parts = [_text(70, 24, "real + synthetic: balanced accuracy, 95 % interval", 14)]
-    for tick in _list_ticks(low, high):
+    for tick in choose_ticks(low, high, 8):
         _, y = place(0, tick)
         parts.append(_line(70, y, WIDTH - 90, y, "#dddddd"))
-        parts.append(_text(62, y + 4, f"{tick:.2f}", 11, "end"))
+        parts.append(_text(62, y + 4, f"{tick:g}", 11, "end"))
     for count in sorted({point["per_class"] for point in points}):
         parts.append(_text(place(count, low)[0], bottom + 18, str(count), 11, "middle"))
     parts.append(
@@ -96,18 +97,12 @@ def _span(intervals: Sequence[Mapping[str, float]]) -> tuple[float, float]:
     return max(0.0, low - margin), min(1.0, high + margin)
 
 
-def _list_ticks(low: float, high: float) -> list[float]:
-    step = next(each for each in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / each <= 8)
-    first = int(low / step) + (low % step > 0)
-    return [n * step for n in range(first, int(high / step) + 1)]
-
-
 def _draw_axis(low: float, high: float, top: float, bottom: float) -> list[str]:
     parts = []
-    for tick in _list_ticks(low, high):
+    for tick in choose_ticks(low, high, 8):
         x = _place(tick, low, high)
         parts.append(_line(x, top, x, bottom, "#dddddd"))
-        parts.append(_text(x, bottom + 16, f"{tick:.2f}", 11, "middle"))
+        parts.append(_text(x, bottom + 16, f"{tick:g}", 11, "middle"))
     return parts
 
 

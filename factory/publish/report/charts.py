@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.evaluate.calibrate.canvas import choose_ticks
+from factory.core.plots import choose_ticks
 from factory.publish.report.margins import Limit
 
 MAX_LINES = 6

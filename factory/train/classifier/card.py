@@ -1,19 +1,17 @@
 """The card and the reliability plot of a classifier folder, from what was measured."""
 
-import io
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
-
 from factory.core.files.atomic import write_file
 from factory.core.markdown import escape, escape_cell, write_code
+from factory.core.plots import BLACK, Canvas
 from factory.models.classifiers.model import ClassifierInfo
 
 CARD_NAME = "README.md"
 SIDE, MARGIN, COUNTS = 300, 48, 60
 """px: the square of the plot, what stands around it, and the height of the counts below."""
-BLUE, RED, GREY, BLACK = (70, 110, 170), (200, 70, 60), (190, 190, 190), (30, 30, 30)
+BLUE, RED, GREY = (70, 110, 170), (200, 70, 60), (190, 190, 190)
 
 
 def draw_reliability(measured: dict[str, Any]) -> bytes:
@@ -26,36 +24,30 @@ def draw_reliability(measured: dict[str, Any]) -> bytes:
     Args:
         measured: of `measure_predictions`.
     """
-    width, height = SIDE + 2 * MARGIN, SIDE + COUNTS + 2 * MARGIN + 10
-    image = Image.new("RGB", (width, height), "white")
-    draw = ImageDraw.Draw(image)
+    canvas = Canvas(SIDE + 2 * MARGIN, SIDE + COUNTS + 2 * MARGIN + 10)
     most = max(each["images"] for each in measured["reliability"])
-    floor = MARGIN + SIDE
+    right, floor = MARGIN + SIDE, MARGIN + SIDE
+    low = floor + 10 + COUNTS
     for each in measured["reliability"]:
-        left, right = (round(MARGIN + SIDE * each[end]) for end in ("from", "to"))
-        top, sure = (round(floor - SIDE * each[key]) for key in ("accuracy", "confidence"))
-        draw.rectangle((left + 1, top, right - 1, floor), fill=BLUE)
-        draw.rectangle((left + 1, min(top, sure), right - 1, max(top, sure)), outline=RED, width=2)
-        low = floor + 10 + COUNTS
-        tall = max(1, round((COUNTS - 12) * each["images"] / most))
-        draw.rectangle((left + 1, low - tall, right - 1, low), fill=GREY)
-    draw.line((MARGIN, floor, MARGIN + SIDE, MARGIN), fill=BLACK)
-    draw.rectangle((MARGIN, MARGIN, MARGIN + SIDE, floor), outline=BLACK)
+        x0, x1 = MARGIN + SIDE * each["from"] + 1, MARGIN + SIDE * each["to"] - 1
+        top, sure = (floor - SIDE * each[key] for key in ("accuracy", "confidence"))
+        canvas.add_box((x0, top, x1, floor), BLUE, 1.0)
+        gap = [(x0, top), (x1, top), (x1, sure), (x0, sure), (x0, top)]
+        canvas.add_line(gap, RED, 2)
+        tall = max(1.0, (COUNTS - 12) * each["images"] / most)
+        canvas.add_box((x0, low - tall, x1, low), GREY, 1.0)
+    canvas.add_line([(MARGIN, floor), (right, MARGIN)], BLACK)
+    corners = [(MARGIN, MARGIN), (right, MARGIN), (right, floor), (MARGIN, floor)]
+    canvas.add_line([*corners, corners[0]], BLACK)
     for step in (0.0, 0.5, 1.0):
-        place = round(SIDE * step)
-        draw.text((MARGIN - 22, floor - place - 6), f"{step:g}", fill=BLACK)
-        draw.text((MARGIN + place - 6, floor + COUNTS + 14), f"{step:g}", fill=BLACK)
-    draw.text(
-        (MARGIN, 14),
-        f"right against sure, {measured['images']:,} held-out images",
-        fill=BLACK,
-    )
-    error = f"expected calibration error {measured['ece']:.3f} over {measured['ece_bins']} bins"
-    draw.text((MARGIN, 28), error, fill=BLACK)
-    draw.text((MARGIN, height - 22), f"probability of the top class; most images {most:,}", fill=0)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()
+        canvas.add_text((MARGIN - 6, floor - SIDE * step), f"{step:g}", 10, anchor="rm")
+        canvas.add_text((MARGIN + SIDE * step, low + 4), f"{step:g}", 10, anchor="ma")
+    images, error, bins = (measured[name] for name in ("images", "ece", "ece_bins"))
+    canvas.add_text((MARGIN, 12), f"right against sure, {images:,} held-out images", 11)
+    canvas.add_text((MARGIN, 27), f"expected calibration error {error:.3f} over {bins} bins", 11)
+    caption = f"probability of the top class; most images {most:,}"
+    canvas.add_text((MARGIN, low + 20), caption, 11)
+    return canvas.encode()
 
 
 def write_card(info: ClassifierInfo, folder: Path) -> None:
