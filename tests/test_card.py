@@ -260,7 +260,7 @@ def test_results_in_the_run_folder_are_found_and_wrong_ones_named(tmp_path):
     assert CliRunner().invoke(main, ["card", str(out)]).exit_code == 0
     assert "### fewshot" in (out / "README.md").read_text()
     (out / "evaluation" / "bad.json").write_text("[1")
-    with pytest.raises(InputError, match=r"bad.json: no JSON"):
+    with pytest.raises(InputError, match=r"bad.json: damaged, no JSON"):
         write_card(*open_run(out))
 
 

@@ -55,20 +55,12 @@ class Dataset:
     """Reads what a finished run, or a copy of it, holds; writes nothing.
 
     Args:
-        url: folder or fsspec URL.
-
-    Raises:
-        InputError: no rows there.
+        url: folder or fsspec URL; `open_dataset` looks whether there are rows.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
         self.files = FileStore(url)
-        if not self.list_tables(DATA):
-            raise InputError(
-                f"{url}: holds no {DATA}/*.parquet: give a finished run, a copy of a published "
-                "data set, or its OWNER/NAME on the Hub"
-            )
 
     def __repr__(self) -> str:
         return f"Dataset({self.url!r})"
@@ -230,8 +222,17 @@ def open_dataset(source: str) -> Dataset:
     if "://" in source or Path(source).is_dir() or match is None:
         if "://" not in source and not Path(source).is_dir():
             raise InputError(f"{source}: no such folder: give one, a URL, or OWNER/NAME of the Hub")
-        return Dataset(source)
-    return Dataset(_fetch(match.group(1), match.group(2)))
+        return _check(Dataset(source))
+    return _check(Dataset(_fetch(match.group(1), match.group(2))))
+
+
+def _check(dataset: Dataset) -> Dataset:
+    if not dataset.list_tables(DATA):
+        raise InputError(
+            f"{dataset.url}: holds no {DATA}/*.parquet: give a finished run, a copy of a published "
+            "data set, or its OWNER/NAME on the Hub"
+        )
+    return dataset
 
 
 def _fetch(name: str, revision: str | None) -> str:

@@ -119,8 +119,10 @@ class RunFolder:
             return None
         try:
             record = RunRecord.parse(self.files.read(name))
-        except (DamageError, MismatchError) as error:
-            raise type(error)(f"{self.url}/{name}: {error}: copy it back") from error
+        except DamageError as error:
+            raise DamageError(f"{self.url}/{name}: {error}: copy it back") from error
+        except MismatchError as error:
+            raise MismatchError(f"{self.url}/{name}: {error}") from error
         self._run_id = compute_run_id(record.content)
         return record
 
@@ -156,8 +158,8 @@ class RunFolder:
             return False
         try:
             parse_worker(self.files.read(name), digest)
-        except DamageError as error:
-            if self.mend is None:
+        except (DamageError, MismatchError) as error:
+            if self.mend is None or isinstance(error, MismatchError):
                 self.read_worker(digest)
             elif digest not in self._told:
                 self._told.add(digest)
@@ -181,6 +183,8 @@ class RunFolder:
                 f"{self.url}/{name}: {error}: bring it back from a copy, or run the same recipe "
                 "again on the device and with the libraries that began this folder"
             ) from error
+        except MismatchError as error:
+            raise MismatchError(f"{self.url}/{name}: {error}") from error
 
     # --- shards ----------------------------------------------------------------------------------
 

@@ -10,8 +10,7 @@ from factory.core.errors import FactoryError, SourceError, StoreError
 from factory.core.places import take_name
 from factory.data.images.layout import RUN_SUMMARY
 from factory.data.summary import JudgeSummary, Maker, Summary
-from factory.engine.run_folder import RunFolder
-from factory.engine.summary import read_summary
+from factory.engine.dataset import Dataset
 from factory.models.classifiers.model import read_classifier_info
 from factory.models.encoders import find_source, find_weights
 from factory.recipe.judge_overlap import GUIDE, ROLES, list_guides
@@ -88,7 +87,7 @@ def read_own_summary(root: Path) -> Summary | None:
     if not (root / RUN_SUMMARY).is_file():
         return None
     try:
-        return read_summary(RunFolder(str(root)))
+        return Dataset(str(root)).summary
     except StoreError as error:
         raise SourceError(str(error)) from error
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from factory.core.hashing import compute_digest
 from factory.core.parquet import ParquetTable, open_parquet
+from factory.data.artefact import Artefact
 from factory.engine.run_folder import RunFolder
 
 DATA = "data"
@@ -28,6 +29,12 @@ EVALUATION = "evaluation"
 BLOCK = 1 << 16
 
 Open = Callable[[], AbstractContextManager[ParquetTable]]
+
+
+class EvaluationRecord(Artefact):
+    """A result in `evaluation`: which evaluation it is of; the rest is the evaluation's own."""
+
+    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

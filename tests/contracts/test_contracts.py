@@ -163,3 +163,24 @@ def test_quickstart_makes_the_same_images(tmp_path):
     options = ("--out", tmp_path, "--set", f"generator.device={said['device']}")
     call("run", "quickstart", *options, "--executor", "local")
     assert list_identities(tmp_path) == {tuple(each) for each in said["images"]}
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("summary.json", "card"),
+        (".factory/run.json", "status"),
+        (".factory/shards/*-r0.json", "status"),
+        (".factory/workers/*.json", "refilter"),
+        ("evaluation/fidelity.json", "card"),
+    ],
+)
+def test_what_a_newer_version_wrote_is_refused_in_words_and_kept(old, name, command):
+    (path, *_) = sorted((old / "run").glob(name))
+    path.write_text(json.dumps({**read_json(path), "version": 2, "news": 1}))
+    kept = path.read_bytes()
+    for words in ((command, old / "run"), ("run", old / "recipe.yaml", "--out", old / "run")):
+        result = CliRunner().invoke(main, [str(word) for word in words])
+        assert result.exit_code == 2, result.output
+        assert f"{path.name}: version 2 of this file is newer than 1" in result.stderr
+        assert path.read_bytes() == kept

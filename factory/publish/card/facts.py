@@ -1,18 +1,17 @@
 """What a card is made of: summary, files with sizes and hashes, schema, evaluation results."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
-from factory.core.errors import InputError
+from factory.core.errors import DamageError, InputError, MismatchError
 from factory.core.markdown import join_lines
 from factory.data.summary import Summary
 from factory.engine.run_folder import RunFolder
-from factory.evaluate.measured import EVALUATION, explain_other, read_present
+from factory.evaluate.measured import EVALUATION, EvaluationRecord, explain_other, read_present
 from factory.recipe.recipe import Recipe
 
 CONFIGS = {"data": ("default", "train"), "rejected": ("rejected", "rejected")}
@@ -129,19 +128,17 @@ def read_evaluations(folder: RunFolder) -> dict[str, Mapping[str, Any]]:
     """Returns name -> result of each JSON file in the run's folder `evaluation`.
 
     Raises:
-        InputError: a file that is no JSON object.
+        InputError: a file that is no result, or one of a newer version.
     """
     found: dict[str, Mapping[str, Any]] = {}
     for name in folder.files.list(EVALUATION):
         if name.endswith(".json"):
             where = f"{folder.url}/{EVALUATION}/{name}"
             try:
-                result = json.loads(folder.files.read(f"{EVALUATION}/{name}"))
-            except ValueError as error:
-                raise InputError(f"{where}: no JSON ({error}): write it again") from error
-            if not isinstance(result, dict):
-                raise InputError(f"{where}: no result of factory evaluate --json: remove it")
-            found[name.removesuffix(".json")] = result
+                result = EvaluationRecord.parse(folder.files.read(f"{EVALUATION}/{name}"))
+            except (DamageError, MismatchError) as error:
+                raise InputError(f"{where}: {error}: write it again, or remove it") from error
+            found[name.removesuffix(".json")] = result.to_json()
     return found
 
 

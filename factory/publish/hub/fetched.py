@@ -7,10 +7,11 @@ from shutil import copyfileobj
 from tempfile import TemporaryDirectory
 
 from factory.core.errors import InputError
+from factory.engine.dataset import Dataset
 from factory.engine.finalise import SUMMARY
 from factory.engine.run import read_status
 from factory.engine.run_folder import RunFolder
-from factory.engine.summary import RECIPE, read_summary
+from factory.engine.summary import RECIPE
 from factory.publish.card.citation import CITATION_FILE
 from factory.publish.card.header import LICENCE_FILE
 from factory.publish.card.prov import PROV_FILE
@@ -38,7 +39,7 @@ def fetch_run(source: str, say: Say) -> Iterator[Path]:
         yield Path(source)
         return
     run = RunFolder(source)
-    summary = read_summary(run)
+    summary = Dataset(source).summary
     problem = "" if run.read_run() is None else read_status(source)["unfinished"]
     if summary is None or problem:
         why = problem or f"has no {SUMMARY}"

@@ -18,9 +18,8 @@ from factory.core.notes import tell
 from factory.core.plain import write_json
 from factory.data.schema import IMAGE_TYPE
 from factory.data.writers.parquet import ParquetFiles
+from factory.engine.dataset import Dataset
 from factory.engine.finalise import with_features
-from factory.engine.run_folder import RunFolder
-from factory.engine.summary import read_summary
 from factory.publish.merge.card import build_card, describe_splits
 from factory.publish.merge.members import (
     Member,
@@ -205,7 +204,7 @@ def _describe_sources(members: Sequence[Member], names: Mapping[Path, str]) -> l
     for (name, is_synthetic), images in counts.items():
         licences: list[str] = []
         if is_synthetic:
-            summary = read_summary(RunFolder(str(roots[name])))
+            summary = Dataset(str(roots[name])).summary
             for maker in summary.makers if summary else ():
                 licence = maker.licence or {"id": "unknown"}
                 licences.append(f"model {maker.model}: {licence['id']}")
