@@ -408,7 +408,7 @@ def test_near_duplicates_are_found_where_the_rule_was_not_kept(tmp_path):
     recipe = write_recipe(tmp_path, **NEAR)
     run(recipe, tmp_path / "run")
     changed = json.loads((tmp_path / "run" / "recipe.json").read_text())
-    changed["filters"][1]["max_similarity"] = 0.1
+    changed["dedup"]["max_similarity"] = 0.1
     (tmp_path / "run" / "recipe.json").write_text(json.dumps(changed))
     assert check(tmp_path / "run", near_duplicates=True).failed["near-duplicates"] > 0
 
