@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-ROOT = Path(__file__).parents[1]
+from tests import ROOT
+
 NOT_RUN = {
     "python3 -m venv": "installs",
     ". .venv/bin/activate": "installs",

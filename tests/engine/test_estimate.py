@@ -1,0 +1,63 @@
+"""Cost estimates."""
+
+import pytest
+
+from factory.engine.estimate import compute_idle_share, draw_first_jobs, estimate_cost
+from factory.engine.run import plan_recipe
+from factory.recipe.file import load_recipe
+from tests.engine.test_plan import make_plan
+from tests.running import run, write_recipe
+
+
+@pytest.mark.parametrize(
+    ("counts", "shard_size", "batch_size", "expected"),
+    [
+        ({"a": 64, "b": 128}, 64, 16, 0.0),
+        ({"a": 24}, 64, 16, 0.25),
+        ({"a": 100}, 100, 64, 1 - 100 / 128),
+        ({"a": 5, "b": 5}, 64, 16, 1 - 10 / 32),
+    ],
+)
+def test_idle_places(counts, shard_size, batch_size, expected):
+    share = compute_idle_share(make_plan(counts, shard_size), batch_size)
+    assert share == pytest.approx(expected, abs=1e-4)
+
+
+def test_first_jobs_take_turns_and_are_what_a_run_tries_first():
+    plan = make_plan({"a": 2, "b": 5})
+    jobs = draw_first_jobs(plan, 7, 6)
+    names = [job.condition.class_name for job in jobs]
+    assert names == ["a", "b", "a", "b", "b", "b"]
+    assert jobs[1].seed == plan.series[1].request_at(0).derive_seed(7, 0)
+
+
+@pytest.mark.stranger(
+    28,
+    "`plan` beside what a run with tars then keeps on disk",
+    "the estimate is between two thirds and one and a half of it, whatever is kept or rejected",
+)
+@pytest.mark.parametrize(
+    ("kept", "formats", "contrast"),
+    [
+        ("images", ["parquet", "webdataset"], 0.01),
+        ("images", ["parquet"], 0.5),
+        ("scores", ["parquet"], 0.5),
+    ],
+    ids=["all accepted", "all rejected", "all rejected, scores kept"],
+)
+def test_the_disk_that_a_plan_expects_is_what_a_run_takes(tmp_path, kept, formats, contrast):
+    recipe = write_recipe(
+        tmp_path,
+        generator={"width": 64, "height": 64, "batch_size": 16},
+        conditions=[{"kind": "class", "per_class": {"normal": 64, "tumor": 64}}],
+        filters=[{"kind": "finite", "min_contrast": contrast}],
+        budget={"attempts": 2},
+        output={"formats": formats, "keep_rejected": kept, "shard_size": 64},
+    )
+    loaded = load_recipe(recipe)
+    expected = estimate_cost(loaded, plan_recipe(loaded), calibrate=True)["disk_gib"] * 2**30
+    run(recipe, tmp_path / "out")
+    found = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    rows = [path for path in found if path.suffix in (".parquet", ".tar")]
+    size = sum(path.stat().st_size for path in rows)
+    assert size / 1.5 < expected < size * 1.5, (expected, size)

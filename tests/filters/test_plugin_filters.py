@@ -1,0 +1,159 @@
+"""A filter of one's own, in one file: as an installed package, and named by a recipe."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from factory.catalog.catalog import load_catalogs
+from factory.cli import main
+from factory.core.errors import PluginError, RecipeError
+from factory.data.records import Condition, Sample
+from factory.filters import build_filters, decide_all, score_all
+from factory.recipe.file import load_recipe
+from factory.recipe.recipe import compute_recipe_digest, restore_recipe
+from tests import ROOT
+from tests.running import read_json, read_rows, run, write_recipe
+
+PLUGIN = ROOT / "tests" / "plugins" / "saturation"
+SOURCE = PLUGIN / "factory_saturation.py"
+OWN = {"kind": "python", "path": "own.py", "class_name": "Saturation", "min_saturation": 0.2}
+
+USE = """
+import json, sys
+from pathlib import Path
+from click.testing import CliRunner
+from factory.cli import main
+sys.path.insert(0, sys.argv[1])
+from tests.documents import load_hook
+
+def call(*words, code=0):
+    result = CliRunner().invoke(main, list(words))
+    assert result.exit_code == code, (words, result.output, result.stderr)
+    return result.output + result.stderr
+
+call("validate", "recipe.yaml")
+schema = json.loads(CliRunner().invoke(main, ["schema"]).stdout)
+assert schema["$defs"]["Saturation"]["properties"]["min_saturation"]["default"] == 0.1
+call("run", "recipe.yaml", "--out", "run")
+call("report", "run")
+call("card", "run")
+assert "## saturation" in load_hook().WRITERS["filters"]()
+said = call("validate", "broken.yaml", code=2)
+assert "broken.yaml:" in said and "'broken' is broken (package factory-saturation 0.3" in said, said
+assert "No module named 'not_there'" in said, said
+assert "min_saturation: must be <= 1, got 2.0" in call("validate", "wrong.yaml", code=2)
+"""
+
+
+def install(site: Path) -> None:
+    """Leaves the package as an installer does, and with it a plug-in that does not load."""
+    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
+    made = site / f"factory_saturation-{project['version']}.dist-info"
+    made.mkdir(parents=True)
+    shutil.copy(SOURCE, site)
+    head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (made / "METADATA").write_text(head)
+    entries = {**project["entry-points"]["factory.filters"], "broken": "not_there:Broken"}
+    lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
+    (made / "entry_points.txt").write_text(f"[factory.filters]\n{lines}")
+
+
+def test_an_installed_filter_is_known_to_every_command(tmp_path):
+    install(tmp_path / "site")
+    listed = [{"kind": "saturation", "min_saturation": 0.2}, {"kind": "finite"}]
+    conditions = [{"kind": "class", "per_class": {"normal": 3}}]
+    write_recipe(tmp_path, filters=listed, conditions=conditions)
+    for name, kinds in (
+        ("broken", [{"kind": "broken"}]),
+        ("wrong", [{"kind": "saturation", "min_saturation": 2.0}]),
+    ):
+        write_recipe(tmp_path / name, filters=kinds).rename(tmp_path / f"{name}.yaml")
+    paths = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", USE, str(ROOT)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = read_rows(tmp_path / "run") + read_rows(tmp_path / "run", "rejected")
+    assert all(row["scores"]["mean_saturation"] > 0 for row in rows)
+    summary = read_json(tmp_path / "run" / "summary.json")
+    assert summary["filters"][0] == {"kind": "saturation", "min_saturation": 0.2}
+    for page in ("report.html", "README.md"):
+        text = (tmp_path / "run" / page).read_text()
+        assert "saturation" in text and "min_saturation" in text, page
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    shutil.copy(SOURCE, tmp_path / "own.py")
+    conditions = [{"kind": "class", "per_class": {"normal": 3}}]
+    return write_recipe(tmp_path, filters=[OWN], conditions=conditions, accept="Saturation")
+
+
+def test_a_file_of_ones_own_scores_decides_and_is_recorded(recipe, tmp_path):
+    result = run(recipe, tmp_path / "run")
+    digest = load_recipe(recipe).recipe.filters[0].source_sha256
+    told = {"kind": "Saturation", "min_saturation": 0.2, "path": "own.py", "source_sha256": digest}
+    assert result.summary.filters == (told,)
+    row = read_rows(tmp_path / "run")[0]
+    (told,) = json.loads(row["provenance"])["filters"]
+    assert (told["kind"], told["source_sha256"]) == ("Saturation", digest)
+    assert row["scores"]["mean_saturation"] >= 0.2
+    (tmp_path / "own.py").unlink()  # what is recorded decides without the file
+    words = ("refilter", str(tmp_path / "run"), "--set", "filters.Saturation.min_saturation=0.99")
+    assert CliRunner().invoke(main, words).exit_code == 1
+    rejected = read_rows(tmp_path / "run", "rejected")
+    assert {each["rejected_by"] for each in rejected} == {"Saturation"}
+
+
+def test_another_source_is_another_recipe(recipe, tmp_path):
+    before = compute_recipe_digest(load_recipe(recipe).recipe)
+    shutil.copytree(recipe.parent, tmp_path / "elsewhere")
+    moved = tmp_path / "elsewhere" / recipe.name
+    assert compute_recipe_digest(load_recipe(moved).recipe) == before, "where it lies is no matter"
+    with (recipe.parent / "own.py").open("a") as file:
+        file.write("# changed\n")
+    after = load_recipe(recipe).recipe
+    assert compute_recipe_digest(after) != before
+    wanted = f"filters.python.source_sha256='{'0' * 64}'"
+    with pytest.raises(RecipeError, match=r"filters\[0\].*was changed: source_sha256 is 0000"):
+        load_recipe(recipe, [wanted])
+
+
+def test_what_is_recorded_never_runs_the_file(recipe, monkeypatch):
+    loaded = load_recipe(recipe)
+    (recipe.parent / "own.py").write_text("raise SystemExit('ran')")
+    recorded = restore_recipe(loaded.recipe.model_dump(mode="json"))
+    judges = build_filters(recorded.filters, recipe.parent, load_catalogs())
+    assert judges[0].encoders == judges[0].classifiers == judges[0].real_images == ()
+    assert decide_all(judges, {"mean_saturation": 0.3}).accepted
+    assert decide_all(judges, {"mean_saturation": 0.1}).reason == "mean_saturation 0.1 < 0.2"
+    with pytest.raises(PluginError, match="runs only where a recipe file names it"):
+        score_all(judges, [Sample(np.zeros((8, 8, 3), np.uint8))], [Condition()])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"path": "missing.py"}, r"filters\[0\]: .*missing\.py: cannot be read"),
+        ({"class_name": "Saturatoin"}, "has no class 'Saturatoin': did you mean 'Saturation'"),
+        ({"min_saturation": 2.0}, r"filters\[0\]\.min_saturation: must be <= 1, got 2\.0"),
+        ({"min_satturation": 0.2}, r"filters\[0\]\.min_satturation: unknown field, got 0\.2: did"),
+    ],
+)
+def test_what_is_wrong_with_a_file_of_ones_own_is_told_with_its_line(recipe, changes, said):
+    for name, value in changes.items():
+        with pytest.raises(RecipeError, match=said):
+            load_recipe(recipe, ["accept=null", f"filters.python.{name}={json.dumps(value)}"])

@@ -1,0 +1,160 @@
+"""A condition kind of one's own, installed as a package: one file, and every command knows it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from tests import ROOT
+
+PLUGIN = ROOT / "tests" / "plugins" / "vector"
+ROWS = "patient,class_name,hypoxia,proliferation\np1,tumor,0.4,-1.25\np2,normal,-0.1,0\n"
+RECIPE: dict[str, Any] = {
+    "name": "vectors",
+    "seed": 5,
+    "catalogs": ["."],
+    "generator": {"model": "drawn", "batch_size": 4},
+    "conditions": [
+        {
+            "kind": "vector",
+            "vectors": "scores.csv",
+            "count": 6,
+            "licence": {"id": "cc-by-4.0", "url": "https://example.org", "date_read": "2026-01-02"},
+        },
+        {"kind": "class", "per_class": {"tumor": 1}},
+    ],
+    "filters": [{"kind": "finite"}],
+}
+MODEL = {
+    "id": "drawn",
+    "base": "fake",
+    "title": "fake, asked by values too",
+    "optional": ["class_name", "vector"],
+}
+Factory = Callable[..., str]
+
+
+@pytest.fixture(scope="module")
+def factory(tmp_path_factory: pytest.TempPathFactory) -> Factory:
+    """Runs commands where the plug-in is installed, as an installer leaves it."""
+    site = tmp_path_factory.mktemp("site")
+    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
+    made = site / f"factory_vector-{project['version']}.dist-info"
+    made.mkdir()
+    head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (made / "METADATA").write_text(head)
+    lines = []
+    for group, entries in project["entry-points"].items():
+        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
+    (made / "entry_points.txt").write_text("\n".join(lines) + "\n")
+    (site / "factory_vector.py").write_bytes((PLUGIN / "factory_vector.py").read_bytes())
+    paths = os.pathsep.join([str(site), str(PLUGIN.parents[2])])
+
+    def run(*words: str, code: int = 0) -> str:
+        command = [sys.executable, "-m", "factory", *words]
+        environment = {**os.environ, "PYTHONPATH": paths}
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=environment, cwd=site, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("recipe")
+    (folder / "scores.csv").write_text(ROWS)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    (folder / "models").mkdir()
+    (folder / "models" / "drawn.yaml").write_text(yaml.safe_dump(MODEL))
+    return folder / "recipe.yaml"
+
+
+@pytest.fixture(scope="module")
+def run(factory: Factory, recipe: Path) -> Path:
+    folder = recipe.parent / "run"
+    factory("run", str(recipe), "--out", str(folder))
+    return folder
+
+
+def test_it_is_validated_and_its_mistakes_have_file_line_and_field(
+    factory: Factory, recipe: Path, tmp_path: Path
+) -> None:
+    factory("validate", str(recipe))
+    wrong = shutil.copytree(recipe.parent, tmp_path / "wrong") / recipe.name
+    (wrong.parent / "scores.csv").write_text(ROWS.replace("0.4", "high"))
+    told = factory("validate", str(wrong), code=2)
+    assert "conditions[0].vectors: " in told and "could not convert" in told
+    assert f"{wrong}:" in told
+    told = factory("validate", str(wrong), "--set", "conditions[0].cuont=3", code=2)
+    assert "did you mean 'count'" in told
+    told = factory("validate", str(recipe), "--set", "generator={model: nano-he}", code=2)
+    assert "conditions[0].kind: nano-he takes no vector conditions" in told
+
+
+def test_it_is_in_the_schema(factory: Factory) -> None:
+    schema = json.loads(factory("schema"))
+    part = schema["$defs"]["VectorConditions"]
+    assert part["properties"]["kind"]["const"] == "vector"
+    mapping = schema["properties"]["conditions"]["items"]["discriminator"]["mapping"]
+    assert mapping["vector"] == "#/$defs/VectorConditions"
+
+
+def test_it_is_planned(factory: Factory, recipe: Path) -> None:
+    told = json.loads(factory("plan", str(recipe), "--no-calibrate", "--json"))
+    assert told["series"] == [{"label": "scores", "count": 6}, {"label": "tumor", "count": 1}]
+    assert "terms of the vectors scores.csv (cc-by-4.0)" in told["terms"]["not_stated"][0]
+
+
+def test_rows_show_the_values_and_record_the_patient(run: Path) -> None:
+    rows = [row for file in (run / "data").iterdir() for row in pq.read_table(file).to_pylist()]
+    shown = {row["vector"] for row in rows}
+    first = '{"hypoxia": 0.4, "proliferation": -1.25}'
+    assert shown == {first, '{"hypoxia": -0.1, "proliferation": 0.0}', None}
+    mine = [row for row in rows if row["vector"] == first]
+    assert [row["class_name"] for row in mine] == ["tumor"] * 3
+    assert (
+        len({row["image_sha256"] for row in mine}) == len({row["sample_id"] for row in mine}) == 3
+    )
+    provenance = json.loads(mine[0]["provenance"])
+    assert provenance["condition"]["vector"] == {"hypoxia": 0.4, "proliferation": -1.25}
+    assert len(provenance["vector_group_sha256"]) == 64
+
+
+def test_card_and_report_tell_of_it(factory: Factory, run: Path, tmp_path: Path) -> None:
+    factory("card", str(run))
+    card = (run / "README.md").read_text()
+    assert "the vectors scores.csv: cc-by-4.0" in card
+    assert "| scores |" in card
+    factory("report", str(run), "--out", str(tmp_path / "report.html"))
+    assert "scores" in (tmp_path / "report.html").read_text()
+
+
+def test_rows_are_made_again_and_verified(factory: Factory, run: Path, tmp_path: Path) -> None:
+    base = ("--base", str(run.parent))
+    told = factory("verify", str(run), "--regenerate", "7", *base)
+    assert told.count(": exact") == 7 and "sound" in told
+    name = pq.read_table(next((run / "data").iterdir()))["sample_id"][0].as_py()
+    out = tmp_path / "again.webp"
+    assert "exact" in factory("regenerate", str(run), name, "--out", str(out), *base)
+    assert out.stat().st_size > 0
+
+
+def test_without_the_package_a_row_names_what_is_missing(run: Path) -> None:
+    command = [sys.executable, "-m", "factory", "verify", str(run)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=PLUGIN.parents[2], check=False
+    )
+    assert done.returncode != 0
+    assert "vector" in done.stdout + done.stderr

@@ -1,0 +1,267 @@
+"""Streams and condition kinds: identities stay as they were before each owned itself."""
+
+from typing import Any
+
+import pytest
+
+from factory.core.errors import RecipeError, StoreError
+from factory.data.images import list_images
+from factory.data.records import Condition
+from factory.data.schema import compute_sample_id
+from factory.data.streams import Caption, ClassName, Existing, Reference
+from factory.engine.plan import build_plan
+from factory.models.generators.prompts import write_prompt
+from factory.recipe.conditions import CONDITIONS, find_stream, list_streams, restore_condition
+from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.recipe import compute_recipe_digest
+from tests import ASSETS, ROOT
+
+RECIPES = ROOT / "recipes"
+MADE = {"weights_sha256": "0" * 64, "pipeline": "none", "width": 64, "height": 64}
+REFERENCE = (
+    "conditions=[{kind: reference, images: %s, shots: 2, per_class: 5, "
+    'caption: "a {class_name}", strength: 0.4}]'
+)
+EXISTING = 'conditions=[{kind: %s, images: %s, content_sha256: "00ff"}]'
+KNOWN: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
+    "caption-corpus.yaml": (
+        "5fbcb1c770e9",
+        ("52dde6dcabf75f65",),
+        (
+            "f796e0724df6",
+            "dcf158b27bf3",
+            "51a398388f9d",
+        ),
+    ),
+    "class-imbalance.yaml": (
+        "f655e9e0c419",
+        (
+            "1f41574fd0baf326",
+            "7b00e8f412b82223",
+        ),
+        (
+            "7961e2a47846",
+            "ca55df8d00b3",
+            "c94bbebed23a",
+            "9538e2085caa",
+            "eb089a4fa7ba",
+            "6896a118eb6a",
+        ),
+    ),
+    "cluster.yaml": (
+        "c79debe00ea3",
+        (
+            "1f41574fd0baf326",
+            "7b00e8f412b82223",
+        ),
+        (
+            "7961e2a47846",
+            "ca55df8d00b3",
+            "31ce4777160b",
+            "9538e2085caa",
+            "eb089a4fa7ba",
+            "df6cf31592bb",
+        ),
+    ),
+    "dry-run.yaml": (
+        "e93297d4044e",
+        (
+            "a15e1f59e4b376f5",
+            "ddc8d4094288650e",
+        ),
+        (
+            "7b7ae261135d",
+            "fcc4933cf427",
+            "738c8047e5a9",
+            "733a9ba9b31d",
+            "452793845364",
+            "a0af123a9608",
+        ),
+    ),
+    "he-captions.yaml": (
+        "d3c83705218b",
+        ("ebb4475ef87f52e8",),
+        (
+            "04875c725d72",
+            "7d59db1ee0d8",
+            "ab843b6297ae",
+        ),
+    ),
+    "judge.yaml": (
+        "04d88989bd83",
+        (
+            "1f41574fd0baf326",
+            "7b00e8f412b82223",
+        ),
+        (
+            "7961e2a47846",
+            "ca55df8d00b3",
+            "0fdd68257f9b",
+            "9538e2085caa",
+            "eb089a4fa7ba",
+            "af662c6dd038",
+        ),
+    ),
+    "quickstart.yaml": (
+        "e41493d7f8ae",
+        (
+            "1f41574fd0baf326",
+            "7b00e8f412b82223",
+        ),
+        (
+            "7961e2a47846",
+            "ca55df8d00b3",
+            "0fdd68257f9b",
+            "9538e2085caa",
+            "eb089a4fa7ba",
+            "af662c6dd038",
+        ),
+    ),
+    "text-classes.yaml": (
+        "0bd671b64429",
+        (
+            "d88ff96f58590aba",
+            "9bbe4c3a0a1e0911",
+        ),
+        (
+            "43d05b3e81bb",
+            "61737f80655d",
+            "a470b6f78ee3",
+            "764d0d90d094",
+            "37844205b532",
+            "38e206671e7c",
+        ),
+    ),
+    "unfiltered-control.yaml": (
+        "cd4ffe70f7dd",
+        (
+            "1f41574fd0baf326",
+            "7b00e8f412b82223",
+        ),
+        (
+            "7961e2a47846",
+            "ca55df8d00b3",
+            "0fdd68257f9b",
+            "9538e2085caa",
+            "eb089a4fa7ba",
+            "af662c6dd038",
+        ),
+    ),
+    "reference": (
+        "fb479e786aaa",
+        (
+            "939beac1d9b480f4",
+            "884cbf1331565aad",
+        ),
+        (
+            "5bf1e94cd189",
+            "171716be88a1",
+            "dcb6a20e1f26",
+            "754c5a7746a7",
+            "0b5ba8c11d41",
+            "c4d2a3b030c8",
+        ),
+    ),
+    "judged": (
+        "3dd96290ab04",
+        (
+            "65ad2a5b3e287a71",
+            "8542b3594a922891",
+        ),
+        (
+            "906f147d6b97",
+            "84484c6afd54",
+            "9110658a3d32",
+            "5b135899c4ef",
+            "f35df64b5948",
+            "c47f6a3e385a",
+        ),
+    ),
+}
+"""Of version 0.1, by recipe: fingerprint, keys of the first two series, and the sample ids of the
+second try at the first, second and last request of each."""
+
+
+def identify(name: str, *overrides: str) -> Any:
+    loaded = load_recipe(RECIPES / name, overrides)
+    plan = build_plan(loaded.recipe, loaded.base, open_catalogs(loaded))
+    found = []
+    for part in plan.series[:2]:
+        for index in (0, 1, part.count - 1):
+            request = part.request_at(index)
+            condition, seed = request.condition_at(1), request.derive_seed(loaded.recipe.seed, 1)
+            prompt = write_prompt(condition, "{class_name}", {})
+            found.append(compute_sample_id(condition, prompt, seed, MADE)[:12])
+    digest = compute_recipe_digest(loaded.recipe)[:12]
+    return digest, tuple(part.key for part in plan.series[:2]), tuple(found)
+
+
+@pytest.mark.parametrize("name", [name for name in KNOWN if name.endswith(".yaml")])
+def test_ids_of_shipped_recipes_are_those_of_version_0_1(name: str) -> None:
+    assert identify(name) == KNOWN[name]
+
+
+def test_ids_of_references_are_those_of_version_0_1() -> None:
+    assert identify("dry-run.yaml", REFERENCE % (ASSETS / "pcam")) == KNOWN["reference"]
+
+
+@pytest.mark.parametrize("word", ["existing", "given"])
+def test_ids_of_existing_images_are_those_of_version_0_1_by_either_word(word: str) -> None:
+    generator = "generator={model: given, batch_size: 64}"
+    assert (
+        identify("dry-run.yaml", generator, EXISTING % (word, ASSETS / "pcam")) == KNOWN["judged"]
+    )
+
+
+def test_no_other_word_is_taken_for_a_kind() -> None:
+    with pytest.raises(RecipeError, match=r"known: caption, class, existing, reference$"):
+        identify("dry-run.yaml", EXISTING % ("vector", ASSETS / "pcam"))
+
+
+def make_conditions() -> list[Condition]:
+    first, second, *_ = list_images(ASSETS / "pcam", group_pattern=r"(\d+)")
+    return [
+        Condition("tumor"),
+        Condition(None, "dense nuclei"),
+        Condition("tumor", "dense", Reference(first, "ab", 0.4, "resize", "cd")),
+        Condition(None, None, Existing(second, "ef")),
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_a_condition_is_restored_from_what_it_records(number: int) -> None:
+    condition = make_conditions()[number]
+    images = {each.sha256: each.image for each in condition.streams if hasattr(each, "image")}
+    restored = restore_condition(condition.describe(), images)
+    assert restored.key == condition.key
+    assert [type(each) for each in restored.streams] == [type(each) for each in condition.streams]
+    assert restored.columns() == condition.columns()
+
+
+def test_streams_are_a_set_whatever_their_order() -> None:
+    reference = make_conditions()[2].get(Reference)
+    assert reference is not None
+    turned = Condition(None, None, reference, Caption("dense"), ClassName("tumor"))
+    assert turned == Condition("tumor", "dense", reference)
+    assert (turned.class_name, turned.caption, turned.get(Existing)) == ("tumor", "dense", None)
+
+
+def test_every_kind_names_its_streams_and_each_stream_is_found_by_what_it_records() -> None:
+    kinds, broken = CONDITIONS.list_all()
+    assert broken == {}
+    assert {"class", "caption", "reference", "existing"} <= set(kinds)
+    assert all(find_stream(each.recorded) is each for each in list_streams())
+    with pytest.raises(StoreError, match="'smell' is of no condition kind"):
+        find_stream("smell")
+
+
+def test_only_an_existing_image_is_no_synthetic_one() -> None:
+    assert [each.is_existing for each in make_conditions()] == [False, False, False, True]
+
+
+def test_real_images_bring_their_patients_and_terms() -> None:
+    *_, varied, existing = make_conditions()
+    assert [group for stream in varied.streams for group in stream.groups()] == ["cd"]
+    assert [len(stream.groups()) for stream in existing.streams] == [1]
+    assert [term.role for term in Reference.terms(None)] == ["source images"]
+    assert ClassName.terms(None) == Caption.terms(None) == ()
