@@ -197,7 +197,7 @@ def fail_with(error, monkeypatch):
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("one\ntwo"), KeyError("x"), OSError(5, "Input/output error", "disk"),
+    [ValueError("one\ntwo"), KeyError("x"), OSError(71, "Protocol error", "disk"),
      ConnectionError("no cluster"), RecursionError(), MemoryError(), AssertionError(),
      UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), TypeError("é")],
     ids=lambda error: type(error).__name__,

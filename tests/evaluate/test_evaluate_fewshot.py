@@ -641,7 +641,7 @@ def test_killed_and_resumed_gives_the_same(data, tmp_path):
     call(*arguments, "--out", tmp_path / "whole")
     out = tmp_path / "killed"
     command = [str(each) for each in ("evaluate", "fewshot", *arguments, "--out", out)]
-    killed = forked.start(killer.run_armed, 4, "amid", command)
+    killed = forked.start(killer.run_armed, 3, "amid", command)
     assert forked.wait(killed) == -signal.SIGKILL
     assert not (out / "results.json").exists()
     shown = call(*arguments, "--out", out).output
