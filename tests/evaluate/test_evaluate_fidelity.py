@@ -236,6 +236,7 @@ def test_an_encoder_that_filtered_the_run_is_named(sets, learned, tmp_path):
 def test_teachers_and_weights_under_another_name_are_found(tmp_path):
     catalogs = load_catalogs()
     summary = {
+        **json.loads((ROOT / "tests/contracts/v0.1/run/summary.json").read_text()),
         "encoders": [
             {
                 "used_by": "filter zero_shot",
@@ -245,6 +246,7 @@ def test_teachers_and_weights_under_another_name_are_found(tmp_path):
         ],
         "makers": [
             {
+                "score_names": [],
                 "generator": {"model": "mupad-256"},
                 "components": [
                     {"role": "teacher", "source": "paige-ai/Virchow2"},
