@@ -243,7 +243,7 @@ def write_real(folder, count=40, size=48, **shift):
 def done(tmp_path_factory):
     """A calibration that tests only read: recipe, real images, folder, report, printed."""
     base = tmp_path_factory.mktemp("calibrated")
-    recipe = write_recipe(base, filters=FILTERS_USED)
+    recipe = write_recipe(base, filters=FILTERS_USED, dedup={})
     real = write_real(base / "real")
     result = call("calibrate", recipe, "--real", real, "-n", 20, "--out", base / "out")
     assert result.exit_code in (0, 1), result.output
