@@ -1,6 +1,7 @@
 """Words that the functions of the Python API share: what counts as a path, a recipe, overrides."""
 
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from typing import Any
@@ -25,4 +26,4 @@ def write_overrides(overrides: Overrides) -> list[str]:
     """Returns overrides as `--set` takes them."""
     if not isinstance(overrides, Mapping):
         return list(overrides)
-    return [f"{name}={json.dumps(value)}" for name, value in overrides.items()]
+    return [f"{name}={json.dumps(value, default=os.fspath)}" for name, value in overrides.items()]

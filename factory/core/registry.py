@@ -127,7 +127,7 @@ class Registry(Generic[KindT]):
             raise PluginError(f"{name!r} is there twice: {origin}; {_describe(more[0])}")
         try:
             found = first.load()
-        except Exception as error:  # whatever a foreign module raises while it is imported
+        except (Exception, SystemExit) as error:  # whatever a foreign module raises
             raise PluginError(f"{name!r} is broken ({origin}): {_locate(error)}") from error
         fault = find_fault(found, self.base)
         if fault is None and found.kind != name:
@@ -154,7 +154,7 @@ def load_from_file(path: Path, name: str, base: type[KindT]) -> tuple[type[KindT
     sys.modules[module.__name__] = module  # where pydantic looks annotations up
     try:
         exec(compile(source, str(path), "exec"), module.__dict__)
-    except Exception as error:  # whatever the user's own code raises
+    except (Exception, SystemExit) as error:  # whatever the user's own code raises
         raise PluginError(f"{path}: {_locate(error)}") from error
     found = getattr(module, name, None)
     if found is None:
@@ -203,7 +203,7 @@ def _describe(entry: EntryPoint) -> Plugin:
     return Plugin(*named, f"{entry.group}: {entry.name} = {entry.value}")
 
 
-def _locate(error: Exception) -> str:
+def _locate(error: BaseException) -> str:
     """Returns what failed, and the last line of other people's code that ran."""
     frames = [
         f"{frame.filename}:{frame.lineno}"

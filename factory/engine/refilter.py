@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from factory.catalog.acceptance import parse_rule
 from factory.core.errors import InputError
@@ -13,7 +14,8 @@ from factory.core.yaml.reader import parse_document
 from factory.engine.continuing import only_decides
 from factory.engine.run import RunResult, WriteCard, leave_card, refilter_run
 from factory.engine.run_folder import RunFolder
-from factory.recipe.earlier import NEAR_DUPLICATE
+from factory.filters.base import Filter
+from factory.recipe.earlier import rename_override
 from factory.recipe.recipe import Recipe, restore_recipe
 
 
@@ -52,6 +54,8 @@ def refilter_folder(
         )
     rule = None if recipe.accept is None else parse_rule(recipe.accept)
     deciders = build_filters(recipe.filters, Path(), load_catalogs())
+    for name, _, value in changed:
+        _check_own(name, value, deciders)
     with folder.hold("refilter"):
         return refilter_run(
             folder,
@@ -61,13 +65,28 @@ def refilter_folder(
         )
 
 
+def _check_own(name: str, value: Any, deciders: Sequence[Filter]) -> None:
+    """Refuses what a filter of one's own cannot decide by: its file, which would, does not run.
+
+    Raises:
+        InputError: no threshold of the filter, or no number.
+    """
+    part = re.fullmatch(r"filters\.(\d+)\.(\w+).*", name)
+    judge = None if part is None else deciders[int(part[1])]
+    if part is None or judge is None or judge.kind != "python":
+        return
+    is_number = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+    if part[2] not in judge.thresholds or not is_number:
+        known = ", ".join(judge.thresholds) or "none"
+        raise InputError(f"{name}: write a number for a threshold ({known}), got {value!r}")
+
+
 def _replace_kind(text: str, kinds: Sequence[str]) -> str:
     """Turns `filters.tissue.min_fraction=..` into `filters.1.min_fraction=..`."""
+    text = rename_override(text)
     match = re.match(r"filters\.([A-Za-z_]\w*)\.", text)
     if match is None:
         return text
-    if match[1] == NEAR_DUPLICATE:  # what earlier versions called it
-        return text.replace(match[0], "dedup.", 1)
     if match.group(1) not in kinds:
         known = ", ".join(kinds) or "none"
         raise InputError(f"--set {text}: the run has no filter {match.group(1)!r}: it has {known}")

@@ -8,7 +8,7 @@ from typing import Any
 from factory.core.errors import InputError, RunBrokenError
 from factory.core.plain import write_json
 from factory.data.summary import SeriesSummary, Summary
-from factory.engine.continuing import build_record, continue_run, read_outline
+from factory.engine.continuing import build_record, continue_run, has_commits, read_outline
 from factory.engine.dataset import Dataset, show_dataset
 from factory.engine.executors import Notify, NoWatch, Outcome, Watch, open_pool
 from factory.engine.finalise import SUMMARY, Policy, Survey, read_markers, survey_run, write_dataset
@@ -68,8 +68,8 @@ class RunResult:
 
 
 def plan_recipe(loaded: LoadedRecipe) -> Plan:
-    """Plans a loaded recipe as a fresh run."""
-    return build_plan(loaded.recipe, loaded.base, open_catalogs(loaded))
+    """Plans a recipe as a fresh run; its images have absolute paths, for workers elsewhere."""
+    return build_plan(loaded.recipe, loaded.base.absolute(), open_catalogs(loaded))
 
 
 def run_recipe(
@@ -114,7 +114,7 @@ def run_recipe(
             first = None if record is None else find_first_marker(folder, plan)
             survey = _fill(order, folder, plan, notify, say, first, watch or NoWatch())
         except InputError:
-            if record is None:
+            if record is None and not has_commits(folder, build_record(recipe, plan)):
                 folder.clear()
             raise
         judges = describe_judges(loaded)

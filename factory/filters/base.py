@@ -228,6 +228,19 @@ class Filter(ABC):
         """Returns the settings that are set, as plain data."""
         return self.settings.model_dump(mode="json", exclude_none=True)
 
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Refuses thresholds that are no settings, or that point the other way than they are named.
+
+        Raises:
+            TypeError: names the score and the field.
+        """
+        super().__init_subclass__(**more)
+        for score in vars(cls).get("scores", ()):
+            for field, start in ((score.at_least, "min_"), (score.at_most, "max_")):
+                if field and not (field.startswith(start) and field in cls.Settings.model_fields):
+                    wanted = f"a field of {cls.__name__}.Settings whose name starts with {start}"
+                    raise TypeError(f"score {score.name}: {field!r} must be {wanted}")
+
     @property
     def name(self) -> str:
         """What verdicts, `accept` and `--set` call it."""

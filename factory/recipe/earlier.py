@@ -62,6 +62,12 @@ def split_document(document: Document) -> Document:
     )
 
 
+def rename_override(text: str) -> str:
+    """Returns an override `filters.near_duplicate.FIELD=..` as one of `dedup`."""
+    start = f"filters.{NEAR_DUPLICATE}."
+    return f"dedup.{text.removeprefix(start)}" if text.startswith(start) else text
+
+
 def _find_places(data: Mapping[str, Any]) -> list[int]:
     """Returns where the filter stands among the filters."""
     filters = data.get("filters")

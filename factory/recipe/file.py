@@ -14,7 +14,7 @@ from factory.core.files.atomic import write_file
 from factory.core.files.paths import resolve_path
 from factory.core.yaml.messages import advise
 from factory.core.yaml.model import Document, apply_overrides, parse_model, read_document
-from factory.recipe.earlier import split_document
+from factory.recipe.earlier import rename_override, split_document
 from factory.recipe.recipe import Recipe
 
 
@@ -45,7 +45,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     Raises:
         RecipeError: every problem found, with file, line and field.
     """
-    document = apply_overrides(split_document(read_document(path)), overrides)
+    named = [rename_override(text) for text in overrides]
+    document = apply_overrides(split_document(read_document(path)), named)
     recipe = _settle_filters(parse_model(document, Recipe), find_base(path), document)
     return LoadedRecipe(recipe, find_base(path), path, document)
 

@@ -104,6 +104,7 @@ def test_an_installed_package_adds_a_kind(install):
     [
         ("import not_there_at_all", "No module named 'not_there_at_all'"),
         ("raise ValueError('of its own')", r"ValueError: of its own \(.*broken_one\.py:1\)"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
         ("", "has no attribute 'Triangle'"),
         ("class Triangle: ...", "is no class that inherits from .*Shape"),
         (TRIANGLE.replace('kind = "triangle"', 'kind = "other"'), "its Settings need the field"),
@@ -143,6 +144,9 @@ def test_a_file_of_ones_own_is_run_and_hashed(tmp_path):
         load_from_file(path, "Triangl", Shape)
     path.write_text("x = 1\nx / 0\n")
     with pytest.raises(PluginError, match=r"ZeroDivisionError.*own\.py:2"):
+        load_from_file(path, "Triangle", Shape)
+    path.write_text("import sys\nsys.exit(0)\n")
+    with pytest.raises(PluginError, match=r"SystemExit: 0 .*own\.py:2"):
         load_from_file(path, "Triangle", Shape)
     with pytest.raises(SourceError, match="cannot be read"):
         load_from_file(tmp_path / "missing.py", "Triangle", Shape)

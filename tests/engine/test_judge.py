@@ -142,6 +142,26 @@ def test_stopped_judging_goes_on_to_the_same_rows(data, tmp_path):
     assert list_identities(tmp_path / "out") == list_identities(tmp_path / "whole")
 
 
+def test_an_image_that_goes_away_costs_its_shard_and_nothing_else(data, tmp_path):
+    recipe = write_recipe(tmp_path / "recipe", filters=[], dedup=None, output={"shard_size": 2})
+    assert judge(data, recipe, tmp_path / "whole").exit_code == 0
+    gone = max((data / "tumor").glob("*.png"))
+    aside = gone.read_bytes()
+    loaded = load_judging(recipe, data, (), {})
+
+    def remove(outcome):
+        gone.unlink(missing_ok=True)
+
+    result = run_recipe(loaded, str(tmp_path / "out"), remove, lambda line: None)
+    assert result.exit_code == 3
+    (failed,) = result.quarantined
+    assert gone.name in str(failed)
+    assert len(list(tmp_path.glob("out/.factory/shards/*.json"))) >= 3
+    gone.write_bytes(aside)
+    assert judge(data, recipe, tmp_path / "out").exit_code == 0
+    assert list_identities(tmp_path / "out") == list_identities(tmp_path / "whole")
+
+
 def test_another_set_of_the_same_names_is_not_taken_for_the_first(data, tmp_path):
     recipe, out = write_recipe(tmp_path / "recipe", filters=FILTERS, dedup=DEDUP), tmp_path / "out"
     assert judge(data, recipe, out).exit_code == 0

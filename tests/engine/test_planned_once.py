@@ -1,10 +1,13 @@
 """A run is planned once, in the driver: workers get requests, and read no folder for them."""
 
+from pathlib import Path
+
 import pytest
 
 from factory.core.hashing import hash_bytes
 from factory.core.images import encode_image
 from factory.data.records import Condition, Request
+from factory.data.streams.reference import Reference
 from factory.engine.run import plan_recipe
 from factory.recipe.file import load_recipe
 from tests import ROOT
@@ -54,6 +57,17 @@ def test_workers_never_look_at_the_real_images_that_are_not_varied(workers, tmp_
     assert not any(path.exists() for path in gone)
     assert list_identities(out) == list_identities(tmp_path / "alone")
     assert {part.key for part in plan_recipe(loaded).series}.isdisjoint(planned)
+
+
+def test_images_of_a_relative_recipe_are_found_from_any_folder(tmp_path, monkeypatch):
+    """Workers of a cluster that was started elsewhere work in another folder."""
+    write_images(tmp_path / "real", range(3))
+    write_recipe(tmp_path, conditions=[BLOCK], filters=[])
+    monkeypatch.chdir(tmp_path)
+    plan = plan_recipe(load_recipe(Path("recipe.yaml")))
+    request = plan.series[0].request_at(0)
+    monkeypatch.chdir("/")
+    assert request.condition.get(Reference).image.read_bytes()
 
 
 @pytest.mark.parametrize("attempts", [1, 3, 5, 8])

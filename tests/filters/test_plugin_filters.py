@@ -113,9 +113,25 @@ def test_a_file_of_ones_own_scores_decides_and_is_recorded(recipe, tmp_path):
     assert row["scores"]["mean_saturation"] >= 0.2
     (tmp_path / "own.py").unlink()  # what is recorded decides without the file
     words = ("refilter", str(tmp_path / "run"), "--set", "filters.Saturation.min_saturation=0.99")
+    for wrong in ("min_saturatoin=0.9", "min_saturation=high"):
+        refused = CliRunner().invoke(main, [*words[:3], f"filters.Saturation.{wrong}"])
+        assert refused.exit_code == 2
+        assert "write a number for a threshold (min_saturation)" in refused.output
     assert CliRunner().invoke(main, words).exit_code == 1
     rejected = read_rows(tmp_path / "run", "rejected")
     assert {each["rejected_by"] for each in rejected} == {"Saturation"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [('at_least="min_saturation"', 'at_least="min_satturation"'),
+     ('at_least="min_saturation"', 'at_most="min_saturation"')],
+)  # fmt: skip
+def test_a_threshold_that_is_no_setting_or_points_the_other_way_is_refused(before, after, recipe):
+    own = recipe.parent / "own.py"
+    own.write_text(own.read_text().replace(before, after))
+    with pytest.raises(RecipeError, match=r"score mean_saturation: 'min_sat.* must be a field of"):
+        load_recipe(recipe)
 
 
 def test_another_source_is_another_recipe(recipe, tmp_path):

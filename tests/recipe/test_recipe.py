@@ -563,3 +563,10 @@ def test_everything_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     lines = [problem.line for problem in problems]
     assert lines == sorted(lines, key=lambda line: line or 0) and len(set(lines)) == 5
     assert str(caught.value).count("\n") == 4
+
+
+def test_an_override_of_near_duplicate_reaches_dedup() -> None:
+    text = "filters.near_duplicate.max_similarity=0.5"
+    recipe = load_recipe(RECIPES / "quickstart.yaml", [text]).recipe
+    assert recipe.dedup is not None
+    assert recipe.dedup.max_similarity == 0.5

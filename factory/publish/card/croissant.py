@@ -138,6 +138,7 @@ def _describe_making(facts: Facts) -> dict[str, Any]:
     summary = facts.summary
     models = sorted(map(shorten_places, summary.models))
     filters = [settings["kind"] for settings in summary.filters]
+    filters += ["near_duplicate"] if summary.dedup else []
     short = [describe_shortfall(part) for part in summary.shortfalls]
     rejected = ", ".join(f"{name} {count:,}" for name, count in summary.rejected.items())
     made = f"Sampled from {', '.join(models)} by factory {__version__}"

@@ -1,8 +1,5 @@
 """What was asked, made or judged, and kept: the table of the card, and its sentences."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
 from factory.data.summary import SeriesSummary, Summary
@@ -37,7 +34,7 @@ def write_funnel(summary: Summary) -> str:
             "" if summary.judged else _describe_filled(summary),
             "\n".join(notes),
             _describe_rest(summary),
-            "\n".join([*_describe_filters(summary.filters), _ALWAYS, *_describe_rules(summary)]),
+            "\n".join([*_describe_filters(summary), _ALWAYS, *_describe_rules(summary)]),
             "\n".join(f"- **Cut**: {escape(text)}" for text in describe_cut(summary)),
             "\n".join(f"- **Not independent**: {escape(text)}" for text in summary.warnings),
         ]
@@ -118,13 +115,13 @@ def describe_references(part: SeriesSummary) -> str:
     return f"{part.label}: varies {used} real images; one gives {share:.1%}"
 
 
-def _describe_filters(filters: Sequence[Mapping[str, Any]]) -> list[str]:
+def _describe_filters(summary: Summary) -> list[str]:
     lines = []
-    for settings in filters:
+    for settings in summary.filters:
         named = {k: v for k, v in settings.items() if k != "kind" and v is not None}
         options = ", ".join(f"{key} {shorten_places(value)}" for key, value in named.items())
         lines.append(f"- filter {write_code(settings['kind'])}: {escape(options)}")
-    return lines or ["**No filter was used.**"]
+    return lines if lines or summary.dedup else ["**No filter was used.**"]
 
 
 def _describe_rules(summary: Summary) -> list[str]:

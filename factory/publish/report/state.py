@@ -9,6 +9,7 @@ from factory.catalog.acceptance import parse_rule
 from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import CatalogError
 from factory.core.files.paths import resolve_path
+from factory.data.records import SCORE_DECIMALS
 from factory.data.summary import Summary
 from factory.engine.continuing import read_outline
 from factory.engine.finalise import Policy, Survey, survey_run
@@ -79,10 +80,19 @@ class RunState:
         for bound in self.decider.bounds:
             value = self.decider.read_value(bound)
             if value is not None:
+                limit = _round_limit(value)
                 decides = rule is None or bound.kind in rule.kinds
-                limit = Limit(bound.kind, bound.name, bound.score, value, bound.is_lower, decides)
-                found.append(limit)
+                found.append(
+                    Limit(bound.kind, bound.name, bound.score, limit, bound.is_lower, decides)
+                )
         return found
+
+
+def _round_limit(value: float | dict[str, float]) -> float | dict[str, float]:
+    """Returns a threshold, for all or by class, as filters compare it."""
+    if isinstance(value, dict):
+        return {name: round(each, SCORE_DECIMALS) for name, each in value.items()}
+    return round(value, SCORE_DECIMALS)
 
 
 def read_state(url: str, base: Path, say: Callable[[str], None]) -> RunState:

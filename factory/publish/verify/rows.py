@@ -86,7 +86,7 @@ class RowChecks:
         try:
             record = read_provenance(values)
             shown = show_condition(record["condition"])
-        except StoreError as error:
+        except (StoreError, KeyError, TypeError, AttributeError) as error:
             report.fail("provenance", row.file, str(error), row.place, "provenance")
             return
         self._check_image(row, record, is_accepted)

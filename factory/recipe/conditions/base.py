@@ -137,7 +137,7 @@ class ConditionKind(ABC):
 
     kind: ClassVar[str]
     streams: ClassVar[tuple[type[Stream], ...]]
-    Settings: ClassVar[type[ConditionSettings]]
+    Settings: ClassVar[type[ConditionSettings]] = ConditionSettings
     settings: Any
 
     def __init__(self, settings: Any) -> None:
