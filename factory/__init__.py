@@ -13,70 +13,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from factory.api import (
-        AllSettings,
-        Preview,
-        card,
-        estimate,
-        evaluate_all,
-        evaluate_control,
-        evaluate_copies,
-        evaluate_fewshot,
-        evaluate_fidelity,
-        evaluate_retrieval,
-        export,
-        load_recipe,
-        merge,
-        open_dataset,
-        plan,
-        prepare_scoring,
-        preview,
-        publish_dataset,
-        refilter,
-        regenerate,
-        report,
-        run,
-        score_images,
-        status,
-        verify,
-    )
-
-__all__ = [
-    "AllSettings",
-    "Preview",
-    "card",
-    "estimate",
-    "evaluate_all",
-    "evaluate_control",
-    "evaluate_copies",
-    "evaluate_fewshot",
-    "evaluate_fidelity",
-    "evaluate_retrieval",
-    "export",
-    "load_recipe",
-    "merge",
-    "open_dataset",
-    "plan",
-    "prepare_scoring",
-    "preview",
-    "publish_dataset",
-    "refilter",
-    "regenerate",
-    "report",
-    "run",
-    "score_images",
-    "status",
-    "verify",
-]
+    from factory.api import *  # noqa: F403
 
 
 def __getattr__(name: str) -> Any:
-    """Returns a function of the Python API."""
-    if name not in __all__:
-        raise AttributeError(f"module 'factory' has no attribute {name!r}")
-    return getattr(import_module("factory.api"), name)
+    """Returns a function of the Python API, or `__all__`: their names."""
+    if name == "__all__" or not name.startswith("__"):
+        api = import_module("factory.api")
+        if name == "__all__" or name in api.__all__:
+            return getattr(api, name)
+    raise AttributeError(f"module 'factory' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
     """Lists the functions of the Python API, too."""
-    return sorted({*globals(), *__all__})
+    return sorted({*globals(), *import_module("factory.api").__all__})

@@ -6,8 +6,10 @@ a new interpreter is after ten seconds of imports.
 
 import multiprocessing
 import os
+import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any
 
 _CONTEXT = multiprocessing.get_context("forkserver")
@@ -43,6 +45,17 @@ def wait(process: BaseProcess, seconds: float = 120) -> int | None:
         process.join()
         return None
     return process.exitcode
+
+
+def kill_at_checkpoint(words: list[str], checkpoint: Path) -> None:
+    """Begins a command, and kills it once its checkpoint is there."""
+    process = start_command(words)
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert process.is_alive() and time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.join()
 
 
 def _run_command(words: list[str]) -> None:

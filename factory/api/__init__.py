@@ -1,4 +1,4 @@
-"""The Python API: what notebooks call, and what each command of the command line calls.
+"""The Python API: what notebooks call, and commands on runs, data sets and evaluations.
 
 Importing it loads no model library; a function loads what it needs. What a function reads or writes
 is a folder, a file or an fsspec URL, as on the command line. `say` is called with one line at the

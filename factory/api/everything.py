@@ -74,6 +74,11 @@ class AllSettings:
     force: bool = False
     catalogs: tuple[Path, ...] = ()
 
+    def __post_init__(self) -> None:
+        for name in ("real", "test", "synthetic", "out", "pairs"):
+            place = getattr(self, name)
+            object.__setattr__(self, name, None if place is None else Path(place))
+
     @property
     def folder(self) -> Path:
         """Folder for results."""

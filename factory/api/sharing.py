@@ -62,13 +62,15 @@ def regenerate(
         say: see above.
 
     Raises:
-        InputError: no such row, or what it was made from is not here.
+        InputError: another ending, no such row, or what it was made from is not here.
         StoreError: a damaged file, or the image cannot be written.
     """
     from factory.core.files.atomic import write_file
     from factory.core.images import ImageFormat, encode_image
     from factory.engine.regenerate import MIN_PSNR, Places, regenerate_rows
 
+    if out is not None and Path(out).suffix not in (".webp", ".png"):
+        raise InputError(f"{out}: must end in .webp or .png: give --out another name")
     dataset = _open_dataset(source)
     if dataset.recipe is None:
         raise SourceError(f"{dataset.url}: has no recipe.json, which says where the model is")

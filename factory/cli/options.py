@@ -2,6 +2,7 @@
 
 import math
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,23 @@ OF_A_RUN = frozenset(
     | {"CITATION.cff", "LICENSE", "croissant.json", "prov.json"}
 )
 """What a run writes into its folder; no option puts anything there."""
+Command = Callable[..., None]
+"""What options are added to."""
 MANY = 10**9
 """The most of anything that is counted on a command line."""
+
+
+def add_options(
+    options: Sequence[Callable[[Command], Command]],
+) -> Callable[[Command], Command]:
+    """Returns a decorator that gives a command many options, in their order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 class Number(click.FloatRange):

@@ -1,13 +1,21 @@
 """The command `factory train adapter`."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from factory.cli.models import CATALOG_OPTION
-from factory.cli.options import COUNT, IMAGE_COLUMN, IMAGES, NEW_FOLDER, RATE, SEED, Number
+from factory.cli.options import (
+    COUNT,
+    IMAGE_COLUMN,
+    IMAGES,
+    NEW_FOLDER,
+    RATE,
+    SEED,
+    Number,
+    add_options,
+)
 from factory.cli.recipes import JSON_OPTION
 from factory.core.plain import write_json
 
@@ -77,14 +85,8 @@ _OPTIONS = (
 )
 
 
-def _add_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 @click.command()
-@_add_options
+@add_options(_OPTIONS)
 @click.option("--out", required=True, type=NEW_FOLDER, help="Adapter folder, a catalog itself.")
 @CATALOG_OPTION
 @JSON_OPTION

@@ -83,8 +83,6 @@ def regenerate(
     from factory.cli.loading import make_say
     from factory.engine.regenerate import Places
 
-    if out.suffix not in (".webp", ".png"):
-        raise click.BadParameter(f"{out.name}: must end in .webp or .png", param_hint="--out")
     places = Places(base, references, catalogs, model, guide, image_column)
     rebuilt = api.regenerate(source, sample_id, out, places, min_psnr, make_say(as_json))
     click.echo(write_json(rebuilt.to_json()) if as_json else str(rebuilt))

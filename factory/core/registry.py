@@ -51,6 +51,7 @@ class Registry(Generic[KindT]):
     def __init__(self, group: str, base: type[KindT], built_in: str | Mapping[str, str]) -> None:
         self.group, self.base, self._built_in = group, base, built_in
         self._loaded: dict[str, type[KindT]] = {}
+        self._broken: dict[str, PluginError] = {}
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -64,9 +65,15 @@ class Registry(Generic[KindT]):
             CatalogError: no such kind.
             PluginError: its plug-in is broken; says which package and what failed.
         """
+        if name in self._broken:
+            raise self._broken[name]
         if name not in self._loaded:
             if name in self._entries:
-                self._loaded[name] = self._load_plugin(name)
+                try:
+                    self._loaded[name] = self._load_plugin(name)
+                except PluginError as error:
+                    self._broken[name] = error
+                    raise
             elif name in self._own:
                 self._loaded[name] = _import_name(self._own[name])
             else:

@@ -55,6 +55,12 @@ class Artefact(BaseModel):
         return write_json(self.to_json()).encode()
 
 
+class Part(BaseModel):
+    """A part of a record: of it, too, fields that this version does not know are kept."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+
 def describe_problem(error: ValidationError) -> str:
     """Returns the first problem of a record: field and message."""
     first = error.errors()[0]

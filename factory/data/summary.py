@@ -4,23 +4,19 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from factory.data.artefact import Artefact
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="allow")
+from factory.data.artefact import Artefact, Part
 
 
-class References(_Part):
+class References(Part):
     """How many real images a series varies, and the share of the one that it varies most."""
 
     used: int
     largest_share: float
 
 
-class SeriesSummary(_Part):
+class SeriesSummary(Part):
     """The funnel of one series: what was asked, made and kept, and why the rest was not."""
 
     key: str
@@ -36,14 +32,14 @@ class SeriesSummary(_Part):
     short: int
 
 
-class Cut(_Part):
+class Cut(Part):
     """Candidates whose prompt a tokenizer cut, and the tokens that it dropped of them."""
 
     candidates: int
     tokens: int
 
 
-class Files(_Part):
+class Files(Part):
     """The files of a data set: rows, and hashes and bytes by name, where they were recorded."""
 
     rows: int
@@ -53,7 +49,7 @@ class Files(_Part):
     bytes: dict[str, int] | None = None
 
 
-class JudgeSummary(_Part):
+class JudgeSummary(Part):
     """An encoder that decided what is kept."""
 
     spec: str
@@ -61,7 +57,7 @@ class JudgeSummary(_Part):
     used_by: str
 
 
-class Override(_Part):
+class Override(Part):
     """A licence that terms forbid, and who approved it."""
 
     license: str

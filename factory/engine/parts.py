@@ -14,11 +14,12 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from factory.core.errors import DamageError, MismatchError, MissingError
+from factory.core.files.new_folder import WORK
 from factory.core.files.store import FileStore
 from factory.core.hashing import hash_bytes
 from factory.core.parquet import read_parquet
 from factory.data.artefact import Artefact
-from factory.engine.run_records import WORK, dump_record
+from factory.engine.run_records import dump_record
 
 PARTS = f"{WORK}/parts"
 PART_SECONDS = 60.0

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,7 @@ def refilter_folder(
     rule = None if recipe.accept is None else parse_rule(recipe.accept)
     deciders = build_filters(recipe.filters, Path(), load_catalogs())
     for name, _, value in changed:
-        _check_own(name, value, deciders)
+        _check_threshold(name, value, deciders)
     with folder.hold("refilter"):
         return refilter_run(
             folder,
@@ -65,18 +65,19 @@ def refilter_folder(
         )
 
 
-def _check_own(name: str, value: Any, deciders: Sequence[Filter]) -> None:
-    """Refuses what a filter of one's own cannot decide by: its file, which would, does not run.
+def _check_threshold(name: str, value: Any, deciders: Sequence[Filter]) -> None:
+    """Refuses what a filter cannot decide by: of one's own the file, which would, does not run.
 
     Raises:
         InputError: no threshold of the filter, or no number.
     """
     part = re.fullmatch(r"filters\.(\d+)\.(\w+).*", name)
-    judge = None if part is None else deciders[int(part[1])]
-    if part is None or judge is None or judge.kind != "python":
+    if part is None:
         return
-    is_number = value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-    if part[2] not in judge.thresholds or not is_number:
+    judge = deciders[int(part[1])]
+    limits = value.values() if isinstance(value, Mapping) else (value,)
+    are_numbers = all(type(limit) in (int, float, type(None)) for limit in limits)
+    if part[2] not in judge.thresholds or not are_numbers:
         known = ", ".join(judge.thresholds) or "none"
         raise InputError(f"{name}: write a number for a threshold ({known}), got {value!r}")
 

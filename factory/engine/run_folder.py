@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from factory.core.errors import DamageError, MismatchError, MissingError, StoreError
+from factory.core.files.new_folder import WORK
 from factory.core.files.store import FileStore
 from factory.core.hashing import hash_bytes
 from factory.core.parquet import read_parquet
@@ -17,7 +18,6 @@ from factory.data.records import Shard
 from factory.data.summary import Maker
 from factory.engine.lease import Lease, hold
 from factory.engine.run_records import (
-    WORK,
     GenerationRecord,
     Marker,
     Quarantine,

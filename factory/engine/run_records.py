@@ -5,36 +5,31 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from factory.core.errors import DamageError
+from factory.core.files.new_folder import WORK
 from factory.core.files.store import FileStore
 from factory.core.hashing import compute_digest, drop_none
 from factory.core.plain import write_json
-from factory.data.artefact import Artefact
+from factory.data.artefact import Artefact, Part
 from factory.data.records import Shard
 from factory.data.schema import select_shaping
 from factory.data.summary import Maker
 from factory.recipe.earlier import join_duplicates, split_duplicates
 
-WORK = ".factory"
-"""Folder below the run folder for all that is not the data set itself."""
 PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out", "captions", "path"})
 """Keys of a filter's description that say where it was found; its revision says what it is."""
 
 
-class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="allow")
-
-
-class GenerationRecord(_Part):
+class GenerationRecord(Part):
     """One growth of the run: counts of each series, and requests per shard."""
 
     counts: dict[str, int]
     shard_size: int
 
 
-class SeriesRecord(_Part):
+class SeriesRecord(Part):
     """What a series is called, and how many images it was last asked for."""
 
     key: str

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from factory.core.errors import FactoryError
 from factory.data.records import Request, Shard
 from factory.engine.plan import Plan
 from factory.recipe.recipe import Recipe
@@ -23,15 +22,13 @@ class Order:
 class Task:
     """One shard to fill. In a later round, `starts` names the requests that go on, and where.
 
-    `requests` are those of `indices`, in order: a worker plans nothing. `problem` says why they
-    cannot be told: the shard fails, as where its worker fails.
+    `requests` are those of `indices`, in order: a worker plans nothing.
     """
 
     shard: Shard
     round: int = 0
     starts: Mapping[int, int] | None = None
     requests: tuple[Request, ...] = ()
-    problem: str = ""
 
     @property
     def indices(self) -> Sequence[int]:
@@ -42,8 +39,4 @@ class Task:
 
     def ask(self, plan: Plan, attempts: int) -> "Task":
         """Returns the task with its requests, each with what `attempts` tries may show."""
-        try:
-            requests = plan.list_requests(self.shard, self.indices, attempts)
-        except FactoryError as error:  # an image of a judged set that is gone, for one
-            return replace(self, problem=f"{type(error).__name__}: {error}")
-        return replace(self, requests=requests)
+        return replace(self, requests=plan.list_requests(self.shard, self.indices, attempts))

@@ -55,12 +55,17 @@ class FilterSettings(Strict):
                 continue
             other = f"max_{name.removeprefix('min_')}"
             low, high = getattr(self, name), getattr(self, other, None)
-            if isinstance(low, float) and isinstance(high, float) and low > high:
+            if isinstance(low, int | float) and isinstance(high, int | float) and low > high:
                 raise ValueError(
                     f"{name} {low:g} lies above {other} {high:g}, so that no image passes: lower "
                     "the one, or raise the other"
                 )
         return self
+
+
+def round_limit(limit: float) -> float:
+    """Returns a threshold as it is compared: rounded as scores are."""
+    return round(limit, SCORE_DECIMALS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,7 +301,7 @@ class Filter(ABC):
                     yield f"is not known: {score.unknown}"
                 continue
             limit = self._find_limit(str(field), limit, class_name)
-            rounded = round(limit, SCORE_DECIMALS)
+            rounded = round_limit(limit)
             if value < rounded if is_least else value > rounded:
                 yield f"{value:g} {'<' if is_least else '>'} {limit:g}"
 

@@ -1,7 +1,6 @@
 """Training an encoder without labels: losses, views, collapse, resume, and what it leaves."""
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -236,14 +235,9 @@ def test_killed_training_goes_on_to_the_same_weights(images, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     out = tmp_path / "killed"
-    process = forked.start_command(["train", "encoder", str(path), "--out", str(out)])
-    deadline = time.monotonic() + 120
-    while not (out / "training" / "checkpoint.pt").exists():
-        assert process.is_alive() and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    assert torch.load(out / "training" / "checkpoint.pt", weights_only=True)["step"] < 60
+    checkpoint = out / "training" / "checkpoint.pt"
+    forked.kill_at_checkpoint(["train", "encoder", str(path), "--out", str(out)], checkpoint)
+    assert torch.load(checkpoint, weights_only=True)["step"] < 60
     for folder in (out, tmp_path / "whole"):
         train(EncoderRecipe.model_validate(recipe), folder)
     assert_same_weights(out, tmp_path / "whole")

@@ -2,7 +2,6 @@
 
 import json
 import socket
-import time
 from pathlib import Path
 
 import numpy as np
@@ -107,14 +106,9 @@ def test_killed_training_goes_on_to_the_same_weights(images, tmp_path, one_threa
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     out = tmp_path / "killed"
-    process = forked.start_command(["train", "generator", str(path), "--out", str(out)])
-    deadline = time.monotonic() + 120
-    while not (out / "training" / "checkpoint.pt").exists():
-        assert process.is_alive() and time.monotonic() < deadline
-        time.sleep(0.01)
-    process.kill()
-    process.join()
-    assert torch.load(out / "training" / "checkpoint.pt", weights_only=True)["step"] < 40
+    checkpoint = out / "training" / "checkpoint.pt"
+    forked.kill_at_checkpoint(["train", "generator", str(path), "--out", str(out)], checkpoint)
+    assert torch.load(checkpoint, weights_only=True)["step"] < 40
     for folder in (out, tmp_path / "whole"):
         train(TrainingRecipe.model_validate(recipe), folder)
     killed, whole = read_weights(out), read_weights(tmp_path / "whole")

@@ -1,6 +1,6 @@
 """Command that says whether synthetic images help a few real ones: evaluate fewshot."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from factory.cli.options import (
     PIXELS,
     RATE,
     WORKERS,
+    add_options,
 )
 from factory.cli.recipes import SET_OPTION
 from factory.cli.shipped import RECIPE
@@ -138,14 +139,8 @@ _OWN = (
 _MAKING = ("fit_filter", "filter_encoder", "guide_encoder", "adapt", "adapt_set", "overrides")
 
 
-def _add_options(command: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 @click.command()
-@_add_options
+@add_options(_OPTIONS)
 @SET_OPTION
 @click.option("--out", type=NEW_FOLDER, help="Folder for cells, plots and runs; the study resumes.")
 @click.option("--json", "json_path", type=NEW_FILE, help="File to write all results to.")

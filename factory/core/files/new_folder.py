@@ -15,7 +15,7 @@ from factory.core.hashing import refuse_change
 from factory.core.plain import write_json
 
 WORK = ".factory"
-"""Folder below a run folder: of the hidden files the only one that counts."""
+"""Folder below a run folder for all that is not the data set itself; hidden, but it counts."""
 _BUILD = ".unfinished"
 
 

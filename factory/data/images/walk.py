@@ -59,13 +59,13 @@ def _walk(folder: Path, above: frozenset[str], seen: set[str], found: Walked) ->
             continue
         if find_fault(entry.name):
             raise SourceError(f"{folder}: the name {entry.name!r} is not UTF-8: rename it")
-        real = os.path.realpath(path)
         try:
             is_folder, is_file = entry.is_dir(), entry.is_file()
         except OSError as error:
             tell(f"{path}: passed over, a link that cannot be followed ({error.strerror})")
             continue
         if is_folder:
+            real = os.path.realpath(path)
             if real in above:
                 tell(f"{path}: passed over, a link to a folder above itself")
             elif entry.is_symlink() and real in seen:

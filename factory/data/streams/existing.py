@@ -1,5 +1,6 @@
 """The stream `existing`: an image that is there already, to be judged as it is."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,9 +15,9 @@ from factory.data.streams.base import Stream
 from factory.data.varied import Varied
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Existing(Stream):
-    """An image as it is; `sha256` is that of its bytes.
+    """An image as it is. Whoever asks first for its hash reads it: the worker, not the planner.
 
     Its identity is recorded as `given`, which it was called: so all ids stay as they were.
     """
@@ -25,7 +26,16 @@ class Existing(Stream):
     recorded = "given"
     is_image = True
     image: SourceImage
-    sha256: str
+    recorded_sha256: str | None = None
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """The sha256 of its bytes.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        return self.recorded_sha256 or hash_bytes(self.image.read_bytes())
 
     def identity(self) -> dict[str, Any]:
         """Returns the hash of its bytes, and its name in the set."""

@@ -133,8 +133,6 @@ def attempt_task(worker: Worker, task: Task, report: Report) -> tuple[Marker | N
     Returns:
         The marker or None, the error text, and whether storage itself failed.
     """
-    if task.problem:
-        return None, task.problem, False
     try:
         return worker.run(task, report), "", False
     except StoreError as error:

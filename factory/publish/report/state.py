@@ -9,7 +9,6 @@ from factory.catalog.acceptance import parse_rule
 from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import CatalogError
 from factory.core.files.paths import resolve_path
-from factory.data.records import SCORE_DECIMALS
 from factory.data.summary import Summary
 from factory.engine.continuing import read_outline
 from factory.engine.finalise import Policy, Survey, survey_run
@@ -21,6 +20,7 @@ from factory.engine.selection import Decide
 from factory.engine.summary import build_summary, read_recipe, read_summary
 from factory.evaluate.calibrate.thresholds import Decider
 from factory.filters import decide_all
+from factory.filters.base import round_limit
 from factory.publish.report.margins import Limit
 from factory.recipe.recipe import Recipe, restore_recipe
 
@@ -91,8 +91,8 @@ class RunState:
 def _round_limit(value: float | dict[str, float]) -> float | dict[str, float]:
     """Returns a threshold, for all or by class, as filters compare it."""
     if isinstance(value, dict):
-        return {name: round(each, SCORE_DECIMALS) for name, each in value.items()}
-    return round(value, SCORE_DECIMALS)
+        return {name: round_limit(each) for name, each in value.items()}
+    return round_limit(value)
 
 
 def read_state(url: str, base: Path, say: Callable[[str], None]) -> RunState:

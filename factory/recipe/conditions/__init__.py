@@ -1,5 +1,6 @@
 """Conditions: each block of a recipe is of a kind, which turns it into series of requests."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ def _check_stream(findings: "Findings", block: ConditionKind, path: FieldPath) -
     findings.add((*path, "kind"), f"{message}: take {', '.join(takes) or 'another model'}")
 
 
+@functools.cache
 def list_streams() -> tuple[type[Stream], ...]:
     """Returns all streams that condition kinds give, each once."""
     kinds = CONDITIONS.list_all()[0].values()

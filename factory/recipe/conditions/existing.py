@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from factory.core.errors import SourceError
-from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.hashing import compute_digest
 from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
 from factory.data.records import Condition, Request
@@ -60,14 +60,10 @@ class ExistingSeries:
         return () if self.class_name is None else (self.class_name,)
 
     def request_at(self, index: int) -> Request:
-        """Returns the request of the `index`-th image, which is read for its hash.
-
-        Raises:
-            SourceError: it cannot be read any more.
-        """
+        """Returns the request of the `index`-th image."""
         image = self.images[index]
-        existing = Existing(image, hash_bytes(image.read_bytes()))
-        return Request(self.key, index, Condition(self.class_name, image.caption, existing), 0)
+        condition = Condition(self.class_name, image.caption, Existing(image))
+        return Request(self.key, index, condition, 0)
 
 
 class ExistingConditions(ConditionKind):
