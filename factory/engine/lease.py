@@ -3,7 +3,9 @@
 It is one object that names its holder, created only where there is none, and touched every few
 seconds. Whoever finds one decides: a holder that died on this machine is followed at once; one that
 was silent for long is watched for a while, as clocks of other machines may be wrong, and followed
-if it stays silent; any other is left alone. A holder that finds its lease gone stops.
+if it stays silent; any other is left alone. Who follows first takes a lease on the one that was
+left, named after its content, so that of many exactly one replaces it, however slow they are. A
+holder that finds its lease gone stops.
 """
 
 import _thread
@@ -31,7 +33,7 @@ STALE = 60.0
 WATCH = 25.0
 """Seconds for which a silent holder is watched before it is followed."""
 SETTLE = 1.0
-"""Seconds after which one who follows looks whether another did so at the same moment."""
+"""Seconds after which one who follows a silent holder looks whether that one woke up."""
 _TRIES = 5
 
 
@@ -96,17 +98,8 @@ class Lease:
             HeldError: somebody has it.
             StoreError: storage failed.
         """
-        for _ in range(_TRIES):
-            if self.files.create(self.name, self._dump()):
-                self._thread.start()
-                return
-            with contextlib.suppress(MissingError):  # just given back
-                found = self.files.read(self.name)
-                if found == self._dump():
-                    self._thread.start()
-                    return
-                self._clear_way(found, say)
-        raise HeldError(f"{self.files.url}: several commands want this folder: start one of them")
+        self._acquire(self.name, say)
+        self._thread.start()
 
     def check(self) -> None:
         """Looks whether the lease is still held.
@@ -128,26 +121,50 @@ class Lease:
             if not self.lost and self._look() is not None:
                 self.files.remove(self.name)
 
-    def _clear_way(self, found: bytes, say: Callable[[str], None]) -> None:
-        """Removes the lease of a holder that is gone; leaves none of another's who was faster."""
+    def _acquire(self, name: str, say: Callable[[str], None]) -> None:
+        for _ in range(_TRIES):
+            if self.files.create(name, self._dump()):
+                return
+            with contextlib.suppress(MissingError):  # just given back
+                found = self.files.read(name)
+                if found == self._dump():
+                    return
+                self._follow(name, found, say)
+        raise HeldError(f"{self.files.url}: several commands want this folder: start one of them")
+
+    def _follow(self, name: str, found: bytes, say: Callable[[str], None]) -> None:
+        """Replaces what a holder that is gone left there; leaves what another put there since."""
         holder = _parse(found)
-        if holder is None or not holder.is_dead():
-            if holder is not None and not holder.is_silent():
-                raise self._refuse(holder)
-            who = "a damaged lease" if holder is None else holder.describe()
-            say(f"{self.files.url}: held by {who}: watching for {WATCH:.0f} s whether it lives")
-            until = time.monotonic() + WATCH
-            while time.monotonic() < until:
-                time.sleep(min(1.0, WATCH / 5))
-                if self.files.read(self.name) != found:
-                    raise self._refuse(_parse(self.files.read(self.name)) or holder)
-        if self.files.read(self.name) != found:
-            return
-        if holder is not None:
-            say(f"{self.files.url}: going on after {holder.describe()}, which ended in the middle")
-        self.files.remove(self.name)
-        if self.files.create(self.name, self._dump()):
+        dead = holder is not None and holder.is_dead()
+        if not dead:
+            self._watch(name, found, holder, say)
+        right = name_right(name, found)
+        self._acquire(right, say)
+        try:
+            if self.files.read(name) != found:
+                return
+            if holder is not None and name == self.name:
+                who = holder.describe()
+                say(f"{self.files.url}: going on after {who}, which ended in the middle")
+            self.files.write(name, self._dump())
+        finally:
+            self.files.remove(right)
+        if not dead:
             time.sleep(SETTLE)
+
+    def _watch(
+        self, name: str, found: bytes, holder: Holder | None, say: Callable[[str], None]
+    ) -> None:
+        if holder is not None and not holder.is_silent():
+            raise self._refuse(holder)
+        who = "a damaged lease" if holder is None else holder.describe()
+        say(f"{self.files.url}: held by {who}: watching for {WATCH:.0f} s whether it lives")
+        until = time.monotonic() + WATCH
+        while time.monotonic() < until:
+            time.sleep(min(1.0, WATCH / 5))
+            now = self.files.read(name)
+            if now != found:
+                raise self._refuse(_parse(now) or holder)
 
     def _refuse(self, holder: Holder | None) -> HeldError:
         who = "somebody" if holder is None else holder.describe()
@@ -214,6 +231,12 @@ def hold(files: FileStore, name: str, command: str, say: Callable[[str], None]) 
                 Path(files.resolve(name)).parent.rmdir()
                 if not was_there:
                     Path(files.root).rmdir()
+
+
+def name_right(name: str, left: bytes) -> str:
+    """Returns the name of the lease on a lease that was left: of one length at any depth."""
+    stem = name.split(".json", maxsplit=1)[0]
+    return f"{stem}.json.{hashlib.sha256(name.encode() + left).hexdigest()[:16]}"
 
 
 def identify_machine() -> str:

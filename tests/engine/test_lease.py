@@ -1,6 +1,7 @@
 """One command at a time writes into a run folder: on disks and stores, after kills too."""
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -290,6 +291,45 @@ def test_of_many_at_once_one_gets_it(files, left):
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(race, range(8)))
     assert len(held) == 1
+    assert not files.exists(LEASE)
+
+
+@pytest.mark.parametrize("slow", ["read", "write", "remove"])
+def test_of_many_that_are_slow_one_follows(files, slow, monkeypatch):
+    """One that was held up between looking and acting takes nothing from who was faster."""
+    leave(files, pid=2**22 + 1)
+    done, turns, was = [], iter([0.0, 1.0, 2.0, 3.0] + 99 * [0.0]), getattr(FileStore, slow)
+
+    def wait(self, *words):
+        found = was(self, *words) if slow == "read" else None
+        time.sleep(next(turns))
+        return found if slow == "read" else was(self, *words)
+
+    monkeypatch.setattr(FileStore, slow, wait)
+
+    def race(number):
+        with contextlib.suppress(HeldError), hold(files):
+            begin = time.monotonic()
+            time.sleep(1.2)
+            done.append((begin, time.monotonic()))
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(race, range(4)))
+    monkeypatch.undo()
+    assert done
+    assert all(end <= begin for (_, end), (begin, _) in itertools.pairwise(sorted(done)))
+    assert not files.exists(LEASE)
+
+
+def test_a_kill_while_following_is_followed(files):
+    """Who died with the right to follow in its hands is followed as well."""
+    left = leave(files, pid=2**22 + 1)
+    right = lease.name_right(LEASE, left)
+    files.write(right, left)
+    said = []
+    with hold(files, said):
+        assert not files.exists(right)
+    assert [line.count("which ended in the middle") for line in said] == [1]
     assert not files.exists(LEASE)
 
 
