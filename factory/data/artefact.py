@@ -13,16 +13,25 @@ from factory.core.errors import DamageError, MismatchError
 from factory.core.plain import write_json
 
 
-class Artefact(BaseModel):
-    """A record on disk; `version` is that of its layout, absent in what is older than the field."""
+class Part(BaseModel):
+    """A part of a record: of it, too, fields that this version does not know are kept."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what is written: fields that were given, in their order, and unknown ones."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class Artefact(Part):
+    """A record on disk; `version` is that of its layout, absent in what is older than the field."""
+
     newest: ClassVar[int] = 1
 
     version: int = 1
 
     @classmethod
-    def parse(cls, data: bytes) -> Self:
+    def parse(cls, data: bytes | str) -> Self:
         """Reads a record.
 
         Raises:
@@ -46,19 +55,9 @@ class Artefact(BaseModel):
         except ValidationError as error:
             raise DamageError(f"damaged, {describe_problem(error)}") from error
 
-    def to_json(self) -> dict[str, Any]:
-        """Returns what is written: fields that were given, in their order, and unknown ones."""
-        return self.model_dump(mode="json", exclude_unset=True)
-
     def dump(self) -> bytes:
         """Returns the bytes that are written."""
         return write_json(self.to_json()).encode()
-
-
-class Part(BaseModel):
-    """A part of a record: of it, too, fields that this version does not know are kept."""
-
-    model_config = ConfigDict(frozen=True, extra="allow")
 
 
 def describe_problem(error: ValidationError) -> str:

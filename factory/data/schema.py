@@ -1,15 +1,15 @@
 """Rows: the declared Arrow schemas, and how a judged candidate becomes a row."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from factory import __version__
-from factory.core.hashing import compute_digest, hash_bytes, to_canonical_json
+from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.images import ImageFormat, encode_image, hash_pixels
 from factory.core.plain import to_plain
+from factory.data.provenance import Provenance, read_provenance
 from factory.data.records import Candidate, Condition
 from factory.data.streams import Stream
 
@@ -53,6 +53,17 @@ WORK_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
 """What the shard tables hold besides: the verdict, and the descriptor for near-duplicates."""
 
 FEATURES_COLUMN = ("features", pa.list_(pa.float32()))
+
+GENERATOR_COLUMNS = (
+    "model",
+    "model_revision",
+    "weights_sha256",
+    "scheduler",
+    "num_inference_steps",
+    "dtype",
+    "device",
+)
+"""Columns that repeat what the provenance says of the generator."""
 
 SHAPES_PIXELS = (
     "weights_sha256",
@@ -150,6 +161,7 @@ def build_row(
     job, sample, condition = candidate.job, candidate.sample, candidate.job.condition
     data = encode_image(sample.pixels, image_format, not condition.is_existing)
     sample_id = compute_sample_id(condition, sample.prompt, job.seed, generator)
+    provenance = build_provenance(candidate, generator, filters)
     height, width = sample.pixels.shape[:2]
     image = {"bytes": data if keep_image else None, "path": f"{sample_id}.{image_format}"}
     return {
@@ -163,21 +175,15 @@ def build_row(
         "ordinal": job.request.ordinal,
         "attempt": job.attempt,
         "seed": job.seed,
-        "model": generator["model"],
-        "model_revision": generator["model_revision"],
-        "weights_sha256": generator["weights_sha256"],
-        "scheduler": generator["scheduler"],
-        "num_inference_steps": generator["num_inference_steps"],
-        "guidance_scale": read_first_guidance(generator["guidance_scale"]),
+        **{name: getattr(provenance.generator, name) for name in GENERATOR_COLUMNS},
+        "guidance_scale": provenance.generator.first_guidance,
         "width": width,
         "height": height,
-        "dtype": generator["dtype"],
-        "device": generator["device"],
         "factory_version": __version__,
         "recipe_sha256": recipe_sha256,
         "image_sha256": hash_bytes(data),
         "scores": {name: candidate.scores.get(name) for name in score_names},
-        "provenance": build_provenance(candidate, generator, filters),
+        "provenance": provenance.write(),
         "series": job.request.series,
         "index": job.request.index,
         "accepted": candidate.verdict.accepted,
@@ -189,19 +195,14 @@ def build_row(
     }
 
 
-def read_first_guidance(guidance: float | Mapping[str, float] | None) -> float | None:
-    """Returns the guidance of the first step; a schedule is whole in the provenance."""
-    return guidance["scale"] if isinstance(guidance, Mapping) else guidance
-
-
 def build_provenance(
     candidate: Candidate,
     generator: Mapping[str, Any],
     filters: Sequence[Mapping[str, Any]],
-) -> str:
-    """Returns what no column holds, as canonical JSON: enough to make the image again."""
+) -> Provenance:
+    """Returns what no column holds: enough to make the image again."""
     job, sample = candidate.job, candidate.sample
-    provenance: dict[str, Any] = {
+    told: dict[str, Any] = {
         "condition": job.condition.describe(),
         "tokens": {name: list(counts) for name, counts in sample.tokens.items()},
         "batch_size": sample.batch_size,
@@ -211,17 +212,17 @@ def build_provenance(
         "filters": [dict(description) for description in filters],
     }
     for stream in job.condition.streams:
-        provenance |= stream.record()
+        told |= stream.record()
     if sample.notes:
-        provenance["notes"] = dict(sample.notes)
-    return to_canonical_json(to_plain(provenance))
+        told["notes"] = dict(sample.notes)
+    return Provenance.model_validate(to_plain(told))
 
 
 def count_cut(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
     """Returns tokenizer -> (rows whose prompt it cut, tokens that it dropped of them)."""
     found: dict[str, tuple[int, int]] = {}
     for row in rows:
-        for name, (_, dropped) in json.loads(row["provenance"])["tokens"].items():
+        for name, (_, dropped) in read_provenance(row).tokens.items():
             if dropped:
                 count, total = found.get(name, (0, 0))
                 found[name] = count + 1, total + dropped

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from factory.data.artefact import Artefact, Part
+from factory.data.provenance import GeneratorRecord
 
 
 class References(Part):
@@ -68,7 +69,7 @@ class Override(Part):
 class Maker(Artefact):
     """A worker's description of what it works with: model, filters, terms; named by its digest."""
 
-    generator: dict[str, Any]
+    generator: GeneratorRecord
     filters: tuple[dict[str, Any], ...]
     score_names: tuple[str, ...]
     dedup: dict[str, Any] | None = None
@@ -81,12 +82,12 @@ class Maker(Artefact):
     @property
     def model(self) -> str:
         """Id, name or folder of the model."""
-        return str(self.generator["model"])
+        return self.generator.model
 
     @property
     def generates(self) -> bool:
         """False where images that were there already are judged."""
-        return self.generator.get("family") != "given"
+        return self.generator.family != "given"
 
 
 class Summary(Artefact):

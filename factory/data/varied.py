@@ -1,6 +1,5 @@
 """Real images that rows vary: known by their pixels, in rows of older runs by their file alone."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from factory.core.hashing import hash_bytes
 from factory.core.images import hash_pixels
 from factory.core.parquet import open_parquet
 from factory.data.images import SourceImage
+from factory.data.provenance import read_origin
 
 COLUMNS = ("reference_sha256", "provenance")
 
@@ -38,15 +38,12 @@ def parse_varied(row: Mapping[str, Any], where: str) -> Varied | None:
     """Returns what a row varies, by its columns `reference_sha256` and `provenance`.
 
     Raises:
-        SourceError: the provenance is no JSON object; names `where`.
+        DamageError: the provenance is no JSON object; names `where`.
+        MismatchError: a newer version of factory wrote it.
     """
     if row.get("reference_sha256") is None:
         return None
-    try:
-        told = json.loads(row.get("provenance") or "{}").get("reference_pixels_sha256")
-    except (ValueError, TypeError, AttributeError) as error:
-        raise SourceError(f"{where}: provenance is no JSON object ({error})") from error
-    return Varied(str(row["reference_sha256"]), told)
+    return Varied(str(row["reference_sha256"]), read_origin(row, where).reference_pixels_sha256)
 
 
 def read_varied(images: Sequence[SourceImage]) -> tuple[Varied | None, ...]:

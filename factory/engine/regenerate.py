@@ -1,6 +1,5 @@
 """Regenerating: makes images again from what their rows recorded, and says how equal they are."""
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory import __version__
-from factory.core.errors import GenerationError, InputError, SourceError, StoreError
+from factory.core.errors import GenerationError, InputError, SourceError
 from factory.core.hashing import diff_values, hash_bytes, to_canonical_json
 from factory.core.images import ImageFormat, decode_image, encode_image, hash_pixels
 from factory.core.plain import to_plain
+from factory.data.provenance import Provenance, read_provenance
 from factory.data.records import Condition, Job, Sample
 from factory.data.schema import drop_places
 from factory.engine.restore import (
@@ -26,7 +26,7 @@ from factory.engine.restore import (
 from factory.models.generators.base import Generator
 from factory.recipe.recipe import Recipe
 
-__all__ = ["MIN_PSNR", "Places", "Rebuilt", "compute_psnr", "read_provenance", "regenerate_rows"]
+__all__ = ["MIN_PSNR", "Places", "Rebuilt", "compute_psnr", "regenerate_rows"]
 
 Status = Literal["exact", "within tolerance", "different", "not checked"]
 MIN_PSNR = 40.0
@@ -112,10 +112,10 @@ def regenerate_rows(
         if source is not None and source.sha256 not in sources.images:
             rebuilt[position] = _leave(rows[position], sources.explain(source.sha256))
             continue
-        group = to_canonical_json([record["generator"], record["batch_size"]])
+        group = to_canonical_json([record.generator.to_json(), record.batch_size])
         groups.setdefault(group, []).append(position)
     for positions in groups.values():
-        model = places.model or records[positions[0]]["generator"]["model"]
+        model = places.model or records[positions[0]].generator.model
         say(f"loading the model {model}; then making {len(positions):,} images again")
         try:
             generator = restore_generator(records[positions[0]], recipe, places)
@@ -123,13 +123,13 @@ def regenerate_rows(
         except (InputError, GenerationError) as error:
             rebuilt |= {position: _leave(rows[position], str(error)) for position in positions}
             continue
-        jobs = [restore_job(rows[p], records[p]["condition"], sources.images) for p in positions]
+        jobs = [restore_job(rows[p], records[p].condition, sources.images) for p in positions]
         samples = generator.generate(jobs)
         for position, job, sample in zip(positions, jobs, samples, strict=True):
             row, record = rows[position], records[position]
             found = _compare(row, record, job.condition, sample, description, min_psnr)
             if found.status != "exact" and sample.batch_size > 1:
-                place = _try_places(generator, job, sample.batch_size, record["pixels_sha256"])
+                place = _try_places(generator, job, sample.batch_size, record.pixels_sha256)
                 if place is not None:
                     found = _compare(row, record, job.condition, place, description, min_psnr)
             rebuilt[position] = found
@@ -151,22 +151,6 @@ def _try_places(generator: Generator, job: Job, size: int, pixels_sha256: str) -
     return next((each for each in made if hash_pixels(each.pixels) == pixels_sha256), None)
 
 
-def read_provenance(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the provenance of a row.
-
-    Raises:
-        StoreError: it is no JSON, or lacks what regenerating needs.
-    """
-    try:
-        record = json.loads(row["provenance"])
-        missing = {"condition", "generator", "batch_size", "pixels_sha256"} - set(record)
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(f"{row.get('sample_id')}: provenance is not readable ({error})") from error
-    if missing:
-        raise StoreError(f"{row.get('sample_id')}: provenance lacks {', '.join(sorted(missing))}")
-    return dict(record)
-
-
 # --- how equal it is -----------------------------------------------------------------------------
 
 
@@ -181,7 +165,7 @@ def compute_psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 
 def _compare(
     row: Mapping[str, Any],
-    record: Mapping[str, Any],
+    record: Provenance,
     condition: Condition,
     sample: Sample,
     description: Mapping[str, Any],
@@ -191,12 +175,12 @@ def _compare(
     image_format: ImageFormat = "png" if row["image"]["path"].endswith(".png") else "webp"
     data = encode_image(sample.pixels, image_format, not condition.is_existing)
     differences = list(_list_differences(row, record, sample, description))
-    is_recorded = hash_pixels(sample.pixels) == record["pixels_sha256"]
+    is_recorded = hash_pixels(sample.pixels) == record.pixels_sha256
     psnr: float | None = None
     if stored is not None:
         shown = _try(lambda: decode_image(stored, row["sample_id"]))
-        if shown is None or hash_pixels(shown) != record["pixels_sha256"]:
-            differences.insert(0, ("stored image", record["pixels_sha256"], "shows other pixels"))
+        if shown is None or hash_pixels(shown) != record.pixels_sha256:
+            differences.insert(0, ("stored image", record.pixels_sha256, "shows other pixels"))
             is_recorded = False
         if shown is not None and shown.shape == sample.pixels.shape:
             psnr = compute_psnr(shown, sample.pixels)
@@ -219,11 +203,11 @@ def _compare(
 
 def _list_differences(
     row: Mapping[str, Any],
-    record: Mapping[str, Any],
+    record: Provenance,
     sample: Sample,
     description: Mapping[str, Any],
 ) -> list[tuple[str, Any, Any]]:
-    recorded, here = drop_places(record["generator"]), drop_places(description)
+    recorded, here = drop_places(record.generator.to_json()), drop_places(description)
     for each in (recorded, here):
         each.pop("model", None)
     return [
@@ -232,7 +216,7 @@ def _list_differences(
             (what, old, new)
             for what, old, new in (
                 ("prompt", row["prompt"], sample.prompt),
-                ("batch_size", record["batch_size"], sample.batch_size),
+                ("batch_size", record.batch_size, sample.batch_size),
                 ("factory_version", row["factory_version"], __version__),
             )
             if old != new

@@ -9,6 +9,7 @@ from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import GenerationError, InputError
 from factory.core.files.paths import resolve_path
 from factory.data.images import SourceImage, list_images
+from factory.data.provenance import Provenance
 from factory.data.records import Job, Request
 from factory.data.varied import Varied, find_varied
 from factory.models.generators import build_generator
@@ -44,7 +45,7 @@ class Places:
 # --- what made it --------------------------------------------------------------------------------
 
 
-def restore_generator(record: Mapping[str, Any], recipe: Recipe, places: Places) -> Generator:
+def restore_generator(record: Provenance, recipe: Recipe, places: Places) -> Generator:
     """Builds the generator that a row recorded, from weights that are here.
 
     Raises:
@@ -59,7 +60,7 @@ def restore_generator(record: Mapping[str, Any], recipe: Recipe, places: Places)
     catalogs = _open_catalogs(recipe, places)
     entry = find_entry(settings, catalogs)
     known = entry.scheduler if entry is not None else None
-    settings = _restore_settings(settings, known, record["generator"], record["batch_size"])
+    settings = _restore_settings(settings, known, record)
     try:
         return build_generator(settings, entry, places.base, catalogs)
     except (InputError, GenerationError) as error:
@@ -70,24 +71,25 @@ def restore_generator(record: Mapping[str, Any], recipe: Recipe, places: Places)
 
 
 def _restore_settings(
-    settings: GeneratorSettings, catalog_scheduler: str | None, recorded: Any, batch_size: int
+    settings: GeneratorSettings, catalog_scheduler: str | None, record: Provenance
 ) -> GeneratorSettings:
     """Returns the recipe's generator section with all that a row recorded put in."""
-    revision = recorded["model_revision"] or ""
+    recorded = record.generator
+    revision = recorded.model_revision or ""
     named = settings.scheduler or catalog_scheduler
-    is_guided = recorded["guidance_scale"] is not None
+    is_guided = recorded.guidance_scale is not None
     update = {
         "revision": revision if len(revision) == _COMMIT_LENGTH else settings.revision,
-        "steps": recorded["num_inference_steps"] or None,
-        "guidance": recorded["guidance_scale"] if is_guided else settings.guidance,
-        "scheduler": None if named is None else recorded["scheduler"],
-        "negative_prompt": recorded.get("negative_prompt"),
-        "prompt_template": recorded.get("prompt_template") or settings.prompt_template,
-        "width": recorded["width"],
-        "height": recorded["height"],
-        "dtype": "auto" if recorded["dtype"] == "none" else recorded["dtype"],
-        "device": _choose_device(recorded["device"]),
-        "batch_size": batch_size,
+        "steps": recorded.num_inference_steps or None,
+        "guidance": recorded.guidance_scale if is_guided else settings.guidance,
+        "scheduler": None if named is None else recorded.scheduler,
+        "negative_prompt": recorded.negative_prompt,
+        "prompt_template": recorded.prompt_template or settings.prompt_template,
+        "width": recorded.width,
+        "height": recorded.height,
+        "dtype": "auto" if recorded.dtype == "none" else recorded.dtype,
+        "device": _choose_device(recorded.device),
+        "batch_size": record.batch_size,
     }
     return GeneratorSettings.model_validate({**settings.model_dump(), **update})
 
@@ -168,12 +170,12 @@ def restore_job(
     return Job(request, row["attempt"], row["seed"])
 
 
-def find_source(record: Mapping[str, Any]) -> Varied | None:
+def find_source(record: Provenance) -> Varied | None:
     """Returns the real image that a row's provenance says it is made from, or None.
 
     Raises:
         StoreError: a stream that nothing here knows.
     """
-    described = record["condition"].items()
+    described = record.condition.items()
     found = (find_stream(key).find_source(identity, record) for key, identity in described)
     return next((source for source in found if source is not None), None)

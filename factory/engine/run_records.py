@@ -128,7 +128,7 @@ def select_shaping_parts(maker: Maker) -> dict[str, Any]:
         for each in described["filters"]
     }
     pick = {"pick_encoder": maker.pick_encoder["weights_sha256"]} if maker.pick_encoder else {}
-    generator = select_shaping(maker.generator)
+    generator = select_shaping(maker.generator.to_json())
     return {"generator": generator, "filters": filters, "dedup": described["dedup"], **pick}
 
 

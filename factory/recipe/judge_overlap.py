@@ -83,7 +83,7 @@ def find_circles(recipe: Recipe, base: Path, catalogs: Catalogs) -> tuple[str, .
 
 def list_guides(maker: Maker) -> list[dict[str, Any]]:
     """Returns what guided the sampling, of a worker's description, as filters are described."""
-    guide = maker.generator.get("classifier_guidance")
+    guide = maker.generator.classifier_guidance
     return [] if guide is None else [{**guide, "kind": GUIDE}]
 
 

@@ -312,7 +312,7 @@ def test_unreadable_provenance_is_named(fake):
     row = read_rows(fake)[0]
     with pytest.raises(StoreError, match=rf"{row['sample_id']}: provenance"):
         rebuild(fake, [{**row, "provenance": "{"}])
-    with pytest.raises(StoreError, match="lacks batch_size"):
+    with pytest.raises(StoreError, match="batch_size: Field required"):
         rebuild(fake, [change_provenance(row, lambda record: record.pop("batch_size"))])
 
 

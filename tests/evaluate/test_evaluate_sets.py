@@ -90,7 +90,7 @@ def test_references_are_read_where_rows_tell_them(tmp_path):
     assert list_set(tmp_path / "rows.parquet").references == (Varied("ab", "cd"), None)
     spoilt = pa.array(["[", "["])
     pq.write_table(table.append_column("provenance", spoilt), tmp_path / "rows.parquet")
-    with pytest.raises(SourceError, match=r"rows\.parquet#0: provenance is no JSON object"):
+    with pytest.raises(SourceError, match=r"rows\.parquet#0: provenance: damaged, no JSON"):
         list_set(tmp_path / "rows.parquet")
     assert found.sample_ids == (None, None)
 

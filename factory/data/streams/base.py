@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from factory.catalog.licences.terms import Term
 from factory.data.images import SourceImage
+from factory.data.provenance import Provenance
 from factory.data.varied import Varied
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Stream(ABC):
         return {}
 
     @classmethod
-    def find_source(cls, identity: Any, record: Mapping[str, Any]) -> Varied | None:
+    def find_source(cls, identity: Any, record: Provenance) -> Varied | None:
         """Returns the real image that it comes from, by a row's provenance."""
         return None
 

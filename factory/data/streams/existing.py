@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from factory.catalog.licences.terms import SOURCE_IMAGES, Term
 from factory.core.hashing import hash_bytes
 from factory.data.images import SourceImage
+from factory.data.provenance import Provenance
 from factory.data.streams.base import Stream
 from factory.data.varied import Varied
 
@@ -55,9 +56,9 @@ class Existing(Stream):
         return cls(images[identity["sha256"]], identity["sha256"])
 
     @classmethod
-    def find_source(cls, identity: Any, record: Mapping[str, Any]) -> Varied:
+    def find_source(cls, identity: Any, record: Provenance) -> Varied:
         """Returns the image itself."""
-        return Varied(str(identity["sha256"]), str(record["pixels_sha256"]))
+        return Varied(str(identity["sha256"]), record.pixels_sha256)
 
     @classmethod
     def terms(cls, source: Mapping[str, Any] | None) -> tuple[Term, ...]:

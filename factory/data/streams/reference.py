@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from factory.catalog.licences.terms import SOURCE_IMAGES, Term
 from factory.core.images import hash_pixels
 from factory.data.images import SourceImage, read_fitted
+from factory.data.provenance import Provenance
 from factory.data.streams.base import Stream
 from factory.data.varied import Varied
 
@@ -64,9 +65,9 @@ class Reference(Stream):
         }
 
     @classmethod
-    def find_source(cls, identity: Any, record: Mapping[str, Any]) -> Varied:
+    def find_source(cls, identity: Any, record: Provenance) -> Varied:
         """Returns what was varied."""
-        return Varied(str(identity["sha256"]), record.get("reference_pixels_sha256"))
+        return Varied(str(identity["sha256"]), record.reference_pixels_sha256)
 
     @classmethod
     def terms(cls, source: Mapping[str, Any] | None) -> tuple[Term, ...]:

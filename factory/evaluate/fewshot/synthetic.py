@@ -140,7 +140,7 @@ def read_origin(root: Path) -> Origin:
     return Origin(
         True,
         summary.models,
-        tuple(sorted({each.model for each in makers if each.generator.get("adapters")})),
+        tuple(sorted({each.model for each in makers if each.generator.adapters})),
         tuple(each for maker in makers for each in (*maker.filters, *list_guides(maker))),
         tuple(Path(each) for each in record.recipe["catalogs"]),
     )

@@ -23,27 +23,27 @@ def write_makers(summary: Summary) -> str:
             continue
         lines += [
             "",
-            f"- model {write_code(shorten_places(generator['model']))}, revision "
-            f"{write_code(generator['model_revision'])}, weights sha256 "
-            f"{write_code(generator['weights_sha256'])}",
-            f"- {escape(generator['scheduler'])}, {generator['num_inference_steps']} steps, "
-            f"guidance {escape(generator['guidance_scale'])}, "
-            f"{generator['width']}x{generator['height']} px, "
-            f"{generator['dtype']} on {generator['device']}",
+            f"- model {write_code(shorten_places(generator.model))}, revision "
+            f"{write_code(generator.model_revision)}, weights sha256 "
+            f"{write_code(generator.weights_sha256)}",
+            f"- {escape(generator.scheduler)}, {generator.num_inference_steps} steps, "
+            f"guidance {escape(generator.guidance_scale)}, "
+            f"{generator.width}x{generator.height} px, "
+            f"{generator.dtype} on {generator.device}",
             f"- scale of its training images: {escape(_describe_scale(maker))}",
         ]
-        for adapter in generator.get("adapters", ()):
+        for adapter in generator.adapters:
             source = write_code(shorten_places(adapter["source"]))
             what = f"adapter {source}, sha256 {write_code(adapter['sha256'])}"
             lines.append(f"- {what}, scale {adapter['scale']:g}")
-        guide = generator.get("classifier_guidance")
+        guide = generator.classifier_guidance
         if guide is not None:
             lines.append(
                 "- guided to the class asked for by classifier "
                 f"{write_code(shorten_places(guide['model']))} (classifier.json sha256 "
                 f"{write_code(guide['revision'])}), scale {guide['scale']:g}"
             )
-        libraries = generator.get("libraries", {})
+        libraries = generator.libraries
         lines.append("- " + ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries)))
         lines.append("- " + describe_licence("the model", maker.licence, escape))
         parts = [*maker.components, *(maker.other_terms or ())]
@@ -128,5 +128,5 @@ def _list_approvals(summary: Summary) -> list[str]:
 
 
 def _describe_scale(maker: Maker) -> str:
-    mpp = maker.generator.get("mpp")
+    mpp = maker.generator.mpp
     return f"{mpp:g} µm per pixel" if mpp else maker.scale or "not stated (µm per pixel)"

@@ -71,8 +71,7 @@ def _add_data_set(document: Any, run: Any, facts: Facts) -> None:
 def _list_used(summary: Summary) -> list[dict[str, str]]:
     """Returns what the run used, each with its role, revision and licence as recorded."""
     hashes = {
-        shorten_places(maker.model): maker.generator.get("weights_sha256")
-        for maker in summary.makers
+        shorten_places(maker.model): maker.generator.weights_sha256 for maker in summary.makers
     }
     found = []
     terms = ((each.role, each.name, each.id) for each in collect_summary_terms(summary))

@@ -1,6 +1,5 @@
 """The images of a merge: what is known of each, real or synthetic, without its pixels."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, hash_pixels
 from factory.core.parquet import open_parquet
 from factory.data.images import SourceImage, list_images
+from factory.data.provenance import read_origin
 
 COLUMNS = ("sample_id", "model", "reference_sha256", "provenance")
 """Columns of factory's own rows that a merged row keeps."""
@@ -90,9 +90,9 @@ def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterat
                 known = {image.path: read_columns(image.path)}
             row = {column: values[image.row] for column, values in known[image.path].items()}
         try:
-            provenance = json.loads(row.get("provenance") or "{}")
-        except ValueError as error:
-            raise SourceError(f"{image.place}: provenance is no JSON ({error})") from error
+            origin = read_origin(row, image.place)
+        except StoreError as error:
+            raise SourceError(str(error)) from error
         yield Member(
             image,
             source,
@@ -101,8 +101,8 @@ def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterat
             *_hash(image),
             sample_id=row.get("sample_id"),
             reference_sha256=row.get("reference_sha256"),
-            reference_pixels_sha256=provenance.get("reference_pixels_sha256"),
-            reference_group_sha256=provenance.get("reference_group_sha256"),
+            reference_pixels_sha256=origin.reference_pixels_sha256,
+            reference_group_sha256=origin.reference_group_sha256,
         )
 
 

@@ -166,10 +166,10 @@ def describe_makers(summary: Summary) -> list[dict[str, Any]]:
             continue
         fields = [
             (name, _show(value))
-            for name, value in generator.items()
+            for name, value in generator.to_json().items()
             if name not in {"model", "libraries"} and value not in (None, [], {}, "")
         ]
-        libraries = generator.get("libraries", {})
+        libraries = generator.libraries
         listed = ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries))
         terms = [describe_licence("the model", maker.licence)]
         terms += [
@@ -178,7 +178,7 @@ def describe_makers(summary: Summary) -> list[dict[str, Any]]:
         ]
         found.append(
             {
-                "model": generator["model"],
+                "model": generator.model,
                 "fields": [*fields, ("libraries", listed)],
                 "terms": terms,
             }

@@ -2,7 +2,6 @@
 
 import base64
 import io
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from PIL import Image
 
 from factory.core.errors import SourceError
 from factory.core.images import XMP_MARK, decode_image
+from factory.data.provenance import read_provenance
 from factory.data.records import Shard
 from factory.data.varied import Varied, parse_varied
 from factory.engine.finalise import read_markers
@@ -126,6 +126,6 @@ def _to_uri(data: bytes, kind: str) -> str:
 def _read_stored(row: Mapping[str, Any]) -> Stored:
     known = row["descriptor"]
     descriptor = None if known is None else np.asarray(known, np.float16)
-    condition = json.loads(row["provenance"])["condition"]
+    condition = read_provenance(row).condition
     varied = parse_varied(row, str(row["sample_id"]))
     return Stored(row["image"]["bytes"], descriptor, condition, varied)

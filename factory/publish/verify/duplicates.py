@@ -8,6 +8,7 @@ import numpy as np
 from factory.core.errors import FactoryError
 from factory.core.images import decode_image
 from factory.core.thumbnails import describe_images
+from factory.data.provenance import read_provenance
 from factory.engine.dataset import Row
 from factory.engine.dedup import SimilarityIndex
 from factory.publish.verify.findings import Report
@@ -36,14 +37,14 @@ class Duplicates:
         is_captioned = values["caption"] is not None and values["reference_sha256"] is None
         if self.max_similarity is None or (is_captioned and not self.has_one_grid):
             return
-        key = "captions" if is_captioned else _name_series(values)
-        if key not in self.series:
-            self.series[key] = (SimilarityIndex(self.max_similarity), [])
-        index, names = self.series[key]
         try:
+            key = "captions" if is_captioned else _name_series(values)
             pixels = decode_image(values["image"]["bytes"], row.place)
         except FactoryError:
             return  # booked already
+        if key not in self.series:
+            self.series[key] = (SimilarityIndex(self.max_similarity), [])
+        index, names = self.series[key]
         descriptor = np.asarray(describe_images(pixels[None]), np.float16)
         self.report.checked["near-duplicates"] += 1
         match = int(index.find(descriptor)[0])
@@ -56,6 +57,6 @@ class Duplicates:
 
 def _name_series(values: Any) -> str:
     """Returns what the rows of one series share: class, and how they vary real images."""
-    reference = json.loads(values["provenance"])["condition"].get("reference")
+    reference = read_provenance(values).condition.get("reference")
     varied = None if reference is None else [reference["strength"], reference["fit"]]
     return json.dumps([values["class_name"], values["caption"], varied])

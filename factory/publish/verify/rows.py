@@ -12,26 +12,15 @@ from factory.catalog.catalog import load_catalogs
 from factory.core.errors import FactoryError, FilterError, SourceError, StoreError
 from factory.core.hashing import compute_digest, derive_seed, hash_bytes
 from factory.core.images import decode_image, hash_pixels
+from factory.data.provenance import Provenance, read_provenance
 from factory.data.records import NONFINITE, SCORE_DECIMALS, Verdict, round_nonfinite
-from factory.data.schema import compute_described_id, read_first_guidance
+from factory.data.schema import GENERATOR_COLUMNS, compute_described_id
 from factory.engine.dataset import DATA, Row
-from factory.engine.regenerate import read_provenance
 from factory.filters import build_filters, decide_all
 from factory.filters.base import Filter
 from factory.publish.verify.findings import Report
 from factory.recipe.conditions import show_condition
 from factory.recipe.recipe import Recipe
-
-SAME_AS_GENERATOR = (
-    "model",
-    "model_revision",
-    "weights_sha256",
-    "scheduler",
-    "num_inference_steps",
-    "dtype",
-    "device",
-)
-"""Columns that repeat what the provenance says of the generator."""
 
 Decide = Callable[[Mapping[str, float], str | None], Verdict]
 
@@ -85,7 +74,7 @@ class RowChecks:
         self._count(row, is_accepted)
         try:
             record = read_provenance(values)
-            shown = show_condition(record["condition"])
+            shown = show_condition(record.condition)
         except (StoreError, KeyError, TypeError, AttributeError) as error:
             report.fail("provenance", row.file, str(error), row.place, "provenance")
             return
@@ -108,7 +97,7 @@ class RowChecks:
             self.classes[row.values.get("class_name")] += 1
             self.image_hashes[name] = str(row.values.get("image_sha256"))
 
-    def _check_image(self, row: Row, record: Mapping[str, Any], is_accepted: bool) -> None:
+    def _check_image(self, row: Row, record: Provenance, is_accepted: bool) -> None:
         values, report, place = row.values, self.report, row.place
         image = values.get("image") or {}
         data = image.get("bytes")
@@ -132,14 +121,14 @@ class RowChecks:
             "image size", row.file, pixels.shape[1::-1], size, place, "image (width, height)"
         )
         sha = hash_pixels(pixels)
-        report.expect("pixels", row.file, sha, record["pixels_sha256"], place, "image")
+        report.expect("pixels", row.file, sha, record.pixels_sha256, place, "image")
         name = f"{row.sample_id}.{str(image.get('path')).rpartition('.')[2]}"
         report.expect("identity", row.file, image.get("path"), name, place, "image.path")
 
-    def _check_identity(self, row: Row, record: Mapping[str, Any]) -> None:
+    def _check_identity(self, row: Row, record: Provenance) -> None:
         """Checks the chain from condition to condition id, seed and sample id."""
-        values, report, generator = row.values, self.report, record["generator"]
-        condition, prompt = record["condition"], values["prompt"]
+        values, report, generator = row.values, self.report, record.generator.to_json()
+        condition, prompt = record.condition, values["prompt"]
         key = compute_digest("condition", condition)[:16]
         name = compute_described_id(condition, prompt, values["seed"], generator)
         seed = values["seed"]
@@ -156,25 +145,25 @@ class RowChecks:
     def _check_columns(
         self,
         row: Row,
-        record: Mapping[str, Any],
+        record: Provenance,
         shown: Mapping[str, Any],
         class_names: Sequence[str],
     ) -> None:
-        values, report, generator = row.values, self.report, record["generator"]
+        values, report, generator = row.values, self.report, record.generator
         name = shown.get("class_name")
         expected = {
             **dict.fromkeys(("class_name", "caption", "reference_sha256")),
             **shown,
-            "guidance_scale": read_first_guidance(generator["guidance_scale"]),
+            "guidance_scale": generator.first_guidance,
             "label": class_names.index(name) if name in class_names else None,
-            **{name: generator[name] for name in SAME_AS_GENERATOR},
+            **{name: getattr(generator, name) for name in GENERATOR_COLUMNS},
         }
         for column, value in expected.items():
             if column in values:
                 found = values[column]
                 report.expect("provenance", row.file, found, value, row.place, column)
 
-    def _check_scores(self, row: Row, record: Mapping[str, Any]) -> bool:
+    def _check_scores(self, row: Row, record: Provenance) -> bool:
         """Checks that every filter's scores are there, as they are rounded when stored."""
         scores, report = row.values.get("scores"), self.report
         report.checked["scores"] += 1
@@ -190,7 +179,7 @@ class RowChecks:
                 message = f"{value!r} has more than the {SCORE_DECIMALS} decimals that are stored"
                 report.fail("scores", row.file, message, row.place, f"scores.{name}")
         known = scores.get(NONFINITE)
-        share = round_nonfinite(float(record.get("nonfinite_fraction", 0.0)))
+        share = round_nonfinite(record.nonfinite_fraction)
         report.expect("scores", row.file, known, share, row.place, f"scores.{NONFINITE}")
         return not missing
 

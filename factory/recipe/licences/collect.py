@@ -98,7 +98,7 @@ def _read_maker(maker: Maker) -> Iterator[Term]:
     for part in maker.components:
         yield Term(part["role"], take_name(part["source"]), part["licence"])
     if maker.other_terms is None:  # made before these were recorded
-        for adapter in maker.generator.get("adapters", ()):
+        for adapter in maker.generator.adapters:
             yield Term("adapter", take_name(adapter["source"]), None)
     for part in maker.other_terms or ():
         yield Term(part["role"], part["source"], part["licence"])

@@ -1,0 +1,100 @@
+"""`Provenance`: what made an image, as the column `provenance` of its row tells."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import Field
+
+from factory.core.errors import DamageError, MismatchError
+from factory.core.hashing import to_canonical_json
+from factory.data.artefact import Artefact, Part
+
+OriginT = TypeVar("OriginT", bound="Origin")
+
+Number = int | float
+"""Kept as it was written: 2 and 2.0 are other text, and text is what digests are made of."""
+
+
+class GeneratorRecord(Part):
+    """What made the pixels, as a generator describes itself; what else it tells is kept."""
+
+    model: str
+    model_revision: str | None = None
+    weights_sha256: str | None = None
+    family: str | None = None
+    scheduler: str = "none"
+    num_inference_steps: int | None = None
+    guidance_scale: Number | dict[str, Any] | None = None
+    negative_prompt: str | None = None
+    prompt_template: str | None = None
+    width: int | None = None
+    height: int | None = None
+    mpp: Number | None = None
+    dtype: str = "none"
+    device: str = "cpu"
+    adapters: tuple[dict[str, Any], ...] = ()
+    classifier_guidance: dict[str, Any] | None = None
+    libraries: dict[str, str] = Field({})
+
+    @property
+    def first_guidance(self) -> Number | None:
+        """The guidance of the first step, as the column `guidance_scale` has it."""
+        found = self.guidance_scale
+        return found["scale"] if isinstance(found, dict) else found
+
+
+class Origin(Artefact):
+    """What a row tells of the real image that it varies: hashes of its pixels and its patient."""
+
+    reference_pixels_sha256: str | None = None
+    reference_group_sha256: str | None = None
+
+
+class Provenance(Origin):
+    """What no column of a row holds: enough to make the image again.
+
+    What the streams of its condition record stands beside these fields.
+    """
+
+    condition: dict[str, Any]
+    tokens: dict[str, tuple[int, int]] = Field(
+        {}, description="tokenizer -> tokens of the prompt that it kept, that it dropped"
+    )
+    batch_size: int
+    pixels_sha256: str
+    nonfinite_fraction: float = 0.0
+    generator: GeneratorRecord
+    filters: tuple[dict[str, Any], ...] = ()
+
+    def write(self) -> str:
+        """Returns what the column holds: canonical JSON."""
+        return to_canonical_json(self.to_json())
+
+
+def read_provenance(row: Mapping[str, Any]) -> Provenance:
+    """Returns the provenance of a row.
+
+    Raises:
+        DamageError: it is no JSON, or lacks what an image is made again from.
+        MismatchError: a newer version of factory wrote it.
+    """
+    return _read(Provenance, row, str(row.get("sample_id")))
+
+
+def read_origin(row: Mapping[str, Any], where: str) -> Origin:
+    """Returns what a row tells of the real image that it varies; rows of others tell nothing.
+
+    Raises:
+        DamageError: its provenance is no JSON object; names `where`.
+        MismatchError: a newer version of factory wrote it.
+    """
+    return _read(Origin, row, where) if row.get("provenance") else Origin()
+
+
+def _read(kind: type[OriginT], row: Mapping[str, Any], where: str) -> OriginT:
+    try:
+        return kind.parse(row.get("provenance") or "")
+    except DamageError as error:
+        raise DamageError(f"{where}: provenance: {error}") from error
+    except MismatchError as error:
+        raise MismatchError(f"{where}: provenance: {error}") from error
