@@ -56,14 +56,15 @@ class Registry(Generic[KindT]):
     @property
     def names(self) -> tuple[str, ...]:
         """All kinds: those of this project, then those of plug-ins; broken ones too."""
-        return (*self._own, *sorted(self._entries))
+        return (*self._own, *sorted(self._entries.keys() - self._own.keys()))
 
     def get(self, name: str) -> type[KindT]:
         """Returns the class of a kind.
 
         Raises:
             CatalogError: no such kind.
-            PluginError: its plug-in is broken; says which package and what failed.
+            PluginError: its plug-in is broken, or a package names a kind of this project anew;
+                says which package and what failed.
         """
         if name in self._broken:
             raise self._broken[name]
@@ -123,13 +124,18 @@ class Registry(Generic[KindT]):
     def _entries(self) -> dict[str, list[EntryPoint]]:
         found: dict[str, list[EntryPoint]] = {}
         for entry in entry_points(group=self.group):
-            if entry.name not in self._own and entry not in found.get(entry.name, ()):
+            if entry not in found.get(entry.name, ()):
                 found.setdefault(entry.name, []).append(entry)
         return found
 
     def _load_plugin(self, name: str) -> type[KindT]:
         first, *more = self._entries[name]
         origin = _describe(first)
+        if name in self._own:
+            raise PluginError(
+                f"{name!r} is a kind of factory's own, and {origin} has it too: rename that, or "
+                "uninstall the package"
+            )
         if more:
             raise PluginError(f"{name!r} is there twice: {origin}; {_describe(more[0])}")
         try:
@@ -147,6 +153,8 @@ class Registry(Generic[KindT]):
 def load_from_file(path: Path, name: str, base: type[KindT]) -> tuple[type[KindT], str]:
     """Runs a Python file of the user's own and returns a class of it, and the file's sha256.
 
+    It runs once in a process as long as it says the same.
+
     Raises:
         SourceError: a file that cannot be read.
         PluginError: it fails, or has no such class of this base; says where.
@@ -158,15 +166,20 @@ def load_from_file(path: Path, name: str, base: type[KindT]) -> tuple[type[KindT
     digest = hash_bytes(source)
     module = ModuleType(f"factory_own_{digest[:16]}")
     module.__file__ = str(path)
-    sys.modules[module.__name__] = module  # where pydantic looks annotations up
-    try:
-        exec(compile(source, str(path), "exec"), module.__dict__)
-    except (Exception, SystemExit) as error:  # whatever the user's own code raises
-        raise PluginError(f"{path}: {_locate(error)}") from error
+    known = sys.modules.get(module.__name__)
+    if known is not None and known.__file__ == module.__file__:
+        module = known
+    else:
+        sys.modules[module.__name__] = module  # where pydantic looks annotations up
+        try:
+            exec(compile(source, str(path), "exec"), module.__dict__)
+        except (Exception, SystemExit) as error:  # whatever the user's own code raises
+            del sys.modules[module.__name__]
+            raise PluginError(f"{path}: {_locate(error)}") from error
     found = getattr(module, name, None)
     if found is None:
-        known = [each.__name__ for each in _list_kinds(module, base)]
-        raise PluginError(f"{path}: has no class {name!r}: {advise(name, known)}")
+        listed = [each.__name__ for each in _list_kinds(module, base)]
+        raise PluginError(f"{path}: has no class {name!r}: {advise(name, listed)}")
     fault = find_fault(found, base)
     if fault is not None:
         raise PluginError(f"{path}: {name} {fault}")

@@ -35,9 +35,15 @@ def build_filters(
     return tuple(FILTERS.get(each.kind)(each, context) for each in recipe_filters)
 
 
-def needs_class(kind: str) -> bool:
-    """Whether a filter judges nothing without a class; false for one that is not known here."""
-    return kind in FILTERS.names and FILTERS.get(kind).needs_class
+def needs_class(summarised: Mapping[str, Any]) -> bool:
+    """Whether a filter, as a summary tells it, judges nothing without a class.
+
+    False for one that is not known here and does not say so.
+    """
+    kind = summarised["kind"]
+    return bool(
+        FILTERS.get(kind).needs_class if kind in FILTERS.names else summarised.get("needs_class")
+    )
 
 
 def score_all(

@@ -44,6 +44,14 @@ class FilterSettings(Strict):
         """
         return self
 
+    def change(self, values: Mapping[str, Any]) -> Self:
+        """Returns the settings with other values, as the fields hold them: whole numbers as such.
+
+        Raises:
+            ValidationError: a field does not take its value.
+        """
+        return type(self).model_validate({**self.model_dump(), **values})
+
     def summarise(self) -> dict[str, Any]:
         """Returns the settings as summaries and cards tell them; `kind` is the name."""
         return {**self.model_dump(mode="json"), "kind": self.name}
@@ -161,6 +169,7 @@ class Filter(ABC):
         revision: of the scoring; another one does not go on with stored scores.
         needs_class: it judges nothing where a condition has no class.
         needs_caption: it judges nothing where a condition has no caption.
+        likeness: score that is highest for images most like one of `real_images`, or a reference.
         nearness: score that is lowest for images nearest to a real one, if it has `find_nearest`.
     """
 
@@ -168,9 +177,10 @@ class Filter(ABC):
     Settings: ClassVar[type[FilterSettings]] = FilterSettings
     scores: tuple[Score, ...] = ()
     revision: ClassVar[str] = "1"
-    needs_class: ClassVar[bool] = False
-    needs_caption: ClassVar[bool] = False
-    nearness: ClassVar[str | None] = None
+    needs_class: bool = False
+    needs_caption: bool = False
+    likeness: str | None = None
+    nearness: str | None = None
 
     settings: FilterSettings
 

@@ -6,7 +6,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from factory.catalog.licences.terms import Term
@@ -16,7 +17,7 @@ from factory.core.yaml.fields import FieldType
 from factory.core.yaml.messages import write_message
 from factory.core.yaml.reader import format_path
 from factory.data.records import Condition, Sample
-from factory.filters.base import Context, Filter, FilterSettings, RealImages, Score
+from factory.filters.base import Context, Filter, FilterSettings, Near, RealImages, Score
 from factory.filters.check import FilterCheck
 
 
@@ -44,6 +45,9 @@ class PythonFilter(Filter):
             None, description="of the file: written when the recipe is read, or to be kept to"
         )
         scores: tuple[Score, ...] = Field((), description="written when the recipe is read")
+        declared: dict[str, bool | str] | None = Field(
+            None, description="what else the class declares, e.g. needs_class: written likewise"
+        )
 
         _may_run: bool = PrivateAttr(False)
 
@@ -55,7 +59,21 @@ class PythonFilter(Filter):
         def summarise(self) -> dict[str, Any]:
             """Returns the class's settings, under its name, and where they come from."""
             source = {"path": self.path.name, "source_sha256": self.source_sha256}
-            return {"kind": self.name, **self.extra, **source}
+            return {"kind": self.name, **self.extra, **source, **(self.declared or {})}
+
+        def change(self, values: Mapping[str, Any]) -> Self:
+            """Returns the settings with other values, as the class holds them where it may run.
+
+            Raises:
+                ValidationError: a field of the class does not take its value.
+            """
+            changed = super().change(values)
+            if self._may_run:
+                changed._may_run = True
+                found, _ = changed.load()
+                own = found.Settings.model_validate({**changed._select(found), "kind": found.kind})
+                changed = changed.model_copy(update={name: getattr(own, name) for name in values})
+            return changed
 
         def load(self) -> tuple[type[Filter], str]:
             """Runs the file; returns the class and the sha256 of the source.
@@ -82,14 +100,16 @@ class PythonFilter(Filter):
             Raises:
                 RecipeError: it refuses them, by field.
             """
-            fields = found.Settings.model_fields
-            given = {name: value for name, value in self if name in {*fields, *self.extra}}
+            given = {**self._select(found), "kind": found.kind}
             try:
-                return found.Settings.model_validate_json(
-                    json.dumps({**given, "kind": found.kind}), strict=True
-                )
+                return found.Settings.model_validate_json(json.dumps(given), strict=True)
             except ValidationError as error:
                 raise RecipeError(tuple(_describe(found, error))) from error
+
+        def _select(self, found: type[Filter]) -> dict[str, Any]:
+            """Returns the values of the class's settings, and those that it may not know."""
+            known = {*found.Settings.model_fields, *self.extra}
+            return {name: value for name, value in self if name in known}
 
         @property
         def extra(self) -> Mapping[str, Any]:
@@ -111,7 +131,9 @@ class PythonFilter(Filter):
             if taken:
                 raise PluginError(f"{asked.path}: rename the settings {', '.join(taken)}")
             values = asked.build_own(found).model_dump(mode="json", exclude={"kind"})
-            settled = {"scores": found.scores, "source_sha256": digest}
+            said = {name: getattr(found, name) for name in _DECLARED}
+            declared = {name: value for name, value in said.items() if value} or None
+            settled = {"scores": found.scores, "source_sha256": digest, "declared": declared}
             return asked.model_copy(update={**values, **settled})
 
     settings: Settings
@@ -119,6 +141,8 @@ class PythonFilter(Filter):
     def __init__(self, settings: Any, context: Context) -> None:
         super().__init__(settings, context)
         self.scores = settings.scores
+        for name, value in (settings.declared or {}).items():
+            setattr(self, name, value)
 
     @cached_property
     def own(self) -> Filter:
@@ -171,6 +195,14 @@ class PythonFilter(Filter):
         """Those of the class."""
         return self.own.real_images if self.may_run else ()
 
+    def find_nearest(self, pixels: NDArray[np.uint8]) -> Near:
+        """Returns what the class finds.
+
+        Raises:
+            FactoryError: as the class says, or as `score` for the file.
+        """
+        return self.own.find_nearest(pixels)
+
     def describe(self) -> dict[str, Any]:
         """Returns what the class tells, under its name, and the sha256 of its source."""
         settings = self.settings
@@ -178,6 +210,7 @@ class PythonFilter(Filter):
         return {**self.own.describe(), "kind": self.name, **source}
 
 
+_DECLARED = ("needs_class", "needs_caption", "likeness", "nearness")
 _OWN_FIELDS = PythonFilter.Settings.model_fields.keys() - {"kind"}
 
 

@@ -37,6 +37,7 @@ class TrainingCopyFilter(Filter):
 
     kind = "training_copy"
     scores = (Score("copy_similarity", at_most="max_similarity", may_be_nan=True),)
+    likeness = "copy_similarity"
     revision = REVISION
 
     class Settings(FilterSettings):

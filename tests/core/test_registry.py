@@ -122,13 +122,21 @@ def test_a_broken_plug_in_is_named_and_breaks_nothing_else(install, source, said
         parse(registry, {"kind": "triangle", "height": 3})
 
 
-def test_a_plug_in_replaces_no_kind_of_the_project_and_none_of_another_package(install):
+def test_a_plug_in_replaces_no_kind_of_another_package_and_is_refused_for_one_of_the_project(
+    install,
+):
     install(
         "one_shape", TRIANGLE, {"triangle": "one_shape:Triangle", "round": "one_shape:Triangle"}
     )
     install("two_shapes", TRIANGLE, {"triangle": "two_shapes:Triangle"})
     registry = build()
-    assert registry.get("round") is Round
+    assert registry.names == ("round", "square", "triangle")
+    own = r"'round' is a kind of factory's own, and package one_shape 1\.2, entry point .* has it"
+    with pytest.raises(PluginError, match=own):
+        registry.get("round")
+    with pytest.raises(ValidationError, match=own):
+        parse(registry, {"kind": "round", "radius": 1})
+    assert registry.get("square") is Square
     with pytest.raises(PluginError, match=r"there twice: package (one|two).*; package (one|two)"):
         registry.get("triangle")
 

@@ -11,12 +11,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from factory.catalog.catalog import load_catalogs
 from factory.cli import main
 from factory.core.errors import PluginError, RecipeError
 from factory.data.records import Condition, Sample
+from factory.evaluate.calibrate.scored import Scored
+from factory.evaluate.calibrate.thresholds import Decider, propose_threshold
 from factory.filters import build_filters, decide_all, score_all
+from factory.publish.card import describe_unjudged
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import compute_recipe_digest, restore_recipe
 from tests import ROOT
@@ -173,3 +177,90 @@ def test_what_is_wrong_with_a_file_of_ones_own_is_told_with_its_line(recipe, cha
     for name, value in changes.items():
         with pytest.raises(RecipeError, match=said):
             load_recipe(recipe, ["accept=null", f"filters.python.{name}={json.dumps(value)}"])
+
+
+def save_real(folder: Path) -> None:
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(folder / "a.png")
+
+
+CLASSY = """
+from pathlib import Path
+from typing import Literal
+import numpy as np
+from pydantic import Field
+from factory.data.images import SourceImage
+from factory.filters.base import Filter, FilterSettings, Near, RealImages, Score
+
+class Dots(Filter):
+    kind = "dots"
+    scores = (Score("dots", at_least="min_dots"), Score("alikeness", at_most="max_alikeness"))
+    needs_class = needs_caption = True
+    likeness = "alikeness"
+    nearness = "dots"
+
+    class Settings(FilterSettings):
+        kind: Literal["dots"]
+        min_dots: int = Field(0, ge=0, le=20)
+        max_alikeness: float = 0.9
+        images: Path | None = None
+
+    @property
+    def real_images(self):
+        path = self.settings.images
+        return () if path is None else (RealImages("images", self.context.resolve(path)),)
+
+    def score(self, samples, conditions):
+        dots = [float(each.pixels[0, 0, 0] % 15) for each in samples]
+        return {"dots": dots, "alikeness": [0.5] * len(samples)}
+
+    def find_nearest(self, pixels):
+        return Near(self.real_images[0].list()[0], "crop", 0.25)
+
+    def describe(self):
+        return {**super().describe(), "images_sha256": "ab" * 32}
+"""
+DOTS = {"kind": "python", "path": "own.py", "class_name": "Dots"}
+
+
+def test_what_a_class_of_ones_own_declares_is_checked_and_told_as_of_any_filter(tmp_path):
+    (tmp_path / "own.py").write_text(CLASSY)
+    save_real(tmp_path / "real")
+    dots = {**DOTS, "images": "real", "max_alikeness": 0.8}
+    captions = [{"kind": "caption", "captions": "he-attributes", "count": 2}]
+    recipe = write_recipe(tmp_path, filters=[dots], conditions=captions)
+    call = CliRunner().invoke
+    said = call(main, ["validate", str(recipe)]).output
+    assert "no condition has a class, so that filter Dots judges nothing" in said
+    result = run(recipe, tmp_path / "run")
+    assert result.summary.filters[0]["needs_class"] is True
+    (unjudged,) = describe_unjudged(result.summary)
+    assert "has no class, so that Dots judged none of its 2" in unjudged
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "filter `Dots` rejected 0 of 4 candidates whose similarity was above 0.8" in card
+    assert f"checked against the set `real` (sha256 {'ab' * 32}) only" in card
+    (tmp_path / "own.py").unlink()  # a report of a run never asks for the file
+    assert call(main, ["report", str(tmp_path / "run")]).exit_code == 0
+    assert "NOT JUDGED" in call(main, ["refilter", str(tmp_path / "run")]).output
+
+
+def test_a_class_of_ones_own_that_needs_a_caption_is_not_asked_of_images_without(tmp_path):
+    (tmp_path / "own.py").write_text(CLASSY)
+    save_real(tmp_path / "real")
+    write_recipe(tmp_path, filters=[DOTS])
+    words = ("judge", "--data", str(tmp_path / "real"), "--recipe", str(tmp_path / "recipe.yaml"))
+    said = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "out")]).output
+    assert "no image has a caption, which filter Dots needs" in said
+    assert "no image has a class, which filter Dots needs" in said
+
+
+def test_thresholds_of_a_class_of_ones_own_are_proposed_as_its_settings_hold_them(tmp_path):
+    (tmp_path / "own.py").write_text(CLASSY)
+    settings = load_recipe(write_recipe(tmp_path, filters=[DOTS])).recipe.filters
+    decider = Decider(settings, tmp_path, load_catalogs(), None)
+    bound = next(each for each in decider.bounds if each.name == "min_dots")
+    scores = [{"dots": float(number), "alikeness": 0.5} for number in range(12, 15)]
+    rows = [Scored("train", str(row), "-", None, each) for row, each in enumerate(scores)]
+    assert repr(propose_threshold(decider, rows, bound, 1.0)) == "12"
+    assert not decider.allows(bound, 12.5) and not decider.allows(bound, 21)

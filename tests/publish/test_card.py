@@ -58,6 +58,8 @@ def copy_facts(out, summary=None, card=None, **changes) -> Facts:
     folder, recipe, found = open_run(out)
     if card:
         recipe = recipe.model_copy(update={"card": recipe.card.model_copy(update=card)})
+    if summary and "filters" in summary:
+        recipe = recipe.model_validate({**dict(recipe), "filters": summary["filters"]})
     facts = collect_facts(folder, recipe, found.change(**(summary or {})))
     return Facts(recipe, facts.summary, facts.files, facts.schemas, changes.get("evaluations", {}))
 

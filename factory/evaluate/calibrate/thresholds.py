@@ -149,7 +149,7 @@ class Decider:
         settings: FilterSettings, values: Mapping[str, Value | None]
     ) -> FilterSettings | None:
         try:
-            return type(settings).model_validate({**settings.model_dump(), **values})
+            return settings.change(values)
         except ValidationError:
             return None
 

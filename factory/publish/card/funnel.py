@@ -90,7 +90,7 @@ def describe_shortfall(part: SeriesSummary) -> str:
 
 def describe_unjudged(summary: Summary) -> list[str]:
     """Says which series have no class, while filters judge by class."""
-    kinds = [each["kind"] for each in summary.filters if needs_class(each["kind"])]
+    kinds = [each["kind"] for each in summary.filters if needs_class(each)]
     named = " and ".join(dict.fromkeys(kinds))
     if not kinds:
         return []

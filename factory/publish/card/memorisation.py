@@ -1,14 +1,15 @@
 """Whether the images copy real ones: what was checked, against what, and what was found."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator
+from pathlib import Path
 
+from factory.catalog.catalog import load_catalogs
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
+from factory.filters import build_filters
+from factory.filters.base import Filter
 from factory.publish.card.facts import Facts
 from factory.publish.card.text import join_blocks
-
-FILTER = "training_copy"
 
 
 def write_memorisation(facts: Facts) -> str:
@@ -28,31 +29,36 @@ def write_memorisation(facts: Facts) -> str:
 
 
 def _describe_filter(facts: Facts) -> Iterator[str]:
-    rejected = facts.summary.rejected.get(FILTER, 0)
-    described = [
-        each for maker in facts.summary.makers for each in maker.filters if each["kind"] == FILTER
-    ]
-    for settings in facts.summary.filters:
-        if settings["kind"] != FILTER:
+    for judge in build_filters(facts.recipe.filters, Path(), load_catalogs()):
+        field = next((f for f, score in judge.thresholds.items() if score == judge.likeness), None)
+        if field is None:
             continue
-        against = list(_name_references(facts, settings, described))
+        rejected = facts.summary.rejected.get(judge.name, 0)
+        against = list(_name_references(facts, judge))
         yield (
-            f"filter `{FILTER}` rejected {rejected:,} of {facts.summary.generated:,} candidates "
-            f"whose similarity was above {settings['max_similarity']:g}; checked against "
-            f"{' and '.join(against) or 'nothing (no references, no images named)'} only"
+            f"filter `{judge.name}` rejected {rejected:,} of {facts.summary.generated:,} "
+            f"candidates whose similarity was above {getattr(judge.settings, field):g}; checked "
+            f"against {' and '.join(against) or 'nothing (no references, no images named)'} only"
         )
 
 
-def _name_references(
-    facts: Facts, settings: Mapping[str, Any], described: Sequence[Mapping[str, Any]]
-) -> Iterator[str]:
+def _name_references(facts: Facts, judge: Filter) -> Iterator[str]:
+    """Yields what a filter compared with: each setting whose content the run has a hash of."""
     if facts.varies_real_images:
         yield "the real images that were varied"
-    for name in ("images", "held_out"):
-        if settings.get(name) is not None:
+    described = [
+        each
+        for maker in facts.summary.makers
+        for each in maker.filters
+        if each["kind"] == judge.name
+    ]
+    named = [name for each in described for name in each if f"{name}_sha256" in each]
+    for name in dict.fromkeys([*named, *(real.field for real in judge.real_images)]):
+        value = getattr(judge.settings, name, None)
+        if value is not None:
             hashes = {each.get(f"{name}_sha256") for each in described} - {None}
             shown = f" (sha256 {', '.join(sorted(map(str, hashes)))})" if hashes else ""
-            yield f"the set {write_code(shorten_places(settings[name]))}{shown}"
+            yield f"the set {write_code(shorten_places(str(value)))}{shown}"
 
 
 def _describe_results(facts: Facts) -> Iterator[str]:

@@ -125,6 +125,8 @@ class Collected:
         acceptance: series -> along its requests; `overall`: along all, in the order of the walk.
         walked: position of the last request in the walk, and which it was.
         pools: name -> candidates to show.
+        likeness: score that is highest for copies of real images, where a filter writes one.
+        nearness: score that is lowest for images near a real one, likewise.
     """
 
     spreads: dict[str, Spread]
@@ -136,6 +138,8 @@ class Collected:
     overall: Acceptance = field(default_factory=Acceptance)
     walked: tuple[int, tuple[str, int] | None] = (-1, None)
     pools: dict[str, Pools] = field(default_factory=dict)
+    likeness: str | None = None
+    nearness: str | None = None
 
     def __post_init__(self) -> None:
         names = ("accepted", "rejected", "nearly_rejected", "nearly_accepted", "repeats")
@@ -153,6 +157,9 @@ def collect(state: RunState, limits: list[Limit], per_gallery: int) -> Collected
     spreads = measure_spreads(state)
     edges = {name: choose_edges(spread, name, limits) for name, spread in spreads.items()}
     found = Collected(spreads, edges, per_gallery)
+    judges = state.decider.filters
+    found.likeness = next(filter(None, (each.likeness for each in judges)), None)
+    found.nearness = next(filter(None, (each.nearness for each in judges)), None)
     walk = iterate_decisions(
         state.folder, state.outline, state.policy, state.survey.left_out, COLUMNS
     )
@@ -248,8 +255,8 @@ def _offer(found: Collected, shown: Shown) -> None:
         if shown.descriptor is not None:
             pools["described"].offer((), evenly, shown)
         scores = row["scores"] or {}
-        _offer_by_score(pools["copies"], scores.get("copy_similarity"), -1.0, shown)
-        _offer_by_score(pools["unauthentic"], scores.get("authenticity_ratio"), 1.0, shown)
+        _offer_by_score(pools["copies"], scores.get(found.likeness), -1.0, shown)
+        _offer_by_score(pools["unauthentic"], scores.get(found.nearness), 1.0, shown)
         if row["reference_sha256"] is not None:
             pools["references"].offer(series, evenly, shown)
     else:

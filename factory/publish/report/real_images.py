@@ -174,7 +174,8 @@ class Neighbours:
 
 def find_judge(state: RunState) -> Filter | None:
     """Returns the recipe's filter that finds the nearest real image in features, or None."""
-    return next((each for each in state.decider.filters if each.nearness is not None), None)
+    judges = (each for each in state.decider.filters if each.nearness is not None)
+    return next((each for each in judges if each.real_images), None)
 
 
 def match_by_features(judge: Filter, made: Pixels) -> RealMatch:

@@ -14,7 +14,7 @@ from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
 from factory.data.records import Condition, Request
 from factory.data.streams import Caption, ClassName, Existing
-from factory.filters import FILTERS
+from factory.filters import build_filters
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
     ConditionKind,
@@ -143,8 +143,9 @@ class ExistingConditions(ConditionKind):
 
 def _check_known_of(findings: Findings, images: Sequence[SourceImage], path: FieldPath) -> None:
     """Notes filters that would accept every image, as none has the class or caption they need."""
-    for settings in findings.loaded.recipe.filters:
-        kind, judge = settings.name, FILTERS.get(settings.kind)
+    recipe = findings.loaded.recipe
+    for judge in build_filters(recipe.filters, findings.base, findings.catalogs):
+        kind = judge.name
         if judge.needs_class and not any(image.class_name for image in images):
             message = f"no image has a class, which filter {kind} needs: sort them into folders"
             findings.add(path, f"{message} by class, or set label_column")
