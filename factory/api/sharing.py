@@ -176,16 +176,14 @@ def card(folder: AnyPath, with_prov: bool = False) -> str:
         InputError: not a finished run, or an evaluation result that is no JSON object.
         StoreError: damaged data.
     """
+    from factory.engine.dataset import Dataset
     from factory.engine.run_folder import RunFolder
-    from factory.engine.summary import read_recipe, read_summary
     from factory.publish.card import write_card
 
-    run_folder = RunFolder(str(folder))
-    summary, recipe = read_summary(run_folder), read_recipe(run_folder)
-    if summary is None or recipe is None:
-        raise InputError(f"{folder}: holds no finalized run: run a recipe into it first")
-    with run_folder.hold("card"):
-        write_card(run_folder, recipe, summary, with_prov=with_prov)
+    dataset = Dataset(str(folder))
+    dataset.require_finished()
+    with RunFolder(dataset.url).hold("card"):
+        write_card(dataset, with_prov=with_prov)
     return f"{folder}/README.md"
 
 

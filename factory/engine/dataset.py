@@ -1,34 +1,53 @@
 """`Dataset`: a finished data set to read: a run folder, a published copy, or one on the Hub."""
 
-import html
-import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
-from pydantic import ValidationError
 
-from factory.core.errors import DamageError, InputError, StoreError
+from factory.core.errors import DamageError, InputError, MismatchError, StoreError
 from factory.core.files.store import FileStore
+from factory.core.hashing import hash_bytes
 from factory.core.markdown import split_header
+from factory.data.artefact import Artefact
 from factory.data.summary import Summary
-from factory.engine.notebook import SHOWN, show_images, show_summary
+from factory.engine.hub_copy import fetch_copy
+from factory.engine.notebook import show_dataset
 from factory.engine.run_folder import WORK, RunFolder
-from factory.engine.summary import read_summary
+from factory.engine.summary import describe_unfinished, read_recipe, read_summary
 from factory.recipe.recipe import Recipe, restore_recipe
 
 DATA, REJECTED, TARS = "data", "rejected", "webdataset"
 """Folders of accepted rows, of the others, and of tars of the accepted ones."""
 
-PUBLISHED = ("*.json", "README.md", f"{DATA}/*", f"{REJECTED}/*", f"{TARS}/*")
-"""What is fetched of a data set on the Hub."""
-
 _BATCH = 64
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
+
+
+DECIDES = frozenset({"filters", "accept", "pick"})
+"""Sections that `factory refilter` changes in `recipe.json`, but not in the run record."""
+
+A = TypeVar("A", bound=Artefact)
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One parquet file of a data set; `data_bytes` is its size without compression."""
+
+    name: str
+    sha256: str
+    size: int
+    rows: int
+    data_bytes: int
+
+    @property
+    def folder(self) -> str:
+        """`data` or `rejected`."""
+        return self.name.split("/", 1)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +75,19 @@ class Dataset:
 
     Args:
         url: folder or fsspec URL; `open_dataset` looks whether there are rows.
+        recipe: known already; None: read when it is asked for.
+        summary: likewise.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(
+        self, url: str, recipe: Recipe | None = None, summary: Summary | None = None
+    ) -> None:
         self.url = url
         self.files = FileStore(url)
+        if recipe is not None:
+            self.recipe = recipe
+        if summary is not None:
+            self.summary = summary
 
     def __repr__(self) -> str:
         return f"Dataset({self.url!r})"
@@ -96,19 +123,43 @@ class Dataset:
 
     @cached_property
     def recipe(self) -> Recipe | None:
-        """The recipe that made it, or None where recipe.json is not there.
+        """The recipe that it follows, or None where recipe.json is not there.
 
         Raises:
-            InputError: recipe.json is damaged, or of another version of factory.
+            StoreError: recipe.json is damaged, or of another version of factory.
         """
-        if not self.files.exists("recipe.json"):
+        return read_recipe(RunFolder(self.url))
+
+    @cached_property
+    def made_with(self) -> Recipe | None:
+        """The recipe that its shards were made with last, or None where these are not there.
+
+        Raises:
+            StoreError: the run record is damaged.
+        """
+        if not self.is_run_folder:
             return None
-        try:
-            return restore_recipe(self.files.read("recipe.json"))
-        except ValidationError as error:
-            problem = error.errors()[0]
-            field = ".".join(map(str, problem["loc"]))
-            raise InputError(f"{self.url}/recipe.json: {field}: {problem['msg']}") from error
+        return restore_recipe(RunFolder(self.url).require_run().recipe)
+
+    @property
+    def in_force(self) -> Recipe | None:
+        """The recipe that decides now: that of the run, where this has grown since finalizing."""
+        made, written = self.made_with, self.recipe
+        if made is None or written is None:
+            return made or written
+        is_same_run = (
+            written.conditions == made.conditions
+            and written.budget.attempts == made.budget.attempts
+        )
+        return written if is_same_run else made
+
+    @property
+    def is_refiltered(self) -> bool:
+        """Whether thresholds differ from those that its shards were made with."""
+        made, now = self.made_with, self.in_force
+        return made is not None and any(
+            getattr(now, name) != getattr(made, name) for name in DECIDES
+        )
 
     @cached_property
     def summary(self) -> Summary | None:
@@ -136,9 +187,77 @@ class Dataset:
             raise DamageError(f"{self.url}/README.md: {error}") from error
 
     @property
+    def unfinished(self) -> str:
+        """Why it is not the whole of what its run makes; empty where it is, or is a copy of it.
+
+        Raises:
+            StoreError: damaged records.
+        """
+        from factory.engine.run import read_status
+
+        summary = self.summary
+        missing = 0 if summary is None else summary.missing_shards
+        problem = describe_unfinished(summary, missing, summary.generated if summary else 0)
+        if not problem and self.is_run_folder:
+            status = read_status(self.url)
+            problem = status["unfinished"]
+            if not problem and status["quarantined"]:
+                problem = f"{len(status['quarantined'])} shards are quarantined"
+        return problem
+
+    def require_finished(self) -> tuple[Recipe, Summary]:
+        """Returns recipe and summary of what was finalized.
+
+        Raises:
+            InputError: it never was.
+            StoreError: damaged records.
+        """
+        if self.summary is None or self.recipe is None:
+            raise InputError(f"{self.url}: holds no finalized run: run a recipe into it first")
+        return self.recipe, self.summary
+
+    @property
     def is_run_folder(self) -> bool:
         """Whether the shards that the data set was made of are there too."""
         return self.files.exists(f"{WORK}/run.json")
+
+    def measure_files(self) -> tuple[DataFile, ...]:
+        """Returns its parquet files, as the summary names them, with sizes and hashes.
+
+        Raises:
+            StoreError: a file is missing or damaged.
+        """
+        hashes = self._hashes
+        names = [name for name in sorted(hashes) if name.endswith(".parquet")]
+        if not hashes:  # finalized before hashes were kept
+            names = [*self.list_tables(DATA), *self.list_tables(REJECTED)]
+        found = []
+        for name in names:
+            with self.files.open_parquet(name) as table:
+                rows, data_bytes = table.num_rows, table.data_bytes
+            with self.files.open(name, "rb") as stream:
+                size = stream.seek(0, 2)
+            sha256 = hashes.get(name) or hash_bytes(self.files.read(name))
+            found.append(DataFile(name, sha256, size, rows, data_bytes))
+        return tuple(found)
+
+    def read_records(self, folder: str, kind: type[A]) -> dict[str, A]:
+        """Returns name -> record of each JSON file of a folder.
+
+        Raises:
+            InputError: a file that is no such record, or one of a newer version.
+        """
+        found = {}
+        for name in self.files.list(folder):
+            if not name.endswith(".json"):
+                continue
+            try:
+                record = kind.parse(self.files.read(f"{folder}/{name}"))
+            except (DamageError, MismatchError) as error:
+                where = f"{self.url}/{folder}/{name}"
+                raise InputError(f"{where}: {error}: write it again, or remove it") from error
+            found[name.removesuffix(".json")] = record
+        return found
 
     def read_schema(self, name: str) -> pa.Schema:
         """Returns the schema of a parquet file.
@@ -193,24 +312,6 @@ class Dataset:
         raise StoreError(f"{self.url}/{name}: has no row {number}")
 
 
-def show_dataset(dataset: Dataset) -> str:
-    """Returns HTML with counts, funnel, and the first accepted images.
-
-    Raises:
-        StoreError: a damaged file.
-    """
-    rows = dataset.iterate_rows(dataset.list_tables(DATA)[0])
-    images = [
-        (row.values["image"]["bytes"], str(row.values.get("class_name") or ""))
-        for row in itertools.islice(rows, SHOWN)
-    ]
-    summary = dataset.summary
-    head = f"<p><code>{html.escape(dataset.url)}</code></p>"
-    if summary is not None:
-        head = show_summary(summary, dataset.url)
-    return head + show_images(images)
-
-
 def open_dataset(source: str) -> Dataset:
     """Opens a folder, an fsspec URL, or `OWNER/NAME[@REVISION]` of the Hub, fetched to its cache.
 
@@ -223,7 +324,7 @@ def open_dataset(source: str) -> Dataset:
         if "://" not in source and not Path(source).is_dir():
             raise InputError(f"{source}: no such folder: give one, a URL, or OWNER/NAME of the Hub")
         return _check(Dataset(source))
-    return _check(Dataset(_fetch(match.group(1), match.group(2))))
+    return _check(Dataset(fetch_copy(match.group(1), match.group(2))))
 
 
 def _check(dataset: Dataset) -> Dataset:
@@ -233,26 +334,3 @@ def _check(dataset: Dataset) -> Dataset:
             "data set, or its OWNER/NAME on the Hub"
         )
     return dataset
-
-
-def _fetch(name: str, revision: str | None) -> str:
-    from huggingface_hub import errors as hub
-    from huggingface_hub import snapshot_download
-
-    at = f"{name}@{revision}" if revision else name
-    try:
-        return snapshot_download(
-            name, repo_type="dataset", revision=revision, allow_patterns=list(PUBLISHED)
-        )
-    except hub.RevisionNotFoundError as error:
-        raise InputError(f"{at}: no such revision on the Hub") from error
-    except hub.RepositoryNotFoundError as error:
-        raise InputError(
-            f"{at}: no such folder, and no such data set on the Hub, or a private one: check the "
-            "name, or set HF_TOKEN"
-        ) from error
-    except (hub.HfHubHTTPError, hub.LocalEntryNotFoundError, OSError) as error:
-        raise StoreError(
-            f"{at}: no such folder, and the Hub cannot be reached ({type(error).__name__}): give a "
-            "folder, or go online and unset HF_HUB_OFFLINE"
-        ) from error

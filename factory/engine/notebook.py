@@ -1,11 +1,15 @@
 """What plans, runs and data sets show of themselves in a notebook, as HTML; every text escaped."""
 
 import base64
+import itertools
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from factory.data.summary import Summary
+
+if TYPE_CHECKING:
+    from factory.engine.dataset import Dataset
 
 SHOWN = 16
 """Images that a data set shows."""
@@ -37,6 +41,24 @@ def show_summary(summary: Summary, url: str) -> str:
     table = write_table((*head, *(f"rejected: {name}" for name in names)), rows)
     title = f"<b>{escape(summary.name)}</b> {escape(counts)}<br><code>{escape(url)}</code>"
     return f"<p>{title}</p>{table}"
+
+
+def show_dataset(dataset: "Dataset") -> str:
+    """Returns HTML with counts, funnel, and the first accepted images.
+
+    Raises:
+        StoreError: a damaged file.
+    """
+    rows = dataset.iterate_rows(dataset.list_tables("data")[0])
+    images = [
+        (row.values["image"]["bytes"], str(row.values.get("class_name") or ""))
+        for row in itertools.islice(rows, SHOWN)
+    ]
+    summary = dataset.summary
+    head = f"<p><code>{escape(dataset.url)}</code></p>"
+    if summary is not None:
+        head = show_summary(summary, dataset.url)
+    return head + show_images(images)
 
 
 def show_images(images: Iterable[tuple[bytes, str]]) -> str:

@@ -9,10 +9,10 @@ from factory.core.errors import InputError, RunBrokenError
 from factory.core.plain import write_json
 from factory.data.summary import SeriesSummary, Summary
 from factory.engine.continuing import build_record, continue_run, has_commits, read_outline
-from factory.engine.dataset import Dataset, show_dataset
+from factory.engine.dataset import Dataset
 from factory.engine.executors import Notify, NoWatch, Outcome, Watch, open_pool
 from factory.engine.finalise import SUMMARY, Policy, Survey, read_markers, survey_run, write_dataset
-from factory.engine.notebook import show_summary
+from factory.engine.notebook import show_dataset, show_summary
 from factory.engine.parts import PARTS
 from factory.engine.placing import compare_files
 from factory.engine.plan import Outline, Plan, build_plan
@@ -32,11 +32,11 @@ from factory.recipe.file import LoadedRecipe, open_catalogs
 from factory.recipe.licences import check_generation
 from factory.recipe.recipe import Recipe, is_judging, restore_recipe
 
-WriteCard = Callable[[RunFolder, Recipe, Summary], object]
-"""Writes the card of a run folder, its recipe and its summary."""
+WriteCard = Callable[[Dataset], object]
+"""Writes the card of a finalized run."""
 
 
-def leave_card(folder: RunFolder, recipe: Recipe, summary: Summary) -> None:
+def leave_card(dataset: Dataset) -> None:
     """Writes no card: for runs that nobody is shown."""
 
 
@@ -154,7 +154,7 @@ def finalize(
     folder.files.write(RECIPE, write_json(recipe.model_dump(mode="json")).encode())
     if last is None or summary.model_dump() != last.model_dump():
         folder.files.write(SUMMARY, summary.dump())
-    write_card(folder, recipe, summary)
+    write_card(Dataset(folder.url, recipe, summary))
     return RunResult(folder.url, summary, folder.list_quarantined())
 
 

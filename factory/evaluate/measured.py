@@ -20,7 +20,7 @@ from typing import Any
 from factory.core.hashing import compute_digest
 from factory.core.parquet import ParquetTable, open_parquet
 from factory.data.artefact import Artefact
-from factory.engine.run_folder import RunFolder
+from factory.engine.dataset import Dataset
 
 DATA = "data"
 """Key of a result: a list of `name`, `digest` and `rows` of each set that it measured."""
@@ -61,14 +61,13 @@ def describe_data(root: Path, files: Iterable[Path], rows: int) -> dict[str, Any
     return {"name": root.absolute().name, "digest": digest, "rows": rows}
 
 
-def read_present(folder: RunFolder) -> Present:
-    """Reads which images a finished run folder holds.
+def read_present(dataset: Dataset) -> Present:
+    """Reads which images a finished data set holds.
 
     Raises:
         StoreError: its data cannot be read.
     """
-    names = (name for name in folder.files.list(DATA) if name.endswith(".parquet"))
-    opened = (partial(folder.files.open_parquet, f"{DATA}/{name}") for name in sorted(names))
+    opened = (partial(dataset.files.open_parquet, name) for name in dataset.list_tables(DATA))
     return digest_rows(opened) or Present("", 0)
 
 

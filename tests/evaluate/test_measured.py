@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from factory.api import refilter
 from factory.cli import main
-from factory.engine.run_folder import RunFolder
+from factory.engine.dataset import Dataset
 from factory.evaluate.image_sets import list_set
 from factory.evaluate.measured import describe_data, explain_other, name_command, read_present
 from factory.publish.card.facts import find_others, read_evaluations
@@ -39,14 +39,14 @@ def publish(out):
 
 def thin_out(out):
     """Raises the threshold until some images go, and some stay."""
-    before = read_present(RunFolder(str(out)))
+    before = read_present(Dataset(str(out)))
     shares = sorted(
         row["tissue_fraction"]
         for row in pq.read_table(out / "data", columns=["scores"])["scores"].to_pylist()
     )
     middle = (shares[0] + shares[-1]) / 2
     refilter(str(out), (f"filters.tissue.min_fraction={middle}",))
-    assert 0 < read_present(RunFolder(str(out))).rows < before.rows
+    assert 0 < read_present(Dataset(str(out))).rows < before.rows
     return middle
 
 
@@ -64,12 +64,12 @@ def test_figures_of_before_a_refilter_are_not_carried_on(made, tmp_path):
     for name in ("fidelity", "copies", "tiers"):
         [data] = json.loads((made / "evaluation" / f"{name}.json").read_text())["data"]
         assert (data["name"], data["rows"]) == ("mine", 24)
-        assert data["digest"] == read_present(RunFolder(str(made))).digest
+        assert data["digest"] == read_present(Dataset(str(made))).digest
     assert "### tiers" in (made / "README.md").read_text()
     assert "Other images" not in build_report(str(made))[1]
     assert publish(made).exit_code == 0
     thin_out(made)
-    left = read_present(RunFolder(str(made))).rows
+    left = read_present(Dataset(str(made))).rows
     card = (made / "README.md").read_text()
     assert "### tiers" not in card
     assert "**3 results are left out**, of other images than these:" in card
@@ -88,9 +88,9 @@ def test_figures_of_before_a_refilter_are_not_carried_on(made, tmp_path):
 def test_figures_hold_again_when_the_images_are_the_same_again(made):
     data = [list_set(made).describe_data()]
     middle = thin_out(made)
-    assert explain_other({"data": data}, read_present(RunFolder(str(made))))
+    assert explain_other({"data": data}, read_present(Dataset(str(made))))
     refilter(str(made), ("filters.tissue.min_fraction=0.0",))
-    assert not explain_other({"data": data}, read_present(RunFolder(str(made))))
+    assert not explain_other({"data": data}, read_present(Dataset(str(made))))
     assert middle > 0
 
 
@@ -99,7 +99,7 @@ def test_growing_makes_figures_those_of_fewer_images(made, tmp_path):
     more = {"kind": "class", "per_class": {"coarse": 14, "fine": 12}}
     filters = [{"kind": "tissue", "min_fraction": 0.0}]
     run(write_recipe(tmp_path, conditions=[more], filters=filters), made, extend=True)
-    why = explain_other({"data": data}, read_present(RunFolder(str(made))))
+    why = explain_other({"data": data}, read_present(Dataset(str(made))))
     assert why == "measured on 24 images of mine, which are not the 26 images that are here now"
 
 
@@ -113,8 +113,8 @@ def test_results_that_do_not_say_what_they_measured_are_left_out(made):
     folder = made / "evaluation"
     folder.mkdir()
     (folder / "own.json").write_text(json.dumps({"accuracy": {"mean": 0.9}, "data": "mine"}))
-    results = read_evaluations(RunFolder(str(made)))
-    found = find_others(RunFolder(str(made)), results)
+    results = read_evaluations(Dataset(str(made)))
+    found = find_others(Dataset(str(made)), results)
     assert found == {"own": "does not say which images it measured"}
     assert invoke("card", made).exit_code == 0
     card = (made / "README.md").read_text()

@@ -12,8 +12,7 @@ from huggingface_hub import DatasetCard
 from factory.cli import main
 from factory.core.errors import InputError
 from factory.core.places import shorten_places
-from factory.engine.run_folder import RunFolder
-from factory.engine.summary import read_summary
+from factory.engine.dataset import Dataset
 from factory.evaluate.image_sets import list_set
 from factory.publish.card import (
     Facts,
@@ -27,7 +26,6 @@ from factory.publish.card.citation import build_bibtex, build_cff, find_spdx
 from factory.publish.card.evaluations import format_metric, write_evaluation
 from factory.publish.card.readme import BEGIN, END
 from factory.recipe.licences import record_licence
-from factory.recipe.recipe import Recipe
 from tests.running import read_json, run, write_recipe
 
 CARD = {
@@ -48,19 +46,13 @@ def made(tmp_path_factory):
     return out
 
 
-def open_run(out):
-    folder = RunFolder(str(out))
-    recipe = Recipe.model_validate_json((out / "recipe.json").read_bytes())
-    return folder, recipe, read_summary(folder)
-
-
 def copy_facts(out, summary=None, card=None, **changes) -> Facts:
-    folder, recipe, found = open_run(out)
+    recipe, found = Dataset(str(out)).require_finished()
     if card:
         recipe = recipe.model_copy(update={"card": recipe.card.model_copy(update=card)})
     if summary and "filters" in summary:
         recipe = recipe.model_validate({**dict(recipe), "filters": summary["filters"]})
-    facts = collect_facts(folder, recipe, found.change(**(summary or {})))
+    facts = collect_facts(Dataset(str(out), recipe, found.change(**(summary or {}))))
     return Facts(recipe, facts.summary, facts.files, facts.schemas, changes.get("evaluations", {}))
 
 
@@ -109,17 +101,14 @@ def test_the_card_loads_as_a_data_set(made):
 
 
 def test_a_licence_without_id_has_name_link_and_text(made):
-    folder, recipe, summary = open_run(made)
     other = {"license": "other"}
     facts = copy_facts(made, card=other)
     header = yaml.safe_load(build_card(facts, False).split("---")[1])
     assert (header["license"], header["license_link"]) == ("other", "LICENSE.md")
-    recipe = recipe.model_copy(update={"card": recipe.card.model_copy(update=other)})
-    text = build_documents(folder, recipe, summary)["LICENSE.md"].decode()
+    text = build_documents(Dataset(str(made)), facts)["LICENSE.md"].decode()
     assert "no restriction is recorded" in text
     linked = {"license": "other", "license_name": "mine", "license_link": "https://example.org"}
-    recipe = recipe.model_copy(update={"card": recipe.card.model_copy(update=linked)})
-    documents = build_documents(folder, recipe, summary)
+    documents = build_documents(Dataset(str(made)), copy_facts(made, card=linked))
     assert "LICENSE.md" not in documents
     assert b"license_link: https://example.org" in documents["README.md"]
 
@@ -153,7 +142,7 @@ def test_the_card_says_what_was_measured_and_what_not(made):
 
 
 def test_restrictions_approvals_and_overrides_are_shown(made):
-    _, _, summary = open_run(made)
+    _, summary = Dataset(str(made)).require_finished()
     maker = summary.makers[0].to_json()
     terms = {"id": "cc-by-nc-nd-4.0", "date_read": "2026-11-20", "attribution": ["Roe, 2025"]}
     maker["components"] = [{"role": "image_encoder", "source": "lab/enc", "licence": terms}]
@@ -179,7 +168,7 @@ def test_an_override_survives_a_second_finalizing(tmp_path):
 
 def test_memorisation_names_what_was_compared(made):
     settings = {"kind": "training_copy", "max_similarity": 0.9, "images": "/home/me/real"}
-    _, _, summary = open_run(made)
+    _, summary = Dataset(str(made)).require_finished()
     maker = {**summary.makers[0].to_json(), "filters": [{**settings, "images_sha256": "ab" * 32}]}
     text = build_card(copy_facts(made, {"filters": [settings], "makers": [maker]}), False)
     assert "checked against the set `.../real` (sha256 abab" in text
@@ -263,7 +252,7 @@ def test_results_in_the_run_folder_are_found_and_wrong_ones_named(tmp_path):
     assert "### fewshot" in (out / "README.md").read_text()
     (out / "evaluation" / "bad.json").write_text("[1")
     with pytest.raises(InputError, match=r"bad.json: damaged, no JSON"):
-        write_card(*open_run(out))
+        write_card(Dataset(str(out)))
 
 
 def test_absolute_paths_are_cut_and_others_kept():
@@ -279,7 +268,6 @@ def test_absolute_paths_are_cut_and_others_kept():
 
 
 def test_a_users_text_and_header_keys_survive(made):
-    folder, recipe, summary = open_run(made)
     path = made / "README.md"
     fresh = path.read_text()
     header, body = fresh.removeprefix("---\n").split("\n---\n", 1)
@@ -287,16 +275,16 @@ def test_a_users_text_and_header_keys_survive(made):
         "Every request was filled.", "Every request was FILLED BY HAND."
     ).replace("license: cc-by-4.0", "license: mit")
     path.write_text(edited)
-    write_card(folder, recipe, summary)
+    write_card(Dataset(str(made)))
     once = path.read_text()
     assert "FILLED BY HAND" not in once
     assert yaml.safe_load(once.split("---")[1])["language"] == ["en"]
     assert yaml.safe_load(once.split("---")[1])["license"] == "cc-by-4.0"
     assert once.index("Above.") < once.index(BEGIN) < once.index(END) < once.index("Below.")
-    write_card(folder, recipe, summary)
+    write_card(Dataset(str(made)))
     assert path.read_text() == once
     path.write_text(fresh)
-    write_card(folder, recipe, summary)
+    write_card(Dataset(str(made)))
     assert path.read_text() == fresh
 
 

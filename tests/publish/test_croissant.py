@@ -83,13 +83,10 @@ def test_responsible_ai_fields_come_from_the_run(made):
 
 
 def test_the_text_is_the_same_every_time(made):
-    from factory.engine.run_folder import RunFolder
-    from factory.engine.summary import read_summary
-    from factory.publish.card import build_documents
-    from factory.recipe.recipe import Recipe
+    from factory.engine.dataset import Dataset
+    from factory.publish.card import build_documents, collect_facts
 
-    folder = RunFolder(str(made))
-    recipe = Recipe.model_validate_json((made / "recipe.json").read_bytes())
-    documents = build_documents(folder, recipe, read_summary(folder))
+    dataset = Dataset(str(made))
+    documents = build_documents(dataset, collect_facts(dataset))
     assert documents["croissant.json"] == (made / "croissant.json").read_bytes()
     assert documents["README.md"] == (made / "README.md").read_bytes()

@@ -1,7 +1,7 @@
 """The dataset card and its companions, made from measurements: README.md, samples, CFF, Croissant.
 
-    write_card(folder, recipe, summary)     # README.md, assets/samples.png, CITATION.cff, ...
-    build_documents(folder, recipe, summary) -> {name: bytes}, without writing
+    write_card(dataset)             # README.md, assets/samples.png, CITATION.cff, ...
+    build_documents(dataset, collect_facts(dataset)) -> {name: bytes}, without writing
 
 README.md keeps what a user wrote outside the marked block, and header keys that are not ours.
 """

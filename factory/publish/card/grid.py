@@ -8,15 +8,15 @@ import numpy as np
 from PIL import Image
 
 from factory.core.images import decode_image
-from factory.engine.run_folder import RunFolder
+from factory.engine.dataset import DATA, Dataset
 
 GRID_COLUMNS = 8
 GRID_ROWS_MAX = 12
 
 
-def draw_sample_grid(folder: RunFolder) -> bytes | None:
+def draw_sample_grid(dataset: Dataset) -> bytes | None:
     """Draws the first accepted images, one row per class or caption block, as PNG."""
-    rows = list(_pick_samples(folder))
+    rows = list(_pick_samples(dataset))
     if not rows:
         return None
     height, width = rows[0][0].shape[:2]
@@ -39,15 +39,12 @@ def draw_sample_grid(folder: RunFolder) -> bytes | None:
     return buffer.getvalue()
 
 
-def _pick_samples(folder: RunFolder) -> Iterator[list[np.ndarray[Any, Any]]]:
+def _pick_samples(dataset: Dataset) -> Iterator[list[np.ndarray[Any, Any]]]:
     """Yields up to GRID_COLUMNS images of each class, from the first files only."""
-    names = folder.files.list("data")
     wanted: dict[str, list[np.ndarray[Any, Any]]] = {}
-    for name in names[:1]:
-        with folder.files.open_parquet(f"data/{name}") as table:
-            for batch in table.iterate_batches(256, ["image", "class_name", "sample_id"]):
-                for row in batch.to_pylist():
-                    images = wanted.setdefault(row["class_name"] or "", [])
-                    if len(images) < GRID_COLUMNS:
-                        images.append(decode_image(row["image"]["bytes"], row["sample_id"]))
+    for name in dataset.list_tables(DATA)[:1]:
+        for row in dataset.iterate_rows(name, ["image", "class_name", "sample_id"]):
+            images = wanted.setdefault(row.values["class_name"] or "", [])
+            if len(images) < GRID_COLUMNS:
+                images.append(decode_image(row.values["image"]["bytes"], row.place))
     yield from list(wanted.values())[:GRID_ROWS_MAX]

@@ -86,18 +86,19 @@ def prepare_publication(
             refused (LicenceError).
         StoreError: damaged.
     """
-    finished = open_finished(folder)
-    data = list_data(folder, finished.hashes, with_tars)
-    documents = build_documents(finished, data, license_id, override, url)
+    dataset = open_finished(folder)
+    _, summary = dataset.require_finished()
+    data = list_data(folder, summary.hashes, with_tars)
+    documents = build_documents(dataset, data, license_id, override, url)
     items = (*data, *list_documents(documents))
     if url is not None:
         check_folders(items, str(folder))
     return Publication(
         items=items,
         card=documents[CARD].decode(),
-        recipe_sha256=finished.summary.recipe_sha256,
+        recipe_sha256=summary.recipe_sha256,
         digest=compute_content_digest(items),
-        rows=finished.summary.accepted,
+        rows=summary.accepted,
     )
 
 

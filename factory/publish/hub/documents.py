@@ -9,8 +9,8 @@ from factory.core.errors import InputError
 from factory.core.markdown import write_inert_json
 from factory.core.places import list_places, replace_places, shorten_places
 from factory.data.summary import Summary
+from factory.engine.dataset import Dataset
 from factory.engine.finalise import SUMMARY
-from factory.engine.run_folder import RunFolder
 from factory.engine.summary import RECIPE
 from factory.evaluate.measured import EVALUATION, name_command
 from factory.publish.card import build_documents as build_card_documents
@@ -20,7 +20,6 @@ from factory.publish.card.documents import MARKS
 from factory.publish.card.facts import find_others, read_evaluations
 from factory.publish.card.header import LICENCE_FILE
 from factory.publish.card.prov import PROV_FILE, build_prov
-from factory.publish.hub.finished import Finished
 from factory.publish.hub.items import CARD, Item
 from factory.recipe.licences import record_licence
 
@@ -28,7 +27,7 @@ CROISSANT = "croissant.json"
 
 
 def build_documents(
-    finished: Finished,
+    dataset: Dataset,
     data: Sequence[Item],
     license_id: str | None,
     override: str | None,
@@ -39,7 +38,7 @@ def build_documents(
     The card is made anew from what was measured; what a user wrote in it stays.
 
     Args:
-        finished: the run.
+        dataset: the finished run.
         data: its data files, as they are sent.
         license_id: the licence to publish under; None: the one that it has.
         override: who approved what the terms forbid; None: nobody.
@@ -49,38 +48,39 @@ def build_documents(
         LicenceError: the terms of a maker forbid it.
         InputError: the card has no valid header, or evaluations are of other images.
     """
-    folder, recipe = RunFolder(str(finished.folder)), finished.recipe
-    refuse_others(folder)
-    chosen = license_id or finished.summary.license or recipe.card.license
-    summary = record_licence(finished.summary, chosen, override)
-    check_header((finished.folder / CARD).read_text(), str(finished.folder / CARD))
-    documents = _read_kept(finished.folder)
-    documents |= build_card_documents(folder, recipe, summary, url)
-    if (finished.folder / PROV_FILE).is_file():
-        documents[PROV_FILE] = build_prov(collect_facts(folder, recipe, summary, url)).encode()
+    recipe, before = dataset.require_finished()
+    refuse_others(dataset)
+    chosen = license_id or before.license or recipe.card.license
+    summary = record_licence(before, chosen, override)
+    folder = Path(dataset.url)
+    check_header((folder / CARD).read_text(), str(folder / CARD))
+    facts = collect_facts(Dataset(dataset.url, recipe, summary), url)
+    documents = _read_kept(folder) | build_card_documents(dataset, facts)
+    if (folder / PROV_FILE).is_file():
+        documents[PROV_FILE] = build_prov(facts).encode()
     documents[SUMMARY] = _describe_published(summary, data)
-    documents[RECIPE] = (finished.folder / RECIPE).read_bytes()
+    documents[RECIPE] = (folder / RECIPE).read_bytes()
     if CROISSANT in documents:
         documents[CROISSANT] = _correct_sizes(documents[CROISSANT], data)
-    changed = {finished.hashes[item.name]: item.sha256 for item in data if item.is_rewritten}
+    changed = {before.hashes[item.name]: item.sha256 for item in data if item.is_rewritten}
     return _hide_places(documents, changed)
 
 
-def refuse_others(folder: RunFolder) -> None:
+def refuse_others(dataset: Dataset) -> None:
     """Refuses evaluation results that do not speak of the images that are there.
 
     Raises:
         InputError: names each, and the command that measures it again.
     """
-    results = read_evaluations(folder)
-    others = find_others(folder, results)
+    results = read_evaluations(dataset)
+    others = find_others(dataset, results)
     if not others:
         return
     lines = []
     for name, why in others.items():
-        command = name_command(name, results[name], folder.url)
+        command = name_command(name, results[name], dataset.url)
         again = f"measure again: {command}, or remove it" if command else "remove it"
-        lines.append(f"{folder.url}/{EVALUATION}/{name}.json: {why}: {again}")
+        lines.append(f"{dataset.url}/{EVALUATION}/{name}.json: {why}: {again}")
     raise InputError("\n".join(lines))
 
 

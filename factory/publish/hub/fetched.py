@@ -9,8 +9,6 @@ from tempfile import TemporaryDirectory
 from factory.core.errors import InputError
 from factory.engine.dataset import Dataset
 from factory.engine.finalise import SUMMARY
-from factory.engine.run import read_status
-from factory.engine.run_folder import RunFolder
 from factory.engine.summary import RECIPE
 from factory.publish.card.citation import CITATION_FILE
 from factory.publish.card.header import LICENCE_FILE
@@ -38,12 +36,12 @@ def fetch_run(source: str, say: Say) -> Iterator[Path]:
     if "://" not in source:
         yield Path(source)
         return
-    run = RunFolder(source)
-    summary = Dataset(source).summary
-    problem = "" if run.read_run() is None else read_status(source)["unfinished"]
+    run = Dataset(source)
+    summary, problem = run.summary, run.unfinished
     if summary is None or problem:
-        why = problem or f"has no {SUMMARY}"
-        raise InputError(f"{source}: not finished: {why}: run the recipe into it to the end first")
+        raise InputError(
+            f"{source}: not finished: {problem}: run the recipe into it to the end first"
+        )
     names = [*summary.hashes, SUMMARY]
     names += [name for name in DOCUMENTS if run.files.exists(name)]
     for folder, suffix in DOCUMENT_FOLDERS.items():

@@ -55,6 +55,7 @@ def build_report(
         InputError: an evaluation result that is no JSON object.
         SourceError: a stored image cannot be read.
     """
+    from factory.engine.dataset import Dataset
     from factory.publish.report.collect import collect
     from factory.publish.report.comparisons import Comparer
     from factory.publish.report.evaluations import show_evaluations
@@ -78,7 +79,7 @@ def build_report(
     comparisons = list(_compare(comparer, state, choice, options, say)) if options.with_real else []
     numbers = build_numbers(state, found, limits, choice, comparisons)
     galleries = build_galleries(choice, maker)
-    evaluations = show_evaluations(state.folder, options.with_real)
+    evaluations = show_evaluations(Dataset(state.folder.url), options.with_real)
     return numbers, render_page(state, numbers, limits, galleries, comparisons, evaluations)
 
 

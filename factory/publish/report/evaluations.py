@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from factory.core.errors import StoreError
-from factory.engine.run_folder import RunFolder
+from factory.engine.dataset import Dataset
 from factory.evaluate.measured import EVALUATION, name_command
 from factory.evaluate.results import list_rows
 from factory.publish.card.facts import find_others, read_evaluations
@@ -50,36 +50,36 @@ class Evaluations:
     pictures: tuple[tuple[str, str], ...]
 
 
-def show_evaluations(folder: RunFolder, with_real: bool) -> Evaluations | None:
+def show_evaluations(dataset: Dataset, with_real: bool) -> Evaluations | None:
     """Returns what `factory evaluate` left in the run folder, or None.
 
     Args:
-        folder: the run.
+        dataset: the run.
         with_real: whether a picture that holds real images may be shown.
 
     Raises:
         InputError: a result that is no JSON object.
         StoreError: a table that is not readable.
     """
-    results = read_evaluations(folder)
+    results = read_evaluations(dataset)
     if not results:
         return None
-    others = find_others(folder, results)
+    others = find_others(dataset, results)
     marks = [
-        (name, why, name_command(name, results[name], folder.url)) for name, why in others.items()
+        (name, why, name_command(name, results[name], dataset.url)) for name, why in others.items()
     ]
-    rows, missing = _read_table(folder, results.get(TABLE))
+    rows, missing = _read_table(dataset, results.get(TABLE))
     pictures = [
-        (_embed(folder, f"{EVALUATION}/{place}"), _caption(part, text, others))
+        (_embed(dataset, f"{EVALUATION}/{place}"), _caption(part, text, others))
         for part, place, text in (*PICTURES, *((REAL_PICTURE,) if with_real else ()))
-        if folder.files.exists(f"{EVALUATION}/{place}")
+        if dataset.files.exists(f"{EVALUATION}/{place}")
     ]
     parts = () if TABLE in results else tuple(sorted(results))
     return Evaluations(tuple(marks), parts, rows, missing, tuple(pictures))
 
 
 def _read_table(
-    folder: RunFolder, table: Mapping[str, Any] | None
+    dataset: Dataset, table: Mapping[str, Any] | None
 ) -> tuple[tuple[tuple[str, str, str, str, str], ...], tuple[tuple[str, str], ...]]:
     """Returns the rows of the table, and what was not measured with its reason."""
     if table is None:
@@ -88,7 +88,7 @@ def _read_table(
         return tuple(list_rows(table)), tuple(table["not_measured"].items())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
-            f"{folder.url}/{EVALUATION}/{TABLE}.json: not a table of factory evaluate all "
+            f"{dataset.url}/{EVALUATION}/{TABLE}.json: not a table of factory evaluate all "
             f"({error}): run it again"
         ) from error
 
@@ -97,6 +97,6 @@ def _caption(part: str, text: str, others: Mapping[str, str]) -> str:
     return f"{text}: {others[part]}" if part in others else text
 
 
-def _embed(folder: RunFolder, name: str) -> str:
-    data = base64.b64encode(folder.files.read(name)).decode()
+def _embed(dataset: Dataset, name: str) -> str:
+    data = base64.b64encode(dataset.files.read(name)).decode()
     return f"data:{MEDIA[PurePosixPath(name).suffix]};base64,{data}"

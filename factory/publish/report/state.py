@@ -11,21 +11,19 @@ from factory.core.errors import CatalogError
 from factory.core.files.paths import resolve_path
 from factory.data.summary import Summary
 from factory.engine.continuing import read_outline
+from factory.engine.dataset import Dataset
 from factory.engine.finalise import Policy, Survey, survey_run
 from factory.engine.plan import Outline
 from factory.engine.run import build_policy, read_score_names
 from factory.engine.run_folder import RunFolder
 from factory.engine.run_records import Quarantine
 from factory.engine.selection import Decide
-from factory.engine.summary import build_summary, read_recipe, read_summary
+from factory.engine.summary import build_summary
 from factory.evaluate.calibrate.thresholds import Decider
 from factory.filters import decide_all
 from factory.filters.base import round_limit
 from factory.publish.report.margins import Limit
 from factory.recipe.recipe import Recipe, restore_recipe
-
-MAY_DIFFER = frozenset({"filters", "accept", "pick"})
-"""Sections that `factory refilter` changes in `recipe.json`, but not in the run record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +105,10 @@ def read_state(url: str, base: Path, say: Callable[[str], None]) -> RunState:
         MismatchError: not a run folder.
         StoreError: damaged data.
     """
-    folder = RunFolder(url)
+    folder, dataset = RunFolder(url), Dataset(url)
     record = folder.require_run()
-    made_with = restore_recipe(record.recipe)
-    recipe = _find_recipe(folder, made_with)
-    is_refiltered = _differ(recipe, made_with)
+    recipe = dataset.in_force or restore_recipe(record.recipe)
+    is_refiltered = dataset.is_refiltered
     decider = build_decider(recipe, base)
     decide: Decide | None = None
     if is_refiltered:
@@ -136,7 +133,7 @@ def read_state(url: str, base: Path, say: Callable[[str], None]) -> RunState:
         decider=decider,
         score_names=tuple(read_score_names(folder, survey)),
         shards=outline.count_shards(),
-        is_finished=not survey.missing and _count(read_summary(folder)) == _count(summary),
+        is_finished=not survey.missing and _count(dataset.summary) == _count(summary),
         is_refiltered=is_refiltered,
         quarantined=folder.list_quarantined(),
     )
@@ -154,22 +151,6 @@ def open_known_catalogs(recipe: Recipe, base: Path) -> Catalogs:
         return load_catalogs([resolve_path(base, each) for each in recipe.catalogs])
     except CatalogError:
         return load_catalogs()
-
-
-def _find_recipe(folder: RunFolder, made_with: Recipe) -> Recipe:
-    """Returns the recipe of the data set, or of the run where that has grown since."""
-    written = read_recipe(folder)
-    if written is None:
-        return made_with
-    is_same_run = (
-        written.conditions == made_with.conditions
-        and written.budget.attempts == made_with.budget.attempts
-    )
-    return written if is_same_run else made_with
-
-
-def _differ(recipe: Recipe, other: Recipe) -> bool:
-    return any(getattr(recipe, name) != getattr(other, name) for name in MAY_DIFFER)
 
 
 def _count(summary: Summary | None) -> Any:
