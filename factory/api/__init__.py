@@ -5,6 +5,18 @@ is a folder, a file or an fsspec URL, as on the command line. `say` is called wi
 start of each step; by default nothing is said.
 """
 
+from factory.api.catalogs import (
+    check_encoder,
+    check_model,
+    copy_recipe,
+    find_encoder,
+    find_model,
+    list_catalog,
+    list_encoders,
+    list_models,
+    list_recipes,
+    schema,
+)
 from factory.api.evaluating import (
     evaluate_control,
     evaluate_copies,
@@ -15,6 +27,7 @@ from factory.api.evaluating import (
 from factory.api.everything import AllSettings, evaluate_all
 from factory.api.making import (
     Preview,
+    calibrate,
     estimate,
     load_recipe,
     plan,
@@ -24,6 +37,7 @@ from factory.api.making import (
     run,
     score_images,
     status,
+    validate,
 )
 from factory.api.sharing import (
     card,
@@ -35,11 +49,16 @@ from factory.api.sharing import (
     report,
     verify,
 )
+from factory.api.training import train_adapter, train_classifier, train_encoder, train_generator
 
 __all__ = [
     "AllSettings",
     "Preview",
+    "calibrate",
     "card",
+    "check_encoder",
+    "check_model",
+    "copy_recipe",
     "estimate",
     "evaluate_all",
     "evaluate_control",
@@ -48,6 +67,12 @@ __all__ = [
     "evaluate_fidelity",
     "evaluate_retrieval",
     "export",
+    "find_encoder",
+    "find_model",
+    "list_catalog",
+    "list_encoders",
+    "list_models",
+    "list_recipes",
     "load_recipe",
     "merge",
     "open_dataset",
@@ -59,7 +84,13 @@ __all__ = [
     "regenerate",
     "report",
     "run",
+    "schema",
     "score_images",
     "status",
+    "train_adapter",
+    "train_classifier",
+    "train_encoder",
+    "train_generator",
+    "validate",
     "verify",
 ]

@@ -1,12 +1,13 @@
-"""Making data sets: load a recipe, plan, preview, run, score images that are there, refilter."""
+"""Making data sets: load a recipe, plan, preview, calibrate, run, score images, refilter."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from factory.api.shown import Calibration
 from factory.api.words import AnyPath, AnyRecipe, Overrides, Say, keep_quiet, write_overrides
-from factory.core.errors import InputError
+from factory.core.errors import FactoryError, InputError, RecipeError
 from factory.recipe.file import LoadedRecipe, find_recipe
 
 if TYPE_CHECKING:
@@ -61,6 +62,33 @@ def load_recipe(path: AnyPath, overrides: Overrides = (), check_files: bool = Tr
     loaded = load(find_recipe(Path(path)), write_overrides(overrides))
     check_recipe(loaded, open_catalogs(loaded), check_files=check_files)
     return loaded
+
+
+def validate(path: AnyPath, overrides: Overrides = (), check_files: bool = True) -> tuple[str, ...]:
+    """Returns every problem of a recipe of any kind, with file, line and field; none: it is valid.
+
+    Args:
+        path: a data set's recipe, by file or name, or (key `training`) a generator's or encoder's.
+        overrides: as for `load_recipe`.
+        check_files: look at the files that it names, too.
+    """
+    from factory.core.yaml.model import apply_overrides, parse_model, read_document
+
+    try:
+        found = find_recipe(Path(path))
+        document = read_document(found)
+        if "training" not in document.data:
+            load_recipe(found, overrides, check_files)
+            return ()
+        from factory.train.generator.recipe import choose_model
+
+        named = apply_overrides(document, write_overrides(overrides))
+        parse_model(named, choose_model(document.data))
+    except RecipeError as error:
+        return tuple(str(problem) for problem in error.problems)
+    except FactoryError as error:
+        return (str(error),)
+    return ()
 
 
 def prepare_scoring(
@@ -137,6 +165,49 @@ def preview(recipe: AnyRecipe, out: AnyPath, count: int = 16, say: Say = keep_qu
 
     folder = Path(out)
     return Preview(folder, tuple(preview_recipe(_open(recipe), folder, count, say)))
+
+
+def calibrate(
+    recipe: AnyRecipe,
+    out: AnyPath,
+    real: AnyPath | None = None,
+    count: int = 200,
+    keep: float = 0.95,
+    *,
+    reuse: bool = False,
+    image_column: str | None = None,
+    say: Say = keep_quiet,
+) -> Calibration:
+    """Proposes thresholds for a recipe's filters from real images and first tries, with a picture.
+
+    Args:
+        recipe: whose filters are calibrated.
+        out: folder for `calibration.json`, `calibration.png`, the scores and a sheet of the tries.
+        real: real images, held out from all training; None: those of the reference conditions.
+        count: first tries to sample, and most real images of a class.
+        keep: share of the real images of every class that each threshold keeps.
+        reuse: take the scores that `out` holds; sample nothing.
+        image_column: of `real`.
+        say: see above.
+
+    Returns:
+        Thresholds now and as proposed with what each keeps, `set` and `yaml` to use them, `short`:
+        series that are expected to end under their count.
+
+    Raises:
+        InputError: the recipe, its inputs or the folder do not fit.
+        FactoryError: the model or a filter cannot be loaded.
+    """
+    from factory.evaluate.calibrate import calibrate_recipe
+
+    if reuse and real is not None:
+        raise InputError("--real with --reuse: the scores in OUT are of the real images of then")
+    given = None if real is None else Path(real)
+    loaded, folder = _open(recipe), Path(out)
+    found = calibrate_recipe(loaded, folder, say, given, count, keep, reuse, image_column)
+    report = Calibration(found)
+    report.folder = folder
+    return report
 
 
 def run(

@@ -8,7 +8,6 @@ import click
 
 from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FOLDER, Number
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION, format_duration
-from factory.core.errors import InputError
 from factory.core.plain import write_json
 
 
@@ -54,17 +53,19 @@ def calibrate(
 
     Exit code 1: under the proposed thresholds a class is expected to end under its count.
     """
-    from factory.cli.loading import load_checked
-    from factory.evaluate.calibrate import calibrate_recipe
+    from factory import api
+    from factory.cli.loading import load_checked, make_say
 
-    if reuse and real is not None:
-        raise InputError("--real with --reuse: the scores in OUT are of the real images of then")
-    loaded = load_checked(recipe, overrides)
-
-    def say(line: str) -> None:
-        click.echo(line, err=True)
-
-    report = calibrate_recipe(loaded, out, say, real, count, keep, reuse, image_column)
+    report = api.calibrate(
+        load_checked(recipe, overrides),
+        out,
+        real,
+        count,
+        keep,
+        reuse=reuse,
+        image_column=image_column,
+        say=make_say(as_json=False),
+    )
     if as_json:
         click.echo(write_json(report))
     else:

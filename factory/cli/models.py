@@ -1,16 +1,13 @@
 """Commands on the catalogs of models and of image encoders: list, show, check."""
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from factory import api
 from factory.cli.options import LocalPath
 from factory.core.plain import write_json
-
-if TYPE_CHECKING:
-    from factory.catalog.entries import ModelEntry
 
 CATALOG_OPTION = click.option(
     "--catalog",
@@ -31,19 +28,16 @@ def models() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
     """Lists the models of all catalogs, and whether they run here or what they lack."""
-    from factory.catalog.catalog import load_catalogs
-
-    entries = load_catalogs(folders).list_models()
+    found = api.list_models(folders)
     if as_json:
-        click.echo(write_json([_describe_model(entry) for entry in entries]))
+        click.echo(write_json([model.to_json() for model in found]))
         return
-    for entry in entries:
-        lack = _explain_missing(entry)
-        streams = "+".join((*entry.required, *(f"[{name}]" for name in entry.optional)))
-        runs = "runs" if lack is None else f"no: {lack}"
+    for model in found:
+        entry = model.entry
+        runs = "runs" if model.lacks is None else f"no: {model.lacks}"
         gate = ", gated" if entry.licence.gated else ""
         size = f"{entry.width}x{entry.height}"
-        click.echo(f"{entry.id:28} {size:9}  {runs:27}  {streams}  {entry.licence.id}{gate}")
+        click.echo(f"{entry.id:28} {size:9}  {runs:27}  {model.streams}  {entry.licence.id}{gate}")
 
 
 @models.command()
@@ -52,9 +46,7 @@ def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def show(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Shows all that is known of a model: streams, size, licence terms, training data."""
-    from factory.catalog.catalog import load_catalogs
-
-    _print(_describe_model(load_catalogs(folders).find_model(name)), as_json)
+    _print(api.find_model(name, folders).to_json(), as_json)
 
 
 @models.command()
@@ -65,31 +57,11 @@ def check(name: str, folders: tuple[Path, ...]) -> None:
 
     ID: of a catalog, a Hub id or a folder. It is asked for a class that it knows, else a caption.
     """
-    from factory.catalog.catalog import load_catalogs
-    from factory.core.errors import GenerationError, InputError
-    from factory.data.records import Job, Request
-    from factory.models.generators import build_generator
-    from factory.models.generators.runnable import choose_test_condition
-    from factory.models.generators.settings import GeneratorSettings, find_entry
-
-    began = time.perf_counter()
-    catalogs = load_catalogs(folders)
-    is_place = "/" in name or Path(name).is_dir()
-    settings = GeneratorSettings(model=name, steps=2, batch_size=1)
-    entry = find_entry(settings, catalogs) if is_place else catalogs.find_model(name)
-    lack = None if entry is None else _explain_missing(entry)
-    if lack is not None and "not downloaded" not in lack:
-        raise InputError(f"model {name}: cannot run here: {lack}")
-    generator = build_generator(settings, entry, Path(), catalogs)
-    condition = choose_test_condition(name, generator.capabilities)
-    sample = generator.generate([Job(Request("check", 0, condition, 0), 0, 0)])[0]
-    if sample.nonfinite_fraction > 0:
-        raise GenerationError(f"model {name}: its image is not finite (NaN): try dtype float32")
-    height, width = sample.pixels.shape[:2]
-    asked = condition.class_name or condition.caption
+    checked = api.check_model(name, folders)
+    made = checked.found
     click.echo(
-        f"{name}: loads and samples here ({width}x{height} px, {asked!r}, "
-        f"{time.perf_counter() - began:.1f} s with loading)"
+        f"{name}: loads and samples here ({made['width']}x{made['height']} px, {made['asked']!r}, "
+        f"{checked.seconds:.1f} s with loading)"
     )
 
 
@@ -103,10 +75,7 @@ def encoders() -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def list_encoders(folders: tuple[Path, ...], as_json: bool) -> None:
     """Lists the image encoders of all catalogs."""
-    from factory.catalog.catalog import load_catalogs
-
-    catalogs = load_catalogs(folders)
-    entries = [catalogs.find_encoder(name) for name in catalogs.list_ids("encoders")]
+    entries = api.list_encoders(folders)
     if as_json:
         click.echo(write_json([entry.model_dump(mode="json") for entry in entries]))
         return
@@ -122,9 +91,7 @@ def list_encoders(folders: tuple[Path, ...], as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 def show_encoder(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Shows all that is known of an encoder: source, features, licence terms, training data."""
-    from factory.catalog.catalog import load_catalogs
-
-    _print(load_catalogs(folders).find_encoder(name).model_dump(mode="json"), as_json)
+    _print(api.find_encoder(name, folders).model_dump(mode="json"), as_json)
 
 
 @encoders.command("check")
@@ -132,33 +99,11 @@ def show_encoder(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
 @CATALOG_OPTION
 def check_encoder(name: str, folders: tuple[Path, ...]) -> None:
     """Loads an encoder here and computes the features of one blank image."""
-    import numpy as np
-
-    from factory.catalog.catalog import load_catalogs
-    from factory.models.encoders import load_encoder
-
-    began = time.perf_counter()
-    encoder = load_encoder(name, catalogs=load_catalogs(folders))
-    encoder.encode(np.full((1, 64, 64, 3), 255, np.uint8))
-    told = encoder.describe()
+    checked = api.check_encoder(name, folders)
     click.echo(
-        f"{name}: loads and encodes here ({encoder.dim} features, weights sha256 "
-        f"{told['weights_sha256']}, {time.perf_counter() - began:.1f} s with loading)"
+        f"{name}: loads and encodes here ({checked.found['dim']} features, weights sha256 "
+        f"{checked.found['weights_sha256']}, {checked.seconds:.1f} s with loading)"
     )
-
-
-def _explain_missing(entry: "ModelEntry") -> str | None:
-    """Returns what a model lacks to run here, or None."""
-    from factory.models.generators.runnable import explain_missing
-    from factory.recipe.conditions import list_streams
-
-    return explain_missing(entry, {stream.name for stream in list_streams()})
-
-
-def _describe_model(entry: "ModelEntry") -> dict[str, Any]:
-    """Returns an entry, and whether it runs here or what it lacks."""
-    lack = _explain_missing(entry)
-    return {**entry.model_dump(mode="json"), "runs": lack is None, "lacks": lack}
 
 
 def _print(described: dict[str, Any], as_json: bool) -> None:

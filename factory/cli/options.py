@@ -92,7 +92,7 @@ class NewPath(LocalPath):
 
 def find_obstacle(place: Path) -> str:
     """Returns what keeps a file or folder from being made there, or an empty text."""
-    from factory.data.images.layout import RUN_RECORD
+    from factory.data.folders import RUN_RECORD
 
     for folder in place.parents:
         part = place.relative_to(folder).parts[0]
@@ -108,23 +108,6 @@ def find_obstacle(place: Path) -> str:
     except OSError as error:
         return str(error.strerror)
     return ""
-
-
-def refuse_in_data_set(place: Path) -> None:
-    """Refuses to put a file of one's own into a run folder or a finished data set, at any depth.
-
-    Raises:
-        InputError: says which; nothing was touched.
-    """
-    from factory.data.images.layout import RUN_RECORD
-
-    for folder in place.absolute().parents:
-        is_finished = (folder / "summary.json").is_file() and (folder / "data").is_dir()
-        if (folder / RUN_RECORD).is_file() or is_finished or (folder / "merge.json").is_file():
-            raise InputError(
-                f"{place}: lies in a data set or the folder of a run ({folder}), and nothing was "
-                "written into it: give another folder"
-            )
 
 
 class Place(NewPath):

@@ -2,19 +2,17 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
+from factory import api
 from factory.cli.notes import list_notes
 from factory.cli.options import NEW_FILE, NEW_FOLDER
-from factory.cli.shipped import RECIPE, copy_recipe
-from factory.core.errors import FactoryError, InputError, RecipeError
+from factory.cli.shipped import RECIPE
+from factory.core.errors import InputError
 from factory.core.notes import listen
 from factory.core.plain import write_json
-
-if TYPE_CHECKING:
-    pass
 
 SET_OPTION = click.option(
     "--set",
@@ -35,8 +33,7 @@ IDLE_SHARE_TOLD = 0.1
 @click.argument("folder", type=NEW_FOLDER, default=Path())
 def init(folder: Path) -> None:
     """Writes a commented starter recipe into FOLDER."""
-    target = folder / "recipe.yaml"
-    copy_recipe("quickstart", target)
+    target = api.copy_recipe("quickstart", folder / "recipe.yaml")
     click.echo(f"wrote {target}\nnext: factory run {target} --out runs/quickstart")
 
 
@@ -52,14 +49,8 @@ def validate(
     results: list[dict[str, Any]] = []
     failed = False
     for path in recipes:
-        problems: list[str] = []
         with listen() as notes:
-            try:
-                check_file(path, overrides, files)
-            except RecipeError as error:
-                problems = [str(problem) for problem in error.problems]
-            except FactoryError as error:
-                problems = [str(error)]
+            problems = api.validate(path, overrides, files)
         failed = failed or bool(problems)
         results.append({"recipe": str(path), "problems": problems, "notes": notes})
         if not as_json:
@@ -73,33 +64,13 @@ def validate(
         click.get_current_context().exit(InputError.exit_code)
 
 
-def check_file(path: Path, overrides: tuple[str, ...], files: bool) -> None:
-    """Checks a recipe of any kind: a data set's, or (key `training`) a generator's or encoder's.
-
-    Raises:
-        RecipeError: with every problem found.
-    """
-    from factory.api import load_recipe
-    from factory.core.yaml.model import apply_overrides, parse_model
-    from factory.core.yaml.reader import read_document
-
-    document = read_document(path)
-    if "training" in document.data:
-        from factory.train.generator.recipe import choose_model
-
-        parse_model(apply_overrides(document, overrides), choose_model(document.data))
-        return
-    load_recipe(path, overrides, check_files=files)
-
-
 @click.command()
 @click.option("--out", type=NEW_FILE, help="File to write; default: print.")
 def schema(out: Path | None) -> None:
     """Writes the JSON Schema of recipes, for editors."""
     from factory.core.files.atomic import write_file
-    from factory.recipe.file import build_recipe_schema
 
-    text = json.dumps(build_recipe_schema(), indent=2) + "\n"
+    text = json.dumps(api.schema(), indent=2) + "\n"
     if out is None:
         click.echo(text, nl=False)
         return
@@ -118,7 +89,6 @@ def schema(out: Path | None) -> None:
 @JSON_OPTION
 def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: bool) -> None:
     """Shows what RECIPE asks for: counts, shards, expected attempts, disk and time."""
-    from factory import api
     from factory.cli.loading import load_checked, make_say
     from factory.recipe.licences import combine_recipe_terms
 

@@ -5,6 +5,8 @@ from typing import Any, Literal
 
 import click
 
+from factory import api
+from factory.cli.loading import make_say
 from factory.cli.notes import list_notes
 from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FOLDER, SEED, Number
 from factory.cli.recipes import JSON_OPTION, SET_OPTION
@@ -81,9 +83,8 @@ def classifier(
     is 1, unless forced.
     """
     from factory.train.classifier.settings import ClassifierSettings
-    from factory.train.classifier.train import train_classifier
 
-    report = train_classifier(
+    report = api.train_classifier(
         data,
         out,
         ClassifierSettings(
@@ -100,7 +101,7 @@ def classifier(
             precisions=precisions,
             force=force,
         ),
-        progress=None if as_json else lambda line: click.echo(line, err=True),
+        say=make_say(as_json),
     )
     shown = {**report, "notes": list_notes()}
     click.echo(write_json(shown) if as_json else format_report(report))
@@ -120,13 +121,7 @@ def classifier(
 @JSON_OPTION
 def generator(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Trains a generator from RECIPE; the same command again resumes it."""
-    from factory.train.generator.recipe import load_training_recipe
-    from factory.train.generator.train import train_generator
-
-    settings, catalogs = load_training_recipe(recipe, overrides)
-    result = train_generator(
-        settings, catalogs, out, lambda *state: click.echo(format_step(*state), err=True)
-    )
+    result = api.train_generator(recipe, out, overrides, _print_step)
     if result is not None:  # None in all processes but the first
         click.echo(write_json(result, indent=None) if as_json else format_training(result, out))
 
@@ -138,13 +133,7 @@ def generator(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool
 @JSON_OPTION
 def encoder(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Trains an image encoder from RECIPE without labels; the same command again resumes it."""
-    from factory.train.encoder.loop import train_self_supervised
-    from factory.train.generator.recipe import load_encoder_recipe
-
-    settings = load_encoder_recipe(recipe, overrides)
-    result = train_self_supervised(
-        settings, out, lambda *state: click.echo(format_step(*state), err=True)
-    )
+    result = api.train_encoder(recipe, out, overrides, _print_step)
     if as_json:
         click.echo(write_json(result, indent=None))
         return
@@ -152,6 +141,10 @@ def encoder(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) 
         f"wrote {out}: the weights of step {result['best_step']:,}, spread of the features "
         f"{result['feature_spread']:.2f}; next: factory train classifier --encoder {out}"
     )
+
+
+def _print_step(step: int, steps: int, measured: dict[str, float]) -> None:
+    click.echo(format_step(step, steps, measured), err=True)
 
 
 def format_step(step: int, steps: int, measured: dict[str, float]) -> str:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from factory import api
+from factory.cli.loading import make_say
 from factory.cli.models import CATALOG_OPTION
 from factory.cli.options import (
     COUNT,
@@ -96,17 +98,10 @@ def adapter(out: Path, folders: tuple[Path, ...], as_json: bool, **options: Any)
     DATA is an ImageFolder (one folder for each class) or parquet. What is left out takes the
     default of the base's family, which the card tells. Training stops when samples copy the images.
     """
-    from factory.catalog.catalog import load_catalogs
     from factory.train.adapter.settings import make_settings
-    from factory.train.adapter.train import train_adapter
 
     given = {name: value for name, value in options.items() if value is not None}
-    result = train_adapter(
-        make_settings(**given),
-        load_catalogs(folders),
-        out,
-        lambda line: click.echo(line, err=True),
-    )
+    result = api.train_adapter(make_settings(**given), out, folders, make_say(as_json=False))
     click.echo(write_json(result.to_json()) if as_json else format_result(result, out))
     if result.exit_code:
         raise SystemExit(result.exit_code)

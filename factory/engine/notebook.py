@@ -61,15 +61,15 @@ def show_dataset(dataset: "Dataset") -> str:
     return head + show_images(images)
 
 
-def show_images(images: Iterable[tuple[bytes, str]]) -> str:
-    """Returns a grid of encoded images (WebP, PNG), each with its caption below."""
+def show_images(images: Iterable[tuple[bytes, str]], side: int = SIDE) -> str:
+    """Returns a grid of encoded images (WebP, PNG), `side` px wide, each with its caption below."""
     figures = []
     for data, caption in images:
         kind = "png" if data.startswith(b"\x89PNG") else "webp"
         source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
         figures.append(
             '<figure style="display:inline-block;margin:2px;text-align:center">'
-            f'<img src="{source}" width="{SIDE}" alt=""><figcaption>{escape(caption)}</figcaption>'
+            f'<img src="{source}" width="{side}" alt=""><figcaption>{escape(caption)}</figcaption>'
             "</figure>"
         )
     return f"<div>{''.join(figures)}</div>"

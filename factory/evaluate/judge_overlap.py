@@ -8,7 +8,7 @@ from typing import Any
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import FactoryError, SourceError, StoreError
 from factory.core.places import take_name
-from factory.data.images.layout import RUN_SUMMARY
+from factory.data.folders import RUN_SUMMARY
 from factory.data.summary import JudgeSummary, Maker, Summary
 from factory.engine.dataset import Dataset
 from factory.models.classifiers.model import read_classifier_info

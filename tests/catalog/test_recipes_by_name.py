@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from factory.cli.shipped import read_purpose
 from factory.core.errors import InputError, RecipeError
 from factory.core.yaml.model import apply_overrides
 from factory.core.yaml.reader import read_document
 from factory.recipe.file import find_base, find_shipped, list_shipped, load_recipe
+from factory.recipe.shipped import read_purpose
 from tests import ROOT
 from tests.cli.test_cli import call
 from tests.running import read_json, write_recipe

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from factory.core.errors import InputError
-from factory.data.images.layout import RUN_RECORD
+from factory.data.folders import RUN_RECORD
 from factory.evaluate.fewshot.leaks import TEST_LEAK, Leak, LeakError
 
 REPLACED = frozenset(

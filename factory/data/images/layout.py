@@ -9,6 +9,7 @@ from typing import Any, Literal
 from factory.core.errors import SourceError
 from factory.core.markdown import split_header
 from factory.core.notes import tell
+from factory.data.folders import RUN_SUMMARY, FolderKind, tell_kind
 from factory.data.images.image import IMAGE_SUFFIXES
 from factory.data.images.passed import METADATA, tell_bare, tell_hidden, tell_passed_over
 from factory.data.images.splits import (
@@ -24,9 +25,6 @@ from factory.data.images.walk import Walked, walk_files
 
 Kind = Literal["table", "tar", "folder"]
 """Rows (parquet or arrow), WebDataset tars, or one file per image."""
-
-RUN_RECORD, RUN_SUMMARY = ".factory/run.json", "summary.json"
-"""A run folder has the first; the second is written when its data set is whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def find_files(root: Path) -> Found:
         )
     if root.is_file():
         return _take("tar" if _check_file(root) == ".tar" else "table", [root])
-    if (root / RUN_RECORD).is_file():
+    if tell_kind(root) is FolderKind.RUN:
         return _take("table", _list_run(root))
     if (root / "dataset_dict.json").is_file():
         root = root / _choose_split(_read_splits(root), f"{root}/dataset_dict.json")

@@ -8,8 +8,8 @@ from typing import Any
 from factory.core.errors import SourceError, StoreError
 from factory.core.hashing import compute_digest
 from factory.core.parquet import count_rows, read_parquet
+from factory.data.folders import RUN_RECORD, RUN_SUMMARY
 from factory.data.images import SourceImage, list_images
-from factory.data.images.layout import RUN_RECORD, RUN_SUMMARY
 from factory.data.shots import ImageSet, make_set
 from factory.data.varied import Varied, read_varied
 from factory.engine.run_folder import RunFolder

@@ -11,8 +11,8 @@ from factory.core.errors import InputError
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.images import decode_image, hash_pixels
 from factory.core.thumbnails import Descriptors, compare_all, describe_images
+from factory.data.folders import RUN_RECORD
 from factory.data.images import SourceImage, list_images
-from factory.data.images.layout import RUN_RECORD
 from factory.data.varied import Varied, read_varied
 from factory.filters.training_copy import TrainingCopyFilter
 
