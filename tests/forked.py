@@ -6,6 +6,7 @@ a new interpreter is after ten seconds of imports.
 
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
@@ -47,15 +48,23 @@ def wait(process: BaseProcess, seconds: float = 120) -> int | None:
     return process.exitcode
 
 
-def kill_at_checkpoint(words: list[str], checkpoint: Path) -> None:
-    """Begins a command, and kills it once its checkpoint is there."""
-    process = start_command(words)
+def stop_at_checkpoint(
+    words: list[str], out: Path, number: signal.Signals = signal.SIGKILL
+) -> int | None:
+    """Begins a training, and sends a signal once there is a checkpoint; returns the exit code."""
+    process = start_command([*words, "--out", str(out)])
     deadline = time.monotonic() + 120
-    while not checkpoint.exists():
+    while find_step(out) == 0:
         assert process.is_alive() and time.monotonic() < deadline
         time.sleep(0.01)
-    process.kill()
-    process.join()
+    os.kill(process.pid or 0, number)
+    return wait(process)
+
+
+def find_step(out: Path) -> int:
+    """Returns the step of a training's last checkpoint, 0 without any."""
+    found = sorted((out / "training").glob("checkpoint-*"))
+    return int(found[-1].name.removeprefix("checkpoint-")) if found else 0
 
 
 def _run_command(words: list[str]) -> None:

@@ -28,9 +28,9 @@ def write_atomically(path: Path, token: str = "") -> Iterator[Path]:
     """
     with _stage(path, token) as temporary:
         yield temporary
-        _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def write_file(path: Path, data: bytes) -> None:
@@ -69,7 +69,7 @@ def create_file(path: Path, data: bytes) -> bool:
     """
     with _stage(path, secrets.token_hex(4)) as temporary:
         temporary.write_bytes(data)
-        _sync(temporary)
+        sync(temporary)
         try:
             path.hardlink_to(temporary)
         except FileExistsError:
@@ -82,8 +82,8 @@ def create_file(path: Path, data: bytes) -> bool:
                     file.write(data)
             except FileExistsError:
                 return False
-            _sync(path)
-    _sync(path.parent)
+            sync(path)
+    sync(path.parent)
     return True
 
 
@@ -95,7 +95,7 @@ def move_file(source: Path, target: Path) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     source.replace(target)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 @contextmanager
@@ -109,7 +109,8 @@ def _stage(path: Path, token: str) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _sync(place: Path) -> None:
+def sync(place: Path) -> None:
+    """Has the disk keep a file or folder as it is."""
     opened = os.open(place, os.O_RDONLY)
     try:
         os.fsync(opened)

@@ -1,11 +1,7 @@
-"""The loop of a few-shot adaptation: steps, checks for copies, and a state that survives a kill.
+"""What the loop of a few-shot adaptation takes: steps, and checks for copies that end it."""
 
-Every random draw is keyed by (seed, step), and the state is replaced by a rename, so a killed
-training resumes to the same weights on the same machine with the same number of threads.
-"""
-
-import json
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,13 +11,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from factory.core.files.atomic import write_atomically, write_file
 from factory.core.hashing import derive_seed
-from factory.core.plain import write_json
 from factory.train.adapter.settings import AdapterSettings
 from factory.train.augment import jitter_stains, turn_images
 from factory.train.copies import CopyCheck, CopyMeter
-from factory.train.generator.objectives.base import CLASSLESS, Trainee, Weights
+from factory.train.generator.objectives.base import CLASSLESS, Trainee
+from factory.train.loop import Loop, Pace, Trainer, compute_warmup
 
 WARMUP_STEPS = 20
 AVERAGE_DECAY = 0.99
@@ -47,18 +42,17 @@ class Material:
         return tuple(sorted(set(self.labels)))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Progress:
-    """How far a training is; `good` are the weights of the last check that passed."""
+    """How far a training is; `good_step` is of the last check that passed."""
 
     step: int = 0
     is_stopped: bool = False
     good_step: int = 0
-    good: Weights = field(default_factory=dict)
     checks: list[CopyCheck] = field(default_factory=list)
 
 
-class AdapterTraining:
+class AdapterTraining(Trainer):
     """Trains an adapter until its steps are done or its samples copy the shots.
 
     Args:
@@ -67,6 +61,9 @@ class AdapterTraining:
         material: what it learns from.
         meter: finds copies of the shots.
         folder: of checkpoint, log and samples; must exist.
+
+    Raises:
+        MismatchError: the folder's checkpoint is of an earlier version.
     """
 
     def __init__(
@@ -77,54 +74,71 @@ class AdapterTraining:
         meter: CopyMeter,
         folder: Path,
     ) -> None:
-        self.progress = Progress()
-        self._trainee = trainee
-        self._settings = settings
-        self._material = material
-        self._meter = meter
-        self._folder = folder
-        self._parameters = dict(trainee.parameters)
-        self._average = {name: value.detach().clone() for name, value in self._parameters.items()}
-        self._optimizer = torch.optim.AdamW(
+        super().__init__()
+        self._trainee, self._settings, self._material = trainee, settings, material
+        self._meter, self._folder = meter, folder
+        self.state = {"good_step": 0, "checks": []}
+        self.learning_rate = settings.learning_rate or 0.0
+        self.network = torch.nn.ParameterList(trainee.parameters.values())
+        self.kept = (deepcopy(self.network),)  # of the last check that passed
+        rates = [trainee.rates.get(name, 1.0) for name in trainee.parameters]
+        self.optimizer = torch.optim.AdamW(
             [
-                {"params": [parameter], "rate": trainee.rates.get(name, 1.0)}
-                for name, parameter in self._parameters.items()
+                {"params": [parameter], "rate": rate}
+                for parameter, rate in zip(self.network, rates, strict=True)
             ],
-            lr=settings.learning_rate or 0.0,
+            lr=self.learning_rate,
             weight_decay=0.0,
         )
-        self._losses: list[float] = []
-        self._resume()
+        every = settings.check_every or 1
+        pace = Pace(
+            settings.steps or 0,
+            log_every=_LOG_EVERY,
+            validate_every=every,
+            checkpoint_every=every,
+            max_norm=1.0,
+            ema_decay=AVERAGE_DECAY,
+        )
+        self._loop = Loop(self, pace, folder)
+
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        checks = [CopyCheck(**each) for each in self.state["checks"]]
+        return Progress(self._loop.step, self.is_stopped, self.state["good_step"], checks)
 
     def run(self, report: Report) -> Progress:
         """Trains what is left of the steps.
 
         Raises:
             GenerationError: sampling for a check failed; the same call resumes.
+            TrainingError: the loss is no number.
         """
-        progress, settings = self.progress, self._settings
-        steps, every = settings.steps or 0, settings.check_every or 1
-        while progress.step < steps and not progress.is_stopped:
-            self._losses.append(self._step(progress.step))
-            progress.step += 1
-            if progress.step % _LOG_EVERY == 0 or progress.step == steps:
-                recent = float(np.mean(self._losses[-_LOG_EVERY:]))
-                self._log({"step": progress.step, "loss": round(recent, 5)})
-                report(f"step {progress.step:,}/{steps:,}, loss {recent:.4f}")
-            if progress.step % every == 0 or progress.step == steps:
-                self._check(report)
-                self._save()
-        return progress
+
+        def tell(step: int, steps: int, measured: dict[str, float]) -> None:
+            if "copies" not in measured:
+                report(f"step {step:,}/{steps:,}, loss {measured['loss']:.4f}")
+                return
+            report(
+                f"step {step:,}: {measured['copies']:.0%} of {measured['images']} samples copy a "
+                f"shot (similarity above {measured['threshold']:.2f}; highest "
+                f"{measured['highest']:.2f})"
+            )
+
+        self._loop.run(tell)
+        return self.progress
 
     def load_good(self) -> None:
         """Gives the trainee the weights of the last check that passed."""
-        _copy(self.progress.good, self._parameters)
+        _copy(self.kept[0], self.network)
 
-    def _step(self, step: int) -> float:
+    def compute_rate(self, step: int) -> float:
+        """Returns the factor of the learning rate: a warm-up."""
+        return compute_warmup(step, WARMUP_STEPS)
+
+    def compute_loss(self, network: Any, step: int, turn: int) -> torch.Tensor:
+        """Returns the mean loss of shots, and that of prior images beside it."""
         settings = self._settings
-        rate = (settings.learning_rate or 0.0) * min(1.0, (step + 1) / WARMUP_STEPS)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate * group["rate"]
         draw = torch.Generator().manual_seed(derive_seed(settings.seed, "step", step))
         pixels, conditions = draw_shots(self._material, settings, step, draw)
         loss = self._trainee.compute_losses(pixels, conditions, draw).mean()
@@ -132,88 +146,30 @@ class AdapterTraining:
             pixels = draw_prior(self._material, settings, draw)
             held = self._trainee.compute_losses(pixels, [CLASSLESS] * len(pixels), draw)
             loss = loss + settings.prior_weight * held.mean()
-        self._optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(self._parameters.values(), 1.0)
-        self._optimizer.step()
-        keep = min(AVERAGE_DECAY, (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                self._average[name].lerp_(parameter, 1.0 - keep)
-        return loss.item()
+        return loss
 
-    def _check(self, report: Report) -> None:
+    def validate(self, average: Any, step: int, loss: float) -> dict[str, float]:
         """Samples every class with the averaged weights, and stops where they copy the shots."""
-        progress, settings = self.progress, self._settings
-        names = self._material.class_names
+        settings, names = self._settings, self._material.class_names
         conditions = [name for name in names for _ in range(settings.check_images)]
-        seeds = [
-            derive_seed(settings.seed, "check", progress.step, row)
-            for row in range(len(conditions))
-        ]
-        live = {name: value.detach().clone() for name, value in self._parameters.items()}
-        _copy(self._average, self._parameters)
+        rows = range(len(conditions))
+        seeds = [derive_seed(settings.seed, "check", step, row) for row in rows]
+        live = deepcopy(self.network)
+        _copy(average, self.network)
         samples = self._trainee.sample(conditions, seeds)
-        _copy(live, self._parameters)
-        loss = float(np.mean(self._losses)) if self._losses else float("nan")
-        self._losses.clear()
-        found = self._meter.check(samples, progress.step, loss)
-        progress.checks.append(found)
-        self._log(found.to_json())
-        save_grid(samples, len(names), self.path_samples(progress.step))
-        report(
-            f"step {found.step:,}: {found.copies:.0%} of {found.images} samples copy a shot "
-            f"(similarity above {found.threshold:.2f}; highest {found.highest:.2f})"
-        )
-        if found.copies > settings.max_copies:
-            progress.is_stopped = True
-        else:
-            progress.good_step = progress.step
-            progress.good = {name: value.clone() for name, value in self._average.items()}
+        _copy(live, self.network)
+        found = self._meter.check(samples, step, loss)
+        save_grid(samples, len(names), self.path_samples(step))
+        self.state["checks"].append(found.to_json())
+        self.is_stopped = found.copies > settings.max_copies
+        if not self.is_stopped:
+            self.state["good_step"] = step
+            _copy(average, self.kept[0])
+        return found.to_json()
 
     def path_samples(self, step: int) -> Path:
         """Returns where the samples of a check are kept."""
         return self._folder / f"samples-{step:06d}.png"
-
-    def _log(self, line: dict[str, Any]) -> None:
-        with (self._folder / "log.jsonl").open("a", encoding="utf-8") as file:
-            file.write(write_json(line, indent=None) + "\n")
-
-    def _save(self) -> None:
-        progress = self.progress
-        state = {
-            "step": progress.step,
-            "is_stopped": progress.is_stopped,
-            "good_step": progress.good_step,
-            "good": progress.good,
-            "checks": json.dumps([check.to_json() for check in progress.checks]),
-            "weights": {name: value.detach() for name, value in self._parameters.items()},
-            "average": self._average,
-            "optimizer": self._optimizer.state_dict(),
-        }
-        with write_atomically(self._folder / "checkpoint.pt") as path:
-            torch.save(state, path)
-
-    def _resume(self) -> None:
-        path = self._folder / "checkpoint.pt"
-        done = 0
-        if path.is_file():
-            state = torch.load(path, weights_only=True, map_location="cpu")
-            done = int(state["step"])
-            _copy(state["weights"], self._parameters)
-            _copy(state["average"], self._average)
-            self._optimizer.load_state_dict(state["optimizer"])
-            checks = [CopyCheck(**each) for each in json.loads(state["checks"])]
-            good = {name: value.to(self._average[name]) for name, value in state["good"].items()}
-            self.progress = Progress(
-                done, bool(state["is_stopped"]), int(state["good_step"]), good, checks
-            )
-        log = self._folder / "log.jsonl"
-        if log.is_file():  # what was done after the checkpoint is done again
-            lines = log.read_text(encoding="utf-8").splitlines(keepends=True)
-            whole = (line for line in lines if line.endswith("}\n"))
-            kept = [line for line in whole if json.loads(line)["step"] <= done]
-            write_file(log, "".join(kept).encode())
 
 
 def draw_shots(
@@ -269,7 +225,7 @@ def save_grid(images: NDArray[np.uint8], rows: int, path: Path) -> None:
     Image.fromarray(np.concatenate(np.concatenate(table, axis=1), axis=1)).save(path)
 
 
-def _copy(source: Weights, target: dict[str, Any]) -> None:
-    with torch.no_grad():
-        for name, value in target.items():
-            value.copy_(source[name])
+@torch.no_grad()
+def _copy(source: torch.nn.Module, target: torch.nn.Module) -> None:
+    for theirs, mine in zip(source.parameters(), target.parameters(), strict=True):
+        mine.copy_(theirs)

@@ -72,7 +72,7 @@ def fit_from_scratch(
         len(real.class_names),
         epochs=epochs,
         seed=seed,
-        report=lambda epoch, of, loss: say(f"epoch {epoch}/{of}: loss {loss:.4f}"),
+        report=lambda epoch, of, loss: say(f"epoch {epoch}/{of}: loss {loss['loss']:.4f}"),
     )
     state = {name: value.contiguous() for name, value in network.state_dict().items()}
     described = {"architecture": FROM_SCRATCH, "channels": CHANNELS}

@@ -1,13 +1,7 @@
-"""Trains an image encoder on real patches without labels, and exports the best weights.
-
-Every random draw is keyed by (seed, step), and the state is checkpointed with a rename, so a killed
-run resumes to the same weights on the same machine with the same number of threads.
-"""
+"""Trains an image encoder on real patches without labels, and exports the best weights."""
 
 import json
 import math
-from collections.abc import Callable
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +10,17 @@ import torch
 from numpy.typing import NDArray
 
 from factory.core.errors import SourceError, TrainingError
-from factory.core.files.new_folder import refuse_foreign
 from factory.core.hashing import derive_seed
 from factory.train.encoder.export import export_encoder
 from factory.train.encoder.losses import Learner, compute_loss, measure_rank, measure_spread
 from factory.train.encoder.settings import EncoderOptimisation, EncoderRecipe
 from factory.train.encoder.views import draw_pair, view_rows
 from factory.train.images import TrainingImages, load_training_images
-from factory.train.loop import TrainingState, append_log, resume, save
-
-Report = Callable[[int, int, dict[str, float]], None]
-"""Called with (step, steps, measurements: `loss`, or after a validation those of `_measure`)."""
+from factory.train.loop import Loop, Pace, Report, Trainer, compute_warmup, open_folder
 
 LOG_EVERY = 50  # steps
 JUDGED = 1024
 """Images at most that a validation looks at."""
-
-
-_State = TrainingState[Learner]
 
 
 def train_self_supervised(recipe: EncoderRecipe, out: Path, report: Report) -> dict[str, Any]:
@@ -45,7 +32,7 @@ def train_self_supervised(recipe: EncoderRecipe, out: Path, report: Report) -> d
     Args:
         recipe: what to learn from and how; its paths are resolved.
         out: folder of the encoder; `out/training` holds checkpoint and log.
-        report: progress callback.
+        report: progress callback; a validation reports what `_measure` returns.
 
     Returns:
         `step`, `best_step`, and what was measured at the latter: `held_out_loss` (where images are
@@ -54,38 +41,28 @@ def train_self_supervised(recipe: EncoderRecipe, out: Path, report: Report) -> d
     Raises:
         SourceError: images that cannot be read, or a source without an image to learn from.
         MismatchError: `out` holds the checkpoint of another recipe; InputError: something else.
-        TrainingError: the embeddings or features of different images have become alike.
+        TrainingError: the embeddings or features of different images have become alike, or the
+            loss is no number.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    folder = out / "training"
-    if not folder.is_dir():
-        refuse_foreign(out, "training")
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = open_folder(out)
     images = load_training_images(recipe.data, None, recipe.seed, folder / "images")
     _check_sources(recipe, images)
-    state = _build_state(recipe, device)
-    resume(folder, _describe(recipe, images), state)
-    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
     options = recipe.training
+    trainer = _EncoderTrainer(recipe, images, out)
+    pace = Pace(
+        options.steps,
+        log_every=LOG_EVERY,
+        validate_every=options.validate_every,
+        checkpoint_every=options.checkpoint_every,
+        max_norm=10.0,
+        ema_decay=options.ema_decay,
+    )
+    loop = Loop(trainer, pace, folder, _describe(recipe, images))
+    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
     if options.compile:
-        state.network.encoder.compile()
-    losses: list[float] = []
-    while state.step < options.steps:
-        losses.append(_take_step(recipe, images, state, device))
-        state.step += 1
-        last = state.step == options.steps
-        if state.step % LOG_EVERY == 0 or last:
-            measured = {"loss": float(np.mean(losses))}
-            losses.clear()
-            append_log(folder, state.step, measured)
-            report(state.step, options.steps, measured)
-        if state.step % options.validate_every == 0 or last:
-            measured = _validate(recipe, images, state, device, out)
-            append_log(folder, state.step, measured)
-            report(state.step, options.steps, measured)
-        if state.step % options.checkpoint_every == 0 or last:
-            save(folder, _describe(recipe, images), state)
-    return {"step": state.step, "best_step": state.best_step, **state.best}
+        trainer.network.encoder.compile()
+    loop.run(report)
+    return {"step": loop.step, "best_step": trainer.state["best_step"], **trainer.state["best"]}
 
 
 def _check_sources(recipe: EncoderRecipe, images: TrainingImages) -> None:
@@ -97,39 +74,42 @@ def _check_sources(recipe: EncoderRecipe, images: TrainingImages) -> None:
             )
 
 
-def _build_state(recipe: EncoderRecipe, device: torch.device) -> _State:
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(recipe.seed, "weights"))
-        network = Learner(recipe)
-    network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = deepcopy(network).requires_grad_(False).eval()
-    options = recipe.training
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
-    return _State(network, average, optimizer)
+class _EncoderTrainer(Trainer):
+    """Two views of an image are to have like vectors, other images others."""
 
+    network: Learner
 
-def _take_step(
-    recipe: EncoderRecipe, images: TrainingImages, state: _State, device: torch.device
-) -> float:
-    """One optimizer step; returns the loss."""
-    options = recipe.training
-    for group in state.optimizer.param_groups:
-        group["lr"] = options.learning_rate * compute_rate(options, state.step)
-    state.network.train()
-    loss, _, _ = _compute(recipe, state.network, draw_pair(recipe, images, state.step), device)
-    if not torch.isfinite(loss):
-        raise TrainingError(
-            f"step {state.step}: the loss is {loss.item()}: lower training.learning_rate, or set "
-            "training.precision: float32"
+    def __init__(self, recipe: EncoderRecipe, images: TrainingImages, out: Path) -> None:
+        super().__init__()
+        self._recipe, self._images, self._out = recipe, images, out
+        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(recipe.seed, "weights"))
+            network = Learner(recipe)
+        network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        options = recipe.training
+        self.network, self.learning_rate = network, options.learning_rate
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), 10.0)
-    state.optimizer.step()
-    update_average(state.average, state.network, options.ema_decay, state.step + 1)
-    return loss.item()
+
+    def compute_rate(self, step: int) -> float:
+        return compute_rate(self._recipe.training, step)
+
+    def compute_loss(self, network: Any, step: int, turn: int) -> torch.Tensor:
+        pair = draw_pair(self._recipe, self._images, step)
+        return _compute(self._recipe, network, pair, self._device)[0]
+
+    def validate(self, average: Any, step: int, loss: float) -> dict[str, float]:
+        """Measures the averaged weights, stops a collapsed training, exports the best so far."""
+        measured = _measure(self._recipe, self._images, average, self._device)
+        check_collapse(self._recipe, measured, step)
+        held_out, best = measured.get("held_out_loss"), self.state.get("best")
+        if best is None or held_out is None or held_out < best["held_out_loss"]:
+            self.state = {"best": measured, "best_step": step}
+            result = {"step": step, "best_step": step, **measured}
+            export_encoder(self._recipe, self._images, average.encoder, result, self._out)
+        return measured
 
 
 def _compute(
@@ -149,46 +129,8 @@ def _compute(
 
 def compute_rate(options: EncoderOptimisation, step: int) -> float:
     """Returns the learning-rate factor: a linear warm-up under a cosine from 1 to 0."""
-    rise = (step + 1) / options.warmup_steps if step < options.warmup_steps else 1.0
-    return min(rise, 1.0) * (1 + math.cos(math.pi * step / options.steps)) / 2
-
-
-@torch.no_grad()
-def update_average(
-    average: torch.nn.Module, network: torch.nn.Module, decay: float, step: int
-) -> None:
-    """Moves the exponential moving average, with the warm-up (1 + n) / (10 + n).
-
-    The statistics of batch norms move with the weights that they belong to.
-    """
-    keep = min(decay, (1 + step) / (10 + step))
-    for mine, theirs in zip(
-        [*average.parameters(), *average.buffers()],
-        [*network.parameters(), *network.buffers()],
-        strict=True,
-    ):
-        if mine.is_floating_point():
-            mine.lerp_(theirs, 1.0 - keep)
-        else:
-            mine.copy_(theirs)
-
-
-def _validate(
-    recipe: EncoderRecipe,
-    images: TrainingImages,
-    state: _State,
-    device: torch.device,
-    out: Path,
-) -> dict[str, float]:
-    """Measures the averaged weights, stops a collapsed training, exports the best so far."""
-    measured = _measure(recipe, images, state.average, device)
-    check_collapse(recipe, measured, state.step)
-    loss = measured.get("held_out_loss")
-    if not state.best or loss is None or loss < state.best["held_out_loss"]:
-        state.best, state.best_step = measured, state.step
-        result = {"step": state.step, "best_step": state.best_step, **measured}
-        export_encoder(recipe, images, state.average.encoder, result, out)
-    return measured
+    rise = compute_warmup(step, options.warmup_steps)
+    return rise * (1 + math.cos(math.pi * step / options.steps)) / 2
 
 
 def check_collapse(recipe: EncoderRecipe, measured: dict[str, float], step: int) -> None:

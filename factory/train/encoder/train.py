@@ -1,6 +1,6 @@
 """Trains the small residual network of a classifier from scratch on labelled patches."""
 
-from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +10,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from factory.core.hashing import derive_seed
 from factory.models.encoders.small_resnet import SmallResNet
-
-Report = Callable[[int, int, float], None]
-"""Called with (epoch, epochs, mean loss of the epoch)."""
+from factory.train.loop import Loop, Pace, Report, Trainer
 
 BATCH_SIZE = 64
 LEARNING_RATE = 0.05
@@ -28,7 +26,7 @@ def train_encoder(
     *,
     epochs: int,
     seed: int,
-    report: Report | None = None,
+    report: Report = lambda step, steps, measured: None,
 ) -> tuple[SmallResNet, nn.Linear]:
     """Fits the network and its linear head by SGD with one warm-up and decay (Smith 2018).
 
@@ -40,47 +38,75 @@ def train_encoder(
         classes: number of classes.
         epochs: passes over the images.
         seed: root of all randomness.
-        report: progress callback.
+        report: called with (epoch, epochs, mean `loss` of the epoch).
 
     Returns:
         The network in evaluation mode, and its head.
+
+    Raises:
+        TrainingError: the loss is no number.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         network = SmallResNet()
         head = nn.Linear(network.dim, classes)
     model = nn.Sequential(network, head).to(memory_format=torch.channels_last)
-    count = np.bincount(labels, minlength=classes)
-    weight = torch.tensor(len(labels) / (classes * np.maximum(count, 1)), dtype=torch.float32)
-    pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
-    targets = torch.from_numpy(labels)
-
-    batches = max(1, len(images) // BATCH_SIZE)
-    optimizer = torch.optim.SGD(
-        model.parameters(), LEARNING_RATE, momentum=0.9, weight_decay=WEIGHT_DECAY, nesterov=True
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, LEARNING_RATE, total_steps=epochs * batches, pct_start=0.2
-    )
-    model.train()
-    for epoch in range(epochs):
-        order = np.random.default_rng(derive_seed(seed, "epoch", epoch)).permutation(len(images))
-        total = 0.0
-        for batch, chosen in enumerate(np.array_split(order, batches)):
-            rows = torch.from_numpy(chosen)
-            varied = vary_images(pixels[rows], derive_seed(seed, "batch", epoch, batch))
-            with torch.autocast("cpu", torch.bfloat16):
-                logits = model(varied.contiguous(memory_format=torch.channels_last))
-            loss = cross_entropy(logits.float(), targets[rows], weight, label_smoothing=0.05)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            schedule.step()
-            total += loss.item()
-        if report is not None:
-            report(epoch + 1, epochs, total / batches)
+    trainer = _ClassifierTrainer(model, head, images, labels, epochs, seed)
+    steps, batches = trainer.steps, trainer.batches
+    pace = Pace(steps, log_every=batches, validate_every=steps, checkpoint_every=steps)
+    Loop(trainer, pace).run(lambda step, _, measured: report(step // batches, epochs, measured))
     model.eval()
     return network, head
+
+
+class _ClassifierTrainer(Trainer):
+    """Labelled images, varied anew in every epoch."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        head: nn.Linear,
+        images: NDArray[np.uint8],
+        labels: NDArray[np.int64],
+        epochs: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.batches = max(1, len(images) // BATCH_SIZE)
+        self.steps = epochs * self.batches
+        self.network, self.learning_rate = model, LEARNING_RATE
+        self.optimizer = torch.optim.SGD(
+            model.parameters(),
+            LEARNING_RATE,
+            momentum=0.9,
+            weight_decay=WEIGHT_DECAY,
+            nesterov=True,
+        )
+        classes = head.out_features
+        count = np.bincount(labels, minlength=classes)
+        weight = len(labels) / (classes * np.maximum(count, 1))
+        self._weight = torch.tensor(weight, dtype=torch.float32)
+        self._pixels = torch.from_numpy(images).permute(0, 3, 1, 2)
+        self._targets, self._seed = torch.from_numpy(labels), seed
+
+        self._schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer, LEARNING_RATE, total_steps=self.steps, pct_start=0.2
+        )
+
+    def set_rate(self, step: int) -> None:
+        if step:
+            self._schedule.step()
+
+    def compute_loss(self, network: Any, step: int, turn: int) -> Tensor:
+        epoch, batch = divmod(step, self.batches)
+        draw = np.random.default_rng(derive_seed(self._seed, "epoch", epoch))
+        order = draw.permutation(len(self._pixels))
+        rows = torch.from_numpy(np.array_split(order, self.batches)[batch])
+        varied = vary_images(self._pixels[rows], derive_seed(self._seed, "batch", epoch, batch))
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(varied.contiguous(memory_format=torch.channels_last))
+        targets = self._targets[rows]
+        return cross_entropy(logits.float(), targets, self._weight, label_smoothing=0.05)
 
 
 def vary_images(images: Tensor, seed: int) -> Tensor:

@@ -1,24 +1,19 @@
 """Trains a flow-matching generator from scratch or from a checkpoint, and exports the best weights.
 
-Every random draw is keyed by (seed, step), and the state is checkpointed with a rename, so a killed
-run resumes to the same weights on the same machine with the same number of threads. On several
-GPUs: `accelerate launch -m factory train generator RECIPE --out DIR`.
+On several GPUs: `accelerate launch -m factory train generator RECIPE --out DIR`.
 """
 
 import json
 import shutil
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.nn.functional import mse_loss
 
 from factory.catalog.catalog import Catalogs
-from factory.core.files.new_folder import refuse_foreign
 from factory.core.hashing import derive_seed
 from factory.models.generators.flow import FlowPipeline
 from factory.train.batches import draw_batch, tokenize
@@ -28,15 +23,9 @@ from factory.train.generator.network import Denoiser, build_denoiser, export_pip
 from factory.train.generator.settings import OptimisationSettings, TrainingRecipe
 from factory.train.generator.setup import Material, prepare_material
 from factory.train.generator.validation import Judge, save_sample_grid
-from factory.train.loop import TrainingState, append_log, resume, save
-
-Report = Callable[[int, int, dict[str, float]], None]
-"""Called with (step, steps, measurements: `loss`, or after a validation `kid` and `fd`)."""
+from factory.train.loop import Loop, Pace, Report, Trainer, compute_warmup, open_folder
 
 LOG_EVERY = 50  # steps
-
-
-_State = TrainingState[Denoiser]
 
 
 def train_generator(
@@ -51,7 +40,7 @@ def train_generator(
         recipe: what to train on and how; its paths are resolved.
         catalogs: where caption grid, classes and the model to go on from are looked up.
         out: folder of the exported pipeline; `out/training` holds checkpoint, log and samples.
-        report: progress callback.
+        report: progress callback; a validation reports `kid`, `fd` and `validated`.
 
     Returns:
         `step`, `best_step`, and of the latter `kid`, `fd` and `validated`, None without validation.
@@ -62,96 +51,65 @@ def train_generator(
         InputError: a grid, class list or model that there is not, or that does not fit.
         MismatchError: `out` holds the checkpoint of another recipe; InputError: something else.
     """
-    accelerator = Accelerator(gradient_accumulation_steps=recipe.training.accumulate)
-    folder = out / "training"
-    if not folder.is_dir():
-        refuse_foreign(out, "training")
-    folder.mkdir(parents=True, exist_ok=True)
+    options = recipe.training
+    accelerator = Accelerator(
+        device_placement=False, gradient_accumulation_steps=options.accumulate
+    )
+    folder = open_folder(out)
     with accelerator.main_process_first():
         material = prepare_material(recipe, catalogs, folder)
-    state = _build_state(recipe, material, accelerator.device)
-    resume(folder, _describe(recipe, material), state)
+    trainer = _GeneratorTrainer(recipe, material, accelerator, out)
+    pace = Pace(
+        options.steps,
+        log_every=LOG_EVERY,
+        validate_every=recipe.validation.every,
+        checkpoint_every=options.checkpoint_every,
+        accumulate=options.accumulate,
+        max_norm=1.0,
+        ema_decay=options.ema_decay,
+    )
+    loop = Loop(trainer, pace, folder, _describe(recipe, material), accelerator)
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
-    judge = Judge(recipe, material, accelerator.device)
-    if recipe.training.compile:
-        state.network.unet.compile()
-    network, optimizer = accelerator.prepare(state.network, state.optimizer)
-    losses: list[float] = []
-    options = recipe.training
-    while state.step < options.steps:
-        losses.append(_take_step(accelerator, recipe, material, network, optimizer, state.step))
-        state.step += 1
-        update_average(state.average, state.network, options.ema_decay, state.step)
-        last = state.step == options.steps
-        if not accelerator.is_main_process:
-            continue
-        if state.step % LOG_EVERY == 0 or last:
-            measured = {"loss": float(np.mean(losses))}
-            losses.clear()
-            append_log(folder, state.step, measured)
-            report(state.step, options.steps, measured)
-        if state.step % recipe.validation.every == 0 or last:
-            _validate(recipe, material, state, judge, out, report)
-        if state.step % options.checkpoint_every == 0 or last:
-            save(folder, _describe(recipe, material), state)
+    if options.compile:
+        trainer.network.unet.compile()
+    loop.run(report)
     if not accelerator.is_main_process:
         return None
+    summary = trainer.summarise(loop.step)
     if options.reading_steps:
-        return _read(recipe, material, state, judge, out, report)
-    return _summarise(state)
-
-
-def _read(
-    recipe: TrainingRecipe,
-    material: Material,
-    state: _State,
-    judge: Judge,
-    out: Path,
-    report: Report,
-) -> dict[str, Any]:
-    """Teaches the best weights to read captions and exports them; they are kept as they were.
-
-    Returns:
-        The summary, with `reading` and the distances of what is exported.
-    """
-    folder, names = out / "training", material.images.class_names
-    unread = folder / f"unread-{state.best_step:07d}"
-    if not unread.exists():
-        partial = folder / "unread.tmp"
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(out, partial, ignore=shutil.ignore_patterns("training"))
-        partial.rename(unread)
-    network = deepcopy(state.average)
-    start_from(network, names, FlowPipeline.from_pretrained(unread, dtype=torch.float32))
-    measured = {"reading": teach_reading(recipe, material, network)}
-    export_pipeline(recipe, network, material.tokenizer, material.vae, names, out)
-    measured |= judge.measure(out)
-    save_sample_grid(material, out, recipe, out / "samples.png")
-    append_log(folder, state.step, measured)
-    report(state.step, recipe.training.steps, measured)
-    summary = {**_summarise(state), **measured}
-    write_catalog_entry(recipe, material, out)
-    write_model_card(recipe, material, summary, out)
+        measured = trainer.read(loop.average)
+        loop.log(report, measured)
+        summary |= measured
+        write_catalog_entry(recipe, material, out)
+        write_model_card(recipe, material, summary, out)
     return summary
 
 
-def _take_step(
-    accelerator: Accelerator,
-    recipe: TrainingRecipe,
-    material: Material,
-    network: Any,
-    optimizer: Any,
-    step: int,
-) -> float:
-    """One optimizer step; returns the mean loss of this process."""
-    options, device = recipe.training, accelerator.device
-    for group in optimizer.param_groups:
-        group["lr"] = options.learning_rate * compute_rate(options, step)
-    dtype = getattr(torch, options.precision)
-    total = 0.0
-    network.train()
-    for turn in range(options.accumulate):
-        key = (step, turn, accelerator.process_index)
+class _GeneratorTrainer(Trainer):
+    """Learns the velocity from noise to images (and the other way), by flow matching."""
+
+    network: Denoiser
+
+    def __init__(
+        self, recipe: TrainingRecipe, material: Material, accelerator: Accelerator, out: Path
+    ) -> None:
+        super().__init__()
+        self._recipe, self._material, self._out = recipe, material, out
+        self._accelerator = accelerator
+        self._judge = Judge(recipe, material, accelerator.device)
+        options = recipe.training
+        self.network, self.learning_rate = _build(recipe, material), options.learning_rate
+        self.network.to(accelerator.device)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+        )
+
+    def compute_rate(self, step: int) -> float:
+        return compute_rate(self._recipe.training, step)
+
+    def compute_loss(self, network: Any, step: int, turn: int) -> torch.Tensor:
+        recipe, material, device = self._recipe, self._material, self._accelerator.device
+        key = (step, turn, self._accelerator.process_index)
         batch = draw_batch(recipe, material.images, material.write, key)
         target = material.encode(batch.images.to(device))
         generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "noise", *key))
@@ -164,46 +122,78 @@ def _take_step(
             )
         reference = None if batch.reference is None else batch.reference.to(device)
         blur = None if batch.blur is None else batch.blur.to(device)
-        with accelerator.accumulate(network):
-            with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-                velocity = network(
-                    (1 - weight) * target + weight * noise,
-                    weight.flatten(),
-                    batch.labels.to(device),
-                    tokens,
-                    mask,
-                    reference,
-                    blur,
-                )
-            loss = mse_loss(velocity.float(), noise - target)
-            accelerator.backward(loss)
-            if accelerator.sync_gradients:
-                accelerator.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-        total += loss.item()
-    return total / options.accumulate
+        dtype = getattr(torch, recipe.training.precision)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+            velocity = network(
+                (1 - weight) * target + weight * noise,
+                weight.flatten(),
+                batch.labels.to(device),
+                tokens,
+                mask,
+                reference,
+                blur,
+            )
+        return mse_loss(velocity.float(), noise - target)
+
+    def validate(self, average: Any, step: int, loss: float) -> dict[str, float]:
+        """Samples the averaged weights and exports them where they are the best so far."""
+        recipe, material, folder = self._recipe, self._material, self._out / "training"
+        self._export(average, folder / "last")
+        measured = self._judge.measure(folder / "last")
+        grid = folder / f"samples-{step:07d}.png"
+        save_sample_grid(material, folder / "last", recipe, grid)
+        best = self.state.get("best")
+        if not best or not measured or measured["kid"] < best["kid"]:
+            self.state = {"best": measured, "best_step": step}
+            self._export(average, self._out)
+            shutil.copyfile(grid, self._out / "samples.png")
+        write_catalog_entry(recipe, material, self._out)
+        write_model_card(recipe, material, self.summarise(step), self._out)
+        return measured
+
+    def summarise(self, step: int) -> dict[str, Any]:
+        """Returns what a training of so many steps gave."""
+        best = self.state.get("best", {})
+        quality = {name: best.get(name) for name in ("kid", "fd", "validated")}
+        return {"step": step, "best_step": self.state.get("best_step", 0), **quality}
+
+    def read(self, average: Any) -> dict[str, float]:
+        """Teaches the best weights to read captions and exports them; they are kept as they were.
+
+        Returns:
+            `reading`, and the distances of what is exported.
+        """
+        recipe, material, out = self._recipe, self._material, self._out
+        folder, names = out / "training", material.images.class_names
+        unread = folder / f"unread-{self.state['best_step']:07d}"
+        if not unread.exists():
+            partial = folder / "unread.tmp"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(out, partial, ignore=shutil.ignore_patterns("training"))
+            partial.rename(unread)
+        network = deepcopy(average)
+        start_from(network, names, FlowPipeline.from_pretrained(unread, dtype=torch.float32))
+        measured = {"reading": teach_reading(recipe, material, network)}
+        self._export(network, out)
+        measured |= self._judge.measure(out)
+        save_sample_grid(material, out, recipe, out / "samples.png")
+        return measured
+
+    def _export(self, network: Denoiser, folder: Path) -> None:
+        material = self._material
+        names = material.images.class_names
+        export_pipeline(self._recipe, network, material.tokenizer, material.vae, names, folder)
 
 
 def compute_rate(options: OptimisationSettings, step: int) -> float:
     """Returns the learning-rate factor: warm-up, constant, then linear decay to 0."""
-    rise = (step + 1) / options.warmup_steps if step < options.warmup_steps else 1.0
     left = options.steps - step
     fall = left / options.decay_steps if left < options.decay_steps else 1.0
-    return min(rise, fall)
+    return min(compute_warmup(step, options.warmup_steps), fall)
 
 
-@torch.no_grad()
-def update_average(
-    average: torch.nn.Module, network: torch.nn.Module, decay: float, step: int
-) -> None:
-    """Moves the exponential moving average, with the warm-up (1 + n) / (10 + n)."""
-    keep = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1.0 - keep)
-
-
-def _build_state(recipe: TrainingRecipe, material: Material, device: torch.device) -> _State:
-    """Builds seeded networks, or takes those of the model to go on from."""
+def _build(recipe: TrainingRecipe, material: Material) -> Denoiser:
+    """Builds a seeded network, or takes that of the model to go on from."""
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(recipe.seed, "weights"))
         network = build_denoiser(
@@ -215,45 +205,7 @@ def _build_state(recipe: TrainingRecipe, material: Material, device: torch.devic
         )
     if material.start is not None:
         start_from(network, material.images.class_names, material.start)
-    average = deepcopy(network).requires_grad_(False).eval()
-    options = recipe.training
-    network.to(device)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-    )
-    return _State(network, average.to(device), optimizer)
-
-
-def _validate(
-    recipe: TrainingRecipe,
-    material: Material,
-    state: _State,
-    judge: Judge,
-    out: Path,
-    report: Report,
-) -> None:
-    """Samples the averaged weights and exports them where they are the best so far."""
-    folder = out / "training"
-    names = material.images.class_names
-    current = folder / "last"
-    export_pipeline(recipe, state.average, material.tokenizer, material.vae, names, current)
-    measured = judge.measure(current)
-    grid = folder / f"samples-{state.step:07d}.png"
-    save_sample_grid(material, current, recipe, grid)
-    if measured:
-        append_log(folder, state.step, measured)
-        report(state.step, recipe.training.steps, measured)
-    if not state.best or not measured or measured["kid"] < state.best["kid"]:
-        state.best, state.best_step = measured, state.step
-        export_pipeline(recipe, state.average, material.tokenizer, material.vae, names, out)
-        shutil.copyfile(grid, out / "samples.png")
-    write_catalog_entry(recipe, material, out)
-    write_model_card(recipe, material, _summarise(state), out)
-
-
-def _summarise(state: _State) -> dict[str, Any]:
-    quality = {name: state.best.get(name) for name in ("kid", "fd", "validated")}
-    return {"step": state.step, "best_step": state.best_step, **quality}
+    return network
 
 
 def _describe(recipe: TrainingRecipe, material: Material) -> dict[str, Any]:

@@ -15,8 +15,6 @@ from factory.train.adapter.settings import AdapterSettings, Choices
 WEIGHTS = "pytorch_lora_weights.safetensors"
 """File of an adapter, as diffusers names it."""
 
-Weights = dict[str, torch.Tensor]
-
 
 class Trainee(Protocol):
     """A model whose adapter is trained.
