@@ -3,14 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from factory.core.errors import SourceError, StoreError
 from factory.core.hashing import hash_bytes
 from factory.core.images import hash_pixels
-from factory.core.parquet import open_parquet
-from factory.data.images import SourceImage
+from factory.data.images import SourceImage, iterate_rows
 from factory.data.provenance import read_origin
 
 COLUMNS = ("reference_sha256", "provenance")
@@ -47,31 +45,16 @@ def parse_varied(row: Mapping[str, Any], where: str) -> Varied | None:
 
 
 def read_varied(images: Sequence[SourceImage]) -> tuple[Varied | None, ...]:
-    """Returns (N,) what each image varies; None where it is no row of parquet that tells.
+    """Returns (N,) what each image varies; None where it is no row that tells.
 
     Raises:
         SourceError: a damaged file, or provenance that is no JSON.
     """
-    rows = [image for image in images if image.row is not None and image.path.suffix == ".parquet"]
-    told = {path: _read_file(path) for path in dict.fromkeys(image.path for image in rows)}
-    found = {image: told[image.path][image.row] for image in rows if image.row is not None}
-    return tuple(found.get(image) for image in images)
-
-
-def _read_file(path: Path) -> list[Varied | None]:
-    """Returns what each row of a file varies; one row group is in memory at a time."""
-    found: list[Varied | None] = []
+    rows = zip(images, iterate_rows(images, COLUMNS), strict=True)
     try:
-        with open_parquet(path) as table:
-            names = [name for name in COLUMNS if name in table.schema.names]
-            if COLUMNS[0] not in names:
-                return [None] * table.num_rows
-            for place in range(len(table.groups)):
-                for row in table.read_group(place, names).to_pylist():
-                    found.append(parse_varied(row, f"{path}#{len(found)}"))
+        return tuple(parse_varied(row, f"{image.path}#{image.row}") for image, row in rows)
     except StoreError as error:
         raise SourceError(str(error)) from error
-    return found
 
 
 def find_varied(

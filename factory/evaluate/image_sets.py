@@ -9,10 +9,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.errors import SourceError, StoreError
 from factory.core.hashing import compute_digest
-from factory.core.parquet import open_parquet
-from factory.data.images import SourceImage, fit_image, list_images, tell_crop
+from factory.data.images import SourceImage, fit_image, iterate_rows, list_images, tell_crop
 from factory.data.images.image import Wanted
 from factory.data.varied import Varied, read_varied
 from factory.evaluate.measured import describe_data
@@ -174,7 +172,7 @@ def list_set(
         len(listed),
         side,
         fit,
-        _read_cells(images, "sample_id"),
+        tuple(row.get("sample_id") for row in iterate_rows(images, ("sample_id",))),
         read_varied(images),
         tuple(dict.fromkeys(image.path for image in listed)),
     )
@@ -196,20 +194,3 @@ def count_smaller(images: Sequence[SourceImage], size: int) -> int:
         SourceError: an image that cannot be read.
     """
     return sum(min(image.read_size()) < size for image in images)
-
-
-def _read_cells(images: Sequence[SourceImage], column: str) -> tuple[str | None, ...]:
-    """Returns (N,) texts of a column of parquet; None for other sources and without the column."""
-    tables: dict[Path, list[Any]] = {}
-    for path in {image.path for image in images if image.path.suffix == ".parquet"}:
-        try:
-            with open_parquet(path) as table:
-                if column in table.schema.names:
-                    tables[path] = table.read([column]).column(column).to_pylist()
-        except StoreError as error:
-            raise SourceError(str(error)) from error
-    cells = (
-        tables[image.path][image.row] if image.row is not None and image.path in tables else None
-        for image in images
-    )
-    return tuple(None if cell is None else str(cell) for cell in cells)

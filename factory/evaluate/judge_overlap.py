@@ -84,8 +84,6 @@ def read_own_summary(root: Path) -> Summary | None:
     Raises:
         SourceError: it is damaged.
     """
-    if not (root / RUN_SUMMARY).is_file():
-        return None
     try:
         return Dataset(str(root)).summary
     except StoreError as error:

@@ -7,6 +7,7 @@ import pytest
 
 from factory.core.errors import InputError
 from factory.engine.dataset import Dataset
+from factory.evaluate.fewshot.synthetic import Origin, read_origin
 from tests import ROOT
 
 OLD = ROOT / "tests" / "contracts" / "v0.1"
@@ -51,3 +52,10 @@ def test_a_refiltered_run_is_told_from_the_run_that_has_grown(tmp_path):
     grown = Dataset(str(tmp_path / "run"))
     assert grown.in_force == grown.made_with
     assert not grown.is_refiltered
+
+
+def test_an_evaluation_knows_of_a_copy_what_it_knows_of_the_run():
+    run, copy = (read_origin(OLD / name) for name in ("run", "published"))
+    assert run == copy
+    assert run.is_run and run.models == ("fake",)
+    assert read_origin(OLD) == Origin()

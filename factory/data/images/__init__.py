@@ -17,7 +17,7 @@ from factory.data.images.folder import list_folder
 from factory.data.images.image import IMAGE_SUFFIXES, SourceImage, Wanted
 from factory.data.images.layout import find_files
 from factory.data.images.passed import tell_frames
-from factory.data.images.table import list_tables
+from factory.data.images.table import iterate_rows, list_tables
 from factory.data.images.tar import list_tars
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "fit_image",
     "fit_source",
     "iterate_pixels",
+    "iterate_rows",
     "list_classes",
     "list_images",
     "read_fitted",

@@ -7,7 +7,7 @@ What `save_to_disk` writes is the Arrow stream format, with the features in the 
 import functools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
@@ -91,6 +91,27 @@ def _choose_image(schema: Any, asked: str | None, path: Path) -> str:
         raise SourceError(f"{path}: no column 'image': {what}: name it with image_column")
     tell(f"{path}: its images are those of column {found[0]!r}")
     return str(found[0])
+
+
+def iterate_rows(images: Iterable[SourceImage], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yields, for each image, those of some columns that its row has; nothing where it is no row.
+
+    The columns of one file are in memory at a time: images of a file should follow each other.
+
+    Raises:
+        SourceError: an unreadable file.
+    """
+    known: Path | None = None
+    cells: dict[str, list[Any]] = {}
+    for image in images:
+        if image.row is None or image.path.suffix not in (".parquet", ".arrow"):
+            yield {}
+            continue
+        if image.path != known:
+            names = _read_schema(image.path).names
+            known = image.path
+            cells = _read_columns(known, [name for name in columns if name in names])[1]
+        yield {name: values[image.row] for name, values in cells.items()}
 
 
 def count_rows(path: Path) -> int:

@@ -125,7 +125,7 @@ def find_label_leaks(
     leaks: list[Leak] = []
     notes: list[str] = []
     if not origin.is_run:
-        return [], ["nothing is known of what made the synthetic images: no run folder"]
+        return [], ["nothing is known of what made the synthetic images: no run"]
     for model in origin.models:
         found, told = find_model_leaks(model, catalogs, set_name, shots)
         leaks += found

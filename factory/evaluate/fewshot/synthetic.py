@@ -7,23 +7,22 @@ from typing import Any
 
 from factory.core.errors import SourceError, StoreError
 from factory.core.hashing import compute_digest
-from factory.core.parquet import count_rows, read_parquet
-from factory.data.folders import RUN_RECORD, RUN_SUMMARY
-from factory.data.images import SourceImage, list_images
+from factory.core.parquet import count_rows
+from factory.data.folders import tell_kind
+from factory.data.images import SourceImage, iterate_rows, list_images
 from factory.data.shots import ImageSet, make_set
 from factory.data.varied import Varied, read_varied
-from factory.engine.run_folder import RunFolder
-from factory.engine.summary import read_summary
+from factory.engine.dataset import Dataset
 from factory.evaluate.measured import describe_data
 from factory.recipe.judge_overlap import list_guides
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a run folder tells of its images; all empty for images of other tools.
+    """What a run, or a copy of one, tells of its images; all empty for images of other tools.
 
     Attributes:
-        is_run: whether it is a run folder.
+        is_run: whether it is a run at all.
         models: ids of the models that made them.
         adapted: those of them that were sampled with adapters.
         filters: descriptions of the filters that chose them, and of what guided the sampling.
@@ -86,8 +85,6 @@ def read_synthetic(root: Path) -> SyntheticSet:
     images = list_images(root)
     _check_classes(root, images)
     data = (describe_data(root, (image.path for image in images), len(images)),)
-    if not (root / RUN_RECORD).is_file():
-        return SyntheticSet(make_set(str(root), images), (None,) * len(images), (Origin(),), data)
     return SyntheticSet(
         make_set(str(root), images), read_varied(images), (read_origin(root),), data
     )
@@ -99,16 +96,16 @@ def read_first_attempts(root: Path) -> SyntheticSet | str:
     Raises:
         SourceError: an unfinished run, or images without a class.
     """
-    if not (root / RUN_RECORD).is_file():
-        return f"{root} is no run folder, so its rejected candidates are not known"
+    if not tell_kind(root).has_rows:
+        return f"{root} is no run, nor a copy of one, so its rejected candidates are not known"
     found = list(list_images(root))
-    if _count_rows(root / "rejected"):
+    if any(count_rows(path) for path in (root / "rejected").glob("*.parquet")):
         others = list_images(root / "rejected")
-        if any(row["image"]["bytes"] is None for row in _read_rows(others[:1], ("image",))):
+        if any(row["image"]["bytes"] is None for row in iterate_rows(others[:1], ("image",))):
             return f"{root} kept the scores of rejected candidates only (output.keep_rejected)"
         found += others
-    rows = _read_rows(found, ("attempt",))
-    images = [image for image, row in zip(found, rows, strict=True) if row["attempt"] == 0]
+    rows = zip(found, iterate_rows(found, ("attempt",)), strict=True)
+    images = [image for image, row in rows if row["attempt"] == 0]
     _check_classes(root, images)
     return SyntheticSet(make_set(str(root), images), read_varied(images), (read_origin(root),))
 
@@ -128,21 +125,25 @@ def join_sets(sets: Sequence[SyntheticSet]) -> SyntheticSet:
 
 
 def read_origin(root: Path) -> Origin:
-    """Reads what a run folder tells of models, filters and recipe."""
-    folder = RunFolder(str(root))
+    """Reads what a run, or a copy of one, tells of models, filters and recipe.
+
+    Raises:
+        SourceError: damaged records.
+    """
+    if not tell_kind(root).has_rows:
+        return Origin()
+    dataset = Dataset(str(root))
     try:
-        summary, record = read_summary(folder), folder.require_run()
+        recipe, summary = dataset.require_finished()
     except StoreError as error:
         raise SourceError(str(error)) from error
-    if summary is None:
-        raise SourceError(f"{root}: not finished: has no {RUN_SUMMARY}")
     makers = summary.makers
     return Origin(
         True,
         summary.models,
         tuple(sorted({each.model for each in makers if each.generator.adapters})),
         tuple(each for maker in makers for each in (*maker.filters, *list_guides(maker))),
-        tuple(Path(each) for each in record.recipe["catalogs"]),
+        tuple(Path(each) for each in recipe.catalogs),
     )
 
 
@@ -153,19 +154,3 @@ def _check_classes(root: Path, images: Sequence[SourceImage]) -> None:
             f"{root}: {without} has no class: a classifier learns from classes only; make the "
             "images with class or reference conditions"
         )
-
-
-def _count_rows(folder: Path) -> int:
-    """Returns the rows of a folder of parquet, 0 where it is not there."""
-    return sum(count_rows(path) for path in folder.glob("*.parquet"))
-
-
-def _read_rows(images: Sequence[SourceImage], columns: Sequence[str]) -> list[dict[str, Any]]:
-    """Returns the columns of the parquet rows that images lie in, in their order."""
-    tables: dict[Path, list[dict[str, Any]]] = {}
-    for path in dict.fromkeys(image.path for image in images):
-        try:
-            tables[path] = read_parquet(path, columns).to_pylist()
-        except StoreError as error:
-            raise SourceError(f"no rows of a run there: {error}") from error
-    return [tables[image.path][image.row or 0] for image in images]

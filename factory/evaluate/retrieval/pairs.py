@@ -11,7 +11,7 @@ from factory.core.errors import InputError
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.images import decode_image, hash_pixels
 from factory.core.thumbnails import Descriptors, compare_all, describe_images
-from factory.data.folders import RUN_RECORD
+from factory.data.folders import tell_kind
 from factory.data.images import SourceImage, list_images
 from factory.data.varied import Varied, read_varied
 from factory.filters.training_copy import TrainingCopyFilter
@@ -90,7 +90,7 @@ def read_pairs(root: Path, columns: Columns | None = None) -> PairSet:
         InputError: no captions.
     """
     columns = columns or Columns()
-    is_run = (root / RUN_RECORD).is_file()
+    is_run = tell_kind(root).has_rows
     images = list_images(
         root,
         image_column=None if is_run else columns.image,

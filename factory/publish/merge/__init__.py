@@ -16,16 +16,17 @@ from factory.core.files.new_folder import build_folder
 from factory.core.files.store import FileStore
 from factory.core.notes import tell
 from factory.core.plain import write_json
+from factory.data.images import iterate_rows
 from factory.data.schema import IMAGE_TYPE
 from factory.data.writers.parquet import ParquetFiles
 from factory.engine.dataset import Dataset
 from factory.engine.finalise import with_features
 from factory.publish.merge.card import build_card, describe_splits
 from factory.publish.merge.members import (
+    COLUMNS,
     Member,
     find_conflicts,
     name_sources,
-    read_columns,
     read_real,
     read_synthetic,
     unite_classes,
@@ -241,17 +242,13 @@ def _write(
 
 def _build_rows(members: Sequence[Member], class_names: Sequence[str]) -> Iterator[dict[str, Any]]:
     labels = {name: label for label, name in enumerate(class_names)}
-    known: dict[Path, dict[str, list[Any]]] = {}
-    for member in members:
-        image, row = member.image, dict[str, Any]()
-        if member.is_synthetic and image.row is not None and image.path.suffix == ".parquet":
-            if image.path not in known:
-                known = {image.path: read_columns(image.path)}
-            row = {column: values[image.row] for column, values in known[image.path].items()}
+    rows = iterate_rows((member.image for member in members), COLUMNS)
+    for member, row in zip(members, rows, strict=True):
+        image = member.image
         data = image.read_bytes()
         name = f"{member.image_sha256[:32]}.{_find_suffix(data, image.place)}"
         yield {
-            **row,
+            **(row if member.is_synthetic else {}),
             "image": {"bytes": data, "path": name},
             "label": labels.get(member.class_name or ""),
             "class_name": member.class_name,

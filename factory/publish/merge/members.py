@@ -8,8 +8,7 @@ from typing import Any
 from factory.core.errors import InputError, SourceError, StoreError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, hash_pixels
-from factory.core.parquet import open_parquet
-from factory.data.images import SourceImage, list_images
+from factory.data.images import SourceImage, iterate_rows, list_images
 from factory.data.provenance import read_origin
 
 COLUMNS = ("sample_id", "model", "reference_sha256", "provenance")
@@ -82,13 +81,8 @@ def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterat
     Raises:
         SourceError: images that cannot be read.
     """
-    known: dict[Path, dict[str, list[Any]]] = {}
-    for image in list_images(root):
-        row: dict[str, Any] = {}
-        if image.row is not None and image.path.suffix == ".parquet":
-            if image.path not in known:
-                known = {image.path: read_columns(image.path)}
-            row = {column: values[image.row] for column, values in known[image.path].items()}
+    images = list_images(root)
+    for image, row in zip(images, iterate_rows(images, COLUMNS), strict=True):
         try:
             origin = read_origin(row, image.place)
         except StoreError as error:
@@ -104,21 +98,6 @@ def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterat
             reference_pixels_sha256=origin.reference_pixels_sha256,
             reference_group_sha256=origin.reference_group_sha256,
         )
-
-
-def read_columns(path: Path) -> dict[str, list[Any]]:
-    """Returns those of COLUMNS that a parquet file has.
-
-    Raises:
-        SourceError: it is damaged.
-    """
-    try:
-        with open_parquet(path) as table:
-            names = [name for name in COLUMNS if name in table.schema.names]
-            columns = table.read(names)
-        return {name: columns[name].to_pylist() for name in names}
-    except StoreError as error:
-        raise SourceError(str(error)) from error
 
 
 def name_sources(roots: Sequence[Path]) -> dict[Path, str]:
