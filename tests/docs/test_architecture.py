@@ -4,6 +4,7 @@ The layers stand in pyproject.toml (`tool.importlinter`); DESIGN section 2 gives
 """
 
 import ast
+import functools
 import subprocess
 import sys
 import tomllib
@@ -31,10 +32,16 @@ SOURCES = {
 }
 
 
+@functools.cache
+def parse(source: str) -> ast.Module:
+    """Parses a module once for all checks."""
+    return ast.parse(source)
+
+
 def list_imports(source: str, package: tuple[str, ...]) -> list[tuple[int, str]]:
     """Every (line, dotted name) imported anywhere in a module, relative ones made absolute."""
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -51,7 +58,7 @@ def find_prints(source: str) -> list[str]:
         for line, name in list_imports(source, ())
         if name.split(".")[0] in {"click", "rich"}
     ]
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             found += [f"line {node.lineno}: print"] if node.func.id == "print" else []
         if isinstance(node, ast.Attribute) and node.attr in {"stdout", "stderr", "echo"}:
@@ -61,7 +68,7 @@ def find_prints(source: str) -> list[str]:
 
 def find_broad_excepts(source: str) -> list[str]:
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if isinstance(node, ast.ExceptHandler):
             caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
             names = {each.id if isinstance(each, ast.Name) else each for each in caught}
@@ -77,7 +84,7 @@ def find_pickles(source: str) -> list[str]:
         for line, name in list_imports(source, ())
         if name.split(".")[0] in PICKLES
     ]
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if not isinstance(node, ast.Call):
             continue
         given = {key.arg: getattr(key.value, "value", "?") for key in node.keywords}
@@ -90,7 +97,7 @@ def find_pickles(source: str) -> list[str]:
 
 def find_parquet_readers(source: str) -> list[str]:
     """Everything that opens parquet with a library: Arrow would read ahead on its own threads."""
-    tree, found, aliases = ast.parse(source), [], {"pa.parquet", "pyarrow.parquet"}
+    tree, found, aliases = parse(source), [], {"pa.parquet", "pyarrow.parquet"}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names = [alias for alias in node.names if alias.name == "pyarrow.parquet"]
@@ -112,7 +119,7 @@ def find_parquet_readers(source: str) -> list[str]:
 def find_shapeless(source: str) -> list[str]:
     """Says that a module is too long, or that its first line does not say what it gives."""
     found = [f"more than {MAX_LINES} lines"] if source.count("\n") > MAX_LINES else []
-    docstring = ast.get_docstring(ast.parse(source)) or ""
+    docstring = ast.get_docstring(parse(source)) or ""
     if not docstring.partition("\n")[0] or not source.lstrip().startswith('"""'):
         found.append("the first line does not say what it gives")
     return found
@@ -120,7 +127,7 @@ def find_shapeless(source: str) -> list[str]:
 
 def find_long_functions(source: str) -> list[str]:
     found = []
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if lines > MAX_FUNCTION:
@@ -131,7 +138,7 @@ def find_long_functions(source: str) -> list[str]:
 def find_many_parameters(source: str) -> list[str]:
     """Public functions of a module that take more than a reader keeps in mind."""
     found = []
-    for node in ast.parse(source).body:
+    for node in parse(source).body:
         if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
             given = node.args
             count = len([*given.posonlyargs, *given.args, *given.kwonlyargs])

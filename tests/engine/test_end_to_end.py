@@ -67,7 +67,6 @@ def test_from_a_recipe_to_rows_that_anybody_can_make_again(tmp_path):
         assert loaded.stdout.strip() == str(sorted(row["sample_id"] for row in rows)), loaded.stderr
         report = json.loads(factory("verify", f"{REPO}@v1", "--json"))
         assert report["sound"]
-        for row in random.Random(0).sample(rows, 5):
-            again = tmp_path / "again.webp"
-            assert "exact" in factory("regenerate", REPO, row["sample_id"], "--out", again)
-            assert again.read_bytes() == row["image"]["bytes"]
+        row, again = random.Random(0).choice(rows), tmp_path / "again.webp"
+        assert "exact" in factory("regenerate", REPO, row["sample_id"], "--out", again)
+        assert again.read_bytes() == row["image"]["bytes"]

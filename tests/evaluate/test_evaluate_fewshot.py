@@ -702,6 +702,7 @@ def test_workers_work_in_the_folder_of_the_command(tmp_path, monkeypatch):
         ray.shutdown()
 
 
+@pytest.mark.slow
 def test_a_training_that_fails_on_a_worker_says_why(data):
     wild = ("--learning-rate", "1e9", "--seeds", "1", "--workers", "2")
     assert "lower --learning-rate" in study(data, *wild, code=3).output

@@ -559,6 +559,7 @@ def test_stopped_in_the_middle_and_resumed_equals_not_stopped(data, tmp_path):
     assert resumed == start(say=str)
 
 
+@pytest.mark.slow
 def test_trainers_side_by_side_give_what_one_process_gives(data, tmp_path):
     pairs = ("--synthetic", data / "few.parquet", "--held-out", data / "held.parquet")
     common = (*pairs, "--epochs", 2, "--seeds", 1, "--batch-size", 18)
@@ -580,6 +581,7 @@ def test_trainers_side_by_side_give_what_one_process_gives(data, tmp_path):
     assert not list((two / "tars").iterdir())
 
 
+@pytest.mark.slow
 def test_a_tuning_that_fails_on_a_trainer_says_why(data, tmp_path):
     pairs = ("--synthetic", data / "few.parquet", "--held-out", data / "held.parquet")
     wild = call(

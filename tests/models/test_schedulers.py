@@ -73,8 +73,14 @@ def test_every_scheduler_makes_a_row_or_says_why_not(models, tmp_path, name):
     assert config.get("lambda_min_clipped", "-Infinity") == "-Infinity"
 
 
-@pytest.mark.parametrize("family", ["flow", "flux"])
-@pytest.mark.parametrize("name", FLOW)
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [("flow", name) for name in FLOW]
+    + [
+        pytest.param("flux", name, marks=() if name.startswith("FlowMatch") else pytest.mark.slow)
+        for name in FLOW
+    ],
+)
 def test_flow_schedulers_step_flow_models(models, name, family):
     known = SCHEDULERS[name]
     settings = GeneratorSettings(
@@ -100,7 +106,7 @@ def test_flow_schedulers_step_flow_models(models, name, family):
     [
         ("flow", "FlowMatchLCM"),
         ("flow", "SASolver"),
-        ("flux", "FlowMatchLCM"),
+        pytest.param("flux", "FlowMatchLCM", marks=pytest.mark.slow),
         ("stable-diffusion", "EulerAncestralDiscrete"),
         ("stable-diffusion", "DPMSolverSDE"),
     ],
