@@ -21,8 +21,6 @@ from typing import Any
 
 from factory.core.plain import write_json
 
-_HEADER = re.compile(r"\A---\n(?P<header>.*?)\n---(?:\n|\Z)(?P<body>.*)\Z", re.DOTALL)
-
 _ACTIVE = re.compile(r"[\\`*\[\]~$]|(?<![^\W_])_|_(?![^\W_])")
 """Always markup, but for an underscore inside a word."""
 _MARKUP = re.compile(r"<(?=[A-Za-z/!?])|!(?=\[)|\](?=\()")
@@ -83,21 +81,26 @@ def write_inert_json(value: Any) -> str:
 
 
 def split_header(text: str) -> tuple[dict[str, Any], str]:
-    """Returns the YAML header of a card, empty where there is none, and the text below it.
+    """Returns the YAML header of a card, as the Hub reads it, and the text below it.
+
+    A text that has none, or whose first rule encloses other words, is returned whole.
 
     Raises:
         ValueError: the header is no readable YAML.
     """
-    import yaml
-
-    found = _HEADER.match(text)
-    if found is None:
+    if not text.lstrip().startswith("---"):
         return {}, text
+    import yaml
+    from huggingface_hub import RepoCard
+
     try:
-        header = yaml.safe_load(found["header"])
-    except yaml.YAMLError as error:
+        card = RepoCard(text)
+    except (yaml.YAMLError, TypeError) as error:
         raise ValueError(f"its header is no readable YAML ({error})") from error
-    return (header if isinstance(header, dict) else {}), found["body"]
+    except ValueError:  # words between two rules
+        return {}, text
+    header: dict[str, Any] = card.data.to_dict()  # type: ignore[no-untyped-call]
+    return header, card.text
 
 
 def write_yaml(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Any
 
 PREFIX = r"(?:(?:open_clip|timm|transformers|torchvision|local-dir|file):)*(?://)?"
@@ -62,6 +63,11 @@ def shorten_place(text: str) -> str:
         return text
     last = re.split(r"[\\/]", found["place"].rstrip("/\\"))[-1]
     return f"{found['prefix']}.../{last}"
+
+
+def name_place(path: str | PurePath) -> str:
+    """Returns the last two parts of a path, which tell sets apart in tables."""
+    return "/".join(PurePath(path).parts[-2:]).lstrip("/")
 
 
 def take_name(name: str) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.hashing import compute_digest
+from factory.core.places import name_place
 from factory.data.images import SourceImage, fit_image, iterate_rows, list_images, tell_crop
 from factory.data.images.image import Wanted
 from factory.data.varied import Varied, read_varied
@@ -50,7 +51,7 @@ class ImageSet:
     @property
     def name(self) -> str:
         """The last two parts of where it lies, for tables."""
-        return "/".join(self.root.absolute().parts[-2:]).lstrip("/")
+        return name_place(self.root.absolute())
 
     @property
     def labels(self) -> tuple[str | None, ...]:

@@ -14,6 +14,7 @@ from factory.core.markdown import (
     escape,
     fence,
     soften,
+    split_header,
     write_code,
     write_inert_json,
     write_line,
@@ -263,3 +264,23 @@ def test_no_class_is_markup_in_a_classifiers_card(tmp_path):
             told = told.replace(json.dumps(old), json.dumps(new))
         card = describe_classifier(type(info).model_validate_json(told))
         check_inert(card, pictures={"reliability.png"})
+
+
+@pytest.mark.parametrize(
+    ("text", "header", "body"),
+    [
+        ("---\na: 1\nb: null\n---\nBody", {"a": 1}, "Body"),
+        ("---\r\na: [x]\r\n---\r\nBody", {"a": ["x"]}, "Body"),
+        ("---\nwords\n---\nBody", {}, "---\nwords\n---\nBody"),
+        ("# Title\n---\na: 1\n---\n", {}, "# Title\n---\na: 1\n---\n"),
+        ("", {}, ""),
+    ],
+)
+def test_a_header_is_what_the_hub_takes_for_one(text, header, body):
+    assert split_header(text) == (header, body)
+
+
+@pytest.mark.parametrize("header", ["a: [", "1: x", "a: 1\na: b: c"])
+def test_a_header_that_cannot_be_read_is_refused(header):
+    with pytest.raises(ValueError, match="no readable YAML"):
+        split_header(f"---\n{header}\n---\n")

@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
+from factory.core.places import name_place
 from factory.core.plots import BLACK, Box, Canvas, Colour, choose_ticks, measure_text
 
 PANEL_WIDTH, PANEL_HEIGHT = 500, 270
@@ -69,9 +69,9 @@ def _draw_header(canvas: Canvas, report: Mapping[str, Any], width: int) -> None:
     if real is None:
         title = f"{report['recipe']}: {tries}, NO real images; keeping {keep} of the synthetic"
     else:
-        parts = PurePath(real["path"]).parts[-2:]
+        place = name_place(real["path"])
         title = (
-            f"{report['recipe']}: {real['images']} real images ({'/'.join(parts)}) and {tries}; "
+            f"{report['recipe']}: {real['images']} real images ({place}) and {tries}; "
             f"keeping {keep} of the real images of every class"
         )
     hidden = len(report["classes"]) - MAX_CLASSES

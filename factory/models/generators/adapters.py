@@ -1,12 +1,13 @@
 """LoRA adapters: found, checked, and merged into a pipeline's weights."""
 
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
 from factory.catalog.entries import ModelEntry
 from factory.core.errors import InputError
+from factory.core.places import take_name
 from factory.models.generators import weights
 from factory.models.generators.quiet import READ_ERRORS
 from factory.models.generators.settings import GeneratorSettings
@@ -47,7 +48,7 @@ def load_adapters(
             _load_lora(pipeline, path, f"adapter_{position}")
         loaded.append(
             {
-                "source": _name_source(adapter.source),
+                "source": take_name(adapter.source),
                 "weight_name": path.name,
                 "revision": adapter.revision,
                 "scale": adapter.scale,
@@ -141,11 +142,6 @@ def _load_lora(pipeline: Any, path: Path, name: str) -> None:
             f"{path}: {len(wanted)} weights for layers of {model} that take {len(loaded)}: one of "
             f"a pair (down and up, A and B) is missing: {_NOT_WHOLE}"
         )
-
-
-def _name_source(source: str) -> str:
-    """Returns a Hub id as it is, and a folder without where it lies: rows tell no one's disk."""
-    return PurePath(source).name if source.startswith(("/", "~")) else source
 
 
 def find_adapter(

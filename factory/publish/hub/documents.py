@@ -3,10 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from factory.core.errors import InputError
-from factory.core.markdown import write_inert_json
+from factory.core.markdown import split_header, write_inert_json
 from factory.core.places import list_places, replace_places, shorten_places
 from factory.data.summary import Summary
 from factory.engine.dataset import Dataset
@@ -53,7 +52,7 @@ def build_documents(
     chosen = license_id or before.license or recipe.card.license
     summary = record_licence(before, chosen, override)
     folder = Path(dataset.url)
-    check_header((folder / CARD).read_text(), str(folder / CARD))
+    check_header(folder / CARD)
     facts = collect_facts(Dataset(dataset.url, recipe, summary), url)
     documents = _read_kept(folder) | build_card_documents(dataset, facts)
     if (folder / PROV_FILE).is_file():
@@ -84,20 +83,16 @@ def refuse_others(dataset: Dataset) -> None:
     raise InputError("\n".join(lines))
 
 
-def check_header(card: str, where: str) -> dict[str, Any]:
-    """Returns the YAML header of a card, as the Hub reads it.
+def check_header(path: Path) -> None:
+    """Refuses a card whose YAML header cannot be read.
 
     Raises:
-        InputError: there is none, or it is not valid.
+        InputError: says why.
     """
-    import yaml
-    from huggingface_hub import DatasetCard
-
     try:
-        header: dict[str, Any] = DatasetCard(card).data.to_dict()  # type: ignore[no-untyped-call]
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise InputError(f"{where}: its YAML header cannot be read: {error}: mend it") from error
-    return header
+        split_header(path.read_text())
+    except ValueError as error:
+        raise InputError(f"{path}: its YAML header cannot be read: {error}: mend it") from error
 
 
 def _read_kept(folder: Path) -> dict[str, bytes]:

@@ -8,6 +8,7 @@ from typing import Any
 from factory.core.errors import InputError, SourceError, StoreError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, hash_pixels
+from factory.core.places import name_place
 from factory.data.images import SourceImage, iterate_rows, list_images
 from factory.data.provenance import read_origin
 
@@ -110,7 +111,7 @@ def name_sources(roots: Sequence[Path]) -> dict[Path, str]:
     names: dict[Path, str] = {}
     for root, path in resolved.items():
         alike = sum(other.name == path.name for other in resolved.values())
-        names[root] = "/".join(path.parts[-2:]) if alike > 1 else path.name
+        names[root] = name_place(path) if alike > 1 else path.name
     if len(roots) > len(set(resolved.values())):
         raise InputError("a set is given twice: give each once")
     return names
