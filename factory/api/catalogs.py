@@ -152,7 +152,7 @@ def check_model(name: str, catalogs: Sequence[AnyPath] = ()) -> Checked:
     lack = None if entry is None else _explain_missing(entry)
     if lack is not None and "not downloaded" not in lack:
         raise InputError(f"model {name}: cannot run here: {lack}")
-    generator = build_generator(settings, entry, Path(), found)
+    generator = build_generator(settings, entry, Path())
     condition = choose_test_condition(name, generator.capabilities)
     sample = generator.generate([Job(Request("check", 0, condition, 0), 0, 0)])[0]
     if sample.nonfinite_fraction > 0:

@@ -57,10 +57,9 @@ def load_recipe(path: AnyPath, overrides: Overrides = (), check_files: bool = Tr
     """
     from factory.recipe.checks.recipe import check_recipe
     from factory.recipe.file import load_recipe as load
-    from factory.recipe.file import open_catalogs
 
     loaded = load(find_recipe(Path(path)), write_overrides(overrides))
-    check_recipe(loaded, open_catalogs(loaded), check_files=check_files)
+    check_recipe(loaded, check_files=check_files)
     return loaded
 
 

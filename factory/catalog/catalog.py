@@ -40,6 +40,7 @@ __all__ = [
     "caption_at",
     "count_captions",
     "find_shipped_folder",
+    "is_catalog",
     "load_catalogs",
 ]
 
@@ -210,13 +211,18 @@ def load_catalogs(folders: Sequence[Path] = ()) -> Catalogs:
     Raises:
         CatalogError: a folder that is missing or holds no kind of entry.
     """
-    kinds = tuple(_KINDS.values())
     for folder in folders:
         if not folder.is_dir():
             raise CatalogError(f"{folder}: no such catalog folder: correct the path")
-        if not any((folder / kind).is_dir() for kind in kinds):
-            raise CatalogError(f"{folder}: no catalog: make one of the folders {', '.join(kinds)}")
+        if not is_catalog(folder):
+            kinds = ", ".join(_KINDS.values())
+            raise CatalogError(f"{folder}: no catalog: make one of the folders {kinds}")
     return Catalogs((*folders, find_shipped_folder("catalogs")))
+
+
+def is_catalog(folder: Path) -> bool:
+    """Whether a folder holds a kind of entry."""
+    return any((folder / kind).is_dir() for kind in _KINDS.values())
 
 
 def find_shipped_folder(name: str) -> Path:

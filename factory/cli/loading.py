@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from factory.api import load_recipe
-from factory.recipe.file import LoadedRecipe, open_catalogs
+from factory.recipe.file import LoadedRecipe
 from factory.recipe.judge_overlap import find_circles
 
 
@@ -33,5 +33,5 @@ def make_say(as_json: bool) -> Callable[[str], None]:
 
 def warn(loaded: LoadedRecipe) -> None:
     """Prints what is allowed but makes the data set's judgement weak."""
-    for text in find_circles(loaded.recipe, loaded.base, open_catalogs(loaded)):
+    for text in find_circles(loaded.recipe, loaded.session):
         click.echo(f"warning: {text}", err=True)

@@ -9,7 +9,7 @@ from factory.data.records import Candidate, Job
 from factory.engine.disk import assume_rows, measure_rows, sum_disk
 from factory.engine.plan import Plan
 from factory.models.generators.settings import find_entry
-from factory.recipe.file import LoadedRecipe, open_catalogs
+from factory.recipe.file import LoadedRecipe
 from factory.recipe.recipe import Recipe, compute_recipe_digest
 
 CALIBRATION_BATCHES = 2
@@ -57,7 +57,7 @@ def estimate_cost(
         "idle_share": compute_idle_share(plan, recipe.generator.batch_size),
     }
     if not calibrate:
-        entry = find_entry(recipe.generator, open_catalogs(loaded))
+        entry = find_entry(recipe.generator, loaded.session.catalogs)
         width = recipe.generator.width or (entry.width if entry else DEFAULT_SIDE)
         height = recipe.generator.height or (entry.height if entry else DEFAULT_SIDE)
         disk = sum_disk(recipe.output, assume_rows(width, height), images, 0)
@@ -114,7 +114,7 @@ def _measure(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
     from factory.engine.task import Order
 
     recipe = loaded.recipe
-    worker = Worker(Order(recipe, loaded.base, "memory://calibration"))
+    worker = Worker(Order(recipe, loaded.session, "memory://calibration"))
     size = recipe.generator.batch_size
     jobs = draw_first_jobs(plan, recipe.seed, size * CALIBRATION_BATCHES)
     worker.generator.generate(jobs[:size])  # warm-up: the first call allocates and compiles

@@ -20,9 +20,10 @@ from factory.engine.diversity import Pick
 from factory.engine.placing import BUILD, put_in_place
 from factory.engine.plan import Outline
 from factory.engine.run_folder import Marker, RunFolder
-from factory.engine.selection import NOT_PICKED, Decide, Decision, PickPools, Selector, SeriesFunnel
+from factory.engine.selection import NOT_PICKED, Decision, PickPools, Selector, SeriesFunnel
 from factory.engine.shard import name_reason
 from factory.engine.task import Task
+from factory.filters import Decide
 from factory.recipe.recipe import Output
 
 SELECTION_COLUMNS = (

@@ -3,15 +3,14 @@
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
-from factory.catalog.catalog import Catalogs
 from factory.core.errors import MismatchError
 from factory.core.hashing import diff_values
 from factory.data.records import Request, Shard
 from factory.engine.diversity import count_pool
 from factory.models.generators.settings import find_entry
+from factory.models.session import Session
 from factory.recipe.conditions import Series, SeriesInfo, build_series
 from factory.recipe.recipe import Recipe, is_judging, select_content
 
@@ -99,16 +98,16 @@ class Plan(Outline):
         return tuple(found.request_at(index).limit(attempts) for index in indices)
 
 
-def build_plan(recipe: Recipe, base: Path, catalogs: Catalogs) -> Plan:
+def build_plan(recipe: Recipe, session: Session) -> Plan:
     """Plans a recipe as a fresh run of one generation; with `pick`, series ask for their pools.
 
     Raises:
         SourceError: images or captions that are missing or cannot be read.
         CatalogError: a catalog id that is not known.
     """
-    entry = find_entry(recipe.generator, catalogs)
+    entry = find_entry(recipe.generator, session.catalogs)
     classes = entry.class_names or () if entry else ()
-    series = build_series(recipe, base, catalogs, classes)
+    series = build_series(recipe, session, classes)
     if not is_judging(recipe):  # of given images there are no more than there are
         series = tuple(
             replace(part, count=count_pool(part.count, recipe.pick))  # type: ignore[type-var]

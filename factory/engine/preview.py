@@ -50,7 +50,7 @@ def preview_recipe(
     refuse_foreign(out, OWN)
     plan = plan_recipe(loaded)
     say(describe_loading(loaded.recipe, min(count, plan.count_requests())))
-    worker = Worker(Order(loaded.recipe, loaded.base, "memory://preview"))
+    worker = Worker(Order(loaded.recipe, loaded.session, "memory://preview"))
     labels = {part.key: part.label for part in plan.series}
     suffix = loaded.recipe.output.image_format
     candidates = [each for batch in judge_first_tries(worker, plan, count) for each in batch]

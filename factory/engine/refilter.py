@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from factory.catalog.acceptance import parse_rule
 from factory.core.errors import InputError
 from factory.core.hashing import diff_values
 from factory.core.yaml.model import apply_overrides, parse_model
@@ -14,8 +13,10 @@ from factory.core.yaml.reader import parse_document
 from factory.engine.continuing import only_decides
 from factory.engine.run import RunResult, WriteCard, leave_card, refilter_run
 from factory.engine.run_folder import RunFolder
+from factory.filters import build_decide, build_filters
 from factory.filters.base import Filter
 from factory.recipe.earlier import rename_override
+from factory.recipe.file import reopen_session
 from factory.recipe.recipe import Recipe, restore_recipe
 
 
@@ -35,9 +36,6 @@ def refilter_folder(
         MismatchError: not a run folder.
         InputError: a field that is no threshold, or a filter that has no scores.
     """
-    from factory.catalog.catalog import load_catalogs
-    from factory.filters import build_filters, decide_all
-
     folder = RunFolder(url)
     record = folder.require_run()
     old = restore_recipe(record.recipe)
@@ -52,17 +50,11 @@ def refilter_folder(
             f"{', '.join(others)}: refilter changes thresholds of filters, dedup.max_similarity, "
             "accept, pick.by and pick.method only: use --set filters.KIND.FIELD="
         )
-    rule = None if recipe.accept is None else parse_rule(recipe.accept)
-    deciders = build_filters(recipe.filters, Path(), load_catalogs())
+    deciders = build_filters(recipe.filters, reopen_session(recipe, Path()))
     for name, _, value in changed:
         _check_threshold(name, value, deciders)
     with folder.hold("refilter"):
-        return refilter_run(
-            folder,
-            recipe,
-            lambda scores, name: decide_all(deciders, scores, rule, name),
-            write_card,
-        )
+        return refilter_run(folder, recipe, build_decide(deciders, recipe.accept), write_card)
 
 
 def _check_threshold(name: str, value: Any, deciders: Sequence[Filter]) -> None:

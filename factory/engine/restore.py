@@ -5,9 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import GenerationError, InputError
-from factory.core.files.paths import resolve_path
 from factory.data.images import SourceImage, list_images
 from factory.data.provenance import Provenance
 from factory.data.records import Job, Request
@@ -16,6 +14,7 @@ from factory.models.generators import build_generator
 from factory.models.generators.base import Generator
 from factory.models.generators.settings import GeneratorSettings, find_entry
 from factory.recipe.conditions import find_stream, restore_condition
+from factory.recipe.file import reopen_session
 from factory.recipe.recipe import Recipe
 
 _COMMIT_LENGTH = 40
@@ -57,12 +56,12 @@ def restore_generator(record: Provenance, recipe: Recipe, places: Places) -> Gen
     if places.guide is not None and settings.classifier_guidance is not None:
         guidance = settings.classifier_guidance.model_copy(update={"model": places.guide})
         settings = settings.model_copy(update={"classifier_guidance": guidance})
-    catalogs = _open_catalogs(recipe, places)
-    entry = find_entry(settings, catalogs)
+    session = reopen_session(recipe, places.base, places.catalogs)
+    entry = find_entry(settings, session.catalogs)
     known = entry.scheduler if entry is not None else None
     settings = _restore_settings(settings, known, record)
     try:
-        return build_generator(settings, entry, places.base, catalogs)
+        return build_generator(settings, entry, places.base, session)
     except (InputError, GenerationError) as error:
         raise InputError(
             f"{error}\nwhere the recipe's model is now: --base (folder of the recipe), --catalog, "
@@ -105,12 +104,6 @@ def _choose_device(recorded: str) -> str:
         "mps": torch.backends.mps.is_available,
     }
     return recorded if recorded in has and has[recorded]() else "auto"
-
-
-def _open_catalogs(recipe: Recipe, places: Places) -> Catalogs:
-    """Opens those catalogs of a recipe that are here: a copy may lie far from them."""
-    own = [resolve_path(places.base, each) for each in recipe.catalogs]
-    return load_catalogs([*places.catalogs, *(folder for folder in own if folder.is_dir())])
 
 
 # --- what it was to show -------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from factory.engine.placing import compare_files
 from factory.engine.plan import Outline, Plan, build_plan
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.run_records import Quarantine
-from factory.engine.selection import Decide
 from factory.engine.summary import (
     RECIPE,
     build_summary,
@@ -27,8 +26,8 @@ from factory.engine.summary import (
     read_summary,
 )
 from factory.engine.task import Order, Task
-from factory.models.generators.settings import find_entry
-from factory.recipe.file import LoadedRecipe, open_catalogs
+from factory.filters import Decide
+from factory.recipe.file import LoadedRecipe
 from factory.recipe.licences import check_generation
 from factory.recipe.recipe import Recipe, is_judging, restore_recipe
 
@@ -69,7 +68,7 @@ class RunResult:
 
 def plan_recipe(loaded: LoadedRecipe) -> Plan:
     """Plans a recipe as a fresh run; its images have absolute paths, for workers elsewhere."""
-    return build_plan(loaded.recipe, loaded.base.absolute(), open_catalogs(loaded))
+    return build_plan(loaded.recipe, loaded.session)
 
 
 def run_recipe(
@@ -99,9 +98,7 @@ def run_recipe(
         RunBrokenError: the run stopped and can be resumed.
     """
     recipe, folder = loaded.recipe, RunFolder(url, mend=say)
-    catalogs = open_catalogs(loaded)
-    entry = find_entry(recipe.generator, catalogs)
-    check_generation(recipe, loaded.base, catalogs, entry, str(loaded.path))
+    check_generation(loaded)
     fresh = planned or plan_recipe(loaded)
     continue_run(folder, recipe, fresh, extend)  # refused before anything is touched
     with folder.hold("judge" if is_judging(recipe) else "run"):
@@ -109,7 +106,7 @@ def run_recipe(
         if record is None and folder.clear():
             say(f"{url}: another recipe began here and committed nothing: begun anew")
         folder.write_run(build_record(recipe, plan))
-        order = Order(recipe, loaded.base.absolute(), url)
+        order = Order(recipe, loaded.session, url)
         try:
             first = None if record is None else find_first_marker(folder, plan)
             survey = _fill(order, folder, plan, notify, say, first, watch or NoWatch())

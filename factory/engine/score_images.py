@@ -10,7 +10,7 @@ from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.images import decode_image
 from factory.data.images import SourceImage
 from factory.recipe.checks.recipe import check_recipe
-from factory.recipe.file import LoadedRecipe, load_recipe, open_catalogs
+from factory.recipe.file import LoadedRecipe, load_recipe
 
 NAMED = 10
 """Unreadable images that the error names."""
@@ -40,7 +40,7 @@ def load_judging(
     block = {name: value for name, value in columns.items() if value is not None}
     block |= {"kind": "existing", "images": str(data.absolute())}
     loaded = _load(recipe, block, overrides)
-    check_recipe(loaded, open_catalogs(loaded))
+    check_recipe(loaded)
     (found,) = (block.images for block in loaded.recipe.blocks)
     images = () if found is None else found.list(loaded.base)
     return _load(recipe, {**block, "content_sha256": hash_images(images, data)}, overrides)

@@ -1,7 +1,7 @@
 """Selection: which candidate of each request counts, decided from stored scores alone."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,12 +10,11 @@ from numpy.typing import NDArray
 
 from factory.data.records import Verdict
 from factory.engine.diversity import Pick, count_kept, pick_best, pick_diverse, rank_scores
+from factory.filters import Decide
 from factory.recipe.earlier import NEAR_DUPLICATE
 from factory.recipe.recipe import DiversePick
 
 Status = Literal["accepted", "rejected", "spare"]
-Decide = Callable[[Mapping[str, float], str | None], Verdict]
-"""Decides from scores, and the class that was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +108,7 @@ class Selector:
 
     def _judge(self, candidate: Mapping[str, Any]) -> Verdict:
         if self.decide is not None:
-            scores = {
-                name: float("nan") if value is None else value
-                for name, value in (candidate["scores"] or {}).items()
-            }
-            return self.decide(scores, candidate["class_name"])
+            return self.decide(candidate["scores"] or {}, candidate["class_name"])
         return Verdict(candidate["accepted"], candidate["rejected_by"], candidate["reason"])
 
     def _compare(self, candidate: Mapping[str, Any]) -> Decision:

@@ -9,9 +9,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from factory.catalog.acceptance import parse_rule
-from factory.catalog.catalog import load_catalogs
-from factory.core.files.paths import resolve_path
 from factory.core.hashing import refuse_change
 from factory.core.plain import to_plain
 from factory.core.thumbnails import describe_images
@@ -32,8 +29,8 @@ from factory.engine.plan import describe_content
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.run_records import compute_run_id, digest_worker, select_shaping_parts
 from factory.engine.task import Order, Task
-from factory.filters import build_filters, decide_all, map_by_size, score_all
-from factory.models.encoders import Encoder, load_encoder
+from factory.filters import build_decide, build_filters, map_by_size, score_all
+from factory.models.encoders import Encoder
 from factory.models.generators import build_generator
 from factory.models.generators.settings import find_entry
 from factory.recipe.licences import describe_terms
@@ -44,19 +41,18 @@ class Worker:
     """Fills shards of one recipe."""
 
     def __init__(self, order: Order) -> None:
-        recipe = order.recipe
-        catalogs = load_catalogs([resolve_path(order.base, each) for each in recipe.catalogs])
-        entry = find_entry(recipe.generator, catalogs)
+        recipe, session = order.recipe, order.session
+        entry = find_entry(recipe.generator, session.catalogs)
         self.recipe = recipe
         self.folder = RunFolder(order.run_url)
-        self.generator = build_generator(recipe.generator, entry, order.base, catalogs)
-        self.filters = build_filters(recipe.filters, order.base, catalogs)
+        self.generator = build_generator(recipe.generator, entry, session.base, session)
+        self.filters = build_filters(recipe.filters, session)
         names = {name for each in self.filters for name in each.score_names}
         self.score_names = sorted({*names, NONFINITE})
-        self.accept = None if recipe.accept is None else parse_rule(recipe.accept)
+        self.decide = build_decide(self.filters, recipe.accept)
         self.encoder: Encoder | None = None
         if isinstance(recipe.pick, DiversePick):
-            self.encoder = load_encoder(recipe.pick.encoder, base=order.base, catalogs=catalogs)
+            self.encoder = session.encoders.load(recipe.pick.encoder, session.base)
         has_features = self.encoder is not None
         self.schema = build_shard_schema(self.score_names, has_features, recipe.streams)
         self.recipe_sha256 = compute_recipe_digest(recipe)
@@ -69,7 +65,7 @@ class Worker:
                 **({} if recipe.dedup is None else {"dedup": recipe.dedup.describe()}),
                 **({} if self.encoder is None else {"pick_encoder": self.encoder.describe()}),
                 **({} if entry is None or entry.scale is None else {"scale": entry.scale}),
-                **describe_terms(recipe, order.base, catalogs, entry),
+                **describe_terms(recipe, session),
             }
         )
         self.digest = digest_worker(self.description)
@@ -103,7 +99,7 @@ class Worker:
         candidates = []
         for row, (job, sample) in enumerate(zip(jobs, samples, strict=True)):
             known = {NONFINITE: round_nonfinite(sample.nonfinite_fraction), **scores[row]}
-            verdict = decide_all(self.filters, known, self.accept, job.condition.class_name)
+            verdict = self.decide(known, job.condition.class_name)
             candidates.append(
                 Candidate(job, sample, known, verdict, descriptors[row], features[row])
             )

@@ -14,7 +14,7 @@ from factory.engine.finalise import SUMMARY, Survey
 from factory.engine.plan import Outline
 from factory.engine.run_folder import RunFolder
 from factory.recipe.earlier import join_duplicates
-from factory.recipe.file import LoadedRecipe, open_catalogs
+from factory.recipe.file import LoadedRecipe
 from factory.recipe.judge_overlap import find_circles, list_encoders
 from factory.recipe.licences import describe_source
 from factory.recipe.recipe import Recipe, compute_recipe_digest, is_judging, restore_recipe
@@ -129,6 +129,8 @@ def describe_unfinished(summary: Summary | None, missing: int, candidates: int) 
 
 def describe_judges(loaded: LoadedRecipe) -> dict[str, Any]:
     """Returns which encoders decide what is kept, and a warning for each that is partial."""
-    found = (loaded.recipe, loaded.base, open_catalogs(loaded))
-    encoders = [dataclasses.asdict(each) for each in list_encoders(*found)]
-    return {"encoders": encoders, "warnings": [*find_circles(*found)]}
+    encoders = [dataclasses.asdict(each) for each in list_encoders(loaded.recipe, loaded.session)]
+    return {
+        "encoders": encoders,
+        "warnings": [*find_circles(loaded.recipe, loaded.session)],
+    }

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from factory.data.records import Request, Shard
 from factory.engine.plan import Plan
+from factory.models.session import Session
 from factory.recipe.recipe import Recipe
 
 
@@ -14,7 +14,7 @@ class Order:
     """All that a worker needs to start, small enough to send anywhere."""
 
     recipe: Recipe
-    base: Path
+    session: Session
     run_url: str
 
 

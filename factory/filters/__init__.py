@@ -4,35 +4,44 @@ Deciding imports neither torch nor scikit-learn: thresholds can be changed on st
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from factory.catalog.acceptance import Rule
-from factory.catalog.catalog import Catalogs
+from factory.catalog.acceptance import Rule, parse_rule
 from factory.core.errors import FilterError
 from factory.core.registry import Registry
 from factory.data.records import NONFINITE, SCORE_DECIMALS, Condition, Sample, Verdict
-from factory.filters.base import Context, Filter, FilterSettings
-from factory.models.encoders.pool import EncoderPool
+from factory.filters.base import Filter, FilterSettings, read_score
+from factory.models.session import Session
 
 FILTERS = Registry("factory.filters", Filter, "factory.filters")  # type: ignore[type-abstract]
 """All kinds: those of this package, each a module, and those of plug-ins."""
 
+Decide = Callable[[Mapping[str, float | None], str | None], Verdict]
+"""Decides from stored scores, and the class that was asked for."""
 
-def build_filters(
-    recipe_filters: Sequence[FilterSettings], base: Path, catalogs: Catalogs
-) -> tuple[Filter, ...]:
+
+def build_filters(recipe_filters: Sequence[FilterSettings], session: Session) -> tuple[Filter, ...]:
     """Builds the filters of a recipe, in its order; models load at the first score.
 
     Args:
         recipe_filters: their settings.
-        base: folder of the recipe, which relative paths start from.
-        catalogs: where ids are looked up.
+        session: where they look up files, catalogs and models.
     """
-    context = Context(base, catalogs, EncoderPool(catalogs))
-    return tuple(FILTERS.get(each.kind)(each, context) for each in recipe_filters)
+    return tuple(FILTERS.get(each.kind)(each, session) for each in recipe_filters)
+
+
+def build_decide(filters: Sequence[Filter], accept: str | None) -> Decide:
+    """Returns what decides: the same in a run, refilter, calibrate, report and verify.
+
+    Args:
+        filters: in recipe order.
+        accept: the recipe's; None: all must accept.
+    """
+    rule = None if accept is None else parse_rule(accept)
+
+    return lambda scores, class_name: decide_all(filters, scores, rule, class_name)
 
 
 def needs_class(summarised: Mapping[str, Any]) -> bool:
@@ -120,7 +129,7 @@ def _score_rows(
 
 def decide_all(
     filters: Sequence[Filter],
-    scores: Mapping[str, float],
+    scores: Mapping[str, float | None],
     accept: Rule | None = None,
     class_name: str | None = None,
 ) -> Verdict:
@@ -128,7 +137,7 @@ def decide_all(
 
     Args:
         filters: in recipe order.
-        scores: of one candidate.
+        scores: of one candidate; None, as tables have it, is NaN.
         accept: which of them must accept; None: all. Filters that it does not name only score.
         class_name: what the candidate was asked to show, for thresholds that differ by class.
 
@@ -138,7 +147,7 @@ def decide_all(
     Raises:
         FilterError: a score that a decision needs was never stored.
     """
-    share = scores.get(NONFINITE, 0.0)
+    share = read_score(scores, NONFINITE) if NONFINITE in scores else 0.0
     if not share <= 0:
         return Verdict(False, "finite", f"{NONFINITE} {share:g} > 0")
     if accept is not None:
@@ -148,7 +157,10 @@ def decide_all(
 
 
 def _decide_by_rule(
-    filters: Sequence[Filter], scores: Mapping[str, float], accept: Rule, class_name: str | None
+    filters: Sequence[Filter],
+    scores: Mapping[str, float | None],
+    accept: Rule,
+    class_name: str | None,
 ) -> Verdict:
     named = [judge for judge in filters if judge.name in accept.kinds]
     verdicts = {judge.name: judge.decide(scores, class_name) for judge in named}

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from factory.catalog.entries import Fraction
 from factory.data.records import Condition, Sample
-from factory.filters.base import Context, Filter, FilterSettings, Score
+from factory.filters.base import Filter, FilterSettings, Score
 from factory.filters.check import FilterCheck
 from factory.filters.classifier import (
     find_classes,
@@ -18,7 +18,6 @@ from factory.filters.classifier import (
     predict,
 )
 from factory.models.classifiers.check import check_known
-from factory.models.classifiers.model import Classifier, find_classifier_folder, load_classifier
 
 
 class AgreementFilter(Filter):
@@ -59,10 +58,6 @@ class AgreementFilter(Filter):
 
     settings: Settings
 
-    def __init__(self, settings: Any, context: Context) -> None:
-        super().__init__(settings, context)
-        self._classifiers: tuple[Classifier, ...] = ()
-
     @property
     def classifiers(self) -> tuple[str, ...]:
         """Those that judge."""
@@ -71,8 +66,7 @@ class AgreementFilter(Filter):
     @property
     def folders(self) -> tuple[Path, ...]:
         """Where the classifiers lie."""
-        base, catalogs = self.context.base, self.context.catalogs
-        return tuple(find_classifier_folder(each, base, catalogs) for each in self.classifiers)
+        return tuple(map(self.context.find_classifier_folder, self.classifiers))
 
     def check(self, check: FilterCheck) -> None:
         """Notes classifiers that are not there, and classes that one does not know."""
@@ -91,15 +85,11 @@ class AgreementFilter(Filter):
         agreement, least = np.full((2, len(samples)), np.nan)
         rows = [i for i, condition in enumerate(conditions) if condition.class_name is not None]
         if rows:
-            if not self._classifiers:
-                self._classifiers = tuple(
-                    load_classifier(folder, encoders=self.context.encoders)
-                    for folder in self.folders
-                )
             names = [str(conditions[i].class_name) for i in rows]
             images = [samples[i].pixels for i in rows]
             votes, chances = [], []
-            for classifier, model in zip(self._classifiers, self.settings.models, strict=True):
+            for model in self.settings.models:
+                classifier = self.context.load_classifier(model)
                 asked = find_classes(classifier, names)
                 found = predict(classifier, images, model)
                 votes.append(found.argmax(axis=1) == asked)

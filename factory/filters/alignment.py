@@ -9,11 +9,12 @@ from pydantic import Field, model_validator
 
 from factory.core.errors import CatalogError, FilterError, RecipeError, SourceError
 from factory.data.records import Condition, Sample
-from factory.filters.base import Context, Filter, FilterSettings, Score
+from factory.filters.base import Filter, FilterSettings, Score
 from factory.filters.batches import encode_images
 from factory.filters.check import FilterCheck
 from factory.filters.distractors import CaptionPool, draw_distractors, open_pool
 from factory.models.encoders.check import check_clip
+from factory.models.session import Session
 
 if TYPE_CHECKING:
     from factory.models.encoders import Encoder
@@ -69,7 +70,7 @@ class AlignmentFilter(Filter):
 
     settings: Settings
 
-    def __init__(self, settings: Any, context: Context) -> None:
+    def __init__(self, settings: Any, context: Session) -> None:
         super().__init__(settings, context)
         self._encoder: Encoder | None = None
         self._text: ClipText | None = None

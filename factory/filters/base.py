@@ -12,16 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
 
-from factory.catalog.catalog import Catalogs
 from factory.catalog.entries import Strict
 from factory.catalog.licences.terms import Term
 from factory.core.errors import FilterError
 from factory.data.images import SourceImage, list_images
 from factory.data.records import SCORE_DECIMALS, Condition, Sample, Verdict
+from factory.models.session import Session
 
 if TYPE_CHECKING:
     from factory.filters.check import FilterCheck
-    from factory.models.encoders.pool import EncoderPool
 
 
 class FilterSettings(Strict):
@@ -71,6 +70,12 @@ class FilterSettings(Strict):
         return self
 
 
+def read_score(scores: Mapping[str, float | None], name: str) -> float:
+    """Returns a score, NaN where tables have null."""
+    value = scores[name]
+    return math.nan if value is None else value
+
+
 def round_limit(limit: float) -> float:
     """Returns a threshold as it is compared: rounded as scores are."""
     return round(limit, SCORE_DECIMALS)
@@ -96,25 +101,6 @@ class Score:
     may_be_nan: bool = False
     where: str | None = None
     unknown: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Context:
-    """What filters that need models or files look things up in.
-
-    Attributes:
-        base: folder of the recipe, which relative paths start from.
-        catalogs: of classifiers, encoders, classes and captions.
-        encoders: image encoders, each loaded once for all filters.
-    """
-
-    base: Path
-    catalogs: Catalogs
-    encoders: "EncoderPool"
-
-    def resolve(self, path: Path | str) -> Path:
-        """Returns a path of the recipe as one that can be opened."""
-        return self.base / Path(path).expanduser()
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +157,7 @@ class Filter(ABC):
         needs_caption: it judges nothing where a condition has no caption.
         likeness: score that is highest for images most like one of `real_images`, or a reference.
         nearness: score that is lowest for images nearest to a real one, if it has `find_nearest`.
+        context: where it looks up files, catalogs and models: the session that it works in.
     """
 
     kind: ClassVar[str]
@@ -184,7 +171,7 @@ class Filter(ABC):
 
     settings: FilterSettings
 
-    def __init__(self, settings: Any, context: Context) -> None:
+    def __init__(self, settings: Any, context: Session) -> None:
         self.settings, self.context = settings, context
 
     @abstractmethod
@@ -276,7 +263,7 @@ class Filter(ABC):
             if field is not None
         }
 
-    def decide(self, scores: Mapping[str, float], class_name: str | None = None) -> Verdict:
+    def decide(self, scores: Mapping[str, float | None], class_name: str | None = None) -> Verdict:
         """Accepts or rejects one candidate from its stored scores; says why.
 
         The rule of every filter: a score below `at_least` or above `at_most` rejects, thresholds
@@ -284,7 +271,7 @@ class Filter(ABC):
         the score named by `where` is a number; any other NaN of a bounded score rejects.
 
         Args:
-            scores: of one candidate, rounded.
+            scores: of one candidate, rounded; None is NaN.
             class_name: what it was asked to show, for thresholds that differ by class.
 
         Raises:
@@ -297,7 +284,7 @@ class Filter(ABC):
         return Verdict(True)
 
     def _find_faults(
-        self, score: Score, scores: Mapping[str, float], class_name: str | None
+        self, score: Score, scores: Mapping[str, float | None], class_name: str | None
     ) -> Iterator[str]:
         for field, is_least in ((score.at_least, True), (score.at_most, False)):
             limit = None if field is None else getattr(self.settings, field, None)
@@ -323,10 +310,10 @@ class Filter(ABC):
             raise FilterError(f"{self.name}: {field} names {names}, but not {class_name!r}: add it")
         return found
 
-    def _read(self, scores: Mapping[str, float], name: str) -> float:
+    def _read(self, scores: Mapping[str, float | None], name: str) -> float:
         if name not in scores:
             raise FilterError(
                 f"{self.name}: no stored score {name}: the filter, or this score of it, was not "
                 "there when the images were scored"
             )
-        return scores[name]
+        return read_score(scores, name)

@@ -12,14 +12,12 @@ from factory.catalog.entries import ClassName, Fraction
 from factory.core.errors import FilterError
 from factory.core.hashing import hash_bytes
 from factory.data.records import Condition, Sample
-from factory.filters.base import Context, Filter, FilterSettings, Score
+from factory.filters.base import Filter, FilterSettings, Score
 from factory.filters.check import FilterCheck
 from factory.models.classifiers.check import KnownClassifier, check_known
 from factory.models.classifiers.model import (
     INFO_NAME,
     Classifier,
-    find_classifier_folder,
-    load_classifier,
 )
 
 
@@ -77,10 +75,6 @@ class ClassifierFilter(Filter):
 
     settings: Settings
 
-    def __init__(self, settings: Any, context: Context) -> None:
-        super().__init__(settings, context)
-        self._classifier: Classifier | None = None
-
     @property
     def classifiers(self) -> tuple[str, ...]:
         """The one that judges."""
@@ -89,7 +83,7 @@ class ClassifierFilter(Filter):
     @property
     def folder(self) -> Path:
         """Where the classifier lies."""
-        return find_classifier_folder(self.settings.model, self.context.base, self.context.catalogs)
+        return self.context.find_classifier_folder(self.settings.model)
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]
@@ -103,19 +97,18 @@ class ClassifierFilter(Filter):
         scores = {name: np.full(len(samples), np.nan) for name in self.score_names}
         rows = [i for i, condition in enumerate(conditions) if condition.class_name is not None]
         if rows:
-            if self._classifier is None:
-                self._classifier = load_classifier(self.folder, encoders=self.context.encoders)
+            classifier = self.context.load_classifier(self.settings.model)
             names = [str(conditions[i].class_name) for i in rows]
-            asked = find_classes(self._classifier, names)
+            asked = find_classes(classifier, names)
             images = [samples[i].pixels for i in rows]
-            found = predict(self._classifier, images, self.settings.model)
+            found = predict(classifier, images, self.settings.model)
             chosen, places = found[np.arange(len(rows)), asked], np.arange(found.shape[1])
             others = np.where(places == asked[:, None], -np.inf, found)
             scores["class_probability"][rows] = chosen
             scores["class_margin"][rows] = chosen - others.max(axis=1)
             scores["class_entropy"][rows] = measure_entropy(found)
             scores["class_precision"][rows] = [
-                self._classifier.info.find_precision(name, probability)
+                classifier.info.find_precision(name, probability)
                 for name, probability in zip(names, chosen.tolist(), strict=True)
             ]
         return scores

@@ -17,8 +17,9 @@ from factory.core.yaml.fields import FieldType
 from factory.core.yaml.messages import write_message
 from factory.core.yaml.reader import format_path
 from factory.data.records import Condition, Sample
-from factory.filters.base import Context, Filter, FilterSettings, Near, RealImages, Score
+from factory.filters.base import Filter, FilterSettings, Near, RealImages, Score
 from factory.filters.check import FilterCheck
+from factory.models.session import Session
 
 
 class PythonFilter(Filter):
@@ -138,7 +139,7 @@ class PythonFilter(Filter):
 
     settings: Settings
 
-    def __init__(self, settings: Any, context: Context) -> None:
+    def __init__(self, settings: Any, context: Session) -> None:
         super().__init__(settings, context)
         self.scores = settings.scores
         for name, value in (settings.declared or {}).items():

@@ -13,10 +13,11 @@ from factory.core.errors import FilterError, SourceError
 from factory.core.yaml.messages import advise
 from factory.data.images import check_fit
 from factory.data.records import Condition, Sample
-from factory.filters.base import Context, Filter, FilterSettings, Near, RealImages, Score
+from factory.filters.base import Filter, FilterSettings, Near, RealImages, Score
 from factory.filters.check import FilterCheck
 from factory.filters.real.scores import RealScores
 from factory.filters.real.set import RealImage, RealSet, check_pixels, read_real_set
+from factory.models.session import Session
 
 if TYPE_CHECKING:
     from factory.models.encoders import Encoder
@@ -95,7 +96,7 @@ class RealismFilter(Filter):
 
     settings: Settings
 
-    def __init__(self, settings: Any, context: Context) -> None:
+    def __init__(self, settings: Any, context: Session) -> None:
         super().__init__(settings, context)
         self._set: RealSet | None = None
         self._encoder: Encoder | None = None
@@ -220,8 +221,7 @@ class RealismFilter(Filter):
 
     def _load_encoder(self) -> "Encoder":
         if self._encoder is None:
-            base, encoders = self.context.base, self.context.encoders
-            self._encoder = encoders.load(self.settings.encoder, base)
+            self._encoder = self.context.encoders.load(self.settings.encoder, self.context.base)
         return self._encoder
 
     def _encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:

@@ -17,8 +17,9 @@ from factory.data.images import SourceImage, fit_image
 from factory.data.records import Condition, Sample
 from factory.data.splits import find_leaks
 from factory.data.streams import Reference
-from factory.filters.base import Context, Filter, FilterSettings, RealImages, Score
+from factory.filters.base import Filter, FilterSettings, RealImages, Score
 from factory.filters.check import FilterCheck
+from factory.models.session import Session
 
 Size = tuple[int, int]
 
@@ -56,7 +57,7 @@ class TrainingCopyFilter(Filter):
 
     settings: Settings
 
-    def __init__(self, settings: Any, context: Context) -> None:
+    def __init__(self, settings: Any, context: Session) -> None:
         super().__init__(settings, context)
         self._listed: dict[str, tuple[SourceImage, ...]] = {}
         self._sets: dict[Size, NDArray[np.float32]] = {}

@@ -17,10 +17,11 @@ from factory.catalog.entries import ClassEntry, Fraction
 from factory.core.errors import FilterError
 from factory.core.hashing import compute_digest
 from factory.data.records import Condition, Sample
-from factory.filters.base import Context, Filter, FilterSettings, Score
+from factory.filters.base import Filter, FilterSettings, Score
 from factory.filters.batches import encode_images
 from factory.filters.check import FilterCheck
 from factory.models.encoders.check import check_clip
+from factory.models.session import Session
 
 if TYPE_CHECKING:
     from factory.models.encoders import Encoder
@@ -70,7 +71,7 @@ class ZeroShotFilter(Filter):
 
     settings: Settings
 
-    def __init__(self, settings: Any, context: Context) -> None:
+    def __init__(self, settings: Any, context: Session) -> None:
         super().__init__(settings, context)
         self._encoder: Encoder | None = None
         self._classes: NDArray[np.float32] | None = None

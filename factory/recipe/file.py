@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.catalog.catalog import Catalogs, find_shipped_folder, load_catalogs
+from factory.catalog.catalog import find_shipped_folder, is_catalog, load_catalogs
 from factory.core.errors import CatalogError, InputError, Problem, RecipeError
 from factory.core.files.atomic import write_file
 from factory.core.files.paths import resolve_path
 from factory.core.yaml.messages import advise
 from factory.core.yaml.model import Document, apply_overrides, parse_model, read_document
+from factory.models.session import Session
 from factory.recipe.earlier import rename_override, split_document
 from factory.recipe.recipe import Recipe
 
@@ -27,12 +28,14 @@ class LoadedRecipe:
         base: the folder that relative paths start from, see `find_base`.
         path: the file.
         document: data and positions, overrides applied.
+        session: what all work on the recipe shares.
     """
 
     recipe: Recipe
     base: Path
     path: Path
     document: Document
+    session: Session
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
@@ -47,8 +50,9 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     """
     named = [rename_override(text) for text in overrides]
     document = apply_overrides(split_document(read_document(path)), named)
-    recipe = _settle_filters(parse_model(document, Recipe), find_base(path), document)
-    return LoadedRecipe(recipe, find_base(path), path, document)
+    base = find_base(path)
+    recipe = _settle_filters(parse_model(document, Recipe), base, document)
+    return LoadedRecipe(recipe, base, path, document, _open_session(recipe, base, document))
 
 
 def _settle_filters(recipe: Recipe, base: Path, document: Document) -> Recipe:
@@ -107,25 +111,37 @@ def find_base(path: Path) -> Path:
     return Path() if path.parent == find_shipped_folder("recipes") else path.parent
 
 
-def open_catalogs(loaded: LoadedRecipe, folders: Sequence[Path] = ()) -> Catalogs:
-    """Opens the catalogs of a recipe: `folders`, then the recipe's own, then the shipped ones.
+def _open_session(recipe: Recipe, base: Path, document: Document) -> Session:
+    """Opens the catalogs of a recipe, its own before the shipped ones.
 
     Raises:
-        RecipeError: a catalog folder of the recipe that is missing or holds nothing.
-        CatalogError: likewise one of `folders`.
+        RecipeError: a catalog folder that is missing or holds nothing.
     """
     problems: list[Problem] = []
-    found = []
-    for number, entry in enumerate(loaded.recipe.catalogs):
-        folder = resolve_path(loaded.base, entry)
+    found = [resolve_path(base, entry) for entry in recipe.catalogs]
+    for number, folder in enumerate(found):
         try:
             load_catalogs((folder,))
         except CatalogError as error:
-            problems.append(loaded.document.make_problem(("catalogs", number), str(error)))
-        found.append(folder)
+            problems.append(document.make_problem(("catalogs", number), str(error)))
     if problems:
         raise RecipeError(tuple(problems))
-    return load_catalogs((*folders, *found))
+    return Session.open(base, found)
+
+
+def reopen_session(recipe: Recipe, base: Path, folders: Sequence[Path] = ()) -> Session:
+    """Opens what work on a finished run shares: catalogs of its recipe count if they are there.
+
+    Args:
+        recipe: as the run recorded it.
+        base: folder that its relative paths start from.
+        folders: catalogs that are searched before.
+
+    Raises:
+        CatalogError: one of `folders` is missing or holds nothing.
+    """
+    own = (resolve_path(base, each) for each in recipe.catalogs)
+    return Session.open(base, [*folders, *filter(is_catalog, own)])
 
 
 def build_recipe_schema() -> dict[str, Any]:

@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from factory.catalog.catalog import Catalogs
 from factory.core.errors import FactoryError
 from factory.data.summary import Maker
 from factory.filters import build_filters
-from factory.models.classifiers.model import find_classifier_folder, read_classifier_info
+from factory.models.classifiers.model import read_classifier_info
 from factory.models.encoders import find_source, find_weights
+from factory.models.session import Session
 from factory.recipe.recipe import DiversePick, Recipe
 
 ROLES = {
@@ -35,35 +34,30 @@ class UsedEncoder:
     weights: str
 
 
-def list_encoders(recipe: Recipe, base: Path, catalogs: Catalogs) -> tuple[UsedEncoder, ...]:
-    """Returns the encoders that filters, and what picks, use; a classifier that is missing: none.
-
-    Args:
-        recipe: the recipe.
-        base: its folder.
-        catalogs: where ids are looked up.
-    """
+def list_encoders(recipe: Recipe, session: Session) -> tuple[UsedEncoder, ...]:
+    """Returns the encoders that filters and picks use; a classifier that is missing has none."""
+    catalogs = session.catalogs
     found = [
         UsedEncoder(user, spec, find_weights(spec, catalogs).rstrip("/").rpartition("/")[2])
         if spec.startswith(("/", "."))
         else UsedEncoder(user, spec, find_weights(spec, catalogs))
-        for user, spec in _list_specs(recipe, base, catalogs)
+        for user, spec in _list_specs(recipe, session)
     ]
     return tuple(dict.fromkeys(found))
 
 
-def find_circles(recipe: Recipe, base: Path, catalogs: Catalogs) -> tuple[str, ...]:
+def find_circles(recipe: Recipe, session: Session) -> tuple[str, ...]:
     """Returns a warning for each judge that is the generator's teacher or conditioner.
 
     Such a judge finds good what it has taught (the images are near to it by construction), so its
     scores say little about the images.
     """
     try:
-        entry = catalogs.get_model(recipe.generator.model)
+        entry = session.catalogs.get_model(recipe.generator.model)
     except FactoryError:
         return ()
     parts = () if entry is None else entry.components
-    used_all = list_encoders(recipe, base, catalogs)
+    used_all = list_encoders(recipe, session)
     guides = {used.weights for used in used_all if used.used_by == GUIDE}
     guided = (
         f"{used.used_by} judges with {used.weights}, which guides the sampling: it finds what was "
@@ -87,24 +81,23 @@ def list_guides(maker: Maker) -> list[dict[str, Any]]:
     return [] if guide is None else [{**guide, "kind": GUIDE}]
 
 
-def _list_specs(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[tuple[str, str]]:
+def _list_specs(recipe: Recipe, session: Session) -> Iterator[tuple[str, str]]:
     guidance = recipe.generator.classifier_guidance
     if guidance is not None:
-        yield from _list_inner(GUIDE, guidance.model, base, catalogs)
-    for judge in build_filters(recipe.filters, base, catalogs):
+        yield from _list_inner(GUIDE, guidance.model, session)
+    for judge in build_filters(recipe.filters, session):
         name = f"filter {judge.name}"
         yield from ((name, spec) for spec in judge.encoders)
         for model in judge.classifiers:
-            yield from _list_inner(name, model, base, catalogs)
+            yield from _list_inner(name, model, session)
     if isinstance(recipe.pick, DiversePick):
         yield "pick", recipe.pick.encoder
 
 
-def _list_inner(user: str, model: str, base: Path, catalogs: Catalogs) -> Iterator[tuple[str, str]]:
+def _list_inner(user: str, model: str, session: Session) -> Iterator[tuple[str, str]]:
     """Yields the encoder inside a classifier, if it can be read."""
     try:
-        folder = find_classifier_folder(model, base, catalogs)
-        info = read_classifier_info(folder)
+        info = read_classifier_info(session.find_classifier_folder(model))
     except FactoryError:
         return
     yield user, f"classifiers/{model}" if info.encoder == "." else info.encoder

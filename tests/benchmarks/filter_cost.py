@@ -26,6 +26,7 @@ from pydantic import TypeAdapter
 from factory.catalog.catalog import load_catalogs
 from factory.data.records import Condition, Sample
 from factory.filters import build_filters, score_all
+from factory.models.session import Session
 from factory.recipe.recipe import AnyFilter
 from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
@@ -80,7 +81,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             for key, settings in groups.items():
                 if turn == 0:
                     parsed = adapter.validate_python(settings)
-                    groups[key] = list(build_filters(parsed, Path(), load_catalogs()))
+                    groups[key] = list(build_filters(parsed, Session.open(Path())))
                 seconds.setdefault(key, []).append(time_filters(groups[key], samples, conditions))
     return summarise(seconds, options)
 

@@ -19,7 +19,6 @@ import torch
 import yaml
 
 from factory.api import run
-from factory.catalog.catalog import load_catalogs
 from factory.engine.executors import start_worker
 from factory.engine.plan import build_plan
 from factory.engine.task import Order, Task
@@ -89,9 +88,9 @@ def measure(options: argparse.Namespace) -> dict:
         loaded = {key: load_recipe(path) for key, path in paths.items()}
         for turn in range(options.rounds + 1):  # the first turn warms up
             for key, each in loaded.items():
-                order = Order(each.recipe, folder, str(folder / f"{key}-{turn}"))
+                order = Order(each.recipe, each.session, str(folder / f"{key}-{turn}"))
                 worker = start_worker(order, None)
-                plan = build_plan(each.recipe, folder, load_catalogs())
+                plan = build_plan(each.recipe, each.session)
                 time_bare_loop(worker, options.batch, options.batch)
                 if key == "factory":
                     seconds["bare"].append(time_bare_loop(worker, options.images, options.batch))

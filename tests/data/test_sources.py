@@ -12,7 +12,6 @@ import webdataset
 from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 from datasets import Image as ImageFeature
 
-from factory.catalog.catalog import load_catalogs
 from factory.core.errors import RecipeError, SourceError
 from factory.core.images import encode_image
 from factory.data.images import SourceImage, fit_image, list_classes, list_images
@@ -448,7 +447,7 @@ def test_validate_names_the_field_of_damaged_images(forms, tmp_path):
     )
     loaded = load_recipe(recipe)
     with pytest.raises(RecipeError) as caught:
-        check_recipe(loaded, load_catalogs([]))
+        check_recipe(loaded)
     found = {problem.field: problem.message for problem in caught.value.problems}
     assert list(found) == ["conditions[0].images", "filters[0].images"]
     assert all("a.tar: not a readable tar" in message for message in found.values())

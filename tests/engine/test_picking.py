@@ -8,7 +8,7 @@ from factory.catalog.acceptance import parse_rule
 from factory.core.errors import InputError, RecipeError
 from factory.engine.diversity import count_kept, count_pool, pick_best, pick_diverse
 from factory.recipe.checks.recipe import check_recipe
-from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.file import load_recipe
 from factory.recipe.recipe import BestPick
 from tests.running import FILTERS, list_identities, read_rows, run, write_recipe
 
@@ -172,4 +172,4 @@ def test_pick_by_a_score_that_nothing_writes_is_refused(tmp_path):
     path = write_recipe(tmp_path, pick={"keep": "best", "by": "contrasts"})
     loaded = load_recipe(path)
     with pytest.raises(RecipeError, match=r"pick\.by.*did you mean 'contrast'"):
-        check_recipe(loaded, open_catalogs(loaded))
+        check_recipe(loaded)

@@ -2,18 +2,17 @@
 
 import time
 import tracemalloc
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from factory.catalog.catalog import load_catalogs
 from factory.core.errors import MismatchError
 from factory.engine.plan import Generation, build_plan, choose_shard_size, extend_plan
+from factory.models.session import Session
 from factory.recipe.recipe import NOT_CONTENT, Recipe, compute_recipe_digest
 
-CATALOGS = load_catalogs()
+SESSION = Session.open()
 
 
 def make_recipe(counts, shard_size=64, **changes):
@@ -28,7 +27,7 @@ def make_recipe(counts, shard_size=64, **changes):
 
 
 def make_plan(counts, shard_size=64):
-    return build_plan(make_recipe(counts, shard_size), Path(), CATALOGS)
+    return build_plan(make_recipe(counts, shard_size), SESSION)
 
 
 def list_identities(plan):

@@ -2,7 +2,6 @@
 
 import json
 import math
-from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import TypeAdapter
 
-from factory.catalog.acceptance import parse_rule
 from factory.cli import main
 from factory.core.plots import choose_ticks
 from factory.evaluate.calibrate import calibrate_recipe
@@ -28,6 +26,7 @@ from factory.evaluate.calibrate.thresholds import (
     round_outwards,
 )
 from factory.filters import FILTERS, decide_all
+from factory.models.session import Session
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import AnyFilter
 from tests import ASSETS
@@ -124,7 +123,7 @@ def test_a_class_that_nothing_passes_has_no_price():
 
 def decide_on(*described, rule=None):
     parsed = TypeAdapter(tuple[AnyFilter, ...]).validate_python(described)
-    return Decider(parsed, Path(), lambda name: None, rule)
+    return Decider(parsed, Session.open(), rule)
 
 
 def find_bound(decider, name):
@@ -213,7 +212,7 @@ def test_whole_numbers_stay_whole():
 
 
 def test_a_filter_that_only_scores_costs_nothing():
-    rule = parse_rule("tissue")
+    rule = "tissue"
     decider = decide_on({"kind": "tissue"}, {"kind": "stain"}, rule=rule)
     row = Scored("synthetic", "", "a", "s", {"tissue_fraction": 0.9, "stain_plausibility": 0.1})
     assert decider.decide([row], {find_bound(decider, "min_plausibility"): 1.0}).all()

@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from factory.catalog.catalog import load_catalogs
 from factory.cli.evaluate.copies import copies, describe_copies
 from factory.core.errors import EvaluationError
 from factory.core.hashing import hash_bytes
@@ -23,6 +22,7 @@ from factory.evaluate.copies.similarity import CopySearch, turn_like
 from factory.evaluate.copies.study import CopySettings, study_copies
 from factory.filters import build_filters
 from factory.filters.training_copy import TrainingCopyFilter
+from factory.models.session import Session
 from tests import ASSETS
 from tests.running import run, save_again, write_recipe
 
@@ -144,7 +144,7 @@ def test_similarity_is_that_of_the_filter(tmp_path):
     images = list_images(save(mixed, tmp_path / "mixed", "{number:03d}.png"))
     found = CopySearch(list_images(train)).search_images(images)
     recipe = TrainingCopyFilter.Settings(kind="training_copy", images=train)
-    (judge,) = build_filters((recipe,), tmp_path, load_catalogs())
+    (judge,) = build_filters((recipe,), Session.open(tmp_path))
     pixels = [image.read_pixels() for image in images]
     samples = [Sample(pixels=each, prompt=None, tokens={}, batch_size=1) for each in pixels]
     scores = judge.score(samples, [Condition()] * len(samples))["copy_similarity"]

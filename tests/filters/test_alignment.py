@@ -17,8 +17,9 @@ from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
 from factory.filters.distractors import draw_distractors, open_pool
 from factory.models.encoders.clip_text import ClipText
+from factory.models.session import Session
 from factory.recipe.checks.recipe import check_recipe
-from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.file import load_recipe
 from factory.recipe.recipe import AnyFilter
 from tests.running import read_rows, run, write_recipe
 from tests.tiny import save_open_clip
@@ -39,7 +40,7 @@ def describe(folder, **settings):
 
 def build(described, base):
     parsed = TypeAdapter(tuple[AnyFilter, ...]).validate_python([described])
-    return build_filters(parsed, base, CATALOGS)[0]
+    return build_filters(parsed, Session.open(base))[0]
 
 
 def make_images(count, seed=0):
@@ -167,7 +168,7 @@ def test_too_few_captions_or_none_are_refused(tmp_path, clip):
 def find_messages(path, check_files=True):
     loaded = load_recipe(path)
     with pytest.raises(RecipeError) as caught:
-        check_recipe(loaded, open_catalogs(loaded), check_files)
+        check_recipe(loaded, check_files)
     return {problem.field: problem.message for problem in caught.value.problems}
 
 

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from factory.catalog.catalog import load_catalogs
 from factory.cli import main
-from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.file import load_recipe
 from factory.recipe.judge_overlap import find_circles, list_encoders
 from tests.models.test_encoder_catalog import LICENCE
 
@@ -37,7 +37,7 @@ def write_recipe(root, filters, model="taught", **more):
 
 
 def find(loaded):
-    return find_circles(loaded.recipe, loaded.base, open_catalogs(loaded))
+    return find_circles(loaded.recipe, loaded.session)
 
 
 @pytest.mark.parametrize("encoder", ["uni2-h", "timm:hf-hub:MahmoodLab/UNI2-h"])
@@ -69,7 +69,7 @@ def test_others_are_left_alone(tmp_path):
 def test_classifiers_tell_their_encoder(tmp_path):
     write_model(tmp_path, {"role": "teacher", "source": "x/y"})
     loaded = write_recipe(tmp_path, [{"kind": "classifier", "model": "pcam"}])
-    [used] = list_encoders(loaded.recipe, loaded.base, open_catalogs(loaded))
+    [used] = list_encoders(loaded.recipe, loaded.session)
     assert (used.used_by, used.weights) == ("filter classifier", "classifiers/pcam")
 
 

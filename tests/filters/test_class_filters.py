@@ -20,7 +20,6 @@ from factory.cli import main
 from factory.core.errors import FilterError, InputError, RecipeError
 from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
-from factory.filters.base import Context
 from factory.filters.classifier import ClassifierFilter
 from factory.filters.zero_shot import TEMPLATES, write_prompts
 from factory.models.classifiers.heads import Head
@@ -35,9 +34,9 @@ from factory.models.classifiers.model import (
     save_info,
 )
 from factory.models.encoders import load_encoder
-from factory.models.encoders.pool import EncoderPool
+from factory.models.session import Session
 from factory.recipe.checks.recipe import check_recipe
-from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.file import load_recipe
 from factory.recipe.recipe import AnyFilter, Recipe, compute_recipe_digest, select_content
 from tests.running import read_rows, run, write_recipe
 from tests.tiny import save_open_clip
@@ -86,7 +85,7 @@ def make_images(count, size=32, seed=0):
 
 def build(*described, base=Path()):
     parsed = TypeAdapter(tuple[AnyFilter, ...]).validate_python(described)
-    return build_filters(parsed, base, CATALOGS)
+    return build_filters(parsed, Session.open(base))
 
 
 def score(judge, images, conditions):
@@ -96,7 +95,7 @@ def score(judge, images, conditions):
 def find_messages(path, check_files=True):
     loaded = load_recipe(path)
     with pytest.raises(RecipeError) as caught:
-        check_recipe(loaded, open_catalogs(loaded), check_files)
+        check_recipe(loaded, check_files)
     return {problem.field: problem.message for problem in caught.value.problems}
 
 
@@ -210,7 +209,7 @@ class OldJudge(ClassifierFilter):
     scores = (ClassifierFilter.scores[0], ClassifierFilter.scores[2])
 
     def score(self, samples, conditions):
-        context = Context(self.folder, CATALOGS, EncoderPool(CATALOGS))
+        context = Session(CATALOGS, self.folder)
         judge = ClassifierFilter(self.settings, context)
         found = judge.score(samples, conditions)
         return {name: found[name] for name in self.score_names}

@@ -15,7 +15,6 @@ from PIL import Image
 from pydantic import TypeAdapter
 from scipy.ndimage import gaussian_filter
 
-from factory.catalog.catalog import load_catalogs
 from factory.core.color import to_lab
 from factory.core.errors import FilterError, InputError
 from factory.core.hashing import hash_bytes
@@ -26,6 +25,7 @@ from factory.data.streams import Reference
 from factory.engine.dedup import SimilarityIndex, compare_pairs, find_duplicates
 from factory.filters import FILTERS, build_filters, decide_all, score_all
 from factory.filters.focus import measure_blur
+from factory.models.session import Session
 from factory.recipe.recipe import AnyFilter
 from tests import ASSETS, ROOT
 
@@ -52,7 +52,7 @@ ALL_KINDS = [
 
 def build(*described, base=Path()):
     parsed = TypeAdapter(tuple[AnyFilter, ...]).validate_python(described)
-    return build_filters(parsed, base, load_catalogs())
+    return build_filters(parsed, Session.open(base))
 
 
 def judge(described, pixels, condition=NOTHING, base=Path(), **sample):
@@ -115,10 +115,10 @@ def test_deciding_imports_neither_torch_nor_sklearn():
     code = (
         "import sys; from pathlib import Path; from pydantic import TypeAdapter;"
         "from factory.recipe.recipe import AnyFilter;"
-        "from factory.catalog.catalog import load_catalogs;"
+        "from factory.models.session import Session;"
         "from factory.filters import build_filters, decide_all;"
         f"kinds = TypeAdapter(tuple[AnyFilter, ...]).validate_python({ALL_KINDS!r});"
-        "filters = build_filters(kinds, Path(), load_catalogs());"
+        "filters = build_filters(kinds, Session.open(Path()));"
         "scores = {n: 0.5 for f in filters for n in f.score_names} | {'nonfinite_fraction': 0.0};"
         "assert not decide_all(filters, {**scores, 'tissue_fraction': 0.1}).accepted;"
         "assert decide_all(filters, scores).accepted;"

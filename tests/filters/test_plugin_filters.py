@@ -13,13 +13,13 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from factory.catalog.catalog import load_catalogs
 from factory.cli import main
 from factory.core.errors import PluginError, RecipeError
 from factory.data.records import Condition, Sample
 from factory.evaluate.calibrate.scored import Scored
 from factory.evaluate.calibrate.thresholds import Decider, propose_threshold
 from factory.filters import build_filters, decide_all, score_all
+from factory.models.session import Session
 from factory.publish.card import describe_unjudged
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import compute_recipe_digest, restore_recipe
@@ -156,7 +156,7 @@ def test_what_is_recorded_never_runs_the_file(recipe, monkeypatch):
     loaded = load_recipe(recipe)
     (recipe.parent / "own.py").write_text("raise SystemExit('ran')")
     recorded = restore_recipe(loaded.recipe.model_dump(mode="json"))
-    judges = build_filters(recorded.filters, recipe.parent, load_catalogs())
+    judges = build_filters(recorded.filters, Session.open(recipe.parent))
     assert judges[0].encoders == judges[0].classifiers == judges[0].real_images == ()
     assert decide_all(judges, {"mean_saturation": 0.3}).accepted
     assert decide_all(judges, {"mean_saturation": 0.1}).reason == "mean_saturation 0.1 < 0.2"
@@ -258,7 +258,7 @@ def test_a_class_of_ones_own_that_needs_a_caption_is_not_asked_of_images_without
 def test_thresholds_of_a_class_of_ones_own_are_proposed_as_its_settings_hold_them(tmp_path):
     (tmp_path / "own.py").write_text(CLASSY)
     settings = load_recipe(write_recipe(tmp_path, filters=[DOTS])).recipe.filters
-    decider = Decider(settings, tmp_path, load_catalogs(), None)
+    decider = Decider(settings, Session.open(tmp_path), None)
     bound = next(each for each in decider.bounds if each.name == "min_dots")
     scores = [{"dots": float(number), "alikeness": 0.5} for number in range(12, 15)]
     rows = [Scored("train", str(row), "-", None, each) for row, each in enumerate(scores)]

@@ -13,7 +13,6 @@ from sklearn.covariance import LedoitWolf, ShrunkCovariance
 from sklearn.neighbors import NearestNeighbors
 
 from factory.api import refilter
-from factory.catalog.catalog import load_catalogs
 from factory.core.errors import FilterError, InputError, RecipeError, SourceError
 from factory.core.hashing import hash_bytes
 from factory.data.images import fit_image, list_images
@@ -23,9 +22,10 @@ from factory.filters import build_filters, decide_all, score_all
 from factory.filters.real.classes import RealClasses, pick_classes
 from factory.filters.real.neighbours import NEAREST, RealNeighbours
 from factory.filters.real.scores import SCORES, RealScores, find_quantile
+from factory.models.session import Session
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.conditions.reference import choose_shots
-from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.file import load_recipe
 from factory.recipe.recipe import AnyFilter, Recipe, compute_recipe_digest
 from tests import ASSETS, ROOT
 from tests.running import read_rows, run, write_recipe
@@ -207,7 +207,7 @@ def write_real(root, count=16, first=0):
 
 def build(base, *described):
     parsed = TypeAdapter(tuple[AnyFilter, ...]).validate_python(described)
-    return build_filters(parsed, base, load_catalogs())
+    return build_filters(parsed, Session.open(base))
 
 
 def make_judge(tmp_path, **settings):
@@ -356,7 +356,7 @@ def test_quantiles_of_real_patches_of_other_slides_are_about_even(tmp_path):
 def find_messages(path, check_files=True):
     loaded = load_recipe(path)
     with pytest.raises(RecipeError) as caught:
-        check_recipe(loaded, open_catalogs(loaded), check_files)
+        check_recipe(loaded, check_files)
     return {problem.field: problem.message for problem in caught.value.problems}
 
 
@@ -397,11 +397,11 @@ def test_deciding_loads_no_library(tmp_path):
     code = (
         "import sys; from pathlib import Path; from pydantic import TypeAdapter;"
         "from factory.recipe.recipe import AnyFilter;"
-        "from factory.catalog.catalog import load_catalogs;"
+        "from factory.models.session import Session;"
         "from factory.filters import build_filters, decide_all;"
         "kinds = [{'kind': 'realism', 'images': 'none', 'min_realism_quantile': 0.05}];"
         "kinds = TypeAdapter(tuple[AnyFilter, ...]).validate_python(kinds);"
-        "filters = build_filters(kinds, Path(), load_catalogs());"
+        "filters = build_filters(kinds, Session.open(Path()));"
         "assert not decide_all(filters, {'realism_quantile': 0.0}).accepted;"
         "heavy = {'torch', 'sklearn', 'scipy', 'pandas'} & set(sys.modules);"
         "assert not heavy, heavy"
@@ -424,7 +424,7 @@ def test_validate_names_what_is_wrong_with_the_real_set(tmp_path):
     found = find_messages(path)
     assert "real has no class 'tumor': known: a, b" in found["conditions[0].per_class.tumor"]
     loaded = load_recipe(path)
-    check_recipe(loaded, open_catalogs(loaded), check_files=False)
+    check_recipe(loaded, check_files=False)
     (tmp_path / "real" / "b" / "broken.png").write_bytes(b"no image")
     assert "broken.png" in find_messages(path)["filters[0].images"]
 
@@ -465,7 +465,7 @@ def test_references_that_are_held_out_stop_the_recipe(tmp_path):
     write_real(tmp_path / "real")
     write_real(tmp_path / "test", 8, first=100)
     path = write_references(tmp_path)
-    check_recipe(load_recipe(path), open_catalogs(load_recipe(path)))
+    check_recipe(load_recipe(path))
     copied = tmp_path / "test" / "a" / "p99_x.png"
     copied.write_bytes((tmp_path / "real" / "b" / "p1_5.png").read_bytes())
     message = find_messages(path)["filters[0].held_out"]
@@ -487,7 +487,7 @@ def test_shots_that_are_not_drawn_do_not_leak(tmp_path):
     for seed in range(30):
         changed = load_recipe(loaded.path, [f"seed={seed}"])
         try:
-            check_recipe(changed, open_catalogs(changed))
+            check_recipe(changed)
         except RecipeError as error:
             leaky.append(str(error))
     assert 0 < len(leaky) < 30

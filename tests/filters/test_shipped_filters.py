@@ -12,11 +12,11 @@ from scipy.ndimage import gaussian_filter
 
 from factory.api import refilter
 from factory.catalog.acceptance import parse_rule
-from factory.catalog.catalog import load_catalogs
 from factory.data.images import list_images
 from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
 from factory.models.generators.fake import FakeGenerator
+from factory.models.session import Session
 from factory.recipe.recipe import AnyFilter
 from tests import ASSETS, ROOT
 from tests.running import read_json, read_rows, run, write_recipe
@@ -43,7 +43,7 @@ LYMPH = [(name, filters) for name, filters in SHIPPED if name != "text-classes"]
 
 def build(described):
     parsed = TypeAdapter(tuple[AnyFilter, ...]).validate_python(described)
-    return build_filters(parsed, Path(), load_catalogs())
+    return build_filters(parsed, Session.open(Path()))
 
 
 # --- what is not finite --------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from factory.models.encoders import LIBRARIES, find_weights, load_encoder
 from factory.models.encoders.libraries import LOADERS, Loading, load_timm, pool_tokens
 from factory.models.encoders.pool import EncoderPool, RememberingEncoder
 from factory.recipe.checks.recipe import check_recipe
-from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.file import load_recipe
 
 LICENCE = {"id": "mit", "url": "https://example.org/card", "date_read": "2026-11-20"}
 GATED = ("uni", "uni2-h", "virchow2", "h-optimus-1")
@@ -50,7 +50,7 @@ def write_recipe(folder, encoder):
 
 def find_messages(loaded, check_files=True):
     try:
-        check_recipe(loaded, open_catalogs(loaded), check_files)
+        check_recipe(loaded, check_files)
     except RecipeError as error:
         return {problem.field: problem.message for problem in error.problems}
     return {}

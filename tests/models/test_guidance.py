@@ -1,7 +1,6 @@
 """Classifier guidance: the class gets into the image, rows stay theirs, and misuse is told."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +19,7 @@ from factory.models.classifiers.model import load_classifier
 from factory.models.generators import build_generator, flow
 from factory.models.generators.classifier_guidance import ClassifierGuide
 from factory.models.generators.settings import ClassifierGuidance, GeneratorSettings
+from factory.models.session import Session
 from factory.recipe.file import load_recipe
 from factory.recipe.judge_overlap import find_circles
 from factory.recipe.licences.collect import collect_recipe_terms
@@ -178,9 +178,7 @@ def test_another_guide_is_another_data_set(place, guided, tmp_path):
 
 def test_gradients_are_those_of_the_log_probability(place):
     """Against finite differences of the classifier's own probabilities, on real images."""
-    guide = ClassifierGuide(
-        ClassifierGuidance(model=str(place / "guide")), Path(), load_catalogs(), "cpu"
-    )
+    guide = ClassifierGuide(ClassifierGuidance(model=str(place / "guide")), Session.open(), "cpu")
     images = [enlarge(each) for each in list_images(place / "real")[:2]]
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
     classifier = load_classifier(place / "guide")
@@ -205,7 +203,7 @@ def test_a_classifier_of_another_size_sees_what_it_was_fitted_on(place, tmp_path
     options = {"encoder": "he-ssl", "head": "logistic", "image_size": size, "fit": fit}
     train_classifier(place / "real", tmp_path / "c", ClassifierSettings(force=True, **options))
     settings = ClassifierGuidance(model=str(tmp_path / "c"))
-    aimed = ClassifierGuide(settings, Path(), load_catalogs(), "cpu").aim([CLASSES[1]])
+    aimed = ClassifierGuide(settings, Session.open(), "cpu").aim([CLASSES[1]])
     image = enlarge(list_images(place / "real")[0])
     pixels = torch.from_numpy(image.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
     expected = np.log(load_classifier(tmp_path / "c").predict_probabilities([image])[0, 1])
@@ -312,12 +310,12 @@ def test_models_and_classes_that_cannot_be_guided_are_refused(place, tmp_path):
 def test_a_filter_on_the_guides_encoder_is_no_judge(place, tmp_path):
     judge = {"kind": "classifier", "model": str(place / "guide"), "min_probability": 0.1}
     loaded = load_recipe(write(tmp_path, place, filters=[judge]))
-    [text] = find_circles(loaded.recipe, loaded.base, load_catalogs())
+    [text] = find_circles(loaded.recipe, loaded.session)
     assert "which guides the sampling" in text
     judge["model"] = str(place / "handmade")
     loaded = load_recipe(write(tmp_path, place, filters=[judge]))
-    assert find_circles(loaded.recipe, loaded.base, load_catalogs()) == ()
-    terms = collect_recipe_terms(loaded.recipe, loaded.base, load_catalogs(), None)
+    assert find_circles(loaded.recipe, loaded.session) == ()
+    terms = collect_recipe_terms(loaded.recipe, loaded.session)
     guides = [term for term in terms if term.role == "guiding classifier"]
     assert {term.name for term in guides} == {"guide", load_name("he-ssl")}
     assert all(term.reaches for term in guides)

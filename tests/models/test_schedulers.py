@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from factory.catalog.catalog import load_catalogs
 from factory.catalog.vocabulary import SCHEDULERS
 from factory.core.errors import InputError, RecipeError
 from factory.data.records import Condition, Job, Request
@@ -43,7 +42,7 @@ def write(models, folder, family, name):
 
 def check(path):
     loaded = load_recipe(path)
-    check_recipe(loaded, load_catalogs())
+    check_recipe(loaded)
     return loaded
 
 
@@ -127,7 +126,7 @@ def test_noise_of_schedulers_comes_from_the_seed(models, family, name):
 
 @pytest.mark.parametrize("recipe", ["text-classes", "captions-from-file"])
 def test_shipped_recipes_name_schedulers_that_run(recipe):
-    check_recipe(load_recipe(RECIPES / f"{recipe}.yaml"), load_catalogs(), check_files=False)
+    check_recipe(load_recipe(RECIPES / f"{recipe}.yaml"), check_files=False)
 
 
 def test_a_scheduler_of_another_kind_is_refused_with_what_fits():

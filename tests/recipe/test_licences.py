@@ -10,7 +10,6 @@ from factory.catalog.catalog import load_catalogs
 from factory.cli import main
 from factory.core.errors import LicenceError
 from factory.data.summary import Summary
-from factory.models.generators.settings import find_entry
 from factory.recipe.file import load_recipe
 from factory.recipe.licences import (
     KNOWN,
@@ -160,9 +159,7 @@ def test_a_judges_terms_bind_only_where_they_say_so():
 
 def collect(path, overrides=()):
     loaded = load_recipe(path, overrides)
-    catalogs = load_catalogs()
-    entry = find_entry(loaded.recipe.generator, catalogs)
-    return collect_recipe_terms(loaded.recipe, loaded.base, catalogs, entry)
+    return collect_recipe_terms(loaded.recipe, loaded.session)
 
 
 def test_filters_adapters_and_sources_of_a_recipe_are_collected(tmp_path):

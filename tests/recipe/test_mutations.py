@@ -8,7 +8,7 @@ import pytest
 from factory.core.errors import Problem, RecipeError
 from factory.core.yaml.reader import read_document
 from factory.recipe.checks.recipe import check_recipe
-from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.file import load_recipe
 from tests.mutations import SOUND, iterate_broken_files, iterate_mutations
 
 MUTATIONS = list(iterate_mutations())
@@ -22,7 +22,7 @@ BOILERPLATE = re.compile(r"validation error|Input should|Traceback|pydantic|func
 
 def check(path: Path) -> None:
     loaded = load_recipe(path)
-    check_recipe(loaded, open_catalogs(loaded))
+    check_recipe(loaded)
 
 
 def is_document(path: Path) -> bool:

@@ -22,7 +22,6 @@ from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import (
     build_recipe_schema,
     load_recipe,
-    open_catalogs,
     resolve_path,
     write_schema,
 )
@@ -64,7 +63,7 @@ def write_pipeline(folder: Path, class_name: str = "FlowPipeline") -> Path:
 
 def check(path: Path, check_files: bool = True, overrides: tuple[str, ...] = ()) -> None:
     loaded = load_recipe(path, overrides)
-    check_recipe(loaded, open_catalogs(loaded), check_files)
+    check_recipe(loaded, check_files)
 
 
 def find_problems(path: Path, check_files: bool = True) -> dict[str, Problem]:
@@ -180,7 +179,7 @@ def test_every_shipped_recipe_is_valid() -> None:
             found["training"].append(path.stem)
             continue
         loaded = load_recipe(path)
-        check_recipe(loaded, open_catalogs(loaded), check_files=False)
+        check_recipe(loaded, check_files=False)
         found["data"].append(path.stem)
         names.append(loaded.recipe.name)
         assert loaded.recipe.name == path.stem
@@ -232,8 +231,7 @@ def test_heavy_libraries_stay_out() -> None:
         "factory.recipe.file, factory.recipe.checks.recipe\n"
         "from pathlib import Path\n"
         "loaded = factory.recipe.file.load_recipe(Path('recipes/dry-run.yaml'))\n"
-        "catalogs = factory.recipe.file.open_catalogs(loaded)\n"
-        "factory.recipe.checks.recipe.check_recipe(loaded, catalogs)\n"
+        "factory.recipe.checks.recipe.check_recipe(loaded)\n"
         "print(sorted({'torch', 'ray', 'diffusers', 'datasets', 'pyarrow'} & set(sys.modules)))"
     )
     result = subprocess.run(

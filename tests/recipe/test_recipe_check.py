@@ -24,14 +24,14 @@ from factory.models.classifiers.model import (
     save_info,
 )
 from factory.recipe.checks.recipe import check_recipe
-from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.file import load_recipe
 from factory.recipe.recipe import AnyFilter
 from tests.running import write_recipe
 
 
 def check(path: Path, check_files: bool = True) -> None:
     loaded = load_recipe(path)
-    check_recipe(loaded, open_catalogs(loaded), check_files)
+    check_recipe(loaded, check_files)
 
 
 def find_problems(path: Path) -> dict[str, Problem]:

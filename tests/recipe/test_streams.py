@@ -12,7 +12,7 @@ from factory.data.streams import Caption, ClassName, Existing, Reference
 from factory.engine.plan import build_plan
 from factory.models.generators.prompts import write_prompt
 from factory.recipe.conditions import CONDITIONS, find_stream, list_streams, restore_condition
-from factory.recipe.file import load_recipe, open_catalogs
+from factory.recipe.file import load_recipe
 from factory.recipe.recipe import compute_recipe_digest
 from tests import ASSETS, ROOT
 
@@ -184,7 +184,7 @@ second try at the first, second and last request of each."""
 
 def identify(name: str, *overrides: str) -> Any:
     loaded = load_recipe(RECIPES / name, overrides)
-    plan = build_plan(loaded.recipe, loaded.base, open_catalogs(loaded))
+    plan = build_plan(loaded.recipe, loaded.session)
     found = []
     for part in plan.series[:2]:
         for index in (0, 1, part.count - 1):

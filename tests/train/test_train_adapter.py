@@ -20,6 +20,7 @@ from factory.data.records import Condition, Job, Request
 from factory.models.generators import build_generator
 from factory.models.generators.settings import GeneratorSettings
 from factory.models.generators.weights import hash_file
+from factory.models.session import Session
 from factory.recipe.conditions import build_series
 from factory.recipe.recipe import Recipe
 from factory.train.adapter.loop import AdapterTraining, Material, draw_shots
@@ -574,7 +575,7 @@ def test_shots_are_those_of_reference_conditions(data):
             }
         ],
     }
-    series = build_series(Recipe.model_validate(recipe), Path(), load_catalogs(), ())
+    series = build_series(Recipe.model_validate(recipe), Session.open(), ())
     expected = [(one.class_name, each.sha256) for one in series for each in one.references]
     assert [(shot.class_name, shot.sha256) for shot in shots] == expected
     groups = [reference.group_sha256 for one in series for reference in one.references]

@@ -15,7 +15,6 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from factory.catalog.catalog import load_catalogs
 from factory.core.errors import FilterError, InputError, SourceError
 from factory.data.images import list_images
 from factory.data.records import Condition, Sample
@@ -23,6 +22,7 @@ from factory.filters import build_filters, decide_all, score_all
 from factory.filters.classifier import ClassifierFilter
 from factory.models.classifiers.model import load_classifier, read_classifier_info
 from factory.models.encoders import load_encoder
+from factory.models.session import Session
 from factory.train.classifier.heads import fit_head
 from factory.train.classifier.report import measure_calibration_error, measure_predictions
 from factory.train.classifier.settings import ClassifierSettings
@@ -343,7 +343,7 @@ def test_another_encoder_version_is_refused(fitted, tmp_path):
 
 def build_filter(folder, **options):
     described = ClassifierFilter.Settings(kind="classifier", model=str(folder), **options)
-    return build_filters([described], Path(), load_catalogs())
+    return build_filters([described], Session.open(Path()))
 
 
 def test_filter_scores_the_asked_class(fitted):

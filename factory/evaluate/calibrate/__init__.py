@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from factory.catalog.acceptance import parse_rule
 from factory.core.errors import InputError, MismatchError
 from factory.core.files.atomic import write_file
 from factory.core.files.new_folder import refuse_foreign
@@ -28,8 +27,7 @@ from factory.evaluate.calibrate.scored import (
 )
 from factory.evaluate.calibrate.study import Study, list_short
 from factory.evaluate.calibrate.thresholds import Decider
-from factory.filters import decide_all
-from factory.recipe.file import LoadedRecipe, open_catalogs
+from factory.recipe.file import LoadedRecipe
 from factory.recipe.recipe import compute_recipe_digest
 
 Say = Callable[[str], None]
@@ -77,8 +75,7 @@ def calibrate_recipe(
 
     refuse_foreign(out, OWN)
     recipe = loaded.recipe
-    rule = None if recipe.accept is None else parse_rule(recipe.accept)
-    decider = Decider(recipe.filters, loaded.base, open_catalogs(loaded), rule)
+    decider = Decider(recipe.filters, loaded.session, recipe.accept)
     if not decider.bounds:
         raise InputError(f"{loaded.path}: no filter has a threshold: there is nothing to calibrate")
     plan = plan_recipe(loaded)
@@ -117,7 +114,7 @@ def _score_sets(
 
     recipe = loaded.recipe
     real = read_real(loaded, given[0], plan.class_names, count, given[1])
-    worker = Worker(Order(recipe, loaded.base, "memory://calibration"))
+    worker = Worker(Order(recipe, loaded.session, "memory://calibration"))
     rows: list[Scored] = []
     notes: list[str] = []
     if real is not None:
@@ -128,9 +125,7 @@ def _score_sets(
         for mislabelled in (False, True) if has_classes(real) else (False,):
             rows += score_real(worker.filters, real, shape, captions, mislabelled)
         rows, known = leave_out_known(worker.filters, real, rows)
-        catalogs, digests = open_catalogs(loaded), real.about["sha256"]
-        notes = [*real.notes, *known]
-        notes += note_fitted(worker.filters, loaded.base, catalogs, digests)
+        notes = [*real.notes, *known, *note_fitted(worker.filters, real.about["sha256"])]
     say(f"sampling {min(count, plan.count_requests())} first tries")
     candidates, seconds = _sample(worker, plan, count)
     for candidate in candidates:
@@ -141,9 +136,7 @@ def _score_sets(
     header = Header(
         _digest_content(loaded), seconds, None if real is None else real.about, tuple(notes)
     )
-    verdicts = [
-        decide_all(worker.filters, row.scores, worker.accept, row.class_name) for row in rows
-    ]
+    verdicts = [worker.decide(row.scores, row.class_name) for row in rows]
     write_table(
         out,
         header,

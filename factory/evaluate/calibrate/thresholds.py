@@ -7,18 +7,17 @@ compares a score with a threshold.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from factory.catalog.acceptance import Rule
-from factory.catalog.catalog import Catalogs
+from factory.catalog.acceptance import parse_rule
 from factory.data.records import SCORE_DECIMALS
 from factory.evaluate.calibrate.scored import Scored
-from factory.filters import build_filters, decide_all
+from factory.filters import Decide, build_decide, build_filters
 from factory.filters.base import Filter, FilterSettings
+from factory.models.session import Session
 
 CURVE_POINTS = 61
 MAX_WHOLE = 1000
@@ -54,21 +53,17 @@ class Decider:
 
     Args:
         settings: the recipe's filters.
-        base: folder of the recipe.
-        catalogs: where ids are looked up.
-        rule: the recipe's `accept`, parsed; None: all must accept.
+        session: where they look up what they need.
+        accept: the recipe's; None: all must accept.
     """
 
     def __init__(
-        self,
-        settings: Sequence[FilterSettings],
-        base: Path,
-        catalogs: Catalogs,
-        rule: Rule | None,
+        self, settings: Sequence[FilterSettings], session: Session, accept: str | None
     ) -> None:
-        self.settings, self.rule = tuple(settings), rule
-        self._base, self._catalogs = base, catalogs
-        self.filters = build_filters(self.settings, base, catalogs)
+        self.settings, self.accept, self._session = tuple(settings), accept, session
+        self.rule = None if accept is None else parse_rule(accept)
+        self.filters = build_filters(self.settings, session)
+        self.decide_now = build_decide(self.filters, accept)
         self.bounds = tuple(
             Bound(position, judge.name, name, score)
             for position, judge in enumerate(self.filters)
@@ -102,18 +97,14 @@ class Decider:
         for position in {bound.position for bound in values}:
             mine = {b.name: value for b, value in values.items() if b.position == position}
             filters[position] = self._build(position, mine)
-        return _to_mask(
-            decide_all(filters, row.scores, self.rule, row.class_name).accepted for row in rows
-        )
+        return _decide_rows(build_decide(filters, self.accept), rows)
 
     def decide_alone(
         self, rows: Sequence[Scored], bound: Bound, value: Value, opened: Mapping[str, Value | None]
     ) -> Mask:
         """Returns (N,) whether this threshold accepts, the filter's others being as in `opened`."""
         judge = self._build(bound.position, {**opened, bound.name: value})
-        return _to_mask(
-            decide_all((judge,), row.scores, None, row.class_name).accepted for row in rows
-        )
+        return _decide_rows(build_decide((judge,), None), rows)
 
     def open_others(self, rows: Sequence[Scored], bound: Bound) -> dict[str, Value | None]:
         """Returns the filter's other thresholds, off or so loose that they reject none of the rows.
@@ -142,7 +133,7 @@ class Decider:
         changed = self._change(self.settings[position], values)
         if changed is None:
             raise ValueError(f"{self.settings[position].name} does not take {dict(values)}")
-        return build_filters((changed,), self._base, self._catalogs)[0]
+        return build_filters((changed,), self._session)[0]
 
     @staticmethod
     def _change(
@@ -240,5 +231,5 @@ def place_points(decider: Decider, rows: Sequence[Scored], bound: Bound) -> list
     return sorted(each + 0.0 for each in points if decider.allows(bound, each))
 
 
-def _to_mask(values: object) -> Mask:
-    return np.fromiter(values, np.bool_)  # type: ignore[call-overload, no-any-return]
+def _decide_rows(decide: Decide, rows: Sequence[Scored]) -> Mask:
+    return np.array([decide(row.scores, row.class_name).accepted for row in rows], np.bool_)

@@ -3,21 +3,17 @@
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
-from pathlib import Path
 
-from factory.catalog.catalog import Catalogs
 from factory.core.hashing import hash_bytes
 from factory.evaluate.calibrate.real import RealSet
 from factory.evaluate.calibrate.scored import Scored
 from factory.filters.base import Filter
-from factory.models.classifiers.model import find_classifier_folder, read_classifier_info
+from factory.models.classifiers.model import read_classifier_info
 
 ADVICE = "give held-out real images with --real"
 
 
-def note_fitted(
-    filters: Sequence[Filter], base: Path, catalogs: Catalogs, digests: Collection[str]
-) -> list[str]:
+def note_fitted(filters: Sequence[Filter], digests: Collection[str]) -> list[str]:
     """Returns a warning for every classifier that was fitted on the very set.
 
     Only the whole set can be recognised, not a part of it.
@@ -25,7 +21,7 @@ def note_fitted(
     notes = []
     for judge in filters:
         for model in judge.classifiers:
-            folder = find_classifier_folder(model, base, catalogs)
+            folder = judge.context.find_classifier_folder(model)
             if read_classifier_info(folder).data.sha256 in digests:
                 notes.append(
                     f"OPTIMISTIC: {judge.name} {model} was fitted on these real images and "

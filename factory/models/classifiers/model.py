@@ -188,17 +188,15 @@ def find_classifier_folder(model: str, base: Path, catalogs: Catalogs) -> Path:
 
 def load_classifier(
     folder: Path,
-    device: str = "auto",
+    device: str | None = None,
     encoders: EncoderPool | None = None,
-    catalogs: Catalogs | None = None,
 ) -> Classifier:
     """Loads a classifier folder and checks every hash in it.
 
     Args:
         folder: what `factory train classifier` wrote.
-        device: where its encoder runs, unless `encoders` has it.
-        encoders: shared ones; None: one of its own.
-        catalogs: where that one is looked up; None: the shipped ones.
+        device: where its encoder runs; None: where it can.
+        encoders: shared ones; None: one of its own, which the shipped catalogs have.
 
     Raises:
         InputError: a file is missing, damaged or from another encoder version.
@@ -208,9 +206,9 @@ def load_classifier(
     head = _load_head(folder, info)
     encoder: Encoder
     if encoders is None:
-        encoder = load_encoder(info.encoder, base=folder, device=device, catalogs=catalogs)
+        encoder = load_encoder(info.encoder, base=folder, device=device or "auto")
     else:
-        encoder = encoders.load(info.encoder, folder)
+        encoder = encoders.load(info.encoder, folder, device)
     found, expected = encoder.describe(), info.encoder_description
     for field in ("id", "weights_sha256", "dim"):
         if found[field] != getattr(expected, field):

@@ -1,5 +1,6 @@
-"""Encoders that several filters share: loaded once, and asked once for each image."""
+"""Encoders that filters, picks and guidance share: loaded once, and asked once for an image."""
 
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from factory.catalog.catalog import Catalogs
 from factory.core.hashing import hash_bytes
-from factory.models.encoders import Encoder, find_weights, load_encoder
+from factory.models.encoders import Encoder, load_encoder
 
 KEPT = 2048
 """Images whose features are remembered: more than a batch of any worker."""
@@ -25,38 +26,56 @@ class EncoderPool:
 
     def __init__(self, catalogs: Catalogs, device: str = "auto") -> None:
         self.catalogs, self.device = catalogs, device
-        self._loaded: dict[tuple[str, str], RememberingEncoder] = {}
+        self._loaded: dict[tuple[str, str, str], RememberingEncoder] = {}
+        self._lock = threading.Lock()  # a batch is judged while the next is made
 
-    def load(self, spec: str, base: Path) -> "RememberingEncoder":
-        """Returns the encoder of a spec, whose relative folder starts from `base`.
+    def load(self, spec: str, base: Path, device: str | None = None) -> "RememberingEncoder":
+        """Returns the encoder of a spec.
+
+        Args:
+            spec: as in `load_encoder`.
+            base: where a relative folder starts.
+            device: None: that of the pool.
 
         Raises:
             InputError: as in `load_encoder`.
         """
         folder = base / Path(spec).expanduser()
         is_folder = self.catalogs.get_encoder(spec) is None and folder.is_dir()
-        key = ("folder", str(folder.resolve())) if is_folder else ("id", spec)
-        if key not in self._loaded:
-            found = load_encoder(spec, base=base, device=self.device, catalogs=self.catalogs)
-            self._loaded[key] = RememberingEncoder(found)
-        return self._loaded[key]
+        name = ("folder", str(folder.resolve())) if is_folder else ("id", spec)
+        with self._lock:
+            key = (*name, self._choose_device(device))
+            if key not in self._loaded:
+                found = load_encoder(spec, base=base, device=key[2], catalogs=self.catalogs)
+                self._loaded[key] = RememberingEncoder(found)
+            return self._loaded[key]
 
-    def find_weights(self, spec: str) -> str:
-        """Returns what `factory.models.encoders.find_weights` says of a spec."""
-        return find_weights(spec, self.catalogs)
+    def _choose_device(self, device: str | None) -> str:
+        """Returns a device by the one name that the pool has for it."""
+        if device is None or device == self.device:
+            return self.device
+        import torch
+
+        usual = "cuda" if torch.cuda.is_available() else "cpu"
+        return "auto" if self.device == "auto" and device == usual else device
 
 
 class RememberingEncoder:
-    """An encoder that computes the features of an image once, however often it is asked."""
+    """An encoder that computes the features of an image once, however often it is asked.
+
+    Attributes:
+        inner: the encoder itself.
+        dim: of its features.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
-        self._encoder, self.dim = encoder, encoder.dim
+        self.inner, self.dim = encoder, encoder.dim
         self._features: OrderedDict[tuple[str, tuple[int, ...]], NDArray[np.float32]]
         self._features = OrderedDict()
 
     def describe(self) -> dict[str, Any]:
         """Returns what the encoder says of itself."""
-        return self._encoder.describe()
+        return self.inner.describe()
 
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns (N, dim) float32 features of (N, H, W, 3) uint8 RGB."""
@@ -64,7 +83,7 @@ class RememberingEncoder:
         rows = {key: row for row, key in enumerate(keys) if key not in self._features}
         found = dict.fromkeys(keys, np.empty(0, np.float32))
         if rows:
-            fresh = self._encoder.encode(images[list(rows.values())])
+            fresh = self.inner.encode(images[list(rows.values())])
             self._features.update(zip(rows, fresh, strict=True))
         for key in found:
             found[key] = self._features[key]

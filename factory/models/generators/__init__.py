@@ -4,11 +4,12 @@ import importlib
 from pathlib import Path
 from typing import Any
 
-from factory.catalog.catalog import Catalogs, ModelEntry, load_catalogs
+from factory.catalog.catalog import ModelEntry
 from factory.core.errors import InputError
 from factory.models.generators.base import Generator
 from factory.models.generators.families import FAMILIES
 from factory.models.generators.settings import GeneratorSettings
+from factory.models.session import Session
 
 _DIFFUSERS = "factory.models.generators.diffusers:DiffusersGenerator"
 
@@ -43,7 +44,7 @@ def build_generator(
     settings: GeneratorSettings,
     entry: ModelEntry | None,
     base: Path,
-    catalogs: Catalogs | None = None,
+    session: Session | None = None,
 ) -> Generator:
     """Builds the generator of a recipe; its weights are loaded at the first need.
 
@@ -52,7 +53,7 @@ def build_generator(
         entry: the model's catalog entry, or None for a bare Hub id or folder, whose family is
             `settings.family` or read off its model_index.json. The model `fake` needs no entry.
         base: the recipe's folder, against which relative paths resolve.
-        catalogs: where a guiding classifier is looked up; None: the shipped ones.
+        session: which has a guiding classifier; None: one of its own.
 
     Raises:
         InputError: an unknown family or model, or settings that do not fit it.
@@ -67,5 +68,5 @@ def build_generator(
         lead = getattr(generator, "lead", None)
         if lead is None:
             raise InputError(f"generator.classifier_guidance: {settings.model} cannot be guided")
-        lead(settings.classifier_guidance, catalogs or load_catalogs(()))
+        lead(settings.classifier_guidance, session or Session.open(base))
     return generator

@@ -6,20 +6,19 @@ classifier is asked about the image foreseen, not about the noisy one (Bansal et
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn.functional import interpolate, log_softmax
 
-from factory.catalog.catalog import Catalogs
 from factory.core.errors import InputError
 from factory.core.yaml.messages import advise
 from factory.models.classifiers.heads import Head
-from factory.models.classifiers.model import find_classifier_folder, load_classifier
 from factory.models.encoders.learned import LearnedEncoder
+from factory.models.encoders.pool import RememberingEncoder
 from factory.models.generators.flow import GUIDE_LIMIT
 from factory.models.generators.settings import ClassifierGuidance
+from factory.models.session import Session
 
 PLACE = "generator.classifier_guidance"
 
@@ -29,21 +28,20 @@ class ClassifierGuide:
 
     Args:
         settings: the recipe's.
-        base: the recipe's folder.
-        catalogs: where classifier and encoder are looked up.
+        session: which has the classifier, shared with filters that ask it too.
         device: torch device of the pipeline.
 
     Raises:
         InputError: no such classifier, or one without a gradient.
     """
 
-    def __init__(
-        self, settings: ClassifierGuidance, base: Path, catalogs: Catalogs, device: str
-    ) -> None:
+    def __init__(self, settings: ClassifierGuidance, session: Session, device: str) -> None:
         self.settings = settings
-        folder = find_classifier_folder(settings.model, base, catalogs)
-        classifier = load_classifier(folder, device, catalogs=catalogs)
+        folder = session.find_classifier_folder(settings.model)
+        classifier = session.load_classifier(settings.model, device)
         head, encoder = classifier.head, classifier.encoder
+        if isinstance(encoder, RememberingEncoder):
+            encoder = encoder.inner
         if not isinstance(head, Head):
             raise InputError(f"{PLACE}.model: {folder}: a k-NN head has no gradient: {NO_GRADIENT}")
         if not isinstance(encoder, LearnedEncoder):

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from factory.catalog.catalog import Catalogs, ModelEntry
+from factory.catalog.catalog import ModelEntry
 from factory.core.errors import GenerationError, InputError, OutOfMemoryError
 from factory.data.records import Condition, Job, Sample
 from factory.data.streams import Reference
-from factory.models.classifiers.model import find_classifier_folder, read_classifier_info
+from factory.models.classifiers.model import read_classifier_info
 from factory.models.generators import weights
 from factory.models.generators.base import Capabilities, name_model
 from factory.models.generators.checks import NO_EMBEDDING, ConditionChecks, check_negative_prompt
@@ -27,6 +27,7 @@ from factory.models.generators.outputs import is_out_of_memory, quantise
 from factory.models.generators.prompts import choose_wording, count_tokens, write_prompt
 from factory.models.generators.sampling import describe_scheduler, plan_guidance, seed_steps
 from factory.models.generators.settings import ClassifierGuidance, GeneratorSettings, Guidance
+from factory.models.session import Session
 
 if TYPE_CHECKING:
     from factory.models.generators.classifier_guidance import ClassifierGuide
@@ -77,7 +78,7 @@ class DiffusersGenerator:
         self._scale, self._callback = plan_guidance(self._guidance, self._family)
         self._fixed = dict(entry.pipeline_arguments) if entry else {}
         self._references: OrderedDict[tuple[str, str], Image.Image] = OrderedDict()
-        self._leader: tuple[ClassifierGuidance, Catalogs] | None = None
+        self._leader: tuple[ClassifierGuidance, Session] | None = None
         check_negative_prompt(settings, self._family_name, self._family, self._fixed)
 
     @cached_property
@@ -189,7 +190,7 @@ class DiffusersGenerator:
             "libraries": {name: importlib.metadata.version(name) for name in names},
         }
 
-    def lead(self, settings: ClassifierGuidance, catalogs: Catalogs) -> None:
+    def lead(self, settings: ClassifierGuidance, session: Session) -> None:
         """Lets a classifier guide the sampling; it is loaded with the weights.
 
         Raises:
@@ -200,8 +201,8 @@ class DiffusersGenerator:
                 f"generator.classifier_guidance: family {self._family_name!r} cannot be guided: "
                 "remove it, or take a model of family 'flow', e.g. nano-he-base"
             )
-        read_classifier_info(find_classifier_folder(settings.model, self._base, catalogs))
-        self._leader = settings, catalogs
+        read_classifier_info(session.find_classifier_folder(settings.model))
+        self._leader = settings, session
 
     @cached_property
     def _guide(self) -> "ClassifierGuide | None":
@@ -209,8 +210,7 @@ class DiffusersGenerator:
             return None
         from factory.models.generators.classifier_guidance import ClassifierGuide
 
-        settings, catalogs = self._leader
-        return ClassifierGuide(settings, self._base, catalogs, self._model.device)
+        return ClassifierGuide(*self._leader, self._model.device)
 
     @cached_property
     def _checks(self) -> ConditionChecks:

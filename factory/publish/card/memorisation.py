@@ -1,13 +1,12 @@
 """Whether the images copy real ones: what was checked, against what, and what was found."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
-from factory.catalog.catalog import load_catalogs
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
 from factory.filters import build_filters
 from factory.filters.base import Filter
+from factory.models.session import Session
 from factory.publish.card.facts import Facts
 from factory.publish.card.text import join_blocks
 
@@ -29,7 +28,7 @@ def write_memorisation(facts: Facts) -> str:
 
 
 def _describe_filter(facts: Facts) -> Iterator[str]:
-    for judge in build_filters(facts.recipe.filters, Path(), load_catalogs()):
+    for judge in build_filters(facts.recipe.filters, Session.open()):
         field = next((f for f, score in judge.thresholds.items() if score == judge.likeness), None)
         if field is None:
             continue

@@ -5,10 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.catalog.acceptance import parse_rule
-from factory.catalog.catalog import Catalogs, load_catalogs
-from factory.core.errors import CatalogError
-from factory.core.files.paths import resolve_path
 from factory.data.summary import Summary
 from factory.engine.continuing import read_outline
 from factory.engine.dataset import Dataset
@@ -17,12 +13,11 @@ from factory.engine.plan import Outline
 from factory.engine.run import build_policy, read_score_names
 from factory.engine.run_folder import RunFolder
 from factory.engine.run_records import Quarantine
-from factory.engine.selection import Decide
 from factory.engine.summary import build_summary
 from factory.evaluate.calibrate.thresholds import Decider
-from factory.filters import decide_all
 from factory.filters.base import round_limit
 from factory.publish.report.margins import Limit
+from factory.recipe.file import reopen_session
 from factory.recipe.recipe import Recipe, restore_recipe
 
 
@@ -110,15 +105,7 @@ def read_state(url: str, base: Path, say: Callable[[str], None]) -> RunState:
     recipe = dataset.in_force or restore_recipe(record.recipe)
     is_refiltered = dataset.is_refiltered
     decider = build_decider(recipe, base)
-    decide: Decide | None = None
-    if is_refiltered:
-        rule = decider.rule
-
-        def decide_anew(scores: Any, name: str | None) -> Any:
-            return decide_all(decider.filters, scores, rule, name)
-
-        decide = decide_anew
-    policy = build_policy(recipe, decide)
+    policy = build_policy(recipe, decider.decide_now if is_refiltered else None)
     outline = read_outline(record)
     say("reading decisions")
     survey = survey_run(folder, outline, policy)
@@ -141,16 +128,7 @@ def read_state(url: str, base: Path, say: Callable[[str], None]) -> RunState:
 
 def build_decider(recipe: Recipe, base: Path) -> Decider:
     """Returns the recipe's filters and thresholds; its own catalogs count where they are there."""
-    rule = None if recipe.accept is None else parse_rule(recipe.accept)
-    return Decider(recipe.filters, base, open_known_catalogs(recipe, base), rule)
-
-
-def open_known_catalogs(recipe: Recipe, base: Path) -> Catalogs:
-    """Opens the recipe's catalogs; only the shipped ones where those are not there any more."""
-    try:
-        return load_catalogs([resolve_path(base, each) for each in recipe.catalogs])
-    except CatalogError:
-        return load_catalogs()
+    return Decider(recipe.filters, reopen_session(recipe, base), recipe.accept)
 
 
 def _count(summary: Summary | None) -> Any:

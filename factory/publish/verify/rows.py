@@ -3,41 +3,22 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from factory.catalog.acceptance import parse_rule
-from factory.catalog.catalog import load_catalogs
-from factory.core.errors import FactoryError, FilterError, SourceError, StoreError
+from factory.core.errors import FilterError, SourceError, StoreError
 from factory.core.hashing import compute_digest, derive_seed, hash_bytes
 from factory.core.images import decode_image, hash_pixels
 from factory.data.provenance import Provenance, read_provenance
-from factory.data.records import NONFINITE, SCORE_DECIMALS, Verdict, round_nonfinite
+from factory.data.records import NONFINITE, SCORE_DECIMALS, round_nonfinite
 from factory.data.schema import GENERATOR_COLUMNS, compute_described_id
 from factory.engine.dataset import DATA, Row
-from factory.filters import build_filters, decide_all
-from factory.filters.base import Filter
+from factory.filters import Decide, build_decide, build_filters
 from factory.publish.verify.findings import Report
 from factory.recipe.conditions import show_condition
+from factory.recipe.file import reopen_session
 from factory.recipe.recipe import Recipe
-
-Decide = Callable[[Mapping[str, float], str | None], Verdict]
-
-
-def build_decider(recipe: Recipe, judges: Sequence[Filter]) -> Decide:
-    """Returns what decides from stored scores as the recipe says; loads no model.
-
-    Raises:
-        FactoryError: a filter whose thresholds lie in a file that is not here.
-    """
-    rule = None if recipe.accept is None else parse_rule(recipe.accept)
-
-    def decide(scores: Mapping[str, float], class_name: str | None) -> Verdict:
-        known = {name: float("nan") if value is None else value for name, value in scores.items()}
-        return decide_all(judges, known, rule, class_name)
-
-    return decide
 
 
 class RowChecks:
@@ -59,12 +40,9 @@ class RowChecks:
         if recipe is None:
             report.note("recipe.json is not there: seeds, score names and verdicts")
             return
-        judges = build_filters(recipe.filters, Path(), load_catalogs())
+        judges = build_filters(recipe.filters, reopen_session(recipe, Path()))
         self.score_names |= {name for judge in judges for name in judge.score_names}
-        try:
-            self.decide = build_decider(recipe, judges)
-        except FactoryError as error:
-            report.note(f"verdicts against thresholds: {error}")
+        self.decide = build_decide(judges, recipe.accept)
 
     def check(self, row: Row, class_names: Sequence[str]) -> None:
         """Checks one row of `data/` or `rejected/`; `class_names` are those of its labels."""

@@ -14,8 +14,8 @@ from factory.engine.finalise import SELECTION_COLUMNS, iterate_decisions, survey
 from factory.engine.run import build_policy
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.run_records import name_worker
-from factory.engine.selection import Decide
 from factory.engine.summary import describe_unfinished
+from factory.filters import Decide
 from factory.publish.verify.findings import Report
 from factory.recipe.recipe import Recipe
 

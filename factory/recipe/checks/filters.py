@@ -18,14 +18,14 @@ GROUPS = ("group_column", "group_pattern")
 
 def check_filters(findings: Findings) -> None:
     """Notes what is wrong with the filters, and with what picks by their scores."""
-    recipe, base = findings.loaded.recipe, findings.base
-    judges = build_filters(recipe.filters, base, findings.catalogs)
+    recipe, session = findings.loaded.recipe, findings.loaded.session
+    judges = build_filters(recipe.filters, session)
     _check_pick(findings, judges)
     _check_judges_of_classes(findings, judges)
     varied = tuple(
         UsedImages(
             f"conditions[{number}]",
-            _forgive(partial(block.list_used, base, recipe.seed)),
+            _forgive(partial(block.list_used, session.base, recipe.seed)),
             {name: block.varied.columns.get(name) for name in GROUPS},
         )
         for number, block in enumerate(recipe.blocks)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from factory.catalog.catalog import Catalogs
 from factory.catalog.checker import Checker
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ class Findings(Checker):
     """What the model takes; None: unknown, as a problem was noted."""
 
     @classmethod
-    def open(cls, loaded: "LoadedRecipe", catalogs: Catalogs, check_files: bool) -> "Findings":
+    def open(cls, loaded: "LoadedRecipe", check_files: bool) -> "Findings":
         """Returns no findings yet of a recipe."""
+        catalogs = loaded.session.catalogs
         return cls(loaded.document, loaded.base, catalogs, check_files, loaded=loaded)

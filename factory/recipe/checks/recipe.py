@@ -6,14 +6,14 @@ Loads no model and imports none of torch, ray, diffusers or datasets.
 import re
 from pathlib import Path
 
-from factory.catalog.catalog import Catalogs, ModelEntry
+from factory.catalog.catalog import ModelEntry
 from factory.catalog.vocabulary import LICENCES
 from factory.core.errors import InputError, RecipeError
 from factory.core.yaml.messages import advise
 from factory.models.generators import find_streams
 from factory.models.generators.families import FAMILIES, detect_family, read_index
 from factory.models.generators.sampling import check_scheduler
-from factory.models.generators.settings import GeneratorSettings, Guidance, find_entry
+from factory.models.generators.settings import GeneratorSettings, Guidance
 from factory.recipe.checks.filters import check_filters
 from factory.recipe.checks.findings import Findings, Model
 from factory.recipe.checks.guidance import check_guidance
@@ -24,20 +24,19 @@ from factory.recipe.licences import check_generation
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def check_recipe(loaded: LoadedRecipe, catalogs: Catalogs, check_files: bool = True) -> None:
+def check_recipe(loaded: LoadedRecipe, check_files: bool = True) -> None:
     """Checks everything that the recipe's fields alone cannot tell.
 
     Args:
         loaded: the recipe.
-        catalogs: where its ids are looked up.
         check_files: also look at the user's own files: images, captions, folders.
 
     Raises:
         LicenceError: the terms of the model forbid making data sets.
         RecipeError: every problem at once, in the order of the file.
     """
-    _check_terms(loaded, catalogs)
-    findings = Findings.open(loaded, catalogs, check_files)
+    _check_terms(loaded)
+    findings = Findings.open(loaded, check_files)
     model = findings.model = _check_model(findings)
     findings.pixels = _find_pixels(loaded.recipe.generator, model)
     _check_sampling(findings, model)
@@ -56,11 +55,10 @@ def check_recipe(loaded: LoadedRecipe, catalogs: Catalogs, check_files: bool = T
         raise RecipeError(tuple(dict.fromkeys(ordered)))
 
 
-def _check_terms(loaded: LoadedRecipe, catalogs: Catalogs) -> None:
+def _check_terms(loaded: LoadedRecipe) -> None:
     """Refuses what terms forbid before all else; a catalog that is wrong is told later, by line."""
     try:
-        entry = find_entry(loaded.recipe.generator, catalogs)
-        check_generation(loaded.recipe, loaded.base, catalogs, entry, str(loaded.path))
+        check_generation(loaded)
     except RecipeError:
         return
 

@@ -2,16 +2,15 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factory.catalog.catalog import Catalogs
 from factory.core.errors import StoreError
 from factory.core.registry import Registry
 from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
 from factory.data.records import Condition
 from factory.data.streams import Stream
+from factory.models.session import Session
 from factory.recipe.conditions.base import ConditionKind, Planning, Series, SeriesInfo
 
 if TYPE_CHECKING:
@@ -24,21 +23,20 @@ CONDITIONS = Registry("factory.conditions", ConditionKind, "factory.recipe.condi
 
 
 def build_series(
-    recipe: "Recipe", base: Path, catalogs: Catalogs, model_classes: Sequence[str]
+    recipe: "Recipe", session: Session, model_classes: Sequence[str]
 ) -> tuple[Series, ...]:
     """Builds the series of all condition blocks, in recipe order.
 
     Args:
         recipe: the recipe.
-        base: folder that relative paths start from.
-        catalogs: for classes and captions.
+        session: where images, classes and captions are looked up.
         model_classes: the generator's own classes, for blocks that name none.
 
     Raises:
         SourceError: images or captions that are missing or cannot be read.
         CatalogError: a catalog id that is not known.
     """
-    planning = Planning(recipe.seed, base, catalogs, tuple(model_classes))
+    planning = Planning(recipe.seed, session, tuple(model_classes))
     return tuple(part for block in recipe.blocks for part in block.build_series(planning))
 
 

@@ -17,6 +17,7 @@ from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage, list_images
 from factory.data.records import Request
 from factory.data.streams import Caption, Stream
+from factory.models.session import Session
 
 if TYPE_CHECKING:
     from factory.recipe.checks.findings import Findings
@@ -73,12 +74,21 @@ class Series(SeriesInfo, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Planning:
-    """What a block is planned with: the recipe's seed and folder, catalogs, the model's classes."""
+    """What a block is planned with: the recipe's seed and session, the model's classes."""
 
     seed: int
-    base: Path
-    catalogs: Catalogs
+    session: Session
     model_classes: tuple[str, ...] = ()
+
+    @property
+    def base(self) -> Path:
+        """Folder of the recipe, which relative paths start from."""
+        return self.session.base
+
+    @property
+    def catalogs(self) -> Catalogs:
+        """Where classes and captions are looked up."""
+        return self.session.catalogs
 
 
 @dataclass(frozen=True, slots=True)

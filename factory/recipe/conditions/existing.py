@@ -144,7 +144,7 @@ class ExistingConditions(ConditionKind):
 def _check_known_of(findings: Findings, images: Sequence[SourceImage], path: FieldPath) -> None:
     """Notes filters that would accept every image, as none has the class or caption they need."""
     recipe = findings.loaded.recipe
-    for judge in build_filters(recipe.filters, findings.base, findings.catalogs):
+    for judge in build_filters(recipe.filters, findings.loaded.session):
         kind = judge.name
         if judge.needs_class and not any(image.class_name for image in images):
             message = f"no image has a class, which filter {kind} needs: sort them into folders"

@@ -1,10 +1,9 @@
 """Terms of all that makes a data set: of a recipe now, of a run as they were when it was made."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
-from factory.catalog.catalog import Catalogs, EncoderEntry, ModelEntry
+from factory.catalog.catalog import Catalogs, EncoderEntry
 from factory.catalog.licences.terms import (
     SOURCE_IMAGES,
     Term,
@@ -18,27 +17,21 @@ from factory.filters import build_filters
 from factory.filters.base import Filter
 from factory.models.encoders import find_source
 from factory.models.generators.settings import find_entry
-from factory.recipe.file import LoadedRecipe, open_catalogs
+from factory.models.session import Session
+from factory.recipe.file import LoadedRecipe
 from factory.recipe.judge_overlap import GUIDE, list_encoders
 from factory.recipe.recipe import Card, Recipe, is_judging
 
 
-def describe_terms(
-    recipe: Recipe, base: Path, catalogs: Catalogs, entry: ModelEntry | None
-) -> dict[str, Any]:
+def describe_terms(recipe: Recipe, session: Session) -> dict[str, Any]:
     """Returns the terms of model, components, adapters and judges as plain data, for provenance.
-
-    Args:
-        recipe: the recipe.
-        base: its folder.
-        catalogs: where ids are looked up.
-        entry: the model's entry; None: no catalog describes it.
 
     Raises:
         RecipeError: a catalog file is wrong.
     """
+    entry = find_entry(recipe.generator, session.catalogs)
     conditions = [term for term in _list_conditions(recipe) if term.role != SOURCE_IMAGES]
-    found = [*_list_adapters(recipe), *_list_judges(recipe, base, catalogs), *conditions]
+    found = [*_list_adapters(recipe), *_list_judges(recipe, session), *conditions]
     return {
         "licence": None if entry is None else entry.licence.model_dump(mode="json"),
         "components": []
@@ -58,25 +51,21 @@ def describe_source(card: Card) -> dict[str, Any] | None:
     return {"id": card.source_license, "attribution": list(card.source_attribution)}
 
 
-def collect_recipe_terms(
-    recipe: Recipe, base: Path, catalogs: Catalogs, entry: ModelEntry | None
-) -> tuple[Term, ...]:
+def collect_recipe_terms(recipe: Recipe, session: Session) -> tuple[Term, ...]:
     """Returns the terms that a run of the recipe would record now; raises as `describe_terms`."""
     terms: list[Term] = []
     if not is_judging(recipe):
-        maker = describe_terms(recipe, base, catalogs, entry)
+        maker = describe_terms(recipe, session)
         generator = {"model": recipe.generator.model}
         terms += _read_maker(Maker(generator=generator, filters=(), score_names=(), **maker))
     else:
-        terms += _list_judges(recipe, base, catalogs)
+        terms += _list_judges(recipe, session)
     return (*terms, *(term for term in _list_conditions(recipe) if term.role == SOURCE_IMAGES))
 
 
 def combine_recipe_terms(loaded: LoadedRecipe) -> Verdict:
     """Returns what the terms of a recipe's makers, as catalogs say now, let its data set be."""
-    catalogs = open_catalogs(loaded)
-    entry = find_entry(loaded.recipe.generator, catalogs)
-    return combine_terms(collect_recipe_terms(loaded.recipe, loaded.base, catalogs, entry))
+    return combine_terms(collect_recipe_terms(loaded.recipe, loaded.session))
 
 
 def collect_summary_terms(summary: Summary) -> tuple[Term, ...]:
@@ -113,9 +102,9 @@ def _list_adapters(recipe: Recipe) -> Iterator[Term]:
         yield Term("adapter", take_name(adapter.source), licence)
 
 
-def _list_judges(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[Term]:
+def _list_judges(recipe: Recipe, session: Session) -> Iterator[Term]:
     """Yields the encoders and classifiers of guidance, filters and picks."""
-    judges = build_filters(recipe.filters, base, catalogs)
+    judges, catalogs = build_filters(recipe.filters, session), session.catalogs
     for user, name in _list_classifiers(recipe, judges):
         known = name in catalogs.list_ids("classifiers")
         licence = catalogs.find_classifier(name).licence if known else None
@@ -123,7 +112,7 @@ def _list_judges(recipe: Recipe, base: Path, catalogs: Catalogs) -> Iterator[Ter
         yield Term(user, take_name(name), dumped)
     for judge in judges:
         yield from judge.terms()
-    for used in list_encoders(recipe, base, catalogs):
+    for used in list_encoders(recipe, session):
         if used.spec.startswith("classifiers/"):  # the network is the classifier's own
             continue
         entry = _find_encoder(used.spec, used.weights, catalogs)

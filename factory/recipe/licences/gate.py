@@ -2,15 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from factory.catalog.catalog import Catalogs, ModelEntry
 from factory.catalog.licences.known import find_known
 from factory.catalog.licences.terms import Limit, Verdict, combine_terms
 from factory.core.errors import LicenceError
 from factory.data.summary import Summary
+from factory.recipe.file import LoadedRecipe
 from factory.recipe.licences.collect import collect_recipe_terms, collect_summary_terms
-from factory.recipe.recipe import Recipe, is_judging
+from factory.recipe.recipe import is_judging
 
 OWN_TEXT = "other"
 """Licence id of a text of one's own: the card and LICENSE.md state every restriction there."""
@@ -38,29 +37,20 @@ class Refusal:
         return f"{self.what}: the {term.role} {term.name} forbids it ({term.cite()})"
 
 
-def check_generation(
-    recipe: Recipe, base: Path, catalogs: Catalogs, entry: ModelEntry | None, where: str
-) -> None:
+def check_generation(loaded: LoadedRecipe) -> None:
     """Refuses a recipe whose makers' terms forbid making data sets, unless it names an approval.
-
-    Args:
-        recipe: the recipe.
-        base: its folder.
-        catalogs: where ids are looked up.
-        entry: the model's entry, if a catalog has it.
-        where: the recipe's file, for the error.
 
     Raises:
         LicenceError: names the term and the model, and the field for who holds an approval.
         RecipeError: a catalog file is wrong.
     """
-    if is_judging(recipe) or recipe.generator.approval is not None:
+    if is_judging(loaded.recipe) or loaded.recipe.generator.approval is not None:
         return
-    verdict = combine_terms(collect_recipe_terms(recipe, base, catalogs, entry))
+    verdict = combine_terms(collect_recipe_terms(loaded.recipe, loaded.session))
     found = verdict.find("dataset_generation")
     if found:
         listed = "\n".join(
-            f"{where}: generator.model: the terms of the {limit.term.role} {limit.term.name} "
+            f"{loaded.path}: generator.model: the terms of the {limit.term.role} {limit.term.name} "
             f"forbid making data sets from its outputs (dataset_generation: false; "
             f"{limit.term.cite()})"
             for limit in found
