@@ -45,7 +45,16 @@ class Page(HTMLParser):
 
 
 def test_importing_it_loads_nothing_heavy():
-    heavy = {"torch", "ray", "datasets", "diffusers", "transformers", "pyarrow", "sklearn"}
+    heavy = {
+        "torch",
+        "ray",
+        "datasets",
+        "diffusers",
+        "transformers",
+        "pyarrow",
+        "sklearn",
+        "matplotlib",
+    }
     code = (
         "import sys, factory; factory.run; "
         f"found = {heavy} & set(sys.modules); assert not found, found"

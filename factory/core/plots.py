@@ -1,71 +1,63 @@
-"""A small canvas for plots: text, dashes, translucent bars and axes, drawn with Pillow."""
+"""Plots by matplotlib, the same bytes each time, and round numbers for an axis.
+
+Matplotlib is imported when a plot is drawn. Figures hold no date, and SVG keeps text as text.
+"""
 
 import io
-import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from PIL import Image, ImageDraw, ImageFont
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-Colour = tuple[int, int, int]
-Point = tuple[float, float]
-Box = tuple[float, float, float, float]
 SCALE = 2
-"""Drawn at twice the size, which keeps lines and text smooth."""
+"""Pixels of a PNG for each px of its size."""
 MAX_PIXELS = 16_000_000
-"""Of the picture; larger ones are saved at the single size."""
-WHITE: Colour = (255, 255, 255)
-BLACK: Colour = (40, 40, 40)
+"""Of a PNG; larger ones have one pixel for each px."""
+INK = "#282828"
+_STYLE: dict[str, Any] = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.axisbelow": True,
+    "grid.color": "#dddddd",
+    "lines.linewidth": 1.2,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "factory",
+    "text.parse_math": False,
+}
 
 
-class Canvas:
-    """An RGB picture whose coordinates are px of the single size, y downwards."""
+def draw_plot(
+    size: tuple[float, float], paint: Callable[["Figure"], None], kind: str = "png"
+) -> bytes:
+    """Returns a picture of a figure.
 
-    def __init__(self, width: int, height: int) -> None:
-        self._image = Image.new("RGB", (width * SCALE, height * SCALE), WHITE)
-        self._draw = ImageDraw.Draw(self._image, "RGBA")
+    Args:
+        size: width and height, px.
+        paint: draws into the empty figure.
+        kind: `png` (SCALE pixels for each px) or `svg`.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    def add_text(
-        self, place: Point, text: str, size: int = 12, colour: Colour = BLACK, anchor: str = "la"
-    ) -> None:
-        """Writes text; `anchor` as in Pillow (`la`: place is its left top)."""
-        font = ImageFont.load_default(size * SCALE)
-        self._draw.text(_grow(place), text, fill=colour, font=font, anchor=anchor)
-
-    def add_upright_text(self, place: Point, text: str, size: int = 11) -> None:
-        """Writes text from bottom to top, centred on a place."""
-        font = ImageFont.load_default(size * SCALE)
-        left, top, right, bottom = (math.ceil(each) for each in font.getbbox(text))
-        patch = Image.new("RGB", (right - left, bottom - top), WHITE)
-        ImageDraw.Draw(patch).text((-left, -top), text, fill=BLACK, font=font)
-        turned = patch.rotate(90, expand=True)
-        x, y = _grow(place)
-        self._image.paste(turned, (round(x - turned.width / 2), round(y - turned.height / 2)))
-
-    def add_box(self, box: Box, fill: Colour, opacity: float = 1.0) -> None:
-        """Fills a rectangle."""
-        x0, y0, x1, y1 = (each * SCALE for each in box)
-        if x1 > x0 and y1 > y0:
-            self._draw.rectangle((x0, y0, x1, y1), fill=(*fill, round(255 * opacity)))
-
-    def add_line(
-        self, points: Sequence[Point], colour: Colour, width: float = 1.0, dash: float = 0.0
-    ) -> None:
-        """Draws a line through points; `dash` px long dashes, or none."""
-        grown = [_grow(point) for point in points]
-        thick = max(1, round(width * SCALE))
-        for part in _cut_dashes(grown, dash * SCALE) if dash else [grown]:
-            self._draw.line(part, fill=colour, width=thick, joint="curve")
-
-    def encode(self) -> bytes:
-        """Returns a PNG."""
-        image = self._image
-        if image.width * image.height > MAX_PIXELS:
-            size = (image.width // SCALE, image.height // SCALE)
-            image = image.resize(size, Image.Resampling.LANCZOS)
+    with mpl.rc_context(_STYLE):
+        figure = Figure((size[0] / 72, size[1] / 72), dpi=72, layout="constrained")
+        paint(figure)
         buffer = io.BytesIO()
-        image.save(buffer, "PNG")
-        return buffer.getvalue()
+        told = {"Date": None, "Creator": None} if kind == "svg" else {"Software": None}
+        scale = SCALE if size[0] * size[1] * SCALE**2 <= MAX_PIXELS else 1
+        figure.savefig(buffer, format=kind, dpi=72 * scale, metadata=told)
+    drawn = buffer.getvalue()
+    if kind == "svg":  # without a header, in px
+        drawn = drawn[drawn.index(b"<svg") :].replace(b'pt"', b'"', 2)
+    return drawn
 
 
 def choose_ticks(low: float, high: float, most: int = 5) -> list[float]:
@@ -79,36 +71,3 @@ def choose_ticks(low: float, high: float, most: int = 5) -> list[float]:
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(number * step, 10) for number in range(first, last + 1)]
-
-
-def measure_text(text: str, size: int = 12) -> float:
-    """Returns the width of a text, px."""
-    return float(ImageFont.load_default(size * SCALE).getlength(text)) / SCALE
-
-
-def _grow(place: Point) -> Point:
-    return place[0] * SCALE, place[1] * SCALE
-
-
-def _cut_dashes(points: Sequence[Point], length: float) -> list[list[Point]]:
-    """Cuts a line into dashes with gaps as long as they are."""
-    found: list[list[Point]] = []
-    travelled = 0.0
-    for (x0, y0), (x1, y1) in itertools.pairwise(points):
-        size = math.hypot(x1 - x0, y1 - y0)
-        done = 0.0
-        while done < size:
-            phase = travelled % (2 * length)
-            is_on = phase < length
-            step = min(size - done, (length if is_on else 2 * length) - phase)
-            step = max(step, 1e-3)
-            if is_on:
-                a, b = done / size, min(1.0, (done + step) / size)
-                found.append(
-                    [
-                        (x0 + a * (x1 - x0), y0 + a * (y1 - y0)),
-                        (x0 + b * (x1 - x0), y0 + b * (y1 - y0)),
-                    ]
-                )
-            done, travelled = done + step, travelled + step
-    return found

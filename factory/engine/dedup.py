@@ -135,17 +135,6 @@ class SimilarityIndex:
         return rows[confirmed], columns[confirmed]
 
 
-def find_duplicates(descriptors: Descriptors, max_similarity: float) -> NDArray[np.int64]:
-    """Returns, for each of (N, 256) descriptors in order, the earlier kept one that it repeats.
-
-    Returns:
-        (N,) index into `descriptors`, or -1 for those that are kept.
-    """
-    repeats = SimilarityIndex(max_similarity).add_distinct(descriptors)
-    kept = np.flatnonzero(repeats < 0)
-    return np.where(repeats < 0, -1, kept[repeats])
-
-
 def compare_pairs(first: Descriptors, second: Descriptors) -> NDArray[np.float64]:
     """Returns (N,) similarities of corresponding rows over all symmetries, rounded."""
     left, right = first.astype(np.float64), second.astype(np.float64)

@@ -10,7 +10,6 @@ from typing import Any
 
 from factory.catalog.catalog import find_shipped_folder, is_catalog, load_catalogs
 from factory.core.errors import CatalogError, InputError, Problem, RecipeError
-from factory.core.files.atomic import write_file
 from factory.core.files.paths import resolve_path
 from factory.core.yaml.messages import advise
 from factory.core.yaml.model import Document, apply_overrides, parse_model, read_document
@@ -157,8 +156,3 @@ def build_recipe_schema() -> dict[str, Any]:
         schema["$defs"][name]["title"] = kind
     text = re.sub("|".join(nested), lambda found: nested[found[0]], json.dumps(schema))
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **json.loads(text)}
-
-
-def write_schema(path: Path) -> None:
-    """Writes the JSON schema, replacing the file in one step."""
-    write_file(path, f"{json.dumps(build_recipe_schema(), indent=2)}\n".encode())

@@ -24,7 +24,10 @@ from tests import ROOT
 from tests.mutations import SOUND, iterate_broken_files, iterate_mutations
 from tests.running import list_identities, read_json, read_rows, write_recipe
 
-HEAVY = ("torch", "ray", "diffusers", "datasets", "pyarrow", "sklearn", "transformers", "open_clip")
+HEAVY = (
+    *("torch", "ray", "diffusers", "datasets", "pyarrow", "sklearn", "transformers", "open_clip"),
+    "matplotlib",
+)
 SHORT = ("--set", "budget.attempts=1")
 """One attempt each: about half of the normals that `fake` draws are rejected."""
 

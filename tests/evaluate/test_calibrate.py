@@ -10,7 +10,7 @@ import yaml
 from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageColor
 from pydantic import TypeAdapter
 
 from factory.cli import main
@@ -354,7 +354,7 @@ def test_the_picture_has_a_panel_for_each_threshold_and_class(done):
     image = Image.open(done[2] / "calibration.png").convert("RGB")
     assert image.width == 2 * 2 * PANEL_WIDTH
     assert image.height > 2 * 3 * PANEL_HEIGHT
-    green = (np.asarray(image) == PROPOSED).all(-1)
+    green = (np.asarray(image) == ImageColor.getrgb(PROPOSED)).all(-1)
     rows = np.array_split(green[-2 * 3 * PANEL_HEIGHT :], 3)
     assert all(half.sum() > 500 for row in rows for half in np.array_split(row, 2, axis=1))
     assert Image.open(done[2] / "preview.png").width > 0

@@ -22,7 +22,7 @@ from factory.core.thumbnails import compare_all, describe_images
 from factory.data.images import SourceImage, iterate_pixels, list_images
 from factory.data.records import SCORE_DECIMALS, Condition, Sample
 from factory.data.streams import Reference
-from factory.engine.dedup import SimilarityIndex, compare_pairs, find_duplicates
+from factory.engine.dedup import SimilarityIndex, compare_pairs
 from factory.filters import FILTERS, build_filters, decide_all, score_all
 from factory.filters.focus import measure_blur
 from factory.models.session import Session
@@ -475,6 +475,13 @@ def find_duplicates_plainly(descriptors, max_similarity):
         if not len(hits):
             kept.append(row)
     return found
+
+
+def find_duplicates(descriptors, max_similarity):
+    """Returns the row that each repeats, or -1, as one index finds it."""
+    repeats = SimilarityIndex(max_similarity).add_distinct(descriptors)
+    kept = np.flatnonzero(repeats < 0)
+    return np.where(repeats < 0, -1, kept[repeats])
 
 
 @settings(max_examples=15, deadline=None)

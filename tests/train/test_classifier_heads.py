@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from PIL import Image
+from PIL import Image, ImageColor
 from scipy.special import softmax
 from scipy.stats import binomtest, norm, t
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
@@ -14,11 +14,10 @@ from sklearn.preprocessing import StandardScaler
 
 from factory.cli import main
 from factory.core.errors import InputError
-from factory.core.plots import SCALE
 from factory.data.images import list_images
 from factory.models.classifiers.heads import parse_head
 from factory.models.classifiers.model import load_classifier, read_classifier_info
-from factory.train.classifier.card import draw_reliability
+from factory.train.classifier.card import BLUE, GREY, draw_reliability
 from factory.train.classifier.heads import choose_head, fit_neighbours, fit_prototypes
 from factory.train.classifier.report import (
     BINS,
@@ -337,9 +336,12 @@ def test_heads_survive_storage_and_wrong_ones_do_not(neighbours):
 def test_reliability_plot_shows_the_bins():
     probabilities = np.array([[0.9, 0.1]] * 6 + [[0.4, 0.6]] * 6)
     measured = measure_predictions(probabilities, np.array([0] * 6 + [1, 0] * 3), ("a", "b"))
-    image = np.array(Image.open(io.BytesIO(draw_reliability(measured))))
-    blue = (image == (70, 110, 170)).all(-1).any(0)
-    assert blue.sum() == pytest.approx(SCALE * 2 * 300 / 15, abs=8), "two bins have images"
+    image = np.array(Image.open(io.BytesIO(draw_reliability(measured))).convert("RGB"))
+    blue, grey = (
+        (image == ImageColor.getrgb(colour)).all(-1).any(0).mean() for colour in (BLUE, GREY)
+    )
+    assert blue == pytest.approx(2 / 15, abs=0.03), "two bins have images"
+    assert grey == pytest.approx(2 / 15, abs=0.03)
     assert draw_reliability(measured) == draw_reliability(measured)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import click
 
 from factory.cli.options import COUNT, IMAGE_COLUMN, IMAGES, NEW_FILE, NEW_FOLDER, PIXELS, SEED
-from factory.core.plain import write_json
 from factory.evaluate import DEFAULT_ENCODER
 
 REAL_OPTION = click.option(
@@ -93,18 +92,6 @@ def show(result: Mapping[str, Any]) -> None:
 def say(line: str) -> None:
     """Prints what is being done."""
     click.echo(line, err=True)
-
-
-def write_result(path: Path | None, result: Mapping[str, Any]) -> None:
-    """Writes a result as JSON, whole or not at all.
-
-    Raises:
-        StoreError: the file cannot be written.
-    """
-    from factory.core.files.atomic import write_file
-
-    if path is not None:
-        write_file(path, write_json(result).encode())
 
 
 def print_warnings(warnings: Sequence[str]) -> None:

@@ -1,17 +1,20 @@
 """The card and the reliability plot of a classifier folder, from what was measured."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from factory.core.files.atomic import write_file
 from factory.core.markdown import escape, escape_cell, write_code
-from factory.core.plots import BLACK, Canvas
+from factory.core.plots import INK, draw_plot
 from factory.models.classifiers.model import ClassifierInfo
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 CARD_NAME = "README.md"
-SIDE, MARGIN, COUNTS = 300, 48, 60
-"""px: the square of the plot, what stands around it, and the height of the counts below."""
-BLUE, RED, GREY = (70, 110, 170), (200, 70, 60), (190, 190, 190)
+SIZE = (400, 480)
+"""px of the plot."""
+BLUE, RED, GREY = "#466eaa", "#c8463c", "#bebebe"
 
 
 def draw_reliability(measured: dict[str, Any]) -> bytes:
@@ -24,30 +27,26 @@ def draw_reliability(measured: dict[str, Any]) -> bytes:
     Args:
         measured: of `measure_predictions`.
     """
-    canvas = Canvas(SIDE + 2 * MARGIN, SIDE + COUNTS + 2 * MARGIN + 10)
-    most = max(each["images"] for each in measured["reliability"])
-    right, floor = MARGIN + SIDE, MARGIN + SIDE
-    low = floor + 10 + COUNTS
-    for each in measured["reliability"]:
-        x0, x1 = MARGIN + SIDE * each["from"] + 1, MARGIN + SIDE * each["to"] - 1
-        top, sure = (floor - SIDE * each[key] for key in ("accuracy", "confidence"))
-        canvas.add_box((x0, top, x1, floor), BLUE, 1.0)
-        gap = [(x0, top), (x1, top), (x1, sure), (x0, sure), (x0, top)]
-        canvas.add_line(gap, RED, 2)
-        tall = max(1.0, (COUNTS - 12) * each["images"] / most)
-        canvas.add_box((x0, low - tall, x1, low), GREY, 1.0)
-    canvas.add_line([(MARGIN, floor), (right, MARGIN)], BLACK)
-    corners = [(MARGIN, MARGIN), (right, MARGIN), (right, floor), (MARGIN, floor)]
-    canvas.add_line([*corners, corners[0]], BLACK)
-    for step in (0.0, 0.5, 1.0):
-        canvas.add_text((MARGIN - 6, floor - SIDE * step), f"{step:g}", 10, anchor="rm")
-        canvas.add_text((MARGIN + SIDE * step, low + 4), f"{step:g}", 10, anchor="ma")
-    images, error, bins = (measured[name] for name in ("images", "ece", "ece_bins"))
-    canvas.add_text((MARGIN, 12), f"right against sure, {images:,} held-out images", 11)
-    canvas.add_text((MARGIN, 27), f"expected calibration error {error:.3f} over {bins} bins", 11)
-    caption = f"probability of the top class; most images {most:,}"
-    canvas.add_text((MARGIN, low + 20), caption, 11)
-    return canvas.encode()
+
+    def paint(figure: "Figure") -> None:
+        axes, counts = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
+        red = {"align": "edge", "edgecolor": RED, "linewidth": 2, "zorder": 3}
+        for each in measured["reliability"]:
+            left, width = each["from"], each["to"] - each["from"]
+            axes.bar(left, each["accuracy"], width, align="edge", color=BLUE, edgecolor="white")
+            gap = each["confidence"] - each["accuracy"]
+            axes.bar(left, gap, width, each["accuracy"], fill=False, **red)
+            counts.bar(left, each["images"], width, align="edge", color=GREY, edgecolor="white")
+        axes.plot([0, 1], [0, 1], color=INK, linewidth=1, zorder=4)
+        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", ylabel="share that is right")
+        counts.set(xlabel="probability of the top class", ylabel="images")
+        images, error, bins = (measured[name] for name in ("images", "ece", "ece_bins"))
+        axes.set_title(
+            f"{images:,} held-out images; expected calibration\nerror {error:.3f} over {bins} bins",
+            loc="left",
+        )
+
+    return draw_plot(SIZE, paint)
 
 
 def write_card(info: ClassifierInfo, folder: Path) -> None:
