@@ -112,7 +112,7 @@ def train_adapter(
     """Adapts a model to a few real images of each class; the same call goes on with it.
 
     Args:
-        settings: what to adapt to what, and how: `factory.train.adapter.settings.make_settings`.
+        settings: what to adapt to what, and how.
         out: adapter folder, which is a catalog folder, too.
         catalogs: folders that are searched before the catalogs that ship.
         say: see above.

@@ -24,7 +24,7 @@ from factory.models.session import Session
 from factory.recipe.conditions import build_series
 from factory.recipe.recipe import Recipe
 from factory.train.adapter.loop import AdapterTraining, Material, draw_shots
-from factory.train.adapter.settings import make_settings
+from factory.train.adapter.settings import AdapterSettings
 from factory.train.adapter.shots import choose_all_shots
 from factory.train.adapter.train import train_adapter
 from factory.train.copies import CopyMeter
@@ -108,7 +108,7 @@ def settle(data, family="flow", **changes):
         "check_every": 2,
         "check_images": 2,
     }
-    return make_settings(**{**values, **changes})
+    return AdapterSettings(**{**values, **changes})
 
 
 def adapt(settings, catalog, out, report=lambda line: None):
@@ -626,7 +626,7 @@ def test_what_cannot_be_adapted_is_told_and_nothing_is_made(catalog, data, tmp_p
 
 def test_options_out_of_bounds_are_told_all_at_once():
     with pytest.raises(InputError) as caught:
-        make_settings(base="x", data=Path("x"), shots=0, learning_rate=-1, max_copies=2)
+        AdapterSettings(base="x", data=Path("x"), shots=0, learning_rate=-1, max_copies=2)
     lines = str(caught.value).splitlines()
     assert [line.partition(":")[0] for line in lines] == [
         "--shots",
@@ -634,7 +634,7 @@ def test_options_out_of_bounds_are_told_all_at_once():
         "--max-copies",
     ]
     with pytest.raises(InputError, match=r"\{class_name\}"):
-        make_settings(base="x", data=Path("x"), shots=1, template="tissue")
+        AdapterSettings(base="x", data=Path("x"), shots=1, template="tissue")
 
 
 def test_titles_of_a_catalog_stand_for_the_classes(catalog, data, tmp_path):

@@ -32,7 +32,7 @@ from factory.recipe.judge_overlap import GUIDE
 from factory.recipe.recipe import select_content
 
 if TYPE_CHECKING:
-    from factory.train.classifier.heads import HeadKind
+    from factory.train.classifier.settings import HeadKind
 
 Say = Callable[[str], None]
 RunRecipe = Callable[[Path, Sequence[str], Path], str]
@@ -277,7 +277,7 @@ class RecipeProvider:
 
     def _adapt(self, folder: Path, draw: Draw, shots: Path) -> Path:
         """Adapts the base to the shots; returns the adapter's folder, which is a catalog."""
-        from factory.train.adapter.settings import make_settings
+        from factory.train.adapter.settings import AdapterSettings
         from factory.train.adapter.train import train_adapter
 
         name = _name_adapted(draw)
@@ -292,7 +292,7 @@ class RecipeProvider:
         if (out / "models" / f"{name}.yaml").is_file():
             return out
         self.say(f"adapting {self.making.adapt} to {draw.name}")
-        settings = make_settings(**{**values, **fixed, "data": shots})
+        settings = AdapterSettings(**{**values, **fixed, "data": shots})
         if train_adapter(settings, self.catalogs, out, lambda line: None).sha256 is None:
             raise EvaluationError(
                 f"{draw.name}: the adaptation copied its shots from the first check on: raise "

@@ -1,46 +1,77 @@
 """Settings of a few-shot adaptation: what `factory train adapter` is asked for."""
 
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, model_validator
 
 from factory.catalog.entries import Strict
 from factory.core.errors import InputError
+from factory.core.fields import Count, Fit, Images, Options, Seed
 from factory.models.generators.prompts import DEFAULT_TEMPLATE, check_template
 
 
-class AdapterSettings(Strict):
+class AdapterSettings(Options):
     """How a base model is adapted to a few images of each class; None is the family's default."""
 
-    base: str = Field(min_length=1, description="catalog id, Hub id or folder")
-    data: Path = Field(description="real images, one folder or label for each class")
-    shots: int = Field(ge=1, le=10_000, description="images of each class, chosen by seed")
-    id: str | None = Field(None, pattern=r"^[a-z0-9][a-z0-9._-]*$")
-    classes: str | None = Field(None, description="catalog id of the classes, for their titles")
-    template: str = Field(DEFAULT_TEMPLATE, description="prompt of a text model")
-    fit: Literal["crop", "resize"] = "crop"
-    image_column: str | None = None
-    group_column: str | None = None
-    group_pattern: str | None = None
-    mpp: float | None = Field(None, gt=0, description="µm per pixel of the fitted images")
-    about: str = Field("", description="what the images are and on which terms")
-    steps: int | None = Field(None, ge=1, le=1_000_000)
-    batch_size: int | None = Field(None, ge=1, le=4096)
-    learning_rate: float | None = Field(None, gt=0, le=1)
-    rank: int | None = Field(None, ge=1, le=512)
-    layers: Literal["attention", "all"] | None = None
-    dropout: float = Field(0.1, ge=0, lt=1, description="of the condition, for guidance")
-    stain_jitter: float = Field(0.0, ge=0, le=0.5)
-    prior_weight: float | None = Field(None, ge=0, le=100)
-    guidance: float | None = Field(None, ge=0, le=100, description="of checks and catalog entry")
-    prior_images: int = Field(64, ge=1, le=100_000)
-    check_every: int | None = Field(None, ge=1)
-    check_images: int = Field(8, ge=1, le=1000, description="samples of each class")
-    max_copies: float = Field(0.1, ge=0, le=1, description="share of samples that copy a shot")
-    max_similarity: float | None = Field(None, ge=0, le=1)
-    seed: int = Field(0, ge=0, lt=2**63)
-    device: str = "auto"
+    base: str = Field("nano-he-base", min_length=1, description="Catalog id, Hub id or folder.")
+    data: Images = Field(description="Real images with classes.")
+    shots: int = Field(ge=1, le=10_000, description="Images of each class, by seed.")
+    id: str | None = Field(
+        None,
+        pattern=r"^[a-z0-9][a-z0-9._-]*$",
+        description="Of the catalog entry; default: base, data and shots.",
+    )
+    classes: str | None = Field(
+        None, description="Catalog id of the classes, for the words in prompts."
+    )
+    template: str = Field(
+        DEFAULT_TEMPLATE, description="Prompt of a text model, with {class_name}."
+    )
+    fit: Fit = Field("crop", description="Crop keeps mpp.")
+    mpp: float | None = Field(
+        None, gt=0, le=1000, description="µm per pixel of the images as fitted."
+    )
+    about: str = Field("", description="What the images are and on which terms, for the card.")
+    image_column: str | None = Field(
+        None, description="Column of the real images in parquet; default: image, or the only one."
+    )
+    group_column: str | None = Field(None, description="Column of the patient or slide.")
+    group_pattern: str | None = Field(
+        None, description="Regular expression with one (group) on file names."
+    )
+    steps: int | None = Field(
+        None, ge=1, le=1_000_000, description="Training steps; may be raised on resume."
+    )
+    batch_size: int | None = Field(None, ge=1, le=4096, description="Shots in one step.")
+    learning_rate: float | None = Field(
+        None, gt=0, le=1, description="Of AdamW, constant after a warm-up."
+    )
+    rank: int | None = Field(None, ge=1, le=512, description="Of the low-rank updates.")
+    layers: Literal["attention", "all"] | None = Field(None, description="What is updated.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Share of conditions dropped.")
+    stain_jitter: float = Field(0.0, ge=0, le=0.5, description="HED colour augmentation.")
+    prior_weight: float | None = Field(
+        None, ge=0, le=100, description="Of the base's own images in the loss."
+    )
+    prior_images: int = Field(64, ge=1, le=100_000, description="Sampled once from the base.")
+    guidance: float | None = Field(
+        None, ge=0, le=100, description="Of checks, and default of the catalog entry."
+    )
+    check_every: Count | None = Field(None, description="Steps between checks for copies.")
+    check_images: int = Field(8, ge=1, le=1000, description="Samples of each class.")
+    max_copies: float = Field(0.1, ge=0, le=1, description="Share of samples that stops.")
+    max_similarity: float | None = Field(
+        None, ge=0, le=1, description="Of no copy; default: read off the shots."
+    )
+    seed: Seed = Field(0, description="Of shots, weights and every draw.")
+    device: str = Field("auto", description="Torch device.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        check_template(self.template)
+        if self.group_column is not None and self.group_pattern is not None:
+            raise InputError("--group-column, --group-pattern: give one of them")
+        return self
 
 
 class Choices(Strict):
@@ -64,27 +95,6 @@ class Choices(Strict):
 
 NOT_COMPARED = frozenset({"base", "data", "image_column", "id", "about", "steps", "device", "mpp"})
 """Fields that may differ when a training is resumed: paths, words, and how long it goes on."""
-
-
-def make_settings(**values: Any) -> AdapterSettings:
-    """Checks the options of the command line.
-
-    Raises:
-        InputError: every option that is out of bounds, by its name.
-    """
-    try:
-        settings = AdapterSettings(**values)
-    except ValidationError as error:
-        lines = [
-            f"--{'-'.join(str(part) for part in each['loc']).replace('_', '-')}: "
-            f"{each['msg']}, got {each['input']!r}"
-            for each in error.errors(include_url=False)
-        ]
-        raise InputError("\n".join(lines)) from error
-    check_template(settings.template)
-    if settings.group_column is not None and settings.group_pattern is not None:
-        raise InputError("--group-column, --group-pattern: give one of them")
-    return settings
 
 
 def describe_settings(settings: AdapterSettings) -> dict[str, Any]:

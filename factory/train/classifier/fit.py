@@ -15,7 +15,8 @@ from factory.data.labelled import Fold, LabelledImages
 from factory.models.classifiers.heads import Head, NeighbourHead
 from factory.models.classifiers.model import ENCODER_NAMES, HeadInfo
 from factory.models.encoders import Encoder, load_encoder
-from factory.train.classifier.heads import HeadKind, choose_head
+from factory.train.classifier.heads import choose_head
+from factory.train.classifier.settings import HeadKind
 
 Progress = Callable[[str], None]
 """Called with one line on what has been done."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,9 @@ from factory.data.labelled import Fold
 from factory.models.classifiers.heads import Head, NeighbourHead, compute_softmax
 from factory.models.classifiers.model import HeadInfo
 from factory.train.classifier.report import weigh_classes
+from factory.train.classifier.settings import HeadKind
 from factory.train.classifier.temperature import fit_temperature
 
-HeadKind = Literal["auto", "logistic", "knn", "prototype"]
 Features = NDArray[np.floating[Any]]
 Labels = NDArray[np.int64]
 Say = Callable[[str], None]

@@ -1,43 +1,44 @@
 """Settings of `train classifier`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from factory.train.classifier.heads import HeadKind
+from pydantic import Field
+
+from factory.core.fields import Fit, Images, Option, Options, Seed
+
+HeadKind = Literal["auto", "logistic", "knn", "prototype"]
+Precision = Annotated[float, Field(gt=0.0, lt=1.0)]
 
 
-@dataclass(frozen=True, slots=True)
-class ClassifierSettings:
-    """How a classifier is fitted.
+class ClassifierSettings(Options):
+    """How a classifier is fitted."""
 
-    Attributes:
-        encoder: see `factory.models.encoders`; or `small-resnet`.
-        head: `logistic`, `knn`, `prototype`, or `auto`; see `choose_head`.
-        image_size: px of the square that images are brought to; default: the smallest side found.
-        fit: centre `crop` (keeps mpp) or `resize`.
-        seed: of folds and of training from scratch.
-        group_column: column with the patient or slide (of parquet and the like, or of metadata).
-        group_pattern: regular expression on file names; its first group is the patient or slide.
-        image_column: column of the images in parquet and arrow; default: `image`, or the only one.
-        label_column: column of the class.
-        test: images to report on besides, never fitted on.
-        precisions: to table thresholds for, besides the usual ones.
-        force: write a classifier that does no better than chance, too.
-        epochs: of training from scratch.
-    """
-
-    encoder: str = "color-texture"
-    head: HeadKind = "auto"
-    image_size: int | None = None
-    fit: Literal["crop", "resize"] = "crop"
-    seed: int = 0
-    group_column: str | None = None
-    group_pattern: str | None = None
-    image_column: str | None = None
-    label_column: str | None = None
-    test: Path | None = None
-    precisions: Sequence[float] = ()
-    force: bool = False
-    epochs: int = 40
+    test: Images | None = Field(None, description="Held-out images to report on, never fitted on.")
+    encoder: str = Field("color-texture", description="Encoder id, or small-resnet.")
+    head: HeadKind = Field(
+        "auto", description="Auto: prototypes under 6 images of a class, else by cross-validation."
+    )
+    image_size: Annotated[int | None, Option("--size")] = Field(
+        None, ge=16, le=1024, description="px; default: as they are."
+    )
+    fit: Fit = Field("crop", description="Crop keeps mpp.")
+    image_column: str | None = Field(
+        None, description="Column of the images in parquet; default: image, or the only one."
+    )
+    label_column: str | None = Field(
+        None, description="Column of the class; default: the folders, or label."
+    )
+    group_column: str | None = Field(None, description="Column of the patient or slide.")
+    group_pattern: str | None = Field(
+        None, description="Regular expression with one (group) on file names."
+    )
+    precisions: Annotated[tuple[Precision, ...], Option("--precision")] = Field(
+        (),
+        description="Print and table each class's threshold for it (printed: 0.9; tabled: the "
+        "usual ones).",
+    )
+    force: bool = Field(False, description="Write a classifier no better than chance, too.")
+    seed: Seed = Field(0, description="Of folds and of training from scratch.")
+    epochs: Annotated[int, Option(is_hidden=True)] = Field(
+        40, ge=1, description="Of training from scratch."
+    )

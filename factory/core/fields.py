@@ -1,0 +1,64 @@
+"""Fields of settings that stand for options of commands, each with its help and bounds."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from factory.core.errors import InputError
+
+Takes = Literal["images", "recipe", "new file", "new folder", "list", "evaluation"]
+MANY = 10**9
+"""The most of anything that is counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """How a field stands on the command line, where its name and type do not say it.
+
+    Attributes:
+        name: e.g. `--encoder`; None: that of the field.
+        takes: what a path must be, or `list`: values with commas between them.
+        metavar: what stands for the value in the help.
+        is_hidden: of the Python API alone.
+    """
+
+    name: str | None = None
+    takes: Takes | None = None
+    metavar: str | None = None
+    is_hidden: bool = False
+
+
+Images = Annotated[Path, Option(takes="images")]
+NewFile = Annotated[Path, Option(takes="new file")]
+NewFolder = Annotated[Path, Option(takes="new folder")]
+Pixels = Annotated[int, Field(ge=8, le=8192)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
+"""All that every library takes as a seed."""
+Count = Annotated[int, Field(ge=1, le=MANY)]
+Fit = Literal["crop", "resize"]
+
+
+class Options(BaseModel):
+    """Settings whose fields are options of a command too: each with its help and bounds."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+    )
+
+    def __init__(self, **given: Any) -> None:
+        """Checks the values.
+
+        Raises:
+            InputError: every value that is out of bounds, by its option.
+        """
+        try:
+            super().__init__(**given)
+        except ValidationError as error:
+            lines = [
+                f"--{'-'.join(map(str, each['loc'])).replace('_', '-')}: {each['msg']}, got "
+                f"{each['input']!r}"
+                for each in error.errors(include_url=False)
+            ]
+            raise InputError("\n".join(lines)) from error
