@@ -16,7 +16,10 @@ import click
 from click.testing import CliRunner
 
 from factory.cli import main
+from factory.core.registry import Registry
 from factory.filters import FILTERS
+from factory.models.encoders import ENCODERS
+from factory.models.generators.families import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 MARK = re.compile(r"<!-- from the code: (.+?) -->")
@@ -87,7 +90,8 @@ def write_filters() -> str:
         kind = str(get_const(part, "kind"))
         if kind not in working:
             continue
-        lines += [f"## {kind}", "", *describe(part), *write_table(part, {}), ""]
+        lines += [f"## {kind}", "", *note_plugin(FILTERS, kind)]
+        lines += [*describe(part), *write_table(part, {}), ""]
         lines += describe_scores(kind)
     return "\n".join(lines)
 
@@ -100,6 +104,12 @@ def describe_scores(kind: str) -> list[str]:
     scores = ", ".join(f"`{score.name}`" for score in judge.scores) or "none"
     method = escape(f"{told}\n\n{inspect.cleandoc(judge.__doc__ or '')}")
     return [f"**Scores**: {scores}", "", method, ""]
+
+
+def note_plugin(registry: Registry[Any], kind: str) -> list[str]:
+    """Returns which package a kind is of, where it is not of this project."""
+    plugin = registry.find_plugin(kind)
+    return [] if plugin is None else [f"From {plugin}.", ""]
 
 
 def list_filters(schema: dict[str, Any]) -> list[str]:
@@ -237,6 +247,28 @@ def write_encoders() -> str:
     return "\n".join(tabulate(("id", "what", "features", "licence"), rows))
 
 
+def write_families() -> str:
+    """Returns every generator family: what it is, and the streams that its models take."""
+    lines: list[str] = []
+    for kind, family in FAMILIES.list_all()[0].items():
+        required = ", ".join(f"`{name}`" for name in sorted(family.required)) or "nothing"
+        optional = ", ".join(f"`{name}`" for name in sorted(family.optional or ()))
+        takes = "any stream" if family.optional is None else optional or "nothing"
+        lines += [f"### {kind}", "", *note_plugin(FAMILIES, kind)]
+        lines += [escape(inspect.cleandoc(family.__doc__ or "")), ""]
+        lines += [f"**Needs** {required}; **may take** {takes}.", ""]
+    return "\n".join(lines)
+
+
+def write_encoder_kinds() -> str:
+    """Returns every kind of encoders: how its specs are written, and what they load."""
+    lines: list[str] = []
+    for name, kind in ENCODERS.list_all()[0].items():
+        told = escape(inspect.cleandoc(kind.__doc__ or ""))
+        lines += [f"### {name}", "", *note_plugin(ENCODERS, name), f"`{kind.form}`: {told}", ""]
+    return "\n".join(lines)
+
+
 def name_terms(entry: dict[str, Any]) -> str:
     """Returns the licence id, with its gate and the date that it was read."""
     terms = entry["licence"]
@@ -329,5 +361,7 @@ WRITERS: dict[str, Callable[[], str]] = {
     "worked recipes": write_recipes,
     "models": write_models,
     "encoders": write_encoders,
+    "families": write_families,
+    "encoder kinds": write_encoder_kinds,
 }
 """What a mark names -> what writes the text in its place."""

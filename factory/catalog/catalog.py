@@ -21,9 +21,10 @@ from factory.catalog.entries import (
     ModelEntry,
     Stream,
 )
-from factory.core.errors import CatalogError, RecipeError
+from factory.core.errors import CatalogError, Problem, RecipeError
 from factory.core.yaml.messages import advise
 from factory.core.yaml.model import Document, parse_model, read_document
+from factory.core.yaml.reader import FieldPath
 
 __all__ = [
     "Adapter",
@@ -67,6 +68,7 @@ class Catalogs:
     def __init__(self, folders: Sequence[Path]) -> None:
         self.folders = tuple(folders)
         self._entries: dict[Path, Any] = {}
+        self._documents: dict[tuple[str, str], Document] = {}
 
     def find_model(self, name: str) -> ModelEntry:
         """Returns a generative model.
@@ -146,6 +148,11 @@ class Catalogs:
         plain = (entry for entry in self.list_models() if entry.base is None and not entry.adapters)
         return next((entry for entry in plain if entry.source == source), None)
 
+    def make_problem(self, entry: BaseModel, path: FieldPath, message: str) -> Problem:
+        """Builds a problem at a field of an entry's file."""
+        key = (_KINDS[type(entry)], str(getattr(entry, "id")))  # noqa: B009
+        return self._documents[key].make_problem(path, message)
+
     def _find(self, entry_class: type[EntryT], name: str, adapted: tuple[str, ...] = ()) -> EntryT:
         kind = _KINDS[entry_class]
         for folder in self.folders:
@@ -169,6 +176,7 @@ class Catalogs:
             known = base.model_dump(mode="json", exclude_unset=True, exclude={"adapters"})
             document = dataclasses.replace(document, data={**known, **document.data})
         entry: Any = parse_model(document, entry_class)
+        self._documents[_KINDS[entry_class], entry.id] = document
         if entry.id != path.stem:
             message = f"must be the file's name {path.stem!r}, got {entry.id!r}"
             raise RecipeError((document.make_problem(("id",), message),))

@@ -75,7 +75,7 @@ class ModelEntry(Strict):
     base: CatalogId | None = Field(None, description="entry that this one adapts")
     source: str = Field(description="Hub id, or a folder relative to the catalog file")
     revision: str | None = None
-    family: str = Field(description="pipeline family, a key of factory.models.generators.families")
+    family: str = Field(description="generator family")
     custom_pipeline: str | None = None
     remote_code: bool = Field(
         False, description="allow the model's own code, if the recipe does too"

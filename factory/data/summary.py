@@ -84,11 +84,6 @@ class Maker(Artefact):
         """Id, name or folder of the model."""
         return self.generator.model
 
-    @property
-    def generates(self) -> bool:
-        """False where images that were there already are judged."""
-        return self.generator.family != "given"
-
 
 class Summary(Artefact):
     """A finalized run: what `--json` prints and the card is made of."""

@@ -17,6 +17,7 @@ from factory.filters.base import Filter, FilterSettings, Near, RealImages, Score
 from factory.filters.check import FilterCheck
 from factory.filters.real.scores import RealScores
 from factory.filters.real.set import RealImage, RealSet, check_pixels, read_real_set
+from factory.models.encoders import EncoderSpec
 from factory.models.session import Session
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class RealismFilter(Filter):
 
         kind: Literal["realism"]
         images: Path = Field(description="real set: what a reference condition's images may be")
-        encoder: str = Field("color-texture", min_length=1, description="image encoder")
+        encoder: EncoderSpec = Field("color-texture", min_length=1, description="image encoder")
         neighbours: int = Field(3, ge=1, le=50, description="k of the nearest neighbours")
         fit: Literal["crop", "resize"] = Field("crop", description="of real images to the sample's")
         limit: int = Field(2000, ge=4, le=10_000, description="most real images used")

@@ -13,6 +13,7 @@ from factory.core.thumbnails import REVISION
 from factory.data.streams import Stream
 from factory.filters import FILTERS
 from factory.filters.base import FilterSettings
+from factory.models.encoders import EncoderSpec
 from factory.models.generators.settings import GeneratorSettings
 from factory.recipe.conditions import CONDITIONS, ConditionKind
 from factory.recipe.conditions.base import ConditionSettings as AnyConditionSettings
@@ -45,7 +46,9 @@ class DiversePick(Strict):
 
     keep: Literal["diverse"]
     method: Literal["facility_location", "kmeans"] = "facility_location"
-    encoder: str = Field("color-texture", description="image encoder whose features are covered")
+    encoder: EncoderSpec = Field(
+        "color-texture", description="image encoder whose features are covered"
+    )
     pool: float = Field(2.0, gt=1.0, le=100.0, description="accepted images per image kept")
 
 

@@ -311,7 +311,7 @@ def test_a_broken_run_ends_with_3_and_resumes(finished, tmp_path):
 
 
 def test_quarantined_shards_end_with_3_and_are_named(tmp_path, monkeypatch):
-    from factory.models.generators.fake import FakeGenerator
+    from factory.models.generators.families.fake import FakeGenerator
 
     generate = FakeGenerator.generate
 

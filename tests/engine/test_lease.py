@@ -27,7 +27,7 @@ from tests.running import list_identities, run, write_recipe
 
 SLOW = """
 import sys, time
-from factory.models.generators.fake import FakeGenerator
+from factory.models.generators.families.fake import FakeGenerator
 generate = FakeGenerator.generate
 def slow(self, jobs):
     time.sleep(0.4)

@@ -21,7 +21,7 @@ from factory.core.files.streams import StoreStream
 from factory.engine import placing
 from factory.engine.run import read_status
 from factory.engine.run_folder import WORK
-from factory.models.generators.fake import FakeGenerator
+from factory.models.generators.families.fake import FakeGenerator
 from factory.recipe.file import load_recipe
 from tests import ASSETS, ROOT
 from tests.running import list_identities, run, run_recipe, write_recipe

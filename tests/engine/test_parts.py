@@ -13,7 +13,7 @@ from factory.engine import parts
 from factory.engine.executors import Outcome
 from factory.engine.run_folder import WORK
 from factory.engine.task import Task
-from factory.models.generators.fake import FakeGenerator
+from factory.models.generators.families.fake import FakeGenerator
 from tests import forked
 from tests.killer import die
 from tests.running import DEDUP, FILTERS, list_identities, read_rows, run, write_recipe

@@ -19,7 +19,7 @@ from factory.core.images import decode_image, encode_image, hash_pixels
 from factory.engine.finalise import survey_run
 from factory.engine.run import build_policy, read_outline, read_status
 from factory.engine.run_folder import WORK, RunFolder
-from factory.models.generators.fake import FakeGenerator
+from factory.models.generators.families.fake import FakeGenerator
 from factory.recipe.recipe import Recipe
 from tests.running import DEDUP, FILTERS, list_identities, read_json, read_rows, run, write_recipe
 

@@ -418,7 +418,7 @@ def test_validate_names_what_is_wrong_with_the_real_set(tmp_path):
     path = write_recipe(tmp_path, filters=[described])
     found = find_messages(path)
     assert "no such file or folder" in found["filters[0].images"]
-    assert "no encoder 'colour-texture' and no such folder" in found["filters[0].encoder"]
+    assert "encoder 'colour-texture': no such folder" in found["filters[0].encoder"]
     assert "did you mean 'color-texture'?" in found["filters[0].encoder"]
     path = write_recipe(tmp_path, filters=[{"kind": "realism", "images": "real"}])
     found = find_messages(path)

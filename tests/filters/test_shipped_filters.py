@@ -15,7 +15,7 @@ from factory.catalog.acceptance import parse_rule
 from factory.data.images import list_images
 from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
-from factory.models.generators.fake import FakeGenerator
+from factory.models.generators.families.fake import FakeGenerator
 from factory.models.session import Session
 from factory.recipe.recipe import AnyFilter
 from tests import ASSETS, ROOT

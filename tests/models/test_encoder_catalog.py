@@ -11,8 +11,9 @@ import yaml
 
 from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import InputError, RecipeError
-from factory.models.encoders import LIBRARIES, find_weights, load_encoder
-from factory.models.encoders.libraries import LOADERS, Loading, load_timm, pool_tokens
+from factory.models.encoders import ENCODERS, find_weights, load_encoder
+from factory.models.encoders.kinds.library import Loading, pool_tokens
+from factory.models.encoders.kinds.timm import TimmKind
 from factory.models.encoders.pool import EncoderPool, RememberingEncoder
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
@@ -67,12 +68,11 @@ def test_shipped_encoders_are_sound():
         entry = catalogs.find_encoder(name)
         library, _, rest = entry.source.partition(":")
         local = Path(entry.source).is_dir() or entry.source == "color-texture"
-        assert local or (library in LIBRARIES and rest), name
+        assert local or (library in ENCODERS.names and rest), name
         assert entry.licence.url.startswith("https://"), name
         assert entry.title, name
         assert entry.reads_text == (library == "open_clip"), name
     assert {name for name in names if catalogs.find_encoder(name).licence.gated} == set(GATED)
-    assert tuple(LOADERS) == LIBRARIES
 
 
 def test_timm_arguments_of_the_cards_build_the_networks_that_they_describe():
@@ -88,7 +88,7 @@ def test_timm_arguments_of_the_cards_build_the_networks_that_they_describe():
 
 def test_an_unknown_encoder_is_refused_with_the_nearest(tmp_path):
     message = find_messages(write_recipe(tmp_path, "uni2h"))["filters[0].encoder"]
-    assert "no encoder 'uni2h'" in message
+    assert "encoder 'uni2h': no such folder" in message
     assert "uni2-h" in message
 
 
@@ -148,7 +148,7 @@ def test_class_token_and_mean_of_patches_are_joined(tmp_path):
     images = make_images(5)
     torch.manual_seed(0)
     arguments = catalogs.find_encoder("mine").arguments
-    module, _, preprocess, _ = load_timm(
+    module, _, preprocess, _ = TimmKind("timm:vit").build(
         "vit_tiny_patch16_224", Loading(False, arguments=arguments, image_size=32)
     )
     from PIL import Image
@@ -216,10 +216,10 @@ def test_pooling_leaves_registers_out():
 def test_gated_weights_name_the_page_of_the_entry(tmp_path, monkeypatch):
     catalogs = write_entry(tmp_path, source="timm:hf-hub:o/n", dim=8)
 
-    def refuse(name, how):
+    def refuse(self, name, how):
         raise OSError("401 Client Error: it is a gated repo.")
 
-    monkeypatch.setitem(LOADERS, "timm", refuse)
+    monkeypatch.setattr(TimmKind, "build", refuse)
     with pytest.raises(InputError, match=r"terms on https://example\.org/card, then set HF_TOKEN"):
         load_encoder("mine", catalogs=catalogs)
 

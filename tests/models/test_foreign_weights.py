@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from factory.cli import main
 from factory.core.errors import InputError
 from factory.core.warned import shorten_warnings
-from factory.models.generators.diffusers import DiffusersGenerator
+from factory.models.generators import build_generator
 from factory.models.generators.settings import GeneratorSettings
 from tests.running import run, write_recipe
 from tests.tiny import save_lora, save_tiny
@@ -34,7 +34,7 @@ def load(models, adapter, family="stable-diffusion"):
     settings = GeneratorSettings(
         model=str(models / family), adapters=[{"source": str(adapter)}], device="cpu"
     )
-    return DiffusersGenerator(settings, None, Path()).describe()
+    return build_generator(settings, None, Path()).describe()
 
 
 def write_lora(models, folder, change):
@@ -175,7 +175,7 @@ def test_an_adapter_of_another_base_is_refused(models, tmp_path):
 def test_a_flow_adapter_is_merged_whole_or_not(models, tmp_path):
     from factory.models.generators.flow_adapter import merge_adapter, write_adapter
 
-    generator = DiffusersGenerator(
+    generator = build_generator(
         GeneratorSettings(model=str(models / "flow"), device="cpu"), None, Path()
     )
     pipeline = generator.model.pipeline
@@ -253,12 +253,12 @@ def test_the_variant_of_weights(tmp_path):
         file.rename(file.with_name(f"{file.stem}.fp16.safetensors"))
     settings = GeneratorSettings(model=str(tmp_path), device="cpu")
     with pytest.raises(InputError, match=r"set generator\.variant: fp16"):
-        DiffusersGenerator(settings, None, Path()).describe()
+        build_generator(settings, None, Path()).describe()
     with_variant = settings.model_copy(update={"variant": "fp16"})
-    assert DiffusersGenerator(with_variant, None, Path()).describe()["weights_sha256"]
+    assert build_generator(with_variant, None, Path()).describe()["weights_sha256"]
     wrong = settings.model_copy(update={"variant": "bf16"})
     with pytest.raises(InputError, match="only the variant fp16"):
-        DiffusersGenerator(wrong, None, Path()).describe()
+        build_generator(wrong, None, Path()).describe()
 
 
 # --- models check, models list -------------------------------------------------------------------
@@ -330,7 +330,7 @@ def test_two_adapters_load_without_a_word(models, tmp_path, caplog, capfd):
     )
     with warnings.catch_warnings():
         warnings.simplefilter("always")
-        described = DiffusersGenerator(settings, None, Path()).describe()
+        described = build_generator(settings, None, Path()).describe()
     assert len(described["adapters"]) == 2
     assert not [each for each in caplog.records if "peft" in each.getMessage()]
     assert "peft" not in capfd.readouterr().err

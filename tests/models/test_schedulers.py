@@ -9,7 +9,7 @@ import pytest
 from factory.catalog.vocabulary import SCHEDULERS
 from factory.core.errors import InputError, RecipeError
 from factory.data.records import Condition, Job, Request
-from factory.models.generators.diffusers import DiffusersGenerator
+from factory.models.generators import build_generator
 from factory.models.generators.families import FAMILIES
 from factory.models.generators.sampling import check_scheduler
 from factory.models.generators.settings import GeneratorSettings
@@ -36,8 +36,12 @@ def write(models, folder, family, name):
     steps = max(3, SCHEDULERS[name].min_steps)
     condition = {"kind": "class", "classes": ["TUM"], "per_class": 1}
     generator = {"model": str(models / family), "scheduler": name, "steps": steps, "batch_size": 1}
-    generator |= {"width": 32, "height": 32} if FAMILIES[family].sized else {}
+    generator |= {"width": 32, "height": 32} if FAMILIES.get(family).sized else {}
     return write_recipe(folder, generator=generator, conditions=[condition], filters=[])
+
+
+def make_family(name):
+    return FAMILIES.get(name)(GeneratorSettings(model=name))
 
 
 def check(path):
@@ -87,8 +91,8 @@ def test_flow_schedulers_step_flow_models(models, name, family):
     )
     condition = Condition(class_name="TUM") if family == "flow" else Condition(caption="tumor")
     jobs = [Job(Request("x", each, condition, each), 0, 5 + each) for each in range(2)]
-    generator = DiffusersGenerator(settings, None, Path())
-    if FAMILIES[family].shifts and not known.shifts:
+    generator = build_generator(settings, None, Path())
+    if FAMILIES.get(family).shifts and not known.shifts:
         with pytest.raises(InputError, match=rf"{name} takes no sigmas and shift"):
             generator.generate(jobs)
         return
@@ -116,7 +120,7 @@ def test_noise_of_schedulers_comes_from_the_seed(models, family, name):
     )
     condition = Condition(class_name="TUM") if family == "flow" else Condition(caption="tumor")
     jobs = [Job(Request("x", each, condition, each), 0, 5 + each) for each in range(3)]
-    generator = DiffusersGenerator(settings, None, Path())
+    generator = build_generator(settings, None, Path())
     first = [sample.pixels for sample in generator.generate(jobs[:2])]
     generator.generate(jobs[2:])
     again = [sample.pixels for sample in generator.generate([jobs[2], jobs[1]])]
@@ -131,9 +135,9 @@ def test_shipped_recipes_name_schedulers_that_run(recipe):
 
 def test_a_scheduler_of_another_kind_is_refused_with_what_fits():
     with pytest.raises(InputError, match=r"DDIM steps noise, .* take DEISMultistep.*UniPC"):
-        check_scheduler("DDIM", FAMILIES["flow"], None)
+        check_scheduler("DDIM", make_family("flow"), None)
     with pytest.raises(InputError, match="PNDM needs 4 steps or more, got 2"):
-        check_scheduler("PNDM", FAMILIES["stable-diffusion"], 2)
+        check_scheduler("PNDM", make_family("stable-diffusion"), 2)
     with pytest.raises(InputError, match="SCM is for continuous-time consistency models"):
         check_scheduler("SCM", None, None)
 
@@ -141,4 +145,4 @@ def test_a_scheduler_of_another_kind_is_refused_with_what_fits():
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr("factory.models.generators.sampling.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"needs the package torchsde.*pip install torchsde"):
-        check_scheduler("DPMSolverSDE", FAMILIES["stable-diffusion"], None)
+        check_scheduler("DPMSolverSDE", make_family("stable-diffusion"), None)

@@ -16,8 +16,6 @@ from factory.catalog.catalog import find_shipped_folder
 from factory.catalog.vocabulary import LICENCES, SCHEDULERS
 from factory.core.errors import Problem, RecipeError
 from factory.core.yaml.model import parse_model, read_document
-from factory.models.generators import GENERATORS
-from factory.models.generators.families import FAMILIES
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import (
     build_recipe_schema,
@@ -254,10 +252,6 @@ def test_schedulers_are_those_of_diffusers() -> None:
 def test_licences_are_distinct_and_lower_case() -> None:
     assert len(set(LICENCES)) == len(LICENCES) > 70
     assert all(name == name.lower().strip() for name in LICENCES)
-
-
-def test_families_are_those_that_generators_run() -> None:
-    assert set(GENERATORS) == {*FAMILIES, "fake", "given"}
 
 
 # --- semantic checks: model ----------------------------------------------------------------------

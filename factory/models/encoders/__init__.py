@@ -8,38 +8,71 @@
     transformers:OWNER/NAME@REVISION  also transformers:FOLDER
     FOLDER                            holds encoder.json and encoder.safetensors
 
+The word before the colon is the kind, one file in `kinds` or of a package (`factory.encoders`).
+
 A library's name with `?pretrained=false` builds it with random weights of a fixed seed, for tests
 and control arms; nothing else does.
 """
 
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from pydantic import Field
 
-from factory.core.errors import InputError
+from factory.core.errors import InputError, PluginError
+from factory.core.registry import Registry
 from factory.core.yaml.messages import advise
+from factory.models.encoders.base import Encoder, EncoderKind
+from factory.models.encoders.kinds.folder import FolderKind
 
 if TYPE_CHECKING:
     from factory.catalog.catalog import Catalogs, EncoderEntry
 
-LIBRARIES = ("torchvision", "timm", "open_clip", "transformers")
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "EncoderKind",
+    "EncoderSpec",
+    "describe_gate",
+    "explain_unknown",
+    "find_source",
+    "find_weights",
+    "has_access",
+    "load_encoder",
+    "open_kind",
+]
+
+ENCODERS = Registry("factory.encoders", EncoderKind, f"{__name__}.kinds")  # type: ignore[type-abstract]
+"""All kinds: those of `kinds`, each a module, and those of plug-ins."""
 
 
-class Encoder(Protocol):
-    """Turns images into features; each image by itself."""
+def _list_forms(schema: dict[str, Any]) -> None:
+    """Writes how specs of the installed kinds are written into the JSON Schema."""
+    schema["examples"] = [kind.form for kind in ENCODERS.list_all()[0].values()]
 
-    dim: int
 
-    def describe(self) -> dict[str, Any]:
-        """Returns id, revision, weights_sha256, dim and preprocessing, as plain data."""
-        ...
+EncoderSpec = Annotated[str, Field(json_schema_extra=_list_forms)]
+"""A field of settings that names an image encoder."""
 
-    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Returns (N, dim) float32 features of (N, H, W, 3) uint8 RGB."""
-        ...
+
+def open_kind(source: str, entry: "EncoderEntry | None" = None, base: Path = Path()) -> EncoderKind:
+    """Returns what loads a spec; loads nothing yet.
+
+    Args:
+        source: a spec, not an id; one that begins with no kind's name is a folder.
+        entry: the catalog entry whose source it is.
+        base: folder that a relative local folder starts from.
+
+    Raises:
+        PluginError: the kind's plug-in is broken.
+    """
+    prefix, _, name = source.partition(":")
+    if prefix in ENCODERS.names:
+        kind = ENCODERS.get(prefix)
+        if name or kind.is_bare:
+            return kind(source, entry, base)
+    return FolderKind(source, entry, base)
 
 
 def load_encoder(
@@ -59,36 +92,28 @@ def load_encoder(
 
     Raises:
         InputError: nothing of that name, or its weights cannot be had; says what to do.
+        PluginError: the plug-in of its kind is broken.
     """
     catalogs = catalogs or _open_shipped()
     entry = catalogs.get_encoder(spec)
-    if spec == "color-texture" or (entry is not None and entry.source == "color-texture"):
-        from factory.models.encoders.color_texture import ColorTextureEncoder
-
-        return ColorTextureEncoder()
-    if entry is not None:
-        from factory.models.encoders.learned import load_entry
-
-        return load_entry(entry, device)
-    library, _, name = spec.partition(":")
-    if library in LIBRARIES and name:
-        from factory.models.encoders.learned import load_from_library
-
-        return load_from_library(library, name, device)
-    folder = (base or Path()) / Path(spec).expanduser()
-    if folder.is_dir():
-        from factory.models.encoders.learned import load_from_folder
-
-        return load_from_folder(folder, device)
-    raise InputError(
-        f"encoder {spec!r}: no such folder and no known id: {advise(spec, list_specs(catalogs))}, "
-        "or give a folder"
-    )
+    if entry is not None and entry.licence.gated and not has_access(find_source(entry.source)):
+        raise InputError(f"encoder {describe_gate(entry)}")
+    kind = open_kind(spec if entry is None else entry.source, entry, base or Path())
+    if entry is None and isinstance(kind, FolderKind) and not kind.path.is_dir():
+        raise InputError(explain_unknown(spec, catalogs))
+    found = kind.load(device)
+    if entry is not None and found.dim != entry.dim:
+        raise InputError(
+            f"encoder {entry.id!r}: {found.dim} features, its catalog entry says {entry.dim}: "
+            "correct the entry"
+        )
+    return found
 
 
-def list_specs(catalogs: "Catalogs") -> tuple[str, ...]:
-    """Returns what a spec may be: the catalogs' ids, and the form of each library's names."""
-    return (*catalogs.list_ids("encoders"), *(f"{library}:NAME" for library in LIBRARIES))
+def explain_unknown(spec: str, catalogs: "Catalogs") -> str:
+    """Says that nothing is of this name, and what a spec may be."""
+    known = (*catalogs.list_ids("encoders"), *(k.form for k in ENCODERS.list_all()[0].values()))
+    return f"encoder {spec!r}: no such folder and no known id: {advise(spec, known)}, or a folder"
 
 
 def find_weights(spec: str, catalogs: "Catalogs") -> str:
@@ -102,9 +127,10 @@ def find_weights(spec: str, catalogs: "Catalogs") -> str:
 
 def find_source(spec: str) -> str:
     """Returns the Hub id, name or folder in a spec that names a library."""
-    library, _, rest = spec.partition(":")
-    name = rest if library in LIBRARIES and rest else spec
-    return name.removeprefix("hf-hub:").removeprefix("local-dir:").partition("@")[0]
+    try:
+        return open_kind(spec).weights
+    except PluginError:  # told where the recipe is checked
+        return FolderKind(spec).weights
 
 
 def describe_gate(entry: "EncoderEntry") -> str:

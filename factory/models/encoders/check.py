@@ -1,30 +1,33 @@
 """Checks of an encoder that a recipe names: known or a folder, with weights that may be had."""
 
-from pathlib import Path
-
 from factory.catalog.catalog import EncoderEntry
 from factory.catalog.checker import Checker
-from factory.core.errors import InputError
-from factory.core.yaml.messages import advise
+from factory.core.errors import InputError, PluginError
 from factory.core.yaml.reader import FieldPath
-from factory.models.encoders import LIBRARIES, describe_gate, find_weights, has_access, list_specs
+from factory.models.encoders import (
+    describe_gate,
+    explain_unknown,
+    find_weights,
+    has_access,
+    open_kind,
+)
 from factory.models.encoders.clip_text import LOCAL, resolve_clip
 
 
 def check_encoder(checker: Checker, spec: str, path: FieldPath) -> None:
-    """Notes an encoder that is neither known by its kind nor a folder; loads nothing."""
+    """Notes an encoder of a broken kind, or that is not there; loads nothing."""
     if spec in checker.catalogs.list_ids("encoders"):
         entry = checker.look_up(path, checker.catalogs.find_encoder, spec)
         if entry is not None and checker.check_files:
             _check_entry(checker, entry, path)
         return
-    library, _, name = spec.partition(":")
-    if library in LIBRARIES and name:
+    try:
+        lack = open_kind(spec, None, checker.base).explain_missing()
+    except PluginError as error:
+        checker.add(path, str(error))
         return
-    if checker.check_files and not checker.resolve(spec).is_dir():
-        known = list_specs(checker.catalogs)
-        message = f"no encoder {spec!r} and no such folder: {advise(spec, known)}, or a folder"
-        checker.add(path, message)
+    if checker.check_files and lack is not None:
+        checker.add(path, explain_unknown(spec, checker.catalogs))
 
 
 def check_clip(checker: Checker, spec: str, path: FieldPath) -> None:
@@ -40,8 +43,13 @@ def check_clip(checker: Checker, spec: str, path: FieldPath) -> None:
 
 def _check_entry(checker: Checker, entry: EncoderEntry, path: FieldPath) -> None:
     """Notes missing weights, and gated ones where neither a token nor a stored copy is there."""
-    if entry.source.startswith("/") and not Path(entry.source).is_dir():
-        message = f"the weights of {entry.id} are missing, no folder {entry.source!r}"
-        checker.add(path, f"{message}: put them there")
+    try:
+        lack = open_kind(entry.source, entry, checker.base).explain_missing()
+    except PluginError as error:
+        problem = checker.catalogs.make_problem(entry, ("source",), f"{error} (encoder {entry.id})")
+        checker.problems.append(problem)
+        return
+    if lack is not None:
+        checker.add(path, lack)
     if entry.licence.gated and not has_access(find_weights(entry.id, checker.catalogs)):
         checker.add(path, describe_gate(entry))

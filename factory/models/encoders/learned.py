@@ -1,8 +1,7 @@
-"""Learned encoders: a library's model, a catalog entry, or a local folder, on a device."""
+"""Learned encoders: a network on a device, of a library or of a local folder."""
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +15,12 @@ from torch.nn.functional import pad
 from factory.catalog.entries import EncoderEntry
 from factory.core.errors import InputError
 from factory.core.hashing import compute_digest, hash_bytes
-from factory.models.encoders import describe_gate, find_source, has_access
-from factory.models.encoders.libraries import (
-    LOADERS,
-    Forward,
-    Loading,
-    Preprocess,
-    load_torchvision,
-)
+from factory.models.encoders.kinds.library import Forward, Loading, Preprocess
+from factory.models.encoders.kinds.torchvision import TorchvisionKind
 from factory.models.encoders.small_resnet import SmallResNet
 
 BATCH_SIZE = 16
 """Every forward has this shape, padded: features depend on it in their last bits."""
-_RANDOM = "?pretrained=false"
 
 
 class LearnedEncoder:
@@ -111,65 +103,11 @@ def hash_weights(module: nn.Module) -> str:
     return compute_digest("weights", described)
 
 
-def load_from_library(library: str, name: str, device: str) -> LearnedEncoder:
-    """Loads a model of one of `factory.models.encoders.LIBRARIES`.
-
-    Raises:
-        InputError: no such model, or its weights cannot be had.
-    """
-    return _load(f"{library}:{name}", library, name, Loading(), device)
-
-
-def load_entry(entry: EncoderEntry, device: str) -> LearnedEncoder:
-    """Loads a catalog's encoder, with the arguments, pooling and type that it names.
-
-    Raises:
-        InputError: its weights cannot be had, or are of other features than the entry says.
-    """
-    if entry.licence.gated and not has_access(find_source(entry.source)):
-        raise InputError(f"encoder {describe_gate(entry)}")
-    library, _, name = entry.source.partition(":")
-    given = {"batch_size": entry.batch_size, "dtype": getattr(torch, entry.dtype)}
-    if library not in LOADERS:
-        found = load_from_folder(Path(entry.source), device, name=entry.id, **given)
-    else:
-        how = Loading(
-            revision=entry.revision,
-            arguments=entry.arguments,
-            pooling=entry.pooling,
-            image_size=entry.image_size,
-            mean=entry.mean,
-            std=entry.std,
-        )
-        found = _load(entry.id, library, name, how, device, entry, **given)
-    if found.dim != entry.dim:
-        raise InputError(
-            f"encoder {entry.id!r}: {found.dim} features, its catalog entry says {entry.dim}: "
-            "correct the entry"
-        )
-    return found
-
-
-def _load(
-    spec: str,
-    library: str,
-    name: str,
-    how: Loading,
-    device: str,
-    entry: EncoderEntry | None = None,
-    **options: Any,
-) -> LearnedEncoder:
-    if name.endswith(_RANDOM):
-        name, how = name.removesuffix(_RANDOM), replace(how, pretrained=False)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            module, forward, preprocess, revision = LOADERS[library](name, how)
-    except (OSError, RuntimeError, ValueError, KeyError, ImportError) as error:
-        raise InputError(explain_failure(spec, error, entry)) from error
-    return LearnedEncoder(
-        spec, revision, module, forward, preprocess, device, pooling=how.pooling, **options
-    )
+def list_options(entry: EncoderEntry | None) -> dict[str, Any]:
+    """Returns what a catalog entry says of batches and the type of the weights."""
+    if entry is None:
+        return {}
+    return {"batch_size": entry.batch_size, "dtype": getattr(torch, entry.dtype)}
 
 
 def explain_failure(spec: str, error: BaseException, entry: EncoderEntry | None = None) -> str:
@@ -205,12 +143,12 @@ def load_from_folder(
             module: nn.Module = SmallResNet(tuple(described["channels"]))
             preprocess: Preprocess = _to_pixels
         else:
-            library, _, network = architecture.partition(":")
-            if library != "torchvision":
+            kind = TorchvisionKind(architecture)
+            if not architecture.startswith(f"{kind.kind}:"):
                 raise ValueError(
                     f"architecture {architecture!r} is not small-resnet or torchvision:"
                 )
-            module, _, preprocess, _ = load_torchvision(network, Loading(pretrained=False))
+            module, _, preprocess, _ = kind.build(kind.name, Loading(pretrained=False))
         load_weights(module, folder / "encoder.safetensors")
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         raise InputError(

@@ -1,13 +1,20 @@
 """What a generator is: it samples one image per job and says what it can be asked for."""
 
+import importlib.metadata
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from factory.catalog.catalog import ModelEntry
+from factory.core.errors import InputError
+from factory.core.hashing import compute_digest
 from factory.data.records import Job, Sample
 from factory.models.generators.settings import GeneratorSettings
+
+if TYPE_CHECKING:
+    from factory.models.generators.families.base import Family
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,3 +71,68 @@ def name_model(settings: GeneratorSettings, entry: ModelEntry | None) -> str:
         return entry.id
     is_path = settings.model.startswith(("/", "./", "../", "~"))
     return PurePath(settings.model).name if is_path else settings.model
+
+
+class PlainGenerator(ABC):
+    """A generator without pipeline, weights and batches: one image after the other.
+
+    A subclass makes an image and tells what made it: `revision`, which changes with its pixels.
+
+    Args:
+        family: of a recipe.
+    """
+
+    revision: str = "1"
+
+    def __init__(self, family: "Family") -> None:
+        self.family, self.settings, self.entry = family, family.settings, family.entry
+
+    @abstractmethod
+    def make(self, job: Job) -> Sample:
+        """Makes one image, by the condition and the seed of the job alone."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What may be asked of it: what family and catalog entry say."""
+        return self.family.capabilities
+
+    def generate(self, jobs: Sequence[Job]) -> list[Sample]:
+        """Makes one image per job, in order.
+
+        Raises:
+            InputError: a condition without a stream that is required, or of a class that the
+                catalog entry does not list.
+        """
+        required, names = self.capabilities.required, self.capabilities.class_names
+        for condition in (job.condition for job in jobs):
+            missing = required - {stream.name for stream in condition.streams}
+            if missing:
+                raise InputError(f"model {self.settings.model}: needs {', '.join(sorted(missing))}")
+            if names is not None and condition.class_name not in (None, *names):
+                raise InputError(
+                    f"model {self.settings.model}: no class {condition.class_name!r}: "
+                    f"it has {', '.join(names)}"
+                )
+        return [self.make(job) for job in jobs]
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what made the pixels, as plain data for provenance."""
+        kind, capabilities = self.family.kind, self.capabilities
+        return {
+            "model": name_model(self.settings, self.entry),
+            "model_revision": self.revision,
+            "weights_sha256": compute_digest("weights", [kind, self.revision]),
+            "family": kind,
+            "pipeline": type(self).__name__,
+            "scheduler": "none",
+            "num_inference_steps": 0,
+            "guidance_scale": 1.0,
+            "width": capabilities.width,
+            "height": capabilities.height,
+            "mpp": capabilities.mpp,
+            "dtype": "float32",
+            "device": "cpu",
+            "device_name": "cpu",
+            "adapters": [],
+            "libraries": {"numpy": importlib.metadata.version("numpy")},
+        }

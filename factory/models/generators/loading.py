@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from factory.catalog.catalog import ModelEntry
+from factory.catalog.entries import ModelEntry
 from factory.core.errors import GenerationError, InputError
 from factory.core.warned import shorten_warnings
 from factory.models.generators import weights
 from factory.models.generators.adapters import load_adapters
-from factory.models.generators.families import Family, read_index
+from factory.models.generators.families.base import read_index
+from factory.models.generators.families.pipeline import PipelineFamily
 from factory.models.generators.quiet import READ_ERRORS, listen_to_libraries
 from factory.models.generators.sampling import build_scheduler
 from factory.models.generators.settings import GeneratorSettings
@@ -63,9 +64,7 @@ def _place_pipeline(pipeline: Any, device: str, model: str) -> None:
             component.eval().requires_grad_(False)
 
 
-def load_model(
-    settings: GeneratorSettings, entry: ModelEntry | None, base: Path, family: Family
-) -> LoadedModel:
+def load_model(family: PipelineFamily) -> LoadedModel:
     """Loads the weights and everything else that sampling needs.
 
     Raises:
@@ -74,7 +73,8 @@ def load_model(
     """
     import torch
 
-    folder, pipeline_class = _locate(settings, entry, base, family)
+    settings, entry, base = family.settings, family.entry, family.base
+    folder, pipeline_class = _locate(family)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings, entry, device)
     index = read_index(folder)
@@ -84,7 +84,7 @@ def load_model(
     weights.check_tokenizers(folder, index)
     arguments = {
         **family.load_arguments,
-        **_allow_remote_code(settings, entry, base),
+        **_allow_remote_code(family),
         "variant": settings.variant,
         "use_safetensors": None if settings.allow_pickle else True,
         "local_files_only": True,
@@ -101,8 +101,7 @@ def load_model(
             )
         adapters = load_adapters(pipeline, settings, entry, base)
     _place_pipeline(pipeline, device, settings.model)
-    if family.prepare is not None:
-        import_path(family.prepare)(pipeline)
+    family.prepare(pipeline)
     width, height = _read_native_size(pipeline)
     digest = weights.compute_weights_digest(folder, settings.allow_pickle)
     scheduler = settings.scheduler or (entry.scheduler if entry is not None else None)
@@ -110,7 +109,7 @@ def load_model(
         pipeline=_silence(pipeline),
         image_pipeline=_share(pipeline, family),
         scheduler=build_scheduler(scheduler, pipeline.scheduler, family, settings.steps),
-        class_labels=_read_class_labels(pipeline, index, entry, family),
+        class_labels=family.find_labels(pipeline, index),
         width=width,
         height=height,
         mpp=pipeline.config.get("mpp"),
@@ -175,9 +174,8 @@ def choose_dtype(settings: GeneratorSettings, entry: ModelEntry | None, device: 
     return entry.dtype if entry is not None else "bfloat16"
 
 
-def _locate(
-    settings: GeneratorSettings, entry: ModelEntry | None, base: Path, family: Family
-) -> tuple[Path, Any]:
+def _locate(family: PipelineFamily) -> tuple[Path, Any]:
+    settings, entry, base = family.settings, family.entry, family.base
     source = entry.source if entry is not None else settings.model
     revision = settings.revision or (entry.revision if entry is not None else None)
     folder = weights.find_folder(source, base)
@@ -195,10 +193,9 @@ def _locate(
     return folder, pipeline_class
 
 
-def _allow_remote_code(
-    settings: GeneratorSettings, entry: ModelEntry | None, base: Path
-) -> dict[str, Any]:
+def _allow_remote_code(family: PipelineFamily) -> dict[str, Any]:
     """Returns load arguments that let a model's own code run, if recipe and catalog both agree."""
+    settings, entry, base = family.settings, family.entry, family.base
     custom = entry.custom_pipeline if entry is not None else None
     if entry is None or not (settings.trust_remote_code and entry.remote_code):
         if custom is None:
@@ -224,7 +221,7 @@ def _allow_remote_code(
     return {"trust_remote_code": True, "custom_pipeline": str(code)}
 
 
-def _share(pipeline: Any, family: Family) -> Any | None:
+def _share(pipeline: Any, family: PipelineFamily) -> Any | None:
     """Returns the image-to-image pipeline on the same components, without copying weights."""
     if not family.image_pipelines:
         return None
@@ -253,36 +250,6 @@ def _read_native_size(pipeline: Any) -> tuple[int, int]:
         factor = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
     height, width = (size, size) if isinstance(size, int) else size
     return int(width) * factor, int(height) * factor
-
-
-def _read_class_labels(
-    pipeline: Any, index: Mapping[str, Any], entry: ModelEntry | None, family: Family
-) -> dict[str, int]:
-    if family.input not in ("class", "mixed"):
-        return {}
-    own = getattr(pipeline, "class_names", None)
-    labels = {name: position for position, name in enumerate(own or ())}
-    if not labels:
-        # DiTPipeline keeps id2label in the index only: it comes back without labels.
-        id2label = index.get("id2label") or {}
-        labels = {str(name): int(label) for label, name in id2label.items()}
-    declared = entry.class_names if entry is not None else None
-    if not declared and not labels and family.input == "mixed":
-        return {}
-    if declared is None and not labels:
-        raise InputError(
-            f"{type(pipeline).__name__}: the model names no classes: give class_names "
-            "in a catalog entry, in the order of its embeddings"
-        )
-    if declared is None:
-        return labels
-    given = {name: position for position, name in enumerate(declared)}
-    if labels and given != labels:
-        raise InputError(
-            f"catalog class_names {list(given)} differ from the model's own {list(labels)}: "
-            "correct the catalog entry"
-        )
-    return given
 
 
 def name_device(device: str) -> str:

@@ -10,7 +10,8 @@ from factory.catalog.vocabulary import SCHEDULERS, Scheduler
 from factory.core.errors import InputError
 from factory.core.plain import to_plain
 from factory.core.yaml.messages import advise
-from factory.models.generators.families import Family
+from factory.models.generators.families.base import Family
+from factory.models.generators.families.pipeline import PipelineFamily
 from factory.models.generators.settings import Guidance
 
 
@@ -37,16 +38,16 @@ def check_scheduler(name: str, family: Family | None, steps: int | None) -> str:
         raise InputError(
             f"{short} is for {known.made_for}, which no family samples: take UniPCMultistep"
         )
-    if family is not None and ("flow" if family.flow else "noise") not in known.steps:
-        wanted = "flow velocities" if family.flow else "noise"
+    if family is not None and family.predicts not in (None, *known.steps):
+        wanted = "flow velocities" if family.predicts == "flow" else "noise"
         fitting = [each for each, kind in SCHEDULERS.items() if _fits(kind, family)]
         raise InputError(
-            f"{short} steps {' and '.join(sorted(known.steps))}, and {family.class_names[0]} "
+            f"{short} steps {' and '.join(sorted(known.steps))}, and {family.title} "
             f"predicts {wanted}: take {', '.join(fitting)}"
         )
     if family is not None and not _fits(known, family):
         raise InputError(
-            f"{short} takes no sigmas and shift, which {family.class_names[0]} gives it: "
+            f"{short} takes no sigmas and shift, which {family.title} gives it: "
             "take FlowMatchEulerDiscrete, UniPCMultistep or DPMSolverMultistep"
         )
     if known.package is not None and find_spec(known.package) is None:
@@ -62,8 +63,7 @@ def check_scheduler(name: str, family: Family | None, steps: int | None) -> str:
 
 
 def _fits(known: Scheduler, family: Family) -> bool:
-    is_stepped = ("flow" if family.flow else "noise") in known.steps
-    return is_stepped and (known.shifts or not family.shifts)
+    return family.predicts in (None, *known.steps) and (known.shifts or not family.shifts)
 
 
 def build_scheduler(
@@ -90,7 +90,7 @@ def build_scheduler(
 
     scheduler_class = getattr(diffusers, label)
     parameters = inspect.signature(scheduler_class).parameters
-    takes_over = family.flow and not label.startswith("FlowMatch")
+    takes_over = family.predicts == "flow" and not label.startswith("FlowMatch")
     config = dict(current.config)
     if takes_over:
         config["flow_shift"] = config.get("shift", config.get("flow_shift", 1.0))
@@ -158,7 +158,7 @@ class _HeldScale(float):
 
 
 def plan_guidance(
-    guidance: float | Guidance, family: Family
+    family: PipelineFamily,
 ) -> tuple[float, Callable[..., dict[str, Any]] | None]:
     """Returns the guidance scale of the first step, and the callback that changes it.
 
@@ -171,13 +171,14 @@ def plan_guidance(
     Raises:
         InputError: a schedule for a family that reads the scale once.
     """
+    guidance = family.guidance_scale
     if not isinstance(guidance, Guidance):
         return guidance, None
     if guidance.scale == guidance.end:
         return guidance.scale, None
     if family.guidance != "step":
         raise InputError(
-            f"generator.guidance: {family.class_names[0]} reads it once, so it cannot follow a "
+            f"generator.guidance: {family.title} reads it once, so it cannot follow a "
             f"schedule: give one number, e.g. {guidance.scale}"
         )
     start, change = guidance.scale, guidance.end - guidance.scale

@@ -1,6 +1,6 @@
 """Settings of a generator: which model samples, and how; and the catalog entry of that model."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -27,6 +27,13 @@ class ClassifierGuidance(Strict):
     )
 
 
+def _list_families(schema: dict[str, Any]) -> None:
+    """Writes the families that are installed into the JSON Schema."""
+    from factory.models.generators.families import FAMILIES
+
+    schema["anyOf"][0]["enum"] = list(FAMILIES.names)
+
+
 class GeneratorSettings(Strict):
     """Which model samples, and how."""
 
@@ -35,7 +42,11 @@ class GeneratorSettings(Strict):
     variant: str | None = Field(
         None, pattern=r"^[A-Za-z0-9_]+$", description="of the weight files, e.g. fp16"
     )
-    family: str | None = Field(None, description="pipeline family, where no catalog entry tells")
+    family: str | None = Field(
+        None,
+        description="generator family, where no catalog entry tells",
+        json_schema_extra=_list_families,
+    )
     steps: int | None = Field(None, ge=1, le=1000, description="num_inference_steps")
     guidance: float | Guidance | None = Field(None, description="guidance_scale, or a schedule")
     classifier_guidance: ClassifierGuidance | None = Field(

@@ -6,6 +6,7 @@ from typing import Any
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
 from factory.data.summary import Maker, Summary
+from factory.models.generators.families import does_generate
 from factory.publish.card.facts import Facts
 from factory.publish.card.text import join_blocks
 from factory.recipe.licences import Verdict, collect_summary_terms, combine_terms, find_known
@@ -18,7 +19,7 @@ def write_makers(summary: Summary) -> str:
     lines = ["## Where it comes from" if summary.judged else "## What made it"]
     for maker in summary.makers:
         generator = maker.generator
-        if not maker.generates:
+        if not does_generate(maker.generator.family):
             lines += ["", "Nothing was generated: each row names its file and the file's sha256."]
             continue
         lines += [

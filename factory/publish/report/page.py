@@ -6,6 +6,7 @@ from typing import Any
 
 from factory.core.places import shorten_places
 from factory.data.summary import Summary
+from factory.models.generators.families import does_generate
 from factory.publish.card import (
     describe_licence,
     describe_references,
@@ -160,7 +161,7 @@ def describe_makers(summary: Summary) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for maker in summary.makers:
         generator = maker.generator
-        if not maker.generates:
+        if not does_generate(maker.generator.family):
             text = "Nothing was generated: the images were given. Their own terms hold."
             found.append({"model": "given", "fields": [], "terms": [text]})
             continue

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from factory.catalog.checker import Checker
+from factory.models.generators.families import Family
 
 if TYPE_CHECKING:
     from factory.recipe.file import LoadedRecipe
@@ -19,7 +20,7 @@ class Model:
     """
 
     name: str
-    family: str | None
+    family: Family | None
     required: frozenset[str] = frozenset()
     streams: frozenset[str] | None = None
     class_names: tuple[str, ...] | None = None

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from factory.catalog.catalog import Catalogs
 from factory.models.classifiers.check import check_known
-from factory.models.generators.families import FAMILIES
 from factory.recipe.checks.findings import Findings, Model
 
 if TYPE_CHECKING:
@@ -21,9 +20,9 @@ def check_guidance(findings: Findings, model: Model | None) -> None:
     if settings is None:
         return
     if model is not None and model.family is not None:
-        family = FAMILIES.get(model.family)
-        if family is None or not family.guidable:
-            message = f"{model.name} is of family {model.family!r}, which cannot be guided"
+        family = model.family
+        if not family.guidable:
+            message = f"{model.name} is of family {family.kind!r}, which cannot be guided"
             findings.add(_PLACE, f"{message}: remove it, or take a model of family 'flow'")
     if not any(block.has_class for block in findings.loaded.recipe.blocks):
         findings.add(_PLACE, "no condition asks for a class: remove it")

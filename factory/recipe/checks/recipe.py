@@ -8,10 +8,10 @@ from pathlib import Path
 
 from factory.catalog.catalog import ModelEntry
 from factory.catalog.vocabulary import LICENCES
-from factory.core.errors import InputError, RecipeError
+from factory.core.errors import CatalogError, InputError, PluginError, RecipeError
 from factory.core.yaml.messages import advise
-from factory.models.generators import find_streams
-from factory.models.generators.families import FAMILIES, detect_family, read_index
+from factory.models.generators.families import FAMILIES, open_family, read_index
+from factory.models.generators.families.base import Family
 from factory.models.generators.sampling import check_scheduler
 from factory.models.generators.settings import GeneratorSettings, Guidance
 from factory.recipe.checks.filters import check_filters
@@ -76,10 +76,16 @@ def _find_pixels(settings: GeneratorSettings, model: Model | None) -> tuple[int,
 def _check_model(findings: Findings) -> Model | None:
     """Returns what the model takes, or None with the problem noted."""
     settings = findings.loaded.recipe.generator
-    known = (*FAMILIES, "fake")
-    if settings.family is not None and settings.family not in known:
-        findings.add(("generator", "family"), f"unknown family: {advise(settings.family, known)}")
-        return None
+    if settings.family is not None:
+        try:
+            FAMILIES.get(settings.family)
+        except CatalogError:
+            known = advise(settings.family, FAMILIES.names)
+            findings.add(("generator", "family"), f"unknown family: {known}")
+            return None
+        except PluginError as error:
+            findings.add(("generator", "family"), str(error))
+            return None
     name, place = settings.model, ("generator", "model")
     if name in findings.catalogs.list_ids("models"):
         entry = findings.look_up(place, findings.catalogs.find_model, name)
@@ -102,27 +108,41 @@ def _describe_hub_id(findings: Findings, name: str) -> Model | None:
         return None
     if entry is not None:
         return _describe_entry(findings, entry)
-    return _describe_family(name, findings.loaded.recipe.generator.family)
+    return _describe_named(findings)
 
 
-def _describe_family(name: str, family: str | None) -> Model:
-    if family is None:
-        return Model(name, None)
-    required, optional = find_streams(family)
+def _describe_named(findings: Findings) -> Model:
+    """Returns what a model takes that only the recipe tells of."""
+    settings = findings.loaded.recipe.generator
+    if settings.family is None:
+        return Model(settings.model, None)
+    family = FAMILIES.get(settings.family)(settings, None, findings.base)
+    return Model(settings.model, family, *_list_streams(family))
+
+
+def _list_streams(family: Family) -> tuple[frozenset[str], frozenset[str]]:
+    """Returns the streams that must and that may be there."""
+    required, optional = family.streams
     if optional is None:
         optional = frozenset(stream.name for stream in list_streams() if not stream.is_image)
-    return Model(name, family, required, required | optional)
+    return required, required | optional
 
 
 def _describe_entry(findings: Findings, entry: ModelEntry) -> Model | None:
     settings, place = findings.loaded.recipe.generator, ("generator", "model")
-    runnable = entry.family in ("fake", "given") or entry.family in FAMILIES
+    try:
+        family = FAMILIES.get(entry.family)(settings, entry, findings.base)
+    except (CatalogError, PluginError) as error:
+        findings.problems.append(
+            findings.catalogs.make_problem(entry, ("family",), f"{error} (model {entry.id})")
+        )
+        return None
     unasked = sorted(set(entry.required) - {stream.name for stream in list_streams()})
     if unasked:
         message = f"{entry.id} needs {', '.join(unasked)}, which no condition kind gives yet"
         findings.add(place, f"{message}: take another model")
         return None
-    if not runnable:
+    if family.is_on_record:
         message = f"{entry.id} is on record only: its family {entry.family!r} cannot run here"
         findings.add(place, f"{message}: take another model, see `factory models list`")
         return None
@@ -140,37 +160,27 @@ def _describe_entry(findings: Findings, entry: ModelEntry) -> Model | None:
                 place,
                 f"an adapter of {entry.id} is missing, no folder {adapter.source!r}: put it there",
             )
-    described = _describe_family(entry.id, entry.family)
-    required = described.required | frozenset(entry.required)
-    streams = (described.streams or frozenset()) | required
-    if entry.required or entry.optional:
-        streams &= required | frozenset(entry.optional)
-    sized = entry.family in ("fake", "given") or FAMILIES[entry.family].sized
-    size = None if sized else (entry.width, entry.height)
-    native = None if entry.family == "given" else (entry.width, entry.height)
-    return Model(entry.id, entry.family, required, streams, entry.class_names, size, native, True)
+    required, streams = _list_streams(family)
+    size = None if family.sized else (entry.width, entry.height)
+    names, native = entry.class_names, family.native_size
+    return Model(entry.id, family, required, streams, names, size, native, True)
 
 
 def _describe_folder(findings: Findings, folder: Path) -> Model | None:
     settings = findings.loaded.recipe.generator
     if not findings.check_files:
-        return _describe_family(settings.model, settings.family)
+        return _describe_named(findings)
     if not folder.is_dir():
         findings.add(("generator", "model"), f"no such folder {str(folder)!r}: correct the path")
         return None
     try:
-        family = settings.family or detect_family(folder)
-        index = read_index(folder)
+        family = open_family(settings, None, findings.base)
+        names, missing = family.describe_index(read_index(folder))
     except InputError as error:
         findings.add(("generator", "model"), str(error))
         return None
-    described = _describe_family(settings.model, family)
-    labels = index.get("class_names")
-    names = tuple(name for name in labels.split(",") if name) if isinstance(labels, str) else None
-    streams = described.streams
-    if family == "flow" and streams is not None and not any(index.get("text_encoder") or ()):
-        streams -= {"caption"}
-    return Model(settings.model, family, described.required, streams, names)
+    required, streams = _list_streams(family)
+    return Model(settings.model, family, required, streams - missing, names)
 
 
 def _check_sampling(findings: Findings, model: Model | None) -> None:
@@ -184,7 +194,7 @@ def _check_sampling(findings: Findings, model: Model | None) -> None:
         findings.add(("generator", "device"), message)
     if model is None:
         return
-    fixed = model.family in FAMILIES and not FAMILIES[model.family].sized
+    fixed = model.family is not None and not model.family.sized
     for position, side in enumerate(("width", "height")):
         value = getattr(settings, side)
         if value is None or not fixed or (model.size and model.size[position] == value):
@@ -202,9 +212,8 @@ def _check_scheduler(findings: Findings, model: Model | None) -> None:
         place = ("generator", "model")
     if name is None:
         return
-    family = FAMILIES.get(model.family or "") if model is not None else None
     try:
-        check_scheduler(name, family, settings.steps)
+        check_scheduler(name, None if model is None else model.family, settings.steps)
     except InputError as error:
         findings.add(place, str(error))
 

@@ -16,6 +16,7 @@ from factory.data.summary import Maker, Summary
 from factory.filters import build_filters
 from factory.filters.base import Filter
 from factory.models.encoders import find_source
+from factory.models.generators.families import does_generate
 from factory.models.generators.settings import find_entry
 from factory.models.session import Session
 from factory.recipe.file import LoadedRecipe
@@ -82,7 +83,7 @@ def collect_summary_terms(summary: Summary) -> tuple[Term, ...]:
 
 def _read_maker(maker: Maker) -> Iterator[Term]:
     """Yields the terms of one worker's description; those of given images are the source's."""
-    if maker.generates:
+    if does_generate(maker.generator.family):
         yield Term("generator", take_name(maker.model), maker.licence)
     for part in maker.components:
         yield Term(part["role"], take_name(part["source"]), part["licence"])

@@ -10,15 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.catalog.catalog import Catalogs, ModelEntry
-from factory.core.errors import CatalogError
+from factory.core.errors import CatalogError, InputError
 from factory.core.files.atomic import write_atomically
 from factory.core.files.new_folder import claim_folder
 from factory.core.hashing import derive_seed
 from factory.core.yaml.messages import advise
 from factory.data.images import check_fit
-from factory.models.generators import weights
+from factory.models.generators import build_generator
 from factory.models.generators.diffusers import DiffusersGenerator
-from factory.models.generators.families import choose_family, detect_family
+from factory.models.generators.families import open_family
 from factory.models.generators.settings import GeneratorSettings
 from factory.train.adapter.export import Adapted, write_adapter
 from factory.train.adapter.loop import AdapterTraining, Material, Progress, Report, to_tensor
@@ -97,7 +97,7 @@ def train_adapter(
     """
     began = time.perf_counter()
     entry = find_base(settings, catalogs)
-    family = find_family(settings, entry)
+    family = open_family(GeneratorSettings(model=settings.base), entry, Path()).kind
     trainee_class = find_trainee(family, settings.base)
     settings = trainee_class.choices.settle(settings)
     shots = choose_all_shots(settings)
@@ -148,20 +148,6 @@ def find_base(settings: AdapterSettings, catalogs: Catalogs) -> ModelEntry | Non
     return entry
 
 
-def find_family(settings: AdapterSettings, entry: ModelEntry | None) -> str:
-    """Returns the base's family, from its entry or its index.
-
-    Raises:
-        InputError: a folder or Hub id without a readable index of a known family.
-        GenerationError: a Hub id that cannot be reached.
-    """
-    known = choose_family(GeneratorSettings(model=settings.base), entry)
-    if known is not None:
-        return known
-    folder = weights.find_folder(settings.base, Path())
-    return detect_family(folder or weights.fetch_index(settings.base, None))
-
-
 def open_base(settings: AdapterSettings, entry: ModelEntry | None) -> DiffusersGenerator:
     """Loads the base.
 
@@ -173,17 +159,16 @@ def open_base(settings: AdapterSettings, entry: ModelEntry | None) -> DiffusersG
 
     is_half = entry is not None and entry.dtype == "float16"
     on_cuda = choose_device(settings.device).startswith("cuda")
-    generator = DiffusersGenerator(
-        GeneratorSettings(
-            model=settings.base,
-            batch_size=SAMPLED_AT_ONCE,
-            guidance=settings.guidance,
-            device=settings.device,
-            dtype="bfloat16" if is_half and on_cuda else "auto",  # float16 gradients underflow
-        ),
-        entry,
-        Path(),
+    sampled = GeneratorSettings(
+        model=settings.base,
+        batch_size=SAMPLED_AT_ONCE,
+        guidance=settings.guidance,
+        device=settings.device,
+        dtype="bfloat16" if is_half and on_cuda else "auto",  # float16 gradients underflow
     )
+    generator = build_generator(sampled, entry, Path())
+    if not isinstance(generator, DiffusersGenerator):
+        raise InputError(f"model {settings.base}: no pipeline of diffusers, which adapting needs")
     _ = generator.model
     return generator
 

@@ -12,9 +12,10 @@ from torch import nn
 from factory.core.errors import InputError
 from factory.core.plain import write_json
 from factory.models.generators.conditioner import Conditioner
-from factory.models.generators.families import get_family
+from factory.models.generators.families.flow import FlowFamily
 from factory.models.generators.flow import TEXT_TOKENS, FlowPipeline, apply_network
 from factory.models.generators.sampling import build_scheduler
+from factory.models.generators.settings import GeneratorSettings
 from factory.train.generator.settings import NetworkSettings, TrainingRecipe
 
 
@@ -211,9 +212,9 @@ def export_pipeline(
 ) -> None:
     """Writes the averaged networks as a float16 safetensors pipeline folder."""
     copy = deepcopy(average).cpu().half().eval()
-    scheduler = build_scheduler(
-        recipe.sampling.scheduler, FlowMatchEulerDiscreteScheduler(), get_family("flow")
-    )
+    family = FlowFamily(GeneratorSettings(model=FlowFamily.kind))
+    current = FlowMatchEulerDiscreteScheduler()
+    scheduler = build_scheduler(recipe.sampling.scheduler, current, family)
     pipeline = FlowPipeline(
         unet=copy.unet,
         scheduler=scheduler,

@@ -4,26 +4,23 @@ import importlib
 from typing import Any
 
 from factory.core.errors import InputError
-
-TRAINEES: dict[str, str] = {
-    "stable-diffusion": "factory.train.generator.objectives.text:NoiseTrainee",
-    "stable-diffusion-xl": "factory.train.generator.objectives.text:NoiseTrainee",
-    "stable-diffusion-3": "factory.train.generator.objectives.text:FlowTextTrainee",
-    "flow": "factory.train.generator.objectives.flow:FlowTrainee",
-}
-"""Family -> `module:Class`, imported on use."""
+from factory.models.generators.families import FAMILIES
 
 
 def find_trainee(family: str, model: str) -> Any:
-    """Returns the class that trains a family.
+    """Returns the class that trains a family: the one that it names.
 
     Raises:
         InputError: none does; names those that can be adapted.
+        PluginError: its plug-in is broken.
     """
-    if family not in TRAINEES:
+    found = FAMILIES.get(family).trainee
+    if found is None:
+        working, _ = FAMILIES.list_all()
+        known = ", ".join(name for name, each in working.items() if each.trainee is not None)
         raise InputError(
             f"model {model}: family {family!r} cannot be adapted: take a model of the families "
-            f"{', '.join(TRAINEES)}"
+            f"{known}"
         )
-    module, _, name = TRAINEES[family].partition(":")
+    module, _, name = found.partition(":")
     return getattr(importlib.import_module(module), name)

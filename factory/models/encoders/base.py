@@ -1,0 +1,73 @@
+"""What an image encoder is, and what a kind of encoders is: which specs it loads, and how."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from factory.catalog.catalog import EncoderEntry
+
+
+class Encoder(Protocol):
+    """Turns images into features; each image by itself."""
+
+    dim: int
+
+    def describe(self) -> dict[str, Any]:
+        """Returns id, revision, weights_sha256, dim and preprocessing, as plain data."""
+        ...
+
+    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns (N, dim) float32 features of (N, H, W, 3) uint8 RGB."""
+        ...
+
+
+class EncoderKind(ABC):
+    """Encoders whose spec begins with the name of the kind, `KIND:NAME`, or is just that.
+
+    Making one loads nothing.
+
+    Args:
+        source: the spec, of a recipe or of a catalog entry.
+        entry: the catalog entry, if it has one.
+        base: folder that a relative local folder starts from.
+
+    Attributes:
+        kind: its name, in specs and as entry point.
+        form: how a spec is written, as messages and pages show it.
+        is_bare: whether the name of the kind alone is a spec.
+        name: what stands behind the name of the kind.
+        label: what messages and provenance call the encoder.
+    """
+
+    kind: ClassVar[str]
+    form: ClassVar[str]
+    is_bare: ClassVar[bool] = False
+
+    def __init__(
+        self, source: str, entry: "EncoderEntry | None" = None, base: Path = Path()
+    ) -> None:
+        self.source, self.entry, self.base = source, entry, base
+        self.name = source.partition(":")[2]
+        self.label = source if entry is None else entry.id
+
+    @abstractmethod
+    def load(self, device: str) -> Encoder:
+        """Returns the encoder, on a device: `auto`, `cpu`, `cuda`.
+
+        Raises:
+            InputError: nothing of that name, or its weights cannot be had; says what to do.
+        """
+
+    @property
+    def weights(self) -> str:
+        """The Hub id, name or folder of its weights, whichever way the spec names them."""
+        name = (self.name or self.source).removeprefix("hf-hub:").removeprefix("local-dir:")
+        return name.partition("@")[0]
+
+    def explain_missing(self) -> str | None:
+        """Says what is missing on this disk, or None; loads nothing and asks no network."""
+        return None

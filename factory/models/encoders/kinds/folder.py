@@ -1,0 +1,39 @@
+"""A local folder: `encoder.json` and `encoder.safetensors`, as `factory train encoder` leaves."""
+
+from pathlib import Path
+from typing import Any
+
+from factory.models.encoders.base import Encoder, EncoderKind
+
+
+class FolderKind(EncoderKind):
+    """Weights of your own: a spec that begins with no kind's name is a folder."""
+
+    kind = "folder"
+    form = "FOLDER"
+
+    def __init__(self, *what: Any) -> None:
+        super().__init__(*what)
+        self.name = self.source.removeprefix("folder:")
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self.base / Path(self.name).expanduser()
+
+    def load(self, device: str) -> Encoder:
+        """Returns the encoder of the folder.
+
+        Raises:
+            InputError: a file that is missing or does not fit.
+        """
+        from factory.models.encoders.learned import list_options, load_from_folder
+
+        name = None if self.entry is None else self.entry.id
+        return load_from_folder(self.path, device, name=name, **list_options(self.entry))
+
+    def explain_missing(self) -> str | None:
+        """Says that the folder is not there."""
+        if self.path.is_dir():
+            return None
+        return f"the weights of {self.label} are missing, no folder {self.name!r}: put them there"

@@ -1,0 +1,151 @@
+"""What a family is: the streams that its models take, their checks, and the way to a generator."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from factory.catalog.catalog import ModelEntry
+from factory.core.errors import InputError
+from factory.models.generators.base import Capabilities, Generator
+from factory.models.generators.settings import GeneratorSettings
+from factory.models.session import Session
+
+_USUAL = frozenset({"class_name", "caption", "reference"})
+
+
+class Family(ABC):
+    """One kind of model, here of one recipe; a subclass names its kind and loads a generator.
+
+    It owns all that is particular to the kind. Making one loads nothing, so that `factory validate`
+    can ask it. What differs from model to model may be set by a subclass when it is made.
+
+    Args:
+        settings: the recipe's generator section.
+        entry: the model's catalog entry, if it has one; its `source` is a Hub id or a folder,
+            absolute or relative to `base`.
+        base: the recipe's folder, against which relative paths resolve.
+        session: which has a guiding classifier; None: one of its own.
+
+    Attributes:
+        kind: its name, in catalogs and as entry point.
+        required: streams that a condition must have.
+        optional: those that it may have; None: any.
+        generates: False where images that are there are handed on.
+        is_on_record: its models cannot run: catalogs have them for their terms alone.
+        sized: makes images of any width and height; otherwise the model fixes them.
+        predicts: what its scheduler steps; None where none of diffusers is asked.
+        shifts: gives the scheduler its own sigmas and a shift.
+        guidable: can be led by a classifier.
+        trainee: `module:Class` that adapts its models, as `factory.train` imports it.
+    """
+
+    kind: ClassVar[str]
+    required: frozenset[str] = frozenset()
+    optional: frozenset[str] | None = frozenset()
+    generates: bool = True
+    is_on_record: bool = False
+    sized: bool = True
+    predicts: Literal["noise", "flow"] | None = None
+    shifts: bool = False
+    guidable: bool = False
+    trainee: str | None = None
+
+    def __init__(
+        self,
+        settings: GeneratorSettings,
+        entry: ModelEntry | None = None,
+        base: Path = Path(),
+        session: Session | None = None,
+    ) -> None:
+        self.settings, self.entry, self.base = settings, entry, base
+        self.session = session or Session.open(base)
+
+    @abstractmethod
+    def load(self) -> Generator:
+        """Returns the generator; its weights are loaded at the first need.
+
+        Raises:
+            InputError: settings that contradict each other or the model.
+        """
+
+    @classmethod
+    def reads(cls, index: Mapping[str, Any]) -> bool:
+        """Tells whether the model_index.json of a folder is of this family."""
+        return False
+
+    @property
+    def title(self) -> str:
+        """What messages call what is sampled."""
+        return self.kind
+
+    @property
+    def streams(self) -> tuple[frozenset[str], frozenset[str] | None]:
+        """Streams required and optional (None: any), as family and catalog entry say together."""
+        entry, required, optional = self.entry, self.required, self.optional
+        if entry is None or not (entry.required or entry.optional):
+            return required, optional
+        known = frozenset(entry.optional)
+        if optional is not None:
+            known &= required | optional
+        required = required | frozenset(entry.required)
+        return required, known - required
+
+    @property
+    def native_size(self) -> tuple[int, int] | None:
+        """Width and height, px, of its images where none are asked for; None: not known yet."""
+        return None if self.entry is None else (self.entry.width, self.entry.height)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What may be asked of a generator that needs no weights to tell."""
+        (required, optional), entry = self.streams, self.entry
+        width, height = self.native_size or (64, 64)
+        return Capabilities(
+            required=required,
+            optional=_USUAL if optional is None else optional,
+            class_names=None if entry is None else entry.class_names,
+            width=self.settings.width or width,
+            height=self.settings.height or height,
+            mpp=None if entry is None else entry.mpp,
+            token_limits={},
+        )
+
+    def check_settings(self) -> None:
+        """Checks that the settings have an effect.
+
+        Raises:
+            InputError: one has none; says which.
+        """
+        if self.settings.classifier_guidance is not None and not self.guidable:
+            raise InputError(
+                f"generator.classifier_guidance: family {self.kind!r} cannot be guided: "
+                "remove it, or take a model of family 'flow', e.g. nano-he-base"
+            )
+
+    def explain_missing(self) -> str | None:
+        """Says what the model lacks to run here, or None; asks the disk, never the network."""
+        return None
+
+    def describe_index(
+        self, index: Mapping[str, Any]
+    ) -> tuple[tuple[str, ...] | None, frozenset[str]]:
+        """Returns classes (None: not told) and missing streams of a model by model_index.json."""
+        return None, frozenset()
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """Reads a pipeline folder's model_index.json.
+
+    Raises:
+        InputError: missing or not a JSON object.
+    """
+    path = folder / "model_index.json"
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read ({error}): give a diffusers pipeline") from error
+    if not isinstance(index, dict):
+        raise InputError(f"{path}: must hold an object, got {type(index).__name__}")
+    return index

@@ -1,0 +1,113 @@
+"""`fake`: H&E-like blobs without a model, for tests and dry runs."""
+
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.core.errors import InputError
+from factory.core.hashing import derive_seed, to_canonical_json
+from factory.data.records import Condition, Job, Sample
+from factory.data.streams import Caption, ClassName, Reference
+from factory.models.generators.base import PlainGenerator
+from factory.models.generators.families.base import Family
+from factory.models.generators.prompts import choose_wording, write_prompt
+
+_EOSIN = np.array([233.0, 168.0, 202.0])
+_HAEMATOXYLIN = np.array([98.0, 58.0, 140.0])
+_DRAWN = (ClassName.name, Caption.name, Reference.name)
+
+
+class FakeFamily(Family):
+    """Takes any stream: one that it does not know by name changes how the image looks all the same.
+
+    The catalog entry's `pipeline_arguments` may hold `seconds_per_image`, a pause that stands for
+    the work of a real model. Steps, guidance and the like change nothing.
+    """
+
+    kind = "fake"
+    optional = None
+
+    def load(self) -> "FakeGenerator":
+        """Returns the generator.
+
+        Raises:
+            InputError: an argument in the entry that it does not know.
+        """
+        return FakeGenerator(self)
+
+
+class FakeGenerator(PlainGenerator):
+    """Draws nuclei on a pink ground: the class or caption sets how many, how large and how dark.
+
+    Implements the whole protocol with numpy alone: pixels depend on seed and condition only.
+    """
+
+    def __init__(self, family: FakeFamily) -> None:
+        super().__init__(family)
+        self._template, self._class_prompts = choose_wording(self.settings, self.entry)
+        arguments = dict(self.entry.pipeline_arguments) if self.entry is not None else {}
+        self._seconds = float(arguments.pop("seconds_per_image", 0.0))
+        if arguments:
+            raise InputError(
+                f"model {self.settings.model}: pipeline_arguments: fake knows seconds_per_image "
+                f"only, got {', '.join(sorted(arguments))}"
+            )
+
+    def generate(self, jobs: Sequence[Job]) -> list[Sample]:
+        """Draws one image per job, in order.
+
+        Raises:
+            InputError: a class that the catalog entry does not list.
+            SourceError: a reference that cannot be read.
+        """
+        return super().generate(jobs)
+
+    def make(self, job: Job) -> Sample:
+        """Draws an image, after the pause."""
+        if self._seconds:
+            time.sleep(self._seconds)
+        return Sample(
+            pixels=self._draw(job.condition, job.seed),
+            prompt=write_prompt(job.condition, self._template, self._class_prompts),
+            batch_size=self.settings.batch_size,
+        )
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what made the pixels, as plain data for provenance."""
+        return {**super().describe(), "prompt_template": self._template}
+
+    def _draw(self, condition: Condition, seed: int) -> NDArray[np.uint8]:
+        width, height = self.capabilities.width, self.capabilities.height
+        words = f"{condition.class_name or ''}|{condition.caption or ''}"
+        others = [stream.identity() for stream in condition.streams if stream.name not in _DRAWN]
+        words += f"|{to_canonical_json(others)}" if others else ""
+        look = np.random.default_rng(derive_seed(0, "fake", words))
+        draw = np.random.default_rng(seed)
+        nuclei = int(look.integers(8, 30)) * max(1, width * height // 4096)
+        radius = look.uniform(2.0, 5.0) * draw.uniform(0.8, 1.25, nuclei)
+        stain = _paint_nuclei(draw, nuclei, radius, width, height) * look.uniform(0.6, 1.0)
+        grain = draw.normal(0.0, 6.0, (height, width, 1))
+        pixels = _EOSIN + stain[..., None] * (_HAEMATOXYLIN - _EOSIN) + grain
+        reference = condition.get(Reference)
+        if reference is not None:
+            fitted = reference.load(width, height)
+            pixels = reference.strength * pixels + (1.0 - reference.strength) * fitted
+        drawn: NDArray[np.uint8] = np.rint(np.clip(pixels, 0.0, 255.0)).astype(np.uint8)
+        return drawn
+
+
+def _paint_nuclei(
+    draw: np.random.Generator, nuclei: int, radius: NDArray[np.float64], width: int, height: int
+) -> NDArray[np.float64]:
+    """Returns (height, width) stain density in [0, 1]: elliptic blobs with soft edges."""
+    across, down = draw.uniform(0, width, nuclei), draw.uniform(0, height, nuclei)
+    stretch = draw.uniform(0.7, 1.4, nuclei)
+    columns = (np.arange(width)[None, :] - across[:, None]) / (radius * stretch)[:, None]
+    rows = (np.arange(height)[None, :] - down[:, None]) / (radius / stretch)[:, None]
+    density = np.zeros((height, width))
+    for row, column in zip(np.exp(-(rows**2)), np.exp(-(columns**2)), strict=True):
+        np.maximum(density, np.outer(row, column), out=density)
+    return np.clip(4.0 * density - 1.0, 0.0, 1.0)

@@ -1,0 +1,337 @@
+"""Families of diffusers pipelines: how condition streams become arguments of a pipeline's call."""
+
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from factory.catalog.vocabulary import SCHEDULERS
+from factory.core.errors import InputError
+from factory.core.yaml.messages import advise
+from factory.data.records import Condition
+from factory.data.streams import Reference
+from factory.models.generators.base import Capabilities
+from factory.models.generators.families.base import Family
+from factory.models.generators.prompts import choose_wording, write_prompt
+from factory.models.generators.settings import Guidance
+
+if TYPE_CHECKING:
+    from factory.models.generators.diffusers import DiffusersGenerator
+    from factory.models.generators.loading import LoadedModel
+
+CLIP_TOKENS = 77
+"""max_position_embeddings of the CLIP text encoders (Radford et al. 2021)."""
+Prompts = list[str | None]
+"""Texts as sent, None where a condition has none."""
+NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class PipelineFamily(Family):
+    """Models that a diffusers pipeline samples; a subclass binds streams to its arguments.
+
+    Attributes:
+        pipelines: `module:Class` of the pipelines that start from noise; the `_class_name` of a
+            model's index says which one a model uses.
+        image_pipelines: `module:Class` of the image-to-image pipeline for each of `pipelines`;
+            empty where there is none.
+        guidance: `step` reads the scale at every step, so it may follow a schedule; `call` reads it
+            once; `distilled` feeds it to the network as a number, without a null condition.
+        null_condition: what the unguided half of the batch is conditioned on.
+        token_limits: tokenizer component -> tokens kept; None is `max_sequence_length`.
+        lowercases: the pipeline lowers the prompt before it is tokenized.
+        load_arguments: fixed arguments of `from_pretrained`.
+        call_arguments: fixed arguments of every call.
+        steps: default `num_inference_steps`, where neither recipe nor catalog tells.
+        scale: default guidance scale, likewise.
+        is_indexed: classes are indices of embeddings, which the model names.
+        lacking: why none of its models can be sampled yet.
+    """
+
+    pipelines: tuple[str, ...]
+    image_pipelines: tuple[str, ...] = ()
+    guidance: Literal["step", "call", "distilled"] = "step"
+    null_condition: str
+    steps: int
+    scale: float
+    predicts: Literal["noise", "flow"] | None = "noise"
+    token_limits: Mapping[str, int | None] = NONE
+    lowercases: bool = False
+    load_arguments: Mapping[str, Any] = NONE
+    call_arguments: Mapping[str, Any] = NONE
+    is_indexed: bool = False
+    lacking: str | None = None
+
+    def __init__(self, *model: Any) -> None:
+        super().__init__(*model)
+        self.template, self.class_prompts = choose_wording(self.settings, self.entry)
+
+    def load(self) -> "DiffusersGenerator":
+        """Returns the generator that calls the pipeline."""
+        from factory.models.generators.diffusers import DiffusersGenerator
+
+        return DiffusersGenerator(self)
+
+    @classmethod
+    def reads(cls, index: Mapping[str, Any]) -> bool:
+        """Tells whether an index names one of the pipelines."""
+        paths = (*cls.pipelines, *cls.image_pipelines)
+        return index.get("_class_name") in {path.partition(":")[2] for path in paths}
+
+    @property
+    def title(self) -> str:
+        """The pipeline's class."""
+        return self.pipelines[0].partition(":")[2]
+
+    # --- what a call is given --------------------------------------------------------------------
+
+    def write_prompts(self, conditions: Sequence[Condition]) -> Prompts:
+        """Returns the texts that are sent, as rows tell them."""
+        return [None] * len(conditions)
+
+    def bind(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
+        """Returns the arguments of the call that streams other than a reference become.
+
+        Args:
+            conditions: one for each image; checked.
+            model: as loaded.
+        """
+        return {}
+
+    def bind_references(self, images: Sequence[Any], strength: float) -> dict[str, Any]:
+        """Returns the arguments of the image-to-image call that PIL images of its size become."""
+        return {"image": list(images), "strength": strength}
+
+    def note(self, condition: Condition, model: "LoadedModel") -> dict[str, Any]:
+        """Returns what a row notes of how its condition was sent."""
+        return {}
+
+    @property
+    def fixed_arguments(self) -> dict[str, Any]:
+        """Arguments of every call, by the family and by the catalog entry."""
+        return {**self.call_arguments, **(self.entry.pipeline_arguments if self.entry else {})}
+
+    @property
+    def num_inference_steps(self) -> int:
+        """As recipe, catalog or family say, the first that does."""
+        return self.settings.steps or (self.entry.steps if self.entry else self.steps)
+
+    @property
+    def guidance_scale(self) -> float | Guidance:
+        """Likewise."""
+        if self.settings.guidance is not None:
+            return self.settings.guidance
+        return self.entry.guidance if self.entry else self.scale
+
+    def compute_token_limits(self) -> dict[str, int]:
+        """Returns tokenizer component -> tokens kept, for the call's arguments."""
+        arguments = self.fixed_arguments
+        return {
+            name: int(arguments["max_sequence_length"]) if limit is None else limit
+            for name, limit in self.token_limits.items()
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what it adds to the provenance of a generator."""
+        return {
+            "null_condition": self.null_condition,
+            "negative_prompt": self.settings.negative_prompt,
+            "prompt_template": None,
+            "class_prompts": dict(self.class_prompts),
+            "arguments": self.fixed_arguments,
+        }
+
+    # --- what is loaded --------------------------------------------------------------------------
+
+    def prepare(self, pipeline: Any) -> None:
+        """Changes the loaded pipeline, once, where it needs it.
+
+        Raises:
+            InputError: a model that the pipeline cannot sample.
+        """
+
+    def find_labels(self, pipeline: Any, index: Mapping[str, Any]) -> dict[str, int]:
+        """Returns class name -> index of its embedding; empty where classes are words.
+
+        Raises:
+            InputError: model and catalog entry disagree, or neither names a class.
+        """
+        return {}
+
+    def explain_missing(self) -> str | None:
+        """Says whether a package, the weights, or consent to a model's own code is missing."""
+        entry = self.entry
+        if entry is None:
+            return None
+        own_code = entry.custom_pipeline is not None or entry.remote_code
+        scheduler = SCHEDULERS.get((entry.scheduler or "").removesuffix("Scheduler"))
+        package = None if scheduler is None else scheduler.package
+        if package is not None and find_spec(package) is None:
+            return f"needs the package {package}"
+        if Path(entry.source).is_absolute():
+            is_here = (Path(entry.source) / "model_index.json").is_file()
+            return None if is_here else "its weights are missing"
+        if not _is_cached(entry.source, entry.revision):
+            gate = "gated, not downloaded" if entry.licence.gated else "not downloaded"
+            return f"{gate}, runs its own code" if own_code else gate
+        return "runs its own code: generator.trust_remote_code" if own_code else None
+
+    # --- what is refused -------------------------------------------------------------------------
+
+    def check_settings(self) -> None:
+        """Checks that a negative prompt, too, has an effect.
+
+        Raises:
+            InputError: the family takes none.
+        """
+        super().check_settings()
+        if self.settings.negative_prompt is not None:
+            raise InputError(f"generator.negative_prompt: {self.kind} has no prompts: leave it out")
+
+    def replace(self, streams: frozenset[str]) -> frozenset[str]:
+        """Returns the streams that need not be there beside these."""
+        return frozenset()
+
+    def check_condition(self, condition: Condition, capabilities: Capabilities) -> None:
+        """Checks that the model takes a condition.
+
+        Raises:
+            InputError: it does not; says what it takes.
+        """
+        model, streams = self.settings.model, frozenset(each.name for each in condition.streams)
+        if self.lacking is not None:
+            raise InputError(f"model {model}: {self.lacking}")
+        required, optional = capabilities.required, capabilities.optional
+        missing = required - streams - self.replace(streams)
+        wrong = [f"{name} is not supported" for name in sorted(streams - required - optional)]
+        wrong += [f"{name} is missing" for name in sorted(missing)]
+        if wrong or not streams:
+            takes = ", ".join(sorted(required | optional))
+            raise InputError(
+                f"model {model} ({self.kind}): "
+                f"{'; '.join(wrong) or 'the condition is empty'}: it takes {takes}"
+            )
+        # A class next to a caption is a label.
+        names, name = capabilities.class_names, condition.class_name
+        if (
+            condition.caption is None
+            and name is not None
+            and "class_name" not in self.replace(streams)
+        ):
+            if names == ():
+                raise InputError(
+                    f"model {model}: has learned no classes, asked for {name!r}: ask by caption "
+                    "or reference, or adapt it with factory train adapter"
+                )
+            if names is not None and name not in names:
+                raise InputError(f"model {model}: no class {name!r}: {advise(name, names)}")
+
+
+class TextFamily(PipelineFamily):
+    """Models of a text, which a class becomes through the prompt template."""
+
+    optional = frozenset({"class_name", "caption"})
+    null_condition = "negative prompt"
+
+    def write_prompts(self, conditions: Sequence[Condition]) -> Prompts:
+        """Returns captions, and classes in the template."""
+        return [write_prompt(each, self.template, self.class_prompts) for each in conditions]
+
+    def bind(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
+        """Returns the prompts, and a negative one for each."""
+        arguments: dict[str, Any] = {"prompt": self.write_prompts(conditions)}
+        if self.settings.negative_prompt is not None:
+            arguments["negative_prompt"] = [self.settings.negative_prompt] * len(conditions)
+        return arguments
+
+    def describe(self) -> dict[str, Any]:
+        """Adds the template."""
+        return {**super().describe(), "prompt_template": self.template}
+
+    def check_settings(self) -> None:
+        """Checks that a negative prompt has an effect.
+
+        Raises:
+            InputError: a distilled model runs without `true_cfg_scale`.
+        """
+        Family.check_settings(self)
+        ignores = (
+            self.guidance == "distilled" and not self.fixed_arguments.get("true_cfg_scale", 0) > 1
+        )
+        if self.settings.negative_prompt is not None and ignores:
+            raise InputError(
+                f"generator.negative_prompt: {self.kind} ignores it without true_cfg_scale > 1 in "
+                "the catalog entry's pipeline_arguments: leave it out"
+            )
+
+    def replace(self, streams: frozenset[str]) -> frozenset[str]:
+        """A class stands for the caption that the template makes of it."""
+        return frozenset({"caption"} if "class_name" in streams else ())
+
+    def check_condition(self, condition: Condition, capabilities: Capabilities) -> None:
+        """Checks that a reference leaves a step to run, too.
+
+        Raises:
+            InputError: a condition that the model does not take.
+        """
+        super().check_condition(condition, capabilities)
+        reference, steps = condition.get(Reference), self.num_inference_steps
+        # diffusers' get_timesteps runs int(steps * strength).
+        if reference is not None and int(steps * reference.strength) < 1:
+            raise InputError(
+                f"reference strength {reference.strength} of {steps} steps leaves no step to run: "
+                f"raise strength to {1 / steps:.3g} or more, or raise generator.steps"
+            )
+
+
+class ClassFamily(PipelineFamily):
+    """Models of class embeddings, asked by their index."""
+
+    required = frozenset({"class_name"})
+    is_indexed = True
+
+    def bind(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
+        """Returns the indices; what was checked and has none goes as the null class."""
+        labels = model.class_labels
+        found = [labels.get(str(each.class_name), len(labels)) for each in conditions]
+        return {"class_labels": found}
+
+    def note(self, condition: Condition, model: "LoadedModel") -> dict[str, Any]:
+        """Notes a class that was sent as the null class."""
+        name = condition.class_name
+        is_unknown = name is not None and name not in model.class_labels
+        return {"class_sent": "null class"} if is_unknown else {}
+
+    def find_labels(self, pipeline: Any, index: Mapping[str, Any]) -> dict[str, int]:
+        """Returns the classes of the model's own, or of the catalog entry, which must agree.
+
+        Raises:
+            InputError: they do not, or none is named.
+        """
+        own = getattr(pipeline, "class_names", None)
+        labels = {name: position for position, name in enumerate(own or ())}
+        if not labels:
+            # DiTPipeline keeps id2label in the index only: it comes back without labels.
+            id2label = index.get("id2label") or {}
+            labels = {str(name): int(label) for label, name in id2label.items()}
+        declared = self.entry.class_names if self.entry is not None else None
+        if declared is None and not labels:
+            raise InputError(
+                f"{type(pipeline).__name__}: the model names no classes: give class_names "
+                "in a catalog entry, in the order of its embeddings"
+            )
+        if declared is None:
+            return labels
+        given = {name: position for position, name in enumerate(declared)}
+        if labels and given != labels:
+            raise InputError(
+                f"catalog class_names {list(given)} differ from the model's own {list(labels)}: "
+                "correct the catalog entry"
+            )
+        return given
+
+
+def _is_cached(source: str, revision: str | None) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(source, "model_index.json", revision=revision), str)
