@@ -8,8 +8,11 @@ from datasets import load_dataset
 from factory.catalog.catalog import load_catalogs
 from factory.core.images import decode_image
 from factory.data.images import iterate_pixels, list_images
+from factory.data.records import Condition, Job, Request
 from factory.models.classifiers.model import load_classifier
+from factory.models.generators import build_generator
 from factory.models.generators.flow import FlowPipeline
+from factory.models.generators.settings import GeneratorSettings
 from tests import ASSETS, ROOT
 from tests.running import list_identities, read_rows, run
 
@@ -56,15 +59,20 @@ def test_two_ray_workers_of_one_thread_give_the_same_rows(quickstart, tmp_path, 
     assert list_identities(tmp_path / "run") == list_identities(out)
 
 
-def test_threads_change_no_pixel(quickstart, tmp_path):
-    out, _ = quickstart
+def test_threads_change_no_pixel():
+    settings = GeneratorSettings(model="nano-he", steps=3, batch_size=4, device="cpu")
+    generator = build_generator(settings, load_catalogs().find_model("nano-he"), ROOT)
+    condition = Condition(class_name="tumor")
+    jobs = [Job(Request("x", each, condition, each), 0, 5 + each) for each in range(4)]
     before = torch.get_num_threads()
+    alone = [sample.pixels for sample in generator.generate(jobs)]
     torch.set_num_threads(before + 1)
     try:
-        run(QUICKSTART, tmp_path / "run", overrides=[*SMALL, "workers.executor=local"])
+        together = [sample.pixels for sample in generator.generate(jobs)]
     finally:
         torch.set_num_threads(before)
-    assert list_identities(tmp_path / "run") == list_identities(out)
+    assert np.array_equal(alone, together)
+    assert not np.array_equal(alone[0], alone[1])
 
 
 def test_loads_by_diffusers_alone():
