@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FOLDER, Number
+from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FOLDER, Number, defaulted
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION, format_duration
 from factory.core.plain import write_json
 
@@ -20,20 +20,17 @@ from factory.core.plain import write_json
     help="Real images, held out from all training; default: those of the reference conditions.",
 )
 @IMAGE_COLUMN
-@click.option(
-    "-n",
-    "count",
-    default=200,
-    show_default=True,
-    type=click.IntRange(1, 100_000),
-    help="First tries to sample, and most real images of a class.",
+@defaulted(
+    "-n count",
+    200,
+    click.IntRange(1, 100_000),
+    "First tries to sample, and most real images of a class.",
 )
-@click.option(
+@defaulted(
     "--keep",
-    default=0.95,
-    show_default=True,
-    type=Number(0, 1, min_open=True),
-    help="Share of the real images of every class that each threshold keeps.",
+    0.95,
+    Number(0, 1, min_open=True),
+    "Share of the real images of every class that each threshold keeps.",
 )
 @click.option("--reuse", is_flag=True, help="Take the scores that OUT holds; sample nothing.")
 @SET_OPTION

@@ -6,7 +6,7 @@ from typing import Literal
 import click
 
 from factory.cli.notes import list_notes
-from factory.cli.options import COUNT, IMAGE_COLUMN, NEW_FOLDER, SEED, LocalPath, Number
+from factory.cli.options import COUNT, IMAGE_COLUMN, NEW_FOLDER, SEED, LocalPath, Number, defaulted
 from factory.cli.recipes import JSON_OPTION
 from factory.cli.verify import SET_ARGUMENT
 from factory.core.plain import write_json
@@ -16,26 +16,16 @@ from factory.core.plain import write_json
 @click.argument("real", type=LocalPath(exists=True, path_type=Path))
 @click.argument("synthetic", nargs=-1, required=True, type=LocalPath(exists=True, path_type=Path))
 @click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
-@click.option(
-    "--validation",
-    default=0.1,
-    show_default=True,
-    type=Number(0, 1, max_open=True),
-    help="Share of the real images, 0 for none.",
+@defaulted(
+    "--validation", 0.1, Number(0, 1, max_open=True), "Share of the real images, 0 for none."
 )
-@click.option(
-    "--test",
-    default=0.2,
-    show_default=True,
-    type=Number(0, 1, max_open=True),
-    help="Share of the real images.",
-)
+@defaulted("--test", 0.2, Number(0, 1, max_open=True), "Share of the real images.")
 @click.option(
     "--test-set",
     type=LocalPath(exists=True, path_type=Path),
     help="Real images that are the test split as they are, instead of --test.",
 )
-@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the splits.")
+@defaulted("--seed", 0, SEED, "Of the splits.")
 @click.option(
     "--synthetic-in-test",
     is_flag=True,
@@ -107,13 +97,7 @@ def merge(
 )
 @click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
 @click.option("--unlabelled", metavar="NAME", help="Folder of images without a class.")
-@click.option(
-    "--rows-per-file",
-    default=10_000,
-    show_default=True,
-    type=COUNT,
-    help="Samples of a tar.",
-)
+@defaulted("--rows-per-file", 10_000, COUNT, "Samples of a tar.")
 @JSON_OPTION
 def export(
     source: str,

@@ -7,6 +7,7 @@ import click
 
 from factory import api
 from factory.cli.options import LocalPath
+from factory.cli.recipes import JSON_OPTION
 from factory.core.plain import write_json
 
 CATALOG_OPTION = click.option(
@@ -25,7 +26,7 @@ def models() -> None:
 
 @models.command("list")
 @CATALOG_OPTION
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@JSON_OPTION
 def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
     """Lists the models of all catalogs, and whether they run here or what they lack."""
     found = api.list_models(folders)
@@ -43,7 +44,7 @@ def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
 @models.command()
 @click.argument("name", metavar="ID")
 @CATALOG_OPTION
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@JSON_OPTION
 def show(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Shows all that is known of a model: streams, size, licence terms, training data."""
     _print(api.find_model(name, folders).to_json(), as_json)
@@ -72,7 +73,7 @@ def encoders() -> None:
 
 @encoders.command("list")
 @CATALOG_OPTION
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@JSON_OPTION
 def list_encoders(folders: tuple[Path, ...], as_json: bool) -> None:
     """Lists the image encoders of all catalogs."""
     entries = api.list_encoders(folders)
@@ -88,7 +89,7 @@ def list_encoders(folders: tuple[Path, ...], as_json: bool) -> None:
 @encoders.command("show")
 @click.argument("name", metavar="ID")
 @CATALOG_OPTION
-@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+@JSON_OPTION
 def show_encoder(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Shows all that is known of an encoder: source, features, licence terms, training data."""
     _print(api.find_encoder(name, folders).model_dump(mode="json"), as_json)

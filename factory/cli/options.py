@@ -15,6 +15,8 @@ OF_A_RUN = frozenset(
     | {"CITATION.cff", "LICENSE", "croissant.json", "prov.json"}
 )
 """What a run writes into its folder; no option puts anything there."""
+Parameter = click.Parameter | None
+Context = click.Context | None
 Command = Callable[..., None]
 """What options are added to."""
 MANY = 10**9
@@ -34,12 +36,19 @@ def add_options(
     return decorate
 
 
+def defaulted(
+    names: str, default: Any, kind: Any, text: str, **more: Any
+) -> Callable[[Command], Command]:
+    """Returns an option that shows its default; `names` are its flags and name, with blanks."""
+    return click.option(
+        *names.split(), default=default, show_default=True, type=kind, help=text, **more
+    )
+
+
 class Number(click.FloatRange):
     """A number within bounds: neither NaN nor infinite, which no comparison refuses."""
 
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> float:
         """Reads a number."""
         if isinstance(value, str | float) and not math.isfinite(_read_float(value)):
             self.fail(f"{value!r} is not a finite number.", param, ctx)
@@ -57,12 +66,7 @@ def _read_float(value: str | float) -> float:
 class LocalPath(click.Path):
     """A path on this machine: a URL is refused, and not taken for a folder called `s3:`."""
 
-    def convert(
-        self,
-        value: str | os.PathLike[str],
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Any:
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
         """Reads a path."""
         if "://" in str(value):
             what = "this" if param is None else param.get_error_hint(ctx)
@@ -76,12 +80,7 @@ class LocalPath(click.Path):
 class NewPath(LocalPath):
     """A place to write to: what is there is of the right kind, and so is what lies above it."""
 
-    def convert(
-        self,
-        value: str | os.PathLike[str],
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Any:
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
         """Reads a path."""
         path = super().convert(value, param, ctx)
         problem = find_obstacle(Path(os.fspath(value)).absolute())
@@ -115,12 +114,7 @@ class Place(NewPath):
 
     name = "path or URL"
 
-    def convert(
-        self,
-        value: str | os.PathLike[str],
-        param: click.Parameter | None,
-        ctx: click.Context | None,
-    ) -> Any:
+    def convert(self, value: Any, param: Parameter, ctx: Context) -> Any:
         """Reads a path or URL."""
         if "://" in str(value):
             from factory.core.files.edge import check_bucket
@@ -147,6 +141,12 @@ FOLDER_PLACE = Place(file_okay=False)
 FILE_PLACE = Place(dir_okay=False)
 
 
+BASE_OPTION = click.option(
+    "--base",
+    default=".",
+    type=LocalPath(exists=True, file_okay=False, path_type=Path),
+    help="Folder of the recipe, where its relative paths start; default: here.",
+)
 IMAGE_COLUMN = click.option(
     "--image-column", help="Column of the real images in parquet; default: image, or the only one."
 )

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from factory.cli.options import FOLDER_PLACE
+from factory.cli.options import FOLDER_PLACE, defaulted
 from factory.cli.recipes import JSON_OPTION
 from factory.core.plain import write_json
 
@@ -36,13 +36,7 @@ if TYPE_CHECKING:
 @click.option("--tag", help="Name of the version; default: made of the content's hash.")
 @click.option("--with-tars", is_flag=True, help="Publish WebDataset tars too.")
 @click.option("--replace", is_flag=True, help="Take the place of other data that is there.")
-@click.option(
-    "--files-per-step",
-    default=20,
-    show_default=True,
-    type=click.IntRange(1, 100),
-    help="Files of one commit, at most.",
-)
+@defaulted("--files-per-step", 20, click.IntRange(1, 100), "Files of one commit, at most.")
 @JSON_OPTION
 def publish(folder: str, as_json: bool, **options: Any) -> None:
     """Publishes the finished run in DIR to the Hugging Face Hub, or to another folder.

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from factory.cli.options import FILE_PLACE, IMAGE_COLUMN, LocalPath
+from factory.cli.options import BASE_OPTION, FILE_PLACE, IMAGE_COLUMN, LocalPath, defaulted
 from factory.cli.recipes import JSON_OPTION
 from factory.cli.runs import DIR_ARGUMENT
 from factory.core.plain import write_json
@@ -16,19 +16,8 @@ from factory.core.plain import write_json
 @click.option(
     "--out", type=FILE_PLACE, help="HTML file or fsspec URL; default: report.html in DIR."
 )
-@click.option(
-    "--per-gallery",
-    default=24,
-    show_default=True,
-    type=click.IntRange(1, 500),
-    help="Images in each gallery, at most.",
-)
-@click.option(
-    "--base",
-    default=".",
-    type=LocalPath(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the recipe, where its relative paths to real images start; default: here.",
-)
+@defaulted("--per-gallery", 24, click.IntRange(1, 500), "Images in each gallery, at most.")
+@BASE_OPTION
 @click.option(
     "--real",
     multiple=True,

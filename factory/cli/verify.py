@@ -1,27 +1,34 @@
 """Commands that take a data set at its word: regenerate and verify."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from factory.cli.options import IMAGE_COLUMN, MANY, NEW_FILE, SEED, LocalPath, Number
+from factory.cli.options import (
+    BASE_OPTION,
+    IMAGE_COLUMN,
+    MANY,
+    NEW_FILE,
+    SEED,
+    LocalPath,
+    Number,
+    add_options,
+    defaulted,
+)
 from factory.cli.recipes import JSON_OPTION
 from factory.core.plain import write_json
 
 SET_ARGUMENT = click.argument("source", metavar="DIR")
 
 
-def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that say where model and real images are on this machine."""
-    for option in (
-        click.option(
+PLACE_OPTIONS = add_options(
+    (
+        defaulted(
             "--min-psnr",
-            default=40.0,
-            show_default=True,
-            type=Number(0, 1000),
-            help="dB from which an image that is not exact is within tolerance.",
+            40.0,
+            Number(0, 1000),
+            "dB from which an image that is not exact is within tolerance.",
         ),
         click.option("--model", help="The model, where it lies elsewhere now: id or folder."),
         click.option("--guide", help="Likewise the classifier that guides it: id or folder."),
@@ -39,15 +46,10 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help="Real images that rows vary, found by hash; may be given again.",
         ),
         IMAGE_COLUMN,
-        click.option(
-            "--base",
-            default=".",
-            type=LocalPath(exists=True, file_okay=False, path_type=Path),
-            help="Folder of the recipe, where its relative paths start; default: here.",
-        ),
-    ):
-        command = option(command)
-    return command
+        BASE_OPTION,
+    )
+)
+"""Where model and real images are on this machine."""
 
 
 @click.command()
@@ -59,20 +61,15 @@ def place_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=NEW_FILE,
     help="Image file to write, .webp or .png.",
 )
-@place_options
+@PLACE_OPTIONS
 @JSON_OPTION
 def regenerate(
     source: str,
     sample_id: str,
     out: Path,
-    base: Path,
-    references: tuple[Path, ...],
-    image_column: str | None,
-    catalogs: tuple[Path, ...],
-    model: str | None,
-    guide: str | None,
     min_psnr: float,
     as_json: bool,
+    **places: Any,
 ) -> None:
     """Makes one image of DIR again from what its row recorded, and says how equal it is.
 
@@ -83,8 +80,7 @@ def regenerate(
     from factory.cli.loading import make_say
     from factory.engine.regenerate import Places
 
-    places = Places(base, references, catalogs, model, guide, image_column)
-    rebuilt = api.regenerate(source, sample_id, out, places, min_psnr, make_say(as_json))
+    rebuilt = api.regenerate(source, sample_id, out, Places(**places), min_psnr, make_say(as_json))
     click.echo(write_json(rebuilt.to_json()) if as_json else str(rebuilt))
     click.get_current_context().exit(1 if rebuilt.status == "different" else 0)
 
@@ -99,23 +95,18 @@ def regenerate(
     type=click.IntRange(0, MANY),
     help="Make N accepted rows again, chosen by --seed.",
 )
-@click.option("--seed", default=0, show_default=True, type=SEED, help="Of the choice of rows.")
+@defaulted("--seed", 0, SEED, "Of the choice of rows.")
 @click.option("--near-duplicates", is_flag=True, help="Compare all accepted images again, too.")
-@place_options
+@PLACE_OPTIONS
 @JSON_OPTION
 def verify(
     source: str,
     count: int,
     seed: int,
     near_duplicates: bool,
-    base: Path,
-    references: tuple[Path, ...],
-    image_column: str | None,
-    catalogs: tuple[Path, ...],
-    model: str | None,
-    guide: str | None,
     min_psnr: float,
     as_json: bool,
+    **places: Any,
 ) -> None:
     """Checks that the data set in DIR is what was made: files, counts, rows, images, verdicts.
 
@@ -129,8 +120,7 @@ def verify(
     from factory.engine.regenerate import Places
     from factory.publish.verify import VerifyOptions
 
-    places = Places(base, references, catalogs, model, guide, image_column)
-    options = VerifyOptions(count, seed, near_duplicates, places, min_psnr)
+    options = VerifyOptions(count, seed, near_duplicates, Places(**places), min_psnr)
     report = api.verify(source, options, make_say(as_json))
     if as_json:
         click.echo(write_json(report.to_json()))

@@ -29,7 +29,7 @@ from factory.train.adapter.shots import choose_all_shots
 from factory.train.adapter.train import train_adapter
 from factory.train.copies import CopyMeter
 from factory.train.generator.objectives import find_trainee
-from factory.train.generator.objectives.base import CLASSLESS, WEIGHTS
+from factory.train.generator.objectives.base import CLASSLESS, WEIGHTS, Subject
 from tests import tiny
 from tests.running import read_rows, run, write_recipe
 
@@ -127,7 +127,7 @@ def open_trainee(catalog, data, family, **changes):
     shots = {"dark": torch.zeros(1, 3, SIZE, SIZE), "pale_pink": torch.ones(1, 3, SIZE, SIZE)}
     words = {"dark": "dark", "pale_pink": "pale pink"}
     generator = open_base(catalog, family, guidance=settings.guidance)
-    return trainee_class(generator, settings, words, shots)
+    return trainee_class(Subject(generator, settings, words, shots))
 
 
 # --- what is learnt, and what a recipe makes of it -----------------------------------------------

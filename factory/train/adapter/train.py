@@ -32,7 +32,7 @@ from factory.train.adapter.shots import (
 )
 from factory.train.copies import CopyMeter
 from factory.train.generator.objectives import find_trainee
-from factory.train.generator.objectives.base import CLASSLESS, Trainee
+from factory.train.generator.objectives.base import CLASSLESS, Subject, Trainee
 
 SAMPLED_AT_ONCE = 8
 HUB_ID = r"[\w.-]+/[\w.-]+"
@@ -116,7 +116,7 @@ def train_adapter(
     by_class = {
         name: to_tensor(pixels[[shot.class_name == name for shot in shots]]) for name in names
     }
-    trainee: Trainee = trainee_class(generator, settings, words, by_class)
+    trainee: Trainee = trainee_class(Subject(generator, settings, words, by_class))
     prior = make_prior(trainee, settings, folder, report)
     material = Material(pixels, tuple(shot.class_name for shot in shots), prior)
     meter = CopyMeter(pixels, settings.max_similarity)

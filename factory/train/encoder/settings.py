@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from factory.train.generator.settings import DataSettings, ExportSettings, SourceSettings
+from factory.train.generator.settings import DataSettings, ExportSettings, Scale, SourceSettings
 
 
 class _Strict(BaseModel):
@@ -40,9 +40,7 @@ class ViewSettings(_Strict):
     """How two views of one image may differ: what the features are to overlook."""
 
     size: int = Field(64, ge=32, le=512, description="px that the encoder is trained on")
-    scale: tuple[float, float] = Field(
-        (0.5, 1.0), description="side of a view as a share of the image's side"
-    )
+    scale: Scale = Field((0.5, 1.0), description="side of a view as a share of the image's side")
     unscaled: float = Field(
         0.5, ge=0, le=1, description="share of the views cut pixel by pixel, at the image's scale"
     )
@@ -50,13 +48,6 @@ class ViewSettings(_Strict):
     contrast: float = Field(0.0, ge=0, le=0.5, description="of contrast and brightness")
     blur: float = Field(0.1, ge=0, le=1, description="share of the views that are blurred")
     noise: float = Field(0.0, ge=0, le=0.2, description="largest standard deviation, of 0 to 1")
-
-    @model_validator(mode="after")
-    def _check_scale(self) -> "ViewSettings":
-        low, high = self.scale
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"scale must be two numbers, 0 < low <= high <= 1, got {low}, {high}")
-        return self
 
 
 class Vicreg(_Strict):

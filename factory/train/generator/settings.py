@@ -3,11 +3,22 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _check_scale(scale: tuple[float, float]) -> tuple[float, float]:
+    low, high = scale
+    if not 0 < low <= high <= 1:
+        raise ValueError(f"scale must be two numbers, 0 < low <= high <= 1, got {low}, {high}")
+    return scale
+
+
+Scale = Annotated[tuple[float, float], AfterValidator(_check_scale)]
+"""Least and largest side of a view, as shares of a side of the image."""
 
 
 class SourceSettings(_Strict):
@@ -21,7 +32,7 @@ class SourceSettings(_Strict):
     views: int = Field(
         1, ge=1, le=1000, description="views of each image; all but the first random"
     )
-    scale: tuple[float, float] = Field(
+    scale: Scale = Field(
         (0.5, 1.0), description="side of a random view as a share of the image's shorter side"
     )
     labels: bool = Field(True, description="learn the classes; false: look at the images only")
@@ -29,13 +40,6 @@ class SourceSettings(_Strict):
         {}, description="what holds for all its images: caption attribute -> value"
     )
     weight: float = Field(1.0, gt=0, description="share of the batches, relative to other sources")
-
-    @model_validator(mode="after")
-    def _check_scale(self) -> "SourceSettings":
-        low, high = self.scale
-        if not 0 < low <= high <= 1:
-            raise ValueError(f"scale must be two numbers, 0 < low <= high <= 1, got {low}, {high}")
-        return self
 
 
 class DataSettings(_Strict):

@@ -1,6 +1,7 @@
 """What a trainee is: the part of a pipeline that is trained, its objective, and how it samples."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -16,6 +17,23 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 """File of an adapter, as diffusers names it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What a trainee is made for.
+
+    Attributes:
+        generator: of the base model; sampling with it samples with the present weights.
+        settings: with nothing left open.
+        words: class name -> words for it, in the order of the classes.
+        shots: class name -> (K, 3, H, W) in [-1, 1].
+    """
+
+    generator: DiffusersGenerator
+    settings: AdapterSettings
+    words: Mapping[str, str]
+    shots: Mapping[str, torch.Tensor]
+
+
 class Trainee(Protocol):
     """A model whose adapter is trained.
 
@@ -25,20 +43,8 @@ class Trainee(Protocol):
 
     choices: ClassVar[Choices]
 
-    def __init__(
-        self,
-        generator: DiffusersGenerator,
-        settings: AdapterSettings,
-        words: Mapping[str, str],
-        shots: Mapping[str, torch.Tensor],
-    ) -> None:
+    def __init__(self, subject: Subject) -> None:
         """Adds fresh trainable weights, drawn by the settings' seed, that change nothing yet.
-
-        Args:
-            generator: of the base model; sampling with it samples with the present weights.
-            settings: with nothing left open.
-            words: class name -> words for it, in the order of the classes.
-            shots: class name -> (K, 3, H, W) in [-1, 1].
 
         Raises:
             InputError: a base model or class names that this cannot train.

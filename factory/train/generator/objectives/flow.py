@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from factory.core.hashing import derive_seed
-from factory.models.generators.diffusers import DiffusersGenerator
 from factory.models.generators.flow import apply_network
 from factory.models.generators.flow_adapter import set_classes, write_adapter
 from factory.train.adapter.settings import AdapterSettings, Choices
 from factory.train.generator.objectives.base import (
     CLASSLESS,
     WEIGHTS,
+    Subject,
     add_lora,
     draw_logit_normal,
     draw_normal,
@@ -62,21 +62,16 @@ class FlowTrainee:
         guidance=GUIDANCE,
     )
 
-    def __init__(
-        self,
-        generator: DiffusersGenerator,
-        settings: AdapterSettings,
-        words: Mapping[str, str],
-        shots: Mapping[str, torch.Tensor],
-    ) -> None:
-        self._generator = generator
-        self._pipeline = generator.model.pipeline
-        self._names = tuple(words)
+    def __init__(self, subject: Subject) -> None:
+        settings = subject.settings
+        self._generator = subject.generator
+        self._pipeline = subject.generator.model.pipeline
+        self._names = tuple(subject.words)
         unet, conditioner = self._pipeline.unet, self._pipeline.conditioner
         kinds = (torch.nn.Conv2d, torch.nn.Linear)
         everything = [name for name, layer in unet.named_modules() if isinstance(layer, kinds)]
         targets = everything if settings.layers == "all" else _ATTENTION
-        set_classes(self._pipeline, self._names, self._start_classes(settings, shots))
+        set_classes(self._pipeline, self._names, self._start_classes(settings, subject.shots))
         seed = derive_seed(settings.seed, "lora")
         self._parameters = add_lora(unet, targets, settings.rank or 1, seed)
         table = conditioner.class_embedding.weight

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from factory.core.errors import InputError
 from factory.core.hashing import derive_seed
-from factory.models.generators.diffusers import DiffusersGenerator
-from factory.train.adapter.settings import AdapterSettings, Choices
+from factory.train.adapter.settings import Choices
 from factory.train.generator.objectives.base import (
     CLASSLESS,
+    Subject,
     add_lora,
     draw_logit_normal,
     draw_normal,
@@ -60,16 +60,11 @@ class _TextTrainee:
     )
     network_name: ClassVar[str]
 
-    def __init__(
-        self,
-        generator: DiffusersGenerator,
-        settings: AdapterSettings,
-        words: Mapping[str, str],
-        shots: Mapping[str, torch.Tensor],
-    ) -> None:
-        self._generator = generator
+    def __init__(self, subject: Subject) -> None:
+        self._generator = generator = subject.generator
+        settings = subject.settings
         self._template = settings.template
-        self._words = dict(words)
+        self._words = dict(subject.words)
         self._pipeline = generator.model.pipeline
         self._network = getattr(self._pipeline, self.network_name)
         self._size = (generator.capabilities.height, generator.capabilities.width)
@@ -177,23 +172,17 @@ class NoiseTrainee(_TextTrainee):
 
     network_name: ClassVar[str] = "unet"
 
-    def __init__(
-        self,
-        generator: DiffusersGenerator,
-        settings: AdapterSettings,
-        words: Mapping[str, str],
-        shots: Mapping[str, torch.Tensor],
-    ) -> None:
+    def __init__(self, subject: Subject) -> None:
         from diffusers import DDPMScheduler
 
-        super().__init__(generator, settings, words, shots)
-        config = generator.model.scheduler.config
+        super().__init__(subject)
+        config = subject.generator.model.scheduler.config
         self._schedule = DDPMScheduler.from_config(config)
         self._target = str(config.get("prediction_type", "epsilon"))
         if self._target not in ("epsilon", "v_prediction"):
             raise InputError(
-                f"model {settings.base}: predicts {self._target!r}: adapters are trained for "
-                "epsilon and v_prediction only"
+                f"model {subject.settings.base}: predicts {self._target!r}: adapters are trained "
+                "for epsilon and v_prediction only"
             )
         self._is_xl = self._network.config.get("addition_embed_type") == "text_time"
 
