@@ -157,6 +157,8 @@ class Filter(ABC):
         needs_caption: it judges nothing where a condition has no caption.
         likeness: score that is highest for images most like one of `real_images`, or a reference.
         nearness: score that is lowest for images nearest to a real one, if it has `find_nearest`.
+        fitted: field of its settings with a classifier's folder, which a few-shot study may fit on
+            the shots of each draw instead.
         context: where it looks up files, catalogs and models: the session that it works in.
     """
 
@@ -168,6 +170,7 @@ class Filter(ABC):
     needs_caption: bool = False
     likeness: str | None = None
     nearness: str | None = None
+    fitted: str | None = None
 
     settings: FilterSettings
 

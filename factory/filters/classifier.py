@@ -46,6 +46,7 @@ class ClassifierFilter(Filter):
         Score("class_entropy", at_most="max_entropy", may_be_nan=True),
     )
     needs_class = True
+    fitted = "model"
 
     class Settings(FilterSettings):
         """Rejects images that a classifier of real images does not take for the asked class."""

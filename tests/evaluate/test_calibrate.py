@@ -453,6 +453,21 @@ def test_real_images_that_do_not_fit_are_refused_before_any_sampling(tmp_path):
     assert (result.exit_code, "nothing to calibrate" in result.stderr) == (2, True)
 
 
+@pytest.mark.parametrize(("keep", "code"), [(0.4, 2), (0.5, 2), (0.55, 1)])
+def test_two_sides_that_keep_half_or_fewer_are_refused(keep, code, tmp_path):
+    focus = {"kind": "focus", "min_blur": 0.0, "max_blur": 1.0, "min_sharpness": 0.0}
+    recipe = write_recipe(tmp_path, filters=[focus])
+    real = write_real(tmp_path / "real", count=5)
+    words = ("--real", real, "--keep", keep, "-n", 4, "--out", tmp_path / "out")
+    result = call("calibrate", recipe, *words)
+    assert result.exit_code == code, result.stderr
+    assert (f"--keep {keep:g}: focus bounds blur_effect" in result.stderr) == (code == 2)
+    assert (tmp_path / "out").exists() == (code != 2)
+    one = write_recipe(tmp_path / "one", filters=[{"kind": "focus", "max_blur": 1.0}])
+    result = call("calibrate", one, *words[:-1], tmp_path / "one" / "out")
+    assert result.exit_code in (0, 1), "one side alone may keep any share"
+
+
 def test_real_images_without_classes_serve_filters_that_ask_for_none(tmp_path):
     write_real(tmp_path / "labelled", count=3)
     flat = tmp_path / "flat"

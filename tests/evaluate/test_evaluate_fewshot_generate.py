@@ -13,6 +13,7 @@ from factory.cli import main
 from factory.data.images import list_images
 from factory.data.shots import draw_shots, list_real
 from factory.evaluate.fewshot.generate import write_shots
+from factory.filters import FILTERS
 from factory.models.classifiers.model import read_classifier_info
 from tests import tiny
 from tests.evaluate.test_evaluate_fewshot import CLASSES, FAST, write_catalog, write_images
@@ -218,3 +219,9 @@ def test_recipes_that_do_not_fit_are_said(data, tmp_path, changes, options, mess
     recipe = write(tmp_path, **changes)
     out = () if "needs --draws" in message else ("--out", tmp_path / "out")
     assert message in study(data, recipe, *out, *options, code=2)
+
+
+def test_a_filter_says_itself_that_it_can_be_fitted(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(FILTERS.get("classifier"), "fitted", None)
+    given = ("--fit-filter", "--out", tmp_path / "out")
+    assert "it has no classifier filter" in study(data, write(tmp_path), *given, code=2)

@@ -33,6 +33,7 @@ from factory.recipe.recipe import compute_recipe_digest
 Say = Callable[[str], None]
 OWN = r"(calibration|preview)\.(json|png)|scores\.parquet"
 """Names of the files that a calibration is made of."""
+HALF = 0.5
 FEW = 50
 """Real images of a class below which a proposal is called uncertain."""
 
@@ -68,7 +69,7 @@ def calibrate_recipe(
 
     Raises:
         InputError: `out` holds something else, no filter has a threshold, the real images do not
-            fit, or nothing to reuse.
+            fit, nothing to reuse, or half or fewer kept by both sides of one score.
         FactoryError: the model or a filter failed.
     """
     from factory.engine.run import plan_recipe
@@ -78,6 +79,12 @@ def calibrate_recipe(
     decider = Decider(recipe.filters, loaded.session, recipe.accept)
     if not decider.bounds:
         raise InputError(f"{loaded.path}: no filter has a threshold: there is nothing to calibrate")
+    sided = decider.find_two_sided()
+    if sided is not None and keep <= HALF:
+        raise InputError(
+            f"--keep {keep:g}: {sided.kind} bounds {sided.score} from both sides, and two thresholds "
+            f"that keep half of the images or fewer leave none between them: keep more than {HALF}"
+        )
     plan = plan_recipe(loaded)
     if reuse:
         header, rows = read_table(out, _digest_content(loaded))

@@ -75,6 +75,13 @@ class Decider:
         value: Value | None = getattr(self.settings[bound.position], bound.name)
         return value
 
+    def find_two_sided(self) -> Bound | None:
+        """Returns a threshold that is on and bounds a score from below, as another does from above."""
+        on = [bound for bound in self.bounds if self.read_value(bound) is not None]
+        above = {(each.position, each.score) for each in on if not each.is_lower}
+        both = (each for each in on if each.is_lower and (each.position, each.score) in above)
+        return next(both, None)
+
     def allows(self, bound: Bound, value: Value) -> bool:
         """Says whether the field takes this value."""
         return self._change(self.settings[bound.position], {bound.name: value}) is not None

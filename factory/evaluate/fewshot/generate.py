@@ -25,7 +25,7 @@ from factory.evaluate.fewshot.leaks import (
 from factory.evaluate.fewshot.providers import Draw, Provided
 from factory.evaluate.fewshot.settings import StudySettings
 from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
-from factory.filters.classifier import ClassifierFilter
+from factory.filters import FILTERS
 from factory.models.classifiers.model import INFO_NAME, read_classifier_info
 from factory.recipe.file import load_recipe
 from factory.recipe.judge_overlap import GUIDE
@@ -93,13 +93,13 @@ class RecipeProvider:
                 "classifier learns from classes: got "
                 f"{', '.join(block.kind for block in recipe.blocks)}"
             )
-        self.classifiers = [
-            each for each in recipe.filters if isinstance(each, ClassifierFilter.Settings)
-        ]
-        self.fits = making.fit_filter or any(each.model == AT_SHOTS for each in self.classifiers)
+        fields = ((each, FILTERS.get(each.kind).fitted) for each in recipe.filters)
+        self.fitted = {each.name: field for each, field in fields if field is not None}
+        given = [getattr(each, self.fitted.get(each.name, ""), None) for each in recipe.filters]
+        self.fits = making.fit_filter or AT_SHOTS in given
         guidance = recipe.generator.classifier_guidance
         self.fits_guide = guidance is not None and (making.fit_filter or guidance.model == AT_SHOTS)
-        if self.fits and not (self.classifiers or self.fits_guide):
+        if self.fits and not (self.fitted or self.fits_guide):
             raise InputError(
                 f"{making.recipe}: --fit-filter: it has no classifier filter: add to filters "
                 f'{{kind: classifier, model: "{AT_SHOTS}", min_probability: 0, min_margin: 0}}'
@@ -133,7 +133,7 @@ class RecipeProvider:
             leaks += find_filter_leaks(described, draws[0].images, self.catalogs)
         for each in recipe.filters:
             described = each.model_dump(mode="json")
-            own = each in self.classifiers and self.fits
+            own = each.name in self.fitted and self.fits
             if own or str(described.get("images")) == AT_SHOTS:
                 continue
             if "model" in described:
@@ -156,10 +156,11 @@ class RecipeProvider:
         overrides = [*self.making.overrides, *self._point_to(draw, shots)]
         catalogs, made = [str(each) for each in self.folders], []
         doubts = []
-        if self.fits and self.classifiers:
+        if self.fits and self.fitted:
             made.append(self._fit(folder, draw, "filter", self.making.filter_encoder))
             doubts.append(self._doubt(made[-1], draw, "filter"))
-            overrides.append(f"filters.classifier.model={json.dumps(str(made[-1]))}")
+            place = json.dumps(str(made[-1]))
+            overrides += [f"filters.{name}.{field}={place}" for name, field in self.fitted.items()]
         if self.fits_guide:
             made.append(self._fit(folder, draw, "guide", self.making.guide_encoder))
             doubts.append(self._doubt(made[-1], draw, "guide"))
