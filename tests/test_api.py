@@ -146,7 +146,7 @@ def test_what_commands_do_can_be_called(made, tmp_path):
 
 
 def test_an_evaluation_is_written_and_shown(made, tmp_path):
-    from factory.evaluate.copies.study import CopySettings
+    from factory.evaluate.copies import CopySettings
 
     folder, _ = made
     out = folder / "run" / "evaluation" / "copies.json"

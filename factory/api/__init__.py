@@ -23,8 +23,9 @@ from factory.api.evaluating import (
     evaluate_fewshot,
     evaluate_fidelity,
     evaluate_retrieval,
+    run_evaluation,
 )
-from factory.api.everything import AllSettings, evaluate_all
+from factory.api.everything import evaluate_all
 from factory.api.making import (
     Preview,
     calibrate,
@@ -50,6 +51,7 @@ from factory.api.sharing import (
     verify,
 )
 from factory.api.training import train_adapter, train_classifier, train_encoder, train_generator
+from factory.evaluate.everything import AllSettings
 
 __all__ = [
     "AllSettings",
@@ -84,6 +86,7 @@ __all__ = [
     "regenerate",
     "report",
     "run",
+    "run_evaluation",
     "schema",
     "score_images",
     "status",

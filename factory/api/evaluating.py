@@ -8,12 +8,13 @@ from factory.api.making import load_recipe, run
 from factory.api.words import AnyPath, Say, keep_quiet
 
 if TYPE_CHECKING:
+    from factory.core.fields import Fit, Options
     from factory.engine.run import RunResult
-    from factory.evaluate.copies.study import CopySettings
-    from factory.evaluate.fewshot.run import FewshotSources
-    from factory.evaluate.fewshot.settings import StudySettings
+    from factory.evaluate.base import Context
+    from factory.evaluate.base import Evaluation as Kind
+    from factory.evaluate.copies import CopySettings
+    from factory.evaluate.fewshot.settings import FewshotSources, StudySettings
     from factory.evaluate.fidelity import FidelitySettings
-    from factory.evaluate.image_sets import Fit
     from factory.evaluate.retrieval.settings import RetrievalSettings
     from factory.evaluate.retrieval.study import RetrievalOptions
     from factory.publish.evaluation import Evaluation
@@ -40,11 +41,8 @@ def evaluate_fidelity(
         SourceError: images that cannot be read.
         EvaluationError: too few images.
     """
-    from factory.evaluate.fidelity import FidelitySettings
-    from factory.evaluate.fidelity import evaluate_fidelity as evaluate
-
-    paths = tuple(Path(each) for each in synthetic)
-    return _keep(evaluate(Path(real), paths, settings or FidelitySettings(), say), out)
+    sets = {"real": real, "synthetic": tuple(synthetic)}
+    return run_evaluation("fidelity", {**_list(settings), **sets}, out, say)
 
 
 def evaluate_copies(
@@ -72,16 +70,8 @@ def evaluate_copies(
         SourceError: images that cannot be read.
         EvaluationError: too few images.
     """
-    from factory.core.files.atomic import write_file
-    from factory.evaluate.copies.gallery import draw_gallery
-    from factory.evaluate.copies.study import CopySettings, study_copies
-
-    held = None if held_out is None else Path(held_out)
-    study = study_copies(Path(real), Path(synthetic), held, settings or CopySettings(), say)
-    found = _keep(study.result, out)
-    if gallery is not None:
-        write_file(Path(gallery), draw_gallery(study.result, study.train, study.synthetic))
-    return found
+    sets = {"real": real, "synthetic": synthetic, "held_out": held_out, "gallery": gallery}
+    return run_evaluation("copies", {**_list(settings), **sets}, out, say)
 
 
 def evaluate_fewshot(
@@ -106,14 +96,11 @@ def evaluate_fewshot(
         EvaluationError: a study that measures nothing.
         RunBrokenError: shards of a run failed.
     """
-    from factory.evaluate.fewshot.run import measure_fewshot
-    from factory.evaluate.fewshot.settings import StudySettings
-
-    def make(recipe: Path, overrides: Sequence[str], to: Path) -> "RunResult":
-        return run(load_recipe(recipe, overrides), to, extend=True, say=say)
-
-    place = None if folder is None else Path(folder)
-    return _keep(measure_fewshot(sources, settings or StudySettings(), make, place, say), out)
+    making = _list(sources.making)
+    found = {**_list(sources), **making, **_list(settings), "out": folder}
+    found["catalogs"] = (*sources.catalogs, *making.get("catalogs", ()))
+    found.pop("making")
+    return run_evaluation("fewshot", found, out, say)
 
 
 def evaluate_retrieval(
@@ -138,12 +125,14 @@ def evaluate_retrieval(
         InputError: pairs or settings that do not fit, or leaks to refuse.
         SourceError: images that cannot be read.
     """
-    from factory.evaluate.retrieval.settings import RetrievalSettings
-    from factory.evaluate.retrieval.study import RetrievalOptions
-    from factory.evaluate.retrieval.study import evaluate_retrieval as evaluate
-
-    chosen = settings or RetrievalSettings(), options or RetrievalOptions()
-    return _keep(evaluate(Path(synthetic), Path(held_out), *chosen, say), out)
+    found = {**_list(settings), "synthetic": synthetic, "held_out": held_out, "workers": 1}
+    if options is not None:
+        found |= {"real": options.real, "on_leak": options.on_leak, "out": options.out}
+        columns = options.columns
+        found |= {"caption_column": columns.caption, "image_column": columns.image}
+        found |= {"group_column": columns.group, "group_pattern": columns.group_pattern}
+        found["workers"] = options.workers
+    return run_evaluation("retrieval", found, out, say)
 
 
 def evaluate_control(
@@ -173,21 +162,50 @@ def evaluate_control(
         SourceError: images that cannot be read.
         EvaluationError: too few images.
     """
-    from factory.catalog.catalog import load_catalogs
-    from factory.evaluate.control import evaluate_control as evaluate
-    from factory.evaluate.image_sets import list_set
-
-    images = list_set(Path(synthetic), size=size, fit=fit)
-    found = load_catalogs([Path(each) for each in catalogs]).find_captions(grid)
-    return _keep(evaluate(images, found, seed, say), out)
+    found = {"synthetic": synthetic, "grid": grid, "size": size, "fit": fit, "seed": seed}
+    return run_evaluation("control", {**found, "catalogs": tuple(catalogs)}, out, say)
 
 
-def _keep(result: Mapping[str, Any], out: AnyPath | None) -> "Evaluation":
-    """Returns a result, and writes it where a file is named."""
+def run_evaluation(
+    kind: "str | type[Kind]",
+    settings: Mapping[str, Any],
+    out: AnyPath | None = None,
+    say: Say = keep_quiet,
+) -> "Evaluation":
+    """Measures by any evaluation, that of a plug-in or a class of one's own too.
+
+    Args:
+        kind: e.g. `fidelity`, as in `factory evaluate fidelity`; or the class.
+        settings: its options by their names in Python, e.g. `group_pattern`.
+        out: JSON file to write.
+        say: see above.
+
+    Raises:
+        CatalogError: no such evaluation.
+        PluginError: its plug-in is broken.
+        InputError: settings or images that do not fit.
+        EvaluationError: a measurement that cannot be taken.
+    """
     from factory.core.files.atomic import write_file
-    from factory.core.plain import write_json
+    from factory.evaluate import EVALUATIONS
     from factory.publish.evaluation import Evaluation
 
+    evaluation = EVALUATIONS.get(kind) if isinstance(kind, str) else kind
+    found = evaluation(evaluation.Settings(**settings)).take(make_context(say))
     if out is not None:
-        write_file(Path(out), write_json(result).encode())
-    return Evaluation(result)
+        write_file(Path(out), found.dump())
+    return Evaluation(found.to_json())
+
+
+def make_context(say: Say) -> "Context":
+    """Returns what evaluations are given: who is told, and how a recipe is run."""
+    from factory.evaluate.base import Context
+
+    def make(recipe: Path, overrides: Sequence[str], to: Path) -> "RunResult":
+        return run(load_recipe(recipe, overrides), to, extend=True, say=say)
+
+    return Context(say, make)
+
+
+def _list(settings: "Options | None") -> dict[str, Any]:
+    return {} if settings is None else dict(settings)

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FOLDER, Number, defaulted
-from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION, format_duration
+from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION
+from factory.core.duration import format_duration
 from factory.core.plain import write_json
 
 

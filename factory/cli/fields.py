@@ -84,6 +84,10 @@ def _build_option(name: str, field: FieldInfo) -> click.Option | None:
 
 
 def _choose_type(kind: Any, notes: list[Any], takes: str | None) -> Any:
+    if takes == "evaluation":
+        from factory.evaluate import EVALUATIONS
+
+        return click.Choice(EVALUATIONS.names)
     if takes is not None and takes in PATHS:
         return PATHS[takes]
     if kind is Path:

@@ -10,6 +10,7 @@ from factory import api
 from factory.cli.notes import list_notes
 from factory.cli.options import NEW_FILE, NEW_FOLDER
 from factory.cli.shipped import RECIPE
+from factory.core.duration import format_duration
 from factory.core.errors import InputError
 from factory.core.notes import listen
 from factory.core.plain import write_json
@@ -129,11 +130,3 @@ def format_size(gib: float) -> str:
     if gib >= 1024:
         return f"{gib / 1024:.3g} TiB"
     return f"{gib:.3g} GiB" if gib >= 1 else f"{gib * 1024:.3g} MiB"
-
-
-def format_duration(seconds: float) -> str:
-    """Returns e.g. `1 h 05 min`, `3 min`, `12 s`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60:02d} min"

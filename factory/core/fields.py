@@ -38,6 +38,31 @@ Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """All that every library takes as a seed."""
 Count = Annotated[int, Field(ge=1, le=MANY)]
 Fit = Literal["crop", "resize"]
+Draws = Annotated[int, Field(ge=1, le=1000)]
+Workers = Annotated[int, Field(ge=1, le=100_000)]
+Rate = Annotated[float, Field(gt=0.0, le=MANY)]
+Size = Annotated[
+    Pixels | None,
+    Field(description="px of all images; default: the smallest side of the synthetic ones."),
+]
+Fitted = Annotated[Fit, Field(description="crop keeps the scale (mpp), resize the content.")]
+ImageColumn = Annotated[
+    str | None,
+    Field(description="Column of the real images in parquet; default: image, or the only one."),
+]
+GroupColumn = Annotated[
+    str | None, Field(description="Column of the real images with the patient or slide.")
+]
+GroupPattern = Annotated[
+    str | None, Field(description="Regex on real file names, whose (group) is the patient.")
+]
+Cache = Annotated[NewFolder | None, Field(description="Folder to keep features in.")]
+Chance = Annotated[Seed, Field(description="Of choices and intervals.")]
+CatalogFolders = Annotated[
+    tuple[Path, ...], Option("--catalog"), Field(description="User catalog folder.")
+]
+Device = Annotated[str, Field(description="Torch device.")]
+HiddenDevice = Annotated[str, Option(is_hidden=True), Field(description="Torch device.")]
 
 
 class Options(BaseModel):

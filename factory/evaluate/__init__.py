@@ -1,4 +1,62 @@
-"""Measures what a data set is worth: fidelity, copies, few-shot use, retrieval."""
+"""Measures what a data set is worth: fidelity, copies, few-shot use, retrieval, control."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from factory.core.errors import PluginError
+from factory.core.registry import Registry
+from factory.evaluate.base import Evaluation, EvaluationResult
 
 DEFAULT_ENCODER = "he-ssl-eval"
 """Compares images unless `--encoder` names another: learned without labels, and no filter's own."""
+
+EVALUATIONS: Registry[Evaluation] = Registry(
+    "factory.evaluations",
+    Evaluation,  # type: ignore[type-abstract]
+    {
+        "fidelity": "factory.evaluate.fidelity:Fidelity",
+        "copies": "factory.evaluate.copies:Copies",
+        "fewshot": "factory.evaluate.fewshot:Fewshot",
+        "retrieval": "factory.evaluate.retrieval:Retrieval",
+        "control": "factory.evaluate.control:Control",
+    },
+)
+"""All kinds, in the order in which `evaluate all` runs them, those of plug-ins last."""
+
+
+def find_kind(result: Mapping[str, Any], name: str = "") -> type[Evaluation]:
+    """Returns the evaluation that a result is of; of a kind that is not here: `Evaluation`.
+
+    Args:
+        result: as it was read; one of an older version need not say its kind.
+        name: of its file, without `.json`.
+    """
+    from factory.evaluate.everything import Everything
+
+    kind = str(result.get("kind") or name)
+    if kind == Everything.kind:
+        return Everything
+    try:
+        if kind in EVALUATIONS.names:
+            return EVALUATIONS.get(kind)
+    except PluginError:
+        return Evaluation
+    working, _ = EVALUATIONS.list_all()
+    known = (each for each in working.values() if each.known_by and each.known_by in result)
+    return Evaluation if result.get("kind") else next(known, Evaluation)
+
+
+class AnyResult(EvaluationResult):
+    """A result of any kind: read by the model of its own."""
+
+    newest: ClassVar[int] = 10**9
+
+    @classmethod
+    def parse(cls, data: bytes | str) -> Any:
+        """Reads a result.
+
+        Raises:
+            DamageError: it cannot be one; the message is without its place.
+            MismatchError: a newer version of factory wrote it.
+        """
+        return find_kind(super().parse(data).to_json()).Result.parse(data)

@@ -9,7 +9,6 @@ name, size, first and last block.
 import hashlib
 import json
 import os
-import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -19,22 +18,13 @@ from typing import Any
 
 from factory.core.hashing import compute_digest
 from factory.core.parquet import ParquetTable, open_parquet
-from factory.data.artefact import Artefact
 from factory.engine.dataset import Dataset
 
 DATA = "data"
 """Key of a result: a list of `name`, `digest` and `rows` of each set that it measured."""
-EVALUATION = "evaluation"
-"""Folder of a run for what `factory evaluate ... --json` writes."""
 BLOCK = 1 << 16
 
 Open = Callable[[], AbstractContextManager[ParquetTable]]
-
-
-class EvaluationRecord(Artefact):
-    """A result in `evaluation`: which evaluation it is of; the rest is the evaluation's own."""
-
-    kind: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,39 +87,6 @@ def explain_other(result: Mapping[str, Any], present: Present) -> str:
     told = " and ".join(f"{each.get('rows')} images of {each.get('name')}" for each in sets[:3])
     more = f" and {len(sets) - 3} more sets" if len(sets) > 3 else ""
     return f"measured on {told}{more}, which are not the {present.rows} images that are here now"
-
-
-def name_command(name: str, result: Mapping[str, Any], folder: str) -> str:
-    """Returns the command that measures a result again, on what the folder holds now.
-
-    Args:
-        name: of the result, without `.json`.
-        result: as it was read; the real sets are those that it names.
-        folder: run folder.
-    """
-    kind = str(result.get("kind") or name)
-    found = result.get("settings")
-    settings: Mapping[str, Any] = found if isinstance(found, dict) else {}
-    asked: dict[str, dict[str, tuple[Mapping[str, Any], str]]] = {
-        "tiers": {"real": (settings, "real"), "test": (settings, "test")},
-        "fidelity": {"real": (result, "real")},
-        "copies": {"real": (result, "train"), "held-out": (result, "held_out")},
-        "fewshot": {"real": (settings, "real"), "test": (settings, "test")},
-        "retrieval": {"held-out": (settings, "held_out"), "real": (settings, "real")},
-        "control": {},
-    }
-    if kind not in asked:
-        return ""
-    words = ["factory", "evaluate", "all" if kind == "tiers" else kind]
-    for option, (where, key) in asked[kind].items():
-        place = where.get(key)
-        place = place.get("path") if isinstance(place, dict) else place
-        if isinstance(place, str):
-            words += [f"--{option}", place]
-    words += ["--synthetic", folder]
-    if kind != "tiers":
-        words += ["--json", f"{folder}/{EVALUATION}/{name}.json"]
-    return shlex.join(words)
 
 
 def join_data(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

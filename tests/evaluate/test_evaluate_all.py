@@ -1,7 +1,6 @@
 """evaluate all: one table of four tiers from the parts' own results; what is missing is named."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +9,9 @@ from PIL import Image
 
 from factory.api.everything import AllSettings
 from factory.cli import main
-from factory.cli.evaluate.all import _describe_part
-from factory.evaluate.results import COPIES, TIERS, build_tiers, list_rows
+from factory.evaluate import EVALUATIONS
+from factory.evaluate.base import COPIES, TIERS
+from factory.evaluate.everything import build_tiers, list_rows
 from tests.running import run, write_recipe
 
 
@@ -82,9 +82,11 @@ def test_every_part_fills_its_tier(sets, tmp_path):
     ],
 )
 def test_a_long_study_says_beforehand_what_it_takes(more, told):
-    settings = AllSettings(Path("real"), Path("test"), Path("synthetic"), **more)
-    assert told in _describe_part("fewshot", settings)
-    assert "tiny tuned for 5 passes" in _describe_part("retrieval", settings)
+    settings = AllSettings(real="real", test="test", synthetic="synthetic", pairs="pairs", **more)
+    kinds = {name: EVALUATIONS.get(name) for name in ("fewshot", "retrieval")}
+    work = {name: kind(kind.adapt(settings)).describe_work() for name, kind in kinds.items()}
+    assert told in work["fewshot"]
+    assert "tiny tuned for 5 passes" in work["retrieval"]
 
 
 def test_a_part_that_fails_is_named_and_the_others_are_kept(sets, tmp_path):

@@ -12,7 +12,7 @@ from PIL import Image
 from factory.catalog.catalog import load_catalogs
 from factory.cli import main
 from factory.core.errors import InputError
-from factory.evaluate.control import Answers, evaluate_control, read_values, score_answers
+from factory.evaluate.control.study import Answers, evaluate_control, read_values, score_answers
 from factory.evaluate.image_sets import list_set
 
 GRID = load_catalogs().find_captions("he-attributes")

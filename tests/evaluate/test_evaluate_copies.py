@@ -11,15 +11,16 @@ from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from factory.cli.evaluate.copies import copies, describe_copies
+from factory.cli.evaluate.command import build_command
 from factory.core.errors import EvaluationError
 from factory.core.hashing import hash_bytes
 from factory.data.images import list_images
 from factory.data.records import Condition, Sample
 from factory.evaluate import DEFAULT_ENCODER
+from factory.evaluate.copies import CopySettings, describe_copies
 from factory.evaluate.copies.gallery import draw_gallery
 from factory.evaluate.copies.similarity import CopySearch, turn_like
-from factory.evaluate.copies.study import CopySettings, study_copies
+from factory.evaluate.copies.study import study_copies
 from factory.filters import build_filters
 from factory.filters.training_copy import TrainingCopyFilter
 from factory.models.session import Session
@@ -73,7 +74,7 @@ def sets(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def copied(sets):
-    settings = CopySettings(HAND_MADE, cells=1, **GROUPED)
+    settings = CopySettings(encoder=HAND_MADE, cells=1, **GROUPED)
     return study_copies(sets["train"], sets["copied"], sets["held_out"], settings)
 
 
@@ -109,7 +110,10 @@ def test_every_copy_is_paired_with_its_original_in_its_pose(sets, copied):
 
 def test_honest_images_are_like_held_out_ones(sets):
     study = study_copies(
-        sets["train"], sets["honest"], sets["held_out"], CopySettings(HAND_MADE, cells=1, **GROUPED)
+        sets["train"],
+        sets["honest"],
+        sets["held_out"],
+        CopySettings(encoder=HAND_MADE, cells=1, **GROUPED),
     )
     result = study.result
     assert abs(result["c_t"]["value"]) < 3
@@ -121,7 +125,7 @@ def test_honest_images_are_like_held_out_ones(sets):
 
 
 def test_without_held_out_images_there_is_no_c_t_and_the_training_set_says_what_is_usual(sets):
-    study = study_copies(sets["train"], sets["copied"], None, CopySettings(HAND_MADE))
+    study = study_copies(sets["train"], sets["copied"], None, CopySettings(encoder=HAND_MADE))
     assert study.result["c_t"] == {
         "value": None,
         "refused": "needs --held-out: real images that no training used",
@@ -166,7 +170,7 @@ def test_blank_images_are_told_apart_from_copies(sets, tmp_path):
     blank = [np.full((48, 48, 3), 240, np.uint8)] * 3
     train = save([*TRAIN[:20], blank[0]], tmp_path / "train")
     made = save([*draw_patches(20, 4), *blank], tmp_path / "made")
-    study = study_copies(train, made, None, CopySettings(HAND_MADE))
+    study = study_copies(train, made, None, CopySettings(encoder=HAND_MADE))
     similarity = study.result["similarity"]["synthetic"]
     assert similarity["blank"] == similarity["blank_above"] == similarity["above"] == 3
     assert similarity["largest"] < 0.95
@@ -203,13 +207,13 @@ def test_variations_are_compared_with_the_very_image_that_they_vary(tmp_path):
     references = [hashes[0], hashes[1], "ab" * 32]
     table = pa.table({"image": data, "reference_sha256": references})
     pq.write_table(table, tmp_path / "rows.parquet")
-    study = study_copies(train, tmp_path / "rows.parquet", None, CopySettings(HAND_MADE))
+    study = study_copies(train, tmp_path / "rows.parquet", None, CopySettings(encoder=HAND_MADE))
     own = study.result["own_reference"]
     assert (own["rows"], own["found"], own["above"]) == (3, 2, 1)
     assert own["largest"] > 0.95 > own["median"]
     assert own["share_nearest"]["value"] >= 0.5
     assert "3, of 2 the reference is there" in "\n".join(describe_copies(study.result))
-    plain = study_copies(train, made, None, CopySettings(HAND_MADE))
+    plain = study_copies(train, made, None, CopySettings(encoder=HAND_MADE))
     assert plain.result["own_reference"] is None
 
 
@@ -220,7 +224,7 @@ def test_leaks_between_the_sets_are_told(sets, tmp_path):
     held_out = save(draw_patches(20, 1), tmp_path / "held")  # patients p0 to p5, as in training
     (held_out / "p0_100.png").write_bytes((sets["train"] / "p0_000.png").read_bytes())
     made = save([*draw_patches(30, 3), TRAIN[7], draw_patches(20, 1)[4]], tmp_path / "made")
-    study = study_copies(sets["train"], made, held_out, CopySettings(HAND_MADE, **GROUPED))
+    study = study_copies(sets["train"], made, held_out, CopySettings(encoder=HAND_MADE, **GROUPED))
     told = "\n".join(study.result["warnings"])
     assert "LEAK" in told
     assert "1 image, such as" in told
@@ -228,7 +232,7 @@ def test_leaks_between_the_sets_are_told(sets, tmp_path):
     name = study.train.name
     assert f"EXACT COPIES: 1 synthetic images are in {name}, pixel by pixel" in told
     assert "EXACT COPIES: 1 synthetic images are in" in told.replace(name, "")
-    ungrouped = study_copies(sets["train"], made, held_out, CopySettings(HAND_MADE))
+    ungrouped = study_copies(sets["train"], made, held_out, CopySettings(encoder=HAND_MADE))
     assert any("looked for by image only" in text for text in ungrouped.result["warnings"])
 
 
@@ -244,7 +248,7 @@ def test_a_run_that_varied_held_out_images_and_knows_its_model_is_told(sets, tmp
     ]
     recipe = write_recipe(tmp_path / "recipe", conditions=conditions, filters=[{"kind": "finite"}])
     run(recipe, tmp_path / "run")
-    settings = CopySettings(HAND_MADE, size=32)
+    settings = CopySettings(encoder=HAND_MADE, size=32)
     again = save_again(shots.parent, tmp_path / "again")
     for train, held_out in ((sets["train"], again), (again, sets["held_out"])):
         result = study_copies(train, tmp_path / "run", held_out, settings).result
@@ -259,16 +263,16 @@ def test_a_run_that_varied_held_out_images_and_knows_its_model_is_told(sets, tmp
 def test_sets_that_cannot_be_compared_are_refused(sets, tmp_path):
     single = save(TRAIN[:1], tmp_path / "single")
     with pytest.raises(EvaluationError, match="a single training image"):
-        study_copies(single, sets["honest"], None, CopySettings(HAND_MADE))
+        study_copies(single, sets["honest"], None, CopySettings(encoder=HAND_MADE))
     with pytest.raises(EvaluationError, match="twin in the training set"):
-        study_copies(sets["train"], sets["honest"], sets["train"], CopySettings(HAND_MADE))
+        study_copies(sets["train"], sets["honest"], sets["train"], CopySettings(encoder=HAND_MADE))
 
 
 def test_the_command_writes_table_json_and_gallery(sets, tmp_path):
     arguments = ["--real", sets["train"], "--held-out", sets["held_out"], "--synthetic"]
     arguments += [sets["copied"], "--json", tmp_path / "c.json", "--gallery", tmp_path / "c.png"]
     arguments += ["--max-similarity", "0.9", "--cells", "2", "--encoder", HAND_MADE]
-    result = CliRunner().invoke(copies, [str(each) for each in arguments])
+    result = CliRunner().invoke(build_command("copies"), [str(each) for each in arguments])
     assert result.exit_code == 0, result.output
     found = json.loads((tmp_path / "c.json").read_text())
     assert f"checked against reference set {found['train']['name']} only" in result.output

@@ -11,13 +11,14 @@ from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
 
 from factory.catalog.catalog import load_catalogs
-from factory.cli.evaluate.fidelity import describe_result, fidelity
+from factory.cli.evaluate.command import build_command
 from factory.core.errors import EvaluationError, InputError, SourceError
 from factory.core.stats.resampling import bootstrap_groups, cut_parts, number_groups, pick_halves
 from factory.data.pairs import METRICS, Side, measure_pair
 from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.features import encode_set, fit_scaling
-from factory.evaluate.fidelity import FidelitySettings, evaluate_fidelity
+from factory.evaluate.fidelity import FidelitySettings, describe_result
+from factory.evaluate.fidelity.study import evaluate_fidelity
 from factory.evaluate.image_sets import list_set
 from factory.evaluate.judge_overlap import find_parts, read_making, read_model
 from factory.models.encoders import load_encoder
@@ -79,7 +80,7 @@ def get(result, name="fd", class_name=None, place=0):
 
 
 def test_identical_sets_are_at_no_distance_and_noise_is_far_away(sets):
-    settings = FidelitySettings((HAND_MADE,), force=True, size=40, group_pattern=r"(p\d)_")
+    settings = FidelitySettings(encoders=(HAND_MADE,), force=True, size=40, group_pattern=r"(p\d)_")
     synthetic = [sets["same"], sets["good"], sets["noise"]]
     result = evaluate_fidelity(sets["real"], synthetic, settings)
     assert get(result, "fd") == pytest.approx(0.0, abs=1e-3)
@@ -123,13 +124,13 @@ def test_good_images_lie_near_the_floor_and_every_figure_says_what_it_is(sets, l
 
 
 def test_fd_of_few_images_is_refused_and_marked_when_forced(sets):
-    few = FidelitySettings((HAND_MADE,), max_images=20)
+    few = FidelitySettings(encoders=(HAND_MADE,), max_images=20)
     result = evaluate_fidelity(sets["real"], [sets["good"]], few)
     fd = result["figures"][0]["metrics"]["fd"]
     assert fd["value"] is None
     assert "20 images are fewer than" in fd["refused"]
     assert "REFUSED (N < features)" in "\n".join(describe_result(result))
-    forced = FidelitySettings((HAND_MADE,), force=True)
+    forced = FidelitySettings(encoders=(HAND_MADE,), force=True)
     result = evaluate_fidelity(sets["real"], [sets["good"]], forced)
     fd = result["figures"][0]["metrics"]["fd"]
     assert fd["value"] > 0
@@ -202,7 +203,7 @@ def test_other_classes_and_mixes_are_told(sets, tmp_path):
         path.rename(flat / path.name)
     write_set(tmp_path / "again", 12, 5, names=("tumor",))
     (tmp_path / "again" / "tumor").rename(only / "tumor2")
-    settings = FidelitySettings((HAND_MADE,), size=48)
+    settings = FidelitySettings(encoders=(HAND_MADE,), size=48)
     result = evaluate_fidelity(sets["real"], [only, mixed, flat], settings)
     text = "\n".join(result["warnings"])
     assert "has no normal, tumor" in text
@@ -348,7 +349,7 @@ def test_the_command_prints_a_table_and_writes_the_same_twice(sets, tmp_path):
     arguments[:0] = ["--encoder", HAND_MADE]
     outputs = []
     for name in ("one.json", "two.json"):
-        result = CliRunner().invoke(fidelity, [*arguments, str(tmp_path / name)])
+        result = CliRunner().invoke(build_command("fidelity"), [*arguments, str(tmp_path / name)])
         assert result.exit_code == 0, result.output
         outputs.append((tmp_path / name).read_bytes())
     assert outputs[0] == outputs[1]
@@ -372,9 +373,9 @@ def test_the_default_encoder_is_an_embedded_one_that_no_filter_of_ours_uses(sets
 def test_what_is_not_there_is_named(sets, tmp_path):
     runner = CliRunner()
     result = runner.invoke(
-        fidelity, ["--real", str(sets["real"]), "--synthetic", str(tmp_path / "x")]
+        build_command("fidelity"), ["--real", str(sets["real"]), "--synthetic", str(tmp_path / "x")]
     )
     assert result.exit_code == 2
     assert "does not exist" in result.output
     arguments = ["--real", str(sets["real"]), "--synthetic", str(sets["good"]), "--encoder", "nope"]
-    assert isinstance(runner.invoke(fidelity, arguments).exception, InputError)
+    assert isinstance(runner.invoke(build_command("fidelity"), arguments).exception, InputError)

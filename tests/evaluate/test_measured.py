@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from factory.api import refilter
 from factory.cli import main
 from factory.engine.dataset import Dataset
+from factory.evaluate import find_kind
 from factory.evaluate.image_sets import list_set
-from factory.evaluate.measured import describe_data, explain_other, name_command, read_present
+from factory.evaluate.measured import describe_data, explain_other, read_present
 from factory.publish.card.facts import find_others, read_evaluations
 from factory.publish.report import build_report
 from tests.evaluate.test_evaluate_all import write_set
@@ -162,4 +163,4 @@ def test_a_large_file_is_sampled(tmp_path):
     ],
 )
 def test_the_command_that_measures_again(result, words):
-    assert name_command("x", result, "a") == f"factory evaluate {words}"
+    assert find_kind(result).write_command("x", result, "a") == f"factory evaluate {words}"

@@ -184,6 +184,7 @@ COPIES = {
     "similarity": {"max_similarity": 0.95, "synthetic": {"above": 3, "images": 48}},
 }
 FEWSHOT = {
+    "kind": "fewshot",
     "arms": {
         "real": {"accuracy": {"mean": 0.64, "low": 0.57, "high": 0.71}},
         "synthetic": {"accuracy": {"mean": 0.5, "low": 0.4, "high": 0.6}},

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from factory.evaluate.names import name_measure
+from factory.evaluate import EVALUATIONS
 from factory.publish.card.evaluations import write_evaluation
 from factory.publish.report import build_report
 from tests.documents import list_blocks, list_pages
@@ -114,7 +114,7 @@ def test_tables_of_a_card_are_in_words_and_apart():
     ],
 )
 def test_names_of_measures(key, words):
-    assert name_measure(key) == words
+    assert EVALUATIONS.get("retrieval").name_measure(key) == words
 
 
 @pytest.mark.stranger(

@@ -592,7 +592,8 @@ def test_judged_images(tmp_path, real):
 
 
 def test_the_table_of_tiers_stands_in_the_report(tmp_path):
-    from factory.evaluate.results import TIERS, build_tiers
+    from factory.evaluate.base import TIERS
+    from factory.evaluate.everything import build_tiers
 
     out = tmp_path / "out"
     run(write_recipe(tmp_path), out)

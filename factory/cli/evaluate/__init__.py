@@ -1,20 +1,26 @@
-"""The group `factory evaluate`."""
+"""The group `factory evaluate`: a command for each evaluation, those of plug-ins too."""
 
 import click
 
 from factory.cli import LazyGroup
-
-EVALUATIONS: dict[str, str] = {
-    "fidelity": "factory.cli.evaluate.fidelity:fidelity",
-    "copies": "factory.cli.evaluate.copies:copies",
-    "fewshot": "factory.cli.evaluate.fewshot:fewshot",
-    "retrieval": "factory.cli.evaluate.retrieval:retrieval",
-    "control": "factory.cli.evaluate.control:control",
-    "all": "factory.cli.evaluate.all:every",
-}
-"""Command -> where it is; imported on use."""
+from factory.evaluate import EVALUATIONS
 
 
-@click.group(cls=LazyGroup, table=EVALUATIONS)
+class Evaluations(LazyGroup):
+    """Builds the command of an evaluation when it is asked for."""
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Builds one command."""
+        from factory.cli.evaluate.command import build_command
+
+        if cmd_name in EVALUATIONS.names:
+            return build_command(cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+
+@click.group(
+    cls=Evaluations,
+    table={**dict.fromkeys(EVALUATIONS.names, ""), "all": "factory.cli.evaluate.all:every"},
+)
 def evaluate() -> None:
     """Measures what synthetic data is worth: fidelity, copies, few-shot use, retrieval."""

@@ -77,14 +77,7 @@ def calibrate_recipe(
     refuse_foreign(out, OWN)
     recipe = loaded.recipe
     decider = Decider(recipe.filters, loaded.session, recipe.accept)
-    if not decider.bounds:
-        raise InputError(f"{loaded.path}: no filter has a threshold: there is nothing to calibrate")
-    sided = decider.find_two_sided()
-    if sided is not None and keep <= HALF:
-        raise InputError(
-            f"--keep {keep:g}: {sided.kind} bounds {sided.score} from both sides, and two thresholds "
-            f"that keep half of the images or fewer leave none between them: keep more than {HALF}"
-        )
+    _check_bounds(loaded, decider, keep)
     plan = plan_recipe(loaded)
     if reuse:
         header, rows = read_table(out, _digest_content(loaded))
@@ -102,6 +95,17 @@ def calibrate_recipe(
     write_file(out / "calibration.json", text.encode())
     write_file(out / "calibration.png", draw_calibration(report))
     return report
+
+
+def _check_bounds(loaded: LoadedRecipe, decider: Decider, keep: float) -> None:
+    if not decider.bounds:
+        raise InputError(f"{loaded.path}: no filter has a threshold: there is nothing to calibrate")
+    sided = decider.find_two_sided()
+    if sided is not None and keep <= HALF:
+        raise InputError(
+            f"--keep {keep:g}: {sided.kind} bounds {sided.score} from both sides, and two "
+            f"thresholds that keep half of the images or fewer leave none between them: keep more"
+        )
 
 
 def _score_sets(

@@ -76,7 +76,7 @@ class Decider:
         return value
 
     def find_two_sided(self) -> Bound | None:
-        """Returns a threshold that is on and bounds a score from below, as another does from above."""
+        """Returns a threshold that bounds a score from below, as another does from above."""
         on = [bound for bound in self.bounds if self.read_value(bound) is not None]
         above = {(each.position, each.score) for each in on if not each.is_lower}
         both = (each for each in on if each.is_lower and (each.position, each.score) in above)

@@ -12,10 +12,9 @@ from factory import __version__
 from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import EvaluationError
 from factory.core.metrics import find_nearest
-from factory.core.metrics.copying import CELLS
 from factory.data.images.image import Wanted
 from factory.data.varied import find_varied
-from factory.evaluate import DEFAULT_ENCODER
+from factory.evaluate.copies import CopySettings
 from factory.evaluate.copies.leaks import find_copy_warnings
 from factory.evaluate.copies.measures import (
     Distances,
@@ -28,47 +27,13 @@ from factory.evaluate.copies.measures import (
 )
 from factory.evaluate.copies.similarity import CopySearch, Similar
 from factory.evaluate.features import encode_set, fit_scaling
-from factory.evaluate.image_sets import Fit, ImageSet, list_set
+from factory.evaluate.image_sets import ImageSet, list_set
 from factory.evaluate.judge_overlap import find_parts, read_making, write_circle
-from factory.filters.training_copy import TrainingCopyFilter
 from factory.models.encoders import load_encoder
 
-MAX_SIMILARITY: float = TrainingCopyFilter.Settings.model_fields["max_similarity"].default
-"""Above it the filter `training_copy` rejects by default."""
 PAIRS = 12
 """Closest pairs told, by each measure."""
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True, slots=True)
-class CopySettings:
-    """What to compare with.
-
-    Attributes:
-        encoder: spec, see `factory.models.encoders`.
-        size: px; None: the smallest side of the synthetic images.
-        fit: as in `factory.data.images.fit_image`.
-        max_similarity: above it an image counts as a copy.
-        cells: of C_T.
-        seed: of cells and intervals.
-        cache: folder that keeps features.
-        device: as in `load_encoder`.
-        image_column: of the real sets.
-        group_column: of the real sets.
-        group_pattern: of the real sets.
-    """
-
-    encoder: str = DEFAULT_ENCODER
-    size: int | None = None
-    fit: Fit = "crop"
-    max_similarity: float = MAX_SIMILARITY
-    cells: int = CELLS
-    seed: int = 0
-    cache: Path | None = None
-    device: str = "auto"
-    image_column: str | None = None
-    group_column: str | None = None
-    group_pattern: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +94,6 @@ def study_copies(
     warnings = [write_circle(spec, made.name, part) for part in parts]
     warnings += find_copy_warnings(train, made, sets.held_out, hashes, catalogs)
     result = {
-        "kind": "copies",
         "factory_version": __version__,
         "data": [made.describe_data()],
         "scope": f"checked against reference set {train.name} only",

@@ -1,7 +1,214 @@
-"""Few-shot study: what synthetic images add to a few real ones, against arms of control.
+"""`fewshot`: what synthetic images add to a few real ones, against arms of control.
 
 Protocol after the augmentation study of MUPAD (k real images of each class, a small classifier
 trained on them with and without synthetic ones, several draws), with all that it leaves open stated
 in the settings. Differences: every arm gets the same number of optimisation steps, patients or
 slides of the test never give a shot, and every figure carries an interval.
 """
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from factory.core import fields
+from factory.core.duration import format_duration
+from factory.core.errors import InputError
+from factory.evaluate import DEFAULT_ENCODER
+from factory.evaluate.base import (
+    TIERS,
+    Context,
+    Drawing,
+    Evaluation,
+    EvaluationResult,
+    EvaluationSettings,
+    Parts,
+    Row,
+    Texts,
+)
+from factory.evaluate.fewshot.settings import (
+    MIN_STEPS,
+    FewshotSources,
+    Making,
+    MakingOptions,
+    SourceOptions,
+    StudySettings,
+)
+from factory.evaluate.fewshot.tables import list_studies, write_study
+
+RESNET_SECONDS = 100.0
+"""Of one CPU core for 400 steps of 32 images of 64 px, as README says."""
+TEST, SHOTS = "real test images", "real shots"
+"""Kinds that synthetic images are held against: what a judge of the training set makes of test
+images, and of images of that set which it was not shown, as variations of them look like these."""
+
+
+class Fewshot(Evaluation):
+    """Says whether synthetic images help a classifier of a few real ones, against control arms.
+
+    Every arm has the same steps, batch size, initialisation and shots. Intervals are over draws and
+    test images. The same command with --out resumes.
+    """
+
+    kind = "fewshot"
+    names: ClassVar[Mapping[str, str]] = {
+        "all_real": "all real images (the ceiling)",
+        "label_fidelity": "label fidelity: taken for its class by a classifier of real images",
+        "relative_gain": "relative gain over real",
+    }
+    hidden = frozenset({"paired_metrics", "curve", "seconds"})
+    sources: ClassVar[Mapping[str, str]] = {"real": "settings.real", "test": "settings.test"}
+    drawings = (
+        Drawing(
+            "fewshot/arms.svg",
+            "Balanced accuracy of the arms of the few-shot study, 95 % intervals",
+        ),
+        Drawing("fewshot/curve.svg", "Balanced accuracy against the number of synthetic images"),
+    )
+
+    class Settings(MakingOptions, SourceOptions, StudySettings, EvaluationSettings):
+        """The images, what makes them of shots, and how every arm is trained."""
+
+        kind: Literal["fewshot"] = "fewshot"
+        recipe: Annotated[Path | None, fields.Option("--generator", takes="recipe")] = Field(
+            None, description="Recipe that is run anew for every draw."
+        )
+        out: fields.NewFolder | None = Field(
+            None, description="Folder for cells, plots and runs; the study resumes."
+        )
+
+    class Result(EvaluationResult):
+        """Arms, differences and label fidelity; with several counts of shots, those of each."""
+
+        arms: Parts
+        paired: Parts
+        relative_gain: Parts
+        label_fidelity: Parts
+        marks: Parts
+        notes: Texts
+        leaks: Texts
+
+    settings: Settings
+
+    def measure(self, context: Context) -> dict[str, Any]:
+        """Measures all arms; with `out`, cells and plots land there, and the same call resumes."""
+        from factory.evaluate.fewshot.run import measure_fewshot
+
+        settings = self.settings
+        making = {name: getattr(settings, name) for name in MakingOptions.model_fields}
+        found = {name: getattr(settings, name) for name in SourceOptions.model_fields}
+        if settings.recipe is not None:
+            found["making"] = Making(recipe=settings.recipe, **making)
+        elif any((settings.draws, settings.fit_filter, settings.adapt, settings.adapt_set)) or (
+            settings.overrides
+        ):
+            raise InputError(
+                "--draws, --fit-filter, --adapt, --adapt-set, --set: belong to --generator: give it"
+            )
+        sources = FewshotSources(**found)
+        return measure_fewshot(sources, settings, context.run, settings.out, context.say)
+
+    @classmethod
+    def adapt(cls, given: Any) -> EvaluationSettings:
+        """Marks what leaks, but for test images."""
+        usual = given.list_usual()
+        return cls.Settings(
+            real=given.real,
+            test=given.test,
+            synthetic=(given.synthetic,),
+            catalogs=given.catalogs,
+            shots=(given.shots,),
+            seeds=given.seeds,
+            steps=given.steps,
+            encoder=given.fewshot_encoder,
+            force=given.force,
+            mark_leaks=True,
+            out=given.folder / "fewshot",
+            **usual,
+        )
+
+    def describe_work(self) -> str:
+        """Says how many trainings there are, and roughly how long they take."""
+        settings = self.settings
+        seeds, steps, size = settings.seeds, settings.steps, settings.size
+        trainings = len(settings.arms) * seeds * len(settings.shots)
+        often = f"{len(settings.arms)} arms x {seeds} draws = {trainings} trainings"
+        if settings.encoder is not None:
+            return f"{often} of a linear head on {settings.encoder}, a matter of seconds each"
+        seconds = RESNET_SECONDS * (steps or MIN_STEPS) / MIN_STEPS * (size / 64) ** 2
+        least = f"{steps:,}" if steps else f"{MIN_STEPS} or more"
+        return (
+            f"{often} of ResNet-18 at {size} px, {least} steps each: roughly "
+            f"{format_duration(trainings * seconds)} of one CPU core (--fewshot-encoder "
+            f"{DEFAULT_ENCODER} trains linear heads in seconds; the same command goes on where it "
+            "was stopped)"
+        )
+
+    def mend(self, error: InputError) -> Mapping[str, Any] | None:
+        """Returns what makes the images anew of each draw's shots, where labels leaked."""
+        from factory.evaluate.fewshot.leaks import LeakError
+        from factory.evaluate.fewshot.remedy import find_remedy
+
+        if not isinstance(error, LeakError):
+            return None
+        return find_remedy(dict(self.settings), error.leaks)
+
+    def tell_written(self) -> str:
+        """Says where numbers and plot are."""
+        out = self.settings.out
+        if out is None:
+            return ""
+        return f"\nall numbers: {out / 'results.json'}; plot: {out / 'arms.svg'}"
+
+    @classmethod
+    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[Row]:
+        """Yields label fidelity, and what synthetic images add to each baseline."""
+        settings, paired = result["settings"], result["paired"]
+        real = {name: result["label_fidelity"].get(name) for name in (SHOTS, TEST)}
+        beside = ", ".join(
+            f"{name}: {each['balanced_accuracy']['mean']:.3g}"
+            for name, each in real.items()
+            if each
+        )
+        for kind, found in result["label_fidelity"].items():
+            if kind not in real:
+                measure = f"{kind}: share that a classifier of real images takes for its class"
+                marks = tuple(result["marks"].get(kind, ()))
+                yield Row.of(TIERS[1], measure, found["balanced_accuracy"], beside, marks)
+        marks = tuple(result["marks"].get("real+synthetic", ()))
+        for base in ("real", "real+classical"):
+            name = f"real+synthetic - {base}"
+            if name in paired:
+                measure = (
+                    f"balanced accuracy, {name} ({settings['shots']} shots, "
+                    f"{len(settings['seeds'])} draws, {settings['steps']} steps)"
+                )
+                accuracy = result["arms"][base]["balanced_accuracy"]["mean"]
+                yield Row.of(TIERS[2], measure, paired[name], f"{base}: {accuracy:.3g}", marks)
+
+    @classmethod
+    def write_lines(cls, result: Mapping[str, Any]) -> list[str]:
+        """Returns the tables of every count of shots."""
+        return [line for study in list_studies(result) for line in write_study(study)]
+
+    @classmethod
+    def list_warnings(cls, result: Mapping[str, Any]) -> list[str]:
+        """Returns the arms that are not measured, and what a reader must know."""
+        found = []
+        for study in list_studies(result):
+            found += [f"LEFT OUT {arm}: {why}" for arm, why in study["left_out"].items()]
+            found += [f"NOTE {note}" for note in study["notes"]]
+        return list(dict.fromkeys(found))
+
+    @classmethod
+    def list_marks(cls, result: Mapping[str, Any]) -> Iterator[str]:
+        """Yields the marks of all counts of shots."""
+        for study in (result, *list_studies(result)):
+            yield from super().list_marks(study)
+
+    @classmethod
+    def show(cls, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the studies of several counts of shots: the top repeats the largest."""
+        shots = result.get("shots")
+        return {"shots": shots} if isinstance(shots, dict) else result

@@ -3,7 +3,6 @@
 import io
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +22,7 @@ from factory.evaluate.fewshot.leaks import (
     find_model_leaks,
 )
 from factory.evaluate.fewshot.providers import Draw, Provided
-from factory.evaluate.fewshot.settings import StudySettings
+from factory.evaluate.fewshot.settings import Making, StudySettings
 from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
 from factory.filters import FILTERS
 from factory.models.classifiers.model import INFO_NAME, read_classifier_info
@@ -43,31 +42,6 @@ AT_SHOTS = "@shots"
 
 DIGITS = 8
 """Of a digest in a folder's name."""
-
-
-@dataclass(frozen=True)
-class Making:
-    """How the images of a draw are made.
-
-    Attributes:
-        recipe: whose reference conditions get the draw's shots, and whose seed becomes the draw's.
-        overrides: `--set` texts for it.
-        fit_filter: whether the classifiers that filter and guide are fitted on the shots.
-        filter_encoder: of the classifier that filters.
-        guide_encoder: of the classifier that guides.
-        adapt: model that is adapted to the shots first; None: the recipe's model as it is.
-        adapt_set: `name=value` options of that adaptation.
-        catalogs: user catalog folders.
-    """
-
-    recipe: Path
-    overrides: tuple[str, ...] = ()
-    fit_filter: bool = False
-    filter_encoder: str = "he-ssl"
-    guide_encoder: str = "he-ssl"
-    adapt: str | None = None
-    adapt_set: tuple[str, ...] = ()
-    catalogs: tuple[Path, ...] = ()
 
 
 class RecipeProvider:

@@ -8,15 +8,12 @@ from numpy.typing import NDArray
 
 from factory.core.stats.intervals import compute_wilson
 from factory.data.shots import ImageSet
+from factory.evaluate.fewshot import SHOTS, TEST
 from factory.evaluate.fewshot.scores import measure, resample, to_interval
 from factory.evaluate.fewshot.settings import PRIMARY
 
 LEAST = 20
 """Real images of each class that a judge needs besides the shots."""
-TEST, SHOTS = "real test images", "real shots"
-"""Kinds that synthetic images are held against: what a judge of the training set makes of test
-images, and of images of that set which it was not shown, as variations of them look like these."""
-
 Judged = dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]
 """Kind of images -> (N, C) probabilities, (N,) classes asked for."""
 

@@ -75,7 +75,7 @@ def _make_optimizer(
         module.parameters(),
         settings.rate,
         MOMENTUM,
-        weight_decay=DECAYS[settings.kind],
+        weight_decay=DECAYS[settings.head],
         nesterov=True,
         fused=True,
     )

@@ -74,7 +74,6 @@ def _build_shots(
     paired = {metric: _show(pair_arms(scored, metric)) for metric in METRICS}
     judged = describe_judged(outcome.judged, study.names)
     return {
-        "kind": "fewshot",
         "data": outcome.data,
         "arms": {arm: _show(scored[arm]) for arm in arms},
         "paired": paired[PRIMARY],
@@ -164,7 +163,7 @@ def describe_study(study: Study, outcome: Outcome, resampling: Resampling) -> di
         **settings.describe_training(),
         **study.learner,
         "shots": outcome.shots,
-        "seeds": list(settings.draws),
+        "seeds": list(settings.draw_seeds),
         "steps": outcome.steps,
         "steps_rule": rule,
         "per_class": settings.per_class,

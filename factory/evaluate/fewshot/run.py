@@ -1,7 +1,6 @@
 """A few-shot study from its sources: sets read, images of draws made, all arms measured."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,58 +8,25 @@ from factory.catalog.catalog import load_catalogs
 from factory.core.errors import InputError, RunBrokenError
 from factory.core.plain import write_json
 from factory.data.shots import list_real, split_held_out
-from factory.engine.run import RunResult
+from factory.evaluate.base import RunRecipe, Say
 from factory.evaluate.cells import CellStore
-from factory.evaluate.fewshot.generate import Making, RecipeProvider
+from factory.evaluate.fewshot import Fewshot
+from factory.evaluate.fewshot.generate import RecipeProvider
 from factory.evaluate.fewshot.learners import build_learner
 from factory.evaluate.fewshot.plots import draw_arms, draw_curve
 from factory.evaluate.fewshot.providers import FolderProvider, Provider
 from factory.evaluate.fewshot.results import build_results
-from factory.evaluate.fewshot.settings import StudySettings, check_settings
+from factory.evaluate.fewshot.settings import FewshotSources, StudySettings, check_settings
 from factory.evaluate.fewshot.study import Study
 from factory.evaluate.workers import count_workers
-
-Make = Callable[[Path, Sequence[str], Path], RunResult]
-"""Runs a recipe with overrides into a folder."""
-
-
-@dataclass(frozen=True, slots=True)
-class FewshotSources:
-    """The images of a study.
-
-    Attributes:
-        real: real training images with classes.
-        test: real test images; None: a part of `real`.
-        synthetic: finished runs, or images with classes.
-        unfiltered: images of no filter; none: the runs' first attempts.
-        making: how each draw's shots are made more, instead of `synthetic`.
-        draws: folder of what is made of shots, for studies to share; None: in the study's.
-        image_column: of all real images.
-        group_column: likewise, with the patient or slide.
-        group_pattern: regular expression with one (group) on file names.
-        catalogs: user catalog folders.
-        workers: trainings side by side, on Ray; None: one for each of several GPUs.
-    """
-
-    real: Path
-    test: Path | None = None
-    synthetic: tuple[Path, ...] = ()
-    unfiltered: tuple[Path, ...] = ()
-    making: Making | None = None
-    draws: Path | None = None
-    image_column: str | None = None
-    group_column: str | None = None
-    group_pattern: str | None = None
-    catalogs: tuple[Path, ...] = ()
-    workers: int | None = None
 
 
 def measure_fewshot(
     sources: FewshotSources,
     settings: StudySettings,
-    make: Make,
+    make: RunRecipe,
     out: Path | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Say = lambda line: None,
 ) -> dict[str, Any]:
     """Measures all arms; with `out`, results and plots land there, and the same call resumes.
 
@@ -91,7 +57,7 @@ def measure_fewshot(
         sources.catalogs,
     )
     study.run()
-    results = build_results(study)
+    results = {"version": Fewshot.Result.newest, "kind": Fewshot.kind, **build_results(study)}
     store.write_file("results.json", f"{write_json(results)}\n".encode())
     store.write_file("arms.svg", draw_arms(results))
     curve = draw_curve(results)
@@ -103,9 +69,9 @@ def measure_fewshot(
 def _choose_provider(
     sources: FewshotSources,
     settings: StudySettings,
-    make: Make,
+    make: RunRecipe,
     out: Path | None,
-    say: Callable[[str], None],
+    say: Say,
 ) -> Provider:
     if sources.making is None:
         folders = sources.synthetic, sources.unfiltered, sources.catalogs

@@ -1,11 +1,16 @@
 """Settings of a few-shot study: arms, shots, draws, and how every arm is trained alike."""
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
+from factory.core import fields
 from factory.core.errors import InputError
 from factory.core.yaml.messages import advise
+
+Shots = Annotated[int, Field(ge=1, le=10_000)]
+NonNegative = Annotated[int, Field(ge=0)]
 
 ARMS = (
     "real",
@@ -36,67 +41,65 @@ SYNTHETIC_FIRST = 0.75
 Mix = Literal["pooled", "balanced", "two-stage"]
 
 
-@dataclass(frozen=True, slots=True)
-class StudySettings:
-    """What is compared, and how each classifier is trained; None: the stated default.
+class StudySettings(fields.Options):
+    """What is compared, and how each classifier is trained; None: the stated default."""
 
-    Attributes:
-        shots: real images of each class, one study for each count.
-        seeds: draws of shots and initialisation; they are numbered from `first_seed`.
-        arms: of ARMS.
-        per_class: synthetic images of each class; None: all there are.
-        counts: synthetic images of each class at which `real+synthetic` is measured for the curve.
-        steps: optimisation steps of every arm; None: 50 epochs of the shots, at least MIN_STEPS.
-        mix: `pooled` draws real and synthetic images of a class alike, `balanced` in turns,
-            `two-stage` first synthetic ones, then real ones.
-        augment: `classical` augments every arm but `real`, so that the difference to
-            `real+classical` is the synthetic images alone.
-        model: of torchvision, trained whole; not used with `encoder`.
-        weights: folder or safetensors file that the model starts from; None: from scratch.
-        encoder: frozen, with a linear head trained on its features; None: `model`.
-        size: px of the square that all images are brought to.
-        fit: `crop` (keeps µm per pixel) or `resize`.
-        set_name: what catalog entries call the evaluated set; None: not told.
-        force: go on where labels or test images leak, and mark every table.
-        mark_leaks: the same, but refuse where test images leak.
-    """
-
-    shots: tuple[int, ...] = (5, 10)
-    seeds: int = 5
-    first_seed: int = 0
-    arms: tuple[str, ...] = ARMS
-    per_class: int | None = None
-    counts: tuple[int, ...] = ()
-    steps: int | None = None
-    batch_size: int = 32
-    learning_rate: float | None = None
-    mix: Mix = "pooled"
-    augment: Literal["none", "classical"] = "none"
-    model: str = "resnet18"
-    weights: Path | None = None
-    encoder: str | None = None
-    size: int = 64
-    fit: Literal["crop", "resize"] = "crop"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    device: str = "auto"
-    set_name: str | None = None
-    force: bool = False
-    mark_leaks: bool = False
+    shots: tuple[Shots, ...] = Field((5, 10), description="Of each class.  [default: 5, 10]")
+    seeds: fields.Draws = Field(5, description="Draws of shots and weights.")
+    first_seed: int = Field(0, ge=0, le=2**31, description="Of the first draw.")
+    arms: Annotated[tuple[str, ...], fields.Option(takes="list")] = Field(
+        ARMS, description="Comma-separated; default: all."
+    )
+    per_class: fields.Count | None = Field(
+        None, description="Synthetic images of each class; default: all."
+    )
+    counts: Annotated[tuple[NonNegative, ...], fields.Option(takes="list")] = Field(
+        (), description="Comma-separated --per-class for a curve."
+    )
+    steps: fields.Count | None = Field(
+        None, description=f"Of every arm; default: {EPOCHS} epochs, at least {MIN_STEPS}."
+    )
+    batch_size: int = Field(32, ge=2, le=100_000, description="Images in one step.")
+    learning_rate: fields.Rate | None = Field(None, description="At the first step.")
+    mix: Mix = Field(
+        "pooled",
+        description="Of real and synthetic images of a class: alike, in turns, or first synthetic "
+        "ones, then real ones.",
+    )
+    augment: Literal["none", "classical"] = Field(
+        "none", description="Of all arms but `real`; `real+classical` always has it."
+    )
+    model: str = Field("resnet18", description="Of torchvision.")
+    weights: fields.Images | None = Field(
+        None, description="Local weights that the model starts from."
+    )
+    encoder: str | None = Field(
+        None, description="Frozen encoder with a linear head, instead of --model."
+    )
+    size: fields.Pixels = Field(64, description="px of the square.")
+    fit: fields.Fitted = "crop"
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Of --model; auto: bfloat16 where the device computes in it."
+    )
+    device: fields.Device = "auto"
+    set_name: str | None = Field(None, description="What catalog entries call the evaluated set.")
+    force: bool = Field(False, description="Go on with any leak, and mark every table.")
+    mark_leaks: bool = Field(False, description="The same, but refuse leaks of test images.")
 
     @property
-    def draws(self) -> tuple[int, ...]:
+    def draw_seeds(self) -> tuple[int, ...]:
         """The seeds of the draws."""
         return tuple(range(self.first_seed, self.first_seed + self.seeds))
 
     @property
-    def kind(self) -> str:
+    def head(self) -> str:
         """`linear` with a frozen encoder, else `network`."""
         return "linear" if self.encoder is not None else "network"
 
     @property
     def rate(self) -> float:
         """Learning rate at the first step."""
-        return RATES[self.kind] if self.learning_rate is None else self.learning_rate
+        return RATES[self.head] if self.learning_rate is None else self.learning_rate
 
     def count_steps(self, shots: int, classes: int) -> int:
         """Returns the steps of every arm of a study of `shots` images of each class."""
@@ -113,12 +116,71 @@ class StudySettings:
             "optimizer": "SGD, Nesterov, cosine to 0",
             "momentum": MOMENTUM,
             "learning_rate": self.rate,
-            "weight_decay": DECAYS[self.kind],
+            "weight_decay": DECAYS[self.head],
             "batch_size": self.batch_size,
             "batches": "classes in equal parts",
             "mix": self.mix,
             "augment": self.augment,
         }
+
+
+class SourceOptions(fields.Options):
+    """The images of a study, but for what makes them."""
+
+    real: fields.Images = Field(description="Real training images with classes.")
+    test: fields.Images | None = Field(
+        None, description="Real test images; default: a part of --real."
+    )
+    synthetic: tuple[fields.Images, ...] = Field(
+        (), description="Finished run, or images with classes."
+    )
+    unfiltered: tuple[fields.Images, ...] = Field(
+        (), description="Images of no filter; default: the runs' first attempts."
+    )
+    draws: fields.NewFolder | None = Field(
+        None, description="Folder of what is made of shots, for studies to share."
+    )
+    workers: fields.Workers | None = Field(
+        None, description="Trainings side by side, on Ray; default: one for each of several GPUs."
+    )
+    image_column: fields.ImageColumn = None
+    group_column: fields.GroupColumn = None
+    group_pattern: fields.GroupPattern = None
+    catalogs: fields.CatalogFolders = ()
+
+
+class MakingOptions(fields.Options):
+    """How a recipe's images are made from shots."""
+
+    fit_filter: bool = Field(False, description="Fit the recipe's classifiers on the draw's shots.")
+    filter_encoder: str = Field("he-ssl", description="Of the one that filters.")
+    guide_encoder: str = Field("he-ssl", description="Of the one that guides.")
+    adapt: Annotated[str | None, fields.Option(metavar="BASE")] = Field(
+        None, description="Adapt this model to the shots first."
+    )
+    adapt_set: Annotated[tuple[str, ...], fields.Option(metavar="A=B")] = Field(
+        (), description="Option of train adapter."
+    )
+    overrides: Annotated[tuple[str, ...], fields.Option("--set", metavar="A.B=C")] = Field(
+        (),
+        description="Override a field of the recipe, e.g. --set generator.steps=8. Repeatable.",
+    )
+    catalogs: fields.CatalogFolders = ()
+
+
+class Making(MakingOptions):
+    """How the images of a draw are made.
+
+    The recipe's reference conditions get the draw's shots, and its seed becomes the draw's.
+    """
+
+    recipe: Path
+
+
+class FewshotSources(SourceOptions):
+    """The images of a study; `making` says how each draw's shots are made more."""
+
+    making: Making | None = None
 
 
 def check_settings(settings: StudySettings) -> None:
@@ -130,20 +192,12 @@ def check_settings(settings: StudySettings) -> None:
     problems = [
         f"--arms: no arm {arm!r}: {advise(arm, ARMS)}" for arm in settings.arms if arm not in ARMS
     ]
-    problems += [f"--shots: want 1 or more, got {each}" for each in settings.shots if each < 1]
-    problems += [f"--counts: want 0 or more, got {each}" for each in settings.counts if each < 0]
     for name in ("shots", "arms", "counts"):
         given = getattr(settings, name)
         if len(set(given)) < len(given):
             problems.append(f"--{name}: each once, got {', '.join(map(str, given))}")
     if not settings.shots or not settings.arms:
         problems.append("--shots, --arms: at least one of each")
-    for name, least in (("seeds", 1), ("batch_size", 2), ("size", 8), ("per_class", 1)):
-        value = getattr(settings, name)
-        if value is not None and value < least:
-            problems.append(f"--{name.replace('_', '-')}: want {least} or more, got {value}")
-    if settings.steps is not None and settings.steps < 1:
-        problems.append(f"--steps: want 1 or more, got {settings.steps}")
     if settings.encoder is not None and settings.weights is not None:
         problems.append("--weights: belongs to --model, not to a frozen --encoder: leave one out")
     if problems:

@@ -19,6 +19,7 @@ from factory.data.shots import (
     draw_shots,
 )
 from factory.evaluate.cells import DECIMALS, Cell, CellStore
+from factory.evaluate.fewshot import SHOTS, TEST
 from factory.evaluate.fewshot.arms import (
     ArmImages,
     choose_images,
@@ -26,7 +27,7 @@ from factory.evaluate.fewshot.arms import (
     read_training_set,
 )
 from factory.evaluate.fewshot.filling import Filler
-from factory.evaluate.fewshot.labels import SHOTS, TEST, Judged, choose_judge, join_images
+from factory.evaluate.fewshot.labels import Judged, choose_judge, join_images
 from factory.evaluate.fewshot.leaks import (
     Leak,
     count_near_copies,
@@ -114,7 +115,7 @@ class Study:
         draws = [
             Draw(shots, seed, draw_shots(self.train, shots, seed))
             for shots in self.settings.shots
-            for seed in self.settings.draws
+            for seed in self.settings.draw_seeds
         ]
         self._add(find_test_leaks(self.train, self.test))
         found = [self.provider.check(draws)] if self._needs_synthetic() else []

@@ -1,7 +1,10 @@
 """What a retrieval study is asked to do, checked as far as it can be without a model."""
 
-from dataclasses import dataclass
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from factory.core import fields
 from factory.core.errors import InputError
 from factory.core.yaml.messages import advise
 
@@ -13,42 +16,41 @@ KS = (1, 10, 50)
 
 DIRECTIONS = ("i2t", "t2i")
 METRICS = tuple(f"{direction}_r@{k}" for direction in DIRECTIONS for k in KS)
-PRECISIONS = ("auto", "fp32", "bf16")
 
 
-@dataclass(frozen=True, slots=True)
-class RetrievalSettings:
-    """How the arms are tuned; equal for all of them.
+class RetrievalSettings(fields.Options):
+    """How the arms are tuned; equal for all of them."""
 
-    Attributes:
-        model: `tiny`, an architecture of open_clip, `hf-hub:OWNER/NAME` or `local-dir:FOLDER`.
-        pretrained: tag or file of an architecture's weights; `none` for random ones.
-        arms: of ARMS; empty for all that the data allow.
-        epochs: passes over the pairs.
-        batch_size: pairs per step.
-        learning_rate: peak; None for 1e-3 from random weights, 1e-5 from pretrained ones.
-        weight_decay: of matrices; open_clip's default.
-        warmup: share of the steps in which the learning rate rises.
-        seeds: repetitions, each with its own order, augmentation and, where random, weights.
-        pairs: train on this many at most, picked by hash; None for as many as every arm has.
-        loaders: processes that load pairs; 0 loads in this one.
-        device: `auto`, `cpu`, `cuda`, …
-        precision: of PRECISIONS; auto is bf16 (autocast) on CUDA, else fp32.
-    """
-
-    model: str = "tiny"
-    pretrained: str | None = None
-    arms: tuple[str, ...] = ()
-    epochs: int = 5
-    batch_size: int = 64
-    learning_rate: float | None = None
-    weight_decay: float = 0.2
-    warmup: float = 0.1
-    seeds: int = 3
-    pairs: int | None = None
-    loaders: int = 0
-    device: str = "auto"
-    precision: str = "auto"
+    model: str = Field(
+        "tiny",
+        description="Tiny, an architecture of open_clip, hf-hub:OWNER/NAME, or local-dir:FOLDER.",
+    )
+    pretrained: str | None = Field(
+        None, description="Tag or file of an architecture's weights; none: random ones."
+    )
+    arms: Annotated[tuple[str, ...], fields.Option(takes="list")] = Field(
+        (), description="Comma-separated; default: untuned,synthetic,shuffled and, if given, real."
+    )
+    epochs: fields.Count = Field(5, description="Passes.")
+    batch_size: int = Field(64, ge=2, le=100_000, description="Pairs per step.")
+    learning_rate: Annotated[fields.Rate | None, fields.Option("--lr")] = Field(
+        None, description="Peak; default: 1e-3 from random weights, 1e-5 from pretrained ones."
+    )
+    weight_decay: Annotated[float, fields.Option(is_hidden=True)] = Field(
+        0.2, description="Of matrices; open_clip's default."
+    )
+    warmup: Annotated[float, fields.Option(is_hidden=True)] = Field(
+        0.1, description="Share of the steps in which the learning rate rises."
+    )
+    pairs: Annotated[int, Field(ge=2, le=fields.MANY)] | None = Field(
+        None, description="Train on this many, picked by hash."
+    )
+    seeds: fields.Draws = Field(3, description="Repetitions of each arm.")
+    loaders: int = Field(0, ge=0, le=1000, description="Processes that load pairs.")
+    device: str = Field("auto", description="Auto, cpu, cuda, cuda:1, ...")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="Auto: bf16 on CUDA, else fp32."
+    )
 
     def choose_arms(self, has_real: bool) -> tuple[str, ...]:
         """Returns the arms to run, in the order of ARMS.

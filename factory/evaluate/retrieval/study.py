@@ -127,7 +127,6 @@ def evaluate_retrieval(
         study = _Study(described["learning_rate"], settings, start, gallery, training, folder)
         results = _fill(study, arms, say, options.workers)
     report = {
-        "kind": "retrieval",
         "data": [describe_pairs(sets["synthetic"])],
         **summarise_arms(results, gallery),
         "gallery": described["gallery"],

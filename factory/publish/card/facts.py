@@ -9,7 +9,9 @@ import pyarrow as pa
 from factory.core.markdown import join_lines
 from factory.data.summary import Summary
 from factory.engine.dataset import DataFile, Dataset
-from factory.evaluate.measured import EVALUATION, EvaluationRecord, explain_other, read_present
+from factory.evaluate import AnyResult
+from factory.evaluate.base import EVALUATION
+from factory.evaluate.measured import explain_other, read_present
 from factory.recipe.recipe import Recipe
 
 CONFIGS = {"data": ("default", "train"), "rejected": ("rejected", "rejected")}
@@ -99,5 +101,5 @@ def read_evaluations(dataset: Dataset) -> dict[str, Mapping[str, Any]]:
     Raises:
         InputError: a file that is no result, or one of a newer version.
     """
-    found = dataset.read_records(EVALUATION, EvaluationRecord)
+    found = dataset.read_records(EVALUATION, AnyResult)
     return {name: record.to_json() for name, record in found.items()}

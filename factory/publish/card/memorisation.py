@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
+from factory.evaluate import find_kind
 from factory.filters import build_filters
 from factory.filters.base import Filter
 from factory.models.session import Session
@@ -62,12 +63,8 @@ def _name_references(facts: Facts, judge: Filter) -> Iterator[str]:
 
 def _describe_results(facts: Facts) -> Iterator[str]:
     for name, result in sorted(facts.evaluations.items()):
-        if result.get("kind") != "copies" and "authpct" not in result:
-            continue
-        scope = result.get("scope", "reference set not named")
-        text = f"`factory evaluate copies` ({escape(name)}): {escape(scope)}"
-        similar = result.get("similarity", {}).get("synthetic")
-        if isinstance(similar, dict) and "above" in similar:
-            limit = result["similarity"]["max_similarity"]
-            text += f"; {similar['above']:,} of {similar['images']:,} images above {limit:g}"
-        yield f"{text}; see Evaluation"
+        kind = find_kind(result, name)
+        told = kind.tell_copies(result)
+        if told:
+            command = write_code(f"factory evaluate {kind.kind}")
+            yield f"{command} ({escape(name)}): {escape(told)}; see Evaluation"

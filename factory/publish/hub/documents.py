@@ -11,7 +11,8 @@ from factory.data.summary import Summary
 from factory.engine.dataset import Dataset
 from factory.engine.finalise import SUMMARY
 from factory.engine.summary import RECIPE
-from factory.evaluate.measured import EVALUATION, name_command
+from factory.evaluate import find_kind
+from factory.evaluate.base import EVALUATION
 from factory.publish.card import build_documents as build_card_documents
 from factory.publish.card import collect_facts
 from factory.publish.card.citation import CITATION_FILE
@@ -77,7 +78,7 @@ def refuse_others(dataset: Dataset) -> None:
         return
     lines = []
     for name, why in others.items():
-        command = name_command(name, results[name], dataset.url)
+        command = find_kind(results[name], name).write_command(name, results[name], dataset.url)
         again = f"measure again: {command}, or remove it" if command else "remove it"
         lines.append(f"{dataset.url}/{EVALUATION}/{name}.json: {why}: {again}")
     raise InputError("\n".join(lines))

@@ -8,29 +8,13 @@ from typing import Any
 
 from factory.core.errors import StoreError
 from factory.engine.dataset import Dataset
-from factory.evaluate.measured import EVALUATION, name_command
-from factory.evaluate.results import list_rows
+from factory.evaluate import EVALUATIONS, find_kind
+from factory.evaluate.base import EVALUATION, Drawing
+from factory.evaluate.everything import Everything, build_tiers, list_rows
 from factory.publish.card.facts import find_others, read_evaluations
 
-TABLE = "tiers"
-PICTURES = (
-    (
-        "fewshot",
-        "fewshot/arms.svg",
-        "Balanced accuracy of the arms of the few-shot study, 95 % intervals",
-    ),
-    (
-        "fewshot",
-        "fewshot/curve.svg",
-        "Balanced accuracy against the number of synthetic images",
-    ),
-)
-REAL_PICTURE = (
-    "copies",
-    "copies.png",
-    "The closest pairs of synthetic and training images, side by side",
-)
-"""Result that a picture belongs to, its file, and what it shows."""
+TableRow = tuple[str, str, str, str, str]
+"""Tier, measure, value, what to read it by, marks."""
 MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
@@ -45,7 +29,7 @@ class Evaluations:
 
     marks: tuple[tuple[str, str, str], ...]
     parts: tuple[str, ...]
-    rows: tuple[tuple[str, str, str, str, str], ...]
+    rows: tuple[TableRow, ...]
     not_measured: tuple[tuple[str, str], ...]
     pictures: tuple[tuple[str, str], ...]
 
@@ -66,21 +50,38 @@ def show_evaluations(dataset: Dataset, with_real: bool) -> Evaluations | None:
         return None
     others = find_others(dataset, results)
     marks = [
-        (name, why, name_command(name, results[name], dataset.url)) for name, why in others.items()
+        (name, why, find_kind(results[name], name).write_command(name, results[name], dataset.url))
+        for name, why in others.items()
     ]
-    rows, missing = _read_table(dataset, results.get(TABLE))
+    rows, missing = _read_table(dataset, results.get(Everything.kind))
     pictures = [
-        (_embed(dataset, f"{EVALUATION}/{place}"), _caption(part, text, others))
-        for part, place, text in (*PICTURES, *((REAL_PICTURE,) if with_real else ()))
-        if dataset.files.exists(f"{EVALUATION}/{place}")
+        (_embed(dataset, f"{EVALUATION}/{each.place}"), _caption(part, each.text, others))
+        for part, each in _list_drawings()
+        if (with_real or not each.shows_real) and dataset.files.exists(f"{EVALUATION}/{each.place}")
     ]
-    parts = () if TABLE in results else tuple(sorted(results))
+    parts = () if Everything.kind in results else tuple(sorted(results))
+    for part in parts:
+        rows += () if part in others else _list_own(part, results[part])
     return Evaluations(tuple(marks), parts, rows, missing, tuple(pictures))
+
+
+def _list_own(part: str, result: Mapping[str, Any]) -> tuple[TableRow, ...]:
+    """Returns the rows of a result that no table holds; none where it is of another shape."""
+    try:
+        rows = list_rows(build_tiers({part: result}, {}))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return ()
+    return tuple(row for row in rows if row[2])
+
+
+def _list_drawings() -> list[tuple[str, Drawing]]:
+    working, _ = EVALUATIONS.list_all()
+    return [(name, each) for name, kind in working.items() for each in kind.drawings]
 
 
 def _read_table(
     dataset: Dataset, table: Mapping[str, Any] | None
-) -> tuple[tuple[tuple[str, str, str, str, str], ...], tuple[tuple[str, str], ...]]:
+) -> tuple[tuple[TableRow, ...], tuple[tuple[str, str], ...]]:
     """Returns the rows of the table, and what was not measured with its reason."""
     if table is None:
         return (), ()
@@ -88,8 +89,8 @@ def _read_table(
         return tuple(list_rows(table)), tuple(table["not_measured"].items())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise StoreError(
-            f"{dataset.url}/{EVALUATION}/{TABLE}.json: not a table of factory evaluate all "
-            f"({error}): run it again"
+            f"{dataset.url}/{EVALUATION}/{Everything.kind}.json: not a table of factory evaluate "
+            f"all ({error}): run it again"
         ) from error
 
 

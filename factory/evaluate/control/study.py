@@ -78,7 +78,6 @@ def evaluate_control(
             "images do for each attribute): give the grid that they were written with"
         )
     return {
-        "kind": "control",
         "data": [images.describe_data()],
         "synthetic": images.describe(),
         "attributes": found,

@@ -1,22 +1,23 @@
 """The tables that `factory evaluate fewshot` prints."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import click
+from factory.evaluate.figures import align
+
+Study = Mapping[str, Any]
 
 
-def print_results(results: Mapping[str, Any]) -> None:
-    """Prints settings, arms, differences, classes and curve of every count of shots."""
-    studies = results.get("shots", {str(results["settings"]["shots"]): results})
-    for study in studies.values():
-        _print_study(study)
+def list_studies(result: Study) -> list[Study]:
+    """Returns the study of every count of shots."""
+    return list((result.get("shots") or {"": result}).values())
 
 
-def _print_study(study: Mapping[str, Any]) -> None:
-    click.echo(_describe(study["settings"]))
+def write_study(study: Study) -> Iterator[str]:
+    """Yields settings, arms, differences, classes and curve of one count of shots."""
+    yield _describe(study["settings"])
     for leak in study["leaks"]:
-        click.echo(f"FORCED {leak}")
+        yield f"FORCED {leak}"
     metrics = list(next(iter(study["arms"].values())))
     rows = [["arm", "real", "synthetic", *(name.replace("_", " ") for name in metrics), "gain"]]
     for arm, figures in study["arms"].items():
@@ -29,41 +30,38 @@ def _print_study(study: Mapping[str, Any]) -> None:
                 "" if gain is None else f"{gain['mean']:+.1%}",
             ]
         )
-    _print_rows(rows)
+    yield from align(rows)
     if study["paired"]:
-        click.echo("\ndifference in balanced accuracy")
-        _print_rows([[_mark_pair(k, study), _show(v, "+")] for k, v in study["paired"].items()])
-    click.echo("\nrecall by class")
+        yield "\ndifference in balanced accuracy"
+        yield from align(
+            [[_mark_pair(k, study), _show(v, "+")] for k, v in study["paired"].items()]
+        )
+    yield "\nrecall by class"
     names = study["settings"]["classes"]
     rows = [["arm", *names]]
     for arm, found in study["per_class"].items():
         rows.append([_mark(arm, study), *(_show(found[name]["recall"]) for name in names)])
-    _print_rows(rows)
-    _print_fidelity(study)
+    yield from align(rows)
+    yield from _write_fidelity(study)
     if study["curve"]:
         mark = "".join(f" [{each}]" for each in study["marks"].get("real+synthetic", ()))
-        click.echo(f"\nreal+synthetic by synthetic images of each class{mark}")
+        yield f"\nreal+synthetic by synthetic images of each class{mark}"
         rows = [[str(p["per_class"]), _show(p["balanced_accuracy"])] for p in study["curve"]]
-        _print_rows(rows)
-    for arm, why in study["left_out"].items():
-        click.echo(f"LEFT OUT {arm}: {why}", err=True)
-    for note in study["notes"]:
-        click.echo(f"NOTE {note}", err=True)
-    click.echo()
+        yield from align(rows)
+    yield ""
 
 
-def _print_fidelity(study: Mapping[str, Any]) -> None:
+def _write_fidelity(study: Study) -> Iterator[str]:
     if study["label_fidelity"]:
-        click.echo(
-            "\nlabel fidelity: share whose class a classifier of all real images but the shots sees"
-        )
+        yield ""
+        yield "label fidelity: share whose class a classifier of all real images but the shots sees"
         names = study["settings"]["classes"]
         rows = [["images of", "number", "mean of classes", *names]]
         for kind, found in study["label_fidelity"].items():
             shares = [found["recall"].get(name) for name in names]
             cells = ("" if share is None else _show(share) for share in shares)
             rows.append([kind, str(found["images"]), _show(found["balanced_accuracy"]), *cells])
-        _print_rows(rows)
+        yield from align(rows)
 
 
 def _describe(settings: Mapping[str, Any]) -> str:
@@ -79,11 +77,11 @@ def _describe(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _mark(arm: str, study: Mapping[str, Any]) -> str:
+def _mark(arm: str, study: Study) -> str:
     return arm + "".join(f" [{mark}]" for mark in study["marks"].get(arm, ()))
 
 
-def _mark_pair(pair: str, study: Mapping[str, Any]) -> str:
+def _mark_pair(pair: str, study: Study) -> str:
     marks = [mark for arm in pair.split(" - ") for mark in study["marks"].get(arm, ())]
     return pair + "".join(f" [{mark}]" for mark in dict.fromkeys(marks))
 
@@ -102,10 +100,3 @@ def _show(interval: Mapping[str, float], sign: str = "") -> str:
     """E.g. `.712 (.690-.734)`; differences with signs."""
     mean, low, high = (format(interval[name], f"{sign}.3f") for name in ("mean", "low", "high"))
     return f"{mean} ({low} to {high})" if sign else f"{mean} ({low}-{high})"
-
-
-def _print_rows(rows: Sequence[Sequence[str]]) -> None:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        click.echo("  ".join(cells).rstrip())

@@ -13,48 +13,15 @@ from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.stats.resampling import ROUNDS, cut_parts
 from factory.data.images.image import Wanted
 from factory.data.pairs import NEIGHBOURS, Side, measure_floor, measure_pair
-from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.features import Scaling, encode_set, fit_scaling
-from factory.evaluate.image_sets import Fit, ImageSet, count_smaller, list_set
+from factory.evaluate.fidelity import FidelitySettings
+from factory.evaluate.image_sets import ImageSet, count_smaller, list_set
 from factory.evaluate.judge_overlap import find_parts, read_making, write_circle
 from factory.models.encoders import Encoder, load_encoder
 
 Say = Callable[[str], None]
 MIX_TOLD = 0.05
 """Difference of a class's share from which the overall figures speak of it."""
-
-
-@dataclass(frozen=True, slots=True)
-class FidelitySettings:
-    """What to measure with.
-
-    Attributes:
-        encoders: specs, see `factory.models.encoders`.
-        size: px; None: the smallest side of the synthetic images.
-        fit: as in `factory.data.images.fit_image`.
-        max_images: of each set; None: all.
-        seed: of choices, halves and intervals.
-        force: give FD with fewer images than features too, marked.
-        cache: folder that keeps features.
-        device: as in `load_encoder`.
-        label_column: of the real set.
-        image_column: of the real set.
-        group_column: of the real set.
-        group_pattern: of the real set.
-    """
-
-    encoders: tuple[str, ...] = (DEFAULT_ENCODER,)
-    size: int | None = None
-    fit: Fit = "crop"
-    max_images: int | None = None
-    seed: int = 0
-    force: bool = False
-    cache: Path | None = None
-    device: str = "auto"
-    label_column: str | None = None
-    image_column: str | None = None
-    group_column: str | None = None
-    group_pattern: str | None = None
 
 
 def evaluate_fidelity(
@@ -101,7 +68,6 @@ def evaluate_fidelity(
                 {**figure, "circular": list(parts)} for figure in judge.compare(side, query)
             ]
     return {
-        "kind": "fidelity",
         "factory_version": __version__,
         "real": whole.describe(),
         "synthetic": [{"name": other.name, **other.describe()} for other in others],

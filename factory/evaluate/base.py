@@ -1,0 +1,282 @@
+"""What an evaluation is: settings, a result with a version, a measure, and what is shown of it."""
+
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_origin
+
+from pydantic import Field
+
+from factory.core.errors import InputError
+from factory.core.fields import Options
+from factory.data.artefact import Artefact
+
+if TYPE_CHECKING:
+    from factory.engine.run import RunResult
+
+Say = Callable[[str], None]
+RunRecipe = Callable[[Path, Sequence[str], Path], "RunResult"]
+"""Runs a recipe with overrides into a folder, where what is there already is kept."""
+EVALUATION = "evaluation"
+"""Folder of a run for what `factory evaluate ... --json` writes."""
+TIERS = ("pixel fidelity", "semantic consistency", "diagnostic utility", "attribute control")
+COPIES = "memorisation"
+OTHER = "other measures"
+
+
+Parts = Annotated[dict[str, Any], Field(default_factory=dict)]
+"""Of a result: named parts; an older version may lack them."""
+Items = Annotated[list[dict[str, Any]], Field(default_factory=list)]
+Texts = Annotated[list[str], Field(default_factory=list)]
+
+
+class EvaluationSettings(Options):
+    """What an evaluation measures, and how; each field is an option of its command."""
+
+    kind: str
+
+
+class EvaluationResult(Artefact):
+    """What was found, as the JSON file holds it; a metric is an object with `mean` or `value`.
+
+    Attributes:
+        kind: of the evaluation.
+        data: which sets were measured: name, digest and rows of each.
+        settings: what a reader needs to measure it again.
+    """
+
+    kind: str | None = None
+    data: Any = None
+    settings: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a measure is given besides its settings.
+
+    Attributes:
+        say: called with one line at the start of each step.
+        run: runs a recipe as `factory run` does, card and all.
+    """
+
+    say: Say
+    run: RunRecipe
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of the table of `factory evaluate all`.
+
+    Attributes:
+        tier: of TIERS, COPIES, or one of the evaluation's own.
+        measure: what is measured, with the encoder or arm.
+        value: the figure; None where it was refused.
+        low: end of the 95 % interval, if there is one.
+        high: the other end.
+        beside: what to read it by: the floor, chance, or the control arm, in words.
+        marks: what weakens it, e.g. CIRCULAR, LABELS SEEN.
+    """
+
+    tier: str
+    measure: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    beside: str = ""
+    marks: tuple[str, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        tier: str,
+        measure: str,
+        metric: Mapping[str, Any],
+        beside: str = "",
+        marks: tuple[str, ...] = (),
+    ) -> Self:
+        """Returns the row of a metric."""
+        value = metric.get("mean", metric.get("value"))
+        return cls(tier, measure, value, metric.get("low"), metric.get("high"), beside, marks)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A picture that an evaluation leaves beside its JSON file."""
+
+    place: str
+    text: str
+    shows_real: bool = False
+
+
+class Evaluation(ABC):
+    """Measures what images are worth; a subclass names its kind, its `Settings`, and measures.
+
+    What follows `measure` says what is shown of a result, new or as an older version wrote it; by
+    default every metric in it is.
+
+    Attributes:
+        kind: its command, `factory evaluate KIND`, also the `kind` of its `Settings`.
+        Result: model of the result.
+        tier: of the table, for metrics that no `list_rows` tells of.
+        names: key of a result -> what it is called in tables, added to those below; other keys lose
+            their underscores.
+        hidden: keys whose parts stand in the JSON file alone, added to those below.
+        drawings: pictures that the report shows.
+        sources: option -> where a result names the set that it took, with dots between keys.
+        is_optional: it needs what many sets have not, so that `evaluate all` is whole without it.
+        known_by: key by which a result of a version that wrote no `kind` is known.
+    """
+
+    kind: ClassVar[str] = ""
+    Settings: ClassVar[type[EvaluationSettings]] = EvaluationSettings
+    Result: ClassVar[type[EvaluationResult]] = EvaluationResult
+    tier: ClassVar[str] = OTHER
+    names: ClassVar[Mapping[str, str]] = {
+        "auroc": "AUROC",
+        "macro_f1": "macro F1",
+        "paired": "difference",
+    }
+    hidden: ClassVar[frozenset[str]] = frozenset({"settings", "per_class", "encoder"})
+    drawings: ClassVar[tuple[Drawing, ...]] = ()
+    sources: ClassVar[Mapping[str, str]] = {}
+    is_optional: ClassVar[bool] = False
+    known_by: ClassVar[str | None] = None
+
+    def __init__(self, settings: Any) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def measure(self, context: Context) -> EvaluationResult | Mapping[str, Any]:
+        """Returns the result, or its fields but `kind` and `version`.
+
+        Raises:
+            InputError: settings or images that do not fit.
+            EvaluationError: a measurement that cannot be taken.
+        """
+
+    def take(self, context: Context) -> EvaluationResult:
+        """Measures; the result says of which kind and version it is.
+
+        Raises:
+            FactoryError: see `measure`.
+        """
+        found = self.measure(context)
+        plain = found.to_json() if isinstance(found, EvaluationResult) else found
+        return self.Result(**{"version": self.Result.newest, "kind": self.kind, **plain})
+
+    @classmethod
+    def adapt(cls, given: Any) -> EvaluationSettings:
+        """Returns its settings in `evaluate all`: by default those fields of `AllSettings`.
+
+        Raises:
+            InputError: it cannot run there; says why.
+        """
+        found: dict[str, Any] = {}
+        for name, field in cls.Settings.model_fields.items():
+            if name != "kind" and hasattr(given, name):
+                value = getattr(given, name)
+                is_tuple = get_origin(field.annotation) is tuple and not isinstance(value, tuple)
+                found[name] = (value,) if is_tuple else value
+        return cls.Settings(**found)
+
+    def describe_work(self) -> str:
+        """Says beforehand what it takes: what is computed, and roughly how long that is."""
+        return (type(self).__doc__ or self.kind).partition("\n")[0].rstrip(".")
+
+    def mend(self, error: InputError) -> Mapping[str, Any] | None:
+        """Returns other values of options with which a refused command would run, if it knows."""
+        return None
+
+    def tell_written(self) -> str:
+        """Says what it wrote besides its result."""
+        return ""
+
+    @classmethod
+    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[Row]:
+        """Yields the lines of the table of `evaluate all`."""
+        from factory.evaluate.figures import find_figures
+
+        for path, metrics in find_figures(cls, result):
+            for key, metric in metrics.items():
+                words = ", ".join(each for each in (cls.name_measure(key), *path) if each)
+                yield Row.of(cls.tier, words, metric)
+
+    @classmethod
+    def write_lines(cls, result: Mapping[str, Any]) -> list[str]:
+        """Returns what the command prints."""
+        from factory.evaluate.figures import tabulate_figures
+
+        return tabulate_figures(cls, result)
+
+    @classmethod
+    def list_warnings(cls, result: Mapping[str, Any]) -> list[str]:
+        """Returns what makes the figures weak, a line each."""
+        return [f"warning: {text}" for text in result.get("warnings") or ()]
+
+    @classmethod
+    def name_measure(cls, key: str) -> str:
+        """Returns what a key is called in tables."""
+        return {**Evaluation.names, **cls.names}.get(key, key.replace("_", " "))
+
+    @classmethod
+    def hides(cls, key: str) -> bool:
+        """Whether a part of a result stands in the JSON file alone."""
+        return key in cls.hidden or key in Evaluation.hidden
+
+    @classmethod
+    def list_marks(cls, result: Mapping[str, Any]) -> Iterator[str]:
+        """Yields marks such as LABELS SEEN, which stand above every number."""
+        marks = result.get("marks") or ()
+        if isinstance(marks, Mapping):
+            for arm, found in marks.items():
+                yield from (
+                    f"{arm}: {mark}" for mark in ([found] if isinstance(found, str) else found)
+                )
+        else:
+            yield from map(str, marks)
+
+    @classmethod
+    def list_notes(cls, result: Mapping[str, Any]) -> Iterator[Any]:
+        """Yields what a reader must know beside the figures."""
+        for name in ("warnings", "notes", "leaks"):
+            yield from result.get(name) or ()
+        yield from (f"NOT INDEPENDENT: {part}" for part in result.get("circular") or ())
+
+    @classmethod
+    def show(cls, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Returns the parts of a result that cards show."""
+        return result
+
+    @classmethod
+    def tell_copies(cls, result: Mapping[str, Any]) -> str:
+        """Returns what the card's section on memorisation says of a result, if anything."""
+        return ""
+
+    @classmethod
+    def write_command(cls, name: str, result: Mapping[str, Any], folder: str) -> str:
+        """Returns the command that measures a result again, on what a run folder holds now.
+
+        Args:
+            name: of the result, without `.json`.
+            result: as it was read; the real sets are those that it names.
+            folder: run folder.
+        """
+        if not cls.kind:
+            return ""
+        file = f"{folder}/{EVALUATION}/{name}.json"
+        words = [*cls.name_sources(result), "--synthetic", folder, "--json", file]
+        return shlex.join(["factory", "evaluate", cls.kind, *words])
+
+    @classmethod
+    def name_sources(cls, result: Mapping[str, Any]) -> list[str]:
+        """Returns the options that name the real sets which a result took."""
+        words: list[str] = []
+        for option, path in cls.sources.items():
+            place: Any = result
+            for key in path.split("."):
+                place = place.get(key) if isinstance(place, Mapping) else None
+            place = place.get("path") if isinstance(place, Mapping) else place
+            words += [f"--{option}", place] if isinstance(place, str) else []
+        return words

@@ -1,0 +1,64 @@
+"""What makes a study run that is refused for what leaks: images made of each draw's shots."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from factory.data.folders import RUN_RECORD
+from factory.evaluate.fewshot.leaks import TEST_LEAK, Leak
+
+SHIPPED = Path("few-shot-variations")
+"""Recipe, by its name, whose model saw no label."""
+HONEST_ENCODER = "he-ssl-eval"
+"""Of the shipped encoders the one that saw no label and filters nothing by default."""
+
+
+def find_remedy(given: Mapping[str, Any], leaks: Sequence[Leak]) -> dict[str, Any] | None:
+    """Returns other values of the options; None for test leaks.
+
+    Args:
+        given: options of the refused study.
+        leaks: why it was refused.
+    """
+    if any(leak.mark == TEST_LEAK for leak in leaks):
+        return None
+    changed: dict[str, Any] = {
+        "synthetic": (),
+        "unfiltered": (),
+        "recipe": _choose_recipe(given, leaks),
+        "fit_filter": True,
+        "force": False,
+        "mark_leaks": False,
+        "first_seed": 0,
+    }
+    if any(not leak.synthetic for leak in leaks):
+        changed["encoder"] = HONEST_ENCODER
+    if given["out"] is None and given["draws"] is None:
+        changed["out"] = Path("studies/anew")
+    return changed
+
+
+def _choose_recipe(given: Mapping[str, Any], leaks: Sequence[Leak]) -> Path:
+    """Returns the recipe of what was given, else the shipped one."""
+    if any(leak.text.startswith("model ") for leak in leaks):
+        return SHIPPED
+    if given["recipe"] is not None:
+        return Path(given["recipe"])
+    for root in given["synthetic"]:
+        recipe = Path(root) / "recipe.json"
+        if recipe.is_file() and (Path(root) / RUN_RECORD).is_file() and _stands_alone(recipe):
+            return recipe
+    return SHIPPED
+
+
+def _stands_alone(recipe: Path) -> bool:
+    """Whether a run's recipe can be run from its folder once it gets shots and a filter of them."""
+    read = json.loads(recipe.read_text(encoding="utf-8"))
+    if not all("per_class" in block for block in read["conditions"]):
+        return False
+    others = [each for each in read["filters"] if each["kind"] != "classifier"]
+    named = [each.get(name) for each in others for name in ("images", "held_out", "model")]
+    named += [*read["catalogs"], *(each["source"] for each in read["generator"]["adapters"])]
+    is_local = read["generator"]["model"].startswith((".", "/", "~"))
+    return not is_local and not any(named) and any(each not in others for each in read["filters"])

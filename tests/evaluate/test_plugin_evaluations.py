@@ -1,0 +1,131 @@
+"""An evaluation of one's own, installed as a package: one file, and every command knows it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests import ROOT
+from tests.evaluate.test_evaluate_all import write_set
+from tests.running import read_json, run, write_recipe
+
+PLUGIN = ROOT / "tests" / "plugins" / "colour"
+USE = """
+import sys
+from click.testing import CliRunner
+from factory.cli import main
+sys.path.insert(0, sys.argv[1])
+from tests.documents import load_hook
+
+def call(*words, code=0):
+    result = CliRunner().invoke(main, list(words))
+    assert result.exit_code == code, (words, result.output, result.exception)
+    return result.output
+
+sets = ("--real", "real", "--synthetic", "run")
+assert "colour     Compares the colours of synthetic images" in call("evaluate", "--help")
+assert "--halves INTEGER RANGE" in call("evaluate", "colour", "--help")
+call("evaluate", "colour", *sets, "--halves", "0", code=2)
+told = call("evaluate", "colour", *sets, "--json", "run/evaluation/colour.json")
+assert "colours of fine" in told and "distance of real halves" in told, told
+call("report", "run", "--out", "alone.html")
+call("card", "run")
+
+all_of = ("--real", "real", "--test", "real", "--synthetic", "run", "--size", "32", "--skip")
+all_of += ("fewshot", "--skip", "copies", "--encoder", "color-texture", "--force")
+told = call("evaluate", "all", *all_of, code=1)
+assert "  colour: Compares the colours" in told and "== colour" in told, told
+broken = "'broken' is broken (package factory-colour 0.3, entry point factory.evaluations"
+assert f"not measured: broken: {broken}" in told, told
+call("evaluate", "all", *all_of, "--skip", "broken")
+call("report", "run")
+assert "BROKEN PLUG-IN" in call("evaluate", "--help")
+told = call("evaluate", "broken", *sets, code=2)
+assert broken in told and "No module named 'not_there'" in told, told
+reference = load_hook().WRITERS["commands"]()
+assert "### factory evaluate colour" in reference and "`--halves`" in reference
+"""
+
+
+def install(site):
+    """Leaves the package as an installer does, and with it a plug-in that does not load."""
+    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
+    made = site / f"factory_colour-{project['version']}.dist-info"
+    made.mkdir(parents=True)
+    shutil.copy(PLUGIN / "factory_colour.py", site)
+    head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
+    (made / "METADATA").write_text(head)
+    entries = {**project["entry-points"]["factory.evaluations"], "broken": "not_there:Broken"}
+    lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
+    (made / "entry_points.txt").write_text(f"[factory.evaluations]\n{lines}")
+
+
+def test_an_installed_evaluation_is_known_to_every_command(tmp_path):
+    install(tmp_path / "site")
+    write_set(tmp_path / "real", 12, 0)
+    conditions = [{"kind": "class", "per_class": {"coarse": 3, "fine": 3}}]
+    run(write_recipe(tmp_path, conditions=conditions), tmp_path / "run")
+    paths = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
+    done = subprocess.run(
+        [sys.executable, "-c", USE, str(ROOT)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": paths},
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = read_json(tmp_path / "run" / "evaluation" / "colour.json")
+    assert (result["kind"], result["version"]) == ("colour", 1)
+    for found in result["classes"].values():
+        assert found["distance"]["value"] > found["floor"]["high"] > found["floor"]["low"] > 0
+    table = read_json(tmp_path / "run" / "evaluation" / "tiers.json")
+    assert table["version"] == 1
+    shown = table["tiers"]["pixel fidelity"]["distance in levels, colour, fine"]
+    assert shown["value"] == result["classes"]["fine"]["distance"]["value"]
+    alone, together = (tmp_path / "alone.html").read_text(), tmp_path / "run" / "report.html"
+    for text in ((tmp_path / "run" / "README.md").read_text(), alone, together.read_text()):
+        assert "distance in levels" in text
+    assert "### colour" in (tmp_path / "run" / "README.md").read_text()
+
+
+@pytest.fixture
+def colour(monkeypatch):
+    monkeypatch.syspath_prepend(PLUGIN)
+    from factory_colour import Colour, count_levels, measure_distance
+
+    return Colour, count_levels, measure_distance
+
+
+def test_the_distance_is_that_by_which_a_set_is_brighter(colour, tmp_path):
+    from factory.evaluate.image_sets import list_set
+
+    _, count_levels, measure_distance = colour
+    for name, shift in (("one", 0), ("other", 7)):
+        (tmp_path / name / "a").mkdir(parents=True)
+        pixels = np.random.default_rng(0).integers(0, 200, (16, 16, 3)) + shift
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / name / "a" / "0.png")
+    one, other = (count_levels(list_set(tmp_path / name)) for name in ("one", "other"))
+    assert measure_distance(one, other) == pytest.approx(7)
+    assert measure_distance(one, one) == 0
+
+
+def test_results_without_a_version_stay_readable_and_newer_ones_are_refused(tmp_path):
+    from factory.core.errors import InputError
+    from factory.engine.dataset import Dataset
+    from factory.publish.card.facts import read_evaluations
+
+    folder = tmp_path / "run" / "evaluation"
+    folder.mkdir(parents=True)
+    (folder / "copies.json").write_text(json.dumps({"authpct": {"synthetic": {"value": 1.5}}}))
+    found = read_evaluations(Dataset(str(tmp_path / "run")))
+    assert found == {"copies": {"authpct": {"synthetic": {"value": 1.5}}}}
+    (folder / "copies.json").write_text(json.dumps({"kind": "copies", "version": 99}))
+    with pytest.raises(InputError, match="version 99 of this file is newer"):
+        read_evaluations(Dataset(str(tmp_path / "run")))
