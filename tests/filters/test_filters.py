@@ -3,8 +3,6 @@
 import io
 import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +25,7 @@ from factory.filters import FILTERS, build_filters, decide_all, score_all
 from factory.filters.focus import measure_blur
 from factory.models.session import Session
 from factory.recipe.recipe import AnyFilter
-from tests import ASSETS, ROOT
+from tests import ASSETS, run_alone
 
 PCAM = ASSETS / "pcam"
 ORAL = ASSETS / "oral-oscc"
@@ -125,10 +123,7 @@ def test_deciding_imports_neither_torch_nor_sklearn():
         "heavy = {'torch', 'sklearn', 'pandas', 'transformers'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
-    root = ROOT
-    command = [sys.executable, "-c", code]
-    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    run_alone(code)
 
 
 def test_scores_are_rounded_plain_and_decide_the_same_after_storage():

@@ -1,8 +1,5 @@
 """Filters that compare with real images: `realism`, and what a held-out set forbids."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -27,7 +24,7 @@ from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.conditions.reference import choose_shots
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import AnyFilter, Recipe, compute_recipe_digest
-from tests import ASSETS, ROOT
+from tests import ASSETS, run_alone
 from tests.running import read_rows, run, write_recipe
 
 PCAM = ASSETS / "pcam"
@@ -406,10 +403,7 @@ def test_deciding_loads_no_library(tmp_path):
         "heavy = {'torch', 'sklearn', 'scipy', 'pandas'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
-    command = [sys.executable, "-c", code]
-    root = ROOT
-    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    run_alone(code)
 
 
 def test_validate_names_what_is_wrong_with_the_real_set(tmp_path):

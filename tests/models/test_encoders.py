@@ -1,8 +1,6 @@
 """Encoders: hand-made features, library models with random weights, local folders, clear errors."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,7 +11,8 @@ from factory.core.errors import InputError
 from factory.models.encoders import load_encoder
 from factory.models.encoders.learned import explain_failure, hash_weights
 from factory.models.encoders.small_resnet import SmallResNet
-from tests import ROOT
+from tests import run_alone
+from tests.tiny import save_open_clip
 
 
 def make_images(count, size=64, seed=0):
@@ -68,10 +67,7 @@ def test_color_texture_needs_no_torch():
         "load_encoder('color-texture').encode(np.zeros((1, 64, 64, 3), np.uint8));"
         "assert 'torch' not in sys.modules and 'sklearn' not in sys.modules"
     )
-    root = ROOT
-    command = [sys.executable, "-c", code]
-    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    run_alone(code)
 
 
 @pytest.mark.parametrize("shape", [(2, 64, 64), (2, 64, 64, 4), (2, 16, 64, 3)])
@@ -104,25 +100,7 @@ def test_library_models_with_random_weights_are_repeatable(spec, dim):
 
 
 def test_open_clip_local_folder(tmp_path):
-    import open_clip
-
-    config = {
-        "embed_dim": 24,
-        "vision_cfg": {
-            "image_size": 32,
-            "layers": 1,
-            "width": 32,
-            "patch_size": 8,
-            "head_width": 16,
-        },
-        "text_cfg": {"context_length": 8, "vocab_size": 64, "width": 32, "heads": 2, "layers": 1},
-    }
-    torch.manual_seed(0)
-    model = open_clip.CLIP(**config).eval()
-    save_file(model.state_dict(), tmp_path / "open_clip_model.safetensors")
-    preprocess = {"mean": [0.5] * 3, "std": [0.5] * 3, "interpolation": "bicubic"}
-    described = {"model_cfg": config, "preprocess_cfg": preprocess}
-    (tmp_path / "open_clip_config.json").write_text(json.dumps(described))
+    model = save_open_clip(tmp_path)
     encoder = load_encoder(f"open_clip:local-dir:{tmp_path}", device="cpu")
     images = make_images(2, 32)
     expected = model.encode_image(torch.from_numpy(images / 127.5 - 1).permute(0, 3, 1, 2).float())

@@ -1,5 +1,6 @@
 """Streams and condition kinds: identities stay as they were before each owned itself."""
 
+import json
 from typing import Any
 
 import pytest
@@ -23,162 +24,8 @@ REFERENCE = (
     'caption: "a {class_name}", strength: 0.4}]'
 )
 EXISTING = 'conditions=[{kind: %s, images: %s, content_sha256: "00ff"}]'
-KNOWN: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
-    "caption-corpus.yaml": (
-        "5fbcb1c770e9",
-        ("52dde6dcabf75f65",),
-        (
-            "f796e0724df6",
-            "dcf158b27bf3",
-            "51a398388f9d",
-        ),
-    ),
-    "class-imbalance.yaml": (
-        "f655e9e0c419",
-        (
-            "1f41574fd0baf326",
-            "7b00e8f412b82223",
-        ),
-        (
-            "7961e2a47846",
-            "ca55df8d00b3",
-            "c94bbebed23a",
-            "9538e2085caa",
-            "eb089a4fa7ba",
-            "6896a118eb6a",
-        ),
-    ),
-    "cluster.yaml": (
-        "c79debe00ea3",
-        (
-            "1f41574fd0baf326",
-            "7b00e8f412b82223",
-        ),
-        (
-            "7961e2a47846",
-            "ca55df8d00b3",
-            "31ce4777160b",
-            "9538e2085caa",
-            "eb089a4fa7ba",
-            "df6cf31592bb",
-        ),
-    ),
-    "dry-run.yaml": (
-        "e93297d4044e",
-        (
-            "a15e1f59e4b376f5",
-            "ddc8d4094288650e",
-        ),
-        (
-            "7b7ae261135d",
-            "fcc4933cf427",
-            "738c8047e5a9",
-            "733a9ba9b31d",
-            "452793845364",
-            "a0af123a9608",
-        ),
-    ),
-    "he-captions.yaml": (
-        "d3c83705218b",
-        ("ebb4475ef87f52e8",),
-        (
-            "04875c725d72",
-            "7d59db1ee0d8",
-            "ab843b6297ae",
-        ),
-    ),
-    "judge.yaml": (
-        "04d88989bd83",
-        (
-            "1f41574fd0baf326",
-            "7b00e8f412b82223",
-        ),
-        (
-            "7961e2a47846",
-            "ca55df8d00b3",
-            "0fdd68257f9b",
-            "9538e2085caa",
-            "eb089a4fa7ba",
-            "af662c6dd038",
-        ),
-    ),
-    "quickstart.yaml": (
-        "e41493d7f8ae",
-        (
-            "1f41574fd0baf326",
-            "7b00e8f412b82223",
-        ),
-        (
-            "7961e2a47846",
-            "ca55df8d00b3",
-            "0fdd68257f9b",
-            "9538e2085caa",
-            "eb089a4fa7ba",
-            "af662c6dd038",
-        ),
-    ),
-    "text-classes.yaml": (
-        "0bd671b64429",
-        (
-            "d88ff96f58590aba",
-            "9bbe4c3a0a1e0911",
-        ),
-        (
-            "43d05b3e81bb",
-            "61737f80655d",
-            "a470b6f78ee3",
-            "764d0d90d094",
-            "37844205b532",
-            "38e206671e7c",
-        ),
-    ),
-    "unfiltered-control.yaml": (
-        "cd4ffe70f7dd",
-        (
-            "1f41574fd0baf326",
-            "7b00e8f412b82223",
-        ),
-        (
-            "7961e2a47846",
-            "ca55df8d00b3",
-            "0fdd68257f9b",
-            "9538e2085caa",
-            "eb089a4fa7ba",
-            "af662c6dd038",
-        ),
-    ),
-    "reference": (
-        "fb479e786aaa",
-        (
-            "939beac1d9b480f4",
-            "884cbf1331565aad",
-        ),
-        (
-            "5bf1e94cd189",
-            "171716be88a1",
-            "dcb6a20e1f26",
-            "754c5a7746a7",
-            "0b5ba8c11d41",
-            "c4d2a3b030c8",
-        ),
-    ),
-    "judged": (
-        "3dd96290ab04",
-        (
-            "65ad2a5b3e287a71",
-            "8542b3594a922891",
-        ),
-        (
-            "906f147d6b97",
-            "84484c6afd54",
-            "9110658a3d32",
-            "5b135899c4ef",
-            "f35df64b5948",
-            "c47f6a3e385a",
-        ),
-    ),
-}
-"""Of version 0.1, by recipe: fingerprint, keys of the first two series, and the sample ids of the
+KNOWN = json.loads((ASSETS / "identities.json").read_text())
+"""Of version 0.1, by recipe: fingerprint, keys of the first two series, and sample ids of the
 second try at the first, second and last request of each."""
 
 
@@ -193,7 +40,8 @@ def identify(name: str, *overrides: str) -> Any:
             prompt = write_prompt(condition, "{class_name}", {})
             found.append(compute_sample_id(condition, prompt, seed, MADE)[:12])
     digest = compute_recipe_digest(loaded.recipe)[:12]
-    return digest, tuple(part.key for part in plan.series[:2]), tuple(found)
+    keys = [part.key for part in plan.series[:2]]
+    return {"fingerprint": digest, "series": keys, "samples": found}
 
 
 @pytest.mark.parametrize("name", [name for name in KNOWN if name.endswith(".yaml")])

@@ -1,8 +1,6 @@
 """Classifier training: any shots, honest folds, no pickles, equal answers after a reload."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +26,7 @@ from factory.train.classifier.report import measure_calibration_error, measure_p
 from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.temperature import fit_temperature
 from factory.train.classifier.train import train_classifier
-from tests import ASSETS, ROOT
+from tests import ASSETS, ROOT, run_alone
 
 PCAM = ASSETS / "pcam"
 SHIPPED = ROOT / "catalogs" / "classifiers" / "pcam"
@@ -107,10 +105,7 @@ def test_reading_the_info_imports_no_torch(fitted):
         "heavy = {'torch', 'sklearn', 'scipy', 'safetensors'} & set(sys.modules);"
         "assert not heavy, heavy"
     )
-    root = ROOT
-    command = [sys.executable, "-c", code]
-    ran = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
+    run_alone(code)
 
 
 def test_training_again_gives_the_same_files(fitted):
