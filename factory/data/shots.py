@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from factory.core.errors import EvaluationError, SourceError
 from factory.core.hashing import compute_digest, hash_bytes
-from factory.core.images import hash_pixels
 from factory.data.images import (
     SourceImage,
     check_fit,
@@ -19,6 +18,7 @@ from factory.data.images import (
     list_images,
     read_fitted,
 )
+from factory.data.images.reader import ImageReader
 from factory.data.splits import hash_all
 
 HELD_OUT_PARTS = 3
@@ -216,7 +216,11 @@ def rank_shots(unique: Mapping[str, SourceImage], seed: int) -> list[str]:
 
 
 def take_shots(
-    ranked: Sequence[str], unique: Mapping[str, SourceImage], shots: int, where: str
+    ranked: Sequence[str],
+    unique: Mapping[str, SourceImage],
+    shots: int,
+    where: str,
+    reader: ImageReader | None = None,
 ) -> list[str]:
     """Returns the first hashes whose images differ in their pixels: each image counts once.
 
@@ -224,10 +228,11 @@ def take_shots(
         SourceError: fewer images than shots, or one that cannot be decoded.
     """
     chosen: dict[str, str] = {}
+    reader = reader or ImageReader()
     for sha in ranked:
         if len(chosen) == shots:
             break
-        chosen.setdefault(hash_pixels(unique[sha].read_pixels()), sha)
+        chosen.setdefault(reader.hash_pixels(unique[sha]), sha)
     if len(chosen) < shots:
         raise SourceError(
             f"{where}: shots: {shots} asked for, but it has {len(chosen)} different images: "

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from factory.core.images import hash_pixels
 from factory.data.images import SourceImage
+from factory.data.images.reader import ImageReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,28 +37,28 @@ class Leaks:
         return " and ".join(said)
 
 
-def hash_all(images: Sequence[SourceImage]) -> tuple[str, ...]:
+def hash_all(images: Sequence[SourceImage], reader: ImageReader | None = None) -> tuple[str, ...]:
     """Returns the hash of each image's pixels, so that another file of the same image is found.
 
     Raises:
         SourceError: an image that cannot be decoded.
     """
     with ThreadPoolExecutor() as pool:
-        return tuple(pool.map(_hash, images))
+        return tuple(pool.map((reader or ImageReader()).hash_pixels, images))
 
 
-def _hash(image: SourceImage) -> str:
-    return hash_pixels(image.read_pixels())
-
-
-def find_leaks(used: Sequence[SourceImage], held_out: Sequence[SourceImage]) -> Leaks:
+def find_leaks(
+    used: Sequence[SourceImage],
+    held_out: Sequence[SourceImage],
+    reader: ImageReader | None = None,
+) -> Leaks:
     """Compares two sets by the pixels of their images, and by groups where both know them.
 
     Raises:
         SourceError: an image that cannot be decoded.
     """
-    known = dict(zip(hash_all(held_out), held_out, strict=True))
-    hashed = zip(used, hash_all(used), strict=True)
+    known = dict(zip(hash_all(held_out, reader), held_out, strict=True))
+    hashed = zip(used, hash_all(used, reader), strict=True)
     shared = tuple((image, known[sha]) for image, sha in hashed if sha in known)
     groups = {image.group for image in used} & {image.group for image in held_out}
     return Leaks(shared, tuple(sorted(group for group in groups if group is not None)))

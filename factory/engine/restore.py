@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.core.errors import GenerationError, InputError
+from factory.core.files.paths import resolve_path
 from factory.data.images import SourceImage, list_images
 from factory.data.provenance import Provenance
 from factory.data.records import Job, Request
@@ -136,7 +137,7 @@ def find_sources(wanted: Sequence[Varied | None], recipe: Recipe, places: Places
     listed: list[SourceImage] = []
     searched: list[str] = []
     own = {
-        images.resolve(places.base): images.columns.get("image_column")
+        resolve_path(places.base, images.path): images.columns.get("image_column")
         for images in (block.images for block in recipe.blocks)
         if images is not None
     }

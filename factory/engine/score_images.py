@@ -9,6 +9,7 @@ from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.images import decode_image
 from factory.data.images import SourceImage
+from factory.models.session import Session
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import LoadedRecipe, load_recipe
 
@@ -42,18 +43,24 @@ def load_judging(
     loaded = _load(recipe, block, overrides)
     check_recipe(loaded)
     (found,) = (block.images for block in loaded.recipe.blocks)
-    images = () if found is None else found.list(loaded.base)
-    return _load(recipe, {**block, "content_sha256": hash_images(images, data)}, overrides)
+    images = () if found is None else found.list(loaded.session)
+    block["content_sha256"] = hash_images(images, data)
+    return _load(recipe, block, overrides, loaded.session)
 
 
-def _load(recipe: Path, block: Mapping[str, str], overrides: Sequence[str]) -> LoadedRecipe:
+def _load(
+    recipe: Path,
+    block: Mapping[str, str],
+    overrides: Sequence[str],
+    session: Session | None = None,
+) -> LoadedRecipe:
     replaced = [
         "generator={model: given, batch_size: 64}",
         f"conditions={json.dumps([block])}",
         "budget.attempts=1",
         "budget.on_shortfall=warn",
     ]
-    return load_recipe(recipe, [*overrides, *replaced])
+    return load_recipe(recipe, [*overrides, *replaced], session)
 
 
 def hash_images(images: Sequence[SourceImage], data: Path) -> str:

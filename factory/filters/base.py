@@ -15,7 +15,7 @@ from pydantic import model_validator
 from factory.catalog.entries import Strict
 from factory.catalog.licences.terms import Term
 from factory.core.errors import FilterError
-from factory.data.images import SourceImage, list_images
+from factory.data.images import SourceImage
 from factory.data.records import SCORE_DECIMALS, Condition, Sample, Verdict
 from factory.models.session import Session
 
@@ -114,13 +114,13 @@ class RealImages:
     group_column: str | None = None
     group_pattern: str | None = None
 
-    def list(self) -> tuple[SourceImage, ...]:
+    def list(self, session: Session) -> tuple[SourceImage, ...]:
         """Lists them.
 
         Raises:
             SourceError: nothing there, or a column that is missing.
         """
-        return list_images(
+        return session.images.list(
             self.path,
             image_column=self.image_column,
             group_column=self.group_column,

@@ -124,11 +124,12 @@ class RealismFilter(Filter):
         if not check.check_files:
             return
         try:
-            real = read_real_set(settings, self.context.base)
+            real = read_real_set(settings, self.context)
             sources = [image.source for image in real.images]
             if checker.pixels is not None:
-                check_fit(sources, *checker.pixels, settings.fit, real.root)
-            check_pixels(sources)
+                reader = self.context.images
+                check_fit(sources, *checker.pixels, settings.fit, real.root, reader.read_size)
+            check_pixels(sources, self.context.images)
         except SourceError as error:
             check.add(str(error), "images")
             return
@@ -215,7 +216,7 @@ class RealismFilter(Filter):
     def _read_set(self) -> RealSet:
         if self._set is None:
             try:
-                self._set = read_real_set(self.settings, self.context.base)
+                self._set = read_real_set(self.settings, self.context)
             except SourceError as error:
                 raise FilterError(f"realism: {error}") from error
         return self._set

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from factory.catalog.entries import Fraction
 from factory.core.errors import FilterError, SourceError
-from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.hashing import compute_digest
 from factory.core.thumbnails import DIM, REVISION, compare_all, describe_images
 from factory.data.images import SourceImage, fit_image
 from factory.data.records import Condition, Sample
@@ -59,7 +59,6 @@ class TrainingCopyFilter(Filter):
 
     def __init__(self, settings: Any, context: Session) -> None:
         super().__init__(settings, context)
-        self._listed: dict[str, tuple[SourceImage, ...]] = {}
         self._sets: dict[Size, NDArray[np.float32]] = {}
         self._references: dict[tuple[str, str, Size], NDArray[np.float32]] = {}
 
@@ -81,7 +80,7 @@ class TrainingCopyFilter(Filter):
             check.add("has nothing to compare with: set images, or remove the filter")
         for real in self.real_images if check.check_files else ():
             try:
-                real.list()
+                real.list(self.context)
                 if real.is_held_out:
                     self._check_held_out(check, real)
             except SourceError as error:
@@ -94,7 +93,8 @@ class TrainingCopyFilter(Filter):
             SourceError: a group column that the held-out set does not have.
         """
         for used in (*check.varied, *check.judged_with):
-            leaks = find_leaks(used.list(), replace(real, **used.columns).list())
+            held_out = replace(real, **used.columns).list(self.context)
+            leaks = find_leaks(used.list(), held_out, self.context.images)
             if leaks:
                 path = self.settings.held_out
                 check.add(f"{used.name} uses images of {path}: {leaks}: take others", "held_out")
@@ -136,7 +136,7 @@ class TrainingCopyFilter(Filter):
         digests: dict[str, str] = {}
         for real in self.real_images:
             try:
-                hashes = sorted(hash_bytes(image.read_bytes()) for image in self._list(real))
+                hashes = sorted(map(self.context.images.hash_bytes, real.list(self.context)))
             except SourceError as error:
                 raise FilterError(f"training_copy: {error}") from error
             digests[real.field] = compute_digest("images", hashes)
@@ -150,15 +150,10 @@ class TrainingCopyFilter(Filter):
             described["held_out_sha256"] = digests["held_out"]
         return described
 
-    def _list(self, real: RealImages) -> tuple[SourceImage, ...]:
-        if real.field not in self._listed:
-            self._listed[real.field] = real.list()
-        return self._listed[real.field]
-
     def _describe_set(self, size: Size) -> NDArray[np.float32]:
         """Returns (M, 256) float32 of the named images at one size; kept in memory."""
         if size not in self._sets:
-            images = (image for real in self.real_images for image in self._list(real))
+            images = (image for real in self.real_images for image in real.list(self.context))
             rows = [_describe_fitted(image, size) for image in images]
             self._sets[size] = np.concatenate([np.zeros((0, DIM), np.float32), *rows])
         return self._sets[size]

@@ -5,14 +5,16 @@ from pathlib import Path
 from typing import Any, Self
 
 from factory.catalog.catalog import Catalogs, load_catalogs
+from factory.data.images.reader import ImageReader
 from factory.models.classifiers.model import Classifier, find_classifier_folder, load_classifier
 from factory.models.encoders.pool import EncoderPool
 
 
 class Session:
-    """Catalogs, the folder of the recipe, and models that judge, each loaded once.
+    """Catalogs, the folder of the recipe, real images and models that judge, each opened once.
 
-    A worker is sent its driver's session: with the catalog entries that were read, without models.
+    A worker is sent its driver's session: with the catalog entries that were read and the hashes of
+    real images, without models.
 
     Args:
         catalogs: of models, encoders, classifiers, classes and captions.
@@ -23,11 +25,13 @@ class Session:
         catalogs: as given.
         base: as given, as an absolute path: a worker may stand elsewhere.
         encoders: of filters, of what picks and of guidance.
+        images: reads real images.
     """
 
     def __init__(self, catalogs: Catalogs, base: Path = Path(), device: str = "auto") -> None:
         self.catalogs, self.base = catalogs, base.absolute()
         self.encoders = EncoderPool(catalogs, device)
+        self.images = ImageReader()
         self._classifiers: dict[tuple[Path, str | None], Classifier] = {}
 
     @classmethod
@@ -63,5 +67,9 @@ class Session:
             self._classifiers[key] = load_classifier(folder, device, encoders=self.encoders)
         return self._classifiers[key]
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.catalogs, self.base, self.encoders.device)
+    def __getstate__(self) -> tuple[Any, ...]:
+        return self.catalogs, self.base, self.encoders.device, self.images
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.__init__(*state[:3])  # type: ignore[misc]
+        self.images = state[3]

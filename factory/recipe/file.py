@@ -37,12 +37,15 @@ class LoadedRecipe:
     session: Session
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
+def load_recipe(
+    path: Path, overrides: Sequence[str] = (), session: Session | None = None
+) -> LoadedRecipe:
     """Loads and validates a recipe file; what it refers to is `check_recipe`'s to check.
 
     Args:
         path: YAML file.
         overrides: `a.b=c` texts of `--set`, applied in order.
+        session: of the same recipe, loaded before with other overrides.
 
     Raises:
         RecipeError: every problem found, with file, line and field.
@@ -51,7 +54,8 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> LoadedRecipe:
     document = apply_overrides(split_document(read_document(path)), named)
     base = find_base(path)
     recipe = _settle_filters(parse_model(document, Recipe), base, document)
-    return LoadedRecipe(recipe, base, path, document, _open_session(recipe, base, document))
+    session = session or _open_session(recipe, base, document)
+    return LoadedRecipe(recipe, base, path, document, session)
 
 
 def _settle_filters(recipe: Recipe, base: Path, document: Document) -> Recipe:

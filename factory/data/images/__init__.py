@@ -15,7 +15,7 @@ from factory.data.images.fit import (
 )
 from factory.data.images.folder import list_folder
 from factory.data.images.image import IMAGE_SUFFIXES, SourceImage, Wanted
-from factory.data.images.layout import find_files
+from factory.data.images.layout import Found, find_files
 from factory.data.images.passed import tell_frames
 from factory.data.images.table import iterate_rows, list_tables
 from factory.data.images.tar import list_tars
@@ -44,6 +44,7 @@ def list_images(
     label_column: str | None = None,
     caption_column: str | None = None,
     may_lack: bool = False,
+    found: Found | None = None,
 ) -> tuple[SourceImage, ...]:
     """Lists real images with their classes, captions and groups; the order is sorted.
 
@@ -75,13 +76,14 @@ def list_images(
         label_column: column with the class.
         caption_column: column with the caption.
         may_lack: let the columns asked for be empty for some images.
+        found: what `find_files` gave, where it was asked before.
 
     Raises:
         SourceError: nothing there, no images, a damaged file, a column that is missing, or one
             asked for that is empty for some images.
     """
     wanted = Wanted(image_column, label_column, caption_column, group_column, group_pattern)
-    images = _list_found(root, wanted)
+    images = _list_found(found or find_files(root), root, wanted)
     if not images:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(
@@ -95,8 +97,7 @@ def list_images(
     return tuple(images)
 
 
-def _list_found(root: Path, wanted: Wanted) -> Sequence[SourceImage]:
-    found = find_files(root)
+def _list_found(found: Found, root: Path, wanted: Wanted) -> Sequence[SourceImage]:
     if found.kind == "table":
         return list_tables(found.paths, root, wanted)
     if found.kind == "tar":

@@ -1,6 +1,6 @@
 """Bringing real images to a size: at their own scale, or whole; and what of them is then seen."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,19 +73,29 @@ def iterate_pixels(
 
 
 def check_fit(
-    images: Sequence[SourceImage], width: int, height: int, fit: str, root: Path | str
+    images: Sequence[SourceImage],
+    width: int,
+    height: int,
+    fit: str,
+    root: Path | str,
+    read_size: Callable[[SourceImage], tuple[int, int]] = SourceImage.read_size,
 ) -> None:
     """Tells where a crop shows little of the images, and refuses images that it would enlarge.
 
     Raises:
         SourceError: under `crop`, an image smaller than the size, or one that cannot be read.
     """
-    for size, image in tell_crop(images, width, height, fit, root):
+    for size, image in tell_crop(images, width, height, fit, root, read_size):
         _refuse_smaller(size, (width, height), fit, image.place)
 
 
 def tell_crop(
-    images: Sequence[SourceImage], width: int, height: int, fit: str, root: Path | str
+    images: Sequence[SourceImage],
+    width: int,
+    height: int,
+    fit: str,
+    root: Path | str,
+    read_size: Callable[[SourceImage], tuple[int, int]] = SourceImage.read_size,
 ) -> list[tuple[tuple[int, int], SourceImage]]:
     """Tells where a crop shows less than a quarter of an image's area; returns sizes that it read.
 
@@ -94,7 +104,7 @@ def tell_crop(
     """
     if fit != "crop" or not images:
         return []
-    read = [(image.read_size(), image) for image in images[:: -(-len(images) // MOST_SIZES)]]
+    read = [(read_size(image), image) for image in images[:: -(-len(images) // MOST_SIZES)]]
     size, image = max(read, key=lambda each: each[0][0] * each[0][1])
     if width * height < LEAST_SHARE * size[0] * size[1]:
         tell(f"{root}: {describe_crop((width, height), size)}, such as {image.key}: {RESIZE}")

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.errors import SourceError
-from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.hashing import compute_digest
 from factory.data.images import SourceImage, check_fit, fit_source
 from factory.data.records import Condition, Sample
 from factory.data.shots import rank_shots
 from factory.evaluate.calibrate.scored import MISLABELLED, NO_CLASS, REAL, Scored
 from factory.filters import score_all
 from factory.filters.base import Filter
-from factory.recipe.conditions.base import RealImages
+from factory.recipe.conditions.base import BlockImages
 from factory.recipe.file import LoadedRecipe
 
 BLOCK = 32
@@ -75,22 +75,22 @@ def read_real(
     sources = _list_sources(loaded, given, image_column)
     if not sources:
         return None
-    base = loaded.base
-    roots = ", ".join(str(source.resolve(base)) for source in sources)
+    session = loaded.session
+    roots = ", ".join(str(session.resolve(source.path)) for source in sources)
     real = RealSet([], {"path": roots, "given": given is not None})
     found, digests = 0, []
     for source in sources:
-        images = source.list(base)
+        images = source.list(session)
         is_labelled = any(image.class_name is not None for image in images)
         by_group: dict[str, dict[str, SourceImage]] = {}
         hashes = []
         for image in images:
-            sha = hash_bytes(image.read_bytes())
+            sha = session.images.hash_bytes(image)
             hashes.append(f"{image.class_name}/{sha}")
             name = image.class_name if classes and is_labelled else NO_CLASS
             by_group.setdefault(name or NO_CLASS, {}).setdefault(sha, image)
         if classes and is_labelled:
-            _drop_unasked(real, by_group, classes, source.resolve(base))
+            _drop_unasked(real, by_group, classes, session.resolve(source.path))
         for name, mine in sorted(by_group.items()):
             chosen = rank_shots(mine, loaded.recipe.seed)[:most]
             real.images += [
@@ -174,11 +174,11 @@ def asks_captions(loaded: LoadedRecipe) -> bool:
 
 def _list_sources(
     loaded: LoadedRecipe, given: Path | None, image_column: str | None
-) -> list[RealImages]:
+) -> list[BlockImages]:
     parts = [block.varied for block in loaded.recipe.blocks if block.varied is not None]
     if given is not None:
         fit = parts[0].fit if parts else "crop"
-        return [RealImages(given.absolute(), fit, {"image_column": image_column})]
+        return [BlockImages(given.absolute(), fit, {"image_column": image_column})]
     return list({part.path: part for part in parts}.values())
 
 

@@ -4,7 +4,6 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from factory.core.hashing import hash_bytes
 from factory.evaluate.calibrate.real import RealSet
 from factory.evaluate.calibrate.scored import Scored
 from factory.filters.base import Filter
@@ -49,7 +48,9 @@ def leave_out_known(
     """
     kept, notes = list(rows), []
     for judge in filters:
-        known = {hash_bytes(each.read_bytes()) for one in judge.real_images for each in one.list()}
+        session = judge.context
+        used = (each for real in judge.real_images for each in real.list(session))
+        known = set(map(session.images.hash_bytes, used))
         overlap = {number for number, each in enumerate(real.images) if each.sha256 in known}
         blank = dict.fromkeys(judge.score_names, math.nan)
         for number, row in enumerate(kept):

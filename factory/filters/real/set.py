@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest, hash_bytes
-from factory.core.images import hash_pixels
-from factory.data.images import SourceImage, fit_image, list_images
+from factory.data.images import SourceImage, fit_image
+from factory.data.images.reader import ImageReader
+from factory.models.session import Session
 
 if TYPE_CHECKING:
     from factory.filters.realism import RealismFilter
@@ -65,7 +66,7 @@ class RealSet:
             yield np.stack([fit_image(each, width, height, fit) for each in pixels])
 
 
-def read_real_set(settings: "RealismFilter.Settings", base: Path) -> RealSet:
+def read_real_set(settings: "RealismFilter.Settings", session: Session) -> RealSet:
     """Lists and hashes the real images, byte-identical ones once, and chooses `limit` of them.
 
     Classes take turns, so that few images of one are not lost among many of another; within a class
@@ -74,8 +75,8 @@ def read_real_set(settings: "RealismFilter.Settings", base: Path) -> RealSet:
     Raises:
         SourceError: unreadable images, one image in two classes, or too few of them.
     """
-    root = base / settings.images.expanduser()
-    listed = list_images(
+    root = session.resolve(settings.images)
+    listed = session.images.list(
         root,
         image_column=settings.image_column,
         group_column=settings.group_column,
@@ -83,7 +84,8 @@ def read_real_set(settings: "RealismFilter.Settings", base: Path) -> RealSet:
     )
     unique: dict[str, RealImage] = {}
     for source in listed:
-        image = _hash_image(source)
+        group = None if source.group is None else hash_bytes(source.group.encode())
+        image = RealImage(source, session.images.hash_bytes(source), group)
         known = unique.setdefault(image.sha256, image)
         if known.class_name != image.class_name:
             raise SourceError(
@@ -114,7 +116,7 @@ def check_real_set(images: Sequence[RealImage], neighbours: int, root: Path) -> 
             raise SourceError(f"{root}: a single image {where}: add more, or remove it")
 
 
-def check_pixels(sources: Sequence[SourceImage]) -> None:
+def check_pixels(sources: Sequence[SourceImage], reader: ImageReader) -> None:
     """Refuses images that cannot be read, before any sampling, and equal ones of two classes.
 
     Raises:
@@ -122,16 +124,11 @@ def check_pixels(sources: Sequence[SourceImage]) -> None:
     """
     seen: dict[str, SourceImage] = {}
     for source in sources:
-        known = seen.setdefault(hash_pixels(source.read_pixels()), source)
+        known = seen.setdefault(reader.hash_pixels(source), source)
         if known.class_name != source.class_name:
             raise SourceError(
                 f"{source.place}: the same pixels as {known.place}, of another class: remove one"
             )
-
-
-def _hash_image(source: SourceImage) -> RealImage:
-    group = None if source.group is None else hash_bytes(source.group.encode())
-    return RealImage(source, hash_bytes(source.read_bytes()), group)
 
 
 def _choose(unique: dict[str, RealImage], limit: int, seed: int) -> list[RealImage]:

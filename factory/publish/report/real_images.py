@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core.files.paths import resolve_path
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.images import decode_image
 from factory.core.thumbnails import Descriptors, describe_images, find_nearest
@@ -84,7 +85,7 @@ def list_real_sets(
 def list_reference_paths(recipe: Recipe, base: Path) -> list[tuple[Path, str | None]]:
     """Returns folder and image column of the recipe's reference conditions, each once."""
     blocks = [block.varied for block in recipe.blocks if block.varied is not None]
-    found = ((each.resolve(base), each.columns.get("image_column")) for each in blocks)
+    found = ((resolve_path(base, each.path), each.columns.get("image_column")) for each in blocks)
     return list(dict.fromkeys(found))
 
 

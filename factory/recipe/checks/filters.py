@@ -25,7 +25,7 @@ def check_filters(findings: Findings) -> None:
     varied = tuple(
         UsedImages(
             f"conditions[{number}]",
-            _forgive(partial(block.list_used, session.base, recipe.seed)),
+            _forgive(partial(block.list_used, session, recipe.seed)),
             {name: block.varied.columns.get(name) for name in GROUPS},
         )
         for number, block in enumerate(recipe.blocks)
@@ -35,7 +35,9 @@ def check_filters(findings: Findings) -> None:
     for number, judge in enumerate(judges):
         others = tuple(
             UsedImages(
-                other.name, _forgive(real.list), {name: getattr(real, name) for name in GROUPS}
+                other.name,
+                _forgive(partial(real.list, session)),
+                {name: getattr(real, name) for name in GROUPS},
             )
             for other in judges
             for real in other.real_images

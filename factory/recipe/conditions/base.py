@@ -12,9 +12,8 @@ from pydantic import Field
 from factory.catalog.catalog import Catalogs
 from factory.catalog.entries import ClassName, Strict
 from factory.catalog.licences.terms import Term, drop_repeated
-from factory.core.files.paths import resolve_path
 from factory.core.yaml.reader import FieldPath
-from factory.data.images import SourceImage, list_images
+from factory.data.images import SourceImage
 from factory.data.records import Request
 from factory.data.streams import Caption, Stream
 from factory.models.session import Session
@@ -92,7 +91,7 @@ class Planning:
 
 
 @dataclass(frozen=True, slots=True)
-class RealImages:
+class BlockImages:
     """Where the real images of a block are, and how they are read and fitted."""
 
     path: Path
@@ -100,17 +99,13 @@ class RealImages:
     columns: Mapping[str, Any] = field(default_factory=dict)
     """`image_column`, `group_column` and the like: further arguments of `list_images`."""
 
-    def resolve(self, base: Path) -> Path:
-        """Returns the path as one that can be opened."""
-        return resolve_path(base, self.path)
-
-    def list(self, base: Path) -> tuple[SourceImage, ...]:
+    def list(self, session: Session) -> tuple[SourceImage, ...]:
         """Lists them.
 
         Raises:
             SourceError: nothing there, or a column that is missing.
         """
-        return list_images(self.resolve(base), **self.columns)
+        return session.images.list(session.resolve(self.path), **self.columns)
 
     def check_groups(self, findings: "Findings", path: FieldPath) -> bool:
         """Whether its group columns make sense; notes what does not, below the block's `path`."""
@@ -200,22 +195,22 @@ class ConditionKind(ABC):
         return self.is_caption
 
     @property
-    def images(self) -> RealImages | None:
+    def images(self) -> BlockImages | None:
         """The real images that its own are made from, or are."""
         return None
 
     @property
-    def varied(self) -> RealImages | None:
+    def varied(self) -> BlockImages | None:
         """The real images that its own are made from."""
         return None if self.is_existing else self.images
 
-    def list_used(self, base: Path, seed: int) -> Sequence[SourceImage]:
+    def list_used(self, session: Session, seed: int) -> Sequence[SourceImage]:
         """Returns those of `varied` that are used.
 
         Raises:
             SourceError: images that are missing or cannot be read.
         """
-        return () if self.varied is None else self.varied.list(base)
+        return () if self.varied is None else self.varied.list(session)
 
     def terms(self, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
         """Returns the terms of what it is made from; `source` are the card's for real images."""

@@ -17,11 +17,11 @@ from factory.data.streams import Caption, ClassName, Existing
 from factory.filters import build_filters
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
+    BlockImages,
     ConditionKind,
     ConditionSettings,
     Identity,
     Planning,
-    RealImages,
 )
 
 OLD_KIND = "given"
@@ -95,11 +95,11 @@ class ExistingConditions(ConditionKind):
     settings: Settings
 
     @property
-    def images(self) -> RealImages:
+    def images(self) -> BlockImages:
         """The images."""
         excluded = {"kind", "images", "content_sha256"}
         columns = self.settings.model_dump(exclude=excluded)
-        return RealImages(self.settings.images, columns=columns)
+        return BlockImages(self.settings.images, columns=columns)
 
     @property
     def has_caption(self) -> bool:
@@ -117,7 +117,7 @@ class ExistingConditions(ConditionKind):
             SourceError: nothing there, or a column that is missing.
         """
         by_class: dict[str, list[SourceImage]] = {}
-        for image in self.images.list(planning.base):
+        for image in self.images.list(planning.session):
             by_class.setdefault(image.class_name or "", []).append(image)
         return [
             ExistingSeries(name or None, tuple(images), len(images), self.settings.content_sha256)
@@ -129,7 +129,7 @@ class ExistingConditions(ConditionKind):
         place: FieldPath = (*path, "images")
         if self.images.check_groups(findings, path) and findings.check_files:
             try:
-                images = self.images.list(findings.loaded.base)
+                images = self.images.list(findings.loaded.session)
             except SourceError as error:
                 findings.add(place, str(error))
             else:

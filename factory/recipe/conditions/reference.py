@@ -13,17 +13,19 @@ from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage, check_fit, list_classes
+from factory.data.images.reader import ImageReader
 from factory.data.records import Condition, Request
 from factory.data.shots import rank_shots, take_shots
 from factory.data.streams import Caption, ClassName, Reference
+from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
+    BlockImages,
     ConditionKind,
     ConditionSettings,
     Identity,
     PerClass,
     Planning,
-    RealImages,
     expand_per_class,
 )
 
@@ -100,27 +102,27 @@ class ReferenceConditions(ConditionKind):
         return self.settings.caption is not None
 
     @property
-    def images(self) -> RealImages:
+    def images(self) -> BlockImages:
         """The images that shots are chosen of."""
         named = {"image_column", "group_column", "group_pattern"}
         columns = self.settings.model_dump(include=named)
-        return RealImages(self.settings.images, self.settings.fit, columns)
+        return BlockImages(self.settings.images, self.settings.fit, columns)
 
-    def list_used(self, base: Path, seed: int) -> Sequence[SourceImage]:
+    def list_used(self, session: Session, seed: int) -> Sequence[SourceImage]:
         """Returns the chosen shots.
 
         Raises:
             SourceError: images that cannot be read, or fewer than shots.
         """
-        settings, root = self.settings, self.images.resolve(base)
+        settings, root = self.settings, session.resolve(self.images.path)
         classes: dict[str | None, list[SourceImage]] = {}
-        for image in self.images.list(base):
+        for image in self.images.list(session):
             classes.setdefault(image.class_name, []).append(image)
         return [
             image
             for name, mine in classes.items()
             if not isinstance(settings.per_class, dict) or name in settings.per_class
-            for image, _ in choose_shots(mine, settings.shots, seed, str(root))
+            for image, _ in choose_shots(mine, settings.shots, seed, str(root), session.images)
         ]
 
     def build_series(self, planning: Planning) -> list[ReferenceSeries]:
@@ -129,8 +131,8 @@ class ReferenceConditions(ConditionKind):
         Raises:
             SourceError: images that cannot be read, fewer than shots, or none of a class.
         """
-        settings, root = self.settings, self.images.resolve(planning.base)
-        images = self.images.list(planning.base)
+        settings, session = self.settings, planning.session
+        root, images = session.resolve(self.images.path), self.images.list(session)
         names = list_classes(images)
         counts = expand_per_class(settings.per_class, names or ("",))
         found: list[ReferenceSeries] = []
@@ -139,7 +141,8 @@ class ReferenceConditions(ConditionKind):
             if not mine:
                 has = ", ".join(names) or "no classes"
                 raise SourceError(f"{root}: no images of class {name!r}: it has {has}")
-            shots = choose_shots(mine, settings.shots, planning.seed, f"{root} ({name})")
+            place = f"{root} ({name})"
+            shots = choose_shots(mine, settings.shots, planning.seed, place, session.images)
             references = tuple(self._refer(image, sha256) for image, sha256 in shots)
             caption = settings.caption.format(class_name=name) if settings.caption else None
             found.append(ReferenceSeries(name or None, references, caption, count))
@@ -180,12 +183,12 @@ class ReferenceConditions(ConditionKind):
 
     def _count(self, findings: Findings, path: FieldPath) -> Mapping[str, int] | None:
         """Returns class (or an empty name) -> images, or None with the problem noted."""
-        base = findings.loaded.base
+        session = findings.loaded.session
         try:
-            images = self.images.list(base)
+            images = self.images.list(session)
             if findings.pixels is not None:
-                fit, root = self.settings.fit, self.images.resolve(base)
-                check_fit(images, *findings.pixels, fit, root)
+                root, read_size = session.resolve(self.images.path), session.images.read_size
+                check_fit(images, *findings.pixels, self.settings.fit, root, read_size)
         except SourceError as error:
             findings.add((*path, "images"), str(error))
             return None
@@ -193,7 +196,11 @@ class ReferenceConditions(ConditionKind):
 
 
 def choose_shots(
-    images: Sequence[SourceImage], shots: int | None, seed: int, where: str
+    images: Sequence[SourceImage],
+    shots: int | None,
+    seed: int,
+    where: str,
+    reader: ImageReader | None = None,
 ) -> tuple[tuple[SourceImage, str], ...]:
     """Chooses the references of one class by seed, spread over patients or slides.
 
@@ -207,8 +214,9 @@ def choose_shots(
     Raises:
         SourceError: fewer images than shots, or a shot that cannot be decoded.
     """
-    unique = {hash_bytes(image.read_bytes()): image for image in images}
+    reader = reader or ImageReader()
+    unique = {reader.hash_bytes(image): image for image in images}
     chosen = rank_shots(unique, seed)
     if shots is not None:
-        chosen = take_shots(chosen, unique, shots, where)
+        chosen = take_shots(chosen, unique, shots, where, reader)
     return tuple((unique[sha], sha) for sha in chosen)

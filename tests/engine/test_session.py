@@ -1,0 +1,168 @@
+"""A run opens each thing once: counted from outside, by the files that its processes open."""
+
+import os
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from factory.core.hashing import hash_bytes
+from factory.data.images.reader import ImageReader
+from factory.models.session import Session
+from factory.train.classifier.settings import ClassifierSettings
+from factory.train.classifier.train import train_classifier
+from tests import ROOT
+from tests.evaluate.test_evaluate_fewshot import write_images
+from tests.models.test_guidance import write_large
+from tests.running import read_rows, write_recipe
+
+WATCH = """
+import os, sys
+
+log = os.open(f"{os.environ['OPENED']}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+
+def watch(event, arguments):
+    name = arguments[0] if event == "open" else None
+    if isinstance(name, str) and name.endswith((".yaml", ".png", "encoder.json")):
+        os.write(log, f"{name}\\n".encode())
+
+sys.addaudithook(watch)
+"""
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """A run on two Ray workers; (rows, real images, opened files by the driver, by each worker)."""
+    folder = tmp_path_factory.mktemp("session")
+    write_large(folder / "real", 4, 1)
+    settings = ClassifierSettings(encoder="he-ssl", head="logistic", image_size=64, force=True)
+    train_classifier(folder / "real", folder / "judge", settings)
+    (folder / "watch").mkdir()
+    (folder / "watch" / "sitecustomize.py").write_text(WATCH)
+    (folder / "opened").mkdir()
+    recipe = write_recipe(
+        folder,
+        generator={
+            "model": "nano-he-base",
+            "steps": 1,
+            "batch_size": 2,
+            "width": None,
+            "height": None,
+            "classifier_guidance": {"model": "judge", "scale": 1.0},
+        },
+        conditions=[
+            {"kind": "reference", "images": "real", "shots": 1, "per_class": 2, "strength": 0.5}
+        ],
+        filters=[
+            {"kind": "realism", "images": "real", "encoder": "he-ssl", "neighbours": 1}
+            | {"min_realism": 0},
+            {"kind": "classifier", "model": "judge", "min_probability": 0},
+            {"kind": "training_copy", "held_out": "test"},
+        ],
+        pick={"keep": "diverse", "encoder": "he-ssl", "pool": 1.5},
+        budget={"attempts": 1},
+        workers={"executor": "ray", "count": 2},
+        output={"shard_size": 2},
+    )
+    write_images(folder / "test", 1, 2)
+    words = ["run", str(recipe), "--out", str(folder / "out")]
+    paths = f"{folder / 'watch'}{os.pathsep}{ROOT}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "factory", *words],
+        env={**os.environ, "OPENED": str(folder / "opened"), "PYTHONPATH": paths},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    said = process.communicate()[0]
+    assert process.returncode in (0, 1), said
+    logs = {
+        path.name: Counter(os.path.realpath(name) for name in path.read_text().split("\n") if name)
+        for path in (folder / "opened").iterdir()
+    }
+    driver = logs.pop(str(process.pid))
+    workers = [log for log in logs.values() if any("he-ssl" in name for name in log)]
+    images = {hash_bytes(path.read_bytes()): path for path in (folder / "real").rglob("*.png")}
+    return read_rows(folder / "out"), images, driver, workers
+
+
+def count_catalogs(log):
+    """Opened catalog files, by name."""
+    place = str(ROOT / "catalogs")
+    return {name: n for name, n in log.items() if name.startswith(place) and name.endswith(".yaml")}
+
+
+def test_catalogs_are_read_once_and_by_the_driver_alone(opened):
+    _, _, driver, workers = opened
+    found = count_catalogs(driver)
+    assert {Path(name).name for name in found} >= {"nano-he-base.yaml", "he-ssl.yaml"}
+    assert set(found.values()) == {1}
+    assert len(workers) == 2
+    assert [count_catalogs(worker) for worker in workers] == [{}, {}]
+
+
+def test_a_real_image_is_read_once_to_plan_and_check_a_run(opened):
+    """It is opened twice: for its first bytes, which tell whether it has further frames."""
+    _, images, driver, _ = opened
+    assert {name: driver[os.path.realpath(name)] for name in images.values()} == dict.fromkeys(
+        images.values(), 2
+    )
+
+
+def test_a_worker_reads_a_real_image_for_its_pixels_only(opened):
+    """What filters compare with once; what is varied for each try, and once for the row, too."""
+    rows, images, _, workers = opened
+    varied = {row["reference_sha256"] for row in rows}
+    assert len(varied) == 2
+    for worker in workers:
+        counts = {sha: worker[os.path.realpath(path)] for sha, path in images.items()}
+        assert {counts[sha] for sha in images.keys() - varied} == {1}
+        tries = sum(counts[sha] for sha in varied)
+        assert 2 < tries <= 2 + 3 * 2 * 2
+
+
+def test_an_encoder_is_loaded_once_a_worker_for_filters_pick_and_guidance(opened):
+    _, _, _, workers = opened
+    for worker in workers:
+        loads = {Path(name).parent.name: n for name, n in worker.items() if "encoder.json" in name}
+        assert loads["he-ssl"] == 1
+
+
+# --- what was found of an image ------------------------------------------------------------------
+
+
+def test_what_was_read_counts_while_the_file_stays(tmp_path):
+    write_images(tmp_path, 2, 1)
+    session = pickle.loads(pickle.dumps(read_all(Session.open(tmp_path))))
+    (first, *others) = session.images.list(tmp_path)
+    known = session.images.hash_bytes(first), session.images.hash_pixels(first)
+    data = first.path.read_bytes()
+    assert known[0] == hash_bytes(data)
+    first.path.write_bytes(others[0].path.read_bytes())
+    os.utime(first.path, ns=(1, 1))
+    assert session.images.hash_bytes(first) == session.images.hash_bytes(others[0])
+    assert session.images.hash_pixels(first) != known[1]
+    others[0].path.unlink()
+    assert session.images.list(tmp_path) == (first, *others[1:])
+
+
+def read_all(session):
+    """The session, once it has hashed all images."""
+    for image in session.images.list(session.base):
+        session.images.hash_bytes(image)
+        session.images.hash_pixels(image)
+    return session
+
+
+def test_bytes_are_kept_up_to_a_bound(tmp_path, monkeypatch):
+    write_images(tmp_path, 3, 1)
+    reader = ImageReader()
+    images = reader.list(tmp_path)
+    largest = max(image.path.stat().st_size for image in images)
+    monkeypatch.setattr("factory.data.images.reader.MOST_BYTES", 2 * largest)
+    for image in images:
+        assert reader.read_bytes(image) == image.read_bytes()
+        assert sum(len(data) for _, data in reader._kept.values()) == reader._size <= 2 * largest
