@@ -15,7 +15,7 @@ from factory.engine.run_folder import GenerationRecord, RunFolder, RunRecord, Se
 from factory.engine.run_records import compute_run_id
 from factory.engine.summary import RECIPE
 from factory.recipe.earlier import split_duplicates
-from factory.recipe.recipe import Recipe, compute_recipe_digest
+from factory.recipe.recipe import Recipe, compute_recipe_digest, select_deciding
 
 
 class _Decisions(Artefact):
@@ -138,12 +138,8 @@ def check_not_refiltered(folder: RunFolder, record: RunRecord) -> None:
     stored = folder.read(RECIPE, _Decisions) if folder.files.exists(SUMMARY) else None
     if stored is None:
         return
-    names = ("filters", "dedup", "accept", "pick")
-    before = split_duplicates(record.recipe)
-    now = split_duplicates({name: getattr(stored, name) for name in names})
-    differences = diff_values(
-        {name: before.get(name) for name in names}, {name: now.get(name) for name in names}
-    )
+    now = select_deciding(stored.model_dump(mode="json"))
+    differences = diff_values(select_deciding(record.recipe), now)
     if differences:
         changed = "; ".join(f"{name}: {old!r} -> {new!r}" for name, old, new in differences)
         raise MismatchError(

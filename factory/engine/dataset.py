@@ -19,7 +19,7 @@ from factory.engine.hub_copy import fetch_copy
 from factory.engine.notebook import show_dataset
 from factory.engine.run_folder import WORK, RunFolder
 from factory.engine.summary import describe_unfinished, read_recipe, read_summary
-from factory.recipe.recipe import Recipe, restore_recipe
+from factory.recipe.recipe import Recipe, restore_recipe, select_deciding
 
 DATA, REJECTED, TARS = "data", "rejected", "webdataset"
 """Folders of accepted rows, of the others, and of tars of the accepted ones."""
@@ -27,9 +27,6 @@ DATA, REJECTED, TARS = "data", "rejected", "webdataset"
 _BATCH = 64
 _HUB_ID = re.compile(r"([A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@([\w./-]+))?")
 
-
-DECIDES = frozenset({"filters", "accept", "pick"})
-"""Sections that `factory refilter` changes in `recipe.json`, but not in the run record."""
 
 A = TypeVar("A", bound=Artefact)
 
@@ -156,10 +153,10 @@ class Dataset:
     @property
     def is_refiltered(self) -> bool:
         """Whether thresholds differ from those that its shards were made with."""
-        made, now = self.made_with, self.in_force
-        return made is not None and any(
-            getattr(now, name) != getattr(made, name) for name in DECIDES
-        )
+        if self.made_with is None or self.in_force is None:
+            return False
+        made, now = (each.model_dump(mode="json") for each in (self.made_with, self.in_force))
+        return select_deciding(made) != select_deciding(now)
 
     @cached_property
     def summary(self) -> Summary | None:

@@ -40,7 +40,8 @@ def refilter_folder(
     record = folder.require_run()
     old = restore_recipe(record.recipe)
     kinds = [settings.name for settings in old.filters]
-    named = [_replace_kind(text, kinds) for text in overrides]
+    written = [rename_override(text, record.recipe) for text in overrides]
+    named = [_replace_kind(text, kinds) for text in written]
     document = parse_document(json.dumps(old.model_dump(mode="json")), f"{url}/.factory/run.json")
     recipe = parse_model(apply_overrides(document, named), Recipe)
     changed = diff_values(old.model_dump(mode="json"), recipe.model_dump(mode="json"))
@@ -76,7 +77,6 @@ def _check_threshold(name: str, value: Any, deciders: Sequence[Filter]) -> None:
 
 def _replace_kind(text: str, kinds: Sequence[str]) -> str:
     """Turns `filters.tissue.min_fraction=..` into `filters.1.min_fraction=..`."""
-    text = rename_override(text)
     match = re.match(r"filters\.([A-Za-z_]\w*)\.", text)
     if match is None:
         return text

@@ -1,5 +1,6 @@
 """What earlier versions wrote, in the words of this one: near-duplicates were a filter once."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,20 +17,32 @@ def split_duplicates(data: Mapping[str, Any]) -> dict[str, Any]:
 
     One that has both, or the filter more than once, stays as it is.
     """
-    places = _find_places(data)
-    if len(places) != 1 or data.get("dedup") is not None:
+    place = find_place(data)
+    if place is None:
         return dict(data)
     filters = list(data["filters"])
-    dedup = {name: value for name, value in filters.pop(places[0]).items() if name != "kind"}
+    dedup = {name: value for name, value in filters.pop(place).items() if name != "kind"}
     return {**data, "filters": filters, "dedup": dedup}
 
 
-def join_duplicates(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns content as fingerprints have it, which stay as they were: the filter stands last."""
+def join_duplicates(data: Mapping[str, Any], place: int | None = None) -> dict[str, Any]:
+    """Returns content as fingerprints have it, which stay as they were: with the filter.
+
+    Args:
+        data: what `split_duplicates` may give.
+        place: where the filter stood; None: last.
+    """
     content = {name: value for name, value in data.items() if name != "dedup"}
     if data.get("dedup") is not None:
-        content["filters"] = [*data["filters"], {"kind": NEAR_DUPLICATE, **data["dedup"]}]
+        before, after = data["filters"][:place], () if place is None else data["filters"][place:]
+        content["filters"] = [*before, {"kind": NEAR_DUPLICATE, **data["dedup"]}, *after]
     return content
+
+
+def find_place(data: Mapping[str, Any]) -> int | None:
+    """Returns where the filter stands that `split_duplicates` takes out, or None."""
+    places = _find_places(data)
+    return places[0] if len(places) == 1 and data.get("dedup") is None else None
 
 
 def split_document(document: Document) -> Document:
@@ -62,10 +75,22 @@ def split_document(document: Document) -> Document:
     )
 
 
-def rename_override(text: str) -> str:
-    """Returns an override `filters.near_duplicate.FIELD=..` as one of `dedup`."""
+def rename_override(text: str, data: Mapping[str, Any]) -> str:
+    """Returns an override of what was written as one of what `split_duplicates` makes of it.
+
+    `filters.near_duplicate.FIELD=..` is of `dedup`, and a filter behind that one moves up a place.
+
+    Args:
+        text: as `--set` takes it.
+        data: as it was written: places count there.
+    """
     start = f"filters.{NEAR_DUPLICATE}."
-    return f"dedup.{text.removeprefix(start)}" if text.startswith(start) else text
+    if text.startswith(start):
+        return f"dedup.{text.removeprefix(start)}"
+    place, match = find_place(data), re.match(r"filters(?:\.(\d+)|\[(\d+)\])(?!\d)", text)
+    if place is None or match is None or (number := int(match[1] or match[2])) < place:
+        return text
+    return ("dedup" if number == place else f"filters.{number - 1}") + text[match.end() :]
 
 
 def _find_places(data: Mapping[str, Any]) -> list[int]:

@@ -50,8 +50,9 @@ def load_recipe(
     Raises:
         RecipeError: every problem found, with file, line and field.
     """
-    named = [rename_override(text) for text in overrides]
-    document = apply_overrides(split_document(read_document(path)), named)
+    written = read_document(path)
+    named = [rename_override(text, written.data) for text in overrides]
+    document = apply_overrides(split_document(written), named)
     base = find_base(path)
     recipe = _settle_filters(parse_model(document, Recipe), base, document)
     session = session or _open_session(recipe, base, document)

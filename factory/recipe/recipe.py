@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, TypeAdapter, ValidationInfo, field_validator
+from pydantic import Field, PrivateAttr, TypeAdapter, ValidationInfo, field_validator
 
 from factory.catalog.acceptance import parse_rule
 from factory.catalog.entries import Fraction, Strict
@@ -17,7 +17,7 @@ from factory.models.encoders import EncoderSpec
 from factory.models.generators.settings import GeneratorSettings
 from factory.recipe.conditions import CONDITIONS, ConditionKind
 from factory.recipe.conditions.base import ConditionSettings as AnyConditionSettings
-from factory.recipe.earlier import NEAR_DUPLICATE, join_duplicates, split_duplicates
+from factory.recipe.earlier import NEAR_DUPLICATE, find_place, join_duplicates, split_duplicates
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 
@@ -156,6 +156,9 @@ class Recipe(Strict):
     output: Output = Output()
     card: Card = Card()
 
+    _dedup_place: int | None = PrivateAttr(None)
+    """Where the filter stood that an earlier version recorded for `dedup`; None: last."""
+
     @property
     def blocks(self) -> tuple[ConditionKind, ...]:
         """Its condition blocks, each as its kind."""
@@ -198,7 +201,16 @@ def restore_recipe(recorded: Mapping[str, Any] | bytes) -> Recipe:
         ValidationError: it is none.
     """
     data = _MAPPING.validate_json(recorded) if isinstance(recorded, bytes) else recorded
-    return Recipe.model_validate(split_duplicates(data))
+    recipe = Recipe.model_validate(split_duplicates(data))
+    recipe._dedup_place = find_place(data)
+    return recipe
+
+
+def select_deciding(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what of a recorded recipe decides which images are kept; where files lie does not."""
+    data = split_duplicates(recorded)
+    names = ("filters", "dedup", "accept", "pick")
+    return {name: _drop_paths(drop_none(data.get(name))) for name in names}
 
 
 _MAPPING = TypeAdapter(dict[str, Any])
@@ -261,4 +273,4 @@ def _drop_paths(value: Any) -> Any:
 
 def compute_recipe_digest(recipe: Recipe) -> str:
     """Returns the fingerprint of the recipe's content: the `recipe_sha256` column."""
-    return compute_digest("recipe", join_duplicates(select_content(recipe)))
+    return compute_digest("recipe", join_duplicates(select_content(recipe), recipe._dedup_place))

@@ -9,8 +9,9 @@ import pytest
 from click.testing import CliRunner
 
 from factory.cli import main
+from factory.core.hashing import compute_digest
 from factory.recipe.earlier import split_duplicates
-from factory.recipe.recipe import restore_recipe
+from factory.recipe.recipe import restore_recipe, select_content
 from tests.running import list_identities, read_json, read_rows
 
 HERE = Path(__file__).parent
@@ -88,6 +89,19 @@ def test_verify(old, name):
     report = json.loads(call(*words, "--references", REFERENCES))
     assert report["sound"]
     assert [each["status"] for each in report["regenerated"]] == ["exact"] * 5
+
+
+def test_verify_where_near_duplicates_were_removed_before_another_filter(old):
+    """The fingerprint is that of the order in which it was recorded."""
+    recipe, summary = (read_json(old / "run" / name) for name in ("recipe.json", "summary.json"))
+    recipe["filters"] = [recipe["filters"][place] for place in (0, 2, 1)]
+    assert recipe["filters"][1]["kind"] == "near_duplicate"
+    content = select_content(restore_recipe(recipe))
+    content["filters"].insert(1, {"kind": "near_duplicate", **content.pop("dedup")})
+    summary["recipe_sha256"] = compute_digest("recipe", content)
+    for name, data in (("recipe.json", recipe), ("summary.json", summary)):
+        (old / "run" / name).write_text(json.dumps(data))
+    assert json.loads(call("verify", old / "run", "--json"))["sound"]
 
 
 def test_report(old):

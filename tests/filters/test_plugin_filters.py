@@ -16,6 +16,10 @@ from PIL import Image
 from factory.cli import main
 from factory.core.errors import PluginError, RecipeError
 from factory.data.records import Condition, Sample
+from factory.engine.continuing import build_record
+from factory.engine.dataset import Dataset
+from factory.engine.run import plan_recipe
+from factory.engine.run_folder import RunFolder
 from factory.evaluate.calibrate.scored import Scored
 from factory.evaluate.calibrate.thresholds import Decider, propose_threshold
 from factory.filters import build_filters, decide_all, score_all
@@ -24,7 +28,7 @@ from factory.publish.card import describe_unjudged
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import compute_recipe_digest, restore_recipe
 from tests import ROOT
-from tests.running import read_json, read_rows, run, write_recipe
+from tests.running import list_identities, read_json, read_rows, run, write_recipe
 
 PLUGIN = ROOT / "tests" / "plugins" / "saturation"
 SOURCE = PLUGIN / "factory_saturation.py"
@@ -136,6 +140,18 @@ def test_a_threshold_that_is_no_setting_or_points_the_other_way_is_refused(befor
     own.write_text(own.read_text().replace(before, after))
     with pytest.raises(RecipeError, match=r"score mean_saturation: 'min_sat.* must be a field of"):
         load_recipe(recipe)
+
+
+def test_a_run_of_a_recipe_that_moved_goes_on_after_a_kill(recipe, tmp_path):
+    """The record of the run names the file's new place already, recipe.json still the old one."""
+    before = list_identities(run(recipe, tmp_path / "run") and tmp_path / "run")
+    shutil.copytree(recipe.parent, tmp_path / "moved", ignore=shutil.ignore_patterns("run"))
+    moved = tmp_path / "moved" / recipe.name
+    loaded = load_recipe(moved)
+    RunFolder(str(tmp_path / "run")).write_run(build_record(loaded.recipe, plan_recipe(loaded)))
+    assert not Dataset(str(tmp_path / "run")).is_refiltered
+    assert run(moved, tmp_path / "run").exit_code == 0
+    assert list_identities(tmp_path / "run") == before
 
 
 def test_another_source_is_another_recipe(recipe, tmp_path):

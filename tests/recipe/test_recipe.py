@@ -554,6 +554,28 @@ def test_everything_at_once_in_the_order_of_the_file(tmp_path: Path) -> None:
     assert str(caught.value).count("\n") == 4
 
 
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("filters.0.min_fraction=0.31", "tissue"),
+        ("filters[1].max_similarity=0.31", "dedup"),
+        ("filters.2.min_probability=0.31", "classifier"),
+        ("filters[2].min_probability=0.31", "classifier"),
+        ("filters.classifier.min_probability=0.31", "classifier"),
+        ("filters.near_duplicate.max_similarity=0.31", "dedup"),
+    ],
+)
+def test_places_in_overrides_count_as_the_file_has_them(tmp_path: Path, text, field) -> None:
+    filters = [{"kind": "tissue"}, {"kind": "near_duplicate"}]
+    filters.append({"kind": "classifier", "model": "pcam"})
+    recipe = load_recipe(write_recipe(tmp_path, filters=filters), [text]).recipe
+    found = {each.kind: each for each in recipe.filters} | {"dedup": recipe.dedup}
+    assert text.split("=")[0].rpartition(".")[2] in {
+        name for name, value in found[field] if value == 0.31
+    }
+    assert sum(0.31 in dict(each).values() for each in found.values()) == 1
+
+
 def test_an_override_of_near_duplicate_reaches_dedup() -> None:
     text = "filters.near_duplicate.max_similarity=0.5"
     recipe = load_recipe(RECIPES / "quickstart.yaml", [text]).recipe
