@@ -1,6 +1,7 @@
 """Options of a command from a settings model: each field an option, with its help and bounds."""
 
-from collections.abc import Mapping
+import importlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
@@ -8,7 +9,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 import click
 from pydantic.fields import FieldInfo
 
-from factory.cli.options import IMAGES, MANY, NEW_FILE, NEW_FOLDER, LocalPath, Number
+from factory.cli.options import FOLDER_PLACE, IMAGES, MANY, NEW_FILE, NEW_FOLDER, LocalPath, Number
 from factory.cli.shipped import RECIPE
 from factory.core.errors import InputError
 from factory.core.fields import Option, Options
@@ -16,6 +17,8 @@ from factory.core.fields import Option, Options
 SettingsT = TypeVar("SettingsT", bound=Options)
 PATHS: dict[str, Any] = {
     "images": IMAGES,
+    "folder": LocalPath(exists=True, file_okay=False, path_type=Path),
+    "folder or URL": FOLDER_PLACE,
     "recipe": RECIPE,
     "new file": NEW_FILE,
     "new folder": NEW_FOLDER,
@@ -36,6 +39,31 @@ class Listed(click.types.StringParamType):
         except ValueError as error:
             name = "" if param is None else f"{param.opts[0]}: "
             raise InputError(f"{name}want numbers like 0,25,50, got {value}") from error
+
+
+class SettingsCommand(click.Command):
+    """A command with an option for each field of its settings, imported when it is used.
+
+    Args:
+        settings: `module:Class` of each.
+    """
+
+    def __init__(self, *args: Any, settings: Sequence[str], **kwargs: Any) -> None:
+        self._settings = tuple(settings)
+        super().__init__(*args, **kwargs)
+
+    @property
+    def params(self) -> list[click.Parameter]:
+        """Its options, those of the settings first."""
+        places, self._settings = self._settings, ()
+        for place in reversed(places):
+            module, name = place.split(":")
+            self._params[:0] = build_options(getattr(importlib.import_module(module), name))
+        return self._params
+
+    @params.setter
+    def params(self, params: list[click.Parameter]) -> None:
+        self._params = params
 
 
 def build_options(settings: type[Options]) -> list[click.Parameter]:

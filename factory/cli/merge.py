@@ -1,36 +1,25 @@
 """Commands that make other data sets of data sets: merge and export."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import click
 
+from factory import api
+from factory.cli.fields import SettingsCommand, read_settings
 from factory.cli.notes import list_notes
-from factory.cli.options import COUNT, IMAGE_COLUMN, NEW_FOLDER, SEED, LocalPath, Number, defaulted
+from factory.cli.options import COUNT, IMAGE_COLUMN, NEW_FOLDER, LocalPath, defaulted
 from factory.cli.recipes import JSON_OPTION
 from factory.cli.verify import SET_ARGUMENT
 from factory.core.plain import write_json
 
+COLUMNS = ("image_column", "label_column", "caption_column", "group_column", "group_pattern")
 
-@click.command()
+
+@click.command(cls=SettingsCommand, settings=["factory.publish.merge:MergeSettings"])
 @click.argument("real", type=LocalPath(exists=True, path_type=Path))
 @click.argument("synthetic", nargs=-1, required=True, type=LocalPath(exists=True, path_type=Path))
 @click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
-@defaulted(
-    "--validation", 0.1, Number(0, 1, max_open=True), "Share of the real images, 0 for none."
-)
-@defaulted("--test", 0.2, Number(0, 1, max_open=True), "Share of the real images.")
-@click.option(
-    "--test-set",
-    type=LocalPath(exists=True, path_type=Path),
-    help="Real images that are the test split as they are, instead of --test.",
-)
-@defaulted("--seed", 0, SEED, "Of the splits.")
-@click.option(
-    "--synthetic-in-test",
-    is_flag=True,
-    help="Keep images that vary a patient of the test split there, instead of leaving them out.",
-)
 @click.option(
     "--rename",
     multiple=True,
@@ -47,21 +36,15 @@ def merge(
     real: Path,
     synthetic: tuple[Path, ...],
     out: Path,
-    validation: float,
-    test: float,
-    test_set: Path | None,
-    seed: int,
-    synthetic_in_test: bool,
     rename: tuple[str, ...],
     as_json: bool,
-    **columns: str | None,
+    **given: Any,
 ) -> None:
     """Joins REAL and SYNTHETIC sets into one data set with is_synthetic and leak-free splits.
 
     Patients or slides stay whole. A synthetic image that varies a real one goes where its patient
     goes; none goes into test. Sets are folders of images, parquet, tars, or finished runs.
     """
-    from factory import api
     from factory.publish.merge import MergeSettings, describe_splits
 
     renamed = {}
@@ -70,9 +53,9 @@ def merge(
         if not (old and equals and new):
             raise click.BadParameter(f"{each!r}: want OLD=NEW", param_hint="--rename")
         renamed[old] = new
-    settings = MergeSettings(
-        validation, test, seed, synthetic_in_test, test_set, renamed, dict(columns)
-    )
+    columns = {name: given.pop(name) for name in COLUMNS}
+    made = {"rename": renamed, "columns": columns}
+    settings = read_settings(MergeSettings, {**given, **made})
     summary = api.merge(real, synthetic, out, settings)
     if as_json:
         click.echo(write_json({**summary, "out": str(out), "notes": list_notes()}))
@@ -111,8 +94,6 @@ def export(
 
     DIR is a run folder, a merged set, a copy of a published data set, or OWNER/NAME on the Hub.
     """
-    from factory import api
-
     totals = images = api.export(source, target, out, unlabelled, rows_per_file)
     if target == "imagefolder":
         totals = {split: sum(by_class.values()) for split, by_class in images.items()}

@@ -141,12 +141,6 @@ FOLDER_PLACE = Place(file_okay=False)
 FILE_PLACE = Place(dir_okay=False)
 
 
-BASE_OPTION = click.option(
-    "--base",
-    default=".",
-    type=LocalPath(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the recipe, where its relative paths start; default: here.",
-)
 IMAGE_COLUMN = click.option(
     "--image-column", help="Column of the real images in parquet; default: image, or the only one."
 )

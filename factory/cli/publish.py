@@ -5,7 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from factory.cli.options import FOLDER_PLACE, defaulted
+from factory import api
+from factory.cli.fields import SettingsCommand, read_settings
+from factory.cli.loading import make_say
+from factory.cli.options import FOLDER_PLACE
 from factory.cli.recipes import JSON_OPTION
 from factory.core.plain import write_json
 
@@ -13,32 +16,10 @@ if TYPE_CHECKING:
     from factory.publish.hub import Publication, Published
 
 
-@click.command()
+@click.command(cls=SettingsCommand, settings=["factory.publish.hub:PublishOptions"])
 @click.argument("folder", metavar="DIR", type=FOLDER_PLACE)
-@click.option("--repo", metavar="OWNER/NAME", help="Data set repository on the Hub.")
-@click.option(
-    "--to",
-    type=FOLDER_PLACE,
-    metavar="URL",
-    help="Folder or fsspec URL (s3://...) instead of the Hub.",
-)
-@click.option("--dry-run", is_flag=True, help="Show files and card; touch nothing, ask nobody.")
-@click.option("--public", is_flag=True, help="For everybody; default: a private repository.")
-@click.option("--gated", type=click.Choice(["auto", "manual"]), help="Readers must ask first.")
-@click.option("--license", "license_id", metavar="ID", help="Licence; default: the card's.")
-@click.option(
-    "--override-terms",
-    "override",
-    metavar="TEXT",
-    help="Who approved what a model's terms forbid, and when; the card shows it.",
-)
-@click.option("--revision", "branch", default="main", show_default=True, help="Branch to write to.")
-@click.option("--tag", help="Name of the version; default: made of the content's hash.")
-@click.option("--with-tars", is_flag=True, help="Publish WebDataset tars too.")
-@click.option("--replace", is_flag=True, help="Take the place of other data that is there.")
-@defaulted("--files-per-step", 20, click.IntRange(1, 100), "Files of one commit, at most.")
 @JSON_OPTION
-def publish(folder: str, as_json: bool, **options: Any) -> None:
+def publish(folder: str, as_json: bool, **given: Any) -> None:
     """Publishes the finished run in DIR to the Hugging Face Hub, or to another folder.
 
     DIR may be a URL (s3://...): the run is fetched to a temporary folder first.
@@ -47,11 +28,9 @@ def publish(folder: str, as_json: bool, **options: Any) -> None:
     every file and row count, tags. The same command again goes on where it broke off. The token is
     that of HF_TOKEN or of `hf auth login`; HF_ENDPOINT names another Hub.
     """
-    from factory import api
-    from factory.cli.loading import make_say
     from factory.publish.hub import PublishOptions
 
-    chosen = PublishOptions(**options)
+    chosen = read_settings(PublishOptions, given)
     if (chosen.repo is None) == (chosen.to is None):
         raise click.UsageError("give either --repo OWNER/NAME or --to URL")
     if as_json or not sys.stderr.isatty():

@@ -1,51 +1,33 @@
 """The command `factory report`."""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from factory.cli.options import BASE_OPTION, FILE_PLACE, IMAGE_COLUMN, LocalPath, defaulted
+from factory import api
+from factory.cli.fields import SettingsCommand, read_settings
+from factory.cli.loading import make_say
+from factory.cli.options import FILE_PLACE
 from factory.cli.recipes import JSON_OPTION
 from factory.cli.runs import DIR_ARGUMENT
 from factory.core.plain import write_json
 
 
-@click.command()
+@click.command(cls=SettingsCommand, settings=["factory.publish.report:ReportOptions"])
 @DIR_ARGUMENT
 @click.option(
     "--out", type=FILE_PLACE, help="HTML file or fsspec URL; default: report.html in DIR."
 )
-@defaulted("--per-gallery", 24, click.IntRange(1, 500), "Images in each gallery, at most.")
-@BASE_OPTION
-@click.option(
-    "--real",
-    multiple=True,
-    type=LocalPath(exists=True, path_type=Path),
-    help="Further real images to put beside accepted ones; may be given again.",
-)
-@IMAGE_COLUMN
 @click.option("--no-real", is_flag=True, help="Leave real images out, e.g. to share the file.")
 @JSON_OPTION
-def report(
-    folder: str,
-    out: str | None,
-    per_gallery: int,
-    base: Path,
-    real: tuple[Path, ...],
-    image_column: str | None,
-    no_real: bool,
-    as_json: bool,
-) -> None:
+def report(folder: str, out: str | None, no_real: bool, as_json: bool, **given: Any) -> None:
     """Writes one HTML file on the run in DIR: funnel, galleries, scores, copies, acceptance.
 
     DIR is what run or judge write, also while they still do. The file needs no network.
     """
-    from factory import api
-    from factory.cli.loading import make_say
     from factory.publish.report import ReportOptions
 
-    options = ReportOptions(per_gallery, base, real, not no_real, image_column)
+    options = read_settings(ReportOptions, given | ({"with_real": False} if no_real else {}))
     numbers = api.report(folder, out, options, make_say(as_json))
     if as_json:
         click.echo(write_json(numbers))

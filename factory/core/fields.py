@@ -8,7 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from factory.core.errors import InputError
 
-Takes = Literal["images", "recipe", "new file", "new folder", "list", "evaluation"]
+Takes = Literal[
+    "images", "folder", "folder or URL", "recipe", "new file", "new folder", "list", "evaluation"
+]
 MANY = 10**9
 """The most of anything that is counted."""
 
@@ -31,6 +33,7 @@ class Option:
 
 
 Images = Annotated[Path, Option(takes="images")]
+Folder = Annotated[Path, Option(takes="folder")]
 NewFile = Annotated[Path, Option(takes="new file")]
 NewFolder = Annotated[Path, Option(takes="new folder")]
 Pixels = Annotated[int, Field(ge=8, le=8192)]

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from factory import __version__
 from factory.core.errors import GenerationError, InputError, SourceError
@@ -26,11 +27,21 @@ from factory.engine.restore import (
 from factory.models.generators.base import Generator
 from factory.recipe.recipe import Recipe
 
-__all__ = ["MIN_PSNR", "Places", "Rebuilt", "compute_psnr", "regenerate_rows"]
+__all__ = ["MIN_PSNR", "Places", "Psnr", "Rebuilt", "compute_psnr", "regenerate_rows"]
 
 Status = Literal["exact", "within tolerance", "different", "not checked"]
 MIN_PSNR = 40.0
 """dB from which two images count as equal within tolerance: an error of 2.5 of 255 levels (RMS)."""
+
+
+Psnr = Annotated[
+    float,
+    Field(
+        ge=0.0,
+        le=1000.0,
+        description="dB from which an image that is not exact is within tolerance.",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)

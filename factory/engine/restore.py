@@ -3,9 +3,12 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from factory.core.errors import GenerationError, InputError
+from factory.core.fields import Folder, ImageColumn, Images, Option, Options
 from factory.core.files.paths import resolve_path
 from factory.data.images import SourceImage, list_images
 from factory.data.provenance import Provenance
@@ -21,25 +24,26 @@ from factory.recipe.recipe import Recipe
 _COMMIT_LENGTH = 40
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where things lie on this machine.
+class Places(Options):
+    """Where things lie on this machine."""
 
-    Attributes:
-        base: folder that the recipe's relative paths start from.
-        references: folders of real images, searched before the recipe's own.
-        catalogs: catalog folders, searched before the recipe's own.
-        model: the recipe's model where it lies elsewhere now: catalog id, Hub id or folder.
-        guide: likewise the classifier that guides the sampling: catalog id or folder.
-        image_column: of the images in `references`.
-    """
-
-    base: Path = Path()
-    references: tuple[Path, ...] = ()
-    catalogs: tuple[Path, ...] = ()
-    model: str | None = None
-    guide: str | None = None
-    image_column: str | None = None
+    model: str | None = Field(
+        None, description="The model, where it lies elsewhere now: id or folder."
+    )
+    guide: str | None = Field(
+        None, description="Likewise the classifier that guides it: id or folder."
+    )
+    catalogs: Annotated[tuple[Folder, ...], Option("--catalog")] = Field(
+        (), description="Catalog folder with the model; may be given again."
+    )
+    references: tuple[Images, ...] = Field(
+        (), description="Real images that rows vary, found by hash; may be given again."
+    )
+    image_column: ImageColumn = None
+    base: Folder = Field(
+        Path(),
+        description="Folder of the recipe, where its relative paths start.",
+    )
 
 
 # --- what made it --------------------------------------------------------------------------------

@@ -6,19 +6,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from factory import api
-from factory.cli.fields import build_options, read_settings
+from factory.cli.fields import SettingsCommand, read_settings
 from factory.cli.loading import make_say
 from factory.cli.models import CATALOG_OPTION
 from factory.cli.options import NEW_FOLDER
 from factory.cli.recipes import JSON_OPTION
 from factory.core.plain import write_json
-from factory.train.adapter.settings import AdapterSettings
 
 if TYPE_CHECKING:
     from factory.train.adapter.train import AdapterResult
 
 
-@click.command(params=build_options(AdapterSettings))
+@click.command(cls=SettingsCommand, settings=["factory.train.adapter.settings:AdapterSettings"])
 @click.option("--out", required=True, type=NEW_FOLDER, help="Adapter folder, a catalog itself.")
 @CATALOG_OPTION
 @JSON_OPTION
@@ -28,6 +27,8 @@ def adapter(out: Path, folders: tuple[Path, ...], as_json: bool, **given: Any) -
     DATA is an ImageFolder (one folder for each class) or parquet. What is left out takes the
     default of the base's family, which the card tells. Training stops when samples copy the images.
     """
+    from factory.train.adapter.settings import AdapterSettings
+
     settings = read_settings(AdapterSettings, given)
     result = api.train_adapter(settings, out, folders, make_say(as_json=False))
     click.echo(write_json(result.to_json()) if as_json else format_result(result, out))

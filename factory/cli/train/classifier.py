@@ -6,16 +6,17 @@ from typing import Any
 import click
 
 from factory import api
-from factory.cli.fields import build_options, read_settings
+from factory.cli.fields import SettingsCommand, read_settings
 from factory.cli.loading import make_say
 from factory.cli.notes import list_notes
 from factory.cli.options import IMAGES, NEW_FOLDER
 from factory.cli.recipes import JSON_OPTION
 from factory.core.plain import write_json
-from factory.train.classifier.settings import ClassifierSettings
 
 
-@click.command(params=build_options(ClassifierSettings))
+@click.command(
+    cls=SettingsCommand, settings=["factory.train.classifier.settings:ClassifierSettings"]
+)
 @click.option("--data", required=True, type=IMAGES, help="Real images to fit on.")
 @click.option("--out", required=True, type=NEW_FOLDER, help="Classifier folder.")
 @JSON_OPTION
@@ -27,6 +28,8 @@ def classifier(data: Path, out: Path, as_json: bool, **given: Any) -> None:
     a group is given. Where the classes cannot be told apart, nothing is written and the exit code
     is 1, unless forced.
     """
+    from factory.train.classifier.settings import ClassifierSettings
+
     settings = read_settings(ClassifierSettings, given)
     report = api.train_classifier(data, out, settings, make_say(as_json))
     shown = {**report, "notes": list_notes()}

@@ -7,9 +7,12 @@ publish_items(publication.items, target, publication.recipe_sha256, say)
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from factory.core.errors import InputError
+from factory.core.fields import Option, Options
 from factory.publish.hub.documents import build_documents
 from factory.publish.hub.fetched import fetch_run
 from factory.publish.hub.finished import open_finished
@@ -102,37 +105,32 @@ def prepare_publication(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class PublishOptions:
-    """Where a run is published, for whom, and under which licence.
+class PublishOptions(Options):
+    """Where a run is published, for whom, and under which licence."""
 
-    Attributes:
-        repo: `owner/name` on the Hub; None: `to` is given.
-        to: folder or fsspec URL instead.
-        dry_run: prepare only: touch nothing, ask nobody.
-        public: for everybody; else a private repository.
-        gated: readers must ask first.
-        license_id: Hub id of the licence; None: the card's.
-        override: who approved what a model's terms forbid, and when; the card shows it.
-        branch: to write to.
-        tag: name of the version; None: made of the content's hash.
-        with_tars: WebDataset tars too.
-        replace: take the place of other data that is there.
-        files_per_step: files of one commit, at most.
-    """
-
-    repo: str | None = None
-    to: str | None = None
-    dry_run: bool = False
-    public: bool = False
-    gated: Literal["auto", "manual"] | None = None
-    license_id: str | None = None
-    override: str | None = None
-    branch: str = "main"
-    tag: str | None = None
-    with_tars: bool = False
-    replace: bool = False
-    files_per_step: int = 20
+    repo: Annotated[str | None, Option(metavar="OWNER/NAME")] = Field(
+        None, description="Data set repository on the Hub."
+    )
+    to: Annotated[str | None, Option(takes="folder or URL", metavar="URL")] = Field(
+        None, description="Folder or fsspec URL (s3://...) instead of the Hub."
+    )
+    dry_run: bool = Field(False, description="Show files and card; touch nothing, ask nobody.")
+    public: bool = Field(False, description="For everybody; default: a private repository.")
+    gated: Literal["auto", "manual"] | None = Field(None, description="Readers must ask first.")
+    license_id: Annotated[str | None, Option("--license", metavar="ID")] = Field(
+        None, description="Licence; default: the card's."
+    )
+    override: Annotated[str | None, Option("--override-terms", metavar="TEXT")] = Field(
+        None,
+        description="Who approved what a model's terms forbid, and when; the card shows it.",
+    )
+    branch: Annotated[str, Option("--revision")] = Field("main", description="Branch to write to.")
+    tag: str | None = Field(
+        None, description="Name of the version; default: made of the content's hash."
+    )
+    with_tars: bool = Field(False, description="Publish WebDataset tars too.")
+    replace: bool = Field(False, description="Take the place of other data that is there.")
+    files_per_step: int = Field(20, ge=1, le=100, description="Files of one commit, at most.")
 
 
 def publish_run(

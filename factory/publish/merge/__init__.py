@@ -4,14 +4,15 @@ import io
 import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 from PIL import Image, UnidentifiedImageError
+from pydantic import Field
 
 from factory.core.errors import InputError, SourceError, StoreError
+from factory.core.fields import Images, Option, Options, Seed
 from factory.core.files.new_folder import build_folder
 from factory.core.files.store import FileStore
 from factory.core.notes import tell
@@ -61,29 +62,32 @@ SCHEMA = pa.schema(
 _BLOCK = 64
 
 
-@dataclass(frozen=True, slots=True)
-class MergeSettings:
-    """How sets are merged.
+class MergeSettings(Options):
+    """How sets are merged."""
 
-    Attributes:
-        validation: share of the real images, in [0, 1).
-        test: likewise; 0 where `test_set` is given.
-        seed: of the splits.
-        test_synthetic: let variations of test patients into `test`.
-        test_set: real images that are the test split as they are.
-        rename: class name -> class name.
-        columns: `label_column`, `caption_column`, `group_column`, `group_pattern` of the real sets.
-        rows_per_file: rows of a parquet file.
-    """
-
-    validation: float = 0.1
-    test: float = 0.2
-    seed: int = 0
-    test_synthetic: bool = False
-    test_set: Path | None = None
-    rename: Mapping[str, str] = field(default_factory=dict)
-    columns: Mapping[str, Any] = field(default_factory=dict)
-    rows_per_file: int = 10_000
+    validation: float = Field(0.1, ge=0, lt=1, description="Share of the real images, 0 for none.")
+    test: float = Field(0.2, ge=0, lt=1, description="Share of the real images.")
+    test_set: Images | None = Field(
+        None,
+        description="Real images that are the test split as they are, instead of --test.",
+    )
+    seed: Seed = Field(0, description="Of the splits.")
+    test_synthetic: Annotated[bool, Option("--synthetic-in-test")] = Field(
+        False,
+        description="Keep images that vary a patient of the test split there, instead of leaving "
+        "them out.",
+    )
+    rename: Annotated[Mapping[str, str], Option(is_hidden=True)] = Field(
+        {}, description="Class name -> class name."
+    )
+    columns: Annotated[Mapping[str, Any], Option(is_hidden=True)] = Field(
+        {},
+        description="image_column, label_column, caption_column, group_column, group_pattern of "
+        "the real sets.",
+    )
+    rows_per_file: Annotated[int, Option(is_hidden=True)] = Field(
+        10_000, ge=1, description="Rows of a parquet file."
+    )
 
 
 def merge_sets(

@@ -1,9 +1,12 @@
 """One self-contained HTML file on a run: funnel, galleries, scores, copies, acceptance."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from factory.core.fields import Folder, ImageColumn, Images, Option, Options
 
 if TYPE_CHECKING:
     from factory.publish.report.comparisons import Comparer, Comparison
@@ -13,23 +16,21 @@ if TYPE_CHECKING:
 NAME = "report.html"
 
 
-@dataclass(frozen=True, slots=True)
-class ReportOptions:
-    """What a report shows.
+class ReportOptions(Options):
+    """What a report shows."""
 
-    Attributes:
-        per_gallery: images in a gallery, at most.
-        base: folder that the recipe's relative paths start from, for real images.
-        real: further sets of real images to compare with.
-        with_real: whether real images are shown at all.
-        image_column: of the further sets.
-    """
-
-    per_gallery: int = 24
-    base: Path = Path()
-    real: tuple[Path, ...] = ()
-    with_real: bool = True
-    image_column: str | None = None
+    per_gallery: int = Field(24, ge=1, le=500, description="Images in each gallery, at most.")
+    base: Folder = Field(
+        Path(),
+        description="Folder of the recipe, where its relative paths to real images start.",
+    )
+    real: tuple[Images, ...] = Field(
+        (), description="Further real images to put beside accepted ones; may be given again."
+    )
+    image_column: ImageColumn = None
+    with_real: Annotated[bool, Option(is_hidden=True)] = Field(
+        True, description="Show real images."
+    )
 
 
 def build_report(

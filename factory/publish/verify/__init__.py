@@ -3,12 +3,15 @@
 import heapq
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from typing import Annotated
+
+from pydantic import Field
 
 from factory.core.errors import DamageError, FactoryError, InputError, MissingError
+from factory.core.fields import MANY, Option, Options, Seed
 from factory.core.hashing import compute_digest
 from factory.engine.dataset import DATA, REJECTED, Dataset
-from factory.engine.regenerate import MIN_PSNR, Places, regenerate_rows
+from factory.engine.regenerate import MIN_PSNR, Places, Psnr, regenerate_rows
 from factory.publish.verify.duplicates import Duplicates
 from factory.publish.verify.files import check_counts, check_files, check_schema, check_tars
 from factory.publish.verify.findings import Failure, Report
@@ -22,23 +25,16 @@ ALWAYS_OPEN = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyOptions:
-    """What to check beyond the files.
+class VerifyOptions(Options):
+    """What to check beyond the files."""
 
-    Attributes:
-        regenerate: accepted rows to make again, chosen by `seed`.
-        seed: of that choice.
-        near_duplicates: compare all accepted images by the recipe's rule again.
-        places: where model and references are now.
-        min_psnr: dB from which an image that is not exact is within tolerance.
-    """
-
-    regenerate: int = 0
-    seed: int = 0
-    near_duplicates: bool = False
-    places: Places = field(default_factory=Places)
-    min_psnr: float = MIN_PSNR
+    regenerate: Annotated[int, Option(metavar="N")] = Field(
+        0, ge=0, le=MANY, description="Make N accepted rows again, chosen by --seed."
+    )
+    seed: Seed = Field(0, description="Of the choice of rows.")
+    near_duplicates: bool = Field(False, description="Compare all accepted images again, too.")
+    places: Annotated[Places, Option(is_hidden=True)] = Places()
+    min_psnr: Psnr = MIN_PSNR
 
 
 def verify_set(

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from factory.catalog.entries import Strict
 from factory.core.errors import InputError
-from factory.core.fields import Count, Fit, Images, Options, Seed
+from factory.core.fields import Count, Fit, ImageColumn, Images, Options, Seed
 from factory.models.generators.prompts import DEFAULT_TEMPLATE, check_template
 
 
@@ -32,9 +32,7 @@ class AdapterSettings(Options):
         None, gt=0, le=1000, description="µm per pixel of the images as fitted."
     )
     about: str = Field("", description="What the images are and on which terms, for the card.")
-    image_column: str | None = Field(
-        None, description="Column of the real images in parquet; default: image, or the only one."
-    )
+    image_column: ImageColumn = None
     group_column: str | None = Field(None, description="Column of the patient or slide.")
     group_pattern: str | None = Field(
         None, description="Regular expression with one (group) on file names."

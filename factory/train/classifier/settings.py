@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factory.core.fields import Fit, Images, Option, Options, Seed
+from factory.core.fields import Fit, ImageColumn, Images, Option, Options, Seed
 
 HeadKind = Literal["auto", "logistic", "knn", "prototype"]
 Precision = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -22,9 +22,7 @@ class ClassifierSettings(Options):
         None, ge=16, le=1024, description="px; default: as they are."
     )
     fit: Fit = Field("crop", description="Crop keeps mpp.")
-    image_column: str | None = Field(
-        None, description="Column of the images in parquet; default: image, or the only one."
-    )
+    image_column: ImageColumn = None
     label_column: str | None = Field(
         None, description="Column of the class; default: the folders, or label."
     )
