@@ -76,7 +76,7 @@ class Registry(Generic[KindT]):
                     self._broken[name] = error
                     raise
             elif name in self._own:
-                self._loaded[name] = _import_name(self._own[name])
+                self._loaded[name] = import_name(self._own[name])
             else:
                 noun = self.group.rpartition(".")[2]
                 raise CatalogError(f"{noun}: no kind {name!r}: {advise(name, self.names)}")
@@ -212,7 +212,8 @@ def _list_kinds(module: ModuleType, base: type[KindT]) -> list[type[KindT]]:
     ]
 
 
-def _import_name(name: str) -> Any:
+def import_name(name: str) -> Any:
+    """Imports what `module:name` names."""
     module, _, attribute = name.partition(":")
     return getattr(import_module(module), attribute)
 

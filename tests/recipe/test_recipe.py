@@ -286,6 +286,11 @@ def test_the_sound_recipe_passes(tmp_path: Path) -> None:
         ({"model": "dit-256", "width": 512}, "generator.width", "256 px only"),
         ({"model": "dit-256", "negative_prompt": "x"}, "generator.negative_prompt", "no text"),
         ({"model": "fake", "prompt_template": "x"}, "generator.prompt_template", "{class_name}"),
+        (
+            {"model": "pixart-sigma", "prompt_template": "x"},
+            "generator.prompt_template",
+            "{class_name}",
+        ),
         ({"model": "fake", "prompt_template": "{x}"}, "generator.prompt_template", "unknown {x}"),
         ({"model": "fake", "prompt_template": "{class_name!r}"}, "generator.prompt_template", "!r"),
         ({"model": "fake", "prompt_template": "{"}, "generator.prompt_template", "{class_name}"),

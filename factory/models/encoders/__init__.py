@@ -29,19 +29,7 @@ from factory.models.encoders.kinds.folder import FolderKind
 if TYPE_CHECKING:
     from factory.catalog.catalog import Catalogs, EncoderEntry
 
-__all__ = [
-    "ENCODERS",
-    "Encoder",
-    "EncoderKind",
-    "EncoderSpec",
-    "describe_gate",
-    "explain_unknown",
-    "find_source",
-    "find_weights",
-    "has_access",
-    "load_encoder",
-    "open_kind",
-]
+__all__ = ["Encoder", "EncoderKind"]
 
 ENCODERS = Registry("factory.encoders", EncoderKind, f"{__name__}.kinds")  # type: ignore[type-abstract]
 """All kinds: those of `kinds`, each a module, and those of plug-ins."""

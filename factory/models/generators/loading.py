@@ -1,6 +1,5 @@
 """Loads a diffusers model: pipelines that share their weights, adapters, device, dtype, digests."""
 
-import importlib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 from factory.catalog.entries import ModelEntry
 from factory.core.errors import GenerationError, InputError
+from factory.core.registry import import_name
 from factory.core.warned import shorten_warnings
 from factory.models.generators import weights
 from factory.models.generators.adapters import load_adapters
@@ -135,12 +135,6 @@ def _read_pipeline(pipeline_class: Any, folder: Path, arguments: dict[str, Any],
         raise InputError(f"model {model}: cannot load: {said}: get the model again") from error
 
 
-def import_path(path: str) -> Any:
-    """Imports what `module:name` names."""
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
-
-
 def choose_device(device: str) -> str:
     """Returns the torch device for a recipe's `device`.
 
@@ -183,9 +177,9 @@ def _locate(family: PipelineFamily) -> tuple[Path, Any]:
     class_name = read_index(known).get("_class_name")
     paths = {path.partition(":")[2]: path for path in family.pipelines}
     if entry is not None and entry.custom_pipeline is not None:
-        pipeline_class = import_path("diffusers:DiffusionPipeline")
+        pipeline_class = import_name("diffusers:DiffusionPipeline")
     else:
-        pipeline_class = import_path(paths.get(str(class_name), family.pipelines[0]))
+        pipeline_class = import_name(paths.get(str(class_name), family.pipelines[0]))
     if folder is None:
         folder = weights.download_snapshot(
             pipeline_class, source, revision, settings.allow_pickle, settings.variant
@@ -225,7 +219,7 @@ def _share(pipeline: Any, family: PipelineFamily) -> Any | None:
     """Returns the image-to-image pipeline on the same components, without copying weights."""
     if not family.image_pipelines:
         return None
-    image_class = import_path(family.image_pipelines[0])
+    image_class = import_name(family.image_pipelines[0])
     if isinstance(pipeline, image_class):
         return pipeline
     accepted = inspect.signature(image_class.__init__).parameters

@@ -11,7 +11,7 @@ from factory.models.generators.families.fake import FakeFamily
 from factory.models.generators.settings import GeneratorSettings
 from factory.models.session import Session
 
-__all__ = ["FAMILIES", "Family", "does_generate", "find_family", "open_family", "read_index"]
+__all__ = ["Family", "read_index"]
 
 FAMILIES = Registry("factory.generators", Family, __name__)  # type: ignore[type-abstract]
 """All families: those of this package, and those of plug-ins."""

@@ -1,6 +1,7 @@
 """Families of diffusers pipelines: how condition streams become arguments of a pipeline's call."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
@@ -62,10 +63,6 @@ class PipelineFamily(Family):
     is_indexed: bool = False
     lacking: str | None = None
 
-    def __init__(self, *model: Any) -> None:
-        super().__init__(*model)
-        self.template, self.class_prompts = choose_wording(self.settings, self.entry)
-
     def load(self) -> "DiffusersGenerator":
         """Returns the generator that calls the pipeline."""
         from factory.models.generators.diffusers import DiffusersGenerator
@@ -106,6 +103,11 @@ class PipelineFamily(Family):
         """Returns what a row notes of how its condition was sent."""
         return {}
 
+    @cached_property
+    def wording(self) -> tuple[str, Mapping[str, str]]:
+        """The template of prompts, and words for classes; raises InputError for one without."""
+        return choose_wording(self.settings, self.entry)
+
     @property
     def fixed_arguments(self) -> dict[str, Any]:
         """Arguments of every call, by the family and by the catalog entry."""
@@ -137,7 +139,7 @@ class PipelineFamily(Family):
             "null_condition": self.null_condition,
             "negative_prompt": self.settings.negative_prompt,
             "prompt_template": None,
-            "class_prompts": dict(self.class_prompts),
+            "class_prompts": dict(self.wording[1]),
             "arguments": self.fixed_arguments,
         }
 
@@ -179,14 +181,23 @@ class PipelineFamily(Family):
     # --- what is refused -------------------------------------------------------------------------
 
     def check_settings(self) -> None:
-        """Checks that a negative prompt, too, has an effect.
+        """Checks the template of prompts and the negative prompt, too.
 
         Raises:
-            InputError: the family takes none.
+            InputError: a template without a class, or a setting without effect.
         """
         super().check_settings()
+        _ = self.wording
         if self.settings.negative_prompt is not None:
-            raise InputError(f"generator.negative_prompt: {self.kind} has no prompts: leave it out")
+            self.check_negative_prompt()
+
+    def check_negative_prompt(self) -> None:
+        """Checks that a negative prompt has an effect.
+
+        Raises:
+            InputError: it has none.
+        """
+        raise InputError(f"generator.negative_prompt: {self.kind} has no prompts: leave it out")
 
     def replace(self, streams: frozenset[str]) -> frozenset[str]:
         """Returns the streams that need not be there beside these."""
@@ -235,7 +246,7 @@ class TextFamily(PipelineFamily):
 
     def write_prompts(self, conditions: Sequence[Condition]) -> Prompts:
         """Returns captions, and classes in the template."""
-        return [write_prompt(each, self.template, self.class_prompts) for each in conditions]
+        return [write_prompt(each, *self.wording) for each in conditions]
 
     def bind(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
         """Returns the prompts, and a negative one for each."""
@@ -246,19 +257,16 @@ class TextFamily(PipelineFamily):
 
     def describe(self) -> dict[str, Any]:
         """Adds the template."""
-        return {**super().describe(), "prompt_template": self.template}
+        return {**super().describe(), "prompt_template": self.wording[0]}
 
-    def check_settings(self) -> None:
-        """Checks that a negative prompt has an effect.
+    def check_negative_prompt(self) -> None:
+        """Checks that a distilled model does not ignore it.
 
         Raises:
-            InputError: a distilled model runs without `true_cfg_scale`.
+            InputError: it runs without `true_cfg_scale`.
         """
-        Family.check_settings(self)
-        ignores = (
-            self.guidance == "distilled" and not self.fixed_arguments.get("true_cfg_scale", 0) > 1
-        )
-        if self.settings.negative_prompt is not None and ignores:
+        is_used = self.fixed_arguments.get("true_cfg_scale", 0) > 1
+        if self.guidance == "distilled" and not is_used:
             raise InputError(
                 f"generator.negative_prompt: {self.kind} ignores it without true_cfg_scale > 1 in "
                 "the catalog entry's pipeline_arguments: leave it out"

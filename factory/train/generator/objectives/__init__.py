@@ -1,9 +1,9 @@
 """`find_trainee`: what of each pipeline family is trained, by what objective."""
 
-import importlib
 from typing import Any
 
 from factory.core.errors import InputError
+from factory.core.registry import import_name
 from factory.models.generators.families import FAMILIES
 
 
@@ -22,5 +22,4 @@ def find_trainee(family: str, model: str) -> Any:
             f"model {model}: family {family!r} cannot be adapted: take a model of the families "
             f"{known}"
         )
-    module, _, name = found.partition(":")
-    return getattr(importlib.import_module(module), name)
+    return import_name(found)
