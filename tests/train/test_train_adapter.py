@@ -602,7 +602,7 @@ def test_what_cannot_be_adapted_is_told_and_nothing_is_made(catalog, data, tmp_p
         r"x.png: not a readable image": {"data": broken, "shots": 1},
         r"dark\): shots: 9 .* has 4 different images.*\n.*pale_pink\): shots: 9": {"shots": 9},
         r"no such file or folder": {"data": tmp_path / "missing"},
-        r"'dit' cannot be adapted: take .*stable-diffusion-3, flow": {"base": "tiny-dit"},
+        r"'dit' cannot be adapted: take .*flow, .*stable-diffusion-3": {"base": "tiny-dit"},
         r"'fake' cannot be adapted": {"base": "fake"},
         r"no catalog id, folder or Hub id.*did you mean 'tiny-flow'": {"base": "tiny-flwo"},
         r"class 'dark' is not in the catalog pcam": {"classes": "pcam"},

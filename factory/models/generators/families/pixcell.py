@@ -7,7 +7,7 @@ from factory.models.generators.families.pipeline import PipelineFamily
 
 
 class PixCellFamily(PipelineFamily):
-    """PixCell (arXiv 2506.05127): a diffusion transformer of UNI2-h embeddings."""
+    """PixCell: a diffusion transformer of UNI2-h embeddings."""
 
     kind = "pixcell"
     pipelines = ("diffusers:DiffusionPipeline",)
