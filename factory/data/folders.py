@@ -1,5 +1,6 @@
 """What a folder is to factory: a run, a copy of a finished one, a merged set, or none of these."""
 
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 
@@ -24,11 +25,16 @@ class FolderKind(Enum):
 
 def tell_kind(folder: Path) -> FolderKind:
     """Returns what a folder is; a file, or nothing at all, is none of factory's."""
-    if (folder / MERGED_RECORD).is_file():
+    return tell_kind_of(lambda name: (folder / name).exists())
+
+
+def tell_kind_of(exists: Callable[[str], bool]) -> FolderKind:
+    """Returns what a place is, by the names that exist there."""
+    if exists(MERGED_RECORD):
         return FolderKind.MERGED
-    if (folder / RUN_RECORD).is_file():
+    if exists(RUN_RECORD):
         return FolderKind.RUN
-    if (folder / RUN_SUMMARY).is_file() and (folder / "data").is_dir():
+    if exists(RUN_SUMMARY) and exists("data"):
         return FolderKind.COPY
     return FolderKind.OTHER
 

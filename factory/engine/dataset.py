@@ -14,10 +14,11 @@ from factory.core.files.store import FileStore
 from factory.core.hashing import hash_bytes
 from factory.core.markdown import split_header
 from factory.data.artefact import Artefact
+from factory.data.folders import FolderKind, tell_kind_of
 from factory.data.summary import Summary
 from factory.engine.hub_copy import fetch_copy
 from factory.engine.notebook import show_dataset
-from factory.engine.run_folder import WORK, RunFolder
+from factory.engine.run_folder import RunFolder
 from factory.engine.summary import describe_unfinished, read_recipe, read_summary
 from factory.recipe.recipe import Recipe, restore_recipe, select_deciding
 
@@ -134,7 +135,7 @@ class Dataset:
         Raises:
             StoreError: the run record is damaged.
         """
-        if not self.is_run_folder:
+        if self.kind is not FolderKind.RUN:
             return None
         return restore_recipe(RunFolder(self.url).require_run().recipe)
 
@@ -195,7 +196,7 @@ class Dataset:
         summary = self.summary
         missing = 0 if summary is None else summary.missing_shards
         problem = describe_unfinished(summary, missing, summary.generated if summary else 0)
-        if not problem and self.is_run_folder:
+        if not problem and self.kind is FolderKind.RUN:
             status = read_status(self.url)
             problem = status["unfinished"]
             if not problem and status["quarantined"]:
@@ -213,10 +214,10 @@ class Dataset:
             raise InputError(f"{self.url}: holds no finalized run: run a recipe into it first")
         return self.recipe, self.summary
 
-    @property
-    def is_run_folder(self) -> bool:
-        """Whether the shards that the data set was made of are there too."""
-        return self.files.exists(f"{WORK}/run.json")
+    @cached_property
+    def kind(self) -> FolderKind:
+        """Whether it is a run, with its shards, a copy of one, or a merged set."""
+        return tell_kind_of(self.files.exists)
 
     def measure_files(self) -> tuple[DataFile, ...]:
         """Returns its parquet files, as the summary names them, with sizes and hashes.

@@ -79,7 +79,9 @@ class AllSettings(EvaluationSettings):
     @property
     def has_card(self) -> bool:
         """Whether the results land in a finished run, whose card shows them."""
-        is_run = (self.synthetic / "summary.json").is_file()
+        from factory.engine.dataset import Dataset
+
+        is_run = Dataset(str(self.synthetic)).summary is not None
         return is_run and self.folder == self.synthetic / EVALUATION
 
     def list_usual(self) -> dict[str, Any]:

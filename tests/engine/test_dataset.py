@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from factory.core.errors import InputError
+from factory.data.folders import FolderKind
 from factory.engine.dataset import Dataset
 from factory.evaluate.fewshot.synthetic import Origin, read_origin
 from tests import ROOT
@@ -18,7 +19,7 @@ def test_a_run_and_its_copy_are_one_data_set(name):
     dataset = Dataset(str(OLD / name))
     assert dataset.unfinished == ""
     assert not dataset.is_refiltered
-    assert dataset.is_run_folder == (name == "run")
+    assert dataset.kind is (FolderKind.RUN if name == "run" else FolderKind.COPY)
     recipe, summary = dataset.require_finished()
     assert dataset.in_force == recipe
     files = dataset.measure_files()

@@ -1,12 +1,14 @@
 """What makes a study run that is refused for what leaks: images made of each draw's shots."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from factory.data.folders import RUN_RECORD
+from factory.data.folders import FolderKind
+from factory.engine.dataset import Dataset
+from factory.engine.summary import RECIPE
 from factory.evaluate.fewshot.leaks import TEST_LEAK, Leak
+from factory.recipe.recipe import Recipe
 
 SHIPPED = Path("few-shot-variations")
 """Recipe, by its name, whose model saw no label."""
@@ -46,15 +48,15 @@ def _choose_recipe(given: Mapping[str, Any], leaks: Sequence[Leak]) -> Path:
     if given["recipe"] is not None:
         return Path(given["recipe"])
     for root in given["synthetic"]:
-        recipe = Path(root) / "recipe.json"
-        if recipe.is_file() and (Path(root) / RUN_RECORD).is_file() and _stands_alone(recipe):
-            return recipe
+        run = Dataset(str(root))
+        if run.kind is FolderKind.RUN and run.recipe is not None and _stands_alone(run.recipe):
+            return Path(root) / RECIPE
     return SHIPPED
 
 
-def _stands_alone(recipe: Path) -> bool:
+def _stands_alone(recipe: Recipe) -> bool:
     """Whether a run's recipe can be run from its folder once it gets shots and a filter of them."""
-    read = json.loads(recipe.read_text(encoding="utf-8"))
+    read = recipe.model_dump(mode="json")
     if not all("per_class" in block for block in read["conditions"]):
         return False
     others = [each for each in read["filters"] if each["kind"] != "classifier"]

@@ -13,10 +13,11 @@ from factory.engine.summary import RECIPE
 from factory.publish.card.citation import CITATION_FILE
 from factory.publish.card.header import LICENCE_FILE
 from factory.publish.card.prov import PROV_FILE
+from factory.publish.hub.finished import refuse_merged
 from factory.publish.hub.items import CARD, CHUNK
 from factory.publish.hub.target import Say
 
-DOCUMENTS = (RECIPE, CARD, LICENCE_FILE, CITATION_FILE, PROV_FILE, "merge.json")
+DOCUMENTS = (RECIPE, CARD, LICENCE_FILE, CITATION_FILE, PROV_FILE)
 DOCUMENT_FOLDERS = {"assets": ".png", "evaluation": ".json"}
 """Folder -> how the names of its documents end."""
 
@@ -37,6 +38,7 @@ def fetch_run(source: str, say: Say) -> Iterator[Path]:
         yield Path(source)
         return
     run = Dataset(source)
+    refuse_merged(run)
     summary, problem = run.summary, run.unfinished
     if summary is None or problem:
         raise InputError(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from factory.core.errors import InputError, StoreError
 from factory.core.parquet import count_rows
+from factory.data.folders import FolderKind
 from factory.data.summary import Summary
 from factory.engine.dataset import Dataset
 from factory.engine.finalise import SUMMARY
@@ -22,17 +23,13 @@ def open_finished(folder: Path) -> Dataset:
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder: give a finished run on this machine")
-    if (folder / "merge.json").is_file():
-        raise InputError(
-            f"{folder}: a merged set, which may hold real images under terms of their own: publish "
-            "the runs that it was merged from"
-        )
+    dataset = Dataset(str(folder))
+    refuse_merged(dataset)
     missing = [name for name in (SUMMARY, RECIPE, CARD) if not (folder / name).is_file()]
     if missing:
         raise InputError(
             f"{folder}: not finished: has no {', '.join(missing)}: run the recipe into it first"
         )
-    dataset = Dataset(str(folder))
     if dataset.unfinished:
         raise InputError(
             f"{folder}: not finished: {dataset.unfinished}: run the same recipe into it again, to "
@@ -47,6 +44,19 @@ def open_finished(folder: Path) -> Dataset:
     _check_names(folder, summary)
     _check_rows(folder, summary)
     return dataset
+
+
+def refuse_merged(dataset: Dataset) -> None:
+    """Refuses a merged set.
+
+    Raises:
+        InputError: says why.
+    """
+    if dataset.kind is FolderKind.MERGED:
+        raise InputError(
+            f"{dataset.url}: a merged set, which may hold real images under terms of their own: "
+            "publish the runs that it was merged from"
+        )
 
 
 def _check_names(folder: Path, summary: Summary) -> None:

@@ -10,6 +10,7 @@ from pydantic import Field
 from factory.core.errors import DamageError, FactoryError, InputError, MissingError
 from factory.core.fields import MANY, Option, Options, Seed
 from factory.core.hashing import compute_digest
+from factory.data.folders import FolderKind
 from factory.engine.dataset import DATA, REJECTED, Dataset
 from factory.engine.regenerate import MIN_PSNR, Places, Psnr, regenerate_rows
 from factory.publish.verify.duplicates import Duplicates
@@ -85,7 +86,8 @@ class _Walk:
         self.counts = {DATA: 0, REJECTED: 0}
         self.checks = RowChecks(report, dataset.recipe)
         self.drawn = _Drawn(options.regenerate, options.seed)
-        self.shards = ShardRows(dataset, report) if dataset.is_run_folder else None
+        has_shards = dataset.kind is FolderKind.RUN
+        self.shards = ShardRows(dataset, report) if has_shards else None
         if self.shards is None:
             report.note("what the data set was made from: no .factory/, as this is a copy")
         self.duplicates: Duplicates | None = None
