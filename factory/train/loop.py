@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -35,25 +34,6 @@ _RECORD = "training.json"
 """What a checkpoint holds beside accelerate's files."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How long a training is, and how often it does what; all but `accumulate` in steps.
-
-    Attributes:
-        accumulate: passes whose gradients make one step.
-        max_norm: gradients are clipped to it, if it is given.
-        ema_decay: of the running average of the weights, if there is to be one.
-    """
-
-    steps: int
-    log_every: int
-    validate_every: int
-    checkpoint_every: int
-    accumulate: int = 1
-    max_norm: float | None = None
-    ema_decay: float | None = None
-
-
 class Trainer:
     """What a training gives the loop: network, optimiser, loss, validation.
 
@@ -61,6 +41,11 @@ class Trainer:
         network: what learns, on its device.
         optimizer: of its parameters; a group's `rate` multiplies the learning rate.
         learning_rate: where `compute_rate` is 1.
+        steps: of the training; the intervals `log_every`, `validate_every` and `checkpoint_every`
+            are in steps too.
+        accumulate: passes whose gradients make one step.
+        max_norm: gradients are clipped to it, if it is given.
+        ema_decay: of the running average of the weights, if there is to be one.
         state: what else a checkpoint keeps; plain data.
         kept: further weights that a checkpoint keeps.
         is_stopped: set by a validation that ends the training early.
@@ -69,11 +54,18 @@ class Trainer:
     network: nn.Module
     optimizer: torch.optim.Optimizer
     learning_rate: float
+    steps: int
+    log_every = 50
+    validate_every: int
+    checkpoint_every: int
+    accumulate = 1
+    max_norm: float | None = None
+    ema_decay: float | None = None
+    kept: tuple[nn.Module, ...] = ()
+    is_stopped = False
 
     def __init__(self) -> None:
         self.state: dict[str, Any] = {}
-        self.kept: tuple[nn.Module, ...] = ()
-        self.is_stopped = False
 
     def compute_rate(self, step: int) -> float:
         """Returns the factor of the learning rate in a step (0 is the first)."""
@@ -105,7 +97,6 @@ class Loop:
 
     Args:
         trainer: what is trained.
-        pace: how long, and how often what.
         folder: of checkpoint and log, which must exist; None keeps neither.
         described: the fields of the recipe, and digests of data, that shape the weights.
         accelerator: of this process, if one was needed before.
@@ -117,24 +108,22 @@ class Loop:
     def __init__(
         self,
         trainer: Trainer,
-        pace: Pace,
         folder: Path | None = None,
         described: Mapping[str, Any] | None = None,
         accelerator: Accelerator | None = None,
     ) -> None:
         self.step = 0
-        self._trainer, self._pace, self._folder = trainer, pace, folder
+        self._trainer, self._folder = trainer, folder
         self._described = json.loads(json.dumps(described or {}))
         self._losses: list[float] = []
-        passes = pace.accumulate
         self._accelerator = accelerator or Accelerator(
-            device_placement=False, gradient_accumulation_steps=passes
+            device_placement=False, gradient_accumulation_steps=trainer.accumulate
         )
         place = self._accelerator.prepare_model
         self._network = place(trainer.network, device_placement=False)
         self._optimizer = self._accelerator.prepare_optimizer(trainer.optimizer, False)
         self.average = trainer.network
-        if pace.ema_decay is not None:
+        if trainer.ema_decay is not None:
             self.average = deepcopy(trainer.network).requires_grad_(False).eval()
             place(self.average, device_placement=False, evaluation_mode=True)
         for each in trainer.kept:
@@ -150,14 +139,14 @@ class Loop:
             TrainingError: the loss is no number.
             KeyboardInterrupt: it was stopped; the same training resumes.
         """
-        pace, trainer = self._pace, self._trainer
+        trainer = self._trainer
         with self._hold_signals() as caught:
-            while self.step < pace.steps and not trainer.is_stopped:
+            while self.step < trainer.steps and not trainer.is_stopped:
                 self._losses.append(self._take_step())
                 self.step += 1
                 if self._accelerator.is_main_process:
                     self._look(report)
-                    if caught or self._is_due(pace.checkpoint_every) or trainer.is_stopped:
+                    if caught or self._is_due(trainer.checkpoint_every) or trainer.is_stopped:
                         self._save()
                 if caught:
                     raise KeyboardInterrupt
@@ -172,21 +161,21 @@ class Loop:
             values = {"step": self.step, **rounded, "time": round(time.time(), 1)}
             with (self._folder / "log.jsonl").open("a", encoding="utf-8") as file:
                 file.write(write_json(values, indent=None) + "\n")
-        report(self.step, self._pace.steps, dict(measured))
+        report(self.step, self._trainer.steps, dict(measured))
 
     def _look(self, report: Report) -> None:
         """Logs the loss, and validates, where either is due."""
-        pace = self._pace
-        if self._is_due(pace.log_every):
-            self.log(report, {"loss": self._average_loss(pace.log_every)})
-        if self._is_due(pace.validate_every):
-            loss = self._average_loss(pace.validate_every)
-            measured = self._trainer.validate(self.average, self.step, loss)
+        trainer = self._trainer
+        if self._is_due(trainer.log_every):
+            self.log(report, {"loss": self._average_loss(trainer.log_every)})
+        if self._is_due(trainer.validate_every):
+            loss = self._average_loss(trainer.validate_every)
+            measured = trainer.validate(self.average, self.step, loss)
             if measured:
                 self.log(report, measured)
 
     def _is_due(self, every: int) -> bool:
-        return self.step % every == 0 or self.step == self._pace.steps
+        return self.step % every == 0 or self.step == self._trainer.steps
 
     def _average_loss(self, every: int) -> float:
         """Returns the mean loss of the steps since the last multiple of `every`."""
@@ -194,11 +183,11 @@ class Loop:
 
     def _take_step(self) -> float:
         """One optimizer step; returns the mean loss of this process."""
-        trainer, pace, accelerator = self._trainer, self._pace, self._accelerator
+        trainer, accelerator = self._trainer, self._accelerator
         trainer.set_rate(self.step)
         self._network.train()
         total = 0.0
-        for turn in range(pace.accumulate):
+        for turn in range(trainer.accumulate):
             with accelerator.accumulate(self._network):
                 loss = trainer.compute_loss(self._network, self.step, turn)
                 if not torch.isfinite(loss):
@@ -207,14 +196,14 @@ class Loop:
                         "train in float32"
                     )
                 accelerator.backward(loss)
-                if pace.max_norm is not None and accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(self._network.parameters(), pace.max_norm)
+                if trainer.max_norm is not None and accelerator.sync_gradients:
+                    accelerator.clip_grad_norm_(self._network.parameters(), trainer.max_norm)
                 self._optimizer.step()
                 self._optimizer.zero_grad(set_to_none=True)
             total += loss.item()
-        if pace.ema_decay is not None:
-            update_average(self.average, trainer.network, pace.ema_decay, self.step + 1)
-        return total / pace.accumulate
+        if trainer.ema_decay is not None:
+            update_average(self.average, trainer.network, trainer.ema_decay, self.step + 1)
+        return total / trainer.accumulate
 
     @contextmanager
     def _hold_signals(self) -> Iterator[list[int]]:
@@ -244,7 +233,7 @@ class Loop:
         folder = self._folder
         if folder is None:
             return
-        self._losses = self._losses[-max(self._pace.log_every, self._pace.validate_every) :]
+        self._losses = self._losses[-max(self._trainer.log_every, self._trainer.validate_every) :]
         record = {
             "format": _FORMAT,
             "recipe": self._described,

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from factory.core.errors import MismatchError, TrainingError
-from factory.train.loop import Loop, Pace, Trainer, compute_warmup, open_folder, update_average
+from factory.train.loop import Loop, Trainer, compute_warmup, open_folder, update_average
 
 
 class Line(Trainer):
     """Fits a line; presses Ctrl-C in the step `stop`."""
+
+    steps, log_every, validate_every, checkpoint_every = 10, 4, 5, 3
+    accumulate, max_norm, ema_decay = 2, 1.0, 0.9
 
     def __init__(self, stop=0):
         super().__init__()
@@ -40,14 +43,9 @@ class Line(Trainer):
         return {"measured": loss}
 
 
-PACE = Pace(
-    10, log_every=4, validate_every=5, checkpoint_every=3, accumulate=2, max_norm=1, ema_decay=0.9
-)
-
-
-def train(folder, trainer=None, pace=PACE, described=None):
+def train(folder, trainer=None, described=None):
     trainer = trainer or Line()
-    loop = Loop(trainer, pace, folder, described or {"seed": 1})
+    loop = Loop(trainer, folder, described or {"seed": 1})
     loop.run(lambda *state: None)
     return trainer, loop
 
@@ -137,7 +135,8 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
 
 def test_without_a_folder_nothing_is_written_and_without_decay_nothing_averaged(tmp_path):
     trainer = Line()
-    loop = Loop(trainer, Pace(4, 2, 2, 2))
+    trainer.steps, trainer.accumulate, trainer.ema_decay = 4, 1, None
+    loop = Loop(trainer)
     loop.run(lambda *state: None)
     assert loop.average is trainer.network and list(tmp_path.iterdir()) == []
     assert trainer.seen == [(step, 0) for step in range(4)]

@@ -215,13 +215,12 @@ def test_resumed_equals_uninterrupted(images, tmp_path, method, monkeypatch):
     seen = []
     whole = train(recipe, tmp_path / "whole", lambda *state: seen.append(state))
     assert [step for step, _, measured in seen if "loss" in measured] == [4]
-    import factory.train.encoder.loop as loop
 
     def stop(step, steps, measured):
         if step == 3:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "LOG_EVERY", 3)
+    monkeypatch.setattr("factory.train.loop.Trainer.log_every", 3)
     with pytest.raises(KeyboardInterrupt):  # after step 3; the checkpoint is of step 2
         train(recipe, tmp_path / "parts", stop)
     assert forked.find_step(tmp_path / "parts") == 2

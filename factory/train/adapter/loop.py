@@ -16,13 +16,12 @@ from factory.train.adapter.settings import AdapterSettings
 from factory.train.augment import jitter_stains, turn_images
 from factory.train.copies import CopyCheck, CopyMeter
 from factory.train.generator.objectives.base import CLASSLESS, Trainee
-from factory.train.loop import Loop, Pace, Trainer, compute_warmup
+from factory.train.loop import Loop, Trainer, compute_warmup
 
 WARMUP_STEPS = 20
 AVERAGE_DECAY = 0.99
 """Of the moving average of the weights, which is what is sampled, checked and exported."""
 
-_LOG_EVERY = 10
 _PRIOR_SHARE = 4  # one prior image for so many shots in a batch: its loss is a mean of its own
 
 Report = Callable[[str], None]
@@ -66,6 +65,10 @@ class AdapterTraining(Trainer):
         MismatchError: the folder's checkpoint is of an earlier version.
     """
 
+    log_every = 10
+    max_norm = 1.0
+    ema_decay = AVERAGE_DECAY
+
     def __init__(
         self,
         trainee: Trainee,
@@ -90,16 +93,9 @@ class AdapterTraining(Trainer):
             lr=self.learning_rate,
             weight_decay=0.0,
         )
-        every = settings.check_every or 1
-        pace = Pace(
-            settings.steps or 0,
-            log_every=_LOG_EVERY,
-            validate_every=every,
-            checkpoint_every=every,
-            max_norm=1.0,
-            ema_decay=AVERAGE_DECAY,
-        )
-        self._loop = Loop(self, pace, folder)
+        self.steps = settings.steps or 0
+        self.validate_every = self.checkpoint_every = settings.check_every or 1
+        self._loop = Loop(self, folder)
 
     @property
     def progress(self) -> Progress:

@@ -16,9 +16,8 @@ from factory.train.encoder.losses import Learner, compute_loss, measure_rank, me
 from factory.train.encoder.settings import EncoderOptimisation, EncoderRecipe
 from factory.train.encoder.views import draw_pair, view_rows
 from factory.train.images import TrainingImages, load_training_images
-from factory.train.loop import Loop, Pace, Report, Trainer, compute_warmup, open_folder
+from factory.train.loop import Loop, Report, Trainer, compute_warmup, open_folder
 
-LOG_EVERY = 50  # steps
 JUDGED = 1024
 """Images at most that a validation looks at."""
 
@@ -47,19 +46,10 @@ def train_self_supervised(recipe: EncoderRecipe, out: Path, report: Report) -> d
     folder = open_folder(out)
     images = load_training_images(recipe.data, None, recipe.seed, folder / "images")
     _check_sources(recipe, images)
-    options = recipe.training
     trainer = _EncoderTrainer(recipe, images, out)
-    pace = Pace(
-        options.steps,
-        log_every=LOG_EVERY,
-        validate_every=options.validate_every,
-        checkpoint_every=options.checkpoint_every,
-        max_norm=10.0,
-        ema_decay=options.ema_decay,
-    )
-    loop = Loop(trainer, pace, folder, _describe(recipe, images))
+    loop = Loop(trainer, folder, _describe(recipe, images))
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
-    if options.compile:
+    if recipe.training.compile:
         trainer.network.encoder.compile()
     loop.run(report)
     return {"step": loop.step, "best_step": trainer.state["best_step"], **trainer.state["best"]}
@@ -78,6 +68,7 @@ class _EncoderTrainer(Trainer):
     """Two views of an image are to have like vectors, other images others."""
 
     network: Learner
+    max_norm = 10.0
 
     def __init__(self, recipe: EncoderRecipe, images: TrainingImages, out: Path) -> None:
         super().__init__()
@@ -89,6 +80,9 @@ class _EncoderTrainer(Trainer):
         network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         options = recipe.training
         self.network, self.learning_rate = network, options.learning_rate
+        self.steps, self.ema_decay = options.steps, options.ema_decay
+        self.validate_every = options.validate_every
+        self.checkpoint_every = options.checkpoint_every
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )

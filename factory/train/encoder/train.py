@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from factory.core.hashing import derive_seed
 from factory.models.encoders.small_resnet import SmallResNet
-from factory.train.loop import Loop, Pace, Report, Trainer
+from factory.train.loop import Loop, Report, Trainer
 
 BATCH_SIZE = 64
 LEARNING_RATE = 0.05
@@ -52,9 +52,8 @@ def train_encoder(
         head = nn.Linear(network.dim, classes)
     model = nn.Sequential(network, head).to(memory_format=torch.channels_last)
     trainer = _ClassifierTrainer(model, head, images, labels, epochs, seed)
-    steps, batches = trainer.steps, trainer.batches
-    pace = Pace(steps, log_every=batches, validate_every=steps, checkpoint_every=steps)
-    Loop(trainer, pace).run(lambda step, _, measured: report(step // batches, epochs, measured))
+    batches = trainer.log_every
+    Loop(trainer).run(lambda step, _, measured: report(step // batches, epochs, measured))
     model.eval()
     return network, head
 
@@ -72,8 +71,8 @@ class _ClassifierTrainer(Trainer):
         seed: int,
     ) -> None:
         super().__init__()
-        self.batches = max(1, len(images) // BATCH_SIZE)
-        self.steps = epochs * self.batches
+        self.log_every = max(1, len(images) // BATCH_SIZE)  # an epoch
+        self.steps = self.validate_every = self.checkpoint_every = epochs * self.log_every
         self.network, self.learning_rate = model, LEARNING_RATE
         self.optimizer = torch.optim.SGD(
             model.parameters(),
@@ -98,10 +97,10 @@ class _ClassifierTrainer(Trainer):
             self._schedule.step()
 
     def compute_loss(self, network: Any, step: int, turn: int) -> Tensor:
-        epoch, batch = divmod(step, self.batches)
+        epoch, batch = divmod(step, self.log_every)
         draw = np.random.default_rng(derive_seed(self._seed, "epoch", epoch))
         order = draw.permutation(len(self._pixels))
-        rows = torch.from_numpy(np.array_split(order, self.batches)[batch])
+        rows = torch.from_numpy(np.array_split(order, self.log_every)[batch])
         varied = vary_images(self._pixels[rows], derive_seed(self._seed, "batch", epoch, batch))
         with torch.autocast("cpu", torch.bfloat16):
             logits = network(varied.contiguous(memory_format=torch.channels_last))

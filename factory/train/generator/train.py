@@ -23,9 +23,7 @@ from factory.train.generator.network import Denoiser, build_denoiser, export_pip
 from factory.train.generator.settings import OptimisationSettings, TrainingRecipe
 from factory.train.generator.setup import Material, prepare_material
 from factory.train.generator.validation import Judge, save_sample_grid
-from factory.train.loop import Loop, Pace, Report, Trainer, compute_warmup, open_folder
-
-LOG_EVERY = 50  # steps
+from factory.train.loop import Loop, Report, Trainer, compute_warmup, open_folder
 
 
 def train_generator(
@@ -59,16 +57,7 @@ def train_generator(
     with accelerator.main_process_first():
         material = prepare_material(recipe, catalogs, folder)
     trainer = _GeneratorTrainer(recipe, material, accelerator, out)
-    pace = Pace(
-        options.steps,
-        log_every=LOG_EVERY,
-        validate_every=recipe.validation.every,
-        checkpoint_every=options.checkpoint_every,
-        accumulate=options.accumulate,
-        max_norm=1.0,
-        ema_decay=options.ema_decay,
-    )
-    loop = Loop(trainer, pace, folder, _describe(recipe, material), accelerator)
+    loop = Loop(trainer, folder, _describe(recipe, material), accelerator)
     (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
     if options.compile:
         trainer.network.unet.compile()
@@ -89,6 +78,7 @@ class _GeneratorTrainer(Trainer):
     """Learns the velocity from noise to images (and the other way), by flow matching."""
 
     network: Denoiser
+    max_norm = 1.0
 
     def __init__(
         self, recipe: TrainingRecipe, material: Material, accelerator: Accelerator, out: Path
@@ -99,6 +89,9 @@ class _GeneratorTrainer(Trainer):
         self._judge = Judge(recipe, material, accelerator.device)
         options = recipe.training
         self.network, self.learning_rate = _build(recipe, material), options.learning_rate
+        self.steps, self.ema_decay = options.steps, options.ema_decay
+        self.accumulate, self.validate_every = options.accumulate, recipe.validation.every
+        self.checkpoint_every = options.checkpoint_every
         self.network.to(accelerator.device)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
