@@ -135,7 +135,7 @@ def test_what_commands_do_can_be_called(made, tmp_path):
     numbers = factory.report(run, tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size == numbers["bytes"]
     assert factory.card(run).endswith("README.md")
-    options = PublishOptions(to=str(tmp_path / "copy"))
+    options = PublishOptions(to=tmp_path / "copy")
     _, sent = factory.publish_dataset(run, options)
     assert sent.problems == ()
     assert factory.open_dataset(tmp_path / "copy").summary.accepted == result.summary.accepted

@@ -5,11 +5,12 @@ target = HubTarget(HubOptions("owner/name"), say)         # or FolderTarget("s3:
 publish_items(publication.items, target, publication.recipe_sha256, say)
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from factory.core.errors import InputError
 from factory.core.fields import Option, Options
@@ -111,9 +112,11 @@ class PublishOptions(Options):
     repo: Annotated[str | None, Option(metavar="OWNER/NAME")] = Field(
         None, description="Data set repository on the Hub."
     )
-    to: Annotated[str | None, Option(takes="folder or URL", metavar="URL")] = Field(
-        None, description="Folder or fsspec URL (s3://...) instead of the Hub."
-    )
+    to: Annotated[
+        str | None,
+        BeforeValidator(lambda place: place and os.fspath(place)),
+        Option(takes="folder or URL", metavar="URL"),
+    ] = Field(None, description="Folder or fsspec URL (s3://...) instead of the Hub.")
     dry_run: bool = Field(False, description="Show files and card; touch nothing, ask nobody.")
     public: bool = Field(False, description="For everybody; default: a private repository.")
     gated: Literal["auto", "manual"] | None = Field(None, description="Readers must ask first.")
