@@ -93,3 +93,23 @@ def list_identities(out: Path) -> set[tuple[str, str]]:
 def read_json(path: Path):
     """Reads a JSON file."""
     return json.load(io.BytesIO(path.read_bytes()))
+
+
+def save_classifier(folder: Path, head, names, described, encoder="color-texture", **more) -> None:
+    """Writes a classifier folder of a head that somebody made, calibrated on nothing."""
+    from factory.models.classifiers import model
+
+    info = model.ClassifierInfo(
+        class_names=names,
+        encoder=encoder,
+        encoder_description=model.EncoderDescription(**described),
+        image_size=32,
+        fit="crop",
+        calibration=model.Calibration(temperature=1.0, fitted_on="nothing"),
+        head_sha256=model.save_head(head, folder),
+        data=model.TrainingData(sha256="0", images=0, per_class={}, groups=None),
+        report={},
+        libraries={},
+        **more,
+    )
+    model.save_info(info, folder)

@@ -37,6 +37,7 @@ from measures import (
     resample_scores,
     score_classes,
     summarise_copies,
+    tell,
     write_table,
 )
 from numpy.typing import NDArray
@@ -283,9 +284,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         found = measure(options, options.work or Path(name))
     found["minutes"] = round((time.perf_counter() - began) / 60, 1)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(write_tables(found))
+    tell(found, options.json, write_tables(found))
 
 
 if __name__ == "__main__":

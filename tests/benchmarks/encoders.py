@@ -11,7 +11,6 @@ shipped encoders have seen the training images, without their labels. Prints Mar
 """
 
 import argparse
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +28,7 @@ from measures import (
     read_set,
     resample_scores,
     score_classes,
+    tell,
     write_table,
 )
 from sklearn.linear_model import RidgeCV
@@ -229,9 +229,7 @@ def main() -> None:
     """Measures and prints."""
     options = read_options()
     found = measure(options)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(write_tables(found, options.shots)))
+    tell(found, options.json, "\n".join(write_tables(found, options.shots)))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What the benchmarks of models share: sampling, real images, distances, a classifier, copies."""
 
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -217,3 +218,10 @@ def write_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[Any]
         cells = [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def tell(found: Any, path: Path | None, table: str) -> None:
+    """Prints a table, and writes all numbers as JSON where a file is asked for."""
+    if path:
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(table)

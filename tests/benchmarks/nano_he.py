@@ -10,7 +10,6 @@ another by captions written from what is measured in real training patches.
 """
 
 import argparse
-import json
 import time
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +34,7 @@ from measures import (
     resample_scores,
     score_classes,
     summarise_copies,
+    tell,
 )
 from report import write_tables
 from scipy.ndimage import gaussian_filter
@@ -284,9 +284,7 @@ def main() -> None:
     options, began = read_options(), time.perf_counter()
     found = measure(options)
     found["minutes"] = round((time.perf_counter() - began) / 60, 1)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(write_tables(found))
+    tell(found, options.json, write_tables(found))
 
 
 if __name__ == "__main__":

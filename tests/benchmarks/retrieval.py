@@ -15,7 +15,6 @@ A killed call goes on where it stopped. Prints Markdown tables.
 """
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from control import keep_templates
-from measures import draw_evenly, write_table
+from measures import draw_evenly, tell, write_table
 
 from factory.api import run
 from factory.catalog.captions.grid import CaptionGrid
@@ -187,9 +186,7 @@ def main() -> None:
     """Measures and prints."""
     options = read_options()
     found = measure(options)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(write_tables(found)))
+    tell(found, options.json, "\n".join(write_tables(found)))
 
 
 if __name__ == "__main__":

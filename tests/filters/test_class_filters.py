@@ -23,22 +23,13 @@ from factory.filters import build_filters, decide_all, score_all
 from factory.filters.classifier import ClassifierFilter
 from factory.filters.zero_shot import TEMPLATES, write_prompts
 from factory.models.classifiers.heads import Head
-from factory.models.classifiers.model import (
-    Calibration,
-    ClassifierInfo,
-    EncoderDescription,
-    Threshold,
-    TrainingData,
-    load_classifier,
-    save_head,
-    save_info,
-)
+from factory.models.classifiers.model import Threshold, load_classifier
 from factory.models.encoders import load_encoder
 from factory.models.session import Session
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import AnyFilter, Recipe, compute_recipe_digest, select_content
-from tests.running import read_rows, run, write_recipe
+from tests.running import read_rows, run, save_classifier, write_recipe
 from tests.tiny import save_open_clip
 
 CATALOGS = load_catalogs()
@@ -61,20 +52,7 @@ def write_classifier(folder, names=("normal", "tumor"), seed=0, logits=None, thr
     }
     features = encoder.encode(make_images(20))
     head = Head(features.mean(0).astype(float), features.std(0) * 60.0 + 1.0, coef, intercept)
-    info = ClassifierInfo(
-        class_names=names,
-        encoder="color-texture",
-        encoder_description=EncoderDescription(**encoder.describe()),
-        image_size=32,
-        fit="crop",
-        calibration=Calibration(temperature=1.0, fitted_on="nothing"),
-        head_sha256=save_head(head, folder),
-        data=TrainingData(sha256="0", images=0, per_class={}, groups=None),
-        report={},
-        libraries={},
-        thresholds=rows,
-    )
-    save_info(info, folder)
+    save_classifier(folder, head, names, encoder.describe(), thresholds=rows)
     return folder
 
 

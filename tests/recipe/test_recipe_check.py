@@ -14,19 +14,11 @@ from click.testing import CliRunner
 from factory.cli import main
 from factory.core.errors import Problem, RecipeError
 from factory.filters.base import FilterSettings
-from factory.models.classifiers.model import (
-    Calibration,
-    ClassifierInfo,
-    EncoderDescription,
-    Head,
-    TrainingData,
-    save_head,
-    save_info,
-)
+from factory.models.classifiers.heads import Head
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import AnyFilter
-from tests.running import write_recipe
+from tests.running import save_classifier, write_recipe
 
 
 def check(path: Path, check_files: bool = True) -> None:
@@ -45,19 +37,8 @@ def write_classifier(folder: Path, *class_names: str, encoder: str = "color-text
     classes, dim = len(class_names), 4
     head = Head(np.zeros(dim), np.ones(dim), np.zeros((classes, dim)), np.zeros(classes))
     description = {"id": "x", "revision": "1", "weights_sha256": None, "dim": dim}
-    info = ClassifierInfo(
-        class_names=class_names,
-        encoder=encoder,
-        encoder_description=EncoderDescription(**description, preprocessing="none"),
-        image_size=32,
-        fit="crop",
-        calibration=Calibration(temperature=1.0, fitted_on="nothing"),
-        head_sha256=save_head(head, folder),
-        data=TrainingData(sha256="0", images=0, per_class={}, groups=None),
-        report={},
-        libraries={},
-    )
-    save_info(info, folder)
+    described = {**description, "preprocessing": "none"}
+    save_classifier(folder, head, class_names, described, encoder)
 
 
 def write_catalog_of_classifiers(base: Path) -> Path:
