@@ -15,6 +15,14 @@ Number = int | float
 """Kept as it was written: 2 and 2.0 are other text, and text is what digests are made of."""
 
 
+class AdapterRecord(Part):
+    """An adapter of a generator, as it was loaded."""
+
+    source: str = ""
+    sha256: str | None = None
+    scale: Number = 1.0
+
+
 class GeneratorRecord(Part):
     """What made the pixels, as a generator describes itself; what else it tells is kept."""
 
@@ -32,7 +40,7 @@ class GeneratorRecord(Part):
     mpp: Number | None = None
     dtype: str = "none"
     device: str = "cpu"
-    adapters: tuple[dict[str, Any], ...] = ()
+    adapters: tuple[AdapterRecord, ...] = ()
     classifier_guidance: dict[str, Any] | None = None
     libraries: dict[str, str] = Field({})
 

@@ -66,6 +66,21 @@ class Override(Part):
     terms: tuple[str, ...]
 
 
+class UsedPart(Part):
+    """What a worker works with besides its model, and the terms of it as they were read."""
+
+    role: str
+    source: str
+    licence: dict[str, Any] | None = None
+
+
+class UsedEncoder(Part):
+    """The encoder of a diverse pick."""
+
+    id: str
+    weights_sha256: str | None = None
+
+
 class Maker(Artefact):
     """A worker's description of what it works with: model, filters, terms; named by its digest."""
 
@@ -73,11 +88,11 @@ class Maker(Artefact):
     filters: tuple[dict[str, Any], ...]
     score_names: tuple[str, ...]
     dedup: dict[str, Any] | None = None
-    pick_encoder: dict[str, Any] | None = None
+    pick_encoder: UsedEncoder | None = None
     scale: str | None = None
     licence: dict[str, Any] | None = None
-    components: tuple[dict[str, Any], ...] = ()
-    other_terms: tuple[dict[str, Any], ...] | None = None
+    components: tuple[UsedPart, ...] = ()
+    other_terms: tuple[UsedPart, ...] | None = None
 
     @property
     def model(self) -> str:

@@ -127,7 +127,7 @@ def select_shaping_parts(maker: Maker) -> dict[str, Any]:
         each["kind"]: {key: each[key] for key in each if key not in PATHS_DESCRIBED}
         for each in described["filters"]
     }
-    pick = {"pick_encoder": maker.pick_encoder["weights_sha256"]} if maker.pick_encoder else {}
+    pick = {"pick_encoder": maker.pick_encoder.weights_sha256} if maker.pick_encoder else {}
     generator = select_shaping(maker.generator.to_json())
     return {"generator": generator, "filters": filters, "dedup": described["dedup"], **pick}
 

@@ -142,9 +142,9 @@ def _list_described(maker: Maker) -> list[Involved]:
     ]
     pick = maker.pick_encoder
     if pick is not None:
-        sha256 = pick["weights_sha256"]
+        sha256 = pick.weights_sha256
         if sha256 is None:
-            found.append(Involved("pick judged with it", frozenset({pick["id"]})))
+            found.append(Involved("pick judged with it", frozenset({pick.id})))
         else:  # an id may be that of an architecture only
             found.append(Involved("pick judged with it", frozenset(), frozenset({sha256})))
     return found
@@ -169,7 +169,7 @@ def _list_classifiers(maker: Maker, catalogs: Catalogs) -> list[Involved]:
 def _list_components(maker: Maker) -> list[Involved]:
     model = maker.model
     return [
-        Involved(f"it {ROLES[part['role']]} ({model})", frozenset({find_source(part["source"])}))
+        Involved(f"it {ROLES[part.role]} ({model})", frozenset({find_source(part.source)}))
         for part in maker.components
-        if part["role"] in ROLES
+        if part.role in ROLES
     ]

@@ -34,9 +34,9 @@ def write_makers(summary: Summary) -> str:
             f"- scale of its training images: {escape(_describe_scale(maker))}",
         ]
         for adapter in generator.adapters:
-            source = write_code(shorten_places(adapter["source"]))
-            what = f"adapter {source}, sha256 {write_code(adapter['sha256'])}"
-            lines.append(f"- {what}, scale {adapter['scale']:g}")
+            source = write_code(shorten_places(adapter.source))
+            what = f"adapter {source}, sha256 {write_code(adapter.sha256)}"
+            lines.append(f"- {what}, scale {adapter.scale:g}")
         guide = generator.classifier_guidance
         if guide is not None:
             lines.append(
@@ -49,8 +49,8 @@ def write_makers(summary: Summary) -> str:
         lines.append("- " + describe_licence("the model", maker.licence, escape))
         parts = [*maker.components, *(maker.other_terms or ())]
         for part in parts:
-            what = f"the {part['role']} {shorten_places(part['source'])}"
-            lines.append("- " + describe_licence(what, part["licence"], escape))
+            what = f"the {part.role} {shorten_places(part.source)}"
+            lines.append("- " + describe_licence(what, part.licence, escape))
     return "\n".join(lines)
 
 

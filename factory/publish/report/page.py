@@ -174,7 +174,7 @@ def describe_makers(summary: Summary) -> list[dict[str, Any]]:
         listed = ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries))
         terms = [describe_licence("the model", maker.licence)]
         terms += [
-            describe_licence(f"{part['role']} {part['source']}", part["licence"])
+            describe_licence(f"{part.role} {part.source}", part.licence)
             for part in maker.components
         ]
         found.append(

@@ -86,12 +86,12 @@ def _read_maker(maker: Maker) -> Iterator[Term]:
     if does_generate(maker.generator.family):
         yield Term("generator", take_name(maker.model), maker.licence)
     for part in maker.components:
-        yield Term(part["role"], take_name(part["source"]), part["licence"])
+        yield Term(part.role, take_name(part.source), part.licence)
     if maker.other_terms is None:  # made before these were recorded
         for adapter in maker.generator.adapters:
-            yield Term("adapter", take_name(adapter["source"]), None)
+            yield Term("adapter", take_name(adapter.source), None)
     for part in maker.other_terms or ():
-        yield Term(part["role"], part["source"], part["licence"])
+        yield Term(part.role, part.source, part.licence)
 
 
 def _list_adapters(recipe: Recipe) -> Iterator[Term]:
