@@ -29,7 +29,7 @@ OTHER = "other measures"
 Parts = Annotated[dict[str, Any], Field(default_factory=dict)]
 """Of a result: named parts; an older version may lack them."""
 Items = Annotated[list[dict[str, Any]], Field(default_factory=list)]
-Texts = Annotated[list[str], Field(default_factory=list)]
+Texts = Annotated[list[Any], Field(default_factory=list)]
 
 
 class EvaluationSettings(Options):
@@ -45,11 +45,17 @@ class EvaluationResult(Artefact):
         kind: of the evaluation.
         data: which sets were measured: name, digest and rows of each.
         settings: what a reader needs to measure it again.
+        warnings: what makes the figures weak; so do `notes` and `leaks`.
+        circular: which encoder took part in making what it judges.
     """
 
     kind: str | None = None
     data: Any = None
     settings: Any = None
+    warnings: Texts
+    notes: Texts
+    leaks: Texts
+    circular: Texts
 
 
 @dataclass(frozen=True, slots=True)

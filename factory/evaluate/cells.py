@@ -1,4 +1,4 @@
-"""Cells of a study: predictions of one arm in one draw, stored when done and reused."""
+"""Cells of a study: what one arm in one draw gave, stored when done and reused."""
 
 import json
 from collections.abc import Mapping
@@ -42,15 +42,47 @@ class CellStore:
         self._files = None if out is None else FileStore(str(out))
         self._made: dict[str, Cell] = {}
 
-    def begin(self, study: Mapping[str, Any]) -> None:
+    def begin(self, study: Mapping[str, Any], own: str = "") -> None:
         """Begins a study in the folder, or makes sure that it is the one begun there.
+
+        Args:
+            study: all that shapes its results.
+            own: pattern of what else it may leave in the folder.
 
         Raises:
             MismatchError: another one, with a diff.
             InputError: the folder holds something else.
         """
         if self.out is not None:
-            claim_folder(self.out, STUDY, study)
+            claim_folder(self.out, STUDY, study, own)
+
+    def has(self, name: str) -> bool:
+        """Whether a file is stored."""
+        return self._files is not None and self._files.exists(name)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Returns what a stored file holds.
+
+        Raises:
+            StoreError: it is damaged, or not there.
+        """
+        assert self._files is not None
+        try:
+            content = json.loads(self._files.read(name))
+        except ValueError as error:
+            raise StoreError(f"{self.out}/{name}: damaged ({error}): remove it") from error
+        if not isinstance(content, dict):
+            raise StoreError(f"{self.out}/{name}: damaged: remove it")
+        return content
+
+    def write_file(self, name: str, data: bytes) -> None:
+        """Writes a file, where there is a folder."""
+        if self._files is not None:
+            self._files.write(name, data)
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Writes a file on one line, where there is a folder."""
+        self.write_file(name, write_json(content, indent=None).encode())
 
     def read(self, label: str, identity: Mapping[str, Any]) -> Cell | None:
         """Returns a stored cell, or None.
@@ -59,11 +91,9 @@ class CellStore:
             StoreError: it is damaged.
         """
         name = _name_cell(label, identity)
-        if name in self._made:
-            return self._made[name]
-        if self._files is None or not self._files.exists(name):
-            return None
-        content = self._read(name)
+        if name in self._made or not self.has(name):
+            return self._made.get(name)
+        content = self.read_json(name)
         try:
             chances = np.asarray(content["probabilities"], np.float64)
             seconds = float(content["seconds"])
@@ -73,30 +103,10 @@ class CellStore:
 
     def write(self, label: str, identity: Mapping[str, Any], cell: Cell) -> None:
         """Stores a cell, and remembers it."""
-        self._made[_name_cell(label, identity)] = cell
-        if self._files is None:
-            return
-        content = {
-            "identity": identity,
-            "seconds": round(cell.seconds, 2),
-            "probabilities": cell.chances.tolist(),
-        }
-        self._files.write(_name_cell(label, identity), write_json(content, indent=None).encode())
-
-    def write_file(self, name: str, data: bytes) -> None:
-        """Writes a result file beside the cells, where there is a folder."""
-        if self._files is not None:
-            self._files.write(name, data)
-
-    def _read(self, name: str) -> dict[str, Any]:
-        assert self._files is not None
-        try:
-            content = json.loads(self._files.read(name))
-        except ValueError as error:
-            raise StoreError(f"{self.out}/{name}: damaged ({error}): remove it") from error
-        if not isinstance(content, dict):
-            raise StoreError(f"{self.out}/{name}: damaged: remove it")
-        return content
+        name = _name_cell(label, identity)
+        self._made[name] = cell
+        content = {"identity": identity, "seconds": round(cell.seconds, 2)}
+        self.write_json(name, {**content, "probabilities": cell.chances.tolist()})
 
 
 def _name_cell(label: str, identity: Mapping[str, Any]) -> str:

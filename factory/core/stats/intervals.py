@@ -1,7 +1,7 @@
 """Intervals: of shares (Wilson), of means by bootstrap, of whatever was resampled."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -57,6 +57,43 @@ def compute_wilson(share: float, count: float, level: float = LEVEL) -> Interval
     return Interval(share, max(0.0, min(low, share)), min(1.0, max(high, share)))
 
 
+def draw_rows(
+    draw: np.random.Generator, count: int, rounds: int = ROUNDS
+) -> Iterator[NDArray[np.int64]]:
+    """Yields rounds of a bootstrap: (R, N) units drawn with replacement, in blocks.
+
+    Args:
+        draw: the generator.
+        count: units N.
+        rounds: of all blocks together.
+    """
+    most = max(1, _DRAWN // count)  # memory does not grow with the images
+    for start in range(0, rounds, most):
+        yield draw.integers(0, count, (min(most, rounds - start), count))
+
+
+def draw_times(
+    draw: np.random.Generator, counts: Sequence[int], rounds: int = ROUNDS, most: int = ROUNDS
+) -> Iterator[list[NDArray[np.int64]]]:
+    """Yields rounds as how often each unit is drawn, of several kinds apart from each other.
+
+    Where every unit of one kind was measured with every unit of another (draws of shots, test
+    images), this is the pigeonhole bootstrap of Owen 2007, arXiv 0711.1395.
+
+    Args:
+        draw: the generator.
+        counts: units N of each kind.
+        rounds: of all blocks together.
+        most: rounds of a block.
+
+    Returns:
+        For each block (R, N) of each kind.
+    """
+    for start in range(0, rounds, most):
+        block = min(most, rounds - start)
+        yield [draw.multinomial(count, np.full(count, 1 / count), block) for count in counts]
+
+
 def take_percentiles(value: float, samples: Sequence[float] | NDArray[np.floating]) -> Interval:
     """Returns a figure with the percentile interval of its bootstrap samples.
 
@@ -91,9 +128,7 @@ def bootstrap_mean(
     counts = np.ones(len(given)) if weights is None else np.asarray(weights, np.float64)
     draw = np.random.default_rng(derive_seed(seed, "bootstrap", len(given)))
     means: list[float] = []
-    while len(means) < ROUNDS:  # in blocks: memory does not grow with the images
-        block = min(ROUNDS - len(means), max(1, _DRAWN // len(given)))
-        rows = draw.integers(0, len(given), (block, len(given)))
+    for rows in draw_rows(draw, len(given)):
         means.extend((given * counts)[rows].sum(axis=1) / counts[rows].sum(axis=1))
     return take_percentiles(np.average(given, weights=counts), means)
 

@@ -14,7 +14,7 @@ from factory.catalog.captions.writing import bin_attributes
 from factory.core.errors import InputError
 from factory.core.hashing import derive_seed
 from factory.core.stains import measure_attributes
-from factory.core.stats.intervals import LEVEL, ROUNDS, take_percentiles
+from factory.core.stats.intervals import LEVEL, ROUNDS, draw_rows, take_percentiles
 from factory.evaluate.image_sets import ImageSet
 
 LEAST = 12
@@ -111,7 +111,7 @@ def score_answers(answers: Answers, seed: int) -> dict[str, Any]:
     """Returns rho and shares with intervals, and what ignoring the captions would give."""
     draw = np.random.default_rng(seed)
     count = len(answers.asked)
-    samples = draw.integers(0, count, (ROUNDS, count))
+    samples = np.concatenate([*draw_rows(draw, count)])
     apart = np.abs(answers.asked - answers.seen)
     bins = np.abs(answers.asked[:, None] - answers.seen[None, :])
     rhos = _correlate(answers.asked[samples], answers.numbers[samples])

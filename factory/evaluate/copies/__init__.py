@@ -16,7 +16,6 @@ from factory.evaluate.base import (
     EvaluationSettings,
     Parts,
     Row,
-    Texts,
 )
 from factory.evaluate.fidelity import describe_encoder
 from factory.evaluate.figures import align
@@ -106,8 +105,6 @@ class Copies(Evaluation):
         distance: Parts
         similarity: Parts
         own_reference: dict[str, Any] | None = None
-        circular: Texts
-        warnings: Texts
         pairs: Parts
 
     settings: Settings

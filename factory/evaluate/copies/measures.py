@@ -10,7 +10,13 @@ from factory.core.errors import EvaluationError
 from factory.core.hashing import derive_seed
 from factory.core.metrics import compute_copy_test, find_nearest
 from factory.core.metrics.copying import LEAST_IN_CELL
-from factory.core.stats.intervals import Interval, bootstrap_mean, compute_wilson, take_percentiles
+from factory.core.stats.intervals import (
+    Interval,
+    bootstrap_mean,
+    compute_wilson,
+    draw_rows,
+    take_percentiles,
+)
 from factory.evaluate.copies.similarity import Similar
 
 Floats = NDArray[np.float64]
@@ -96,7 +102,7 @@ def describe_distances(near: Distances, usual: Distances, seed: int) -> dict[str
         )
     draw = np.random.default_rng(derive_seed(seed, "medians"))
     medians = [
-        np.median(x[draw.integers(0, len(x), (_ROUNDS, len(x)))], axis=1)
+        np.concatenate([np.median(x[rows], axis=1) for rows in draw_rows(draw, len(x), _ROUNDS)])
         for x in (near.distance, usual.distance)
     ]
     shares = {}

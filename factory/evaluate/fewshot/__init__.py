@@ -25,7 +25,6 @@ from factory.evaluate.base import (
     EvaluationSettings,
     Parts,
     Row,
-    Texts,
 )
 from factory.evaluate.fewshot.settings import (
     MIN_STEPS,
@@ -86,8 +85,6 @@ class Fewshot(Evaluation):
         relative_gain: Parts
         label_fidelity: Parts
         marks: Parts
-        notes: Texts
-        leaks: Texts
 
     settings: Settings
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.hashing import derive_seed
-from factory.core.stats.intervals import Interval, take_percentiles
+from factory.core.stats.intervals import Interval, draw_times, take_percentiles
 from factory.evaluate.fewshot.settings import METRICS
 
 ROUNDS = 1000
@@ -56,15 +56,15 @@ def resample(
     is_grouped = None not in groups and all(
         len(np.unique(known[labels == name])) >= FEW_GROUPS for name in np.unique(labels)
     )
+    places = [np.flatnonzero(labels == name) for name in np.unique(labels)]
+    units = [
+        np.unique(known[rows] if is_grouped else rows, return_inverse=True)[1] for rows in places
+    ]
+    ((*times, chosen),) = draw_times(draw, [*(int(u.max()) + 1 for u in units), draws], ROUNDS)
     images = np.ones((1 + ROUNDS, len(labels)))
-    for name in np.unique(labels):
-        rows = np.flatnonzero(labels == name)
-        _, unit = np.unique(known[rows] if is_grouped else rows, return_inverse=True)
-        count = int(unit.max()) + 1
-        times = draw.multinomial(count, np.full(count, 1 / count), ROUNDS)
-        images[1:, rows] = times[:, unit]
-    chosen = draw.multinomial(draws, np.full(draws, 1 / draws), ROUNDS) / draws
-    weights = np.concatenate([np.full((1, draws), 1 / draws), chosen])
+    for rows, unit, found in zip(places, units, times, strict=True):
+        images[1:, rows] = found[:, unit]
+    weights = np.concatenate([np.full((1, draws), 1 / draws), chosen / draws])
     return Resampling(images, weights, "patients or slides" if is_grouped else "images")
 
 

@@ -17,7 +17,6 @@ from factory.evaluate.base import (
     Items,
     Parts,
     Row,
-    Texts,
 )
 from factory.evaluate.figures import align
 
@@ -73,7 +72,6 @@ class Fidelity(Evaluation):
 
         real: Parts
         synthetic: Items
-        warnings: Texts
         figures: Items
 
     settings: Settings

@@ -16,7 +16,6 @@ from factory.evaluate.base import (
     EvaluationSettings,
     Parts,
     Row,
-    Texts,
 )
 from factory.evaluate.figures import align
 from factory.evaluate.retrieval.settings import RetrievalSettings
@@ -80,7 +79,6 @@ class Retrieval(Evaluation):
         by_seed: Parts
         gallery: Parts
         dropped: Parts
-        notes: Texts
 
     settings: Settings
 

@@ -1,6 +1,5 @@
 """A retrieval study: every arm tuned and searched for every seed, resumable, then summed up."""
 
-import json
 import shutil
 import tempfile
 import time
@@ -13,12 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from factory.core.errors import EvaluationError, InputError, StoreError
-from factory.core.files.new_folder import claim_folder
-from factory.core.files.store import FileStore
+from factory.core.errors import EvaluationError, InputError
 from factory.core.hashing import derive_seed
-from factory.core.plain import write_json
-from factory.evaluate.cells import STUDY
+from factory.evaluate.cells import CellStore
 from factory.evaluate.retrieval.description import (
     describe_pairs,
     describe_set,
@@ -123,9 +119,10 @@ def evaluate_retrieval(
     described = describe_study(settings, start, clip, training, gallery)
     with ExitStack() as stack:
         folder = (options.out or Path(stack.enter_context(tempfile.TemporaryDirectory()))).resolve()
-        claim_folder(folder, STUDY, described, "arms|tars")
+        cells = CellStore(folder)
+        cells.begin(described, "arms|tars")
         study = _Study(described["learning_rate"], settings, start, gallery, training, folder)
-        results = _fill(study, arms, say, options.workers)
+        results = _fill(study, cells, arms, say, options.workers)
     report = {
         "data": [describe_pairs(sets["synthetic"])],
         **summarise_arms(results, gallery),
@@ -230,14 +227,13 @@ def _list_seeds(study: _Study, arm: str) -> range:
 
 
 def _fill(
-    study: _Study, arms: Sequence[str], say: Say, workers: int
+    study: _Study, cells: CellStore, arms: Sequence[str], say: Say, workers: int
 ) -> dict[str, list[dict[str, Any]]]:
     """Runs and stores what is not stored yet; returns the results of each arm, by seed."""
-    files = FileStore(str(study.folder))
     tasks = {
         f"arms/{arm}-{seed}.json": (arm, seed) for arm in arms for seed in _list_seeds(study, arm)
     }
-    missing = {name: task for name, task in tasks.items() if not files.exists(name)}
+    missing = {name: task for name, task in tasks.items() if not cells.has(name)}
     for arm, seed in (task for name, task in tasks.items() if name not in missing):
         say(f"{arm}, seed {seed}: done before")
     pool = WorkerPool(partial(_Runner, study), workers, say) if workers > 1 else None
@@ -245,7 +241,7 @@ def _fill(
         alone = ((name, _run_arm(study, *task, say)) for name, task in missing.items())
         ended = alone if pool is None else pool.run(missing)
         for name, result in ended:
-            files.write(name, write_json(result, indent=None).encode())
+            cells.write_json(name, result)
             found = ", ".join(f"{metric} {np.mean(v):.3f}" for metric, v in result["hits"].items())
             say(f"{result['arm']}, seed {result['seed']}: {found}")
     finally:
@@ -253,7 +249,7 @@ def _fill(
             pool.close()
     results: dict[str, list[dict[str, Any]]] = {arm: [] for arm in arms}
     for name, (arm, _) in tasks.items():
-        results[arm].append(_read(files, name))
+        results[arm].append(cells.read_json(name))
     return results
 
 
@@ -293,11 +289,3 @@ def _run_arm(study: _Study, arm: str, seed: int, say: Say) -> dict[str, Any]:
     result["hits"] = {name: np.round(values, 6).tolist() for name, values in hits.items()}
     result["seconds"] = round(time.perf_counter() - began, 1)
     return result
-
-
-def _read(files: FileStore, name: str) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(files.read(name))
-    except ValueError as error:
-        raise StoreError(f"{files.url}/{name}: damaged ({error}): remove it") from error
-    return content

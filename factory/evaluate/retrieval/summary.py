@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.hashing import derive_seed
-from factory.core.stats.intervals import LEVEL, ROUNDS, Interval, take_percentiles
+from factory.core.stats.intervals import LEVEL, Interval, draw_times, take_percentiles
 from factory.evaluate.retrieval.gallery import Gallery
 from factory.evaluate.retrieval.settings import KS, METRICS
 
@@ -75,12 +75,10 @@ def resample_means(values: Floats, weights: Floats) -> Floats:
     flat = values.reshape(arms * seeds, units).T
     draw = np.random.default_rng(derive_seed(0, "retrieval-bootstrap", seeds, units))
     found = [np.average(values.mean(axis=1), axis=1, weights=weights)[None]]
-    for start in range(0, ROUNDS, _CHUNK):
-        count = min(_CHUNK, ROUNDS - start)
-        times = draw.multinomial(units, np.full(units, 1 / units), count) * weights
-        shares = draw.multinomial(seeds, np.full(seeds, 1 / seeds), count) / seeds
-        means = (times @ flat / times.sum(axis=1, keepdims=True)).reshape(count, arms, seeds)
-        found.append((means * shares[:, None]).sum(axis=2))
+    for drawn, shares in draw_times(draw, (units, seeds), most=_CHUNK):
+        times = drawn * weights
+        means = (times @ flat / times.sum(axis=1, keepdims=True)).reshape(-1, arms, seeds)
+        found.append((means * (shares / seeds)[:, None]).sum(axis=2))
     return np.concatenate(found)
 
 
