@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,19 +21,6 @@ Command = Callable[..., None]
 """What options are added to."""
 MANY = 10**9
 """The most of anything that is counted on a command line."""
-
-
-def add_options(
-    options: Sequence[Callable[[Command], Command]],
-) -> Callable[[Command], Command]:
-    """Returns a decorator that gives a command many options, in their order."""
-
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
 
 
 def defaulted(
@@ -125,13 +112,6 @@ class Place(NewPath):
 
 
 COUNT = click.IntRange(1, MANY)
-SEED = click.IntRange(0, 2**32 - 1)
-"""All that every library takes as a seed."""
-DRAWS = click.IntRange(1, 1000)
-WORKERS = click.IntRange(1, 100_000)
-PIXELS = click.IntRange(8, 8192)
-RATE = Number(0, MANY, min_open=True)
-"""A learning rate; one that is too high shows in the training, which says so."""
 
 IMAGES = LocalPath(exists=True, path_type=Path)
 """Images that are there: a folder, or a file of them."""

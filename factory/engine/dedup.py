@@ -71,39 +71,6 @@ class SimilarityIndex:
                 open_rows = np.delete(open_rows, hit)
         return found
 
-    def add_distinct(self, descriptors: Descriptors) -> NDArray[np.int64]:
-        """Keeps, in order, every descriptor that repeats none kept before it.
-
-        Calling it once or in any number of pieces gives the same result.
-
-        Returns:
-            (N,) -1 where it was kept, else the position of the kept one that it repeats.
-        """
-        result = np.full(len(descriptors), -1, np.int64)
-        for first in range(0, len(descriptors), _QUERY_BLOCK):
-            block = descriptors[first : first + _QUERY_BLOCK]
-            known = self.find(block)
-            fresh = np.flatnonzero(known < 0)
-            candidates, averages = block[fresh], _average_orbits(block[fresh])
-            rows, columns = self._pair(candidates, averages, candidates, averages)
-            kept = np.ones(len(fresh), bool)
-            position = np.zeros(len(fresh), np.int64)
-            earlier: dict[int, list[int]] = {}
-            for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
-                if column < row:
-                    earlier.setdefault(row, []).append(column)
-            count = self._count
-            for row in range(len(fresh)):
-                repeated = next((c for c in earlier.get(row, ()) if kept[c]), None)
-                if repeated is None:
-                    position[row], count = count, count + 1
-                else:
-                    kept[row] = False
-                    known[fresh[row]] = position[repeated]
-            self.add(candidates[kept])
-            result[first : first + len(block)] = known
-        return result
-
     def _pair(
         self,
         queries: Descriptors,

@@ -473,10 +473,16 @@ def find_duplicates_plainly(descriptors, max_similarity):
 
 
 def find_duplicates(descriptors, max_similarity):
-    """Returns the row that each repeats, or -1, as one index finds it."""
-    repeats = SimilarityIndex(max_similarity).add_distinct(descriptors)
-    kept = np.flatnonzero(repeats < 0)
-    return np.where(repeats < 0, -1, kept[repeats])
+    """Returns the row that each repeats, or -1, asking an index for one after the other."""
+    index, kept, found = SimilarityIndex(max_similarity), [], []
+    for row in range(len(descriptors)):
+        (repeated,) = index.find(descriptors[row : row + 1])
+        found.append(-1 if repeated < 0 else kept[repeated])
+        if repeated < 0:
+            index.add(descriptors[row : row + 1])
+            kept.append(row)
+    assert len(index) == len(kept)
+    return found
 
 
 @settings(max_examples=15, deadline=None)
@@ -488,21 +494,18 @@ def test_index_equals_the_plain_greedy_rule(data):
     threshold = data.draw(st.sampled_from([0.2, 0.6, 0.9, 0.97, 1.0]))
     descriptors = make_descriptors(count, count, repeats)
     expected = find_duplicates_plainly(descriptors, threshold)
-    assert find_duplicates(descriptors, threshold).tolist() == expected
-    cut = data.draw(st.integers(0, count))
-    index = SimilarityIndex(threshold)
-    pieces = np.concatenate(
-        [index.add_distinct(descriptors[:cut]), index.add_distinct(descriptors[cut:])]
-    )
-    assert [value < 0 for value in pieces] == [value < 0 for value in expected]
-    assert len(index) == expected.count(-1)
+    assert find_duplicates(descriptors, threshold) == expected
 
 
 def test_duplicates_across_blocks_of_a_large_set_are_found_in_chunks():
     repeats = {2500: 3, 2900: 1100, 2999: 2998}
     descriptors = make_descriptors(3000, 5, repeats)
-    found = find_duplicates(descriptors, 0.97)
-    assert {int(place): int(found[place]) for place in np.flatnonzero(found >= 0)} == repeats
+    index = SimilarityIndex(0.97)
+    index.add(descriptors)
+    found = index.find(descriptors)
+    assert {place: source for place, source in enumerate(found.tolist()) if place != source} == (
+        repeats
+    )
 
 
 def test_a_repeat_of_a_removed_image_is_kept_if_like_nothing_kept():
@@ -510,7 +513,7 @@ def test_a_repeat_of_a_removed_image_is_kept_if_like_nothing_kept():
     step = 0.22 * np.random.default_rng(1).normal(size=256)
     chain = np.stack([first, first + step, first + 2 * step])
     chain /= np.linalg.norm(chain, axis=1, keepdims=True)
-    assert find_duplicates(chain.astype(np.float16), 0.95).tolist() == [-1, 0, -1]
+    assert find_duplicates(chain.astype(np.float16), 0.95) == [-1, 0, -1]
 
 
 # --- classifier: see test_train_classifier.py for a fitted one -----------------------------------
