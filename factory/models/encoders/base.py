@@ -68,6 +68,11 @@ class EncoderKind(ABC):
         name = (self.name or self.source).removeprefix("hf-hub:").removeprefix("local-dir:")
         return name.partition("@")[0]
 
+    @property
+    def has_gradient(self) -> bool:
+        """Whether its features have a gradient in the pixels, so that it can guide."""
+        return False
+
     def explain_missing(self) -> str | None:
         """Says what is missing on this disk, or None; loads nothing and asks no network."""
         return None

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from factory.catalog.catalog import ModelEntry
 from factory.catalog.checker import Checker
 from factory.models.generators.families import Family
 
@@ -14,9 +15,8 @@ if TYPE_CHECKING:
 class Model:
     """What the recipe's model takes.
 
-    `streams` and `class_names` are None where only loading the model would tell; `size` is (width,
-    height) of one that makes no other, `native` that of its images where the recipe asks for none;
-    `in_catalog` says whether the plan can take its class names from there.
+    `family` is None where only the network would tell, `streams` and `class_names` where only
+    loading the model would.
     """
 
     name: str
@@ -24,9 +24,11 @@ class Model:
     required: frozenset[str] = frozenset()
     streams: frozenset[str] | None = None
     class_names: tuple[str, ...] | None = None
-    size: tuple[int, int] | None = None
-    native: tuple[int, int] | None = None
-    in_catalog: bool = False
+
+    @property
+    def entry(self) -> ModelEntry | None:
+        """Its catalog entry, which the plan can take class names from."""
+        return None if self.family is None else self.family.entry
 
 
 @dataclass

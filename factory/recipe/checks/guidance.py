@@ -1,15 +1,8 @@
 """Checks of classifier guidance: that the classifier can lead this model to these classes."""
 
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from factory.catalog.catalog import Catalogs
 from factory.models.classifiers.check import check_known
+from factory.models.encoders import open_kind
 from factory.recipe.checks.findings import Findings, Model
-
-if TYPE_CHECKING:
-    from factory.models.classifiers.model import ClassifierInfo
 
 _PLACE = ("generator", "classifier_guidance")
 
@@ -33,19 +26,13 @@ def check_guidance(findings: Findings, model: Model | None) -> None:
     do = "fit one with --encoder he-ssl --head logistic"
     if known.info.head is not None and known.info.head.kind == "knn":
         findings.add(place, f"{settings.model} has a k-NN head, which has no gradient: {do}")
-    elif not _has_gradient(known.info, findings.catalogs, findings.resolve(settings.model)):
+    elif not _has_gradient(known.info.encoder, findings, settings.model):
         message = f"{settings.model} is on encoder {known.info.encoder}, which has no gradient here"
         findings.add(place, f"{message}: {do} (or another of `factory train encoder`)")
 
 
-def _has_gradient(info: "ClassifierInfo", catalogs: Catalogs, folder: Path) -> bool:
-    """Whether the encoder is one of `factory train encoder`; false where it cannot be read."""
-    if info.encoder == ".":
-        return True
-    entry = catalogs.get_encoder(info.encoder)
-    path = Path(entry.source) if entry is not None else folder / info.encoder
-    try:
-        described = json.loads((path / "encoder.json").read_text(encoding="utf-8"))
-        return bool(described["architecture"] == "small-resnet")
-    except (OSError, ValueError, KeyError):
-        return False
+def _has_gradient(spec: str, findings: Findings, model: str) -> bool:
+    """Whether the encoder of a classifier has one, as far as its files tell."""
+    entry = findings.catalogs.get_encoder(spec)
+    source = spec if entry is None else entry.source
+    return spec == "." or open_kind(source, entry, findings.resolve(model)).has_gradient

@@ -64,7 +64,8 @@ def _check_terms(loaded: LoadedRecipe) -> None:
 
 
 def _find_pixels(settings: GeneratorSettings, model: Model | None) -> tuple[int, int] | None:
-    native = model.native if model is not None else None
+    family = model.family if model is not None else None
+    native = family.native_size if family is not None else None
     width = settings.width or (native and native[0])
     height = settings.height or (native and native[1])
     return None if width is None or height is None else (width, height)
@@ -160,10 +161,7 @@ def _describe_entry(findings: Findings, entry: ModelEntry) -> Model | None:
                 place,
                 f"an adapter of {entry.id} is missing, no folder {adapter.source!r}: put it there",
             )
-    required, streams = _list_streams(family)
-    size = None if family.sized else (entry.width, entry.height)
-    names, native = entry.class_names, family.native_size
-    return Model(entry.id, family, required, streams, names, size, native, True)
+    return Model(entry.id, family, *_list_streams(family), entry.class_names)
 
 
 def _describe_folder(findings: Findings, folder: Path) -> Model | None:
@@ -194,21 +192,23 @@ def _check_sampling(findings: Findings, model: Model | None) -> None:
         findings.add(("generator", "device"), message)
     if model is None:
         return
-    fixed = model.family is not None and not model.family.sized
-    for position, side in enumerate(("width", "height")):
+    if model.family is None or model.family.sized:
+        return
+    sides = ("width", "height")
+    for side, size in zip(sides, model.family.native_size or (None, None), strict=True):
         value = getattr(settings, side)
-        if value is None or not fixed or (model.size and model.size[position] == value):
+        if value in (None, size):
             continue
-        own = f"{model.size[position]} px" if model.size else "one size of its own"
+        own = f"{size} px" if size else "one size of its own"
         message = f"{model.name} makes images of {own} only, got {value}: remove it"
         findings.add(("generator", side), message)
 
 
 def _check_scheduler(findings: Findings, model: Model | None) -> None:
-    settings, catalogs = findings.loaded.recipe.generator, findings.catalogs
+    settings = findings.loaded.recipe.generator
     name, place = settings.scheduler, ("generator", "scheduler")
-    if name is None and model is not None and model.in_catalog:
-        name = catalogs.find_model(model.name).scheduler
+    if name is None and model is not None and model.entry is not None:
+        name = model.entry.scheduler
         place = ("generator", "model")
     if name is None:
         return

@@ -115,7 +115,7 @@ class ClassConditions(ConditionKind):
             entry = findings.look_up((*path, "classes"), find, classes)
             return None if entry is None else tuple(part.name for part in entry.classes)
         if classes is None:
-            return model.class_names if model is not None and model.in_catalog else None
+            return model.class_names if model is not None and model.entry is not None else None
         if len(set(classes)) < len(classes):
             findings.add((*path, "classes"), f"names a class twice, got {', '.join(classes)}")
         return classes

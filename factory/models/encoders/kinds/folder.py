@@ -1,5 +1,6 @@
 """A local folder: `encoder.json` and `encoder.safetensors`, as `factory train encoder` leaves."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,15 @@ class FolderKind(EncoderKind):
 
         name = None if self.entry is None else self.entry.id
         return load_from_folder(self.path, device, name=name, **list_options(self.entry))
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether it is one of `factory train encoder`; false where it cannot be read."""
+        try:
+            described = json.loads((self.path / "encoder.json").read_text(encoding="utf-8"))
+            return bool(described["architecture"] == "small-resnet")
+        except (OSError, ValueError, KeyError):
+            return False
 
     def explain_missing(self) -> str | None:
         """Says that the folder is not there."""
