@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,7 @@ from factory.data.streams import Reference
 from factory.models.generators import build_generator
 from factory.models.generators.families import FAMILIES
 from factory.models.generators.families.pipeline import PipelineFamily, TextFamily
+from factory.models.generators.families.stable_diffusion import StableDiffusionFamily
 from factory.models.generators.settings import GeneratorSettings, Guidance, find_entry
 from tests import ROOT, tiny
 
@@ -986,3 +988,21 @@ def test_flow_varies_a_reference_of_any_class(build: Build, reference: Any) -> N
     ]
     with pytest.raises(InputError, match="no class"):
         generator.generate([make_job(class_name="oscc_400x")])
+
+
+def test_a_subclass_overrides_what_a_stream_becomes(folders: Any, shared: Build) -> None:
+    class Marked(StableDiffusionFamily):
+        kind = "marked"
+
+        def write_prompts(self, conditions: Any) -> Any:
+            return [f"{each.caption}, 20x" for each in conditions]
+
+    settings = {"width": SIZE, "height": SIZE, "steps": 3, "batch_size": 4}
+    model = str(folders("stable-diffusion"))
+    marked = Marked(GeneratorSettings(model=model, **settings), None, Path()).load()
+    (made,) = marked.generate([replace(make_job(caption="glands"), seed=3)])
+    same = replace(make_job(caption="glands, 20x"), seed=3)
+    (asked,) = shared("stable-diffusion").generate([same])
+    assert made.prompt == "glands, 20x"
+    assert np.array_equal(made.pixels, asked.pixels)
+    assert marked.describe()["family"] == "marked"
