@@ -6,7 +6,7 @@ from typing import Any, Self
 
 from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.data.images.reader import ImageReader
-from factory.models.classifiers.model import Classifier, find_classifier_folder, load_classifier
+from factory.models.classifiers.model import Classifier, load_classifier
 from factory.models.encoders.pool import EncoderPool
 
 
@@ -32,7 +32,7 @@ class Session:
         self.catalogs, self.base = catalogs, base.absolute()
         self.encoders = EncoderPool(catalogs, device)
         self.images = ImageReader()
-        self._classifiers: dict[tuple[Path, str | None], Classifier] = {}
+        self._classifiers: dict[tuple[str, str | None], Classifier] = {}
 
     @classmethod
     def open(cls, base: Path = Path(), folders: Sequence[Path] = ()) -> Self:
@@ -53,7 +53,7 @@ class Session:
         Raises:
             RecipeError: its catalog file is wrong.
         """
-        return find_classifier_folder(model, self.base, self.catalogs)
+        return self.catalogs.find_classifier_folder(model) or self.resolve(model)
 
     def load_classifier(self, model: str, device: str | None = None) -> Classifier:
         """Returns a classifier by catalog id or path, on an encoder of the session.
@@ -61,9 +61,9 @@ class Session:
         Raises:
             InputError: a file is missing, damaged or from another encoder version.
         """
-        folder = self.find_classifier_folder(model)
-        key = folder, device
+        key = model, device
         if key not in self._classifiers:
+            folder = self.find_classifier_folder(model)
             self._classifiers[key] = load_classifier(folder, device, encoders=self.encoders)
         return self._classifiers[key]
 

@@ -16,7 +16,6 @@ from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
 from tests import ROOT
 from tests.evaluate.test_evaluate_fewshot import write_images
-from tests.models.test_guidance import write_large
 from tests.running import read_rows, write_recipe
 
 WATCH = """
@@ -37,22 +36,15 @@ sys.addaudithook(watch)
 def opened(tmp_path_factory):
     """A run on two Ray workers; (rows, real images, opened files by the driver, by each worker)."""
     folder = tmp_path_factory.mktemp("session")
-    write_large(folder / "real", 4, 1)
-    settings = ClassifierSettings(encoder="he-ssl", head="logistic", image_size=64, force=True)
+    write_images(folder / "real", 4, 1)
+    settings = ClassifierSettings(encoder="he-ssl", head="logistic", image_size=32, force=True)
     train_classifier(folder / "real", folder / "judge", settings)
     (folder / "watch").mkdir()
     (folder / "watch" / "sitecustomize.py").write_text(WATCH)
     (folder / "opened").mkdir()
     recipe = write_recipe(
         folder,
-        generator={
-            "model": "nano-he-base",
-            "steps": 1,
-            "batch_size": 2,
-            "width": None,
-            "height": None,
-            "classifier_guidance": {"model": "judge", "scale": 1.0},
-        },
+        generator={"batch_size": 2},
         conditions=[
             {"kind": "reference", "images": "real", "shots": 1, "per_class": 2, "strength": 0.5}
         ],
@@ -98,7 +90,7 @@ def count_catalogs(log):
 def test_catalogs_are_read_once_and_by_the_driver_alone(opened):
     _, _, driver, workers = opened
     found = count_catalogs(driver)
-    assert {Path(name).name for name in found} >= {"nano-he-base.yaml", "he-ssl.yaml"}
+    assert {Path(name).name for name in found} >= {"fake.yaml", "he-ssl.yaml"}
     assert set(found.values()) == {1}
     assert len(workers) == 2
     assert [count_catalogs(worker) for worker in workers] == [{}, {}]
@@ -124,7 +116,8 @@ def test_a_worker_reads_a_real_image_for_its_pixels_only(opened):
         assert 2 < tries <= 2 + 3 * 2 * 2
 
 
-def test_an_encoder_is_loaded_once_a_worker_for_filters_pick_and_guidance(opened):
+def test_an_encoder_is_loaded_once_a_worker_for_all_filters_and_the_pick(opened):
+    """`tests/models/test_guidance.py` counts it for guidance."""
     _, _, _, workers = opened
     for worker in workers:
         loads = {Path(name).parent.name: n for name, n in worker.items() if "encoder.json" in name}

@@ -1,6 +1,7 @@
 """Classifier guidance: the class gets into the image, rows stay theirs, and misuse is told."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -14,7 +15,11 @@ from factory.core.errors import InputError
 from factory.core.images import decode_image
 from factory.data.images import fit_image, list_images
 from factory.engine.dataset import open_dataset
+from factory.engine.preview import judge_first_tries
 from factory.engine.regenerate import Places, regenerate_rows
+from factory.engine.run import plan_recipe
+from factory.engine.shard import Worker
+from factory.engine.task import Order
 from factory.models.classifiers.model import load_classifier
 from factory.models.generators import build_generator, flow
 from factory.models.generators.classifier_guidance import ClassifierGuide
@@ -155,6 +160,25 @@ def test_rows_do_not_depend_on_company(place, guided, tmp_path):
     fewer = [{**reference, "per_class": {CLASSES[1]: 3}}]
     assert run(write(tmp_path, place, conditions=fewer), tmp_path / "run").exit_code == 0
     assert list_identities(tmp_path / "run") < list_identities(guided / "run")
+
+
+def test_guide_and_filter_share_their_encoder(place, tmp_path):
+    """Counted by the files that are opened: an encoder is described in one of its own."""
+    judge = {"kind": "classifier", "model": str(place / "guide"), "min_probability": 0}
+    pick = {"keep": "diverse", "encoder": "he-ssl"}
+    loaded = load_recipe(write(tmp_path, place, filters=[judge], pick=pick, generator={"steps": 1}))
+    opened, is_open = [], [True]
+
+    def watch(event, arguments):
+        if is_open and event == "open" and str(arguments[0]).endswith("he-ssl/encoder.json"):
+            opened.append(arguments[0])
+
+    sys.addaudithook(watch)  # for as long as Python runs
+    worker = Worker(Order(loaded.recipe, loaded.session, "memory://shared"))
+    ((candidate,),) = judge_first_tries(worker, plan_recipe(loaded), 1)
+    is_open.clear()
+    assert candidate.scores["class_probability"] > 0 and candidate.features is not None
+    assert len(opened) == 1
 
 
 def test_another_guide_is_another_data_set(place, guided, tmp_path):

@@ -16,7 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from factory.catalog.catalog import Catalogs
 from factory.core.errors import InputError, Problem, RecipeError
 from factory.core.files.atomic import write_file
 from factory.core.hashing import hash_bytes
@@ -175,15 +174,6 @@ def check_classifier(folder: Path) -> ClassifierInfo:
             if not (folder / name).is_file():
                 raise InputError(f"{folder / name}: missing: copy the whole classifier folder")
     return info
-
-
-def find_classifier_folder(model: str, base: Path, catalogs: Catalogs) -> Path:
-    """Returns the folder of a classifier that a recipe names by catalog id or path.
-
-    Raises:
-        RecipeError: its catalog file is wrong.
-    """
-    return catalogs.find_classifier_folder(model) or base / Path(model).expanduser()
 
 
 def load_classifier(
