@@ -130,7 +130,7 @@ def test_flat_images_are_measured_without_warnings(value, recwarn):
     assert not recwarn.list
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(16, 16), (33, 48), (96, 96)]))
 def test_any_pixels_are_measured_and_turning_changes_nothing(seed, shape):
     noise = np.random.default_rng(seed)

@@ -19,7 +19,7 @@ RED = np.full((8, 8, 3), (200, 30, 40), np.uint8)
 
 @pytest.mark.parametrize("image_format", ["png", "webp"])
 @given(seed=st.integers(0, 2**31), height=st.integers(1, 40), width=st.integers(1, 40))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_bytes_round_trip(image_format, seed, height, width):
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     data = encode_image(pixels, image_format)

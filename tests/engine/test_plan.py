@@ -44,7 +44,7 @@ COUNTS = st.dictionaries(st.sampled_from("abcde"), st.integers(1, 40), min_size=
 
 
 @given(COUNTS, st.integers(1, 50), st.integers(1, 50))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_counts_hold_ids_are_unique_and_shard_size_does_not_matter(counts, size, other):
     plan = make_plan(counts, size)
     identities = list_identities(plan)
@@ -55,7 +55,7 @@ def test_counts_hold_ids_are_unique_and_shard_size_does_not_matter(counts, size,
 
 
 @given(COUNTS, st.integers(1, 30))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_adding_a_class_or_raising_a_count_changes_no_other_request(counts, more):
     before = set(list_identities(make_plan(counts)))
     raised = {name: count + more for name, count in counts.items()} | {"new": 3}
@@ -63,7 +63,7 @@ def test_adding_a_class_or_raising_a_count_changes_no_other_request(counts, more
 
 
 @given(COUNTS, st.integers(0, 30), st.integers(1, 20), st.integers(1, 20))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_growing_keeps_every_shard(counts, more, size, later_size):
     old = make_plan(counts, size)
     raised = {name: count + more for name, count in counts.items()} | {"new": 3}

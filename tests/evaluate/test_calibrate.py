@@ -135,7 +135,7 @@ MAX = decide_on({"kind": "training_copy"})
 UNIT = st.integers(0, 10_000).map(lambda n: n / 10_000)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(UNIT, min_size=1, max_size=60), st.sampled_from([0.5, 0.8, 0.9, 0.95, 1.0]), UNIT,
     st.sampled_from([MIN, MAX]),

@@ -485,7 +485,7 @@ def find_duplicates(descriptors, max_similarity):
     return found
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.data())
 def test_index_equals_the_plain_greedy_rule(data):
     count = data.draw(st.integers(1, 40))

@@ -183,7 +183,7 @@ def test_acceptance_adds_up(plain):
     indices=st.lists(st.integers(0, 5000), min_size=1, max_size=60),
     statuses=st.lists(st.sampled_from(["accepted", "rejected", "spare"]), min_size=60, max_size=60),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_acceptance_loses_nothing_in_few_bins(indices, statuses):
     found = Acceptance()
     used = statuses[: len(indices)]
@@ -197,7 +197,7 @@ def test_acceptance_loses_nothing_in_few_bins(indices, statuses):
 
 
 @given(st.lists(st.lists(st.floats(-1e3, 1e3) | st.just(float("nan")), max_size=20), max_size=6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_spread_is_numpys(blocks):
     spread = Spread()
     for block in blocks:

@@ -36,7 +36,7 @@ def identify(series):
 
 
 @given(st.integers(1, 1500), st.integers(0, 2**62))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_permutation_is_one_to_one(total, seed):
     assert sorted(permute(i, total, seed) for i in range(total)) == list(range(total))
 
