@@ -59,13 +59,11 @@ GroupColumn = Annotated[
 GroupPattern = Annotated[
     str | None, Field(description="Regex on real file names, whose (group) is the patient.")
 ]
-Cache = Annotated[NewFolder | None, Field(description="Folder to keep features in.")]
 Chance = Annotated[Seed, Field(description="Of choices and intervals.")]
 CatalogFolders = Annotated[
     tuple[Path, ...], Option("--catalog"), Field(description="User catalog folder.")
 ]
 Device = Annotated[str, Field(description="Torch device.")]
-HiddenDevice = Annotated[str, Option(is_hidden=True), Field(description="Torch device.")]
 
 
 class Options(BaseModel):
@@ -90,3 +88,16 @@ class Options(BaseModel):
                 for each in error.errors(include_url=False)
             ]
             raise InputError("\n".join(lines)) from error
+
+
+class SetOptions(Options):
+    """How sets are read that an encoder compares, and where their features are kept."""
+
+    size: Size = None
+    fit: Fitted = "crop"
+    image_column: ImageColumn = None
+    group_column: GroupColumn = None
+    group_pattern: GroupPattern = None
+    cache: NewFolder | None = Field(None, description="Folder to keep features in.")
+    seed: Chance = 0
+    device: Annotated[str, Option(is_hidden=True)] = "auto"

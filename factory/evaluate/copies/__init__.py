@@ -26,14 +26,12 @@ MAX_SIMILARITY: float = TrainingCopyFilter.Settings.model_fields["max_similarity
 NEARER = "nearer_than_"
 
 
-class CopySettings(fields.Options):
+class CopySettings(fields.SetOptions):
     """What to compare with."""
 
     encoder: Annotated[str, fields.Option(metavar="SPEC")] = Field(
         DEFAULT_ENCODER, description="Catalog id, LIBRARY:NAME or folder."
     )
-    size: fields.Size = None
-    fit: fields.Fitted = "crop"
     max_similarity: float = Field(
         MAX_SIMILARITY,
         ge=0.0,
@@ -41,12 +39,6 @@ class CopySettings(fields.Options):
         description="Above it an image counts as a copy; default: as of the filter training_copy.",
     )
     cells: int = Field(3, ge=1, le=1000, description="k-means cells of C_T.")
-    image_column: fields.ImageColumn = None
-    group_column: fields.GroupColumn = None
-    group_pattern: fields.GroupPattern = None
-    cache: fields.Cache = None
-    seed: fields.Chance = 0
-    device: fields.HiddenDevice = "auto"
 
 
 class Copies(Evaluation):

@@ -25,24 +25,16 @@ ROWS_SHOWN = ("fd", "kid", "precision", "recall")
 """Metrics in the table of `evaluate all`."""
 
 
-class FidelitySettings(fields.Options):
+class FidelitySettings(fields.SetOptions):
     """What to measure with."""
 
     encoders: Annotated[tuple[str, ...], fields.Option("--encoder", metavar="SPEC")] = Field(
         (DEFAULT_ENCODER,),
         description=f"Catalog id, LIBRARY:NAME or folder. Repeatable; default: {DEFAULT_ENCODER}.",
     )
-    size: fields.Size = None
-    fit: fields.Fitted = "crop"
     max_images: fields.Count | None = Field(None, description="Most images of each set.")
     force: bool = Field(False, description="Give FD with fewer images than features too, marked.")
-    image_column: fields.ImageColumn = None
     label_column: str | None = Field(None, description="Column of the real images with the class.")
-    group_column: fields.GroupColumn = None
-    group_pattern: fields.GroupPattern = None
-    cache: fields.Cache = None
-    seed: fields.Chance = 0
-    device: fields.HiddenDevice = "auto"
 
 
 class Fidelity(Evaluation):
