@@ -224,6 +224,7 @@ def test_the_pages_work_as_typed(tmp_path, monkeypatch):
     from datasets import config
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # as where Python is typed in that folder
     monkeypatch.setattr(config, "HF_DATASETS_CACHE", tmp_path / "cache")
     prepare(tmp_path)
     with open_hub() as hub:
