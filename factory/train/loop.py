@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import nn
+from torch.nn.utils import clip_grad_norm_
 
 from factory.core.errors import MismatchError, TrainingError
 from factory.core.files.atomic import sync, write_file
@@ -121,7 +122,7 @@ class Loop:
         )
         place = self._accelerator.prepare_model
         self._network = place(trainer.network, device_placement=False)
-        self._optimizer = self._accelerator.prepare_optimizer(trainer.optimizer, False)
+        self._accelerator.prepare_optimizer(trainer.optimizer, False)  # for checkpoints
         self.average = trainer.network
         if trainer.ema_decay is not None:
             self.average = deepcopy(trainer.network).requires_grad_(False).eval()
@@ -196,10 +197,11 @@ class Loop:
                         "train in float32"
                     )
                 accelerator.backward(loss)
-                if trainer.max_norm is not None and accelerator.sync_gradients:
-                    accelerator.clip_grad_norm_(self._network.parameters(), trainer.max_norm)
-                self._optimizer.step()
-                self._optimizer.zero_grad(set_to_none=True)
+                if accelerator.sync_gradients:  # by hand: accelerate looks up packages in each step
+                    if trainer.max_norm is not None:
+                        clip_grad_norm_(trainer.network.parameters(), trainer.max_norm)
+                    trainer.optimizer.step()
+                    trainer.optimizer.zero_grad(set_to_none=True)
             total += loss.item()
         if trainer.ema_decay is not None:
             update_average(self.average, trainer.network, trainer.ema_decay, self.step + 1)
