@@ -153,6 +153,22 @@ class Catalogs:
         key = (_KINDS[type(entry)], str(getattr(entry, "id")))  # noqa: B009
         return self._documents[key].make_problem(path, message)
 
+    def __getstate__(self) -> tuple[Any, ...]:
+        entries = {path.absolute(): entry for path, entry in self._entries.items()}
+        folders = tuple(folder.absolute() for folder in self.folders)
+        return find_shipped_folder("catalogs"), folders, entries, self._documents
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        """Takes what was read elsewhere; the shipped catalogs are those of this installation."""
+        shipped, folders, entries, self._documents = state
+        here = find_shipped_folder("catalogs")
+        self.folders = tuple(here if each == shipped else each for each in folders)
+        self._entries = {
+            path: entry
+            for path, entry in entries.items()
+            if here == shipped or not path.is_relative_to(shipped)
+        }
+
     def _find(self, entry_class: type[EntryT], name: str, adapted: tuple[str, ...] = ()) -> EntryT:
         kind = _KINDS[entry_class]
         for folder in self.folders:

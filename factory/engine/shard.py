@@ -41,7 +41,7 @@ class Worker:
     """Fills shards of one recipe."""
 
     def __init__(self, order: Order) -> None:
-        recipe, session = order.recipe, order.session
+        recipe, session = order.recipe, order.session.renew()
         entry = find_entry(recipe.generator, session.catalogs)
         self.recipe = recipe
         self.folder = RunFolder(order.run_url)

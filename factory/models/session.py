@@ -67,6 +67,15 @@ class Session:
             self._classifiers[key] = load_classifier(folder, device, encoders=self.encoders)
         return self._classifiers[key]
 
+    def renew(self) -> Self:
+        """Returns a session that knows the same of catalogs and images, and has no model yet.
+
+        So a worker judges by the models that lie there when it starts, and keeps none afterwards.
+        """
+        fresh = type(self)(self.catalogs, self.base, self.encoders.device)
+        fresh.images = self.images
+        return fresh
+
     def __getstate__(self) -> tuple[Any, ...]:
         return self.catalogs, self.base, self.encoders.device, self.images
 

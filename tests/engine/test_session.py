@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -12,11 +13,13 @@ import pytest
 from factory.core.hashing import hash_bytes
 from factory.data.images.reader import ImageReader
 from factory.models.session import Session
+from factory.recipe.file import load_recipe
 from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
 from tests import ROOT
 from tests.evaluate.test_evaluate_fewshot import write_images
-from tests.running import read_rows, write_recipe
+from tests.filters.test_class_filters import write_classifier
+from tests.running import read_rows, run_recipe, write_recipe
 
 WATCH = """
 import os, sys
@@ -122,6 +125,48 @@ def test_an_encoder_is_loaded_once_a_worker_for_all_filters_and_the_pick(opened)
     for worker in workers:
         loads = {Path(name).parent.name: n for name, n in worker.items() if "encoder.json" in name}
         assert loads["he-ssl"] == 1
+
+
+# --- what a worker is sent ------------------------------------------------------------------------
+
+
+def test_a_worker_in_another_folder_finds_catalogs_by_relative_path(tmp_path, monkeypatch):
+    (tmp_path / "own" / "captions").mkdir(parents=True)
+    text = (ROOT / "catalogs" / "captions" / "he-basic.yaml").read_text()
+    (tmp_path / "own" / "captions" / "mine.yaml").write_text(text.replace("he-basic", "mine"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    sent = pickle.dumps(Session.open(Path(), [Path("own")]))
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert pickle.loads(sent).catalogs.find_captions("mine").id == "mine"
+
+
+def test_a_worker_whose_factory_lies_elsewhere_has_its_own_shipped_catalogs(tmp_path, monkeypatch):
+    session = Session.open(tmp_path)
+    session.catalogs.find_encoder("he-ssl")
+    sent = pickle.dumps(session)
+    shutil.copytree(ROOT / "catalogs", tmp_path / "catalogs")
+    monkeypatch.setattr("factory.catalog.catalog.find_shipped_folder", lambda name: tmp_path / name)
+    found = pickle.loads(sent).catalogs
+    assert found.folders == (tmp_path / "catalogs",)
+    assert found.find_encoder("he-ssl").source == str(tmp_path / "catalogs" / "encoders" / "he-ssl")
+
+
+def test_a_classifier_fitted_again_judges_the_next_run_of_a_loaded_recipe(tmp_path):
+    recipe = write_recipe(
+        tmp_path,
+        conditions=[{"kind": "class", "per_class": {"normal": 1}}],
+        filters=[{"kind": "classifier", "model": "judge", "min_probability": 0}],
+    )
+    found = []
+    write_classifier(tmp_path / "judge", logits=(0, 0))
+    loaded = load_recipe(recipe)
+    for turn, logits in enumerate([(0, 0), (3, 0)]):
+        write_classifier(tmp_path / "judge", logits=logits)
+        run_recipe(loaded, str(tmp_path / f"out{turn}"))
+        (row,) = read_rows(tmp_path / f"out{turn}")
+        found.append(row["scores"]["class_probability"])
+    assert found == pytest.approx([0.5, 0.9526], abs=1e-4)
 
 
 # --- what was found of an image ------------------------------------------------------------------
