@@ -74,13 +74,19 @@ def build_options(settings: type[Options]) -> list[click.Parameter]:
     return [option for option in found if option is not None]
 
 
-def read_settings(settings: type[SettingsT], given: Mapping[str, Any]) -> SettingsT:
+def read_settings(settings: type[SettingsT], given: Mapping[str, Any], **fixed: Any) -> SettingsT:
     """Returns settings of the options that were given; the others have the model's defaults.
+
+    Args:
+        settings: the model.
+        given: as click tells it: a flag that is not set was not given.
+        fixed: fields that have their value whatever it is.
 
     Raises:
         InputError: a value that the settings refuse.
     """
-    return settings(**{name: value for name, value in given.items() if is_given(value)})
+    asked = {name: value for name, value in given.items() if is_given(value)}
+    return settings(**asked, **fixed)
 
 
 def is_given(value: Any) -> bool:

@@ -27,7 +27,7 @@ def report(folder: str, out: str | None, no_real: bool, as_json: bool, **given: 
     """
     from factory.publish.report import ReportOptions
 
-    options = read_settings(ReportOptions, given | ({"with_real": False} if no_real else {}))
+    options = read_settings(ReportOptions, given, with_real=not no_real)
     numbers = api.report(folder, out, options, make_say(as_json))
     if as_json:
         click.echo(write_json(numbers))

@@ -494,6 +494,11 @@ def test_variations_stand_beside_their_references(tmp_path, real):
     assert len(again["real"][0]["pairs"]) == 12
     bare, html = build_report(str(tmp_path / "run"), ReportOptions(base=tmp_path, with_real=False))
     assert not bare["real"] and "This file holds real images" not in html
+    for words, holds in (((), True), (("--no-real",), False)):
+        arguments = ["report", str(tmp_path / "run"), "--base", str(tmp_path), *words]
+        assert CliRunner().invoke(main, arguments).exit_code == 0
+        page = (tmp_path / "run" / "report.html").read_text()
+        assert ("This file holds real images" in page) is holds
 
 
 def test_real_images_that_are_gone_leave_a_note(tmp_path, real):
