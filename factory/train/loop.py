@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from torch import nn
 from torch.nn.utils import clip_grad_norm_
 
-from factory.core.errors import MismatchError, TrainingError
+from factory.core.errors import MismatchError, StoreError, TrainingError
 from factory.core.files.atomic import sync, write_file
 from factory.core.files.new_folder import refuse_foreign
 from factory.core.hashing import refuse_change
@@ -138,6 +139,7 @@ class Loop:
 
         Raises:
             TrainingError: the loss is no number.
+            StoreError: disk full, permission.
             KeyboardInterrupt: it was stopped; the same training resumes.
         """
         trainer = self._trainer
@@ -231,7 +233,11 @@ class Loop:
     # --- checkpoints ------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        """Writes a checkpoint beside the last one, gives it its name, and removes the last."""
+        """Writes a checkpoint beside the last one, gives it its name, and removes the last.
+
+        Raises:
+            StoreError: disk full, permission; the last one stays.
+        """
         folder = self._folder
         if folder is None:
             return
@@ -246,7 +252,13 @@ class Loop:
         }
         build, found = folder / "unfinished", _list_checkpoints(folder)
         shutil.rmtree(build, ignore_errors=True)
-        self._accelerator.save_state(str(build))
+        try:
+            self._accelerator.save_state(str(build))
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise StoreError(
+                f"{build}: no checkpoint of step {self.step} can be written ({error}): free space "
+                "there; the same training goes on from the checkpoint before"
+            ) from error
         write_file(build / _RECORD, write_json(record).encode())
         for path in build.iterdir():
             sync(path)

@@ -5,8 +5,10 @@ import signal
 
 import pytest
 import torch
+from accelerate import Accelerator
+from safetensors import SafetensorError
 
-from factory.core.errors import MismatchError, TrainingError
+from factory.core.errors import MismatchError, StoreError, TrainingError
 from factory.train.loop import Loop, Trainer, compute_warmup, open_folder, update_average
 
 
@@ -114,6 +116,26 @@ def test_a_kill_while_a_checkpoint_is_written_loses_that_one_only(tmp_path, monk
     assert_same(whole, parts)
     assert read_log(tmp_path) == read_log(again)
     assert [path.name for path in again.glob("checkpoint-*")] == ["checkpoint-00000010"]
+
+
+@pytest.mark.parametrize(
+    "error", [SafetensorError("I/O error: No space left"), RuntimeError("unexpected pos")]
+)
+def test_a_full_disk_is_told_and_the_training_goes_on_from_the_checkpoint_before(
+    error, tmp_path, monkeypatch
+):
+    write = Accelerator.save_state
+
+    def fill(accelerator, folder):
+        write(accelerator, folder)
+        if list(tmp_path.glob("checkpoint-*")):
+            raise error
+
+    monkeypatch.setattr(Accelerator, "save_state", fill)
+    with pytest.raises(StoreError, match=f"step 6 can be written .*{error}"):
+        train(tmp_path)
+    monkeypatch.undo()
+    assert train(tmp_path)[0].seen[0] == (3, 0)
 
 
 def test_checkpoints_of_another_recipe_or_an_earlier_version_are_refused(tmp_path):
