@@ -2,6 +2,8 @@
 
 import json
 import math
+import re
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -14,8 +16,8 @@ from PIL import Image, ImageColor
 from pydantic import TypeAdapter
 
 from factory.cli import main
-from factory.core.plots import choose_ticks
-from factory.evaluate.calibrate import calibrate_recipe
+from factory.core.plots import choose_ticks, draw_plot
+from factory.evaluate.calibrate import calibrate_recipe, picture
 from factory.evaluate.calibrate.costs import Ask, measure_cost
 from factory.evaluate.calibrate.picture import PANEL_HEIGHT, PANEL_WIDTH, PROPOSED
 from factory.evaluate.calibrate.scored import Scored
@@ -358,6 +360,21 @@ def test_the_picture_has_a_panel_for_each_threshold_and_class(done):
     rows = np.array_split(green[-2 * 3 * PANEL_HEIGHT :], 3)
     assert all(half.sum() > 500 for row in rows for half in np.array_split(row, 2, axis=1))
     assert Image.open(done[2] / "preview.png").width > 0
+
+
+def test_a_long_class_name_stands_beside_no_threshold(monkeypatch):
+    name = "poorly differentiated adenocarcinoma of the colon"
+    monkeypatch.setattr(picture, "draw_plot", partial(draw_plot, kind="svg"))
+    field = {"filter": "focus", "field": "max_sharpness", "score": "sharpness", "shown": True}
+    sets = {"sets": {}, "curve": {"thresholds": [0.0, 1.0]}, "now": 0.6, "proposed": 0.345678}
+    report = {"recipe": "r", "keep": 0.95, "real": None, "synthetic": {"images": 4}}
+    drawn = picture.draw_calibration({**report, "classes": [name], "fields": [{**field, **sets}]})
+    heights = {
+        text: float(re.findall(r"[\d.]+", tag)[-1])
+        for tag, text in re.findall(r"<text ([^>]*)>([^<]*)<", drawn.decode())
+    }
+    assert heights[name] < heights["focus.max_sharpness"] - 8
+    assert heights["focus.max_sharpness"] == heights["now 0.6, proposed 0.345678"]
 
 
 def test_ticks_are_round_and_inside():

@@ -338,10 +338,12 @@ def test_reliability_plot_shows_the_bins():
     measured = measure_predictions(probabilities, np.array([0] * 6 + [1, 0] * 3), ("a", "b"))
     image = np.array(Image.open(io.BytesIO(draw_reliability(measured))).convert("RGB"))
     blue, grey = (
-        (image == ImageColor.getrgb(colour)).all(-1).any(0).mean() for colour in (BLUE, GREY)
-    )
-    assert blue == pytest.approx(2 / 15, abs=0.03), "two bins have images"
-    assert grey == pytest.approx(2 / 15, abs=0.03)
+        (image == ImageColor.getrgb(colour)).all(-1).sum(0) > 50 for colour in (BLUE, GREY)
+    )  # columns; no letter is so high
+    assert blue.mean() == pytest.approx(2 / 15, abs=0.03), "two bins have images"
+    assert grey.mean() == pytest.approx(2 / 15, abs=0.03)
+    ends = [each[::-1].argmax() for each in (blue, grey)]
+    assert abs(ends[0] - ends[1]) <= 3, "counts stand below their bins"
     assert draw_reliability(measured) == draw_reliability(measured)
 
 

@@ -87,7 +87,7 @@ def _draw_panel(axes: "Axes", part: Mapping[str, Any], group: str) -> None:
     thresholds = part["curve"]["thresholds"]
     low, high = thresholds[0], thresholds[-1]
     now, proposed = (_pick(part[name], group) for name in ("now", "proposed"))
-    axes.set_title(f"{part['filter']}.{part['field']}  {group:.40}", loc="left")
+    axes.set_title(f"{group:.60}\n{part['filter']}.{part['field']}", loc="left")
     text = "off now" if now is None else f"now {now:g}"
     text += ", none proposed" if proposed is None else f", proposed {proposed:g}"
     axes.set_title(text, loc="right", color=NOW if proposed is None else PROPOSED)
@@ -103,6 +103,7 @@ def _draw_panel(axes: "Axes", part: Mapping[str, Any], group: str) -> None:
     shares.grid(axis="y")
     bars = [(_count_bins(part, name, group), colour) for name, colour, _ in _BARS]
     if all(heights is None for heights, _ in bars):
+        axes.set_ylim(0, 1)
         axes.text(0.5, 0.5, "does not apply", color=NOW, ha="center", transform=axes.transAxes)
         return
     edges = np.linspace(low, high, BINS + 1)

@@ -68,7 +68,8 @@ def draw_curve(results: Mapping[str, Any]) -> bytes | None:
             axes.plot(counts, mean, "o-", color=colour, linewidth=2, markersize=7)
         every = {point["per_class"] for study in studies.values() for point in study["curve"]}
         axes.set_xticks(sorted(every))
-        axes.set_xlim(0, 1.05 * max(1, *every, 1))
+        most = max(1, *every)
+        axes.set_xlim(-0.02 * most, 1.05 * most)  # the point at 0 whole
         _finish(figure, studies, "y")
 
     return draw_plot((WIDTH, 410), paint, "svg")

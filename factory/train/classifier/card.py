@@ -38,7 +38,7 @@ def draw_reliability(measured: dict[str, Any]) -> bytes:
             axes.bar(left, gap, width, each["accuracy"], fill=False, **red)
             counts.bar(left, each["images"], width, align="edge", color=GREY, edgecolor="white")
         axes.plot([0, 1], [0, 1], color=INK, linewidth=1, zorder=4)
-        axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", ylabel="share that is right")
+        axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share that is right")
         counts.set(xlabel="probability of the top class", ylabel="images")
         images, error, bins = (measured[name] for name in ("images", "ece", "ece_bins"))
         axes.set_title(
