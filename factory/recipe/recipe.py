@@ -253,6 +253,9 @@ def select_content(recipe: Recipe) -> dict[str, Any]:
                 content[section].pop(name)
     for adapter in content["generator"]["adapters"]:
         adapter.pop("licence")
+    for judge in content["filters"]:
+        if judge["kind"] == "python":
+            judge.pop("declared", None)  # follows from the source, whose hash counts
     without_paths: dict[str, Any] = _drop_paths(drop_none(content))
     return without_paths
 

@@ -261,6 +261,15 @@ def test_what_a_class_of_ones_own_declares_is_checked_and_told_as_of_any_filter(
     assert "NOT JUDGED" in call(main, ["refilter", str(tmp_path / "run")]).output
 
 
+def test_what_a_class_declares_counts_by_its_source_alone(tmp_path):
+    (tmp_path / "own.py").write_text(CLASSY)
+    recipe = load_recipe(write_recipe(tmp_path, filters=[DOTS])).recipe
+    bare = recipe.filters[0].model_copy(update={"declared": None})  # as older versions recorded it
+    older = recipe.model_copy(update={"filters": (bare,)})
+    assert recipe.filters[0].declared
+    assert compute_recipe_digest(older) == compute_recipe_digest(recipe)
+
+
 def test_a_class_of_ones_own_that_needs_a_caption_is_not_asked_of_images_without(tmp_path):
     (tmp_path / "own.py").write_text(CLASSY)
     save_real(tmp_path / "real")
