@@ -92,6 +92,12 @@ def test_an_unknown_encoder_is_refused_with_the_nearest(tmp_path):
     assert "uni2-h" in message
 
 
+def test_what_an_encoder_of_a_library_lacks_is_told_in_its_own_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(TimmKind, "explain_missing", lambda kind: f"{kind.name}: put it there")
+    message = find_messages(write_recipe(tmp_path, "timm:resnet18"))["filters[0].encoder"]
+    assert "resnet18: put it there" in message
+
+
 def test_a_gated_encoder_without_a_token_is_refused_before_any_sampling(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     monkeypatch.setattr("huggingface_hub.get_token", lambda: None)

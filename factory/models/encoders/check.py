@@ -12,6 +12,7 @@ from factory.models.encoders import (
     open_kind,
 )
 from factory.models.encoders.clip_text import LOCAL, resolve_clip
+from factory.models.encoders.kinds.folder import FolderKind
 
 
 def check_encoder(checker: Checker, spec: str, path: FieldPath) -> None:
@@ -22,12 +23,14 @@ def check_encoder(checker: Checker, spec: str, path: FieldPath) -> None:
             _check_entry(checker, entry, path)
         return
     try:
-        lack = open_kind(spec, None, checker.base).explain_missing()
+        kind = open_kind(spec, None, checker.base)
+        lack = kind.explain_missing()
     except PluginError as error:
         checker.add(path, str(error))
         return
     if checker.check_files and lack is not None:
-        checker.add(path, explain_unknown(spec, checker.catalogs))
+        is_folder = isinstance(kind, FolderKind)
+        checker.add(path, explain_unknown(spec, checker.catalogs) if is_folder else lack)
 
 
 def check_clip(checker: Checker, spec: str, path: FieldPath) -> None:

@@ -15,6 +15,7 @@ class HueKind(EncoderKind):
 
     kind = "hues"
     form = "hues:NUMBER"
+    is_bare = True
 
     def load(self, device: str) -> "HueEncoder":
         """Returns the encoder.
