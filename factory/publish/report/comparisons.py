@@ -100,7 +100,7 @@ class Comparer:
             if missing:
                 notes.append(f"{missing} of {len(wanted)} references are not there any more.")
         except FactoryError as error:
-            notes.append(describe_missing(error))
+            notes.append(describe_missing(error, self.base))
         return self._build("References", intro, found, notes)
 
     def compare_set(self, real: RealSet, shown: Sequence[Shown]) -> Comparison:
@@ -129,7 +129,7 @@ class Comparer:
                     found.append(Compared(group[row], match))
                 notes = _describe_set(neighbours)
         except FactoryError as error:
-            notes = [describe_missing(error)]
+            notes = [describe_missing(error, self.base)]
         left_out = sum(len(group) for _, group in groups[MAX_SIZES:])
         if left_out:
             notes.append(f"{left_out:,} images of further sizes were not compared.")
@@ -154,7 +154,7 @@ class Comparer:
             for each in shown:
                 found.append(Compared(each, match_by_features(judge, self._read_pixels(each))))
         except FactoryError as error:
-            notes.append(describe_missing(error))
+            notes.append(describe_missing(error, self.base))
         return self._build(f"{judge.name}: {judge.real_images[0].path.name}", intro, found, notes)
 
     def _build(self, title: str, intro: str, found: list[Compared], notes: list[str]) -> Comparison:
@@ -185,9 +185,10 @@ class Comparer:
             self.stored |= fetch_stored(self.state.folder, self.state.outline, missing, {})
 
 
-def describe_missing(error: FactoryError) -> str:
-    """Says that real images cannot be had, and what to do."""
-    return f"Not shown: {error}. Relative paths start at --base."
+def describe_missing(error: FactoryError, base: Path) -> str:
+    """Says that real images cannot be had, and what to do; tells no path above the base folder."""
+    text = str(error).replace(f"{base.absolute()}/", "")
+    return f"Not shown: {text}. Relative paths start at --base."
 
 
 def _rank(each: Compared) -> float:
