@@ -47,7 +47,9 @@ def draw_plot(
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context(_STYLE):
+    with mpl.rc_context():
+        mpl.rcdefaults()  # whatever style a notebook or a matplotlibrc has set
+        mpl.rcParams.update(_STYLE)
         figure = Figure((size[0] / 72, size[1] / 72), dpi=72, layout="constrained")
         paint(figure)
         buffer = io.BytesIO()

@@ -2,6 +2,7 @@
 
 import io
 
+import matplotlib as mpl
 from PIL import Image
 
 from factory.core.plots import MAX_PIXELS, draw_plot
@@ -27,3 +28,14 @@ def test_a_png_is_sharp_unless_it_is_huge():
     assert Image.open(io.BytesIO(png)).size == (600, 400)
     side = round((MAX_PIXELS / 4) ** 0.5) + 2
     assert Image.open(io.BytesIO(draw_plot((side, side), lambda figure: None))).width == side
+
+
+def test_a_plot_has_its_own_style_whatever_the_notebook_has():
+    def paint(figure):
+        figure.add_subplot().set_title("on white")
+
+    plain = [draw_plot((80, 60), paint, kind) for kind in ("png", "svg")]
+    changed = {"figure.facecolor": "black", "savefig.transparent": True, "axes.grid": True}
+    with mpl.rc_context({**changed, "savefig.bbox": "tight"}):
+        assert [draw_plot((80, 60), paint, kind) for kind in ("png", "svg")] == plain
+        assert mpl.rcParams["figure.facecolor"] == "black"
