@@ -162,6 +162,7 @@ def test_other_weights_have_another_hash():
     ("spec", "told"),
     [
         ("colour-texture", "no such folder and no known id: did you mean"),
+        ("color-texture:v2", "there is one only: give color-texture"),
         ("torchvision:resnet19", "check the name"),
         ("timm:no_such_model", "check the name"),
         ("open_clip:ViT-B-32", "names no weights"),

@@ -1,5 +1,6 @@
 """`color-texture`: hand-made features, no weights."""
 
+from factory.core.errors import InputError
 from factory.models.encoders.base import Encoder, EncoderKind
 
 
@@ -11,7 +12,20 @@ class ColorTextureKind(EncoderKind):
     is_bare = True
 
     def load(self, device: str) -> Encoder:
-        """Returns the encoder; the device does not matter."""
+        """Returns the encoder; the device does not matter.
+
+        Raises:
+            InputError: a name behind that of the kind.
+        """
+        lack = self.explain_missing()
+        if lack is not None:
+            raise InputError(lack)
         from factory.models.encoders.color_texture import ColorTextureEncoder
 
         return ColorTextureEncoder()
+
+    def explain_missing(self) -> str | None:
+        """Says that there is one of it only."""
+        return (
+            f"encoder {self.source!r}: there is one only: give {self.kind}" if self.name else None
+        )
