@@ -46,6 +46,9 @@ class Preview:
 def load_recipe(path: AnyPath, overrides: Overrides = (), check_files: bool = True) -> LoadedRecipe:
     """Loads a recipe and checks all that it names.
 
+    Catalog entries are read once: load it again after a change of one. Real images and models are
+    looked at anew by each run.
+
     Args:
         path: its file, or the name of a recipe that ships, e.g. `quickstart`.
         overrides: fields that are other than in the file, as `--set` takes them.
