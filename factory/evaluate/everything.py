@@ -31,6 +31,16 @@ from factory.evaluate.base import (
 Tell = Callable[[str, "Mapping[str, Any] | Exception | None"], None]
 """Called with a part and None before it is measured, then with its result or why it has none."""
 
+_FOREIGN = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
 
 def pass_over(part: str, found: Mapping[str, Any] | Exception | None) -> None:
     """Tells nobody."""
@@ -142,7 +152,7 @@ class Everything(Evaluation):
         for name, part in parts.items():
             self._tell(name, None)
             try:
-                found = part.take(context)
+                found = _take(name, part, context)
             except (EvaluationError, InputError) as error:
                 paths = (settings.synthetic, settings.real, settings.test)
                 missing[name] = _shorten(str(error), paths)
@@ -213,6 +223,17 @@ def list_rows(table: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
                 value += f" [{found['low']:.3g}, {found['high']:.3g}]"
             rows.append((tier, measure, value, found["beside"], ", ".join(found["marks"])))
     return rows
+
+
+def _take(name: str, part: Evaluation, context: Context) -> EvaluationResult:
+    """Measures a part; a plug-in's own failure leaves the others their table."""
+    try:
+        return part.take(context)
+    except _FOREIGN as error:
+        plugin = EVALUATIONS.find_plugin(name)
+        if plugin is None:
+            raise
+        raise EvaluationError(f"{plugin}: {type(error).__name__}: {error}") from error
 
 
 def _describe(row: Row) -> dict[str, Any]:

@@ -9,9 +9,11 @@ from PIL import Image
 
 from factory.api.everything import AllSettings
 from factory.cli import main
+from factory.core.registry import Plugin
 from factory.evaluate import EVALUATIONS
-from factory.evaluate.base import COPIES, TIERS
-from factory.evaluate.everything import build_tiers, list_rows
+from factory.evaluate.base import COPIES, TIERS, Context
+from factory.evaluate.control import Control
+from factory.evaluate.everything import Everything, build_tiers, list_rows
 from tests.running import run, write_recipe
 
 
@@ -115,3 +117,25 @@ def test_nothing_measured_is_said_of_every_tier():
     table = build_tiers({}, {"fidelity": "no real images"})
     assert [row[:2] for row in list_rows(table)] == [(t, "not measured") for t in (*TIERS, COPIES)]
     assert table["not_measured"] == {"fidelity": "no real images"}
+
+
+@pytest.mark.parametrize("is_foreign", [True, False])
+def test_a_plug_in_that_fails_leaves_the_others_their_table(
+    sets, tmp_path, monkeypatch, is_foreign
+):
+    def fail(evaluation, context):
+        raise ZeroDivisionError("of its own")
+
+    plugin = Plugin("bright", "1.0", "control = bright:Control") if is_foreign else None
+    monkeypatch.setattr(Control, "measure", fail)
+    monkeypatch.setattr(EVALUATIONS, "find_plugin", lambda name: plugin)
+    names = dict(zip(("real", "test", "synthetic"), sets, strict=True))
+    skip = ("fidelity", "fewshot", "copies")
+    every = Everything(AllSettings(**names, out=tmp_path / "out", skip=skip))
+    if not is_foreign:
+        with pytest.raises(ZeroDivisionError):
+            every.take(Context(print, run))
+        return
+    said = every.take(Context(print, run)).not_measured["control"]
+    assert "package bright 1.0" in said
+    assert "ZeroDivisionError: of its own" in said
