@@ -12,6 +12,7 @@ from factory.engine.dataset import DATA, Dataset
 
 GRID_COLUMNS = 8
 GRID_ROWS_MAX = 12
+COLUMNS = ("image", "class_name", "sample_id")
 
 
 def draw_sample_grid(dataset: Dataset) -> bytes | None:
@@ -43,7 +44,7 @@ def _pick_samples(dataset: Dataset) -> Iterator[list[np.ndarray[Any, Any]]]:
     """Yields up to GRID_COLUMNS images of each class, from the first files only."""
     wanted: dict[str, list[np.ndarray[Any, Any]]] = {}
     for name in dataset.list_tables(DATA)[:1]:
-        for row in dataset.iterate_rows(name, ["image", "class_name", "sample_id"]):
+        for row in dataset.iterate_rows(name, COLUMNS, check_pages=False):
             images = wanted.setdefault(row.values["class_name"] or "", [])
             if len(images) < GRID_COLUMNS:
                 images.append(decode_image(row.values["image"]["bytes"], row.place))
