@@ -231,7 +231,8 @@ def test_writers_on_a_full_disk_are_silent_when_they_go(tmp_path, monkeypatch, f
 
 
 def test_the_digest_of_a_worker_is_that_of_its_record(tmp_path):
-    description = {"generator": {"model": "m", "deep": {10: "b", 2: "a"}}, "filters": []}
+    made = {"model": "m", "deep": {10: "b", 2: "a"}}
+    description = {"generator": made, "filters": [], "score_names": ["x"]}
     folder, digest = RunFolder(str(tmp_path)), digest_worker(description)
     folder.write_worker(digest, description)
     assert folder.read_worker(digest).to_json()["generator"]["deep"] == {"10": "b", "2": "a"}
