@@ -1,13 +1,15 @@
 """The command line: parses, calls the library, prints. Nothing else in factory prints."""
 
+import ast
 import contextlib
 import errno
-import importlib
+import importlib.util
 import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -66,6 +68,18 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Lists commands with the first sentence of their text, imported only if need be."""
+        width = formatter.width - 6 - max(map(len, self.list_commands(ctx)))
+        rows = []
+        for name in self.list_commands(ctx):
+            text = _read_docstring(self._table.get(name, ""))
+            command = click.Command(name, help=text) if text else self.get_command(ctx, name)
+            if command is not None:
+                rows.append((name, command.get_short_help_str(width)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Refuses texts that no command can take, before any is read."""
         check_texts(args)
@@ -99,6 +113,18 @@ class LazyGroup(click.Group):
             raise
         except Exception as error:
             ctx.exit(_tell_unforeseen(error))
+
+
+def _read_docstring(place: str) -> str | None:
+    """Returns the docstring of `module:function` from the source alone; None if none is there."""
+    module, _, function = place.partition(":")
+    spec = importlib.util.find_spec(module) if function else None
+    if spec is None or spec.origin is None:
+        return None
+    for node in ast.parse(Path(spec.origin).read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return ast.get_docstring(node)
+    return None
 
 
 def _tell_unforeseen(error: Exception) -> int:

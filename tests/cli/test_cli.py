@@ -164,7 +164,7 @@ def test_help_answers_at_once():
     assert call_process("--help").returncode == 0
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = (after.ru_utime - before.ru_utime) + (after.ru_stime - before.ru_stime)
-    assert seconds < 5.0, "CPU seconds; about one on a machine at rest"
+    assert seconds < 2.0, "CPU seconds; well under one on a machine at rest"
 
 
 # --- bad recipes ---------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import yaml
 from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import InputError, RecipeError
 from factory.models.encoders import ENCODERS, find_weights, load_encoder
-from factory.models.encoders.kinds.library import Loading, pool_tokens
+from factory.models.encoders.kinds.packaged import Loading, pool_tokens
 from factory.models.encoders.kinds.timm import TimmKind
 from factory.models.encoders.pool import EncoderPool, RememberingEncoder
 from factory.recipe.checks.recipe import check_recipe

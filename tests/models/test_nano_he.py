@@ -72,7 +72,7 @@ def test_threads_change_last_bits_at_most():
     finally:
         torch.set_num_threads(before)
     assert np.abs(alone - together).max() <= 1
-    assert np.mean(alone != together) < 1e-3
+    assert np.mean(alone != together) < 2e-4
     assert not np.array_equal(alone[0], alone[1])
 
 

@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 from factory.catalog.entries import EncoderEntry
 from factory.core.errors import InputError
 from factory.core.hashing import compute_digest, hash_bytes
-from factory.models.encoders.kinds.library import Forward, Loading, Preprocess
+from factory.models.encoders.kinds.packaged import Forward, Loading, Preprocess
 from factory.models.encoders.kinds.torchvision import TorchvisionKind
 from factory.models.encoders.small_resnet import SmallResNet
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from factory.models.encoders.kinds.library import LibraryKind, Loaded, Loading
+from factory.models.encoders.kinds.packaged import LibraryKind, Loaded, Loading
 
 
 class OpenClipKind(LibraryKind):

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from factory.models.encoders.kinds.library import (
+from factory.models.encoders.kinds.packaged import (
     Forward,
     LibraryKind,
     Loaded,

@@ -1,6 +1,6 @@
 """`torchvision:NAME`: torchvision's own weights, e.g. `torchvision:resnet18`."""
 
-from factory.models.encoders.kinds.library import LibraryKind, Loaded, Loading
+from factory.models.encoders.kinds.packaged import LibraryKind, Loaded, Loading
 
 
 class TorchvisionKind(LibraryKind):

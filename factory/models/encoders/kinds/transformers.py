@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from factory.models.encoders.kinds.library import (
+from factory.models.encoders.kinds.packaged import (
     LibraryKind,
     Loaded,
     Loading,
