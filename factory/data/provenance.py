@@ -73,6 +73,9 @@ class Provenance(Origin):
     nonfinite_fraction: float = 0.0
     generator: GeneratorRecord
     filters: tuple[dict[str, Any], ...] = ()
+    kept: dict[str, str] = Field(
+        {}, description="column -> hash of what the row keeps there, to be restored from"
+    )
 
     def write(self) -> str:
         """Returns what the column holds: canonical JSON."""

@@ -77,6 +77,18 @@ class Condition:
             for name, value in stream.columns(stream.identity()).items()
         }
 
+    def keep(self, width: int, height: int) -> dict[str, Any]:
+        """Returns what the row of an image of that size, px, keeps of the streams, by column.
+
+        Raises:
+            SourceError: what a stream is made from cannot be read.
+        """
+        return {
+            name: value
+            for stream in self.streams
+            for name, value in stream.keep(width, height).items()
+        }
+
     @property
     def key(self) -> str:
         """The condition key: equal streams give equal keys; the `condition_id` column."""

@@ -9,11 +9,10 @@ from factory import __version__
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.images import ImageFormat, encode_image, hash_pixels
 from factory.core.plain import to_plain
+from factory.data.columns import IMAGE_TYPE, hash_value
 from factory.data.provenance import Provenance, read_provenance
 from factory.data.records import Candidate, Condition
 from factory.data.streams import Stream
-
-IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 CONTENT_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("image", IMAGE_TYPE),
@@ -161,8 +160,9 @@ def build_row(
     job, sample, condition = candidate.job, candidate.sample, candidate.job.condition
     data = encode_image(sample.pixels, image_format, not condition.is_existing)
     sample_id = compute_sample_id(condition, sample.prompt, job.seed, generator)
-    provenance = build_provenance(candidate, generator, filters)
     height, width = sample.pixels.shape[:2]
+    kept = condition.keep(width, height)
+    provenance = build_provenance(candidate, generator, filters, kept)
     image = {"bytes": data if keep_image else None, "path": f"{sample_id}.{image_format}"}
     return {
         "image": image,
@@ -192,6 +192,7 @@ def build_row(
         "descriptor": candidate.descriptor,
         "features": candidate.features,
         **condition.columns(),
+        **kept,
     }
 
 
@@ -199,8 +200,9 @@ def build_provenance(
     candidate: Candidate,
     generator: Mapping[str, Any],
     filters: Sequence[Mapping[str, Any]],
+    kept: Mapping[str, Any],
 ) -> Provenance:
-    """Returns what no column holds: enough to make the image again."""
+    """Returns what no column holds: enough to make the image again from what its row keeps."""
     job, sample = candidate.job, candidate.sample
     told: dict[str, Any] = {
         "condition": job.condition.describe(),
@@ -213,6 +215,8 @@ def build_provenance(
     }
     for stream in job.condition.streams:
         told |= stream.record()
+    if kept:
+        told["kept"] = {name: hash_value(value) for name, value in kept.items()}
     if sample.notes:
         told["notes"] = dict(sample.notes)
     return Provenance.model_validate(to_plain(told))

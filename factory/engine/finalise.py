@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from factory.core.errors import InputError, StoreError
 from factory.core.hashing import hash_bytes
+from factory.data.columns import IMAGE_TYPE
 from factory.data.records import Shard
 from factory.data.schema import build_scores_type, list_columns
 from factory.data.streams import Stream
@@ -322,11 +323,11 @@ def _check_rows(rows: list[dict[str, Any]], seen: set[int]) -> None:
 
 
 def with_features(schema: pa.Schema, class_names: tuple[str, ...]) -> pa.Schema:
-    """Adds the Hugging Face features: `Image` for the image, `ClassLabel` for the label."""
+    """Adds the Hugging Face features: `Image` for images and masks, `ClassLabel` for the label."""
     from datasets import ClassLabel, Features, Image
 
     features = Features.from_arrow_schema(schema.remove_metadata())
-    features["image"] = Image()
+    features.update({field.name: Image() for field in schema if field.type == IMAGE_TYPE})
     if class_names:
         features["label"] = ClassLabel(names=list(class_names))
     metadata = {"huggingface": json.dumps({"info": {"features": features.to_dict()}})}

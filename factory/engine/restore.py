@@ -163,7 +163,7 @@ def restore_job(
     Raises:
         StoreError: a stream that nothing here knows.
     """
-    condition = restore_condition(described, images)
+    condition = restore_condition(described, images, row)
     request = Request("regenerated", 0, condition, row["ordinal"])
     return Job(request, row["attempt"], row["seed"])
 

@@ -80,7 +80,7 @@ def make_conditions() -> list[Condition]:
 def test_a_condition_is_restored_from_what_it_records(number: int) -> None:
     condition = make_conditions()[number]
     images = {each.sha256: each.image for each in condition.streams if hasattr(each, "image")}
-    restored = restore_condition(condition.describe(), images)
+    restored = restore_condition(condition.describe(), images, {})
     assert restored.key == condition.key
     assert [type(each) for each in restored.streams] == [type(each) for each in condition.streams]
     assert restored.columns() == condition.columns()

@@ -142,7 +142,8 @@ def _read_samples(path: Path) -> dict[str, _Sample]:
                     raise SourceError(f"{path}#{name}: is in the tar twice")
                 sample.members[suffix] = (member.offset_data, member.size)
                 sample.names[suffix] = name
-                if f".{suffix}" not in IMAGE_SUFFIXES and member.size <= _MAX_TEXT:
+                is_image = f".{suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES
+                if not is_image and member.size <= _MAX_TEXT:
                     sample.texts[suffix] = tar.extractfile(member).read()  # type: ignore[union-attr]
             _check_end(tar, path)
     except (OSError, tarfile.TarError, ValueError) as error:

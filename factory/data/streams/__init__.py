@@ -3,7 +3,8 @@
 from factory.data.streams.base import Stream
 from factory.data.streams.caption import Caption
 from factory.data.streams.class_name import ClassName
+from factory.data.streams.control import Control
 from factory.data.streams.existing import Existing
 from factory.data.streams.reference import Reference
 
-__all__ = ["Caption", "ClassName", "Existing", "Reference", "Stream"]
+__all__ = ["Caption", "ClassName", "Control", "Existing", "Reference", "Stream"]

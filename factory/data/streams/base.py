@@ -40,8 +40,16 @@ class Stream(ABC):
 
     @classmethod
     @abstractmethod
-    def restore(cls, identity: Any, images: Mapping[str, SourceImage]) -> Self:
-        """Returns the stream that a row recorded; `images` are the real ones, by sha256."""
+    def restore(
+        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
+    ) -> Self:
+        """Returns the stream that a row recorded.
+
+        Args:
+            identity: as `identity` gave it.
+            images: real ones, by sha256.
+            row: all of it, with what `keep` put there.
+        """
 
     @classmethod
     def fields(cls) -> "Mapping[str, pa.DataType]":
@@ -53,8 +61,21 @@ class Stream(ABC):
         """Returns what a row shows of it, by column."""
         return {}
 
+    def keep(self, width: int, height: int) -> dict[str, Any]:
+        """Returns what the row of an image of `width` x `height` px keeps of it, by column.
+
+        It is what `restore` needs and the identity does not tell, such as a mask. The provenance
+        holds the hash of each (`factory.data.columns.hash_value`), which `factory verify` checks.
+
+        Raises:
+            SourceError: what it is made from cannot be read.
+        """
+        return {}
+
     def record(self) -> dict[str, Any]:
         """Returns what the provenance holds besides its identity.
+
+        The hash of a patient or slide stands under a key that ends in `_group_sha256`.
 
         Raises:
             SourceError: a real image that cannot be read.

@@ -24,7 +24,9 @@ class ClassName(Stream):
         return self.text
 
     @classmethod
-    def restore(cls, identity: Any, images: Mapping[str, SourceImage]) -> Self:
+    def restore(
+        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
+    ) -> Self:
         """Returns the class of a row."""
         return cls(identity)
 

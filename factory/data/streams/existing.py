@@ -51,7 +51,9 @@ class Existing(Stream):
         return self.image.read_pixels()
 
     @classmethod
-    def restore(cls, identity: Any, images: Mapping[str, SourceImage]) -> Self:
+    def restore(
+        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
+    ) -> Self:
         """Returns the image of a row."""
         return cls(images[identity["sha256"]], identity["sha256"])
 

@@ -44,7 +44,9 @@ class Reference(Stream):
         return read_fitted(self.image, width, height, self.fit)
 
     @classmethod
-    def restore(cls, identity: Any, images: Mapping[str, SourceImage]) -> Self:
+    def restore(
+        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
+    ) -> Self:
         """Returns the reference of a row."""
         return cls(images[identity["sha256"]], **identity)
 

@@ -7,13 +7,15 @@ from typing import Any
 from factory.core.files.store import FileStore
 from factory.core.files.streams import HashedStream, NumberedFiles
 from factory.core.plain import write_json
+from factory.data.columns import is_image
 
 
 class TarFiles(NumberedFiles):
     """Writes rows in order into `folder/split-00000.tar`, byte for byte reproducible.
 
     Each sample is keyed by its sample id and has the image, `txt` (the caption, else the prompt,
-    else the class), `cls` (the label, where there are classes) and `json` (all other columns).
+    else the class), `cls` (the label, where there are classes), other images by their column, such
+    as `mask.png`, and `json` (all other columns).
     """
 
     def __init__(self, files: FileStore, folder: str, split: str, per_file: int) -> None:
@@ -49,7 +51,8 @@ class TarFiles(NumberedFiles):
 
 def build_sample(row: dict[str, Any]) -> dict[str, Any]:
     """Returns the WebDataset sample of a row: keyed by its id, else by its image's file name."""
-    others = {key: value for key, value in row.items() if key not in {"image", "provenance"}}
+    images = {key: value for key, value in row.items() if is_image(value)}
+    others = {key: value for key, value in row.items() if key not in images and key != "provenance"}
     if row.get("provenance") is not None:
         others["provenance"] = json.loads(row["provenance"])
     path = row["image"]["path"]
@@ -60,6 +63,8 @@ def build_sample(row: dict[str, Any]) -> dict[str, Any]:
         "txt": row.get("caption") or row.get("prompt") or row.get("class_name") or "",
         "json": write_json(others, indent=None, sort_keys=True, ensure_ascii=False).encode(),
     }
+    for name in sorted(images.keys() - {"image"}):
+        sample[f"{name}.{images[name]['path'].rpartition('.')[2]}"] = images[name]["bytes"]
     if row.get("label") is not None:
         sample["cls"] = row["label"]
     return sample

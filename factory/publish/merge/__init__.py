@@ -17,8 +17,8 @@ from factory.core.files.new_folder import build_folder
 from factory.core.files.store import FileStore
 from factory.core.notes import tell
 from factory.core.plain import write_json
+from factory.data.columns import IMAGE_TYPE
 from factory.data.images import iterate_rows
-from factory.data.schema import IMAGE_TYPE
 from factory.data.writers.parquet import ParquetFiles
 from factory.engine.dataset import Dataset
 from factory.engine.finalise import with_features

@@ -10,6 +10,7 @@ from typing import Any
 from factory.core.errors import FilterError, SourceError, StoreError
 from factory.core.hashing import compute_digest, derive_seed, hash_bytes
 from factory.core.images import decode_image, hash_pixels
+from factory.data.columns import hash_value
 from factory.data.provenance import Provenance, read_provenance
 from factory.data.records import NONFINITE, SCORE_DECIMALS, round_nonfinite
 from factory.data.schema import GENERATOR_COLUMNS, compute_described_id
@@ -59,6 +60,7 @@ class RowChecks:
         self._check_image(row, record, is_accepted)
         self._check_identity(row, record)
         self._check_columns(row, record, shown, class_names)
+        self._check_kept(row, record)
         if self._check_scores(row, record):
             self._check_verdict(row, is_accepted)
 
@@ -140,6 +142,13 @@ class RowChecks:
             if column in values:
                 found = values[column]
                 report.expect("provenance", row.file, found, value, row.place, column)
+
+    def _check_kept(self, row: Row, record: Provenance) -> None:
+        """Checks what the row keeps to be restored from, such as a mask."""
+        for column, sha in record.kept.items():
+            value = row.values.get(column)
+            found = None if value is None else hash_value(value)
+            self.report.expect("provenance", row.file, found, sha, row.place, column)
 
     def _check_scores(self, row: Row, record: Provenance) -> bool:
         """Checks that every filter's scores are there, as they are rounded when stored."""

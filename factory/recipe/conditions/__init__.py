@@ -99,11 +99,18 @@ def show_condition(described: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def restore_condition(described: Mapping[str, Any], images: Mapping[str, SourceImage]) -> Condition:
-    """Returns the condition that a row recorded; `images` are the real ones, by sha256.
+def restore_condition(
+    described: Mapping[str, Any], images: Mapping[str, SourceImage], row: Mapping[str, Any]
+) -> Condition:
+    """Returns the condition that a row recorded.
+
+    Args:
+        described: as its provenance tells.
+        images: real ones, by sha256.
+        row: all of it: what streams keep there is restored from it.
 
     Raises:
         StoreError: a stream that nothing here knows.
     """
-    found = (find_stream(key).restore(identity, images) for key, identity in described.items())
+    found = (find_stream(key).restore(identity, images, row) for key, identity in described.items())
     return Condition(None, None, *found)

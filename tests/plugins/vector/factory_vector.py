@@ -46,7 +46,9 @@ class Vector(Stream):
         return np.array([value for _, value in self.values], np.float32)
 
     @classmethod
-    def restore(cls, identity: Any, images: Mapping[str, SourceImage]) -> Self:
+    def restore(
+        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
+    ) -> Self:
         """Returns the values of a row."""
         return cls(tuple(sorted(identity.items())))
 

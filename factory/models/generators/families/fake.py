@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from factory.core.errors import InputError
 from factory.core.hashing import derive_seed, to_canonical_json
 from factory.data.records import Condition, Job, Sample
-from factory.data.streams import Caption, ClassName, Reference
+from factory.data.streams import Caption, ClassName, Control, Reference
 from factory.models.generators.base import PlainGenerator
 from factory.models.generators.families.base import Family
 from factory.models.generators.prompts import choose_wording, write_prompt
 
 _EOSIN = np.array([233.0, 168.0, 202.0])
 _HAEMATOXYLIN = np.array([98.0, 58.0, 140.0])
-_DRAWN = (ClassName.name, Caption.name, Reference.name)
+_DRAWN = (ClassName.name, Caption.name, Control.name, Reference.name)
 
 
 class FakeFamily(Family):
@@ -42,6 +42,8 @@ class FakeFamily(Family):
 class FakeGenerator(PlainGenerator):
     """Draws nuclei on a pink ground: the class or caption sets how many, how large and how dark.
 
+    With a mask it stains what that marks, and nothing else.
+
     Implements the whole protocol with numpy alone: pixels depend on seed and condition only.
     """
 
@@ -61,7 +63,7 @@ class FakeGenerator(PlainGenerator):
 
         Raises:
             InputError: a class that the catalog entry does not list.
-            SourceError: a reference that cannot be read.
+            SourceError: a reference or a mask that cannot be read.
         """
         return super().generate(jobs)
 
@@ -86,9 +88,13 @@ class FakeGenerator(PlainGenerator):
         words += f"|{to_canonical_json(others)}" if others else ""
         look = np.random.default_rng(derive_seed(0, "fake", words))
         draw = np.random.default_rng(seed)
-        nuclei = int(look.integers(8, 30)) * max(1, width * height // 4096)
-        radius = look.uniform(2.0, 5.0) * draw.uniform(0.8, 1.25, nuclei)
-        stain = _paint_nuclei(draw, nuclei, radius, width, height) * look.uniform(0.6, 1.0)
+        control = condition.get(Control)
+        if control is not None:
+            stain = (control.load(width, height) > 0) * look.uniform(0.6, 1.0)
+        else:
+            nuclei = int(look.integers(8, 30)) * max(1, width * height // 4096)
+            radius = look.uniform(2.0, 5.0) * draw.uniform(0.8, 1.25, nuclei)
+            stain = _paint_nuclei(draw, nuclei, radius, width, height) * look.uniform(0.6, 1.0)
         grain = draw.normal(0.0, 6.0, (height, width, 1))
         pixels = _EOSIN + stain[..., None] * (_HAEMATOXYLIN - _EOSIN) + grain
         reference = condition.get(Reference)

@@ -1,0 +1,183 @@
+"""The stream `control`: a mask that says where an image shows what; nuclei, glands, tissue."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.core.errors import SourceError
+from factory.core.hashing import hash_bytes, to_canonical_json
+from factory.data.images import SourceImage
+from factory.data.label_maps import (
+    INSTANCES,
+    Labels,
+    MapSource,
+    Palette,
+    code_instances,
+    decode_labels,
+    encode_labels,
+    fit_labels,
+    hash_labels,
+    list_unknown,
+    translate_labels,
+    turn_labels,
+)
+from factory.data.streams.base import Stream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFile:
+    """The map of a file; `sha256` is that of its values, `turn` one of eight flips and turns.
+
+    `objects_of` is the id of all objects of a map that numbers these 1 .. n.
+    """
+
+    image: SourceImage
+    sha256: str
+    fit: str = "crop"
+    turn: int = 0
+    objects_of: int | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the hash of its values, and how it is fitted and turned."""
+        described = {"sha256": self.sha256, "fit": self.fit}
+        return {**described, "turn": self.turn} if self.turn else described
+
+    def read(self, width: int, height: int) -> Labels:
+        """Returns the (height, width) map.
+
+        Raises:
+            SourceError: it cannot be read, changed since it was planned, or is too small.
+        """
+        labels = decode_labels(self.image.read_bytes(), self.image.place)
+        if hash_labels(labels) != self.sha256:
+            raise SourceError(f"{self.image.place}: changed since the run was planned: start anew")
+        turned, place = turn_labels(labels, self.turn), self.image.place
+        fitted = fit_labels(turned, width, height, self.fit, place)
+        if self.objects_of is None:
+            return fitted
+        return code_instances(fitted, self.objects_of, place)
+
+
+@dataclass(frozen=True, slots=True)
+class KeptMask:
+    """The map that a row kept: encoded, of the size of its image."""
+
+    data: bytes
+    described: str
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what the row recorded of it."""
+        found: dict[str, Any] = json.loads(self.described)
+        return found
+
+    def read(self, width: int, height: int) -> Labels:
+        """Returns the (height, width) map.
+
+        Raises:
+            SourceError: it cannot be read.
+        """
+        labels = decode_labels(self.data, "mask")
+        return fit_labels(labels, width, height, "resize", "mask")
+
+
+@dataclass(frozen=True, slots=True)
+class Control(Stream):
+    """A mask with its palette, (id, name) sorted by id; 0 is nothing.
+
+    Where `has_instances`, the source's values are id * 1000 + n, and tell objects apart.
+    `group_sha256` is the hash of the patient or slide that it was drawn on.
+    """
+
+    name = "control"
+    source: MapSource
+    palette: Palette
+    has_instances: bool = False
+    group_sha256: str | None = None
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what its source tells, and the palette."""
+        identity = {**self.source.describe(), "palette": {str(k): v for k, v in self.palette}}
+        return {**identity, "instances": True} if self.has_instances else identity
+
+    def load(self, width: int, height: int) -> NDArray[np.uint8]:
+        """Returns the (height, width) uint8 map of the palette's ids, 0 where nothing is.
+
+        Raises:
+            SourceError: the mask cannot be read, is too small, or has an id that the palette lacks.
+        """
+        labels = self._read(width, height)
+        return (labels // INSTANCES if self.has_instances else labels).astype(np.uint8)
+
+    def load_as(self, wanted: Mapping[str, int], width: int, height: int) -> NDArray[np.uint8]:
+        """Returns the map with the ids that a model's own palette (name -> id) gives the names.
+
+        Raises:
+            SourceError: as `load`, or a name that the model's palette lacks.
+        """
+        return translate_labels(self.load(width, height), self.palette, wanted)
+
+    def load_instances(self, width: int, height: int) -> NDArray[np.uint16] | None:
+        """Returns the (height, width) uint16 map of objects, id * 1000 + n; None without any.
+
+        Raises:
+            SourceError: as `load`.
+        """
+        if not self.has_instances:
+            return None
+        return self._read(width, height).astype(np.uint16)
+
+    def _read(self, width: int, height: int) -> Labels:
+        """Returns the values of the source, all of them of the palette.
+
+        Raises:
+            SourceError: as `load`.
+        """
+        labels = self.source.read(width, height)
+        ids = labels // INSTANCES if self.has_instances else labels
+        unknown = list_unknown(ids, self.palette)
+        if unknown:
+            known = ", ".join(f"{identifier}: {name}" for identifier, name in self.palette)
+            raise SourceError(f"mask: has the id {unknown[0]}, but its palette only {{{known}}}")
+        return labels
+
+    @classmethod
+    def restore(
+        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
+    ) -> Self:
+        """Returns the mask that a row kept."""
+        described = {k: v for k, v in identity.items() if k not in ("palette", "instances")}
+        source = KeptMask(row["mask"]["bytes"], to_canonical_json(described))
+        palette = sorted((int(key), name) for key, name in identity["palette"].items())
+        return cls(source, tuple(palette), identity.get("instances", False))
+
+    @classmethod
+    def fields(cls) -> "Mapping[str, pa.DataType]":
+        """Returns the column of the mask."""
+        from factory.data.columns import IMAGE_TYPE
+
+        return {"mask": IMAGE_TYPE}
+
+    def keep(self, width: int, height: int) -> dict[str, Any]:
+        """Returns the mask as a PNG of the image's size: ids, or objects where it has them.
+
+        Raises:
+            SourceError: as `load`.
+        """
+        labels = self._read(width, height)
+        data = encode_labels(labels.astype(np.uint16 if self.has_instances else np.uint8))
+        return {"mask": {"bytes": data, "path": f"{hash_bytes(data)[:32]}.png"}}
+
+    def record(self) -> dict[str, Any]:
+        """Returns the hash of the patient or slide, where it is known."""
+        return {} if self.group_sha256 is None else {"control_group_sha256": self.group_sha256}
+
+    def groups(self) -> tuple[str, ...]:
+        """Returns the hash of the patient or slide."""
+        return () if self.group_sha256 is None else (self.group_sha256,)
