@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from factory.core.errors import RecipeError, StoreError
+from factory.core.errors import InputError, RecipeError, StoreError
 from factory.data.images import list_images
 from factory.data.records import Condition
 from factory.data.schema import compute_sample_id
-from factory.data.streams import Caption, ClassName, Existing, Reference
+from factory.data.streams import Caption, ClassName, Existing, Reference, Scale
 from factory.engine.plan import build_plan
 from factory.models.generators.prompts import write_prompt
 from factory.recipe.conditions import CONDITIONS, find_stream, list_streams, restore_condition
@@ -113,3 +113,19 @@ def test_real_images_bring_their_patients_and_terms() -> None:
     assert [len(stream.groups()) for stream in existing.streams] == [1]
     assert [term.role for term in Reference.terms(None)] == ["source images"]
     assert ClassName.terms(None) == Caption.terms(None) == ()
+
+
+def test_a_scale_has_one_identity_and_comes_back_from_its_row() -> None:
+    scale = Scale(0.50001)
+    assert scale == Scale(0.5) and scale.identity() == scale.load(64, 128) == 0.5
+    assert Scale.restore(json.loads(json.dumps(scale.identity())), {}) == scale
+    assert Scale.columns(scale.identity()) == {"asked_mpp": 0.5}
+    assert set(Scale.fields()) == {"asked_mpp"}
+    keys = {Condition(None, "dense").key, Condition(None, "dense", scale).key}
+    assert len(keys | {Condition(None, "dense", Scale(0.25)).key}) == 3
+
+
+@pytest.mark.parametrize("mpp", [0.0, -0.5, 250.0, float("nan")])
+def test_a_scale_that_no_micrograph_has_is_refused(mpp: float) -> None:
+    with pytest.raises(InputError, match=r"scale: must be 0.01 to 100.0 µm per pixel"):
+        Scale(mpp)

@@ -6,5 +6,6 @@ from factory.data.streams.class_name import ClassName
 from factory.data.streams.control import Control
 from factory.data.streams.existing import Existing
 from factory.data.streams.reference import Reference
+from factory.data.streams.scale import Scale
 
-__all__ = ["Caption", "ClassName", "Control", "Existing", "Reference", "Stream"]
+__all__ = ["Caption", "ClassName", "Control", "Existing", "Reference", "Scale", "Stream"]

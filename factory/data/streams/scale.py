@@ -1,0 +1,59 @@
+"""The stream `scale`: how many µm of tissue a pixel is to show."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import pyarrow as pa
+
+from factory.core.errors import InputError
+from factory.data.images import SourceImage
+from factory.data.streams.base import Stream
+
+_LEAST, _MOST = 0.01, 100.0  # µm per pixel: beyond what any scanner or overview shows
+_DECIMALS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Scale(Stream):
+    """µm per pixel, kept to 4 decimals, so that an equal scale has one identity.
+
+    Raises:
+        InputError: no number, or none that a micrograph can have.
+    """
+
+    name = "scale"
+    mpp: float
+
+    def __post_init__(self) -> None:
+        is_sane = math.isfinite(self.mpp) and _LEAST <= self.mpp <= _MOST
+        if not is_sane:
+            raise InputError(
+                f"scale: must be {_LEAST} to {_MOST} µm per pixel, got {self.mpp}: "
+                "20x is about 0.5, 40x about 0.25"
+            )
+        object.__setattr__(self, "mpp", round(float(self.mpp), _DECIMALS))
+
+    def identity(self) -> float:
+        """Returns µm per pixel."""
+        return self.mpp
+
+    def load(self, width: int, height: int) -> float:
+        """Returns µm per pixel, whatever the size in pixels."""
+        return self.mpp
+
+    @classmethod
+    def restore(cls, identity: Any, images: Mapping[str, SourceImage]) -> Self:
+        """Returns the scale of a row."""
+        return cls(float(identity))
+
+    @classmethod
+    def fields(cls) -> dict[str, pa.DataType]:
+        """Returns its column."""
+        return {"asked_mpp": pa.float64()}
+
+    @classmethod
+    def columns(cls, identity: Any) -> dict[str, Any]:
+        """Returns µm per pixel."""
+        return {"asked_mpp": float(identity)}
