@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from factory import __version__
-from factory.core.errors import GenerationError, InputError, SourceError
+from factory.core.errors import DamageError, GenerationError, InputError, SourceError
 from factory.core.hashing import diff_values, hash_bytes, to_canonical_json
 from factory.core.images import ImageFormat, decode_image, encode_image, hash_pixels
 from factory.core.plain import to_plain
@@ -118,10 +118,16 @@ def regenerate_rows(
     made_from = [find_source(record) for record in records]
     sources = find_sources(made_from, recipe, places)
     rebuilt: dict[int, Rebuilt] = {}
+    restored: dict[int, Job] = {}
     groups: dict[str, list[int]] = {}
     for position, (record, source) in enumerate(zip(records, made_from, strict=True)):
         if source is not None and source.sha256 not in sources.images:
             rebuilt[position] = _leave(rows[position], sources.explain(source.sha256))
+            continue
+        try:
+            restored[position] = restore_job(rows[position], record.condition, sources.images)
+        except DamageError as error:
+            rebuilt[position] = _leave(rows[position], str(error))
             continue
         group = to_canonical_json([record.generator.to_json(), record.batch_size])
         groups.setdefault(group, []).append(position)
@@ -134,7 +140,7 @@ def regenerate_rows(
         except (InputError, GenerationError) as error:
             rebuilt |= {position: _leave(rows[position], str(error)) for position in positions}
             continue
-        jobs = [restore_job(rows[p], records[p].condition, sources.images) for p in positions]
+        jobs = [restored[position] for position in positions]
         samples = generator.generate(jobs)
         for position, job, sample in zip(positions, jobs, samples, strict=True):
             row, record = rows[position], records[position]

@@ -162,6 +162,7 @@ def restore_job(
 
     Raises:
         StoreError: a stream that nothing here knows.
+        DamageError: the row does not hold what it was made from.
     """
     condition = restore_condition(described, images, row)
     request = Request("regenerated", 0, condition, row["ordinal"])

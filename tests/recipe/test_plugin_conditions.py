@@ -16,17 +16,17 @@ import yaml
 
 from tests import ROOT
 
-PLUGIN = ROOT / "tests" / "plugins" / "vector"
-ROWS = "patient,class_name,hypoxia,proliferation\np1,tumor,0.4,-1.25\np2,normal,-0.1,0\n"
+PLUGIN = ROOT / "tests" / "plugins" / "stain_target"
+ROWS = "patient,class_name,eosin,haematoxylin\np1,tumor,0.4,-1.25\np2,normal,-0.1,0\n"
 RECIPE: dict[str, Any] = {
-    "name": "vectors",
+    "name": "stain-targets",
     "seed": 5,
     "catalogs": ["."],
     "generator": {"model": "drawn", "batch_size": 4},
     "conditions": [
         {
-            "kind": "vector",
-            "vectors": "scores.csv",
+            "kind": "stain_target",
+            "targets": "targets.csv",
             "count": 6,
             "licence": {"id": "cc-by-4.0", "url": "https://example.org", "date_read": "2026-01-02"},
         },
@@ -37,8 +37,8 @@ RECIPE: dict[str, Any] = {
 MODEL = {
     "id": "drawn",
     "base": "fake",
-    "title": "fake, asked by values too",
-    "optional": ["class_name", "vector"],
+    "title": "fake, asked by stain amounts too",
+    "optional": ["class_name", "stain_target"],
 }
 Factory = Callable[..., str]
 
@@ -48,7 +48,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory) -> Factory:
     """Runs commands where the plug-in is installed, as an installer leaves it."""
     site = tmp_path_factory.mktemp("site")
     project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
-    made = site / f"factory_vector-{project['version']}.dist-info"
+    made = site / f"factory_stain_target-{project['version']}.dist-info"
     made.mkdir()
     head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
     (made / "METADATA").write_text(head)
@@ -56,7 +56,9 @@ def factory(tmp_path_factory: pytest.TempPathFactory) -> Factory:
     for group, entries in project["entry-points"].items():
         lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
     (made / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    (site / "factory_vector.py").write_bytes((PLUGIN / "factory_vector.py").read_bytes())
+    (site / "factory_stain_target.py").write_bytes(
+        (PLUGIN / "factory_stain_target.py").read_bytes()
+    )
     paths = os.pathsep.join([str(site), str(PLUGIN.parents[2])])
 
     def run(*words: str, code: int = 0) -> str:
@@ -74,7 +76,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory) -> Factory:
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("recipe")
-    (folder / "scores.csv").write_text(ROWS)
+    (folder / "targets.csv").write_text(ROWS)
     (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     (folder / "models").mkdir()
     (folder / "models" / "drawn.yaml").write_text(yaml.safe_dump(MODEL))
@@ -93,52 +95,52 @@ def test_it_is_validated_and_its_mistakes_have_file_line_and_field(
 ) -> None:
     factory("validate", str(recipe))
     wrong = shutil.copytree(recipe.parent, tmp_path / "wrong") / recipe.name
-    (wrong.parent / "scores.csv").write_text(ROWS.replace("0.4", "high"))
+    (wrong.parent / "targets.csv").write_text(ROWS.replace("0.4", "high"))
     told = factory("validate", str(wrong), code=2)
-    assert "conditions[0].vectors: " in told and "could not convert" in told
+    assert "conditions[0].targets: " in told and "could not convert" in told
     assert f"{wrong}:" in told
     told = factory("validate", str(wrong), "--set", "conditions[0].cuont=3", code=2)
     assert "did you mean 'count'" in told
     told = factory("validate", str(recipe), "--set", "generator={model: nano-he}", code=2)
-    assert "conditions[0].kind: nano-he takes no vector conditions" in told
+    assert "conditions[0].kind: nano-he takes no stain_target conditions" in told
 
 
 def test_it_is_in_the_schema(factory: Factory) -> None:
     schema = json.loads(factory("schema"))
-    part = schema["$defs"]["VectorConditions"]
-    assert part["properties"]["kind"]["const"] == "vector"
+    part = schema["$defs"]["StainTargetConditions"]
+    assert part["properties"]["kind"]["const"] == "stain_target"
     mapping = schema["properties"]["conditions"]["items"]["discriminator"]["mapping"]
-    assert mapping["vector"] == "#/$defs/VectorConditions"
+    assert mapping["stain_target"] == "#/$defs/StainTargetConditions"
 
 
 def test_it_is_planned(factory: Factory, recipe: Path) -> None:
     told = json.loads(factory("plan", str(recipe), "--no-calibrate", "--json"))
-    assert told["series"] == [{"label": "scores", "count": 6}, {"label": "tumor", "count": 1}]
-    assert "terms of the vectors scores.csv (cc-by-4.0)" in told["terms"]["not_stated"][0]
+    assert told["series"] == [{"label": "targets", "count": 6}, {"label": "tumor", "count": 1}]
+    assert "terms of the targets targets.csv (cc-by-4.0)" in told["terms"]["not_stated"][0]
 
 
 def test_rows_show_the_values_and_record_the_patient(run: Path) -> None:
     rows = [row for file in (run / "data").iterdir() for row in pq.read_table(file).to_pylist()]
-    shown = {row["vector"] for row in rows}
-    first = '{"hypoxia": 0.4, "proliferation": -1.25}'
-    assert shown == {first, '{"hypoxia": -0.1, "proliferation": 0.0}', None}
-    mine = [row for row in rows if row["vector"] == first]
+    shown = {row["stain_target"] for row in rows}
+    first = '{"eosin": 0.4, "haematoxylin": -1.25}'
+    assert shown == {first, '{"eosin": -0.1, "haematoxylin": 0.0}', None}
+    mine = [row for row in rows if row["stain_target"] == first]
     assert [row["class_name"] for row in mine] == ["tumor"] * 3
     assert (
         len({row["image_sha256"] for row in mine}) == len({row["sample_id"] for row in mine}) == 3
     )
     provenance = json.loads(mine[0]["provenance"])
-    assert provenance["condition"]["vector"] == {"hypoxia": 0.4, "proliferation": -1.25}
-    assert len(provenance["vector_group_sha256"]) == 64
+    assert provenance["condition"]["stain_target"] == {"eosin": 0.4, "haematoxylin": -1.25}
+    assert len(provenance["stain_target_group_sha256"]) == 64
 
 
 def test_card_and_report_tell_of_it(factory: Factory, run: Path, tmp_path: Path) -> None:
     factory("card", str(run))
     card = (run / "README.md").read_text()
-    assert "the vectors scores.csv: cc-by-4.0" in card
-    assert "| scores |" in card
+    assert "the targets targets.csv: cc-by-4.0" in card
+    assert "| targets |" in card
     factory("report", str(run), "--out", str(tmp_path / "report.html"))
-    assert "scores" in (tmp_path / "report.html").read_text()
+    assert "targets" in (tmp_path / "report.html").read_text()
 
 
 def test_rows_are_made_again_and_verified(factory: Factory, run: Path, tmp_path: Path) -> None:
@@ -157,4 +159,4 @@ def test_without_the_package_a_row_names_what_is_missing(run: Path) -> None:
         command, capture_output=True, text=True, cwd=PLUGIN.parents[2], check=False
     )
     assert done.returncode != 0
-    assert "vector" in done.stdout + done.stderr
+    assert "stain_target" in done.stdout + done.stderr

@@ -3,13 +3,14 @@
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
-from factory.core.errors import InputError, RecipeError, StoreError
+from factory.core.errors import DamageError, InputError, RecipeError, StoreError
 from factory.data.images import list_images
 from factory.data.records import Condition
 from factory.data.schema import compute_sample_id
-from factory.data.streams import Caption, ClassName, Existing, Reference, Scale
+from factory.data.streams import Caption, ClassName, Embedding, Existing, Reference, Scale, Vector
 from factory.engine.plan import build_plan
 from factory.models.generators.prompts import write_prompt
 from factory.recipe.conditions import CONDITIONS, find_stream, list_streams, restore_condition
@@ -73,14 +74,16 @@ def make_conditions() -> list[Condition]:
         Condition(None, "dense nuclei"),
         Condition("tumor", "dense", Reference(first, "ab", 0.4, "resize", "cd")),
         Condition(None, None, Existing(second, "ef")),
+        Condition("tumor", None, Embedding.of([[0.1, -2.5], [3, 4]], "uni2-h", "ab12", "cd")),
+        Condition(None, "dense", Vector.of({"MYC": 0.25, "HYPOXIA": -1}, (), "cd")),
     ]
 
 
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(6))
 def test_a_condition_is_restored_from_what_it_records(number: int) -> None:
     condition = make_conditions()[number]
     images = {each.sha256: each.image for each in condition.streams if hasattr(each, "image")}
-    restored = restore_condition(condition.describe(), images, {})
+    restored = restore_condition(condition.describe(), images, condition.keep(64, 64))
     assert restored.key == condition.key
     assert [type(each) for each in restored.streams] == [type(each) for each in condition.streams]
     assert restored.columns() == condition.columns()
@@ -104,11 +107,18 @@ def test_every_kind_names_its_streams_and_each_stream_is_found_by_what_it_record
 
 
 def test_only_an_existing_image_is_no_synthetic_one() -> None:
-    assert [each.is_existing for each in make_conditions()] == [False, False, False, True]
+    assert [each.is_existing for each in make_conditions()] == [
+        False,
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_real_images_bring_their_patients_and_terms() -> None:
-    *_, varied, existing = make_conditions()
+    _, _, varied, existing, *_ = make_conditions()
     assert [group for stream in varied.streams for group in stream.groups()] == ["cd"]
     assert [len(stream.groups()) for stream in existing.streams] == [1]
     assert [term.role for term in Reference.terms(None)] == ["source images"]
@@ -118,7 +128,7 @@ def test_real_images_bring_their_patients_and_terms() -> None:
 def test_a_scale_has_one_identity_and_comes_back_from_its_row() -> None:
     scale = Scale(0.50001)
     assert scale == Scale(0.5) and scale.identity() == scale.load(64, 128) == 0.5
-    assert Scale.restore(json.loads(json.dumps(scale.identity())), {}) == scale
+    assert Scale.restore(json.loads(json.dumps(scale.identity())), {}, {}) == scale
     assert Scale.columns(scale.identity()) == {"asked_mpp": 0.5}
     assert set(Scale.fields()) == {"asked_mpp"}
     keys = {Condition(None, "dense").key, Condition(None, "dense", scale).key}
@@ -129,3 +139,53 @@ def test_a_scale_has_one_identity_and_comes_back_from_its_row() -> None:
 def test_a_scale_that_no_micrograph_has_is_refused(mpp: float) -> None:
     with pytest.raises(InputError, match=r"scale: must be 0.01 to 100.0 µm per pixel"):
         Scale(mpp)
+
+
+def test_an_embedding_is_known_by_array_and_encoder_and_restored_from_the_row_alone() -> None:
+    one = Embedding.of(np.arange(4, dtype=np.float64).reshape(2, 2), "uni2-h")
+    assert one.load(64, 64).dtype == np.float32
+    assert one == Embedding.of([[0, 1], [2, 3]], "uni2-h")
+    others = [
+        Embedding.of([0, 1, 2, 3], "uni2-h"),
+        Embedding.of([[0, 1], [2, 3.0001]], "uni2-h"),
+        Embedding.of([[0, 1], [2, 3]], "uni"),
+        Embedding.of([[0, 1], [2, 3]], "uni2-h", "1f3a"),
+    ]
+    keys = {Condition(None, None, each).key for each in (one, *others)}
+    assert len(keys) == 5
+    assert Condition(None, None, others[3]).columns()["embedding_encoder"] == "uni2-h@1f3a"
+    kept = Condition(None, None, one).keep(64, 64)
+    assert kept == {"embedding": [[0.0, 1.0], [2.0, 3.0]]}
+    identity = one.identity()
+    for row, fault in (
+        ({}, "the row has no array"),
+        ({"embedding": [[0.0, 1.0]]}, "the array has sha256"),
+        ({"embedding": [[0.0], [1.0, 2.0]]}, "no array of numbers"),
+    ):
+        with pytest.raises(DamageError, match=fault):
+            Embedding.restore(identity, {}, row)
+    assert Embedding.restore(identity, {}, kept) == one
+
+
+@pytest.mark.parametrize("values", [[[1.0, np.nan]], [np.inf], [], [[[1.0]]]])
+def test_an_embedding_of_no_finite_tokens_is_refused(values: Any) -> None:
+    with pytest.raises(InputError, match=r"NaN or infinite|want \(tokens, dim\)"):
+        Embedding.of(values, "uni2-h")
+
+
+def test_a_vector_is_known_by_its_rounded_values_whatever_their_order() -> None:
+    one = Vector.of({"b": 1 / 3, "a": -0.0})
+    assert one == Vector.of({"a": 0.0, "b": 0.3333333})
+    assert one.identity() == {"a": 0.0, "b": 0.333333}
+    assert one.names == ("a", "b")
+    assert one.load(1, 1).tolist() == np.array([0, 0.333333], np.float32).tolist()
+    assert one.take(("b", "a")).tolist() == one.load(1, 1)[::-1].tolist()
+    assert Condition(None, None, one).columns() == {
+        "vector": [0.0, 0.333333],
+        "vector_names": ["a", "b"],
+    }
+    assert one.record() == {"vector_group_sha256": None}
+    assert Vector.of({"a": 0.0}, ["a"]).record()["vector_missing"] == ["a"]
+    for values, fault in (({"a": float("nan")}, "infinite: a$"), ({}, "no values")):
+        with pytest.raises(InputError, match=fault):
+            Vector.of(values)

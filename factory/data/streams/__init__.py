@@ -4,8 +4,33 @@ from factory.data.streams.base import Stream
 from factory.data.streams.caption import Caption
 from factory.data.streams.class_name import ClassName
 from factory.data.streams.control import Control
+from factory.data.streams.embedding import Embedding
 from factory.data.streams.existing import Existing
 from factory.data.streams.reference import Reference
 from factory.data.streams.scale import Scale
+from factory.data.streams.vector import Vector
 
-__all__ = ["Caption", "ClassName", "Control", "Existing", "Reference", "Scale", "Stream"]
+__all__ = [
+    "STREAMS",
+    "Caption",
+    "ClassName",
+    "Control",
+    "Embedding",
+    "Existing",
+    "Reference",
+    "Scale",
+    "Stream",
+    "Vector",
+]
+
+STREAMS: tuple[type[Stream], ...] = (
+    Caption,
+    ClassName,
+    Control,
+    Embedding,
+    Existing,
+    Reference,
+    Scale,
+    Vector,
+)
+"""All of this project: kinds give them, or columns of a table beside those of a kind."""

@@ -49,6 +49,9 @@ class Stream(ABC):
             identity: as `identity` gave it.
             images: real ones, by sha256.
             row: all of it, with what `keep` put there.
+
+        Raises:
+            DamageError: the row does not hold what `keep` put there.
         """
 
     @classmethod

@@ -44,7 +44,9 @@ class Scale(Stream):
         return self.mpp
 
     @classmethod
-    def restore(cls, identity: Any, images: Mapping[str, SourceImage]) -> Self:
+    def restore(
+        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
+    ) -> Self:
         """Returns the scale of a row."""
         return cls(float(identity))
 

@@ -9,7 +9,7 @@ from factory.core.registry import Registry
 from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
 from factory.data.records import Condition
-from factory.data.streams import Stream
+from factory.data.streams import STREAMS, Stream
 from factory.models.session import Session
 from factory.recipe.conditions.base import ConditionKind, Planning, Series, SeriesInfo
 
@@ -67,9 +67,10 @@ def _check_stream(findings: "Findings", block: ConditionKind, path: FieldPath) -
 
 @functools.cache
 def list_streams() -> tuple[type[Stream], ...]:
-    """Returns all streams that condition kinds give, each once."""
+    """Returns all streams: those that condition kinds stand for, and those beside them."""
     kinds = CONDITIONS.list_all()[0].values()
-    return tuple(dict.fromkeys(stream for kind in kinds for stream in kind.streams))
+    own = (stream for kind in kinds for stream in kind.streams)
+    return tuple(dict.fromkeys((*own, *STREAMS)))
 
 
 def find_stream(recorded: str) -> type[Stream]:
@@ -111,6 +112,7 @@ def restore_condition(
 
     Raises:
         StoreError: a stream that nothing here knows.
+        DamageError: the row does not hold what a stream keeps there.
     """
     found = (find_stream(key).restore(identity, images, row) for key, identity in described.items())
     return Condition(None, None, *found)

@@ -1,4 +1,4 @@
-"""Condition kind `vector`: images of named values, such as pathway scores, of a CSV file's rows."""
+"""Condition kind `stain_target`: images of asked stain amounts, of a CSV file's rows."""
 
 import csv
 import json
@@ -30,10 +30,10 @@ from factory.recipe.conditions.base import (
 
 
 @dataclass(frozen=True, slots=True)
-class Vector(Stream):
-    """Named values, sorted by name; `group_sha256` is the hash of their patient."""
+class StainTarget(Stream):
+    """How much of each stain, by name, sorted; `group_sha256` is the hash of their patient."""
 
-    name = "vector"
+    name = "stain_target"
     values: tuple[tuple[str, float], ...]
     group_sha256: str | None = None
 
@@ -55,16 +55,16 @@ class Vector(Stream):
     @classmethod
     def fields(cls) -> dict[str, pa.DataType]:
         """Returns its column."""
-        return {"vector": pa.string()}
+        return {"stain_target": pa.string()}
 
     @classmethod
     def columns(cls, identity: Any) -> dict[str, Any]:
         """Returns the values as JSON."""
-        return {"vector": json.dumps(identity, sort_keys=True)}
+        return {"stain_target": json.dumps(identity, sort_keys=True)}
 
     def record(self) -> dict[str, Any]:
         """Returns the hash of the patient."""
-        return {"vector_group_sha256": self.group_sha256}
+        return {"stain_target_group_sha256": self.group_sha256}
 
     def groups(self) -> tuple[str, ...]:
         """Returns the hash of the patient."""
@@ -72,7 +72,7 @@ class Vector(Stream):
 
 
 @dataclass(frozen=True)
-class VectorSeries:
+class StainTargetSeries:
     """The rows of a file in turn, then again with the next ordinal."""
 
     label: str
@@ -83,7 +83,7 @@ class VectorSeries:
     def key(self) -> str:
         """Identity: the rows in order."""
         rows = [condition.describe() for condition in self.conditions]
-        return compute_digest("series", {"kind": "vector", "rows": rows})[:16]
+        return compute_digest("series", {"kind": "stain_target", "rows": rows})[:16]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -96,26 +96,26 @@ class VectorSeries:
         return Request(self.key, index, self.conditions[row], cycle)
 
 
-class VectorConditions(ConditionKind):
-    """Images of named values."""
+class StainTargetConditions(ConditionKind):
+    """Images of asked stain amounts."""
 
-    kind = "vector"
-    streams = (Vector, ClassName)
+    kind = "stain_target"
+    streams = (StainTarget, ClassName)
 
     class Settings(ConditionSettings):
-        """Images of named values, e.g. pathway scores: one row of a CSV file each."""
+        """Images of asked stain amounts: one row of a CSV file each."""
 
-        kind: Literal["vector"]
-        vectors: Path = Field(description="CSV file; columns class_name and patient may be there")
+        kind: Literal["stain_target"]
+        targets: Path = Field(description="CSV file; columns class_name and patient may be there")
         count: Count = Field(description="accepted images over all rows")
-        licence: LicenceTerms | None = Field(None, description="terms of the values")
+        licence: LicenceTerms | None = Field(None, description="terms of the amounts")
 
     settings: Settings
 
-    def build_series(self, planning: Planning) -> list[VectorSeries]:
+    def build_series(self, planning: Planning) -> list[StainTargetSeries]:
         """Returns the one series of the file."""
         conditions = self._read(planning.base)
-        return [VectorSeries(self.settings.vectors.stem, conditions, self.settings.count)]
+        return [StainTargetSeries(self.settings.targets.stem, conditions, self.settings.count)]
 
     def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
         """Notes a file that is missing or holds no numbers."""
@@ -123,30 +123,30 @@ class VectorConditions(ConditionKind):
             try:
                 names = [condition.class_name for condition in self._read(findings.loaded.base)]
             except SourceError as error:
-                findings.add((*path, "vectors"), str(error))
+                findings.add((*path, "targets"), str(error))
             else:
                 asked = tuple(dict.fromkeys(name for name in names if name))
-                findings.asked.add(asked, (*path, "vectors"))
-        return [("vectors", str(self.settings.vectors))]
+                findings.asked.add(asked, (*path, "targets"))
+        return [("targets", str(self.settings.targets))]
 
     def terms(self, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
-        """Returns the terms of the values."""
+        """Returns the terms of the amounts."""
         licence = self.settings.licence
         plain = None if licence is None else licence.model_dump(mode="json")
-        return (Term("vectors", self.settings.vectors.name, plain),)
+        return (Term("targets", self.settings.targets.name, plain),)
 
     def _read(self, base: Path) -> tuple[Condition, ...]:
-        path = base / self.settings.vectors
+        path = base / self.settings.targets
         try:
             rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
             return tuple(_make_condition(row) for row in rows)
         except (OSError, ValueError) as error:
-            raise SourceError(f"{path}: cannot be read as named values ({error})") from error
+            raise SourceError(f"{path}: cannot be read as amounts ({error})") from error
 
 
 def _make_condition(row: Mapping[str, str]) -> Condition:
     values = {name: text for name, text in row.items() if name not in ("class_name", "patient")}
     found = tuple(sorted((name, float(text)) for name, text in values.items()))
     patient = row.get("patient")
-    vector = Vector(found, None if patient is None else hash_bytes(patient.encode()))
-    return Condition(row.get("class_name"), None, vector)
+    target = StainTarget(found, None if patient is None else hash_bytes(patient.encode()))
+    return Condition(row.get("class_name"), None, target)

@@ -1,0 +1,120 @@
+"""The stream `embedding`: tokens of an encoder, which a model is conditioned on."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from factory.core.errors import DamageError, InputError
+from factory.core.hashing import hash_bytes
+from factory.data.images import SourceImage
+from factory.data.streams.base import Stream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class Embedding(Stream):
+    """An array of an encoder, known by its hash; `Embedding.of` makes one.
+
+    `array` is (tokens, dim) float32, `encoder` the id of what made it, at `revision`, and
+    `group_sha256` the hash of the patient or slide that it was made of.
+    """
+
+    name = "embedding"
+    sha256: str
+    encoder: str
+    revision: str | None
+    array: NDArray[np.float32] = field(compare=False, repr=False)
+    group_sha256: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        array: ArrayLike,
+        encoder: str,
+        revision: str | None = None,
+        group_sha256: str | None = None,
+    ) -> Self:
+        """Returns the stream of an array, (tokens, dim) or, of a single token, (dim,).
+
+        Raises:
+            InputError: another shape, or a value that is not finite.
+        """
+        found = np.asarray(array, "<f4")
+        found = np.ascontiguousarray(found[None] if found.ndim == 1 else found)
+        if found.ndim != 2 or not found.size:
+            raise InputError(f"want (tokens, dim) or (dim,) numbers, got {np.shape(array)}")
+        bad = int(np.count_nonzero(~np.isfinite(found)))
+        if bad:
+            raise InputError(f"{bad} of {found.size} values are NaN or infinite")
+        return cls(_hash(found), encoder, revision, found, group_sha256)
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the hash of the array, and what made it."""
+        made_by = {"encoder": self.encoder}
+        if self.revision is not None:
+            made_by["revision"] = self.revision
+        return {"sha256": self.sha256, **made_by}
+
+    def load(self, width: int, height: int) -> NDArray[np.float32]:
+        """Returns the array, (tokens, dim) float32."""
+        return self.array
+
+    @classmethod
+    def restore(
+        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
+    ) -> Self:
+        """Returns the embedding of a row, from its column `embedding`.
+
+        Raises:
+            DamageError: the row does not hold the array that it was made of.
+        """
+        kept, wanted = row.get("embedding"), identity["sha256"]
+        if kept is None:
+            raise DamageError("embedding: the row has no array")
+        try:
+            found = cls.of(kept, identity["encoder"], identity.get("revision"))
+        except (InputError, ValueError) as error:
+            raise DamageError(f"embedding: no array of numbers ({error})") from error
+        if found.sha256 != wanted:
+            raise DamageError(f"embedding: the array has sha256 {found.sha256}, not {wanted}")
+        return found
+
+    @classmethod
+    def fields(cls) -> "Mapping[str, pa.DataType]":
+        """Returns the columns of array, hash and encoder."""
+        import pyarrow as pa
+
+        tokens = pa.list_(pa.list_(pa.float32()))
+        text = ("embedding_sha256", "embedding_encoder")
+        return {"embedding": tokens, **dict.fromkeys(text, pa.string())}
+
+    @classmethod
+    def columns(cls, identity: Any) -> dict[str, Any]:
+        """Returns the hash of the array, and the encoder with its revision."""
+        revision = identity.get("revision")
+        named = identity["encoder"] + (f"@{revision}" if revision is not None else "")
+        return {"embedding_sha256": identity["sha256"], "embedding_encoder": named}
+
+    def keep(self, width: int, height: int) -> dict[str, Any]:
+        """Returns the array: the row is made again from it alone."""
+        return {"embedding": self.array.tolist()}
+
+    def record(self) -> dict[str, Any]:
+        """Returns the hash of the patient or slide."""
+        return {"embedding_group_sha256": self.group_sha256}
+
+    def groups(self) -> tuple[str, ...]:
+        """Returns the hash of the patient or slide."""
+        return () if self.group_sha256 is None else (self.group_sha256,)
+
+
+def _hash(array: NDArray[np.float32]) -> str:
+    """Returns the sha256 of shape, dtype and bytes of a contiguous little-endian array."""
+    head = json.dumps([list(array.shape), "float32"])
+    return hash_bytes(head.encode() + b"\n" + array.tobytes())

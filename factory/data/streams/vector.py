@@ -1,0 +1,103 @@
+"""The stream `vector`: named values, such as pathway scores of an RNA profile."""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.core.errors import InputError
+from factory.data.images import SourceImage
+from factory.data.streams.base import Stream
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DECIMALS = 6
+"""Values are rounded before they enter ids, so that last bits of another machine change none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vector(Stream):
+    """Named values, sorted by name, each of DECIMALS decimals; `Vector.of` makes one.
+
+    `missing` names those that were not known and stand as 0, and `group_sha256` is the hash of the
+    patient or slide that they were measured in.
+    """
+
+    name = "vector"
+    values: tuple[tuple[str, float], ...]
+    missing: tuple[str, ...] = ()
+    group_sha256: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        values: Mapping[str, float],
+        missing: Iterable[str] = (),
+        group_sha256: str | None = None,
+    ) -> Self:
+        """Returns the stream of name -> value.
+
+        Raises:
+            InputError: no values, or one that is not finite.
+        """
+        bad = sorted(name for name, value in values.items() if not math.isfinite(value))
+        if bad or not values:
+            raise InputError(f"NaN or infinite: {', '.join(bad)}" if bad else "no values")
+        # `+ 0.0` makes of -0.0 what equals it.
+        rounded = ((name, round(float(value), DECIMALS) + 0.0) for name, value in values.items())
+        return cls(tuple(sorted(rounded)), tuple(sorted(missing)), group_sha256)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names, sorted: whatever the order of a file's columns."""
+        return tuple(name for name, _ in self.values)
+
+    def identity(self) -> dict[str, float]:
+        """Returns name -> value."""
+        return dict(self.values)
+
+    def load(self, width: int, height: int) -> NDArray[np.float32]:
+        """Returns the values, (n,) float32, in the order of `names`."""
+        return self.take(self.names)
+
+    def take(self, names: Iterable[str]) -> NDArray[np.float32]:
+        """Returns (n,) float32 in the order of a model's own names.
+
+        Raises:
+            KeyError: a name that it lacks.
+        """
+        values = dict(self.values)
+        return np.array([values[name] for name in names], np.float32)
+
+    @classmethod
+    def restore(
+        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
+    ) -> Self:
+        """Returns the values of a row."""
+        return cls.of(identity)
+
+    @classmethod
+    def fields(cls) -> "Mapping[str, pa.DataType]":
+        """Returns the columns of values and names."""
+        import pyarrow as pa
+
+        return {"vector": pa.list_(pa.float64()), "vector_names": pa.list_(pa.string())}
+
+    @classmethod
+    def columns(cls, identity: Any) -> dict[str, Any]:
+        """Returns values and names, in the order of the names."""
+        names = sorted(identity)
+        return {"vector": [float(identity[name]) for name in names], "vector_names": names}
+
+    def record(self) -> dict[str, Any]:
+        """Returns which values were not known, and the hash of the patient or slide."""
+        missing = {"vector_missing": list(self.missing)} if self.missing else {}
+        return {**missing, "vector_group_sha256": self.group_sha256}
+
+    def groups(self) -> tuple[str, ...]:
+        """Returns the hash of the patient or slide."""
+        return () if self.group_sha256 is None else (self.group_sha256,)
