@@ -64,6 +64,22 @@ class Adapter(Strict):
     licence: LicenceTerms | None = Field(None, description="its terms as you read them, with date")
 
 
+class TakenEmbedding(Strict):
+    """The embeddings that a model is conditioned on."""
+
+    encoder: str = Field(min_length=1, description="catalog id or Hub id of what makes them")
+    dim: int = Field(ge=1)
+    tokens: int = Field(
+        1, ge=1, description="of one image: 16 where it is a grid of 4 x 4 crops, row by row"
+    )
+
+
+class TakenVector(Strict):
+    """The named values that a model is conditioned on."""
+
+    names: tuple[str, ...] = Field(min_length=1, description="in the order of the model's inputs")
+
+
 class ModelEntry(Strict):
     """One generative model, and what it may be asked for.
 
@@ -83,6 +99,8 @@ class ModelEntry(Strict):
     required: tuple[Stream, ...] = ()
     optional: tuple[Stream, ...] = ()
     class_names: tuple[str, ...] | None = None
+    embedding: TakenEmbedding | None = Field(None, description="what the stream must hold")
+    vector: TakenVector | None = Field(None, description="likewise")
     width: int = Field(ge=8)
     height: int = Field(ge=8)
     mpp: float | None = Field(None, gt=0)

@@ -1,18 +1,22 @@
 """Streams and condition kinds: identities stay as they were before each owned itself."""
 
 import json
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
+from factory.catalog.catalog import ModelEntry, load_catalogs
 from factory.core.errors import DamageError, InputError, RecipeError, StoreError
 from factory.data.images import list_images
-from factory.data.records import Condition
+from factory.data.records import Condition, Job, Request
 from factory.data.schema import compute_sample_id
 from factory.data.streams import Caption, ClassName, Embedding, Existing, Reference, Scale, Vector
 from factory.engine.plan import build_plan
+from factory.models.generators.families.fake import FakeFamily
 from factory.models.generators.prompts import write_prompt
+from factory.models.generators.settings import GeneratorSettings
 from factory.recipe.conditions import CONDITIONS, find_stream, list_streams, restore_condition
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import compute_recipe_digest
@@ -189,3 +193,41 @@ def test_a_vector_is_known_by_its_rounded_values_whatever_their_order() -> None:
     for values, fault in (({"a": float("nan")}, "infinite: a$"), ({}, "no values")):
         with pytest.raises(InputError, match=fault):
             Vector.of(values)
+
+
+def take(**changes: Any) -> ModelEntry:
+    fake = load_catalogs().find_model("fake")
+    taken = {
+        "embedding": {"encoder": "uni2-h", "dim": 3, "tokens": 2},
+        "vector": {"names": ("a", "b")},
+    }
+    part = {"role": "image_encoder", "source": "MahmoodLab/UNI2-h"}
+    named = {**part, "licence": fake.licence.model_dump()}
+    given = {**fake.model_dump(), **taken, "components": [named], **changes}
+    return ModelEntry.model_validate(given)
+
+
+@pytest.mark.parametrize(
+    ("stream", "fault"),
+    [
+        (Embedding.of(np.ones((2, 3)), "uni2-h"), None),
+        (Embedding.of(np.ones((2, 3)), "timm:hf-hub:MahmoodLab/UNI2-h@ab"), None),
+        (Embedding.of(np.ones((2, 3)), "uni"), "fake takes embeddings of uni2-h, got uni"),
+        (Embedding.of(np.ones((2, 4)), "uni2-h"), "fake takes 2 x 3 (tokens x dim), got 2 x 4"),
+        (Embedding.of(np.ones(3), "uni2-h"), "fake takes 2 x 3 (tokens x dim), got 1 x 3"),
+        (Vector.of({"b": 1, "a": 2}), None),
+        (Vector.of({"b": 1}), "fake needs the value 'a': give it"),
+        (Vector.of({"b": 1, "a": 1, "c": 1}), "fake knows no value 'c': known: a, b"),
+        (ClassName("x"), None),
+    ],
+)
+def test_a_stream_says_what_a_model_does_not_take(stream: Any, fault: str | None) -> None:
+    assert stream.find_misfit(take()) == fault
+    assert stream.find_misfit(take(embedding=None, vector=None)) is None
+    family = FakeFamily(GeneratorSettings(model="fake"), take())
+    job = Job(Request("s", 0, Condition(None, None, stream), 0), 0, 1)
+    if fault is None:
+        assert len(family.load().generate([job])) == 1
+    else:
+        with pytest.raises(InputError, match=re.escape(f"{stream.name}: {fault}")):
+            family.load().generate([job])

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from factory.catalog.entries import ModelEntry
 from factory.catalog.licences.terms import Term
 from factory.data.images import SourceImage
 from factory.data.provenance import Provenance
@@ -37,6 +38,10 @@ class Stream(ABC):
     @abstractmethod
     def load(self, width: int, height: int) -> Any:
         """Returns what a model gets that makes images of `width` x `height` px."""
+
+    def find_misfit(self, entry: ModelEntry) -> str | None:
+        """Says what a model, by its catalog entry, does not take of it; None: it takes it."""
+        return None
 
     @classmethod
     @abstractmethod

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from factory.catalog.entries import ModelEntry
 from factory.core.errors import DamageError, InputError
 from factory.core.hashing import hash_bytes
 from factory.data.images import SourceImage
@@ -65,6 +66,21 @@ class Embedding(Stream):
         """Returns the array, (tokens, dim) float32."""
         return self.array
 
+    def find_misfit(self, entry: ModelEntry) -> str | None:
+        """Says that a model was conditioned on another encoder, width or number of tokens."""
+        wanted = entry.embedding
+        if wanted is None:
+            return None
+        parts = (part.source for part in entry.components if part.role == "image_encoder")
+        known = {_name_weights(name) for name in (wanted.encoder, *parts)}
+        if _name_weights(self.encoder) not in known:
+            return f"{entry.id} takes embeddings of {wanted.encoder}, got {self.encoder}"
+        if self.array.shape != (wanted.tokens, wanted.dim):
+            size = f"{wanted.tokens} x {wanted.dim}"
+            got = " x ".join(map(str, self.array.shape))
+            return f"{entry.id} takes {size} (tokens x dim), got {got}"
+        return None
+
     @classmethod
     def restore(
         cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
@@ -112,6 +128,11 @@ class Embedding(Stream):
     def groups(self) -> tuple[str, ...]:
         """Returns the hash of the patient or slide."""
         return () if self.group_sha256 is None else (self.group_sha256,)
+
+
+def _name_weights(encoder: str) -> str:
+    """Returns the id in a spec: `uni2-h`, or `owner/name` of `timm:hf-hub:OWNER/NAME@REVISION`."""
+    return encoder.rpartition(":")[2].partition("@")[0].lower()
 
 
 def _hash(array: NDArray[np.float32]) -> str:

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.catalog.entries import ModelEntry
 from factory.core.errors import InputError
+from factory.core.yaml.messages import advise
 from factory.data.images import SourceImage
 from factory.data.streams.base import Stream
 
@@ -73,6 +75,20 @@ class Vector(Stream):
         values = dict(self.values)
         return np.array([values[name] for name in names], np.float32)
 
+    def find_misfit(self, entry: ModelEntry) -> str | None:
+        """Says which values a model does not know, or lacks; their order is free."""
+        wanted = entry.vector
+        if wanted is None:
+            return None
+        extra = [name for name in self.names if name not in wanted.names]
+        lacking = [name for name in wanted.names if name not in self.names]
+        if extra:
+            near = advise(extra[0], wanted.names)
+            return f"{entry.id} knows no value {extra[0]!r}{_count(extra)}: {near}"
+        if lacking:
+            return f"{entry.id} needs the value {lacking[0]!r}{_count(lacking)}: give it"
+        return None
+
     @classmethod
     def restore(
         cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
@@ -101,3 +117,7 @@ class Vector(Stream):
     def groups(self) -> tuple[str, ...]:
         """Returns the hash of the patient or slide."""
         return () if self.group_sha256 is None else (self.group_sha256,)
+
+
+def _count(names: list[str]) -> str:
+    return f" and {len(names) - 1} others" if len(names) > 1 else ""

@@ -100,8 +100,8 @@ class PlainGenerator(ABC):
         """Makes one image per job, in order.
 
         Raises:
-            InputError: a condition without a stream that is required, or of a class that the
-                catalog entry does not list.
+            InputError: a condition without a stream that is required, of a class that the catalog
+                entry does not list, or with a stream that is not as it says.
         """
         required, names = self.capabilities.required, self.capabilities.class_names
         for condition in (job.condition for job in jobs):
@@ -113,6 +113,7 @@ class PlainGenerator(ABC):
                     f"model {self.settings.model}: no class {condition.class_name!r}: "
                     f"it has {', '.join(names)}"
                 )
+            self.family.check_streams(condition)
         return [self.make(job) for job in jobs]
 
     def describe(self) -> dict[str, Any]:

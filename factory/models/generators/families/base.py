@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 
 from factory.catalog.catalog import ModelEntry
 from factory.core.errors import InputError
+from factory.data.records import Condition
 from factory.models.generators.base import Capabilities, Generator
 from factory.models.generators.settings import GeneratorSettings
 from factory.models.session import Session
@@ -123,6 +124,19 @@ class Family(ABC):
                 f"generator.classifier_guidance: family {self.kind!r} cannot be guided: "
                 "remove it, or take a model of family 'flow', e.g. nano-he-base"
             )
+
+    def check_streams(self, condition: Condition) -> None:
+        """Checks that what streams hold is what the catalog entry says.
+
+        Raises:
+            InputError: it is not; says what the model takes.
+        """
+        if self.entry is None:
+            return
+        for stream in condition.streams:
+            fault = stream.find_misfit(self.entry)
+            if fault is not None:
+                raise InputError(f"{stream.name}: {fault}")
 
     def explain_missing(self) -> str | None:
         """Says what the model lacks to run here, or None; asks the disk, never the network."""

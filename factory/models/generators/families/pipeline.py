@@ -222,6 +222,7 @@ class PipelineFamily(Family):
                 f"model {model} ({self.kind}): "
                 f"{'; '.join(wrong) or 'the condition is empty'}: it takes {takes}"
             )
+        self.check_streams(condition)
         # A class next to a caption is a label.
         names, name = capabilities.class_names, condition.class_name
         if (
