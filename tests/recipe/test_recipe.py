@@ -285,6 +285,13 @@ def test_the_sound_recipe_passes(tmp_path: Path) -> None:
         ({"model": "fake", "device": "cuda:x"}, "generator.device", "cuda:N"),
         ({"model": "dit-256", "width": 512}, "generator.width", "256 px only"),
         ({"model": "dit-256", "negative_prompt": "x"}, "generator.negative_prompt", "no text"),
+        ({"model": "nano-he", "negative_prompt": "x"}, "generator.negative_prompt", "no negative"),
+        ({"model": "flux-1-dev", "negative_prompt": "x"}, "generator.negative_prompt", "true_cfg"),
+        (
+            {"model": "pixart-sigma", "guidance": {"scale": 4.5, "end": 1.0}},
+            "generator.guidance",
+            "give one number, e.g. 4.5",
+        ),
         ({"model": "fake", "prompt_template": "x"}, "generator.prompt_template", "{class_name}"),
         (
             {"model": "pixart-sigma", "prompt_template": "x"},
@@ -311,6 +318,7 @@ def test_wrong_generators(tmp_path: Path, generator: dict[str, Any], field: str,
         {"model": "someone/unknown-model", "family": "flux", "device": "cuda:1"},
         {"model": "dit-256", "width": 256},
         {"model": "fake", "prompt_template": "a {class_name}", "guidance": 0},
+        {"model": "pixart-sigma", "negative_prompt": "blurred", "guidance": {"scale": 2, "end": 2}},
     ],
 )
 def test_sound_generators(tmp_path: Path, generator: dict[str, Any]) -> None:

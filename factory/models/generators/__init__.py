@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from factory.catalog.catalog import ModelEntry
+from factory.core.errors import InputError
 from factory.models.generators.base import Generator
 from factory.models.generators.families import open_family
 from factory.models.generators.settings import GeneratorSettings
@@ -31,5 +32,6 @@ def build_generator(
         GenerationError: a Hub model that cannot be reached.
     """
     family = open_family(settings, entry, base, session)
-    family.check_settings()
+    for field, message in family.list_faults():
+        raise InputError(f"generator.{field}: {message}")
     return family.load()

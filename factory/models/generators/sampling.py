@@ -166,21 +166,14 @@ def plan_guidance(
     arXiv 2207.12598, equation 6 with scale = 1 + w). A schedule means this at any scale: 1 is the
     conditioned prediction, 0 the null. A number is passed as is; diffusers pipelines take 1 or
     less for "no guidance". A schedule with equal ends is that number. The change is linear over
-    the steps that are run, in image-to-image those that `strength` leaves.
-
-    Raises:
-        InputError: a schedule for a family that reads the scale once.
+    the steps that are run, in image-to-image those that `strength` leaves. Families that read the
+    scale once were refused a schedule before.
     """
     guidance = family.guidance_scale
     if not isinstance(guidance, Guidance):
         return guidance, None
     if guidance.scale == guidance.end:
         return guidance.scale, None
-    if family.guidance != "step":
-        raise InputError(
-            f"generator.guidance: {family.title} reads it once, so it cannot follow a "
-            f"schedule: give one number, e.g. {guidance.scale}"
-        )
     start, change = guidance.scale, guidance.end - guidance.scale
 
     def set_scale(pipeline: Any, step: int, _timestep: Any, _tensors: Any) -> dict[str, Any]:

@@ -2,21 +2,16 @@
 
 from factory.models.classifiers.check import check_known
 from factory.models.encoders import open_kind
-from factory.recipe.checks.findings import Findings, Model
+from factory.recipe.checks.findings import Findings
 
 _PLACE = ("generator", "classifier_guidance")
 
 
-def check_guidance(findings: Findings, model: Model | None) -> None:
-    """Notes what is wrong with the classifier that guides, or with what it is to guide."""
+def check_guidance(findings: Findings) -> None:
+    """Notes what is wrong with the classifier that guides, or with the classes it leads to."""
     settings = findings.loaded.recipe.generator.classifier_guidance
     if settings is None:
         return
-    if model is not None and model.family is not None:
-        family = model.family
-        if not family.guidable:
-            message = f"{model.name} is of family {family.kind!r}, which cannot be guided"
-            findings.add(_PLACE, f"{message}: remove it, or take a model of family 'flow'")
     if not any(block.has_class for block in findings.loaded.recipe.blocks):
         findings.add(_PLACE, "no condition asks for a class: remove it")
     place = (*_PLACE, "model")

@@ -41,9 +41,10 @@ def check_recipe(loaded: LoadedRecipe, check_files: bool = True) -> None:
     findings.pixels = _find_pixels(loaded.recipe.generator, model)
     _check_sampling(findings, model)
     _check_prompts(findings, model)
+    _check_effect(findings, model)
     check_conditions(findings)
     check_filters(findings)
-    check_guidance(findings, model)
+    check_guidance(findings)
     _check_adapters(findings)
     for name in ("license", "source_license"):
         got = getattr(loaded.recipe.card, name)
@@ -224,9 +225,15 @@ def _check_prompts(findings: Findings, model: Model | None) -> None:
     findings.check_template(settings.prompt_template, place, required=True)
     if model is None or model.streams is None or "caption" in model.streams:
         return
-    for name in ("prompt_template", "negative_prompt"):
-        if getattr(settings, name) is not None:
-            findings.add(("generator", name), f"{model.name} takes no text: remove it")
+    if settings.prompt_template is not None:
+        findings.add(place, f"{model.name} takes no text: remove it")
+
+
+def _check_effect(findings: Findings, model: Model | None) -> None:
+    """Notes settings that the model's family does not read."""
+    family = None if model is None else model.family
+    for field, message in family.list_faults() if family is not None else ():
+        findings.add(("generator", field), message)
 
 
 def _check_adapters(findings: Findings) -> None:

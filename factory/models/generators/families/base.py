@@ -2,7 +2,7 @@
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -113,17 +113,12 @@ class Family(ABC):
             token_limits={},
         )
 
-    def check_settings(self) -> None:
-        """Checks that the settings have an effect.
-
-        Raises:
-            InputError: one has none; says which.
-        """
+    def list_faults(self) -> Iterator[tuple[str, str]]:
+        """Yields settings that cannot be, or have no effect: field, and what is wrong with it."""
         if self.settings.classifier_guidance is not None and not self.guidable:
-            raise InputError(
-                f"generator.classifier_guidance: family {self.kind!r} cannot be guided: "
-                "remove it, or take a model of family 'flow', e.g. nano-he-base"
-            )
+            message = f"{self.settings.model} is of family {self.kind!r}, which cannot be guided"
+            remedy = "remove it, or take a model of family 'flow', e.g. nano-he-base"
+            yield "classifier_guidance", f"{message}: {remedy}"
 
     def check_streams(self, condition: Condition) -> None:
         """Checks that what streams hold is what the catalog entry says.

@@ -1,6 +1,6 @@
 """Families of diffusers pipelines: how condition streams become arguments of a pipeline's call."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from importlib.util import find_spec
 from pathlib import Path
@@ -64,9 +64,14 @@ class PipelineFamily(Family):
     lacking: str | None = None
 
     def load(self) -> "DiffusersGenerator":
-        """Returns the generator that calls the pipeline."""
+        """Returns the generator that calls the pipeline.
+
+        Raises:
+            InputError: a template of prompts without a class.
+        """
         from factory.models.generators.diffusers import DiffusersGenerator
 
+        _ = self.wording
         return DiffusersGenerator(self)
 
     @classmethod
@@ -180,24 +185,22 @@ class PipelineFamily(Family):
 
     # --- what is refused -------------------------------------------------------------------------
 
-    def check_settings(self) -> None:
-        """Checks the template of prompts and the negative prompt, too.
+    def list_faults(self) -> Iterator[tuple[str, str]]:
+        """Adds a negative prompt, and a schedule of guidance, that are not read."""
+        yield from super().list_faults()
+        ignored = self.explain_no_negative()
+        if self.settings.negative_prompt is not None and ignored is not None:
+            yield "negative_prompt", f"{self.kind} {ignored}: remove it"
+        guidance = self.settings.guidance
+        is_changed = isinstance(guidance, Guidance) and guidance.scale != guidance.end
+        if isinstance(guidance, Guidance) and is_changed and self.guidance != "step":
+            once = f"{self.title} reads it once, so it cannot follow a schedule"
+            yield "guidance", f"{once}: give one number, e.g. {guidance.scale}"
 
-        Raises:
-            InputError: a template without a class, or a setting without effect.
-        """
-        super().check_settings()
-        _ = self.wording
-        if self.settings.negative_prompt is not None:
-            self.check_negative_prompt()
-
-    def check_negative_prompt(self) -> None:
-        """Checks that a negative prompt has an effect.
-
-        Raises:
-            InputError: it has none.
-        """
-        raise InputError(f"generator.negative_prompt: {self.kind} has no prompts: leave it out")
+    def explain_no_negative(self) -> str | None:
+        """Says why a negative prompt has no effect, if it has none."""
+        reads_text = self.optional is not None and "caption" in self.optional
+        return "takes no negative prompt" if reads_text else "takes no text"
 
     def replace(self, streams: frozenset[str]) -> frozenset[str]:
         """Returns the streams that need not be there beside these."""
@@ -260,18 +263,12 @@ class TextFamily(PipelineFamily):
         """Adds the template."""
         return {**super().describe(), "prompt_template": self.wording[0]}
 
-    def check_negative_prompt(self) -> None:
-        """Checks that a distilled model does not ignore it.
-
-        Raises:
-            InputError: it runs without `true_cfg_scale`.
-        """
-        is_used = self.fixed_arguments.get("true_cfg_scale", 0) > 1
-        if self.guidance == "distilled" and not is_used:
-            raise InputError(
-                f"generator.negative_prompt: {self.kind} ignores it without true_cfg_scale > 1 in "
-                "the catalog entry's pipeline_arguments: leave it out"
-            )
+    def explain_no_negative(self) -> str | None:
+        """A distilled model ignores it without `true_cfg_scale`."""
+        if self.guidance != "distilled" or self.fixed_arguments.get("true_cfg_scale", 0) > 1:
+            return None
+        wanted = "true_cfg_scale > 1 in the catalog entry's pipeline_arguments"
+        return f"ignores it without {wanted}"
 
     def replace(self, streams: frozenset[str]) -> frozenset[str]:
         """A class stands for the caption that the template makes of it."""
