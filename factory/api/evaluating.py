@@ -190,8 +190,10 @@ def run_evaluation(
     from factory.evaluate import EVALUATIONS
     from factory.publish.evaluation import Evaluation
 
-    evaluation = EVALUATIONS.get(kind) if isinstance(kind, str) else kind
-    found = evaluation(evaluation.Settings(**settings)).take(make_context(say))
+    name, evaluation = (kind, EVALUATIONS.get(kind)) if isinstance(kind, str) else ("", kind)
+    asked = evaluation.Settings(**settings)
+    with EVALUATIONS.guard(name):
+        found = evaluation(asked).take(make_context(say))
     if out is not None:
         write_file(Path(out), found.dump())
     return Evaluation(found.to_json())

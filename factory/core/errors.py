@@ -68,7 +68,15 @@ class CatalogError(InputError):
 
 
 class PluginError(InputError):
-    """A plug-in, or a Python file of one's own, that cannot be used."""
+    """A plug-in, or a Python file of one's own, that cannot be used.
+
+    Attributes:
+        brief: the message without the file and line of the code that failed, for what is published.
+    """
+
+    def __init__(self, message: str, place: str = "") -> None:
+        super().__init__(f"{message} ({place})" if place else message)
+        self.brief = message
 
 
 class SourceError(InputError):

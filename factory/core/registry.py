@@ -4,9 +4,11 @@ A package adds a kind by an entry point whose name is the kind and whose value i
 `[project.entry-points."factory.filters"]`, `saturation = "my_package.saturation:Saturation"`.
 """
 
+import contextlib
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from importlib import import_module
@@ -19,7 +21,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
-from factory.core.errors import CatalogError, PluginError, SourceError
+from factory.core.errors import CatalogError, FactoryError, PluginError, SourceError
 from factory.core.hashing import hash_bytes
 from factory.core.yaml.messages import advise
 
@@ -86,6 +88,20 @@ class Registry(Generic[KindT]):
         """Returns where a kind comes from; None for one of this project."""
         return _describe(self._entries[name][0]) if name in self._entries else None
 
+    @contextmanager
+    def guard(self, name: str) -> Iterator[None]:
+        """Around code of a kind: what that of a plug-in raises is told with its package.
+
+        Raises:
+            PluginError: a plug-in's code failed by no error of factory's own.
+        """
+        plugin = self.find_plugin(name)
+        if plugin is None:
+            yield
+        else:
+            with _blame(f"{name!r} is broken ({plugin})", passed=FactoryError):
+                yield
+
     def list_all(self) -> tuple[dict[str, type[KindT]], dict[str, PluginError]]:
         """Returns the classes of all kinds that load, and the errors of the others."""
         working, broken = {}, {}
@@ -138,10 +154,8 @@ class Registry(Generic[KindT]):
             )
         if more:
             raise PluginError(f"{name!r} is there twice: {origin}; {_describe(more[0])}")
-        try:
+        with _blame(f"{name!r} is broken ({origin})"):
             found = first.load()
-        except (Exception, SystemExit) as error:  # whatever a foreign module raises
-            raise PluginError(f"{name!r} is broken ({origin}): {_locate(error)}") from error
         fault = find_fault(found, self.base)
         if fault is None and found.kind != name:
             fault = f"its kind is {found.kind!r}: name the entry point so"
@@ -172,10 +186,11 @@ def load_from_file(path: Path, name: str, base: type[KindT]) -> tuple[type[KindT
     else:
         sys.modules[module.__name__] = module  # where pydantic looks annotations up
         try:
-            exec(compile(source, str(path), "exec"), module.__dict__)
-        except (Exception, SystemExit) as error:  # whatever the user's own code raises
+            with _blame(str(path)):
+                exec(compile(source, str(path), "exec"), module.__dict__)
+        except PluginError:
             del sys.modules[module.__name__]
-            raise PluginError(f"{path}: {_locate(error)}") from error
+            raise
     found = getattr(module, name, None)
     if found is None:
         listed = [each.__name__ for each in _list_kinds(module, base)]
@@ -224,15 +239,22 @@ def _describe(entry: EntryPoint) -> Plugin:
     return Plugin(*named, f"{entry.group}: {entry.name} = {entry.value}")
 
 
-def _locate(error: BaseException) -> str:
-    """Returns what failed, and the last line of other people's code that ran."""
-    frames = [
-        f"{frame.filename}:{frame.lineno}"
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename != __file__ and "importlib" not in frame.filename
-    ]
-    last = f" ({frames[-1]})" if frames else ""
-    return f"{type(error).__name__}: {error}{last}"
+@contextmanager
+def _blame(who: str, passed: type[BaseException] | tuple[()] = ()) -> Iterator[None]:
+    """Around other people's code: what it raises, but `passed`, is told with its last line."""
+    try:
+        yield
+    except passed:
+        raise
+    except (Exception, SystemExit) as error:
+        frames = [
+            f"{frame.filename}:{frame.lineno}"
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename not in (__file__, contextlib.__file__)
+            and "importlib" not in frame.filename
+        ]
+        text = f"{who}: {type(error).__name__}: {error}"
+        raise PluginError(text, frames[-1] if frames else "") from error
 
 
 def _refuse_all(name: str, error: PluginError) -> type[BaseModel]:

@@ -4,7 +4,7 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_origin
 
 from pydantic import Field
@@ -24,7 +24,8 @@ EVALUATION = "evaluation"
 TIERS = ("pixel fidelity", "semantic consistency", "diagnostic utility", "attribute control")
 COPIES = "memorisation"
 OTHER = "other measures"
-
+MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
+"""Suffix of a drawing -> its media type."""
 
 Parts = Annotated[dict[str, Any], Field(default_factory=dict)]
 """Of a result: named parts; an older version may lack them."""
@@ -152,6 +153,17 @@ class Evaluation(ABC):
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Refuses drawings that no report can show.
+
+        Raises:
+            TypeError: names the drawing.
+        """
+        super().__init_subclass__(**more)
+        for each in cls.drawings:
+            if not (isinstance(each, Drawing) and PurePath(each.place).suffix in MEDIA):
+                raise TypeError(f"{each!r}: want a Drawing, {' or '.join(MEDIA)}")
 
     @abstractmethod
     def measure(self, context: Context) -> EvaluationResult | Mapping[str, Any]:

@@ -7,15 +7,16 @@ row names the part, and so the result file, that it comes from.
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from factory.core import fields
-from factory.core.errors import EvaluationError, InputError
+from factory.core.errors import EvaluationError, FactoryError, InputError, PluginError
 from factory.core.files.atomic import write_file
-from factory.evaluate import DEFAULT_ENCODER, EVALUATIONS, find_kind
+from factory.evaluate import DEFAULT_ENCODER, EVALUATIONS, view_result
 from factory.evaluate.base import (
     COPIES,
     EVALUATION,
@@ -25,21 +26,10 @@ from factory.evaluate.base import (
     EvaluationResult,
     EvaluationSettings,
     Parts,
-    Row,
 )
 
 Tell = Callable[[str, "Mapping[str, Any] | Exception | None"], None]
 """Called with a part and None before it is measured, then with its result or why it has none."""
-
-_FOREIGN = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
 
 
 def pass_over(part: str, found: Mapping[str, Any] | Exception | None) -> None:
@@ -135,9 +125,10 @@ class Everything(Evaluation):
                 continue
             try:
                 kind = EVALUATIONS.get(name)
-                found[name] = kind(kind.adapt(self.settings))
+                with EVALUATIONS.guard(name):
+                    found[name] = kind(kind.adapt(self.settings))
             except InputError as error:
-                missing[name] = str(error)
+                missing[name] = _brief(error)
         return found, missing
 
     def measure(self, context: Context) -> dict[str, Any]:
@@ -152,10 +143,11 @@ class Everything(Evaluation):
         for name, part in parts.items():
             self._tell(name, None)
             try:
-                found = _take(name, part, context)
+                with EVALUATIONS.guard(name):
+                    found = part.take(context)
             except (EvaluationError, InputError) as error:
                 paths = (settings.synthetic, settings.real, settings.test)
-                missing[name] = _shorten(str(error), paths)
+                missing[name] = _shorten(_brief(error), paths)
                 self._tell(name, error)
                 continue
             write_file(settings.folder / f"{name}.json", found.dump())
@@ -196,8 +188,11 @@ def build_tiers(
 
     tiers: dict[str, dict[str, Any]] = {tier: {} for tier in (*TIERS, COPIES)}
     for part, result in results.items():
-        for row in find_kind(result, part).list_rows(result):
-            tiers.setdefault(row.tier, {})[row.measure] = _describe(row) | {"part": part}
+        rows, broken = view_result(result, part, partial(_list_rows, result))
+        for tier, measure, found in rows:
+            if broken is not None:
+                found["marks"] = (*found["marks"], f"BROKEN PLUG-IN: {broken.brief}")
+            tiers.setdefault(tier, {})[measure] = {**found, "part": part}
     return {
         "kind": Everything.kind,
         "data": join_data(results.values()),
@@ -225,20 +220,17 @@ def list_rows(table: Mapping[str, Any]) -> list[tuple[str, str, str, str, str]]:
     return rows
 
 
-def _take(name: str, part: Evaluation, context: Context) -> EvaluationResult:
-    """Measures a part; a plug-in's own failure leaves the others their table."""
-    try:
-        return part.take(context)
-    except _FOREIGN as error:
-        plugin = EVALUATIONS.find_plugin(name)
-        if plugin is None:
-            raise
-        raise EvaluationError(f"{plugin}: {type(error).__name__}: {error}") from error
+def _list_rows(
+    result: Mapping[str, Any], kind: type[Evaluation]
+) -> list[tuple[str, str, dict[str, Any]]]:
+    """Returns tier and measure of each row, and the rest of it."""
+    rows = [asdict(row) for row in kind.list_rows(result)]
+    return [(row.pop("tier"), row.pop("measure"), row) for row in rows]
 
 
-def _describe(row: Row) -> dict[str, Any]:
-    found = asdict(row)
-    return {name: found[name] for name in ("value", "low", "high", "beside", "marks")}
+def _brief(error: FactoryError) -> str:
+    """Returns what a result, which is published, says of an error."""
+    return error.brief if isinstance(error, PluginError) else str(error)
 
 
 def _shorten(text: str, paths: Sequence[Path]) -> str:

@@ -9,11 +9,15 @@ from PIL import Image
 
 from factory.api.everything import AllSettings
 from factory.cli import main
+from factory.cli.evaluate.command import show
 from factory.core.registry import Plugin
+from factory.engine.dataset import Dataset
 from factory.evaluate import EVALUATIONS
-from factory.evaluate.base import COPIES, TIERS, Context
+from factory.evaluate.base import COPIES, TIERS, Context, Drawing, Evaluation
 from factory.evaluate.control import Control
 from factory.evaluate.everything import Everything, build_tiers, list_rows
+from factory.publish.card.evaluations import write_evaluation
+from factory.publish.card.facts import write_again
 from tests.running import run, write_recipe
 
 
@@ -139,3 +143,48 @@ def test_a_plug_in_that_fails_leaves_the_others_their_table(
     said = every.take(Context(print, run)).not_measured["control"]
     assert "package bright 1.0" in said
     assert "ZeroDivisionError: of its own" in said
+
+
+class Bright(Evaluation):
+    """As a plug-in would: nothing of its own but what each test breaks."""
+
+    kind = "control"
+
+    def measure(self, context):
+        return {}
+
+
+@pytest.mark.parametrize(
+    "broken", ["list_rows", "write_lines", "show", "list_marks", "write_command", None]
+)
+def test_a_plug_in_that_cannot_show_its_result_is_named_and_shown_plainly(
+    monkeypatch, capsys, broken
+):
+    def fail(*given):
+        raise AttributeError("of its own")
+
+    plugin = Plugin("bright", "1.0", "control = bright:Bright")
+    found = type("Broken", (Bright,), {} if broken is None else {broken: classmethod(fail)})
+    monkeypatch.setattr(EVALUATIONS, "find_plugin", lambda name: plugin if name else None)
+    monkeypatch.setattr(EVALUATIONS, "get", lambda name: found)
+    result = {"kind": "control", "figures": {"density": {"value": 0.25, "low": 0.2, "high": 0.3}}}
+    said = f"'control' is broken ({plugin}): AttributeError: of its own"
+    (row,) = (row for row in list_rows(build_tiers({"control": result}, {})) if row[2])
+    assert "0.25 [0.2, 0.3]" in row
+    assert (said in row[4]) is (broken in ("list_rows", "show"))
+    card = write_evaluation("control", result)
+    assert "0.25 [0.2, 0.3]" in card and "test_evaluate_all.py" not in card
+    assert (f"**Shown plainly:** {said}" in card) is (broken in ("show", "list_marks"))
+    command = "factory evaluate control --synthetic made --json made/evaluation/control.json"
+    again = write_again(Dataset("made"), "control", result)
+    assert again == ("" if broken == "write_command" else command)
+    show("control", result)
+    printed = capsys.readouterr()
+    assert "0.25 [0.2, 0.3]" in printed.out
+    is_told = f"shown plainly: {said} ({__file__}:" in printed.err
+    assert is_told is (broken in ("write_lines", "show"))
+
+
+def test_a_drawing_that_no_report_can_show_is_refused_with_the_class():
+    with pytest.raises(TypeError, match=r"gallery\.gif.*\.svg or \.png"):
+        type("Drawn", (Bright,), {"drawings": (Drawing("gallery.gif", "pairs"),)})

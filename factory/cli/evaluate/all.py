@@ -8,7 +8,9 @@ import click
 
 from factory.cli.evaluate.command import say, show
 from factory.cli.fields import build_options, read_settings
+from factory.core.errors import PluginError
 from factory.evaluate import EVALUATIONS
+from factory.evaluate.base import Evaluation
 from factory.evaluate.everything import AllSettings, Everything, is_whole, list_rows
 from factory.evaluate.figures import align
 
@@ -19,7 +21,7 @@ def _run(**given: Any) -> None:
     settings = read_settings(AllSettings, given)
     click.echo("to be measured:")
     for name, part in Everything(settings).plan()[0].items():
-        click.echo(f"  {name}: {part.describe_work()}")
+        click.echo(f"  {name}: {_describe(name, part)}")
     table = api.evaluate_all(settings, _tell, say)
     click.echo("\n== all")
     rows = [["tier", "measure", "value", "beside it", "marks"], *map(list, list_rows(table))]
@@ -36,6 +38,14 @@ def _run(**given: Any) -> None:
         click.get_current_context().exit(1)
 
 
+def _describe(name: str, part: Evaluation) -> str:
+    try:
+        with EVALUATIONS.guard(name):
+            return part.describe_work()
+    except PluginError as error:
+        return str(error)
+
+
 def _tell(part: str, found: Mapping[str, Any] | Exception | None) -> None:
     """Prints that a part begins, its tables, or why it has none."""
     if found is None:
@@ -43,7 +53,7 @@ def _tell(part: str, found: Mapping[str, Any] | Exception | None) -> None:
     elif isinstance(found, Exception):
         click.echo(f"NOT MEASURED: {found}", err=True)
     else:
-        show(EVALUATIONS.get(part), found)
+        show(part, found)
 
 
 every = click.Command(

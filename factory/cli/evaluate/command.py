@@ -12,7 +12,7 @@ from factory.cli.fields import Listed, build_options, is_given, read_settings
 from factory.cli.options import NEW_FILE
 from factory.core.errors import InputError, PluginError
 from factory.core.fields import Options
-from factory.evaluate import EVALUATIONS
+from factory.evaluate import EVALUATIONS, view_result
 from factory.evaluate.base import Evaluation
 
 
@@ -20,6 +20,8 @@ def build_command(kind: str) -> click.Command:
     """Returns the command of an evaluation; that of a broken plug-in says what is wrong with it."""
     try:
         evaluation = EVALUATIONS.get(kind)
+        with EVALUATIONS.guard(kind):
+            options = build_options(evaluation.Settings)
     except PluginError as error:
         return _refuse(kind, error)
 
@@ -37,21 +39,30 @@ def build_command(kind: str) -> click.Command:
             words = [*_write(part.settings, changed), *file]
             command = shlex.join(["factory", "evaluate", kind, *words])
             raise InputError(f"{error}\nthis works: {command}") from error
-        show(evaluation, result)
-        if part.tell_written():
-            click.echo(part.tell_written())
+        show(kind, result)
+        with EVALUATIONS.guard(kind):
+            written = part.tell_written()
+        if written:
+            click.echo(written)
 
     json_option = click.Option(["--json", "json_file"], type=NEW_FILE, help="Result file.")
-    params = [*build_options(evaluation.Settings), json_option]
+    params = [*options, json_option]
     return click.Command(kind, params=params, callback=call, help=inspect.getdoc(evaluation))
 
 
-def show(evaluation: type[Evaluation], result: Mapping[str, Any]) -> None:
+def show(kind: str, result: Mapping[str, Any]) -> None:
     """Prints the tables of a result, and what makes its figures weak."""
-    for line in evaluation.write_lines(result):
+
+    def view(each: type[Evaluation]) -> tuple[list[str], list[str]]:
+        return list(each.write_lines(result)), list(each.list_warnings(result))
+
+    (lines, warnings), broken = view_result(result, kind, view)
+    for line in lines:
         click.echo(line)
-    for line in evaluation.list_warnings(result):
+    for line in warnings:
         click.echo(line, err=True)
+    if broken is not None:
+        click.echo(f"warning: shown plainly: {broken}", err=True)
 
 
 def say(line: str) -> None:

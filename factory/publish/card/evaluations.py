@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
-from factory.evaluate import find_kind
+from factory.evaluate import view_result
 from factory.evaluate.base import Evaluation
 from factory.evaluate.figures import REFUSED, SEPARATOR, find_figures, is_metric, write_metric
 from factory.publish.card.facts import Facts
@@ -29,8 +30,15 @@ def write_evaluations(facts: Facts) -> str:
 
 
 def write_evaluation(name: str, result: Mapping[str, Any]) -> str:
-    """Returns the block of one result: marks first, tables, settings, notes."""
-    kind = find_kind(result, name)
+    """Returns the block of one result: marks first, tables, settings, notes.
+
+    Of a plug-in that fails, figures and notes are shown as of any other, and it is named.
+    """
+    block, broken = view_result(result, name, partial(_write_block, name, result))
+    return block if broken is None else f"{block}\n\n**Shown plainly:** {escape(broken.brief)}"
+
+
+def _write_block(name: str, result: Mapping[str, Any], kind: type[Evaluation]) -> str:
     marks = sorted(set(kind.list_marks(result)))
     notes = list(dict.fromkeys(map(_write_note, kind.list_notes(result))))
     notes += [f"refused: {reason}" for reason in dict.fromkeys(_list_refused(result))]

@@ -9,7 +9,7 @@ import pyarrow as pa
 from factory.core.markdown import join_lines
 from factory.data.summary import Summary
 from factory.engine.dataset import DataFile, Dataset
-from factory.evaluate import AnyResult
+from factory.evaluate import AnyResult, view_result
 from factory.evaluate.base import EVALUATION
 from factory.evaluate.measured import explain_other, read_present
 from factory.recipe.recipe import Recipe
@@ -93,6 +93,11 @@ def find_others(dataset: Dataset, results: Mapping[str, Mapping[str, Any]]) -> d
     present = read_present(dataset)
     told = {name: explain_other(result, present) for name, result in results.items()}
     return {name: why for name, why in told.items() if why}
+
+
+def write_again(dataset: Dataset, name: str, result: Mapping[str, Any]) -> str:
+    """Returns the command that measures a result anew; empty where nobody knows one."""
+    return view_result(result, name, lambda kind: kind.write_command(name, result, dataset.url))[0]
 
 
 def read_evaluations(dataset: Dataset) -> dict[str, Mapping[str, Any]]:

@@ -1,10 +1,13 @@
 """Whether the images copy real ones: what was checked, against what, and what was found."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
 
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
-from factory.evaluate import find_kind
+from factory.evaluate import view_result
+from factory.evaluate.base import Evaluation
 from factory.filters import build_filters
 from factory.filters.base import Filter
 from factory.models.session import Session
@@ -63,8 +66,9 @@ def _name_references(facts: Facts, judge: Filter) -> Iterator[str]:
 
 def _describe_results(facts: Facts) -> Iterator[str]:
     for name, result in sorted(facts.evaluations.items()):
-        kind = find_kind(result, name)
-        told = kind.tell_copies(result)
-        if told:
-            command = write_code(f"factory evaluate {kind.kind}")
-            yield f"{command} ({escape(name)}): {escape(told)}; see Evaluation"
+        yield from view_result(result, name, partial(_tell_copies, name, result))[0]
+
+
+def _tell_copies(name: str, result: Mapping[str, Any], kind: type[Evaluation]) -> list[str]:
+    told, command = kind.tell_copies(result), write_code(f"factory evaluate {kind.kind}")
+    return [f"{command} ({escape(name)}): {escape(told)}; see Evaluation"] if told else []

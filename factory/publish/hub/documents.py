@@ -11,13 +11,12 @@ from factory.data.summary import Summary
 from factory.engine.dataset import Dataset
 from factory.engine.finalise import SUMMARY
 from factory.engine.summary import RECIPE
-from factory.evaluate import find_kind
 from factory.evaluate.base import EVALUATION
 from factory.publish.card import build_documents as build_card_documents
 from factory.publish.card import collect_facts
 from factory.publish.card.citation import CITATION_FILE
 from factory.publish.card.documents import MARKS
-from factory.publish.card.facts import find_others, read_evaluations
+from factory.publish.card.facts import find_others, read_evaluations, write_again
 from factory.publish.card.header import LICENCE_FILE
 from factory.publish.card.prov import PROV_FILE, build_prov
 from factory.publish.hub.items import CARD, Item
@@ -78,7 +77,7 @@ def refuse_others(dataset: Dataset) -> None:
         return
     lines = []
     for name, why in others.items():
-        command = find_kind(results[name], name).write_command(name, results[name], dataset.url)
+        command = write_again(dataset, name, results[name])
         again = f"measure again: {command}, or remove it" if command else "remove it"
         lines.append(f"{dataset.url}/{EVALUATION}/{name}.json: {why}: {again}")
     raise InputError("\n".join(lines))

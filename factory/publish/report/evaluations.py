@@ -8,14 +8,13 @@ from typing import Any
 
 from factory.core.errors import StoreError
 from factory.engine.dataset import Dataset
-from factory.evaluate import EVALUATIONS, find_kind
-from factory.evaluate.base import EVALUATION, Drawing
+from factory.evaluate import EVALUATIONS
+from factory.evaluate.base import EVALUATION, MEDIA, Drawing
 from factory.evaluate.everything import Everything, build_tiers, list_rows
-from factory.publish.card.facts import find_others, read_evaluations
+from factory.publish.card.facts import find_others, read_evaluations, write_again
 
 TableRow = tuple[str, str, str, str, str]
 """Tier, measure, value, what to read it by, marks."""
-MEDIA = {".svg": "image/svg+xml", ".png": "image/png"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +48,7 @@ def show_evaluations(dataset: Dataset, with_real: bool) -> Evaluations | None:
     if not results:
         return None
     others = find_others(dataset, results)
-    marks = [
-        (name, why, find_kind(results[name], name).write_command(name, results[name], dataset.url))
-        for name, why in others.items()
-    ]
+    marks = [(name, why, write_again(dataset, name, results[name])) for name, why in others.items()]
     rows, missing = _read_table(dataset, results.get(Everything.kind))
     pictures = [
         (_embed(dataset, f"{EVALUATION}/{each.place}"), _caption(part, each.text, others))
