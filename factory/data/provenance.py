@@ -40,6 +40,7 @@ class GeneratorRecord(Part):
     mpp: Number | None = None
     dtype: str = "none"
     device: str = "cpu"
+    threads: int | None = Field(None, ge=1, description="of a CPU; None: not recorded, or a GPU")
     adapters: tuple[AdapterRecord, ...] = ()
     classifier_guidance: dict[str, Any] | None = None
     libraries: dict[str, str] = Field({})

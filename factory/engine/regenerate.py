@@ -1,7 +1,7 @@
 """Regenerating: makes images again from what their rows recorded, and says how equal they are."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -23,12 +23,16 @@ from factory.engine.restore import (
     find_sources,
     restore_generator,
     restore_job,
+    use_threads,
 )
 from factory.models.generators.base import Generator
+from factory.recipe.file import reopen_session
 from factory.recipe.recipe import Recipe
 
 __all__ = ["MIN_PSNR", "Places", "Psnr", "Rebuilt", "compute_psnr", "regenerate_rows"]
 
+Try = tuple[Mapping[str, Any], Provenance, Job]
+"""A row, what it recorded, and the try that made it."""
 Status = Literal["exact", "within tolerance", "different", "not checked"]
 MIN_PSNR = 40.0
 """dB from which two images count as equal within tolerance: an error of 2.5 of 255 levels (RMS)."""
@@ -131,26 +135,36 @@ def regenerate_rows(
             continue
         group = to_canonical_json([record.generator.to_json(), record.batch_size])
         groups.setdefault(group, []).append(position)
+    session = reopen_session(recipe, places.base, places.catalogs)
     for positions in groups.values():
-        model = places.model or records[positions[0]].generator.model
+        record = records[positions[0]]
+        model = places.model or record.generator.model
         say(f"loading the model {model}; then making {len(positions):,} images again")
-        try:
-            generator = restore_generator(records[positions[0]], recipe, places)
-            description = to_plain(generator.describe())  # loads the weights
-        except (InputError, GenerationError) as error:
-            rebuilt |= {position: _leave(rows[position], str(error)) for position in positions}
-            continue
-        jobs = [restored[position] for position in positions]
-        samples = generator.generate(jobs)
-        for position, job, sample in zip(positions, jobs, samples, strict=True):
-            row, record = rows[position], records[position]
-            found = _compare(row, record, job.condition, sample, description, min_psnr)
-            if found.status != "exact" and sample.batch_size > 1:
-                place = _try_places(generator, job, sample.batch_size, record.pixels_sha256)
-                if place is not None:
-                    found = _compare(row, record, job.condition, place, description, min_psnr)
-            rebuilt[position] = found
+        tries = [(rows[p], records[p], restored[p]) for p in positions]
+        with use_threads(record):
+            try:
+                generator = restore_generator(record, recipe, places, session)
+                description = to_plain(generator.describe())  # loads the weights
+            except (InputError, GenerationError) as error:
+                made = [_leave(row, str(error)) for row, *_ in tries]
+            else:
+                made = list(_make_again(generator, description, tries, min_psnr))
+        rebuilt.update(zip(positions, made, strict=True))
     return [rebuilt[position] for position in range(len(rows))]
+
+
+def _make_again(
+    generator: Generator, description: Mapping[str, Any], tries: Sequence[Try], min_psnr: float
+) -> Iterator[Rebuilt]:
+    """Yields the image of each row, sampled together."""
+    samples = generator.generate([job for *_, job in tries])
+    for (row, record, job), sample in zip(tries, samples, strict=True):
+        found = _compare(row, record, job.condition, sample, description, min_psnr)
+        if found.status != "exact" and sample.batch_size > 1:
+            place = _try_places(generator, job, sample.batch_size, record.pixels_sha256)
+            if place is not None:
+                found = _compare(row, record, job.condition, place, description, min_psnr)
+        yield found
 
 
 def _leave(row: Mapping[str, Any], reason: str) -> Rebuilt:
@@ -227,6 +241,8 @@ def _list_differences(
     recorded, here = drop_places(record.generator.to_json()), drop_places(description)
     for each in (recorded, here):
         each.pop("model", None)
+    if record.generator.threads is None:  # an older run
+        here.pop("threads", None)
     return [
         *diff_values(recorded, here),
         *(

@@ -1,6 +1,7 @@
 """What a row recorded, put together again: generator, real images, and the try that made it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +18,8 @@ from factory.data.varied import Varied, find_varied
 from factory.models.generators import build_generator
 from factory.models.generators.base import Generator
 from factory.models.generators.settings import GeneratorSettings, find_entry
+from factory.models.session import Session
 from factory.recipe.conditions import find_stream, restore_condition
-from factory.recipe.file import reopen_session
 from factory.recipe.recipe import Recipe
 
 _COMMIT_LENGTH = 40
@@ -49,8 +50,16 @@ class Places(Options):
 # --- what made it --------------------------------------------------------------------------------
 
 
-def restore_generator(record: Provenance, recipe: Recipe, places: Places) -> Generator:
+def restore_generator(
+    record: Provenance, recipe: Recipe, places: Places, session: Session
+) -> Generator:
     """Builds the generator that a row recorded, from weights that are here.
+
+    Args:
+        record: of the row.
+        recipe: of its data set.
+        places: where things lie now.
+        session: with the catalogs of both.
 
     Raises:
         InputError: a model that is not here.
@@ -61,7 +70,6 @@ def restore_generator(record: Provenance, recipe: Recipe, places: Places) -> Gen
     if places.guide is not None and settings.classifier_guidance is not None:
         guidance = settings.classifier_guidance.model_copy(update={"model": places.guide})
         settings = settings.model_copy(update={"classifier_guidance": guidance})
-    session = reopen_session(recipe, places.base, places.catalogs)
     entry = find_entry(settings, session.catalogs)
     known = entry.scheduler if entry is not None else None
     settings = _restore_settings(settings, known, record)
@@ -109,6 +117,22 @@ def _choose_device(recorded: str) -> str:
         "mps": torch.backends.mps.is_available,
     }
     return recorded if recorded in has and has[recorded]() else "auto"
+
+
+@contextmanager
+def use_threads(record: Provenance) -> Iterator[None]:
+    """Samples on a CPU with as many threads as a row recorded, if it did."""
+    if record.generator.threads is None:
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(record.generator.threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 # --- what it was to show -------------------------------------------------------------------------

@@ -69,9 +69,10 @@ class Worker:
             }
         )
         self.digest = digest_worker(self.description)
+        self.notes: list[str] = []
 
     def check_same_content(self, other: Maker) -> None:
-        """Refuses to continue what another model, or other filters, have begun.
+        """Refuses to go on with what another model, or other filters, began; notes other threads.
 
         Raises:
             MismatchError: with a diff of what changed.
@@ -82,6 +83,12 @@ class Worker:
             select_shaping_parts(other),
             select_shaping_parts(Maker(**self.description)),
         )
+        before, now = other.generator.threads, self.description["generator"].get("threads")
+        if before is not None and now is not None and before != now:
+            self.notes.append(
+                f"{self.folder.url}: was begun with {before} CPU threads and goes on with {now}: "
+                "the last bits of pixels may differ, sample ids do not"
+            )
 
     def judge(self, jobs: Sequence[Job], samples: Sequence[Sample]) -> list[Candidate]:
         """Scores and judges what was made of jobs.
@@ -298,7 +305,8 @@ class _Filling:
     def _describe_progress(self) -> Progress:
         task, asked, filled = self.task, len(self.next_attempt), len(self.filled)
         counts = (asked, self.tried, filled, self.given_up, self.recalled)
-        return Progress(task.shard, task.round, *counts, note="; ".join(self.parts.notes))
+        notes = (*self.worker.notes, *self.parts.notes)
+        return Progress(task.shard, task.round, *counts, note="; ".join(notes))
 
 
 def name_reason(reason: str | None) -> str:

@@ -2,9 +2,11 @@
 
 import json
 import shutil
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
 
 from factory.cli import main
@@ -12,11 +14,20 @@ from factory.core.errors import StoreError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, encode_image, hash_pixels
 from factory.engine.dataset import open_dataset
+from factory.engine.executors.base import NoWatch
 from factory.engine.regenerate import Places, compute_psnr, regenerate_rows
 from factory.engine.score_images import load_judging
 from tests import ROOT
 from tests.data.test_sources import make_pixels
-from tests.running import read_rows, run, run_recipe, save_again, write_recipe
+from tests.running import (
+    list_identities,
+    read_json,
+    read_rows,
+    run,
+    run_recipe,
+    save_again,
+    write_recipe,
+)
 from tests.tiny import save_lora, save_tiny
 
 SMALL = ["conditions.0.per_class.normal=3", "conditions.0.per_class.tumor=3"]
@@ -81,6 +92,49 @@ def test_a_flow_pipeline_is_exact_row_by_row_and_in_any_company(flow):
     assert [each.status for each in together] == ["exact"] * 14, [str(each) for each in together]
     for row in (rows[0], rows[7], rows[-1]):
         assert rebuild(flow / "run", [row], base=flow)[0].status == "exact"
+
+
+@contextmanager
+def other_threads():
+    """In here a CPU samples with one thread more than before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(before + 1)
+    try:
+        yield
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_threads_of_a_cpu_are_those_that_the_row_recorded(flow):
+    row = read_rows(flow / "run")[0]
+    record = json.loads(row["provenance"])
+    assert record["generator"].pop("threads") == torch.get_num_threads()
+    with other_threads():
+        for each in (row, {**row, "provenance": json.dumps(record)}):  # as older runs have it
+            (rebuilt,) = rebuild(flow / "run", [each], base=flow)
+            assert (rebuilt.status, rebuilt.differences) == ("exact", ())
+
+
+def test_a_run_that_goes_on_with_other_threads_says_so(flow, tmp_path):
+    class Watch(NoWatch):
+        notes = ()
+
+        def report(self, progress):
+            self.notes = (*self.notes, progress.note)
+
+    shutil.copytree(flow / "run", tmp_path / "run")
+    grown = ["conditions.0.per_class.LYM=6"]
+    before, watch = list_identities(tmp_path / "run"), Watch()
+    with other_threads():
+        run(flow / "recipe.yaml", tmp_path / "run", True, grown, watch=watch)
+    then, now = torch.get_num_threads(), torch.get_num_threads() + 1
+    (note,) = set(watch.notes)
+    assert f"was begun with {then} CPU threads and goes on with {now}" in note
+    after = list_identities(tmp_path / "run")
+    assert set(before) < set(after) and len(after) == len(before) + 1
+    makers = read_json(tmp_path / "run" / "summary.json")["makers"]
+    assert sorted(each["generator"]["threads"] for each in makers) == [then, now]
 
 
 def test_adapters_scheduler_and_prompts_are_as_they_were(tmp_path):

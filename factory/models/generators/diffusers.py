@@ -19,7 +19,12 @@ from factory.data.streams import Reference
 from factory.models.classifiers.model import read_classifier_info
 from factory.models.generators.base import Capabilities, name_model
 from factory.models.generators.families.pipeline import PipelineFamily, Prompts
-from factory.models.generators.loading import LoadedModel, load_model, name_device
+from factory.models.generators.loading import (
+    LoadedModel,
+    count_threads,
+    load_model,
+    name_device,
+)
 from factory.models.generators.outputs import is_out_of_memory, quantise
 from factory.models.generators.prompts import count_tokens
 from factory.models.generators.sampling import describe_scheduler, plan_guidance, seed_steps
@@ -154,6 +159,7 @@ class DiffusersGenerator:
             "dtype": model.dtype,
             "device": model.device.partition(":")[0],
             "device_name": name_device(model.device),
+            **count_threads(model.device),
             "adapters": list(model.adapters),
             **({} if self._guide is None else {"classifier_guidance": self._guide.describe()}),
             "libraries": {name: importlib.metadata.version(name) for name in names},

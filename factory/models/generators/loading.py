@@ -246,6 +246,13 @@ def _read_native_size(pipeline: Any) -> tuple[int, int]:
     return int(width) * factor, int(height) * factor
 
 
+def count_threads(device: str) -> dict[str, int]:
+    """Returns how many threads a CPU samples with, which last bits hang on; of a GPU nothing."""
+    import torch
+
+    return {"threads": torch.get_num_threads()} if device == "cpu" else {}
+
+
 def name_device(device: str) -> str:
     """Returns what a device calls itself: a GPU by its product, others by their type."""
     if not device.startswith("cuda"):
