@@ -13,12 +13,12 @@ from factory.filters.base import Filter, FilterSettings, Score
 from factory.filters.batches import encode_images
 from factory.filters.check import FilterCheck
 from factory.filters.distractors import CaptionPool, draw_distractors, open_pool
+from factory.models.encoders import open_text_kind
 from factory.models.encoders.check import check_clip
 from factory.models.session import Session
 
 if TYPE_CHECKING:
-    from factory.models.encoders import Encoder
-    from factory.models.encoders.clip_text import ClipText
+    from factory.models.encoders.base import Encoder, TextEncoder
 
 _MOST_CACHED = 16_384
 
@@ -73,7 +73,7 @@ class AlignmentFilter(Filter):
     def __init__(self, settings: Any, context: Session) -> None:
         super().__init__(settings, context)
         self._encoder: Encoder | None = None
-        self._text: ClipText | None = None
+        self._text: TextEncoder | None = None
         self._pool: CaptionPool | None = None
         self._texts: dict[str, NDArray[np.float32]] = {}
 
@@ -163,14 +163,12 @@ class AlignmentFilter(Filter):
         wanted, seed = self.settings.distractors, self.settings.seed
         return draw_distractors(self._open(), caption, wanted, seed)
 
-    def _load(self) -> "tuple[Encoder, ClipText]":
+    def _load(self) -> "tuple[Encoder, TextEncoder]":
         if self._encoder is None or self._text is None:
-            from factory.models.encoders.clip_text import ClipText, resolve_clip
-
             base, catalogs = self.context.base, self.context.catalogs
-            spec = resolve_clip(self.settings.encoder, base, catalogs)
-            self._text = ClipText(spec)
-            self._encoder = self.context.encoders.load(spec, base)
+            kind = open_text_kind(self.settings.encoder, base, catalogs)
+            self._text = kind.load_text()
+            self._encoder = self.context.encoders.load(kind.spec, base)
         return self._encoder, self._text
 
     def _embed(self, texts: Sequence[str]) -> None:

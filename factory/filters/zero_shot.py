@@ -20,6 +20,7 @@ from factory.data.records import Condition, Sample
 from factory.filters.base import Filter, FilterSettings, Score
 from factory.filters.batches import encode_images
 from factory.filters.check import FilterCheck
+from factory.models.encoders import open_kind, open_text_kind
 from factory.models.encoders.check import check_clip
 from factory.models.session import Session
 
@@ -129,8 +130,7 @@ class ZeroShotFilter(Filter):
             InputError: the model cannot be had.
         """
         settings = self.dump_settings()
-        if settings["encoder"].startswith("open_clip:local-dir:"):
-            settings["encoder"] = "open_clip:local-dir"  # where it lies does not matter
+        settings["encoder"] = open_kind(settings["encoder"]).placeless
         encoder = self._load().describe()
         prompts = compute_digest("prompts", self._write_prompts())
         revision = {key: encoder[key] for key in ("revision", "weights_sha256")}
@@ -155,16 +155,14 @@ class ZeroShotFilter(Filter):
     def _load(self) -> "Encoder":
         """Loads the image side, and the text side just long enough to embed the classes."""
         if self._encoder is None:
-            from factory.models.encoders.clip_text import embed_texts, resolve_clip
-
             base, catalogs = self.context.base, self.context.catalogs
-            spec = resolve_clip(self.settings.encoder, base, catalogs)
-            prompts = self._write_prompts()
-            texts = embed_texts(spec, [text for each in prompts.values() for text in each])
+            kind = open_text_kind(self.settings.encoder, base, catalogs)
+            prompts, text = self._write_prompts(), kind.load_text()
+            features = text.embed([prompt for each in prompts.values() for prompt in each])
             owners = np.repeat(np.arange(len(prompts)), [len(each) for each in prompts.values()])
-            self._classes = average_prompts(texts.features, owners)
-            self._names, self._scale = tuple(prompts), texts.scale
-            self._encoder = self.context.encoders.load(spec, base)
+            self._classes = average_prompts(features, owners)
+            self._names, self._scale = tuple(prompts), text.scale
+            self._encoder = self.context.encoders.load(kind.spec, base)
         return self._encoder
 
 

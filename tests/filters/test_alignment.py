@@ -16,7 +16,7 @@ from factory.core.errors import CatalogError, FilterError, InputError, RecipeErr
 from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
 from factory.filters.distractors import draw_distractors, open_pool
-from factory.models.encoders.clip_text import ClipText
+from factory.models.encoders import open_kind
 from factory.models.session import Session
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
@@ -117,7 +117,7 @@ def test_thresholds(tmp_path):
 
 
 def test_texts_of_a_batch_are_embedded_each_by_itself(clip):
-    text = ClipText(f"open_clip:local-dir:{clip[0]}", "cpu")
+    text = open_kind(f"open_clip:local-dir:{clip[0]}").load_text("cpu")
     together = text.embed(CAPTIONS * 2)
     np.testing.assert_array_equal(together[7], text.embed([CAPTIONS[7]])[0])
     np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, rtol=1e-5)

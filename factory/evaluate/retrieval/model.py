@@ -18,7 +18,7 @@ from factory.core.errors import InputError
 from factory.core.hashing import derive_seed
 from factory.core.images import decode_image
 from factory.data.images import SourceImage
-from factory.models.encoders.clip_text import CONFIG_NAME
+from factory.models.encoders.kinds.open_clip import CONFIG_NAME
 from factory.models.encoders.learned import explain_failure, hash_weights
 
 TINY = "tiny"

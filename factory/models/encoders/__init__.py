@@ -63,6 +63,25 @@ def open_kind(source: str, entry: "EncoderEntry | None" = None, base: Path = Pat
     return FolderKind(source, entry, base)
 
 
+def open_text_kind(spec: str, base: Path, catalogs: "Catalogs") -> EncoderKind:
+    """Returns the kind of an encoder that reads text, by its spec or a catalog id.
+
+    Raises:
+        InputError: one that reads none, or a local folder that holds no model.
+        PluginError: the plug-in of its kind is broken.
+    """
+    entry = catalogs.get_encoder(spec)
+    kind = open_kind(entry.source if entry is not None and entry.reads_text else spec, None, base)
+    if not kind.text_forms:
+        working, _ = ENCODERS.list_all()
+        *others, last = (form for each in working.values() for form in each.text_forms)
+        raise InputError(f"encoder {spec!r} reads no text: give {', '.join(others)} or {last}")
+    lack = kind.explain_missing()
+    if lack is not None:
+        raise InputError(lack)
+    return kind
+
+
 def load_encoder(
     spec: str,
     *,

@@ -1,11 +1,14 @@
 """What an image encoder is, and what a kind of encoders is: which specs it loads, and how."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from factory.core.errors import InputError
 
 if TYPE_CHECKING:
     from factory.catalog.catalog import EncoderEntry
@@ -25,6 +28,20 @@ class Encoder(Protocol):
         ...
 
 
+class TextEncoder(Protocol):
+    """The text side of a contrastive model.
+
+    Attributes:
+        scale: its inverse temperature.
+    """
+
+    scale: float
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Returns (N, D) float32 features of length 1, in the space of its image features."""
+        ...
+
+
 class EncoderKind(ABC):
     """Encoders whose spec begins with the name of the kind, `KIND:NAME`, or is just that.
 
@@ -39,6 +56,7 @@ class EncoderKind(ABC):
         kind: its name, in specs and as entry point.
         form: how a spec is written, as messages and pages show it.
         is_bare: whether the name of the kind alone is a spec.
+        text_forms: how specs of those are written that have a text side; empty: none has.
         name: what stands behind the name of the kind.
         label: what messages and provenance call the encoder.
     """
@@ -46,6 +64,7 @@ class EncoderKind(ABC):
     kind: ClassVar[str]
     form: ClassVar[str]
     is_bare: ClassVar[bool] = False
+    text_forms: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, source: str, entry: "EncoderEntry | None" = None, base: Path = Path()
@@ -61,6 +80,24 @@ class EncoderKind(ABC):
         Raises:
             InputError: nothing of that name, or its weights cannot be had; says what to do.
         """
+
+    def load_text(self, device: str = "auto") -> TextEncoder:
+        """Returns the text side, if there is one.
+
+        Raises:
+            InputError: there is none, or its weights cannot be had.
+        """
+        raise InputError(f"encoder {self.label!r} reads no text: take another one")
+
+    @property
+    def spec(self) -> str:
+        """The spec, as it can be opened from anywhere."""
+        return self.source
+
+    @property
+    def placeless(self) -> str:
+        """The spec without the place of a local folder, for those that say where it lies."""
+        return self.source
 
     @property
     def weights(self) -> str:

@@ -10,8 +10,8 @@ from factory.models.encoders import (
     find_weights,
     has_access,
     open_kind,
+    open_text_kind,
 )
-from factory.models.encoders.clip_text import LOCAL, resolve_clip
 from factory.models.encoders.kinds.folder import FolderKind
 
 
@@ -37,9 +37,9 @@ def check_clip(checker: Checker, spec: str, path: FieldPath) -> None:
     """Notes an image-text model that cannot be had; loads nothing."""
     if spec in checker.catalogs.list_ids("encoders"):
         check_encoder(checker, spec, path)
-    if checker.check_files or not spec.startswith(LOCAL):
+    if checker.check_files or open_kind(spec).placeless == spec:
         try:
-            resolve_clip(spec, checker.base, checker.catalogs)
+            open_text_kind(spec, checker.base, checker.catalogs)
         except InputError as error:
             checker.add(path, str(error))
 
