@@ -12,7 +12,7 @@ from factory.catalog.acceptance import Rule, parse_rule
 from factory.core.errors import FilterError
 from factory.core.registry import Registry
 from factory.data.records import NONFINITE, SCORE_DECIMALS, Condition, Sample, Verdict
-from factory.filters.base import Filter, FilterSettings, read_score
+from factory.filters.base import Filter, FilterSettings, Labels, read_score
 from factory.models.session import Session
 
 FILTERS = Registry("factory.filters", Filter, "factory.filters")  # type: ignore[type-abstract]
@@ -53,6 +53,16 @@ def needs_class(summarised: Mapping[str, Any]) -> bool:
     return bool(
         FILTERS.get(kind).needs_class if kind in FILTERS.names else summarised.get("needs_class")
     )
+
+
+def list_labels(described: Mapping[str, Any]) -> Sequence[Labels]:
+    """Returns the labels that a filter learned from; of a kind that is not known here, none.
+
+    Args:
+        described: its settings, or what a run recorded of it.
+    """
+    kind = described["kind"]
+    return FILTERS.get(kind).list_labels(described) if kind in FILTERS.names else ()
 
 
 def score_all(

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from factory.catalog.entries import Fraction
 from factory.data.records import Condition, Sample
-from factory.filters.base import Filter, FilterSettings, Score
+from factory.filters.base import Filter, FilterSettings, Labels, Score
 from factory.filters.check import FilterCheck
 from factory.filters.classifier import (
     find_classes,
@@ -57,6 +57,11 @@ class AgreementFilter(Filter):
             return self
 
     settings: Settings
+
+    @classmethod
+    def list_labels(cls, described: Mapping[str, Any]) -> Sequence[Labels]:
+        """Those of its classifiers."""
+        return [Labels(str(model)) for model in described["models"]]
 
     @property
     def classifiers(self) -> tuple[str, ...]:

@@ -143,6 +143,21 @@ class Near:
     distance: float
 
 
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Labels that a filter learned from, as its settings or a run's description of it tell.
+
+    Attributes:
+        classifier: catalog id or folder of one that was fitted on them; None: images with classes.
+        images: where these lie, in words.
+        digest: of their hashes and classes; None: not known.
+    """
+
+    classifier: str | None = None
+    images: str = ""
+    digest: str | None = None
+
+
 class Filter(ABC):
     """Scores candidates; a subclass names its kind, its `Settings` and its scores, and scores.
 
@@ -196,6 +211,15 @@ class Filter(ABC):
 
     def terms(self) -> tuple[Term, ...]:
         """Returns the terms of what it judges with, besides `encoders` and `classifiers`."""
+        return ()
+
+    @classmethod
+    def list_labels(cls, described: Mapping[str, Any]) -> Sequence[Labels]:
+        """Returns the labels that it learned from.
+
+        Args:
+            described: its settings, or what a run recorded of it.
+        """
         return ()
 
     @property

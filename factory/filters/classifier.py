@@ -12,7 +12,7 @@ from factory.catalog.entries import ClassName, Fraction
 from factory.core.errors import FilterError
 from factory.core.hashing import hash_bytes
 from factory.data.records import Condition, Sample
-from factory.filters.base import Filter, FilterSettings, Score
+from factory.filters.base import Filter, FilterSettings, Labels, Score
 from factory.filters.check import FilterCheck
 from factory.models.classifiers.check import KnownClassifier, check_known
 from factory.models.classifiers.model import (
@@ -75,6 +75,11 @@ class ClassifierFilter(Filter):
             return given
 
     settings: Settings
+
+    @classmethod
+    def list_labels(cls, described: Mapping[str, Any]) -> Sequence[Labels]:
+        """Those of its classifier."""
+        return (Labels(str(described["model"])),)
 
     @property
     def classifiers(self) -> tuple[str, ...]:

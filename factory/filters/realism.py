@@ -13,7 +13,7 @@ from factory.core.errors import FilterError, SourceError
 from factory.core.yaml.messages import advise
 from factory.data.images import check_fit
 from factory.data.records import Condition, Sample
-from factory.filters.base import Filter, FilterSettings, Near, RealImages, Score
+from factory.filters.base import Filter, FilterSettings, Labels, Near, RealImages, Score
 from factory.filters.check import FilterCheck
 from factory.filters.real.scores import RealScores
 from factory.filters.real.set import RealImage, RealSet, check_pixels, read_real_set
@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from factory.models.encoders import Encoder
 
 Size = tuple[int, int]
+_CLASS_BOUNDS = (
+    "max_mahalanobis_distance",
+    "max_mahalanobis_distance_quantile",
+    "max_centroid_distance",
+    "max_centroid_distance_quantile",
+)
 
 
 class RealismFilter(Filter):
@@ -102,6 +108,13 @@ class RealismFilter(Filter):
         self._set: RealSet | None = None
         self._encoder: Encoder | None = None
         self._fitted: dict[Size, RealScores] = {}
+
+    @classmethod
+    def list_labels(cls, described: Mapping[str, Any]) -> Sequence[Labels]:
+        """The classes of its real set, where a threshold compares with those of one class."""
+        if all(described.get(bound) is None for bound in _CLASS_BOUNDS):
+            return ()
+        return (Labels(None, str(described["images"]), described.get("images_sha256")),)
 
     @property
     def encoders(self) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ from factory.data.shots import ImageSet
 from factory.data.splits import find_leaks
 from factory.evaluate.fewshot.synthetic import Origin, SyntheticSet
 from factory.evaluate.judge_overlap import find_parts, read_making, write_circle
+from factory.filters import list_labels
+from factory.filters.base import Labels
 from factory.models.classifiers.model import read_classifier_info
 from factory.recipe.judge_overlap import GUIDE
 from factory.train.adapter.shots import Shot, digest_shots
@@ -29,7 +31,6 @@ NEAR_COPY = 0.95
 """Similarity from which `training_copy` rejects, by default."""
 _FEATURELESS = 0.8
 """Share of a descriptor that is its constant floor, as in `factory.train.copies`."""
-_CLASS_BOUNDS = ("max_mahalanobis_distance", "max_centroid_distance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,26 +227,25 @@ def find_filter_leaks(
         shots: of the draw.
         catalogs: where classifiers are looked up.
     """
-    kind = described["kind"]
-    found = []
-    for model in [described.get("model"), *described.get("models", ())]:
-        if kind in ("classifier", "agreement", GUIDE) and model is not None:
-            told = _read_fitted(str(model), catalogs)
-            if told is None or told[0] != shots.digest:
-                on = "images that are not known" if told is None else f"{told[1]} labelled images"
-                who = GUIDE if kind == GUIDE else f"filter {kind}"
-                text = f"{who} ({model}) was fitted on {on}, not on the shots alone"
-                found.append(Leak(LABELS_SEEN, text, unfiltered=kind == GUIDE))
-    bounds = (f"{bound}{end}" for bound in _CLASS_BOUNDS for end in ("", "_quantile"))
-    if kind == "realism" and any(described.get(bound) is not None for bound in bounds):
+    is_guide = described["kind"] == GUIDE
+    who = GUIDE if is_guide else f"filter {described['kind']}"
+    learned = [Labels(described["model"])] if is_guide else list_labels(described)
+    texts = (_find_foreign(labels, shots, catalogs) for labels in learned)
+    return [Leak(LABELS_SEEN, f"{who} {text}", unfiltered=is_guide) for text in texts if text]
+
+
+def _find_foreign(labels: Labels, shots: ImageSet, catalogs: Catalogs) -> str:
+    """Says which labels other than those of the shots were learned from; empty where none."""
+    if labels.classifier is None:
         pairs = zip(shots.sha256s, shots.images, strict=True)
         named = sorted([sha, each.class_name] for sha, each in pairs)
-        if described.get("images_sha256") != compute_digest("real images", named):
-            text = (
-                f"filter realism compares with classes of {described['images']}, not of the shots"
-            )
-            found.append(Leak(LABELS_SEEN, text))
-    return found
+        is_own = labels.digest == compute_digest("real images", named)
+        return "" if is_own else f"compares with classes of {labels.images}, not of the shots"
+    told = _read_fitted(labels.classifier, catalogs)
+    if told is not None and told[0] == shots.digest:
+        return ""
+    on = "images that are not known" if told is None else f"{told[1]} labelled images"
+    return f"({labels.classifier}) was fitted on {on}, not on the shots alone"
 
 
 def _read_fitted(model: str, catalogs: Catalogs) -> tuple[str, int] | None:
