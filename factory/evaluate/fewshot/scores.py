@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from factory.core.hashing import derive_seed
 from factory.core.stats.intervals import Interval, draw_times, take_percentiles
+from factory.core.stats.ranking import measure_auroc
 from factory.evaluate.fewshot.settings import METRICS
 
 ROUNDS = 1000
-_BLOCK = 100
 FEW_GROUPS = 5
 """Patients or slides of a class under which images are resampled instead."""
 
@@ -125,7 +125,7 @@ def measure(
         "f1": 2 * right / np.maximum(actual + said, 1e-12),
     }
     areas = [
-        _measure_auroc(chances[:, name], is_class[:, name] > 0, weights) for name in range(classes)
+        measure_auroc(chances[:, name], is_class[:, name] > 0, weights) for name in range(classes)
     ]
     values = (
         by_class["recall"].mean(1),
@@ -134,25 +134,6 @@ def measure(
         np.mean(areas, axis=0),
     )
     return dict(zip(METRICS, values, strict=True)), by_class
-
-
-def _measure_auroc(
-    scores: NDArray[np.float64], is_class: NDArray[np.bool_], weights: Weights
-) -> NDArray[np.float64]:
-    """Returns (R,) weighted areas under the curve: the chance that a hit outranks a miss."""
-    order = np.argsort(scores, kind="stable")
-    starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
-    hit = is_class[order]
-    found = np.empty(len(weights))
-    for first in range(0, len(weights), _BLOCK):
-        block = weights[first : first + _BLOCK][:, order]
-        hits = np.add.reduceat(block * hit, starts, axis=1)
-        misses = np.add.reduceat(block * ~hit, starts, axis=1)
-        below = misses.cumsum(1) - misses / 2
-        pairs = hits.sum(1) * misses.sum(1)
-        area = (hits * below).sum(1) / np.maximum(pairs, 1e-12)
-        found[first : first + _BLOCK] = area
-    return found
 
 
 def to_interval(samples: Samples) -> Interval:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.stats.intervals import compute_wilson, find_quantile
+from factory.core.stats.ranking import measure_auroc
 
 BINS = 15
 """Of the expected calibration error, as in Guo et al. 2017."""
@@ -214,14 +215,11 @@ def find_confused(
 
 
 def _measure_auroc(probabilities: NDArray[np.float64], labels: NDArray[np.int64]) -> float | None:
-    from sklearn.metrics import roc_auc_score
-
     present = np.unique(labels)
     if len(present) < 2:
         return None
-    if probabilities.shape[1] == 2:
-        return _round(roc_auc_score(labels, probabilities[:, 1]))
-    return _round(np.mean([roc_auc_score(labels == c, probabilities[:, c]) for c in present]))
+    asked, once = (1,) if probabilities.shape[1] == 2 else present, np.ones((1, len(labels)))
+    return _round(np.mean([measure_auroc(probabilities[:, c], labels == c, once) for c in asked]))
 
 
 def _round(value: Any) -> float:
