@@ -19,7 +19,7 @@ def save_tiny(family: str, folder: Path, seed: int = 0) -> Path:
         for component in pipeline.components.values():
             if isinstance(component, torch.nn.Module):
                 component.eval()
-                _fill(component)
+                fill(component)
         pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
 
@@ -62,7 +62,7 @@ def save_open_clip(folder: Path) -> Any:
     return model
 
 
-def _fill(module: torch.nn.Module) -> None:
+def fill(module: torch.nn.Module) -> None:
     """Gives zero-initialised matrices (adaLN-Zero, LoRA-like outputs) random values.
 
     Fresh transformers start as the identity and would ignore every condition.

@@ -80,6 +80,25 @@ class TakenVector(Strict):
     names: tuple[str, ...] = Field(min_length=1, description="in the order of the model's inputs")
 
 
+class CallArgument(Strict):
+    """How one stream enters the call of a pipeline."""
+
+    argument: str = Field(pattern=r"^[A-Za-z_]\w*$", description="of the pipeline's call")
+    shape: Literal["image", "mask", "pixels", "row token dim", "row dim", "pair token dim"] = Field(
+        "image",
+        description="what it becomes: a list of RGB images or of masks (white where an id is), "
+        "a tensor (row, 3, height, width) in [-1, 1], or an array; `pair` has the null rows first",
+    )
+    listed: bool = Field(False, description="the array stands in a list of one, as IP-Adapters ask")
+    null_argument: str | None = Field(None, description="argument that takes the null rows")
+    null: str = Field(
+        "zeros", description="null rows: zeros, or a method of the pipeline that is given a number"
+    )
+    colors: dict[str, tuple[int, int, int]] = Field(
+        {}, description="RGB of a control map's names; others get a color by their id"
+    )
+
+
 class ModelEntry(Strict):
     """One generative model, and what it may be asked for.
 
@@ -118,6 +137,17 @@ class ModelEntry(Strict):
     memory_gb: float | None = None
     licence: LicenceTerms
     pipeline_arguments: dict[str, Any] = Field({}, description="fixed arguments of every call")
+    call: dict[Stream, tuple[CallArgument, ...]] = Field(
+        {}, description="stream -> arguments that it becomes, where family `diffusers` cannot tell"
+    )
+    guidance_kind: Literal["step", "call", "distilled", "none"] | None = Field(
+        None,
+        description="whether the scale is read at every step, so that a schedule works, once, as a "
+        "number for the network, or not at all; None: as the family has it",
+    )
+    one_per_call: bool | None = Field(
+        None, description="one image a call, as images of one call mix; None: as the family has it"
+    )
     adapters: tuple[Adapter, ...] = Field((), description="loaded before those of the recipe")
     prompt_template: str | None = Field(
         None, description="text for a class condition on a text model, with {class_name}"

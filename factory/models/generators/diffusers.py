@@ -60,7 +60,7 @@ class DiffusersGenerator:
 
     def __init__(self, family: PipelineFamily) -> None:
         self._family, self._settings = family, family.settings
-        self._batch_size = self._settings.batch_size
+        self._batch_size = 1 if family.runs_alone else self._settings.batch_size
         self._scale, self._callback = plan_guidance(family)
         self._references: OrderedDict[tuple[str, str], Image.Image] = OrderedDict()
         leader = self._settings.classifier_guidance
@@ -91,9 +91,10 @@ class DiffusersGenerator:
     def generate(self, jobs: Sequence[Job]) -> list[Sample]:
         """Samples one image per job, in order; see `Generator.generate`.
 
-        Jobs are split by how they start (noise, or a reference at one strength). Each part is
-        padded to the fixed batch shape by repeating its last job. When the device runs out of
-        memory the shape is halved for good and the part is tried again.
+        Jobs are split by how they start (noise, or a reference at one strength) and by what their
+        family says of streams that share a call. Each part is padded to the fixed batch shape by
+        repeating its last job. When the device runs out of memory the shape is halved for good and
+        the part is tried again.
 
         Raises:
             InputError: a condition that the model does not take.
@@ -102,12 +103,13 @@ class DiffusersGenerator:
         """
         for job in jobs:
             self._family.check_condition(job.condition, self.capabilities)
-        parts: dict[float | None, list[int]] = {}
+        parts: dict[tuple[float | None, Any], list[int]] = {}
         for row, job in enumerate(jobs):
             reference = job.condition.get(Reference)
-            parts.setdefault(reference.strength if reference else None, []).append(row)
+            start = reference.strength if reference else None
+            parts.setdefault((start, self._family.group(job.condition)), []).append(row)
         samples: dict[int, Sample] = {}
-        for strength, rows in parts.items():
+        for (strength, _), rows in parts.items():
             done = 0
             while done < len(rows):
                 part = rows[done : done + self._batch_size]
@@ -227,19 +229,25 @@ class DiffusersGenerator:
         """
         import torch
 
-        call = {**self._family.fixed_arguments, **arguments, "guidance_scale": self._scale}
-        call["num_inference_steps"] = self._family.num_inference_steps
+        family, takes = self._family, inspect.signature(pipeline.__call__).parameters
+        call = {**family.fixed_arguments, **arguments}
+        if family.guidance_argument is not None:
+            call[family.guidance_argument] = self._scale
+        if "num_inference_steps" in takes:
+            call["num_inference_steps"] = family.num_inference_steps
         call["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         if self._callback is not None:
             call["callback_on_step_end"] = self._callback
         width, height = self.capabilities.width, self.capabilities.height
-        if "height" in inspect.signature(pipeline.__call__).parameters:
+        if "height" in takes:
             call |= {"width": width, "height": height}
-        pipeline.scheduler = copy.deepcopy(self._model.scheduler)
-        seed_steps(pipeline.scheduler, call["generator"])
+        for name, scheduler in self._model.schedulers.items():
+            fresh = copy.deepcopy(scheduler)
+            seed_steps(fresh, call["generator"])
+            setattr(pipeline, name, fresh)
         where = f"model {self._settings.model}: {type(pipeline).__name__}"
         try:
-            images: NDArray[np.float32] = pipeline(**call, output_type="np").images
+            images: NDArray[np.float32] = np.asarray(pipeline(**call, output_type="np").images)
         except PIPELINE_ERRORS as error:
             if is_out_of_memory(error):
                 raise OutOfMemoryError(

@@ -26,7 +26,7 @@ class LoadedModel:
     Attributes:
         pipeline: starts from noise.
         image_pipeline: image-to-image on the same components, or None.
-        scheduler: untouched; every call samples with a copy.
+        schedulers: component -> one that took no step; every call samples with copies.
         class_labels: class name -> index of its embedding; empty for text models.
         width: native px.
         height: native px.
@@ -40,7 +40,7 @@ class LoadedModel:
 
     pipeline: Any
     image_pipeline: Any | None
-    scheduler: Any
+    schedulers: Mapping[str, Any]
     class_labels: Mapping[str, int]
     width: int
     height: int
@@ -50,6 +50,11 @@ class LoadedModel:
     dtype: str
     device: str
     adapters: tuple[dict[str, Any], ...]
+
+    @property
+    def scheduler(self) -> Any:
+        """The scheduler that makes the images."""
+        return self.schedulers["scheduler"]
 
 
 def _place_pipeline(pipeline: Any, device: str, model: str) -> None:
@@ -102,13 +107,12 @@ def load_model(family: PipelineFamily) -> LoadedModel:
         adapters = load_adapters(pipeline, settings, entry, base)
     _place_pipeline(pipeline, device, settings.model)
     family.prepare(pipeline)
-    width, height = _read_native_size(pipeline)
+    width, height = _read_native_size(pipeline, family)
     digest = weights.compute_weights_digest(folder, settings.allow_pickle)
-    scheduler = settings.scheduler or (entry.scheduler if entry is not None else None)
     return LoadedModel(
         pipeline=_silence(pipeline),
         image_pipeline=_share(pipeline, family),
-        scheduler=build_scheduler(scheduler, pipeline.scheduler, family, settings.steps),
+        schedulers=_build_schedulers(pipeline, family),
         class_labels=family.find_labels(pipeline, index),
         width=width,
         height=height,
@@ -215,6 +219,29 @@ def _allow_remote_code(family: PipelineFamily) -> dict[str, Any]:
     return {"trust_remote_code": True, "custom_pipeline": str(code)}
 
 
+def _build_schedulers(pipeline: Any, family: PipelineFamily) -> dict[str, Any]:
+    """Returns the schedulers of a pipeline by component, the one that is asked for among them.
+
+    Raises:
+        InputError: a pipeline that steps none, or a scheduler that does not fit the model.
+    """
+    settings, entry = family.settings, family.entry
+    asked = settings.scheduler or (entry.scheduler if entry is not None else None)
+    found = {
+        name: each
+        for name, each in pipeline.components.items()
+        if hasattr(each, "step") and hasattr(each, "set_timesteps")
+    }
+    if "scheduler" not in found:
+        raise InputError(
+            f"model {settings.model}: {type(pipeline).__name__} has no component `scheduler` that "
+            "steps: it cannot be sampled here"
+        )
+    own = found.pop("scheduler")
+    others = {name: build_scheduler(None, each, family) for name, each in found.items()}
+    return {"scheduler": build_scheduler(asked, own, family, settings.steps), **others}
+
+
 def _share(pipeline: Any, family: PipelineFamily) -> Any | None:
     """Returns the image-to-image pipeline on the same components, without copying weights."""
     if not family.image_pipelines:
@@ -233,15 +260,29 @@ def _silence(pipeline: Any) -> Any:
     return pipeline
 
 
-def _read_native_size(pipeline: Any) -> tuple[int, int]:
-    """Returns (width, height) px of the images that the model was made for."""
+def _read_native_size(pipeline: Any, family: PipelineFamily) -> tuple[int, int]:
+    """Returns (width, height) px of the images that the model was made for.
+
+    Raises:
+        InputError: neither the model nor the recipe tells.
+    """
     if hasattr(pipeline, "image_size"):
         return pipeline.image_size, pipeline.image_size
-    network = getattr(pipeline, "unet", None) or pipeline.transformer
-    size = getattr(pipeline, "default_sample_size", None) or network.config.sample_size
-    factor = getattr(pipeline, "vae_scale_factor", None)
+    settings = family.settings
+    network = getattr(pipeline, "unet", None) or getattr(pipeline, "transformer", None)
+    size = getattr(pipeline, "default_sample_size", None)
+    size = size or getattr(getattr(network, "config", None), "sample_size", None)
+    if size is None:
+        found = family.native_size or (settings.width, settings.height)
+        if None in found:
+            raise InputError(
+                f"model {settings.model}: {type(pipeline).__name__} tells no size of its images: "
+                "set generator.width and generator.height"
+            )
+        return found  # type: ignore[return-value]
+    factor, vae = getattr(pipeline, "vae_scale_factor", None), getattr(pipeline, "vae", None)
     if factor is None:
-        factor = 2 ** (len(pipeline.vae.config.block_out_channels) - 1)
+        factor = 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
     height, width = (size, size) if isinstance(size, int) else size
     return int(width) * factor, int(height) * factor
 

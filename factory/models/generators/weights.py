@@ -55,6 +55,14 @@ def fetch_index(source: str, revision: str | None) -> Path:
     return Path(fetch_file(source, "model_index.json", revision)).parent
 
 
+def find_cached(source: str, revision: str | None) -> Path | None:
+    """Returns the local snapshot of a Hub pipeline that was downloaded before, or None."""
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(source, "model_index.json", revision=revision)
+    return Path(found).parent if isinstance(found, str) else None
+
+
 def fetch_file(source: str, name: str, revision: str | None) -> str:
     """Fetches one file of a Hub repository; `fetch_index` tells what it raises."""
     from huggingface_hub import errors as hub

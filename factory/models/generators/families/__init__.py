@@ -62,13 +62,13 @@ def find_family(folder: Path) -> type[Family]:
         InputError: no readable index, or one that no family reads.
     """
     index, (working, broken) = read_index(folder), FAMILIES.list_all()
-    for family in working.values():
+    for family in sorted(working.values(), key=lambda each: each.is_general):
         if family.reads(index):
             return family
     raise InputError(
-        f"{folder / 'model_index.json'}: _class_name {index.get('_class_name')!r} belongs to no "
-        f"family ({', '.join(working)}): set generator.family"
-        + "".join(f"; {error}" for error in broken.values())
+        f"{folder / 'model_index.json'}: _class_name {index.get('_class_name')!r} is no pipeline "
+        f"of the installed diffusers, and of no family ({', '.join(working)}): update diffusers, "
+        "or set generator.family" + "".join(f"; {error}" for error in broken.values())
     )
 
 

@@ -35,6 +35,7 @@ class Family(ABC):
         optional: those that it may have; None: any.
         generates: False where images that are there are handed on.
         is_on_record: its models cannot run: catalogs have them for their terms alone.
+        is_general: reads what no other family does.
         sized: makes images of any width and height; otherwise the model fixes them.
         predicts: what its scheduler steps; None where none of diffusers is asked.
         shifts: gives the scheduler its own sigmas and a shift.
@@ -47,6 +48,7 @@ class Family(ABC):
     optional: frozenset[str] | None = frozenset()
     generates: bool = True
     is_on_record: bool = False
+    is_general: bool = False
     sized: bool = True
     predicts: Literal["noise", "flow"] | None = None
     shifts: bool = False

@@ -12,8 +12,10 @@ from factory.core.errors import InputError
 from factory.core.yaml.messages import advise
 from factory.data.records import Condition
 from factory.data.streams import Reference
+from factory.models.generators import weights
 from factory.models.generators.base import Capabilities
 from factory.models.generators.families.base import Family
+from factory.models.generators.labels import find_labels
 from factory.models.generators.prompts import choose_wording, write_prompt
 from factory.models.generators.settings import Guidance
 
@@ -78,14 +80,28 @@ class PipelineFamily(Family):
     def reads(cls, index: Mapping[str, Any]) -> bool:
         """Tells whether an index names one of the pipelines."""
         paths = (*cls.pipelines, *cls.image_pipelines)
-        return index.get("_class_name") in {path.partition(":")[2] for path in paths}
+        return str(index.get("_class_name")) in {path.partition(":")[2] for path in paths}
 
     @property
     def title(self) -> str:
         """The pipeline's class."""
         return self.pipelines[0].partition(":")[2]
 
+    @property
+    def guidance_argument(self) -> str | None:
+        """The argument of the guidance scale; None: the pipeline has none."""
+        return "guidance_scale"
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether each image has a call of its own, as images of one call would mix."""
+        return False
+
     # --- what a call is given --------------------------------------------------------------------
+
+    def group(self, condition: Condition) -> Any:
+        """Returns what conditions that share a call have in common, besides how they start."""
+        return None
 
     def write_prompts(self, conditions: Sequence[Condition]) -> Prompts:
         """Returns the texts that are sent, as rows tell them."""
@@ -178,7 +194,7 @@ class PipelineFamily(Family):
         if Path(entry.source).is_absolute():
             is_here = (Path(entry.source) / "model_index.json").is_file()
             return None if is_here else "its weights are missing"
-        if not _is_cached(entry.source, entry.revision):
+        if weights.find_cached(entry.source, entry.revision) is None:
             gate = "gated, not downloaded" if entry.licence.gated else "not downloaded"
             return f"{gate}, runs its own code" if own_code else gate
         return "runs its own code: generator.trust_remote_code" if own_code else None
@@ -245,7 +261,7 @@ class PipelineFamily(Family):
 class TextFamily(PipelineFamily):
     """Models of a text, which a class becomes through the prompt template."""
 
-    optional = frozenset({"class_name", "caption"})
+    optional: frozenset[str] | None = frozenset({"class_name", "caption"})
     null_condition = "negative prompt"
 
     def write_prompts(self, conditions: Sequence[Condition]) -> Prompts:
@@ -309,35 +325,9 @@ class ClassFamily(PipelineFamily):
         return {"class_sent": "null class"} if is_unknown else {}
 
     def find_labels(self, pipeline: Any, index: Mapping[str, Any]) -> dict[str, int]:
-        """Returns the classes of the model's own, or of the catalog entry, which must agree.
+        """Returns the classes of the model's own, or of the catalog entry.
 
         Raises:
-            InputError: they do not, or none is named.
+            InputError: they disagree, or none is named.
         """
-        own = getattr(pipeline, "class_names", None)
-        labels = {name: position for position, name in enumerate(own or ())}
-        if not labels:
-            # DiTPipeline keeps id2label in the index only: it comes back without labels.
-            id2label = index.get("id2label") or {}
-            labels = {str(name): int(label) for label, name in id2label.items()}
-        declared = self.entry.class_names if self.entry is not None else None
-        if declared is None and not labels:
-            raise InputError(
-                f"{type(pipeline).__name__}: the model names no classes: give class_names "
-                "in a catalog entry, in the order of its embeddings"
-            )
-        if declared is None:
-            return labels
-        given = {name: position for position, name in enumerate(declared)}
-        if labels and given != labels:
-            raise InputError(
-                f"catalog class_names {list(given)} differ from the model's own {list(labels)}: "
-                "correct the catalog entry"
-            )
-        return given
-
-
-def _is_cached(source: str, revision: str | None) -> bool:
-    from huggingface_hub import try_to_load_from_cache
-
-    return isinstance(try_to_load_from_cache(source, "model_index.json", revision=revision), str)
+        return find_labels(self.entry, pipeline, index)

@@ -1,0 +1,118 @@
+"""How streams beside texts become arguments of a pipeline's call, by the words of a `CallArgument`.
+
+Streams are known by name and by what they load alone: `control` a label map with its palette,
+`embedding` an array of tokens.
+"""
+
+import colorsys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from factory.catalog.entries import CallArgument
+from factory.core.errors import InputError
+from factory.data.streams import Stream
+
+_GOLDEN = 0.618034
+"""Steps of hue by the golden ratio: neighbouring ids look unlike."""
+
+
+def paint_labels(
+    labels: NDArray[Any],
+    palette: Mapping[int, str],
+    colors: Mapping[str, tuple[int, int, int]],
+) -> NDArray[np.uint8]:
+    """Returns a label map as (H, W, 3) uint8 RGB; 0, nothing, is black.
+
+    Args:
+        labels: (H, W) ids.
+        palette: id -> name.
+        colors: name -> RGB; a name without one is painted by its id.
+    """
+    painted = np.zeros((*labels.shape, 3), np.uint8)
+    for label in np.unique(labels):
+        if label == 0:
+            continue
+        name = palette.get(int(label), "")
+        hue = colorsys.hsv_to_rgb((int(label) * _GOLDEN) % 1.0, 0.8, 1.0)
+        painted[labels == label] = colors.get(name, tuple(round(255 * each) for each in hue))
+    return painted
+
+
+def bind_stream(
+    spec: CallArgument, streams: Sequence[Stream], size: tuple[int, int], pipeline: Any
+) -> dict[str, Any]:
+    """Returns the arguments that a stream of several conditions becomes.
+
+    Args:
+        spec: how.
+        streams: one a condition.
+        size: width and height, px, of the images that are made.
+        pipeline: whose device and dtype arrays get.
+
+    Raises:
+        InputError: arrays that do not have the shape, or do not fit together.
+        SourceError: an image that cannot be read.
+    """
+    loaded = [stream.load(*size) for stream in streams]
+    if spec.shape in ("image", "mask", "pixels"):
+        images = [_draw(spec, stream, each) for stream, each in zip(streams, loaded, strict=True)]
+        is_tensor = spec.shape == "pixels"
+        return {spec.argument: _stack_images(images, pipeline) if is_tensor else images}
+    rows = _stack_arrays(spec, loaded)
+    return _place_arrays(spec, rows, pipeline)
+
+
+def _draw(spec: CallArgument, stream: Stream, loaded: NDArray[Any]) -> Image.Image:
+    """Returns what a stream loaded as an image: RGB, or a mask that is white where an id is."""
+    if spec.shape == "mask":
+        marked = loaded if loaded.ndim == 2 else loaded.max(axis=2)
+        return Image.fromarray(np.where(marked > 0, 255, 0).astype(np.uint8))
+    if loaded.ndim == 2:
+        loaded = paint_labels(loaded, dict(getattr(stream, "palette", ())), spec.colors)
+    return Image.fromarray(loaded)
+
+
+def _stack_images(images: Sequence[Image.Image], pipeline: Any) -> Any:
+    import torch
+
+    pixels = np.stack([np.asarray(image.convert("RGB")) for image in images])
+    tensor = torch.from_numpy(pixels.astype(np.float32) / 127.5 - 1.0).permute(0, 3, 1, 2)
+    return tensor.to(pipeline.device, pipeline.dtype)
+
+
+def _stack_arrays(spec: CallArgument, loaded: Sequence[NDArray[Any]]) -> NDArray[np.float32]:
+    shapes = sorted({each.shape for each in loaded})
+    if len(shapes) > 1:
+        raise InputError(
+            f"argument {spec.argument}: arrays of different shapes in one call ({shapes}): "
+            "give all conditions of a model as many tokens"
+        )
+    rows = np.stack([np.asarray(each, np.float32) for each in loaded])
+    if rows.ndim == 2:
+        rows = rows[:, None]
+    if spec.shape == "row dim":
+        if rows.shape[1] != 1:
+            raise InputError(
+                f"argument {spec.argument}: takes one vector an image, got {rows.shape[1]} tokens"
+            )
+        rows = rows[:, 0]
+    return rows
+
+
+def _place_arrays(spec: CallArgument, rows: NDArray[np.float32], pipeline: Any) -> dict[str, Any]:
+    import torch
+
+    given = torch.from_numpy(rows).to(pipeline.device, pipeline.dtype)
+    null = torch.zeros_like(given)
+    if spec.null != "zeros":
+        null = getattr(pipeline, spec.null)(len(rows)).to(given)
+    if spec.shape == "pair token dim":
+        given = torch.cat([null, given])
+    arguments: dict[str, Any] = {spec.argument: [given] if spec.listed else given}
+    if spec.null_argument is not None:
+        arguments[spec.null_argument] = [null] if spec.listed else null
+    return arguments

@@ -1,0 +1,214 @@
+"""`Call`: what a diffusers pipeline's call takes, read from its source: nothing is imported."""
+
+import ast
+import functools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+REQUIRED = object()
+"""Stands for the default of a parameter that has none."""
+
+_CONTROL_SCALES = ("controlnet_conditioning_scale", "adapter_conditioning_scale")
+_FIXED: Mapping[str, Any] = {
+    "use_resolution_binning": False,
+    "clean_caption": False,
+    "complex_human_instruction": None,
+    "_auto_resize": False,
+    "enable_prompt_rewrite": False,
+    "use_pe": False,
+    "control_mode": 0,
+}
+"""What a call is always given: the size that is asked for, and the prompt as it is written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What one pipeline is made of and called with.
+
+    Attributes:
+        name: its class.
+        parameters: of the call, with their defaults; `REQUIRED` where there is none, None where
+            the default is no literal.
+        options: names of what its constructor takes.
+    """
+
+    name: str
+    parameters: Mapping[str, Any]
+    options: frozenset[str] = frozenset()
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.parameters
+
+    @property
+    def control(self) -> str | None:
+        """The argument of an image that says where things are."""
+        if "control_mask" in self:  # its control image is the image that the mask is of
+            return None
+        named = next((name for name in ("control_image", "hint") if name in self), None)
+        is_control = any(name in self for name in _CONTROL_SCALES)
+        return named or ("image" if is_control and "image" in self else None)
+
+    @property
+    def mask(self) -> str | None:
+        """The argument of a mask, white where the image is made anew."""
+        return next((n for n in ("mask_image", "control_mask", "mask") if n in self), None)
+
+    @property
+    def image(self) -> str | None:
+        """The argument of an image that is varied or changed."""
+        if "control_mask" in self:
+            return "control_image"
+        names = ("image", "images", "input_images")
+        return next((n for n in names if n in self and n != self.control), None)
+
+    @property
+    def has_strength(self) -> bool:
+        """Whether it starts from the image with noise on it, not from noise alone."""
+        return "strength" in self
+
+    @property
+    def needs_image(self) -> bool:
+        """Whether nothing is made without an image, as far as its signature tells."""
+        if self.image is None:
+            return False
+        is_bare = self.parameters[self.image] is REQUIRED
+        return is_bare or self.has_strength or self.mask is not None
+
+    @property
+    def guidance(self) -> str | None:
+        """The argument of the guidance scale; None where the pipeline has none."""
+        true = self.parameters.get("true_cfg_scale")
+        if isinstance(true, int | float) and true > 1:
+            return "true_cfg_scale"
+        names = ("guidance_scale", "decoder_guidance_scale", "true_cfg_scale")
+        return next((name for name in names if name in self), None)
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """Arguments of every call."""
+        found = {name: value for name, value in _FIXED.items() if name in self}
+        for name in ("max_sequence_length", "tokenizer_max_length"):
+            if isinstance(self.parameters.get(name), int):
+                found[name] = self.parameters[name]
+        return found
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height, px, where the call has defaults."""
+        width, height = self.parameters.get("width"), self.parameters.get("height")
+        if isinstance(width, int) and isinstance(height, int):
+            return width, height
+        return None
+
+
+def find_call(name: str, folder: Path | None = None) -> Call | None:
+    """Returns the call of a pipeline class; None where neither a folder nor diffusers has it.
+
+    Args:
+        name: of the class.
+        folder: whose own Python files are looked at first.
+    """
+    for path in sorted(folder.glob("*.py")) if folder is not None else ():
+        found = _read_class(path, name)
+        if found is not None:
+            return found
+    return _find_in_diffusers(name)
+
+
+@functools.cache
+def find_image_twin(name: str) -> str | None:
+    """Returns the image-to-image pipeline on the same parts as a text-to-image one, or None.
+
+    diffusers' own table says so (`AutoPipelineForImage2Image`).
+    """
+    path = _find_package() / "pipelines" / "auto_pipeline.py"
+    tables: dict[str, dict[str, str]] = {}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call):
+            pairs = dict(
+                re.findall(r"\('([\w.-]+)', (\w+)\)", ast.unparse(node.value)),
+            )
+            tables[ast.unparse(node.targets[0])] = pairs
+    texts = tables.get("AUTO_TEXT2IMAGE_PIPELINES_MAPPING", {})
+    images = tables.get("AUTO_IMAGE2IMAGE_PIPELINES_MAPPING", {})
+    return next((images.get(key) for key, text in texts.items() if text == name), None)
+
+
+@functools.cache
+def _find_in_diffusers(name: str) -> Call | None:
+    if not name.isidentifier():
+        return None
+    head = re.compile(rf"^class {name}\b", re.MULTILINE)
+    for path in _list_sources():
+        if head.search(path.read_text(encoding="utf-8")):
+            found = _read_class(path, name)
+            if found is not None:
+                return found
+    return None
+
+
+@functools.cache
+def _list_sources() -> tuple[Path, ...]:
+    return tuple(sorted((_find_package() / "pipelines").rglob("pipeline_*.py")))
+
+
+@functools.cache
+def _find_package() -> Path:
+    spec = find_spec("diffusers")
+    places = [] if spec is None else list(spec.submodule_search_locations or ())
+    return Path(places[0]) if places else Path("diffusers")
+
+
+def _read_class(path: Path, name: str) -> Call | None:
+    """Returns the call of a class that a file defines; what it inherits is looked up, too."""
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError):
+        return None
+    classes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
+    if name not in classes:
+        return None
+    methods = {node.name: node for node in classes[name].body if isinstance(node, ast.FunctionDef)}
+    bases = [base.id for base in classes[name].bases if isinstance(base, ast.Name)]
+    inherited: Call | None = None
+    if "__call__" not in methods or "__init__" not in methods:
+        found = (
+            _read_class(path, base) if base in classes else _find_in_diffusers(base)
+            for base in bases
+        )
+        inherited = next((each for each in found if each is not None), None)
+    if "__call__" not in methods and inherited is None:
+        return None
+    own = _read_parameters(methods["__call__"]) if "__call__" in methods else None
+    options = set(_read_parameters(methods["__init__"])) if "__init__" in methods else set()
+    return Call(
+        name,
+        own if own is not None else (inherited.parameters if inherited else {}),
+        frozenset(options or (inherited.options if inherited else ())),
+    )
+
+
+def _read_parameters(method: ast.FunctionDef) -> dict[str, Any]:
+    given = method.args
+    names = [each.arg for each in (*given.posonlyargs, *given.args)]
+    bare: list[ast.expr | None] = [None] * (len(names) - len(given.defaults))
+    pairs = [*zip(names, [*bare, *given.defaults], strict=True)]
+    pairs += [
+        (each.arg, value) for each, value in zip(given.kwonlyargs, given.kw_defaults, strict=True)
+    ]
+    return {
+        name: REQUIRED if default is None else _read_literal(default)
+        for name, default in pairs
+        if name != "self"
+    }
+
+
+def _read_literal(node: ast.expr) -> Any:
+    try:
+        return ast.literal_eval(node)
+    except ValueError:
+        return None

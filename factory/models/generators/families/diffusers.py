@@ -1,0 +1,286 @@
+"""`diffusers`: any pipeline of diffusers, asked as its own signature says."""
+
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from factory.catalog.catalog import ModelEntry
+from factory.catalog.entries import CallArgument
+from factory.core.errors import InputError
+from factory.data.records import Condition
+from factory.data.streams import Control, Reference
+from factory.models.generators import weights
+from factory.models.generators.base import Capabilities
+from factory.models.generators.binding import bind_stream
+from factory.models.generators.calls import REQUIRED, Call, find_call, find_image_twin
+from factory.models.generators.families.base import read_index
+from factory.models.generators.families.pipeline import CLIP_TOKENS, Prompts, TextFamily
+from factory.models.generators.labels import find_labels
+from factory.models.generators.settings import GeneratorSettings
+from factory.models.session import Session
+
+if TYPE_CHECKING:
+    from factory.models.generators.loading import LoadedModel
+
+_TEXT = frozenset({"caption", "class_name"})
+_UNKNOWN = Call("DiffusionPipeline", {})
+
+
+class DiffusersFamily(TextFamily):
+    """Any image pipeline of diffusers, or of a model's own code, that no other family reads.
+
+    Which streams it takes, and as which arguments, follows from the signature of its call: a
+    prompt from captions and classes, class labels, an image to vary with a strength, a mask, a
+    control image. What a signature does not tell stands in the catalog entry, which `factory models
+    adopt` writes: arrays (`call`), fixed arguments, how guidance is read, and whether the images of
+    one call mix.
+    """
+
+    kind = "diffusers"
+    is_general = True
+    optional: frozenset[str] | None = None
+    guidance: Literal["step", "call", "distilled"] = "call"
+    predicts = None
+    steps = 50
+    scale = 5.0
+
+    def __init__(
+        self,
+        settings: GeneratorSettings,
+        entry: ModelEntry | None = None,
+        base: Path = Path(),
+        session: Session | None = None,
+    ) -> None:
+        super().__init__(settings, entry, base, session)
+        self.index = self._find_index()
+        name = _name_class(self.index)
+        self.signature = (find_call(name, self._code) if name else None) or _UNKNOWN
+        self._describe_signature()
+        kinds: Mapping[str, Literal["step", "call", "distilled"]]
+        kinds = {"step": "step", "distilled": "distilled"}
+        if entry is not None and entry.guidance_kind is not None:
+            self.guidance = kinds.get(entry.guidance_kind, "call")
+
+    @classmethod
+    def reads(cls, index: Mapping[str, Any]) -> bool:
+        """Tells whether diffusers has the class, or the folder its own code."""
+        name = index.get("_class_name")
+        return isinstance(name, list) or find_call(str(name)) is not None
+
+    # --- what the signature says ------------------------------------------------------------------
+
+    def _find_index(self) -> dict[str, Any]:
+        """Returns the model's index, from the disk; empty where it is not there yet."""
+        source = self.entry.source if self.entry is not None else self.settings.model
+        try:
+            folder = weights.find_folder(source, self.base) or weights.find_cached(
+                source, self.settings.revision or (self.entry.revision if self.entry else None)
+            )
+            return {} if folder is None else read_index(folder)
+        except InputError:
+            return {}
+
+    @property
+    def _code(self) -> Path | None:
+        """The folder that the model's own code is in."""
+        entry = self.entry
+        source = entry.source if entry is not None else self.settings.model
+        places = (entry.custom_pipeline if entry is not None else None, source)
+        found = (self.base / Path(each).expanduser() for each in places if each)
+        return next((each for each in found if each.is_dir()), None)
+
+    def _describe_signature(self) -> None:
+        call, has_code = self.signature, isinstance(self.index.get("_class_name"), list)
+        if call is not _UNKNOWN and not has_code:
+            self.pipelines = (f"diffusers:{call.name}",)
+        else:
+            self.pipelines = ("diffusers:DiffusionPipeline",)
+        twin = None if call.image or call.control else find_image_twin(call.name)
+        self.image_call = call if call.image else find_call(twin) if twin else None
+        if self.image_call is not None:
+            self.image_pipelines = self.pipelines if call.image else (f"diffusers:{twin}",)
+        self.is_indexed = "class_labels" in call
+        self.sized = "height" in call or self.image_call is call
+        self.null_condition = "negative prompt" if "negative_prompt" in call else "its own"
+        scheduler = self.index.get("scheduler") or ("", "")
+        is_flow = str(scheduler[-1]).startswith("FlowMatch")
+        self.predicts = ("flow" if is_flow else "noise") if scheduler[-1] else None
+        self.shifts = is_flow
+        self.call_arguments = call.fixed
+        self.load_arguments = self._choose_load_arguments()
+        self.token_limits = self._find_token_limits()
+
+    def _choose_load_arguments(self) -> dict[str, Any]:
+        """Returns what leaves out parts that change pixels behind one's back, or are not there."""
+        absent = {
+            name: None
+            for name, value in self.index.items()
+            if isinstance(value, list) and not any(value) and not name.startswith("_")
+        }
+        for name in ("safety_checker", "watermarker"):
+            if name in self.signature.options:
+                absent[name] = None
+        flags = ("requires_safety_checker", "add_watermarker")
+        return {**absent, **{name: False for name in flags if name in self.signature.options}}
+
+    def _find_token_limits(self) -> dict[str, int | None]:
+        """Returns the limits of tokenizers that the index names, where they are known."""
+        found: dict[str, int | None] = {}
+        for name, value in self.index.items():
+            kind = str(value[-1]) if isinstance(value, list) and value else ""
+            if kind.startswith("CLIPTokenizer"):
+                found[name] = CLIP_TOKENS
+            elif "Tokenizer" in kind and "max_sequence_length" in self.signature.fixed:
+                found[name] = None
+        return found
+
+    @cached_property
+    def arguments(self) -> Mapping[str, tuple[CallArgument, ...]]:
+        """Stream -> arguments that it becomes, besides texts and an image to vary."""
+        call, found = self.signature, dict[str, tuple[CallArgument, ...]]()
+        control = []
+        if call.control is not None:
+            shape: Literal["pixels", "image"] = "pixels" if call.control == "hint" else "image"
+            control.append(CallArgument(argument=call.control, shape=shape))
+        if call.mask is not None:
+            control.append(CallArgument(argument=call.mask, shape="mask"))
+        if control:
+            found[Control.name] = tuple(control)
+        if call.parameters.get("image_embeds") is REQUIRED:
+            null = "negative_image_embeds" if "negative_image_embeds" in call else None
+            found["embedding"] = (
+                CallArgument(argument="image_embeds", shape="row dim", null_argument=null),
+            )
+        return {**found, **(self.entry.call if self.entry is not None else {})}
+
+    @property
+    def streams(self) -> tuple[frozenset[str], frozenset[str] | None]:
+        """As the catalog entry says, else the signature."""
+        entry, call = self.entry, self.signature
+        if entry is not None and (entry.required or entry.optional):
+            return frozenset(entry.required), frozenset(entry.optional)
+        if call is _UNKNOWN:
+            return frozenset(self.arguments), None
+        required = set(self.arguments)
+        optional = set(_TEXT) if "prompt" in call else set[str]()
+        if self.is_indexed:
+            is_free = call.parameters["class_labels"] is not REQUIRED
+            (optional if is_free else required).add("class_name")
+        if self.image_call is not None:
+            is_needed = self.image_call is call and call.needs_image
+            (required if is_needed else optional).add(Reference.name)
+        return frozenset(required), frozenset(optional - required)
+
+    @property
+    def native_size(self) -> tuple[int, int] | None:
+        """As the catalog entry says, else the defaults of the call."""
+        return super().native_size or self.signature.size
+
+    @property
+    def runs_alone(self) -> bool:
+        """Whether images of one call may mix: as the entry says, else where a call takes lists.
+
+        Images without a strength are often all for one picture, and so are embeddings of
+        IP-Adapters.
+        """
+        if self.entry is not None and self.entry.one_per_call is not None:
+            return self.entry.one_per_call
+        image = self.image_call is self.signature and not self.signature.has_strength
+        used = {each.argument for each in self.arguments.get("embedding", ())}
+        return (image and self.signature.mask is None) or "ip_adapter_image_embeds" in used
+
+    @property
+    def guidance_argument(self) -> str | None:
+        """The one that the signature has; what is not known yet has the usual one."""
+        return "guidance_scale" if self.signature is _UNKNOWN else self.signature.guidance
+
+    # --- what a call is given ---------------------------------------------------------------------
+
+    def group(self, condition: Condition) -> Any:
+        """Conditions with the same streams share a call."""
+        return frozenset(each.name for each in condition.streams if each.name in self.arguments)
+
+    def write_prompts(self, conditions: Sequence[Condition]) -> Prompts:
+        """Returns captions, and classes in the template, where there is a prompt."""
+        if "prompt" not in self.signature and self.signature is not _UNKNOWN:
+            return [None] * len(conditions)
+        return super().write_prompts(conditions)
+
+    def bind(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
+        """Returns prompts, class labels, and what the streams of `arguments` become."""
+        call, count = self.signature, len(conditions)
+        bound: dict[str, Any] = {}
+        if "prompt" in call:
+            bound["prompt"] = self.write_prompts(conditions)
+            negative = self._choose_negative_prompt()
+            bound |= {} if negative is None else {"negative_prompt": [negative] * count}
+        if self.is_indexed:
+            labels = model.class_labels
+            bound["class_labels"] = [labels.get(str(c.class_name), len(labels)) for c in conditions]
+        if "batch_size" in call and "prompt" not in call and call.image is None:
+            bound["batch_size"] = count
+        size = self.settings.width or model.width, self.settings.height or model.height
+        for name, specs in self.arguments.items():
+            streams = [s for each in conditions for s in each.streams if s.name == name]
+            for spec in specs if len(streams) == count else ():
+                bound |= bind_stream(spec, streams, size, model.pipeline)
+        return bound
+
+    def _choose_negative_prompt(self) -> str | None:
+        """Returns the recipe's, or the pipeline's own as one row for each image; None: none."""
+        if self.settings.negative_prompt is not None:
+            return self.settings.negative_prompt
+        default = self.signature.parameters.get("negative_prompt")
+        if isinstance(default, str):
+            return default
+        return " " if self.signature.guidance == "true_cfg_scale" and default is None else None
+
+    def bind_references(self, images: Sequence[Any], strength: float) -> dict[str, Any]:
+        """Returns the images, with the strength where the call has one."""
+        call = self.image_call or self.signature
+        bound: dict[str, Any] = {call.image or "image": list(images)}
+        return {**bound, "strength": strength} if call.has_strength else bound
+
+    def find_labels(self, pipeline: Any, index: Mapping[str, Any]) -> dict[str, int]:
+        """Returns the classes of a model of class labels.
+
+        Raises:
+            InputError: model and catalog entry disagree, or neither names a class.
+        """
+        return find_labels(self.entry, pipeline, index) if self.is_indexed else {}
+
+    # --- what is refused --------------------------------------------------------------------------
+
+    def check_negative_prompt(self) -> None:
+        """Checks that the call has one.
+
+        Raises:
+            InputError: it has none.
+        """
+        if "negative_prompt" not in self.signature:
+            raise InputError(f"generator.negative_prompt: {self.title} takes none: leave it out")
+
+    def replace(self, streams: frozenset[str]) -> frozenset[str]:
+        """A class stands for a caption, where classes are words."""
+        return frozenset() if self.is_indexed else super().replace(streams)
+
+    def check_condition(self, condition: Condition, capabilities: Capabilities) -> None:
+        """Checks that an image without strength is not asked for with one, too.
+
+        Raises:
+            InputError: a condition that the model does not take.
+        """
+        super().check_condition(condition, capabilities)
+        reference, call = condition.get(Reference), self.image_call
+        if reference is None or call is None or call.has_strength or reference.strength == 1.0:
+            return
+        raise InputError(
+            f"model {self.settings.model}: {call.name} starts from noise and only looks at the "
+            f"image, got strength {reference.strength:g}: set strength: 1.0"
+        )
+
+
+def _name_class(index: Mapping[str, Any]) -> str | None:
+    name = index.get("_class_name")
+    return str(name[-1]) if isinstance(name, list) else name

@@ -1,0 +1,117 @@
+"""Any pipeline of diffusers, asked as its signature says: one of each kind, and all (slow)."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from factory.core.errors import InputError
+from factory.data.records import Condition
+from factory.models.generators import build_generator
+from factory.models.generators.binding import bind_stream, paint_labels
+from factory.models.generators.calls import REQUIRED, find_call, find_image_twin
+from factory.models.generators.families import find_family
+from factory.models.generators.families.diffusers import DiffusersFamily
+from factory.models.generators.settings import GeneratorSettings
+from tests.contract import SIZE, Contract, try_contract
+from tests.pipelines import SETTINGS, save_pipeline
+
+DAILY = (
+    "SanaPipeline",  # text
+    "StableDiffusionImg2ImgPipeline",
+    "StableDiffusionControlNetPipeline",
+    "StableDiffusionInpaintPipeline",
+)
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    root = tmp_path_factory.mktemp("pipelines")
+
+    def find(name: str) -> Path:
+        folder = root / name
+        return folder if folder.exists() else save_pipeline(name, folder)
+
+    return find
+
+
+@pytest.mark.parametrize("name", DAILY)
+def test_keeps_the_contract(name: str, saved: Any, tmp_path: Path) -> None:
+    assert try_contract(saved(name), tmp_path, SETTINGS.get(name, {})) == ""
+
+
+def test_a_signature_says_what_is_taken() -> None:
+    takes = {
+        "StableDiffusionPipeline": ((), ("caption", "class_name", "reference")),
+        "StableDiffusionImg2ImgPipeline": (("reference",), ("caption", "class_name")),
+        "StableDiffusionControlNetPipeline": (("control",), ("caption", "class_name")),
+        "FluxControlInpaintPipeline": (("control", "reference"), ("caption", "class_name")),
+        "Flux2KleinPipeline": ((), ("caption", "class_name", "reference")),
+        "ConsistencyModelPipeline": ((), ("class_name",)),
+        "KandinskyV22Pipeline": (("embedding",), ()),
+        "KandinskyV22ControlnetPipeline": (("control", "embedding"), ()),
+    }
+    for name, (required, optional) in takes.items():
+        family = describe(name)
+        assert family.streams == (frozenset(required), frozenset(optional)), name
+
+
+def describe(name: str, **changes: Any) -> DiffusersFamily:
+    family = DiffusersFamily(GeneratorSettings(model="."))
+    family.index = {"_class_name": name}
+    call = find_call(name)
+    assert call is not None
+    family.signature = call
+    family._describe_signature()
+    return family
+
+
+def test_calls_are_read_without_an_import() -> None:
+    call = find_call("QwenImagePipeline")
+    assert call is not None and call.guidance == "true_cfg_scale"
+    assert call.fixed == {"max_sequence_length": 512}
+    assert find_call("DiTPipeline").parameters["class_labels"] is REQUIRED  # type: ignore[union-attr]
+    assert find_call("SanPipeline") is None
+    assert find_image_twin("SanaPipeline") is None
+    assert find_image_twin("IFPipeline") == "IFImg2ImgPipeline"
+
+
+def test_what_no_other_family_reads_is_read_in_general(tmp_path: Path) -> None:
+    for name, kind in (("SanaPipeline", "diffusers"), ("DiTPipeline", "dit")):
+        (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+        assert find_family(tmp_path).kind == kind
+    (tmp_path / "model_index.json").write_text('{"_class_name": ["pipeline", "Own"]}')
+    assert find_family(tmp_path).kind == "diffusers"
+
+
+def test_a_bare_folder_is_asked_by_caption_and_reference(saved: Any, tmp_path: Path) -> None:
+    values = {"width": SIZE, "height": SIZE, "steps": 2, "batch_size": 2}
+    settings = GeneratorSettings(model=str(saved("SanaPipeline")), **values)
+    generator = build_generator(settings, None, Path())
+    assert generator.capabilities.optional == {"caption", "class_name"}
+    contract = Contract(saved("SanaPipeline"), tmp_path)
+    (sample,) = generator.generate([contract.make_job(0)])
+    assert sample.pixels.shape == (SIZE, SIZE, 3) and sample.prompt == "tumor cells"
+    described = generator.describe()
+    assert described["pipeline"] == "SanaPipeline" and described["family"] == "diffusers"
+    assert described["arguments"]["clean_caption"] is False
+
+
+def test_an_image_without_strength_is_taken_whole(saved: Any, tmp_path: Path) -> None:
+    contract = Contract(saved("StableDiffusionInstructPix2PixPipeline"), tmp_path)
+    assert contract.family.runs_alone and contract.generator.batch_size == 1
+    from tests.contract import draw_reference
+
+    weak = Condition(None, "tumor", draw_reference(tmp_path, 0, 0.5))
+    with pytest.raises(InputError, match=r"only looks at the image, got strength 0\.5"):
+        contract.generator.generate([contract.make_job(0, condition=weak)])
+
+
+def test_labels_are_painted_by_name_else_by_id() -> None:
+    labels = np.array([[0, 1], [2, 1]])
+    painted = paint_labels(labels, {1: "nucleus", 2: "gland"}, {"nucleus": (1, 2, 3)})
+    assert painted[0, 0].tolist() == [0, 0, 0] and painted[0, 1].tolist() == [1, 2, 3]
+    assert painted[1, 0].max() == 255
+    assert bind_stream is not None
