@@ -167,7 +167,7 @@ class Recipe(Strict):
     @property
     def streams(self) -> tuple[type[Stream], ...]:
         """The streams that its conditions may hold, each once."""
-        return tuple(dict.fromkeys(stream for block in self.blocks for stream in block.streams))
+        return tuple(dict.fromkeys(stream for block in self.blocks for stream in block.held))
 
     @field_validator("filters")
     @classmethod

@@ -271,8 +271,8 @@ def test_the_sound_recipe_passes(tmp_path: Path) -> None:
         ({"model": "stable-difusion-xl"}, "generator.model", "'stable-diffusion-xl'"),
         ({"model": "./gone"}, "generator.model", "no such folder"),
         ({"model": "a/b/c"}, "generator.model", "no such folder"),
-        ({"model": "pixcell-256"}, "generator.model", "embedding"),
-        ({"model": "StonyBrook-CVLab/PixCell-256"}, "generator.model", "embedding"),
+        ({"model": "pixcell-256"}, "conditions[0].kind", "embedding"),
+        ({"model": "StonyBrook-CVLab/PixCell-256"}, "conditions[0].kind", "embedding"),
         (
             {"model": "unipath-7b", "approval": "Prof. Doe, 2026-11-01"},
             "generator.model",

@@ -2,10 +2,12 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from factory.catalog.entries import ModelEntry
+from factory.catalog.entries import ModelEntry, Strict
 from factory.catalog.licences.terms import Term
+from factory.core.errors import InputError
 from factory.data.images import SourceImage
 from factory.data.provenance import Provenance
 from factory.data.varied import Varied
@@ -22,14 +24,30 @@ class Stream(ABC):
         recorded: the key of its identity in condition keys and rows; the name, where it was not
             renamed since.
         is_image: whether it is the image itself, so that none is made.
+        Cells: how columns of a table give it, beside those of any kind; None: no table does.
     """
 
     name: ClassVar[str]
     recorded: ClassVar[str]
     is_image: ClassVar[bool] = False
+    Cells: ClassVar[type[Strict] | None] = None
 
     def __init_subclass__(cls) -> None:
         cls.recorded = vars(cls).get("recorded", cls.name)
+
+    @classmethod
+    def read_cells(cls, row: Mapping[str, Any], cells: Any, folder: Path) -> Self:
+        """Returns the stream of a row of a table.
+
+        Args:
+            row: its columns that `cells` names; of a CSV file, all are text.
+            cells: settings of its `Cells`.
+            folder: of the table, where files that it names lie.
+
+        Raises:
+            InputError: they do not give it; the message is without its place.
+        """
+        raise InputError(f"no column gives {cls.name}")
 
     @abstractmethod
     def identity(self) -> Any:

@@ -3,19 +3,29 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import Field
 
 from factory.catalog.entries import ModelEntry
 from factory.core.errors import DamageError, InputError
 from factory.core.hashing import hash_bytes
 from factory.data.images import SourceImage
 from factory.data.streams.base import Stream
+from factory.data.streams.cells import Cells
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+class EmbeddingCells(Cells):
+    """An array in a column: a list of numbers, or of as many lists as there are tokens."""
+
+    encoder: str = Field(min_length=1, description="catalog id or Hub id of what made it")
+    revision: str | None = Field(None, description="of the encoder")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +37,7 @@ class Embedding(Stream):
     """
 
     name = "embedding"
+    Cells = EmbeddingCells
     sha256: str
     encoder: str
     revision: str | None
@@ -46,7 +57,8 @@ class Embedding(Stream):
         Raises:
             InputError: another shape, or a value that is not finite.
         """
-        found = np.asarray(array, "<f4")
+        with np.errstate(over="ignore"):  # what is too large is told below
+            found = np.asarray(array, "<f4")
         found = np.ascontiguousarray(found[None] if found.ndim == 1 else found)
         if found.ndim != 2 or not found.size:
             raise InputError(f"want (tokens, dim) or (dim,) numbers, got {np.shape(array)}")
@@ -54,6 +66,21 @@ class Embedding(Stream):
         if bad:
             raise InputError(f"{bad} of {found.size} values are NaN or infinite")
         return cls(_hash(found), encoder, revision, found, group_sha256)
+
+    @classmethod
+    def read_cells(cls, row: Mapping[str, Any], cells: Any, folder: Path) -> Self:
+        """Returns the array of a cell.
+
+        Raises:
+            InputError: no finite numbers of one shape.
+        """
+        value = row[cells.column]
+        if value is None or isinstance(value, str | bytes):
+            raise InputError(f"want a list of numbers, got {type(value).__name__}")
+        try:
+            return cls.of(value, cells.encoder, cells.revision)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"want lists of numbers of one length ({error})") from error
 
     def identity(self) -> dict[str, Any]:
         """Returns the hash of the array, and what made it."""
@@ -106,7 +133,8 @@ class Embedding(Stream):
         """Returns the columns of array, hash and encoder."""
         import pyarrow as pa
 
-        tokens = pa.list_(pa.list_(pa.float32()))
+        token = pa.list_(pa.field("element", pa.float32()))  # the name that parquet gives items
+        tokens = pa.list_(pa.field("element", token))
         text = ("embedding_sha256", "embedding_encoder")
         return {"embedding": tokens, **dict.fromkeys(text, pa.string())}
 

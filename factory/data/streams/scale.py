@@ -3,13 +3,16 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
-
-import pyarrow as pa
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
 
 from factory.core.errors import InputError
 from factory.data.images import SourceImage
 from factory.data.streams.base import Stream
+from factory.data.streams.cells import Cells, read_number
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 _LEAST, _MOST = 0.01, 100.0  # µm per pixel: beyond what any scanner or overview shows
 _DECIMALS = 4
@@ -24,6 +27,7 @@ class Scale(Stream):
     """
 
     name = "scale"
+    Cells = Cells
     mpp: float
 
     def __post_init__(self) -> None:
@@ -34,6 +38,15 @@ class Scale(Stream):
                 "20x is about 0.5, 40x about 0.25"
             )
         object.__setattr__(self, "mpp", round(float(self.mpp), _DECIMALS))
+
+    @classmethod
+    def read_cells(cls, row: Mapping[str, Any], cells: Any, folder: Path) -> Self:
+        """Returns the scale of a cell.
+
+        Raises:
+            InputError: no number, or none that a micrograph can have.
+        """
+        return cls(read_number(row[cells.column]))
 
     def identity(self) -> float:
         """Returns µm per pixel."""
@@ -51,8 +64,10 @@ class Scale(Stream):
         return cls(float(identity))
 
     @classmethod
-    def fields(cls) -> dict[str, pa.DataType]:
+    def fields(cls) -> "Mapping[str, pa.DataType]":
         """Returns its column."""
+        import pyarrow as pa
+
         return {"asked_mpp": pa.float64()}
 
     @classmethod

@@ -3,22 +3,44 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
-from factory.catalog.entries import ModelEntry
+from factory.catalog.entries import ModelEntry, Strict
 from factory.core.errors import InputError
 from factory.core.yaml.messages import advise
 from factory.data.images import SourceImage
 from factory.data.streams.base import Stream
+from factory.data.streams.cells import read_number
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+Missing = Annotated[
+    Literal["refuse", "zero"],
+    Field(
+        description="what an empty cell or NaN does; zero: it stands as 0, the mean of a z-score, "
+        "and the row's provenance names it"
+    ),
+]
 DECIMALS = 6
 """Values are rounded before they enter ids, so that last bits of another machine change none."""
+
+
+class VectorCells(Strict):
+    """Values in columns of their own."""
+
+    names: tuple[str, ...] = Field(min_length=1, description="columns, each a value of that name")
+    missing: Missing = "refuse"
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return self.names
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +52,7 @@ class Vector(Stream):
     """
 
     name = "vector"
+    Cells = VectorCells
     values: tuple[tuple[str, float], ...]
     missing: tuple[str, ...] = ()
     group_sha256: str | None = None
@@ -52,6 +75,27 @@ class Vector(Stream):
         # `+ 0.0` makes of -0.0 what equals it.
         rounded = ((name, round(float(value), DECIMALS) + 0.0) for name, value in values.items())
         return cls(tuple(sorted(rounded)), tuple(sorted(missing)), group_sha256)
+
+    @classmethod
+    def read_cells(cls, row: Mapping[str, Any], cells: Any, folder: Path) -> Self:
+        """Returns the values of a row's columns.
+
+        Raises:
+            InputError: no number, or one that is missing or not finite where that is refused.
+        """
+        values: dict[str, float] = {}
+        missing = []
+        for name in cells.names:
+            try:
+                values[name] = read_number(row[name])
+            except InputError as error:
+                raise InputError(f"{name}: {error}") from error
+            if math.isnan(values[name]):
+                if cells.missing == "refuse":
+                    raise InputError(f"{name}: missing or NaN: give it, or set missing: zero")
+                values[name] = 0.0
+                missing.append(name)
+        return cls.of(values, missing)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -101,7 +145,9 @@ class Vector(Stream):
         """Returns the columns of values and names."""
         import pyarrow as pa
 
-        return {"vector": pa.list_(pa.float64()), "vector_names": pa.list_(pa.string())}
+        numbers = pa.list_(pa.field("element", pa.float64()))  # the name that parquet gives items
+        names = pa.list_(pa.field("element", pa.string()))
+        return {"vector": numbers, "vector_names": names}
 
     @classmethod
     def columns(cls, identity: Any) -> dict[str, Any]:

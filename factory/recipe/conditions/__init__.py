@@ -55,14 +55,21 @@ def check_conditions(findings: "Findings") -> None:
 
 
 def _check_stream(findings: "Findings", block: ConditionKind, path: FieldPath) -> None:
-    """Notes a block that stands for what the model does not take."""
+    """Notes a block that stands for what the model does not take, or lacks what it needs."""
     model = findings.model
-    if model is None or model.streams is None or block.stream.name in model.streams:
+    if model is None or model.streams is None:
         return
     kinds = CONDITIONS.list_all()[0]
-    takes = [name for name, kind in kinds.items() if kind.streams[0].name in model.streams]
-    message = f"{model.name} takes no {block.kind} conditions"
-    findings.add((*path, "kind"), f"{message}: take {', '.join(takes) or 'another model'}")
+    if block.stream.name not in model.streams:
+        takes = [name for name, kind in kinds.items() if kind.streams[0].name in model.streams]
+        message = f"{model.name} takes no {block.kind} conditions"
+        findings.add((*path, "kind"), f"{message}: take {', '.join(takes) or 'another model'}")
+        return
+    held = frozenset(stream.name for stream in block.held)
+    replaced = frozenset[str]() if model.family is None else model.family.replace(held)
+    for name in sorted(model.required - held - replaced):
+        field, remedy = block.advise_lacking(name)
+        findings.add((*path, field), f"{model.name} needs {name} too: {remedy}")
 
 
 @functools.cache

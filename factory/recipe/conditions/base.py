@@ -164,10 +164,19 @@ class ConditionKind(ABC):
         That the model takes the kind's first stream is checked before.
         """
 
+    def advise_lacking(self, name: str) -> tuple[str, str]:
+        """Returns the field to change where the model needs a further stream, and how."""
+        return "kind", f"{self.kind} conditions give none, take those of a kind that does"
+
     @property
     def stream(self) -> type[Stream]:
         """What the kind stands for."""
         return self.streams[0]
+
+    @property
+    def held(self) -> tuple[type[Stream], ...]:
+        """What conditions of this block may hold: columns of a table may add to `streams`."""
+        return self.streams
 
     @property
     def is_existing(self) -> bool:
@@ -214,7 +223,7 @@ class ConditionKind(ABC):
 
     def terms(self, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
         """Returns the terms of what it is made from; `source` are the card's for real images."""
-        found = [term for stream in self.streams for term in stream.terms(source)]
+        found = [term for stream in self.held for term in stream.terms(source)]
         return tuple(drop_repeated(found))
 
     def describe_content(self) -> dict[str, Any]:

@@ -122,6 +122,10 @@ class Family(ABC):
             remedy = "remove it, or take a model of family 'flow', e.g. nano-he-base"
             yield "classifier_guidance", f"{message}: {remedy}"
 
+    def replace(self, streams: frozenset[str]) -> frozenset[str]:
+        """Returns the streams that need not be there beside these."""
+        return frozenset()
+
     def check_streams(self, condition: Condition) -> None:
         """Checks that what streams hold is what the catalog entry says.
 

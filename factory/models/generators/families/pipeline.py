@@ -218,10 +218,6 @@ class PipelineFamily(Family):
         reads_text = self.optional is not None and "caption" in self.optional
         return "takes no negative prompt" if reads_text else "takes no text"
 
-    def replace(self, streams: frozenset[str]) -> frozenset[str]:
-        """Returns the streams that need not be there beside these."""
-        return frozenset()
-
     def check_condition(self, condition: Condition, capabilities: Capabilities) -> None:
         """Checks that the model takes a condition.
 
