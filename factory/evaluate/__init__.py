@@ -14,7 +14,7 @@ DEFAULT_ENCODER = "he-ssl-eval"
 
 EVALUATIONS: Registry[Evaluation] = Registry(
     "factory.evaluations",
-    Evaluation,  # type: ignore[type-abstract]
+    Evaluation,
     {
         "fidelity": "factory.evaluate.fidelity:Fidelity",
         "copies": "factory.evaluate.copies:Copies",
@@ -42,7 +42,7 @@ def view_result(
         with EVALUATIONS.guard(kind.kind):
             return view(kind), None
     except PluginError as error:
-        return view(Evaluation), error  # type: ignore[type-abstract]
+        return view(Evaluation), error
 
 
 def find_kind(result: Mapping[str, Any], name: str = "") -> type[Evaluation]:

@@ -1,9 +1,8 @@
 """What an evaluation is: settings, a result with a version, a measure, and what is shown of it."""
 
 import shlex
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_origin
 
@@ -11,10 +10,13 @@ from pydantic import Field
 
 from factory.core.errors import InputError
 from factory.core.fields import Options
+from factory.core.registry import import_name
 from factory.data.artefact import Artefact
 
 if TYPE_CHECKING:
+    from factory.catalog.catalog import Catalogs
     from factory.engine.run import RunResult
+    from factory.models.session import Session
 
 Say = Callable[[str], None]
 RunRecipe = Callable[[Path, Sequence[str], Path], "RunResult"]
@@ -59,6 +61,13 @@ class EvaluationResult(Artefact):
     circular: Texts
 
 
+def open_session(folders: Sequence[Path] = ()) -> "Session":
+    """Opens the session of evaluations."""
+    from factory.models.session import Session
+
+    return Session.open(folders=folders)
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a measure is given besides its settings.
@@ -66,10 +75,24 @@ class Context:
     Attributes:
         say: called with one line at the start of each step.
         run: runs a recipe as `factory run` does, card and all.
+        session: with the shipped catalogs; one for all parts of `evaluate all`.
     """
 
     say: Say
     run: RunRecipe
+    session: "Session" = field(default_factory=open_session)
+    _opened: "dict[tuple[Path, ...], Catalogs]" = field(default_factory=dict)
+
+    def open_catalogs(self, folders: Iterable[Path]) -> "Catalogs":
+        """Returns the catalogs in folders, and the shipped ones behind them; opens each once.
+
+        Raises:
+            CatalogError: a folder that is missing or holds no kind of entry.
+        """
+        key = tuple(folder.absolute() for folder in folders)
+        if key not in self._opened:
+            self._opened[key] = open_session(key).catalogs if key else self.session.catalogs
+        return self._opened[key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +140,7 @@ class Drawing:
     shows_real: bool = False
 
 
-class Evaluation(ABC):
+class Evaluation:
     """Measures what images are worth; a subclass names its kind, its `Settings`, and measures.
 
     What follows `measure` says what is shown of a result, new or as an older version wrote it; by
@@ -125,6 +148,8 @@ class Evaluation(ABC):
 
     Attributes:
         kind: its command, `factory evaluate KIND`, also the `kind` of its `Settings`.
+        study: `module:function` that measures, called with settings and context on use; or the
+            class has a `measure` of its own.
         Result: model of the result.
         tier: of the table, for metrics that no `list_rows` tells of.
         names: key of a result -> what it is called in tables, added to those below; other keys lose
@@ -137,6 +162,7 @@ class Evaluation(ABC):
     """
 
     kind: ClassVar[str] = ""
+    study: ClassVar[str] = ""
     Settings: ClassVar[type[EvaluationSettings]] = EvaluationSettings
     Result: ClassVar[type[EvaluationResult]] = EvaluationResult
     tier: ClassVar[str] = OTHER
@@ -155,17 +181,18 @@ class Evaluation(ABC):
         self.settings = settings
 
     def __init_subclass__(cls, **more: Any) -> None:
-        """Refuses drawings that no report can show.
+        """Refuses a class that measures nothing, and drawings that no report can show.
 
         Raises:
-            TypeError: names the drawing.
+            TypeError: says what is missing, or names the drawing.
         """
         super().__init_subclass__(**more)
+        if not cls.study and cls.measure is Evaluation.measure:
+            raise TypeError(f"{cls.__name__}: has no measure: write one")
         for each in cls.drawings:
             if not (isinstance(each, Drawing) and PurePath(each.place).suffix in MEDIA):
                 raise TypeError(f"{each!r}: want a Drawing, {' or '.join(MEDIA)}")
 
-    @abstractmethod
     def measure(self, context: Context) -> EvaluationResult | Mapping[str, Any]:
         """Returns the result, or its fields but `kind` and `version`.
 
@@ -173,6 +200,8 @@ class Evaluation(ABC):
             InputError: settings or images that do not fit.
             EvaluationError: a measurement that cannot be taken.
         """
+        found: Mapping[str, Any] = import_name(self.study)(self.settings, context)
+        return found
 
     def take(self, context: Context) -> EvaluationResult:
         """Measures; the result says of which kind and version it is.
@@ -192,10 +221,10 @@ class Evaluation(ABC):
             InputError: it cannot run there; says why.
         """
         found: dict[str, Any] = {}
-        for name, field in cls.Settings.model_fields.items():
+        for name, declared in cls.Settings.model_fields.items():
             if name != "kind" and hasattr(given, name):
                 value = getattr(given, name)
-                is_tuple = get_origin(field.annotation) is tuple and not isinstance(value, tuple)
+                is_tuple = get_origin(declared.annotation) is tuple and not isinstance(value, tuple)
                 found[name] = (value,) if is_tuple else value
         return cls.Settings(**found)
 

@@ -8,7 +8,6 @@ from pydantic import Field
 from factory.core import fields
 from factory.evaluate.base import (
     TIERS,
-    Context,
     Evaluation,
     EvaluationResult,
     EvaluationSettings,
@@ -23,6 +22,7 @@ class Control(Evaluation):
     """Measures attributes in the pixels and compares them with what the captions ask for."""
 
     kind = "control"
+    study = "factory.evaluate.control.study:measure"
     names: ClassVar[Mapping[str, str]] = {
         "rho": "Spearman's rho",
         "same_bin": "share in the asked bin",
@@ -54,17 +54,6 @@ class Control(Evaluation):
         not_asked: Texts
 
     settings: Settings
-
-    def measure(self, context: Context) -> dict[str, Any]:
-        """Measures every attribute that the grid can measure."""
-        from factory.catalog.catalog import load_catalogs
-        from factory.evaluate.control.study import evaluate_control
-        from factory.evaluate.image_sets import list_set
-
-        settings = self.settings
-        images = list_set(settings.synthetic, size=settings.size, fit=settings.fit)
-        grid = load_catalogs(settings.catalogs).find_captions(settings.grid)
-        return evaluate_control(images, grid, settings.seed, context.say)
 
     def describe_work(self) -> str:
         """Says what is measured."""

@@ -15,10 +15,19 @@ from factory.core.errors import InputError
 from factory.core.hashing import derive_seed
 from factory.core.stains import measure_attributes
 from factory.core.stats.intervals import LEVEL, ROUNDS, draw_rows, take_percentiles
-from factory.evaluate.image_sets import ImageSet
+from factory.evaluate.base import Context
+from factory.evaluate.control import Control
+from factory.evaluate.image_sets import ImageSet, list_set
 
 LEAST = 12
 """Images that an attribute needs to be scored."""
+
+
+def measure(settings: Control.Settings, context: Context) -> dict[str, Any]:
+    """Measures every attribute that the grid can measure."""
+    images = list_set(settings.synthetic, size=settings.size, fit=settings.fit)
+    grid = context.open_catalogs(settings.catalogs).find_captions(settings.grid)
+    return evaluate_control(images, grid, settings.seed, context.say)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,6 @@ from factory.core import fields
 from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.base import (
     COPIES,
-    Context,
     Drawing,
     Evaluation,
     EvaluationResult,
@@ -49,6 +48,7 @@ class Copies(Evaluation):
     """
 
     kind = "copies"
+    study = "factory.evaluate.copies.study:measure"
     names: ClassVar[Mapping[str, str]] = {
         "authpct": "AuthPct, %: share that is no nearest copy",
         "c_t": "C_T (below 0: copies)",
@@ -100,19 +100,6 @@ class Copies(Evaluation):
         pairs: Parts
 
     settings: Settings
-
-    def measure(self, context: Context) -> dict[str, Any]:
-        """Compares the sets, and draws the gallery where one is asked for."""
-        from factory.core.files.atomic import write_file
-        from factory.evaluate.copies.gallery import draw_gallery
-        from factory.evaluate.copies.study import study_copies
-
-        settings = self.settings
-        sets = settings.real, settings.synthetic, settings.held_out
-        study = study_copies(*sets, settings, context.say)
-        if settings.gallery is not None:
-            write_file(settings.gallery, draw_gallery(study.result, study.train, study.synthetic))
-        return study.result
 
     @classmethod
     def adapt(cls, given: Any) -> EvaluationSettings:

@@ -1,6 +1,5 @@
 """Compares synthetic images with training images: AuthPct, C_T, distances, similarity, pairs."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +10,13 @@ from numpy.typing import NDArray
 from factory import __version__
 from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import EvaluationError
+from factory.core.files.atomic import write_file
 from factory.core.metrics import find_nearest
 from factory.data.images.image import Wanted
 from factory.data.varied import find_varied
-from factory.evaluate.copies import CopySettings
+from factory.evaluate.base import Context, Say
+from factory.evaluate.copies import Copies, CopySettings
+from factory.evaluate.copies.gallery import draw_gallery
 from factory.evaluate.copies.leaks import find_copy_warnings
 from factory.evaluate.copies.measures import (
     Distances,
@@ -33,7 +35,6 @@ from factory.models.encoders import load_encoder
 
 PAIRS = 12
 """Closest pairs told, by each measure."""
-Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,15 @@ class _Sets:
     def items(self) -> list[tuple[str, ImageSet]]:
         both = [("train", self.train), ("synthetic", self.synthetic)]
         return both if self.held_out is None else [*both, ("held_out", self.held_out)]
+
+
+def measure(settings: Copies.Settings, context: Context) -> dict[str, Any]:
+    """Compares the sets, and draws the gallery where one is asked for."""
+    sets = settings.real, settings.synthetic, settings.held_out
+    study = study_copies(*sets, settings, context.say, context.session.catalogs)
+    if settings.gallery is not None:
+        write_file(settings.gallery, draw_gallery(study.result, study.train, study.synthetic))
+    return study.result
 
 
 def study_copies(

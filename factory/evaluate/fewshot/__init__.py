@@ -18,7 +18,6 @@ from factory.core.errors import InputError
 from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.base import (
     TIERS,
-    Context,
     Drawing,
     Evaluation,
     EvaluationResult,
@@ -28,8 +27,6 @@ from factory.evaluate.base import (
 )
 from factory.evaluate.fewshot.settings import (
     MIN_STEPS,
-    FewshotSources,
-    Making,
     MakingOptions,
     SourceOptions,
     StudySettings,
@@ -51,6 +48,7 @@ class Fewshot(Evaluation):
     """
 
     kind = "fewshot"
+    study = "factory.evaluate.fewshot.run:measure"
     names: ClassVar[Mapping[str, str]] = {
         "all_real": "all real images (the ceiling)",
         "label_fidelity": "label fidelity: taken for its class by a classifier of real images",
@@ -87,24 +85,6 @@ class Fewshot(Evaluation):
         marks: Parts
 
     settings: Settings
-
-    def measure(self, context: Context) -> dict[str, Any]:
-        """Measures all arms; with `out`, cells and plots land there, and the same call resumes."""
-        from factory.evaluate.fewshot.run import measure_fewshot
-
-        settings = self.settings
-        making = {name: getattr(settings, name) for name in MakingOptions.model_fields}
-        found = {name: getattr(settings, name) for name in SourceOptions.model_fields}
-        if settings.recipe is not None:
-            found["making"] = Making(recipe=settings.recipe, **making)
-        elif any((settings.draws, settings.fit_filter, settings.adapt, settings.adapt_set)) or (
-            settings.overrides
-        ):
-            raise InputError(
-                "--draws, --fit-filter, --adapt, --adapt-set, --set: belong to --generator: give it"
-            )
-        sources = FewshotSources(**found)
-        return measure_fewshot(sources, settings, context.run, settings.out, context.say)
 
     @classmethod
     def adapt(cls, given: Any) -> EvaluationSettings:

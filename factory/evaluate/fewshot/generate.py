@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from PIL import Image
 
-from factory.catalog.catalog import load_catalogs
 from factory.core.errors import EvaluationError, InputError
 from factory.core.files.paths import resolve_path
 from factory.core.files.store import FileStore
 from factory.core.hashing import compute_digest
 from factory.data.shots import ImageSet
+from factory.evaluate.base import Context
 from factory.evaluate.fewshot.leaks import (
     Leak,
     find_adapter_leaks,
@@ -33,7 +33,6 @@ from factory.recipe.recipe import select_content
 if TYPE_CHECKING:
     from factory.train.classifier.settings import HeadKind
 
-Say = Callable[[str], None]
 RunRecipe = Callable[[Path, Sequence[str], Path], str]
 """Runs a recipe with overrides into a folder; returns what is short of it, or nothing."""
 
@@ -55,9 +54,14 @@ class RecipeProvider:
     """
 
     def __init__(
-        self, making: Making, settings: StudySettings, folder: Path, run: RunRecipe, say: Say
+        self,
+        making: Making,
+        settings: StudySettings,
+        folder: Path,
+        run: RunRecipe,
+        context: Context,
     ) -> None:
-        self.making, self.settings, self.run, self.say = making, settings, run, say
+        self.making, self.settings, self.run, self.say = making, settings, run, context.say
         self.folder = folder.absolute()
         self.loaded = load_recipe(making.recipe, making.overrides)
         recipe = self.loaded.recipe
@@ -80,7 +84,7 @@ class RecipeProvider:
             )
         folders = (resolve_path(self.loaded.base, each) for each in recipe.catalogs)
         self.folders = [folder.absolute() for folder in (*making.catalogs, *folders)]
-        self.catalogs = load_catalogs(self.folders)
+        self.catalogs = context.open_catalogs(self.folders)
 
     def describe(self) -> dict[str, Any]:
         """Returns the recipe's content, and how it is made from shots."""

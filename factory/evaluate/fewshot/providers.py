@@ -1,11 +1,11 @@
 """Where the synthetic images of a draw come from: folders here, a recipe in `generate`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from factory.catalog.catalog import Catalogs, load_catalogs
+from factory.catalog.catalog import Catalogs
 from factory.data.shots import ImageSet
 from factory.evaluate.fewshot.leaks import Leak, find_label_leaks, find_other_shots
 from factory.evaluate.fewshot.synthetic import (
@@ -14,6 +14,8 @@ from factory.evaluate.fewshot.synthetic import (
     read_first_attempts,
     read_synthetic,
 )
+
+OpenCatalogs = Callable[[Iterable[Path]], Catalogs]
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class FolderProvider:
     Args:
         roots: of `--synthetic`.
         unfiltered: of `--unfiltered`; without any, the first attempts of the runs.
-        catalogs: user catalog folders, where models are looked up.
+        open_catalogs: returns the catalogs of a recipe's folders, behind those of the user.
         set_name: what catalogs call the evaluated set.
 
     Raises:
@@ -78,11 +80,11 @@ class FolderProvider:
     def __init__(
         self,
         roots: Sequence[Path],
-        unfiltered: Sequence[Path] = (),
-        catalogs: Sequence[Path] = (),
+        unfiltered: Sequence[Path],
+        open_catalogs: OpenCatalogs,
         set_name: str | None = None,
     ) -> None:
-        self.catalogs, self.set_name = tuple(catalogs), set_name
+        self.open_catalogs, self.set_name = open_catalogs, set_name
         self.sets = [read_synthetic(root) for root in roots]
         self.unfiltered = [read_synthetic(root) for root in unfiltered]
         self.has_own = bool(unfiltered)
@@ -134,7 +136,7 @@ class FolderProvider:
         self, images: SyntheticSet, draw: Draw, leaks: list[Leak], notes: list[str]
     ) -> None:
         for origin in images.origins:
-            catalogs = open_catalogs(self.catalogs, origin.catalogs)
+            catalogs = self.open_catalogs(filter(Path.is_dir, origin.catalogs))
             found, told = find_label_leaks(origin, draw.images, catalogs, self.set_name)
             leaks += found
             notes += told
@@ -150,8 +152,3 @@ class FolderProvider:
             leaks += [leak for _, foreign in found for leak in foreign]
             return [each for each, _ in found]
         return fitting
-
-
-def open_catalogs(given: Sequence[Path], named: Sequence[Path]) -> Catalogs:
-    """Opens the shipped catalogs, those given, and those that a recipe named and that are there."""
-    return load_catalogs((*given, *(folder for folder in named if folder.is_dir())))

@@ -4,11 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from factory.catalog.catalog import load_catalogs
 from factory.core.errors import InputError, RunBrokenError
 from factory.core.plain import write_json
 from factory.data.shots import list_real, split_held_out
-from factory.evaluate.base import RunRecipe, Say
+from factory.evaluate.base import Context
 from factory.evaluate.cells import CellStore
 from factory.evaluate.fewshot import Fewshot
 from factory.evaluate.fewshot.generate import RecipeProvider
@@ -16,18 +15,12 @@ from factory.evaluate.fewshot.learners import build_learner
 from factory.evaluate.fewshot.plots import draw_arms, draw_curve
 from factory.evaluate.fewshot.providers import FolderProvider, Provider
 from factory.evaluate.fewshot.results import build_results
-from factory.evaluate.fewshot.settings import FewshotSources, StudySettings, check_settings
+from factory.evaluate.fewshot.settings import Making, MakingOptions, check_settings
 from factory.evaluate.fewshot.study import Study
 from factory.evaluate.workers import count_workers
 
 
-def measure_fewshot(
-    sources: FewshotSources,
-    settings: StudySettings,
-    make: RunRecipe,
-    out: Path | None = None,
-    say: Say = lambda line: None,
-) -> dict[str, Any]:
+def measure(settings: Fewshot.Settings, context: Context) -> dict[str, Any]:
     """Measures all arms; with `out`, results and plots land there, and the same call resumes.
 
     Raises:
@@ -36,25 +29,24 @@ def measure_fewshot(
         RunBrokenError: shards of a run failed.
     """
     check_settings(settings)
-    columns = (sources.group_column, sources.group_pattern, sources.image_column)
-    train = list_real(sources.real, *columns)
-    if sources.test is None:
+    columns = (settings.group_column, settings.group_pattern, settings.image_column)
+    train = list_real(settings.real, *columns)
+    if settings.test is None:
         train, test = split_held_out(train)
     else:
-        test = list_real(sources.test, *columns)
-    store = CellStore(out)
+        test = list_real(settings.test, *columns)
+    store = CellStore(settings.out)
     study = Study(
         settings,
         train,
         test,
-        _choose_provider(sources, settings, make, out, say),
+        _choose_provider(settings, context),
         store,
-        say,
-        load_catalogs(sources.catalogs),
+        context.say,
+        context.open_catalogs(settings.catalogs),
         build_learner,
-        sources.test is None,
-        count_workers(sources.workers, settings.device),
-        sources.catalogs,
+        settings.test is None,
+        count_workers(settings.workers, settings.device),
     )
     study.run()
     results = {"version": Fewshot.Result.newest, "kind": Fewshot.kind, **build_results(study)}
@@ -66,28 +58,34 @@ def measure_fewshot(
     return results
 
 
-def _choose_provider(
-    sources: FewshotSources,
-    settings: StudySettings,
-    make: RunRecipe,
-    out: Path | None,
-    say: Say,
-) -> Provider:
-    if sources.making is None:
-        folders = sources.synthetic, sources.unfiltered, sources.catalogs
-        return FolderProvider(*folders, settings.set_name)
-    if sources.synthetic or sources.unfiltered:
+def _choose_provider(settings: Fewshot.Settings, context: Context) -> Provider:
+    making = {name: getattr(settings, name) for name in MakingOptions.model_fields}
+    if settings.recipe is None:
+        if any((settings.draws, settings.fit_filter, settings.adapt, settings.adapt_set)) or (
+            settings.overrides
+        ):
+            raise InputError(
+                "--draws, --fit-filter, --adapt, --adapt-set, --set: belong to --generator: give it"
+            )
+        given = settings.catalogs
+        return FolderProvider(
+            settings.synthetic,
+            settings.unfiltered,
+            lambda named: context.open_catalogs((*given, *named)),
+            settings.set_name,
+        )
+    if settings.synthetic or settings.unfiltered:
         raise InputError("--generator with --synthetic or --unfiltered: give one of them")
-    folder = sources.draws or (out and out / "draws")
+    folder = settings.draws or (settings.out and settings.out / "draws")
     if folder is None:
         raise InputError("--generator: needs --draws or --out, where its images land")
 
     def fill(recipe: Path, overrides: Sequence[str], to: Path) -> str:
         """Runs a recipe; returns what is short, or nothing."""
-        result = make(recipe, overrides, to)
+        result = context.run(recipe, overrides, to)
         if result.quarantined:
             raise RunBrokenError(f"{to}: shards failed: run the same command again to make them")
         short = [f"{part.label} {part.accepted}/{part.asked}" for part in result.shortfalls]
         return f"fewer accepted than asked for ({', '.join(short)})" if short else ""
 
-    return RecipeProvider(sources.making, settings, folder, fill, say)
+    return RecipeProvider(Making(recipe=settings.recipe, **making), settings, folder, fill, context)

@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -88,7 +87,6 @@ class Study:
     build_learner: Callable[[StudySettings, Say, Catalogs], Learner]
     is_split: bool = False
     workers: int = 1
-    folders: Sequence[Path] = ()
     outcomes: list[Outcome] = field(default_factory=list)
     leaks: list[Leak] = field(default_factory=list)
     circular: list[Leak] = field(default_factory=list)
@@ -134,7 +132,7 @@ class Study:
         self.pixels = self.reader.read(self.test)
         trainers = None
         if self.workers > 1:
-            train = partial(Trainer, self.settings, tuple(self.folders), self.pixels)
+            train = partial(Trainer, self.settings, self.catalogs, self.pixels)
             trainers = WorkerPool(train, self.workers, self.say)
         self.filler = Filler(
             self.settings,

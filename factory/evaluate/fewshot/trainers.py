@@ -1,14 +1,12 @@
 """What the actors of a `WorkerPool` do in a study: train an arm of a draw."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.catalog.catalog import load_catalogs
+from factory.catalog.catalog import Catalogs
 from factory.evaluate.fewshot.learners import TrainingSet, build_learner
 from factory.evaluate.fewshot.settings import StudySettings
 
@@ -31,14 +29,14 @@ class Trainer:
 
     Args:
         settings: of the study.
-        folders: user catalog folders.
+        catalogs: where its encoder is looked up.
         test: (M, S, S, 3) uint8 images to predict.
     """
 
     def __init__(
-        self, settings: StudySettings, folders: Sequence[Path], test: NDArray[np.uint8]
+        self, settings: StudySettings, catalogs: Catalogs, test: NDArray[np.uint8]
     ) -> None:
-        self._learner = build_learner(settings, lambda line: None, load_catalogs(folders))
+        self._learner = build_learner(settings, lambda line: None, catalogs)
         self._test = test
 
     def __call__(self, training: Training) -> Trained:

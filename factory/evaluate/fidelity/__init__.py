@@ -10,7 +10,6 @@ from factory.core.places import shorten_places
 from factory.evaluate import DEFAULT_ENCODER
 from factory.evaluate.base import (
     TIERS,
-    Context,
     Evaluation,
     EvaluationResult,
     EvaluationSettings,
@@ -45,6 +44,7 @@ class Fidelity(Evaluation):
     """
 
     kind = "fidelity"
+    study = "factory.evaluate.fidelity.study:measure"
     names: ClassVar[Mapping[str, str]] = {"cmmd": "CMMD", "fd": "Fréchet distance", "kid": "KID"}
     sources: ClassVar[Mapping[str, str]] = {"real": "real"}
 
@@ -67,13 +67,6 @@ class Fidelity(Evaluation):
         figures: Items
 
     settings: Settings
-
-    def measure(self, context: Context) -> dict[str, Any]:
-        """Measures every synthetic set against the real one."""
-        from factory.evaluate.fidelity.study import evaluate_fidelity
-
-        settings = self.settings
-        return evaluate_fidelity(settings.real, settings.synthetic, settings, context.say)
 
     @classmethod
     def adapt(cls, given: Any) -> EvaluationSettings:

@@ -1,6 +1,6 @@
 """How near synthetic sets are to a real one: FD, KID, CMMD, precision, recall and their kin."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,21 @@ from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.stats.resampling import ROUNDS, cut_parts
 from factory.data.images.image import Wanted
 from factory.data.pairs import NEIGHBOURS, Side, measure_floor, measure_pair
+from factory.evaluate.base import Context, Say
 from factory.evaluate.features import Scaling, encode_set, fit_scaling
-from factory.evaluate.fidelity import FidelitySettings
+from factory.evaluate.fidelity import Fidelity, FidelitySettings
 from factory.evaluate.image_sets import ImageSet, count_smaller, list_set
 from factory.evaluate.judge_overlap import find_parts, read_making, write_circle
 from factory.models.encoders import Encoder, load_encoder
 
-Say = Callable[[str], None]
 MIX_TOLD = 0.05
 """Difference of a class's share from which the overall figures speak of it."""
+
+
+def measure(settings: Fidelity.Settings, context: Context) -> dict[str, Any]:
+    """Measures every synthetic set against the real one."""
+    sets, catalogs = (settings.real, settings.synthetic), context.session.catalogs
+    return evaluate_fidelity(*sets, settings, context.say, catalogs)
 
 
 def evaluate_fidelity(

@@ -10,7 +10,6 @@ from factory.core import fields
 from factory.core.errors import InputError
 from factory.evaluate.base import (
     TIERS,
-    Context,
     Evaluation,
     EvaluationResult,
     EvaluationSettings,
@@ -31,6 +30,7 @@ class Retrieval(Evaluation):
     """
 
     kind = "retrieval"
+    study = "factory.evaluate.retrieval.study:measure"
     names: ClassVar[Mapping[str, str]] = {"i2t": "image to text", "t2i": "text to image"}
     hidden = frozenset({"by_seed"})
     sources: ClassVar[Mapping[str, str]] = {
@@ -81,24 +81,6 @@ class Retrieval(Evaluation):
         dropped: Parts
 
     settings: Settings
-
-    def measure(self, context: Context) -> dict[str, Any]:
-        """Tunes on each arm's pairs, and searches the held-out pairs."""
-        from factory.evaluate.retrieval.pairs import Columns
-        from factory.evaluate.retrieval.study import RetrievalOptions, evaluate_retrieval
-        from factory.evaluate.workers import count_workers
-
-        given = self.settings
-        options = RetrievalOptions(
-            real=given.real,
-            columns=Columns(
-                given.caption_column, given.group_column, given.group_pattern, given.image_column
-            ),
-            on_leak=given.on_leak,
-            out=given.out,
-            workers=count_workers(given.workers, given.device),
-        )
-        return evaluate_retrieval(given.synthetic, given.held_out, given, options, context.say)
 
     @classmethod
     def adapt(cls, given: Any) -> EvaluationSettings:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from factory import __version__
-from factory.catalog.catalog import load_catalogs
+from factory.catalog.catalog import Catalogs
 from factory.core.hashing import compute_digest
 from factory.evaluate.judge_overlap import find_parts, read_making
 from factory.evaluate.measured import describe_data
@@ -66,7 +66,9 @@ def describe_study(
     }
 
 
-def warn_circle(asked: PairSet, start: Start, described: Mapping[str, Any]) -> list[str]:
+def warn_circle(
+    asked: PairSet, start: Start, described: Mapping[str, Any], catalogs: Catalogs
+) -> list[str]:
     """Warns where the model to be tuned had a part in making the held-out set.
 
     Raises:
@@ -74,7 +76,6 @@ def warn_circle(asked: PairSet, start: Start, described: Mapping[str, Any]) -> l
     """
     if start.is_random:
         return []
-    catalogs = load_catalogs()
     spec = f"open_clip:{start.name}" + (f"/{start.weights}" if start.weights else "")
     itself = {"id": described["model"], "weights_sha256": described["weights_sha256"]}
     parts = find_parts(spec, itself, read_making(asked.root, catalogs), catalogs)

@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,9 +12,12 @@ from typing import Any, Literal
 
 import numpy as np
 
+from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import EvaluationError, InputError
 from factory.core.hashing import derive_seed
+from factory.evaluate.base import Context, Say
 from factory.evaluate.cells import CellStore
+from factory.evaluate.retrieval import Retrieval
 from factory.evaluate.retrieval.description import (
     describe_pairs,
     describe_set,
@@ -42,9 +45,7 @@ from factory.evaluate.retrieval.pairs import (
 from factory.evaluate.retrieval.settings import RetrievalSettings
 from factory.evaluate.retrieval.summary import summarise_arms, write_notes
 from factory.evaluate.retrieval.tuning import tune_clip
-from factory.evaluate.workers import WorkerPool
-
-Say = Callable[[str], None]
+from factory.evaluate.workers import WorkerPool, count_workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +79,27 @@ class RetrievalOptions:
     workers: int = 1
 
 
+def measure(settings: Retrieval.Settings, context: Context) -> dict[str, Any]:
+    """Tunes on each arm's pairs, and searches the held-out pairs."""
+    named = (settings.caption_column, settings.group_column, settings.group_pattern)
+    options = RetrievalOptions(
+        settings.real,
+        Columns(*named, settings.image_column),
+        settings.on_leak,
+        settings.out,
+        count_workers(settings.workers, settings.device),
+    )
+    sets, catalogs = (settings.synthetic, settings.held_out), context.session.catalogs
+    return evaluate_retrieval(*sets, settings, options, context.say, catalogs)
+
+
 def evaluate_retrieval(
     synthetic: Path,
     held_out: Path,
     settings: RetrievalSettings,
     options: RetrievalOptions | None = None,
     say: Say = lambda line: None,
+    catalogs: Catalogs | None = None,
 ) -> dict[str, Any]:
     """Tunes a model on each arm's pairs and searches the held-out pairs in both directions.
 
@@ -93,6 +109,7 @@ def evaluate_retrieval(
         settings: how to tune; the same for all arms.
         options: what else is read, and where what is done is kept.
         say: takes lines of progress.
+        catalogs: where models are looked up; default: the shipped ones.
 
     Returns:
         `arms` (arm -> metric -> mean, low, high), `paired` ("A - B" -> the same),
@@ -131,7 +148,10 @@ def evaluate_retrieval(
         "settings": _describe_settings(settings, described, asked, sets, results),
     }
     notes = write_notes(report, start.is_random, count_alike(clip, gallery.captions))
-    return {**report, "notes": [*warn_circle(asked, start, described), *notes]}
+    return {
+        **report,
+        "notes": [*warn_circle(asked, start, described, catalogs or load_catalogs()), *notes],
+    }
 
 
 def _describe_settings(
