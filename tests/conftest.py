@@ -1,5 +1,6 @@
 """Test settings that must stand before any heavy library is imported: no network, one thread."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -8,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.budget import Budget
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -15,8 +18,10 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("RAY_worker_niceness", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # A busy machine is no fault of an example.
-settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("busy")
+BUSY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("daily", max_examples=25, **BUSY)
+settings.register_profile("full", max_examples=200, **BUSY)
+settings.load_profile("full" if os.environ.get("FACTORY_CI") == "full" else "daily")
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 if WORKER is None:
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-")
@@ -30,6 +35,16 @@ def pytest_xdist_auto_num_workers(config):
     if all(Path(argument.partition("::")[0]).is_file() for argument in config.args):
         return 0
     return min(len(os.sched_getaffinity(0)), 8)
+
+
+def pytest_configure(config):
+    """Meters the tests; where all of them run, those that take far too long fail."""
+    config.pluginmanager.register(Budget(strict=WORKER is not None), "budget")
+
+
+def pytest_collection_finish():
+    """What was imported stays: it need not be looked through for garbage again and again."""
+    gc.freeze()
 
 
 def pytest_unconfigure():

@@ -16,6 +16,11 @@ from typing import Any
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(
     [
+        "factory.cli.runs",
+        "factory.api.making",
+        "factory.publish.card",
+        "datasets",
+        "mlcroissant",
         "factory.train.encoder.loop",
         "factory.train.generator.train",
         "diffusers.models.unets.unet_2d",
@@ -33,9 +38,9 @@ def start(function: Callable[..., Any], *arguments: Any, **environment: str) -> 
     return process
 
 
-def start_command(words: list[str], **environment: str) -> BaseProcess:
-    """Begins a process that runs the command line."""
-    return start(_run_command, words, **environment)
+def start_command(words: list[str], log: Path | None = None, **environment: str) -> BaseProcess:
+    """Begins a process that runs the command line; all that it says goes to `log`."""
+    return start(_run_command, words, log, **environment)
 
 
 def wait(process: BaseProcess, seconds: float = 120) -> int | None:
@@ -67,10 +72,19 @@ def find_step(out: Path) -> int:
     return int(found[-1].name.removeprefix("checkpoint-")) if found else 0
 
 
-def _run_command(words: list[str]) -> None:
+def _run_command(words: list[str], log: Path | None) -> None:
     from factory.cli import main
 
+    if log is not None:
+        write_to(log)
     main(words)
+
+
+def write_to(log: Path) -> None:
+    """Leads all that this process says to a file, from now on."""
+    with log.open("w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
 
 
 def _call(variables: dict[str, str], function: Callable[..., Any], arguments: Any) -> None:

@@ -125,37 +125,37 @@ def test_a_misspelt_command_is_suggested():
 # --- imports and speed ---------------------------------------------------------------------------
 
 LIST_HEAVY = f"""
-import sys
+import json, sys
+from click.testing import CliRunner
 from factory.cli import main
-try:
-    main(sys.argv[1:])
-finally:
-    print("heavy:", *sorted(set({HEAVY}) & set(sys.modules)), file=sys.stderr)
+
+found = []
+for line in sys.argv[1:]:
+    done = CliRunner().invoke(main, line.split())
+    found.append([line, done.exit_code, done.output, sorted(set({HEAVY}) & set(sys.modules))])
+print(json.dumps(found))
 """
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("--help",),
-        ("--version",),
-        ("run", "--help"),
-        ("validate", "recipes/quickstart.yaml", "recipes/dry-run.yaml"),
-        ("validate", "--no-files", "recipes/few-shot-variations.yaml"),
-        ("models", "list"),
-        ("schema",),
-    ],
-    ids=" ".join,
+"""Runs commands one after the other and lists what heavy is there after each."""
+LIGHT = (
+    "--help",
+    "--version",
+    "run --help",
+    "validate recipes/quickstart.yaml recipes/dry-run.yaml",
+    "validate --no-files recipes/few-shot-variations.yaml",
+    "models list",
+    "schema",
 )
-def test_light_commands_import_nothing_heavy(arguments):
-    done = call_process(*arguments, code=LIST_HEAVY)
-    assert done.stderr.splitlines()[-1] == "heavy:", done.stderr
-    assert done.returncode == 0 or "the weights of nano-he are missing" in done.stderr, done.stderr
 
 
-def test_the_import_check_can_fail():
-    done = call_process("status", "nowhere", code=LIST_HEAVY)
-    assert done.stderr.splitlines()[-1].startswith("heavy: "), "status loads pyarrow"
+def test_light_commands_import_nothing_heavy():
+    *light, (_, _, said, heavy) = json.loads(
+        call_process(*LIGHT, "status nowhere", code=LIST_HEAVY).stdout
+    )
+    assert [line for line, *_ in light] == list(LIGHT)
+    for line, code, output, found in light:
+        assert found == [], line
+        assert code == 0 or "the weights of nano-he are missing" in output, (line, output)
+    assert "pyarrow" in heavy, f"the check can fail: {said}"
 
 
 def test_help_answers_at_once():
@@ -248,6 +248,7 @@ def test_a_good_run_ends_with_0(finished):
     assert len(read_rows(out)) == 23
 
 
+@pytest.mark.slow("docs/test_installation.py::test_the_built_wheel_runs_the_quickstart_anywhere")
 def test_a_real_process_gives_the_same(finished, tmp_path):
     recipe, out, _ = finished
     done = call_process("run", recipe, "--out", tmp_path / "run")

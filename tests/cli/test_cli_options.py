@@ -32,14 +32,15 @@ def name_case(case):
     return f"{case[0]} {case[1].opts[0]}"
 
 
-def list_bad_numbers(kind):
-    """What is no number, and those beside both bounds."""
+def list_bad_numbers(kind, turn=None):
+    """What is no number (of a turn: two of that), and those beside both bounds."""
     if isinstance(kind, Number):
         low = kind.min if kind.min_open else math.nextafter(kind.min, -math.inf)
         high = kind.max if kind.max_open else math.nextafter(kind.max, math.inf)
     else:
         low, high = kind.min - 1, kind.max + 1
-    return (*NO_NUMBERS, repr(low), repr(high))
+    words = NO_NUMBERS if turn is None else [NO_NUMBERS[(turn + each) % 7] for each in (0, 3)]
+    return (*words, repr(low), repr(high))
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +110,10 @@ def test_every_number_has_both_bounds():
     "every number of every command: `train classifier --seed -1`, nan, inf, beside its bounds",
     "exit code 2 in one line that names the option; nothing is written",
 )
-def test_a_bad_number_is_exit_code_2(place):
-    for line, parameter in NUMBERS:
-        for value in list_bad_numbers(parameter.type):
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_bad_number_is_exit_code_2(place, every):
+    for turn, (line, parameter) in enumerate(NUMBERS):
+        for value in list_bad_numbers(parameter.type, None if every else turn):
             result = refuse(place, line, parameter, value)
             assert parameter.opts[0] in result.stderr
     assert not (place / "new").exists()

@@ -168,7 +168,7 @@ def test_evaluation_of_a_published_copy(old, tmp_path):
     assert now["figures"][0]["metrics"] == before["figures"][0]["metrics"]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("test_regenerate")
 def test_quickstart_makes_the_same_images(tmp_path):
     said = read_json(HERE / "v0.1" / "quickstart.json")
     here = {name: version(name) for name in said["libraries"]}

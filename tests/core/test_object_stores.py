@@ -78,15 +78,20 @@ MOMENTS = [
 ]
 
 
+@pytest.mark.spine
 @pytest.mark.stranger(
     2,
     "a run in s3://, killed at six calls of the store, most of them while it finalises",
     "verify and status agree each time; one more run ends in files byte-identical to a local run",
 )
-def test_killed_in_an_object_store_and_resumed(local, s3):
+@pytest.mark.parametrize(
+    "moments",
+    [pytest.param(MOMENTS[3:4], id="one"), pytest.param(MOMENTS, id="all", marks=pytest.mark.slow)],
+)
+def test_killed_in_an_object_store_and_resumed(moments, local, s3):
     recipe, folder = local
     command = ["run", str(recipe), "--out", s3]
-    for method, part, phase in MOMENTS:
+    for method, part, phase in moments:
         killed = forked.start(store_killer.run_armed, method, part, phase, command)
         assert forked.wait(killed) == -signal.SIGKILL, (method, part)
         assert read_status(s3)["finalized"] is (part == "/README.md")
@@ -103,6 +108,7 @@ def test_killed_in_an_object_store_and_resumed(local, s3):
     assert ask("status", s3)[1].rstrip().endswith("\nfinalized")
 
 
+@pytest.mark.slow("test_a_recipe_names_its_place_in_a_store")
 @pytest.mark.stranger(
     2,
     "every command that takes a run is given one in s3://",

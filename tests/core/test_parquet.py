@@ -106,6 +106,7 @@ def test_a_stream_is_read_by_the_caller_alone(path):
     assert ahead.threads != stream.threads, "Arrow reads no more ahead: this test proves nothing"
 
 
+@pytest.mark.slow("test_a_stream_is_read_by_the_caller_alone")
 @pytest.mark.stranger(
     3,
     "processes that read parquet and end, in a loop (3 to 9 of 100 ended with SIGABRT)",

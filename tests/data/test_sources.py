@@ -428,6 +428,7 @@ def test_a_run_is_the_same_whatever_form_the_images_have(forms, tmp_path):
     assert filters[0][0] is not None
 
 
+@pytest.mark.slow("test_parquet_of_datasets_gives_the_same")
 def test_a_classifier_is_the_same_whatever_form_the_images_have(forms, tmp_path):
     digests = set()
     for number, images in enumerate(forms):

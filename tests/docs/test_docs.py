@@ -214,7 +214,7 @@ def test_cheap_commands_run(tmp_path, monkeypatch):
         follow(step, tmp_path, {})
 
 
-@pytest.mark.slow
+@pytest.mark.slow("docs/test_installation.py::test_the_built_wheel_runs_the_quickstart_anywhere")
 @pytest.mark.stranger(
     18,
     "every command and block of README and pages, typed in its order, on real patches",

@@ -82,6 +82,7 @@ def installed(tmp_path_factory):
     return folder / "site"
 
 
+@pytest.mark.spine
 def test_the_built_wheel_runs_the_quickstart_anywhere(installed, tmp_path):
     """All that the quickstart needs is in the wheel: recipe, catalogs, weights."""
     environment = {**os.environ, "PYTHONPATH": str(installed)}

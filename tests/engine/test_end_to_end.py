@@ -2,12 +2,15 @@
 
 import json
 import random
+from contextlib import ExitStack
 
 import numpy as np
+import pytest
 import yaml
 from huggingface_hub import DatasetCard
 from PIL import Image
 
+from tests.commands import open_commands
 from tests.hub import open_hub
 from tests.publish.test_publish import REPO, build_environment, call
 from tests.running import read_rows
@@ -40,14 +43,16 @@ def write_real(folder):
     return folder
 
 
+@pytest.mark.spine
 def test_from_a_recipe_to_rows_that_anybody_can_make_again(tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
     real, made = write_real(tmp_path / "real"), tmp_path / "made"
-    with open_hub() as hub:
-        environment = build_environment(hub, tmp_path / "home")
+    with ExitStack() as running:
+        environment = build_environment(running.enter_context(open_hub()), tmp_path / "home")
+        ask = running.enter_context(open_commands(environment))
 
         def factory(*arguments):
-            done = call(["-m", "factory", *map(str, arguments)], environment)
+            done = ask(*arguments)
             assert done.returncode == 0, done.stdout + done.stderr
             return done.stdout
 

@@ -119,7 +119,7 @@ def cluster():
         shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("engine/test_ray.py::test_two_workers_give_the_same_rows")
 def test_submitted_job_gives_the_same_rows(expected, cluster, tmp_path):
     recipe = write_job(tmp_path / "recipe with a space")
     done = call(SUBMIT, recipe, "run", *OPTIONS, environment=cluster, cwd=tmp_path)
@@ -135,7 +135,7 @@ def test_submitted_job_gives_the_same_rows(expected, cluster, tmp_path):
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("test_bad_calls_are_refused")
 def test_one_machine_starts_and_stops_its_own_ray(tmp_path):
     """One attempt each leaves a shortfall: the exit code of `factory run` comes back as well."""
     recipe, scratch = write_job(tmp_path / "recipe"), Path(tempfile.mkdtemp())

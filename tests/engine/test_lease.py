@@ -6,13 +6,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import psutil
 import pytest
 from click.testing import CliRunner
 
@@ -21,21 +21,22 @@ from factory.core.errors import HeldError, RunBrokenError, StoreError
 from factory.core.files.store import FileStore
 from factory.engine import lease
 from factory.engine.run_folder import LEASE, WORK, RunFolder
-from tests import ROOT
+from factory.models.generators.families.fake import FakeGenerator
+from tests import forked
 from tests.objectstore import BUCKET, serve
 from tests.running import list_identities, run, write_recipe
 
-SLOW = """
-import sys, time
-from factory.models.generators.families.fake import FakeGenerator
-generate = FakeGenerator.generate
-def slow(self, jobs):
-    time.sleep(0.4)
-    return generate(self, jobs)
-FakeGenerator.generate = slow
-from factory.cli import main
-main(sys.argv[1:])
-"""
+
+def run_slowly(words):
+    """Runs a command whose every batch takes its time."""
+    generate = FakeGenerator.generate
+
+    def generate_slowly(self, jobs):
+        time.sleep(0.4)
+        return generate(self, jobs)
+
+    FakeGenerator.generate = generate_slowly
+    main(words)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +69,7 @@ def begin():
     processes = []
 
     def begin_run(recipe, out):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SLOW, "run", str(recipe), "--out", str(out)],
-            cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+        process = forked.start(run_slowly, ["run", str(recipe), "--out", str(out)])
         processes.append(process)
         wait_for(lambda: (out / LEASE).is_file() and list((out / WORK).glob("shards/*-r0.json")))
         return process
@@ -80,7 +77,7 @@ def begin():
     yield begin_run
     for process in processes:
         process.kill()
-        process.communicate()
+        process.join()
 
 
 def wait_for(condition, seconds=60):
@@ -134,7 +131,7 @@ def test_a_second_driver_is_refused_and_the_first_goes_on(begin, tmp_path):
         assert "nothing was touched" in answer.stderr
     assert snapshot(out) == before
     os.kill(first.pid, signal.SIGCONT)
-    assert first.wait(120) == 0
+    assert forked.wait(first) == 0
     assert not (out / LEASE).exists()
     run(recipe, tmp_path / "alone")
     assert list_identities(out) == list_identities(tmp_path / "alone")
@@ -148,7 +145,7 @@ def test_a_second_driver_is_refused_and_the_first_goes_on(begin, tmp_path):
 def test_a_killed_driver_is_followed_at_once(begin, tmp_path):
     recipe, out = write_recipe(tmp_path), tmp_path / "run"
     first = begin(recipe, out)
-    first.kill()  # and not waited for: a zombie holds nothing
+    first.kill()
     wait_for(lambda: not lease.is_alive(first.pid, lease.read_start(first.pid)))
     began = time.monotonic()
     answer = call("run", recipe, "--out", out)
@@ -159,6 +156,17 @@ def test_a_killed_driver_is_followed_at_once(begin, tmp_path):
     run(recipe, tmp_path / "alone")
     assert list_identities(out) == list_identities(tmp_path / "alone")
     assert not (out / LEASE).exists()
+
+
+def test_a_zombie_holds_nothing():
+    """A killed driver that nobody has waited for."""
+    process = subprocess.Popen(["sleep", "60"])
+    start = lease.read_start(process.pid)
+    assert lease.is_alive(process.pid, start)
+    process.kill()
+    wait_for(lambda: not lease.is_alive(process.pid, start))
+    assert psutil.Process(process.pid).status() == psutil.STATUS_ZOMBIE
+    process.wait()
 
 
 @pytest.mark.parametrize("command", ["run", "judge", "refilter", "card"])

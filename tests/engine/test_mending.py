@@ -500,6 +500,7 @@ def test_a_finished_run_says_so(finished, copied, monkeypatch):
     assert (result.exit_code, said) == (0, COMPLETE)
 
 
+@pytest.mark.slow("test_a_finished_run_says_so")
 @pytest.mark.stranger(
     28,
     "a first try that failed before anything was committed claimed its folder",

@@ -29,8 +29,10 @@ BLOCK = {"kind": "reference", "images": "real", "shots": 2, "per_class": 5, "str
 
 @pytest.mark.parametrize(
     "workers",
-    [{"executor": "local"}, {"executor": "ray", "count": 2}],
-    ids=["local", "ray"],
+    [
+        pytest.param({"executor": "local"}, id="local"),
+        pytest.param({"executor": "ray", "count": 2}, id="ray", marks=pytest.mark.slow),
+    ],
 )
 def test_workers_never_look_at_the_real_images_that_are_not_varied(workers, tmp_path, monkeypatch):
     """Others stand there before any worker starts: who planned again would choose them."""

@@ -3,8 +3,6 @@
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -17,7 +15,7 @@ from factory.engine.run import plan_recipe
 from factory.engine.run_folder import Marker
 from factory.engine.task import Task
 from factory.recipe.file import load_recipe
-from tests import ROOT
+from tests import ROOT, forked
 from tests.running import DEDUP, FILTERS, list_identities, read_json, run, run_recipe, write_recipe
 
 
@@ -156,20 +154,15 @@ def test_a_stopped_run_says_what_is_kept(tmp_path, number):
     (tmp_path / "catalog/models/slow.yaml").write_text(text)
     recipe = write_recipe(tmp_path, catalogs=["catalog"], generator={"model": "slow"})
     out = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "factory", "run", str(recipe), "--out", str(out)],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    log = tmp_path / "log"
+    process = forked.start_command(["run", str(recipe), "--out", str(out)], log)
     deadline = time.monotonic() + 60
     while len(list(out.glob(".factory/shards/*.json"))) < 2:  # so that the first was told of
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(number)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 3, said
+    os.kill(process.pid, number)
+    code, said = forked.wait(process), log.read_text()
+    assert code == 3, said
     kept = re.search(r"stopped: (\d+) of 23 images are kept", said)
     assert kept and 1 <= int(kept[1]) < 23, said
     assert "run the same command again" in said

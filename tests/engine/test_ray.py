@@ -76,20 +76,25 @@ def find_workers(parent):
     return found
 
 
+@pytest.mark.spine
 @pytest.mark.stranger(
     13,
     "two Ray workers on shards that take seconds",
     "batches are told while the shards are at work; the rows are those of one process",
 )
-def test_two_workers_give_the_same_rows(local, tmp_path):
+def test_two_workers_give_the_same_rows(tmp_path):
     done, watch = [], Watching()
-    result = run(write_slow(tmp_path, 0.3), tmp_path / "run", (), RAY, done.append, watch)
+    few = ["conditions.0.per_class={normal: 8, tumor: 8}"]
+    slow, fast = write_slow(tmp_path, 0.3), write_slow(tmp_path / "fast", 0)
+    result = run(slow, tmp_path / "run", (), [*few, *RAY], done.append, watch)
     assert result.exit_code == 0
-    assert len(done) == 10
+    assert len(done) == 4
     assert len({(each.shard, each.tried) for each in watch.told}) > 2
-    assert list_identities(tmp_path / "run") == local
+    assert run(fast, tmp_path / "alone", overrides=few).exit_code == 0
+    assert list_identities(tmp_path / "run") == list_identities(tmp_path / "alone")
 
 
+@pytest.mark.slow("test_two_workers_give_the_same_rows")
 def test_killed_workers_lose_nothing(local, tmp_path):
     """A worker dies whenever another shard was committed: at its start, amid work, at a commit."""
     kills = []
@@ -113,6 +118,7 @@ def test_killed_workers_lose_nothing(local, tmp_path):
     assert list_identities(tmp_path / "run") == local
 
 
+@pytest.mark.slow("engine/test_crash.py::test_killed_while_generating_and_resumed")
 def test_a_killed_driver_resumes(local, tmp_path):
     recipe, out = write_slow(tmp_path, 0.1), tmp_path / "run"
     options = [part for override in RAY for part in ("--set", override)]
@@ -130,6 +136,7 @@ def test_a_killed_driver_resumes(local, tmp_path):
     assert list_identities(out) == local
 
 
+@pytest.mark.slow("test_what_no_node_can_hold_is_refused")
 def test_a_worker_that_cannot_start_is_bad_input(tmp_path):
     recipe = write_slow(tmp_path, 0)
     (tmp_path / "catalog/models/slow.yaml").write_text(

@@ -67,6 +67,7 @@ def nodes():
     cluster.shutdown()
 
 
+@pytest.mark.slow("engine/test_ray.py::test_more_workers_than_fit_are_refused")
 @pytest.mark.stranger(
     11,
     "a cluster whose CPUs are all taken by others",
@@ -96,6 +97,7 @@ def test_a_busy_cluster_is_refused_with_words(nodes, tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow("engine/test_ray.py::test_what_no_node_can_hold_is_refused")
 @pytest.mark.stranger(
     11,
     "workers that need more CPUs than any node of the given cluster has",
@@ -109,6 +111,7 @@ def test_a_cluster_of_nodes_that_are_too_small_is_bad_input(nodes, tmp_path, mon
     assert not [path for path in (tmp_path / "run").rglob("*") if path.is_file()]
 
 
+@pytest.mark.slow("engine/test_ray.py::test_two_workers_give_the_same_rows")
 @pytest.mark.stranger(
     11,
     "two nodes of Ray on one machine, one killed in the middle of a run",
@@ -135,6 +138,7 @@ cluster.close()
 """
 
 
+@pytest.mark.slow("test_a_dead_address_ends_soon")
 @pytest.mark.stranger(
     11,
     "no address given while a foreign cluster is noted in the temporary folder",
@@ -150,6 +154,7 @@ def test_a_noted_cluster_is_not_joined_unasked(nodes):
     assert "nodes 1 127.0.0.1" in said
 
 
+@pytest.mark.slow("test_a_dead_address_ends_soon")
 @pytest.mark.stranger(
     11,
     "the head of a given cluster dies in the middle of a run",
@@ -215,6 +220,7 @@ def read_token(process):
         time.sleep(0.1)
 
 
+@pytest.mark.slow("engine/test_ray.py::test_two_workers_give_the_same_rows")
 @pytest.mark.stranger(
     25,
     "driver, raylet or GCS of a local run killed by SIGKILL",
@@ -252,6 +258,7 @@ def test_nothing_of_our_ray_outlives_us(tmp_path, victim):
         time.sleep(0.2)
 
 
+@pytest.mark.slow("test_a_worker_that_makes_no_batch_is_hung")
 @pytest.mark.stranger(
     11,
     "a worker that hangs: it answers nothing and makes nothing",

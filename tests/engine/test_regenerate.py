@@ -411,6 +411,7 @@ def test_the_command_refuses_what_it_cannot_do(fake, tmp_path):
 # --- the shipped model ---------------------------------------------------------------------------
 
 
+@pytest.mark.slow("test_accepted_and_rejected_rows_are_exact")
 def test_five_random_rows_of_a_small_quickstart_are_exact(tmp_path):
     """From a copy that holds what is published: rows, recipe.json and README.md."""
     run(ROOT / "recipes" / "quickstart.yaml", tmp_path / "run", overrides=SMALL)

@@ -10,42 +10,34 @@ from pathlib import Path
 
 import pytest
 
+from factory.cli import main
 from factory.core.hashing import hash_bytes
 from factory.data.images.reader import ImageReader
 from factory.models.session import Session
 from factory.recipe.file import load_recipe
 from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
-from tests import ROOT
+from tests import ROOT, forked
 from tests.evaluate.test_evaluate_fewshot import write_images
 from tests.filters.test_class_filters import write_classifier
 from tests.running import read_rows, run_recipe, write_recipe
+from tests.watching import watch
 
 WATCH = """
-import os, sys
-
-log = os.open(f"{os.environ['OPENED']}/{os.getpid()}", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-
-def watch(event, arguments):
-    name = arguments[0] if event == "open" else None
-    if isinstance(name, str) and name.endswith((".yaml", ".png", "encoder.json")):
-        os.write(log, f"{name}\\n".encode())
-
-sys.addaudithook(watch)
+import os
+from tests.watching import watch
+watch(os.environ["OPENED"])
 """
 
 
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory):
-    """A run on two Ray workers; (rows, real images, opened files by the driver, by each worker)."""
-    folder = tmp_path_factory.mktemp("session")
+def write_run(folder, **workers):
+    """Writes a recipe whose filters and pick share an encoder, and all that it names."""
     write_images(folder / "real", 4, 1)
+    write_images(folder / "test", 1, 2)
     settings = ClassifierSettings(encoder="he-ssl", head="logistic", image_size=32, force=True)
     train_classifier(folder / "real", folder / "judge", settings)
-    (folder / "watch").mkdir()
-    (folder / "watch" / "sitecustomize.py").write_text(WATCH)
     (folder / "opened").mkdir()
-    recipe = write_recipe(
+    return write_recipe(
         folder,
         generator={"batch_size": 2},
         conditions=[
@@ -59,14 +51,34 @@ def opened(tmp_path_factory):
         ],
         pick={"keep": "diverse", "encoder": "he-ssl", "pool": 1.5},
         budget={"attempts": 1},
-        workers={"executor": "ray", "count": 2},
+        workers=workers,
         output={"shard_size": 2},
     )
-    write_images(folder / "test", 1, 2)
-    words = ["run", str(recipe), "--out", str(folder / "out")]
+
+
+def read_logs(folder):
+    """Returns how often each file was opened, by process."""
+    return {
+        path.name: Counter(os.path.realpath(name) for name in path.read_text().split("\n") if name)
+        for path in (folder / "opened").iterdir()
+    }
+
+
+def hash_images(folder):
+    """Returns the real images by hash."""
+    return {hash_bytes(path.read_bytes()): path for path in (folder / "real").rglob("*.png")}
+
+
+@pytest.fixture(scope="module")
+def opened(tmp_path_factory):
+    """A run on two Ray workers; (rows, real images, opened files by the driver, by each worker)."""
+    folder = tmp_path_factory.mktemp("session")
+    recipe = write_run(folder, executor="ray", count=2)
+    (folder / "watch").mkdir()
+    (folder / "watch" / "sitecustomize.py").write_text(WATCH)
     paths = f"{folder / 'watch'}{os.pathsep}{ROOT}"
     process = subprocess.Popen(
-        [sys.executable, "-m", "factory", *words],
+        [sys.executable, "-m", "factory", "run", str(recipe), "--out", str(folder / "out")],
         env={**os.environ, "OPENED": str(folder / "opened"), "PYTHONPATH": paths},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -74,14 +86,33 @@ def opened(tmp_path_factory):
     )
     said = process.communicate()[0]
     assert process.returncode in (0, 1), said
-    logs = {
-        path.name: Counter(os.path.realpath(name) for name in path.read_text().split("\n") if name)
-        for path in (folder / "opened").iterdir()
-    }
+    logs = read_logs(folder)
     driver = logs.pop(str(process.pid))
     workers = [log for log in logs.values() if any("he-ssl" in name for name in log)]
-    images = {hash_bytes(path.read_bytes()): path for path in (folder / "real").rglob("*.png")}
-    return read_rows(folder / "out"), images, driver, workers
+    return read_rows(folder / "out"), hash_images(folder), driver, workers
+
+
+def run_watched(folder, words):
+    """Runs a command that notes what it opens."""
+    watch(folder)
+    main(words)
+
+
+def test_a_run_in_one_process_opens_each_thing_once(tmp_path):
+    """Of images, the driver's two glances (below), and one for the pixels."""
+    recipe = write_run(tmp_path, executor="local")
+    words = ["run", str(recipe), "--out", str(tmp_path / "out")]
+    code = forked.wait(forked.start(run_watched, str(tmp_path / "opened"), words))
+    assert code in (0, 1)
+    (log,) = read_logs(tmp_path).values()
+    assert {Path(name).name for name in count_catalogs(log)} >= {"fake.yaml", "he-ssl.yaml"}
+    assert set(count_catalogs(log).values()) == {1}
+    loads = {Path(name).parent.name: n for name, n in log.items() if "encoder.json" in name}
+    assert loads["he-ssl"] == 1
+    images = hash_images(tmp_path)
+    varied = {row["reference_sha256"] for row in read_rows(tmp_path / "out")}
+    counts = {sha: log[os.path.realpath(path)] for sha, path in images.items()}
+    assert {counts[sha] for sha in images.keys() - varied} == {3}
 
 
 def count_catalogs(log):
@@ -90,6 +121,7 @@ def count_catalogs(log):
     return {name: n for name, n in log.items() if name.startswith(place) and name.endswith(".yaml")}
 
 
+@pytest.mark.slow("test_a_run_in_one_process_opens_each_thing_once")
 def test_catalogs_are_read_once_and_by_the_driver_alone(opened):
     _, _, driver, workers = opened
     found = count_catalogs(driver)
@@ -99,6 +131,7 @@ def test_catalogs_are_read_once_and_by_the_driver_alone(opened):
     assert [count_catalogs(worker) for worker in workers] == [{}, {}]
 
 
+@pytest.mark.slow("test_a_run_in_one_process_opens_each_thing_once")
 def test_a_real_image_is_read_once_to_plan_and_check_a_run(opened):
     """It is opened twice: for its first bytes, which tell whether it has further frames."""
     _, images, driver, _ = opened
@@ -107,6 +140,7 @@ def test_a_real_image_is_read_once_to_plan_and_check_a_run(opened):
     )
 
 
+@pytest.mark.slow("test_a_run_in_one_process_opens_each_thing_once")
 def test_a_worker_reads_a_real_image_for_its_pixels_only(opened):
     """What filters compare with once; what is varied for each try, and once for the row, too."""
     rows, images, _, workers = opened
@@ -119,6 +153,7 @@ def test_a_worker_reads_a_real_image_for_its_pixels_only(opened):
         assert 2 < tries <= 2 + 3 * 2 * 2
 
 
+@pytest.mark.slow("test_a_run_in_one_process_opens_each_thing_once")
 def test_an_encoder_is_loaded_once_a_worker_for_all_filters_and_the_pick(opened):
     """`tests/models/test_guidance.py` counts it for guidance."""
     _, _, _, workers = opened

@@ -281,6 +281,7 @@ def copy_scores(out, folder):
     return folder
 
 
+@pytest.mark.slow("test_the_promised_share_of_every_class_is_kept_and_some_class_has_no_room")
 def test_the_promise_holds_for_a_recipe_with_the_proposed_thresholds(done, tmp_path):
     recipe, _, out, report, _ = done
     folder = copy_scores(out, tmp_path / "again")
@@ -383,6 +384,7 @@ def test_ticks_are_round_and_inside():
     assert choose_ticks(2.0, 2.0) == [2.0]
 
 
+@pytest.mark.slow("test_everything_promised_is_written")
 def test_scores_are_reused_for_other_thresholds_but_not_for_other_images(done, tmp_path):
     recipe, real, out, report, _ = done
     folder = copy_scores(out, tmp_path / "out")
@@ -470,7 +472,14 @@ def test_real_images_that_do_not_fit_are_refused_before_any_sampling(tmp_path):
     assert (result.exit_code, "nothing to calibrate" in result.stderr) == (2, True)
 
 
-@pytest.mark.parametrize(("keep", "code"), [(0.4, 2), (0.5, 2), (0.55, 1)])
+@pytest.mark.parametrize(
+    ("keep", "code"),
+    [
+        pytest.param(0.4, 2, marks=pytest.mark.slow),
+        (0.5, 2),
+        pytest.param(0.55, 1, marks=pytest.mark.slow),
+    ],
+)
 def test_two_sides_that_keep_half_or_fewer_are_refused(keep, code, tmp_path):
     focus = {"kind": "focus", "min_blur": 0.0, "max_blur": 1.0, "min_sharpness": 0.0}
     recipe = write_recipe(tmp_path, filters=[focus])
@@ -502,6 +511,7 @@ def test_real_images_without_classes_serve_filters_that_ask_for_none(tmp_path):
 # --- a classifier --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow("test_verdicts_are_those_of_a_run")
 def test_a_classifier_of_our_own_real_images_is_called_optimistic_and_by_class(tmp_path):
     from factory.train.classifier.train import train_classifier
 

@@ -89,6 +89,7 @@ def study(data, *arguments, synthetic="held", code=0):
 # --- what is planted is found --------------------------------------------------------------------
 
 
+@pytest.mark.spine
 def test_contract_of_the_json(data, tmp_path):
     path = tmp_path / "deep" / "result.json"
     shown = study(data, "--seeds", "3", "--json", path, "--unfiltered", data / "wrong").output
@@ -130,6 +131,7 @@ def test_contract_of_the_json(data, tmp_path):
     assert "60 steps of 32 for every arm" in shown
 
 
+@pytest.mark.slow("test_contract_of_the_json")
 def test_a_test_set_of_another_stain_is_said(data, tmp_path):
     """Tumour is redder, and so is every test image: a judge of the shots sees tumour alone."""
     for split, stain in (("train", 0), ("test", 40), ("held", 0)):
@@ -167,6 +169,7 @@ def test_wrong_labels_show_a_clear_loss(data, tmp_path):
     assert found["arms"]["synthetic"]["auroc"]["high"] < 0.5
 
 
+@pytest.mark.slow("test_contract_of_the_json")
 def test_several_shots_and_the_curve(data, tmp_path):
     path, out = tmp_path / "r.json", tmp_path / "out"
     arms = ("--arms", "real,real+synthetic", "--counts", "0,10,40", "--seeds", "2")
@@ -186,6 +189,7 @@ def test_several_shots_and_the_curve(data, tmp_path):
         assert (out / name).read_text().startswith("<svg")
 
 
+@pytest.mark.slow("test_held_back_real_images_show_a_clear_gain")
 def test_planted_on_real_patches(tmp_path):
     """Real patches held back from the training folder help; with shuffled labels they hurt."""
     rng = np.random.default_rng(0)
@@ -256,7 +260,9 @@ def test_batches(mix):
     assert not np.array_equal(rows, draw_batches(labels, is_synthetic, 20, 8, seed=2, mix=mix))
 
 
-def test_network_learns_and_is_repeatable():
+@pytest.fixture
+def shown():
+    """A learner, 16 patches with and without augmentation."""
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1], 8)
     pixels = np.stack([draw_patch(rng, CLASSES[each]) for each in labels])
@@ -268,11 +274,22 @@ def test_network_learns_and_is_repeatable():
         TrainingSet(pixels, labels, np.zeros(16, bool), shas, is_augmented)
         for is_augmented in (False, True)
     )
-    chances = learner.fit_predict(plain, pixels, 2, 30, 3)
-    assert chances.shape == (16, 2)
-    assert np.allclose(chances.sum(1), 1)
-    assert (chances.argmax(1) == labels).all()
-    found = [learner.fit_predict(each, pixels, 2, 3, 3) for each in (plain, augmented) * 2]
+    return learner, plain, augmented
+
+
+@pytest.mark.slow("test_a_network_is_repeatable")
+def test_a_network_learns(shown):
+    learner, plain, _ = shown
+    chances = learner.fit_predict(plain, plain.pixels, 2, 30, 3)
+    assert (chances.argmax(1) == plain.labels).all()
+
+
+def test_a_network_is_repeatable(shown):
+    learner, plain, augmented = shown
+    few = plain.pixels[::4]
+    found = [learner.fit_predict(each, few, 2, 1, 3) for each in (plain, augmented) * 2]
+    assert found[0].shape == (4, 2)
+    assert np.allclose(found[0].sum(1), 1)
     assert np.array_equal(found[0], found[2])
     assert np.array_equal(found[1], found[3])
     assert not np.array_equal(found[0], found[1])
@@ -341,6 +358,7 @@ def test_metrics_agree_with_scikit_learn():
         assert by_class["f1"][row] == pytest.approx(f1)
 
 
+@pytest.mark.slow("test_paired_differences_are_narrower_than_unpaired")
 def test_intervals_cover_the_truth():
     """Draws and images both vary; about 95 % of 95 % intervals hold the true accuracy."""
     rng, hits = np.random.default_rng(0), 0
@@ -477,6 +495,7 @@ def test_first_attempts_of_a_run_are_the_unfiltered_arm(data, runs, tmp_path):
     assert figures[0] != figures[1]
 
 
+@pytest.mark.slow("test_first_attempts_of_a_run_are_the_unfiltered_arm")
 def test_without_rejected_images_the_arm_is_left_out(data, tmp_path):
     recipe = write_recipe(tmp_path / "recipe", output={"keep_rejected": "scores"})
     run(recipe, tmp_path / "run")
@@ -487,6 +506,7 @@ def test_without_rejected_images_the_arm_is_left_out(data, tmp_path):
     assert "real+synthetic_unfiltered" not in read_json(path)["arms"]
 
 
+@pytest.mark.slow("test_models_that_saw_labels_are_refused")
 def test_variations_of_other_shots_are_refused(data, runs, tmp_path):
     arms = ("--arms", "real,real+synthetic", "--seeds", "1")
     study(data, *arms, synthetic=runs / "by-shot")
@@ -570,6 +590,7 @@ def test_adapters_of_unknown_training_are_refused(data, runs, tmp_path):
     assert "LABELS SEEN: model fake was used with an adapter" in shown
 
 
+@pytest.mark.slow("test_models_that_saw_labels_are_refused")
 def test_a_filter_fitted_on_more_than_the_shots_is_refused(data, tmp_path):
     fitted = ["--data", data / "train", "--size", "32", "--out", tmp_path / "classifier", "--force"]
     done = CliRunner().invoke(main, ["train", "classifier", *map(str, fitted)])
@@ -635,6 +656,7 @@ def test_what_does_not_fit_is_said(data, options, message):
 # --- resume --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow("test_more_draws_reuse_and_other_settings_are_refused")
 def test_killed_and_resumed_gives_the_same(data, tmp_path):
     arguments = ["--real", data / "train", "--test", data / "test", "--synthetic", data / "held"]
     arguments += [*FAST, "--arms", "real,real+synthetic", "--seeds", "2"]
@@ -664,6 +686,7 @@ def test_more_draws_reuse_and_other_settings_are_refused(data, tmp_path):
     assert "holds something else (notes.txt)" in shown
 
 
+@pytest.mark.slow("test_more_draws_reuse_and_other_settings_are_refused")
 def test_more_workers_than_cores_give_what_one_process_gives(data, tmp_path):
     one, two = tmp_path / "1.json", tmp_path / "2.json"
     common = ("--seeds", "2", "--counts", "4")
@@ -684,6 +707,7 @@ def test_workers_are_those_asked_for_or_the_gpus_of_the_study(monkeypatch):
     assert count_workers(2, "cpu") == 2
 
 
+@pytest.mark.slow("test_workers_are_those_asked_for_or_the_gpus_of_the_study")
 def test_workers_work_in_the_folder_of_the_command(tmp_path, monkeypatch):
     """Also where Ray was started elsewhere before: pairs are read from relative paths."""
     import ray
@@ -702,7 +726,7 @@ def test_workers_work_in_the_folder_of_the_command(tmp_path, monkeypatch):
         ray.shutdown()
 
 
-@pytest.mark.slow
+@pytest.mark.slow("test_a_network_is_repeatable")
 def test_a_training_that_fails_on_a_worker_says_why(data):
     wild = ("--learning-rate", "1e9", "--seeds", "1", "--workers", "2")
     assert "lower --learning-rate" in study(data, *wild, code=3).output

@@ -45,6 +45,7 @@ def write(folder, **changes):
     return write_recipe(folder / "recipe", **changes)
 
 
+@pytest.mark.slow("test_what_saw_more_than_the_shots_is_refused")
 def test_images_descend_from_the_shots_of_their_own_draw(data, tmp_path):
     out, path = tmp_path / "out", tmp_path / "r.json"
     recipe = write(tmp_path)
@@ -106,6 +107,7 @@ def test_shots_are_written_as_they_are(data, tmp_path):
     assert draw_shots(list_real(tmp_path / "shots"), 4, 2).digest == shots.digest
 
 
+@pytest.mark.slow("train/test_train_adapter.py::test_shots_are_those_of_reference_conditions")
 def test_adapts_a_base_to_the_shots(data, tmp_path):
     catalog = tmp_path / "catalog"
     tiny.save_tiny("flow", catalog / "models" / "flow")
@@ -151,6 +153,7 @@ def test_adapts_a_base_to_the_shots(data, tmp_path):
         assert ("LABELS SEEN: model adapted-3shots-seed0" in result.output) == bool(code)
 
 
+@pytest.mark.slow("test_what_saw_more_than_the_shots_is_refused")
 def test_studies_share_what_is_made_of_the_shots(data, tmp_path):
     recipe, draws = write(tmp_path), tmp_path / "draws"
     options = ("--seeds", "1", "--per-class", "4", "--draws", draws)

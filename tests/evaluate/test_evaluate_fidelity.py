@@ -150,6 +150,7 @@ def test_fd_of_many_images_is_given():
     assert "too few images" in tiny["kid"]["refused"]
 
 
+@pytest.mark.slow("test_good_images_lie_near_the_floor_and_every_figure_says_what_it_is")
 def test_intervals_of_kernel_distances_hold_the_truth_as_often_as_they_say():
     """KID of two Gaussians that differ, its truth measured on many images; 95 % within error."""
     draw = np.random.default_rng(0)

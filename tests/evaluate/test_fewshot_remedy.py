@@ -70,6 +70,7 @@ def test_test_images_among_the_synthetic_ones_are_never_only_marked(place):
     assert "this works" not in told.output
 
 
+@pytest.mark.slow("test_the_refusal_prints_the_command_that_works")
 @pytest.mark.stranger(
     18,
     "`evaluate all` of that run",

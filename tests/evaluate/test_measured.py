@@ -51,6 +51,7 @@ def thin_out(out):
     return middle
 
 
+@pytest.mark.slow("test_figures_hold_again_when_the_images_are_the_same_again")
 @pytest.mark.stranger(
     18,
     "`refilter` after `evaluate all`, then report, card and publish",

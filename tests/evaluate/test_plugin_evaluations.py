@@ -66,6 +66,9 @@ def install(site):
     (made / "entry_points.txt").write_text(f"[factory.evaluations]\n{lines}")
 
 
+@pytest.mark.slow(
+    "evaluate/test_evaluate_all.py::test_a_plug_in_that_fails_leaves_the_others_their_table"
+)
 def test_an_installed_evaluation_is_known_to_every_command(tmp_path):
     install(tmp_path / "site")
     write_set(tmp_path / "real", 12, 0)

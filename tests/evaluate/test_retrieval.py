@@ -440,6 +440,7 @@ def study(data, tmp_path_factory):
     return arguments, folder, json.loads((folder / "all.json").read_text()), result
 
 
+@pytest.mark.slow("test_tuning_lowers_the_loss_and_repeats_itself")
 def test_true_captions_beat_chance_and_shuffled_ones_do_not(study):
     report, chance = study[2], study[2]["chance"]
     assert chance["t2i_r@10"] == pytest.approx(1 - (30 / 40) * (29 / 39), abs=0.35)
@@ -451,6 +452,7 @@ def test_true_captions_beat_chance_and_shuffled_ones_do_not(study):
         assert report["paired"]["synthetic - untuned"][name]["low"] > 0, name
 
 
+@pytest.mark.slow("test_pretrained_weights_are_named_and_searched_untuned_once")
 def test_the_report_says_what_was_done(study):
     _, _, report, result = study
     assert set(report["arms"]) == {"untuned", "synthetic", "shuffled"}
@@ -526,6 +528,7 @@ def test_controls_that_are_off_chance_are_explained():
     assert len(write_notes(report, is_random=False, alike=0)) == 1
 
 
+@pytest.mark.slow("test_stopped_in_the_middle_and_resumed_equals_not_stopped")
 def test_the_same_command_goes_on_where_it_stopped(study):
     arguments, folder, report, _ = study
     (folder / "out" / "arms" / "untuned-0.json").unlink()
@@ -559,7 +562,7 @@ def test_stopped_in_the_middle_and_resumed_equals_not_stopped(data, tmp_path):
     assert resumed == start(say=str)
 
 
-@pytest.mark.slow
+@pytest.mark.slow("test_tuning_lowers_the_loss_and_repeats_itself")
 def test_trainers_side_by_side_give_what_one_process_gives(data, tmp_path):
     pairs = ("--synthetic", data / "few.parquet", "--held-out", data / "held.parquet")
     common = (*pairs, "--epochs", 2, "--seeds", 1, "--batch-size", 18)
@@ -581,7 +584,7 @@ def test_trainers_side_by_side_give_what_one_process_gives(data, tmp_path):
     assert not list((two / "tars").iterdir())
 
 
-@pytest.mark.slow
+@pytest.mark.slow("test_tuning_lowers_the_loss_and_repeats_itself")
 def test_a_tuning_that_fails_on_a_trainer_says_why(data, tmp_path):
     pairs = ("--synthetic", data / "few.parquet", "--held-out", data / "held.parquet")
     wild = call(
@@ -591,6 +594,7 @@ def test_a_tuning_that_fails_on_a_trainer_says_why(data, tmp_path):
     assert "lower --lr" in wild.output
 
 
+@pytest.mark.slow("test_stopped_in_the_middle_and_resumed_equals_not_stopped")
 def test_other_arms_keep_those_that_are_done_and_other_settings_are_refused(study):
     arguments, folder, report, _ = study
     fewer = call(*arguments, "--arms", "shuffled,untuned", "--json", folder / "two.json")

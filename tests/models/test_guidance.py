@@ -352,7 +352,7 @@ def load_name(spec):
     return find_weights(spec, load_catalogs()).rpartition("/")[2]
 
 
-@pytest.mark.slow
+@pytest.mark.slow("test_the_class_gets_into_the_images")
 def test_a_study_guides_by_the_shots_alone(place, tmp_path):
     write_large(tmp_path / "train", 12, 5)
     write_large(tmp_path / "test", 20, 6)

@@ -29,6 +29,7 @@ def quickstart(tmp_path_factory):
     return out, result
 
 
+@pytest.mark.slow("docs/test_installation.py::test_the_built_wheel_runs_the_quickstart_anywhere")
 def test_quickstart_delivers_what_it_was_asked_for(quickstart, tmp_path):
     out, result = quickstart
     assert result.exit_code == 0
@@ -39,6 +40,7 @@ def test_quickstart_delivers_what_it_was_asked_for(quickstart, tmp_path):
     assert (out / "webdataset" / "train-00000.tar").is_file()
 
 
+@pytest.mark.slow("docs/test_installation.py::test_the_built_wheel_runs_the_quickstart_anywhere")
 def test_images_have_the_colours_of_haematoxylin_and_eosin(quickstart):
     """Darker than the background, and red and blue above green: purple and pink."""
     out, _ = quickstart
@@ -49,7 +51,7 @@ def test_images_have_the_colours_of_haematoxylin_and_eosin(quickstart):
     assert blue > green + 15
 
 
-@pytest.mark.slow
+@pytest.mark.slow("engine/test_ray.py::test_two_workers_give_the_same_rows")
 def test_two_ray_workers_of_one_thread_give_the_same_rows(quickstart, tmp_path, monkeypatch):
     out, _ = quickstart
     monkeypatch.setenv("PYTHONPATH", str(ROOT))

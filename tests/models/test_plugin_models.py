@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 
+import pytest
 import yaml
 
 from tests import ASSETS, ROOT
@@ -98,6 +99,9 @@ def install(site):
     (made / "entry_points.txt").write_text("\n".join(lines) + "\n")
 
 
+@pytest.mark.slow(
+    "filters/test_plugin_filters.py::test_an_installed_filter_is_known_to_every_command"
+)
 def test_an_installed_family_and_encoder_are_known_to_every_command(tmp_path):
     install(tmp_path / "site")
     shutil.copytree(ASSETS / "pcam" / "train", tmp_path / "real")

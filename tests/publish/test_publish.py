@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pyarrow as pa
@@ -25,7 +26,7 @@ from factory.publish.hub.hub import HubOptions, HubTarget
 from factory.publish.hub.paths import has_places
 from factory.publish.hub.steps import compare
 from factory.publish.verify import VerifyOptions, verify_set
-from tests import ROOT
+from tests import ROOT, forked
 from tests.hub import TOKEN, open_hub
 from tests.running import read_json, read_rows, run, write_recipe
 
@@ -146,6 +147,9 @@ def call(arguments: list[str], environment: dict[str, str]) -> subprocess.Comple
     )
 
 
+@pytest.mark.slow(
+    "engine/test_end_to_end.py::test_from_a_recipe_to_rows_that_anybody_can_make_again"
+)
 def test_what_is_published_is_what_load_dataset_gives(hub, made, tmp_path):
     hub.page = 3  # listings come in pages
     before = {path: path.read_bytes() for path in made.rglob("*") if path.is_file()}
@@ -380,22 +384,29 @@ KILLS = {
 }
 
 
+def publish_elsewhere(endpoint: str, folder: Path, log: Path) -> None:
+    """Publishes as the command line does, in a process of its own."""
+    from huggingface_hub import constants
+
+    constants.HF_HUB_OFFLINE = constants.HF_HUB_DISABLE_XET = False
+    forked.write_to(log)
+    found = prepare_publication(folder, url=f"{endpoint}/datasets/{REPO}")
+    options = HubOptions(REPO, endpoint=endpoint, tag=f"factory-{found.digest[:12]}")
+    publish_items(found.items, HubTarget(options, print), found.recipe_sha256, print, 2, False)
+
+
 @pytest.mark.parametrize("moment", KILLS)
 def test_a_killed_upload_is_finished_without_sending_twice(hub, made, tmp_path, moment):
     step, phase, skip = KILLS[moment]
-    started: list[subprocess.Popen] = []
-    hub.fail(STEPS[step], skip=skip, **{phase: lambda: os.kill(started[0].pid, signal.SIGKILL)})
-    arguments = ["publish", str(made), "--repo", REPO, "--files-per-step", "2"]
-    with (tmp_path / "log").open("w") as log:
-        started.append(
-            subprocess.Popen(
-                [sys.executable, "-m", "factory", *arguments],
-                env=build_environment(hub, tmp_path / "home"),
-                stdout=log,
-                stderr=log,
-            )
-        )
-        assert started[0].wait(120) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    started: list[BaseProcess] = []
+
+    def kill():
+        started[0].kill()
+
+    hub.fail(STEPS[step], skip=skip, **{phase: kill})
+    log = tmp_path / "log"
+    started.append(forked.start(publish_elsewhere, hub.endpoint, made, log, HF_TOKEN=TOKEN))
+    assert forked.wait(started[0]) == -signal.SIGKILL, log.read_text()
     repo = hub.repos[REPO]
     assert ("README.md" in repo.files) == (moment == "before the tag")
     assert not repo.tags
@@ -407,7 +418,7 @@ def test_a_killed_upload_is_finished_without_sending_twice(hub, made, tmp_path, 
     assert {oid: hub.put_bytes[oid] for oid in finished} == finished
     if moment != "amid an upload":
         assert hub.put_bytes == count_lfs(hub)
-    assert TOKEN not in (tmp_path / "log").read_text()
+    assert TOKEN not in log.read_text()
 
 
 # --- what is there already -----------------------------------------------------------------------

@@ -123,6 +123,7 @@ def test_a_refiltered_run_is_sound(run_copy, override):
     assert report.is_sound, report.failures
 
 
+@pytest.mark.slow("test_near_duplicates_are_found_where_the_rule_was_not_kept")
 def test_a_grown_run_with_near_duplicates_is_sound(tmp_path):
     near = {"filters": [], "dedup": {"max_similarity": 0.2}}
     recipe = write_recipe(tmp_path / "a", **near, budget={"attempts": 6})

@@ -3,18 +3,19 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from factory.cli import main
 from tests import ROOT
+from tests.commands import open_commands
 
 PLUGIN = ROOT / "tests" / "plugins" / "stain_target"
 ROWS = "patient,class_name,eosin,haematoxylin\np1,tumor,0.4,-1.25\np2,normal,-0.1,0\n"
@@ -44,7 +45,7 @@ Factory = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
-def factory(tmp_path_factory: pytest.TempPathFactory) -> Factory:
+def factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
     """Runs commands where the plug-in is installed, as an installer leaves it."""
     site = tmp_path_factory.mktemp("site")
     project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
@@ -59,18 +60,15 @@ def factory(tmp_path_factory: pytest.TempPathFactory) -> Factory:
     (site / "factory_stain_target.py").write_bytes(
         (PLUGIN / "factory_stain_target.py").read_bytes()
     )
-    paths = os.pathsep.join([str(site), str(PLUGIN.parents[2])])
+    paths = os.pathsep.join([str(site), str(ROOT)])
+    with open_commands({**os.environ, "PYTHONPATH": paths}, site) as call:
 
-    def run(*words: str, code: int = 0) -> str:
-        command = [sys.executable, "-m", "factory", *words]
-        environment = {**os.environ, "PYTHONPATH": paths}
-        done = subprocess.run(
-            command, capture_output=True, text=True, env=environment, cwd=site, check=False
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout + done.stderr
+        def run(*words: str, code: int = 0) -> str:
+            done = call(*words)
+            assert done.returncode == code, done.stdout + done.stderr
+            return done.stdout + done.stderr
 
-    return run
+        yield run
 
 
 @pytest.fixture(scope="module")
@@ -154,9 +152,6 @@ def test_rows_are_made_again_and_verified(factory: Factory, run: Path, tmp_path:
 
 
 def test_without_the_package_a_row_names_what_is_missing(run: Path) -> None:
-    command = [sys.executable, "-m", "factory", "verify", str(run)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, cwd=PLUGIN.parents[2], check=False
-    )
-    assert done.returncode != 0
-    assert "stain_target" in done.stdout + done.stderr
+    done = CliRunner().invoke(main, ["verify", str(run)])
+    assert done.exit_code != 0
+    assert "stain_target" in done.output

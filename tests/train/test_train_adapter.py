@@ -257,7 +257,9 @@ def make_jobs(**streams):
     return [Job(request, 0, 100 + request.index) for request in requests]
 
 
-@pytest.mark.parametrize("family", EVERY)
+@pytest.mark.parametrize(
+    "family", [*(pytest.param(each, marks=pytest.mark.slow) for each in TEXT), "flow"]
+)
 def test_the_saved_adapter_samples_what_the_trained_one_did(family, catalog, data, tmp_path):
     out = tmp_path / "out"
     result = adapt(settle(data, family, layers="all", learning_rate=5e-2), catalog, out)
@@ -489,7 +491,9 @@ def read_log(out):
     return [{**json.loads(line), "time": None} for line in lines]
 
 
-@pytest.mark.parametrize("family", ["flow", "stable-diffusion"])
+@pytest.mark.parametrize(
+    "family", ["flow", pytest.param("stable-diffusion", marks=pytest.mark.slow)]
+)
 def test_a_killed_training_resumes_to_the_same_weights(family, catalog, data, tmp_path):
     settings = settle(data, family, steps=6, prior_weight=0.5, stain_jitter=0.05)
     whole = adapt(settings, catalog, tmp_path / "whole")

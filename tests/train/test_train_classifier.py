@@ -236,6 +236,7 @@ def test_parquet_is_read_like_a_folder(tmp_path, fitted):
     assert (found.class_names, found.image_size) == (expected.class_names, 48)
 
 
+@pytest.mark.slow("test_folder_holds_json_and_safetensors_only")
 def test_network_trained_from_scratch_travels_with_the_folder(tmp_path):
     data = write_folder(tmp_path / "data", {"coarse": 40, "fine": 40}, size=32)
     lines = []

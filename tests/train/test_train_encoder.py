@@ -228,6 +228,7 @@ def test_resumed_equals_uninterrupted(images, tmp_path, method, monkeypatch):
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.slow("test_resumed_equals_uninterrupted")
 def test_killed_training_goes_on_to_the_same_weights(images, tmp_path):
     recipe = describe_recipe(images, 60, training={"checkpoint_every": 10, "validate_every": 20})
     path = tmp_path / "recipe.yaml"
@@ -300,6 +301,7 @@ def test_collapse_is_noticed_and_says_what_to_change(tmp_path, method):
     assert not (tmp_path / "out" / "encoder.safetensors").exists()
 
 
+@pytest.mark.slow("test_collapse_is_noticed_and_says_what_to_change")
 def test_vicreg_without_variance_and_covariance_collapses(images, tmp_path):
     """What the two terms are for: with invariance alone the embeddings become alike."""
     seen = {}

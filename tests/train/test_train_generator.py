@@ -150,6 +150,7 @@ def test_checkpoint_of_another_recipe_is_refused(images, tmp_path):
         train(make_recipe(images, seed=4), tmp_path / "out")
 
 
+@pytest.mark.slow("test_resumed_equals_uninterrupted")
 def test_it_learns_and_keeps_the_best_weights(images, tmp_path):
     """The classes differ after 120 steps; the export is the best validation, not the last."""
     seen = []
@@ -266,6 +267,7 @@ def test_captions_are_measured_learned_and_taken(images, tmp_path):
     assert not np.array_equal(made[0].images, made[2].images)
 
 
+@pytest.mark.slow("test_captions_are_measured_learned_and_taken")
 def test_captions_learn_to_say_what_references_show(images, tmp_path):
     """Pink and purple are told apart by their captions, once the denoiser is trained."""
     told = [f"{p.relative_to(images)},{p.parent.name} tissue" for p in images.glob("*/*.png")]

@@ -1,0 +1,89 @@
+"""Keeps the daily tests cheap: the CPU seconds of each are metered, many are told, too many fail.
+
+A test's seconds are those of its process and of the processes that it waited for, without the
+setting up of fixtures that several tests share.
+"""
+
+import resource
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+TOLD = 3.0
+"""Daily tests above it are listed when all have ended."""
+BOUND = 10.0
+"""A daily test above it fails where all are run: far above what is told, as machines differ."""
+SPINE_BOUND = 60.0
+"""The same for the few whole ways that are marked `spine`."""
+
+
+def read_cpu() -> float:
+    """Returns the CPU seconds of this process and of the children it has waited for."""
+    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    return sum(each.ru_utime + each.ru_stime for each in map(resource.getrusage, kinds))
+
+
+def find_fault(seconds: float, marks: set[str]) -> str | None:
+    """Says that a test with these marks takes too long; None where it does not."""
+    bound = SPINE_BOUND if "spine" in marks else BOUND
+    if "slow" in marks or seconds <= bound:
+        return None
+    return (
+        f"took {seconds:.1f} s of CPU, and a test of every day may take {bound:g}: make it "
+        "cheaper, or mark it slow and keep a cheap case of it (tests/README.md)"
+    )
+
+
+class Budget:
+    """Meters every test of a process; `strict` makes those fail that are above their bound."""
+
+    def __init__(self, strict: bool) -> None:
+        self.strict = strict
+        self.told: dict[str, float] = {}
+        self._began = self._shared = 0.0
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_runtest_protocol(self) -> Generator[None, object, object]:
+        """Begins to count."""
+        self._began, self._shared = read_cpu(), 0.0
+        return (yield)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(self, fixturedef: Any) -> Generator[None, object, object]:
+        """Counts apart what is set up for several tests."""
+        began, before = read_cpu(), self._shared
+        try:
+            return (yield)
+        finally:
+            if fixturedef.scope != "function":
+                self._shared = before + read_cpu() - began
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Adds the seconds to the last report of a test."""
+        report = yield
+        if call.when == "teardown":
+            marks = {mark.name for mark in item.iter_markers()}
+            seconds = read_cpu() - self._began - self._shared
+            fault = find_fault(seconds, marks)
+            if fault is not None and self.strict and report.passed:
+                report.outcome, report.longrepr = "failed", f"{report.nodeid} {fault}"
+            if not marks & {"slow", "spine"}:
+                report.cpu_seconds = seconds
+        return report
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Keeps what is to be told; with many processes, in the one that starts them."""
+        seconds = getattr(report, "cpu_seconds", 0.0)
+        if seconds > TOLD:
+            self.told[report.nodeid] = seconds
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Lists the tests of every day that take long."""
+        if self.told:
+            terminalreporter.section(f"daily tests above {TOLD:g} s of CPU")
+        for name, seconds in sorted(self.told.items(), key=lambda each: -each[1]):
+            terminalreporter.line(f"{seconds:6.1f} s  {name}")
