@@ -80,6 +80,14 @@ class TakenVector(Strict):
     names: tuple[str, ...] = Field(min_length=1, description="in the order of the model's inputs")
 
 
+class TakenControl(Strict):
+    """What the masks of a model mark, by the names that recipes give their masks' ids."""
+
+    palette: dict[ClassName, Annotated[int, Field(ge=1, le=255)]] = Field(
+        min_length=1, description="name -> id that the model was taught"
+    )
+
+
 class CallArgument(Strict):
     """How one stream enters the call of a pipeline."""
 
@@ -120,6 +128,7 @@ class ModelEntry(Strict):
     class_names: tuple[str, ...] | None = None
     embedding: TakenEmbedding | None = Field(None, description="what the stream must hold")
     vector: TakenVector | None = Field(None, description="likewise")
+    control: TakenControl | None = Field(None, description="what its masks may mark; default: any")
     width: int = Field(ge=8)
     height: int = Field(ge=8)
     mpp: float | None = Field(None, gt=0)

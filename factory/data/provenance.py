@@ -53,10 +53,17 @@ class GeneratorRecord(Part):
 
 
 class Origin(Artefact):
-    """What a row tells of the real image that it varies: hashes of its pixels and its patient."""
+    """What a row tells of what it is made from: hashes of pixels, and of patients."""
 
     reference_pixels_sha256: str | None = None
     reference_group_sha256: str | None = None
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """Hashes of the patients or slides that any stream of its condition comes from, sorted."""
+        told = {**(self.model_extra or {}), "reference_group_sha256": self.reference_group_sha256}
+        found = {value for name, value in told.items() if name.endswith("_group_sha256")}
+        return tuple(sorted(value for value in found if isinstance(value, str)))
 
 
 class Provenance(Origin):

@@ -416,3 +416,41 @@ def test_the_same_pixels_under_two_classes_are_reported(sets, tmp_path):
     )
     (note,) = [note for note in notes if "stand under several classes" in note]
     assert "P0_7.bmp (normal) = " in note
+
+
+# --- masks ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def masked(sets, tmp_path_factory):
+    """Images of masks that were drawn on patients P0 to P5 of the real set."""
+    folder = tmp_path_factory.mktemp("masked")
+    (folder / "masks").mkdir()
+    for patient in range(6):
+        mask = Image.new("L", (32, 32))
+        mask.paste(1, (patient, 4, 20, 20))
+        mask.save(folder / "masks" / f"P{patient}_m.png")
+    block = {"kind": "mask", "masks": "masks", "palette": {1: "gland"}, "per_mask": 2, **GROUPS}
+    run(
+        write_recipe(folder, conditions=[block], filters=[], budget={"attempts": 1}), folder / "run"
+    )
+    return folder / "run"
+
+
+def test_masks_pass_and_no_image_of_a_test_patients_mask_is_in_train(sets, masked, tmp_path):
+    merge_sets(sets / "real", [masked], tmp_path / "out", MergeSettings(columns=GROUPS))
+    splits = read_splits(tmp_path / "out")
+    kept = {row["sample_id"]: row["mask"]["bytes"] for row in read_rows(masked)}
+    real = {
+        split: {row["group_sha256"] for row in rows if not row["is_synthetic"]}
+        for split, rows in splits.items()
+    }
+    made = [(split, row) for split, rows in splits.items() for row in rows if row["is_synthetic"]]
+    assert 0 < len(made) < len(kept), "some patients are in test, so that their images are left out"
+    for split, row in made:
+        assert split != "test"
+        assert row["group_sha256"] in real[split]
+        assert row["mask"]["bytes"] == kept[row["sample_id"]]
+    shown = load_dataset(str(tmp_path / "out"), split="train")
+    masks = [row["mask"] for row in shown if row["is_synthetic"]]
+    assert masks and all(mask.size == (32, 32) for mask in masks)

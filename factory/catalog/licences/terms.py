@@ -38,6 +38,10 @@ STATED: tuple[Restriction, ...] = (
 """What a catalog entry may state, and whose absence is told as `not stated`."""
 
 SOURCE_IMAGES = "source images"
+SOURCE_MASKS = "source masks"
+SOURCE_SHAPES = "source shapes"
+SOURCES = (SOURCE_IMAGES, SOURCE_MASKS, SOURCE_SHAPES)
+"""Roles of what itself, changed, is in the data set; a model only makes it."""
 INDIRECT = ("teacher", "filter", "pick", "classifier")
 """Beginnings of the roles that leave no trace in pixels: they teach, judge or choose."""
 
@@ -82,7 +86,7 @@ class Term:
         own = self.licence.get(flag)
         if isinstance(own, bool):
             return own
-        known, is_source = find_known(self.licence["id"]), self.role == SOURCE_IMAGES
+        known, is_source = find_known(self.licence["id"]), self.role in SOURCES
         by_licence: Mapping[Restriction, bool | None] = {
             "commercial_use": known.commercial_use,
             # Of images, changed copies are passed on; of a model, what it makes.
@@ -208,7 +212,7 @@ def _say_unstated(term: Term) -> str:
     if term.is_indirect and not term.reaches:
         return ""
     said: tuple[Restriction, ...] = STATED
-    if term.role == SOURCE_IMAGES:
+    if term.role in SOURCES:
         said = ("commercial_use", "redistribution_of_outputs")
     open_ones = [name.replace("_", " ") for name in said if term.read(name) is None]
     if not open_ones:

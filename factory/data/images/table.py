@@ -114,6 +114,15 @@ def iterate_rows(images: Iterable[SourceImage], columns: Sequence[str]) -> Itera
         yield {name: values[image.row] for name, values in cells.items()}
 
 
+def list_fields(path: Path) -> tuple[str, ...]:
+    """Returns the names of a file's columns.
+
+    Raises:
+        SourceError: an unreadable file.
+    """
+    return tuple(_read_schema(path).names)
+
+
 def count_rows(path: Path) -> int:
     """Returns the rows of a file, 1 for one that is damaged, which reading it tells."""
     try:

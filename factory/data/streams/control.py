@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.errors import SourceError
+from factory.catalog.entries import ModelEntry
+from factory.core.errors import DamageError, SourceError
 from factory.core.hashing import hash_bytes, to_canonical_json
 from factory.data.images import SourceImage
 from factory.data.label_maps import (
@@ -147,13 +148,28 @@ class Control(Stream):
             raise SourceError(f"mask: has the id {unknown[0]}, but its palette only {{{known}}}")
         return labels
 
+    def find_misfit(self, entry: ModelEntry) -> str | None:
+        """Says which name of the palette a model was not taught."""
+        known = () if entry.control is None else tuple(entry.control.palette)
+        others = [name for _, name in self.palette if known and name not in known]
+        if not others:
+            return None
+        return f"{entry.id} was taught no {others[0]!r}: it knows {', '.join(known)}"
+
     @classmethod
     def restore(
         cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
     ) -> Self:
-        """Returns the mask that a row kept."""
+        """Returns the mask that a row kept.
+
+        Raises:
+            DamageError: it holds none.
+        """
+        data = (row.get("mask") or {}).get("bytes")
+        if data is None:
+            raise DamageError("mask: the row does not hold the mask that it was made from")
         described = {k: v for k, v in identity.items() if k not in ("palette", "instances")}
-        source = KeptMask(row["mask"]["bytes"], to_canonical_json(described))
+        source = KeptMask(data, to_canonical_json(described))
         palette = sorted((int(key), name) for key, name in identity["palette"].items())
         return cls(source, tuple(palette), identity.get("instances", False))
 

@@ -19,6 +19,7 @@ from factory.core.notes import tell
 from factory.core.plain import write_json
 from factory.data.columns import IMAGE_TYPE
 from factory.data.images import iterate_rows
+from factory.data.images.table import list_fields
 from factory.data.writers.parquet import ParquetFiles
 from factory.engine.dataset import Dataset
 from factory.engine.finalise import with_features
@@ -40,6 +41,7 @@ from factory.publish.merge.splits import (
     Placement,
     place_members,
 )
+from factory.recipe.conditions import list_streams
 
 __all__ = ["MergeSettings", "describe_splits", "merge_sets"]
 
@@ -227,14 +229,16 @@ def _write(
     per_file: int,
 ) -> dict[str, str]:
     """Writes the rows of each split; returns file name -> sha256."""
-    schema = with_features(SCHEMA, tuple(class_names))
+    kept = _list_kept(members)
+    fields = [*SCHEMA, *(pa.field(*column) for column in kept.items())]
+    schema = with_features(pa.schema(fields), tuple(class_names))
     files, hashes = FileStore(str(build)), {}
     for split in (TRAIN, VALIDATION, TEST):
         pairs = zip(members, placement.splits, strict=True)
         mine = [member for member, place in pairs if place == split]
         if not mine:
             continue
-        rows = _build_rows(mine, class_names)
+        rows = _build_rows(mine, class_names, tuple(kept))
         with ParquetFiles(files, "data", split, schema, len(mine), per_file) as writer:
             while block := list(itertools.islice(rows, _BLOCK)):
                 writer.write(pa.Table.from_pylist(block, schema=schema))
@@ -244,9 +248,24 @@ def _write(
     return hashes
 
 
-def _build_rows(members: Sequence[Member], class_names: Sequence[str]) -> Iterator[dict[str, Any]]:
+def _list_kept(members: Sequence[Member]) -> dict[str, pa.DataType]:
+    """Returns the columns of streams, such as masks, that rows of the synthetic sets have."""
+    has = {name for path in _list_files(members) for name in list_fields(path)}
+    own = (column for stream in list_streams() for column in stream.fields().items())
+    return {name: kind for name, kind in own if name in has and name not in SCHEMA.names}
+
+
+def _list_files(members: Sequence[Member]) -> list[Path]:
+    """Returns the files that hold rows of the synthetic sets."""
+    mine = (each.image for each in members if each.is_synthetic and each.image.row is not None)
+    return list(dict.fromkeys(image.path for image in mine))
+
+
+def _build_rows(
+    members: Sequence[Member], class_names: Sequence[str], kept: Sequence[str]
+) -> Iterator[dict[str, Any]]:
     labels = {name: label for label, name in enumerate(class_names)}
-    rows = iterate_rows((member.image for member in members), COLUMNS)
+    rows = iterate_rows((member.image for member in members), (*COLUMNS, *kept))
     for member, row in zip(members, rows, strict=True):
         image = member.image
         data = image.read_bytes()
@@ -259,7 +278,7 @@ def _build_rows(members: Sequence[Member], class_names: Sequence[str]) -> Iterat
             "caption": image.caption,
             "is_synthetic": member.is_synthetic,
             "source": member.source,
-            "group_sha256": member.reference_group_sha256
+            "group_sha256": next(iter(member.groups), None)
             if member.is_synthetic
             else member.group_sha256,
             "image_sha256": member.image_sha256,

@@ -31,7 +31,7 @@ class Member:
         sample_id: of a factory row.
         reference_sha256: of the real image that it varies.
         reference_pixels_sha256: of that image's pixels, where the row tells.
-        reference_group_sha256: of that image's patient or slide.
+        groups: hashes of the patients or slides that it is made from, by its image or mask.
     """
 
     image: SourceImage
@@ -44,11 +44,11 @@ class Member:
     sample_id: str | None = None
     reference_sha256: str | None = None
     reference_pixels_sha256: str | None = None
-    reference_group_sha256: str | None = None
+    groups: tuple[str, ...] = ()
 
     @property
     def group_sha256(self) -> str | None:
-        """Hash of its patient or slide, as `reference_group_sha256` is made."""
+        """Hash of its patient or slide, as `groups` are made."""
         group = self.image.group
         return None if group is None else hash_bytes(group.encode())
 
@@ -97,7 +97,7 @@ def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterat
             sample_id=row.get("sample_id"),
             reference_sha256=row.get("reference_sha256"),
             reference_pixels_sha256=origin.reference_pixels_sha256,
-            reference_group_sha256=origin.reference_group_sha256,
+            groups=origin.groups,
         )
 
 

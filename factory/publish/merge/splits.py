@@ -70,7 +70,8 @@ def place_members(
         split = TRAIN if unit_or_none is None else split_of[unit_or_none]
         reason = None
         if member.is_synthetic:
-            unplaced += unit_or_none is None and member.reference_sha256 is not None
+            is_made_of = member.reference_sha256 is not None or bool(member.groups)
+            unplaced += unit_or_none is None and is_made_of
             if member.sample_id is not None and member.sample_id in seen:
                 reason = REPEATED
             elif split == TEST and not test_synthetic:
@@ -162,5 +163,5 @@ def _find_unit(member: Member, units: Mapping[str, str]) -> str | None:
     keys = [f"image {member.image_sha256}", f"pixels {member.pixels_sha256}"]
     if member.is_synthetic:
         keys += [f"image {member.reference_sha256}", f"pixels {member.reference_pixels_sha256}"]
-        keys += [f"group {member.reference_group_sha256}"]
+        keys += [f"group {group}" for group in member.groups]
     return next((units[key] for key in keys if key in units), None)

@@ -1,0 +1,302 @@
+"""Mask conditions: images that show what real masks mark, where they mark it."""
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from factory.catalog.entries import ClassName as Name
+from factory.catalog.entries import LicenceTerms
+from factory.catalog.licences.terms import SOURCE_MASKS, Term
+from factory.core.errors import SourceError
+from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.yaml.reader import FieldPath
+from factory.data.images import SourceImage
+from factory.data.label_maps import (
+    INSTANCES,
+    MOST_ID,
+    TURNS,
+    Palette,
+    decode_labels,
+    hash_labels,
+    list_unknown,
+)
+from factory.data.records import Condition, Request
+from factory.data.shots import rank_shots
+from factory.data.streams import Caption, ClassName, Control
+from factory.data.streams.control import KeptMask, MaskFile
+from factory.models.session import Session
+from factory.recipe.checks.findings import Findings
+from factory.recipe.conditions.base import (
+    BlockImages,
+    ConditionKind,
+    ConditionSettings,
+    Count,
+    Identity,
+    Planning,
+)
+
+MOST_TOLD = 3
+"""Masks that are named of those that share a problem."""
+
+Id = Annotated[int, Field(ge=1, le=MOST_ID)]
+
+
+@dataclass(frozen=True, slots=True)
+class MaskFacts:
+    """What is known of a mask: hash of its values, (width, height), ids, objects of 1 .. n."""
+
+    sha256: str
+    size: tuple[int, int]
+    values: tuple[int, ...]
+
+
+@functools.lru_cache(maxsize=65_536)
+def scan_mask(image: SourceImage, sha256: str) -> MaskFacts:
+    """Reads a mask once; `sha256` of its bytes tells another file in its place.
+
+    Raises:
+        SourceError: no readable label map.
+    """
+    labels = decode_labels(image.read_bytes(), image.place)
+    values = tuple(np.flatnonzero(np.bincount(labels.ravel())).tolist())
+    return MaskFacts(hash_labels(labels), (labels.shape[1], labels.shape[0]), values)
+
+
+@dataclass(frozen=True)
+class MaskSeries:
+    """The masks in turn, then again, turned, then again with the next ordinals.
+
+    `conditions` are those of the masks as they are, in order; `turns` the flips and turns of each.
+    """
+
+    name: str
+    conditions: tuple[Condition, ...]
+    turns: tuple[tuple[int, ...], ...]
+    count: int
+
+    @functools.cached_property
+    def key(self) -> str:
+        """Identity of the series: its masks in order, and how they are turned."""
+        masks = [condition.describe() for condition in self.conditions]
+        content = {"kind": "mask", "masks": masks, "turns": self.turns}
+        return compute_digest("series", content)[:16]
+
+    @property
+    def label(self) -> str:
+        """What the masks are called."""
+        return f"masks {self.name}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes of the masks."""
+        names = (condition.class_name for condition in self.conditions)
+        return tuple(sorted({name for name in names if name is not None}))
+
+    def request_at(self, index: int) -> Request:
+        """Returns the `index`-th request."""
+        cycle, row = divmod(index, len(self.conditions))
+        turns = self.turns[row]
+        ordinal, turn = divmod(cycle, len(turns))
+        return Request(self.key, index, _turn(self.conditions[row], turns[turn]), ordinal)
+
+
+def _turn(condition: Condition, turn: int) -> Condition:
+    """Returns a condition with its mask flipped or turned."""
+    control = condition.get(Control)
+    if not turn or control is None or not isinstance(control.source, MaskFile):
+        return condition
+    turned = replace(control, source=replace(control.source, turn=turn))
+    return Condition(condition.class_name, condition.caption, turned)
+
+
+class MaskConditions(ConditionKind):
+    """Images of real masks: nuclei, glands or tissue where these mark them."""
+
+    kind = "mask"
+    streams = (Control, ClassName, Caption)
+
+    class Settings(ConditionSettings):
+        """Images of real masks: nuclei, glands or tissue where these mark them."""
+
+        kind: Literal["mask"]
+        masks: Path = Field(
+            description="folder of PNG or TIFF label maps, parquet, tars, datasets folder or run"
+        )
+        palette: dict[Id, Name] = Field(
+            min_length=1, description="value of the mask -> what it marks; 0 is nothing"
+        )
+        values: Literal["ids", "objects", "coded"] = Field(
+            "ids",
+            description="ids: those of the palette; objects: 1 .. n, each an object of the one "
+            "name of the palette; coded: id * 1000 + n, as rows of factory keep objects",
+        )
+        per_mask: Count | None = Field(None, description="accepted images of each mask")
+        count: Count | None = Field(None, description="accepted images over all masks, in turn")
+        variants: int = Field(1, ge=1, le=TURNS, description="flips and quarter turns of each mask")
+        fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
+        caption: str | None = Field(None, description="prompt for text models, with {class_name}")
+        allow_empty: bool = Field(False, description="take masks that mark nothing, too")
+        mask_column: str | None = Field(None, description="column of the masks in parquet, arrow")
+        label_column: str | None = Field(None, description="column with the class")
+        caption_column: str | None = Field(None, description="column with the caption")
+        group_column: str | None = Field(None, description="patient or slide column")
+        group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+        licence: LicenceTerms | None = Field(
+            None, description="terms of the masks; default: card.source_license"
+        )
+
+        @model_validator(mode="after")
+        def _check_choices(self) -> Self:
+            if (self.per_mask is None) == (self.count is None):
+                raise ValueError("takes either per_mask or count: set one of them")
+            if len(set(self.palette.values())) < len(self.palette):
+                raise ValueError("palette: a name stands twice: give each id a name of its own")
+            if self.values == "objects" and len(self.palette) != 1:
+                raise ValueError("palette: objects are all of one name: name one id")
+            if self.values != "ids" and max(self.palette) > 65535 // INSTANCES - 1:
+                raise ValueError(f"palette: ids of objects are at most {65535 // INSTANCES - 1}")
+            if self.caption is not None and self.caption_column is not None:
+                raise ValueError("takes either caption or caption_column: remove one")
+            return self
+
+    settings: Settings
+
+    @property
+    def has_caption(self) -> bool:
+        """Whether its images may have a caption: masks of a table may bring one."""
+        return True
+
+    @property
+    def palette(self) -> Palette:
+        """Ids and names, sorted by id."""
+        return tuple(sorted(self.settings.palette.items()))
+
+    def build_series(self, planning: Planning) -> list[MaskSeries]:
+        """Returns the one series of all masks.
+
+        Raises:
+            SourceError: masks that are missing or cannot be read.
+        """
+        settings, session = self.settings, planning.session
+        found = {sha: (image, facts) for image, sha, facts in self._list(session)}
+        images = {sha: image for sha, (image, _) in found.items()}
+        order = rank_shots(images, planning.seed)
+        conditions = tuple(self._ask(*found[sha]) for sha in order)
+        turns = tuple(_draw_turns(settings.variants, planning.seed, sha) for sha in order)
+        count = settings.count or len(conditions) * (settings.per_mask or 0)
+        return [MaskSeries(settings.masks.name, conditions, turns, count)]
+
+    def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
+        """Notes masks that are missing, empty, too small, or have ids that are not named."""
+        settings, model = self.settings, findings.model
+        findings.check_template(settings.caption, (*path, "caption"), required=False)
+        takes = model is None or model.streams is None or "caption" in model.streams
+        if settings.caption is not None and model is not None and not takes:
+            findings.add((*path, "caption"), f"{model.name} takes no text: remove it")
+        entry = None if model is None else model.entry
+        for pair in self.palette:
+            mask = Control(KeptMask(b"", "{}"), (pair,))
+            misfit = None if entry is None else mask.find_misfit(entry)
+            if misfit is not None:
+                findings.add((*path, "palette", str(pair[0])), misfit)
+        if self._masks.check_groups(findings, path) and findings.check_files:
+            self._check_masks(findings, path)
+        return [("masks", str(settings.masks))]
+
+    def terms(self, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
+        """Returns the terms of the masks: the block's own, else those of the real images."""
+        licence = self.settings.licence
+        plain = source if licence is None else licence.model_dump(mode="json")
+        return (Term(SOURCE_MASKS, self.settings.masks.name, plain),)
+
+    def describe_content(self) -> dict[str, Any]:
+        """Returns its settings without the terms, which shape no image."""
+        content = super().describe_content()
+        del content["licence"]
+        return content
+
+    @property
+    def _masks(self) -> BlockImages:
+        """Where the masks are; no real images, hence not `images`."""
+        settings = self.settings
+        named = {"label_column", "caption_column", "group_column", "group_pattern"}
+        columns = {**settings.model_dump(include=named), "image_column": settings.mask_column}
+        return BlockImages(settings.masks, settings.fit, columns)
+
+    def _list(self, session: Session) -> Iterator[tuple[SourceImage, str, MaskFacts]]:
+        """Yields each different mask with the hash of its bytes; equal ones of a class count once.
+
+        Raises:
+            SourceError: masks that are missing or cannot be read.
+        """
+        seen: set[tuple[str, str | None, str | None]] = set()
+        for image in self._masks.list(session):
+            sha = session.images.hash_bytes(image)
+            facts = scan_mask(image, sha)
+            known = (facts.sha256, image.class_name, image.caption)
+            if known not in seen:
+                seen.add(known)
+                yield image, compute_digest("mask", known), facts
+
+    def _ask(self, image: SourceImage, facts: MaskFacts) -> Condition:
+        settings = self.settings
+        objects_of = next(iter(settings.palette)) if settings.values == "objects" else None
+        source = MaskFile(image, facts.sha256, settings.fit, 0, objects_of)
+        group = None if image.group is None else hash_bytes(image.group.encode())
+        control = Control(source, self.palette, settings.values != "ids", group)
+        text = image.caption
+        if settings.caption is not None:
+            text = settings.caption.format(class_name=image.class_name or "")
+        return Condition(image.class_name, text, control)
+
+    def _check_masks(self, findings: Findings, path: FieldPath) -> None:
+        """Reads every mask, and notes what is wrong with them."""
+        place: FieldPath = (*path, "masks")
+        problems: dict[str, list[str]] = {}
+        names: dict[str, None] = {}
+        try:
+            for image, _, facts in self._list(findings.loaded.session):
+                for field, problem in self._find_problems(facts, findings.pixels):
+                    problems.setdefault(f"{field}|{problem}", []).append(image.place)
+                if image.class_name is not None:
+                    names[image.class_name] = None
+        except SourceError as error:
+            findings.add(place, str(error))
+            return
+        findings.asked.add(tuple(names), place)
+        for key, places in problems.items():
+            field, _, problem = key.partition("|")
+            more = f" and {len(places) - MOST_TOLD:,} more" if len(places) > MOST_TOLD else ""
+            findings.add((*path, field), f"{', '.join(places[:MOST_TOLD])}{more}: {problem}")
+
+    def _find_problems(
+        self, facts: MaskFacts, pixels: tuple[int, int] | None
+    ) -> Iterator[tuple[str, str]]:
+        """Yields (field, problem) of a mask."""
+        settings = self.settings
+        values = np.array(facts.values, np.uint16)
+        if not values.any() and not settings.allow_empty:
+            yield "masks", "marks nothing: remove it, or set allow_empty: true"
+        if settings.values != "objects":
+            coded = settings.values == "coded"
+            unknown = list_unknown(values // INSTANCES if coded else values, self.palette)
+            if unknown:
+                hint = " (values: objects, if it numbers objects 1 .. n)" if not coded else ""
+                had = ", ".join(map(str, unknown[:5])) + (", …" if len(unknown) > 5 else "")
+                yield "palette", f"has the values {had}, which it does not name{hint}: name them"
+        if pixels is not None and settings.fit == "crop":
+            wanted = (max(pixels), max(pixels)) if settings.variants > 1 else pixels
+            if facts.size[0] < wanted[0] or facts.size[1] < wanted[1]:
+                got, asked = (f"{a} x {b} px" for a, b in (facts.size, wanted))
+                yield "fit", f"{got}, but {asked} are asked for: take resize, or larger masks"
+
+
+def _draw_turns(variants: int, seed: int, sha256: str) -> tuple[int, ...]:
+    """Returns so many flips and turns, the mask as it is first, the others in a seeded order."""
+    others = sorted(range(1, TURNS), key=lambda turn: compute_digest("turn", [seed, sha256, turn]))
+    return (0, *others[: variants - 1])
