@@ -350,6 +350,45 @@ def _dit() -> Any:
     )
 
 
+def save_pixcell(folder: Path, tokens: int = 1, vae: Path | None = None) -> Path:
+    """Saves a twin of PixCell, with its own code in `folder`; its VAE below `vae`, if given.
+
+    Its transformer takes `tokens` embeddings of 6 values; the null one is learned.
+    """
+    import shutil
+
+    from diffusers import PixArtTransformer2DModel
+
+    from tests import pixcell_pipeline
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        transformer = PixArtTransformer2DModel(
+            sample_size=16,
+            num_layers=2,
+            patch_size=2,
+            attention_head_dim=8,
+            num_attention_heads=3,
+            caption_channels=6,
+            in_channels=4,
+            cross_attention_dim=24,
+            out_channels=8,
+            num_embeds_ada_norm=1000,
+            norm_type="ada_norm_single",
+            use_additional_conditions=False,
+        ).eval()
+        null = pixcell_pipeline.NullEmbedding(tokens, 6).eval()
+        fill(transformer)
+        parts = {"transformer": transformer, "null": null, "vae": _vae(), "scheduler": _ddim()}
+        pipeline = pixcell_pipeline.PixCellPipeline(**parts)
+        pipeline.save_pretrained(folder, safe_serialization=True)
+    shutil.copy(Path(pixcell_pipeline.__file__), folder / "pipeline.py")
+    if vae is not None:
+        vae.mkdir(parents=True)
+        (folder / "vae").rename(vae / "vae")
+    return folder
+
+
 def _flow() -> Any:
     """Pixels folded by 2, three classes, captions and references."""
     from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel

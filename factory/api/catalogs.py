@@ -153,12 +153,12 @@ def check_model(name: str, catalogs: Sequence[AnyPath] = ()) -> Checked:
     if lack is not None and "not downloaded" not in lack:
         raise InputError(f"model {name}: cannot run here: {lack}")
     generator = build_generator(settings, entry, Path())
-    condition = choose_test_condition(name, generator.capabilities)
+    condition = choose_test_condition(name, generator.capabilities, entry)
     sample = generator.generate([Job(Request("check", 0, condition, 0), 0, 0)])[0]
     if sample.nonfinite_fraction > 0:
         raise GenerationError(f"model {name}: its image is not finite (NaN): try dtype float32")
     height, width = sample.pixels.shape[:2]
-    asked = condition.class_name or condition.caption
+    asked = condition.class_name or condition.caption or ", ".join(condition.describe())
     made = {"width": width, "height": height, "asked": asked}
     return Checked(name, made, time.perf_counter() - began)
 

@@ -287,11 +287,14 @@ def test_models_list_marks_what_cannot_run():
     told = {line.split()[0]: line for line in lines}
     assert "runs" in told["nano-he"].split()
     assert "no: on record only" in told["unipath-7b"]
-    assert "no: needs embedding" in told["pixcell-256"]
+    assert "no: not downloaded, runs its own code" in told["pixcell-256"]
     assert "no: gated, not downloaded" in told["flux-1-dev"]
     listed = json.loads(CliRunner().invoke(main, ["models", "list", "--json"]).output)
     assert {each["id"]: each["runs"] for each in listed}["given"] is False
-    for name, reason in {"pixcell-256": "needs embedding", "unipath-7b": "on record only"}.items():
+    for name, reason in {
+        "pixcell-256": "runs its own code",
+        "unipath-7b": "on record only",
+    }.items():
         result = CliRunner().invoke(main, ["models", "check", name])
         assert result.exit_code == 2
         assert reason in result.output

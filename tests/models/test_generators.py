@@ -157,10 +157,10 @@ every_family = pytest.mark.parametrize("family", (*DIFFUSERS, "fake"))
 
 
 def test_every_family_has_a_class_and_is_tested() -> None:
-    elsewhere = {"given", "diffusers"}  # test_judge.py, test_any_pipeline.py
+    elsewhere = {"given", "diffusers", "pixcell"}  # test_judge, test_any_pipeline, test_pixcell
     untested = set(FAMILIES.names) - {*DIFFUSERS, "fake", *elsewhere}
-    # sigma's twin, one that cannot be asked yet, and models on record
-    assert untested == {"pixart-alpha", "pixcell", "unsupported"}
+    # sigma's twin, and models on record
+    assert untested == {"pixart-alpha", "unsupported"}
 
 
 @every_family
@@ -452,14 +452,6 @@ def test_flow_sends_a_class_beside_a_caption_only_where_it_knows_it(shared: Buil
 def test_size_of_a_fixed_model_is_refused(family: str, build: Build) -> None:
     with pytest.raises(InputError, match="only makes 32x32 px"):
         build(family, width=64).generate([make_job()])
-
-
-def test_embedding_model_says_that_no_condition_gives_one() -> None:
-    entry = make_entry("pixcell", "StonyBrook-CVLab/PixCell-256", required=("embedding",))
-    generator = build_generator(GeneratorSettings(model="pixcell"), entry, Path())
-    assert generator.capabilities.required == {"embedding"}
-    with pytest.raises(InputError, match="which no condition kind gives yet"):
-        generator.generate([make_job()])
 
 
 def test_unknown_family_and_model(tmp_path: Path) -> None:

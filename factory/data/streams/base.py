@@ -49,6 +49,11 @@ class Stream(ABC):
         """
         raise InputError(f"no column gives {cls.name}")
 
+    @classmethod
+    def make_example(cls, entry: ModelEntry) -> Self | None:
+        """Returns one to try a model with, as its catalog entry describes it; None: no telling."""
+        return None
+
     @abstractmethod
     def identity(self) -> Any:
         """Returns what enters the condition key, as plain data."""

@@ -82,6 +82,15 @@ class Embedding(Stream):
         except (TypeError, ValueError) as error:
             raise InputError(f"want lists of numbers of one length ({error})") from error
 
+    @classmethod
+    def make_example(cls, entry: ModelEntry) -> Self | None:
+        """Returns normal noise of the shape that the entry says."""
+        wanted = entry.embedding
+        if wanted is None:
+            return None
+        drawn = np.random.default_rng(0).normal(size=(wanted.tokens, wanted.dim))
+        return cls.of(drawn, wanted.encoder)
+
     def identity(self) -> dict[str, Any]:
         """Returns the hash of the array, and what made it."""
         made_by = {"encoder": self.encoder}

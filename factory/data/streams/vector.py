@@ -97,6 +97,12 @@ class Vector(Stream):
                 missing.append(name)
         return cls.of(values, missing)
 
+    @classmethod
+    def make_example(cls, entry: ModelEntry) -> Self | None:
+        """Returns 0, the mean of a z-score, for every name that the entry says."""
+        wanted = entry.vector
+        return None if wanted is None else cls.of(dict.fromkeys(wanted.names, 0.0))
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names, sorted: whatever the order of a file's columns."""

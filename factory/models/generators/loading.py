@@ -1,6 +1,7 @@
 """Loads a diffusers model: pipelines that share their weights, adapters, device, dtype, digests."""
 
 import inspect
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,7 @@ def load_model(family: PipelineFamily) -> LoadedModel:
     import torch
 
     settings, entry, base = family.settings, family.entry, family.base
+    own_code = _allow_remote_code(family)
     folder, pipeline_class = _locate(family)
     device = choose_device(settings.device)
     dtype = choose_dtype(settings, entry, device)
@@ -87,9 +89,12 @@ def load_model(family: PipelineFamily) -> LoadedModel:
     weights.check_weights(folder, components, settings.allow_pickle)
     weights.check_variant(folder, components, settings.variant)
     weights.check_tokenizers(folder, index)
+    parts = family.find_parts(folder)
+    for place in parts.values():
+        weights.check_weights(place, ["."], settings.allow_pickle)
     arguments = {
         **family.load_arguments,
-        **_allow_remote_code(family),
+        **own_code,
         "variant": settings.variant,
         "use_safetensors": None if settings.allow_pickle else True,
         "local_files_only": True,
@@ -97,6 +102,7 @@ def load_model(family: PipelineFamily) -> LoadedModel:
     }
     shorten_warnings()
     with listen_to_libraries() as said:
+        arguments |= {name: _read_part(name, place, dtype) for name, place in parts.items()}
         pipeline = _read_pipeline(pipeline_class, folder, arguments, settings.model)
         lacking = said.find_new_weights()
         if lacking is not None:
@@ -108,7 +114,7 @@ def load_model(family: PipelineFamily) -> LoadedModel:
     _place_pipeline(pipeline, device, settings.model)
     family.prepare(pipeline)
     width, height = _read_native_size(pipeline, family)
-    digest = weights.compute_weights_digest(folder, settings.allow_pickle)
+    digest = weights.compute_weights_digest(folder, settings.allow_pickle, parts)
     return LoadedModel(
         pipeline=_silence(pipeline),
         image_pipeline=_share(pipeline, family),
@@ -137,6 +143,25 @@ def _read_pipeline(pipeline_class: Any, folder: Path, arguments: dict[str, Any],
         broken = weights.find_broken(folder)
         said = broken or f"{folder}: {' '.join(str(error).split())[:300]}"
         raise InputError(f"model {model}: cannot load: {said}: get the model again") from error
+
+
+def _read_part(name: str, folder: Path, dtype: str) -> Any:
+    """Reads a component that lies elsewhere, by the class that its configuration names.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    import diffusers
+    import torch
+
+    try:
+        described = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind = getattr(diffusers, str(described["_class_name"]))
+        options = {"torch_dtype": getattr(torch, dtype), "local_files_only": True}
+        return kind.from_pretrained(folder, use_safetensors=True, **options)
+    except (OSError, KeyError, AttributeError, *READ_ERRORS) as error:
+        said = " ".join(str(error).split())[:300]
+        raise InputError(f"{name} {folder}: cannot load: {said}: get it again") from error
 
 
 def choose_device(device: str) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 from factory.catalog.entries import ModelEntry
 from factory.core.errors import CatalogError, InputError, PluginError
 from factory.data.records import Condition
+from factory.data.streams import STREAMS
 from factory.models.generators.base import Capabilities
 from factory.models.generators.families import open_family
 from factory.models.generators.settings import GeneratorSettings
@@ -30,21 +31,32 @@ def explain_missing(entry: ModelEntry, streams: AbstractSet[str]) -> str | None:
     return family.explain_missing()
 
 
-def choose_test_condition(model: str, capabilities: Capabilities) -> Condition:
+def choose_test_condition(
+    model: str, capabilities: Capabilities, entry: ModelEntry | None = None
+) -> Condition:
     """Returns a condition that a model takes: a class that it knows, else a caption.
 
+    What else it needs is an example of what its catalog entry describes.
+
     Raises:
-        InputError: it takes neither.
+        InputError: it takes neither, or needs what nothing describes.
     """
     streams = capabilities.required | capabilities.optional
     names = capabilities.class_names
     unasked = capabilities.required - {"class_name", "caption"}
-    if unasked or not streams & {"class_name", "caption"}:
+    kinds = {stream.name: stream for stream in STREAMS}
+    made = [
+        kinds[name].make_example(entry)
+        for name in sorted(unasked)
+        if name in kinds and entry is not None
+    ]
+    examples = [stream for stream in made if stream is not None]
+    if len(examples) < len(unasked) or not (examples or streams & {"class_name", "caption"}):
         takes = ", ".join(sorted(unasked or streams)) or "nothing"
         raise InputError(f"model {model}: takes {takes}, which this check cannot give")
     if "class_name" in streams and names:
         asks_both = "caption" in capabilities.required
-        return Condition(names[0], CAPTION if asks_both else None)
+        return Condition(names[0], CAPTION if asks_both else None, *examples)
     if "caption" in streams:
-        return Condition(None, CAPTION)
-    return Condition("tumor")
+        return Condition(None, CAPTION, *examples)
+    return Condition("tumor" if "class_name" in streams else None, None, *examples)

@@ -55,12 +55,15 @@ def fetch_index(source: str, revision: str | None) -> Path:
     return Path(fetch_file(source, "model_index.json", revision)).parent
 
 
-def find_cached(source: str, revision: str | None) -> Path | None:
-    """Returns the local snapshot of a Hub pipeline that was downloaded before, or None."""
+def find_cached(source: str, revision: str | None, name: str = "model_index.json") -> Path | None:
+    """Returns the local snapshot of a Hub pipeline that was downloaded before, or None.
+
+    `name` is a file that it must have.
+    """
     from huggingface_hub import try_to_load_from_cache
 
-    found = try_to_load_from_cache(source, "model_index.json", revision=revision)
-    return Path(found).parent if isinstance(found, str) else None
+    found = try_to_load_from_cache(source, name, revision=revision)
+    return Path(found.removesuffix(name)) if isinstance(found, str) else None
 
 
 def fetch_file(source: str, name: str, revision: str | None) -> str:
@@ -227,13 +230,23 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def compute_weights_digest(folder: Path, allow_pickle: bool = False) -> str:
-    """Returns one digest of all weight files of a folder, by relative path and content."""
+def compute_weights_digest(
+    folder: Path, allow_pickle: bool = False, parts: Mapping[str, Path] | None = None
+) -> str:
+    """Returns one digest of all weight files of a folder, by relative path and content.
+
+    `parts` are folders of components that lie elsewhere: they count as if they lay there.
+    """
     suffixes = (".safetensors", ".bin") if allow_pickle else (".safetensors",)
-    files = sorted(file for file in folder.rglob("*") if file.suffix in suffixes)
-    return compute_digest(
-        "weights", [[file.relative_to(folder).as_posix(), hash_file(file)] for file in files]
-    )
+    places = {"": folder, **{f"{name}/": place for name, place in (parts or {}).items()}}
+    files = {
+        head + file.relative_to(place).as_posix(): file
+        for head, place in places.items()
+        for file in place.rglob("*")
+        if file.suffix in suffixes
+    }
+    hashed = [[name, hash_file(file)] for name, file in sorted(files.items())]
+    return compute_digest("weights", hashed)
 
 
 def name_revision(folder: Path, digest: str) -> str:

@@ -166,6 +166,14 @@ class PipelineFamily(Family):
 
     # --- what is loaded --------------------------------------------------------------------------
 
+    def find_parts(self, folder: Path) -> dict[str, Path]:
+        """Returns component -> folder of what the model's own `folder` lacks.
+
+        Raises:
+            InputError: it is not on this disk.
+        """
+        return {}
+
     def prepare(self, pipeline: Any) -> None:
         """Changes the loaded pipeline, once, where it needs it.
 

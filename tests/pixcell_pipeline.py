@@ -1,0 +1,62 @@
+"""The pipeline of a tiny twin of PixCell: its call, on noise and embeddings, without a text."""
+
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, DiffusionPipeline, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
+
+
+class NullEmbedding(ModelMixin, ConfigMixin):
+    """A learned embedding that stands for none."""
+
+    @register_to_config
+    def __init__(self, tokens: int, dim: int) -> None:
+        super().__init__()
+        self.rows = torch.nn.Parameter(torch.randn(1, tokens, dim))
+
+
+class PixCellPipeline(DiffusionPipeline):
+    """Denoises latents on embeddings."""
+
+    def __init__(self, vae: Any, transformer: Any, null: Any, scheduler: Any) -> None:
+        super().__init__()
+        self.register_modules(vae=vae, transformer=transformer, null=null, scheduler=scheduler)
+        self.vae_scale_factor = 2
+
+    def get_unconditional_embedding(self, batch_size: int = 1) -> torch.Tensor:
+        return self.null.rows.expand(batch_size, -1, -1)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        num_inference_steps: int = 2,
+        guidance_scale: float = 1.5,
+        generator: Any = None,
+        uni_embeds: torch.Tensor | None = None,
+        negative_uni_embeds: torch.Tensor | None = None,
+        output_type: str = "pil",
+    ) -> ImagePipelineOutput:
+        if guidance_scale > 1 and negative_uni_embeds is None:
+            raise ValueError("guidance needs negative_uni_embeds")
+        count = len(uni_embeds)
+        shape = (count, 4, 16, 16)
+        latents = randn_tensor(shape, generator=generator, device=self._execution_device)
+        tokens = torch.cat([negative_uni_embeds, uni_embeds])
+        self.scheduler.set_timesteps(num_inference_steps)
+        for time in self.scheduler.timesteps:
+            both = torch.cat([latents, latents])
+            noise = self.transformer(
+                both,
+                encoder_hidden_states=tokens,
+                timestep=time.expand(2 * count),
+                added_cond_kwargs={"resolution": None, "aspect_ratio": None},
+            ).sample.chunk(2, 1)[0]
+            without, within = noise.chunk(2)
+            guided = without + guidance_scale * (within - without)
+            latents = self.scheduler.step(guided, time, latents).prev_sample
+        images = self.vae.decode(latents / self.vae.config.scaling_factor).sample
+        return ImagePipelineOutput(VaeImageProcessor().postprocess(images, output_type=output_type))
