@@ -238,6 +238,20 @@ def write_models() -> str:
     return "\n".join(tabulate(("id", "what", "px", "needs", "may take", "licence"), rows))
 
 
+def write_systems() -> str:
+    """Returns every model of the catalog: what works, what was tried, what its output may be."""
+    rows = []
+    for entry in ask("models", "list", "--json"):
+        status, terms = entry["status"], entry["licence"]
+        tried = f"**{status['state']}**" + (f": {status['why']}" if status["why"] else "")
+        shown = f"`{status['test']}`" if status["test"] else ""
+        page = f"[{name_terms(entry)}]({terms['url']})" if terms["url"] else name_terms(entry)
+        told = f"{entry['output']}. {terms['note']}".removesuffix(". ")
+        rows.append((f"`{entry['id']}`", squeeze(tried), shown, page, squeeze(told)))
+    head = ("id", "what works", "shown by", "licence", "what its terms leave the output to be")
+    return "\n".join(tabulate(head, rows))
+
+
 def write_encoders() -> str:
     """Returns the catalog of image encoders as a table."""
     rows = [
@@ -360,6 +374,7 @@ WRITERS: dict[str, Callable[[], str]] = {
     "filters": write_filters,
     "worked recipes": write_recipes,
     "models": write_models,
+    "systems": write_systems,
     "encoders": write_encoders,
     "families": write_families,
     "encoder kinds": write_encoder_kinds,

@@ -35,10 +35,27 @@ class Model:
         """What it takes, optional streams in brackets."""
         return "+".join((*self.entry.required, *(f"[{name}]" for name in self.entry.optional)))
 
+    @property
+    def state(self) -> str:
+        """How far it was tried with this version of factory, by its entry."""
+        return "nobody says" if self.entry.status is None else self.entry.status.state
+
+    @property
+    def output(self) -> str:
+        """What the terms of the model and of its parts leave its images to be."""
+        from factory.catalog.licences.terms import SAYS, Term, combine_terms
+
+        parts = [(each.role, each.source, each.licence) for each in self.entry.components]
+        makers = [("generator", self.entry.id, self.entry.licence), *parts]
+        terms = [Term(role, name, each.model_dump(mode="json")) for role, name, each in makers]
+        verdict = combine_terms(terms)
+        said = [SAYS[restriction] for restriction in verdict.restrictions]
+        return "; ".join(said) or "no restriction is recorded"
+
     def to_json(self) -> dict[str, Any]:
-        """Returns it as plain data, with `runs` and `lacks`."""
+        """Returns it as plain data, with `runs`, `lacks` and `output`."""
         known = self.entry.model_dump(mode="json")
-        return {**known, "runs": self.lacks is None, "lacks": self.lacks}
+        return {**known, "runs": self.lacks is None, "lacks": self.lacks, "output": self.output}
 
     def _repr_html_(self) -> str:
         """What a notebook shows: all that is known of it."""
@@ -111,6 +128,7 @@ def list_models(catalogs: Sequence[AnyPath] = ()) -> Listing[Model]:
         "id": lambda model: model.entry.id,
         "px": lambda model: f"{model.entry.width} x {model.entry.height}",
         "runs here": lambda model: "yes" if model.lacks is None else f"no: {model.lacks}",
+        "tried": lambda model: model.state,
         "takes": lambda model: model.streams,
         "licence": lambda model: model.entry.licence.id,
     }
@@ -151,7 +169,8 @@ def check_model(name: str, catalogs: Sequence[AnyPath] = ()) -> Checked:
     entry = find_entry(settings, found) if is_place else found.find_model(name)
     lack = None if entry is None else _explain_missing(entry)
     if lack is not None and "not downloaded" not in lack:
-        raise InputError(f"model {name}: cannot run here: {lack}")
+        told = "" if entry is None or entry.status is None else f" ({entry.status.words})"
+        raise InputError(f"model {name}: cannot run here: {lack}{told}")
     generator = build_generator(settings, entry, Path())
     condition = choose_test_condition(name, generator.capabilities, entry)
     sample = generator.generate([Job(Request("check", 0, condition, 0), 0, 0)])[0]

@@ -189,7 +189,8 @@ class Catalogs:
         document, base = read_document(path), None
         if entry_class is ModelEntry and isinstance(document.data.get("base"), str):
             base = self._find_base(document, names)
-            known = base.model_dump(mode="json", exclude_unset=True, exclude={"adapters"})
+            own = {"adapters", "status"}
+            known = base.model_dump(mode="json", exclude_unset=True, exclude=own)
             document = dataclasses.replace(document, data={**known, **document.data})
         entry: Any = parse_model(document, entry_class)
         self._documents[_KINDS[entry_class], entry.id] = document

@@ -1,8 +1,8 @@
 """What stands in a catalog: models, encoders, classifiers and classes, each with its terms."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from factory.catalog.captions.grid import CatalogId
 
@@ -107,14 +107,61 @@ class CallArgument(Strict):
     )
 
 
+State = Literal[
+    "runs here",
+    "runs here on tiny weights",
+    "adapter written, weights not tried",
+    "cannot be loaded",
+]
+
+
+class Status(Strict):
+    """How far a model was tried with this version of factory, and what shows it."""
+
+    state: State
+    test: str = Field(
+        "", description="that shows it: FILE::NAME in tests/, with [CASE] where it has several"
+    )
+    why: str = Field("", description="what was not tried, or why it cannot be loaded")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        runs = self.state.startswith("runs here")
+        if runs and not self.test:
+            raise ValueError(f"state {self.state!r} needs a test that shows it: add test")
+        if not runs and not self.why:
+            raise ValueError(f"state {self.state!r} needs a reason: add why")
+        return self
+
+    @property
+    def words(self) -> str:
+        """The state, and why it is no better."""
+        return f"{self.state}: {self.why}" if self.why else self.state
+
+
+class RuntimeEnv(Strict):
+    """Other packages and variables for the workers of one generator: Ray's `runtime_env`.
+
+    Paths of wheel files and folders are relative to the recipe or catalog file.
+    """
+
+    pip: tuple[str, ...] = Field((), description="requirements, as pip reads them, or wheel files")
+    py_modules: tuple[str, ...] = Field(
+        (), description="wheel files, or folders that are packages: nothing is installed"
+    )
+    env_vars: dict[str, str] = Field({}, description="variables of the environment")
+
+
 class ModelEntry(Strict):
     """One generative model, and what it may be asked for.
 
-    With `base`, every field that the file does not set is that entry's; its adapters come first.
+    With `base`, every field that the file does not set is that entry's, but for `status`; its
+    adapters come first.
     """
 
     id: CatalogId
     title: str = ""
+    status: Status | None = Field(None, description="how far it was tried; None: nobody says")
     base: CatalogId | None = Field(None, description="entry that this one adapts")
     source: str = Field(description="Hub id, or a folder relative to the catalog file")
     revision: str | None = None
@@ -144,6 +191,9 @@ class ModelEntry(Strict):
     training_data: tuple[str, ...] = ()
     labels_seen: bool | None = Field(None, description="was trained with the labels of that data")
     memory_gb: float | None = None
+    runtime_env: RuntimeEnv | None = Field(
+        None, description="library versions that the model needs, where they are not factory's"
+    )
     licence: LicenceTerms
     pipeline_arguments: dict[str, Any] = Field({}, description="fixed arguments of every call")
     call: dict[Stream, tuple[CallArgument, ...]] = Field(

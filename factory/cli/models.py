@@ -28,7 +28,7 @@ def models() -> None:
 @CATALOG_OPTION
 @JSON_OPTION
 def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
-    """Lists the models of all catalogs, and whether they run here or what they lack."""
+    """Lists the models of all catalogs: whether they run here or what they lack, how far tried."""
     found = api.list_models(folders)
     if as_json:
         click.echo(write_json([model.to_json() for model in found]))
@@ -38,7 +38,8 @@ def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
         runs = "runs" if model.lacks is None else f"no: {model.lacks}"
         gate = ", gated" if entry.licence.gated else ""
         size = f"{entry.width}x{entry.height}"
-        click.echo(f"{entry.id:28} {size:9}  {runs:27}  {model.streams}  {entry.licence.id}{gate}")
+        known = f"{entry.id:30} {size:9}  {runs:27}  {model.state:34}"
+        click.echo(f"{known}  {model.streams}  {entry.licence.id}{gate}")
 
 
 @models.command()

@@ -9,6 +9,7 @@ from pathlib import Path
 from factory.catalog.catalog import ModelEntry
 from factory.catalog.vocabulary import LICENCES
 from factory.core.errors import CatalogError, InputError, PluginError, RecipeError
+from factory.core.notes import tell
 from factory.core.yaml.messages import advise
 from factory.models.generators.families import FAMILIES, open_family, read_index
 from factory.models.generators.families.base import Family
@@ -146,8 +147,11 @@ def _describe_entry(findings: Findings, entry: ModelEntry) -> Model | None:
         return None
     if family.is_on_record:
         message = f"{entry.id} is on record only: its family {entry.family!r} cannot run here"
-        findings.add(place, f"{message}: take another model, see `factory models list`")
+        told = "" if entry.status is None else f" ({entry.status.words})"
+        findings.add(place, f"{message}{told}: take another model, see `factory models list`")
         return None
+    if entry.status is not None and entry.status.state.startswith("adapter written"):
+        tell(f"{entry.id}: {entry.status.words}")
     if settings.family not in (None, entry.family):
         message = f"the catalog says {entry.family!r} for {entry.id}, got {settings.family!r}"
         findings.add(("generator", "family"), f"{message}: remove it")
