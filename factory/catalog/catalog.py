@@ -187,8 +187,8 @@ class Catalogs:
             RecipeError: a problem of the file, or of the entries that it builds on.
         """
         document, base = read_document(path), None
-        if entry_class is ModelEntry and isinstance(document.data.get("base"), str):
-            base = self._find_base(document, names)
+        if "base" in entry_class.model_fields and isinstance(document.data.get("base"), str):
+            base = self._find_base(document, entry_class, names)
             own = {"adapters", "status"}
             known = base.model_dump(mode="json", exclude_unset=True, exclude=own)
             document = dataclasses.replace(document, data={**known, **document.data})
@@ -198,7 +198,7 @@ class Catalogs:
             message = f"must be the file's name {path.stem!r}, got {entry.id!r}"
             raise RecipeError((document.make_problem(("id",), message),))
         if isinstance(entry, ModelEntry):
-            adapters = [] if base is None else [*base.adapters]
+            adapters = [*base.adapters] if isinstance(base, ModelEntry) else []
             for each in entry.adapters:
                 source = _resolve_source(path, each.source)
                 adapters.append(each.model_copy(update={"source": source}))
@@ -212,13 +212,15 @@ class Catalogs:
         found: EntryT = entry
         return found
 
-    def _find_base(self, document: Document, names: tuple[str, ...]) -> ModelEntry:
+    def _find_base(
+        self, document: Document, entry_class: type[EntryT], names: tuple[str, ...]
+    ) -> EntryT:
         name = document.data["base"]
         if name in names:
-            message = f"goes in a circle ({' -> '.join((*names, name))}): name another model"
+            message = f"goes in a circle ({' -> '.join((*names, name))}): name another entry"
             raise RecipeError((document.make_problem(("base",), message),))
         try:
-            return self._find(ModelEntry, name, names)
+            return self._find(entry_class, name, names)
         except CatalogError as error:
             message = f"{error}; or name the catalog folder that holds it too"
             raise RecipeError((document.make_problem(("base",), message),)) from error

@@ -1,6 +1,7 @@
 """Conditions: series of requests that grow only at their end."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -14,9 +15,10 @@ from factory.catalog.catalog import CaptionGrid
 from factory.core.errors import SourceError
 from factory.core.images import encode_image
 from factory.data.images import SourceImage
-from factory.data.streams import Reference
-from factory.recipe.conditions.caption import GridSeries, ListSeries, permute
+from factory.data.streams import Caption, Reference
+from factory.recipe.conditions.caption import ListSeries
 from factory.recipe.conditions.class_name import ClassSeries
+from factory.recipe.conditions.grids import GridSeries, WeightedSeries, open_grid, permute
 from factory.recipe.conditions.reference import ReferenceSeries, choose_shots
 
 GRID = CaptionGrid(
@@ -58,6 +60,33 @@ def test_grid_gives_each_caption_before_any_twice():
     assert {r.ordinal for r in map(series.request_at, range(12))} == {0}
     assert series.class_names == ("node", "skin")
     assert series.request_at(0).condition.class_name in {"node", "skin"}
+
+
+WEIGHTED = CaptionGrid.model_validate(
+    {
+        **GRID.model_dump(),
+        "weights": {"organ": {"node": 3, "skin": 1}},
+        "given": {"density": {"organ": {"node": {"low": 1, "high": 4}, "skin": {"low": 1}}}},
+    }
+)
+
+
+def test_weighted_requests_are_distinct_and_grow_at_the_end():
+    series, more = WeightedSeries(WEIGHTED, 5, 40), WeightedSeries(WEIGHTED, 5, 49)
+    assert len(set(identify(series))) == 40
+    assert identify(more)[:40] == identify(series)
+    assert series.key == more.key != GridSeries(GRID, 5, 40).key
+    assert identify(WeightedSeries(WEIGHTED, 6, 40)) != identify(series)
+
+
+def test_weighted_requests_follow_the_joint_distribution_closely():
+    series = open_grid(WEIGHTED, 5, 256)
+    said = [dict(series.request_at(i).condition.get(Caption).attributes) for i in range(256)]
+    joint = Counter((each["organ"], each.get("density")) for each in said)
+    shares = {("node", "low"): 0.075, ("node", "high"): 0.3, ("skin", "low"): 0.125}
+    shares |= {("node", None): 0.375, ("skin", None): 0.125}  # one template in two says no density
+    assert joint.keys() == shares.keys()
+    assert all(abs(joint[pair] - 256 * share) < 3 for pair, share in shares.items())
 
 
 def test_equal_captions_of_a_file_give_different_images():

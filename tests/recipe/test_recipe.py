@@ -458,10 +458,40 @@ def test_captions(tmp_path: Path) -> None:
     assert (
         "grids" in find(captions="he-basic", class_column="x")["conditions[0].class_column"].message
     )
+    assert "remove it" in find(captions="c.jsonl", weights={})["conditions[0].weights"].message
     conditions = [{"kind": "caption", "count": 2, "captions": "c.jsonl", "column": "text"}]
     check(write_recipe(tmp_path, conditions=conditions))
     conditions[0]["captions"] = "gone/later.parquet"
     check(write_recipe(tmp_path, conditions=conditions), check_files=False)
+
+
+def test_weights_of_a_grid_are_checked_at_their_place(tmp_path: Path) -> None:
+    def find(**block: Any) -> dict[str, Problem]:
+        conditions = [{"kind": "caption", "count": 2, "captions": "he-basic-2", **block}]
+        return find_problems(write_recipe(tmp_path, conditions=conditions))
+
+    found = find(weights={"tissue": {"tumour": 1}, "stain": {"pale": 0}})
+    place = "conditions[0].weights"
+    assert "did you mean 'tumor'" in found[f"{place}.tissue.tumour"].message
+    assert "sums to 0" in found[f"{place}.stain"].message
+    found = find(given={"stain": {"organ": {"colon": {"pale": 1}}}})
+    assert "no row for organ breast, lung" in found["conditions[0].given.stain.organ"].message
+    rows = dict.fromkeys(("normal", "inflammation", "fibrosis", "necrosis", "haemorrhage"), 1)
+    found = find(weights={"tissue": {"fibrosis": 1}, "density": {"dense": 1}})
+    assert "can say nothing" in found["conditions[0].weights"].message
+    check(
+        write_recipe(
+            tmp_path,
+            conditions=[
+                {
+                    "kind": "caption",
+                    "count": 2,
+                    "captions": "he-basic-2",
+                    "weights": {"tissue": {**rows, "tumor": 5}},
+                }
+            ],
+        )
+    )
 
 
 def test_references(tmp_path: Path) -> None:

@@ -49,9 +49,17 @@ def identify(name: str, *overrides: str) -> Any:
     return {"fingerprint": digest, "series": keys, "samples": found}
 
 
+GRIDS = {
+    "caption-corpus.yaml": "conditions.caption.captions=he-basic",
+    "dry-run.yaml": "conditions.caption.captions=he-basic",
+    "he-captions.yaml": "conditions.caption.captions=he-attributes",
+}
+"""What recipes named then: the grids that they name now are free of contradictions."""
+
+
 @pytest.mark.parametrize("name", [name for name in KNOWN if name.endswith(".yaml")])
 def test_ids_of_shipped_recipes_are_those_of_version_0_1(name: str) -> None:
-    assert identify(name) == KNOWN[name]
+    assert identify(name, *([GRIDS[name]] if name in GRIDS else [])) == KNOWN[name]
 
 
 def test_ids_of_references_are_those_of_version_0_1() -> None:

@@ -3,36 +3,35 @@
 import functools
 import itertools
 import math
-import re
-import string
-from dataclasses import dataclass
-from typing import Annotated
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from factory.catalog.captions.layout import Template, lay_out, list_attributes
+from factory.catalog.captions.weights import (
+    Fault,
+    Given,
+    Rule,
+    Weights,
+    find_given_faults,
+    find_rule_faults,
+    find_weight_faults,
+)
 from factory.core.attributes import MEASURED
-from factory.core.yaml.messages import advise
+from factory.core.yaml.messages import FieldsError, advise
 
 ID_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
 CatalogId = Annotated[str, Field(pattern=ID_PATTERN)]
-
-
-@dataclass(frozen=True, slots=True)
-class _Wording:
-    value: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Template:
-    """One template of a grid, and the wordings of each attribute that it names."""
-
-    text: str
-    wordings: dict[str, tuple[_Wording, ...]]
-
-    @property
-    def size(self) -> int:
-        return math.prod(len(choices) for choices in self.wordings.values())
 
 
 class Measure(BaseModel):
@@ -69,6 +68,11 @@ class CaptionGrid(BaseModel):
     is the wording). The grid is, for each template, the product of every wording of every value of
     each attribute that it names in braces. `class_attribute` names the attribute whose value is the
     class. `measures` says which attributes can be measured from an image and how.
+
+    `never_together` keeps captions from contradicting themselves: of each rule, no caption says one
+    value of each attribute. `weights` and `given` (a table for each value of another attribute)
+    state how often values occur; attributes that neither names have equal shares. `base` is a grid
+    whose fields hold where this one has none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,12 +83,16 @@ class CaptionGrid(BaseModel):
     attributes: dict[str, dict[str, tuple[str, ...]]]
     class_attribute: str | None = None
     measures: dict[str, Measure] = Field(default_factory=dict)
+    base: CatalogId | None = None
+    never_together: tuple[Rule, ...] = ()
+    weights: Weights = Field(default_factory=dict)
+    given: Given = Field(default_factory=dict)
 
     @field_validator("templates")
     @classmethod
     def _check_templates(cls, templates: tuple[str, ...]) -> tuple[str, ...]:
         for template in templates:
-            _list_attributes(template)
+            list_attributes(template)
         if len(set(templates)) < len(templates):
             raise ValueError("a template stands twice: remove one")
         return templates
@@ -95,13 +103,13 @@ class CaptionGrid(BaseModel):
         cls, attributes: dict[str, dict[str, tuple[str, ...]]], info: ValidationInfo
     ) -> dict[str, dict[str, tuple[str, ...]]]:
         templates = info.data.get("templates", ())
-        named = {name for template in templates for name in _list_attributes(template)}
+        named = {name for template in templates for name in list_attributes(template)}
         for name in sorted(named - set(attributes)):
             raise ValueError(f"a template names {{{name}}}: {advise(name, tuple(attributes))}")
         for name in sorted(set(attributes) - named) if templates else ():
             raise ValueError(f"{name!r} stands in no template: add {{{name}}} or remove it")
         for name, values in attributes.items():
-            texts = [wording.text for wording in _list_wordings(values)]
+            texts = [text for value, known in values.items() for text in known or (value,)]
             if not texts or len(set(texts)) < len(texts):
                 raise ValueError(f"{name!r} needs values whose wordings all differ, got {texts}")
         return attributes
@@ -110,7 +118,7 @@ class CaptionGrid(BaseModel):
     @classmethod
     def _check_class_attribute(cls, name: str | None, info: ValidationInfo) -> str | None:
         for template in info.data.get("templates", ()):
-            if name is not None and name not in _list_attributes(template):
+            if name is not None and name not in list_attributes(template):
                 raise ValueError(f"template {template!r} does not name {{{name}}}: add it")
         return name
 
@@ -131,19 +139,81 @@ class CaptionGrid(BaseModel):
                 )
         return measures
 
+    @field_validator("never_together", "weights", "given")
+    @classmethod
+    def _check_shares(cls, value: Any, info: ValidationInfo) -> Any:
+        known, field = info.data.get("attributes"), info.field_name
+        if not known:
+            return value
+        if field == "never_together":
+            faults = find_rule_faults(known, value)
+        elif field == "weights":
+            faults = find_weight_faults(known, value)
+        else:
+            faults = find_given_faults(known, info.data.get("weights", {}), value)
+        if found := tuple(faults):
+            raise FieldsError(found)
+        return value
+
+    @model_validator(mode="after")
+    def _check_layout(self) -> Self:
+        if self.never_together or self.is_weighted:
+            try:
+                self.layout  # noqa: B018
+            except ValueError as error:
+                at = "never_together" if self.never_together else "given"
+                raise FieldsError([((at,), str(error))]) from error
+        return self
+
+    @property
+    def is_weighted(self) -> bool:
+        """Whether it states how often values occur."""
+        return bool(self.weights or self.given)
+
     @functools.cached_property
-    def layout(self) -> tuple[_Template, ...]:
-        """The templates with the wordings that fill them."""
-        return tuple(
-            _Template(
-                template,
-                {
-                    name: _list_wordings(self.attributes[name])
-                    for name in _list_attributes(template)
-                },
-            )
-            for template in self.templates
+    def layout(self) -> tuple[Template, ...]:
+        """The templates with what may fill them."""
+        return lay_out(
+            self.templates, self.attributes, self.weights, self.given, self.never_together
         )
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what shapes its captions, as plain data: what identities are made of."""
+        content = self.model_dump(mode="json", exclude={"title", "base"})
+        for name in ("never_together", "weights", "given"):
+            if not content[name]:  # as before there were any
+                del content[name]
+        return content
+
+    def find_faults(self, weights: Weights, given: Given) -> list[Fault]:
+        """Returns what is wrong in other shares, as `reweigh` takes them: path and message."""
+        found = [
+            (("weights", *at), what) for at, what in find_weight_faults(self.attributes, weights)
+        ]
+        found += [
+            (("given", *at), what)
+            for at, what in find_given_faults(self.attributes, weights, given)
+        ]
+        if not found:
+            try:
+                self.reweigh(weights, given)
+            except ValidationError as error:
+                at = "given" if given else "weights"
+                found = [((at,), str(each["ctx"]["error"])) for each in error.errors()]
+        return found
+
+    def reweigh(self, weights: Weights, given: Given) -> "CaptionGrid":
+        """Returns it with other shares of the attributes that either names.
+
+        Raises:
+            ValidationError: they do not fit the grid.
+        """
+        named = {*weights, *given}
+        content = self.model_dump(mode="json", exclude_unset=True)
+        for field, mine in (("weights", weights), ("given", given)):
+            kept = {name: row for name, row in content.get(field, {}).items() if name not in named}
+            content[field] = {**kept, **mine}
+        return CaptionGrid.model_validate(content)
 
 
 def count_captions(grid: CaptionGrid) -> int:
@@ -163,39 +233,71 @@ def caption_at(grid: CaptionGrid, index: int) -> tuple[str, dict[str, str]]:
     rest = index
     for template in grid.layout:
         if 0 <= rest < template.size:
-            chosen: dict[str, _Wording] = {}
-            for name in reversed(template.wordings):
-                rest, digit = divmod(rest, len(template.wordings[name]))
-                chosen[name] = template.wordings[name][digit]
-            texts = {name: wording.text for name, wording in chosen.items()}
-            values = {name: chosen[name].value for name in template.wordings}
-            return template.text.format_map(texts), values
+            chosen: dict[str, tuple[str, str]] = {}
+            for tied in reversed(template.tied):
+                rest, digit = divmod(rest, tied.size)
+                chosen |= tied.choose(digit)
+            return template.fill(chosen)
         rest -= template.size
     raise IndexError(f"{grid.id} has {count_captions(grid)} captions, got index {index}")
 
 
-def _list_attributes(template: str) -> tuple[str, ...]:
-    """Returns the names in braces, once each, in order.
+def draw_caption(grid: CaptionGrid, point: int, bits: int) -> tuple[str, dict[str, str]]:
+    """Returns the caption at a point of [0, 2**bits): each has a stretch as long as its share.
 
-    Raises:
-        ValueError: braces that hold no plain name.
+    Templates share alike, then values as the grid states, then wordings alike: in this order each
+    splits what the one before leaves, so that points that are spread evenly ask for shares that
+    are met evenly.
+
+    Args:
+        grid: the grid.
+        point: in [0, 2**bits).
+        bits: enough for all the splits: 128 are.
     """
-    names: dict[str, None] = {}
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError as error:
-        message = f"template {template!r}: {error}: braces take an attribute's name"
-        raise ValueError(message) from error
-    for _, name, form, conversion in parts:
-        if name is None:
-            continue
-        if form or conversion or not re.fullmatch(r"\w+", name):
-            raise ValueError(f"template {template!r}: braces take an attribute's name only")
-        names[name] = None
-    return tuple(names)
+    line = _Line(point, bits)
+    template = grid.layout[line.split((1.0,) * len(grid.layout))]
+    values: dict[str, str] = {}
+    for tied in template.tied:
+        place = line.split(tied.shares)
+        values |= zip(tied.names, tied.combinations[place], strict=True)
+    chosen = {}
+    for name, value in values.items():
+        known = template.wordings[name][value]
+        chosen[name] = value, known[line.split((1.0,) * len(known))]
+    return template.fill(chosen)
 
 
-def _list_wordings(values: dict[str, tuple[str, ...]]) -> tuple[_Wording, ...]:
-    return tuple(
-        _Wording(value, text) for value, texts in values.items() for text in texts or (value,)
-    )
+def list_shares(grid: CaptionGrid) -> dict[str, dict[str, float]]:
+    """Returns attribute -> value -> its share of the captions by `draw_caption` that say it."""
+    found: dict[str, dict[str, float]] = {}
+    for tied in (tied for template in grid.layout for tied in template.tied):
+        for combination, share in zip(tied.combinations, tied.shares, strict=True):
+            for name, value in zip(tied.names, combination, strict=True):
+                row = found.setdefault(name, dict.fromkeys(grid.attributes[name], 0.0))
+                row[value] += share
+    totals = {name: sum(row.values()) for name, row in found.items()}
+    return {
+        name: {value: share / totals[name] for value, share in row.items()}
+        for name, row in found.items()
+    }
+
+
+class _Line:
+    """A point on a line that is split again and again; what it falls into becomes the line."""
+
+    def __init__(self, point: int, bits: int) -> None:
+        self.point, self.length = point, 1 << bits
+
+    def split(self, parts: Sequence[float]) -> int:
+        """Returns the part that the point falls into."""
+        total, before, low = math.fsum(parts), 0.0, 0
+        for place, part in enumerate(parts):
+            before += part
+            high = self.length
+            if place < len(parts) - 1:
+                high = min(self.length, int(Fraction(before / total) * self.length))
+            if self.point < high:
+                self.point, self.length = self.point - low, high - low
+                return place
+            low = high
+        raise ValueError(f"point {self.point} is not on a line of {self.length}")

@@ -46,7 +46,7 @@ def write_caption(grid: CaptionGrid, values: Mapping[str, str], draw: np.random.
     """Writes one of the grid's captions that say only what is given.
 
     A template is drawn among those whose attributes are all given (an attribute with a single value
-    counts as given), then a wording of each value.
+    counts as given) and may stand together, then a wording of each value.
 
     Args:
         grid: the grid; attributes that it does not have are ignored in `values`.
@@ -62,7 +62,9 @@ def write_caption(grid: CaptionGrid, values: Mapping[str, str], draw: np.random.
         if value not in grid.attributes[name]:
             advice = advise(value, tuple(grid.attributes[name]))
             raise InputError(f"{grid.id}: {name!r} has no value {value!r}: {advice}")
-    fitting = [each for each in grid.layout if known.keys() >= each.wordings.keys()]
+    fitting = [
+        each for each in grid.layout if known.keys() >= each.wordings.keys() and each.allows(known)
+    ]
     if not fitting:
         has = ", ".join(sorted(known)) or "nothing"
         raise InputError(f"{grid.id}: no template does with only {has}: add a shorter one")

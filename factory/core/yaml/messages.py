@@ -7,6 +7,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from factory.core.yaml.fields import FieldType
+from factory.core.yaml.reader import FieldPath
+
+
+class FieldsError(ValueError):
+    """What a validator of a whole field found inside it: each with its path below that field."""
+
+    def __init__(self, faults: Iterable[tuple[FieldPath, str]]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(f"{'.'.join(map(str, at))}: {what}" for at, what in self.faults))
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -12,7 +12,14 @@ from pydantic import BaseModel, ValidationError
 from factory.core.errors import Problem, RecipeError
 from factory.core.notes import tell
 from factory.core.yaml.fields import FieldType
-from factory.core.yaml.messages import advise, name_wanted, show, suggest, write_message
+from factory.core.yaml.messages import (
+    FieldsError,
+    advise,
+    name_wanted,
+    show,
+    suggest,
+    write_message,
+)
 from factory.core.yaml.reader import (
     Document,
     FieldPath,
@@ -171,7 +178,7 @@ def _collect_problems(
     document: Document, model_class: type[BaseModel], error: ValidationError
 ) -> tuple[Problem, ...]:
     groups: dict[FieldPath, list[tuple[FieldPath, FieldType, Any]]] = {}
-    for details in error.errors(include_url=False):
+    for details in _split_faults(error):
         path, union, kind = FieldType(model_class).follow(details["loc"])
         groups.setdefault(path if union is None else union, []).append((path, kind, details))
     found: dict[tuple[FieldPath, str], Problem] = {}
@@ -179,6 +186,18 @@ def _collect_problems(
         for path, message in _settle_group(union, group, document):
             found[path, message] = document.make_problem(path, message)
     return tuple(sorted(found.values(), key=lambda problem: (problem.line or 0, problem.field)))
+
+
+def _split_faults(error: ValidationError) -> Iterator[Any]:
+    """Yields the errors as pydantic gives them, those of a validator with places each by itself."""
+    for details in error.errors(include_url=False):
+        found = details.get("ctx", {}).get("error")
+        if not isinstance(found, FieldsError):
+            yield details
+            continue
+        for path, message in found.faults:
+            context = {"error": ValueError(message)}
+            yield {**details, "loc": (*details["loc"], *path), "ctx": context}
 
 
 def _settle_group(

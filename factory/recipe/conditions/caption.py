@@ -10,9 +10,9 @@ from typing import Literal
 from pydantic import Field
 
 from factory.catalog.captions.file import read_captions
-from factory.catalog.catalog import CaptionGrid, caption_at, count_captions
+from factory.catalog.captions.weights import Given, Weights
 from factory.core.errors import SourceError
-from factory.core.hashing import compute_digest, derive_seed
+from factory.core.hashing import compute_digest
 from factory.core.yaml.reader import FieldPath
 from factory.data.records import Condition, Request
 from factory.data.streams import Caption, ClassName
@@ -23,41 +23,9 @@ from factory.recipe.conditions.base import (
     Count,
     Identity,
     Planning,
+    Series,
 )
-
-
-@dataclass(frozen=True)
-class GridSeries:
-    """Captions of a grid in a seeded order without repeats, then again with the next ordinal."""
-
-    grid: CaptionGrid
-    seed: int
-    count: int
-
-    @property
-    def key(self) -> str:
-        """Identity of the series: the grid's content."""
-        grid = self.grid.model_dump(mode="json", exclude={"title"})
-        return compute_digest("series", {"kind": "caption", "grid": grid})[:16]
-
-    @property
-    def label(self) -> str:
-        """The grid's id."""
-        return f"captions {self.grid.id}"
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Values of the grid's class attribute."""
-        attribute = self.grid.class_attribute
-        return tuple(self.grid.attributes[attribute]) if attribute else ()
-
-    def request_at(self, index: int) -> Request:
-        """Returns the `index`-th request; a permutation spreads any count over the grid."""
-        total = count_captions(self.grid)
-        position = permute(index % total, total, self.seed)
-        caption, attributes = caption_at(self.grid, position)
-        class_name = attributes.get(self.grid.class_attribute or "")
-        return Request(self.key, index, Condition(class_name, caption), index // total)
+from factory.recipe.conditions.grids import open_grid
 
 
 @dataclass(frozen=True)
@@ -123,6 +91,12 @@ class CaptionConditions(ConditionKind):
         )
         column: str = Field("caption", description="column of the file that holds the caption")
         class_column: str | None = Field(None, description="column that holds a class name, if any")
+        weights: Weights | None = Field(
+            None, description="of a grid: attribute -> value -> how often it is asked for"
+        )
+        given: Given | None = Field(
+            None, description="of a grid: attribute -> other attribute -> its value -> weights"
+        )
         count: Count = Field(description="accepted images over all captions")
 
     settings: Settings
@@ -132,7 +106,7 @@ class CaptionConditions(ConditionKind):
         """Whether the file names classes."""
         return self.settings.class_column is not None
 
-    def build_series(self, planning: Planning) -> list[GridSeries] | list[ListSeries]:
+    def build_series(self, planning: Planning) -> Sequence[Series]:
         """Returns the one series of a grid, or of a file.
 
         Raises:
@@ -144,7 +118,9 @@ class CaptionConditions(ConditionKind):
             captions, classes = read_captions(path, settings.column, settings.class_column)
             return [ListSeries(path.name, captions, classes, settings.count)]
         grid = planning.catalogs.find_captions(settings.captions)
-        return [GridSeries(grid, planning.seed, settings.count)]
+        if settings.weights or settings.given:
+            grid = grid.reweigh(settings.weights or {}, settings.given or {})
+        return [open_grid(grid, planning.seed, settings.count)]
 
     def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
         """Notes captions that are missing, and a model that wants classes."""
@@ -154,20 +130,32 @@ class CaptionConditions(ConditionKind):
         if model is not None and takes and "class_name" in model.required:
             findings.add((*path, "kind"), f"{model.name} needs a class: use kind: class")
         file = findings.resolve(settings.captions)
+        is_file = file.is_file() or _looks_like_file(settings.captions)
+        for name in ("weights", "given") if is_file else ():
+            if getattr(settings, name) is not None:
+                findings.add((*path, name), "is for grids, not for caption files: remove it")
         if file.is_file():
             self._check_file(findings, file, path)
-        elif _looks_like_file(settings.captions):
+        elif is_file:
             if findings.check_files:
                 message = f"no such file {str(file)!r}: give a caption file or a catalog id"
                 findings.add(place, message)
         else:
-            grid = findings.look_up(place, findings.catalogs.find_captions, settings.captions)
-            if settings.class_column is not None:
-                message = "is for caption files, not for grids: remove it"
-                findings.add((*path, "class_column"), message)
-            if grid is not None and grid.class_attribute is not None:
-                findings.asked.add(tuple(grid.attributes[grid.class_attribute]), place)
+            self._check_grid(findings, path)
         return [("captions", settings.captions, settings.column)]
+
+    def _check_grid(self, findings: Findings, path: FieldPath) -> None:
+        settings, place = self.settings, (*path, "captions")
+        if settings.class_column is not None:
+            message = "is for caption files, not for grids: remove it"
+            findings.add((*path, "class_column"), message)
+        grid = findings.look_up(place, findings.catalogs.find_captions, settings.captions)
+        if grid is None:
+            return
+        if grid.class_attribute is not None:
+            findings.asked.add(tuple(grid.attributes[grid.class_attribute]), place)
+        for at, message in grid.find_faults(settings.weights or {}, settings.given or {}):
+            findings.add((*path, *at), message)
 
     def _check_file(self, findings: Findings, file: Path, path: FieldPath) -> None:
         if not findings.check_files:
@@ -183,23 +171,3 @@ class CaptionConditions(ConditionKind):
 
 def _looks_like_file(text: str) -> bool:
     return "/" in text or re.search(r"\.(jsonl|ndjson|json|csv|tsv|parquet|txt)$", text) is not None
-
-
-def permute(position: int, total: int, seed: int) -> int:
-    """Maps [0, total) onto itself, one to one, in a seeded order and in constant memory.
-
-    A four-round Feistel network on the next even number of bits, walked until it lands inside
-    (Black & Rogaway 2002, "Ciphers with arbitrary finite domains").
-    """
-    if total < 2:
-        return position
-    half = ((total - 1).bit_length() + 1) // 2
-    mask = (1 << half) - 1
-    while True:
-        left, right = position >> half, position & mask
-        for round_number in range(4):
-            mixed = derive_seed(seed, "permute", round_number, right) & mask
-            left, right = right, left ^ mixed
-        position = left << half | right
-        if position < total:
-            return position

@@ -1,0 +1,128 @@
+"""Caption grids that state how often values occur, and what no caption says together."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from factory.catalog.captions.grid import CaptionGrid, caption_at, count_captions, list_shares
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import RecipeError
+
+LINES = """\
+id: mine
+templates: ["{density}, {size}", "{organ} with {size}"]
+attributes:
+  organ: {node: [], skin: [the skin, a skin]}
+  density: {low: [few], high: [many, crowded]}
+  size: {small: [], large: []}
+never_together: [{density: [high], size: [large]}]
+weights:
+  density: {low: 1, high: 3}
+given:
+  size: {density: {low: {small: 1, large: 1}, high: {small: 1}}}
+"""
+
+
+def load(folder: Path, text: str) -> CaptionGrid:
+    path = folder / "captions" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    return load_catalogs([folder]).find_captions("mine")
+
+
+def test_shares_are_those_of_tables_and_rules(tmp_path: Path) -> None:
+    shares = list_shares(load(tmp_path, LINES))
+    assert shares["density"] == pytest.approx({"low": 0.25, "high": 0.75})
+    assert shares["organ"] == pytest.approx({"node": 0.5, "skin": 0.5})
+    # One template says the density too, the other does not; both follow P(size | density).
+    assert shares["size"] == pytest.approx({"small": 0.875, "large": 0.125})
+
+
+def test_rules_count_among_what_a_caption_says_only(tmp_path: Path) -> None:
+    grid = load(tmp_path, LINES.partition("weights:")[0])
+    found = [caption_at(grid, index) for index in range(count_captions(grid))]
+    captions = [caption for caption, _ in found]
+    assert len(set(captions)) == len(captions) == 4 + 6
+    assert {"few, large", "many, small", "the skin with large"} <= set(captions)
+    assert not {"many, large", "crowded, large"} & set(captions)
+    assert not any(
+        {"density": "high", "size": "large"}.items() <= said.items() for _, said in found
+    )
+
+
+def test_no_caption_of_the_shipped_grids_contradicts_itself() -> None:
+    for name in ("he-attributes-2", "he-basic-2"):
+        grid = load_catalogs().find_captions(name)
+        before = load_catalogs().find_captions(name.removesuffix("-2"))
+        assert grid.templates == before.templates and grid.attributes == before.attributes
+        assert 0 < count_captions(grid) < count_captions(before)
+        pairs = set()
+        for template in grid.layout:
+            for tied in template.tied:
+                for values in tied.combinations:
+                    said = dict(zip(tied.names, values, strict=True))
+                    pairs |= set(itertools.permutations(said.items(), 2))
+        attributes = {attribute for pair in pairs for attribute, _ in pair}
+        assert attributes  # rules tie some
+        if name == "he-attributes-2":
+            assert (("tissue", "full"), ("fat", "none")) in pairs
+            assert not {(("tissue", "full"), ("fat", each)) for each in ("some", "much")} & pairs
+            assert (
+                not {(("tissue", each), ("fat", "none")) for each in ("sparse", "partial")} & pairs
+            )
+            assert (("density", "high"), ("tissue", "sparse")) not in pairs
+            assert not any(
+                ("magnification", "low") in pair and "size" in dict(pair) for pair in pairs
+            )
+        else:
+            assert (("tissue", "inflammation"), ("density", "sparse")) not in pairs
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "field", "words"),
+    [
+        ("{low: 1, high: 3}", "{low: 0, high: 0}", "weights.density", "sums to 0"),
+        ("{low: 1, high: 3}", "{low: 1, hihg: 3}", "weights.density.hihg", "did you mean 'high'"),
+        ("{low: 1, high: 3}", "{low: -1, high: 3}", "weights.density.low", "must be >= 0, got -1"),
+        ("  density: {low: 1, h", "  densty: {low: 1, h", "weights.densty", "no attribute: did"),
+        ("high: {small: 1}}", "high: {small: 0}}", "given.size.density.high", "sums to 0"),
+        ("high: {small: 1}}", "high: {tiny: 1}}", "given.size.density.high.tiny", "is no value"),
+        ("high: {small: 1}}", "}", "given.size.density", "has no row for density high"),
+        ("high: {small: 1}}", "hi: {small: 1}}", "given.size.density.hi", "has no value 'hi'"),
+        ("size: {density: {low:", "size: {colour: {low:", "given.size.colour", "is no attribute"),
+        ("given:\n  size:", "given:\n  density:", "given.density", "goes in a circle"),
+        ("given:\n  size:", "given:\n  density:", "given.density", "weights too"),
+        ("size: [large]}]", "size: [huge]}]", "never_together[0].size", "no value 'huge'"),
+        ("density: [high], size", "size", "never_together[0]", "two attributes at least"),
+        ("size: [large]}]", "size: [small, large]}]", "never_together", None),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(
+    tmp_path: Path, old: str, new: str, field: str, words: str | None
+) -> None:
+    text = LINES.replace(old, new, 1)
+    assert text != LINES
+    if words is None:  # then only low density is left, which is not nothing
+        assert list_shares(load(tmp_path, text))["density"]["high"] == 0
+        return
+    with pytest.raises(RecipeError) as caught:
+        load(tmp_path, text)
+    found = [each for each in caught.value.problems if each.field == field]
+    assert any(words in each.message for each in found), str(caught.value)
+    assert all(each.line is not None and 7 <= each.line <= 11 for each in found)
+
+
+def test_a_template_that_can_say_nothing_is_told(tmp_path: Path) -> None:
+    rule = "never_together: [{density: [low, high], size: [small, large]}]"
+    text = LINES.replace("never_together: [{density: [high], size: [large]}]", rule)
+    with pytest.raises(RecipeError, match="can say nothing of density, size"):
+        load(tmp_path, text)
+
+
+def test_a_circle_of_two_is_told(tmp_path: Path) -> None:
+    text = LINES.replace("weights:\n  density: {low: 1, high: 3}\n", "") + (
+        "  density: {size: {small: {low: 1}, large: {low: 1}}}\n"
+    )
+    with pytest.raises(RecipeError, match="size -> density -> size"):
+        load(tmp_path, text)
