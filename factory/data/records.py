@@ -89,6 +89,11 @@ class Condition:
             for name, value in stream.keep(width, height).items()
         }
 
+    def draw(self, width: int, height: int) -> list[NDArray[np.uint8]]:
+        """Returns what people see of the streams beside an image of that size; raises as `keep`."""
+        drawn = (stream.draw(width, height) for stream in self.streams)
+        return [picture for picture in drawn if picture is not None]
+
     @property
     def key(self) -> str:
         """The condition key: equal streams give equal keys; the `condition_id` column."""

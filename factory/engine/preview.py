@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from factory.core.files.atomic import write_file
 from factory.core.files.new_folder import refuse_foreign
 from factory.core.plain import write_json
+from factory.core.sheets import set_beside
 from factory.data.records import Candidate
 from factory.engine.estimate import describe_loading, draw_first_jobs
 from factory.engine.plan import Plan
@@ -93,11 +95,13 @@ def judge_first_tries(worker: "Worker", plan: Plan, count: int) -> Iterator[list
 def draw_sheet(candidates: Sequence[Candidate], largest: int | None = None) -> bytes:
     """Returns a PNG of all images: accepted ones framed in green, rejected ones in red.
 
+    What was asked for and can be seen, such as a mask, stands to the right of each.
+
     Args:
         candidates: one or more, all of one size.
         largest: side in px that larger images are shrunk to; None: none are.
     """
-    cells = [(each.sample.pixels, each.verdict.accepted) for each in candidates]
+    cells = _draw_cells(candidates)
     height, width = cells[0][0].shape[:2]
     longest, frame = max(height, width), 3
     zoom: float = max(1, 96 // longest)
@@ -118,3 +122,13 @@ def draw_sheet(candidates: Sequence[Candidate], largest: int | None = None) -> b
     buffer = io.BytesIO()
     canvas.save(buffer, "PNG")
     return buffer.getvalue()
+
+
+def _draw_cells(candidates: Sequence[Candidate]) -> list[tuple[NDArray[np.uint8], bool]]:
+    """Returns the pixels of each, with what was asked for beside them, and whether it passed."""
+    asked = [each.job.condition.draw(*each.sample.pixels.shape[1::-1]) for each in candidates]
+    room = max(map(len, asked))
+    return [
+        (set_beside(each.sample.pixels, others, room), each.verdict.accepted)
+        for each, others in zip(candidates, asked, strict=True)
+    ]

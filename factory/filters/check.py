@@ -34,6 +34,7 @@ class FilterCheck:
         varied: real images that conditions vary.
         judged_with: real images that the other filters compare with.
         has_captions: whether any condition may have a caption.
+        streams: names of those that conditions may hold.
     """
 
     checker: Checker
@@ -41,6 +42,7 @@ class FilterCheck:
     varied: tuple[UsedImages, ...] = ()
     judged_with: tuple[UsedImages, ...] = ()
     has_captions: bool = True
+    streams: frozenset[str] = frozenset()
 
     @property
     def check_files(self) -> bool:

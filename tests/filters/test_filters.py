@@ -44,6 +44,7 @@ ALL_KINDS = [
     {"kind": "alignment", "encoder": "open_clip:none/none"},
     {"kind": "realism", "images": "none", "min_realism": 0.5},
     {"kind": "training_copy"},
+    {"kind": "mask_agreement"},
     {"kind": "python", "path": "own.py", "class_name": "Own"},
 ]
 

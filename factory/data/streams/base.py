@@ -13,7 +13,9 @@ from factory.data.provenance import Provenance
 from factory.data.varied import Varied
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
 
 class Stream(ABC):
@@ -61,6 +63,23 @@ class Stream(ABC):
     @abstractmethod
     def load(self, width: int, height: int) -> Any:
         """Returns what a model gets that makes images of `width` x `height` px."""
+
+    def draw(self, width: int, height: int) -> "NDArray[np.uint8] | None":
+        """Returns what people see of it beside an image: (height, width, 3) uint8 RGB, or None.
+
+        Raises:
+            SourceError: what it is made from cannot be read.
+        """
+        return None
+
+    @classmethod
+    def draw_row(cls, identity: Any, row: Mapping[str, Any]) -> "NDArray[np.uint8] | None":
+        """Returns what people see of it beside the image of a row, by what the row keeps.
+
+        Raises:
+            SourceError: what it keeps cannot be read.
+        """
+        return None
 
     def find_misfit(self, entry: ModelEntry) -> str | None:
         """Says what a model, by its catalog entry, does not take of it; None: it takes it."""

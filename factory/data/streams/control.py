@@ -23,6 +23,7 @@ from factory.data.label_maps import (
     fit_labels,
     hash_labels,
     list_unknown,
+    paint_labels,
     translate_labels,
     turn_labels,
 )
@@ -147,6 +148,18 @@ class Control(Stream):
             known = ", ".join(f"{identifier}: {name}" for identifier, name in self.palette)
             raise SourceError(f"mask: has the id {unknown[0]}, but its palette only {{{known}}}")
         return labels
+
+    def draw(self, width: int, height: int) -> NDArray[np.uint8]:
+        """Returns the mask in colours, (height, width, 3) uint8 RGB; raises as `load`."""
+        ids = [identifier for identifier, _ in self.palette]
+        return paint_labels(self.load(width, height), ids)
+
+    @classmethod
+    def draw_row(cls, identity: Any, row: Mapping[str, Any]) -> NDArray[np.uint8]:
+        """Returns the mask of a row in colours; raises as `load` and `restore`."""
+        mask = cls.restore(identity, {}, row)
+        rows, columns = decode_labels(row["mask"]["bytes"], "mask").shape
+        return mask.draw(columns, rows)
 
     def find_misfit(self, entry: ModelEntry) -> str | None:
         """Says which name of the palette a model was not taught."""

@@ -1,18 +1,22 @@
 """The picture on the card: a few images of each class."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from factory.core.images import decode_image
+from factory.core.sheets import set_beside
+from factory.data.provenance import read_provenance
 from factory.engine.dataset import DATA, Dataset
+from factory.recipe.conditions import draw_condition, list_kept
 
 GRID_COLUMNS = 8
 GRID_ROWS_MAX = 12
 COLUMNS = ("image", "class_name", "sample_id")
+Pixels = np.ndarray[Any, Any]
 
 
 def draw_sample_grid(dataset: Dataset) -> bytes | None:
@@ -40,12 +44,24 @@ def draw_sample_grid(dataset: Dataset) -> bytes | None:
     return buffer.getvalue()
 
 
-def _pick_samples(dataset: Dataset) -> Iterator[list[np.ndarray[Any, Any]]]:
-    """Yields up to GRID_COLUMNS images of each class, from the first files only."""
-    wanted: dict[str, list[np.ndarray[Any, Any]]] = {}
+def _pick_samples(dataset: Dataset) -> Iterator[list[Pixels]]:
+    """Yields up to GRID_COLUMNS images of each class, from the first files only.
+
+    What was asked for and can be seen, such as a mask, stands to the right of each.
+    """
+    wanted: dict[str, list[tuple[Pixels, list[Pixels]]]] = {}
     for name in dataset.list_tables(DATA)[:1]:
-        for row in dataset.iterate_rows(name, COLUMNS, check_pages=False):
+        kept = [*list_kept(dataset.read_schema(name).names)]
+        columns = [*COLUMNS, *kept, *(["provenance"] if kept else [])]
+        for row in dataset.iterate_rows(name, columns, check_pages=False):
             images = wanted.setdefault(row.values["class_name"] or "", [])
             if len(images) < GRID_COLUMNS:
-                images.append(decode_image(row.values["image"]["bytes"], row.place))
-    yield from list(wanted.values())[:GRID_ROWS_MAX]
+                pixels = decode_image(row.values["image"]["bytes"], row.place)
+                images.append((pixels, _draw_asked(row.values) if kept else []))
+    shown = list(wanted.values())[:GRID_ROWS_MAX]
+    room = max((len(asked) for images in shown for _, asked in images), default=0)
+    yield from ([set_beside(*pair, room) for pair in images] for images in shown)
+
+
+def _draw_asked(row: Mapping[str, Any]) -> list[Pixels]:
+    return draw_condition(read_provenance(row).condition, row)

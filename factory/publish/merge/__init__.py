@@ -41,7 +41,7 @@ from factory.publish.merge.splits import (
     Placement,
     place_members,
 )
-from factory.recipe.conditions import list_streams
+from factory.recipe.conditions import list_kept
 
 __all__ = ["MergeSettings", "describe_splits", "merge_sets"]
 
@@ -251,8 +251,7 @@ def _write(
 def _list_kept(members: Sequence[Member]) -> dict[str, pa.DataType]:
     """Returns the columns of streams, such as masks, that rows of the synthetic sets have."""
     has = {name for path in _list_files(members) for name in list_fields(path)}
-    own = (column for stream in list_streams() for column in stream.fields().items())
-    return {name: kind for name, kind in own if name in has and name not in SCHEMA.names}
+    return list_kept(sorted(has - {*SCHEMA.names}))
 
 
 def _list_files(members: Sequence[Member]) -> list[Path]:

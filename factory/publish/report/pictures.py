@@ -12,14 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from factory.core.errors import SourceError
+from factory.core.files.new_folder import WORK
 from factory.core.images import XMP_MARK, decode_image
 from factory.data.provenance import read_provenance
 from factory.data.records import Shard
 from factory.data.varied import Varied, parse_varied
 from factory.engine.finalise import read_markers
 from factory.engine.plan import Outline
-from factory.engine.run_folder import RunFolder
+from factory.engine.run_folder import Marker, RunFolder
 from factory.publish.report.collect import Shown
+from factory.recipe.conditions import draw_condition, list_kept
 
 COLUMNS = ("image", "descriptor", "reference_sha256", "provenance")
 LONGEST = 192
@@ -47,6 +49,8 @@ class Stored:
     condition: Mapping[str, Any]
     """As asked: what `Condition.describe` gave."""
     varied: Varied | None = None
+    asked: tuple[NDArray[np.uint8], ...] = ()
+    """What was asked for and can be seen, such as a mask: (H, W, 3) uint8 RGB each."""
 
     def read_pixels(self, name: str) -> NDArray[np.uint8] | None:
         """Returns (H, W, 3) uint8 RGB, or None."""
@@ -81,7 +85,7 @@ def fetch_stored(
         if not ids:
             continue
         for marker in read_markers(folder, shard):
-            for row in folder.read_rows(marker, ids, COLUMNS):
+            for row in folder.read_rows(marker, ids, _choose_columns(folder, marker)):
                 found[row["sample_id"]] = _read_stored(row)
                 open_ids.pop(row["sample_id"], None)
     return found
@@ -123,9 +127,17 @@ def _to_uri(data: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
+def _choose_columns(folder: RunFolder, marker: Marker) -> list[str]:
+    """Returns COLUMNS, and those that streams have in the table of a shard."""
+    with folder.files.open_parquet(f"{WORK}/{marker.data}") as table:
+        kept = list_kept(table.schema.names)
+    return [*dict.fromkeys((*COLUMNS, *kept))]
+
+
 def _read_stored(row: Mapping[str, Any]) -> Stored:
     known = row["descriptor"]
     descriptor = None if known is None else np.asarray(known, np.float16)
     condition = read_provenance(row).condition
     varied = parse_varied(row, str(row["sample_id"]))
-    return Stored(row["image"]["bytes"], descriptor, condition, varied)
+    asked = tuple(draw_condition(condition, row))
+    return Stored(row["image"]["bytes"], descriptor, condition, varied, asked)

@@ -4,9 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from factory.core.images import decode_image
+from factory.core.sheets import set_beside
 from factory.publish.report.collect import Shown
 from factory.publish.report.margins import Limit
-from factory.publish.report.pictures import Picture, Stored, make_picture
+from factory.publish.report.pictures import Picture, Stored, draw_picture, make_picture
 from factory.publish.report.real_images import RealMatch
 
 SHORT = 12
@@ -118,6 +120,9 @@ class Maker:
         stored = self.stored.get(sample_id)
         if stored is None or stored.data is None:
             return None
+        if stored.asked:
+            pixels = decode_image(stored.data, sample_id)
+            return draw_picture(set_beside(pixels, stored.asked), self.is_synthetic)
         return make_picture(stored.data, sample_id, self.is_synthetic)
 
     def _list_scores(self, shown: Shown) -> list[ScoreLine]:

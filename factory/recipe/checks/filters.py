@@ -5,6 +5,7 @@ from functools import partial
 
 from factory.core.errors import SourceError
 from factory.core.yaml.messages import advise
+from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
 from factory.filters import build_filters
 from factory.filters.base import Filter
@@ -32,6 +33,7 @@ def check_filters(findings: Findings) -> None:
         if block.varied is not None
     )
     has_captions = any(block.has_caption for block in recipe.blocks)
+    streams = frozenset(stream.name for stream in recipe.streams)
     for number, judge in enumerate(judges):
         others = tuple(
             UsedImages(
@@ -43,7 +45,8 @@ def check_filters(findings: Findings) -> None:
             for real in other.real_images
             if other is not judge
         )
-        judge.check(FilterCheck(findings, ("filters", number), varied, others, has_captions))
+        place: FieldPath = ("filters", number)
+        judge.check(FilterCheck(findings, place, varied, others, has_captions, streams))
 
 
 def _check_judges_of_classes(findings: Findings, judges: Sequence[Filter]) -> None:

@@ -107,6 +107,27 @@ def show_condition(described: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def list_kept(has: Sequence[str]) -> dict[str, Any]:
+    """Returns, of the columns that a table has, those that streams add, with their Arrow types."""
+    own = (column for stream in list_streams() for column in stream.fields().items())
+    return {name: kind for name, kind in own if name in has}
+
+
+def draw_condition(described: Mapping[str, Any], row: Mapping[str, Any]) -> list[Any]:
+    """Returns what people see of a row's condition beside its image: (H, W, 3) uint8 RGB each.
+
+    Streams that nothing here knows are not seen.
+
+    Raises:
+        DamageError: a row without what it kept.
+        SourceError: what the row keeps cannot be read.
+    """
+    known = {stream.recorded: stream for stream in list_streams()}
+    found = ((known[key], identity) for key, identity in described.items() if key in known)
+    drawn = (stream.draw_row(identity, row) for stream, identity in found)
+    return [picture for picture in drawn if picture is not None]
+
+
 def restore_condition(
     described: Mapping[str, Any], images: Mapping[str, SourceImage], row: Mapping[str, Any]
 ) -> Condition:
