@@ -26,6 +26,7 @@ from factory.api.evaluating import (
     run_evaluation,
 )
 from factory.api.everything import evaluate_all
+from factory.api.expression import score_expression
 from factory.api.making import (
     Preview,
     calibrate,
@@ -88,6 +89,7 @@ __all__ = [
     "run",
     "run_evaluation",
     "schema",
+    "score_expression",
     "score_images",
     "status",
     "train_adapter",

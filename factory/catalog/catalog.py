@@ -19,6 +19,7 @@ from factory.catalog.entries import (
     EncoderEntry,
     LicenceTerms,
     ModelEntry,
+    PathwaysEntry,
     Stream,
 )
 from factory.core.errors import CatalogError, Problem, RecipeError
@@ -37,6 +38,7 @@ __all__ = [
     "EncoderEntry",
     "LicenceTerms",
     "ModelEntry",
+    "PathwaysEntry",
     "Stream",
     "caption_at",
     "count_captions",
@@ -46,7 +48,8 @@ __all__ = [
 ]
 
 EntryT = TypeVar(
-    "EntryT", bound=ModelEntry | EncoderEntry | ClassesEntry | CaptionGrid | ClassifierEntry
+    "EntryT",
+    bound=ModelEntry | EncoderEntry | ClassesEntry | CaptionGrid | ClassifierEntry | PathwaysEntry,
 )
 
 _KINDS: dict[type[BaseModel], str] = {
@@ -55,6 +58,7 @@ _KINDS: dict[type[BaseModel], str] = {
     ClassesEntry: "classes",
     CaptionGrid: "captions",
     ClassifierEntry: "classifiers",
+    PathwaysEntry: "pathways",
 }
 
 
@@ -91,6 +95,10 @@ class Catalogs:
         """Returns a classifier; raises as `find_model` does."""
         return self._find(ClassifierEntry, name)
 
+    def find_pathways(self, name: str) -> PathwaysEntry:
+        """Returns a collection of gene sets; raises as `find_model` does."""
+        return self._find(PathwaysEntry, name)
+
     def find_classifier_folder(self, name: str) -> Path | None:
         """Returns the folder of a classifier by id, or None where no catalog has it.
 
@@ -114,7 +122,7 @@ class Catalogs:
         return self.find_encoder(name) if name in self.list_ids("encoders") else None
 
     def list_ids(self, kind: str) -> tuple[str, ...]:
-        """Returns the ids of `models`, `encoders`, `classes`, `captions` or `classifiers`."""
+        """Returns the ids of a kind: `models`, `encoders`, `classes`, `pathways` and the like."""
         return tuple(
             sorted({path.stem for root in self.folders for path in (root / kind).glob("*.yaml")})
         )
@@ -206,7 +214,7 @@ class Catalogs:
             entry = entry.model_copy(update={"source": source, "adapters": tuple(adapters)})
         elif isinstance(entry, EncoderEntry):
             entry = entry.model_copy(update={"source": _resolve_source(path, entry.source)})
-        elif isinstance(entry, ClassifierEntry):
+        elif isinstance(entry, ClassifierEntry | PathwaysEntry):
             source = str((path.parent / entry.source).resolve())
             entry = entry.model_copy(update={"source": source})
         found: EntryT = entry

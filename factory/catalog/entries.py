@@ -260,6 +260,15 @@ class ClassifierEntry(Strict):
     licence: LicenceTerms
 
 
+class PathwaysEntry(Strict):
+    """A named collection of gene sets."""
+
+    id: CatalogId
+    title: str = ""
+    source: str = Field(description=".gmt file, relative to the catalog file")
+    licence: LicenceTerms
+
+
 class ClassEntry(Strict):
     """One class: its name in data, words for prompts."""
 

@@ -41,6 +41,7 @@ COMMANDS: dict[str, str] = {
     "export": "factory.cli.merge:export",
     "models": "factory.cli.models:models",
     "encoders": "factory.cli.models:encoders",
+    "expression": "factory.cli.expression:expression",
     "train": "factory.cli.train:train",
     "evaluate": "factory.cli.evaluate:evaluate",
 }

@@ -46,7 +46,7 @@ def write_model(
     return path
 
 
-KINDS = {"models", "encoders", "classes", "captions", "classifiers"}
+KINDS = {"models", "encoders", "classes", "captions", "classifiers", "pathways"}
 
 # --- shipped entries -----------------------------------------------------------------------------
 

@@ -1,0 +1,212 @@
+"""Tables of gene expression: CSV, TSV, parquet and h5ad to samples by genes, with what was told."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.core.errors import InputError, SourceError, StoreError
+from factory.core.parquet import read_parquet
+from factory.core.yaml.messages import advise
+from factory.data.expression.settings import ExpressionSettings
+
+MILLION = 1e6
+_LOG_MOST = 30.0
+"""No log1p of a million goes beyond 14, none in base 2 beyond 20; counts soon do."""
+
+
+@dataclass(frozen=True)
+class Profiles:
+    """Expression of samples.
+
+    Attributes:
+        samples: (S,) names, each once.
+        genes: (G,) symbols in capitals, each once.
+        values: (S, G) float64.
+        kept: (S,) columns that are handed on.
+        told: what was done on the way, a sentence each.
+    """
+
+    samples: tuple[str, ...]
+    genes: tuple[str, ...]
+    values: NDArray[np.float64]
+    kept: dict[str, list[Any]]
+    told: tuple[str, ...] = ()
+
+
+def read_profiles(path: Path, settings: ExpressionSettings, known: frozenset[str]) -> Profiles:
+    """Reads a table, with genes in columns or in rows.
+
+    Args:
+        path: .csv, .tsv (also .gz), .parquet or .h5ad.
+        settings: where genes stand, and which columns are handed on.
+        known: symbols in capitals, by which it is guessed where genes stand.
+
+    Raises:
+        SourceError: unreadable; a value that is no number; a sample twice; no gene that is known.
+    """
+    frame, kept = _read_frame(path, settings)
+    across = sum(str(name).upper() in known for name in frame.columns)
+    down = sum(str(name).upper() in known for name in frame.index)
+    told = []
+    where = settings.genes
+    if where == "auto":
+        where = "rows" if down > across else "columns"
+        told.append(f"genes stand in {where}: {max(across, down):,} of them are of the sets")
+    if where == "rows":
+        if kept:
+            raise SourceError(
+                f"{path}: --keep names columns, but the columns are samples: leave it"
+            )
+        frame = frame.T
+    found = across if where == "columns" else down
+    if not found:
+        named = [str(name) for name in (*frame.columns[:2], *frame.index[:2])]
+        is_ensembl = any(name.startswith("ENS") for name in named)
+        hint = " (Ensembl ids? give gene symbols)" if is_ensembl else ""
+        raise SourceError(
+            f"{path}: no gene of the sets is there: its columns and rows are {', '.join(named)}, …"
+            f"{hint}"
+        )
+    values = _to_numbers(frame, path, "row" if where == "rows" else "column")
+    samples = tuple(map(str, frame.index))
+    again = [name for name, count in Counter(samples).items() if count > 1]
+    if again:
+        raise SourceError(f"{path}: sample {again[0]!r} stands twice: name each once")
+    genes, values, more = _join_genes([str(name) for name in frame.columns], values)
+    return Profiles(samples, genes, values, kept, (*told, *more))
+
+
+def normalise(profiles: Profiles, kind: str, path: Path) -> tuple[Profiles, str]:
+    """Returns log1p of values per million, and a sentence on it.
+
+    Args:
+        profiles: as read.
+        kind: `counts`, `tpm`, `log` (left as it is) or `auto`.
+        path: of the table, for messages.
+
+    Raises:
+        SourceError: a negative count, or a sample without any.
+    """
+    values = profiles.values
+    totals = values.sum(axis=1)
+    if kind == "auto":
+        is_million = bool(np.all(np.abs(totals - MILLION) < 0.02 * MILLION))
+        is_whole = bool(np.all(values == np.rint(values)))
+        is_log = bool((values < 0).any()) or (not is_whole and values.max() < _LOG_MOST)
+        kind = "log" if is_log else "tpm" if is_million else "counts"
+        told = f"taken for {kind}"
+    else:
+        told = f"given as {kind}"
+    if kind == "log":
+        return profiles, f"{told}: left as they are"
+    if (values < 0).any():
+        raise SourceError(f"{path}: negative {kind}: give values: log if they are logarithms")
+    empty = [name for name, total in zip(profiles.samples, totals, strict=True) if total <= 0]
+    if empty:
+        raise SourceError(f"{path}: sample {empty[0]!r} has no {kind} at all: remove it")
+    scaled = values / totals[:, None] * MILLION if kind == "counts" else values
+    done = Profiles(
+        profiles.samples, profiles.genes, np.log1p(scaled), profiles.kept, profiles.told
+    )
+    what = "counts per million" if kind == "counts" else "TPM"
+    return done, f"{told}: log1p of {what}, of all genes"
+
+
+def _read_frame(path: Path, settings: ExpressionSettings) -> tuple[Any, dict[str, list[Any]]]:
+    """Returns a frame whose index names its rows, and the columns to hand on."""
+    import pandas as pd
+
+    name = path.name.lower().removesuffix(".gz")
+    try:
+        if name.endswith(".h5ad"):
+            return _read_h5ad(path, settings)
+        if name.endswith(".parquet"):
+            frame = read_parquet(path).to_pandas()
+        elif name.endswith((".csv", ".tsv", ".txt")):
+            frame = pd.read_csv(path, sep="," if name.endswith(".csv") else "\t")
+        else:
+            raise SourceError(f"{path}: no table: give .csv, .tsv, .parquet or .h5ad")
+    except (StoreError, OSError, ValueError) as error:
+        raise SourceError(f"{path}: cannot be read as a table ({error})") from error
+    if not len(frame) or len(frame.columns) < 2:
+        raise SourceError(f"{path}: holds no samples and genes")
+    if isinstance(frame.index, pd.RangeIndex):
+        named = settings.id_column or frame.columns[0]
+        _require([named], frame.columns, path)
+        frame = frame.set_index(named)
+    _require(settings.keep, frame.columns, path)
+    kept = {column: frame[column].tolist() for column in settings.keep}
+    return frame.drop(columns=list(settings.keep)), kept
+
+
+def _read_h5ad(path: Path, settings: ExpressionSettings) -> tuple[Any, dict[str, list[Any]]]:
+    import pandas as pd
+
+    try:
+        import anndata  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise InputError(
+            f"{path}: needs the package anndata: pip install 'factory-pathology[expression]'"
+        ) from error
+    data = anndata.read_h5ad(path)
+    matrix = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
+    _require(settings.keep, data.obs.columns, path)
+    kept = {column: data.obs[column].tolist() for column in settings.keep}
+    return pd.DataFrame(matrix, index=data.obs_names, columns=data.var_names), kept
+
+
+def _require(names: Sequence[str], columns: Any, path: Path) -> None:
+    for name in names:
+        if name not in columns:
+            raise SourceError(f"{path}: no column {name!r}: {advise(name, [*map(str, columns)])}")
+
+
+def _to_numbers(frame: Any, path: Path, what: str) -> NDArray[np.float64]:
+    """Returns (S, G) numbers; a row or column of text (`what`) is named with what to do."""
+    try:
+        values = frame.to_numpy(np.float64)
+    except (TypeError, ValueError) as error:
+        text = next((str(c) for c in frame.columns if not _is_numeric(frame[c])), "?")
+        raise SourceError(
+            f"{path}: {what} {text!r} holds no numbers: name it in --keep, or correct it"
+        ) from error
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        row, column = bad[0]
+        raise SourceError(
+            f"{path}: {len(bad):,} values are missing or not finite, the first of sample "
+            f"{frame.index[row]!r}, gene {frame.columns[column]!r}: fill or drop them"
+        )
+    return np.asarray(values)
+
+
+def _is_numeric(column: Any) -> bool:
+    try:
+        column.to_numpy(np.float64)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _join_genes(
+    names: Sequence[str], values: NDArray[np.float64]
+) -> tuple[tuple[str, ...], NDArray[np.float64], list[str]]:
+    """Returns genes in capitals, each once: columns of one symbol are added up."""
+    upper = [name.strip().upper() for name in names]
+    told = []
+    changed = sum(one != other for one, other in zip(upper, names, strict=True))
+    if changed:
+        told.append(f"{changed:,} symbols are compared in capitals")
+    genes = tuple(dict.fromkeys(upper))
+    if len(genes) == len(upper):
+        return genes, values, told
+    place = {gene: number for number, gene in enumerate(genes)}
+    joined = np.zeros((len(values), len(genes)))
+    np.add.at(joined.T, [place[gene] for gene in upper], values.T)
+    more = len(upper) - len(genes)
+    return genes, joined, [*told, f"{more:,} columns repeat a symbol: they were added up"]

@@ -1,0 +1,239 @@
+"""Pathway scores of gene expression: ssGSEA as gseapy has it, mean z-scores, what is told."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from factory import api
+from factory.catalog.catalog import load_catalogs
+from factory.cli import main
+from factory.core.errors import InputError, SourceError
+from factory.data.expression.gene_sets import HOUSEKEEPING, find_gene_sets
+from factory.data.expression.scoring import mark_members, score_mean_z, score_ssgsea
+from factory.data.expression.settings import ExpressionSettings
+from factory.recipe.checks.recipe import check_recipe
+from factory.recipe.file import load_recipe
+from tests import ASSETS
+
+SPOTS = ASSETS / "expression" / "her2st.csv"
+"""212 genes (rows) of 8 spots (columns): raw counts."""
+REFERENCE = json.loads((ASSETS / "expression" / "gseapy.json").read_text())
+"""What gseapy 1.3.1 gives for the table of `draw_table`: ES and NES, samples by sets."""
+LOW = {"min_coverage": 0.2}
+
+
+def draw_table() -> pd.DataFrame:
+    values = np.random.default_rng(7).lognormal(size=(6, 300))
+    names = [f"G{number}" for number in range(300)]
+    return pd.DataFrame(values, [f"s{number}" for number in range(6)], names)
+
+
+def score(table: Path, **settings: Any) -> tuple[pd.DataFrame, Any]:
+    out = table.parent / "scores.parquet"
+    given = {"sets": "hallmark", **settings}
+    told = api.score_expression(table, out, ExpressionSettings(**given))
+    return pq.read_table(out).to_pandas().set_index("sample"), told
+
+
+@pytest.fixture
+def spots(tmp_path: Path) -> Path:
+    (tmp_path / "spots.csv").write_bytes(SPOTS.read_bytes())
+    return tmp_path / "spots.csv"
+
+
+def test_ssgsea_is_that_of_gseapy(tmp_path: Path) -> None:
+    table, sets = draw_table(), REFERENCE["sets"]
+    members = mark_members(list(table.columns), list(sets.values()))
+    found = score_ssgsea(table.to_numpy(), members)
+    assert np.abs(found - np.array(REFERENCE["es"])).max() < 1e-5
+    lines = ["\t".join((name, "-", *genes)) for name, genes in sets.items()]
+    (tmp_path / "own.gmt").write_text("\n".join(lines))
+    table.rename_axis("id").to_csv(tmp_path / "t.csv")
+    scores, told = score(tmp_path / "t.csv", sets=str(tmp_path / "own.gmt"), values="log")
+    assert np.abs(scores.to_numpy() - np.array(REFERENCE["nes"])).max() < 1e-6
+    assert told["licence"] is None and list(scores.columns) == list(sets)
+
+
+def test_ssgsea_takes_ties_as_equals_and_no_order_of_genes() -> None:
+    values = np.array([[0.0, 0, 0, 3, 3, 5]])
+    members = np.array([[1.0, 0, 0, 1, 0, 0]]).T
+    # By hand: ranks 2 2 2 4.5 4.5 6, of which the first and the fourth are hits.
+    hit = (2**1.25 + 4.5**1.25) / (2**0.25 + 4.5**0.25)
+    assert score_ssgsea(values, members)[0, 0] == pytest.approx(hit - (2 + 2 + 4.5 + 6) / 4)
+    order = [2, 4, 0, 5, 3, 1]
+    turned = np.zeros((6, 1))
+    turned[[order.index(0), order.index(3)]] = 1
+    assert score_ssgsea(values[:, order], turned) == pytest.approx(score_ssgsea(values, members))
+
+
+def test_mean_z_is_the_mean_of_z_scores_and_a_gene_that_does_not_vary_counts_as_0() -> None:
+    values = np.array([[1.0, 5.0, 2.0], [3.0, 5.0, 4.0]])
+    members = np.array([[1.0, 1.0, 0.0]]).T
+    mean, deviation = values.mean(axis=0), values.std(axis=0)
+    assert score_mean_z(values, members, mean, deviation).tolist() == [[-0.5], [0.5]]
+
+
+def test_a_table_of_spots_is_read_normalised_and_scored_and_says_what_was_done(spots: Path) -> None:
+    scores, told = score(spots, method="mean_z", **LOW)
+    assert scores.shape == (8, 50) and told["samples"] == 8
+    steps = "; ".join(told["steps"])
+    assert "genes stand in rows: 92 of them are of the sets" in steps
+    assert "taken for counts: log1p of counts per million" in steps
+    assert "mitochondrial and housekeeping genes are dropped" in steps
+    assert told["licence"]["id"] == "cc-by-4.0" and "Liberzon" in told["licence"]["attribution"][0]
+    e2f = told["coverage"]["HALLMARK_E2F_TARGETS"]
+    assert e2f["genes"] == 200 and e2f["covered"] + len(e2f["missing"] + e2f["dropped"]) == 200
+    low = {name for name, each in told["coverage"].items() if each["is_low"]}
+    assert scores[sorted(low)].isna().all().all() and len(low) > 40
+    # The same, by hand.
+    counts = pd.read_csv(spots, index_col=0).T
+    logs = np.log1p(counts.div(counts.sum(axis=1), axis=0) * 1e6)
+    genes = find_gene_sets("hallmark", load_catalogs()).sets["HALLMARK_E2F_TARGETS"]
+    mine = logs[[gene for gene in genes if gene in logs and gene not in HOUSEKEEPING]]
+    z = ((mine - mine.mean()) / mine.std(ddof=0)).fillna(0.0).mean(axis=1)
+    assert np.allclose(scores["HALLMARK_E2F_TARGETS"], z)
+
+
+def test_orientation_file_and_case_change_no_score(spots: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(spots, index_col=0)
+    known, _ = score(spots, **LOW)
+    turned = frame.T.rename_axis("spot")
+    turned.columns = [str(name).lower() for name in turned.columns]
+    turned.reset_index().to_parquet(tmp_path / "turned.parquet")
+    frame.to_csv(tmp_path / "t.tsv.gz", sep="\t")
+    for name in ("turned.parquet", "t.tsv.gz"):
+        found, told = score(tmp_path / name, **LOW)
+        assert found.equals(known)
+        changed = 212 if name == "turned.parquet" else 2
+        assert f"{changed} symbols are compared in capitals" in told["steps"]
+
+
+def test_what_a_table_holds_is_told_apart(spots: Path, tmp_path: Path) -> None:
+    frame = pd.read_csv(spots, index_col=0)
+    known, _ = score(spots, **LOW)
+    tpm = frame / frame.sum() * 1e6
+    for name, values in (("tpm", tpm), ("log", np.log1p(tpm))):
+        values.to_csv(tmp_path / f"{name}.csv")
+        found, told = score(tmp_path / f"{name}.csv", **LOW)
+        assert f"taken for {name}" in str(told["steps"])
+        assert np.allclose(found, known, equal_nan=True)
+
+
+def test_symbols_that_repeat_are_added_up_and_columns_are_handed_on(
+    spots: Path, tmp_path: Path
+) -> None:
+    turned = pd.read_csv(spots, index_col=0).T
+    split = turned.copy()
+    split["srsf1"], split["SRSF1"] = turned["SRSF1"] - 1, 1
+    split.insert(0, "patient", ["B"] * 4 + ["C"] * 4)
+    split.rename_axis("spot").to_csv(tmp_path / "t.csv")
+    found, told = score(tmp_path / "t.csv", keep=("patient",), **LOW)
+    assert "1 columns repeat a symbol: they were added up" in told["steps"]
+    assert found.pop("patient").tolist() == ["B"] * 4 + ["C"] * 4
+    assert np.allclose(found, score(spots, **LOW)[0], equal_nan=True)
+
+
+@pytest.mark.parametrize("method", ["mean_z", "ssgsea"])
+def test_other_samples_are_scaled_as_the_first_ones(
+    spots: Path, tmp_path: Path, method: str
+) -> None:
+    frame = pd.read_csv(spots, index_col=0)
+    frame.iloc[:, :6].to_csv(tmp_path / "train.csv")
+    frame.iloc[:, 4:6].to_csv(tmp_path / "test.csv")
+    train, _ = score(tmp_path / "train.csv", method=method, **LOW)
+    (tmp_path / "scores.parquet").rename(tmp_path / "train.parquet")
+    like = {"like": tmp_path / "train.parquet"}
+    again, _ = score(tmp_path / "test.csv", method=method, **like, **LOW)
+    assert np.allclose(again, train.iloc[4:], equal_nan=True)
+    alone, _ = score(tmp_path / "test.csv", method=method, **LOW)
+    assert not np.allclose(alone, train.iloc[4:], equal_nan=True)
+    other = "ssgsea" if method == "mean_z" else "mean_z"
+    with pytest.raises(InputError, match=f"was made with method {method}, not {other}"):
+        score(tmp_path / "test.csv", method=other, **like, **LOW)
+
+
+def test_sets_are_read_of_a_table_whose_columns_they_are(spots: Path, tmp_path: Path) -> None:
+    genes = [*pd.read_csv(spots)["gene"][:8]]
+    rows = [f"{genes[i]},{genes[i + 4] if i < 3 else ''}" for i in range(4)]
+    (tmp_path / "signatures.csv").write_text("\n".join(("ONE,TWO", *rows)))
+    found, told = score(spots, sets=str(tmp_path / "signatures.csv"), min_genes=3)
+    assert list(found.columns) == ["ONE", "TWO"]
+    assert [each["genes"] for each in told["coverage"].values()] == [4, 3]
+
+
+@pytest.mark.parametrize(
+    ("table", "changes", "fault"),
+    [
+        ("gene,a\nENSG01,1\nENSG02,2\n", {}, r"no gene of the sets is there.*Ensembl ids\?"),
+        ("gene,a\nMYC,1\nTP53,x\n", {}, r"row 'TP53' holds no numbers"),
+        ("id,MYC,age\ns,1,old\n", {}, r"column 'age' holds no numbers: name it in --keep"),
+        ("gene,a\nMYC,1\nTP53,\n", {}, r"1 values are missing or not finite, .*gene 'TP53'"),
+        ("gene,a\nMYC,0\nTP53,0\n", {}, r"sample 'a' has no counts at all"),
+        ("gene,a\nMYC,-1\nTP53,2\n", {"values": "counts"}, r"negative counts"),
+        ("id,MYC\ns,1\ns,2\n", {}, r"sample 's' stands twice"),
+        ("id,MYC\ns,1\n", {"keep": ("age",)}, r"no column 'age'"),
+        ("id,MYC\ns,1\nt,2\n", {}, r"of 200 genes are there, 5 and 50% are asked for"),
+        ("id,MYC\ns,1\n", {"sets": "halmark"}, r"did you mean 'hallmark'"),
+        ("id\ns\n", {}, r"holds no samples and genes"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_told(
+    tmp_path: Path, table: str, changes: dict[str, Any], fault: str
+) -> None:
+    (tmp_path / "t.csv").write_text(table)
+    with pytest.raises(SourceError, match=fault):
+        score(tmp_path / "t.csv", **changes)
+    assert not (tmp_path / "scores.parquet").exists()
+
+
+def test_too_little_of_a_set_is_refused_where_asked(spots: Path) -> None:
+    with pytest.raises(SourceError, match=r"other sets: \d+ of 200 genes are there"):
+        score(spots, on_low="refuse", **LOW)
+
+
+def test_broken_sets_name_their_line(tmp_path: Path, spots: Path) -> None:
+    for text, fault in (
+        ("ONE\n", ":1: want a name, an address and genes"),
+        ("ONE\t-\tMYC\nONE\t-\tMYC\n", ":2: set 'ONE' stands twice"),
+        ("", "holds no gene sets"),
+    ):
+        (tmp_path / "s.gmt").write_text(text)
+        with pytest.raises(SourceError, match=fault):
+            score(spots, sets=str(tmp_path / "s.gmt"))
+
+
+def test_the_command_writes_what_a_recipe_takes(spots: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.parquet"
+    words = ["expression", "score", str(spots), "--sets", "hallmark", "--out", str(out)]
+    told = CliRunner().invoke(main, [*words, "--min-coverage", "0.2"])
+    assert told.exit_code == 0, told.output
+    assert (
+        "attribution: Liberzon et al. 2015" in told.output and "8 samples, 50 sets" in told.output
+    )
+    assert "HALLMARK_HYPOXIA: NaN: " in told.output
+    as_json = CliRunner().invoke(main, [*words, "--min-coverage", "0.2", "--json"])
+    assert json.loads(as_json.stdout)["coverage"]["HALLMARK_HYPOXIA"]["is_low"]
+    block = {"kind": "vector", "vectors": out.name, "ignore": ["sample"], "per_row": 1}
+    recipe = {"name": "rna", "generator": {"model": "fake"}, "conditions": [block]}
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump({**recipe, "conditions": [{**block, "missing": "zero"}]}))
+    check_recipe(load_recipe(path))
+    path.write_text(yaml.safe_dump(recipe))
+    with pytest.raises(InputError, match="missing or NaN"):
+        check_recipe(load_recipe(path))
+    wrong = [*words[:-1], str(tmp_path / "scores.csv")]
+    told = CliRunner().invoke(main, wrong)
+    assert told.exit_code == 2 and "written as .parquet" in told.output
+
+
+def test_the_shipped_sets_are_the_fifty_of_hallmark() -> None:
+    sets = find_gene_sets("hallmark", load_catalogs())
+    assert len(sets.sets) == 50 and len(sets.genes) == 4384
+    assert all(name.startswith("HALLMARK_") for name in sets.sets)
