@@ -19,7 +19,21 @@ from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
 
 LICENCE = {"id": "mit", "url": "https://example.org/card", "date_read": "2026-11-20"}
-GATED = ("uni", "uni2-h", "virchow2", "h-optimus-1")
+GATED = (
+    "uni",
+    "uni2-h",
+    "virchow2",
+    "h-optimus-1",
+    "conch",
+    "musk",
+    "h0-mini",
+    "virchow",
+    "gigapath",
+    "gigapath-flash",
+    "titan",
+    "mstar",
+    "open-midnight",
+)
 
 
 def make_images(count, size=32, seed=0):
