@@ -167,9 +167,13 @@ def _list_classifiers(maker: Maker, catalogs: Catalogs) -> list[Involved]:
 
 
 def _list_components(maker: Maker) -> list[Involved]:
-    model = maker.model
+    """The parts of the model, and the encoders of what conditions held."""
+    parts = [*maker.components, *(maker.other_terms or ())]
     return [
-        Involved(f"it {ROLES[part.role]} ({model})", frozenset({find_source(part.source)}))
-        for part in maker.components
+        Involved(
+            f"it {ROLES[part.role]} ({maker.model})",
+            frozenset({find_source(part.source), take_name(part.source)}),
+        )
+        for part in parts
         if part.role in ROLES
     ]

@@ -52,11 +52,6 @@ def find_circles(recipe: Recipe, session: Session) -> tuple[str, ...]:
     Such a judge finds good what it has taught (the images are near to it by construction), so its
     scores say little about the images.
     """
-    try:
-        entry = session.catalogs.get_model(recipe.generator.model)
-    except FactoryError:
-        return ()
-    parts = () if entry is None else entry.components
     used_all = list_encoders(recipe, session)
     guides = {used.weights for used in used_all if used.used_by == GUIDE}
     guided = (
@@ -65,14 +60,31 @@ def find_circles(recipe: Recipe, session: Session) -> tuple[str, ...]:
         for used in used_all
         if used.weights in guides and used.used_by != GUIDE
     )
+    parts = tuple(_list_makers(recipe, session))
     taught = (
-        f"{used.used_by} judges with {used.weights}, which {ROLES[part.role]} {entry.id}: its "
-        "scores are no independent judgement; take another encoder"
+        f"{used.used_by} judges with {used.weights}, which {what}: its scores are no independent "
+        "judgement; take another encoder"
         for used in used_all
-        for part in parts
-        if entry is not None and part.role in ROLES and find_source(part.source) == used.weights
+        for weights, what in parts
+        if weights == used.weights
     )
-    return (*guided, *taught)
+    return tuple(dict.fromkeys((*guided, *taught)))
+
+
+def _list_makers(recipe: Recipe, session: Session) -> Iterator[tuple[str, str]]:
+    """Yields the weights that taught or condition the generator, and what they do."""
+    try:
+        entry = session.catalogs.get_model(recipe.generator.model)
+    except FactoryError:
+        entry = None
+    name = recipe.generator.model if entry is None else entry.id
+    for part in () if entry is None else entry.components:
+        if part.role in ROLES:
+            yield find_source(part.source), f"{ROLES[part.role]} {name}"
+    for block in recipe.blocks:
+        for spec in block.encoders:
+            weights = find_weights(spec, session.catalogs)
+            yield weights, f"{ROLES['image_encoder']} {name}"
 
 
 def list_guides(maker: Maker) -> list[dict[str, Any]]:

@@ -179,6 +179,11 @@ class ConditionKind(ABC):
         return self.streams
 
     @property
+    def encoders(self) -> tuple[str, ...]:
+        """Image encoders that made what its conditions hold: they condition the generator."""
+        return ()
+
+    @property
     def is_existing(self) -> bool:
         """Whether its images are there already, so that none is made."""
         return self.stream.is_image

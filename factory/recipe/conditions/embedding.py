@@ -1,17 +1,25 @@
-"""Embedding conditions: images of arrays of an encoder, a row of a table each."""
+"""Embedding conditions: images of arrays of an encoder, of a table or of real images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from factory.core.errors import InputError
+from factory.catalog.licences.terms import SOURCE_IMAGES, Term
+from factory.core.errors import InputError, SourceError
 from factory.core.yaml.messages import advise
-from factory.data.rows import ARRAY
-from factory.data.streams import Embedding
+from factory.core.yaml.reader import FieldPath
+from factory.data.rows import ARRAY, Rows
+from factory.data.streams import ClassName, Embedding, Stream
+from factory.data.streams.cells import Cells
 from factory.data.streams.embedding import EmbeddingCells
+from factory.models.encoders.check import check_encoder
+from factory.recipe.checks.findings import Findings
+from factory.recipe.conditions.base import BlockImages, Identity, Planning
+from factory.recipe.conditions.encoded import CLASS, GROUP, EncodedRows, EncodedTable
 from factory.recipe.conditions.table import TableKind, TableSettings, list_columns_beside
+from factory.recipe.conditions.table_series import ConditionTable, Part
 
 
 class EmbeddingConditions(TableKind):
@@ -25,16 +33,75 @@ class EmbeddingConditions(TableKind):
         """Images of embeddings: what an encoder made of real patches."""
 
         kind: Literal["embedding"]
-        embeddings: Path = Field(
-            description="parquet, npy, safetensors, jsonl or datasets folder with the arrays"
+        embeddings: Path | None = Field(
+            None, description="parquet, npy, safetensors, jsonl or datasets folder with the arrays"
+        )
+        images: Path | None = Field(
+            None, description="or real images, encoded here and kept; a folder is a class"
         )
         column: str | None = Field(
             None, description="of the arrays; default: `embedding`, or the only one"
         )
         encoder: str = Field(min_length=1, description="catalog id or Hub id of what made them")
         revision: str | None = Field(None, description="of the encoder")
+        grid: int = Field(
+            1, ge=1, le=16, description="of images: crops a side, each a token, row by row"
+        )
+
+        @model_validator(mode="after")
+        def _check_source(self) -> Self:
+            if (self.embeddings is None) == (self.images is None):
+                raise ValueError("takes either embeddings or images: set one of them")
+            if self.images is None and self.grid != 1:
+                raise ValueError("grid: is of images: leave it out")
+            if self.images is not None:
+                named = {"column": self.column, "columns": self.columns or None}
+                given = [name for name, value in named.items() if value is not None]
+                if given:
+                    raise ValueError(f"{given[0]}: is of a table of embeddings: leave it out")
+            return self
 
     settings: Settings
+
+    @property
+    def path(self) -> Path:
+        """Of the table or of the images."""
+        return self.settings.embeddings or self.settings.images or Path()
+
+    @property
+    def held(self) -> tuple[type[Stream], ...]:
+        """Images may have a class."""
+        return super().held if self.settings.images is None else (Embedding, ClassName)
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """Its own, and those of columns beside."""
+        return (self.settings.encoder, *super().encoders)
+
+    @property
+    def images(self) -> BlockImages | None:
+        """The real images that are encoded."""
+        settings = self.settings
+        if settings.images is None:
+            return None
+        return BlockImages(settings.images, columns={"group_column": settings.group_column})
+
+    def open_rows(self, planning: Planning) -> Rows:
+        """Opens the table, or lists the images; raises SourceError where they cannot be read."""
+        settings, session = self.settings, planning.session
+        if self.images is None:
+            return super().open_rows(planning)
+        listed, root = self.images.list(session), session.resolve(self.images.path)
+        if not listed:
+            raise SourceError(f"{root}: holds no images")
+        return EncodedRows(root, listed, session, settings.encoder, settings.grid)
+
+    def make_table(self, rows: Rows, parts: Sequence[Part]) -> ConditionTable:
+        """Returns the conditions, of images with the class of their folder."""
+        if not isinstance(rows, EncodedRows):
+            return super().make_table(rows, parts)
+        labels = [(ClassName, Cells(column=CLASS))] if CLASS in rows.header else []
+        return EncodedTable(rows, [*parts, *labels], GROUP if GROUP in rows.header else None)
 
     def choose_cells(self, header: Sequence[str]) -> EmbeddingCells:
         """Returns the column of the arrays.
@@ -50,3 +117,43 @@ class EmbeddingConditions(TableKind):
             message = f"no column {column!r}: name it with column"
             raise InputError(f"{message}: {advise(column, tuple(left))}")
         return EmbeddingCells(column=column, encoder=settings.encoder, revision=settings.revision)
+
+    def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
+        """Notes what is wrong with the table; of images, without encoding one."""
+        if self.images is None:
+            return super().check(findings, path)
+        settings = self.settings
+        entry = None if findings.model is None else findings.model.entry
+        check_encoder(findings, settings.encoder, (*path, "encoder"))
+        known = settings.encoder in findings.catalogs.list_ids("encoders")
+        if known and entry is not None and entry.embedding is not None:
+            dim = findings.catalogs.find_encoder(settings.encoder).dim
+            like = Embedding.of([[0.0] * dim] * settings.grid**2, settings.encoder)
+            told = like.find_misfit(entry)
+            if told is not None:
+                findings.add((*path, "encoder"), told)
+        if findings.check_files:
+            self._check_images(findings, path)
+        return [(self.kind, str(self.path), "encoded by", settings.encoder)]
+
+    def terms(self, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
+        """Returns the terms of the table, or of the real images."""
+        if self.settings.images is None:
+            return super().terms(source)
+        return (Term(SOURCE_IMAGES, "of the recipe", source),)
+
+    def _check_images(self, findings: Findings, path: FieldPath) -> None:
+        planning = Planning(findings.loaded.recipe.seed, findings.loaded.session)
+        place: FieldPath = (*path, "images")
+        try:
+            names = self.open_table(self.open_rows(planning)).class_names
+        except SourceError as error:
+            findings.add(place, str(error))
+            return
+        findings.asked.add(names, place)
+        model = findings.model
+        if names and model is not None and model.streams is not None:
+            if ClassName.name not in model.streams:
+                findings.add(place, f"{model.name} takes no class_name: put them in one folder")
+            elif model.class_names is not None:
+                findings.check_names(names, model.class_names, place, model.name, keyed=False)

@@ -15,7 +15,7 @@ from factory.core.places import take_name
 from factory.data.summary import Maker, Summary
 from factory.filters import build_filters
 from factory.filters.base import Filter
-from factory.models.encoders import find_source
+from factory.models.encoders import find_source, find_weights
 from factory.models.generators.families import does_generate
 from factory.models.generators.settings import find_entry
 from factory.models.session import Session
@@ -32,7 +32,12 @@ def describe_terms(recipe: Recipe, session: Session) -> dict[str, Any]:
     """
     entry = find_entry(recipe.generator, session.catalogs)
     conditions = [term for term in _list_conditions(recipe) if term.role != SOURCE_IMAGES]
-    found = [*_list_adapters(recipe), *_list_judges(recipe, session), *conditions]
+    found = [
+        *_list_adapters(recipe),
+        *_list_conditioners(recipe, session),
+        *_list_judges(recipe, session),
+        *conditions,
+    ]
     return {
         "licence": None if entry is None else entry.licence.model_dump(mode="json"),
         "components": []
@@ -119,6 +124,16 @@ def _list_judges(recipe: Recipe, session: Session) -> Iterator[Term]:
         entry = _find_encoder(used.spec, used.weights, catalogs)
         dumped = None if entry is None else entry.licence.model_dump(mode="json")
         yield Term(used.used_by, take_name(used.weights), dumped)
+
+
+def _list_conditioners(recipe: Recipe, session: Session) -> Iterator[Term]:
+    """Yields the encoders that made what conditions hold: their terms reach the images."""
+    for block in recipe.blocks:
+        for spec in block.encoders:
+            weights = find_weights(spec, session.catalogs)
+            entry = _find_encoder(spec, weights, session.catalogs)
+            dumped = None if entry is None else entry.licence.model_dump(mode="json")
+            yield Term("image_encoder", take_name(weights), dumped)
 
 
 def _list_conditions(recipe: Recipe) -> list[Term]:

@@ -1,0 +1,135 @@
+"""Real images as rows of embeddings: encoded when they are asked for, and kept by content."""
+
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.core.errors import InputError, SourceError
+from factory.core.hashing import compute_digest
+from factory.data.images import SourceImage
+from factory.data.rows import ARRAY, Rows
+from factory.models.encoders.cache import FeatureCache
+from factory.models.session import Session
+from factory.recipe.conditions.table_series import ConditionTable, Part
+
+CACHE = "FACTORY_CACHE"
+"""Variable of the folder where features are kept."""
+CLASS, GROUP = "class_name", "group"
+_AHEAD = 32
+"""Images that are encoded with the one that is asked for: those after it."""
+
+
+class EncodedRows(Rows):
+    """Images of a folder, each a row with its embedding, its class and its patient.
+
+    Args:
+        path: of the images.
+        images: as listed.
+        session: with the encoders, which are loaded when the first image is not kept yet.
+        encoder: as the recipe names it.
+        grid: crops of a side: the image is cut into grid x grid, a token each, row by row.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        images: Sequence[SourceImage],
+        session: Session,
+        encoder: str,
+        grid: int = 1,
+    ) -> None:
+        self.path, self._images, self._session = path, images, session
+        self._spec, self._grid = encoder, grid
+        has_classes = any(image.class_name for image in images)
+        has_groups = any(image.group for image in images)
+        self.header = (ARRAY, *((CLASS,) if has_classes else ()), *((GROUP,) if has_groups else ()))
+        self._made: dict[int, NDArray[np.float32]] = {}
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def read(self, index: int, columns: Sequence[str]) -> Mapping[str, Any]:
+        """Returns what was encoded of an image; raises SourceError where it cannot be read."""
+        image = self._images[index]
+        found: dict[str, Any] = {CLASS: image.class_name, GROUP: image.group}
+        if ARRAY in columns:
+            if index not in self._made:
+                self._made = self._encode(range(index, min(index + _AHEAD, len(self))))
+            found[ARRAY] = self._made[index]
+        return {name: found[name] for name in columns}
+
+    def place(self, index: int) -> str:
+        """Returns the file of an image."""
+        return self._images[index].place
+
+    def identify(self, index: int) -> list[Any]:
+        """Returns what its condition follows from, without encoding it."""
+        image = self._images[index]
+        pixels = self._session.images.hash_pixels(image)
+        return [pixels, image.class_name, self._spec, self._grid]
+
+    @cached_property
+    def _encoder(self) -> Any:
+        return self._session.encoders.load(self._spec, self._session.base)
+
+    @cached_property
+    def _cache(self) -> FeatureCache:
+        place = os.environ.get(CACHE) or str(Path("~/.cache/factory").expanduser())
+        return FeatureCache(Path(place) / "embeddings", self._encoder)
+
+    def _encode(self, indices: Sequence[int]) -> dict[int, NDArray[np.float32]]:
+        """Returns (grid * grid, dim) of each image, those that are kept from where they are."""
+        return {index: self._encode_one(self._images[index]) for index in indices}
+
+    def _encode_one(self, image: SourceImage) -> NDArray[np.float32]:
+        name = compute_digest("crops", [self._session.images.hash_pixels(image), self._grid])
+        names = [f"{name}-{number}" for number in range(self._grid**2)]
+        kept = self._cache.read(names)
+        if kept is not None:
+            return kept
+        crops = cut_grid(image.read_pixels(), self._grid, image.place)
+        try:
+            found = np.asarray(self._encoder.encode(crops), np.float32)
+        except InputError as error:
+            raise SourceError(f"{image.place}: {error}") from error
+        if not np.isfinite(found).all():
+            raise SourceError(f"{image.place}: encoder {self._spec} gave NaN: take another image")
+        self._cache.write(names, found)
+        return found
+
+
+class EncodedTable(ConditionTable):
+    """The conditions of encoded images: planned by their pixels, so that a plan encodes none."""
+
+    def __init__(self, rows: EncodedRows, parts: Sequence[Part], group: str | None) -> None:
+        super().__init__(rows, parts, group)
+        self._images = rows
+
+    @cached_property
+    def scanned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """A key for every image, and the classes; raises SourceError for one not readable."""
+        found = [self._images.identify(index) for index in range(len(self))]
+        keys = tuple(compute_digest("encoded", each)[:16] for each in found)
+        return keys, tuple(dict.fromkeys(each[1] for each in found if each[1] is not None))
+
+
+def cut_grid(pixels: NDArray[np.uint8], grid: int, place: str) -> NDArray[np.uint8]:
+    """Returns (grid * grid, h, w, 3): the crops of an (H, W, 3) image, row by row.
+
+    Raises:
+        SourceError: the sides are no multiples of `grid`.
+    """
+    height, width = pixels.shape[:2]
+    if height % grid or width % grid:
+        raise SourceError(
+            f"{place}: {width} x {height} px cannot be cut into {grid} x {grid} crops: make its "
+            f"sides multiples of {grid}"
+        )
+    size = height // grid, width // grid
+    rows = pixels.reshape(grid, size[0], grid, size[1], 3).swapaxes(1, 2)
+    return np.ascontiguousarray(rows.reshape(-1, *size, 3))
