@@ -18,7 +18,6 @@ from tests.running import read_rows
 RECIPE = {
     "name": "whole-way",
     "seed": 3,
-    "generator": {"model": "nano-he", "steps": 4, "batch_size": 4},
     "conditions": [{"kind": "class", "per_class": {"normal": 8, "tumor": 8}}],
     "filters": [{"kind": "finite"}, {"kind": "tissue", "min_fraction": 0.1}],
     "workers": {"executor": "local"},
@@ -44,8 +43,16 @@ def write_real(folder):
 
 
 @pytest.mark.spine
-def test_from_a_recipe_to_rows_that_anybody_can_make_again(tmp_path):
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+@pytest.mark.parametrize(
+    "generator",
+    [
+        pytest.param({"model": "fake", "width": 64, "height": 64}, id="fake"),
+        pytest.param({"model": "nano-he", "steps": 4}, id="nano-he", marks=pytest.mark.slow),
+    ],
+)
+def test_from_a_recipe_to_rows_that_anybody_can_make_again(generator, tmp_path):
+    recipe = {**RECIPE, "generator": {**generator, "batch_size": 4}}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     real, made = write_real(tmp_path / "real"), tmp_path / "made"
     with ExitStack() as running:
         environment = build_environment(running.enter_context(open_hub()), tmp_path / "home")

@@ -114,11 +114,14 @@ def test_a_shard_killed_again_and_again_goes_on(uninterrupted, tmp_path):
         RARE,
         {},
         {"filters": [], "dedup": {"max_similarity": 0.2}, "budget": {"attempts": 6}},
-        {"output": {"shard_size": 23, "keep_rejected": "scores", "image_format": "webp"}},
-        {"generator": {"batch_size": 3}},
         {"pick": {"keep": "diverse", "pool": 1.5}},
+        pytest.param(
+            {"output": {"shard_size": 23, "keep_rejected": "scores", "image_format": "webp"}},
+            marks=pytest.mark.slow,
+        ),
+        pytest.param({"generator": {"batch_size": 3}}, marks=pytest.mark.slow),
     ],
-    ids=["rare", "common", "rounds", "scores only", "other batches", "pick"],
+    ids=["rare", "common", "rounds", "pick", "scores only", "other batches"],
 )
 def test_stopped_at_every_few_batches_gives_the_same_bytes(tmp_path, often, counted, changes):
     recipe = write_recipe(tmp_path, **changes)
@@ -185,14 +188,14 @@ def change(**fields):
 @pytest.mark.parametrize(
     ("damage", "words", "index"),
     [
-        (damage_data, "its bytes changed", 0),
         (damage_data, "its bytes changed", 3),
         (drop_data, "passed over", 0),
         (damage_marker, "damaged", 3),
         (change(worker="0" * 16), "worker is '0000000000000000'", 0),
-        (change(run="0" * 16), "run is", 3),
-        (change(shard="other"), "shard is", 0),
-        (change(round=2), "round is 2", 3),
+        pytest.param(damage_data, "its bytes changed", 0, marks=pytest.mark.slow),
+        pytest.param(change(run="0" * 16), "run is", 3, marks=pytest.mark.slow),
+        pytest.param(change(shard="other"), "shard is", 0, marks=pytest.mark.slow),
+        pytest.param(change(round=2), "round is 2", 3, marks=pytest.mark.slow),
     ],
 )
 def test_a_part_that_does_not_fit_is_passed_over(
