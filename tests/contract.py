@@ -74,7 +74,7 @@ class Contract:
         entry = ModelEntry(
             id="tiny",
             source=str(folder),
-            family="diffusers",
+            family=entry_changes.pop("family", "diffusers"),
             width=width,
             height=width,
             steps=2,
@@ -88,7 +88,7 @@ class Contract:
     def make_condition(self, number: int, leave: frozenset[str] = frozenset()) -> Condition:
         """A condition with every stream that is not left out; another number, other streams."""
         takes = self.streams - leave
-        call = self.family.image_call
+        call = getattr(self.family, "image_call", None)
         strength = 0.5 if call is None or call.has_strength else 1.0
         others: list[Any] = []
         if "reference" in takes and (number < 100 or "reference" in self.required):

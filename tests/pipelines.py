@@ -65,7 +65,15 @@ def build_pipeline(name: str) -> Any:
     return pipeline_class(**given)
 
 
-SETTINGS: dict[str, dict[str, Any]] = {}
+LAYERS = {"arguments": {"text_encoder_out_layers": (1,)}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "DiTPipeline": {"family": "dit", "class_names": tiny.CLASS_NAMES},
+    "ConsistencyModelPipeline": {"class_names": tiny.CLASS_NAMES},
+    "Flux2KleinPipeline": LAYERS,
+    "Flux2KleinKVPipeline": LAYERS,
+    "Flux2KleinInpaintPipeline": LAYERS,
+    "Flux2Pipeline": LAYERS,
+}
 """What the catalog entry of a pipeline says besides."""
 
 LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")

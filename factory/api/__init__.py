@@ -6,6 +6,7 @@ start of each step; by default nothing is said.
 """
 
 from factory.api.catalogs import (
+    adopt_model,
     check_encoder,
     check_model,
     copy_recipe,
@@ -57,6 +58,7 @@ from factory.evaluate.everything import AllSettings
 __all__ = [
     "AllSettings",
     "Preview",
+    "adopt_model",
     "calibrate",
     "card",
     "check_encoder",

@@ -12,6 +12,7 @@ from factory.core.errors import GenerationError, InputError
 
 if TYPE_CHECKING:
     from factory.catalog.catalog import Catalogs, EncoderEntry, ModelEntry
+    from factory.models.adoption import Adopted
     from factory.recipe.shipped import ShippedRecipe
 
 Kind = Literal["models", "encoders", "classifiers", "classes", "captions"]
@@ -180,6 +181,28 @@ def check_model(name: str, catalogs: Sequence[AnyPath] = ()) -> Checked:
     asked = condition.class_name or condition.caption or ", ".join(condition.describe())
     made = {"width": width, "height": height, "asked": asked}
     return Checked(name, made, time.perf_counter() - began)
+
+
+def adopt_model(source: str, out: AnyPath, **settings: Any) -> "Adopted":
+    """Loads a diffusers model, proves what it takes, and writes its catalog entry.
+
+    Every stream is exchanged and left out, rows are made in and out of company, guidance, tokens,
+    seconds and batch sizes are measured; `unproven` of what is returned names the rest.
+
+    Args:
+        source: Hub id, or folder with a model_index.json.
+        out: the entry, `CATALOG/models/ID.yaml`.
+        **settings: fields of `factory.models.adoption.AdoptionSettings`.
+
+    Raises:
+        InputError: no such model, a place where no entry can be, or a model that cannot be asked.
+        GenerationError: it cannot be fetched or loaded, or makes nothing.
+        StoreError: the entry cannot be written.
+    """
+    from factory.models.adoption import AdoptionSettings
+    from factory.models.adoption import adopt_model as adopt
+
+    return adopt(source, Path(out), AdoptionSettings(**settings))
 
 
 def list_encoders(catalogs: Sequence[AnyPath] = ()) -> "Listing[EncoderEntry]":

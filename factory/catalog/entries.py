@@ -88,6 +88,18 @@ class TakenControl(Strict):
     )
 
 
+class Measured(Strict):
+    """What `factory models adopt` measured of a model, on one device."""
+
+    device: str
+    seconds_per_image: float = Field(ge=0, description="one image at the entry's size and steps")
+    batch_sizes: tuple[int, ...] = Field(description="that fit, of those that were tried")
+    caption_words: int | None = Field(
+        None, ge=0, description="short words of a caption that reach the image, the last one too"
+    )
+    libraries: dict[str, str] = {}
+
+
 class CallArgument(Strict):
     """How one stream enters the call of a pipeline."""
 
@@ -207,6 +219,8 @@ class ModelEntry(Strict):
     one_per_call: bool | None = Field(
         None, description="one image a call, as images of one call mix; None: as the family has it"
     )
+    measured: Measured | None = None
+    unproven: tuple[str, ...] = Field((), description="what adoption could not prove, and why")
     adapters: tuple[Adapter, ...] = Field((), description="loaded before those of the recipe")
     prompt_template: str | None = Field(
         None, description="text for a class condition on a text model, with {class_name}"

@@ -67,6 +67,49 @@ def check(name: str, folders: tuple[Path, ...]) -> None:
     )
 
 
+@models.command()
+@click.argument("source", metavar="FOLDER_OR_ID")
+@click.option(
+    "--out",
+    required=True,
+    type=LocalPath(path_type=Path),
+    help="The entry, CATALOG/models/ID.yaml.",
+)
+@click.option("--width", type=int, help="px; the model's own, where not given.")
+@click.option("--height", type=int, help="px; likewise.")
+@click.option("--steps", type=int, help="Steps of the entry; the pipeline's own, where not given.")
+@click.option("--largest-batch", type=int, default=8, help="Images in the largest batch tried.")
+@click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+@click.option("--classes", help="Class names in the order of the embeddings, by commas.")
+@click.option("--embedding", help="TOKENSxDIM of a model that takes embeddings, e.g. 16x1536.")
+@click.option("--trust-remote-code", is_flag=True, help="Let the model's own code run.")
+@JSON_OPTION
+def adopt(source: str, out: Path, as_json: bool, **given: Any) -> None:
+    """Proves what a diffusers model takes, and writes its catalog entry.
+
+    Every stream is exchanged and left out: do the pixels change? A row of a batch is compared with
+    the row alone. Guidance, the words that reach the image, seconds and batch sizes are measured.
+    What could not be proved is named here and in the entry; then the exit code is 1.
+    """
+    classes, embedding = given.pop("classes"), given.pop("embedding")
+    given["class_names"] = tuple(classes.split(",")) if classes else None
+    given["embedding"] = tuple(map(int, embedding.split("x"))) if embedding else None
+    adopted = api.adopt_model(source, out, **given)
+    if as_json:
+        click.echo(write_json(adopted.to_json()))
+    else:
+        for line in adopted.proven:
+            click.echo(f"proven      {line}")
+        for line in adopted.unproven:
+            click.echo(f"NOT PROVEN  {line}")
+        click.echo(
+            f"wrote {out}; in a recipe: catalogs: [{out.parent.parent}], "
+            f"generator: {{model: {adopted.entry.id}}}"
+        )
+    if adopted.unproven:
+        click.get_current_context().exit(1)
+
+
 @click.group()
 def encoders() -> None:
     """Lists, shows and checks the image encoders that filters and evaluations can name."""

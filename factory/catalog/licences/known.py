@@ -37,6 +37,8 @@ class KnownLicence:
     use_restrictions: bool = False
 
 
+UNANSWERED = "unanswered"
+"""Licence id of an entry whose terms nobody has read yet: nothing of it is published."""
 _CC = re.compile(r"cc-by(?P<nc>-nc)?(?P<last>-sa|-nd)?-(?P<version>\d\.\d)")
 
 

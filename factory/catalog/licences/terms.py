@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from factory.catalog.licences.known import find_known
+from factory.catalog.licences.known import UNANSWERED, find_known
 
 Restriction = Literal[
+    "unanswered",
     "dataset_generation",
     "redistribution_of_outputs",
     "training_on_outputs",
@@ -18,6 +19,7 @@ Restriction = Literal[
 ]
 
 SAYS: Mapping[Restriction, str] = {
+    "unanswered": "nobody has read the terms: fill in licence of its catalog entry",
     "dataset_generation": "no data set may be made of it without written approval",
     "redistribution_of_outputs": "must not be passed on",
     "training_on_outputs": "must not be used to train models",
@@ -195,6 +197,8 @@ def drop_repeated(terms: Sequence[Term]) -> list[Term]:
 
 
 def _restricts(term: Term, restriction: Restriction) -> bool:
+    if restriction == "unanswered":
+        return term.id == UNANSWERED
     said = term.read(restriction)
     if restriction in ("share_alike", "attribution", "use_restrictions"):
         return said is True

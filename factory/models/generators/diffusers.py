@@ -53,12 +53,14 @@ class DiffusersGenerator:
 
     Args:
         family: what is sampled, of a recipe.
+        model: the same model as another generator has loaded it; None: it is loaded.
 
     Raises:
         InputError: settings that contradict each other or the family, or no guiding classifier.
     """
 
-    def __init__(self, family: PipelineFamily) -> None:
+    def __init__(self, family: PipelineFamily, model: LoadedModel | None = None) -> None:
+        self._given = model
         self._family, self._settings = family, family.settings
         self._batch_size = 1 if family.runs_alone else self._settings.batch_size
         self._scale, self._callback = plan_guidance(family)
@@ -82,6 +84,11 @@ class DiffusersGenerator:
             width, height = settings.width or model.width, settings.height or model.height
             found = replace(found, width=width, height=height, mpp=model.mpp)
         return found
+
+    @property
+    def family(self) -> PipelineFamily:
+        """What is sampled."""
+        return self._family
 
     @property
     def batch_size(self) -> int:
@@ -180,7 +187,7 @@ class DiffusersGenerator:
     def _model(self) -> LoadedModel:
         if self._family.lacking is not None:
             raise InputError(f"family {self._family.kind!r}: {self._family.lacking}")
-        model = load_model(self._family)
+        model = self._given or load_model(self._family)
         size = (self._settings.width or model.width, self._settings.height or model.height)
         if not self._family.sized and size != (model.width, model.height):
             raise InputError(

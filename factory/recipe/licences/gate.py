@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from factory.catalog.licences.known import find_known
-from factory.catalog.licences.terms import Limit, Verdict, combine_terms
+from factory.catalog.licences.terms import SAYS, Limit, Verdict, combine_terms
 from factory.core.errors import LicenceError
 from factory.data.summary import Summary
 from factory.recipe.file import LoadedRecipe
@@ -34,6 +34,8 @@ class Refusal:
 
     def __str__(self) -> str:
         term = self.limit.term
+        if self.limit.restriction == "unanswered":
+            return f"{self.what}: {SAYS['unanswered']} ({term.role} {term.name}, {term.cite()})"
         return f"{self.what}: the {term.role} {term.name} forbids it ({term.cite()})"
 
 
@@ -135,6 +137,7 @@ def _find_conflict(limit: Limit, license_id: str) -> str:
     known, own = find_known(license_id), license_id == OWN_TEXT
     is_same = _is_same_or_later(license_id, limit.term.id)
     allowed: Mapping[str, tuple[bool, str]] = {
+        "unanswered": (True, "publishing what is made with it"),
         "dataset_generation": (True, "making a data set of its outputs"),
         "redistribution_of_outputs": (True, "passing its images on"),
         "training_on_outputs": (not own, "allows training models on it"),
@@ -146,7 +149,7 @@ def _find_conflict(limit: Limit, license_id: str) -> str:
     is_conflict, what = allowed.get(limit.restriction, (False, ""))
     if not is_conflict:
         return ""
-    general = limit.restriction in ("dataset_generation", "redistribution_of_outputs")
+    general = limit.restriction in ("unanswered", "dataset_generation", "redistribution_of_outputs")
     return what if general else f"{license_id} {what}"
 
 

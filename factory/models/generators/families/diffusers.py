@@ -221,6 +221,8 @@ class DiffusersFamily(TextFamily):
         if "batch_size" in call and "prompt" not in call and call.image is None:
             bound["batch_size"] = count
         size = self.settings.width or model.width, self.settings.height or model.height
+        if "max_area" in call:  # else it makes a megapixel, whatever size is asked for
+            bound["max_area"] = size[0] * size[1]
         for name, specs in self.arguments.items():
             streams = [s for each in conditions for s in each.streams if s.name == name]
             for spec in specs if len(streams) == count else ():
@@ -252,14 +254,14 @@ class DiffusersFamily(TextFamily):
 
     # --- what is refused --------------------------------------------------------------------------
 
-    def check_negative_prompt(self) -> None:
-        """Checks that the call has one.
-
-        Raises:
-            InputError: it has none.
-        """
-        if "negative_prompt" not in self.signature:
-            raise InputError(f"generator.negative_prompt: {self.title} takes none: leave it out")
+    def explain_no_negative(self) -> str | None:
+        """Says that the call has none; what is not known yet may have one."""
+        is_known = self.signature is not _UNKNOWN
+        return (
+            "takes no negative prompt"
+            if is_known and "negative_prompt" not in self.signature
+            else None
+        )
 
     def replace(self, streams: frozenset[str]) -> frozenset[str]:
         """A class stands for a caption, where classes are words."""
