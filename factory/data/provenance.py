@@ -81,6 +81,9 @@ class Provenance(Origin):
     nonfinite_fraction: float = 0.0
     generator: GeneratorRecord
     filters: tuple[dict[str, Any], ...] = ()
+    attributes: dict[str, str] = Field(
+        {}, description="attribute -> value, as a grid's caption says"
+    )
     kept: dict[str, str] = Field(
         {}, description="column -> hash of what the row keeps there, to be restored from"
     )

@@ -17,6 +17,14 @@ class References(Part):
     largest_share: float
 
 
+class Share(Part):
+    """How often a value was asked for, and how often accepted images say it."""
+
+    asked: float
+    accepted: float
+    images: int
+
+
 class SeriesSummary(Part):
     """The funnel of one series: what was asked, made and kept, and why the rest was not."""
 
@@ -31,6 +39,9 @@ class SeriesSummary(Part):
     rejected: dict[str, int]
     reasons: dict[str, int]
     short: int
+    attributes: dict[str, dict[str, Share]] | None = Field(
+        None, description="attribute -> value -> shares, where captions state them"
+    )
 
 
 class Cut(Part):

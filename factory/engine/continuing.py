@@ -14,6 +14,7 @@ from factory.engine.plan import Generation, Outline, Plan, describe_content, ext
 from factory.engine.run_folder import GenerationRecord, RunFolder, RunRecord, SeriesRecord
 from factory.engine.run_records import compute_run_id
 from factory.engine.summary import RECIPE
+from factory.recipe.conditions.base import find_shares
 from factory.recipe.earlier import split_duplicates
 from factory.recipe.recipe import Recipe, compute_recipe_digest, select_deciding
 
@@ -159,13 +160,18 @@ def has_commits(folder: RunFolder, record: RunRecord) -> bool:
 def build_record(recipe: Recipe, plan: Plan) -> RunRecord:
     """Returns the run record of a plan."""
     return RunRecord(
+        version=RunRecord.newest,
         name=recipe.name,
         recipe_sha256=compute_recipe_digest(recipe),
         content=describe_content(recipe),
         recipe=recipe.model_dump(mode="json"),
         series=tuple(
             SeriesRecord(
-                key=part.key, label=part.label, class_names=part.class_names, count=part.count
+                key=part.key,
+                label=part.label,
+                class_names=part.class_names,
+                count=part.count,
+                **({"shares": shares} if (shares := find_shares(part)) else {}),
             )
             for part in plan.series
         ),

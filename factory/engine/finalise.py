@@ -21,10 +21,18 @@ from factory.engine.diversity import Pick
 from factory.engine.placing import BUILD, put_in_place
 from factory.engine.plan import Outline
 from factory.engine.run_folder import Marker, RunFolder
-from factory.engine.selection import NOT_PICKED, Decision, PickPools, Selector, SeriesFunnel
+from factory.engine.selection import (
+    NOT_PICKED,
+    Decision,
+    PickPools,
+    Selector,
+    SeriesFunnel,
+    read_seen,
+)
 from factory.engine.shard import name_reason
 from factory.engine.task import Task
 from factory.filters import Decide
+from factory.recipe.conditions.base import find_shares
 from factory.recipe.recipe import Output
 
 SELECTION_COLUMNS = (
@@ -97,10 +105,12 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
     """
     survey = Survey()
     for part in plan.series:
-        survey.funnel[part.key].asked = part.count
+        funnel = survey.funnel[part.key]
+        funnel.asked, funnel.shares = part.count, find_shares(part)
     selectors = _Selectors(policy)
     pools = PickPools(policy.pick, policy.seed)
     columns = (*SELECTION_COLUMNS, *pools.columns)
+    saying = (*columns, "provenance")
     for shard in plan.iterate_shards():
         markers = read_markers(folder, shard)
         if not markers:
@@ -114,9 +124,9 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
             for name, (count, dropped) in marker.cut.items():
                 before = survey.cut.get(name, (0, 0))
                 survey.cut[name] = before[0] + count, before[1] + dropped
-        rows = _read_rows(folder, markers, columns)
-        starts: dict[int, int] = {}
         funnel = survey.funnel[shard.series]
+        rows = _read_rows(folder, markers, saying if funnel.shares else columns)
+        starts: dict[int, int] = {}
         for index, candidates, decisions in selectors.select(shard, rows):
             is_filled = _count(funnel, candidates, decisions)
             pools.add(shard.series, candidates, decisions)
@@ -273,8 +283,7 @@ def _count(
         if decision.status == "accepted":
             funnel.accepted += 1
             is_filled = True
-            if candidate["reference_sha256"] is not None:
-                funnel.references[candidate["reference_sha256"]] += 1
+            funnel.note(read_seen(candidate))
         elif decision.status == "spare":
             funnel.spare += 1
         else:

@@ -135,7 +135,7 @@ class RunFolder:
 
     def write_run(self, record: RunRecord) -> None:
         """Writes the run record."""
-        self.files.write(f"{WORK}/run.json", dump_record(record))
+        self.files.write(f"{WORK}/run.json", record.dump())
         self._run_id = compute_run_id(record.content)
 
     # --- workers ---------------------------------------------------------------------------------

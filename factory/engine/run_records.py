@@ -36,6 +36,9 @@ class SeriesRecord(Part):
     label: str
     class_names: tuple[str, ...]
     count: int
+    shares: dict[str, dict[str, float]] | None = Field(
+        None, description="attribute -> value -> share asked for, where captions state it"
+    )
 
 
 class RunRecord(Artefact):

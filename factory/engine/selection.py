@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.data.provenance import read_provenance
 from factory.data.records import Verdict
 from factory.engine.diversity import Pick, count_kept, pick_best, pick_diverse, rank_scores
 from factory.filters import Decide
@@ -33,6 +34,22 @@ class Decision:
 NOT_PICKED = Decision("spare", "pick", "good, but others of its series were kept")
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What is counted of an accepted image: the real one that it varies, and what is said of it."""
+
+    reference: str | None
+    said: tuple[tuple[str, str], ...] = ()
+
+
+def read_seen(candidate: Mapping[str, Any]) -> Seen:
+    """Returns what a candidate's row tells; what it says only where its provenance was read."""
+    said: Mapping[str, str] = {}
+    if "provenance" in candidate:
+        said = read_provenance(candidate).attributes
+    return Seen(candidate["reference_sha256"], tuple(said.items()))
+
+
 @dataclass(slots=True)
 class SeriesFunnel:
     """Counts of one series."""
@@ -44,6 +61,16 @@ class SeriesFunnel:
     rejected: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     references: Counter[str] = field(default_factory=Counter)
+    shares: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """Attribute -> value -> share asked for; empty where none is stated."""
+    said: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(attribute, value) -> accepted images whose caption says it."""
+
+    def note(self, seen: Seen) -> None:
+        """Counts what an accepted image varies and says."""
+        if seen.reference is not None:
+            self.references[seen.reference] += 1
+        self.said.update(seen.said)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data; `references` says how many of them the accepted images vary."""
@@ -60,7 +87,22 @@ class SeriesFunnel:
             "spare": self.spare,
             "rejected": dict(sorted(self.rejected.items())),
             "reasons": dict(self.reasons.most_common()),
+            **({"attributes": self._compare_shares()} if self.shares else {}),
         }
+
+    def _compare_shares(self) -> dict[str, dict[str, dict[str, float]]]:
+        compared: dict[str, dict[str, dict[str, float]]] = {}
+        for name, row in self.shares.items():
+            total = sum(self.said[name, value] for value in row) or 1
+            compared[name] = {
+                value: {
+                    "asked": round(share, 4),
+                    "accepted": round(self.said[name, value] / total, 4),
+                    "images": self.said[name, value],
+                }
+                for value, share in row.items()
+            }
+        return compared
 
 
 class Selector:
@@ -139,7 +181,7 @@ class PickPools:
         self.columns = ("features",) if isinstance(pick, DiversePick) else ()
         self.names: dict[str, list[int]] = defaultdict(list)
         self.values: dict[str, list[Any]] = defaultdict(list)
-        self.references: dict[str, list[str | None]] = defaultdict(list)
+        self.seen: dict[str, list[Seen]] = defaultdict(list)
 
     def add(
         self, series: str, candidates: Sequence[Mapping[str, Any]], decisions: Sequence[Decision]
@@ -152,7 +194,7 @@ class PickPools:
                 self.names[series].append(int(candidate["sample_id"], 16))
                 known = candidate["features" if self.columns else "scores"]
                 self.values[series].append(known)
-                self.references[series].append(candidate["reference_sha256"])
+                self.seen[series].append(read_seen(candidate))
 
     def pick(self, funnels: Mapping[str, SeriesFunnel]) -> frozenset[int]:
         """Picks; turns the funnels from pools into what was asked and kept.
@@ -170,8 +212,9 @@ class PickPools:
             left_out.update(name for row, name in enumerate(names) if row not in kept)
             funnel.spare += funnel.accepted - len(kept)
             funnel.accepted = len(kept)
-            used = (self.references[series][row] for row in kept)
-            funnel.references = Counter(name for name in used if name is not None)
+            funnel.references, funnel.said = Counter(), Counter()
+            for row in kept:
+                funnel.note(self.seen[series][row])
         return frozenset(left_out)
 
     def _choose(self, values: list[Any], count: int) -> NDArray[np.int64]:

@@ -33,6 +33,7 @@ def write_funnel(summary: Summary) -> str:
             join_table([*names, *(f"rejected: {escape(name)}" for name in filters)], rows),
             "" if summary.judged else _describe_filled(summary),
             "\n".join(notes),
+            *(_write_shares(part) for part in summary.series if part.attributes),
             _describe_rest(summary),
             "\n".join([*_describe_filters(summary), _ALWAYS, *_describe_rules(summary)]),
             "\n".join(f"- **Cut**: {escape(text)}" for text in describe_cut(summary)),
@@ -100,6 +101,18 @@ def describe_unjudged(summary: Summary) -> list[str]:
         for part in summary.series
         if not part.class_names
     ]
+
+
+def _write_shares(part: SeriesSummary) -> str:
+    """Returns how often each value was asked for, and how often accepted images say it."""
+    rows = [
+        [escape(name), escape(value), f"{share.asked:.1%}", f"{share.accepted:.1%}", share.images]
+        for name, values in (part.attributes or {}).items()
+        for value, share in values.items()
+    ]
+    head = ("attribute", "value", "asked", "accepted", "images")
+    text = f"Asked and accepted of {escape(part.label)}, among those that say the attribute:"
+    return join_blocks([text, join_table(head, rows)])
 
 
 def is_one_sided(part: SeriesSummary) -> bool:

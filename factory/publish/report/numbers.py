@@ -15,6 +15,7 @@ from factory.recipe.earlier import NEAR_DUPLICATE
 
 KEPT = {"name", "recipe_sha256", "asked", "accepted", "generated", "judged", "seconds"}
 COUNTS = {"label", "asked", "accepted", "short", "generated", "spare", "rejected", "reasons"}
+"""Besides `attributes`, where shares are stated."""
 
 
 def build_numbers(
@@ -63,7 +64,8 @@ def build_numbers(
 
 def build_series(part: SeriesSummary, label: str) -> dict[str, Any]:
     """Returns the funnel of one series; near-duplicates stand beside what filters rejected."""
-    counts = part.model_dump(mode="json", include=COUNTS)
+    kept = COUNTS | ({"attributes"} if part.attributes else set())
+    counts = part.model_dump(mode="json", include=kept)
     rejected = counts["rejected"]
     repeats = rejected.pop(NEAR_DUPLICATE, 0)
     return {**counts, "label": label, "near_duplicates": repeats}

@@ -71,6 +71,11 @@ class Series(SeriesInfo, Protocol):
         ...
 
 
+def find_shares(series: SeriesInfo) -> dict[str, dict[str, float]]:
+    """Returns attribute -> value -> the share asked for, of a series that has `shares`."""
+    return getattr(series, "shares", None) or {}
+
+
 @dataclass(frozen=True, slots=True)
 class Planning:
     """What a block is planned with: the recipe's seed and session, the model's classes."""
