@@ -14,9 +14,10 @@ from pydantic import BeforeValidator, Field
 
 from factory.core.errors import InputError
 from factory.core.fields import Option, Options
+from factory.engine.dataset import Dataset
 from factory.publish.hub.documents import build_documents
 from factory.publish.hub.fetched import fetch_run
-from factory.publish.hub.finished import open_finished
+from factory.publish.hub.finished import require_whole
 from factory.publish.hub.folder import FolderTarget
 from factory.publish.hub.items import (
     CARD,
@@ -90,8 +91,10 @@ def prepare_publication(
             refused (LicenceError).
         StoreError: damaged.
     """
-    dataset = open_finished(folder)
-    _, summary = dataset.require_finished()
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder: give a finished run on this machine")
+    dataset = Dataset(str(folder))
+    summary = require_whole(dataset)
     data = list_data(folder, summary.hashes, with_tars)
     documents = build_documents(dataset, data, license_id, override, url)
     items = (*data, *list_documents(documents))

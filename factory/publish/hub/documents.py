@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from factory.core.errors import InputError
 from factory.core.markdown import split_header, write_inert_json
@@ -19,7 +18,7 @@ from factory.publish.card.documents import MARKS
 from factory.publish.card.facts import find_others, read_evaluations, write_again
 from factory.publish.card.header import LICENCE_FILE
 from factory.publish.card.prov import PROV_FILE, build_prov
-from factory.publish.hub.items import CARD, Item
+from factory.publish.hub.items import CARD, DOCUMENT_FOLDERS, Item
 from factory.recipe.licences import record_licence
 
 CROISSANT = "croissant.json"
@@ -51,14 +50,13 @@ def build_documents(
     refuse_others(dataset)
     chosen = license_id or before.license or recipe.card.license
     summary = record_licence(before, chosen, override)
-    folder = Path(dataset.url)
-    check_header(folder / CARD)
+    _check_header(dataset)
     facts = collect_facts(Dataset(dataset.url, recipe, summary), url)
-    documents = _read_kept(folder) | build_card_documents(dataset, facts)
-    if (folder / PROV_FILE).is_file():
+    documents = _read_kept(dataset) | build_card_documents(dataset, facts)
+    if dataset.files.exists(PROV_FILE):
         documents[PROV_FILE] = build_prov(facts).encode()
     documents[SUMMARY] = _describe_published(summary, data)
-    documents[RECIPE] = (folder / RECIPE).read_bytes()
+    documents[RECIPE] = dataset.files.read(RECIPE)
     if CROISSANT in documents:
         documents[CROISSANT] = _correct_sizes(documents[CROISSANT], data)
     changed = {before.hashes[item.name]: item.sha256 for item in data if item.is_rewritten}
@@ -83,26 +81,28 @@ def refuse_others(dataset: Dataset) -> None:
     raise InputError("\n".join(lines))
 
 
-def check_header(path: Path) -> None:
-    """Refuses a card whose YAML header cannot be read.
-
-    Raises:
-        InputError: says why.
-    """
+def _check_header(dataset: Dataset) -> None:
     try:
-        split_header(path.read_text())
+        split_header(dataset.files.read(CARD).decode())
     except ValueError as error:
-        raise InputError(f"{path}: its YAML header cannot be read: {error}: mend it") from error
+        where = f"{dataset.url}/{CARD}"
+        raise InputError(f"{where}: its YAML header cannot be read: {error}: mend it") from error
 
 
-def _read_kept(folder: Path) -> dict[str, bytes]:
+def _read_kept(dataset: Dataset) -> dict[str, bytes]:
     """Returns evaluation results, pictures, and documents of a user's own."""
-    paths = [*(folder / "assets").glob("*.png"), *(folder / "evaluation").glob("*.json")]
+    files = dataset.files
+    names = [
+        f"{folder}/{name}"
+        for folder, suffix in DOCUMENT_FOLDERS.items()
+        for name in files.list(folder)
+        if name.endswith(suffix)
+    ]
+    kept = {name: files.read(name) for name in names}
     for name in (LICENCE_FILE, CITATION_FILE):
-        path = folder / name
-        if path.is_file() and MARKS[name] not in path.read_text():
-            paths.append(path)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
+        if files.exists(name) and MARKS[name] not in (text := files.read(name)).decode():
+            kept[name] = text
+    return kept
 
 
 def _describe_published(summary: Summary, items: Sequence[Item]) -> bytes:

@@ -14,12 +14,10 @@ from factory.publish.card.citation import CITATION_FILE
 from factory.publish.card.header import LICENCE_FILE
 from factory.publish.card.prov import PROV_FILE
 from factory.publish.hub.finished import refuse_merged
-from factory.publish.hub.items import CARD, CHUNK
+from factory.publish.hub.items import CARD, CHUNK, DOCUMENT_FOLDERS
 from factory.publish.hub.target import Say
 
 DOCUMENTS = (RECIPE, CARD, LICENCE_FILE, CITATION_FILE, PROV_FILE)
-DOCUMENT_FOLDERS = {"assets": ".png", "evaluation": ".json"}
-"""Folder -> how the names of its documents end."""
 
 
 @contextmanager

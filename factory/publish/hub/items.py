@@ -22,6 +22,8 @@ CARD = "README.md"
 DATA_FOLDERS = ("data", "rejected", "webdataset")
 OWN_FOLDERS = (*DATA_FOLDERS, "evaluation")
 """Folders that are the data set's alone: other files in them, at the target, are stale."""
+DOCUMENT_FOLDERS = {"assets": ".png", "evaluation": ".json"}
+"""Folder -> how the names of its documents end."""
 CHUNK = 1 << 20
 
 
