@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import Fraction
-from factory.data.records import Condition, Sample
-from factory.filters.base import Filter, FilterSettings, Labels, Score
+from factory.filters.asked import AskedFilter, Images
+from factory.filters.base import FilterSettings, Labels, Score
 from factory.filters.check import FilterCheck
 from factory.filters.classifier import (
     find_classes,
@@ -20,7 +20,7 @@ from factory.filters.classifier import (
 from factory.models.classifiers.check import check_known
 
 
-class AgreementFilter(Filter):
+class AgreementFilter(AskedFilter):
     """Scores how far differently made classifiers confirm the asked class.
 
     `class_agreement`: share of the classifiers whose most probable class is the asked one (votes of
@@ -78,29 +78,24 @@ class AgreementFilter(Filter):
         for number, name in enumerate(self.settings.models):
             check_known(check.checker, name, check.at("models", number))
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
-        """Returns both scores; NaN where the condition names no class.
+    def score_asked(self, images: Images, asked: Sequence[str]) -> Mapping[str, ArrayLike]:
+        """Returns both scores.
 
         Raises:
             InputError: a classifier's folder is missing or damaged.
             FilterError: a class that a classifier does not know, or an encoder failed.
         """
-        agreement, least = np.full((2, len(samples)), np.nan)
-        rows = [i for i, condition in enumerate(conditions) if condition.class_name is not None]
-        if rows:
-            names = [str(conditions[i].class_name) for i in rows]
-            images = [samples[i].pixels for i in rows]
-            votes, chances = [], []
-            for model in self.settings.models:
-                classifier = self.context.load_classifier(model)
-                asked = find_classes(classifier, names)
-                found = predict(classifier, images, model)
-                votes.append(found.argmax(axis=1) == asked)
-                chances.append(found[np.arange(len(rows)), asked])
-            agreement[rows], least[rows] = np.mean(votes, axis=0), np.min(chances, axis=0)
-        return {"class_agreement": agreement, "least_probability": least}
+        votes, chances = [], []
+        for model in self.settings.models:
+            classifier = self.context.load_classifier(model)
+            places = find_classes(classifier, asked)
+            found = predict(classifier, images, model)
+            votes.append(found.argmax(axis=1) == places)
+            chances.append(found[np.arange(len(images)), places])
+        return {
+            "class_agreement": np.mean(votes, axis=0),
+            "least_probability": np.min(chances, axis=0),
+        }
 
     def describe(self) -> dict[str, Any]:
         """Returns kind, thresholds and the revision of each classifier, in order.

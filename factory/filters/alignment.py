@@ -4,26 +4,24 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from factory.core.errors import CatalogError, FilterError, RecipeError, SourceError
-from factory.data.records import Condition, Sample
-from factory.filters.base import Filter, FilterSettings, Score
-from factory.filters.batches import encode_images
+from factory.filters.asked import Images
+from factory.filters.base import Score
 from factory.filters.check import FilterCheck
 from factory.filters.distractors import CaptionPool, draw_distractors, open_pool
-from factory.models.encoders import open_text_kind
-from factory.models.encoders.check import check_clip
+from factory.filters.image_text import ImageTextFilter, ImageTextSettings
 from factory.models.session import Session
 
 if TYPE_CHECKING:
-    from factory.models.encoders.base import Encoder, TextEncoder
+    from factory.models.encoders.base import TextEncoder
 
 _MOST_CACHED = 16_384
 
 
-class AlignmentFilter(Filter):
+class AlignmentFilter(ImageTextFilter):
     """Scores how well image and caption agree, by a contrastive image-text model.
 
     `caption_similarity`: cosine of image and caption features, higher is better: CLIPScore of
@@ -42,13 +40,10 @@ class AlignmentFilter(Filter):
     )
     needs_caption = True
 
-    class Settings(FilterSettings):
+    class Settings(ImageTextSettings):
         """Rejects images that do not show what their caption says."""
 
         kind: Literal["alignment"]
-        encoder: str = Field(
-            min_length=1, description="catalog id, open_clip:hf-hub:OWNER/NAME or :local-dir:FOLDER"
-        )
         captions: str | None = Field(
             None, min_length=1, description="catalog id or file that distractor captions come from"
         )
@@ -72,20 +67,14 @@ class AlignmentFilter(Filter):
 
     def __init__(self, settings: Any, context: Session) -> None:
         super().__init__(settings, context)
-        self._encoder: Encoder | None = None
         self._text: TextEncoder | None = None
         self._pool: CaptionPool | None = None
         self._texts: dict[str, NDArray[np.float32]] = {}
 
-    @property
-    def encoders(self) -> tuple[str, ...]:
-        """The image side of the model."""
-        return (self.settings.encoder,)
-
     def check(self, check: FilterCheck) -> None:
         """Notes a model that cannot be had, and captions that are missing or too few."""
-        checker, settings = check.checker, self.settings
-        check_clip(checker, settings.encoder, check.at("encoder"))
+        settings = self.settings
+        super().check(check)
         if not check.has_captions:
             check.add("no condition has a caption: remove the filter")
         if settings.captions is None:
@@ -102,32 +91,26 @@ class AlignmentFilter(Filter):
                 message = f"{settings.captions} has {pool.count} captions: lower it"
                 check.add(f"{message} to {pool.count - 1} or less", "distractors")
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
-        """Returns both scores; NaN where they do not apply.
+    def score_asked(self, images: Images, asked: Sequence[str]) -> Mapping[str, ArrayLike]:
+        """Returns both scores; NaN for the rank without `captions`.
 
         Raises:
             InputError: the model cannot be had.
             FilterError: captions cannot be read or are too few, or the model failed.
         """
-        similarity, rank = np.full((2, len(samples)), np.nan)
-        rows = [i for i, condition in enumerate(conditions) if condition.caption is not None]
-        if rows:
-            captions = [str(conditions[i].caption) for i in rows]
-            try:
-                drawn = [self._draw(caption) for caption in captions]
-                images = encode_images(self._load()[0], [samples[i].pixels for i in rows])
-                asked = [(text, *others) for text, others in zip(captions, drawn, strict=True)]
-                self._embed([text for texts in asked for text in texts])
-            except (RuntimeError, ValueError, OSError, SourceError) as error:
-                raise FilterError(f"alignment: {error}") from error
-            for row, image, texts in zip(rows, images.astype(np.float64), asked, strict=True):
-                features = np.stack([self._texts[text] for text in texts]).astype(np.float64)
-                found = features @ (image / max(np.linalg.norm(image), 1e-12))
-                similarity[row] = found[0]
-                if self.settings.captions is not None:
-                    rank[row] = 1 + (found[1:] > found[0]).sum()
+        similarity, rank = np.full((2, len(images)), np.nan)
+        encoded = self.encode(images)
+        try:
+            compared = [(caption, *self._draw(caption)) for caption in asked]
+            self._embed([text for texts in compared for text in texts])
+        except (RuntimeError, ValueError, OSError, SourceError) as error:
+            raise FilterError(f"alignment: {error}") from error
+        for row, (image, texts) in enumerate(zip(encoded, compared, strict=True)):
+            features = np.stack([self._texts[text] for text in texts]).astype(np.float64)
+            found = features @ (image / max(np.linalg.norm(image), 1e-12))
+            similarity[row] = found[0]
+            if self.settings.captions is not None:
+                rank[row] = 1 + (found[1:] > found[0]).sum()
         return {"caption_similarity": similarity, "caption_rank": rank}
 
     def describe(self) -> dict[str, Any]:
@@ -137,11 +120,7 @@ class AlignmentFilter(Filter):
             InputError: the model cannot be had.
             FilterError: the captions cannot be read.
         """
-        encoder = self._load()[0].describe()
-        described = {
-            **self.dump_settings(),
-            **{key: encoder[key] for key in ("revision", "weights_sha256")},
-        }
+        described = super().describe()
         if self.settings.captions is not None:
             try:
                 described["captions_sha256"] = self._open().sha256
@@ -163,14 +142,6 @@ class AlignmentFilter(Filter):
         wanted, seed = self.settings.distractors, self.settings.seed
         return draw_distractors(self._open(), caption, wanted, seed)
 
-    def _load(self) -> "tuple[Encoder, TextEncoder]":
-        if self._encoder is None or self._text is None:
-            base, catalogs = self.context.base, self.context.catalogs
-            kind = open_text_kind(self.settings.encoder, base, catalogs)
-            self._text = kind.load_text()
-            self._encoder = self.context.encoders.load(kind.spec, base)
-        return self._encoder, self._text
-
     def _embed(self, texts: Sequence[str]) -> None:
         """Has the (D,) unit features of all texts in `_texts`, from before or anew."""
         missing = [text for text in dict.fromkeys(texts) if text not in self._texts]
@@ -178,5 +149,6 @@ class AlignmentFilter(Filter):
             self._texts.clear()
             missing = list(dict.fromkeys(texts))
         if missing:
-            features = self._load()[1].embed(missing)
+            self._text = self._text or self.open_kind().load_text()
+            features = self._text.embed(missing)
             self._texts.update(zip(missing, features, strict=True))

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import ClassName, Fraction
 from factory.core.errors import FilterError
 from factory.core.hashing import hash_bytes
-from factory.data.records import Condition, Sample
-from factory.filters.base import Filter, FilterSettings, Labels, Score
+from factory.filters.asked import AskedFilter, Images
+from factory.filters.base import FilterSettings, Labels, Score
 from factory.filters.check import FilterCheck
 from factory.models.classifiers.check import KnownClassifier, check_known
 from factory.models.classifiers.model import (
@@ -21,7 +21,7 @@ from factory.models.classifiers.model import (
 )
 
 
-class ClassifierFilter(Filter):
+class ClassifierFilter(AskedFilter):
     """Scores what a calibrated classifier says of the asked class.
 
     `class_probability`: of the asked class. `class_margin`: that minus the largest other one.
@@ -91,33 +91,28 @@ class ClassifierFilter(Filter):
         """Where the classifier lies."""
         return self.context.find_classifier_folder(self.settings.model)
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
-        """Returns all scores; NaN where the condition names no class.
+    def score_asked(self, images: Images, asked: Sequence[str]) -> Mapping[str, ArrayLike]:
+        """Returns all scores.
 
         Raises:
             InputError: the classifier's folder is missing or damaged.
             FilterError: a class that the classifier does not know, or the encoder failed.
         """
-        scores = {name: np.full(len(samples), np.nan) for name in self.score_names}
-        rows = [i for i, condition in enumerate(conditions) if condition.class_name is not None]
-        if rows:
-            classifier = self.context.load_classifier(self.settings.model)
-            names = [str(conditions[i].class_name) for i in rows]
-            asked = find_classes(classifier, names)
-            images = [samples[i].pixels for i in rows]
-            found = predict(classifier, images, self.settings.model)
-            chosen, places = found[np.arange(len(rows)), asked], np.arange(found.shape[1])
-            others = np.where(places == asked[:, None], -np.inf, found)
-            scores["class_probability"][rows] = chosen
-            scores["class_margin"][rows] = chosen - others.max(axis=1)
-            scores["class_entropy"][rows] = measure_entropy(found)
-            scores["class_precision"][rows] = [
-                classifier.info.find_precision(name, probability)
-                for name, probability in zip(names, chosen.tolist(), strict=True)
-            ]
-        return scores
+        classifier = self.context.load_classifier(self.settings.model)
+        known = find_classes(classifier, asked)
+        found = predict(classifier, images, self.settings.model)
+        chosen, places = found[np.arange(len(images)), known], np.arange(found.shape[1])
+        others = np.where(places == known[:, None], -np.inf, found)
+        precision = [
+            classifier.info.find_precision(name, probability)
+            for name, probability in zip(asked, chosen.tolist(), strict=True)
+        ]
+        return {
+            "class_probability": chosen,
+            "class_margin": chosen - others.max(axis=1),
+            "class_entropy": measure_entropy(found),
+            "class_precision": np.array(precision, np.float64),
+        }
 
     def check(self, check: FilterCheck) -> None:
         """Notes a classifier that is not there, and classes that it or a threshold lacks."""

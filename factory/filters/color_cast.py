@@ -1,6 +1,6 @@
 """`color_cast`: rejects images whose glass is tinted."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.core.color import to_grey, to_lab
-from factory.data.records import Condition, Sample
-from factory.filters.base import Filter, FilterSettings, Score
+from factory.filters.base import FilterSettings, Score
+from factory.filters.pixels import PixelFilter
 
 BRIGHT_SHARE = 0.05
 """Share of pixels, the brightest, that stand for the light."""
@@ -19,7 +19,7 @@ PALE_TISSUE = (23.0, -16.0)
 """a* and b* of pale H&E tissue: the median of PatchCamelyon's training patches without glass."""
 
 
-class ColorCastFilter(Filter):
+class ColorCastFilter(PixelFilter):
     """Scores `color_cast`: CIE chroma of the brightest pixels, which should be nearly white.
 
     The brightest patch shows the light (Land & McCann 1971's white patch, as in Finlayson &
@@ -54,12 +54,9 @@ class ColorCastFilter(Filter):
 
     settings: Settings
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
+    def measure(self, pixels: NDArray[np.uint8]) -> Sequence[float]:
         """Returns the chroma and the distance, at least 0; always one of them is NaN."""
-        found = np.array([measure_casts(each.pixels) for each in samples], np.float64)
-        return {"color_cast": found[:, 0], "tissue_cast": found[:, 1]}
+        return measure_casts(pixels)
 
 
 def measure_casts(pixels: NDArray[np.uint8]) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """`focus`: rejects blurred images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import numpy as np
@@ -9,15 +9,15 @@ from pydantic import Field, model_validator
 
 from factory.catalog.entries import Fraction
 from factory.core.color import to_grey
-from factory.data.records import Condition, Sample
-from factory.filters.base import Filter, FilterSettings, Score
+from factory.filters.base import FilterSettings, Score
+from factory.filters.pixels import PixelFilter
 
 WINDOW = 5
 """px, of the blur that an image is compared with: of the size of chromatin grains at 0.25 to 1 µm
 per pixel."""
 
 
-class FocusFilter(Filter):
+class FocusFilter(PixelFilter):
     """Scores `blur_effect` and `sharpness`.
 
     `blur_effect` in [0, 1], high for blurred: the share of an image's gradients that remain when it
@@ -61,17 +61,12 @@ class FocusFilter(Filter):
 
     settings: Settings
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
+    def measure(self, pixels: NDArray[np.uint8]) -> Sequence[float]:
         """Returns both scores, never NaN; an image without any gradient counts as blurred."""
         from scipy.ndimage import laplace
 
-        greys = [to_grey(sample.pixels) for sample in samples]
-        return {
-            "blur_effect": np.array([measure_blur(grey) for grey in greys], np.float64),
-            "sharpness": np.array([laplace(grey).var() for grey in greys], np.float64),
-        }
+        grey = to_grey(pixels)
+        return measure_blur(grey), laplace(grey).var()
 
 
 def measure_blur(grey: NDArray[np.float32]) -> float:

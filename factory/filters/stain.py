@@ -1,6 +1,6 @@
 """`stain`: rejects colours that are not haematoxylin and eosin."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from factory.catalog.entries import Fraction
 from factory.core.color import tabulate_density
-from factory.data.records import Condition, Sample
-from factory.filters.base import Filter, FilterSettings, Score
+from factory.filters.base import FilterSettings, Score
+from factory.filters.pixels import PixelFilter
 
 HUE_RANGE = (20.0, 175.0)
 """Degrees in the hue-saturation-density plane. The reference vectors of Ruifrok & Johnston 2001 lie
@@ -26,7 +26,7 @@ MIN_WHITE = 180
 """The background is taken from the image's own bright pixels, but never darker than this."""
 
 
-class StainFilter(Filter):
+class StainFilter(PixelFilter):
     """Scores `stain_plausibility`: how much of the stain colour is haematoxylin and eosin.
 
     Each pixel's optical density, relative to the image's own background, is turned into hue and
@@ -50,14 +50,9 @@ class StainFilter(Filter):
         kind: Literal["stain"]
         min_plausibility: Fraction = 0.5
 
-    settings: Settings
-
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
+    def measure(self, pixels: NDArray[np.uint8]) -> Sequence[float]:
         """Returns the plausibility in [0, 1], never NaN."""
-        found = [measure_plausibility(sample.pixels) for sample in samples]
-        return {"stain_plausibility": np.array(found, np.float64)}
+        return (measure_plausibility(pixels),)
 
 
 def measure_plausibility(pixels: NDArray[np.uint8]) -> float:

@@ -1,6 +1,6 @@
 """`tissue`: rejects images with too little tissue."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 
 from factory.catalog.entries import Fraction
 from factory.core.color import to_density
-from factory.data.records import Condition, Sample
-from factory.filters.base import Filter, FilterSettings, Score
+from factory.filters.base import FilterSettings, Score
+from factory.filters.pixels import PixelFilter
 
 MIN_DENSITY = 0.15
 """Optical density above which a pixel is stained: beta of Macenko et al. 2009 (ISBI), which most
 implementations apply to natural-log densities, as here."""
 
 
-class TissueFilter(Filter):
+class TissueFilter(PixelFilter):
     """Scores `tissue_fraction`: the share of pixels whose mean optical density exceeds 0.15.
 
     A fixed threshold instead of Otsu's, which always finds two groups, even on a blank image. Grey
@@ -32,11 +32,6 @@ class TissueFilter(Filter):
         kind: Literal["tissue"]
         min_fraction: Fraction = 0.3
 
-    settings: Settings
-
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
+    def measure(self, pixels: NDArray[np.uint8]) -> Sequence[float]:
         """Returns the share of tissue in [0, 1], never NaN."""
-        shares = [(to_density(s.pixels).sum(-1) > 3 * MIN_DENSITY).mean() for s in samples]
-        return {"tissue_fraction": np.array(shares, np.float64)}
+        return ((to_density(pixels).sum(-1) > 3 * MIN_DENSITY).mean(),)

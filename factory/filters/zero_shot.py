@@ -7,25 +7,21 @@ synonyms too. Then p = softmax(scale * cos(image, class)), with the scale that t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from factory.catalog.entries import ClassEntry, Fraction
 from factory.core.errors import FilterError
 from factory.core.hashing import compute_digest
-from factory.data.records import Condition, Sample
-from factory.filters.base import Filter, FilterSettings, Score
-from factory.filters.batches import encode_images
+from factory.filters.asked import Images
+from factory.filters.base import Score
 from factory.filters.check import FilterCheck
-from factory.models.encoders import open_kind, open_text_kind
-from factory.models.encoders.check import check_clip
+from factory.filters.image_text import ImageTextFilter, ImageTextSettings
+from factory.models.encoders import open_kind
 from factory.models.session import Session
-
-if TYPE_CHECKING:
-    from factory.models.encoders import Encoder
 
 TEMPLATES = (
     "{class_name}.",
@@ -38,7 +34,7 @@ TEMPLATES = (
 """Wordings of PLIP (Huang et al. 2023, "An H&E image of ...") and of CONCH's ensemble."""
 
 
-class ZeroShotFilter(Filter):
+class ZeroShotFilter(ImageTextFilter):
     """Scores the asked class's zero-shot probability, and its margin to the largest other one.
 
     Both are NaN without a class in the condition: not applicable, accepted. The probability is not
@@ -52,13 +48,10 @@ class ZeroShotFilter(Filter):
     )
     needs_class = True
 
-    class Settings(FilterSettings):
+    class Settings(ImageTextSettings):
         """Rejects images that an image-text model does not take for their class; no training."""
 
         kind: Literal["zero_shot"]
-        encoder: str = Field(
-            min_length=1, description="catalog id, open_clip:hf-hub:OWNER/NAME or :local-dir:FOLDER"
-        )
         classes: str = Field(
             min_length=1, description="catalog id of classes with titles, synonyms"
         )
@@ -74,15 +67,9 @@ class ZeroShotFilter(Filter):
 
     def __init__(self, settings: Any, context: Session) -> None:
         super().__init__(settings, context)
-        self._encoder: Encoder | None = None
         self._classes: NDArray[np.float32] | None = None
         self._names: tuple[str, ...] = ()
         self._scale = 1.0
-
-    @property
-    def encoders(self) -> tuple[str, ...]:
-        """The image side of the model."""
-        return (self.settings.encoder,)
 
     def check(self, check: FilterCheck) -> None:
         """Notes templates, classes and models that cannot be used."""
@@ -96,31 +83,21 @@ class ZeroShotFilter(Filter):
             if len(known) < 2:
                 checker.add(place, f"{entry.id} has one class: nothing to tell apart")
             checker.check_asked(f"class list {entry.id}", known)
-        check_clip(checker, settings.encoder, check.at("encoder"))
+        super().check(check)
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
-        """Returns both scores; NaN where the condition names no class.
+    def score_asked(self, images: Images, asked: Sequence[str]) -> Mapping[str, ArrayLike]:
+        """Returns both scores.
 
         Raises:
             InputError: the model cannot be had.
             FilterError: a class that the catalog's set does not have, or the model failed.
         """
-        probability, margin = np.full((2, len(samples)), np.nan)
-        rows = [i for i, condition in enumerate(conditions) if condition.class_name is not None]
-        if rows:
-            encoder = self._load()
-            asked = [self._find_class(str(conditions[i].class_name)) for i in rows]
-            pixels = [samples[i].pixels for i in rows]
-            try:
-                features = encode_images(encoder, pixels)
-            except (RuntimeError, ValueError, OSError) as error:
-                raise FilterError(f"zero_shot {self.settings.encoder}: {error}") from error
-            found = classify(features, self._classes, self._scale)
-            probability[rows] = found[np.arange(len(rows)), asked]
-            found[np.arange(len(rows)), asked] = -np.inf
-            margin[rows] = probability[rows] - found.max(axis=1)
+        self._embed_classes()
+        rows, places = np.arange(len(images)), [self._find_class(name) for name in asked]
+        found = classify(self.encode(images), self._classes, self._scale)
+        probability = found[rows, places]
+        found[rows, places] = -np.inf
+        margin = probability - found.max(axis=1)
         return {"zero_shot_probability": probability, "zero_shot_margin": margin}
 
     def describe(self) -> dict[str, Any]:
@@ -129,12 +106,9 @@ class ZeroShotFilter(Filter):
         Raises:
             InputError: the model cannot be had.
         """
-        settings = self.dump_settings()
-        settings["encoder"] = open_kind(settings["encoder"]).placeless
-        encoder = self._load().describe()
         prompts = compute_digest("prompts", self._write_prompts())
-        revision = {key: encoder[key] for key in ("revision", "weights_sha256")}
-        return {**settings, **revision, "prompts_sha256": prompts}
+        place = open_kind(self.settings.encoder).placeless
+        return {**super().describe(), "encoder": place, "prompts_sha256": prompts}
 
     def _list_classes(self) -> tuple[ClassEntry, ...]:
         return self.context.catalogs.find_classes(self.settings.classes).classes
@@ -152,18 +126,14 @@ class ZeroShotFilter(Filter):
                 f"the classes {self.settings.classes} have no {name!r}: they have {known}"
             ) from None
 
-    def _load(self) -> "Encoder":
-        """Loads the image side, and the text side just long enough to embed the classes."""
-        if self._encoder is None:
-            base, catalogs = self.context.base, self.context.catalogs
-            kind = open_text_kind(self.settings.encoder, base, catalogs)
-            prompts, text = self._write_prompts(), kind.load_text()
+    def _embed_classes(self) -> None:
+        """Loads the text side just long enough to embed the classes, once."""
+        if self._classes is None:
+            prompts, text = self._write_prompts(), self.open_kind().load_text()
             features = text.embed([prompt for each in prompts.values() for prompt in each])
             owners = np.repeat(np.arange(len(prompts)), [len(each) for each in prompts.values()])
             self._classes = average_prompts(features, owners)
             self._names, self._scale = tuple(prompts), text.scale
-            self._encoder = self.context.encoders.load(kind.spec, base)
-        return self._encoder
 
 
 def write_prompts(entry: ClassEntry, templates: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,7 @@ _DRAWN = 2_000_000
 """Values drawn at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Interval:
+class Interval(NamedTuple):
     """A figure and its interval."""
 
     mean: float
@@ -26,7 +25,7 @@ class Interval:
 
     def to_dict(self) -> dict[str, float]:
         """Returns mean, low and high."""
-        return asdict(self)
+        return self._asdict()
 
 
 def find_quantile(level: float, freedom: int | None = None) -> float:

@@ -1,7 +1,6 @@
 """How near a feature lies to real ones: realism score, k-NN distance and authenticity."""
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +15,7 @@ ROUNDING = 1e-9
 _BLOCK = 512
 
 
-@dataclass(frozen=True, slots=True)
-class Near:
+class Near(NamedTuple):
     """Scores of M features against a real set, each (M,) float64; see `RealNeighbours`."""
 
     realism: Floats
