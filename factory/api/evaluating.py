@@ -130,7 +130,7 @@ def evaluate_retrieval(
         found |= {"real": options.real, "on_leak": options.on_leak, "out": options.out}
         columns = options.columns
         found |= {"caption_column": columns.caption, "image_column": columns.image}
-        found |= {"group_column": columns.group, "group_pattern": columns.group_pattern}
+        found |= {"group_column": columns.group, "group_pattern": columns.pattern}
         found["workers"] = options.workers
     return run_evaluation("retrieval", found, out, say)
 

@@ -82,8 +82,8 @@ def measure_floor(real: Side, parts: Sequence[NDArray[np.bool_]], force: bool) -
         return {name: {"value": None, "refused": why} for name in METRICS}
     rest_picks, part_picks = ~np.stack(parts), np.stack(parts)
     found: dict[str, Any] = {
-        "kid": measure_kid(real.values, real.values, rest_picks, part_picks).draws,
-        "cmmd": measure_cmmd(real.values, real.values, rest_picks, part_picks).biased_draws,
+        "kid": measure_kid(real.values, real.values, (rest_picks, part_picks)).draws,
+        "cmmd": measure_cmmd(real.values, real.values, (rest_picks, part_picks)).biased_draws,
     }
     manifolds = [compare_manifolds(rest.values, part.values, NEIGHBOURS) for rest, part in sides]
     for name in METRICS[3:]:
@@ -129,7 +129,7 @@ def _measure_kernels(real: Side, other: Side, seed: int, key: str) -> dict[str, 
     }
     found = {}
     for name, (measure, estimator) in measures.items():
-        mmd = measure(real.values, other.values, first, second)
+        mmd = measure(real.values, other.values, (first, second))
         interval = measure_spread(getattr(mmd, estimator), mmd.draws, mmd.unbiased)
         found[name] = _describe(interval, unit)
     return found

@@ -214,8 +214,8 @@ class Evaluation:
         return self.Result(**{"version": self.Result.newest, "kind": self.kind, **plain})
 
     @classmethod
-    def adapt(cls, given: Any) -> EvaluationSettings:
-        """Returns its settings in `evaluate all`: by default those fields of `AllSettings`.
+    def adapt(cls, given: Any, **others: Any) -> EvaluationSettings:
+        """Returns its settings in `evaluate all`: those fields of `AllSettings`, but for `others`.
 
         Raises:
             InputError: it cannot run there; says why.
@@ -226,7 +226,7 @@ class Evaluation:
                 value = getattr(given, name)
                 is_tuple = get_origin(declared.annotation) is tuple and not isinstance(value, tuple)
                 found[name] = (value,) if is_tuple else value
-        return cls.Settings(**found)
+        return cls.Settings(**{**found, **others})
 
     def describe_work(self) -> str:
         """Says beforehand what it takes: what is computed, and roughly how long that is."""

@@ -84,10 +84,10 @@ class AllSettings(EvaluationSettings):
         is_run = Dataset(str(self.synthetic)).summary is not None
         return is_run and self.folder == self.synthetic / EVALUATION
 
-    def list_usual(self) -> dict[str, Any]:
-        """Returns size, fit and columns of the real images."""
-        named = ("size", "fit", "image_column", "group_pattern")
-        return {name: getattr(self, name) for name in named}
+    @property
+    def cache(self) -> Path:
+        """Folder for features, which parts share."""
+        return self.folder / "features"
 
 
 class Everything(Evaluation):

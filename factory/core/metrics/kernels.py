@@ -11,6 +11,7 @@ Features = NDArray[np.floating[Any]]
 Floats = NDArray[np.float64]
 Kernel = Callable[[Floats, Floats], Floats]
 Picks = NDArray[np.bool_]
+PairOfPicks = tuple[Picks | None, Picks | None]
 
 CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
 """Of Jayasumana et al. 2024 (arXiv 2401.09603) and their reference implementation."""
@@ -64,40 +65,29 @@ def compute_cmmd(first: Features, second: Features) -> float:
     return measure_cmmd(first, second).biased
 
 
-def measure_kid(
-    first: Features,
-    second: Features,
-    first_picks: Picks | None = None,
-    second_picks: Picks | None = None,
-) -> Mmd:
+def measure_kid(first: Features, second: Features, picks: PairOfPicks = (None, None)) -> Mmd:
     """Measures KID on all images and on subsets; see `compute_kid`.
 
     Args:
         first: (N, D).
         second: (M, D).
-        first_picks: (R, N) bool, subsets of at least 2.
-        second_picks: (R, M) bool.
+        picks: (R, N) and (R, M) bool, subsets of at least 2; None: no subsets.
     """
 
     def kernel(x: Floats, y: Floats) -> Floats:
         inner = x @ y.T / x.shape[1] + 1.0
         return np.asarray(inner * inner * inner)
 
-    return _measure(kernel, first, second, first_picks, second_picks)
+    return _measure(kernel, first, second, *picks)
 
 
-def measure_cmmd(
-    first: Features,
-    second: Features,
-    first_picks: Picks | None = None,
-    second_picks: Picks | None = None,
-) -> Mmd:
+def measure_cmmd(first: Features, second: Features, picks: PairOfPicks = (None, None)) -> Mmd:
     """Measures CMMD on all images and on subsets; see `compute_cmmd` and `measure_kid`."""
 
     def kernel(x: Floats, y: Floats) -> Floats:
         return np.asarray(np.exp((x @ y.T - 1.0) / CMMD_SIGMA**2))  # of unit vectors
 
-    found = _measure(kernel, _normalise(first), _normalise(second), first_picks, second_picks)
+    found = _measure(kernel, _normalise(first), _normalise(second), *picks)
     return found.scale(CMMD_SCALE)
 
 

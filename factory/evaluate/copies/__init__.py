@@ -102,17 +102,10 @@ class Copies(Evaluation):
     settings: Settings
 
     @classmethod
-    def adapt(cls, given: Any) -> EvaluationSettings:
+    def adapt(cls, given: Any, **others: Any) -> EvaluationSettings:
         """Compares with the training images; those that no training used say what is usual."""
-        return cls.Settings(
-            real=given.real,
-            synthetic=given.synthetic,
-            held_out=given.test,
-            encoder=given.encoder,
-            cache=given.folder / "features",
-            gallery=given.folder / "copies.png",
-            **given.list_usual(),
-        )
+        gallery = given.folder / "copies.png"
+        return super().adapt(given, held_out=given.test, gallery=gallery)
 
     def describe_work(self) -> str:
         """Says with what the images are encoded."""

@@ -87,23 +87,10 @@ class Fewshot(Evaluation):
     settings: Settings
 
     @classmethod
-    def adapt(cls, given: Any) -> EvaluationSettings:
+    def adapt(cls, given: Any, **others: Any) -> EvaluationSettings:
         """Marks what leaks, but for test images."""
-        usual = given.list_usual()
-        return cls.Settings(
-            real=given.real,
-            test=given.test,
-            synthetic=(given.synthetic,),
-            catalogs=given.catalogs,
-            shots=(given.shots,),
-            seeds=given.seeds,
-            steps=given.steps,
-            encoder=given.fewshot_encoder,
-            force=given.force,
-            mark_leaks=True,
-            out=given.folder / "fewshot",
-            **usual,
-        )
+        others = {"encoder": given.fewshot_encoder, "out": given.folder / "fewshot"}
+        return super().adapt(given, **others, mark_leaks=True)
 
     def describe_work(self) -> str:
         """Says how many trainings there are, and roughly how long they take."""

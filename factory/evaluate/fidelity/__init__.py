@@ -69,16 +69,9 @@ class Fidelity(Evaluation):
     settings: Settings
 
     @classmethod
-    def adapt(cls, given: Any) -> EvaluationSettings:
+    def adapt(cls, given: Any, **others: Any) -> EvaluationSettings:
         """Compares with the real images that no training used."""
-        return cls.Settings(
-            real=given.test,
-            synthetic=(given.synthetic,),
-            encoders=(given.encoder,),
-            force=given.force,
-            cache=given.folder / "features",
-            **given.list_usual(),
-        )
+        return super().adapt(given, real=given.test, encoders=(given.encoder,))
 
     def describe_work(self) -> str:
         """Says with what the images are encoded."""

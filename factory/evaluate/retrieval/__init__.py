@@ -83,7 +83,7 @@ class Retrieval(Evaluation):
     settings: Settings
 
     @classmethod
-    def adapt(cls, given: Any) -> EvaluationSettings:
+    def adapt(cls, given: Any, **others: Any) -> EvaluationSettings:
         """Needs pairs to search.
 
         Raises:

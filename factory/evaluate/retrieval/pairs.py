@@ -13,6 +13,7 @@ from factory.core.images import decode_image, hash_pixels
 from factory.core.thumbnails import Descriptors, compare_all, describe_images
 from factory.data.folders import tell_kind
 from factory.data.images import SourceImage, list_images
+from factory.data.images.image import Wanted
 from factory.data.varied import Varied, read_varied
 from factory.filters.training_copy import TrainingCopyFilter
 
@@ -50,16 +51,6 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
-    """Where captions and groups are told; None for what `list_images` finds by itself."""
-
-    caption: str | None = None
-    group: str | None = None
-    group_pattern: str | None = None
-    image: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class PairSet:
     """The pairs of one data set.
 
@@ -78,7 +69,7 @@ class PairSet:
     files: tuple[Path, ...]
 
 
-def read_pairs(root: Path, columns: Columns | None = None) -> PairSet:
+def read_pairs(root: Path, columns: Wanted | None = None) -> PairSet:
     """Reads and decodes every image that has a caption.
 
     Args:
@@ -89,14 +80,14 @@ def read_pairs(root: Path, columns: Columns | None = None) -> PairSet:
         SourceError: images that cannot be read.
         InputError: no captions.
     """
-    columns = columns or Columns()
+    columns = columns or Wanted()
     is_run = tell_kind(root).has_rows
     images = list_images(
         root,
         image_column=None if is_run else columns.image,
         caption_column=columns.caption,
         group_column=None if is_run else columns.group,
-        group_pattern=None if is_run else columns.group_pattern,
+        group_pattern=None if is_run else columns.pattern,
         may_lack=is_run,
     )
     pairs, descriptors = [], []

@@ -15,6 +15,7 @@ import numpy as np
 from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import EvaluationError, InputError
 from factory.core.hashing import derive_seed
+from factory.data.images.image import Wanted
 from factory.evaluate.base import Context, Say
 from factory.evaluate.cells import CellStore
 from factory.evaluate.retrieval import Retrieval
@@ -35,7 +36,6 @@ from factory.evaluate.retrieval.model import (
 )
 from factory.evaluate.retrieval.packing import pack_pairs
 from factory.evaluate.retrieval.pairs import (
-    Columns,
     Pair,
     PairSet,
     drop_leaks,
@@ -73,7 +73,7 @@ class RetrievalOptions:
     """
 
     real: Path | None = None
-    columns: Columns = field(default_factory=Columns)
+    columns: Wanted = field(default_factory=Wanted)
     on_leak: Literal["drop", "refuse"] = "drop"
     out: Path | None = None
     workers: int = 1
@@ -81,10 +81,14 @@ class RetrievalOptions:
 
 def measure(settings: Retrieval.Settings, context: Context) -> dict[str, Any]:
     """Tunes on each arm's pairs, and searches the held-out pairs."""
-    named = (settings.caption_column, settings.group_column, settings.group_pattern)
     options = RetrievalOptions(
         settings.real,
-        Columns(*named, settings.image_column),
+        Wanted(
+            settings.image_column,
+            caption=settings.caption_column,
+            group=settings.group_column,
+            pattern=settings.group_pattern,
+        ),
         settings.on_leak,
         settings.out,
         count_workers(settings.workers, settings.device),
@@ -175,8 +179,8 @@ def _describe_settings(
 # --- data ----------------------------------------------------------------------------------------
 
 
-def _read_sets(synthetic: Path, real: Path | None, columns: Columns) -> dict[str, PairSet]:
-    sets = {"synthetic": read_pairs(synthetic, Columns(columns.caption, image=columns.image))}
+def _read_sets(synthetic: Path, real: Path | None, columns: Wanted) -> dict[str, PairSet]:
+    sets = {"synthetic": read_pairs(synthetic, Wanted(columns.image, caption=columns.caption))}
     if real is not None:
         sets["real"] = read_pairs(real, columns)
     return sets

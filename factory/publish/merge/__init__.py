@@ -17,9 +17,9 @@ from factory.core.files.new_folder import build_folder
 from factory.core.files.store import FileStore
 from factory.core.notes import tell
 from factory.core.plain import write_json
-from factory.data.columns import IMAGE_TYPE
 from factory.data.images import iterate_rows
 from factory.data.images.table import list_fields
+from factory.data.schema import CONTENT_COLUMNS
 from factory.data.writers.parquet import ParquetFiles
 from factory.engine.dataset import Dataset
 from factory.engine.finalise import with_features
@@ -45,22 +45,17 @@ from factory.recipe.conditions import list_kept
 
 __all__ = ["MergeSettings", "describe_splits", "merge_sets"]
 
-SCHEMA = pa.schema(
-    [
-        ("image", IMAGE_TYPE),
-        ("label", pa.int64()),
-        ("class_name", pa.string()),
-        ("caption", pa.string()),
-        ("is_synthetic", pa.bool_()),
-        ("source", pa.string()),
-        ("group_sha256", pa.string()),
-        ("image_sha256", pa.string()),
-        ("sample_id", pa.string()),
-        ("model", pa.string()),
-        ("reference_sha256", pa.string()),
-        ("provenance", pa.string()),
-    ]
-)
+_OWN = {
+    "label": pa.int64(),
+    "is_synthetic": pa.bool_(),
+    "source": pa.string(),
+    "group_sha256": pa.string(),
+    "provenance": pa.string(),
+}
+_NAMES = "image label class_name caption is_synthetic source group_sha256 image_sha256 sample_id"
+_NAMES += " model reference_sha256 provenance"
+SCHEMA = pa.schema([(name, {**dict(CONTENT_COLUMNS), **_OWN}[name]) for name in _NAMES.split()])
+"""Columns of a run's rows, with those types, and a few of its own."""
 _BLOCK = 64
 
 
