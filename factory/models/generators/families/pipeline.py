@@ -212,8 +212,9 @@ class PipelineFamily(Family):
     def list_faults(self) -> Iterator[tuple[str, str]]:
         """Adds a negative prompt, and a schedule of guidance, that are not read."""
         yield from super().list_faults()
-        ignored = self.explain_no_negative()
-        if self.settings.negative_prompt is not None and ignored is not None:
+        asked = self.settings.negative_prompt is not None
+        ignored = self.explain_no_negative() if asked else None
+        if ignored is not None:
             yield "negative_prompt", f"{self.kind} {ignored}: remove it"
         guidance = self.settings.guidance
         is_changed = isinstance(guidance, Guidance) and guidance.scale != guidance.end
