@@ -1,5 +1,6 @@
 """Commands on the catalogs of models and of image encoders: list, show, check."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,23 @@ CATALOG_OPTION = click.option(
 )
 
 
+def _shown(function: Callable[..., None]) -> Callable[..., None]:
+    """Adds the options of commands that show what catalogs hold."""
+    return CATALOG_OPTION(JSON_OPTION(function))
+
+
+def _named(function: Callable[..., None]) -> Callable[..., None]:
+    """Adds the arguments of commands on one entry."""
+    return click.argument("name", metavar="ID")(CATALOG_OPTION(function))
+
+
 @click.group()
 def models() -> None:
     """Lists, shows and checks the models that recipes can name."""
 
 
 @models.command("list")
-@CATALOG_OPTION
-@JSON_OPTION
+@_shown
 def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
     """Lists the models of all catalogs: whether they run here or what they lack, how far tried."""
     found = api.list_models(folders)
@@ -43,8 +53,7 @@ def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("name", metavar="ID")
-@CATALOG_OPTION
+@_named
 @JSON_OPTION
 def show(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Shows all that is known of a model: streams, size, licence terms, training data."""
@@ -52,8 +61,7 @@ def show(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("name", metavar="ID")
-@CATALOG_OPTION
+@_named
 def check(name: str, folders: tuple[Path, ...]) -> None:
     """Loads a model here and samples one image in two steps.
 
@@ -116,8 +124,7 @@ def encoders() -> None:
 
 
 @encoders.command("list")
-@CATALOG_OPTION
-@JSON_OPTION
+@_shown
 def list_encoders(folders: tuple[Path, ...], as_json: bool) -> None:
     """Lists the image encoders of all catalogs."""
     entries = api.list_encoders(folders)
@@ -131,8 +138,7 @@ def list_encoders(folders: tuple[Path, ...], as_json: bool) -> None:
 
 
 @encoders.command("show")
-@click.argument("name", metavar="ID")
-@CATALOG_OPTION
+@_named
 @JSON_OPTION
 def show_encoder(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
     """Shows all that is known of an encoder: source, features, licence terms, training data."""
@@ -140,8 +146,7 @@ def show_encoder(name: str, folders: tuple[Path, ...], as_json: bool) -> None:
 
 
 @encoders.command("check")
-@click.argument("name", metavar="ID")
-@CATALOG_OPTION
+@_named
 def check_encoder(name: str, folders: tuple[Path, ...]) -> None:
     """Loads an encoder here and computes the features of one blank image."""
     checked = api.check_encoder(name, folders)

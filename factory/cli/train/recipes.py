@@ -1,5 +1,6 @@
 """Commands that train from a recipe: generator and encoder."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,33 +13,44 @@ from factory.cli.shipped import RECIPE
 from factory.core.plain import write_json
 
 
-@click.command()
-@click.argument("recipe", type=RECIPE)
-@click.option("--out", required=True, type=NEW_FOLDER, help="Pipeline folder.")
-@SET_OPTION
-@JSON_OPTION
+def _by_recipe(made: str) -> Callable[[Callable[..., None]], click.Command]:
+    """Makes a function the command that trains by a recipe; `made` says what lands in `--out`."""
+    options = (
+        click.argument("recipe", type=RECIPE),
+        click.option("--out", required=True, type=NEW_FOLDER, help=made),
+        SET_OPTION,
+        JSON_OPTION,
+    )
+
+    def build(function: Callable[..., None]) -> click.Command:
+        for option in reversed(options):
+            function = option(function)
+        return click.command()(function)
+
+    return build
+
+
+@_by_recipe("Pipeline folder.")
 def generator(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Trains a generator from RECIPE; the same command again resumes it."""
     result = api.train_generator(recipe, out, overrides, _print_step)
     if result is not None:  # None in all processes but the first
-        click.echo(write_json(result, indent=None) if as_json else format_training(result, out))
+        _print_end(result, as_json, format_training(result, out))
 
 
-@click.command()
-@click.argument("recipe", type=RECIPE)
-@click.option("--out", required=True, type=NEW_FOLDER, help="Encoder folder.")
-@SET_OPTION
-@JSON_OPTION
+@_by_recipe("Encoder folder.")
 def encoder(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Trains an image encoder from RECIPE without labels; the same command again resumes it."""
     result = api.train_encoder(recipe, out, overrides, _print_step)
-    if as_json:
-        click.echo(write_json(result, indent=None))
-        return
-    click.echo(
+    text = (
         f"wrote {out}: the weights of step {result['best_step']:,}, spread of the features "
         f"{result['feature_spread']:.2f}; next: factory train classifier --encoder {out}"
     )
+    _print_end(result, as_json, text)
+
+
+def _print_end(result: dict[str, Any], as_json: bool, text: str) -> None:
+    click.echo(write_json(result, indent=None) if as_json else text)
 
 
 def _print_step(step: int, steps: int, measured: dict[str, float]) -> None:
