@@ -2,13 +2,17 @@
 
 import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 import yaml
 from PIL import Image
 
 from factory import api
+from factory.core.errors import Problem, RecipeError
+from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
 
 FILTERS = [
@@ -113,3 +117,27 @@ def save_classifier(folder: Path, head, names, described, encoder="color-texture
         **more,
     )
     model.save_info(info, folder)
+
+
+def find_problems(path: Path, check_files: bool = True) -> dict[str, Problem]:
+    """Returns what a check of a recipe complains of, by field; it must complain."""
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(load_recipe(path), check_files)
+    return {problem.field: problem for problem in caught.value.problems}
+
+
+def find_messages(path: Path, check_files: bool = True) -> dict[str, str]:
+    """Returns the messages of `find_problems`."""
+    return {name: each.message for name, each in find_problems(path, check_files).items()}
+
+
+def stop_after(count: int) -> Callable[[object], None]:
+    """Returns what interrupts a run, as Ctrl-C does, when so many tasks have ended."""
+    ended: list[object] = []
+
+    def stop(outcome: object) -> None:
+        ended.append(outcome)
+        if len(ended) == count:
+            raise KeyboardInterrupt
+
+    return stop

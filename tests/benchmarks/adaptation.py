@@ -32,6 +32,7 @@ from measures import (
     compare_copies,
     find_interval,
     fit_classifier,
+    make_parser,
     read_images,
     read_set,
     resample_scores,
@@ -260,20 +261,12 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, Any]:
 
 def read_options() -> argparse.Namespace:
     """Parses the command line; what follows `--` is kept in `rest`."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    sets = {"encoders": [RANDOM, TRAINED_BY], "images": 300, "batch_size": 32}
+    parser = make_parser(__doc__, base="nano-he-base", shots=10, seeds=1, **sets)
     parser.add_argument("--real", type=Path, required=True, action="append")
-    parser.add_argument("--base", default="nano-he-base", help="catalog id or pipeline folder")
     parser.add_argument("--catalog", type=Path, action="append", default=[])
-    parser.add_argument("--shots", type=int, default=10, help="of each class")
-    parser.add_argument("--seeds", type=int, default=1, help="adaptations of each set")
-    parser.add_argument("--images", type=int, default=300, help="of each set compared")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument(
-        "--encoders", type=lambda text: text.split(","), default=[RANDOM, TRAINED_BY]
-    )
     parser.add_argument("--work", type=Path, help="keeps the adapters here, to go on from")
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
-    parser.add_argument("--json", type=Path, help="file for all numbers")
     parser.add_argument("rest", nargs="*", help="after --: options of factory train adapter")
     return parser.parse_args()
 

@@ -135,13 +135,15 @@ def score(
             value: round(float(mean), 3)
             for value, mean in zip(grid.attributes[name], means, strict=True)
         },
-        "within_one_bin": round(float((apart <= 1).mean()), 3),
-        "same_bin": round(float((apart == 0).mean()), 3),
-        "if_ignored": {
-            "within_one_bin": round(float((pairs <= 1).mean()), 3),
-            "same_bin": round(float((pairs == 0).mean()), 3),
-        },
+        **share_bins(apart),
+        "if_ignored": share_bins(pairs),
     }
+
+
+def share_bins(apart: NDArray[np.int64]) -> dict[str, float]:
+    """Returns the shares of answers at most one bin, and no bin, away from what was asked."""
+    near = {"within_one_bin": apart <= 1, "same_bin": apart == 0}
+    return {name: round(float(each.mean()), 3) for name, each in near.items()}
 
 
 def find_shift(means: dict[str, float]) -> float:
@@ -165,8 +167,7 @@ def score_phrases(
         found[phrase] = {
             "asked": values[rank],
             "mean_measured": round(float(np.nanmean(numbers[rows])), 3),
-            "within_one_bin": round(float(((mine >= 0) & (np.abs(mine - rank) <= 1)).mean()), 3),
-            "same_bin": round(float((mine == rank).mean()), 3),
+            **share_bins(np.where(mine < 0, 9, np.abs(mine - rank))),
         }
     return found
 

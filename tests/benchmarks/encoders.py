@@ -16,21 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import measures
 import numpy as np
 import torch
-from measures import (
-    TRAINED_BY,
-    Features,
-    Images,
-    draw_evenly,
-    find_interval,
-    fit_classifier,
-    read_set,
-    resample_scores,
-    score_classes,
-    tell,
-    write_table,
-)
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -43,7 +31,7 @@ FITS = {"pcam-mini": "crop"}
 
 SETS = ("pcam-mini", "oral-oscc", "cervix-lbc4", "crc-val-7k-tiny")
 RESNET = "random small-resnet"
-ENCODERS = ("he-ssl", "he-ssl-eval", TRAINED_BY, RESNET)
+ENCODERS = ("he-ssl", "he-ssl-eval", measures.TRAINED_BY, RESNET)
 STAINS = ("haematoxylin", "eosin")
 TIMED = 256  # images
 
@@ -83,16 +71,16 @@ def find_encoder(spec: str) -> tuple[str, Encoder]:
 
 
 def measure_set(
-    encoder: Encoder, train: Images, test: Images, options: argparse.Namespace
+    encoder: Encoder, train: measures.Images, test: measures.Images, options: argparse.Namespace
 ) -> dict[str, Any]:
     """Returns balanced accuracies fitted on all training images and on shots, and stain R2."""
     known = encoder.encode(train.pixels).astype(np.float64)
     target = encoder.encode(test.pixels).astype(np.float64)
-    predicted = fit_classifier(known, train.labels).predict(target)
-    drawn = resample_scores(test.labels, [predicted], options.seed)[0]
+    predicted = measures.fit_classifier(known, train.labels).predict(target)
+    drawn = measures.resample_scores(test.labels, [predicted], options.seed)[0]
     found: dict[str, Any] = {
-        "balanced_accuracy": round(score_classes(test.labels, predicted), 3),
-        "interval": find_interval(drawn),
+        "balanced_accuracy": round(measures.score_classes(test.labels, predicted), 3),
+        "interval": measures.find_interval(drawn),
     }
     for shots in options.shots:
         found[f"shots_{shots}"] = measure_shots(known, train, target, test, shots, options)
@@ -101,10 +89,10 @@ def measure_set(
 
 
 def measure_shots(
-    known: Features,
-    train: Images,
-    target: Features,
-    test: Images,
+    known: measures.Features,
+    train: measures.Images,
+    target: measures.Features,
+    test: measures.Images,
     shots: int,
     options: argparse.Namespace,
 ) -> dict[str, Any] | None:
@@ -114,13 +102,21 @@ def measure_shots(
         return None
     scores = []
     for draw in range(options.draws):
-        rows = draw_evenly(train.labels, shots * len(names), options.seed, f"shots {draw}")
-        fitted = fit_classifier(known[rows], train.labels[rows])
-        scores.append(score_classes(test.labels, fitted.predict(target)))
-    return {"mean": round(float(np.mean(scores)), 3), "interval": find_interval(np.array(scores))}
+        rows = measures.draw_evenly(train.labels, shots * len(names), options.seed, f"shots {draw}")
+        fitted = measures.fit_classifier(known[rows], train.labels[rows])
+        scores.append(measures.score_classes(test.labels, fitted.predict(target)))
+    return {
+        "mean": round(float(np.mean(scores)), 3),
+        "interval": measures.find_interval(np.array(scores)),
+    }
 
 
-def measure_stain(known: Features, train: Images, target: Features, test: Images) -> float:
+def measure_stain(
+    known: measures.Features,
+    train: measures.Images,
+    target: measures.Features,
+    test: measures.Images,
+) -> float:
     """Returns how much of the measured stain strength the features hold: mean R2 of ridge fits."""
     asked, truth = measure_attributes(train.pixels), measure_attributes(test.pixels)
     scores = []
@@ -150,7 +146,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Returns all numbers, set by set."""
     sets = {
         name: [
-            read_set(options.data / name / part, options.size, FITS.get(name, "resize"))
+            measures.read_set(options.data / name / part, options.size, FITS.get(name, "resize"))
             for part in ("train", "test")
         ]
         for name in options.sets
@@ -179,7 +175,7 @@ def write_tables(found: dict[str, Any], shots: list[int]) -> Iterator[str]:
     rows = [
         [name, one["encoder"]["dim"], one["images_per_second"]] for name, one in encoders.items()
     ]
-    yield write_table(
+    yield measures.write_table(
         f"Encoders, {found['size']} px, one thread", ["encoder", "features", "images/s"], rows
     )
     headers = ["encoder", "all training images (95 %)"]
@@ -189,7 +185,7 @@ def write_tables(found: dict[str, Any], shots: list[int]) -> Iterator[str]:
             f"{name}: balanced accuracy, {found['classes'][name]} classes, {known:,} training and "
             f"{tested:,} test images, {found['draws']} draws of shots"
         )
-        yield write_table(
+        yield measures.write_table(
             title,
             headers,
             [[key, *_list_cells(one["sets"][name], shots)] for key, one in encoders.items()],
@@ -210,18 +206,9 @@ def _write(value: float, interval: list[float]) -> str:
 
 def read_options() -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    lists = {"encoders": list(ENCODERS), "sets": list(SETS), "shots": [5, 10]}
+    parser = measures.make_parser(__doc__, **lists, size=64, draws=20, seed=1)
     parser.add_argument("--data", type=Path, required=True, help="folder that holds the sets")
-    split = lambda text: text.split(",")  # noqa: E731
-    parser.add_argument("--encoders", type=split, default=list(ENCODERS))
-    parser.add_argument("--sets", type=split, default=list(SETS))
-    parser.add_argument("--size", type=int, default=64, help="px")
-    parser.add_argument(
-        "--shots", type=lambda text: [int(each) for each in text.split(",")], default=[5, 10]
-    )
-    parser.add_argument("--draws", type=int, default=20, help="of the shots")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--json", type=Path, help="file for all numbers")
     return parser.parse_args()
 
 
@@ -229,7 +216,7 @@ def main() -> None:
     """Measures and prints."""
     options = read_options()
     found = measure(options)
-    tell(found, options.json, "\n".join(write_tables(found, options.shots)))
+    measures.tell(found, options.json, "\n".join(write_tables(found, options.shots)))
 
 
 if __name__ == "__main__":

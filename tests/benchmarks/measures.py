@@ -1,9 +1,11 @@
 """What the benchmarks of models share: sampling, real images, distances, a classifier, copies."""
 
+import argparse
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +220,25 @@ def write_table(title: str, headers: Sequence[str], rows: Iterable[Sequence[Any]
         cells = [f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def make_parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
+    """Returns a parser with `--json`, and an option for each default.
+
+    Args:
+        doc: of the script; its first line is the description.
+        defaults: option -> number or text; of a list, words are separated by commas.
+    """
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    for name, value in defaults.items():
+        kind: Any = partial(_split, type(value[0])) if isinstance(value, list) else type(value)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=value)
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    return parser
+
+
+def _split(kind: Callable[[str], Any], text: str) -> list[Any]:
+    return [kind(each) for each in text.split(",")]
 
 
 def tell(found: Any, path: Path | None, table: str) -> None:

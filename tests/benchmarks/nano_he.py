@@ -30,6 +30,7 @@ from measures import (
     draw_evenly,
     find_interval,
     fit_classifier,
+    make_parser,
     read_set,
     resample_scores,
     score_classes,
@@ -258,21 +259,14 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 def read_options() -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    lists = {"encoders": list(ENCODERS), "parts": list(PARTS)}
+    counts = {"images": 1500, "per_value": 40, "per_phrase": 12, "batch_size": 32}
+    parser = make_parser(__doc__, model="nano-he", seed=1, **counts, **lists)
     parser.add_argument("--real", type=Path, required=True, help="folder with train/ and test/")
-    parser.add_argument("--model", default="nano-he", help="catalog id or pipeline folder")
     parser.add_argument("--catalog", type=Path, action="append", default=[])
-    parser.add_argument("--images", type=int, default=1500, help="of each set")
-    parser.add_argument("--per-value", type=int, default=40, help="images of each asked value")
-    parser.add_argument("--per-phrase", type=int, default=12, help="images of each paraphrase")
-    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--guidance", type=float, help="of a bare folder, which has no default")
-    parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--encoders", type=lambda text: text.split(","), default=list(ENCODERS))
-    parser.add_argument("--parts", type=lambda text: text.split(","), default=list(PARTS))
     parser.add_argument("--sheets", type=Path, help="folder for contact sheets")
-    parser.add_argument("--json", type=Path, help="file for all numbers")
     options = parser.parse_args()
     if not set(options.parts) <= set(PARTS):
         parser.error(f"--parts: give some of {','.join(PARTS)}")

@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from control import keep_templates
-from measures import draw_evenly, tell, write_table
+from measures import draw_evenly, make_parser, tell, write_table
 
 from factory.api import run
 from factory.catalog.captions.grid import CaptionGrid
@@ -170,15 +170,10 @@ def _show(interval: dict[str, float]) -> str:
 
 def read_options() -> argparse.Namespace:
     """Parses the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = make_parser(__doc__, count=1500, seeds=3, epochs=30, batch_size=64)
     parser.add_argument("--work", type=Path, required=True, help="folder for images and results")
-    parser.add_argument("--count", type=int, default=1500, help="images to make")
     parser.add_argument("--run", type=Path, help="a finished run of captioned images")
     parser.add_argument("--data", type=Path, help="folder that holds pcam-mini")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--json", type=Path, help="file for all numbers")
     return parser.parse_args()
 
 

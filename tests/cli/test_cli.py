@@ -536,11 +536,7 @@ def test_a_folder_of_images_is_no_run(command, tmp_path):
     assert "--out" not in told.stderr
 
 
-@pytest.mark.stranger(
-    28,
-    "`status`, and `run` again, after `refilter`",
-    "status counts the data set that is there; run refuses to undo the refilter, and says how to",
-)
+@pytest.mark.stranger
 def test_a_refilter_is_told_by_status_and_not_undone_by_a_run(finished, run_copy):
     contrast = sorted(row["scores"]["contrast"] for row in read_rows(run_copy))
     option = f"filters.finite.min_contrast={contrast[len(contrast) // 4]}"
@@ -557,11 +553,7 @@ def test_a_refilter_is_told_by_status_and_not_undone_by_a_run(finished, run_copy
     assert len(list_identities(run_copy)) == 23
 
 
-@pytest.mark.stranger(
-    28,
-    "`regenerate --out` and `evaluate --json` into files of a finished data set",
-    "refused with exit 2, nothing is touched",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("name", ["summary.json", "data/x.png", ".factory/run.json", "README.md"])
 def test_no_option_writes_over_a_data_set(run_copy, name):
     before = sorted((path, path.stat().st_mtime_ns) for path in run_copy.rglob("*"))

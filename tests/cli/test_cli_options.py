@@ -105,11 +105,7 @@ def test_every_number_has_both_bounds():
         assert not kind.clamp, name_case(case)
 
 
-@pytest.mark.stranger(
-    12,
-    "every number of every command: `train classifier --seed -1`, nan, inf, beside its bounds",
-    "exit code 2 in one line that names the option; nothing is written",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_bad_number_is_exit_code_2(place, every):
     for turn, (line, parameter) in enumerate(NUMBERS):
@@ -119,11 +115,7 @@ def test_a_bad_number_is_exit_code_2(place, every):
     assert not (place / "new").exists()
 
 
-@pytest.mark.stranger(
-    12,
-    "every value of every command left empty, or with bytes that are no text",
-    "exit code 2: an empty path is not the folder where one stands, nor `not given`",
-)
+@pytest.mark.stranger
 def test_a_value_that_is_no_text_is_exit_code_2(place):
     for line, parameter in PARAMETERS:
         if getattr(parameter, "is_flag", False):
@@ -144,11 +136,7 @@ def is_written(parameter):
     return bool(named or isinstance(parameter.type, NewPath))
 
 
-@pytest.mark.stranger(
-    12,
-    "a file where a command writes a folder, a folder where it writes a file, or below a file",
-    "exit code 2 before any work",
-)
+@pytest.mark.stranger
 def test_a_place_that_cannot_be_written_is_exit_code_2(place):
     written = [case for case in PARAMETERS if is_written(case[1])]
     assert len(written) > 20
@@ -171,11 +159,7 @@ READ = [
 ]  # fmt: skip
 
 
-@pytest.mark.stranger(
-    12,
-    "paths that are not there, text files, empty folders and broken files for all that is read",
-    "exit code 2, no traceback",
-)
+@pytest.mark.stranger
 def test_an_input_that_is_not_one_is_exit_code_2(place):
     for line, parameter in READ:
         values = [place / "absent", "x" * 5000]
@@ -204,11 +188,7 @@ def fail_with(error, monkeypatch):
      UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates not allowed"), TypeError("é")],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip
-@pytest.mark.stranger(
-    12,
-    "an error that nobody foresaw, of any class",
-    "exit code 3 (1 means shortfall), one line, the traceback in a file that it names",
-)
+@pytest.mark.stranger
 def test_what_nobody_foresaw_is_one_line_and_a_file(error, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     result = fail_with(error, monkeypatch)
@@ -255,7 +235,7 @@ def test_errors_of_ours_and_of_click_keep_their_codes(monkeypatch):
     assert call("--help").exit_code == 0
 
 
-@pytest.mark.stranger(12, "`factory models list | head -1`", "the reader's end is no error to tell")
+@pytest.mark.stranger
 def test_a_reader_that_goes_away_is_no_crash():
     code = (
         "import sys\n"
@@ -289,11 +269,7 @@ def test_a_real_process_ends_with_3(tmp_path):
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.stranger(
-    29,
-    "factory_boy, whose package is called `factory` too, in the same environment",
-    "said at every start",
-)
+@pytest.mark.stranger
 def test_a_namesake_is_warned_of(monkeypatch):
     assert call("models", "list").stderr == ""
     monkeypatch.setattr("importlib.metadata.distribution", lambda name: name)

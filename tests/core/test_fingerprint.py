@@ -7,16 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from factory.core.hashing import compute_digest, derive_seed, diff_values, to_canonical_json
-
-PLAIN = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=8,
-)
+from tests.core.values import PLAIN
 
 
 @given(st.dictionaries(st.text(), PLAIN, max_size=5))

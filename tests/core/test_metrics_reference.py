@@ -140,7 +140,7 @@ def test_subsets_of_kernel_distances_are_the_distances_of_the_subsets():
     first = np.stack([random.permutation(700) < 300 for _ in range(3)])
     second = np.stack([random.permutation(600) < 250 for _ in range(3)])
     for measure in (measure_kid, measure_cmmd):
-        found = measure(REAL, NEAR, first, second)
+        found = measure(REAL, NEAR, (first, second))
         assert found.draws.shape == (3,)
         for number in range(3):
             alone = measure(REAL[first[number]], NEAR[second[number]])

@@ -79,11 +79,7 @@ MOMENTS = [
 
 
 @pytest.mark.spine
-@pytest.mark.stranger(
-    2,
-    "a run in s3://, killed at six calls of the store, most of them while it finalises",
-    "verify and status agree each time; one more run ends in files byte-identical to a local run",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     "moments",
     [pytest.param(MOMENTS[3:4], id="one"), pytest.param(MOMENTS, id="all", marks=pytest.mark.slow)],
@@ -109,11 +105,7 @@ def test_killed_in_an_object_store_and_resumed(moments, local, s3):
 
 
 @pytest.mark.slow("test_a_recipe_names_its_place_in_a_store")
-@pytest.mark.stranger(
-    2,
-    "every command that takes a run is given one in s3://",
-    "it works there, or says in one line that it works on this machine only (exit code 2)",
-)
+@pytest.mark.stranger
 def test_commands_on_a_run_in_a_store(local, s3, tmp_path):
     recipe, folder = local
     assert run(recipe, s3).exit_code == 0
@@ -241,11 +233,7 @@ OPERATIONS = {
 }
 
 
-@pytest.mark.stranger(
-    2,
-    "a store denies access, has no such bucket, is not there, or accepts and never answers",
-    "each operation of a store ends in bounded time, in one line that says what to do",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_every_operation_fails_in_words(operation, refusing, at):
     at(refusing)
@@ -264,11 +252,7 @@ def test_what_never_answers_is_given_up(at, monkeypatch):
         assert time.monotonic() - began < 15
 
 
-@pytest.mark.stranger(
-    2,
-    "run, status and verify with a dead endpoint, without credentials, and in a missing bucket",
-    "one line each: exit code 3 for what may come back, 2 for the bucket that is not there",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("command", ["run", "status", "verify"])
 def test_commands_on_a_store_that_is_not_there(command, local, s3, at):
     recipe, _ = local
@@ -291,11 +275,7 @@ def test_commands_on_a_store_that_is_not_there(command, local, s3, at):
         assert time.monotonic() - began < 30
 
 
-@pytest.mark.stranger(
-    2,
-    "--out s3://, gs:// or abfs:// without the package that speaks it",
-    "one line that names the extra to install, exit code 2",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     ("url", "module", "extra"),
     [("s3://b/r", "s3fs", "s3"), ("gs://b/r", "gcsfs", "gcs"), ("abfs://b/r", "adlfs", "azure")],
@@ -310,11 +290,7 @@ def test_a_missing_package_is_named(url, module, extra, local, monkeypatch):
         assert f'pip install "factory-pathology[{extra}]"' in output
 
 
-@pytest.mark.stranger(
-    2,
-    "URLs that name no bucket (`s3://`), or one of an impossible name",
-    "one line, exit code 2, before the store is asked or anything is planned",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     "url", ["s3://", "s3:///run", "s3://A B/run", "s3://a_!/r", "gs://", "az://-"]
 )

@@ -89,11 +89,7 @@ def test_a_failure_of_the_stream_is_no_damage(path):
     assert not isinstance(caught.value, DamageError)
 
 
-@pytest.mark.stranger(
-    3,
-    "parquet is read through a Python stream, with reading ahead, as Arrow does by itself",
-    "every read is the caller's own: no thread of Arrow's outlives the interpreter",
-)
+@pytest.mark.stranger
 def test_a_stream_is_read_by_the_caller_alone(path):
     stream = Watched(path.read_bytes())
     with open_parquet(stream, "a") as table:
@@ -107,11 +103,7 @@ def test_a_stream_is_read_by_the_caller_alone(path):
 
 
 @pytest.mark.slow("test_a_stream_is_read_by_the_caller_alone")
-@pytest.mark.stranger(
-    3,
-    "processes that read parquet and end, in a loop (3 to 9 of 100 ended with SIGABRT)",
-    "each ends with exit code 0",
-)
+@pytest.mark.stranger
 def test_processes_that_read_end_well(path):
     command = [sys.executable, "-c", READER, str(path)]
     for _ in range(LOOPS):

@@ -216,17 +216,22 @@ def test_a_label_of_minus_one_is_no_class_and_one_beyond_the_names_is_an_error(t
         list_images(tmp_path / "b.parquet")
 
 
+def refuse_contents(path, root, image, contents, message):
+    """Each content of a file is refused, where it is listed and where it is read; removes it."""
+    for content in contents:
+        path.write_bytes(content)
+        for read in (lambda: list_images(root), image.read_bytes):
+            with pytest.raises(SourceError, match=message):
+                read()
+    path.unlink()
+
+
 def test_damaged_parquet(tmp_path):
     path = write_rows(tmp_path / "a.parquet", ["a", "b", "c"])
     images = list_images(path)
     whole = path.read_bytes()
-    for content in (b"", b"PAR1", whole[:-20], whole[:200], b"x" * len(whole)):
-        path.write_bytes(content)
-        with pytest.raises(SourceError, match=r"a\.parquet: not a readable parquet"):
-            list_images(path)
-        with pytest.raises(SourceError, match=r"a\.parquet: not a readable parquet"):
-            images[1].read_bytes()
-    path.unlink()
+    broken = (b"", b"PAR1", whole[:-20], whole[:200], b"x" * len(whole))
+    refuse_contents(path, path, images[1], broken, r"a\.parquet: not a readable parquet")
     with pytest.raises(SourceError):
         images[1].read_bytes()
     write_rows(path, ["a"])
@@ -494,11 +499,7 @@ def test_crop_keeps_scale_and_resize_does_not():
     assert fit_image(make_pixels(0, 8), 16, 24, "crop").shape == (24, 16, 3)
 
 
-@pytest.mark.stranger(
-    15,
-    "a parquet cell without bytes names a file elsewhere: ../x, a/../../x, an absolute path",
-    "the file is not read: only files below the table's folder are",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("name", ["../out.png", "in/../../out.png", "{top}/out.png", "..", "."])
 def test_a_cell_names_only_files_below_its_table(tmp_path, name):
     data = tmp_path / "data"

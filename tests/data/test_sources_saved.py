@@ -13,7 +13,7 @@ from PIL import Image
 
 from factory.core.errors import SourceError
 from factory.data.images import list_classes, list_images
-from tests.data.test_sources import make_pixels
+from tests.data.test_sources import make_pixels, refuse_contents
 
 
 def make_dataset(count, first=0):
@@ -154,13 +154,9 @@ def test_damaged_descriptions(saved, name, content):
 def test_an_arrow_file_that_is_missing_cut_or_no_arrow(saved):
     path = saved / "data-00001-of-00002.arrow"
     images, whole = list_images(saved), path.read_bytes()
-    for content in (b"", b"ARROW1", whole[: len(whole) // 2], whole[:100], b"\x07" * len(whole)):
-        path.write_bytes(content)
-        with pytest.raises(SourceError, match=r"data-00001-of-00002\.arrow: not a readable arrow"):
-            list_images(saved)
-        with pytest.raises(SourceError, match=r"data-00001-of-00002\.arrow: not a readable arrow"):
-            images[4].read_bytes()
-    path.unlink()
+    broken = (b"", b"ARROW1", whole[: len(whole) // 2], whole[:100], b"\x07" * len(whole))
+    message = r"data-00001-of-00002\.arrow: not a readable arrow"
+    refuse_contents(path, saved, images[4], broken, message)
     with pytest.raises(SourceError, match=r"data-00001-of-00002\.arrow"):
         list_images(saved)
 

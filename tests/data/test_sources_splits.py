@@ -38,11 +38,7 @@ def test_the_words_are_those_of_datasets():
     }
 
 
-@pytest.mark.stranger(
-    4,
-    "`P/{train,test}/{normal,tumor}` became four classes, and a classifier of them was written",
-    "train is read, its classes are two, and what is left out is said",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     ("train", "test"),
     [
@@ -105,11 +101,7 @@ def test_file_names_that_sometimes_speak_of_splits_are_read_and_told(tmp_path):
     assert "some file names speak of splits (test, train), others do not" in notes[0]
 
 
-@pytest.mark.stranger(
-    4,
-    "`data/train-*.parquet` and `data/test-*.parquet` without a card were read as one set",
-    "train is read, and test is counted as left out",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     ("train", "test"),
     [
@@ -161,11 +153,7 @@ def test_splits_of_tars_and_saved_sets(tmp_path):
 # --- structure -----------------------------------------------------------------------------------
 
 
-@pytest.mark.stranger(
-    4,
-    "`class/slide/patch.png` made every slide a class",
-    "the first level is the class, the next the patient or slide, and that is said",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("below", ["", "x/"])
 def test_folders_in_classes_are_patients_or_slides(tmp_path, below):
     names = [f"{c}/{s}/{below}{n}.png" for c in ("n", "t") for s in ("s1", "s2") for n in "ab"]
@@ -206,11 +194,7 @@ def test_plain_class_folders_are_what_they_were(tmp_path):
     assert notes == []
 
 
-@pytest.mark.stranger(
-    4,
-    "splits in splits, folds of splits, classes in slides, and a class called `training artefact`",
-    "refused, naming both readings",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     ("names", "message"),
     [

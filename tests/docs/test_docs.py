@@ -182,11 +182,7 @@ def test_recipes_are_valid(block, tmp_path):
     check_recipe(block, tmp_path)
 
 
-@pytest.mark.stranger(
-    18,
-    "every command of README and pages, its options and paths read in its order",
-    "each is a command that there is, with options and recipes that there are",
-)
+@pytest.mark.stranger
 def test_every_command_can_be_read(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     prepare(tmp_path)
@@ -215,11 +211,7 @@ def test_cheap_commands_run(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow("docs/test_installation.py::test_the_built_wheel_runs_the_quickstart_anywhere")
-@pytest.mark.stranger(
-    18,
-    "every command and block of README and pages, typed in its order, on real patches",
-    "each ends as its page says, and the next one finds what it names",
-)
+@pytest.mark.stranger
 def test_the_pages_work_as_typed(tmp_path, monkeypatch):
     from datasets import config
 

@@ -21,11 +21,7 @@ WANTED = PROJECT["dependencies"] + [
 ]
 
 
-@pytest.mark.stranger(
-    16,
-    "`pip install` where old or new versions of some dependency are served",
-    "every dependency has a lower bound, none an upper one or an exact pin",
-)
+@pytest.mark.stranger
 def test_every_dependency_has_a_lower_bound_only():
     assert len(WANTED) > 25
     ours = [each for each in WANTED if each.startswith(PROJECT["name"])]
@@ -33,11 +29,7 @@ def test_every_dependency_has_a_lower_bound_only():
         assert re.fullmatch(r"[A-Za-z0-9_-]+(\[[a-z,]+\])?>=[0-9.]+", each), each
 
 
-@pytest.mark.stranger(
-    16,
-    "the tests of a clean clone, without the data sets beside it",
-    "real patches of open licences ship with the tests: none skips but those that need a GPU",
-)
+@pytest.mark.stranger
 def test_real_patches_ship_and_no_test_looks_outside():
     readme = (ASSETS / "README.md").read_text()
     sets = sorted(path for path in ASSETS.iterdir() if path.is_dir())

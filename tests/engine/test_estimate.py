@@ -31,11 +31,7 @@ def test_first_jobs_take_turns_and_are_what_a_run_tries_first():
     assert jobs[1].seed == plan.series[1].request_at(0).derive_seed(7, 0)
 
 
-@pytest.mark.stranger(
-    28,
-    "`plan` beside what a run with tars then keeps on disk",
-    "the estimate is between two thirds and one and a half of it, whatever is kept or rejected",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     ("kept", "formats", "contrast"),
     [

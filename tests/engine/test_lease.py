@@ -114,11 +114,7 @@ def snapshot(out):
 # --- drivers -------------------------------------------------------------------------------------
 
 
-@pytest.mark.stranger(
-    21,
-    "a second driver was started in the --out of one that runs",
-    "exit 2 at once, naming the holder, nothing touched; the first ends with the whole set",
-)
+@pytest.mark.stranger
 def test_a_second_driver_is_refused_and_the_first_goes_on(begin, tmp_path):
     recipe, out = write_recipe(tmp_path), tmp_path / "run"
     first = begin(recipe, out)
@@ -137,11 +133,7 @@ def test_a_second_driver_is_refused_and_the_first_goes_on(begin, tmp_path):
     assert list_identities(out) == list_identities(tmp_path / "alone")
 
 
-@pytest.mark.stranger(
-    21,
-    "a driver was killed and left its lease",
-    "the next one on that machine follows at once, says after whom, and ends with the whole set",
-)
+@pytest.mark.stranger
 def test_a_killed_driver_is_followed_at_once(begin, tmp_path):
     recipe, out = write_recipe(tmp_path), tmp_path / "run"
     first = begin(recipe, out)

@@ -94,11 +94,7 @@ def take_from_another_run(out, other):
     shutil.copy(other / WORK / marker["data"], out / WORK / marker["data"])
 
 
-@pytest.mark.stranger(
-    22,
-    "a shard's marker was copied over another's, came from another run, or was cut off",
-    "that shard is made again, it is said, and the set is the same; readers refuse it in one line",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
@@ -142,11 +138,7 @@ def test_markers_of_before_runs_were_named_are_read(finished, copied, monkeypatc
 # --- summary, workers, recipe.json ---------------------------------------------------------------
 
 
-@pytest.mark.stranger(
-    22,
-    "summary.json was cut off, or holds something else",
-    "run makes it again and says so; readers refuse it in one line",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("content", ["", '{"digest": "x', "[]", "{}", '"x"', "\x00"])
 def test_a_damaged_summary_is_made_again(finished, copied, content):
     expected = (copied / "summary.json").read_text()
@@ -171,11 +163,7 @@ def test_a_damaged_summary_is_made_again(finished, copied, content):
 MORE_WRONG = ("{}", "{'a': 1}", "null")
 
 
-@pytest.mark.stranger(
-    23,
-    "the record of a worker holds wrong JSON",
-    "a worker that is the same writes it again; readers end with exit 3 in one line",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     "content",
     ["", "[]", None, *(pytest.param(each, marks=pytest.mark.slow) for each in MORE_WRONG)],
@@ -203,11 +191,7 @@ def edit_unpaired_surrogate(record):
     record["generator"]["model"] = "\ud800"
 
 
-@pytest.mark.stranger(
-    22,
-    "the record of a worker was edited: the summary then named another model",
-    "run writes it again and says so; readers and refilter refuse it, and verify names it",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("edit", [edit_model, edit_unpaired_surrogate])
 def test_an_edited_worker_record_is_not_believed(finished, copied, edit):
     (path,) = (copied / WORK / "workers").glob("*.json")
@@ -270,11 +254,7 @@ def test_shards_whose_run_record_is_lost_are_not_begun_anew(finished, copied):
     assert sorted(copied.rglob("*")) == before
 
 
-@pytest.mark.stranger(
-    22,
-    "data objects of two shards swapped; a file of `data/` removed from a finished set",
-    "run and refilter name the damaged object (exit 3); the lost file is written again, and said",
-)
+@pytest.mark.stranger
 def test_swapped_and_lost_data_are_told(finished, copied):
     first, second = sorted((copied / WORK / "shards").glob("*.parquet"))[:2]
     held = first.read_bytes()
@@ -305,11 +285,7 @@ def cut(path):
     path.write_bytes(path.read_bytes()[:-1])
 
 
-@pytest.mark.stranger(
-    22,
-    "a byte of a file in `data/` or `rejected/` of a finished set was flipped, or the file was cut",
-    "run compares sha256 and bytes, says what was changed, and writes the same set again",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("folder", ["data", "rejected"])
 @pytest.mark.parametrize(
     ("damage", "words"), [(flip, "its content was changed"), (cut, "bytes instead of")]
@@ -382,11 +358,7 @@ class FailingDisk:
         self.number, self.count = number, 0
 
 
-@pytest.mark.stranger(
-    23,
-    "the disk was full at a write of a run, of each kind and in finalizing too",
-    "exit 3, told to free space, and the same command goes on to the same set",
-)
+@pytest.mark.stranger
 def test_a_full_disk_ends_in_words_and_is_resumed(tmp_path, monkeypatch):
     disk = FailingDisk(monkeypatch, errno.ENOSPC)
     counts = {"conditions": [{"kind": "class", "per_class": {"tumor": 5}}]}
@@ -409,11 +381,7 @@ def test_a_full_disk_ends_in_words_and_is_resumed(tmp_path, monkeypatch):
         shutil.rmtree(out, ignore_errors=True)
 
 
-@pytest.mark.stranger(
-    23,
-    "the run folder is read-only, or belongs to somebody else",
-    "exit 3, and the words say so instead of asking to free space",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     ("code", "words"),
     [
@@ -452,11 +420,7 @@ def full_disk(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.stranger(
-    23,
-    "`export`, `preview`, `regenerate`, `init` and all else that writes files onto a full disk",
-    "exit 3 in one line that names the file and asks to free space, and no traceback",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     "words",
     [
@@ -495,11 +459,7 @@ def test_a_full_disk_ends_every_command_in_words(finished, full_disk, words):
 # --- what is there already -----------------------------------------------------------------------
 
 
-@pytest.mark.stranger(
-    28,
-    "a finished run was started again",
-    'it says "already complete: 23 of 23", with what its files were compared, and loads no model',
-)
+@pytest.mark.stranger
 def test_a_finished_run_says_so(finished, copied, monkeypatch):
     monkeypatch.setattr("factory.engine.shard.Worker.__init__", None)
     result, said = run_and_listen(finished / "recipe.yaml", copied)
@@ -507,11 +467,7 @@ def test_a_finished_run_says_so(finished, copied, monkeypatch):
 
 
 @pytest.mark.slow("test_a_finished_run_says_so")
-@pytest.mark.stranger(
-    28,
-    "a first try that failed before anything was committed claimed its folder",
-    "another recipe may use that folder; one with a commit stays refused",
-)
+@pytest.mark.stranger
 def test_a_finished_run_asks_for_no_device(finished, copied):
     """torch is what takes the time; choosing an executor would ask it for GPUs."""
     code = (

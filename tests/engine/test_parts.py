@@ -86,12 +86,7 @@ def call(*arguments):
     return CliRunner().invoke(main, list(map(str, arguments)))
 
 
-@pytest.mark.stranger(
-    24,
-    "a rare class in one shard was killed again and again, long before the shard was whole",
-    "each start goes on where the last part ended; the set and its shards are byte for byte those "
-    "of a run that nothing stopped",
-)
+@pytest.mark.stranger
 def test_a_shard_killed_again_and_again_goes_on(uninterrupted, tmp_path):
     recipe, expected = uninterrupted
     out, rows = tmp_path / "run", [0]
@@ -247,11 +242,7 @@ def test_what_is_recalled_does_not_count_as_made():
     assert tally.made == 20
 
 
-@pytest.mark.stranger(
-    24,
-    "a class was asked for of which hardly a try is accepted",
-    "it is said once, while the class is at work, how many of those asked for will come",
-)
+@pytest.mark.stranger
 def test_a_class_that_will_not_fill_is_told_early(tmp_path, capfd):
     counts = {"normal": 40, "tumor": 6}
     recipe = write_recipe(

@@ -156,11 +156,7 @@ def test_generations_keep_the_order_of_series():
     assert isinstance(plan.generations[0], Generation)
 
 
-@pytest.mark.stranger(
-    13,
-    "24 + 24 images for two workers, and no shard size in the recipe",
-    "several shards for each worker, of whole batches; large runs keep their shards",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     ("requests", "batch", "workers", "size"),
     [

@@ -37,11 +37,7 @@ class Clock:
         return self.now
 
 
-@pytest.mark.stranger(
-    13,
-    "a small run: 24 + 24 images in shards of 64 requests",
-    "progress moves with every batch, per class, up to the counts of the summary",
-)
+@pytest.mark.stranger
 def test_a_small_run_moves_with_every_batch(tmp_path, capsys):
     changes = {
         "conditions": [{"kind": "class", "per_class": {"normal": 24, "tumor": 24}}],
@@ -69,11 +65,7 @@ def test_a_small_run_moves_with_every_batch(tmp_path, capsys):
     assert "48/48 (normal 24/24" in capsys.readouterr().err
 
 
-@pytest.mark.stranger(
-    13,
-    "672 candidates for 400 images, 64 of them spare tries that were accepted too",
-    "60 % accepted is said, for each class its own share",
-)
+@pytest.mark.stranger
 def test_spare_candidates_do_not_count_as_accepted():
     tally = Tally({"a": 320, "b": 80}, attempts=5)
     tally.notify(make_outcome("a", 320, 400, asked=320))
@@ -83,11 +75,7 @@ def test_spare_candidates_do_not_count_as_accepted():
     assert (a.filled / a.tried, b.filled / b.tried) == pytest.approx((0.8, 80 / 272))
 
 
-@pytest.mark.stranger(
-    13,
-    "a run that is resumed with 900 of 1,000 images there",
-    "the time left comes from what this start made, not from what was there at second 0",
-)
+@pytest.mark.stranger
 def test_time_left_is_of_this_start():
     clock = Clock()
     tally = Tally({"a": 1000}, attempts=5, clock=clock)
@@ -141,11 +129,7 @@ def test_durations(seconds, text):
     assert describe_seconds(seconds) == text
 
 
-@pytest.mark.stranger(
-    13,
-    "Ctrl-C, or SIGTERM, in the middle of a run",
-    "exit 3: how many images are kept and how to go on; the same command ends with the same rows",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_says_what_is_kept(tmp_path, number):
     (tmp_path / "catalog" / "models").mkdir(parents=True)

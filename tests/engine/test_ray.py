@@ -77,11 +77,7 @@ def find_workers(parent):
 
 
 @pytest.mark.spine
-@pytest.mark.stranger(
-    13,
-    "two Ray workers on shards that take seconds",
-    "batches are told while the shards are at work; the rows are those of one process",
-)
+@pytest.mark.stranger
 def test_two_workers_give_the_same_rows(tmp_path):
     done, watch = [], Watching()
     few = ["conditions.0.per_class={normal: 8, tumor: 8}"]
@@ -164,11 +160,7 @@ def test_cluster_sizing(workers, nodes, expected):
     assert size_cluster(Workers(**workers), nodes) == expected
 
 
-@pytest.mark.stranger(
-    11,
-    "workers that no single node can hold, although all nodes together could",
-    "exit 2: what was asked and what the largest node has; with an autoscaler it waits",
-)
+@pytest.mark.stranger
 def test_what_no_node_can_hold_is_refused():
     nodes = [{"CPU": 2}, {"CPU": 2}]
     with pytest.raises(InputError, match=r"no node can hold one: asked for 1 worker with 3 CPUs"):

@@ -68,11 +68,7 @@ def nodes():
 
 
 @pytest.mark.slow("engine/test_ray.py::test_more_workers_than_fit_are_refused")
-@pytest.mark.stranger(
-    11,
-    "a cluster whose CPUs are all taken by others",
-    "after 30 s what is asked and what is free are said, then exit 3 with the way on",
-)
+@pytest.mark.stranger
 def test_a_busy_cluster_is_refused_with_words(nodes, tmp_path):
     import ray
 
@@ -98,11 +94,7 @@ def test_a_busy_cluster_is_refused_with_words(nodes, tmp_path):
 
 
 @pytest.mark.slow("engine/test_ray.py::test_what_no_node_can_hold_is_refused")
-@pytest.mark.stranger(
-    11,
-    "workers that need more CPUs than any node of the given cluster has",
-    "exit 2, and nothing was touched",
-)
+@pytest.mark.stranger
 def test_a_cluster_of_nodes_that_are_too_small_is_bad_input(nodes, tmp_path, monkeypatch):
     monkeypatch.setattr(sizing, "JOIN", 1.0)
     large = ["workers.executor=ray", "workers.cpus=2", f"workers.address={nodes.address}"]
@@ -112,11 +104,7 @@ def test_a_cluster_of_nodes_that_are_too_small_is_bad_input(nodes, tmp_path, mon
 
 
 @pytest.mark.slow("engine/test_ray.py::test_two_workers_give_the_same_rows")
-@pytest.mark.stranger(
-    11,
-    "two nodes of Ray on one machine, one killed in the middle of a run",
-    "the run ends as asked, with the rows of one process",
-)
+@pytest.mark.stranger
 def test_a_node_that_dies_loses_nothing(nodes, local, tmp_path):
     one = [*RAY[:2], "workers.cpus=1", f"workers.address={nodes.address}", "budget.retries=9"]
     process = start(write_slow(tmp_path, 0.3), tmp_path / "run", one)
@@ -139,11 +127,7 @@ cluster.close()
 
 
 @pytest.mark.slow("test_a_dead_address_ends_soon")
-@pytest.mark.stranger(
-    11,
-    "no address given while a foreign cluster is noted in the temporary folder",
-    "Ray of our own is started; the foreign one is not joined",
-)
+@pytest.mark.stranger
 def test_a_noted_cluster_is_not_joined_unasked(nodes):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     environment.pop("RAY_ADDRESS", None)
@@ -155,11 +139,7 @@ def test_a_noted_cluster_is_not_joined_unasked(nodes):
 
 
 @pytest.mark.slow("test_a_dead_address_ends_soon")
-@pytest.mark.stranger(
-    11,
-    "the head of a given cluster dies in the middle of a run",
-    "exit 3 in one line; Ray itself ends the process with exit 1, which means shortfall",
-)
+@pytest.mark.stranger
 def test_a_cluster_that_loses_its_head_breaks_the_run(nodes, tmp_path):
     one = ["workers.executor=ray", "workers.count=1", f"workers.address={nodes.address}"]
     process = start(write_slow(tmp_path, 1.0), tmp_path / "run", one)
@@ -175,11 +155,7 @@ def test_a_cluster_that_loses_its_head_breaks_the_run(nodes, tmp_path):
 # --- addresses -----------------------------------------------------------------------------------
 
 
-@pytest.mark.stranger(
-    11,
-    "the address of a cluster that is gone, or of something that is no Ray",
-    "exit 3 within half a minute, in one line that says what to do",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("form", ["{}", "ray://{}"])
 @pytest.mark.parametrize("listens", [False, True])
 def test_a_dead_address_ends_soon(form, listens, monkeypatch):
@@ -221,11 +197,7 @@ def read_token(process):
 
 
 @pytest.mark.slow("engine/test_ray.py::test_two_workers_give_the_same_rows")
-@pytest.mark.stranger(
-    25,
-    "driver, raylet or GCS of a local run killed by SIGKILL",
-    "Ray listened on loopback alone, and no process of it lives after a few seconds",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("victim", ["driver", "raylet", "gcs_server"])
 def test_nothing_of_our_ray_outlives_us(tmp_path, victim):
     out = tmp_path / "run"
@@ -259,11 +231,7 @@ def test_nothing_of_our_ray_outlives_us(tmp_path, victim):
 
 
 @pytest.mark.slow("test_a_worker_that_makes_no_batch_is_hung")
-@pytest.mark.stranger(
-    11,
-    "a worker that hangs: it answers nothing and makes nothing",
-    "it is ended, its shard is done again, and the rows are those of one process",
-)
+@pytest.mark.stranger
 def test_a_hung_worker_is_replaced(local, tmp_path, monkeypatch):
     monkeypatch.setattr(pulse, "SILENCE", 8.0)
     process_ids = []

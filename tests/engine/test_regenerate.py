@@ -229,11 +229,7 @@ def test_variations_are_made_again_from_references_found_by_hash(varied, tmp_pat
     assert {each.status for each in found} == {"exact"}
 
 
-@pytest.mark.stranger(
-    8,
-    "`verify --regenerate --references` with the real images saved again in another format",
-    "found by their pixels, and made again exactly; so are judged images",
-)
+@pytest.mark.stranger
 def test_references_saved_again_are_found_by_their_pixels(varied):
     recipe = write_recipe(varied / "judge", filters=[{"kind": "finite"}])
     loaded = load_judging(recipe, varied / "real", (), {})
@@ -253,11 +249,7 @@ def test_references_saved_again_are_found_by_their_pixels(varied):
     assert {each.status for each in found} == {"not checked"}
 
 
-@pytest.mark.stranger(
-    19,
-    "`verify --regenerate` of variations without their real images",
-    "not checked, needs --references: a third outcome, exit 0, beside what was checked",
-)
+@pytest.mark.stranger
 def test_a_missing_reference_is_neither_sound_nor_unsound(varied):
     rows = read_rows(varied / "run")
     (varied / "real").rename(varied / "gone")

@@ -21,7 +21,16 @@ from factory.engine.run import build_policy, read_outline, read_status
 from factory.engine.run_folder import WORK, RunFolder
 from factory.models.generators.families.fake import FakeGenerator
 from factory.recipe.recipe import Recipe
-from tests.running import DEDUP, FILTERS, list_identities, read_json, read_rows, run, write_recipe
+from tests.running import (
+    DEDUP,
+    FILTERS,
+    list_identities,
+    read_json,
+    read_rows,
+    run,
+    stop_after,
+    write_recipe,
+)
 
 CONTRACT = (  # noqa: SIM905
     "image label class_name caption prompt sample_id condition_id ordinal attempt seed model "
@@ -147,22 +156,11 @@ def test_what_does_not_matter_changes_no_image(plain, tmp_path, changes):
     assert list_identities(folder / "run") <= list_identities(tmp_path / "run")
 
 
-@pytest.mark.stranger(
-    13,
-    "a run begun in shards of 4 requests goes on with a recipe that leaves their size open",
-    "it goes on with the shards that it has, to the same rows",
-)
+@pytest.mark.stranger
 def test_a_run_goes_on_with_the_shards_that_it_has(plain, tmp_path):
     folder, _ = plain
-    outcomes = []
-
-    def stop(outcome):
-        outcomes.append(outcome)
-        if len(outcomes) == 2:
-            raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run(write_recipe(tmp_path), tmp_path / "run", notify=stop)
+        run(write_recipe(tmp_path), tmp_path / "run", notify=stop_after(2))
     open_size = write_recipe(tmp_path, output={"shard_size": None})
     run(open_size, tmp_path / "run")
     assert list_identities(tmp_path / "run") == list_identities(folder / "run")

@@ -521,11 +521,7 @@ def test_variations_of_other_shots_are_refused(data, runs, tmp_path):
     assert read_json(path)["marks"] == {"real+synthetic": ["OTHER SHOTS"]}
 
 
-@pytest.mark.stranger(
-    8,
-    "evaluate fewshot of variations, with the shots saved again in another format",
-    "they are variations of these shots; those of other shots stay refused",
-)
+@pytest.mark.stranger
 def test_shots_saved_again_are_the_same_shots(data, runs, tmp_path):
     train = list_real(save_again(data / "train", tmp_path / "train"))
     read = [read_synthetic(runs / "by-shot"), read_first_attempts(runs / "by-shot")]

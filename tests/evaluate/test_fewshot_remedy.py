@@ -34,11 +34,7 @@ def place(tmp_path_factory):
     return folder
 
 
-@pytest.mark.stranger(
-    18,
-    "`evaluate fewshot --synthetic` of a run whose filter knew all labels, of other shots",
-    "refused with the whole command that works: copied, it runs to the end",
-)
+@pytest.mark.stranger
 def test_the_refusal_prints_the_command_that_works(place):
     sets = ["--real", place / "train", "--test", place / "test", "--synthetic", place / "run"]
     own = ["--encoder", "color-texture", "--filter-encoder", "color-texture", "--shots", "2"]
@@ -71,11 +67,7 @@ def test_test_images_among_the_synthetic_ones_are_never_only_marked(place):
 
 
 @pytest.mark.slow("test_the_refusal_prints_the_command_that_works")
-@pytest.mark.stranger(
-    18,
-    "`evaluate all` of that run",
-    "the diagnostic tier is measured, marked LABELS SEEN and OTHER SHOTS, in table and card",
-)
+@pytest.mark.stranger
 def test_evaluate_all_measures_the_diagnostic_tier_and_marks_it(place):
     sets = ["--real", place / "train", "--test", place / "test", "--synthetic", place / "run"]
     more = ["--encoder", "color-texture", "--fewshot-encoder", "color-texture", "--shots", "2"]

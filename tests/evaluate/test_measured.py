@@ -52,11 +52,7 @@ def thin_out(out):
 
 
 @pytest.mark.slow("test_figures_hold_again_when_the_images_are_the_same_again")
-@pytest.mark.stranger(
-    18,
-    "`refilter` after `evaluate all`, then report, card and publish",
-    "figures of other images are marked in the report, left out of the card, refused by publish",
-)
+@pytest.mark.stranger
 def test_figures_of_before_a_refilter_are_not_carried_on(made, tmp_path):
     real = [write_set(tmp_path / name, 20, first) for name, first in (("train", 0), ("test", 50))]
     sets = ["--real", real[0], "--test", real[1], "--synthetic", made]

@@ -1,11 +1,6 @@
 """An evaluation of one's own, installed as a package: one file, and every command knows it."""
 
 import json
-import os
-import shutil
-import subprocess
-import sys
-import tomllib
 
 import numpy as np
 import pytest
@@ -13,20 +8,16 @@ from PIL import Image
 
 from tests import ROOT
 from tests.evaluate.test_evaluate_all import write_set
+from tests.plugged import PLUGINS, install, run_python
 from tests.running import read_json, run, write_recipe
 
-PLUGIN = ROOT / "tests" / "plugins" / "colour"
 USE = """
 import sys
 from click.testing import CliRunner
 from factory.cli import main
 sys.path.insert(0, sys.argv[1])
 from tests.documents import load_hook
-
-def call(*words, code=0):
-    result = CliRunner().invoke(main, list(words))
-    assert result.exit_code == code, (words, result.output, result.exception)
-    return result.output
+from tests.plugged import call
 
 sets = ("--real", "real", "--synthetic", "run")
 assert "colour     Compares the colours of synthetic images" in call("evaluate", "--help")
@@ -53,37 +44,15 @@ assert "### factory evaluate colour" in reference and "`--halves`" in reference
 """
 
 
-def install(site):
-    """Leaves the package as an installer does, and with it a plug-in that does not load."""
-    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
-    made = site / f"factory_colour-{project['version']}.dist-info"
-    made.mkdir(parents=True)
-    shutil.copy(PLUGIN / "factory_colour.py", site)
-    head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    (made / "METADATA").write_text(head)
-    entries = {**project["entry-points"]["factory.evaluations"], "broken": "not_there:Broken"}
-    lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
-    (made / "entry_points.txt").write_text(f"[factory.evaluations]\n{lines}")
-
-
 @pytest.mark.slow(
     "evaluate/test_evaluate_all.py::test_a_plug_in_that_fails_leaves_the_others_their_table"
 )
 def test_an_installed_evaluation_is_known_to_every_command(tmp_path):
-    install(tmp_path / "site")
+    install("colour", tmp_path / "site", {"factory.evaluations": {"broken": "not_there:Broken"}})
     write_set(tmp_path / "real", 12, 0)
     conditions = [{"kind": "class", "per_class": {"coarse": 3, "fine": 3}}]
     run(write_recipe(tmp_path, conditions=conditions), tmp_path / "run")
-    paths = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, "-c", USE, str(ROOT)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": paths},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python(tmp_path / "site", "-c", USE, str(ROOT), folder=tmp_path)
     result = read_json(tmp_path / "run" / "evaluation" / "colour.json")
     assert (result["kind"], result["version"]) == ("colour", 1)
     for found in result["classes"].values():
@@ -100,7 +69,7 @@ def test_an_installed_evaluation_is_known_to_every_command(tmp_path):
 
 @pytest.fixture
 def colour(monkeypatch):
-    monkeypatch.syspath_prepend(PLUGIN)
+    monkeypatch.syspath_prepend(PLUGINS / "colour")
     from factory_colour import Colour, count_levels, measure_distance
 
     return Colour, count_levels, measure_distance

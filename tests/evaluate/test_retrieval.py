@@ -28,13 +28,14 @@ from factory.core.errors import (
 )
 from factory.core.hashing import hash_bytes
 from factory.core.images import hash_pixels
+from factory.data.images.image import Wanted
 from factory.data.varied import Varied
 from factory.evaluate.retrieval import loader
 from factory.evaluate.retrieval.gallery import build_gallery
 from factory.evaluate.retrieval.loader import Loading, count_steps, iterate_epoch, iterate_plainly
 from factory.evaluate.retrieval.model import TINY_FOLDER, count_alike, find_start, load_clip
 from factory.evaluate.retrieval.packing import pack_pairs
-from factory.evaluate.retrieval.pairs import Columns, drop_leaks, pick_pairs, read_pairs
+from factory.evaluate.retrieval.pairs import drop_leaks, pick_pairs, read_pairs
 from factory.evaluate.retrieval.ranks import find_chance, score_queries
 from factory.evaluate.retrieval.settings import METRICS, RetrievalSettings
 from factory.evaluate.retrieval.study import RetrievalOptions, evaluate_retrieval, shuffle_captions
@@ -211,7 +212,7 @@ def test_pairs_of_a_patient_in_training_are_dropped(tmp_path):
             path.write_bytes(encode(draw_texture("red", "blue", len(part) * 10 + number)))
         lines = [f"{name}_{number}.png,{part} {name}" for number, name in enumerate(names)]
         (tmp_path / part / "metadata.csv").write_text("\n".join(["file_name,text", *lines]) + "\n")
-    for columns, left in ((None, 2), (Columns(group_pattern="^([a-z])_"), 1)):
+    for columns, left in ((None, 2), (Wanted(pattern="^([a-z])_"), 1)):
         train, held = (read_pairs(tmp_path / part, columns) for part in ("train", "held"))
         kept, dropped = drop_leaks(held, [train])
         assert (len(kept), dropped["group"]) == (left, 2 - left)
@@ -223,7 +224,7 @@ def test_images_without_captions_are_refused(tmp_path):
     with pytest.raises(InputError, match="none of its 1 images has a caption: give pairs"):
         read_pairs(tmp_path)
     with pytest.raises(SourceError, match="caption_column 'words'"):
-        read_pairs(tmp_path, Columns("words"))
+        read_pairs(tmp_path, Wanted(caption="words"))
 
 
 def test_the_same_pairs_are_picked_whatever_else_is_there(data):

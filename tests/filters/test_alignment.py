@@ -12,16 +12,14 @@ from pydantic import TypeAdapter, ValidationError
 from factory.api import refilter
 from factory.catalog.captions.grid import CaptionGrid
 from factory.catalog.catalog import load_catalogs
-from factory.core.errors import CatalogError, FilterError, InputError, RecipeError, SourceError
+from factory.core.errors import CatalogError, FilterError, InputError, SourceError
 from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
 from factory.filters.distractors import draw_distractors, open_pool
 from factory.models.encoders import open_kind
 from factory.models.session import Session
-from factory.recipe.checks.recipe import check_recipe
-from factory.recipe.file import load_recipe
 from factory.recipe.recipe import AnyFilter
-from tests.running import read_rows, run, write_recipe
+from tests.running import find_messages, read_rows, run, write_recipe
 from tests.tiny import save_open_clip
 
 CATALOGS = load_catalogs()
@@ -163,13 +161,6 @@ def test_too_few_captions_or_none_are_refused(tmp_path, clip):
 
 
 # --- recipes and runs ----------------------------------------------------------------------------
-
-
-def find_messages(path, check_files=True):
-    loaded = load_recipe(path)
-    with pytest.raises(RecipeError) as caught:
-        check_recipe(loaded, check_files)
-    return {problem.field: problem.message for problem in caught.value.problems}
 
 
 def test_validate_names_what_is_wrong(clip, tmp_path):

@@ -26,10 +26,8 @@ from factory.models.classifiers.heads import Head
 from factory.models.classifiers.model import Threshold, load_classifier
 from factory.models.encoders import load_encoder
 from factory.models.session import Session
-from factory.recipe.checks.recipe import check_recipe
-from factory.recipe.file import load_recipe
 from factory.recipe.recipe import AnyFilter, Recipe, compute_recipe_digest, select_content
-from tests.running import read_rows, run, save_classifier, write_recipe
+from tests.running import find_messages, read_rows, run, save_classifier, write_recipe
 from tests.tiny import save_open_clip
 
 CATALOGS = load_catalogs()
@@ -68,13 +66,6 @@ def build(*described, base=Path()):
 
 def score(judge, images, conditions):
     return score_all([judge], [Sample(image) for image in images], conditions)
-
-
-def find_messages(path, check_files=True):
-    loaded = load_recipe(path)
-    with pytest.raises(RecipeError) as caught:
-        check_recipe(loaded, check_files)
-    return {problem.field: problem.message for problem in caught.value.problems}
 
 
 # --- classifier ----------------------------------------------------------------------------------
@@ -136,11 +127,7 @@ def test_a_wished_precision_stands_alone_unless_a_probability_is_given(tmp_path)
     assert decide_all(both, scores).reason == "class_probability 0.3 < 0.4"
 
 
-@pytest.mark.stranger(
-    28,
-    "a classifier without a table of precisions",
-    "class_precision is null, not 0.0, and min_precision rejects it by that name",
-)
+@pytest.mark.stranger
 def test_a_precision_that_nobody_measured_is_null(tmp_path):
     write_classifier(tmp_path / "it")
     judges = build({"kind": "classifier", "model": "it"}, base=tmp_path)
@@ -401,11 +388,7 @@ def test_zero_shot_filters_a_run(clip, tmp_path):
 # --- images without a class ----------------------------------------------------------------------
 
 
-@pytest.mark.stranger(
-    28,
-    "images without a class under a filter that judges by class",
-    "refused where none has one; else named as not judged, instead of 100 % accepted",
-)
+@pytest.mark.stranger
 def test_images_without_a_class_are_not_called_accepted_by_a_classifier(tmp_path):
     write_classifier(tmp_path / "it")
     (tmp_path / "captions.txt").write_text("one\ntwo\nthree\nfour\n")

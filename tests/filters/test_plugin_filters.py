@@ -1,11 +1,7 @@
 """A filter of one's own, in one file: as an installed package, and named by a recipe."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +24,10 @@ from factory.publish.card import describe_unjudged
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import compute_recipe_digest, restore_recipe
 from tests import ROOT
+from tests.plugged import PLUGINS, install, run_python
 from tests.running import list_identities, read_json, read_rows, run, write_recipe
 
-PLUGIN = ROOT / "tests" / "plugins" / "saturation"
-SOURCE = PLUGIN / "factory_saturation.py"
+SOURCE = PLUGINS / "saturation" / "factory_saturation.py"
 OWN = {"kind": "python", "path": "own.py", "class_name": "Saturation", "min_saturation": 0.2}
 
 USE = """
@@ -41,11 +37,7 @@ from click.testing import CliRunner
 from factory.cli import main
 sys.path.insert(0, sys.argv[1])
 from tests.documents import load_hook
-
-def call(*words, code=0):
-    result = CliRunner().invoke(main, list(words))
-    assert result.exit_code == code, (words, result.output, result.stderr)
-    return result.output + result.stderr
+from tests.plugged import call
 
 call("validate", "recipe.yaml")
 schema = json.loads(CliRunner().invoke(main, ["schema"]).stdout)
@@ -61,21 +53,8 @@ assert "min_saturation: must be <= 1, got 2.0" in call("validate", "wrong.yaml",
 """
 
 
-def install(site: Path) -> None:
-    """Leaves the package as an installer does, and with it a plug-in that does not load."""
-    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
-    made = site / f"factory_saturation-{project['version']}.dist-info"
-    made.mkdir(parents=True)
-    shutil.copy(SOURCE, site)
-    head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    (made / "METADATA").write_text(head)
-    entries = {**project["entry-points"]["factory.filters"], "broken": "not_there:Broken"}
-    lines = "".join(f"{name} = {value}\n" for name, value in entries.items())
-    (made / "entry_points.txt").write_text(f"[factory.filters]\n{lines}")
-
-
 def test_an_installed_filter_is_known_to_every_command(tmp_path):
-    install(tmp_path / "site")
+    install("saturation", tmp_path / "site", {"factory.filters": {"broken": "not_there:Broken"}})
     listed = [{"kind": "saturation", "min_saturation": 0.2}, {"kind": "finite"}]
     conditions = [{"kind": "class", "per_class": {"normal": 3}}]
     write_recipe(tmp_path, filters=listed, conditions=conditions)
@@ -84,16 +63,7 @@ def test_an_installed_filter_is_known_to_every_command(tmp_path):
         ("wrong", [{"kind": "saturation", "min_saturation": 2.0}]),
     ):
         write_recipe(tmp_path / name, filters=kinds).rename(tmp_path / f"{name}.yaml")
-    paths = os.pathsep.join([str(tmp_path / "site"), str(ROOT)])
-    done = subprocess.run(
-        [sys.executable, "-c", USE, str(ROOT)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": paths},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python(tmp_path / "site", "-c", USE, str(ROOT), folder=tmp_path)
     rows = read_rows(tmp_path / "run") + read_rows(tmp_path / "run", "rejected")
     assert all(row["scores"]["mean_saturation"] > 0 for row in rows)
     summary = read_json(tmp_path / "run" / "summary.json")

@@ -49,11 +49,7 @@ def build(described):
 # --- what is not finite --------------------------------------------------------------------------
 
 
-@pytest.mark.stranger(
-    10,
-    "`filters: []`, or filters and an accept rule without `finite`, and a model that gives NaN",
-    "no image is accepted; output, summary and card say that `finite` rejected them",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     ("filters", "accept"),
     [
@@ -96,11 +92,7 @@ def test_nan_is_never_accepted(tmp_path, monkeypatch, filters, accept):
 # --- NaN scores ----------------------------------------------------------------------------------
 
 
-@pytest.mark.stranger(
-    17,
-    "a NaN score of a filter",
-    "one rule: it lets the image pass only where the filter declares that it may not apply",
-)
+@pytest.mark.stranger
 def test_nan_passes_only_where_a_score_may_not_apply():
     (cast, stain) = build([{"kind": "color_cast"}, {"kind": "stain"}])
     scores = {"color_cast": math.nan, "tissue_cast": math.nan, "stain_plausibility": 0.9}
@@ -170,12 +162,7 @@ def spoil(image, draw):
     return {key: value.clip(0, 255).round().astype(np.uint8) for key, value in found.items()}
 
 
-@pytest.mark.stranger(
-    17,
-    "planted noise, blur, blanks, casts and saturation, and real test patches, in the filters of "
-    "every shipped recipe with a classifier of lymph nodes",
-    "85 % of the real ones or more pass, and 5 % of the planted ones or fewer",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(("name", "filters"), LYMPH, ids=[name for name, _ in LYMPH])
 def test_shipped_recipes_pass_real_patches_and_stop_spoilt_ones(name, filters):
     described = [each for each in filters if each["kind"] in (*PIXEL_KINDS, "classifier")]
@@ -194,11 +181,7 @@ def test_shipped_recipes_pass_real_patches_and_stop_spoilt_ones(name, filters):
     assert count_accepted([(label, each) for label, these in spoilt for each in these]) <= 0.05
 
 
-@pytest.mark.stranger(
-    17,
-    "`finite` on real patches of fat and glass",
-    "its default bounds keep them, and reject blanks",
-)
+@pytest.mark.stranger
 def test_finite_keeps_fat_and_rejects_blanks():
     judges, draw = build([{"kind": "finite"}]), np.random.default_rng(0)
     real = [image.read_pixels() for image in read_real()]

@@ -101,11 +101,7 @@ SPOILT = {
 }
 
 
-@pytest.mark.stranger(
-    9,
-    "a LoRA file whose keys match the model not at all, or not all of them",
-    "refused with exit 2; the message names the file and a weight that fits nothing",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("kind", SPOILT)
 def test_adapters_that_do_not_fit_are_refused(models, tmp_path, kind):
     adapter = write_lora(models, tmp_path / "lora", SPOILT[kind])
@@ -140,11 +136,7 @@ HALVES = {
 }
 
 
-@pytest.mark.stranger(
-    9,
-    "an empty LoRA file, one cut short, one without weights, and one with only the A halves",
-    "refused with exit 2: the file, what is wrong with it, and to fetch or save it again",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("family", ["stable-diffusion", "flow"])
 @pytest.mark.parametrize("kind", HALVES)
 def test_adapters_that_are_not_whole_are_refused(models, tmp_path, kind, family):
@@ -211,11 +203,7 @@ def damage(folder, how):
     return file
 
 
-@pytest.mark.stranger(
-    15,
-    "weights that are cut short, gone, of another shape, or lack a layer",
-    "bad input, exit 2, before anything is written; no layer is drawn at random",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("how", ["cut short", "gone", "other shape", "lacking"])
 def test_weights_that_cannot_load_are_bad_input(tmp_path, how):
     save_tiny("stable-diffusion", tmp_path / "model")
@@ -228,11 +216,7 @@ def test_weights_that_cannot_load_are_bad_input(tmp_path, how):
     assert not list((tmp_path / "out").glob("*"))
 
 
-@pytest.mark.stranger(
-    15,
-    "`models check` of a model folder whose tokenizer lacks its files, or one of them",
-    "bad input, exit 2, in one line that names the file that is missing",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("lost", ["tokenizer.json", "tokenizer_config.json"])
 def test_a_tokenizer_without_files_is_bad_input(tmp_path, lost):
     save_tiny("stable-diffusion", tmp_path)
@@ -242,11 +226,7 @@ def test_a_tokenizer_without_files_is_bad_input(tmp_path, lost):
     assert f"tokenizer/{lost}: is missing" in answer.stderr.strip().splitlines()[-1]
 
 
-@pytest.mark.stranger(
-    15,
-    "a model folder that only has weights of the variant fp16",
-    "the error names `generator.variant: fp16`, and with it the model loads",
-)
+@pytest.mark.stranger
 def test_the_variant_of_weights(tmp_path):
     save_tiny("stable-diffusion", tmp_path)
     for file in [*tmp_path.rglob("*.safetensors")]:
@@ -264,11 +244,7 @@ def test_the_variant_of_weights(tmp_path):
 # --- models check, models list -------------------------------------------------------------------
 
 
-@pytest.mark.stranger(
-    15,
-    "`models check` of models that take captions, classes or both, from a catalog or a folder",
-    "it brings its own caption or class, and says so",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("name", ["fake", "nano-he", "nano-he-base", "stable-diffusion", "flow"])
 def test_models_check_brings_its_own_condition(models, name):
     place = str(models / name) if (models / name).is_dir() else name
@@ -277,11 +253,7 @@ def test_models_check_brings_its_own_condition(models, name):
     assert "loads and samples here" in result.output
 
 
-@pytest.mark.stranger(
-    15,
-    "`models list` and `models check` of models that cannot run here",
-    "marked with what they lack; the check ends with exit 2 and the reason",
-)
+@pytest.mark.stranger
 def test_models_list_marks_what_cannot_run():
     lines = CliRunner().invoke(main, ["models", "list"]).output.splitlines()
     told = {line.split()[0]: line for line in lines}
@@ -303,11 +275,7 @@ def test_models_list_marks_what_cannot_run():
 # --- what libraries say --------------------------------------------------------------------------
 
 
-@pytest.mark.stranger(
-    14,
-    "libraries that warn in kilobytes, again and again",
-    "each warning once, in one short line of ours",
-)
+@pytest.mark.stranger
 def test_warnings_of_libraries_are_told_once_and_short(caplog):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -319,11 +287,7 @@ def test_warnings_of_libraries_are_told_once_and_short(caplog):
     assert "\n" not in record.getMessage()
 
 
-@pytest.mark.stranger(
-    14,
-    "two adapters: peft warns of what was asked for",
-    "nothing is said of it",
-)
+@pytest.mark.stranger
 def test_two_adapters_load_without_a_word(models, tmp_path, caplog, capfd):
     other = write_lora(models, tmp_path / "other", dict)
     settings = GeneratorSettings(
@@ -339,11 +303,7 @@ def test_two_adapters_load_without_a_word(models, tmp_path, caplog, capfd):
     assert "peft" not in capfd.readouterr().err
 
 
-@pytest.mark.stranger(
-    14,
-    "captions that are longer than the model's tokenizer keeps",
-    "told in sum at the end of the run, in summary and card; stderr stays short",
-)
+@pytest.mark.stranger
 def test_cut_prompts_are_told_in_sum(models, tmp_path):
     captions = tmp_path / "captions.txt"
     captions.write_text(f"{'long caption of tumor ' * 20}\nshort\n")

@@ -1,9 +1,6 @@
 """A generator family and an encoder of one's own, each one file of an installed package."""
 
-import os
 import shutil
-import subprocess
-import sys
 import tomllib
 
 import pytest
@@ -11,9 +8,9 @@ import yaml
 
 from tests import ASSETS, ROOT
 from tests.documents import list_blocks
+from tests.plugged import PLUGINS, install, run_python
 from tests.running import read_json, read_rows, write_recipe
 
-PLUGIN = ROOT / "tests" / "plugins" / "glands"
 MODEL = {
     "id": "drawn",
     "title": "drawn, glands of normal and tumour tissue",
@@ -27,6 +24,10 @@ MODEL = {
     "guidance": 1.0,
     "licence": {"id": "cc0-1.0", "url": "https://example.org", "date_read": "2026-01-02"},
 }
+BROKEN = {
+    "factory.generators": {"broken": "not_there:Broken"},
+    "factory.encoders": {"shattered": "not_there:Shattered"},
+}
 SHATTERED = {"kind": "realism", "images": "real", "encoder": "shattered:1"}
 
 USE = """
@@ -37,11 +38,7 @@ from click.testing import CliRunner
 from factory.cli import main
 sys.path.insert(0, sys.argv[1])
 from tests.documents import load_hook
-
-def call(*words, code=0):
-    result = CliRunner().invoke(main, list(words))
-    assert result.exit_code == code, (words, result.output, result.stderr)
-    return result.output + result.stderr
+from tests.plugged import call
 
 call("validate", "recipe.yaml")
 schema = json.loads(CliRunner().invoke(main, ["schema"]).stdout)["$defs"]
@@ -81,29 +78,11 @@ assert "shattered.yaml:" in said, said
 """
 
 
-def install(site):
-    """Leaves the package as an installer does, and with it plug-ins that do not load."""
-    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
-    made = site / f"factory_glands-{project['version']}.dist-info"
-    made.mkdir(parents=True)
-    for path in PLUGIN.glob("*.py"):
-        shutil.copy(path, site)
-    head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    (made / "METADATA").write_text(head)
-    groups = project["entry-points"]
-    groups["factory.generators"]["broken"] = "not_there:Broken"
-    groups["factory.encoders"]["shattered"] = "not_there:Shattered"
-    lines = []
-    for group, entries in groups.items():
-        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
-    (made / "entry_points.txt").write_text("\n".join(lines) + "\n")
-
-
 @pytest.mark.slow(
     "filters/test_plugin_filters.py::test_an_installed_filter_is_known_to_every_command"
 )
 def test_an_installed_family_and_encoder_are_known_to_every_command(tmp_path):
-    install(tmp_path / "site")
+    install("glands", tmp_path / "site", BROKEN)
     shutil.copytree(ASSETS / "pcam" / "train", tmp_path / "real")
     (tmp_path / "models").mkdir()
     for name, family in (("drawn", "glands"), ("broken", "broken"), ("misspelt", "gland")):
@@ -118,15 +97,7 @@ def test_an_installed_family_and_encoder_are_known_to_every_command(tmp_path):
         ).rename(tmp_path / f"{name}.yaml")
     (tmp_path / "drawn.yaml").rename(tmp_path / "recipe.yaml")
     write_recipe(tmp_path / "other", filters=[SHATTERED]).rename(tmp_path / "shattered.yaml")
-    done = subprocess.run(
-        [sys.executable, "-c", USE, str(ROOT)],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path / "site"), str(ROOT)])},
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    run_python(tmp_path / "site", "-c", USE, str(ROOT), folder=tmp_path)
     rows = read_rows(tmp_path / "run")
     assert sorted(row["class_name"] for row in rows) == ["normal"] * 2 + ["tumor"] * 2
     assert len({row["image_sha256"] for row in rows}) == 4
@@ -141,9 +112,9 @@ def test_an_installed_family_and_encoder_are_known_to_every_command(tmp_path):
 def test_the_pages_show_these_files():
     blocks = list_blocks((ROOT / "docs" / "extending.md").read_text(encoding="utf-8"))
     shown = {block.title: block.text for block in blocks}
-    for path in PLUGIN.glob("*.py"):
+    for path in (PLUGINS / "glands").glob("*.py"):
         assert shown[path.name] == path.read_text(encoding="utf-8")
-    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((PLUGINS / "glands" / "pyproject.toml").read_text())["project"]
     written = [tomllib.loads(block.text) for block in blocks if block.title == "pyproject.toml"]
     points = [each["project"]["entry-points"] for each in written]
     for group, entries in project["entry-points"].items():

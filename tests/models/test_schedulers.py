@@ -50,12 +50,7 @@ def check(path):
     return loaded
 
 
-@pytest.mark.stranger(
-    1,
-    "`generator.scheduler: DPMSolverMultistep`, whose configuration holds an infinity, and every "
-    "other name of the list",
-    "each makes a committed row of valid JSON, or is refused by `validate` with the reason",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_makes_a_row_or_says_why_not(models, tmp_path, name):
     recipe = write(models, tmp_path, "stable-diffusion", name)
@@ -99,11 +94,7 @@ def test_flow_schedulers_step_flow_models(models, name, family):
     assert all(sample.nonfinite_fraction == 0 for sample in generator.generate(jobs))
 
 
-@pytest.mark.stranger(
-    1,
-    "a scheduler that adds noise, in a pipeline that does not hand it the images' generators",
-    "the same seed gives the same pixels, whatever else was drawn",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize(
     ("family", "name"),
     [

@@ -302,11 +302,7 @@ def test_too_few_patients_are_refused(sets, tmp_path):
         merge_sets(real, [sets / "plain"], tmp_path / "out", MergeSettings(columns=GROUPS))
 
 
-@pytest.mark.stranger(
-    8,
-    "a train image that was saved again in another format stayed in test",
-    "images are the same by their pixels: they and their patients lie in one split",
-)
+@pytest.mark.stranger
 @pytest.mark.parametrize("form", ["bmp", "webp", "tif", "exif"])
 def test_another_file_of_the_same_image_is_the_same_image(sets, tmp_path, form):
     real = tmp_path / "real"
@@ -347,12 +343,7 @@ def count_varied(out):
     return found
 
 
-@pytest.mark.stranger(
-    8,
-    "`factory merge` with the real set saved again in another format: variations of test images "
-    "were in train",
-    "rows record the pixels of what they vary, and are placed by them",
-)
+@pytest.mark.stranger
 def test_a_variation_of_an_image_saved_again_goes_where_that_goes(sets, tmp_path):
     real = save_again(sets / "real", tmp_path / "real")
     for test_synthetic, places in ((True, {"train", "validation", "test"}), (False, {"train"})):
@@ -398,11 +389,7 @@ def test_a_training_image_saved_again_in_the_given_test_set_leaves_train(sets, t
     assert any("4 images of real show images or patients of the test set, 1 of" in n for n in notes)
 
 
-@pytest.mark.stranger(
-    8,
-    "the same pixels under two classes were merged without a word",
-    "the conflict is counted in merge.json and the card, and an example is named",
-)
+@pytest.mark.stranger
 def test_the_same_pixels_under_two_classes_are_reported(sets, tmp_path):
     real = tmp_path / "real"
     shutil.copytree(sets / "real", real)

@@ -51,11 +51,7 @@ def page(tmp_path_factory):
     return build_report(str(folder / "out"))[1]
 
 
-@pytest.mark.stranger(
-    20,
-    "the report at 1280 px and on a phone: the funnel's table and plot were clipped",
-    "every table in a box of its own that scrolls, nothing wider than a phone",
-)
+@pytest.mark.stranger
 def test_nothing_of_the_report_is_wider_than_its_page(page):
     boxes = Boxes()
     boxes.feed(page)
@@ -78,11 +74,7 @@ def test_nothing_of_the_report_is_wider_than_its_page(page):
     assert 'content="width=device-width, initial-scale=1"' in page
 
 
-@pytest.mark.stranger(
-    20,
-    "the card's tables of `evaluate copies` and fidelity: raw keys, tables without a gap",
-    "measures in words, a line between tables, lone measures in one table",
-)
+@pytest.mark.stranger
 def test_tables_of_a_card_are_in_words_and_apart():
     share = {"value": 0.01, "low": 0.0, "high": 0.02}
     arms = {"real": {"auroc": share, "macro_f1": share}, "synthetic": {"auroc": share}}
@@ -117,11 +109,7 @@ def test_names_of_measures(key, words):
     assert EVALUATIONS.get("retrieval").name_measure(key) == words
 
 
-@pytest.mark.stranger(
-    20,
-    "README's one-liner overflows its box",
-    "no line of code in README and pages is longer than 96 characters",
-)
+@pytest.mark.stranger
 def test_lines_of_code_in_pages_fit():
     blocks = [block for page in list_pages() for block in list_blocks(page.read_text("utf-8"))]
     lines = [line for block in blocks for line in block.text.splitlines()]

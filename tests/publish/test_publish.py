@@ -763,11 +763,7 @@ def test_an_unknown_protocol_is_named(made):
         copy(made, "nowhere://x")
 
 
-@pytest.mark.stranger(
-    15,
-    "a data set with more files in a folder than the Hub takes goes through publish --dry-run",
-    "refused before anything is sent, with the remedy; written again it fits and is published",
-)
+@pytest.mark.stranger
 def test_a_folder_holds_no_more_files_than_the_hub_takes(tmp_path, hub, monkeypatch):
     recipe, out = write_recipe(tmp_path, output={"rows_per_file": 1}), tmp_path / "run"
     assert run(recipe, out).exit_code == 0

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,8 @@ from click.testing import CliRunner
 from factory.cli import main
 from tests import ROOT
 from tests.commands import open_commands
+from tests.plugged import install
 
-PLUGIN = ROOT / "tests" / "plugins" / "stain_target"
 ROWS = "patient,class_name,eosin,haematoxylin\np1,tumor,0.4,-1.25\np2,normal,-0.1,0\n"
 RECIPE: dict[str, Any] = {
     "name": "stain-targets",
@@ -48,18 +47,7 @@ Factory = Callable[..., str]
 def factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
     """Runs commands where the plug-in is installed, as an installer leaves it."""
     site = tmp_path_factory.mktemp("site")
-    project = tomllib.loads((PLUGIN / "pyproject.toml").read_text())["project"]
-    made = site / f"factory_stain_target-{project['version']}.dist-info"
-    made.mkdir()
-    head = f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n"
-    (made / "METADATA").write_text(head)
-    lines = []
-    for group, entries in project["entry-points"].items():
-        lines += [f"[{group}]", *(f"{name} = {value}" for name, value in entries.items())]
-    (made / "entry_points.txt").write_text("\n".join(lines) + "\n")
-    (site / "factory_stain_target.py").write_bytes(
-        (PLUGIN / "factory_stain_target.py").read_bytes()
-    )
+    install("stain_target", site)
     paths = os.pathsep.join([str(site), str(ROOT)])
     with open_commands({**os.environ, "PYTHONPATH": paths}, site) as call:
 

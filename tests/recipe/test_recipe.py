@@ -26,6 +26,7 @@ from factory.recipe.recipe import NOT_CONTENT, Recipe, compute_recipe_digest
 from factory.train.generator.recipe import choose_model
 from tests import ROOT
 from tests.mutations import SOUND
+from tests.running import find_problems
 
 RECIPES = ROOT / "recipes"
 
@@ -61,12 +62,6 @@ def write_pipeline(folder: Path, class_name: str = "FlowPipeline") -> Path:
 def check(path: Path, check_files: bool = True, overrides: tuple[str, ...] = ()) -> None:
     loaded = load_recipe(path, overrides)
     check_recipe(loaded, check_files)
-
-
-def find_problems(path: Path, check_files: bool = True) -> dict[str, Problem]:
-    with pytest.raises(RecipeError) as caught:
-        check(path, check_files)
-    return {problem.field: problem for problem in caught.value.problems}
 
 
 # --- loading -------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """Training an encoder without labels: losses, views, collapse, resume, and what it leaves."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from factory.train.encoder.views import blur_images, cut_views, draw_pair, vary_
 from factory.train.generator.recipe import load_encoder_recipe
 from factory.train.images import load_training_images
 from tests import forked
+from tests.train.commands import kill_and_go_on, train_elsewhere
 
 COLOURS = ((225, 140, 190), (90, 50, 150), (200, 200, 120), (60, 120, 60))
 
@@ -231,14 +233,8 @@ def test_resumed_equals_uninterrupted(images, tmp_path, method, monkeypatch):
 @pytest.mark.slow("test_resumed_equals_uninterrupted")
 def test_killed_training_goes_on_to_the_same_weights(images, tmp_path):
     recipe = describe_recipe(images, 60, training={"checkpoint_every": 10, "validate_every": 20})
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    out = tmp_path / "killed"
-    forked.stop_at_checkpoint(["train", "encoder", str(path)], out)
-    assert forked.find_step(out) < 60
-    for folder in (out, tmp_path / "whole"):
-        train(EncoderRecipe.model_validate(recipe), folder)
-    assert_same_weights(out, tmp_path / "whole")
+    trained = partial(train, EncoderRecipe.model_validate(recipe))
+    assert_same_weights(*kill_and_go_on("encoder", recipe, trained, tmp_path))
 
 
 def test_checkpoint_of_another_recipe_is_refused(images, tmp_path):
@@ -393,20 +389,11 @@ def test_the_card_tells_data_method_and_licence(images, tmp_path):
 
 
 def test_command_reads_paths_from_the_recipes_folder(images, tmp_path, monkeypatch):
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(describe_recipe("images", 2)))
     monkeypatch.chdir(tmp_path.parent)
-    arguments = ["train", "encoder", str(path), "--out", str(tmp_path / "out"), "--json"]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout.splitlines()[-1])["step"] == 2
-    plain = CliRunner().invoke(main, arguments[:-1])
+    command = train_elsewhere("encoder", describe_recipe("images", 2), tmp_path)
+    plain = CliRunner().invoke(main, command[:-1])
     assert "factory train classifier --encoder" in plain.stdout
-    assert CliRunner().invoke(main, ["validate", str(path)]).exit_code == 0
-    path.write_text(yaml.safe_dump({**describe_recipe("images", 2), "vievs": {}}))
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 2
-    assert "did you mean 'views'" in result.output
+    assert CliRunner().invoke(main, ["validate", command[2]]).exit_code == 0
 
 
 def test_settings_say_what_is_wrong(tmp_path):

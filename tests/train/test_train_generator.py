@@ -1,18 +1,16 @@
 """Training a generator: resumed equals uninterrupted, and what comes out is a pipeline."""
 
-import json
 import socket
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
 from PIL import Image
 
 from factory.catalog.catalog import load_catalogs
-from factory.cli import main
 from factory.core.errors import InputError, MismatchError, SourceError
 from factory.models.generators.conditioner import Conditioner
 from factory.models.generators.flow import FlowPipeline, apply_network
@@ -25,6 +23,7 @@ from factory.train.generator.train import compute_rate, train_generator
 from factory.train.images import cut_view, load_training_images
 from tests import forked
 from tests.running import read_rows, run
+from tests.train.commands import kill_and_go_on, train_elsewhere
 
 PINK, PURPLE = (225, 140, 190), (90, 50, 150)
 
@@ -103,14 +102,8 @@ def test_resumed_equals_uninterrupted(images, tmp_path):
 
 def test_killed_training_goes_on_to_the_same_weights(images, tmp_path, one_thread):
     recipe = describe_recipe(images, 24, training={"checkpoint_every": 4})
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe))
-    out = tmp_path / "killed"
-    forked.stop_at_checkpoint(["train", "generator", str(path)], out)
-    assert forked.find_step(out) < 24
-    for folder in (out, tmp_path / "whole"):
-        train(TrainingRecipe.model_validate(recipe), folder)
-    killed, whole = read_weights(out), read_weights(tmp_path / "whole")
+    trained = partial(train, TrainingRecipe.model_validate(recipe))
+    killed, whole = map(read_weights, kill_and_go_on("generator", recipe, trained, tmp_path))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
 
 
@@ -313,17 +306,8 @@ def test_latent_model_trains_and_samples_through_its_autoencoder(images, tmp_pat
 
 
 def test_command_reads_paths_from_the_recipes_folder(images, tmp_path, monkeypatch):
-    path = tmp_path / "recipe.yaml"
-    path.write_text(yaml.safe_dump(describe_recipe("images", 2)))
     monkeypatch.chdir(tmp_path.parent)
-    arguments = ["train", "generator", str(path), "--out", str(tmp_path / "out"), "--json"]
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout.splitlines()[-1])["step"] == 2
-    path.write_text(yaml.safe_dump(describe_recipe("images", 2) | {"networks": {}}))
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 2
-    assert "networks" in result.output and "did you mean 'network'" in result.output
+    train_elsewhere("generator", describe_recipe("images", 2), tmp_path)
 
 
 # --- images and batches ---------------------------------------------------------------------------
