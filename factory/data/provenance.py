@@ -52,6 +52,16 @@ class GeneratorRecord(Part):
         return found["scale"] if isinstance(found, dict) else found
 
 
+class FilterRecord(Part):
+    """What a filter said of itself when images were made: its settings, and what it judged with."""
+
+    kind: str
+
+    def get(self, name: str) -> Any:
+        """Returns what is recorded under a name that filters share, or None."""
+        return (self.model_extra or {}).get(name)
+
+
 class Origin(Artefact):
     """What a row tells of what it is made from: hashes of pixels, and of patients."""
 
@@ -80,7 +90,7 @@ class Provenance(Origin):
     pixels_sha256: str
     nonfinite_fraction: float = 0.0
     generator: GeneratorRecord
-    filters: tuple[dict[str, Any], ...] = ()
+    filters: tuple[FilterRecord, ...] = ()
     attributes: dict[str, str] = Field(
         {}, description="attribute -> value, as a grid's caption says"
     )

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from factory.data.artefact import Artefact, Part
-from factory.data.provenance import GeneratorRecord
+from factory.data.provenance import FilterRecord, GeneratorRecord
 
 
 class References(Part):
@@ -96,7 +96,7 @@ class Maker(Artefact):
     """A worker's description of what it works with: model, filters, terms; named by its digest."""
 
     generator: GeneratorRecord
-    filters: tuple[dict[str, Any], ...]
+    filters: tuple[FilterRecord, ...]
     score_names: tuple[str, ...]
     dedup: dict[str, Any] | None = None
     pick_encoder: UsedEncoder | None = None
@@ -138,6 +138,11 @@ class Summary(Artefact):
     overrides: tuple[Override, ...] = ()
     files: Files | None = None
     license: str | None = None
+
+    def list_recorded(self, filter_name: str) -> list[dict[str, Any]]:
+        """Returns what its makers recorded of a filter."""
+        found = (each for maker in self.makers for each in maker.filters)
+        return [each.to_json() for each in found if each.kind == filter_name]
 
     @property
     def models(self) -> tuple[str, ...]:

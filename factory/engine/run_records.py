@@ -125,7 +125,8 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
 
 def select_shaping_parts(maker: Maker) -> dict[str, Any]:
     """Returns what of a worker's description shapes content: another one does not go on."""
-    described = split_duplicates({"filters": maker.filters, "dedup": maker.dedup})
+    recorded = [each.to_json() for each in maker.filters]
+    described = split_duplicates({"filters": recorded, "dedup": maker.dedup})
     filters = {
         each["kind"]: {key: each[key] for key in each if key not in PATHS_DESCRIBED}
         for each in described["filters"]

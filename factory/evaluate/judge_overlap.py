@@ -133,12 +133,12 @@ def _list_described(maker: Maker) -> list[Involved]:
     """What filters and pick said of their encoders when the images were made."""
     found = [
         Involved(
-            f"filter {each['kind']} judged with it",
-            frozenset({take_name(find_source(each["encoder"]))}),
-            frozenset({each["weights_sha256"]} if each.get("weights_sha256") else ()),
+            f"filter {each.kind} judged with it",
+            frozenset({take_name(find_source(each.get("encoder")))}),
+            frozenset({each.get("weights_sha256")} - {None}),
         )
         for each in maker.filters
-        if "encoder" in each
+        if each.get("encoder") is not None
     ]
     pick = maker.pick_encoder
     if pick is not None:
@@ -161,7 +161,7 @@ def _list_classifiers(maker: Maker, catalogs: Catalogs) -> list[Involved]:
             except FactoryError:
                 continue
             if sha256 is not None:
-                what = _say_part(GUIDE if each["kind"] == GUIDE else f"filter {each['kind']}")
+                what = _say_part(GUIDE if each.kind == GUIDE else f"filter {each.kind}")
                 found.append(Involved(what, frozenset(), frozenset({sha256})))
     return found
 

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from factory.core.errors import FactoryError
+from factory.data.provenance import FilterRecord
 from factory.data.summary import Maker
 from factory.filters import build_filters
 from factory.models.classifiers.model import read_classifier_info
@@ -87,10 +87,10 @@ def _list_makers(recipe: Recipe, session: Session) -> Iterator[tuple[str, str]]:
             yield weights, f"{ROLES['image_encoder']} {name}"
 
 
-def list_guides(maker: Maker) -> list[dict[str, Any]]:
+def list_guides(maker: Maker) -> list[FilterRecord]:
     """Returns what guided the sampling, of a worker's description, as filters are described."""
     guide = maker.generator.classifier_guidance
-    return [] if guide is None else [{**guide, "kind": GUIDE}]
+    return [] if guide is None else [FilterRecord(**{**guide, "kind": GUIDE})]
 
 
 def _list_specs(recipe: Recipe, session: Session) -> Iterator[tuple[str, str]]:

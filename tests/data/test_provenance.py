@@ -61,3 +61,14 @@ def test_a_newer_layout_is_refused():
 
 def test_rows_of_others_tell_no_origin():
     assert read_origin({}, "x") == read_origin({"provenance": None}, "x") == Origin()
+
+
+def test_a_filter_is_a_record_that_keeps_what_it_does_not_know():
+    row = {"condition": {}, "batch_size": 1, "pixels_sha256": "x", "generator": {"model": "fake"}}
+    told = {"kind": "own", "model": 3, "weights_sha256": None}
+    found = Provenance.parse(json.dumps({**row, "filters": [told]}))
+    assert found.to_json() == {**row, "filters": [told]}
+    (record,) = found.filters
+    assert (record.kind, record.get("model"), record.get("encoder")) == ("own", 3, None)
+    with pytest.raises(DamageError, match=r"filters\.0\.kind"):
+        Provenance.parse(json.dumps({**row, "filters": [{"model": 3}]}))

@@ -1,6 +1,5 @@
 """Leaks of a study: test images, labels beyond the shots, and shots of other draws."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 
 from factory.catalog.catalog import Catalogs, ModelEntry
 from factory.catalog.entries import EncoderEntry
-from factory.core.errors import InputError
+from factory.core.errors import DamageError, InputError, MismatchError
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.thumbnails import DIM, compare_all, describe_images
 from factory.data.shots import ImageSet
@@ -22,7 +21,7 @@ from factory.filters import list_labels
 from factory.filters.base import Labels
 from factory.models.classifiers.model import read_classifier_info
 from factory.recipe.judge_overlap import GUIDE
-from factory.train.adapter.shots import Shot, digest_shots
+from factory.train.adapter.shots import AdaptationRecord, Shot, digest_shots
 
 TEST_LEAK, LABELS_SEEN, OTHER_SHOTS = "TEST LEAK", "LABELS SEEN", "OTHER SHOTS"
 CIRCULAR = "CIRCULAR"
@@ -164,10 +163,10 @@ def _is_adapted_to(entry: ModelEntry, shots: ImageSet | None) -> bool:
         for image, sha in pairs
     ]
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))["chosen"]
-    except (OSError, ValueError, KeyError, TypeError):
+        told = AdaptationRecord.parse(path.read_bytes())
+    except (OSError, DamageError, MismatchError):
         return False
-    return bool(told == digest_shots(chosen))
+    return told.chosen == digest_shots(chosen)
 
 
 def find_adapter_leaks(model: str, catalogs: Catalogs) -> list[Leak]:

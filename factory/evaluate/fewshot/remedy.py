@@ -8,6 +8,7 @@ from factory.data.folders import FolderKind
 from factory.engine.dataset import Dataset
 from factory.engine.summary import RECIPE
 from factory.evaluate.fewshot.leaks import TEST_LEAK, Leak
+from factory.filters import FILTERS
 from factory.recipe.recipe import Recipe
 
 SHIPPED = Path("few-shot-variations")
@@ -59,8 +60,10 @@ def _stands_alone(recipe: Recipe) -> bool:
     read = recipe.model_dump(mode="json")
     if not all("per_class" in block for block in read["conditions"]):
         return False
-    others = [each for each in read["filters"] if each["kind"] != "classifier"]
-    named = [each.get(name) for each in others for name in ("images", "held_out", "model")]
+    others = [each for each in recipe.filters if FILTERS.get(each.kind).fitted is None]
+    named = [
+        getattr(each, name, None) for each in others for name in ("images", "held_out", "model")
+    ]
     named += [*read["catalogs"], *(each["source"] for each in read["generator"]["adapters"])]
     is_local = read["generator"]["model"].startswith((".", "/", "~"))
-    return not is_local and not any(named) and any(each not in others for each in read["filters"])
+    return not is_local and not any(named) and len(others) < len(recipe.filters)

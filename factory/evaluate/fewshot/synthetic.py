@@ -142,7 +142,7 @@ def read_origin(root: Path) -> Origin:
         True,
         summary.models,
         tuple(sorted({each.model for each in makers if each.generator.adapters})),
-        tuple(each for maker in makers for each in (*maker.filters, *list_guides(maker))),
+        tuple(each.to_json() for maker in makers for each in (*maker.filters, *list_guides(maker))),
         tuple(Path(each) for each in recipe.catalogs),
     )
 

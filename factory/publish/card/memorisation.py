@@ -49,12 +49,7 @@ def _name_references(facts: Facts, judge: Filter) -> Iterator[str]:
     """Yields what a filter compared with: each setting whose content the run has a hash of."""
     if facts.varies_real_images:
         yield "the real images that were varied"
-    described = [
-        each
-        for maker in facts.summary.makers
-        for each in maker.filters
-        if each["kind"] == judge.name
-    ]
+    described = facts.summary.list_recorded(judge.name)
     named = [name for each in described for name in each if f"{name}_sha256" in each]
     for name in dict.fromkeys([*named, *(real.field for real in judge.real_images)]):
         value = getattr(judge.settings, name, None)

@@ -144,11 +144,10 @@ def build_panels(
 
 def describe_filters(state: RunState) -> list[tuple[str, list[tuple[str, str]]]]:
     """Returns kind -> settings in force, and the revisions that the run recorded."""
-    described = {each["kind"]: each for maker in state.summary.makers for each in maker.filters}
     rows: list[tuple[str, list[tuple[str, str]]]] = []
     for settings in state.recipe.filters:
         plain = settings.model_dump(mode="json", exclude_none=True, exclude={"kind"})
-        known = described.get(settings.name, {})
+        known: dict[str, Any] = next(reversed(state.summary.list_recorded(settings.name)), {})
         recorded = {name: known[name] for name in known if name not in {*plain, "kind"}}
         both = {**plain, **recorded}
         fields = [(name, _show(value)) for name, value in both.items() if value is not None]

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,13 +68,7 @@ def list_real_sets(
     """Returns the sets compared with by descriptors: those of such filters, and `extra` ones."""
     found = [RealSet("real images given", path, None, image_column) for path in extra]
     for judge in state.decider.filters:
-        described = (
-            each
-            for maker in state.summary.makers
-            for each in maker.filters
-            if each["kind"] == judge.name
-        )
-        recorded: dict[str, Any] = next(described, {})
+        recorded = next(iter(state.summary.list_recorded(judge.name)), {})
         for real in judge.real_images if judge.nearness is None else ():
             title, digest = f"{judge.name}.{real.field}", recorded.get(f"{real.field}_sha256")
             found.append(RealSet(title, real.path, digest, real.image_column))

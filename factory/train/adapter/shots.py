@@ -11,9 +11,20 @@ from factory.catalog.catalog import Catalogs
 from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.yaml.messages import advise
+from factory.data.artefact import Artefact
 from factory.data.images import SourceImage, list_classes, list_images, read_fitted
 from factory.recipe.conditions.reference import choose_shots
 from factory.train.adapter.settings import AdapterSettings
+
+
+class AdaptationRecord(Artefact):
+    """`training/settings.json` beside an adapter: what it was begun with.
+
+    Attributes:
+        chosen: `digest_shots` of its shots.
+    """
+
+    chosen: str
 
 
 @dataclass(frozen=True, slots=True)
