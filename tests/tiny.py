@@ -24,6 +24,11 @@ def save_tiny(family: str, folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def build(family: str) -> Any:
+    """Builds the tiny pipeline of `family` with weights as they come."""
+    return BUILDERS[family]()
+
+
 def save_lora(folder: Path, seed: int = 0) -> Path:
     """Saves a LoRA adapter for the tiny stable-diffusion pipeline, strong enough to be seen."""
     from diffusers import StableDiffusionPipeline
@@ -392,13 +397,11 @@ def save_pixcell(folder: Path, tokens: int = 1, vae: Path | None = None) -> Path
 def _flow() -> Any:
     """Pixels folded by 2, three classes, captions and references."""
     from diffusers import FlowMatchEulerDiscreteScheduler, UNet2DModel
-    from transformers import CLIPTextConfig, CLIPTextModel
 
     from factory.models.generators.conditioner import Conditioner
-    from factory.models.generators.flow import TEXT_TOKENS, FlowPipeline
-    from factory.train.generator.network import train_tokenizer
+    from factory.models.generators.flow import FlowPipeline
 
-    tokenizer = train_tokenizer(["dense nuclei", "sparse nuclei, pale eosin", "tumor"] * 3, 300)
+    tokenizer, text_encoder = _caption_encoder()
     unet = UNet2DModel(
         sample_size=16,
         in_channels=12,
@@ -410,6 +413,61 @@ def _flow() -> Any:
         up_block_types=("UpBlock2D", "UpBlock2D"),
         class_embed_type="identity",
     )
+    return FlowPipeline(
+        unet=unet,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        conditioner=Conditioner(dim=32, classes=len(CLASS_NAMES), text_dim=16, reference_dim=8),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        class_names=",".join(CLASS_NAMES),
+        fold=2,
+        mpp=0.5,
+    )
+
+
+def _multi() -> Any:
+    """Pixels folded by 4, two to a token, every stream."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    from factory.models.generators.multi import MultiPipeline
+    from factory.models.generators.multi_network import MultiTransformer
+
+    tokenizer, text_encoder = _caption_encoder()
+    transformer = MultiTransformer(
+        sample_size=8,
+        merge=2,
+        outer_dim=16,
+        dim=32,
+        depth=2,
+        heads=2,
+        stream_dim=16,
+        classes=len(CLASS_NAMES),
+        text_dim=16,
+        embedding_dim=480,  # of color-texture
+        embedding_tokens=2,
+        vector_names="HYPOXIA,APOPTOSIS,MITOSIS",
+        control_labels="nucleus,gland",
+    )
+    torch.nn.init.normal_(transformer.leave.weight, std=0.02)  # smooth enough for any scheduler
+    return MultiPipeline(
+        transformer=transformer,
+        scheduler=FlowMatchEulerDiscreteScheduler(),
+        text_encoder=text_encoder,
+        tokenizer=tokenizer,
+        class_names=",".join(CLASS_NAMES),
+        encoder="color-texture",
+        mpp=0.5,
+    )
+
+
+def _caption_encoder() -> tuple[Any, Any]:
+    """A tokenizer fitted on a few words, and a text model of random weights."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    from factory.models.generators.straight import TEXT_TOKENS
+    from factory.train.generator.network import train_tokenizer
+
+    tokenizer = train_tokenizer(["dense nuclei", "sparse nuclei, pale eosin", "tumor"] * 3, 300)
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=16,
@@ -422,16 +480,7 @@ def _flow() -> Any:
         eos_token_id=3,
         pad_token_id=0,
     )
-    return FlowPipeline(
-        unet=unet,
-        scheduler=FlowMatchEulerDiscreteScheduler(),
-        conditioner=Conditioner(dim=32, classes=len(CLASS_NAMES), text_dim=16, reference_dim=8),
-        text_encoder=CLIPTextModel(text).eval(),
-        tokenizer=tokenizer,
-        class_names=",".join(CLASS_NAMES),
-        fold=2,
-        mpp=0.5,
-    )
+    return tokenizer, CLIPTextModel(text).eval()
 
 
 BUILDERS: dict[str, Callable[[], Any]] = {
@@ -442,5 +491,6 @@ BUILDERS: dict[str, Callable[[], Any]] = {
     "flux": _flux,
     "dit": _dit,
     "flow": _flow,
+    "multi": _multi,
 }
 """Family -> builder of its tiny pipeline."""

@@ -87,7 +87,8 @@ def train_generator(
         report: called after steps and validations.
 
     Returns:
-        `step`, `best_step`, and of the latter `kid`, `fd` and `validated`. None in all processes
+        `step`, `best_step`, and of the latter `kid`, `fd` and `validated`; of a network of parallel
+        streams `validation_loss`, and what it rises by without each stream. None in all processes
         but the first.
 
     Raises:
@@ -97,9 +98,14 @@ def train_generator(
     """
     from factory.train.generator.recipe import load_training_recipe
     from factory.train.generator.train import train_generator as train
+    from factory.train.multi.settings import MultiRecipe
+    from factory.train.multi.train import train_multi
 
-    loaded = load_training_recipe(Path(recipe), write_overrides(overrides))
-    found = train(*loaded, Path(out), report)
+    loaded, catalogs = load_training_recipe(Path(recipe), write_overrides(overrides))
+    if isinstance(loaded, MultiRecipe):
+        found = train_multi(loaded, catalogs, Path(out), report)
+    else:
+        found = train(loaded, catalogs, Path(out), report)
     return None if found is None else Figures(found)
 
 

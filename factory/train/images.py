@@ -75,7 +75,7 @@ def load_training_images(
         "data": json.loads(data.model_dump_json(exclude={"sources": {"__all__": _NOT_SHAPING}})),
         "grid": grid.model_dump(mode="json") if grid else None,
         "seed": seed,
-        "images": [[_identify(image) for image in images] for images in listed],
+        "images": [[identify(image) for image in images] for images in listed],
         **_name_columns(data),
     }
     digest = compute_digest("training-images", described)
@@ -92,7 +92,7 @@ def load_training_images(
         labels.append(class_names.index(str(image.class_name)) if learns else -1)
         captions.append(image.caption)
         sources.append(source)
-        held.append(_is_held_out(image, data.held_out, seed))
+        held.append(is_held_out(image, data.held_out, seed))
     return TrainingImages(
         pixels=np.load(path, mmap_mode="r"),
         labels=np.array(labels, np.int64),
@@ -178,13 +178,14 @@ def _name_columns(data: DataSettings) -> dict[str, Any]:
     return {"image_columns": names} if any(names) else {}
 
 
-def _identify(image: SourceImage) -> list[str | int]:
+def identify(image: SourceImage) -> list[str | int]:
     """Returns key and size: cheap to read, and other data under the same names rarely shares it."""
     size = image.span[1] if image.span is not None else image.path.stat().st_size
     return [image.key, size]
 
 
-def _is_held_out(image: SourceImage, share: float, seed: int) -> bool:
+def is_held_out(image: SourceImage, share: float, seed: int) -> bool:
+    """Tells whether an image is of the share that is kept back; patients stay whole."""
     key: Any = image.group if image.group is not None else image.key
     return derive_seed(seed, "held-out", key) / 2**63 < share
 

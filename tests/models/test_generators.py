@@ -252,8 +252,10 @@ def test_equals_the_pipeline_called_by_hand(family: str, shared: Build, folders:
     from diffusers import DiffusionPipeline
 
     from factory.models.generators.flow import FlowPipeline
+    from factory.models.generators.multi import MultiPipeline
 
-    loader = FlowPipeline if family == "flow" else DiffusionPipeline
+    own = {"flow": FlowPipeline, "multi": MultiPipeline}
+    loader = own.get(family, DiffusionPipeline)
     pipeline = loader.from_pretrained(folders(family))
     pipeline.set_progress_bar_config(disable=True)
     jobs = [make_job(ordinal) for ordinal in range(4)]
@@ -358,7 +360,7 @@ def _pass_through_vae(generator: Any, family: str, reference: Reference) -> Any:
     from factory.data.images import fit_image
 
     fitted = fit_image(reference.image.read_pixels(), SIZE, SIZE).astype(float)
-    if family in ("fake", "flow"):
+    if family in ("fake", "flow", "multi"):
         return fitted
     import torch
 

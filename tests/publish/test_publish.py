@@ -395,17 +395,7 @@ def publish_elsewhere(endpoint: str, folder: Path, log: Path) -> None:
     publish_items(found.items, HubTarget(options, print), found.recipe_sha256, print, 2, False)
 
 
-@pytest.mark.parametrize(
-    "moment",
-    [
-        "between upload and commit",
-        "before the tag",
-        *(
-            pytest.param(each, marks=pytest.mark.slow)
-            for each in ("amid an upload", "after a commit", "before the card")
-        ),
-    ],
-)
+@pytest.mark.parametrize("moment", KILLS)
 def test_a_killed_upload_is_finished_without_sending_twice(hub, made, tmp_path, moment):
     step, phase, skip = KILLS[moment]
     started: list[BaseProcess] = []
@@ -773,7 +763,6 @@ def test_an_unknown_protocol_is_named(made):
         copy(made, "nowhere://x")
 
 
-@pytest.mark.slow("core/test_store.py::test_files_fit_into_a_folder_of_the_hub")
 @pytest.mark.stranger
 def test_a_folder_holds_no_more_files_than_the_hub_takes(tmp_path, hub, monkeypatch):
     recipe, out = write_recipe(tmp_path, output={"rows_per_file": 1}), tmp_path / "run"

@@ -35,7 +35,8 @@ from tests.running import read_rows, run, write_recipe
 
 SIZE = 32
 TEXT = ("stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3")
-EVERY = (*TEXT, "flow")
+OWN = ("flow", "multi")
+EVERY = (*TEXT, *OWN)
 LICENCE = {
     "id": "openrail",
     "date_read": "2026-11-20",
@@ -80,7 +81,7 @@ def catalog(tmp_path_factory):
             "height": SIZE,
             "mpp": 0.5,
             "steps": 3,
-            "guidance": 1.0 if family == "flow" else 2.0,
+            "guidance": 1.0 if family in OWN else 2.0,
             "dtype": "float32",
             "training_data": ["noise"],
             "labels_seen": False,
@@ -88,7 +89,7 @@ def catalog(tmp_path_factory):
         }
         if family == "stable-diffusion-3":
             entry["pipeline_arguments"] = {"max_sequence_length": 16}
-        if family in ("flow", "dit"):
+        if family in (*OWN, "dit"):
             entry["class_names"] = list(tiny.CLASS_NAMES)
         (root / "models" / f"tiny-{family}.yaml").write_text(yaml.safe_dump(entry))
     return root
@@ -258,7 +259,7 @@ def make_jobs(**streams):
 
 
 @pytest.mark.parametrize(
-    "family", [*(pytest.param(each, marks=pytest.mark.slow) for each in TEXT), "flow"]
+    "family", [*(pytest.param(each, marks=pytest.mark.slow) for each in TEXT), *OWN]
 )
 def test_the_saved_adapter_samples_what_the_trained_one_did(family, catalog, data, tmp_path):
     out = tmp_path / "out"
@@ -269,7 +270,7 @@ def test_the_saved_adapter_samples_what_the_trained_one_did(family, catalog, dat
 
     trainee = open_trainee(catalog, data, family, layers="all")
     good = load_file(*out.glob("training/checkpoint-*/model_2.safetensors"))  # of the last check
-    plain = trainee.sample(["dark" if family == "flow" else "pale_pink"] * 2, [100, 101])
+    plain = trainee.sample(["dark" if family in OWN else "pale_pink"] * 2, [100, 101])
     with torch.no_grad():
         for number, parameter in enumerate(trainee.parameters.values()):
             parameter.copy_(good[str(number)])
@@ -278,7 +279,7 @@ def test_the_saved_adapter_samples_what_the_trained_one_did(family, catalog, dat
         apart = np.abs(sample.pixels.astype(int) - trained[row]).max()
         moved = np.abs(sample.pixels.astype(int) - plain[row]).max()
         assert apart <= 1 < 4 * apart + 2 < moved, (apart, moved)
-    if family != "flow":
+    if family not in OWN:
         assert samples[0].prompt == "H&E histopathology patch, pale pink"
         assert entry.class_names == ("dark", "pale_pink")
         with pytest.raises(InputError, match="no class 'tumor'"):
@@ -371,15 +372,16 @@ def test_a_base_that_predicts_samples_is_refused(catalog, data, monkeypatch):
         open_trainee(catalog, data, "stable-diffusion")
 
 
-def test_only_the_rows_of_the_adapted_classes_move(catalog, data):
-    trainee = open_trainee(catalog, data, "flow")
+@pytest.mark.parametrize(("family", "rows"), [("flow", 5), ("multi", 2)])
+def test_only_the_rows_of_the_adapted_classes_move(family, rows, catalog, data):
+    trainee = open_trainee(catalog, data, family)
     table = trainee.parameters["class_embedding"]
-    assert len(table) == 5
+    assert len(table) == rows  # of multi those of adapters alone
     draw = torch.Generator().manual_seed(0)
     losses = trainee.compute_losses(torch.zeros(4, 3, SIZE, SIZE), ["dark", None, "", "dark"], draw)
     torch.autograd.backward(losses.mean())
     assert table.grad is not None
-    assert table.grad.any(1).tolist() == [False, False, False, True, False]
+    assert table.grad.any(1).tolist() == [*[False] * (rows - 2), True, False]
 
 
 # --- checks for copies ---------------------------------------------------------------------------
@@ -491,8 +493,9 @@ def read_log(out):
     return [{**json.loads(line), "time": None} for line in lines]
 
 
-@pytest.mark.slow("train/test_train_generator.py::test_resumed_equals_uninterrupted")
-@pytest.mark.parametrize("family", ["flow", "stable-diffusion"])
+@pytest.mark.parametrize(
+    "family", ["flow", pytest.param("stable-diffusion", marks=pytest.mark.slow)]
+)
 def test_a_killed_training_resumes_to_the_same_weights(family, catalog, data, tmp_path):
     settings = settle(data, family, steps=6, prior_weight=0.5, stain_jitter=0.05)
     whole = adapt(settings, catalog, tmp_path / "whole")

@@ -65,7 +65,12 @@ def format_step(step: int, steps: int, measured: dict[str, float]) -> str:
 
 def format_training(result: dict[str, Any], out: Path) -> str:
     """Returns what a training ended with."""
-    if result["kid"] is None:
+    if result.get("validation_loss") is not None:
+        return (
+            f"wrote {out}: the weights of step {result['best_step']:,}, loss on held-out images "
+            f"{result['validation_loss']:.4g}"
+        )
+    if result.get("kid") is None:
         return f"wrote {out}: the weights of step {result['step']:,}, not validated"
     return (
         f"wrote {out}: the weights of step {result['best_step']:,}, kernel distance to held-out "

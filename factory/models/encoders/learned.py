@@ -92,6 +92,19 @@ class LearnedEncoder:
         features: Tensor = self._forward(pixels.to(self._device, self._dtype))
         return features.float()
 
+    def map_features(self, pixels: Tensor) -> Tensor:
+        """Returns (N, dim, h, w) features of places, of (N, 3, H, W) pixels in [0, 255].
+
+        Raises:
+            InputError: a network that is no small-resnet.
+        """
+        if not isinstance(self._module, SmallResNet):
+            raise InputError(
+                f"encoder {self._spec!r}: features of places are known of an encoder of "
+                "`factory train encoder` only, such as he-ssl"
+            )
+        return self._module.map_features(pixels.to(self._device, self._dtype)).float()
+
 
 def hash_weights(module: nn.Module) -> str:
     """Returns one sha256 over names, shapes, types and values of all weights and buffers."""

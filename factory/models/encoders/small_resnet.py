@@ -52,5 +52,9 @@ class SmallResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps (N, 3, H, W) float in [0, 255] to (N, dim) features."""
+        return torch.mean(self.map_features(images), dim=(2, 3))
+
+    def map_features(self, images: Tensor) -> Tensor:
+        """Maps (N, 3, H, W) float in [0, 255] to (N, dim, H / 16, W / 16), before the mean."""
         features: Tensor = self.body(self.stem(images / 64.0 - 2.0))
-        return torch.mean(features, dim=(2, 3))
+        return features

@@ -31,7 +31,7 @@ def load_adapters(
     if not adapters:
         return ()
     name = type(pipeline).__name__
-    is_flow = name == "FlowPipeline"
+    is_flow = hasattr(pipeline, "put_classes")
     if not is_flow and not hasattr(pipeline, "load_lora_weights"):
         raise InputError(f"generator.adapters: {name} takes no LoRA adapters: leave them out")
     loaded = []

@@ -16,8 +16,8 @@ from factory.core.yaml.messages import advise
 from factory.models.classifiers.heads import Head
 from factory.models.encoders.learned import LearnedEncoder
 from factory.models.encoders.pool import RememberingEncoder
-from factory.models.generators.flow import GUIDE_LIMIT
 from factory.models.generators.settings import ClassifierGuidance
+from factory.models.generators.straight import GUIDE_LIMIT
 from factory.models.session import Session
 
 PLACE = "generator.classifier_guidance"

@@ -6,27 +6,25 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, ImagePipelineOutput, UNet2DModel
-from diffusers.utils.torch_utils import randn_tensor
+from diffusers import UNet2DModel
 from numpy.typing import NDArray
 from PIL import Image
-from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from factory.models.generators.conditioner import Conditioner
+from factory.models.generators.straight import (
+    TEXT_TOKENS,
+    Guide,
+    StraightPipeline,
+    check_labels,
+    check_strength,
+    stack_images,
+)
 
 sys.modules.setdefault("factory.generators.conditioner", sys.modules[Conditioner.__module__])
 # Where `model_index.json` of models trained by version 0.1 looks for it.
 
-Guide = Callable[[torch.Tensor], torch.Tensor]
-"""From (N, 3, H, W) images, in [-1, 1] but for overshoot, to (N,) log probabilities of what each
-is to show; differentiable."""
-GUIDE_LIMIT = 0.3
-"""Most that a guide changes a velocity, as a share of its length: more, and images fall apart."""
-TEXT_TOKENS = 64
-"""Tokens of a caption that the pipeline keeps, its begin and end marks included."""
 
-
-class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
+class FlowPipeline(StraightPipeline):
     """Samples small images, by default straight in pixel space, without an autoencoder.
 
     Pixels are folded by `pixel_unshuffle` (H, W, 3) -> (H/f, W/f, 3 f^2), or encoded by `vae`, and
@@ -76,23 +74,30 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         )
         self.register_to_config(class_names=class_names, fold=fold, data_std=data_std, mpp=mpp)
 
+    network_name = "unet"
+    classes_name = "conditioner.class_embedding"
+
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """The classes in the order of their embeddings."""
-        return tuple(name for name in self.config.class_names.split(",") if name)
+    def class_width(self) -> int:
+        """Numbers of a class embedding."""
+        return int(self.conditioner.config.dim)
+
+    @property
+    def class_table(self) -> torch.nn.Embedding | None:
+        """The embeddings of all classes."""
+        found: torch.nn.Embedding | None = self.conditioner.class_embedding
+        return found
+
+    def put_classes(self, names: Sequence[str], table: torch.nn.Embedding) -> None:
+        """Replaces all classes and their embeddings."""
+        self.conditioner.class_embedding = table
+        self.conditioner.register_to_config(classes=len(names))
+        self.register_to_config(class_names=",".join(names))
 
     @property
     def image_size(self) -> int:
         """Height and width of the images, px."""
-        factor = int(self.config.fold)
-        if self.vae is not None:
-            factor = 2 ** (len(self.vae.config.block_out_channels) - 1)
-        return int(self.unet.config.sample_size) * factor
-
-    @property
-    def num_timesteps(self) -> int:
-        """Scheduler steps of the current or last call."""
-        return self._num_timesteps
+        return int(self.unet.config.sample_size) * self.pixel_factor
 
     @torch.no_grad()
     def __call__(
@@ -137,48 +142,20 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         self._guidance_scale = guidance_scale
         self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
         first = 0 if image is None else self._choose_first(num_inference_steps, strength)
-        pixels = None if image is None else _stack(image).to(self._execution_device)
-        sample = self._begin(count, generator, pixels, first)
+        pixels = None if image is None else stack_images(image).to(self._execution_device)
+        shape = (count, self.unet.config.in_channels, *[self.unet.config.sample_size] * 2)
+        sample = self._begin(shape, generator, pixels, first)
         held = self.encode_conditions(count, class_labels, prompts, pixels)
         null = self.conditioner(count)
-        timesteps = self.scheduler.timesteps[first:]
-        self._num_timesteps = len(timesteps)
-        with self.progress_bar(total=len(timesteps)) as bar:
-            for step, timestep in enumerate(timesteps):
-                # Some schedulers round their timesteps to integers; their sigmas are exact.
-                sigma = self.scheduler.sigmas[first + step].to(sample.device)
-                velocity = self._predict(sample, sigma, held, null)
-                if guide is not None:
-                    velocity = velocity - self._ask(guide, guide_scale, sample, sigma, velocity)
-                sample = self.scheduler.step(velocity, timestep, sample).prev_sample
-                if callback_on_step_end is not None:
-                    callback_on_step_end(self, step, timestep, {})
-                bar.update()
+
+        def predict(sample: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+            velocity = self._predict(sample, sigma, held, null)
+            if guide is not None:
+                velocity = velocity - self._ask(guide, guide_scale, sample, sigma, velocity)
+            return velocity
+
+        sample = self._walk(sample, first, predict, callback_on_step_end)
         return self._to_output(sample, output_type, return_dict)
-
-    def _choose_first(self, steps: int, strength: float) -> int:
-        """Returns the timestep at which the last share of the path starts."""
-        return (steps - max(1, round(steps * strength))) * int(self.scheduler.order)
-
-    def _begin(
-        self,
-        count: int,
-        generator: Sequence[torch.Generator] | torch.Generator | None,
-        pixels: torch.Tensor | None,
-        first: int,
-    ) -> torch.Tensor:
-        """Returns where the path starts: at noise, or between it and the images to vary."""
-        shape = (count, self.unet.config.in_channels, *[self.unet.config.sample_size] * 2)
-        noise: torch.Tensor = randn_tensor(
-            shape, generator=generator, device=self._execution_device, dtype=torch.float32
-        )
-        share = float(self.scheduler.sigmas[first])
-        if pixels is None:
-            return share * noise
-        if hasattr(self.scheduler, "set_begin_index"):
-            self.scheduler.set_begin_index(first)
-        varied: torch.Tensor = (1.0 - share) * self.encode_pixels(pixels) + share * noise
-        return varied
 
     def encode_conditions(
         self,
@@ -199,21 +176,6 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
             reference = self.conditioner.encode_reference(pixels)
         return self.conditioner(count, labels, text, reference)  # type: ignore[no-any-return]
 
-    def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Turns (N, 3, H, W) in [-1, 1] into what the network sees, (N, C, H/f, W/f) float32."""
-        if self.vae is None:
-            return pixel_unshuffle(pixels, self.config.fold)
-        shift = self.vae.config.shift_factor or 0.0
-        latents = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().float()
-        return (latents - shift) * self.vae.config.scaling_factor  # type: ignore[no-any-return]
-
-    def decode_pixels(self, sample: torch.Tensor) -> torch.Tensor:
-        """The inverse of `encode_pixels`: (N, 3, H, W), in [-1, 1] but for overshoot."""
-        if self.vae is None:
-            return pixel_shuffle(sample, self.config.fold)
-        latents = sample / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
-        return self.vae.decode(latents.to(self.vae.dtype)).sample.float()  # type: ignore[no-any-return]
-
     def _check(
         self,
         class_labels: Sequence[int] | None,
@@ -225,13 +187,10 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         counts = {len(stream) for stream in (class_labels, prompts, image) if stream is not None}
         if len(counts) != 1:
             raise ValueError(f"give class_labels, prompt or image, equally many, got {counts}")
-        known = len(self.class_names)
-        if class_labels is not None and not all(-1 <= label <= known for label in class_labels):
-            raise ValueError(f"class labels must be -1..{known}, got {list(class_labels)}")
+        check_labels(class_labels, len(self.class_names))
         if prompts is not None and any(prompts) and self.text_encoder is None:
             raise ValueError("this model was trained without captions: leave prompt out")
-        if not 0.0 < strength <= 1.0:
-            raise ValueError(f"strength must be in (0, 1], got {strength}")
+        check_strength(strength)
         return counts.pop()
 
     def _predict(
@@ -244,48 +203,6 @@ class FlowPipeline(DiffusionPipeline):  # type: ignore[misc]
         output = apply_network(self.unet, twice, sigma.expand(len(twice)), both, std)
         free, bound = output.chunk(2)
         return free + guidance * (bound - free)
-
-    def _ask(
-        self,
-        guide: Guide,
-        scale: float,
-        sample: torch.Tensor,
-        sigma: torch.Tensor,
-        velocity: torch.Tensor,
-    ) -> torch.Tensor:
-        """Returns what a guide takes off the velocity.
-
-        A score that changes by g changes the velocity by -g sigma / (1 - sigma). The guide is asked
-        about the image foreseen, x - sigma v, and its gradient there is brought to x by the
-        Jacobian of the best linear guess of the image, (1 - sigma) s^2 / D (see `apply_network`).
-        """
-        share, std = float(sigma), float(self.config.data_std)
-        spread = share**2 + (1 - share) ** 2 * std**2
-        with torch.enable_grad():
-            foreseen = (sample - share * velocity).detach().requires_grad_()
-            chance = guide(self.decode_pixels(foreseen)).sum()
-            (gradient,) = torch.autograd.grad(chance, foreseen)
-        change = scale * share * std**2 / spread * gradient
-        lengths = change.flatten(1).norm(dim=1) / velocity.flatten(1).norm(dim=1).clamp(min=1e-6)
-        kept = GUIDE_LIMIT / lengths.clamp(min=GUIDE_LIMIT)
-        limited: torch.Tensor = change * kept.view(-1, 1, 1, 1)
-        return limited
-
-    def _to_output(self, sample: torch.Tensor, output_type: str, return_dict: bool) -> Any:
-        decoded = self.decode_pixels(sample) / 2 + 0.5
-        pixels = decoded.clamp(0, 1).masked_fill(~decoded.isfinite(), torch.nan)
-        images: Any = pixels
-        if output_type != "pt":
-            images = pixels.permute(0, 2, 3, 1).float().cpu().numpy()
-        if output_type == "pil":
-            images = self.numpy_to_pil(images)
-        return ImagePipelineOutput(images=images) if return_dict else (images,)
-
-
-def _stack(images: NDArray[np.uint8] | Sequence[Image.Image]) -> torch.Tensor:
-    """Returns (N, 3, H, W) float32 in [-1, 1]."""
-    stacked = torch.from_numpy(np.stack([np.asarray(one) for one in images]))
-    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1.0
 
 
 def apply_network(

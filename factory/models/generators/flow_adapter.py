@@ -1,4 +1,4 @@
-"""Adapters of `FlowPipeline`: low-rank updates of its UNet and the embeddings of their classes."""
+"""Adapters of our own pipelines: low-rank updates of the network, embeddings of their classes."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,13 +8,13 @@ from typing import Any
 import torch
 
 from factory.core.errors import InputError
-from factory.models.generators.flow import FlowPipeline
+from factory.models.generators.straight import StraightPipeline
 
-_TOKENS = "conditioner.class_embedding.weight"
 _DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 
 def write_adapter(
+    pipeline: StraightPipeline,
     path: Path,
     layers: Mapping[str, torch.Tensor],
     class_names: Sequence[str],
@@ -23,31 +23,36 @@ def write_adapter(
     """Writes an adapter as safetensors.
 
     Args:
+        pipeline: that it was trained on.
         path: file.
-        layers: of the UNet: `<layer>.lora_A.weight` and `<layer>.lora_B.weight`.
+        layers: of its network: `<layer>.lora_A.weight` and `<layer>.lora_B.weight`.
         class_names: the classes that it brings, which may be classes of the base too.
         embeddings: (classes, dim), one row for each.
     """
     from safetensors.torch import save_file
 
-    tensors = {f"unet.{name}": value.detach().cpu().contiguous() for name, value in layers.items()}
-    tensors[_TOKENS] = embeddings.detach().cpu().contiguous()
+    tensors = {
+        f"{pipeline.network_name}.{name}": value.detach().cpu().contiguous()
+        for name, value in layers.items()
+    }
+    tensors[f"{pipeline.classes_name}.weight"] = embeddings.detach().cpu().contiguous()
     # One entry only: of several, safetensors shuffles the order, and with it the file's hash.
     save_file(tensors, path, {"class_names": json.dumps(list(class_names))})
 
 
-def merge_adapter(pipeline: FlowPipeline, path: Path, scale: float) -> None:
+def merge_adapter(pipeline: StraightPipeline, path: Path, scale: float) -> None:
     """Merges an adapter: W + scale B A for each layer (Hu et al. 2022, arXiv 2106.09685), classes.
 
     Raises:
         InputError: a file of another kind of model.
     """
-    names, embeddings, tensors = _read_adapter(path)
-    layers = dict(pipeline.unet.named_modules())
+    names, embeddings, tensors = _read_adapter(path, f"{pipeline.classes_name}.weight")
+    prefix = f"{pipeline.network_name}."
+    layers = dict(getattr(pipeline, pipeline.network_name).named_modules())
     changes = []
     stems = {key.removesuffix(_DOWN).removesuffix(_UP) for key in tensors}
     for stem in sorted(stems):
-        name = stem.removeprefix("unet.")
+        name = stem.removeprefix(prefix)
         weight: Any = getattr(layers.get(name), "weight", None)
         up, down = tensors.get(f"{stem}{_UP}"), tensors.get(f"{stem}{_DOWN}")
         try:
@@ -66,7 +71,9 @@ def merge_adapter(pipeline: FlowPipeline, path: Path, scale: float) -> None:
             weight.add_(scale * change.to(weight))
 
 
-def _read_adapter(path: Path) -> tuple[list[str], torch.Tensor, dict[str, torch.Tensor]]:
+def _read_adapter(
+    path: Path, classes: str
+) -> tuple[list[str], torch.Tensor, dict[str, torch.Tensor]]:
     """Returns an adapter's classes, their embeddings, and its low-rank layers."""
     from safetensors import SafetensorError, safe_open
 
@@ -76,41 +83,43 @@ def _read_adapter(path: Path) -> tuple[list[str], torch.Tensor, dict[str, torch.
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as an adapter: {error}") from error
-    embeddings = tensors.pop(_TOKENS, None)
+    embeddings = tensors.pop(classes, None)
     if names is None or embeddings is None:
         raise InputError(f"{path}: no adapter of a flow model: it has no class embeddings")
     return names, embeddings, tensors
 
 
-def set_classes(pipeline: FlowPipeline, names: Sequence[str], embeddings: torch.Tensor) -> None:
+def set_classes(pipeline: StraightPipeline, names: Sequence[str], embeddings: torch.Tensor) -> None:
     """Gives a pipeline classes: known ones get a new embedding, others are added at the end.
 
     Raises:
         InputError: a name with a comma, or embeddings of another width.
     """
-    conditioner = pipeline.conditioner
-    like = conditioner.mix[0].weight
-    if embeddings.shape != (len(names), conditioner.config.dim):
+    width, own = pipeline.class_width, pipeline.class_table
+    if embeddings.shape != (len(names), width):
         raise InputError(
             f"class embeddings of shape {tuple(embeddings.shape)} for {len(names)} classes of "
-            f"{conditioner.config.dim} numbers: the adapter was trained on another model"
+            f"{width} numbers: the adapter was trained on another model"
         )
     commas = [name for name in names if "," in name]
     if commas:
         raise InputError(f"class {commas[0]!r}: rename it without a comma")
+    like = next(getattr(pipeline, pipeline.network_name).parameters())
     known = list(pipeline.class_names)
-    rows = [] if conditioner.class_embedding is None else [*conditioner.class_embedding.weight.data]
+    rows = [] if own is None else [*own.weight.data]
+    fixed = known[: len(known) - len(rows)]  # trained otherwise than by a table that can grow
+    taken = [name for name in names if name in fixed]
+    if taken:
+        raise InputError(f"class {taken[0]!r}: the model was trained with it: give it another name")
     for name, row in zip(names, embeddings.to(like), strict=True):
         if name in known:
-            rows[known.index(name)] = row
+            rows[known.index(name) - len(fixed)] = row
         else:
             known.append(name)
             rows.append(row)
-    table = torch.nn.Embedding(len(rows), conditioner.config.dim)
+    table = torch.nn.Embedding(len(rows), width)
     table.weight = torch.nn.Parameter(torch.stack(rows), requires_grad=False)
-    conditioner.class_embedding = table
-    conditioner.register_to_config(classes=len(known))
-    pipeline.register_to_config(class_names=",".join(known))
+    pipeline.put_classes(known, table)
 
 
 def _multiply(up: torch.Tensor, down: torch.Tensor) -> torch.Tensor:

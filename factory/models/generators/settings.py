@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from factory.catalog.catalog import Catalogs
-from factory.catalog.entries import Adapter, ModelEntry, Strict
+from factory.catalog.entries import Adapter, ModelEntry, Stream, Strict
 
 
 class Guidance(Strict):
@@ -13,6 +13,14 @@ class Guidance(Strict):
 
     scale: float = Field(ge=0.0, le=100.0, description="guidance at the first step")
     end: float = Field(ge=0.0, le=100.0, description="guidance at the last step")
+
+
+class StreamGuidance(Strict):
+    """Classifier-free guidance of one stream, in an interval of the path (arXiv 2404.07724)."""
+
+    scale: float = Field(ge=0.0, le=100.0, description="1 follows the stream as it is")
+    low: float = Field(0.0, ge=0.0, le=1.0, description="least share of noise; elsewhere 1")
+    high: float = Field(1.0, ge=0.0, le=1.0, description="most share of noise")
 
 
 class ClassifierGuidance(Strict):
@@ -49,6 +57,9 @@ class GeneratorSettings(Strict):
     )
     steps: int | None = Field(None, ge=1, le=1000, description="num_inference_steps")
     guidance: float | Guidance | None = Field(None, description="guidance_scale, or a schedule")
+    stream_guidance: dict[Stream, StreamGuidance] | None = Field(
+        None, description="of single streams, for models of family multi; others take `guidance`"
+    )
     classifier_guidance: ClassifierGuidance | None = Field(
         None, description="leads models of family flow to the class; needs no training of theirs"
     )

@@ -1,8 +1,9 @@
 """What goes beside trained weights: the catalog entry that a recipe names, and the model card."""
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
@@ -10,26 +11,41 @@ from factory.core.markdown import escape, fence, write_code, write_line
 from factory.train.generator.settings import TrainingRecipe
 from factory.train.generator.setup import Material
 
+if TYPE_CHECKING:
+    from factory.train.multi.settings import MultiRecipe
+
 
 def write_catalog_entry(recipe: TrainingRecipe, material: Material, out: Path) -> Path:
     """Writes `out/models/NAME.yaml`, so that a recipe says `catalogs: [OUT]`, `model: NAME`."""
     streams = ["class_name"] if material.images.class_names else []
     streams += ["caption"] if material.tokenizer is not None else []
-    streams += ["reference"]
+    entry = describe_entry(recipe, "flow", [*streams, "reference"], material.images.class_names)
+    if recipe.data.mpp is not None:
+        entry["mpp"] = recipe.data.mpp
+    return save_entry(entry, out)
+
+
+def describe_entry(
+    recipe: "TrainingRecipe | MultiRecipe",
+    family: str,
+    streams: Sequence[str],
+    class_names: Sequence[str],
+) -> dict[str, Any]:
+    """Returns the fields of the catalog entry of a trained model."""
     size = recipe.data.image_size
-    entry: dict[str, Any] = {
+    return {
         "id": recipe.name,
         "title": recipe.export.title or recipe.name,
         "source": "..",
-        "family": "flow",
-        "optional": streams,
-        "class_names": list(material.images.class_names),
+        "family": family,
+        "optional": list(streams),
+        "class_names": list(class_names),
         "width": size,
         "height": size,
         "steps": recipe.sampling.steps,
         "guidance": recipe.sampling.guidance,
         "dtype": "float32",
-        "training_data": list(_list_data(recipe)),
+        "training_data": list(list_data(recipe)),
         "labels_seen": any(source.labels for source in recipe.data.sources),
         "licence": {
             "id": recipe.export.license,
@@ -37,9 +53,11 @@ def write_catalog_entry(recipe: TrainingRecipe, material: Material, out: Path) -
             "attribution": list(recipe.export.attribution),
         },
     }
-    if recipe.data.mpp is not None:
-        entry["mpp"] = recipe.data.mpp
-    path = out / "models" / f"{recipe.name}.yaml"
+
+
+def save_entry(entry: dict[str, Any], out: Path) -> Path:
+    """Writes a catalog entry to `out/models`."""
+    path = out / "models" / f"{entry['id']}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(entry, sort_keys=False, allow_unicode=True, width=100)
     path.write_text(f"# Written by factory train generator.\n{text}", encoding="utf-8")
@@ -62,7 +80,7 @@ def write_model_card(
         "",
         "## Data",
         "",
-        *(f"- {escape(line)}" for line in _list_data(recipe)),
+        *(f"- {escape(line)}" for line in list_data(recipe)),
         f"- {kept:,} views to learn from, {len(images.labels) - kept:,} held out to validate on",
         f"- classes learned: {escape(', '.join(images.class_names)) or 'none; no label was seen'}",
         f"- captions: {_describe_captions(recipe)}",
@@ -102,7 +120,8 @@ def write_model_card(
     return path
 
 
-def _list_data(recipe: TrainingRecipe) -> tuple[str, ...]:
+def list_data(recipe: "TrainingRecipe | MultiRecipe") -> tuple[str, ...]:
+    """Returns a line for each training set."""
     if recipe.export.training_data:
         return recipe.export.training_data
     return tuple(source.images.name for source in recipe.data.sources)

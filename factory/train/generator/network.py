@@ -13,9 +13,10 @@ from factory.core.errors import InputError
 from factory.core.plain import write_json
 from factory.models.generators.conditioner import Conditioner
 from factory.models.generators.families.flow import FlowFamily
-from factory.models.generators.flow import TEXT_TOKENS, FlowPipeline, apply_network
+from factory.models.generators.flow import FlowPipeline, apply_network
 from factory.models.generators.sampling import build_scheduler
 from factory.models.generators.settings import GeneratorSettings
+from factory.models.generators.straight import TEXT_TOKENS
 from factory.train.generator.settings import NetworkSettings, TrainingRecipe
 
 
@@ -109,7 +110,8 @@ def build_denoiser(
         reference_dim=settings.reference_dim,
         average=settings.average_streams,
     )
-    return Denoiser(unet, conditioner, _build_text_encoder(settings, tokenizer), settings.data_std)
+    text_encoder = build_text_encoder(settings.text_dim, settings.text_layers, tokenizer)
+    return Denoiser(unet, conditioner, text_encoder, settings.data_std)
 
 
 def train_tokenizer(texts: list[str], vocabulary: int) -> Any:
@@ -143,23 +145,24 @@ def train_tokenizer(texts: list[str], vocabulary: int) -> Any:
     )
 
 
-def _build_text_encoder(settings: NetworkSettings, tokenizer: Any) -> Any:
+def build_text_encoder(dim: int, layers: int, tokenizer: Any) -> Any:
+    """Builds an untrained `CLIPTextModel` of captions; None without a tokenizer."""
     if tokenizer is None:
         return None
     from transformers import CLIPTextConfig, CLIPTextModel
 
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=settings.text_dim,
-        intermediate_size=4 * settings.text_dim,
-        num_hidden_layers=settings.text_layers,
-        num_attention_heads=max(1, settings.text_dim // 32),
+        hidden_size=dim,
+        intermediate_size=4 * dim,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, dim // 32),
         max_position_embeddings=TEXT_TOKENS,
         hidden_act="gelu",
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        projection_dim=settings.text_dim,
+        projection_dim=dim,
     )
     return CLIPTextModel(config)
 
@@ -212,12 +215,9 @@ def export_pipeline(
 ) -> None:
     """Writes the averaged networks as a float16 safetensors pipeline folder."""
     copy = deepcopy(average).cpu().half().eval()
-    family = FlowFamily(GeneratorSettings(model=FlowFamily.kind))
-    current = FlowMatchEulerDiscreteScheduler()
-    scheduler = build_scheduler(recipe.sampling.scheduler, current, family)
     pipeline = FlowPipeline(
         unet=copy.unet,
-        scheduler=scheduler,
+        scheduler=build_flow_scheduler(recipe.sampling.scheduler),
         conditioner=copy.conditioner,
         text_encoder=copy.text_encoder,
         tokenizer=tokenizer,
@@ -227,10 +227,22 @@ def export_pipeline(
         data_std=recipe.network.data_std,
         mpp=recipe.data.mpp,
     )
+    save_pipeline(pipeline, out)
+
+
+def build_flow_scheduler(name: str, shift: float = 1.0) -> Any:
+    """Returns a scheduler of flow velocities by its diffusers name; `shift` favours noise."""
+    family = FlowFamily(GeneratorSettings(model=FlowFamily.kind))
+    return build_scheduler(name, FlowMatchEulerDiscreteScheduler(shift=shift), family)
+
+
+def save_pipeline(pipeline: Any, out: Path) -> None:
+    """Writes a pipeline folder with safetensors, which names no place and loads anywhere."""
     pipeline.save_pretrained(out, safe_serialization=True)
     index = out / "model_index.json"
     described = json.loads(index.read_text(encoding="utf-8"))
-    if tokenizer is not None:  # transformers 5 writes a name that 4 does not know; both know this
+    if pipeline.tokenizer is not None:
+        # transformers 5 writes a name that 4 does not know; both know this.
         described["tokenizer"] = ["transformers", "PreTrainedTokenizerFast"]
     described.pop("_name_or_path", None)
     index.write_text(write_json(described, indent=2) + "\n", encoding="utf-8")

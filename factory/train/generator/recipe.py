@@ -10,11 +10,21 @@ from factory.core.yaml.model import apply_overrides, parse_model, read_document
 from factory.recipe.file import find_base
 from factory.train.encoder.settings import EncoderRecipe
 from factory.train.generator.settings import TrainingRecipe
+from factory.train.multi.settings import MultiRecipe
+
+AnyRecipe = type[TrainingRecipe] | type[MultiRecipe] | type[EncoderRecipe]
 
 
-def choose_model(data: Mapping[str, Any]) -> type[TrainingRecipe] | type[EncoderRecipe]:
-    """Returns what a training recipe describes: with `method` an encoder, else a generator."""
-    return EncoderRecipe if "method" in data else TrainingRecipe
+def choose_model(data: Mapping[str, Any]) -> AnyRecipe:
+    """Returns what a training recipe describes: with `method` an encoder, else a generator.
+
+    The generator's `network.kind` says which.
+    """
+    if "method" in data:
+        return EncoderRecipe
+    network = data.get("network")
+    is_multi = isinstance(network, Mapping) and network.get("kind") == "multi"
+    return MultiRecipe if is_multi else TrainingRecipe
 
 
 def load_encoder_recipe(path: Path, overrides: Sequence[str] = ()) -> EncoderRecipe:
@@ -34,14 +44,16 @@ def load_encoder_recipe(path: Path, overrides: Sequence[str] = ()) -> EncoderRec
 
 def load_training_recipe(
     path: Path, overrides: Sequence[str] = ()
-) -> tuple[TrainingRecipe, Catalogs]:
+) -> tuple[TrainingRecipe | MultiRecipe, Catalogs]:
     """Returns the recipe and the catalogs that it reads from.
 
     Raises:
         RecipeError: a field that is wrong, with file, line and field.
     """
-    recipe = parse_model(apply_overrides(read_document(path), overrides), TrainingRecipe)
-    base = find_base(path)
+    document, base = apply_overrides(read_document(path), overrides), find_base(path)
+    if choose_model(document.data) is MultiRecipe:
+        return _resolve_multi(parse_model(document, MultiRecipe), base)
+    recipe = parse_model(document, TrainingRecipe)
     sources = tuple(
         source.model_copy(update={"images": resolve_path(base, source.images)})
         for source in recipe.data.sources
@@ -56,3 +68,19 @@ def load_training_recipe(
         init = str(resolve_path(base, init))
     update = {"data": data, "network": network, "init": init, "catalogs": folders}
     return recipe.model_copy(update=update), load_catalogs(folders)
+
+
+def _resolve_multi(recipe: MultiRecipe, base: Path) -> tuple[MultiRecipe, Catalogs]:
+    sources = []
+    for source in recipe.data.sources:
+        update: dict[str, Any] = {"images": resolve_path(base, source.images)}
+        if source.masks is not None:
+            place = resolve_path(base, source.masks.folder)
+            update["masks"] = source.masks.model_copy(update={"folder": place})
+        if source.values is not None:
+            place = resolve_path(base, source.values.table)
+            update["values"] = source.values.model_copy(update={"table": place})
+        sources.append(source.model_copy(update=update))
+    folders = tuple(resolve_path(base, folder) for folder in recipe.catalogs)
+    data = recipe.data.model_copy(update={"sources": tuple(sources)})
+    return recipe.model_copy(update={"data": data, "catalogs": folders}), load_catalogs(folders)

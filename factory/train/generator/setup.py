@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,9 @@ def prepare_material(recipe: TrainingRecipe, catalogs: Catalogs, folder: Path) -
     tokenizer = None
     if writer is not None:
         own = start.tokenizer if start is not None else None
-        tokenizer = own or _fit_tokenizer(recipe, writer, catalogs)
+        tokenizer = own or fit_tokenizer(
+            partial(_write_any, writer), recipe.seed, recipe.network.vocabulary, catalogs
+        )
     vae = _load_vae(recipe)
     latent = None
     if vae is not None:
@@ -118,15 +121,20 @@ def _check_facts(recipe: TrainingRecipe, grid: CaptionGrid | None) -> None:
                 )
 
 
-def _fit_tokenizer(recipe: TrainingRecipe, writer: CaptionWriter, catalogs: Catalogs) -> Any:
+def _write_any(writer: CaptionWriter, draw: np.random.Generator) -> str:
+    return writer.write(int(draw.integers(len(writer.images.labels))), draw)
+
+
+def fit_tokenizer(
+    write: Callable[[np.random.Generator], str], seed: int, vocabulary: int, catalogs: Catalogs
+) -> Any:
     """Fits the tokenizer on captions of the training images and the words of all class lists."""
-    draw = np.random.default_rng(derive_seed(recipe.seed, "tokenizer"))
-    total = len(writer.images.labels)
-    texts = [writer.write(int(draw.integers(total)), draw) for _ in range(_TOKENIZER_CAPTIONS)]
+    draw = np.random.default_rng(derive_seed(seed, "tokenizer"))
+    texts = [write(draw) for _ in range(_TOKENIZER_CAPTIONS)]
     for name in catalogs.list_ids("classes"):
         for entry in catalogs.find_classes(name).classes:
             texts += [entry.title, *entry.synonyms]
-    return train_tokenizer(texts, recipe.network.vocabulary)
+    return train_tokenizer(texts, vocabulary)
 
 
 def _load_start(

@@ -40,6 +40,7 @@ class Family(ABC):
         predicts: what its scheduler steps; None where none of diffusers is asked.
         shifts: gives the scheduler its own sigmas and a shift.
         guidable: can be led by a classifier.
+        guides_streams: has a guidance of its own for each stream.
         trainee: `module:Class` that adapts its models, as `factory.train` imports it.
     """
 
@@ -53,6 +54,7 @@ class Family(ABC):
     predicts: Literal["noise", "flow"] | None = None
     shifts: bool = False
     guidable: bool = False
+    guides_streams: bool = False
     trainee: str | None = None
 
     def __init__(
@@ -121,6 +123,9 @@ class Family(ABC):
             message = f"{self.settings.model} is of family {self.kind!r}, which cannot be guided"
             remedy = "remove it, or take a model of family 'flow', e.g. nano-he-base"
             yield "classifier_guidance", f"{message}: {remedy}"
+        if self.settings.stream_guidance is not None and not self.guides_streams:
+            message = f"{self.settings.model} is of family {self.kind!r}, which has one guidance"
+            yield "stream_guidance", f"{message}: give guidance instead"
 
     def replace(self, streams: frozenset[str]) -> frozenset[str]:
         """Returns the streams that need not be there beside these."""

@@ -22,7 +22,6 @@ from factory.train.generator.objectives.base import (
     sample_images,
 )
 
-_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 _TABLE = "class_embedding"
 
 CLASS_RATE = 10.0
@@ -51,6 +50,7 @@ class FlowTrainee:
     an embedding for a subject, Gal et al. 2022, arXiv 2208.01618). Prior images show no condition.
     """
 
+    attention: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     choices: ClassVar[Choices] = Choices(
         steps=400,
         batch_size=16,
@@ -67,17 +67,21 @@ class FlowTrainee:
         self._generator = subject.generator
         self._pipeline = subject.generator.model.pipeline
         self._names = tuple(subject.words)
-        unet, conditioner = self._pipeline.unet, self._pipeline.conditioner
+        network = getattr(self._pipeline, self._pipeline.network_name)
         kinds = (torch.nn.Conv2d, torch.nn.Linear)
-        everything = [name for name, layer in unet.named_modules() if isinstance(layer, kinds)]
-        targets = everything if settings.layers == "all" else _ATTENTION
+        everything = [
+            name
+            for name, layer in network.named_modules()
+            if isinstance(layer, kinds) and getattr(layer, "groups", 1) == 1
+        ]
+        targets = everything if settings.layers == "all" else self.attention
         set_classes(self._pipeline, self._names, self._start_classes(settings, subject.shots))
         seed = derive_seed(settings.seed, "lora")
-        self._parameters = add_lora(unet, targets, settings.rank or 1, seed)
-        table = conditioner.class_embedding.weight
+        self._parameters = add_lora(network, targets, settings.rank or 1, seed)
+        table = self._pipeline.class_table.weight
         table.data = table.data.float()
         table.requires_grad_(True)
-        rows = [self._pipeline.class_names.index(name) for name in self._names]
+        rows = self._find_rows(table)
         trained = torch.zeros(len(table), 1)
         trained[rows] = 1.0
         table.register_hook(lambda gradient: gradient * trained.to(gradient))
@@ -104,10 +108,7 @@ class FlowTrainee:
         sigma = draw_logit_normal(len(clean), draw).to(clean.device)
         weight = sigma.view(-1, 1, 1, 1)
         noisy = (1 - weight) * clean + weight * noise
-        labels = torch.tensor(self._find_labels(conditions), device=clean.device)
-        vector = pipeline.conditioner(len(clean), labels)
-        std = pipeline.config.data_std
-        predicted = apply_network(pipeline.unet, noisy, sigma, vector.to(pipeline.unet.dtype), std)
+        predicted = self._predict(noisy, sigma, self._find_labels(conditions))
         error: torch.Tensor = predicted - (noise - clean)
         return error.square().mean((1, 2, 3))
 
@@ -121,13 +122,28 @@ class FlowTrainee:
         from peft.utils import get_peft_model_state_dict
 
         table = self._parameters[_TABLE]
-        rows = [self._pipeline.class_names.index(name) for name in self._names]
-        layers = get_peft_model_state_dict(self._pipeline.unet)
-        write_adapter(folder / WEIGHTS, layers, self._names, table.detach()[rows])
+        network = getattr(self._pipeline, self._pipeline.network_name)
+        embeddings = table.detach()[self._find_rows(table)]
+        layers = get_peft_model_state_dict(network)
+        write_adapter(self._pipeline, folder / WEIGHTS, layers, self._names, embeddings)
 
     def describe_entry(self) -> dict[str, Any]:
         """Returns all classes, those of the base first."""
         return {"class_names": list(self._pipeline.class_names)}
+
+    def _predict(
+        self, noisy: torch.Tensor, sigma: torch.Tensor, labels: Sequence[int]
+    ) -> torch.Tensor:
+        """Returns the velocity under classes, (B, C, h, w) float32."""
+        pipeline = self._pipeline
+        vector = pipeline.conditioner(len(noisy), torch.tensor(labels, device=noisy.device))
+        std = pipeline.config.data_std
+        return apply_network(pipeline.unet, noisy, sigma, vector.to(pipeline.unet.dtype), std)
+
+    def _find_rows(self, table: torch.Tensor) -> list[int]:
+        """Returns where in the table of class embeddings the trained classes are."""
+        known = self._pipeline.class_names
+        return [known.index(name) - (len(known) - len(table)) for name in self._names]
 
     def _find_labels(self, conditions: Sequence[str | None]) -> list[int]:
         known = self._pipeline.class_names

@@ -1,0 +1,191 @@
+"""`StraightPipeline`: what the pipelines of the straight path from noise to images share."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline, ImagePipelineOutput
+from diffusers.utils.torch_utils import randn_tensor
+from numpy.typing import NDArray
+from PIL import Image
+from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+Guide = Callable[[torch.Tensor], torch.Tensor]
+"""From (N, 3, H, W) images, in [-1, 1] but for overshoot, to (N,) log probabilities of what each
+is to show; differentiable."""
+GUIDE_LIMIT = 0.3
+"""Most that a guide changes a velocity, as a share of its length: more, and images fall apart."""
+TEXT_TOKENS = 64
+"""Tokens of a caption that the pipelines keep, its begin and end marks included."""
+Generators = Sequence[torch.Generator] | torch.Generator | None
+Predict = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""From (N, C, h, w) on the path and its share of noise to the velocity there."""
+
+
+class StraightPipeline(DiffusionPipeline):  # type: ignore[misc]
+    """Folds or encodes pixels, walks the path `x = (1 - sigma) image + sigma noise`, and decodes.
+
+    A subclass has a scheduler of flow velocities, a `vae` or None, `fold`, `class_names` and
+    `data_std` in its configuration, and predicts the velocity.
+
+    Attributes:
+        network_name: its component that predicts, which adapters change.
+        classes_name: name of the table of class embeddings, below the pipeline.
+    """
+
+    network_name: ClassVar[str]
+    classes_name: ClassVar[str]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in the order of their embeddings."""
+        return tuple(name for name in self.config.class_names.split(",") if name)
+
+    @property
+    def class_width(self) -> int:
+        """Numbers of a class embedding that an adapter may add."""
+        raise NotImplementedError
+
+    @property
+    def class_table(self) -> torch.nn.Embedding | None:
+        """The embeddings that adapters may change or add to: of the last of `class_names`."""
+        raise NotImplementedError
+
+    def put_classes(self, names: Sequence[str], table: torch.nn.Embedding) -> None:
+        """Replaces the classes of `class_table`; `names` are all classes."""
+        raise NotImplementedError
+
+    @property
+    def pixel_factor(self) -> int:
+        """Pixels a side for each place that the network sees."""
+        if self.vae is not None:
+            return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+        return int(self.config.fold)
+
+    @property
+    def num_timesteps(self) -> int:
+        """Scheduler steps of the current or last call."""
+        return self._num_timesteps
+
+    def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Turns (N, 3, H, W) in [-1, 1] into what the network sees, (N, C, H/f, W/f) float32."""
+        if self.vae is None:
+            return pixel_unshuffle(pixels, self.config.fold)
+        shift = self.vae.config.shift_factor or 0.0
+        latents = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode().float()
+        return (latents - shift) * self.vae.config.scaling_factor  # type: ignore[no-any-return]
+
+    def decode_pixels(self, sample: torch.Tensor) -> torch.Tensor:
+        """The inverse of `encode_pixels`: (N, 3, H, W), in [-1, 1] but for overshoot."""
+        if self.vae is None:
+            return pixel_shuffle(sample, self.config.fold)
+        latents = sample / self.vae.config.scaling_factor + (self.vae.config.shift_factor or 0.0)
+        return self.vae.decode(latents.to(self.vae.dtype)).sample.float()  # type: ignore[no-any-return]
+
+    def _choose_first(self, steps: int, strength: float) -> int:
+        """Returns the timestep at which the last share of the path starts."""
+        return (steps - max(1, round(steps * strength))) * int(self.scheduler.order)
+
+    def _begin(
+        self,
+        shape: tuple[int, ...],
+        generator: Generators,
+        pixels: torch.Tensor | None,
+        first: int,
+    ) -> torch.Tensor:
+        """Returns where the path starts: at noise, or between it and the images to vary."""
+        noise: torch.Tensor = randn_tensor(
+            shape, generator=generator, device=self._execution_device, dtype=torch.float32
+        )
+        share = float(self.scheduler.sigmas[first])
+        if pixels is None:
+            return share * noise
+        if hasattr(self.scheduler, "set_begin_index"):
+            self.scheduler.set_begin_index(first)
+        varied: torch.Tensor = (1.0 - share) * self.encode_pixels(pixels) + share * noise
+        return varied
+
+    def _walk(
+        self,
+        sample: torch.Tensor,
+        first: int,
+        predict: Predict,
+        callback: Callable[..., dict[str, Any]] | None,
+    ) -> torch.Tensor:
+        """Returns where the scheduler's steps from `first` on lead."""
+        timesteps = self.scheduler.timesteps[first:]
+        self._num_timesteps = len(timesteps)
+        with self.progress_bar(total=len(timesteps)) as bar:
+            for step, timestep in enumerate(timesteps):
+                # Some schedulers round their timesteps to integers; their sigmas are exact.
+                sigma = self.scheduler.sigmas[first + step].to(sample.device)
+                velocity = predict(sample, sigma)
+                sample = self.scheduler.step(velocity, timestep, sample).prev_sample
+                if callback is not None:
+                    callback(self, step, timestep, {})
+                bar.update()
+        return sample
+
+    def _ask(
+        self,
+        guide: Guide,
+        scale: float,
+        sample: torch.Tensor,
+        sigma: torch.Tensor,
+        velocity: torch.Tensor,
+    ) -> torch.Tensor:
+        """Returns what a guide takes off the velocity.
+
+        A score that changes by g changes the velocity by -g sigma / (1 - sigma). The guide is asked
+        about the image foreseen, x - sigma v, and its gradient there is brought to x by the
+        Jacobian of the best linear guess of the image, (1 - sigma) s^2 / D (see `apply_network`).
+        """
+        share, std = float(sigma), float(self.config.data_std)
+        spread = share**2 + (1 - share) ** 2 * std**2
+        with torch.enable_grad():
+            foreseen = (sample - share * velocity).detach().requires_grad_()
+            chance = guide(self.decode_pixels(foreseen)).sum()
+            (gradient,) = torch.autograd.grad(chance, foreseen)
+        change = scale * share * std**2 / spread * gradient
+        lengths = change.flatten(1).norm(dim=1) / velocity.flatten(1).norm(dim=1).clamp(min=1e-6)
+        kept = GUIDE_LIMIT / lengths.clamp(min=GUIDE_LIMIT)
+        limited: torch.Tensor = change * kept.view(-1, 1, 1, 1)
+        return limited
+
+    def _to_output(self, sample: torch.Tensor, output_type: str, return_dict: bool) -> Any:
+        """Returns images; values that were not finite are NaN, infinities too."""
+        decoded = self.decode_pixels(sample) / 2 + 0.5
+        pixels = decoded.clamp(0, 1).masked_fill(~decoded.isfinite(), torch.nan)
+        images: Any = pixels
+        if output_type != "pt":
+            images = pixels.permute(0, 2, 3, 1).float().cpu().numpy()
+        if output_type == "pil":
+            images = self.numpy_to_pil(images)
+        return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+
+def check_strength(strength: float) -> None:
+    """Checks the share of the path that is run again.
+
+    Raises:
+        ValueError: outside (0, 1].
+    """
+    if not 0.0 < strength <= 1.0:
+        raise ValueError(f"strength must be in (0, 1], got {strength}")
+
+
+def check_labels(class_labels: Sequence[int] | None, known: int) -> None:
+    """Checks indices of classes; `known` and -1 mean none.
+
+    Raises:
+        ValueError: an index that no class has.
+    """
+    if class_labels is not None and not all(-1 <= label <= known for label in class_labels):
+        raise ValueError(f"class labels must be -1..{known}, got {list(class_labels)}")
+
+
+def stack_images(images: NDArray[np.uint8] | Sequence[Image.Image]) -> torch.Tensor:
+    """Returns (N, 3, H, W) float32 in [-1, 1]."""
+    stacked = torch.from_numpy(np.stack([np.asarray(one) for one in images]))
+    return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1.0

@@ -1,0 +1,1 @@
+"""Training of generators of parallel streams (`network.kind: multi`)."""

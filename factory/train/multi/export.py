@@ -1,0 +1,110 @@
+"""What a training of parallel streams leaves: pipeline, catalog entry and model card."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from factory.core.markdown import escape, write_code, write_line
+from factory.models.generators.multi import MultiPipeline
+from factory.train.generator.export import describe_entry, list_data, save_entry
+from factory.train.generator.network import build_flow_scheduler, save_pipeline
+from factory.train.multi.network import MultiDenoiser
+from factory.train.multi.settings import MultiRecipe
+from factory.train.multi.setup import MultiMaterial
+
+
+def export_pipeline(
+    recipe: MultiRecipe, material: MultiMaterial, average: MultiDenoiser, out: Path
+) -> None:
+    """Writes the averaged networks as a float16 safetensors pipeline folder."""
+    copy = deepcopy(average).cpu().half().eval()
+    pipeline = MultiPipeline(
+        transformer=copy.transformer,
+        scheduler=build_flow_scheduler(recipe.sampling.scheduler),
+        text_encoder=copy.text_encoder,
+        tokenizer=material.tokenizer,
+        class_names=",".join(material.collection.class_names),
+        fold=recipe.network.fold,
+        data_std=recipe.network.data_std,
+        prediction=recipe.network.prediction,
+        encoder=recipe.data.encoder or "",
+    )
+    save_pipeline(pipeline, out)
+
+
+def write_catalog_entry(recipe: MultiRecipe, material: MultiMaterial, out: Path) -> Path:
+    """Writes `out/models/NAME.yaml`, so that a recipe says `catalogs: [OUT]`, `model: NAME`."""
+    collection = material.collection
+    streams = ["class_name"] if collection.class_names else []
+    streams += ["caption"] if material.tokenizer is not None else []
+    streams += ["reference", "scale"]
+    streams += ["embedding"] if material.embedding_dim else []
+    streams += ["vector"] if collection.vector_names else []
+    streams += ["control"] if collection.control_labels else []
+    entry = describe_entry(recipe, "multi", streams, collection.class_names)
+    if material.embedding_dim:
+        entry["embedding"] = {"encoder": recipe.data.encoder, "dim": material.embedding_dim}
+    if collection.vector_names:
+        entry["vector"] = {"names": list(collection.vector_names)}
+    return save_entry(entry, out)
+
+
+def write_model_card(
+    recipe: MultiRecipe, material: MultiMaterial, result: dict[str, Any], out: Path
+) -> Path:
+    """Writes `out/README.md` from the recipe and what was measured."""
+    collection, options = material.collection, recipe.training
+    views = [(len(each.held_out), int(each.held_out.sum())) for each in collection.sets]
+    total, held = sum(each for each, _ in views), sum(each for _, each in views)
+    lines = ["---", write_line("license", recipe.export.license), "library_name: diffusers"]
+    lines += ["tags: [pathology, synthetic, flow-matching]", "---", ""]
+    lines += [f"# {escape(recipe.name)}", ""]
+    lines += [escape(recipe.export.title), ""] if recipe.export.title else []
+    lines += ["![Held-out views, and what each stream alone makes of them](samples.png)", ""]
+    lines += ["## Data", "", *(f"- {escape(line)}" for line in list_data(recipe))]
+    lines += [
+        f"- {total - held:,} views to learn from, {held:,} held out to validate on",
+        f"- classes learned: {escape(', '.join(collection.class_names)) or 'none, no label seen'}",
+        f"- embeddings: {write_code(recipe.data.encoder) if recipe.data.encoder else 'none'}",
+        f"- named values: {len(collection.vector_names)}",
+        f"- labels of masks: {escape(', '.join(collection.control_labels)) or 'none'}",
+        "",
+        "## Training",
+        "",
+        f"- pipeline `MultiPipeline` of factory, {recipe.network.attention} attention to streams, "
+        f"prediction of the {recipe.network.prediction}, {recipe.data.image_size} px",
+        f"- {result['step']:,} steps of {options.batch_size * options.accumulate} images, running "
+        f"average {options.ema_decay}, seed {recipe.seed}; each stream left out of "
+        f"{options.stream_dropout:.0%} of the images, all of {options.dropout:.0%}",
+        "- the whole recipe is `training/recipe.json`",
+        "",
+        "## Measured",
+        "",
+        *_describe_losses(result),
+        "",
+        "## Limits",
+        "",
+        "- Memorisation was not studied: use the filter `training_copy` with the real images.",
+        "- For research on software and methods, not for diagnosis.",
+        "",
+        "## Licence and attribution",
+        "",
+        escape(f"Weights: {recipe.export.license}. " + " ".join(recipe.export.attribution)),
+        "",
+    ]
+    path = out / "README.md"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def _describe_losses(result: dict[str, Any]) -> list[str]:
+    """Says the loss on held-out views, and what each stream is worth."""
+    if result.get("validation_loss") is None:
+        return ["Not validated: no images were held out."]
+    lines = [
+        f"At step {result['best_step']:,}, mean squared error of the velocity on held-out views: "
+        f"{result['validation_loss']:.4f}. It rises, on the views that have the stream, by",
+        "",
+    ]
+    gaps = {name.removeprefix("gap_"): v for name, v in result.items() if name.startswith("gap_")}
+    return lines + [f"- {value:.4f} without {name}" for name, value in gaps.items()]

@@ -1,0 +1,95 @@
+"""Everything that the training of a generator of parallel streams needs before its first step."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from factory.catalog.captions.grid import CaptionGrid
+from factory.catalog.captions.writing import write_caption
+from factory.catalog.catalog import Catalogs
+from factory.core.errors import InputError
+from factory.models.encoders import load_encoder
+from factory.models.encoders.learned import LearnedEncoder
+from factory.train.generator.setup import fit_tokenizer
+from factory.train.multi.batches import measure_features
+from factory.train.multi.network import Scales
+from factory.train.multi.settings import MultiRecipe
+from factory.train.multi.views import Collection, load_collection
+
+
+@dataclass(frozen=True, slots=True)
+class MultiMaterial:
+    """What is learned from, and the parts that are not trained.
+
+    Attributes:
+        collection: the views.
+        grid: caption grid that captions are written by, or None.
+        tokenizer: of the captions, or None.
+        teacher: the encoder whose features are aligned with, or None.
+        embedding_dim: width of the encoder's features; 0: none.
+        scales: of `embedding` and `vector`, where they are.
+    """
+
+    collection: Collection
+    grid: CaptionGrid | None
+    tokenizer: Any
+    teacher: LearnedEncoder | None
+    embedding_dim: int
+    scales: Scales
+
+    @torch.no_grad()
+    def look(self, images: torch.Tensor) -> torch.Tensor | None:
+        """Returns the teacher's (B, dim, h, w) features of (B, 3, S, S) images in [-1, 1]."""
+        if self.teacher is None:
+            return None
+        return self.teacher.map_features((images + 1) * 127.5)
+
+
+def prepare_material(recipe: MultiRecipe, catalogs: Catalogs, folder: Path) -> MultiMaterial:
+    """Reads images, what goes with them, and the encoder.
+
+    Raises:
+        SourceError: an image, mask or table that cannot be read or does not fit.
+        InputError: a grid or encoder that there is not, or that cannot teach.
+    """
+    grid = None if recipe.captions is None else catalogs.find_captions(recipe.captions.grid)
+    if grid is not None and not grid.measures:
+        raise InputError(f"captions.grid: {grid.id} has no measures: take he-attributes")
+    encoder = None
+    if recipe.data.encoder is not None:
+        encoder = load_encoder(recipe.data.encoder, device="auto", catalogs=catalogs)
+    collection = load_collection(recipe.data, grid, recipe.seed, folder / "views", encoder)
+    if not any((~each.held_out).any() for each in collection.sets):
+        raise InputError("data.held_out: nothing is left to learn from: lower it")
+    tokenizer = None
+    if grid is not None:
+        told, known = [], grid
+        for each in collection.sets:
+            told += list(each.attributes)
+
+        def write(draw: np.random.Generator) -> str:
+            return write_caption(known, told[int(draw.integers(len(told)))], draw)
+
+        tokenizer = fit_tokenizer(write, recipe.seed, recipe.network.vocabulary, catalogs)
+    scales: Scales = {}
+    if encoder is not None:
+        scales["embedding"] = measure_features(collection)
+    if collection.vector_names:
+        scales["vector"] = measure_features(collection, "vector")
+    return MultiMaterial(
+        collection, grid, tokenizer, _find_teacher(recipe, encoder),
+        0 if encoder is None else encoder.dim, scales,
+    )  # fmt: skip
+
+
+def _find_teacher(recipe: MultiRecipe, encoder: Any) -> LearnedEncoder | None:
+    if not (recipe.training.alignment or recipe.training.alignment_pooled):
+        return None
+    if not isinstance(encoder, LearnedEncoder):
+        raise InputError(
+            "training.alignment: needs data.encoder, one of `factory train encoder`, e.g. he-ssl"
+        )
+    return encoder

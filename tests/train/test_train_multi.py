@@ -1,0 +1,208 @@
+"""Training a generator of parallel streams: resumed equals uninterrupted, all streams learn."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import InputError, MismatchError, SourceError
+from factory.models.generators.multi import MultiPipeline
+from factory.models.generators.multi_guidance import NAMES
+from factory.train.generator.recipe import load_training_recipe
+from factory.train.multi.batches import draw_batch
+from factory.train.multi.settings import MultiRecipe
+from factory.train.multi.setup import MultiMaterial, prepare_material
+from factory.train.multi.train import choose_precision, train_multi
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six slides of two pictures with a mask and two values each; bright and dark tissue."""
+    root = tmp_path_factory.mktemp("data")
+    rows = ["name,HYPOXIA,MITOSIS"]
+    for folder in ("images/plain", "masks/plain"):
+        (root / folder).mkdir(parents=True)
+    for number in range(12):
+        draw = np.random.default_rng(number)
+        name = f"slide{number // 2}-{number % 2}"
+        mask = np.zeros((40, 40), np.uint8)
+        mask[5 : 15 + number, 8:20] = 3
+        pixels = np.full((40, 40, 3), (225, 140 + number, 190)) + draw.integers(
+            -15, 15, (40, 40, 3)
+        )
+        pixels[mask > 0] = (90, 50, 150)
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(
+            root / f"images/plain/{name}.png"
+        )
+        Image.fromarray(mask).save(root / f"masks/plain/{name}.png")
+        rows.append(f"{name},{number / 6 - 1},{draw.normal():.3f}")
+    (root / "values.csv").write_text("\n".join(rows))
+    return root
+
+
+def describe_recipe(data: Path, steps: int = 4, **changes: Any) -> dict[str, Any]:
+    source = {
+        "images": str(data / "images"),
+        "views": 2,
+        "mpp": 0.5,
+        "labels": False,
+        "group_pattern": r"(slide\d+)",
+        "masks": {"folder": str(data / "masks"), "labels": {3: "nucleus"}},
+        "values": {"table": str(data / "values.csv"), "key": "name"},
+        **changes.pop("source", {}),
+    }
+    network = {
+        **{"kind": "multi", "fold": 4, "merge": 2, "outer_dim": 16, "dim": 32, "depth": 2},
+        **{"heads": 2, "stream_dim": 16, "text_dim": 32, "text_layers": 1, "vocabulary": 400},
+        **changes.pop("network", {}),
+    }
+    training = {
+        **{"steps": steps, "batch_size": 4, "warmup_steps": 2, "decay_steps": 2},
+        **{"alignment": 0.5, "alignment_pooled": 0.1, "alignment_block": 1, "checkpoint_every": 2},
+        **changes.pop("training", {}),
+    }
+    return {
+        "name": "tiny-multi",
+        "seed": 3,
+        "data": {"image_size": 32, "held_out": 0.3, "encoder": "he-ssl", "sources": [source]},
+        "captions": {"kind": "measured", "grid": "he-attributes"},
+        "network": network,
+        "training": training,
+        "validation": {"every": 100, "images": 4},
+        "sampling": {"steps": 2, "scheduler": "FlowMatchEulerDiscrete"},
+        **changes,
+    }
+
+
+def make_recipe(data: Path, steps: int = 4, **changes: Any) -> MultiRecipe:
+    return MultiRecipe.model_validate(describe_recipe(data, steps, **changes))
+
+
+def train(recipe: MultiRecipe, out: Path) -> dict[str, Any]:
+    found = train_multi(recipe, load_catalogs(), out, lambda *state: None)
+    assert found is not None
+    return found
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    pipeline = MultiPipeline.from_pretrained(folder)
+    parts = {"transformer": pipeline.transformer, "text_encoder": pipeline.text_encoder}
+    return {f"{n}.{k}": v for n, part in parts.items() for k, v in part.state_dict().items()}
+
+
+@pytest.fixture(scope="module")
+def material(data: Path, tmp_path_factory: pytest.TempPathFactory) -> MultiMaterial:
+    return prepare_material(make_recipe(data), load_catalogs(), tmp_path_factory.mktemp("material"))
+
+
+def test_resumed_equals_uninterrupted_and_what_comes_out_is_a_model(
+    data: Path, tmp_path: Path
+) -> None:
+    whole = train(make_recipe(data, 3, training={"decay_steps": 0}), tmp_path / "whole")
+    train(make_recipe(data, 2, training={"decay_steps": 0}), tmp_path / "parts")
+    train(make_recipe(data, 3, training={"decay_steps": 0}), tmp_path / "parts")
+    first, second = read_weights(tmp_path / "whole"), read_weights(tmp_path / "parts")
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    told = {"caption", "embedding", "vector", "control", "scale"}
+    assert {name for name in whole if name.startswith("gap_")} == {f"gap_{name}" for name in told}
+    lines = (tmp_path / "whole/training/log.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["validation_loss"] == pytest.approx(whole["validation_loss"], 1e-3)
+    entry = yaml.safe_load((tmp_path / "whole/models/tiny-multi.yaml").read_text())
+    assert entry["family"] == "multi" and set(entry["optional"]) == told | {"reference"}
+    assert entry["labels_seen"] is False
+    assert (tmp_path / "whole/samples.png").exists()
+    with pytest.raises(MismatchError, match=r"seed: 3 -> 4"):
+        train(make_recipe(data, 3, seed=4), tmp_path / "parts")
+
+
+def test_a_batch_has_what_its_images_have_and_leaves_some_out(
+    data: Path, material: MultiMaterial
+) -> None:
+    recipe = make_recipe(data, training={"batch_size": 200, "embedding_rate": 0.5})
+    spread = material.scales["embedding"][1]
+    batch = draw_batch(recipe, material.collection, material.grid, spread, (0,))
+    again = draw_batch(recipe, material.collection, material.grid, spread, (0,))
+    assert torch.equal(batch.images, again.images) and batch.captions == again.captions
+    shares = {name: batch.streams.present(name) for name in NAMES}
+    assert shares["class_name"] is None
+    kept = {n: float(v.float().mean()) for n, v in shares.items() if v is not None}
+    told = float(np.mean([bool(text) for text in batch.captions]))
+    for share in (kept["vector"], kept["control"], kept["scale"], told):
+        assert 0.73 < share < 0.89  # .9 * .9
+    assert 0.3 < kept["embedding"] < 0.5
+    nothing = [not any(bool(shares[n][row]) for n in kept) for row in range(200)]  # type: ignore[index]
+    assert 0.05 < np.mean(nothing) < 0.17
+
+
+def test_masks_turn_with_their_images_and_scales_follow_the_cut(
+    data: Path, material: MultiMaterial
+) -> None:
+    recipe = make_recipe(data, training={"batch_size": 32, "stain_jitter": 0.0})
+    batch = draw_batch(recipe, material.collection, material.grid, None, (1,))
+    control = batch.streams.control
+    assert control is not None
+    dark = batch.images[:, 1] < -0.3
+    has = (control >= 0).flatten(1).any(1)
+    agree = (dark == (control == 1)).float().mean((1, 2))
+    assert has.sum() > 20 and agree[has].min() > 0.9
+    views = material.collection.sets[0]
+    whole, cut = views.mpp[0::2], views.mpp[1::2]
+    assert np.allclose(whole, 0.5) and (cut <= 0.5 * 40 / 32 + 1e-6).all() and (cut < 0.5).any()
+
+
+def test_slides_are_held_out_whole_and_so_are_named_folders(data: Path, tmp_path: Path) -> None:
+    recipe = make_recipe(data, source={"held_out_classes": ["plain"]})
+    with pytest.raises(InputError, match="nothing is left to learn from"):
+        prepare_material(recipe, load_catalogs(), tmp_path)
+    views = prepare_material(make_recipe(data), load_catalogs(), tmp_path).collection.sets[0]
+    held = views.held_out.reshape(6, 4)
+    assert (held.all(1) == held.any(1)).all() and 0 < held.any(1).sum() < 6
+
+
+def test_shared_attention_and_the_other_prediction_train_too(data: Path, tmp_path: Path) -> None:
+    network = {"attention": "shared", "prediction": "velocity", "merge": 1}
+    changes = {"alignment": 0.0, "alignment_pooled": 0.0}
+    train(make_recipe(data, 1, network=network, training=changes), tmp_path / "out")
+    pipeline = MultiPipeline.from_pretrained(tmp_path / "out")
+    assert pipeline.config.prediction == "velocity"
+    assert pipeline.transformer.config.attention == "shared"
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ({"masks": {"folder": "nowhere", "labels": {3: "nucleus"}}}, "no readable mask of"),
+        ({"values": {"table": "nowhere.csv", "key": "name"}}, "cannot be read as a table"),
+    ],
+)
+def test_what_goes_with_images_must_be_there(
+    data: Path, tmp_path: Path, source: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(SourceError, match=said):
+        prepare_material(make_recipe(data, source=source), load_catalogs(), tmp_path)
+
+
+def test_the_recipe_says_which_network_and_where_its_data_lie(data: Path, tmp_path: Path) -> None:
+    described = describe_recipe(Path("data"))
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(described))
+    recipe, _ = load_training_recipe(path)
+    assert isinstance(recipe, MultiRecipe)
+    source = recipe.data.sources[0]
+    assert source.masks is not None and source.values is not None
+    places = (source.images, source.masks.folder, source.values.table)
+    assert all(each.is_relative_to(tmp_path / "data") for each in places)
+
+
+def test_bfloat16_is_taken_where_it_is_not_emulated() -> None:
+    cpu = torch.device("cpu")
+    assert choose_precision("bfloat16", cpu) is torch.bfloat16
+    assert choose_precision("float32", cpu) is torch.float32
+    has = torch.cpu._is_avx512_bf16_supported()
+    assert choose_precision("auto", cpu) is (torch.bfloat16 if has else torch.float32)
