@@ -355,16 +355,21 @@ def _dit() -> Any:
     )
 
 
-def save_pixcell(folder: Path, tokens: int = 1, vae: Path | None = None) -> Path:
+def save_pixcell(
+    folder: Path, tokens: int = 1, vae: Path | None = None, name: str = "PixCellPipeline"
+) -> Path:
     """Saves a twin of PixCell, with its own code in `folder`; its VAE below `vae`, if given.
 
-    Its transformer takes `tokens` embeddings of 6 values; the null one is learned.
+    Its transformer takes `tokens` embeddings of 6 values; the null one is learned. `name` may be
+    `CytoSynPipeline`, which calls the same parts otherwise.
     """
     import shutil
 
     from diffusers import PixArtTransformer2DModel
 
-    from tests import pixcell_pipeline
+    from tests import cytosyn_pipeline, pixcell_pipeline
+
+    code = pixcell_pipeline if name == "PixCellPipeline" else cytosyn_pipeline
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
@@ -385,9 +390,9 @@ def save_pixcell(folder: Path, tokens: int = 1, vae: Path | None = None) -> Path
         null = pixcell_pipeline.NullEmbedding(tokens, 6).eval()
         fill(transformer)
         parts = {"transformer": transformer, "null": null, "vae": _vae(), "scheduler": _ddim()}
-        pipeline = pixcell_pipeline.PixCellPipeline(**parts)
+        pipeline = getattr(code, name)(**parts)
         pipeline.save_pretrained(folder, safe_serialization=True)
-    shutil.copy(Path(pixcell_pipeline.__file__), folder / "pipeline.py")
+    shutil.copy(Path(code.__file__), folder / "pipeline.py")
     if vae is not None:
         vae.mkdir(parents=True)
         (folder / "vae").rename(vae / "vae")

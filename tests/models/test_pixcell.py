@@ -9,6 +9,7 @@ import torch
 import yaml
 from click.testing import CliRunner
 
+from factory.catalog.catalog import load_catalogs
 from factory.catalog.entries import Component, LicenceTerms, ModelEntry, TakenEmbedding
 from factory.cli import main
 from factory.core.errors import InputError
@@ -172,3 +173,35 @@ def test_a_recipe_runs_and_its_rows_are_made_again(tmp_path: Path) -> None:
     words = ["models", "check", "twin", "--catalog", str(tmp_path)]
     told = CliRunner().invoke(main, words)
     assert "runs its own code" in told.output and told.exit_code == 2
+
+
+def test_cytosyn_is_asked_by_a_vector_or_by_none_as_its_entry_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = load_catalogs().find_model("cytosyn")
+    folder = tiny.save_pixcell(tmp_path / "twin", name="CytoSynPipeline")
+    same = ("family", "optional", "call", "pipeline_arguments", "one_per_call", "guidance")
+    given = {name: getattr(shipped, name) for name in same}
+    entry = make_entry(folder, required=(), embedding=None, **given)
+    generator = build(entry, steps=2)
+    calls: list[dict[str, Any]] = []
+    kind = type(generator.model.pipeline)
+    inner = kind.__call__
+
+    def call(self: Any, *told: Any, **named: Any) -> Any:
+        calls.append(named)
+        return inner(self, *told, **named)
+
+    monkeypatch.setattr(kind, "__call__", call)
+    bare = Job(Request("s", 9, Condition("tissue"), 9), 0, 109)
+    jobs = [make_job(0), bare, make_job(1)]
+    made = np.stack([each.pixels for each in generator.generate(jobs)])
+    assert made.shape == (3, 32, 32, 3) and made.std() > 1
+    by_vector = [each for each in calls if "h0_mini_embeds" in each]
+    assert len(calls) == 3 and len(by_vector) == 2
+    assert all(each["h0_mini_embeds"].shape == (1, 6) for each in by_vector)
+    assert {(each["guidance_low"], each["guidance_high"]) for each in calls} == {(0.0, 0.75)}
+    alone = np.stack([generator.generate([job])[0].pixels for job in jobs])
+    assert np.array_equal(alone, made)
+    other = Job(make_job(5).request, 0, jobs[0].seed)
+    assert not np.array_equal(generator.generate([other])[0].pixels, made[0])

@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 from safetensors.numpy import save_file
 
 from factory.cli import main
 from factory.core.errors import RecipeError
 from factory.data.rows import open_rows
+from factory.data.streams import Control
 from factory.engine.plan import build_plan
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
@@ -181,6 +183,28 @@ def test_arrays_of_another_shape_and_numbers_that_are_none_are_refused(folder: P
         np.save(folder / f"{name}.npy", array)
         told = list_problems(write(folder, {**EMBEDDING, "embeddings": f"{name}.npy"}, **TAKES))
         assert fault in told and "conditions[0].embeddings" in told, (name, told)
+
+
+def test_a_column_may_name_the_masks_beside_a_table(folder: Path) -> None:
+    mask = {"column": "mask", "palette": {1: "gland"}}
+    block = {"kind": "vector", "vectors": "v.csv", "per_row": 1, "columns": {"control": mask}}
+    labels = np.zeros((64, 64), np.uint8)
+    labels[8:40, 8:40] = 1
+    (folder / "masks").mkdir()
+    Image.fromarray(labels).save(folder / "masks" / "a.png")
+    (folder / "v.csv").write_text("MYC,mask\n1,masks/a.png\n2,masks/a.png\n")
+    path = write(folder, block, optional=["vector", "control"])
+    loaded = load_recipe(path)
+    check_recipe(loaded)
+    condition = build_plan(loaded.recipe, loaded.session).series[0].request_at(1).condition
+    control = condition.get(Control)
+    assert control is not None and np.array_equal(control.load(64, 64), labels)
+    for name, fault in (("../a.png", "is not below"), ("masks/b.png", "cannot be read")):
+        (folder / "v.csv").write_text(f"MYC,mask\n1,{name}\n")
+        assert fault in list_problems(path)
+    Image.fromarray(labels * 7).save(folder / "masks" / "a.png")
+    (folder / "v.csv").write_text("MYC,mask\n1,masks/a.png\n")
+    assert "has the id 7, which the palette does not name" in list_problems(path)
 
 
 def test_many_bad_rows_are_counted(folder: Path) -> None:

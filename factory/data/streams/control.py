@@ -1,15 +1,18 @@
 """The stream `control`: a mask that says where an image shows what; nuclei, glands, tissue."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
 
 from factory.catalog.entries import ModelEntry
-from factory.core.errors import DamageError, SourceError
+from factory.core.errors import DamageError, InputError, SourceError
 from factory.core.hashing import hash_bytes, to_canonical_json
 from factory.data.images import SourceImage
 from factory.data.label_maps import (
@@ -28,6 +31,7 @@ from factory.data.label_maps import (
     turn_labels,
 )
 from factory.data.streams.base import Stream
+from factory.data.streams.cells import Cells, read_word
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -89,6 +93,13 @@ class KeptMask:
         return fit_labels(labels, width, height, "resize", "mask")
 
 
+class ControlCells(Cells):
+    """The path of a label map in a column, below the folder of the table."""
+
+    palette: dict[int, str] = Field(min_length=1, description="value of the mask -> its name")
+    fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
+
+
 @dataclass(frozen=True, slots=True)
 class Control(Stream):
     """A mask with its palette, (id, name) sorted by id; 0 is nothing.
@@ -98,10 +109,30 @@ class Control(Stream):
     """
 
     name = "control"
+    Cells = ControlCells
     source: MapSource
     palette: Palette
     has_instances: bool = False
     group_sha256: str | None = None
+
+    @classmethod
+    def read_cells(cls, row: Mapping[str, Any], cells: Any, folder: Path) -> Self:
+        """Returns the mask whose file a cell names.
+
+        Raises:
+            InputError: it lies elsewhere, is no label map, or has ids that are not named.
+        """
+        name, root = read_word(row[cells.column]), Path(os.path.normpath(folder))
+        path = Path(os.path.normpath(root / name))
+        if root not in path.parents:
+            raise InputError(f"names the mask {name!r}, which is not below {folder}: put it there")
+        image = SourceImage(name, None, None, path)
+        labels = decode_labels(image.read_bytes(), image.place)
+        palette = tuple(sorted(cells.palette.items()))
+        unknown = list_unknown(labels, palette)
+        if unknown:
+            raise InputError(f"{name}: has the id {unknown[0]}, which the palette does not name")
+        return cls(MaskFile(image, hash_labels(labels), cells.fit), palette)
 
     def identity(self) -> dict[str, Any]:
         """Returns what its source tells, and the palette."""
