@@ -60,11 +60,12 @@ def measure_control(
             "wordings": ask_wordings(grid, name, organ, count),
             "paraphrases": ask_paraphrases(other, grid, name, per_phrase),
         }
+        values = tuple(grid.attributes[name])
         for way, asked in ways.items():
             seeds = make_seeds(seed, way, name, len(asked))
             numbers, bins = answer(sampler, grid, name, asked, seeds)
             found[name][way] = score(numbers, bins, asked, grid, name)
-            found[name][way]["by_phrase"] = score_phrases(numbers, bins, asked, grid, name)
+            found[name][way]["by_phrase"] = score_phrases(numbers, bins, asked, values)
         shifts = [find_shift(found[name][way]["mean_measured"]) for way in ways]
         found[name]["paraphrase_shift_over_wordings"] = (
             round(shifts[1] / shifts[0], 3) if shifts[0] else None
@@ -156,11 +157,10 @@ def score_phrases(
     numbers: NDArray[np.float64],
     bins: NDArray[np.int64],
     asked: Sequence[Asked],
-    grid: CaptionGrid,
-    name: str,
+    values: Sequence[str],
 ) -> dict[str, Any]:
     """Returns for each phrase what was asked, the mean measured, and the shares."""
-    values, found = tuple(grid.attributes[name]), {}
+    found = {}
     for phrase in dict.fromkeys(each.phrase for each in asked):
         rows = [row for row, each in enumerate(asked) if each.phrase == phrase]
         rank, mine = asked[rows[0]].rank, bins[rows]

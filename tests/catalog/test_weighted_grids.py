@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from factory.catalog.captions.grid import CaptionGrid, caption_at, count_captions, list_shares
+from factory.catalog.captions.grid import caption_at, count_captions, list_shares
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import RecipeError
+from tests.catalog.test_caption_grid import load
 
 LINES = """\
 id: mine
@@ -22,13 +23,6 @@ weights:
 given:
   size: {density: {low: {small: 1, large: 1}, high: {small: 1}}}
 """
-
-
-def load(folder: Path, text: str) -> CaptionGrid:
-    path = folder / "captions" / "mine.yaml"
-    path.parent.mkdir(parents=True)
-    path.write_text(text)
-    return load_catalogs([folder]).find_captions("mine")
 
 
 def test_shares_are_those_of_tables_and_rules(tmp_path: Path) -> None:

@@ -78,10 +78,10 @@ class Choices(Strict):
     steps: int
     batch_size: int
     learning_rate: float
-    rank: int
     layers: Literal["attention", "all"]
     prior_weight: float
-    check_every: int
+    rank: int = 16
+    check_every: int = 100
     guidance: float | None = None
 
     def settle(self, settings: AdapterSettings) -> AdapterSettings:

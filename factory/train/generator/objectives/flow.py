@@ -55,10 +55,8 @@ class FlowTrainee:
         steps=400,
         batch_size=16,
         learning_rate=1e-3,
-        rank=16,
         layers="all",
         prior_weight=0.0,
-        check_every=100,
         guidance=GUIDANCE,
     )
 

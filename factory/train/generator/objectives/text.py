@@ -53,10 +53,8 @@ class _TextTrainee:
         steps=600,
         batch_size=4,
         learning_rate=1e-4,
-        rank=16,
         layers="attention",
         prior_weight=1.0,
-        check_every=100,
     )
     network_name: ClassVar[str]
 
