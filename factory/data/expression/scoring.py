@@ -32,7 +32,8 @@ def score_ssgsea(values: Values, members: Values) -> Values:
 
         ES = sum_hit r^1.25 / sum_hit r^0.25 - sum_miss r / N_miss.
 
-    Ties share their mean rank, so that the order of genes in a file changes nothing.
+    Ties share their mean rank, so that the order of genes in a file changes nothing (as it does in
+    implementations that sort: spots of few reads have thousands of zeros).
 
     Args:
         values: (S, G) expression.
