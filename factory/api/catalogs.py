@@ -205,6 +205,43 @@ def adopt_model(source: str, out: AnyPath, **settings: Any) -> "Adopted":
     return adopt(source, Path(out), AdoptionSettings(**settings))
 
 
+def convert_model(
+    checkpoint: AnyPath,
+    out: AnyPath,
+    *,
+    config: AnyPath | None = None,
+    text_encoder: AnyPath | None = None,
+    class_names: Sequence[str] = (),
+    mpp: float | None = None,
+    allow_pickle: bool = False,
+) -> Figures:
+    """Writes a checkpoint of the CompVis code as a folder that recipes can name.
+
+    Args:
+        checkpoint: safetensors, or with `allow_pickle` .ckpt, .pt or .pth.
+        out: new folder.
+        config: YAML file that it was trained with.
+        text_encoder: folder with tokenizer and config.json, for models of texts.
+        class_names: in the order of their embeddings, for models of classes.
+        mpp: µm per pixel of its training images.
+        allow_pickle: the file is trusted; only tensors are read of it.
+
+    Raises:
+        InputError: what cannot be read or has no counterpart; says what to do.
+        StoreError: disk full, permission.
+    """
+    from factory.models.convert import Options, convert_checkpoint
+
+    options = Options(
+        Path(out),
+        None if config is None else Path(config),
+        None if text_encoder is None else Path(text_encoder),
+        tuple(class_names),
+        mpp,
+    )
+    return Figures(convert_checkpoint(Path(checkpoint), options, allow_pickle=allow_pickle))
+
+
 def list_encoders(catalogs: Sequence[AnyPath] = ()) -> "Listing[EncoderEntry]":
     """Returns the image encoders of all catalogs, which filters and evaluations can name.
 

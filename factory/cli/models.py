@@ -118,6 +118,43 @@ def adopt(source: str, out: Path, as_json: bool, **given: Any) -> None:
         click.get_current_context().exit(1)
 
 
+@models.command()
+@click.argument("checkpoint", type=LocalPath(path_type=Path))
+@click.option("--config", required=True, type=LocalPath(path_type=Path), help="Its YAML file.")
+@click.option("--out", required=True, type=LocalPath(path_type=Path), help="New folder.")
+@click.option(
+    "--text-encoder",
+    type=LocalPath(path_type=Path),
+    help="Folder with tokenizer and config.json, for models of texts.",
+)
+@click.option("--classes", default="", help="Names in the order of their embeddings, with commas.")
+@click.option("--mpp", type=float, help="µm per pixel of its training images.")
+@click.option(
+    "--allow-pickle", is_flag=True, help="Read .ckpt and .pth: only tensors, weights_only."
+)
+def convert(
+    checkpoint: Path,
+    config: Path,
+    out: Path,
+    text_encoder: Path | None,
+    classes: str,
+    mpp: float | None,
+    allow_pickle: bool,
+) -> None:
+    """Writes CHECKPOINT of the CompVis code (PathLDM and others) as a folder for recipes."""
+    names = [name.strip() for name in classes.split(",") if name.strip()]
+    made = api.convert_model(
+        checkpoint,
+        out,
+        config=config,
+        text_encoder=text_encoder,
+        class_names=names,
+        mpp=mpp,
+        allow_pickle=allow_pickle,
+    )
+    click.echo(f"wrote {out}: takes {made['takes']}, {made['width']}x{made['height']} px")
+
+
 @click.group()
 def encoders() -> None:
     """Lists, shows and checks the image encoders that filters and evaluations can name."""

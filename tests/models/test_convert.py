@@ -1,0 +1,241 @@
+"""`factory models convert`: CompVis naming there and back on tiny weights, and what is refused."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from click.testing import CliRunner
+from safetensors.torch import save_file
+
+from factory.cli import main
+from factory.core.errors import InputError
+from factory.data.records import Condition, Job, Request
+from factory.data.streams import Embedding
+from factory.models.convert import Options, convert_checkpoint
+from factory.models.generators import build_generator
+from factory.models.generators.settings import GeneratorSettings
+from tests import tiny
+from tests.compvis import write_names
+
+UNET = {
+    "image_size": 8,
+    "in_channels": 3,
+    "out_channels": 3,
+    "model_channels": 32,
+    "attention_resolutions": [2, 1],
+    "num_res_blocks": 1,
+    "channel_mult": [1, 2],
+    "num_heads": 1,
+    "use_spatial_transformer": True,
+    "transformer_depth": 1,
+    "context_dim": 32,
+}
+DECODER = {
+    "double_z": False,
+    "z_channels": 3,
+    "resolution": 16,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 32,
+    "ch_mult": [1, 2],
+    "num_res_blocks": 1,
+    "attn_resolutions": [],
+    "dropout": 0.0,
+}
+CONDITIONERS = {
+    "class_name": ("ClassEmbedder", {"n_classes": 3, "embed_dim": 32}),
+    "embedding": ("PatchEmbedder", {"patch_embed_dim": 6, "normalize_ssl": True}),
+    "caption": ("FrozenCLIPEmbedder", {"max_length": 77}),
+}
+
+
+def write_config(path: Path, takes: str, **changes: Any) -> Path:
+    name, given = CONDITIONERS[takes]
+    params = {
+        "linear_start": 0.0015,
+        "linear_end": 0.0195,
+        "timesteps": 1000,
+        "image_size": 8,
+        "channels": 3,
+        "unet_config": {"target": "ldm.UNetModel", "params": UNET},
+        "first_stage_config": {
+            "target": "ldm.models.autoencoder.VQModelInterface",
+            "params": {"embed_dim": 3, "n_embed": 16, "ddconfig": DECODER},
+        },
+        "cond_stage_config": {"target": f"ldm.modules.encoders.modules.{name}", "params": given},
+    }
+    path.write_text(yaml.safe_dump({"model": {"params": params | changes}}))
+    return path
+
+
+def build_parts(takes: str) -> tuple[Any, Any, dict[str, Any], Any]:
+    """UNet, first stage, weights of the conditioner, and the module of the conditioner."""
+    from diffusers import UNet2DConditionModel, VQModel
+
+    from factory.models.generators.latent import LatentConditioner
+
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=3,
+        out_channels=3,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        cross_attention_dim=32,
+        attention_head_dim=1,
+        down_block_types=("CrossAttnDownBlock2D",) * 2,
+        up_block_types=("CrossAttnUpBlock2D",) * 2,
+    )
+    vae = VQModel(
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        latent_channels=3,
+        num_vq_embeddings=16,
+        sample_size=16,
+        scaling_factor=1.0,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+    )
+    if takes == "caption":
+        encoder = tiny._clip(tiny._clip_tokenizer())
+        state = encoder.state_dict()
+        head = "" if any(key.startswith("text_model.") for key in state) else "text_model."
+        return unet, vae, {f"transformer.{head}{k}": v for k, v in state.items()}, encoder
+    sizes = {"classes": 3} if takes == "class_name" else {"embedding_dim": 6, "normalise": True}
+    module = LatentConditioner(32, **sizes)
+    return unet, vae, module.state_dict(), module
+
+
+def build_reference(takes: str) -> Any:
+    """The pipeline that the checkpoint was saved of."""
+    from diffusers import DDIMScheduler
+
+    from factory.models.generators.latent import LatentPipeline
+
+    unet, vae, _, module = build_parts(takes)
+    for each in (unet, vae, module):
+        each.eval()
+    given = {"conditioner": module}
+    if takes == "caption":
+        given = {"text_encoder": module, "tokenizer": tiny._clip_tokenizer()}
+    scheduler = DDIMScheduler(
+        beta_start=0.0015,
+        beta_end=0.0195,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    pipeline = LatentPipeline(vae=vae, unet=unet, scheduler=scheduler, takes=takes, **given)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def make_job(takes: str, number: int = 0) -> Job:
+    array = np.full((1, 6), number + 1.0, np.float32)
+    array[0, number] = -2
+    condition = {
+        "class_name": Condition(("low", "high")[number], None),
+        "caption": Condition(None, ("High tumor", "Low tumor")[number]),
+        "embedding": Condition(None, None, Embedding.of(array, "uni")),
+    }[takes]
+    return Job(Request("s", number, condition, number), 0, 7 + number)
+
+
+def convert(folder: Path, takes: str, suffix: str = ".safetensors", **changes: Any) -> Path:
+    unet, vae, conditioner, _ = build_parts(takes)
+    state = {key: each.contiguous() for key, each in write_names(unet, vae, conditioner).items()}
+    checkpoint = folder / f"model{suffix}"
+    if suffix == ".safetensors":
+        save_file(state, checkpoint)
+    else:
+        torch.save({"state_dict": state, "epoch": 3}, checkpoint)
+    encoder = folder / "clip"
+    if takes == "caption":
+        tiny._clip_tokenizer().save_pretrained(encoder)
+        tiny._clip(tiny._clip_tokenizer()).config.save_pretrained(encoder)
+    options = Options(
+        folder / "out",
+        write_config(folder / "config.yaml", takes, **changes),
+        encoder,
+        ("low", "high") if takes == "class_name" else (),
+    )
+    convert_checkpoint(checkpoint, options, allow_pickle=suffix != ".safetensors")
+    return folder / "out"
+
+
+@pytest.mark.parametrize("takes", CONDITIONERS)
+def test_there_and_back_gives_the_same_images(takes: str, tmp_path: Path) -> None:
+    folder = convert(tmp_path, takes)
+    settings = GeneratorSettings(model=str(folder), steps=2, batch_size=2, guidance=20.0)
+    generator = build_generator(settings, None, tmp_path)
+    jobs = [make_job(takes, number) for number in range(2)]
+    made = np.stack([each.pixels for each in generator.generate(jobs)])
+    given = {
+        "class_name": {"class_labels": [0, 1]},
+        "caption": {"prompt": ["High tumor", "Low tumor"]},
+        "embedding": {
+            "embeddings": torch.cat(
+                [torch.from_numpy(job.condition.get(Embedding).array) for job in jobs]  # type: ignore[union-attr]
+            )
+            if takes == "embedding"
+            else None
+        },
+    }[takes]
+    noise = [torch.Generator("cpu").manual_seed(job.seed) for job in jobs]
+    expected = build_reference(takes)(
+        **given, num_inference_steps=2, guidance_scale=20.0, generator=noise, output_type="np"
+    ).images
+    assert made.shape == (2, 16, 16, 3) and made.std() > 1
+    np.testing.assert_array_equal(made, (expected * 255).round().astype(np.uint8))
+    alone = generator.generate([jobs[1]])[0].pixels
+    np.testing.assert_array_equal(alone, made[1])
+    other = Job(jobs[1].request, 0, jobs[0].seed)
+    assert not np.array_equal(generator.generate([other])[0].pixels, made[0])
+
+
+def test_the_command_reads_pickles_by_consent_and_a_run_samples(tmp_path: Path) -> None:
+    folder = convert(tmp_path, "class_name", ".ckpt")
+    record = json.loads((folder / "conversion.json").read_text())
+    assert (record["takes"], record["width"], record["format"]) == ("class_name", 16, "compvis")
+    words = ["models", "convert", str(tmp_path / "model.ckpt"), "--classes", "low,high"]
+    words += ["--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "second")]
+    refused = CliRunner().invoke(main, words)
+    assert refused.exit_code == 2 and "give --allow-pickle" in refused.output
+    done = CliRunner().invoke(main, [*words, "--allow-pickle"])
+    assert done.exit_code == 0, done.output
+    assert "takes class_name, 16x16 px" in done.output
+    again = CliRunner().invoke(main, [*words, "--allow-pickle"])
+    assert again.exit_code == 2 and "not empty" in again.output
+    recipe = tmp_path / "r.yaml"
+    generator = {"model": "second", "steps": 1, "batch_size": 2}
+    conditions = [{"kind": "class", "per_class": {"low": 1, "high": 1}}]
+    recipe.write_text(
+        yaml.safe_dump({"name": "x", "generator": generator, "conditions": conditions})
+    )
+    out = CliRunner().invoke(main, ["run", str(recipe), "--out", str(tmp_path / "run")])
+    assert out.exit_code == 0, out.output
+
+
+def test_what_has_no_counterpart_is_refused(tmp_path: Path) -> None:
+    stage = {"target": "ldm.modules.encoders.modules.EmbeddingViT2_5"}
+    with pytest.raises(InputError, match="'EmbeddingViT2_5' has no adapter"):
+        convert(tmp_path, "embedding", cond_stage_config=stage)
+    with pytest.raises(InputError, match="does not fit the checkpoint"):
+        convert(tmp_path, "embedding", unet_config={"params": UNET | {"num_res_blocks": 2}})
+    with pytest.raises(InputError, match="lacks "):
+        convert(tmp_path, "embedding", unet_config={})
+    with pytest.raises(InputError, match=r"does not fit the checkpoint .*beta_schedule"):
+        convert(tmp_path, "embedding", beta_schedule="cosine")
+    options = Options(tmp_path / "o", tmp_path / "config.yaml", None, ("a",))
+    with pytest.raises(InputError, match=r"nope\.ckpt: no such file"):
+        convert_checkpoint(tmp_path / "nope.ckpt", options)
+    (tmp_path / "bad.ckpt").write_bytes(b"no pickle")
+    with pytest.raises(InputError, match="damaged or holds more than tensors"):
+        convert_checkpoint(tmp_path / "bad.ckpt", options, allow_pickle=True)
+    with pytest.raises(InputError, match="no format 'comvis': did you mean 'compvis'"):
+        convert_checkpoint(tmp_path / "bad.ckpt", options, "comvis")
