@@ -1,9 +1,12 @@
 """Keeps the daily tests cheap: the CPU seconds of each are metered, many are told, too many fail.
 
 A test's seconds are those of its process and of the processes that it waited for, without the
-setting up of fixtures that several tests share.
+setting up of fixtures that several tests share, and without the libraries that most of them need.
+
+Usage: python -m tests.budget    (imports those libraries, so that they are compiled once)
 """
 
+import importlib
 import resource
 from collections.abc import Generator
 from typing import Any
@@ -16,6 +19,23 @@ BOUND = 10.0
 """A daily test above it fails where all are run: far above what is told, as machines differ."""
 SPINE_BOUND = 60.0
 """The same for the few whole ways that are marked `spine`."""
+
+LIBRARIES = (
+    "datasets",
+    "diffusers.models.unets.unet_2d",
+    "mlcroissant",
+    "open_clip",
+    "ray",
+    "sklearn.linear_model",
+    "torch._dynamo",
+)
+"""Seconds to import; no single test is charged with them where all are run."""
+
+
+def import_libraries() -> None:
+    """Imports what most tests need."""
+    for name in LIBRARIES:
+        importlib.import_module(name)
 
 
 def read_cpu() -> float:
@@ -87,3 +107,7 @@ class Budget:
             terminalreporter.section(f"daily tests above {TOLD:g} s of CPU")
         for name, seconds in sorted(self.told.items(), key=lambda each: -each[1]):
             terminalreporter.line(f"{seconds:6.1f} s  {name}")
+
+
+if __name__ == "__main__":
+    import_libraries()

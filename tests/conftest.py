@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.budget import Budget
+from tests.budget import Budget, import_libraries
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_OFFLINE", "1")
@@ -40,6 +40,12 @@ def pytest_xdist_auto_num_workers(config):
 def pytest_configure(config):
     """Meters the tests; where all of them run, those that take far too long fail."""
     config.pluginmanager.register(Budget(strict=WORKER is not None), "budget")
+
+
+def pytest_sessionstart():
+    """Imports libraries before any test is metered."""
+    if WORKER is not None:
+        import_libraries()
 
 
 def pytest_collection_finish():
