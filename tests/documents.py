@@ -47,6 +47,10 @@ SHORTENED = {
     "factory run few-shot-guided": "--set conditions.0.per_class=1 " + _SMALL + "2",
     "factory run he-captions": "--set conditions.0.count=24 --set filters=[] " + _SMALL + "1",
     "factory run unfiltered-control": "--set conditions.0.per_class=2 " + _SMALL + "1",
+    "factory run masks": "--set conditions.0.per_mask=1",
+    "factory train layout": "--rounds 1",
+    "factory run layouts": "--set conditions.0.per_class.human_liver=1"
+    " --set conditions.0.per_class.human_pancreas=1",
     "factory evaluate retrieval": "--epochs 1 --seeds 1 --batch-size 4"
     " --model tiny --pretrained none",
     "factory evaluate all": "--seeds 2 --steps 20 --fewshot-encoder color-texture",

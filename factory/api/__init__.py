@@ -53,7 +53,13 @@ from factory.api.sharing import (
     report,
     verify,
 )
-from factory.api.training import train_adapter, train_classifier, train_encoder, train_generator
+from factory.api.training import (
+    train_adapter,
+    train_classifier,
+    train_encoder,
+    train_generator,
+    train_layout,
+)
 from factory.evaluate.everything import AllSettings
 
 __all__ = [
@@ -100,6 +106,7 @@ __all__ = [
     "train_classifier",
     "train_encoder",
     "train_generator",
+    "train_layout",
     "validate",
     "verify",
 ]

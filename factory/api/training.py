@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from factory.train.adapter.settings import AdapterSettings
     from factory.train.adapter.train import AdapterResult
     from factory.train.classifier.settings import ClassifierSettings
+    from factory.train.layout.settings import LayoutSettings
 
 Report = Callable[[int, int, dict[str, float]], None]
 """Called with the step, the number of steps, and what was measured: `loss`, or a validation's."""
@@ -46,6 +47,30 @@ def train_classifier(
     from factory.train.classifier.train import train_classifier as train
 
     return Figures(train(Path(data), Path(out), settings, say))
+
+
+def train_layout(
+    data: AnyPath, out: AnyPath, settings: "LayoutSettings | None" = None, say: Say = keep_quiet
+) -> Figures:
+    """Fits how the objects of real masks lie, so that conditions of kind `layout` draw such masks.
+
+    Args:
+        data: folder of label maps, a folder for each class; or parquet, tars.
+        out: its file, `NAME.json`.
+        settings: what the ids mark, which classes, the masks' terms and the like.
+        say: see above.
+
+    Returns:
+        Class -> measure -> `distance` to the real masks, and `floor`, theirs among themselves.
+
+    Raises:
+        SourceError: masks that cannot be read, differ in size, or are too few.
+        InputError: `out` is there, a class that is not, or terms without the date.
+    """
+    from factory.train.layout.settings import LayoutSettings
+    from factory.train.layout.train import train_layout as train
+
+    return Figures(train(Path(data), Path(out), settings or LayoutSettings(), say))
 
 
 def train_encoder(

@@ -60,6 +60,8 @@ _KINDS: dict[type[BaseModel], str] = {
     ClassifierEntry: "classifiers",
     PathwaysEntry: "pathways",
 }
+LAYOUTS = "layouts"
+"""The folder of layouts, which are no YAML: `factory train layout` writes them."""
 
 
 class Catalogs:
@@ -120,6 +122,21 @@ class Catalogs:
             RecipeError: its file is wrong.
         """
         return self.find_encoder(name) if name in self.list_ids("encoders") else None
+
+    def find_layout(self, name: str) -> Path:
+        """Returns the file of a layout, `<folder>/layouts/NAME.json`.
+
+        Raises:
+            CatalogError: no catalog has it.
+        """
+        found = {
+            path.stem: path
+            for root in reversed(self.folders)
+            for path in sorted((root / LAYOUTS).glob("*.json"))
+        }
+        if name not in found:
+            raise CatalogError(f"no layout {name!r}: {advise(name, tuple(found), 30)}")
+        return found[name]
 
     def list_ids(self, kind: str) -> tuple[str, ...]:
         """Returns the ids of a kind: `models`, `encoders`, `classes`, `pathways` and the like."""
@@ -257,7 +274,7 @@ def load_catalogs(folders: Sequence[Path] = ()) -> Catalogs:
 
 def is_catalog(folder: Path) -> bool:
     """Whether a folder holds a kind of entry."""
-    return any((folder / kind).is_dir() for kind in _KINDS.values())
+    return any((folder / kind).is_dir() for kind in (*_KINDS.values(), LAYOUTS))
 
 
 def find_shipped_folder(name: str) -> Path:

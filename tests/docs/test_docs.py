@@ -60,13 +60,14 @@ CHECKS = {
 
 
 def prepare(folder):
-    """Writes what a reader brings: patches with classes, and image-caption pairs."""
+    """Writes what a reader brings: patches with classes, image-caption pairs, and masks."""
     for number, image in enumerate(list_images(PCAM / "train") + list_images(PCAM / "test")):
         path = Path(image.place)
         split, name = path.parts[-3:-1]
         target = folder / "PATCHES" / split / name / f"P{number:02}_{path.name}"
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
+    shutil.copytree(ASSETS / "masks" / "nuclei", folder / "MASKS")
     for pairs, split in (("PAIRS", "test"), ("OTHER_PAIRS", "train")):
         (folder / pairs).mkdir()
         lines = ["file_name,text"]

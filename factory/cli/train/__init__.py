@@ -1,4 +1,4 @@
-"""The group `factory train`: classifier, encoder, generator, adapter."""
+"""The group `factory train`: classifier, encoder, generator, adapter, layout."""
 
 import click
 
@@ -12,7 +12,8 @@ from factory.cli import LazyGroup
         "generator": "factory.cli.train.recipes:generator",
         "encoder": "factory.cli.train.recipes:encoder",
         "adapter": "factory.cli.train.adapter:adapter",
+        "layout": "factory.cli.train.layout:layout",
     },
 )
 def train() -> None:
-    """Trains a classifier or encoder to filter with, a generator, or an adapter of one."""
+    """Trains classifiers and encoders to filter with, generators and adapters, layouts of masks."""

@@ -236,6 +236,10 @@ class ConditionKind(ABC):
         found = [term for stream in self.held for term in stream.terms(source)]
         return tuple(drop_repeated(found))
 
+    def list_terms(self, source: Mapping[str, Any] | None, session: Session) -> tuple[Term, ...]:
+        """Returns `terms`, and those that stand in files that `session` opens."""
+        return self.terms(source)
+
     def describe_content(self) -> dict[str, Any]:
         """Returns what of its settings enters the recipe's fingerprint, as plain data."""
         content: dict[str, Any] = self.settings.model_dump(mode="json")

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import ClassName as Name
-from factory.catalog.entries import LicenceTerms
+from factory.catalog.entries import LicenceTerms, ModelEntry
 from factory.catalog.licences.terms import SOURCE_MASKS, Term
 from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest, hash_bytes
@@ -199,11 +199,8 @@ class MaskConditions(ConditionKind):
         if settings.caption is not None and model is not None and not takes:
             findings.add((*path, "caption"), f"{model.name} takes no text: remove it")
         entry = None if model is None else model.entry
-        for pair in self.palette:
-            mask = Control(KeptMask(b"", "{}"), (pair,))
-            misfit = None if entry is None else mask.find_misfit(entry)
-            if misfit is not None:
-                findings.add((*path, "palette", str(pair[0])), misfit)
+        for identifier, misfit in find_unknown_names(self.palette, entry):
+            findings.add((*path, "palette", str(identifier)), misfit)
         if self._masks.check_groups(findings, path) and findings.check_files:
             self._check_masks(findings, path)
         return [("masks", str(settings.masks))]
@@ -300,3 +297,13 @@ def _draw_turns(variants: int, seed: int, sha256: str) -> tuple[int, ...]:
     """Returns so many flips and turns, the mask as it is first, the others in a seeded order."""
     others = sorted(range(1, TURNS), key=lambda turn: compute_digest("turn", [seed, sha256, turn]))
     return (0, *others[: variants - 1])
+
+
+def find_unknown_names(palette: Palette, entry: ModelEntry | None) -> Iterator[tuple[int, str]]:
+    """Yields (id, problem) of every name that a model was not taught."""
+    if entry is None:
+        return
+    for pair in palette:
+        misfit = Control(KeptMask(b"", "{}"), (pair,)).find_misfit(entry)
+        if misfit is not None:
+            yield pair[0], misfit

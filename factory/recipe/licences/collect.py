@@ -31,7 +31,7 @@ def describe_terms(recipe: Recipe, session: Session) -> dict[str, Any]:
         RecipeError: a catalog file is wrong.
     """
     entry = find_entry(recipe.generator, session.catalogs)
-    conditions = [term for term in _list_conditions(recipe) if term.role != SOURCE_IMAGES]
+    conditions = [term for term in _list_conditions(recipe, session) if term.role != SOURCE_IMAGES]
     found = [
         *_list_adapters(recipe),
         *_list_conditioners(recipe, session),
@@ -66,7 +66,10 @@ def collect_recipe_terms(recipe: Recipe, session: Session) -> tuple[Term, ...]:
         terms += _read_maker(Maker(generator=generator, filters=(), score_names=(), **maker))
     else:
         terms += _list_judges(recipe, session)
-    return (*terms, *(term for term in _list_conditions(recipe) if term.role == SOURCE_IMAGES))
+    return (
+        *terms,
+        *(term for term in _list_conditions(recipe, session) if term.role == SOURCE_IMAGES),
+    )
 
 
 def combine_recipe_terms(loaded: LoadedRecipe) -> Verdict:
@@ -136,10 +139,11 @@ def _list_conditioners(recipe: Recipe, session: Session) -> Iterator[Term]:
             yield Term("image_encoder", take_name(weights), dumped)
 
 
-def _list_conditions(recipe: Recipe) -> list[Term]:
+def _list_conditions(recipe: Recipe, session: Session) -> list[Term]:
     """Returns the terms of what conditions are made from; those of real images are the card's."""
     source = describe_source(recipe.card)
-    return drop_repeated([term for block in recipe.blocks for term in block.terms(source)])
+    found = (term for block in recipe.blocks for term in block.list_terms(source, session))
+    return drop_repeated([*found])
 
 
 def _list_classifiers(recipe: Recipe, judges: Sequence[Filter]) -> Iterator[tuple[str, str]]:
