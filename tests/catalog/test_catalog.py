@@ -207,7 +207,9 @@ def test_unknown_names_get_the_nearest(tmp_path: Path) -> None:
         catalogs.find_model("nano_he")
     with pytest.raises(CatalogError, match="did you mean 'crc-nct'"):
         catalogs.find_classes("crc-nc")
-    with pytest.raises(CatalogError, match="known: he-attributes, he-attributes-2, he-basic"):
+    with pytest.raises(
+        CatalogError, match="known: crc-nct, he-attributes, he-attributes-2, he-basic"
+    ):
         catalogs.find_captions("zzz")
     with pytest.raises(CatalogError, match="in classifiers"):
         catalogs.find_classifier("no-such-classifier")

@@ -11,14 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from factory.catalog.captions.file import read_captions
-from factory.catalog.catalog import CaptionGrid
+from factory.catalog.catalog import CaptionGrid, load_catalogs
 from factory.core.errors import SourceError
 from factory.core.images import encode_image
 from factory.data.images import SourceImage
 from factory.data.streams import Caption, Reference
 from factory.recipe.conditions.caption import ListSeries
 from factory.recipe.conditions.class_name import ClassSeries
-from factory.recipe.conditions.grids import GridSeries, WeightedSeries, open_grid, permute
+from factory.recipe.conditions.grids import (
+    ExpandedSeries,
+    GridSeries,
+    WeightedSeries,
+    fix_class,
+    open_grid,
+    permute,
+)
 from factory.recipe.conditions.reference import ReferenceSeries, choose_shots
 
 GRID = CaptionGrid(
@@ -87,6 +94,23 @@ def test_weighted_requests_follow_the_joint_distribution_closely():
     shares |= {("node", None): 0.375, ("skin", None): 0.125}  # one template in two says no density
     assert joint.keys() == shares.keys()
     assert all(abs(joint[pair] - 256 * share) < 3 for pair, share in shares.items())
+
+
+def test_a_class_is_expanded_into_captions_that_go_with_it():
+    grid = load_catalogs().find_captions("crc-nct")
+    series = ExpandedSeries(grid.reweigh(*fix_class(grid, "MUS")), 5, 64, "MUS")
+    conditions = [series.request_at(i).condition for i in range(64)]
+    assert {each.class_name for each in conditions} == {"MUS"} == set(series.class_names)
+    assert all("muscle" in each.caption or "muscularis" in each.caption for each in conditions)
+    densities = Counter(dict(each.get(Caption).attributes).get("density") for each in conditions)
+    assert densities.keys() == {"low", "medium", None}
+    assert abs(densities["low"] - 0.6 * (densities["low"] + densities["medium"])) < 3
+    assert series.shares["density"] == pytest.approx(
+        {"none": 0, "low": 0.6, "medium": 0.4, "high": 0}
+    )
+    assert "tissue" not in series.shares
+    other = ExpandedSeries(grid.reweigh(*fix_class(grid, "ADI")), 5, 64, "ADI")
+    assert other.key != series.key
 
 
 def test_equal_captions_of_a_file_give_different_images():

@@ -16,6 +16,7 @@ from factory.catalog.catalog import find_shipped_folder
 from factory.catalog.vocabulary import LICENCES, SCHEDULERS
 from factory.core.errors import Problem, RecipeError
 from factory.core.yaml.model import parse_model, read_document
+from factory.engine.plan import build_plan
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import (
     build_recipe_schema,
@@ -487,6 +488,24 @@ def test_weights_of_a_grid_are_checked_at_their_place(tmp_path: Path) -> None:
             ],
         )
     )
+
+
+def test_expansions_of_classes(tmp_path: Path) -> None:
+    def write(model: str = "fake", **block: Any) -> Path:
+        conditions = [{"kind": "class", "per_class": {"MUS": 2}, "expand": "crc-nct", **block}]
+        return write_recipe(tmp_path, generator={"model": model}, conditions=conditions)
+
+    def find(*names: str, **block: Any) -> str:
+        return find_problems(write(*names, **block))["conditions[0].expand"].message
+
+    assert "did you mean 'crc-nct'" in find(expand="crc-nc")
+    assert "no class 'MUZ' in crc-nct: did you mean 'MUS'" in find(per_class={"MUZ": 1})
+    assert "has no class_attribute" in find(expand="he-attributes")
+    assert "dit-256 takes no text" in find("dit-256")
+    check(write())
+    loaded = load_recipe(write())
+    plan = build_plan(loaded.recipe, loaded.session)
+    assert [part.label for part in plan.series] == ["MUS"]
 
 
 def test_references(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from pydantic import Field
 
 from factory.catalog.entries import ClassName
 from factory.core.hashing import compute_digest
+from factory.core.yaml.messages import advise
 from factory.core.yaml.reader import FieldPath
 from factory.data.records import Condition, Request
+from factory.data.streams import Caption
 from factory.data.streams import ClassName as ClassStream
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
@@ -18,8 +20,10 @@ from factory.recipe.conditions.base import (
     Identity,
     PerClass,
     Planning,
+    Series,
     expand_per_class,
 )
+from factory.recipe.conditions.grids import ExpandedSeries, fix_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +57,7 @@ class ClassConditions(ConditionKind):
     """Images of named classes."""
 
     kind = "class"
-    streams = (ClassStream,)
+    streams = (ClassStream, Caption)
 
     class Settings(ConditionSettings):
         """Images of named classes."""
@@ -63,10 +67,18 @@ class ClassConditions(ConditionKind):
         classes: str | tuple[ClassName, ...] | None = Field(
             None, description="class names or a catalog id; default: the model's own classes"
         )
+        expand: str | None = Field(
+            None, description="caption grid that says of each class what goes with it"
+        )
 
     settings: Settings
 
-    def build_series(self, planning: Planning) -> list[ClassSeries]:
+    @property
+    def has_caption(self) -> bool:
+        """Whether a grid gives the classes captions."""
+        return self.settings.expand is not None
+
+    def build_series(self, planning: Planning) -> Sequence[Series]:
         """Returns one series for each class.
 
         Raises:
@@ -79,7 +91,13 @@ class ClassConditions(ConditionKind):
         elif classes is not None:
             names = classes
         counts = expand_per_class(self.settings.per_class, names)
-        return [ClassSeries(name, count) for name, count in counts.items()]
+        if self.settings.expand is None:
+            return [ClassSeries(name, count) for name, count in counts.items()]
+        grid = planning.catalogs.find_captions(self.settings.expand)
+        return [
+            ExpandedSeries(grid.reweigh(*fix_class(grid, name)), planning.seed, count, name)
+            for name, count in counts.items()
+        ]
 
     def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
         """Notes classes that neither list nor model know."""
@@ -101,11 +119,34 @@ class ClassConditions(ConditionKind):
             message = f"{model.name} has learned no classes: ask by caption or reference"
             findings.add((*path, "kind"), f"{message}, or adapt it with factory train adapter")
             return []
+        self._check_expansion(findings, path, names)
         listed = settings.classes is not None and isinstance(settings.per_class, int)
         if model is not None and model.class_names is not None:
             where = (*path, "classes") if listed else place
             findings.check_names(names, model.class_names, where, model.name, keyed=not listed)
-        return [("class", name) for name in names]
+        how = () if settings.expand is None else ("in words of", settings.expand)
+        return [("class", name, *how) for name in names]
+
+    def _check_expansion(self, findings: Findings, path: FieldPath, names: Sequence[str]) -> None:
+        """Notes a grid that is not there, lacks a class, or has nothing to say of it."""
+        expand, model, place = self.settings.expand, findings.model, (*path, "expand")
+        if expand is None:
+            return
+        if model is not None and model.streams is not None and "caption" not in model.streams:
+            findings.add(place, f"{model.name} takes no text: remove it")
+        grid = findings.look_up(place, findings.catalogs.find_captions, expand)
+        if grid is None:
+            return
+        known = grid.attributes.get(grid.class_attribute or "", {})
+        if not known:
+            findings.add(place, f"{expand} has no class_attribute: take a grid that has one")
+        for name in names if known else ():
+            if name not in known:
+                message = f"no class {name!r} in {expand}: {advise(name, tuple(known))}"
+                findings.add(place, message)
+            else:
+                for _, message in grid.find_faults(*fix_class(grid, name)):
+                    findings.add(place, f"of class {name}: {message}")
 
     def _find_known(self, findings: Findings, path: FieldPath) -> tuple[str, ...] | None:
         """Returns the classes of the block, else the model's; None where they are not known."""

@@ -10,6 +10,7 @@ from factory.catalog.captions.grid import (
     draw_caption,
     list_shares,
 )
+from factory.catalog.captions.weights import Given, Weights
 from factory.core.hashing import compute_digest, derive_seed
 from factory.core.spread import BITS, spread_point
 from factory.data.records import Condition, Request
@@ -71,6 +72,34 @@ class WeightedSeries(GridSeries):
         """Returns the `index`-th request; its ordinal is the index, as captions come again."""
         point = spread_point(derive_seed(self.seed, "captions", self.grid.id), index)
         return self._ask(index, draw_caption(self.grid, point, BITS), index)
+
+
+@dataclass(frozen=True)
+class ExpandedSeries(WeightedSeries):
+    """Captions of one class, as often as the grid states of it; the class stays the label."""
+
+    class_name: str = ""
+
+    @property
+    def label(self) -> str:
+        """The class."""
+        return self.class_name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class."""
+        return (self.class_name,)
+
+    @property
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Shares of what its captions say besides the class."""
+        found = list_shares(self.grid)
+        return {name: row for name, row in found.items() if name != self.grid.class_attribute}
+
+
+def fix_class(grid: CaptionGrid, class_name: str) -> tuple[Weights, Given]:
+    """Returns the shares that leave one class of a grid, as its `reweigh` takes them."""
+    return ({grid.class_attribute: {class_name: 1.0}} if grid.class_attribute else {}), {}
 
 
 def open_grid(grid: CaptionGrid, seed: int, count: int) -> GridSeries:
