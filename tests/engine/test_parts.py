@@ -106,17 +106,17 @@ def test_a_shard_killed_again_and_again_goes_on(uninterrupted, tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        RARE,
         {},
         {"filters": [], "dedup": {"max_similarity": 0.2}, "budget": {"attempts": 6}},
-        {"pick": {"keep": "diverse", "pool": 1.5}},
+        pytest.param(RARE, marks=pytest.mark.slow),
+        pytest.param({"pick": {"keep": "diverse", "pool": 1.5}}, marks=pytest.mark.slow),
         pytest.param(
             {"output": {"shard_size": 23, "keep_rejected": "scores", "image_format": "webp"}},
             marks=pytest.mark.slow,
         ),
         pytest.param({"generator": {"batch_size": 3}}, marks=pytest.mark.slow),
     ],
-    ids=["rare", "common", "rounds", "pick", "scores only", "other batches"],
+    ids=["common", "rounds", "rare", "pick", "scores only", "other batches"],
 )
 def test_stopped_at_every_few_batches_gives_the_same_bytes(tmp_path, often, counted, changes):
     recipe = write_recipe(tmp_path, **changes)
@@ -186,7 +186,9 @@ def change(**fields):
         (damage_data, "its bytes changed", 3),
         (drop_data, "passed over", 0),
         (damage_marker, "damaged", 3),
-        (change(worker="0" * 16), "worker is '0000000000000000'", 0),
+        pytest.param(
+            change(worker="0" * 16), "worker is '0000000000000000'", 0, marks=pytest.mark.slow
+        ),
         pytest.param(damage_data, "its bytes changed", 0, marks=pytest.mark.slow),
         pytest.param(change(run="0" * 16), "run is", 3, marks=pytest.mark.slow),
         pytest.param(change(shard="other"), "shard is", 0, marks=pytest.mark.slow),

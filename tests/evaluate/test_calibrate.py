@@ -437,6 +437,7 @@ def test_without_real_images_the_report_says_what_it_rests_on(tmp_path):
         assert all(each["proposed"]["share"] >= 0.95 for each in part["sets"]["synthetic"].values())
 
 
+@pytest.mark.slow("test_everything_promised_is_written")
 def test_the_recipe_s_own_references_are_taken_and_so_is_their_fit(tmp_path):
     write_real(tmp_path / "real", count=6)
     reference = {"kind": "reference", "images": "real", "per_class": 4, "fit": "resize"}
@@ -494,6 +495,7 @@ def test_two_sides_that_keep_half_or_fewer_are_refused(keep, code, tmp_path):
     assert result.exit_code in (0, 1), "one side alone may keep any share"
 
 
+@pytest.mark.slow("test_everything_promised_is_written")
 def test_real_images_without_classes_serve_filters_that_ask_for_none(tmp_path):
     write_real(tmp_path / "labelled", count=3)
     flat = tmp_path / "flat"

@@ -395,7 +395,17 @@ def publish_elsewhere(endpoint: str, folder: Path, log: Path) -> None:
     publish_items(found.items, HubTarget(options, print), found.recipe_sha256, print, 2, False)
 
 
-@pytest.mark.parametrize("moment", KILLS)
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "between upload and commit",
+        "before the tag",
+        *(
+            pytest.param(each, marks=pytest.mark.slow)
+            for each in ("amid an upload", "after a commit", "before the card")
+        ),
+    ],
+)
 def test_a_killed_upload_is_finished_without_sending_twice(hub, made, tmp_path, moment):
     step, phase, skip = KILLS[moment]
     started: list[BaseProcess] = []
@@ -763,6 +773,7 @@ def test_an_unknown_protocol_is_named(made):
         copy(made, "nowhere://x")
 
 
+@pytest.mark.slow("core/test_store.py::test_files_fit_into_a_folder_of_the_hub")
 @pytest.mark.stranger
 def test_a_folder_holds_no_more_files_than_the_hub_takes(tmp_path, hub, monkeypatch):
     recipe, out = write_recipe(tmp_path, output={"rows_per_file": 1}), tmp_path / "run"

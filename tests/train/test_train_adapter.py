@@ -493,9 +493,8 @@ def read_log(out):
     return [{**json.loads(line), "time": None} for line in lines]
 
 
-@pytest.mark.parametrize(
-    "family", ["flow", pytest.param("stable-diffusion", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow("train/test_train_generator.py::test_resumed_equals_uninterrupted")
+@pytest.mark.parametrize("family", ["flow", "stable-diffusion"])
 def test_a_killed_training_resumes_to_the_same_weights(family, catalog, data, tmp_path):
     settings = settle(data, family, steps=6, prior_weight=0.5, stain_jitter=0.05)
     whole = adapt(settings, catalog, tmp_path / "whole")

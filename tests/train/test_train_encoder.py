@@ -245,6 +245,7 @@ def test_checkpoint_of_another_recipe_is_refused(images, tmp_path):
         train(make_recipe(images, 3), tmp_path / "out")
 
 
+@pytest.mark.slow("test_without_held_out_images_the_last_weights_are_kept")
 def test_it_learns_to_tell_images_apart_and_keeps_the_best_weights(images, tmp_path):
     """Nearest neighbours in the features share the colour, which no one told."""
     seen = []

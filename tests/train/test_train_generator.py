@@ -100,6 +100,7 @@ def test_resumed_equals_uninterrupted(images, tmp_path):
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
 
 
+@pytest.mark.slow("test_resumed_equals_uninterrupted")
 def test_killed_training_goes_on_to_the_same_weights(images, tmp_path, one_thread):
     recipe = describe_recipe(images, 24, training={"checkpoint_every": 4})
     trained = partial(train, TrainingRecipe.model_validate(recipe))
@@ -115,6 +116,7 @@ def test_accumulated_passes_make_one_step(images, tmp_path):
     assert {float(each["step"]) for each in state.values()} == {2.0}
 
 
+@pytest.mark.slow("test_accumulated_passes_make_one_step")
 def test_two_processes_train_one_model(images, tmp_path):
     """Two real processes on the CPU: one log and checkpoint, and twice the images in a step."""
     path = tmp_path / "recipe.yaml"
