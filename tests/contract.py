@@ -166,10 +166,24 @@ def expect(contract: Contract, condition: Condition, words: str) -> None:
         raise AssertionError(f"took a condition that should fail ({words})")
 
 
-def try_contract(folder: Path, scratch: Path, changes: Mapping[str, Any]) -> str:
-    """Returns nothing where the contract is kept, else what is not."""
-    try:
-        Contract(folder, scratch, **changes).check()
-    except (AssertionError, InputError, GenerationError) as error:
-        return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-    return ""
+@dataclass(frozen=True)
+class Outcome:
+    """How a pipeline keeps the contract: what it does not keep, and whether only one by one."""
+
+    fault: str = ""
+    one_per_call: bool = False
+
+
+def try_contract(folder: Path, scratch: Path, changes: Mapping[str, Any]) -> Outcome:
+    """Tries batches, then one image a call, as `factory models adopt` does."""
+    faults = []
+    for alone in (None, True):
+        given = dict(changes) if alone is None else {**changes, "one_per_call": True}
+        try:
+            contract = Contract(folder, scratch, **given)
+            contract.check()
+        except (AssertionError, InputError, GenerationError) as error:
+            faults.append(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        else:
+            return Outcome("", contract.generator.batch_size == 1)
+    return Outcome(faults[0], False)

@@ -169,13 +169,25 @@ def clip_images(plan: Any, component: str) -> Any:
 
 def kl(plan: Any, component: str = "vae") -> Any:
     """An autoencoder by 2, or by 8 where a pipeline counts on it."""
-    if plan.is_like("^(StableDiffusion3|Flux|VisualCloze)"):
+    if plan.is_like("^(StableDiffusion3(?!Inpaint)|Flux|VisualCloze)"):
         return tiny._flow_vae(1 if plan.is_like("^(Flux|VisualCloze)") else 4)
+    if plan.is_like("^StableDiffusion3Inpaint"):
+        return tiny._flow_vae(16)
     channels = 16 if plan.is_like("^(ZImage|Kandinsky5)") else 4
     if plan.is_like("^(Bria|Chroma|Ovis|LongCat)"):
         channels = 1 if plan.is_like("^(Chroma|Ovis|LongCat)") else 4
         return tiny._flow_vae(channels)
-    if plan.is_like("^(ZImage|Lumina2|HiDream|CogView|Lumina)"):
+    if plan.is_like("^Lumina"):  # counts on an autoencoder by 8
+        return diffusers.AutoencoderKL(
+            block_out_channels=(4, 4, 4, 8),
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=4,
+            sample_size=32,
+            down_block_types=["DownEncoderBlock2D"] * 4,
+            up_block_types=["UpDecoderBlock2D"] * 4,
+        )
+    if plan.is_like("^(ZImage|HiDream|CogView)"):
         return tiny._flow_vae(channels)
     return tiny._vae(channels)
 
@@ -241,11 +253,11 @@ def deep_vae(plan: Any, component: str) -> Any:
 
 def vector_vae(plan: Any, component: str) -> Any:
     return diffusers.VQModel(
-        block_out_channels=(8, 16),
+        block_out_channels=(32, 64) if plan.is_like("^Kandinsky") else (8, 16),
         down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
         up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
         latent_channels=4,
-        norm_num_groups=4,
+        norm_num_groups=8,
         norm_type="spatial" if plan.is_like("^Kandinsky") else "group",
         num_vq_embeddings=12,
         vq_embed_dim=4,
@@ -271,6 +283,19 @@ def unet(plan: Any, component: str) -> Any:
             "transformer_layers_per_block": (1, 1),
             "projection_class_embeddings_input_dim": 80,
             "cross_attention_dim": 64,
+        }
+    if plan.is_like("^IF"):
+        wide = 6 if plan.is_like("SuperResolution") else 3
+        settings |= {"in_channels": wide, "out_channels": 6}
+        if plan.is_like("SuperResolution"):
+            settings |= {"class_embed_type": "timestep"}
+    if plan.is_like("^KandinskyV22"):
+        settings |= {
+            "in_channels": 9 if plan.is_like("Inpaint") else 8 if plan.is_like("Controlnet") else 4,
+            "out_channels": 8,
+            "addition_embed_type": "image_hint" if plan.is_like("Controlnet") else "image",
+            "encoder_hid_dim": WIDTH,
+            "encoder_hid_dim_type": "image_proj",
         }
     if plan.is_like("LatentConsistency"):
         settings["time_cond_proj_dim"] = 32
@@ -341,6 +366,8 @@ def stable_diffusion_3(kind: str) -> Any:
             "out_channels": 4,
             "pos_embed_max_size": 96,
         }
+        if plan.is_like("^StableDiffusion3Inpaint"):
+            settings |= {"in_channels": 16, "out_channels": 16}
         if plan.is_like("ControlNetInpaint") and kind.startswith("SD3Control"):
             settings["extra_conditioning_channels"] = 1
         return getattr(diffusers, kind)(**settings)
@@ -432,6 +459,7 @@ def qwen_image(kind: str, **changes: Any) -> Any:
         }
         if kind == "QwenImageControlNetModel":
             settings["num_layers"] = 1
+            del settings["guidance_embeds"]
             if plan.is_like("Inpaint"):
                 settings["extra_condition_channels"] = 4
         return getattr(diffusers, kind)(**settings)
@@ -618,6 +646,194 @@ PARTS: dict[str, Any] = {
         depth=1,
         axes_dim=[2, 2],
         **({"bottleneck_size": 8, "resolution_embeds": True} if plan.is_like("Pixel") else {}),
+    ),
+    "T2IAdapter": make(
+        "T2IAdapter",
+        in_channels=3,
+        channels=[8, 16],
+        num_res_blocks=2,
+        downscale_factor=2,
+        adapter_type="full_adapter",
+    ),
+    "UNet2DModel": make(
+        "UNet2DModel",
+        sample_size=32,
+        in_channels=3,
+        out_channels=3,
+        layers_per_block=1,
+        block_out_channels=(8, 16),
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
+        num_class_embeds=3,
+    ),
+    "CogView3PlusTransformer2DModel": make(
+        "CogView3PlusTransformer2DModel",
+        patch_size=2,
+        in_channels=4,
+        num_layers=1,
+        attention_head_dim=4,
+        num_attention_heads=2,
+        out_channels=4,
+        text_embed_dim=WIDTH,
+        time_embed_dim=8,
+        condition_dim=2,
+        pos_embed_max_size=16,
+        sample_size=16,
+    ),
+    "CogView4Transformer2DModel": lambda plan, component: diffusers.CogView4Transformer2DModel(
+        patch_size=2,
+        in_channels=8 if plan.is_like("Control") else 4,
+        num_layers=2,
+        attention_head_dim=4,
+        num_attention_heads=4,
+        out_channels=4,
+        text_embed_dim=WIDTH,
+        time_embed_dim=8,
+        condition_dim=4,
+    ),
+    "BriaTransformer2DModel": make(
+        "BriaTransformer2DModel",
+        patch_size=1,
+        in_channels=16,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=8,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=None,
+        axes_dims_rope=[0, 4, 4],
+    ),
+    "HunyuanDiT2DModel": make(
+        "HunyuanDiT2DModel",
+        sample_size=16,
+        num_layers=2,
+        patch_size=2,
+        attention_head_dim=8,
+        num_attention_heads=3,
+        in_channels=4,
+        cross_attention_dim=WIDTH,
+        cross_attention_dim_t5=WIDTH,
+        pooled_projection_dim=16,
+        hidden_size=24,
+        activation_fn="gelu-approximate",
+    ),
+    "Kandinsky5Transformer3DModel": lambda plan, component: diffusers.Kandinsky5Transformer3DModel(
+        in_visual_dim=16,
+        in_text_dim=WIDTH,
+        in_text_dim2=WIDTH,
+        time_dim=32,
+        out_visual_dim=16,
+        patch_size=(1, 2, 2),
+        model_dim=32,
+        ff_dim=64,
+        num_text_blocks=1,
+        num_visual_blocks=2,
+        axes_dims=(4, 6, 6),
+        visual_cond=plan.is_like("I2I"),
+    ),
+    "LongCatImageTransformer2DModel": make(
+        "LongCatImageTransformer2DModel",
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        pooled_projection_dim=WIDTH,
+        axes_dims_rope=[4, 4, 8],
+    ),
+    "OvisImageTransformer2DModel": make(
+        "OvisImageTransformer2DModel",
+        patch_size=1,
+        in_channels=4,
+        num_layers=1,
+        num_single_layers=1,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        joint_attention_dim=WIDTH,
+        axes_dims_rope=[4, 4, 8],
+    ),
+    "NucleusMoEImageTransformer2DModel": make(
+        "NucleusMoEImageTransformer2DModel",
+        patch_size=2,
+        in_channels=16,
+        out_channels=4,
+        num_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=4,
+        joint_attention_dim=WIDTH,
+        axes_dims_rope=(8, 4, 4),
+        moe_enabled=False,
+        capacity_factors=[8.0, 8.0],
+    ),
+    "LuminaNextDiT2DModel": make(
+        "LuminaNextDiT2DModel",
+        sample_size=16,
+        patch_size=2,
+        in_channels=4,
+        hidden_size=24,
+        num_layers=2,
+        num_attention_heads=3,
+        num_kv_heads=1,
+        multiple_of=16,
+        norm_eps=1e-5,
+        learn_sigma=True,
+        qk_norm=True,
+        cross_attention_dim=WIDTH,
+        scaling_factor=1.0,
+    ),
+    "HunyuanImageTransformer2DModel": make(
+        "HunyuanImageTransformer2DModel",
+        in_channels=4,
+        out_channels=4,
+        num_attention_heads=4,
+        attention_head_dim=8,
+        num_layers=1,
+        num_single_layers=1,
+        num_refiner_layers=1,
+        patch_size=(1, 1),
+        guidance_embeds=False,
+        text_embed_dim=WIDTH,
+        text_embed_2_dim=WIDTH,
+        rope_axes_dim=(4, 4),
+    ),
+    "AutoencoderKLHunyuanImage": make(
+        "AutoencoderKLHunyuanImage",
+        in_channels=3,
+        out_channels=3,
+        latent_channels=4,
+        block_out_channels=(32, 64, 64, 64),
+        layers_per_block=1,
+        scaling_factor=0.476986,
+        spatial_compression_ratio=8,
+        sample_size=128,
+    ),
+    "AutoencoderTiny": make(
+        "AutoencoderTiny",
+        encoder_block_out_channels=(32, 32),
+        decoder_block_out_channels=(32, 32),
+        num_encoder_blocks=(1, 1),
+        num_decoder_blocks=(1, 1),
+        latent_channels=4,
+    ),
+    "DreamLiteUNetModel": make(
+        "DreamLiteUNetModel",
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        down_block_types=(
+            "DreamLiteCrossAttnNoSelfAttnDownBlock2D",
+            "DreamLiteCrossAttnDownBlock2D",
+        ),
+        up_block_types=("DreamLiteCrossAttnUpBlock2D", "DreamLiteUpBlock2D"),
+        block_out_channels=(32, 64),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=8,
+        layers_per_block=1,
+        norm_num_groups=8,
+        transformer_layers_per_block=1,
     ),
     "AuraFlowTransformer2DModel": make(
         "AuraFlowTransformer2DModel",

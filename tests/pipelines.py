@@ -8,6 +8,7 @@ import functools
 import inspect
 import re
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -127,23 +128,26 @@ LEFT = re.compile(
 def list_pipelines() -> tuple[str, ...]:
     """Names the pipelines of diffusers that make an image from text, class, image, mask, control.
 
-    Those under `deprecated` are left out: diffusers no longer keeps them.
+    Those under `deprecated` are left out: diffusers no longer keeps them. Nothing is imported.
     """
-    import diffusers
+    package = Path(find_spec("diffusers").submodule_search_locations[0])  # type: ignore[union-attr,index]
+    exported = set(re.findall(r'"(\w+)"', (package / "__init__.py").read_text(encoding="utf-8")))
+    if find_spec("sentencepiece") is None:
+        exported -= {name for name in exported if name.startswith("Kolors")}
+    found = set()
+    for path in (package / "pipelines").rglob("pipeline_*.py"):
+        if "deprecated" not in path.parts:
+            text = path.read_text(encoding="utf-8")
+            found |= set(re.findall(r"^class (\w+Pipeline)\(", text, re.MULTILINE)) & exported
+    return tuple(sorted(name for name in found if not LEFT.search(name) and makes_images(name)))
 
-    found = []
-    for name in sorted(dir(diffusers)):
-        if not name.endswith("Pipeline") or LEFT.search(name) or name == "DiffusionPipeline":
-            continue
-        pipeline_class = getattr(diffusers, name)
-        module = getattr(pipeline_class, "__module__", "")
-        if not module.startswith("diffusers.pipelines.") or ".deprecated" in module:
-            continue
-        call = find_call(name)
-        if call is None or {"num_frames", "video", "video_length", "frame_size"} & set(
-            call.parameters
-        ):
-            continue
-        if {"prompt", "class_labels", "image", "image_embeds", "images"} & set(call.parameters):
-            found.append(name)
-    return tuple(found)
+
+def makes_images(name: str) -> bool:
+    """Whether a call is asked by text, class, image, mask or control, and for no frames."""
+    call = find_call(name)
+    if call is None or name == "DiffusionPipeline":
+        return False
+    takes = set(call.parameters)
+    frames = {"num_frames", "video", "video_length", "frame_size"}
+    asked = {"prompt", "class_labels", "image", "image_embeds", "images"}
+    return not frames & takes and bool(asked & takes)

@@ -274,6 +274,21 @@ def write_families() -> str:
     return "\n".join(lines)
 
 
+def write_pipelines() -> str:
+    """Returns the outcomes that `python -m tests.sweep` recorded, counted and as a table."""
+    path = ROOT / "docs" / "assets" / "pipelines.json"
+    found = json.loads(path.read_text(encoding="utf-8"))
+    outcomes = found["pipelines"]
+    kept = [name for name, outcome in outcomes.items() if outcome.startswith("kept")]
+    untried = [name for name, outcome in outcomes.items() if outcome.startswith("not tried")]
+    count = (
+        f"Of {len(outcomes)} image pipelines of diffusers {found['diffusers']}, {len(kept)} keep "
+        f"it, {len(outcomes) - len(kept) - len(untried)} do not, and {len(untried)} were not tried."
+    )
+    rows = [(f"`{name}`", escape(outcome)) for name, outcome in outcomes.items()]
+    return "\n".join([count, "", *tabulate(("pipeline", "outcome"), rows)])
+
+
 def write_encoder_kinds() -> str:
     """Returns every kind of encoders: how its specs are written, and what they load."""
     lines: list[str] = []
@@ -377,6 +392,7 @@ WRITERS: dict[str, Callable[[], str]] = {
     "systems": write_systems,
     "encoders": write_encoders,
     "families": write_families,
+    "pipelines": write_pipelines,
     "encoder kinds": write_encoder_kinds,
 }
 """What a mark names -> what writes the text in its place."""

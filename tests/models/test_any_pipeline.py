@@ -1,6 +1,7 @@
 """Any pipeline of diffusers, asked as its signature says: one of each kind, and all (slow)."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,18 @@ import pytest
 
 from factory.core.errors import InputError
 from factory.data.records import Condition
+from factory.data.streams import Control
 from factory.models.generators import build_generator
+from factory.models.generators.base import Capabilities
 from factory.models.generators.binding import bind_stream, paint_labels
 from factory.models.generators.calls import REQUIRED, find_call, find_image_twin
 from factory.models.generators.families import find_family
 from factory.models.generators.families.diffusers import DiffusersFamily
+from factory.models.generators.runnable import choose_test_condition
 from factory.models.generators.settings import GeneratorSettings
 from tests.contract import SIZE, Contract, try_contract
-from tests.pipelines import SETTINGS, save_pipeline
+from tests.pipelines import SETTINGS, list_pipelines, save_pipeline
+from tests.sweep import read_record
 
 DAILY = (
     "SanaPipeline",  # text
@@ -39,7 +44,30 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize("name", DAILY)
 def test_keeps_the_contract(name: str, saved: Any, tmp_path: Path) -> None:
-    assert try_contract(saved(name), tmp_path, SETTINGS.get(name, {})) == ""
+    assert try_contract(saved(name), tmp_path, SETTINGS.get(name, {})).fault == ""
+
+
+KEPT = tuple(n for n, outcome in read_record()["pipelines"].items() if outcome.startswith("kept"))
+
+
+@pytest.mark.slow("test_keeps_the_contract")
+@pytest.mark.parametrize("name", [name for name in KEPT if name not in DAILY])
+def test_what_was_kept_is_kept(name: str, saved: Any, tmp_path: Path) -> None:
+    assert try_contract(saved(name), tmp_path, SETTINGS.get(name, {})).fault == ""
+
+
+@pytest.mark.slow("test_what_is_recorded_was_tried")
+def test_every_pipeline_is_recorded() -> None:
+    """Anew with another version of diffusers: python -m tests.sweep."""
+    record = read_record()
+    if record["diffusers"] == version("diffusers"):
+        assert set(record["pipelines"]) == set(list_pipelines())
+
+
+def test_what_is_recorded_was_tried() -> None:
+    outcomes = read_record()["pipelines"]
+    assert set(DAILY) <= set(KEPT) <= set(outcomes)
+    assert all(find_call(name) is not None for name in (*DAILY, *KEPT[:2]))
 
 
 def test_a_signature_says_what_is_taken() -> None:
@@ -107,6 +135,15 @@ def test_an_image_without_strength_is_taken_whole(saved: Any, tmp_path: Path) ->
     weak = Condition(None, "tumor", draw_reference(tmp_path, 0, 0.5))
     with pytest.raises(InputError, match=r"only looks at the image, got strength 0\.5"):
         contract.generator.generate([contract.make_job(0, condition=weak)])
+
+
+def test_a_model_of_masks_is_checked_with_one(saved: Any, tmp_path: Path) -> None:
+    entry = Contract(saved("StableDiffusionControlNetPipeline"), tmp_path).family.entry
+    takes = Capabilities(frozenset({"control"}), frozenset({"caption"}), None, 32, 32, None, {})
+    condition = choose_test_condition("tiny", takes, entry)
+    control = condition.get(Control)
+    assert control is not None and condition.caption is not None
+    assert set(np.unique(control.load(32, 32))) == {0, 1}
 
 
 def test_labels_are_painted_by_name_else_by_id() -> None:

@@ -134,6 +134,18 @@ class Control(Stream):
             raise InputError(f"{name}: has the id {unknown[0]}, which the palette does not name")
         return cls(MaskFile(image, hash_labels(labels), cells.fit), palette)
 
+    @classmethod
+    def make_example(cls, entry: ModelEntry) -> Self:
+        """Returns a mask with a square of each name that the entry says, else of nuclei."""
+        known = {"nucleus": 1} if entry.control is None else entry.control.palette
+        labels = np.zeros((64, 64), np.uint8)
+        for place, identifier in enumerate(known.values()):
+            start = 4 * (place % 8)
+            labels[start : start + 32, start : start + 32] = identifier
+        described = {"sha256": hash_labels(labels), "fit": "resize"}
+        source = KeptMask(encode_labels(labels), to_canonical_json(described))
+        return cls(source, tuple(sorted((value, name) for name, value in known.items())))
+
     def identity(self) -> dict[str, Any]:
         """Returns what its source tells, and the palette."""
         identity = {**self.source.describe(), "palette": {str(k): v for k, v in self.palette}}

@@ -254,7 +254,9 @@ class DiffusersGenerator:
             setattr(pipeline, name, fresh)
         where = f"model {self._settings.model}: {type(pipeline).__name__}"
         try:
-            images: NDArray[np.float32] = np.asarray(pipeline(**call, output_type="np").images)
+            made = pipeline(**call, output_type="np")
+            named = "images" if hasattr(made, "images") else "image"  # so by Kandinsky 5 alone
+            images: NDArray[np.float32] = np.asarray(getattr(made, named))
         except PIPELINE_ERRORS as error:
             if is_out_of_memory(error):
                 raise OutOfMemoryError(

@@ -242,6 +242,8 @@ class DiffusersFamily(TextFamily):
         """Returns the images, with the strength where the call has one."""
         call = self.image_call or self.signature
         bound: dict[str, Any] = {call.image or "image": list(images)}
+        if "original_image" in call:  # of a second stage: what the small image was made from
+            bound["original_image"] = list(images)
         return {**bound, "strength": strength} if call.has_strength else bound
 
     def find_labels(self, pipeline: Any, index: Mapping[str, Any]) -> dict[str, int]:
