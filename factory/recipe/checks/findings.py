@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 from factory.catalog.catalog import ModelEntry
 from factory.catalog.checker import Checker
+from factory.core.yaml.reader import FieldPath
 from factory.models.generators.families import Family
 
 if TYPE_CHECKING:
@@ -44,3 +45,12 @@ class Findings(Checker):
         """Returns no findings yet of a recipe."""
         catalogs = loaded.session.catalogs
         return cls(loaded.document, loaded.base, catalogs, check_files, loaded=loaded)
+
+    def check_prompt(self, template: str | None, path: FieldPath) -> None:
+        """Checks a block's own template of prompts, and that the model takes text."""
+        self.check_template(template, path, required=False)
+        model = self.model
+        if template is None or model is None or model.streams is None:
+            return
+        if "caption" not in model.streams:
+            self.add(path, f"{model.name} takes no text: remove it")

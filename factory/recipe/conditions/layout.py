@@ -131,10 +131,7 @@ class LayoutConditions(ConditionKind):
     def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
         """Notes a layout that is missing, classes that it lacks, and names that the model lacks."""
         settings, model = self.settings, findings.model
-        findings.check_template(settings.caption, (*path, "caption"), required=False)
-        takes = model is None or model.streams is None or "caption" in model.streams
-        if settings.caption is not None and model is not None and not takes:
-            findings.add((*path, "caption"), f"{model.name} takes no text: remove it")
+        findings.check_prompt(settings.caption, (*path, "caption"))
         place: FieldPath = (*path, "per_class")
         is_keyed = not isinstance(settings.per_class, int)
         names = tuple(settings.per_class) if isinstance(settings.per_class, dict) else ()

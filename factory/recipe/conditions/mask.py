@@ -194,10 +194,7 @@ class MaskConditions(ConditionKind):
     def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
         """Notes masks that are missing, empty, too small, or have ids that are not named."""
         settings, model = self.settings, findings.model
-        findings.check_template(settings.caption, (*path, "caption"), required=False)
-        takes = model is None or model.streams is None or "caption" in model.streams
-        if settings.caption is not None and model is not None and not takes:
-            findings.add((*path, "caption"), f"{model.name} takes no text: remove it")
+        findings.check_prompt(settings.caption, (*path, "caption"))
         entry = None if model is None else model.entry
         for identifier, misfit in find_unknown_names(self.palette, entry):
             findings.add((*path, "palette", str(identifier)), misfit)

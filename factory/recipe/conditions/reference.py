@@ -154,11 +154,8 @@ class ReferenceConditions(ConditionKind):
 
     def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
         """Notes images that are missing or too few, classes they lack, and a prompt not taken."""
-        settings, model = self.settings, findings.model
-        findings.check_template(settings.caption, (*path, "caption"), required=False)
-        takes = model is None or model.streams is None or "caption" in model.streams
-        if settings.caption is not None and model is not None and not takes:
-            findings.add((*path, "caption"), f"{model.name} takes no text: remove it")
+        settings = self.settings
+        findings.check_prompt(settings.caption, (*path, "caption"))
         counts: Mapping[str, int] | None = None
         if self.images.check_groups(findings, path) and findings.check_files:
             counts = self._count(findings, path)
