@@ -22,6 +22,7 @@ from factory.catalog.entries import (
     PathwaysEntry,
     Stream,
 )
+from factory.catalog.terms import TermsEntry
 from factory.core.errors import CatalogError, Problem, RecipeError
 from factory.core.yaml.messages import advise
 from factory.core.yaml.model import Document, parse_model, read_document
@@ -49,7 +50,13 @@ __all__ = [
 
 EntryT = TypeVar(
     "EntryT",
-    bound=ModelEntry | EncoderEntry | ClassesEntry | CaptionGrid | ClassifierEntry | PathwaysEntry,
+    bound=ModelEntry
+    | EncoderEntry
+    | ClassesEntry
+    | CaptionGrid
+    | ClassifierEntry
+    | PathwaysEntry
+    | TermsEntry,
 )
 
 _KINDS: dict[type[BaseModel], str] = {
@@ -59,6 +66,7 @@ _KINDS: dict[type[BaseModel], str] = {
     CaptionGrid: "captions",
     ClassifierEntry: "classifiers",
     PathwaysEntry: "pathways",
+    TermsEntry: "terms",
 }
 LAYOUTS = "layouts"
 """The folder of layouts, which are no YAML: `factory train layout` writes them."""
@@ -92,6 +100,10 @@ class Catalogs:
     def find_captions(self, name: str) -> CaptionGrid:
         """Returns a caption grid; raises as `find_model` does."""
         return self._find(CaptionGrid, name)
+
+    def find_terms(self, name: str) -> TermsEntry:
+        """Returns phrases and their concepts; raises as `find_model` does."""
+        return self._find(TermsEntry, name)
 
     def find_classifier(self, name: str) -> ClassifierEntry:
         """Returns a classifier; raises as `find_model` does."""

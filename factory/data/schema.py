@@ -12,7 +12,7 @@ from factory.core.plain import to_plain
 from factory.data.columns import IMAGE_TYPE, hash_value
 from factory.data.provenance import Provenance, read_provenance
 from factory.data.records import Candidate, Condition
-from factory.data.streams import Stream
+from factory.data.streams.base import HasFields
 
 CONTENT_COLUMNS: tuple[tuple[str, pa.DataType], ...] = (
     ("image", IMAGE_TYPE),
@@ -83,7 +83,7 @@ SHAPES_PIXELS = (
 """Keys of a generator's description that shape the pixels, hence the sample id."""
 
 
-def list_columns(streams: Iterable[type[Stream]]) -> list[tuple[str, pa.DataType]]:
+def list_columns(streams: Iterable[type[HasFields]]) -> list[tuple[str, pa.DataType]]:
     """Returns the columns of the row contract, and of streams that have others, with types."""
     own = [column for stream in streams for column in stream.fields().items()]
     return list(dict((*CONTENT_COLUMNS, *own)).items())
@@ -97,7 +97,7 @@ def build_scores_type(score_names: Sequence[str]) -> pa.DataType:
 def build_shard_schema(
     score_names: Sequence[str],
     with_features: bool = False,
-    streams: Iterable[type[Stream]] = (),
+    streams: Iterable[type[HasFields]] = (),
 ) -> pa.Schema:
     """Returns the schema of a shard's table.
 

@@ -14,7 +14,7 @@ from factory.core.hashing import hash_bytes
 from factory.data.columns import IMAGE_TYPE
 from factory.data.records import Shard
 from factory.data.schema import build_scores_type, list_columns
-from factory.data.streams import Stream
+from factory.data.streams.base import HasFields
 from factory.data.writers.parquet import ParquetFiles, fit_rows_per_file
 from factory.data.writers.webdataset import TarFiles
 from factory.engine.diversity import Pick
@@ -146,7 +146,7 @@ def write_dataset(
     survey: Survey,
     output: Output,
     score_names: list[str],
-    streams: Iterable[type[Stream]] = (),
+    streams: Iterable[type[HasFields]] = (),
 ) -> dict[str, Any]:
     """Repacks the selected rows into `data/`, `rejected/` and `webdataset/`.
 
@@ -234,7 +234,7 @@ def iterate_decisions(
 def build_final_schema(
     class_names: tuple[str, ...],
     score_names: list[str],
-    streams: Iterable[type[Stream]] = (),
+    streams: Iterable[type[HasFields]] = (),
 ) -> pa.Schema:
     """Returns the schema of the data set, with the Hugging Face features in its metadata."""
     image, *columns = list_columns(streams)

@@ -144,7 +144,7 @@ def finalize(
     else:
         say("finalizing")
         names = read_score_names(folder, survey)
-        made = (folder, plan, policy, survey, recipe.output, names, recipe.streams)
+        made = (folder, plan, policy, survey, recipe.output, names, recipe.columns)
         files = write_dataset(*made)
         last = None
     summary = summary.change(files=files)

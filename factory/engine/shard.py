@@ -47,6 +47,8 @@ class Worker:
         self.folder = RunFolder(order.run_url)
         self.generator = build_generator(recipe.generator, entry, session.base, session)
         self.filters = build_filters(recipe.filters, session)
+        terms = recipe.terms
+        self.terms = None if terms is None else session.catalogs.find_terms(terms.catalog)
         names = {name for each in self.filters for name in each.score_names}
         self.score_names = sorted({*names, NONFINITE})
         self.decide = build_decide(self.filters, recipe.accept)
@@ -54,7 +56,7 @@ class Worker:
         if isinstance(recipe.pick, DiversePick):
             self.encoder = session.encoders.load(recipe.pick.encoder, session.base)
         has_features = self.encoder is not None
-        self.schema = build_shard_schema(self.score_names, has_features, recipe.streams)
+        self.schema = build_shard_schema(self.score_names, has_features, recipe.columns)
         self.recipe_sha256 = compute_recipe_digest(recipe)
         self.run_id = compute_run_id(describe_content(recipe))
         self.description: dict[str, Any] = to_plain(
@@ -271,7 +273,7 @@ class _Filling:
 
     def _build_row(self, candidate: Candidate) -> dict[str, Any]:
         worker, output = self.worker, self.worker.recipe.output
-        return build_row(
+        row = build_row(
             candidate,
             worker.description["generator"],
             worker.description["filters"],
@@ -280,6 +282,10 @@ class _Filling:
             output.image_format,
             keep_image=candidate.verdict.accepted or output.keep_rejected == "images",
         )
+        if worker.terms is not None:
+            said = (row[name] for name in ("class_name", "caption", "prompt"))
+            row["concepts"] = list(worker.terms.find_concepts("\n".join(filter(None, said))))
+        return row
 
     def _settle(self, rows: Sequence[dict[str, Any]]) -> None:
         """Books the verdicts of a batch and queues what still needs a try."""

@@ -8,9 +8,10 @@ from pydantic import Field, PrivateAttr, TypeAdapter, ValidationInfo, field_vali
 
 from factory.catalog.acceptance import parse_rule
 from factory.catalog.entries import Fraction, Strict
+from factory.catalog.terms import Concepts
 from factory.core.hashing import compute_digest, drop_none
 from factory.core.thumbnails import REVISION
-from factory.data.streams import Stream
+from factory.data.streams.base import HasFields, Stream
 from factory.filters import FILTERS
 from factory.filters.base import FilterSettings
 from factory.models.encoders import EncoderSpec
@@ -130,6 +131,13 @@ class Dedup(Strict):
         return {**self.model_dump(mode="json"), "revision": REVISION}
 
 
+class Terms(Strict):
+    """Concepts that rows name: column `concepts`, by the synonyms of a catalog."""
+
+    catalog: str = Field("pathology", description="catalog id of terms")
+    strict: bool = Field(False, description="phrases without a concept are errors of the recipe")
+
+
 if TYPE_CHECKING:
     AnyFilter = FilterSettings
 else:
@@ -150,6 +158,7 @@ class Recipe(Strict):
     accept: str | None = Field(
         None, description="filter kinds with and, or, not; default: all must accept"
     )
+    terms: Terms | None = Field(None, description="concepts of captions and classes, in each row")
     pick: PickSettings | None = Field(None, description="which accepted images are kept")
     budget: Budget = Budget()
     workers: Workers = Workers()
@@ -168,6 +177,11 @@ class Recipe(Strict):
     def streams(self) -> tuple[type[Stream], ...]:
         """The streams that its conditions may hold, each once."""
         return tuple(dict.fromkeys(stream for block in self.blocks for stream in block.held))
+
+    @property
+    def columns(self) -> tuple[type[HasFields], ...]:
+        """What adds columns to its rows: the streams, and terms where it has some."""
+        return (*self.streams, *([Concepts] if self.terms else []))
 
     @field_validator("filters")
     @classmethod

@@ -267,6 +267,14 @@ def draw_caption(grid: CaptionGrid, point: int, bits: int) -> tuple[str, dict[st
     return template.fill(chosen)
 
 
+def list_phrases(grid: CaptionGrid) -> tuple[str, ...]:
+    """Returns the wordings of all values."""
+    kinds = grid.attributes.values()
+    return tuple(
+        text for values in kinds for value, texts in values.items() for text in texts or (value,)
+    )
+
+
 def list_shares(grid: CaptionGrid) -> dict[str, dict[str, float]]:
     """Returns attribute -> value -> its share of the captions by `draw_caption` that say it."""
     found: dict[str, dict[str, float]] = {}

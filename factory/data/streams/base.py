@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from factory.catalog.entries import ModelEntry, Strict
 from factory.catalog.licences.terms import Term
@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
     from numpy.typing import NDArray
+
+
+class HasFields(Protocol):
+    """What adds columns to rows: a stream, or what is told of rows besides."""
+
+    @classmethod
+    def fields(cls) -> "Mapping[str, pa.DataType]":
+        """Returns column -> Arrow type."""
+        ...
 
 
 class Stream(ABC):

@@ -68,7 +68,7 @@ def check_schema(dataset: Dataset, name: str, report: Report) -> list[str]:
     schema = dataset.read_schema(name)
     scores = schema.field("scores").type if "scores" in schema.names else pa.struct([])
     names = [scores.field(i).name for i in range(scores.num_fields)]
-    streams = () if dataset.recipe is None else dataset.recipe.streams
+    streams = () if dataset.recipe is None else dataset.recipe.columns
     final = build_final_schema((), names, streams)
     columns: dict[str, Any] = {each.name: each.type for each in final}
     if name.startswith(f"{REJECTED}/"):

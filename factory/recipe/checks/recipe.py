@@ -18,6 +18,7 @@ from factory.models.generators.settings import GeneratorSettings, Guidance
 from factory.recipe.checks.filters import check_filters
 from factory.recipe.checks.findings import Findings, Model
 from factory.recipe.checks.guidance import check_guidance
+from factory.recipe.checks.phrases import check_phrases
 from factory.recipe.conditions import check_conditions, list_streams
 from factory.recipe.file import LoadedRecipe
 from factory.recipe.licences import check_generation
@@ -44,6 +45,7 @@ def check_recipe(loaded: LoadedRecipe, check_files: bool = True) -> None:
     _check_prompts(findings, model)
     _check_effect(findings, model)
     check_conditions(findings)
+    check_phrases(findings)
     check_filters(findings)
     check_guidance(findings)
     _check_adapters(findings)

@@ -173,6 +173,14 @@ class ConditionKind(ABC):
         """Returns the field to change where the model needs a further stream, and how."""
         return "kind", f"{self.kind} conditions give none, take those of a kind that does"
 
+    def list_phrases(self, catalogs: Catalogs) -> Sequence[str]:
+        """Returns the phrases that its images are asked for by, as far as the recipe tells.
+
+        Raises:
+            CatalogError: a catalog id that is not known.
+        """
+        return ()
+
     @property
     def stream(self) -> type[Stream]:
         """What the kind stands for."""

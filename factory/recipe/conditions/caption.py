@@ -10,7 +10,9 @@ from typing import Literal
 from pydantic import Field
 
 from factory.catalog.captions.file import read_captions
+from factory.catalog.captions.grid import list_phrases
 from factory.catalog.captions.weights import Given, Weights
+from factory.catalog.catalog import Catalogs
 from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest
 from factory.core.yaml.reader import FieldPath
@@ -121,6 +123,19 @@ class CaptionConditions(ConditionKind):
         if settings.weights or settings.given:
             grid = grid.reweigh(settings.weights or {}, settings.given or {})
         return [open_grid(grid, planning.seed, settings.count)]
+
+    def list_phrases(self, catalogs: Catalogs) -> Sequence[str]:
+        """Returns the wordings of a grid.
+
+        Raises:
+            CatalogError: no grid of that id.
+        """
+        name = self.settings.captions
+        return (
+            list_phrases(catalogs.find_captions(name))
+            if name in catalogs.list_ids("captions")
+            else ()
+        )
 
     def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
         """Notes captions that are missing, and a model that wants classes."""

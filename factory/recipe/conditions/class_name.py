@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from factory.catalog.captions.grid import list_phrases
+from factory.catalog.catalog import Catalogs
 from factory.catalog.entries import ClassName
 from factory.core.hashing import compute_digest
 from factory.core.yaml.messages import advise
@@ -98,6 +100,16 @@ class ClassConditions(ConditionKind):
             ExpandedSeries(grid.reweigh(*fix_class(grid, name)), planning.seed, count, name)
             for name, count in counts.items()
         ]
+
+    def list_phrases(self, catalogs: Catalogs) -> Sequence[str]:
+        """Returns the classes that it names, and the wordings that they expand to.
+
+        Raises:
+            CatalogError: no grid of that id.
+        """
+        per_class, expand = self.settings.per_class, self.settings.expand
+        names = () if isinstance(per_class, int) else tuple(per_class)
+        return (*names, *(list_phrases(catalogs.find_captions(expand)) if expand else ()))
 
     def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
         """Notes classes that neither list nor model know."""

@@ -1,0 +1,71 @@
+"""Terms: phrases of captions and classes, and the concepts that rows record."""
+
+from pathlib import Path
+
+import pytest
+
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import RecipeError
+from factory.core.notes import listen
+from factory.recipe.checks.recipe import check_recipe
+from factory.recipe.file import load_recipe
+from tests.running import read_rows, run, write_recipe
+
+TERMS = load_catalogs().find_terms("pathology")
+
+
+def test_the_longest_phrase_of_whole_words_counts() -> None:
+    said = "Section of Lymph Node tissue with dense fibrosis; skinny nuclei"
+    assert TERMS.find_concepts(said) == ("NCIT:C3044", "UBERON:0000029")
+    assert TERMS.find_concepts("normal colon mucosa") == ("UBERON:0000317",)  # and no colon
+    assert TERMS.find_concepts("densely packed nuclei") == ()
+
+
+def test_a_phrase_names_one_concept(tmp_path: Path) -> None:
+    path = tmp_path / "terms" / "mine.yaml"
+    path.parent.mkdir()
+    concepts = "[{id: 'A:1', label: colon}, {id: 'A:2', label: bowel, synonyms: [Colon]}]"
+    path.write_text(f"id: mine\nconcepts: {concepts}\n")
+    with pytest.raises(RecipeError, match=r"mine\.yaml:2.*'Colon' names A:1 and A:2"):
+        load_catalogs([tmp_path]).find_terms("mine")
+    path.write_text("id: mine\nconcepts: [{id: colon, label: colon}]\n")
+    with pytest.raises(RecipeError, match=r"concepts\[0\]\.id"):
+        load_catalogs([tmp_path]).find_terms("mine")
+
+
+def test_phrases_without_a_concept_are_told(tmp_path: Path) -> None:
+    conditions = [{"kind": "class", "per_class": {"MUS": 1, "spleen": 1}}]
+
+    def write(**terms: object) -> Path:
+        return write_recipe(tmp_path, conditions=conditions, terms=terms)
+
+    with listen() as told:
+        check_recipe(load_recipe(write()))
+    assert "1 of 2 phrases have no concept in pathology: 'spleen'" in "\n".join(told)
+    with pytest.raises(RecipeError, match=r"conditions\[0\]: 1 of 2 phrases .* 'spleen'"):
+        check_recipe(load_recipe(write(strict=True)))
+    with pytest.raises(RecipeError, match=r"terms\.catalog.*did you mean 'pathology'"):
+        check_recipe(load_recipe(write(catalog="patholgy")))
+
+
+def test_rows_record_the_concepts_of_class_and_caption(tmp_path: Path) -> None:
+    recipe = write_recipe(
+        tmp_path,
+        terms={},
+        conditions=[
+            {"kind": "class", "per_class": {"tumor": 1, "other": 1}},
+            {"kind": "caption", "captions": "he-basic-2", "count": 2},
+        ],
+        filters=[{"kind": "finite"}],
+        generator={"width": 16, "height": 16},
+    )
+    run(recipe, tmp_path / "out")
+    rows = read_rows(tmp_path / "out")
+    found = {row["class_name"]: row["concepts"] for row in rows if not row["caption"]}
+    assert found == {"tumor": ["NCIT:C9305"], "other": []}
+    for row in rows:
+        if row["caption"]:
+            assert row["concepts"] == list(
+                TERMS.find_concepts(f"{row['class_name']} {row['caption']}")
+            )
+            assert any(each.startswith("UBERON:") for each in row["concepts"])
