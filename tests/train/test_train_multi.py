@@ -19,6 +19,7 @@ from factory.train.multi.batches import draw_batch
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial, prepare_material
 from factory.train.multi.train import choose_precision, train_multi
+from factory.train.multi.views import describe_measures
 
 
 @pytest.fixture(scope="module")
@@ -154,6 +155,14 @@ def test_masks_turn_with_their_images_and_scales_follow_the_cut(
     views = material.collection.sets[0]
     whole, cut = views.mpp[0::2], views.mpp[1::2]
     assert np.allclose(whole, 0.5) and (cut <= 0.5 * 40 / 32 + 1e-6).all() and (cut < 0.5).any()
+
+
+def test_views_outlive_a_change_of_a_grids_words_but_not_of_its_measures() -> None:
+    grid = load_catalogs().find_captions("he-attributes")
+    reworded = grid.model_copy(update={"templates": (*grid.templates, "{density}, {size}.")})
+    assert describe_measures(grid) == describe_measures(reworded) is not None
+    fewer = {name: each for name, each in grid.measures.items() if name != "density"}
+    assert describe_measures(grid) != describe_measures(grid.model_copy(update={"measures": fewer}))
 
 
 def test_slides_are_held_out_whole_and_so_are_named_folders(data: Path, tmp_path: Path) -> None:

@@ -134,7 +134,7 @@ def _describe(
 ) -> dict[str, Any]:
     return {
         "images": [identify(image) for image in images],
-        "grid": grid.model_dump(mode="json") if grid else None,
+        "measures": describe_measures(grid),
         "seed": seed,
         "size": size,
         "views": [source.views, source.scale, source.fit],
@@ -142,6 +142,14 @@ def _describe(
         "mpp": source.mpp,
         "masked": source.masks is not None,
     }
+
+
+def describe_measures(grid: CaptionGrid | None) -> dict[str, Any] | None:
+    """Returns what of a grid decides the attributes of a view: neither its words nor its rules."""
+    if grid is None:
+        return None
+    measures = {name: measure.model_dump(mode="json") for name, measure in grid.measures.items()}
+    return {name: [each, list(grid.attributes[name])] for name, each in measures.items()}
 
 
 def _list_views(source: MultiSource, images: Sequence[SourceImage]) -> list[tuple[int, int]]:
