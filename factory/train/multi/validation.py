@@ -138,7 +138,8 @@ def save_sample_grid(
     material: MultiMaterial, folder: Path, recipe: MultiRecipe, rows: list[Row], path: Path
 ) -> None:
     """Draws held-out views in a row, and below each what each of its streams alone makes of it."""
-    rows = [row for part in split_by_size(rows, material)[:1] for row in part]
+    sets, size = material.collection.sets, recipe.data.image_size
+    rows = [row for row in rows if sets[row[0]].size == size]
     rows = rows[:: max(1, len(rows) // _PER_ROW)][:_PER_ROW]
     if not rows:
         return
