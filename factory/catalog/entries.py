@@ -154,13 +154,10 @@ class Status(Strict):
 class RuntimeEnv(Strict):
     """Other packages and variables for the workers of one generator: Ray's `runtime_env`.
 
-    Paths of wheel files and folders are relative to the recipe or catalog file.
+    Paths of wheel files are relative to the recipe, and must be there on every node.
     """
 
     pip: tuple[str, ...] = Field((), description="requirements, as pip reads them, or wheel files")
-    py_modules: tuple[str, ...] = Field(
-        (), description="wheel files, or folders that are packages: nothing is installed"
-    )
     env_vars: dict[str, str] = Field({}, description="variables of the environment")
 
 

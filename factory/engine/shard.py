@@ -32,6 +32,7 @@ from factory.engine.task import Order, Task
 from factory.filters import build_decide, build_filters, map_by_size, score_all
 from factory.models.encoders import Encoder
 from factory.models.generators import build_generator
+from factory.models.generators.environment import describe_environment
 from factory.models.generators.settings import find_entry
 from factory.recipe.licences import describe_terms
 from factory.recipe.recipe import DiversePick, compute_recipe_digest
@@ -61,7 +62,10 @@ class Worker:
         self.run_id = compute_run_id(describe_content(recipe))
         self.description: dict[str, Any] = to_plain(
             {
-                "generator": self.generator.describe(),
+                "generator": {
+                    **self.generator.describe(),
+                    **describe_environment(recipe.generator, entry),
+                },
                 "filters": [each.describe() for each in self.filters],
                 "score_names": self.score_names,
                 **({} if recipe.dedup is None else {"dedup": recipe.dedup.describe()}),

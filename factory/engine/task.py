@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from factory.data.records import Request, Shard
 from factory.engine.plan import Plan
+from factory.models.generators.environment import find_environment, write_for_ray
+from factory.models.generators.settings import find_entry
 from factory.models.session import Session
 from factory.recipe.recipe import Recipe
 
@@ -16,6 +19,17 @@ class Order:
     recipe: Recipe
     session: Session
     run_url: str
+
+    @property
+    def environment(self) -> dict[str, Any] | None:
+        """Ray's `runtime_env` of the generator; None: factory's own libraries.
+
+        Raises:
+            InputError: a wheel file that is not there.
+        """
+        settings = self.recipe.generator
+        found = find_environment(settings, find_entry(settings, self.session.catalogs))
+        return None if found is None else write_for_ray(found, self.session.base)
 
 
 @dataclass(frozen=True, slots=True)

@@ -238,7 +238,7 @@ def is_judging(recipe: Recipe) -> bool:
 NOT_CONTENT: dict[str, frozenset[str] | None] = {
     "description": None,
     "catalogs": None,
-    "generator": frozenset({"approval"}),
+    "generator": frozenset({"approval", "runtime_env"}),
     "workers": None,
     "card": None,
     "output": frozenset({"path", "formats", "shard_size", "rows_per_file"}),

@@ -83,7 +83,14 @@ class _Actors:
     deaths: int = 0
 
     def add(self) -> None:
-        options = {"num_cpus": self.workers.cpus, "num_gpus": self.gpus, "max_restarts": 0}
+        options: dict[str, Any] = {
+            "num_cpus": self.workers.cpus,
+            "num_gpus": self.gpus,
+            "max_restarts": 0,
+        }
+        environment = self.order.environment
+        if environment is not None:
+            options["runtime_env"] = environment
         threads = max(1, int(self.workers.cpus))
         actor = (
             make_remote(RayWorker).options(**options).remote(self.order, self.began_with, threads)

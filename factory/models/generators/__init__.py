@@ -5,6 +5,7 @@ from pathlib import Path
 from factory.catalog.catalog import ModelEntry
 from factory.core.errors import InputError
 from factory.models.generators.base import Generator
+from factory.models.generators.environment import check_environment
 from factory.models.generators.families import open_family
 from factory.models.generators.settings import GeneratorSettings
 from factory.models.session import Session
@@ -34,4 +35,6 @@ def build_generator(
     family = open_family(settings, entry, base, session)
     for field, message in family.list_faults():
         raise InputError(f"generator.{field}: {message}")
+    if not family.is_on_record:
+        check_environment(settings, entry)
     return family.load()

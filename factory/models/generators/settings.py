@@ -5,7 +5,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from factory.catalog.catalog import Catalogs
-from factory.catalog.entries import Adapter, ModelEntry, Stream, Strict
+from factory.catalog.entries import Adapter, ModelEntry, RuntimeEnv, Stream, Strict
 
 
 class Guidance(Strict):
@@ -77,6 +77,9 @@ class GeneratorSettings(Strict):
     adapters: tuple[Adapter, ...] = ()
     trust_remote_code: bool = Field(False, description="needs the catalog entry's consent too")
     allow_pickle: bool = Field(False, description="load weights that are not safetensors")
+    runtime_env: RuntimeEnv | None = Field(
+        None, description="library versions of its Ray workers; overrides the catalog's"
+    )
     approval: str | None = Field(
         None,
         min_length=3,

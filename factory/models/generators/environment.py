@@ -1,0 +1,86 @@
+"""Library versions of one generator: what its Ray workers get, and that none goes without."""
+
+import json
+import os
+import re
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from factory.catalog.entries import ModelEntry, RuntimeEnv
+from factory.core.errors import InputError
+from factory.core.hashing import compute_digest
+from factory.models.generators.settings import GeneratorSettings
+
+VARIABLE = "FACTORY_RUNTIME_ENV"
+"""Says in a worker which environment it was started with, by `name_environment`."""
+
+
+def find_environment(settings: GeneratorSettings, entry: ModelEntry | None) -> RuntimeEnv | None:
+    """Returns what the recipe asks for, else the catalog entry; None: factory's own libraries."""
+    if settings.runtime_env is not None:
+        return settings.runtime_env
+    return None if entry is None else entry.runtime_env
+
+
+def name_environment(environment: RuntimeEnv) -> str:
+    """Returns a short name that differs where the environment does."""
+    return compute_digest("runtime_env", environment.model_dump(mode="json"))[:16]
+
+
+def write_for_ray(environment: RuntimeEnv, base: Path) -> dict[str, Any]:
+    """Returns Ray's `runtime_env`; wheel files are looked for from `base`.
+
+    Raises:
+        InputError: a wheel file that is not there.
+    """
+    pip = [_resolve(each, base) if _is_place(each) else each for each in environment.pip]
+    variables = {**environment.env_vars, VARIABLE: name_environment(environment)}
+    return {**({"pip": pip} if pip else {}), "env_vars": variables}
+
+
+def check_environment(settings: GeneratorSettings, entry: ModelEntry | None) -> None:
+    """Refuses to build a generator in a process that was not started with its environment.
+
+    Raises:
+        InputError: so it is; says what to do.
+    """
+    environment = find_environment(settings, entry)
+    if environment is None or os.environ.get(VARIABLE) == name_environment(environment):
+        return
+    asked = json.dumps(environment.model_dump(mode="json", exclude_defaults=True))
+    mark = f"{VARIABLE}={name_environment(environment)}"
+    raise InputError(
+        f"generator.runtime_env: {settings.model} needs {asked}, which only workers of Ray are "
+        "given: set workers.executor: ray; a preview, a check or a row made again runs in this "
+        f"process: start it where these libraries are, with {mark}"
+    )
+
+
+def describe_environment(settings: GeneratorSettings, entry: ModelEntry | None) -> dict[str, Any]:
+    """Returns what provenance says of it: what was asked for, and the versions that were there."""
+    environment = find_environment(settings, entry)
+    if environment is None:
+        return {}
+    versions = {}
+    for each in environment.pip:
+        name = re.split(r"[-=<>!~\[; ]", Path(each).name)[0]
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = "unknown"
+    told = {**environment.model_dump(mode="json", exclude_defaults=True), "versions": versions}
+    if environment.pip:  # rows tell no one's disk
+        told["pip"] = [Path(each).name if _is_place(each) else each for each in environment.pip]
+    return {"runtime_env": told}
+
+
+def _is_place(text: str) -> bool:
+    return text.endswith(".whl") or text.startswith((".", "/", "~"))
+
+
+def _resolve(text: str, base: Path) -> str:
+    path = (base / Path(text).expanduser()).resolve()
+    if not path.exists():
+        raise InputError(f"generator.runtime_env: {path}: not there: correct the path")
+    return str(path)
