@@ -7,9 +7,11 @@ from typing import Any
 import click
 
 from factory import api
-from factory.cli.options import LocalPath
+from factory.cli.options import NEW_FILE, NEW_FOLDER, LocalPath, Number
 from factory.cli.recipes import JSON_OPTION
 from factory.core.plain import write_json
+
+_SIDE = click.IntRange(8, 4096)
 
 CATALOG_OPTION = click.option(
     "--catalog",
@@ -77,16 +79,20 @@ def check(name: str, folders: tuple[Path, ...]) -> None:
 
 @models.command()
 @click.argument("source", metavar="FOLDER_OR_ID")
+@click.option("--out", required=True, type=NEW_FILE, help="The entry, CATALOG/models/ID.yaml.")
+@click.option("--width", type=_SIDE, help="px; the model's own, where not given.")
+@click.option("--height", type=_SIDE, help="px; likewise.")
 @click.option(
-    "--out",
-    required=True,
-    type=LocalPath(path_type=Path),
-    help="The entry, CATALOG/models/ID.yaml.",
+    "--steps",
+    type=click.IntRange(1, 1000),
+    help="Steps of the entry; the pipeline's own, where not given.",
 )
-@click.option("--width", type=int, help="px; the model's own, where not given.")
-@click.option("--height", type=int, help="px; likewise.")
-@click.option("--steps", type=int, help="Steps of the entry; the pipeline's own, where not given.")
-@click.option("--largest-batch", type=int, default=8, help="Images in the largest batch tried.")
+@click.option(
+    "--largest-batch",
+    type=click.IntRange(1, 4096),
+    default=8,
+    help="Images in the largest batch tried.",
+)
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
 @click.option("--classes", help="Class names in the order of the embeddings, by commas.")
 @click.option("--embedding", help="TOKENSxDIM of a model that takes embeddings, e.g. 16x1536.")
@@ -120,15 +126,19 @@ def adopt(source: str, out: Path, as_json: bool, **given: Any) -> None:
 
 @models.command()
 @click.argument("checkpoint", type=LocalPath(path_type=Path))
-@click.option("--config", required=True, type=LocalPath(path_type=Path), help="Its YAML file.")
-@click.option("--out", required=True, type=LocalPath(path_type=Path), help="New folder.")
+@click.option(
+    "--config", required=True, type=LocalPath(exists=True, path_type=Path), help="Its YAML file."
+)
+@click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
 @click.option(
     "--text-encoder",
     type=LocalPath(path_type=Path),
     help="Folder with tokenizer and config.json, for models of texts.",
 )
 @click.option("--classes", default="", help="Names in the order of their embeddings, with commas.")
-@click.option("--mpp", type=float, help="µm per pixel of its training images.")
+@click.option(
+    "--mpp", type=Number(0, 1000, min_open=True), help="µm per pixel of its training images."
+)
 @click.option(
     "--allow-pickle", is_flag=True, help="Read .ckpt and .pth: only tensors, weights_only."
 )
