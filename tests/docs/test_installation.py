@@ -32,8 +32,14 @@ def test_every_dependency_has_a_lower_bound_only():
 @pytest.mark.stranger
 def test_real_patches_ship_and_no_test_looks_outside():
     readme = (ASSETS / "README.md").read_text()
-    sets = sorted(path for path in ASSETS.iterdir() if path.is_dir())
+    folders = sorted(path for path in ASSETS.iterdir() if path.is_dir())
+    sets = [folder for folder in folders if (folder / "train").is_dir()]
     assert len(sets) >= 4
+    for folder in set(folders) - set(sets):
+        kinds = {f"{folder.name}/{path.stem}" for path in folder.iterdir()}
+        for kind in kinds - {"expression/gseapy"}:  # scores that we computed
+            assert re.search(rf"`{kind}[`.].* (CC0 1.0|CC BY 4.0) \|", readme), kind
+            assert re.search(rf"\*\*.*{kind}[*.,]", readme), kind
     for folder in sets:
         assert re.search(rf"`{folder.name}` .* (CC0 1.0|CC BY 4.0) \|", readme), folder.name
         assert f"**{folder.name}**" in readme

@@ -171,7 +171,7 @@ class ConditionKind(ABC):
 
     def advise_lacking(self, name: str) -> tuple[str, str]:
         """Returns the field to change where the model needs a further stream, and how."""
-        return "kind", f"{self.kind} conditions give none, take those of a kind that does"
+        return "kind", f"take conditions of a kind that gives it, {self.kind} conditions do not"
 
     def list_phrases(self, catalogs: Catalogs) -> Sequence[str]:
         """Returns the phrases that its images are asked for by, as far as the recipe tells.
