@@ -1,7 +1,9 @@
 """Pathway scores of gene expression: ssGSEA as gseapy has it, mean z-scores, what is told."""
 
 import json
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -237,3 +239,131 @@ def test_the_shipped_sets_are_the_fifty_of_hallmark() -> None:
     sets = find_gene_sets("hallmark", load_catalogs())
     assert len(sets.sets) == 50 and len(sets.genes) == 4384
     assert all(name.startswith("HALLMARK_") for name in sets.sets)
+
+
+SET = "ONE\t-\tMYC\tTP53\nTWO\t-\tKRAS\tEGFR\n"
+SMALL: dict[str, Any] = {"min_genes": 1, "values": "counts", "genes": "columns"}
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> str:
+    (tmp_path / "own.gmt").write_text(SET)
+    return str(tmp_path / "own.gmt")
+
+
+def write_csv(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_names_and_columns_to_hand_on_stay_text_and_empty_cells_are_none(
+    tmp_path: Path, own: str
+) -> None:
+    head = "id,patient,MYC,TP53,KRAS,EGFR"
+    lines = ("001,007,1,2,3,4", "NA,NA,2,1,5,3", "1,,7,1,1,2")
+    table = write_csv(tmp_path / "t.csv", head, *lines)
+    score(table, sets=own, keep=("patient",), **SMALL)
+    found = pq.read_table(tmp_path / "scores.parquet").to_pydict()
+    assert found["sample"] == ["001", "NA", "1"]
+    assert found["patient"] == ["007", "NA", None]
+    # Without a name over the first column, as R writes it.
+    write_csv(table, head.removeprefix("id,"), *lines)
+    score(table, sets=own, keep=("patient",), **SMALL)
+    assert pq.read_table(tmp_path / "scores.parquet")["sample"].to_pylist() == ["001", "NA", "1"]
+    frame = pd.DataFrame({"id": ["a", "b", "c"], "patient": pd.array([7, None, 8], "Int64")})
+    for place, gene in enumerate(("MYC", "TP53", "KRAS", "EGFR")):
+        frame[gene] = [place, 5, place + 2]
+    frame.to_parquet(tmp_path / "t.parquet", index=False)
+    score(tmp_path / "t.parquet", sets=own, keep=("patient",), **SMALL)
+    found = pq.read_table(tmp_path / "scores.parquet")["patient"].to_pylist()
+    assert found == [7, None, 8] and all(not isinstance(value, float) for value in found)
+    write_csv(table, head, *lines, ",5,1,1,1,1")
+    with pytest.raises(SourceError, match=r"sample 4 has no name"):
+        score(table, sets=own, keep=("patient",), **SMALL)
+
+
+def test_an_empty_cell_of_annotations_is_none(
+    tmp_path: Path, own: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    obs = pd.DataFrame({"patient": pd.Categorical(["p1", None, "p2"])}, ["a", "b", "c"])
+    var = pd.DataFrame(index=["MYC", "TP53", "KRAS", "EGFR"])
+    counts = np.array([[1.0, 2, 3, 4], [2, 1, 5, 3], [7, 1, 1, 2]])
+    data = SimpleNamespace(X=counts, obs=obs, obs_names=obs.index, var_names=var.index)
+    package = SimpleNamespace(read_h5ad=lambda path: data)
+    monkeypatch.setitem(sys.modules, "anndata", package)
+    score(tmp_path / "t.h5ad", sets=own, keep=("patient",), **SMALL)
+    found = pq.read_table(tmp_path / "scores.parquet")["patient"].to_pylist()
+    assert found == ["p1", None, "p2"]
+
+
+def test_a_column_beside_genes_is_named_and_left_out(tmp_path: Path, own: str) -> None:
+    table = write_csv(
+        tmp_path / "t.csv", "NAME,about,a,b", "MYC,x,1,2", "TP53,y,2,1", "KRAS,z,3,9", "EGFR,,1,1"
+    )
+    given = {"sets": own, "min_genes": 1}
+    with pytest.raises(SourceError, match=r"column 'about' holds no numbers: name it in --keep"):
+        score(table, **given)
+    found, told = score(table, keep=("about",), **given)
+    assert list(found.columns) == ["ONE", "TWO"] and list(found.index) == ["a", "b"]
+    assert "about: of genes, not of samples: left out" in told["steps"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "changes", "fault"),
+    [
+        (["a,1,2,3,4", "b,4,3,2,1"], {}, r"set 'ALL' holds every gene of the table"),
+        (["a,1,2,3,4"], {"method": "mean_z"}, r"no gene of the sets varies, so that nothing"),
+        (["a,1,2,3,4"], {"sets": "one.gmt"}, r"scores do not differ, so that nothing scales"),
+    ],
+)
+def test_what_nothing_can_scale_is_refused(
+    tmp_path: Path, rows: list[str], changes: dict[str, Any], fault: str
+) -> None:
+    (tmp_path / "all.gmt").write_text(SET + "ALL\t-\tMYC\tTP53\tKRAS\tEGFR\n")
+    (tmp_path / "one.gmt").write_text(SET.splitlines()[0])
+    table = write_csv(tmp_path / "t.csv", "id,MYC,TP53,KRAS,EGFR", *rows)
+    sets = str(tmp_path / changes.get("sets", "all.gmt"))
+    with pytest.raises(SourceError, match=fault):
+        score(table, **{**SMALL, **changes, "sets": sets})
+    assert not (tmp_path / "scores.parquet").exists()
+
+
+def test_logarithms_of_a_gene_that_repeats_are_not_added_up(tmp_path: Path, own: str) -> None:
+    lines = ["gene,a,b", "MYC,1.5,2", "myc,0.25,1", "TP53,2,1", "KRAS,3,9", "EGFR,1,1"]
+    table = write_csv(tmp_path / "t.csv", *lines)
+    given: dict[str, Any] = {"sets": own, "min_genes": 1, "genes": "rows"}
+    with pytest.raises(SourceError, match=r"1 genes of the sets .* 'MYC': logarithms cannot"):
+        score(table, values="log", **given)
+    counts, _ = score(table, values="tpm", **given)
+    lines[1:3] = ["MYC,1.75,3"]
+    joined, _ = score(write_csv(table, *lines), values="tpm", **given)
+    assert np.allclose(counts, joined)
+    # Others may repeat: their ranks alone count.
+    other = [*lines, "Y_RNA,1,2", "Y_RNA,2,1"]
+    _, told = score(write_csv(table, *other), values="log", **given)
+    assert told["genes"] == 6
+
+
+def test_scores_are_scaled_like_what_is_comparable(tmp_path: Path, own: str) -> None:
+    lines = ["id,MYC,TP53,KRAS,EGFR,OTHER", "a,1,2,3,4,1", "b,4,3,2,1,2", "c,4,1,2,6,5"]
+    table = write_csv(tmp_path / "t.csv", *lines)
+    for method in ("mean_z", "ssgsea"):
+        score(table, sets=own, method=method, **SMALL)
+        (tmp_path / "scores.parquet").rename(tmp_path / f"{method}.parquet")
+    z, ranks = (
+        {"sets": own, "method": m, "like": tmp_path / f"{m}.parquet"} for m in ("mean_z", "ssgsea")
+    )
+    assert not [step for step in score(table, **z, **SMALL)[1]["steps"] if "z.parquet" in step]
+    with pytest.raises(InputError, match=r"made with values counts, not log: give both in one"):
+        score(table, **z, **{**SMALL, "values": "log"})
+    (tmp_path / "own.gmt").write_text(SET.replace("EGFR", "OTHER"))
+    with pytest.raises(InputError, match=r"own.gmt held other genes then"):
+        score(table, **z, **SMALL)
+    (tmp_path / "own.gmt").write_text(SET)
+    write_csv(table, *[",".join(line.split(",")[:4]) for line in lines])
+    assert "other genes: scores compare less well" in str(score(table, **ranks, **SMALL)[1])
+    score(table, sets=own, method="mean_z", **SMALL)
+    (tmp_path / "scores.parquet").rename(tmp_path / "mean_z.parquet")
+    write_csv(table, *lines)
+    told = score(table, **z, **SMALL)[1]["steps"]
+    assert "1 genes of the sets are not in mean_z.parquet: they count as 0" in told

@@ -12,21 +12,20 @@ from numpy.typing import NDArray
 
 from factory import __version__
 from factory.catalog.catalog import load_catalogs
-from factory.core.errors import InputError, SourceError, StoreError
+from factory.core.errors import InputError, SourceError
 from factory.core.files.atomic import write_file
-from factory.core.parquet import read_schema
 from factory.data.expression.gene_sets import (
     HOUSEKEEPING,
     MITOCHONDRIAL,
     GeneSets,
     find_gene_sets,
 )
-from factory.data.expression.scoring import mark_members, score_mean_z, score_ssgsea
+from factory.data.expression.like import METADATA, count_unknown, describe_making, read_like
+from factory.data.expression.scoring import STILL, mark_members, score_mean_z, score_ssgsea
 from factory.data.expression.settings import ExpressionSettings
 from factory.data.expression.table import Profiles, normalise, read_profiles
 
-METADATA = b"factory.expression"
-"""Key of a scores file's metadata: how they were made, and what scales others like them."""
+_NO_RANGE = "{}, so that nothing scales them: give more samples, or scores by --like"
 ID = "sample"
 """Column of the samples' names."""
 
@@ -72,30 +71,32 @@ def score_expression(table: Path, out: Path, settings: ExpressionSettings) -> di
         What was done: samples, genes, steps in words, coverage of each set, licence of the sets.
 
     Raises:
-        SourceError: a table or sets that cannot be read, or too little of a set where refused.
-        InputError: `like` was made by another method or other sets, or `out` is no .parquet.
+        SourceError: a table or sets that cannot be read, too little of a set where refused, a set
+            of all genes (ssgsea), or scores that do not vary.
+        InputError: `like` was made by another method, of other sets or values, or `out` is no
+            .parquet.
     """
     if out.suffix != ".parquet":
         raise InputError(f"{out}: scores are written as .parquet: name it so")
     sets = find_gene_sets(settings.sets, load_catalogs(settings.catalogs))
-    like = None if settings.like is None else _read_like(settings.like, settings, sets)
-    profiles, told = normalise(read_profiles(table, settings, sets.genes), settings.values, table)
-    steps = [*profiles.told, told]
+    read = read_profiles(table, settings, sets.genes)
+    profiles, values = normalise(read, settings.values, sets.genes, table)
+    steps = [*profiles.told]
     dropped = frozenset() if settings.keep_all else _list_dropped(profiles.genes)
     if dropped:
         steps.append(f"{len(dropped)} mitochondrial and housekeeping genes are dropped")
     profiles = _leave_out(profiles, dropped)
     coverage = _measure_coverage(profiles, sets, dropped, settings)
-    scores, scaling = _score(profiles, sets, coverage, settings, like)
+    made = describe_making(settings.method, values, sets, profiles.genes)
+    scores, scaling, more = _score(profiles, sets, coverage, settings, made)
     result = {
         "factory_version": __version__,
         "table": table.name,
-        "sets": sets.name,
+        **made,
         "licence": sets.licence,
-        "method": settings.method,
         "samples": len(profiles.samples),
         "genes": len(profiles.genes),
-        "steps": steps,
+        "steps": [*steps, *more],
         "like": None if settings.like is None else settings.like.name,
         "coverage": {name: each.to_json() for name, each in coverage.items()},
         "scaling": scaling,
@@ -146,48 +147,50 @@ def _score(
     sets: GeneSets,
     coverage: dict[str, Coverage],
     settings: ExpressionSettings,
-    like: dict[str, Any] | None,
-) -> tuple[NDArray[np.float64], dict[str, Any]]:
-    """Returns (S, P) scores, NaN where too little of a set is there, and what scaled them."""
+    made: dict[str, Any],
+) -> tuple[NDArray[np.float64], dict[str, Any], list[str]]:
+    """Returns (S, P) scores, NaN where too little of a set is there, what scaled them, and words.
+
+    Raises:
+        SourceError: nothing to scale by: scores or genes that do not vary.
+        InputError: as `read_like`.
+    """
+    like, told = (None, []) if settings.like is None else read_like(settings.like, made)
     scored = [name for name, each in coverage.items() if not each.is_low]
     scores = np.full((len(profiles.samples), len(coverage)), np.nan)
     columns = [list(coverage).index(name) for name in scored]
     members = mark_members(profiles.genes, [sets.sets[name] for name in scored])
     if settings.method == "ssgsea":
+        whole = [
+            name for name, has in zip(scored, np.asarray(members.all(axis=0)), strict=True) if has
+        ]
+        if whole:
+            raise SourceError(
+                f"set {whole[0]!r} holds every gene of the table, so that ssgsea has none to rank "
+                "it against: leave it out, give all genes, or take --method mean_z"
+            )
         found = score_ssgsea(profiles.values, members)
         low, high = like["range"] if like else (float(found.min()), float(found.max()))
+        if not high > low:
+            raise SourceError(_NO_RANGE.format("scores do not differ"))
         scores[:, columns] = found / (high - low)
-        return scores, {"range": [low, high]}
+        return scores, {"range": [low, high]}, told
     used = np.asarray(members.any(axis=1))
     genes = [gene for gene, is_used in zip(profiles.genes, used, strict=True) if is_used]
     values = profiles.values[:, used]
     mean, deviation = values.mean(axis=0), values.std(axis=0)
-    if like is not None:
+    if like is not None and settings.like is not None:
+        told = [*told, *count_unknown(like, genes, settings.like)]
         mean = np.array([like["mean"].get(gene, 0.0) for gene in genes])
         deviation = np.array([like["deviation"].get(gene, 0.0) for gene in genes])
+    if not (deviation > STILL).any():
+        raise SourceError(_NO_RANGE.format("no gene of the sets varies"))
     scores[:, columns] = score_mean_z(values, members[used], mean, deviation)
     pairs = {"mean": mean, "deviation": deviation}
-    return scores, {
+    scaling = {
         name: dict(zip(genes, each.round(9).tolist(), strict=True)) for name, each in pairs.items()
     }
-
-
-def _read_like(path: Path, settings: ExpressionSettings, sets: GeneSets) -> dict[str, Any]:
-    """Returns what scaled other scores.
-
-    Raises:
-        SourceError: no scores of ours.
-        InputError: made by another method, or of other sets.
-    """
-    try:
-        made = json.loads((read_schema(path).metadata or {})[METADATA])
-    except (StoreError, KeyError, ValueError) as error:
-        raise SourceError(f"{path}: no scores that factory expression score wrote") from error
-    for name, wanted in (("method", settings.method), ("sets", sets.name)):
-        if made[name] != wanted:
-            raise InputError(f"--like {path}: was made with {name} {made[name]}, not {wanted}")
-    scaling: dict[str, Any] = made["scaling"]
-    return scaling
+    return scores, scaling, told
 
 
 def _write(

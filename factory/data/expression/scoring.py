@@ -9,6 +9,8 @@ Values = NDArray[np.float64]
 
 WEIGHT = 0.25
 """Exponent of ranks (Barbie et al. 2009, supplementary methods)."""
+STILL = 1e-9
+"""A gene of no larger deviation does not vary."""
 
 
 def mark_members(genes: Sequence[str], sets: Sequence[Sequence[str]]) -> Values:
@@ -58,6 +60,6 @@ def score_mean_z(values: Values, members: Values, mean: Values, deviation: Value
         mean: (G,) of each gene.
         deviation: (G,) likewise; a gene that does not vary counts as 0.
     """
-    varies = deviation > 1e-9
+    varies = deviation > STILL
     z = np.where(varies, (values - mean) / np.where(varies, deviation, 1.0), 0.0)
     return np.asarray(z @ members / members.sum(axis=0))

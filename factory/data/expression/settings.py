@@ -30,7 +30,9 @@ class ExpressionSettings(Options):
     )
     id_column: str | None = Field(None, description="Names of the samples; default: the first.")
     keep: Annotated[tuple[str, ...], Option("--keep", takes="list")] = Field(
-        (), description="Columns to hand on, e.g. patient,class_name."
+        (),
+        description="Columns to hand on, e.g. patient,class_name; with genes in rows, those to "
+        "leave out, as they describe genes.",
     )
     keep_all: bool = Field(False, description="Drop no mitochondrial and housekeeping genes.")
     min_coverage: float = Field(

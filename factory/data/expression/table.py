@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ class Profiles:
 
     Attributes:
         samples: (S,) names, each once.
-        genes: (G,) symbols in capitals, each once.
+        genes: (G,) symbols in capitals; each once, but logarithms of genes that no set has.
         values: (S, G) float64.
         kept: (S,) columns that are handed on.
         told: what was done on the way, a sentence each.
@@ -57,12 +57,9 @@ def read_profiles(path: Path, settings: ExpressionSettings, known: frozenset[str
     if where == "auto":
         where = "rows" if down > across else "columns"
         told.append(f"genes stand in {where}: {max(across, down):,} of them are of the sets")
-    if where == "rows":
-        if kept:
-            raise SourceError(
-                f"{path}: --keep names columns, but the columns are samples: leave it"
-            )
-        frame = frame.T
+    if where == "rows" and kept:
+        told.append(f"{', '.join(kept)}: of genes, not of samples: left out")
+        kept = {}
     found = across if where == "columns" else down
     if not found:
         named = [str(name) for name in (*frame.columns[:2], *frame.index[:2])]
@@ -72,27 +69,39 @@ def read_profiles(path: Path, settings: ExpressionSettings, known: frozenset[str
             f"{path}: no gene of the sets is there: its columns and rows are {', '.join(named)}, …"
             f"{hint}"
         )
+    if where == "rows":
+        _refuse_text(frame, path)
+        frame = frame.T
     values = _to_numbers(frame, path, "row" if where == "rows" else "column")
     samples = tuple(map(str, frame.index))
+    if "" in samples:
+        raise SourceError(f"{path}: sample {samples.index('') + 1} has no name: give it one")
     again = [name for name, count in Counter(samples).items() if count > 1]
     if again:
         raise SourceError(f"{path}: sample {again[0]!r} stands twice: name each once")
-    genes, values, more = _join_genes([str(name) for name in frame.columns], values)
-    return Profiles(samples, genes, values, kept, (*told, *more))
+    names = [str(name) for name in frame.columns]
+    genes = tuple(name.strip().upper() for name in names)
+    changed = sum(one != other for one, other in zip(genes, names, strict=True))
+    if changed:
+        told.append(f"{changed:,} symbols are compared in capitals")
+    return Profiles(samples, genes, values, kept, tuple(told))
 
 
-def normalise(profiles: Profiles, kind: str, path: Path) -> tuple[Profiles, str]:
-    """Returns log1p of values per million, and a sentence on it.
+def normalise(
+    profiles: Profiles, kind: str, known: frozenset[str], path: Path
+) -> tuple[Profiles, str]:
+    """Returns log1p of values per million, each gene once, and what the values were taken for.
 
     Args:
         profiles: as read.
         kind: `counts`, `tpm`, `log` (left as it is) or `auto`.
+        known: symbols of the sets.
         path: of the table, for messages.
 
     Raises:
-        SourceError: a negative count, or a sample without any.
+        SourceError: a negative count, a sample without any, or logarithms of a known gene twice.
     """
-    values = profiles.values
+    values, genes = profiles.values, profiles.genes
     totals = values.sum(axis=1)
     if kind == "auto":
         is_million = bool(np.all(np.abs(totals - MILLION) < 0.02 * MILLION))
@@ -103,18 +112,19 @@ def normalise(profiles: Profiles, kind: str, path: Path) -> tuple[Profiles, str]
     else:
         told = f"given as {kind}"
     if kind == "log":
-        return profiles, f"{told}: left as they are"
+        _refuse_repeats(genes, known, path)
+        steps = (*profiles.told, f"{told}: left as they are")
+        return replace(profiles, told=steps), kind
     if (values < 0).any():
         raise SourceError(f"{path}: negative {kind}: give values: log if they are logarithms")
     empty = [name for name, total in zip(profiles.samples, totals, strict=True) if total <= 0]
     if empty:
         raise SourceError(f"{path}: sample {empty[0]!r} has no {kind} at all: remove it")
+    genes, values, more = _join_genes(genes, values)
     scaled = values / totals[:, None] * MILLION if kind == "counts" else values
-    done = Profiles(
-        profiles.samples, profiles.genes, np.log1p(scaled), profiles.kept, profiles.told
-    )
     what = "counts per million" if kind == "counts" else "TPM"
-    return done, f"{told}: log1p of {what}, of all genes"
+    steps = (*profiles.told, *more, f"{told}: log1p of {what}, of all genes")
+    return Profiles(profiles.samples, genes, np.log1p(scaled), profiles.kept, steps), kind
 
 
 def _read_frame(path: Path, settings: ExpressionSettings) -> tuple[Any, dict[str, list[Any]]]:
@@ -126,22 +136,42 @@ def _read_frame(path: Path, settings: ExpressionSettings) -> tuple[Any, dict[str
         if name.endswith(".h5ad"):
             return _read_h5ad(path, settings)
         if name.endswith(".parquet"):
-            frame = read_parquet(path).to_pandas()
+            frame = read_parquet(path).to_pandas(integer_object_nulls=True)
         elif name.endswith((".csv", ".tsv", ".txt")):
-            frame = pd.read_csv(path, sep="," if name.endswith(".csv") else "\t")
+            frame = _read_text(path, "," if name.endswith(".csv") else "\t", settings)
         else:
             raise SourceError(f"{path}: no table: give .csv, .tsv, .parquet or .h5ad")
     except (StoreError, OSError, ValueError) as error:
         raise SourceError(f"{path}: cannot be read as a table ({error})") from error
     if not len(frame) or len(frame.columns) < 2:
         raise SourceError(f"{path}: holds no samples and genes")
-    if isinstance(frame.index, pd.RangeIndex):
+    if settings.id_column is not None or isinstance(frame.index, pd.RangeIndex):
         named = settings.id_column or frame.columns[0]
         _require([named], frame.columns, path)
         frame = frame.set_index(named)
-    _require(settings.keep, frame.columns, path)
-    kept = {column: frame[column].tolist() for column in settings.keep}
+    frame.index = frame.index.map(lambda name: "" if pd.isna(name) else name)
+    kept = _hand_on(frame, settings, path)
     return frame.drop(columns=list(settings.keep)), kept
+
+
+def _read_text(path: Path, delimiter: str, settings: ExpressionSettings) -> Any:
+    """Returns a frame whose names and columns to hand on are text as it stands: 007, NA."""
+    import pandas as pd
+
+    named: tuple[Any, ...] = (settings.id_column or 0, *settings.keep)
+    text = dict.fromkeys(named, str)
+    return pd.read_csv(path, sep=delimiter, converters=text, keep_default_na=False, na_values=[""])
+
+
+def _hand_on(frame: Any, settings: ExpressionSettings, path: Path) -> dict[str, list[Any]]:
+    """Returns the columns to hand on, None where a cell is empty."""
+    import pandas as pd
+
+    _require(settings.keep, frame.columns, path)
+    return {
+        column: [None if pd.isna(value) or value == "" else value for value in frame[column]]
+        for column in settings.keep
+    }
 
 
 def _read_h5ad(path: Path, settings: ExpressionSettings) -> tuple[Any, dict[str, list[Any]]]:
@@ -155,8 +185,7 @@ def _read_h5ad(path: Path, settings: ExpressionSettings) -> tuple[Any, dict[str,
         ) from error
     data = anndata.read_h5ad(path)
     matrix = data.X.toarray() if hasattr(data.X, "toarray") else np.asarray(data.X)
-    _require(settings.keep, data.obs.columns, path)
-    kept = {column: data.obs[column].tolist() for column in settings.keep}
+    kept = _hand_on(data.obs, settings, path)
     return pd.DataFrame(matrix, index=data.obs_names, columns=data.var_names), kept
 
 
@@ -172,9 +201,8 @@ def _to_numbers(frame: Any, path: Path, what: str) -> NDArray[np.float64]:
         values = frame.to_numpy(np.float64)
     except (TypeError, ValueError) as error:
         text = next((str(c) for c in frame.columns if not _is_numeric(frame[c])), "?")
-        raise SourceError(
-            f"{path}: {what} {text!r} holds no numbers: name it in --keep, or correct it"
-        ) from error
+        do = "name it in --keep, or correct it" if what == "column" else "correct or remove it"
+        raise SourceError(f"{path}: {what} {text!r} holds no numbers: {do}") from error
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         row, column = bad[0]
@@ -193,20 +221,36 @@ def _is_numeric(column: Any) -> bool:
     return True
 
 
+def _refuse_text(frame: Any, path: Path) -> None:
+    """Raises SourceError for a column without any number, where columns are samples."""
+    import pandas as pd
+
+    for name in frame.columns:
+        if not _is_numeric(frame[name]) and pd.to_numeric(frame[name], "coerce").isna().all():
+            raise SourceError(
+                f"{path}: column {name!r} holds no numbers: name it in --keep, which leaves out "
+                "what stands beside genes"
+            )
+
+
+def _refuse_repeats(genes: Sequence[str], known: frozenset[str], path: Path) -> None:
+    again = [gene for gene, count in Counter(genes).items() if count > 1 and gene in known]
+    if again:
+        raise SourceError(
+            f"{path}: {len(again):,} genes of the sets stand several times, the first {again[0]!r}:"
+            " logarithms cannot be added up: join them before, or give counts or TPM"
+        )
+
+
 def _join_genes(
     names: Sequence[str], values: NDArray[np.float64]
 ) -> tuple[tuple[str, ...], NDArray[np.float64], list[str]]:
-    """Returns genes in capitals, each once: columns of one symbol are added up."""
-    upper = [name.strip().upper() for name in names]
-    told = []
-    changed = sum(one != other for one, other in zip(upper, names, strict=True))
-    if changed:
-        told.append(f"{changed:,} symbols are compared in capitals")
-    genes = tuple(dict.fromkeys(upper))
-    if len(genes) == len(upper):
-        return genes, values, told
+    """Returns genes each once: columns of one symbol are added up."""
+    genes = tuple(dict.fromkeys(names))
+    if len(genes) == len(names):
+        return genes, values, []
     place = {gene: number for number, gene in enumerate(genes)}
     joined = np.zeros((len(values), len(genes)))
-    np.add.at(joined.T, [place[gene] for gene in upper], values.T)
-    more = len(upper) - len(genes)
-    return genes, joined, [*told, f"{more:,} columns repeat a symbol: they were added up"]
+    np.add.at(joined.T, [place[gene] for gene in names], values.T)
+    more = len(names) - len(genes)
+    return genes, joined, [f"{more:,} columns repeat a symbol: they were added up"]
