@@ -143,6 +143,11 @@ def code_instances(labels: Labels, identifier: int, place: str) -> NDArray[np.ui
     return coded.astype(np.uint16)
 
 
+def list_ids(coded: Labels) -> NDArray[np.uint16]:
+    """Returns the ids of a map of instances; one of no objects may come in 8 bits."""
+    return np.asarray(coded.astype(np.uint16) // INSTANCES)
+
+
 def list_unknown(labels: Labels, palette: Palette) -> tuple[int, ...]:
     """Returns the ids of a map that its palette does not name, sorted."""
     known = {0, *(identifier for identifier, _ in palette)}

@@ -251,3 +251,20 @@ def test_tars_hold_the_mask_beside_the_image(made, tmp_path):
             }
         kept = {row["sample_id"]: row["mask"]["bytes"] for row in read_rows(made) if row["mask"]}
         assert masks == kept
+
+
+@pytest.mark.parametrize("values", ["objects", "coded"])
+def test_a_mask_of_objects_that_marks_nothing_runs_reports_and_is_made_again(tmp_path, values):
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    edge = np.zeros((96, 96), np.uint16)
+    edge[:4, :4] = 1001 if values == "coded" else 1  # the crop of 64 px misses it
+    Image.fromarray(edge).save(folder / "edge.png")
+    Image.fromarray(np.zeros((64, 64), np.uint16)).save(folder / "none.png")
+    recipe = write(tmp_path, masks=str(folder), values=values, allow_empty=True)
+    run(recipe, tmp_path / "run")
+    rows = read_rows(tmp_path / "run")
+    assert [decode_labels(row["mask"]["bytes"], "mask").max() for row in rows] == [0, 0]
+    told = ask("verify", tmp_path / "run", "--regenerate", 2)
+    assert told.count(": exact") == 2 and "sound" in told
+    ask("report", tmp_path / "run")

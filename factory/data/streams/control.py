@@ -16,7 +16,6 @@ from factory.core.errors import DamageError, InputError, SourceError
 from factory.core.hashing import hash_bytes, to_canonical_json
 from factory.data.images import SourceImage
 from factory.data.label_maps import (
-    INSTANCES,
     Labels,
     MapSource,
     Palette,
@@ -25,6 +24,7 @@ from factory.data.label_maps import (
     encode_labels,
     fit_labels,
     hash_labels,
+    list_ids,
     list_unknown,
     paint_labels,
     translate_labels,
@@ -158,7 +158,7 @@ class Control(Stream):
             SourceError: the mask cannot be read, is too small, or has an id that the palette lacks.
         """
         labels = self._read(width, height)
-        return (labels // INSTANCES if self.has_instances else labels).astype(np.uint8)
+        return (list_ids(labels) if self.has_instances else labels).astype(np.uint8)
 
     def load_as(self, wanted: Mapping[str, int], width: int, height: int) -> NDArray[np.uint8]:
         """Returns the map with the ids that a model's own palette (name -> id) gives the names.
@@ -185,7 +185,7 @@ class Control(Stream):
             SourceError: as `load`.
         """
         labels = self.source.read(width, height)
-        ids = labels // INSTANCES if self.has_instances else labels
+        ids = list_ids(labels) if self.has_instances else labels
         unknown = list_unknown(ids, self.palette)
         if unknown:
             known = ", ".join(f"{identifier}: {name}" for identifier, name in self.palette)

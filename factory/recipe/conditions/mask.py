@@ -23,6 +23,7 @@ from factory.data.label_maps import (
     Palette,
     decode_labels,
     hash_labels,
+    list_ids,
     list_unknown,
 )
 from factory.data.records import Condition, Request
@@ -278,7 +279,7 @@ class MaskConditions(ConditionKind):
             yield "masks", "marks nothing: remove it, or set allow_empty: true"
         if settings.values != "objects":
             coded = settings.values == "coded"
-            unknown = list_unknown(values // INSTANCES if coded else values, self.palette)
+            unknown = list_unknown(list_ids(values) if coded else values, self.palette)
             if unknown:
                 hint = " (values: objects, if it numbers objects 1 .. n)" if not coded else ""
                 had = ", ".join(map(str, unknown[:5])) + (", …" if len(unknown) > 5 else "")
