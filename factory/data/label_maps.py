@@ -126,6 +126,28 @@ def turn_labels(labels: Labels, turn: int) -> Labels:
     return np.ascontiguousarray(turned[:, ::-1] if turn >= 4 else turned)
 
 
+def tell_small(size: tuple[int, int], wanted: tuple[int, int]) -> str | None:
+    """Says that `fit: crop` gives no map of `wanted` from one of `size`, (width, height); or not.
+
+    Short, for checks before a run.
+    """
+    if size[0] >= wanted[0] and size[1] >= wanted[1]:
+        return None
+    got, asked = (f"{width} x {height} px" for width, height in (size, wanted))
+    return f"{got}, but {asked} are asked for: take resize, or larger masks"
+
+
+def tell_crowded(labels: Labels) -> str | None:
+    """Says that a map of objects 1 .. n has more than can be coded; None where it has not."""
+    count = len(np.unique(labels[labels > 0]))
+    if count < INSTANCES:
+        return None
+    return (
+        f"{count:,} objects, but 16 bits hold {INSTANCES - 1} of each name: cut it into smaller "
+        "masks"
+    )
+
+
 def code_instances(labels: Labels, identifier: int, place: str) -> NDArray[np.uint16]:
     """Codes a map of objects 1 .. n, all of one id; they are numbered anew, in their order.
 
@@ -134,11 +156,9 @@ def code_instances(labels: Labels, identifier: int, place: str) -> NDArray[np.ui
     """
     values, numbers = np.unique(labels, return_inverse=True)
     numbers = numbers.reshape(labels.shape) + (0 if values.size and values[0] == 0 else 1)
-    if numbers.size and numbers.max() >= INSTANCES:
-        raise SourceError(
-            f"{place}: {numbers.max():,} objects, but 16 bits hold {INSTANCES - 1} of each name: "
-            "cut it into smaller masks"
-        )
+    crowded = tell_crowded(labels)
+    if crowded is not None:
+        raise SourceError(f"{place}: {crowded}")
     coded = np.where(labels > 0, identifier * INSTANCES + numbers, 0)
     return coded.astype(np.uint16)
 

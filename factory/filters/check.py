@@ -35,6 +35,7 @@ class FilterCheck:
         judged_with: real images that the other filters compare with.
         has_captions: whether any condition may have a caption.
         streams: names of those that conditions may hold.
+        marks: for each block whose masks are known, the names of what they may mark.
     """
 
     checker: Checker
@@ -43,6 +44,7 @@ class FilterCheck:
     judged_with: tuple[UsedImages, ...] = ()
     has_captions: bool = True
     streams: frozenset[str] = frozenset()
+    marks: tuple[tuple[str, ...], ...] = ()
 
     @property
     def check_files(self) -> bool:

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from factory.catalog.entries import ClassName, Fraction
 from factory.core.errors import FilterError, SourceError
+from factory.core.yaml.messages import advise
 from factory.data.records import Condition, Sample
 from factory.data.streams import Control
 from factory.filters.base import Filter, FilterSettings, Score
@@ -43,9 +44,14 @@ class MaskAgreementFilter(Filter):
     settings: Settings
 
     def check(self, check: FilterCheck) -> None:
-        """Notes that no condition has a mask."""
+        """Notes that no condition has a mask, or a block whose masks mark none of the names."""
+        asked = self.settings.names or ()
         if Control.name not in check.streams:
             check.add("no condition has a mask: remove the filter, or ask by kind: mask")
+        for marks in check.marks if asked else ():
+            if not set(asked) & set(marks):
+                known = advise(asked[0], marks)
+                check.add(f"masks mark none of {', '.join(asked)}: {known}", "names")
 
     def score(
         self, samples: Sequence[Sample], conditions: Sequence[Condition]

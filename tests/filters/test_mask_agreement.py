@@ -124,6 +124,25 @@ def test_without_any_mask_the_recipe_is_refused(tmp_path):
     assert "filters[0]: no condition has a mask: remove the filter" in told.output
 
 
+def test_names_that_no_mask_of_a_block_has_are_told_with_the_near_one(tmp_path):
+    mask = {"column": "mask", "palette": {1: "gland"}}
+    table = {"kind": "vector", "vectors": "v.csv", "per_row": 1, "columns": {"control": mask}}
+    layout = {"kind": "layout", "layout": "nuinsseg", "per_class": 1}
+    (tmp_path / "v.csv").write_text("MYC,mask\n1,a.png\n")
+    recipe = write_recipe(
+        tmp_path,
+        conditions=[NUCLEI, table, layout],
+        filters=[{"kind": "mask_agreement", "names": ["nucleos"]}],
+    )
+    told = CliRunner().invoke(main, ["validate", str(recipe), "--no-files"]).output
+    place = "filters[0].names: masks mark none of nucleos: "
+    assert told.count(place + "did you mean 'nucleus'?") == 1, told
+    assert told.count(place + "known: gland") == 1, told
+    recipe.write_text(recipe.read_text().replace("nucleos", "nucleus"))
+    told = CliRunner().invoke(main, ["validate", str(recipe), "--no-files"]).output
+    assert told.count("masks mark none of") == 1, told
+
+
 def test_the_card_shows_masks_right_of_images(tmp_path):
     recipe = write_recipe(
         tmp_path,

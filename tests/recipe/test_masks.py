@@ -176,6 +176,24 @@ def test_small_and_empty_masks_are_told(tmp_path):
     ask("validate", write(tmp_path / "d", masks=str(folder), allow_empty=True))
 
 
+def test_objects_that_no_shard_could_code_are_told(tmp_path):
+    folder = tmp_path / "masks"
+    folder.mkdir()
+    numbered = np.zeros((64, 64), np.uint16)
+    numbered[4:20, 4:20], numbered[24:40, 24:40] = 1, 2
+    Image.fromarray(numbered).save(folder / "few.png")
+    told = ask("validate", write(tmp_path / "a", masks=str(folder), values="coded"), code=2)
+    assert "].values: " in told and "few.png: has the values 1, 2, which code no name" in told
+    assert "values: objects, if it numbers objects 1 .. n" in told
+    ask("validate", write(tmp_path / "b", masks=str(folder), values="objects"))
+    many = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    Image.fromarray(many).save(folder / "many.png")
+    told = ask("validate", write(tmp_path / "c", masks=str(folder), values="objects"), code=2)
+    assert "many.png: 4,095 objects, but 16 bits hold 999 of each name: cut it" in told
+    recipe = write(tmp_path / "d", masks=str(folder), values="objects", size=16)
+    ask("validate", recipe)  # of what is cut
+
+
 def test_a_model_says_what_its_masks_may_mark(tmp_path):
     (tmp_path / "models").mkdir()
     entry = {"id": "taught", "base": "fake", "control": {"palette": {"gland": 1}}}

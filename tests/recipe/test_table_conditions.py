@@ -202,9 +202,35 @@ def test_a_column_may_name_the_masks_beside_a_table(folder: Path) -> None:
     for name, fault in (("../a.png", "is not below"), ("masks/b.png", "cannot be read")):
         (folder / "v.csv").write_text(f"MYC,mask\n1,{name}\n")
         assert fault in list_problems(path)
+    Image.fromarray(labels[:32]).save(folder / "masks" / "a.png")
+    (folder / "v.csv").write_text("MYC,mask\n1,masks/a.png\n2,masks/a.png\n")
+    told = list_problems(path)
+    assert told.count("its mask has 64 x 32 px, but 64 x 64 px are asked for: take resize") == 1
+    resized = {**block, "columns": {"control": {**mask, "fit": "resize"}}}
+    check_recipe(load_recipe(write(folder, resized, optional=["vector", "control"])))
+    path = write(folder, block, optional=["vector", "control"])
     Image.fromarray(labels * 7).save(folder / "masks" / "a.png")
     (folder / "v.csv").write_text("MYC,mask\n1,masks/a.png\n")
     assert "has the id 7, which the palette does not name" in list_problems(path)
+
+
+@pytest.mark.parametrize(
+    ("palette", "fault"),
+    [
+        ({300: "gland"}, r"columns.control: palette.300.*less than or equal to 255"),
+        ({0: "gland"}, r"columns.control: palette.0.*greater than or equal to 1"),
+        ({-1: "gland"}, r"columns.control: palette.-1.*greater than or equal to 1"),
+        ({1: "gland", 2: "gland"}, r"columns.control: palette: .*a name stands twice"),
+        ({}, r"columns.control: palette: .*at least 1"),
+    ],
+)
+def test_palettes_beside_a_table_are_checked_as_those_of_masks(
+    folder: Path, palette: dict[int, str], fault: str
+) -> None:
+    (folder / "v.csv").write_text("MYC,mask\n1,a.png\n")
+    columns = {"control": {"column": "mask", "palette": palette}}
+    block = {"kind": "vector", "vectors": "v.csv", "per_row": 1, "columns": columns}
+    assert re.search(fault, list_problems(write(folder, block))), fault
 
 
 def test_many_bad_rows_are_counted(folder: Path) -> None:

@@ -73,6 +73,14 @@ class Stream(ABC):
     def load(self, width: int, height: int) -> Any:
         """Returns what a model gets that makes images of `width` x `height` px."""
 
+    def find_unfit(self, width: int, height: int) -> str | None:
+        """Says why no image of this size can be made of it.
+
+        Raises:
+            SourceError: what it is made from cannot be read.
+        """
+        return None
+
     def draw(self, width: int, height: int) -> "NDArray[np.uint8] | None":
         """Returns what people see of it beside an image: (height, width, 3) uint8 RGB, or None.
 

@@ -20,6 +20,11 @@ class Cells(Strict):
         """The columns that are read."""
         return (self.column,)
 
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What masks of the column may mark, by name."""
+        return ()
+
 
 def read_word(value: Any) -> str:
     """Returns text of a cell, or a number as text.

@@ -5,17 +5,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from factory.catalog.entries import ModelEntry
+from factory.catalog.entries import ClassName, ModelEntry
 from factory.core.errors import DamageError, InputError, SourceError
 from factory.core.hashing import hash_bytes, to_canonical_json
 from factory.data.images import SourceImage
 from factory.data.label_maps import (
+    MOST_ID,
     Labels,
     MapSource,
     Palette,
@@ -27,6 +28,7 @@ from factory.data.label_maps import (
     list_ids,
     list_unknown,
     paint_labels,
+    tell_small,
     translate_labels,
     turn_labels,
 )
@@ -35,6 +37,20 @@ from factory.data.streams.cells import Cells, read_word
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+def _check_names(palette: dict[int, str]) -> dict[int, str]:
+    if len(set(palette.values())) < len(palette):
+        raise ValueError("a name stands twice: give each id a name of its own")
+    return palette
+
+
+PaletteNames = Annotated[
+    dict[Annotated[int, Field(ge=1, le=MOST_ID)], ClassName],
+    Field(min_length=1),
+    AfterValidator(_check_names),
+]
+"""Id -> name, as recipes say it; 0 is nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +112,13 @@ class KeptMask:
 class ControlCells(Cells):
     """The path of a label map in a column, below the folder of the table."""
 
-    palette: dict[int, str] = Field(min_length=1, description="value of the mask -> its name")
+    palette: PaletteNames = Field(description="value of the mask -> its name")
     fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """The names of the palette."""
+        return tuple(self.palette.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +180,15 @@ class Control(Stream):
         """
         labels = self._read(width, height)
         return (list_ids(labels) if self.has_instances else labels).astype(np.uint8)
+
+    def find_unfit(self, width: int, height: int) -> str | None:
+        """Says that a file is too small to be cut; raises SourceError for one not readable."""
+        source = self.source
+        if not isinstance(source, MaskFile) or source.fit != "crop":
+            return None
+        rows, columns = decode_labels(source.image.read_bytes(), source.image.place).shape
+        small = tell_small((columns, rows), (width, height))
+        return None if small is None else f"its mask has {small}"
 
     def load_as(self, wanted: Mapping[str, int], width: int, height: int) -> NDArray[np.uint8]:
         """Returns the map with the ids that a model's own palette (name -> id) gives the names.

@@ -34,6 +34,8 @@ def check_filters(findings: Findings) -> None:
     )
     has_captions = any(block.has_caption for block in recipe.blocks)
     streams = frozenset(stream.name for stream in recipe.streams)
+    told = (tuple(block.list_marks(session)) for block in recipe.blocks)
+    marks = tuple(dict.fromkeys(each for each in told if each))
     for number, judge in enumerate(judges):
         others = tuple(
             UsedImages(
@@ -46,7 +48,7 @@ def check_filters(findings: Findings) -> None:
             if other is not judge
         )
         place: FieldPath = ("filters", number)
-        judge.check(FilterCheck(findings, place, varied, others, has_captions, streams))
+        judge.check(FilterCheck(findings, place, varied, others, has_captions, streams, marks))
 
 
 def _check_judges_of_classes(findings: Findings, judges: Sequence[Filter]) -> None:

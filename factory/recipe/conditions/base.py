@@ -181,6 +181,10 @@ class ConditionKind(ABC):
         """
         return ()
 
+    def list_marks(self, session: Session) -> Sequence[str]:
+        """Returns what masks of its conditions may mark, by name; none where that is not told."""
+        return ()
+
     @property
     def stream(self) -> type[Stream]:
         """What the kind stands for."""

@@ -159,6 +159,13 @@ class LayoutConditions(ConditionKind):
             return (Term(SOURCE_SHAPES, self.settings.layout, None),)
         return (Term(SOURCE_SHAPES, layout.name, layout.licence),)
 
+    def list_marks(self, session: Session) -> Sequence[str]:
+        """Returns the names of the layout's palette."""
+        try:
+            return tuple(name for _, name in self._open(session).ids)
+        except (SourceError, CatalogError):  # `check` says so
+            return ()
+
     def _open(self, session: Session) -> Layout:
         """Returns the layout: of a file, else of a catalog.
 

@@ -4,12 +4,11 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
 
-from factory.catalog.entries import ClassName as Name
 from factory.catalog.entries import LicenceTerms, ModelEntry
 from factory.catalog.licences.terms import SOURCE_MASKS, Term
 from factory.core.errors import SourceError
@@ -18,18 +17,20 @@ from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
 from factory.data.label_maps import (
     INSTANCES,
-    MOST_ID,
     TURNS,
     Palette,
     decode_labels,
+    fit_labels,
     hash_labels,
     list_ids,
     list_unknown,
+    tell_crowded,
+    tell_small,
 )
 from factory.data.records import Condition, Request
 from factory.data.shots import rank_shots
 from factory.data.streams import Caption, ClassName, Control
-from factory.data.streams.control import KeptMask, MaskFile
+from factory.data.streams.control import KeptMask, MaskFile, PaletteNames
 from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
@@ -43,8 +44,7 @@ from factory.recipe.conditions.base import (
 
 MOST_TOLD = 3
 """Masks that are named of those that share a problem."""
-
-Id = Annotated[int, Field(ge=1, le=MOST_ID)]
+HINT = "values: objects, if it numbers objects 1 .. n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +128,8 @@ class MaskConditions(ConditionKind):
         masks: Path = Field(
             description="folder of PNG or TIFF label maps, parquet, tars, datasets folder or run"
         )
-        palette: dict[Id, Name] = Field(
-            min_length=1, description="value of the mask -> what it marks; 0 is nothing"
+        palette: PaletteNames = Field(
+            description="value of the mask -> what it marks; 0 is nothing"
         )
         values: Literal["ids", "objects", "coded"] = Field(
             "ids",
@@ -155,8 +155,6 @@ class MaskConditions(ConditionKind):
         def _check_choices(self) -> Self:
             if (self.per_mask is None) == (self.count is None):
                 raise ValueError("takes either per_mask or count: set one of them")
-            if len(set(self.palette.values())) < len(self.palette):
-                raise ValueError("palette: a name stands twice: give each id a name of its own")
             if self.values == "objects" and len(self.palette) != 1:
                 raise ValueError("palette: objects are all of one name: name one id")
             if self.values != "ids" and max(self.palette) > 65535 // INSTANCES - 1:
@@ -202,6 +200,10 @@ class MaskConditions(ConditionKind):
         if self._masks.check_groups(findings, path) and findings.check_files:
             self._check_masks(findings, path)
         return [("masks", str(settings.masks))]
+
+    def list_marks(self, session: Session) -> Sequence[str]:
+        """Returns the names of the palette."""
+        return tuple(self.settings.palette.values())
 
     def terms(self, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
         """Returns the terms of the masks: the block's own, else those of the real images."""
@@ -256,7 +258,7 @@ class MaskConditions(ConditionKind):
         names: dict[str, None] = {}
         try:
             for image, _, facts in self._list(findings.loaded.session):
-                for field, problem in self._find_problems(facts, findings.pixels):
+                for field, problem in self._find_problems(image, facts, findings.pixels):
                     problems.setdefault(f"{field}|{problem}", []).append(image.place)
                 if image.class_name is not None:
                     names[image.class_name] = None
@@ -270,25 +272,39 @@ class MaskConditions(ConditionKind):
             findings.add((*path, field), f"{', '.join(places[:MOST_TOLD])}{more}: {problem}")
 
     def _find_problems(
-        self, facts: MaskFacts, pixels: tuple[int, int] | None
+        self, image: SourceImage, facts: MaskFacts, pixels: tuple[int, int] | None
     ) -> Iterator[tuple[str, str]]:
-        """Yields (field, problem) of a mask."""
+        """Yields (field, problem) of a mask; raises SourceError where it cannot be read again."""
         settings = self.settings
         values = np.array(facts.values, np.uint16)
         if not values.any() and not settings.allow_empty:
             yield "masks", "marks nothing: remove it, or set allow_empty: true"
-        if settings.values != "objects":
+        plain = [value for value in facts.values if 0 < value < INSTANCES]
+        if settings.values == "coded" and plain:
+            yield "values", f"has the values {_name(plain)}, which code no name: {HINT}"
+        elif settings.values != "objects":
             coded = settings.values == "coded"
             unknown = list_unknown(list_ids(values) if coded else values, self.palette)
             if unknown:
-                hint = " (values: objects, if it numbers objects 1 .. n)" if not coded else ""
-                had = ", ".join(map(str, unknown[:5])) + (", …" if len(unknown) > 5 else "")
+                hint = "" if coded else f" ({HINT})"
+                had = _name(unknown)
                 yield "palette", f"has the values {had}, which it does not name{hint}: name them"
-        if pixels is not None and settings.fit == "crop":
-            wanted = (max(pixels), max(pixels)) if settings.variants > 1 else pixels
-            if facts.size[0] < wanted[0] or facts.size[1] < wanted[1]:
-                got, asked = (f"{a} x {b} px" for a, b in (facts.size, wanted))
-                yield "fit", f"{got}, but {asked} are asked for: take resize, or larger masks"
+        if pixels is None:
+            return
+        wanted = (max(pixels), max(pixels)) if settings.variants > 1 else pixels
+        small = tell_small(facts.size, wanted) if settings.fit == "crop" else None
+        if small is not None:
+            yield "fit", small
+        elif settings.values == "objects" and len(values) >= INSTANCES:
+            labels = decode_labels(image.read_bytes(), image.place)
+            crowded = tell_crowded(fit_labels(labels, *pixels, settings.fit, image.place))
+            if crowded is not None:
+                yield "masks", crowded
+
+
+def _name(values: Sequence[int]) -> str:
+    """Returns the first few values of many, for messages."""
+    return ", ".join(map(str, values[:5])) + (", …" if len(values) > 5 else "")
 
 
 def _draw_turns(variants: int, seed: int, sha256: str) -> tuple[int, ...]:

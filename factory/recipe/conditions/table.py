@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from factory.catalog.entries import LicenceTerms
+from factory.catalog.entries import LicenceTerms, ModelEntry
 from factory.catalog.entries import Stream as StreamName
 from factory.catalog.licences.terms import Term
 from factory.core.errors import InputError, SourceError
@@ -15,6 +15,7 @@ from factory.core.yaml.messages import advise
 from factory.core.yaml.reader import FieldPath
 from factory.data.rows import Rows, open_rows
 from factory.data.streams import Caption, ClassName, Stream
+from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
     ConditionKind,
@@ -143,6 +144,14 @@ class TableKind(ConditionKind):
                 self._check_rows(table, findings, path)
         return [(self.kind, str(self.path))]
 
+    def list_marks(self, session: Session) -> Sequence[str]:
+        """Returns the names of the palette that a column of masks has."""
+        try:
+            parts = [self._parse(name, how) for name, how in self.settings.columns.items()]
+        except InputError:  # `check` says so
+            return ()
+        return tuple(name for _, cells in parts for name in getattr(cells, "marks", ()))
+
     def advise_lacking(self, name: str) -> tuple[str, str]:
         """Says that a column may give it."""
         return "columns", "name its column"
@@ -215,16 +224,24 @@ class TableKind(ConditionKind):
         shared: set[str] = set()
         for index in range(len(table)):
             try:
-                condition = table.read(index)
+                streams = table.read(index).streams
+                faults = [_find_fault(stream, entry, findings.pixels) for stream in streams]
             except SourceError as error:
                 yield self.source, str(error)
                 continue
-            for stream in condition.streams if entry is not None else ():
-                fault = stream.find_misfit(entry)  # type: ignore[arg-type]
+            for stream, fault in zip(streams, faults, strict=True):
                 if fault is not None and fault not in shared:
                     shared.add(fault)
                     field = self.source if type(stream) is self.stream else "columns"
                     yield field, f"{table.rows.place(index)}: {fault}"
+
+
+def _find_fault(
+    stream: Stream, entry: ModelEntry | None, pixels: tuple[int, int] | None
+) -> str | None:
+    """Says why a model, or images of a size, cannot take a stream; raises as `find_unfit`."""
+    misfit = None if entry is None else stream.find_misfit(entry)
+    return misfit if misfit is not None or pixels is None else stream.find_unfit(*pixels)
 
 
 def _name_streams() -> dict[str, type[Stream]]:
