@@ -65,4 +65,5 @@ class Concepts:
         """Returns the column and its type."""
         import pyarrow as pa
 
-        return {"concepts": pa.list_(pa.string())}
+        names = pa.field("element", pa.string())  # the name that parquet gives items
+        return {"concepts": pa.list_(names)}

@@ -7,6 +7,8 @@ import pytest
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import RecipeError
 from factory.core.notes import listen
+from factory.engine.dataset import open_dataset
+from factory.publish.verify import VerifyOptions, verify_set
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
 from tests.running import read_rows, run, write_recipe
@@ -60,6 +62,8 @@ def test_rows_record_the_concepts_of_class_and_caption(tmp_path: Path) -> None:
         generator={"width": 16, "height": 16},
     )
     run(recipe, tmp_path / "out")
+    report = verify_set(open_dataset(str(tmp_path / "out")), VerifyOptions())
+    assert report.failures == [], report.failures
     rows = read_rows(tmp_path / "out")
     found = {row["class_name"]: row["concepts"] for row in rows if not row["caption"]}
     assert found == {"tumor": ["NCIT:C9305"], "other": []}

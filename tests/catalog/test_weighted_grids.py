@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from factory.catalog.captions.grid import caption_at, count_captions, list_shares
+from factory.catalog.captions.grid import caption_at, count_captions, draw_caption, list_shares
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import RecipeError
 from tests.catalog.test_caption_grid import load
@@ -120,3 +120,14 @@ def test_a_circle_of_two_is_told(tmp_path: Path) -> None:
     )
     with pytest.raises(RecipeError, match="size -> density -> size"):
         load(tmp_path, text)
+
+
+def test_the_order_of_weights_changes_no_caption(tmp_path: Path) -> None:
+    turned = LINES.replace("{low: 1, high: 3}", "{high: 3, low: 1}")
+    turned = turned.replace("{small: 1, large: 1}", "{large: 1, small: 1}")
+    one, other = load(tmp_path / "one", LINES), load(tmp_path / "other", turned)
+    assert list(one.weights["density"]) != list(other.weights["density"])
+    assert one.layout == other.layout
+    points = [number << 120 for number in range(0, 256, 5)]
+    drawn = [draw_caption(one, point, 128) for point in points]
+    assert drawn == [draw_caption(other, point, 128) for point in points]

@@ -6,7 +6,7 @@ import itertools
 import math
 import re
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from factory.catalog.captions.weights import (
@@ -161,7 +161,7 @@ def _lay_out(
                 f"template {text!r} ties {count:,} combinations of {', '.join(sorted(group))}: "
                 f"at most {MOST_TIED:,} work: split the template, or tie fewer attributes"
             )
-        rows = {name: weights.get(name) or dict.fromkeys(wordings[name], 1.0) for name in group}
+        rows = {name: _order_row(weights.get(name), wordings[name]) for name in group}
         shares = {
             combination: share
             for combination, share in _share(names, rows, given).items()
@@ -178,6 +178,11 @@ def _lay_out(
         tied.append(Tied(names, parts, tuple(shares), kept))
     tied.sort(key=lambda each: named.index(each.names[0]))
     return Template(text, {name: wordings[name] for name in named}, tuple(tied), mine)
+
+
+def _order_row(row: Row | None, values: Iterable[str]) -> Row:
+    """Returns the weight of each value in the grid's order, which a row's own must not change."""
+    return {value: 1.0 if row is None else row.get(value, 0.0) for value in values}
 
 
 def _join(links: Sequence[tuple[str, ...]]) -> list[set[str]]:
