@@ -15,6 +15,7 @@ from datasets import Image as ImageFeature
 from factory.core.errors import RecipeError, SourceError
 from factory.core.images import encode_image
 from factory.data.images import SourceImage, fit_image, list_classes, list_images
+from factory.data.images.image import read_name
 from factory.models.classifiers.model import read_classifier_info
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
@@ -163,6 +164,19 @@ def write_rows(path, labels, row_group_size=2, **columns):
     table = pa.table({"image": images, "label": labels, **columns})
     pq.write_table(table, path, row_group_size=row_group_size)
     return path
+
+
+def test_whole_numbers_of_a_column_of_floats_are_named_as_integers(tmp_path):
+    """Pandas makes floats of integers as soon as one cell of the column is empty."""
+    for patients in ([7, 0, 12], [7.0, 0.0, 12.0]):
+        path = write_rows(tmp_path / "a.parquet", [*"aab"], patient=patients)
+        assert [each.group for each in list_images(path, group_column="patient")] == [
+            "7",
+            "0",
+            "12",
+        ]
+    read = [read_name(value, "x", "class") for value in (0.5, float("inf"), float("nan"), "7.0")]
+    assert read == ["0.5", "inf", None, "7.0"]
 
 
 def test_any_row_of_any_row_group_can_be_read_first(tmp_path):

@@ -13,6 +13,7 @@ from factory.cli import main
 from factory.core.errors import RecipeError, SourceError
 from factory.data.images import list_images
 from factory.data.streams import Embedding
+from factory.engine.dataset import open_dataset
 from factory.engine.plan import build_plan
 from factory.models.encoders import load_encoder
 from factory.models.encoders.color_texture import ColorTextureEncoder
@@ -20,7 +21,7 @@ from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.conditions.encoded import cut_grid
 from factory.recipe.file import load_recipe
 from factory.recipe.judge_overlap import find_circles
-from factory.recipe.licences import collect_recipe_terms
+from factory.recipe.licences import collect_recipe_terms, collect_summary_terms
 from tests import ASSETS
 from tests.running import read_rows, run
 
@@ -123,6 +124,22 @@ def test_an_encoder_that_conditions_must_not_judge_and_brings_its_terms(folder: 
     assert "no commercial use: by the terms of the image_encoder MahmoodLab/UNI2-h" in told
 
 
+def test_the_terms_of_the_block_are_those_of_its_images(folder: Path) -> None:
+    licence = {
+        "id": "cc-by-nc-4.0",
+        "date_read": "2026-01-01",
+        "commercial_use": False,
+    }
+    loaded = load_recipe(write(folder, licence=licence))
+    terms = collect_recipe_terms(loaded.recipe, loaded.session)
+    mine = next(term for term in terms if term.name == "real")
+    assert (mine.role, mine.id, mine.reaches) == ("encoded images", "cc-by-nc-4.0", True)
+    assert mine.read("commercial_use") is False
+    assert not any(term.name == "of the recipe" for term in terms)
+    assert run(write(folder, licence=licence), folder / "run").exit_code == 0
+    assert mine in collect_summary_terms(open_dataset(str(folder / "run")).summary)
+
+
 @pytest.mark.parametrize(
     ("changes", "fault"),
     [
@@ -130,6 +147,7 @@ def test_an_encoder_that_conditions_must_not_judge_and_brings_its_terms(folder: 
         ({"encoder": "no-such"}, r"encoder: encoder 'no-such': no such folder and no known id"),
         ({"embeddings": "e.npy"}, "takes either embeddings or images: set one"),
         ({"columns": {"scale": "mpp"}}, "columns: is of a table of embeddings: leave it out"),
+        ({"revision": "deadbeef"}, "revision: is what made a table; images are encoded with"),
         ({"images": "gone"}, r"images: .*gone: no such file or folder"),
         (
             {"taken": {"embedding": {"encoder": "uni2-h", "dim": 1536}}},

@@ -127,6 +127,9 @@ def match_group(name: str, pattern: str | None) -> str | None:
 def read_name(value: Any, where: str, what: str) -> str | None:
     """Returns a class, patient or slide as text; None where it is null, NaN or blank.
 
+    A whole number is written alike whether its column holds integers or, for an empty cell among
+    them, floats.
+
     Args:
         value: of a cell or field.
         where: it stands, for messages.
@@ -140,6 +143,8 @@ def read_name(value: Any, where: str, what: str) -> str | None:
     if isinstance(value, bytes | list | tuple | dict):
         got = type(value).__name__
         raise SourceError(f"{where}: want a {what} as text or number, got {got}")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return str(value).strip() or None
 
 

@@ -43,7 +43,9 @@ class EmbeddingConditions(TableKind):
             None, description="of the arrays; default: `embedding`, or the only one"
         )
         encoder: str = Field(min_length=1, description="catalog id or Hub id of what made them")
-        revision: str | None = Field(None, description="of the encoder")
+        revision: str | None = Field(
+            None, description="of the encoder that made the arrays of a table"
+        )
         grid: int = Field(
             1, ge=1, le=16, description="of images: crops a side, each a token, row by row"
         )
@@ -59,6 +61,11 @@ class EmbeddingConditions(TableKind):
                 given = [name for name, value in named.items() if value is not None]
                 if given:
                     raise ValueError(f"{given[0]}: is of a table of embeddings: leave it out")
+                if self.revision is not None:
+                    raise ValueError(
+                        "revision: is what made a table; images are encoded with that of the "
+                        "encoder's own spec or catalog entry: name it there"
+                    )
             return self
 
     settings: Settings
@@ -137,9 +144,13 @@ class EmbeddingConditions(TableKind):
         return [(self.kind, str(self.path), "encoded by", settings.encoder)]
 
     def terms(self, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
-        """Returns the terms of the table, or of the real images."""
-        if self.settings.images is None:
+        """Returns the terms of the table, or of the images: the block's own, else the card's."""
+        settings = self.settings
+        if settings.images is None:
             return super().terms(source)
+        if settings.licence is not None:
+            plain = settings.licence.model_dump(mode="json")
+            return (Term("encoded images", settings.images.name, plain),)
         return (Term(SOURCE_IMAGES, "of the recipe", source),)
 
     def _check_images(self, findings: Findings, path: FieldPath) -> None:
