@@ -9,9 +9,13 @@ from pydantic import Field, field_validator
 
 from factory.catalog.captions.grid import CatalogId
 from factory.catalog.entries import Strict
+from factory.core.hashing import compute_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
+_LETTER = r"[\w\u2010\u2011-]"
+"""Of a word: hyphens belong to it, so that `non-tumor` names no tumor."""
+_NOT = "no|non|without"
 
 
 class Concept(Strict):
@@ -49,12 +53,24 @@ class TermsEntry(Strict):
             for phrase in (concept.label, *concept.synonyms)
         }
         longest = sorted(known, key=lambda phrase: (-len(phrase), phrase))
-        return known, re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, longest))})(?!\w)")
+        return known, re.compile(
+            rf"(?<!{_LETTER})(?:(?P<not>{_NOT})\s+)?"
+            rf"(?P<phrase>{'|'.join(map(re.escape, longest))})(?!{_LETTER})"
+        )
 
     def find_concepts(self, text: str) -> tuple[str, ...]:
-        """Returns the ids of what a text names, sorted: whole words, the longest phrase first."""
+        """Returns the ids of what a text names, sorted: whole words, the longest phrase first.
+
+        A phrase with `no`, `non` or `without` right before it names nothing.
+        """
         known, pattern = self._phrases
-        return tuple(sorted({known[found] for found in pattern.findall(text.casefold())}))
+        found = (match for match in pattern.finditer(text.casefold()) if match["not"] is None)
+        return tuple(sorted({known[match["phrase"]] for match in found}))
+
+    def describe(self) -> dict[str, str]:
+        """Returns the id, and a digest of concepts and phrases, which rows follow from."""
+        concepts = self.model_dump(mode="json")["concepts"]
+        return {"catalog": self.id, "sha256": compute_digest("terms", concepts)}
 
 
 class Concepts:

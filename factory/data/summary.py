@@ -100,6 +100,9 @@ class Maker(Artefact):
     score_names: tuple[str, ...]
     dedup: dict[str, Any] | None = None
     pick_encoder: UsedEncoder | None = None
+    terms: dict[str, str] | None = Field(
+        None, description="of concepts: catalog, and the digest of its phrases"
+    )
     scale: str | None = None
     licence: dict[str, Any] | None = None
     components: tuple[UsedPart, ...] = ()

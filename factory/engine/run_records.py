@@ -132,8 +132,15 @@ def select_shaping_parts(maker: Maker) -> dict[str, Any]:
         for each in described["filters"]
     }
     pick = {"pick_encoder": maker.pick_encoder.weights_sha256} if maker.pick_encoder else {}
+    terms = {"terms": maker.terms} if maker.terms else {}
     generator = select_shaping(maker.generator.to_json())
-    return {"generator": generator, "filters": filters, "dedup": described["dedup"], **pick}
+    return {
+        "generator": generator,
+        "filters": filters,
+        "dedup": described["dedup"],
+        **pick,
+        **terms,
+    }
 
 
 def dump_record(record: BaseModel) -> bytes:

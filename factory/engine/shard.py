@@ -70,6 +70,7 @@ class Worker:
                 "score_names": self.score_names,
                 **({} if recipe.dedup is None else {"dedup": recipe.dedup.describe()}),
                 **({} if self.encoder is None else {"pick_encoder": self.encoder.describe()}),
+                **({} if self.terms is None else {"terms": self.terms.describe()}),
                 **({} if entry is None or entry.scale is None else {"scale": entry.scale}),
                 **describe_terms(recipe, session),
             }
@@ -83,11 +84,14 @@ class Worker:
         Raises:
             MismatchError: with a diff of what changed.
         """
+        mine = Maker(**self.description)
+        if other.terms is None:  # made before these were recorded
+            mine = mine.model_copy(update={"terms": None})
         refuse_change(
             self.folder.url,
-            "was begun with another model or other filters",
+            "was begun with another model, other filters or other terms",
             select_shaping_parts(other),
-            select_shaping_parts(Maker(**self.description)),
+            select_shaping_parts(mine),
         )
         before, now = other.generator.threads, self.description["generator"].get("threads")
         if before is not None and now is not None and before != now:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from factory.catalog.catalog import load_catalogs
-from factory.core.errors import RecipeError
+from factory.core.errors import MismatchError, RecipeError
 from factory.core.notes import listen
 from factory.engine.dataset import open_dataset
 from factory.publish.verify import VerifyOptions, verify_set
@@ -21,6 +21,25 @@ def test_the_longest_phrase_of_whole_words_counts() -> None:
     assert TERMS.find_concepts(said) == ("NCIT:C3044", "UBERON:0000029")
     assert TERMS.find_concepts("normal colon mucosa") == ("UBERON:0000317",)  # and no colon
     assert TERMS.find_concepts("densely packed nuclei") == ()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "no tumor seen",
+        "Without tumor, fat",
+        "non tumor",
+        "non-tumor tissue",
+        "tumor-free",
+        "non\u2011tumor",
+        "skin-deep",
+        "breastbone",
+        "no normal colon mucosa",
+    ],
+)
+def test_what_a_text_denies_or_holds_in_a_longer_word_is_not_named(said: str) -> None:
+    assert TERMS.find_concepts(said) == ()
+    assert TERMS.find_concepts(f"{said}; tumor") == ("NCIT:C9305",)
 
 
 def test_a_phrase_names_one_concept(tmp_path: Path) -> None:
@@ -73,3 +92,26 @@ def test_rows_record_the_concepts_of_class_and_caption(tmp_path: Path) -> None:
                 TERMS.find_concepts(f"{row['class_name']} {row['caption']}")
             )
             assert any(each.startswith("UBERON:") for each in row["concepts"])
+
+
+def test_other_phrases_do_not_go_on_with_what_was_begun(tmp_path: Path) -> None:
+    path = tmp_path / "terms" / "mine.yaml"
+    path.parent.mkdir()
+
+    def write(id: str, title: str, count: int) -> Path:
+        path.write_text(f"id: mine\ntitle: {title}\nconcepts: [{{id: '{id}', label: tumor}}]\n")
+        return write_recipe(
+            tmp_path,
+            catalogs=["."],
+            terms={"catalog": "mine"},
+            conditions=[{"kind": "class", "per_class": {"tumor": count}}],
+            filters=[{"kind": "finite"}],
+            generator={"width": 16, "height": 16},
+        )
+
+    out = tmp_path / "out"
+    run(write("A:1", "x", 1), out)
+    with pytest.raises(MismatchError, match=r"(?s)other terms.*terms\.sha256"):
+        run(write("A:2", "x", 2), out, extend=True)
+    run(write("A:1", "another title", 2), out, extend=True)
+    assert [row["concepts"] for row in read_rows(out)] == [["A:1"], ["A:1"]]

@@ -405,6 +405,17 @@ def test_the_same_pixels_under_two_classes_are_reported(sets, tmp_path):
     assert "P0_7.bmp (normal) = " in note
 
 
+def test_concepts_of_rows_are_kept(sets, tmp_path):
+    plain = [{"kind": "class", "per_class": {"tumor": 2}}]
+    run(write_recipe(tmp_path, conditions=plain, filters=[], terms={}), tmp_path / "named")
+    merge_sets(sets / "real", [tmp_path / "named"], tmp_path / "out", MergeSettings(columns=GROUPS))
+    rows = [row for each in read_splits(tmp_path / "out").values() for row in each]
+    assert [row["concepts"] for row in rows if row["is_synthetic"]] == [["NCIT:C9305"]] * 2
+    assert {row["concepts"] for row in rows if not row["is_synthetic"]} == {None}
+    data = load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"), split="train")
+    assert data.filter(lambda row: row["is_synthetic"])[0]["concepts"] == ["NCIT:C9305"]
+
+
 # --- masks ---------------------------------------------------------------------------------------
 
 

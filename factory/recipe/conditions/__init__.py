@@ -4,12 +4,14 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from factory.catalog.terms import Concepts
 from factory.core.errors import StoreError
 from factory.core.registry import Registry
 from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
 from factory.data.records import Condition
 from factory.data.streams import STREAMS, Stream
+from factory.data.streams.base import HasFields
 from factory.models.session import Session
 from factory.recipe.conditions.base import ConditionKind, Planning, Series, SeriesInfo
 
@@ -108,8 +110,9 @@ def show_condition(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def list_kept(has: Sequence[str]) -> dict[str, Any]:
-    """Returns, of the columns that a table has, those that streams add, with their Arrow types."""
-    own = (column for stream in list_streams() for column in stream.fields().items())
+    """Returns, of a table's columns, those that streams and terms add, with their Arrow types."""
+    adding: tuple[type[HasFields], ...] = (*list_streams(), Concepts)
+    own = (column for each in adding for column in each.fields().items())
     return {name: kind for name, kind in own if name in has}
 
 
