@@ -90,6 +90,11 @@ class ParquetTable:
         if missing:
             has = ", ".join(self.schema.names)
             raise DamageError(f"{self.name}: has no column {missing[0]!r}: it has {has}")
+        twice = [name for name in columns or () if self.schema.names.count(name) > 1]
+        if twice:
+            raise DamageError(
+                f"{self.name}: column {twice[0]!r} stands twice: rename or remove one"
+            )
         return None if columns is None else list(dict.fromkeys(columns))
 
 

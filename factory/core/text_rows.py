@@ -4,7 +4,7 @@ import csv
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,12 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 JSON_LINES = frozenset({".jsonl", ".ndjson", ".json"})
 _NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
 _DO = "correct it, or remove it"
+_MARK = b"\xef\xbb\xbf"
+"""With which some programs begin UTF-8."""
+_END = re.compile("\r\n|\n|\r")
+
+Span = tuple[int, int, int]
+"""Of a record: its first line, from 1, and its bytes: the first, and the one after the last."""
 
 
 def find_fault(text: str) -> str | None:
@@ -31,23 +37,43 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         SourceError: not readable, not UTF-8, or a NUL in it.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SourceError(f"{path}: cannot be read ({error})") from error
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        place = data[: error.start].count(b"\n") + 1
-        byte = data[error.start]
-        raise SourceError(
-            f"{path}:{place}: not readable as UTF-8 (byte 0x{byte:02x}): save it as UTF-8"
-        ) from error
-    # Not splitlines: U+2028 and its like may stand in a caption.
-    for number, line in enumerate(re.split("\r\n|\n|\r", text), 1):
+    for (number, _, _), line in _scan_lines(path):
+        yield number, line
+
+
+def _scan_lines(path: Path) -> Iterator[tuple[Span, str]]:
+    """Yields lines with their places; of a large file, one is in memory."""
+    for number, (start, raw) in enumerate(_split_lines(path), 1):
+        try:
+            line = raw.decode()
+        except UnicodeDecodeError as error:
+            byte = raw[error.start]
+            raise SourceError(
+                f"{path}:{number}: not readable as UTF-8 (byte 0x{byte:02x}): save it as UTF-8"
+            ) from error
         if "\0" in line:
             raise SourceError(f"{path}:{number}: holds a NUL: save it as plain UTF-8 text")
-        yield number, line
+        yield (number, start, start + len(raw)), line
+
+
+def _split_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+    """Yields (first byte, line without its end); a last end has an empty line after it."""
+    start, last = 0, b"\n"
+    try:
+        with path.open("rb") as file:
+            # Only these ends: U+2028 and its like may stand in a caption.
+            for last in file:
+                end = len(last) - len(last.removesuffix(b"\n").removesuffix(b"\r"))
+                end = end if last.endswith(b"\n") else 0
+                parts = last[: len(last) - end].split(b"\r")
+                for place, part in enumerate(parts):
+                    mark = len(_MARK) if start == 0 and part.startswith(_MARK) else 0
+                    yield start + mark, part[mark:]
+                    start += len(part) + (end if place == len(parts) - 1 else 1)
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error})") from error
+    if last.endswith(b"\n"):
+        yield start, b""
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -58,38 +84,78 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             twice, or without a name; quotes left open; a line that is no JSON object; values that
             no file can hold.
     """
+    for (number, _, _), row in scan_rows(path):
+        yield number, row
+
+
+def scan_rows(path: Path) -> Iterator[tuple[Span, dict[str, Any]]]:
+    """Yields rows with where they stand, so that each can be read again; errors as `read_rows`."""
     suffix = path.suffix.lower()
     if suffix in DELIMITERS:
-        yield from _read_delimited(path, DELIMITERS[suffix])
+        yield from _scan_delimited(path, DELIMITERS[suffix])
         return
-    for number, line in read_lines(path):
+    for span, line in _scan_lines(path):
         if line.strip():
-            yield number, _parse_object(line, f"{path}:{number}")
+            yield span, _parse_object(line, f"{path}:{span[0]}")
 
 
-def _read_delimited(path: Path, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
+def parse_again(data: bytes, suffix: str, header: Sequence[str]) -> dict[str, Any]:
+    """Returns the row of a span that `scan_rows` found sound.
+
+    Args:
+        data: its bytes.
+        suffix: of the file, in small letters.
+        header: of a CSV or TSV file.
+    """
+    text = data.decode()
+    if suffix in DELIMITERS:
+        lines = (f"{line}\n" for line in _END.split(text))
+        fields = next(csv.reader(lines, delimiter=DELIMITERS[suffix], strict=True))
+        return dict(zip(header, fields, strict=True))
+    row: dict[str, Any] = json.loads(text)
+    return row
+
+
+def _scan_delimited(path: Path, delimiter: str) -> Iterator[tuple[Span, dict[str, Any]]]:
     header: list[str] | None = None
-    for number, fields in _split_records(path, delimiter):
-        where = f"{path}:{number}"
+    for span, fields in _split_records(path, delimiter):
+        where = f"{path}:{span[0]}"
         if header is None:
             header = fields
             _check_header(header, where)
             continue
+        other = _find_delimiter(header, fields, delimiter)
+        if other is not None:
+            raise SourceError(
+                f"{where}: its fields are separated by {other!r}: save it with {delimiter!r} "
+                "between them"
+            )
         if len(fields) != len(header):
             more = "put a field that holds the delimiter in double quotes"
             raise SourceError(
                 f"{where}: {len(fields)} fields, but the header names {len(header)}: {more}"
             )
-        yield number, dict(zip(header, fields, strict=True))
+        yield span, dict(zip(header, fields, strict=True))
 
 
-def _split_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields (first line, fields) of each record that is not blank."""
-    taken: list[tuple[int, str]] = []
+def _find_delimiter(header: list[str], fields: list[str], delimiter: str) -> str | None:
+    """Returns another delimiter, where a header of one field and a row show that it is meant."""
+    if len(header) > 1:
+        return None
+    count = {other: header[0].count(other) for other in ";\t," if other != delimiter}
+    for other, number in count.items():
+        if number and (len(fields) > 1 or fields[0].count(other) == number):
+            return other
+    return None
+
+
+def _split_records(path: Path, delimiter: str) -> Iterator[tuple[Span, list[str]]]:
+    """Yields the place and fields of each record that is not blank."""
+    taken: list[tuple[Span, str]] = []
 
     def take() -> Iterator[str]:
-        for number, line in read_lines(path):
-            taken.append((number, line))
+        for span, line in _scan_lines(path):
+            taken.append((span, line))
             yield line + "\n"
 
     reader = csv.reader(take(), delimiter=delimiter, strict=True)
@@ -98,18 +164,18 @@ def _split_records(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            first = taken[0][0] if taken else 1
+            first = taken[0][0][0] if taken else 1
             raise SourceError(f"{path}:{first}: not readable ({error}): {_DO}") from error
         if fields is None:
             return
-        first = taken[0][0]
+        first, start, _ = taken[0][0]
         if sum(text.count('"') for _, text in taken) % 2:
             raise SourceError(
                 f'{path}:{first}: a double quote without its pair: write "" for one inside a '
                 "quoted field"
             )
         if fields and (len(fields) > 1 or fields[0].strip()):
-            yield first, fields
+            yield (first, start, taken[-1][0][2]), fields
 
 
 def _check_header(header: list[str], where: str) -> None:

@@ -1,6 +1,8 @@
 """Rows of a table, one at a time: CSV, TSV, JSON lines, parquet, `datasets` folders, arrays."""
 
+import os
 from abc import ABC, abstractmethod
+from array import array
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -10,7 +12,7 @@ from typing import Any
 
 from factory.core.errors import SourceError, StoreError
 from factory.core.parquet import open_parquet
-from factory.core.text_rows import DELIMITERS, JSON_LINES, read_rows
+from factory.core.text_rows import DELIMITERS, JSON_LINES, parse_again, scan_rows
 from factory.data.images.layout import find_files
 
 ARRAY = "embedding"
@@ -18,6 +20,12 @@ ARRAY = "embedding"
 ARRAYS = frozenset({".npy", ".safetensors"})
 _GROUPS = 2
 """Row groups of a parquet file in memory: rows are mostly read in order."""
+_AHEAD = 32
+"""Rows that are converted at a time, likewise."""
+_TENSORS = frozenset(
+    {"BOOL", "U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64", "F16", "F32", "F64"}
+)
+"""Types of safetensors that numpy has."""
 
 
 class Rows(ABC):
@@ -62,7 +70,7 @@ def open_rows(path: Path) -> Rows:
         rows = _TextRows(path)
     else:
         found = find_files(path)
-        if found.kind != "table" or any(each.suffix not in _OPEN for each in found.paths):
+        if found.kind != "table" or any(each.suffix.lower() not in _OPEN for each in found.paths):
             raise SourceError(
                 f"{path}: no table: give csv, tsv, jsonl, parquet, npy, safetensors, or a folder "
                 "that `datasets` saved"
@@ -74,15 +82,24 @@ def open_rows(path: Path) -> Rows:
 
 
 class _TextRows(Rows):
+    """Rows of text, read once whole to check them, and then one by one where they stand."""
+
     def __init__(self, path: Path) -> None:
-        self.path, self._rows = path, tuple(read_rows(path))
-        self.header = tuple(self._rows[0][1]) if self._rows else ()
+        self.path, self._suffix = path, path.suffix.lower()
+        self._lines, self._starts, self._ends = array("Q"), array("Q"), array("Q")
+        self._stamp, self.header = (0, 0), ()
+        for (line, start, end), row in scan_rows(path):
+            if not self._lines:
+                self._stamp, self.header = _take_stamp(path.stat()), tuple(row)
+            self._lines.append(line)
+            self._starts.append(start)
+            self._ends.append(end)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._lines)
 
     def read(self, index: int, columns: Sequence[str]) -> Mapping[str, Any]:
-        row = self._rows[index][1]
+        row = self._read_again(index)
         missing = [name for name in columns if name not in row]
         if missing:
             has = ", ".join(row)
@@ -90,7 +107,24 @@ class _TextRows(Rows):
         return {name: row[name] for name in columns}
 
     def place(self, index: int) -> str:
-        return f"{self.path}:{self._rows[index][0]}"
+        return f"{self.path}:{self._lines[index]}"
+
+    def _read_again(self, index: int) -> dict[str, Any]:
+        start = self._starts[index]
+        try:
+            with self.path.open("rb") as file:
+                stamp = _take_stamp(os.fstat(file.fileno()))
+                file.seek(start)
+                data = file.read(self._ends[index] - start)
+        except OSError as error:
+            raise SourceError(f"{self.path}: cannot be read ({error})") from error
+        if stamp != self._stamp:
+            raise SourceError(f"{self.path}: changed since its rows were read: start anew")
+        return parse_again(data, self._suffix, self.header)
+
+
+def _take_stamp(state: os.stat_result) -> tuple[int, int]:
+    return state.st_size, state.st_mtime_ns
 
 
 class _ArrowRows(Rows):
@@ -102,7 +136,7 @@ class _ArrowRows(Rows):
         sizes: list[int] = []
         headers: dict[tuple[str, ...], Path] = {}
         for file in files:
-            names, groups = _OPEN[file.suffix](file)
+            names, groups = _OPEN[file.suffix.lower()](file)
             headers.setdefault(names, file)
             self._parts += [(file, group) for group in range(len(groups))]
             sizes += groups
@@ -112,20 +146,28 @@ class _ArrowRows(Rows):
         self.header = next(iter(headers), ())
         self._starts = list(accumulate(sizes, initial=0))
         self._read: OrderedDict[tuple[int, tuple[str, ...]], Any] = OrderedDict()
+        self._ahead: tuple[Any, list[dict[str, Any]]] = (None, [])
 
     def __len__(self) -> int:
         return self._starts[-1]
 
     def read(self, index: int, columns: Sequence[str]) -> Mapping[str, Any]:
         part = bisect_right(self._starts, index) - 1
+        block, row = divmod(index - self._starts[part], _AHEAD)
         key = (part, tuple(columns))
+        if self._ahead[0] != (key, block):
+            table = self._read_columns(part, tuple(columns))
+            self._ahead = (key, block), table.slice(block * _AHEAD, _AHEAD).to_pylist()
+        return self._ahead[1][row]
+
+    def _read_columns(self, part: int, columns: tuple[str, ...]) -> Any:
+        """Returns columns of a row group, kept where it was read last."""
+        key = (part, columns)
         if key not in self._read:
             self._read[key] = _read_part(*self._parts[part], columns)
             if len(self._read) > _GROUPS:
                 self._read.popitem(last=False)
-        row = index - self._starts[part]
-        found: dict[str, Any] = self._read[key].slice(row, 1).to_pylist()[0]
-        return found
+        return self._read[key]
 
     def place(self, index: int) -> str:
         part = bisect_right(self._starts, index) - 1
@@ -140,7 +182,8 @@ class _ArrayRows(Rows):
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._arrays = _open_numpy(path) if path.suffix == ".npy" else _open_tensors(path)
+            is_numpy = path.suffix.lower() == ".npy"
+            self._arrays = _open_numpy(path) if is_numpy else _open_tensors(path)
             lengths = {name: int(array.get_shape()[0]) for name, array in self._arrays.items()}
         except (OSError, ValueError, TypeError, IndexError, SourceError) as error:
             raise SourceError(f"{path}: not readable as arrays ({error})") from error
@@ -152,7 +195,11 @@ class _ArrayRows(Rows):
         return self._length
 
     def read(self, index: int, columns: Sequence[str]) -> Mapping[str, Any]:
-        return {name: self._arrays[name][index] for name in columns}
+        try:
+            found = {name: self._arrays[name][index] for name in columns}
+        except SourceError as error:
+            raise SourceError(f"{self.path}: {error}") from error
+        return {name: each if each.ndim else each.item() for name, each in found.items()}
 
     def place(self, index: int) -> str:
         return f"{self.path}#{index}"
@@ -171,6 +218,22 @@ class _Mapped:
         return self._array[index]
 
 
+class _Tensor:
+    """A tensor of a .safetensors file, of a type that numpy has."""
+
+    def __init__(self, name: str, tensor: Any) -> None:
+        self._name, self._tensor = name, tensor
+
+    def get_shape(self) -> tuple[int, ...]:
+        return tuple(self._tensor.get_shape())
+
+    def __getitem__(self, index: int) -> Any:
+        kind = self._tensor.get_dtype()
+        if kind not in _TENSORS:
+            raise SourceError(f"tensor {self._name!r} is of {kind}: save it as float32")
+        return self._tensor[index]
+
+
 def _open_numpy(path: Path) -> dict[str, Any]:
     import numpy as np
 
@@ -185,7 +248,9 @@ def _open_tensors(path: Path) -> dict[str, Any]:
 
     try:
         file: Any = safe_open(path, framework="numpy")
-        return {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        names = file.keys()  # a list: the file is no mapping
+        tensors = {name: _Tensor(name, file.get_slice(name)) for name in names}
+        return {name: each for name, each in tensors.items() if each.get_shape()}
     except SafetensorError as error:
         raise SourceError(str(error)) from error
 
@@ -222,8 +287,12 @@ def _read_part(path: Path, group: int, columns: Sequence[str]) -> Any:
     import pyarrow as pa
 
     try:
-        if path.suffix == ".arrow":
-            table = _map_arrow(path).select(list(columns))
+        if path.suffix.lower() == ".arrow":
+            table = _map_arrow(path)
+            twice = [name for name in columns if table.schema.names.count(name) > 1]
+            if twice:
+                raise SourceError(f"{path}: column {twice[0]!r} stands twice: remove one")
+            table = table.select(list(columns))
         else:
             with open_parquet(path, memory_map=True) as file:
                 table = file.read_group(group, columns)

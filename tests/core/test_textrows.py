@@ -1,6 +1,7 @@
 """Rows of text tables: what is not plain is refused with its file and line, never guessed."""
 
 import json
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -8,7 +9,7 @@ from click.testing import CliRunner
 from factory.catalog.captions.file import read_captions
 from factory.cli import main
 from factory.core.errors import SourceError
-from factory.core.text_rows import read_rows
+from factory.core.text_rows import read_lines, read_rows
 from factory.data.images import list_images
 from tests.data.test_sources_splits import write_images
 from tests.running import write_recipe
@@ -99,3 +100,12 @@ def test_not_a_number_in_json_is_refused(tmp_path):
     with pytest.raises(SourceError, match=r"a\.jsonl:1: k: nan is no number"):
         read_captions(tmp_path / "a.jsonl", "caption", None)
     assert json.loads('{"k": NaN}')  # as Python would have it
+
+
+@pytest.mark.parametrize(
+    "text", ["", "\n", "a", "a\n", "a\r\r\nb\r", "\ra\r\n\n", "\u2028é\r", "\ufeffa\nb", "\ufeff"]
+)
+def test_lines_end_as_any_system_ends_them(tmp_path, text):
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    lines = re.split("\r\n|\n|\r", text.removeprefix("\ufeff"))
+    assert [*read_lines(tmp_path / "a.txt")] == [*enumerate(lines, 1)]

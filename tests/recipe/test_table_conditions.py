@@ -15,11 +15,14 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from factory.cli import main
-from factory.core.errors import RecipeError
+from factory.core.errors import RecipeError, SourceError
+from factory.core.text_rows import read_rows as read_text_rows
+from factory.data.records import Condition
 from factory.data.rows import open_rows
 from factory.data.streams import Control
 from factory.engine.plan import build_plan
 from factory.recipe.checks.recipe import check_recipe
+from factory.recipe.conditions.table_series import ConditionTable
 from factory.recipe.file import load_recipe
 from tests.running import read_rows, run
 
@@ -149,12 +152,13 @@ def test_arrays_are_the_same_conditions_whatever_file_they_are_in(folder: Path) 
         ({"column": "emb"}, r"embeddings: no column 'emb': .*did you mean 'embedding'"),
         ({"column": "text"}, r"embeddings: .*#0: text: want a list of numbers, got str"),
         ({"columns": {"smell": "text"}}, r"columns.smell: no stream that columns give"),
-        ({"columns": {"class_name": "typ"}}, r"no column 'typ'"),
+        ({"columns": {"class_name": "typ"}}, r"columns.class_name: .*e.parquet: no column 'typ'"),
+        ({"columns": {"vector": {"names": ["A"]}}}, r"columns.vector: .*e.parquet: no column 'A'"),
         ({"columns": {"scale": "text"}}, r"#0: text: want a number, got 'dense'"),
         ({"columns": {"embedding": "text"}}, r"columns.embedding: no stream that columns give"),
         ({"columns": {"vector": {"name": []}}}, r"columns.vector: names: field required"),
         ({"columns": {"reference": "text"}}, r"columns.reference: no stream that columns give"),
-        ({"group_column": "who"}, "no column 'who'"),
+        ({"group_column": "who"}, r"group_column: .*e.parquet: no column 'who'"),
         ({"count": 3}, "takes either per_row or count: set one"),
         ({"embeddings": "none.npy"}, "none.npy: no such file"),
         ({"embeddings": "recipe.yaml"}, "recipe.yaml"),
@@ -280,3 +284,75 @@ def test_rows_of_large_files_are_read_a_group_at_a_time(folder: Path) -> None:
     found = [rows.read(index, ["embedding", "mpp"]) for index in (5, 0, 3)]
     assert [each["embedding"] for each in found] == [ARRAYS[i].tolist() for i in (5, 0, 3)]
     assert rows.place(3).endswith("e.parquet#3")
+
+
+def test_rows_of_a_group_are_converted_together_and_stay_in_order(tmp_path: Path) -> None:
+    numbers = list(range(100))
+    pq.write_table(pa.table({"a": numbers}), tmp_path / "T.PARQUET", row_group_size=40)
+    rows = open_rows(tmp_path / "T.PARQUET")
+    order = [99, 0, 31, 32, 39, 40, 79, 80, *numbers]
+    assert [rows.read(index, ["a"])["a"] for index in order] == order
+
+
+def test_rows_of_text_are_read_where_they_stand(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes('\ufeffk,text\r\n1,"two\r\nlines"\r\n\r\n2,é\u2028x\r\n3,"a ""b"""'.encode())
+    rows = open_rows(path)
+    found = [dict(rows.read(index, ["k", "text"])) for index in (2, 0, 1)]
+    assert [each["text"] for each in found] == ['a "b"', "two\nlines", "é\u2028x"]
+    assert [rows.place(index)[-2:] for index in range(3)] == [":2", ":5", ":6"]
+    assert sorted(map(str, found)) == sorted(str(row) for _, row in read_text_rows(path))
+    (tmp_path / "a.jsonl").write_text('{"k": 1}\n\n{"k": [2, "é"]}\n')
+    lines = open_rows(tmp_path / "a.jsonl")
+    assert [lines.read(index, ["k"])["k"] for index in (1, 0)] == [[2, "é"], 1]
+    path.write_text("k,text\n4,other\n")  # nothing of it is in memory
+    with pytest.raises(SourceError, match=r"a\.csv: changed since its rows were read"):
+        rows.read(0, ["k"])
+
+
+def test_a_check_reads_every_row_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = ConditionTable.read
+    counted: list[int] = []
+
+    def count(table: ConditionTable, index: int) -> Condition:
+        counted.append(index)
+        return read(table, index)
+
+    monkeypatch.setattr(ConditionTable, "read", count)
+    check_recipe(load_recipe(write(folder, {**EMBEDDING, "columns": BESIDE})))
+    assert counted == [0, 1, 2, 3, 4, 5]
+
+
+def test_arrays_give_labels_and_say_which_types_they_cannot(folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file as save_torch
+
+    tensors = {
+        "uni": torch.from_numpy(ARRAYS),
+        "label": torch.arange(6),
+        "half": torch.from_numpy(ARRAYS).bfloat16(),
+        "step": torch.tensor(3.0),
+    }
+    save_torch(tensors, folder / "E.SAFETENSORS")
+    np.save(folder / "e.NPY", ARRAYS)
+    (folder / "e.NPY.npy").rename(folder / "E.NPY")
+    check_recipe(load_recipe(write(folder, {**EMBEDDING, "embeddings": "E.NPY"}, **TAKES)))
+    block = {**EMBEDDING, "embeddings": "E.SAFETENSORS", "columns": {"class_name": "label"}}
+    loaded = load_recipe(write(folder, {**block, "column": "uni"}, **TAKES))
+    check_recipe(loaded)
+    series = build_plan(loaded.recipe, loaded.session).series[0]
+    assert series.class_names == ("0", "1", "2", "3", "4", "5")
+    told = list_problems(write(folder, {**block, "column": "half"}, **TAKES))
+    assert "E.SAFETENSORS: tensor 'half' is of BF16: save it as float32" in told
+
+
+def test_columns_that_repeat_and_other_delimiters_are_told_with_their_file(folder: Path) -> None:
+    twice = pa.Table.from_arrays([pa.array([1.0]), pa.array([2.0])], names=["A", "A"])
+    pq.write_table(twice, folder / "v.parquet")
+    block = {"kind": "vector", "vectors": "v.parquet", "per_row": 1}
+    told = list_problems(write(folder, block))
+    assert "v.parquet: column 'A' stands twice: rename or remove one" in told
+    for text in ("A;B\n0,5;1\n", "A;B\n5;1\n"):
+        (folder / "v.csv").write_text(text)
+        told = list_problems(write(folder, {**block, "vectors": "v.csv"}))
+        assert "v.csv:2: its fields are separated by ';': save it with ',' between" in told

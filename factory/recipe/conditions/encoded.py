@@ -15,7 +15,7 @@ from factory.data.images import SourceImage
 from factory.data.rows import ARRAY, Rows
 from factory.models.encoders.cache import FeatureCache
 from factory.models.session import Session
-from factory.recipe.conditions.table_series import ConditionTable, Part
+from factory.recipe.conditions.table_series import ConditionTable, Part, Scanned
 
 CACHE = "FACTORY_CACHE"
 """Variable of the folder where features are kept."""
@@ -110,12 +110,15 @@ class EncodedTable(ConditionTable):
         super().__init__(rows, parts, group)
         self._images = rows
 
-    @cached_property
-    def scanned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    @property
+    def scanned(self) -> Scanned:
         """A key for every image, and the classes; raises SourceError for one not readable."""
-        found = [self._images.identify(index) for index in range(len(self))]
-        keys = tuple(compute_digest("encoded", each)[:16] for each in found)
-        return keys, tuple(dict.fromkeys(each[1] for each in found if each[1] is not None))
+        if self._scanned is None:
+            found = [self._images.identify(index) for index in range(len(self))]
+            keys = tuple(compute_digest("encoded", each)[:16] for each in found)
+            names = dict.fromkeys(each[1] for each in found if each[1] is not None)
+            self._scanned = keys, tuple(names)
+        return self._scanned
 
 
 def cut_grid(pixels: NDArray[np.uint8], grid: int, place: str) -> NDArray[np.uint8]:

@@ -137,10 +137,15 @@ class TableKind(ConditionKind):
         if self._check_columns(findings, path) and findings.check_files:
             planning = Planning(findings.loaded.recipe.seed, findings.loaded.session)
             try:
-                table = self.open_table(self.open_rows(planning))
+                rows = self.open_rows(planning)
+                missing = self._find_missing(rows)
+                table = None if missing else self.open_table(rows)
             except InputError as error:
                 findings.add((*path, self.source), str(error))
-            else:
+                return [(self.kind, str(self.path))]
+            for field, problem in missing:
+                findings.add((*path, *field), problem)
+            if table is not None:
                 self._check_rows(table, findings, path)
         return [(self.kind, str(self.path))]
 
@@ -186,6 +191,21 @@ class TableKind(ConditionKind):
             where = ".".join(map(str, fault["loc"]))
             raise InputError(f"{where}: {fault['msg'].lower()}") from error
 
+    def _find_missing(self, rows: Rows) -> list[tuple[FieldPath, str]]:
+        """Returns (field, problem) of each column that is named and that a table lacks."""
+        named: list[tuple[FieldPath, str]] = [
+            (("columns", name), column)
+            for name, how in self.settings.columns.items()
+            for column in self._parse(name, how)[1].named
+        ]
+        if self.settings.group_column is not None:
+            named.append((("group_column",), self.settings.group_column))
+        return [
+            (field, f"{rows.path}: no column {column!r}: {advise(column, rows.header)}")
+            for field, column in named
+            if column not in rows.header
+        ]
+
     def _check_columns(self, findings: Findings, path: FieldPath) -> bool:
         """Whether the columns beside the kind's own give streams that the model takes."""
         model, before = findings.model, len(findings.problems)
@@ -222,9 +242,12 @@ class TableKind(ConditionKind):
         """Yields (field, fault) of rows; what all of them share is told once."""
         entry = None if findings.model is None else findings.model.entry
         shared: set[str] = set()
-        for index in range(len(table)):
+        for index, condition in enumerate(table.read_all()):
+            if isinstance(condition, SourceError):
+                yield self.source, str(condition)
+                continue
             try:
-                streams = table.read(index).streams
+                streams = condition.streams
                 faults = [_find_fault(stream, entry, findings.pixels) for stream in streams]
             except SourceError as error:
                 yield self.source, str(error)

@@ -1,7 +1,7 @@
 """Rows of a table as a series of requests: each row a condition, read one at a time."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -14,6 +14,8 @@ from factory.data.records import Condition, Request
 from factory.data.rows import Rows
 from factory.data.streams import Stream
 
+Scanned = tuple[tuple[str, ...], tuple[str, ...]]
+"""Keys of all rows, and their classes."""
 Part = tuple[type[Stream], Any]
 """A stream, and how columns give it."""
 
@@ -32,6 +34,7 @@ class ConditionTable:
         named = (name for _, cells in self.parts for name in cells.named)
         more = () if group_column is None else (group_column,)
         self.columns = tuple(dict.fromkeys((*named, *more)))
+        self._scanned: Scanned | None = None
         for name in self.columns:
             if name not in rows.header:
                 raise SourceError(f"{rows.path}: no column {name!r}: {advise(name, rows.header)}")
@@ -60,20 +63,34 @@ class ConditionTable:
             streams[0] = replace(streams[0], group_sha256=sha256)
         return Condition(None, None, *streams)
 
-    @cached_property
-    def scanned(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def read_all(self) -> Iterator[Condition | SourceError]:
+        """Yields what every row asks for, or why it does not say so; then `scanned` is known."""
+        found: list[str] = []
+        names: dict[str, None] = {}
+        for index in range(len(self)):
+            try:
+                condition = self.read(index)
+            except SourceError as error:
+                yield error
+                continue
+            found.append(condition.key)
+            if condition.class_name is not None:
+                names[condition.class_name] = None
+            yield condition
+        if len(found) == len(self):
+            self._scanned = tuple(found), tuple(names)
+
+    @property
+    def scanned(self) -> Scanned:
         """The condition key of every row, and the classes in order of appearance.
 
         Reads all rows, once; raises as `read`.
         """
-        found = []
-        names: dict[str, None] = {}
-        for index in range(len(self)):
-            condition = self.read(index)
-            found.append(condition.key)
-            if condition.class_name is not None:
-                names[condition.class_name] = None
-        return tuple(found), tuple(names)
+        if self._scanned is None:
+            for each in self.read_all():
+                if isinstance(each, SourceError):
+                    raise each
+        return self._scanned or ((), ())
 
     @property
     def keys(self) -> tuple[str, ...]:
