@@ -124,29 +124,15 @@ def _scan_delimited(path: Path, delimiter: str) -> Iterator[tuple[Span, dict[str
             header = fields
             _check_header(header, where)
             continue
-        other = _find_delimiter(header, fields, delimiter)
-        if other is not None:
-            raise SourceError(
-                f"{where}: its fields are separated by {other!r}: save it with {delimiter!r} "
-                "between them"
-            )
         if len(fields) != len(header):
-            more = "put a field that holds the delimiter in double quotes"
+            do = "put a field that holds the delimiter in double quotes"
+            others = [each for each in ";\t," if len(header) == 1 and each in header[0]]
+            if others:
+                do = f"save it with {delimiter!r} between fields, not {others[0]!r}"
             raise SourceError(
-                f"{where}: {len(fields)} fields, but the header names {len(header)}: {more}"
+                f"{where}: {len(fields)} fields, but the header names {len(header)}: {do}"
             )
         yield span, dict(zip(header, fields, strict=True))
-
-
-def _find_delimiter(header: list[str], fields: list[str], delimiter: str) -> str | None:
-    """Returns another delimiter, where a header of one field and a row show that it is meant."""
-    if len(header) > 1:
-        return None
-    count = {other: header[0].count(other) for other in ";\t," if other != delimiter}
-    for other, number in count.items():
-        if number and (len(fields) > 1 or fields[0].count(other) == number):
-            return other
-    return None
 
 
 def _split_records(path: Path, delimiter: str) -> Iterator[tuple[Span, list[str]]]:
