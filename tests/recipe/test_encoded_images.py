@@ -147,6 +147,7 @@ def test_the_terms_of_the_block_are_those_of_its_images(folder: Path) -> None:
         ({"encoder": "no-such"}, r"encoder: encoder 'no-such': no such folder and no known id"),
         ({"embeddings": "e.npy"}, "takes either embeddings or images: set one"),
         ({"columns": {"scale": "mpp"}}, "columns: is of a table of embeddings: leave it out"),
+        ({"grid": 5}, r"grid: .*webp: 64 x 64 px cannot be cut into 5 x 5 crops"),
         ({"revision": "deadbeef"}, "revision: is what made a table; images are encoded with"),
         ({"images": "gone"}, r"images: .*gone: no such file or folder"),
         (

@@ -157,7 +157,11 @@ class EmbeddingConditions(TableKind):
         planning = Planning(findings.loaded.recipe.seed, findings.loaded.session)
         place: FieldPath = (*path, "images")
         try:
-            names = self.open_table(self.open_rows(planning)).class_names
+            rows = self.open_rows(planning)
+            names = self.open_table(rows).class_names
+            if isinstance(rows, EncodedRows):
+                for fault in rows.find_uncut():
+                    findings.add((*path, "grid"), fault)
         except SourceError as error:
             findings.add(place, str(error))
             return

@@ -1,7 +1,7 @@
 """Real images as rows of embeddings: encoded when they are asked for, and kept by content."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -73,6 +73,20 @@ class EncodedRows(Rows):
         pixels = self._session.images.hash_pixels(image)
         return [pixels, image.class_name, self._spec, self._grid]
 
+    def find_uncut(self) -> Iterator[str]:
+        """Yields, for each size of image that cannot be cut, why not; names its first image.
+
+        Raises:
+            SourceError: an image that cannot be read.
+        """
+        sizes: dict[tuple[int, int], str] = {}
+        for image in self._images if self._grid > 1 else ():
+            sizes.setdefault(self._session.images.read_size(image), image.place)
+        for size, place in sizes.items():
+            fault = _find_uncut(size, self._grid)
+            if fault is not None:
+                yield f"{place}: {fault}"
+
     @cached_property
     def _encoder(self) -> Any:
         return self._session.encoders.load(self._spec, self._session.base)
@@ -128,11 +142,19 @@ def cut_grid(pixels: NDArray[np.uint8], grid: int, place: str) -> NDArray[np.uin
         SourceError: the sides are no multiples of `grid`.
     """
     height, width = pixels.shape[:2]
-    if height % grid or width % grid:
-        raise SourceError(
-            f"{place}: {width} x {height} px cannot be cut into {grid} x {grid} crops: make its "
-            f"sides multiples of {grid}"
-        )
+    fault = _find_uncut((width, height), grid)
+    if fault is not None:
+        raise SourceError(f"{place}: {fault}")
     size = height // grid, width // grid
     rows = pixels.reshape(grid, size[0], grid, size[1], 3).swapaxes(1, 2)
     return np.ascontiguousarray(rows.reshape(-1, *size, 3))
+
+
+def _find_uncut(size: tuple[int, int], grid: int) -> str | None:
+    """Says why an image of (width, height) px cannot be cut into grid x grid crops."""
+    if not any(side % grid for side in size):
+        return None
+    return (
+        f"{size[0]} x {size[1]} px cannot be cut into {grid} x {grid} crops: make its sides "
+        f"multiples of {grid}"
+    )
