@@ -4,6 +4,7 @@ import io
 import json
 import re
 import shutil
+from collections import Counter
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from PIL import Image
 from factory.api import load_recipe
 from factory.cli import main
 from factory.core.errors import RecipeError
+from factory.core.hashing import hash_bytes
 from factory.data.label_maps import decode_labels, turn_labels
 from factory.data.streams import Control
 from factory.engine.plan import build_plan
@@ -135,6 +137,27 @@ def test_masks_of_a_table_bring_class_caption_and_patient(made, tmp_path):
     assert len(first_four) == 4, "every patient gives its first before any gives its second"
 
 
+def test_patients_of_a_finished_run_go_with_its_masks_and_images(tmp_path):
+    (tmp_path / "masks").mkdir()
+    for number in range(4):
+        labels = np.zeros((64, 64), np.uint8)
+        labels[8:40, 8 + number : 40] = 1
+        Image.fromarray(labels).save(tmp_path / "masks" / f"p{number // 2}_{number}.png")
+    recipe = write(tmp_path, masks=str(tmp_path / "masks"), group_pattern="(p[0-9])_")
+    run(recipe, tmp_path / "run")
+    asked = {hash_bytes(name.encode()): 2 for name in ("p0", "p1")}
+    images = {"images": str(tmp_path / "run")}
+    for block in (
+        {**NUCLEI, "masks": str(tmp_path / "run"), "mask_column": "mask"},
+        {"kind": "reference", **images, "per_class": 4},
+        {"kind": "embedding", **images, "encoder": "color-texture", "per_row": 1},
+    ):
+        series = plan(write_recipe(tmp_path / block["kind"], conditions=[block], **PLAIN))
+        found = [series.request_at(index).condition.streams for index in range(4)]
+        told = [sha256 for streams in found for each in streams for sha256 in each.groups()]
+        assert Counter(told) == asked, block["kind"]
+
+
 # --- the checks ----------------------------------------------------------------------------------
 
 
@@ -192,6 +215,16 @@ def test_objects_that_no_shard_could_code_are_told(tmp_path):
     assert "many.png: 4,095 objects, but 16 bits hold 999 of each name: cut it" in told
     recipe = write(tmp_path / "d", masks=str(folder), values="objects", size=16)
     ask("validate", recipe)  # of what is cut
+
+
+def test_masks_of_a_run_are_in_the_column_that_the_message_names(made, tmp_path):
+    told = ask("validate", write(tmp_path / "a", masks=str(made)), code=2)
+    assert "3 channels, but a label map has one" in told
+    assert "these are of column 'image': name that of the masks with mask_column" in told
+    table = {"one": [b""], "two": [b""]}
+    pq.write_table(pa.table(table), tmp_path / "two.parquet")
+    told = ask("validate", write(tmp_path / "b", masks=str(tmp_path / "two.parquet")), code=2)
+    assert "one, two may hold the images: name it with mask_column" in told
 
 
 def test_a_model_says_what_its_masks_may_mark(tmp_path):

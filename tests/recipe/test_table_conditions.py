@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from factory.cli import main
 from factory.core.errors import RecipeError, SourceError
+from factory.core.hashing import hash_bytes
 from factory.core.text_rows import read_rows as read_text_rows
 from factory.data.records import Condition
 from factory.data.rows import open_rows
@@ -100,13 +101,28 @@ def test_rows_ask_for_images_and_every_row_is_made_again_from_itself(folder: Pat
     shown = {name: first[name] for name in ("class_name", "caption", "asked_mpp", "vector")}
     assert shown == {"class_name": "normal", "caption": "dense", "asked_mpp": 0.25, "vector": [0.1]}
     assert (first["embedding_encoder"], first["vector_names"]) == ("uni2-h", ["MYC"])
-    assert len(json.loads(first["provenance"])["embedding_group_sha256"]) == 64
+    assert json.loads(first["provenance"])["embedding_group_sha256"] == hash_bytes(b"p1")
     scored = [row for row in rows if row["embedding"] is None]
     assert {tuple(row["vector_names"]) for row in scored} == {("HYPOXIA", "MYC")}
     unknown = [row for row in scored if row["vector"] == [2.0, 0.0]]
     assert [json.loads(row["provenance"])["vector_missing"] for row in unknown] == [["MYC"]] * 2
     same = [row["ordinal"] for row in scored if row["vector"] == [-1.0, 0.5]]
     assert sorted(same) == [0, 1, 2, 3, 4]  # two rows that ask for the same
+
+
+def test_patients_of_a_finished_run_go_with_its_embeddings(folder: Path) -> None:
+    block = {**EMBEDDING, "per_row": 1, "group_column": "patient"}
+    assert run(write(folder, block), folder / "run").exit_code == 0
+    loaded = load_recipe(write(folder, {**EMBEDDING, "embeddings": "run", "per_row": 1}))
+    series = build_plan(loaded.recipe, loaded.session).series[0]
+    found = [series.request_at(index).condition.streams[0].groups() for index in range(6)]
+    assert sorted(found) == sorted([(hash_bytes(b"p1"),)] * 3 + [(hash_bytes(b"p2"),)] * 3)
+    table = {"embedding": TABLE["embedding"], "provenance": ["TCGA"] * 6, "sample_id": ["a"] * 6}
+    pq.write_table(pa.table(table), folder / "e.parquet")  # no rows of factory
+    loaded = load_recipe(write(folder, EMBEDDING))
+    check_recipe(loaded)
+    series = build_plan(loaded.recipe, loaded.session).series[0]
+    assert series.request_at(0).condition.streams[0].groups() == ()
 
 
 def test_a_higher_count_adds_requests_and_changes_none(folder: Path) -> None:

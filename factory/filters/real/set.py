@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.errors import SourceError
-from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.hashing import compute_digest
+from factory.data.groups import hash_group
 from factory.data.images import SourceImage, fit_image
 from factory.data.images.reader import ImageReader
 from factory.models.session import Session
@@ -84,8 +85,7 @@ def read_real_set(settings: "RealismFilter.Settings", session: Session) -> RealS
     )
     unique: dict[str, RealImage] = {}
     for source in listed:
-        group = None if source.group is None else hash_bytes(source.group.encode())
-        image = RealImage(source, session.images.hash_bytes(source), group)
+        image = RealImage(source, session.images.hash_bytes(source), hash_group(source.group))
         known = unique.setdefault(image.sha256, image)
         if known.class_name != image.class_name:
             raise SourceError(

@@ -9,6 +9,7 @@ from factory.core.errors import InputError, SourceError, StoreError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, hash_pixels
 from factory.core.places import name_place
+from factory.data.groups import hash_group
 from factory.data.images import SourceImage, iterate_rows, list_images
 from factory.data.provenance import read_origin
 
@@ -49,8 +50,7 @@ class Member:
     @property
     def group_sha256(self) -> str | None:
         """Hash of its patient or slide, as `groups` are made."""
-        group = self.image.group
-        return None if group is None else hash_bytes(group.encode())
+        return hash_group(self.image.group)
 
 
 def read_real(

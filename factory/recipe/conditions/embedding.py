@@ -17,7 +17,7 @@ from factory.data.streams.embedding import EmbeddingCells
 from factory.models.encoders.check import check_encoder
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import BlockImages, Identity, Planning
-from factory.recipe.conditions.encoded import CLASS, GROUP, EncodedRows, EncodedTable
+from factory.recipe.conditions.encoded import CLASS, EncodedRows, EncodedTable
 from factory.recipe.conditions.table import TableKind, TableSettings, list_columns_beside
 from factory.recipe.conditions.table_series import ConditionTable, Part
 
@@ -108,7 +108,7 @@ class EmbeddingConditions(TableKind):
         if not isinstance(rows, EncodedRows):
             return super().make_table(rows, parts)
         labels = [(ClassName, Cells(column=CLASS))] if CLASS in rows.header else []
-        return EncodedTable(rows, [*parts, *labels], GROUP if GROUP in rows.header else None)
+        return EncodedTable(rows, [*parts, *labels])
 
     def choose_cells(self, header: Sequence[str]) -> EmbeddingCells:
         """Returns the column of the arrays.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from factory.core.errors import InputError, SourceError
 from factory.core.hashing import compute_digest
+from factory.data.groups import read_groups
 from factory.data.images import SourceImage
 from factory.data.rows import ARRAY, Rows
 from factory.models.encoders.cache import FeatureCache
@@ -19,13 +20,13 @@ from factory.recipe.conditions.table_series import ConditionTable, Part, Scanned
 
 CACHE = "FACTORY_CACHE"
 """Variable of the folder where features are kept."""
-CLASS, GROUP = "class_name", "group"
+CLASS = "class_name"
 _AHEAD = 32
 """Images that are encoded with the one that is asked for: those after it."""
 
 
 class EncodedRows(Rows):
-    """Images of a folder, each a row with its embedding, its class and its patient.
+    """Images of a folder, each a row with its embedding and its class.
 
     Args:
         path: of the images.
@@ -46,8 +47,7 @@ class EncodedRows(Rows):
         self.path, self._images, self._session = path, images, session
         self._spec, self._grid = encoder, grid
         has_classes = any(image.class_name for image in images)
-        has_groups = any(image.group for image in images)
-        self.header = (ARRAY, *((CLASS,) if has_classes else ()), *((GROUP,) if has_groups else ()))
+        self.header = (ARRAY, *((CLASS,) if has_classes else ()))
         self._made: dict[int, NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class EncodedRows(Rows):
     def read(self, index: int, columns: Sequence[str]) -> Mapping[str, Any]:
         """Returns what was encoded of an image; raises SourceError where it cannot be read."""
         image = self._images[index]
-        found: dict[str, Any] = {CLASS: image.class_name, GROUP: image.group}
+        found: dict[str, Any] = {CLASS: image.class_name}
         if ARRAY in columns:
             if index not in self._made:
                 self._made = self._encode(range(index, min(index + _AHEAD, len(self))))
@@ -86,6 +86,11 @@ class EncodedRows(Rows):
             fault = _find_uncut(size, self._grid)
             if fault is not None:
                 yield f"{place}: {fault}"
+
+    @cached_property
+    def groups(self) -> tuple[str | None, ...]:
+        """The hash of each image's patient or slide; raises SourceError as `read_groups`."""
+        return read_groups(self._images)
 
     @cached_property
     def _encoder(self) -> Any:
@@ -120,9 +125,13 @@ class EncodedRows(Rows):
 class EncodedTable(ConditionTable):
     """The conditions of encoded images: planned by their pixels, so that a plan encodes none."""
 
-    def __init__(self, rows: EncodedRows, parts: Sequence[Part], group: str | None) -> None:
-        super().__init__(rows, parts, group)
+    def __init__(self, rows: EncodedRows, parts: Sequence[Part]) -> None:
+        super().__init__(rows, parts)
         self._images = rows
+
+    def find_group(self, index: int, row: Mapping[str, Any]) -> str | None:
+        """Returns the hash of the patient or slide of an image."""
+        return self._images.groups[index]
 
     @property
     def scanned(self) -> Scanned:

@@ -12,8 +12,9 @@ from pydantic import Field, model_validator
 from factory.catalog.entries import LicenceTerms, ModelEntry
 from factory.catalog.licences.terms import SOURCE_MASKS, Term
 from factory.core.errors import SourceError
-from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.hashing import compute_digest
 from factory.core.yaml.reader import FieldPath
+from factory.data.groups import read_groups
 from factory.data.images import SourceImage
 from factory.data.label_maps import (
     INSTANCES,
@@ -184,8 +185,9 @@ class MaskConditions(ConditionKind):
         settings, session = self.settings, planning.session
         found = {sha: (image, facts) for image, sha, facts in self._list(session)}
         images = {sha: image for sha, (image, _) in found.items()}
+        groups = dict(zip(images, read_groups(tuple(images.values())), strict=True))
         order = rank_shots(images, planning.seed)
-        conditions = tuple(self._ask(*found[sha]) for sha in order)
+        conditions = tuple(self._ask(*found[sha], groups[sha]) for sha in order)
         turns = tuple(_draw_turns(settings.variants, planning.seed, sha) for sha in order)
         count = settings.count or len(conditions) * (settings.per_mask or 0)
         return [MaskSeries(settings.masks.name, conditions, turns, count)]
@@ -232,19 +234,31 @@ class MaskConditions(ConditionKind):
             SourceError: masks that are missing or cannot be read.
         """
         seen: set[tuple[str, str | None, str | None]] = set()
-        for image in self._masks.list(session):
+        try:
+            listed = self._masks.list(session)
+        except SourceError as error:
+            raise SourceError(str(error).replace("image_column", "mask_column")) from error
+        for image in listed:
             sha = session.images.hash_bytes(image)
-            facts = scan_mask(image, sha)
+            facts = self._scan(image, sha)
             known = (facts.sha256, image.class_name, image.caption)
             if known not in seen:
                 seen.add(known)
                 yield image, compute_digest("mask", known), facts
 
-    def _ask(self, image: SourceImage, facts: MaskFacts) -> Condition:
+    def _scan(self, image: SourceImage, sha256: str) -> MaskFacts:
+        try:
+            return scan_mask(image, sha256)
+        except SourceError as error:
+            if image.row is None or self.settings.mask_column is not None:
+                raise
+            chosen = f"these are of column {image.column!r}: name that of the masks"
+            raise SourceError(f"{error}; {chosen} with mask_column") from error
+
+    def _ask(self, image: SourceImage, facts: MaskFacts, group: str | None) -> Condition:
         settings = self.settings
         objects_of = next(iter(settings.palette)) if settings.values == "objects" else None
         source = MaskFile(image, facts.sha256, settings.fit, 0, objects_of)
-        group = None if image.group is None else hash_bytes(image.group.encode())
         control = Control(source, self.palette, settings.values != "ids", group)
         text = image.caption
         if settings.caption is not None:

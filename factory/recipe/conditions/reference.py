@@ -10,8 +10,9 @@ from typing import Literal
 from pydantic import Field
 
 from factory.core.errors import SourceError
-from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.hashing import compute_digest
 from factory.core.yaml.reader import FieldPath
+from factory.data.groups import read_groups
 from factory.data.images import SourceImage, check_fit, list_classes
 from factory.data.images.reader import ImageReader
 from factory.data.records import Condition, Request
@@ -143,14 +144,14 @@ class ReferenceConditions(ConditionKind):
                 raise SourceError(f"{root}: no images of class {name!r}: it has {has}")
             place = f"{root} ({name})"
             shots = choose_shots(mine, settings.shots, planning.seed, place, session.images)
-            references = tuple(self._refer(image, sha256) for image, sha256 in shots)
+            groups = read_groups([image for image, _ in shots])
+            references = tuple(
+                Reference(image, sha256, settings.strength, settings.fit, group)
+                for (image, sha256), group in zip(shots, groups, strict=True)
+            )
             caption = settings.caption.format(class_name=name) if settings.caption else None
             found.append(ReferenceSeries(name or None, references, caption, count))
         return found
-
-    def _refer(self, image: SourceImage, sha256: str) -> Reference:
-        group = None if image.group is None else hash_bytes(image.group.encode())
-        return Reference(image, sha256, self.settings.strength, self.settings.fit, group)
 
     def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
         """Notes images that are missing or too few, classes they lack, and a prompt not taken."""

@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from factory.core.errors import InputError, SourceError
-from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.hashing import compute_digest
 from factory.core.yaml.messages import advise
+from factory.data.groups import find_group, hash_group, list_telling
 from factory.data.images.image import read_name
 from factory.data.records import Condition, Request
 from factory.data.rows import Rows
@@ -26,13 +27,13 @@ class ConditionTable:
     Args:
         rows: of the table.
         parts: the streams of a row, the kind's own first.
-        group_column: with the patient or slide.
+        group_column: with the patient or slide; without, rows of a run tell it themselves.
     """
 
     def __init__(self, rows: Rows, parts: Sequence[Part], group_column: str | None = None) -> None:
         self.rows, self.parts, self.group_column = rows, tuple(parts), group_column
         named = (name for _, cells in self.parts for name in cells.named)
-        more = () if group_column is None else (group_column,)
+        more = list_telling(rows.header) if group_column is None else (group_column,)
         self.columns = tuple(dict.fromkeys((*named, *more)))
         self._scanned: Scanned | None = None
         for name in self.columns:
@@ -57,11 +58,21 @@ class ConditionTable:
             except InputError as error:
                 alone = f"{cells.named[0]}: " if len(cells.named) == 1 else ""
                 raise SourceError(f"{place}: {alone}{error}") from error
-        if self.group_column is not None:
-            group = read_name(row[self.group_column], place, "patient or slide")
-            sha256 = None if group is None else hash_bytes(group.encode())
-            streams[0] = replace(streams[0], group_sha256=sha256)
+        group = self.find_group(index, row)
+        if group is not None:
+            streams[0] = replace(streams[0], group_sha256=group)
         return Condition(None, None, *streams)
+
+    def find_group(self, index: int, row: Mapping[str, Any]) -> str | None:
+        """Returns the hash of the patient or slide of a row; None where nothing tells it.
+
+        Raises:
+            SourceError: it is told, and cannot be read.
+        """
+        place = self.rows.place(index)
+        if self.group_column is None:
+            return find_group(row, place)
+        return hash_group(read_name(row[self.group_column], place, "patient or slide"))
 
     def read_all(self) -> Iterator[Condition | SourceError]:
         """Yields what every row asks for, or why it does not say so; then `scanned` is known."""

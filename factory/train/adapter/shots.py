@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import SourceError
-from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.hashing import compute_digest
 from factory.core.yaml.messages import advise
 from factory.data.artefact import Artefact
+from factory.data.groups import hash_group
 from factory.data.images import SourceImage, list_classes, list_images, read_fitted
 from factory.recipe.conditions.reference import choose_shots
 from factory.train.adapter.settings import AdapterSettings
@@ -72,8 +73,7 @@ def choose_all_shots(settings: AdapterSettings) -> tuple[Shot, ...]:
             problems.append(str(error))
             continue
         for image, sha256 in found:
-            group = None if image.group is None else hash_bytes(image.group.encode())
-            chosen.append(Shot(image, name, sha256, group))
+            chosen.append(Shot(image, name, sha256, hash_group(image.group)))
     if problems:
         raise SourceError("\n".join(problems))
     return tuple(chosen)
