@@ -181,6 +181,8 @@ def test_sets_are_read_of_a_table_whose_columns_they_are(spots: Path, tmp_path: 
         ("gene,a\nMYC,-1\nTP53,2\n", {"values": "counts"}, r"negative counts"),
         ("id,MYC\ns,1\ns,2\n", {}, r"sample 's' stands twice"),
         ("id,MYC\ns,1\n", {"keep": ("age",)}, r"no column 'age'"),
+        ("id,age,age,MYC\ns,1,2,3\n", {"keep": ("age",)}, r"column 'age' stands twice"),
+        ("gene,a,a\nMYC,1,2\nTP53,2,3\n", {}, r"sample 'a' stands twice"),
         ("id,MYC\ns,1\nt,2\n", {}, r"of 200 genes are there, 5 and 50% are asked for"),
         ("id,MYC\ns,1\n", {"sets": "halmark"}, r"did you mean 'hallmark'"),
         ("id\ns\n", {}, r"holds no samples and genes"),
@@ -338,6 +340,12 @@ def test_logarithms_of_a_gene_that_repeats_are_not_added_up(tmp_path: Path, own:
     lines[1:3] = ["MYC,1.75,3"]
     joined, _ = score(write_csv(table, *lines), values="tpm", **given)
     assert np.allclose(counts, joined)
+    # The same with genes in columns, whose names repeat as they are.
+    turned = write_csv(
+        tmp_path / "c.csv", "id,MYC,MYC,TP53,KRAS,EGFR", "a,1.5,.25,2,3,1", "b,2,1,1,9,1"
+    )
+    found, told = score(turned, values="tpm", sets=own, min_genes=1)
+    assert np.allclose(found, joined) and "1 columns repeat a symbol: they" in str(told["steps"])
     # Others may repeat: their ranks alone count.
     other = [*lines, "Y_RNA,1,2", "Y_RNA,2,1"]
     _, told = score(write_csv(table, *other), values="log", **given)

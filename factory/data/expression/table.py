@@ -160,7 +160,12 @@ def _read_text(path: Path, delimiter: str, settings: ExpressionSettings) -> Any:
 
     named: tuple[Any, ...] = (settings.id_column or 0, *settings.keep)
     text = dict.fromkeys(named, str)
-    return pd.read_csv(path, sep=delimiter, converters=text, keep_default_na=False, na_values=[""])
+    how: dict[str, Any] = {"sep": delimiter, "keep_default_na": False}
+    frame = pd.read_csv(path, converters=text, na_values=[""], **how)
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, **how).iloc[0].tolist()
+    if len(header) == len(frame.columns):
+        frame.columns = header  # pandas numbers names that repeat
+    return frame
 
 
 def _hand_on(frame: Any, settings: ExpressionSettings, path: Path) -> dict[str, list[Any]]:
@@ -191,6 +196,8 @@ def _read_h5ad(path: Path, settings: ExpressionSettings) -> tuple[Any, dict[str,
 
 def _require(names: Sequence[str], columns: Any, path: Path) -> None:
     for name in names:
+        if list(columns).count(name) > 1:
+            raise SourceError(f"{path}: column {name!r} stands twice: rename or remove one")
         if name not in columns:
             raise SourceError(f"{path}: no column {name!r}: {advise(name, [*map(str, columns)])}")
 
@@ -225,8 +232,9 @@ def _refuse_text(frame: Any, path: Path) -> None:
     """Raises SourceError for a column without any number, where columns are samples."""
     import pandas as pd
 
-    for name in frame.columns:
-        if not _is_numeric(frame[name]) and pd.to_numeric(frame[name], "coerce").isna().all():
+    for place, name in enumerate(frame.columns):
+        column = frame.iloc[:, place]
+        if not _is_numeric(column) and pd.to_numeric(column, "coerce").isna().all():
             raise SourceError(
                 f"{path}: column {name!r} holds no numbers: name it in --keep, which leaves out "
                 "what stands beside genes"
