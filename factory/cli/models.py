@@ -1,5 +1,6 @@
 """Commands on the catalogs of models and of image encoders: list, show, check."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,24 @@ CATALOG_OPTION = click.option(
 def _shown(function: Callable[..., None]) -> Callable[..., None]:
     """Adds the options of commands that show what catalogs hold."""
     return CATALOG_OPTION(JSON_OPTION(function))
+
+
+class _Embedding(click.ParamType[tuple[int, int]]):
+    """Tokens and width of an embedding."""
+
+    name = "TOKENSxDIM"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Reads `16x1536`."""
+        found = re.fullmatch(r"([1-9]\d{0,5})x([1-9]\d{0,5})", str(value).strip())
+        if found is None:
+            self.fail(f"{value!r} is not TOKENSxDIM: give two numbers, e.g. 16x1536.", param, ctx)
+        return int(found[1]), int(found[2])
+
+
+def _split(names: str) -> tuple[str, ...]:
+    """Returns names that stand between commas, without blanks."""
+    return tuple(name.strip() for name in names.split(",") if name.strip())
 
 
 def _named(function: Callable[..., None]) -> Callable[..., None]:
@@ -94,8 +113,18 @@ def check(name: str, folders: tuple[Path, ...]) -> None:
     help="Images in the largest batch tried.",
 )
 @click.option("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps")
+@click.option(
+    "--dtype",
+    type=click.Choice(["auto", "float32", "float16", "bfloat16"]),
+    default="auto",
+    help="Of the weights; the entry's, too.",
+)
 @click.option("--classes", help="Class names in the order of the embeddings, by commas.")
-@click.option("--embedding", help="TOKENSxDIM of a model that takes embeddings, e.g. 16x1536.")
+@click.option(
+    "--embedding",
+    type=_Embedding(),
+    help="TOKENSxDIM of a model that takes embeddings, e.g. 16x1536.",
+)
 @click.option("--trust-remote-code", is_flag=True, help="Let the model's own code run.")
 @JSON_OPTION
 def adopt(source: str, out: Path, as_json: bool, **given: Any) -> None:
@@ -105,9 +134,7 @@ def adopt(source: str, out: Path, as_json: bool, **given: Any) -> None:
     the row alone. Guidance, the words that reach the image, seconds and batch sizes are measured.
     What could not be proved is named here and in the entry; then the exit code is 1.
     """
-    classes, embedding = given.pop("classes"), given.pop("embedding")
-    given["class_names"] = tuple(classes.split(",")) if classes else None
-    given["embedding"] = tuple(map(int, embedding.split("x"))) if embedding else None
+    given["class_names"] = _split(given.pop("classes") or "") or None
     adopted = api.adopt_model(source, out, **given)
     if as_json:
         click.echo(write_json(adopted.to_json()))
@@ -152,13 +179,12 @@ def convert(
     allow_pickle: bool,
 ) -> None:
     """Writes CHECKPOINT of the CompVis code (PathLDM and others) as a folder for recipes."""
-    names = [name.strip() for name in classes.split(",") if name.strip()]
     made = api.convert_model(
         checkpoint,
         out,
         config=config,
         text_encoder=text_encoder,
-        class_names=names,
+        class_names=_split(classes),
         mpp=mpp,
         allow_pickle=allow_pickle,
     )

@@ -10,6 +10,7 @@ FactoryError                 base; exit code 3
 │   ├── HeldError            a run folder that another command writes into
 │   └── LicenceError         a use that a model's terms forbid
 ├── GenerationError          a pipeline failed (retried, then quarantined)
+│   ├── CallError            the pipeline's own call failed, not what is made of it
 │   └── OutOfMemoryError     the device ran out of memory (the batch is halved)
 ├── FilterError              a filter failed to score (retried, then quarantined)
 ├── StoreError               storage failed or what is stored is damaged
@@ -97,6 +98,10 @@ class LicenceError(InputError):
 
 class GenerationError(FactoryError):
     """A pipeline failed while making images."""
+
+
+class CallError(GenerationError):
+    """The call of a pipeline failed by itself, or returned no images of the size asked for."""
 
 
 class OutOfMemoryError(GenerationError):

@@ -239,3 +239,32 @@ def test_what_has_no_counterpart_is_refused(tmp_path: Path) -> None:
         convert_checkpoint(tmp_path / "bad.ckpt", options, allow_pickle=True)
     with pytest.raises(InputError, match="no format 'comvis': did you mean 'compvis'"):
         convert_checkpoint(tmp_path / "bad.ckpt", options, "comvis")
+
+
+@pytest.mark.parametrize(
+    "held", [b"hello world", b"", b"c", b"PK\x03\x04aaaa", b"\x80\x04\x95garbage"]
+)
+def test_a_file_that_is_no_checkpoint_is_refused_in_words(held: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(held)
+    with pytest.raises(InputError, match=r"model\.ckpt: not read, as it is damaged"):
+        convert_checkpoint(path, Options(tmp_path / "out"), allow_pickle=True)
+
+
+@pytest.mark.parametrize(
+    ("held", "words"),
+    [
+        (b"\x80\xff\x00", "no configuration of latent-diffusion"),
+        (b"model: []", "no configuration of latent-diffusion"),
+        (b"model: {params: null}", "model.params: None: must be a mapping"),
+        (b"model: {params: [1]}", "must be a mapping with unet_config"),
+    ],
+)
+def test_a_configuration_of_something_else_is_refused_in_words(
+    held: bytes, words: str, tmp_path: Path
+) -> None:
+    save_file({"model.diffusion_model.x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    config = tmp_path / "config.yaml"
+    config.write_bytes(held)
+    with pytest.raises(InputError, match=words):
+        convert_checkpoint(tmp_path / "model.safetensors", Options(tmp_path / "out", config))

@@ -852,7 +852,7 @@ def test_hub_refusals_say_what_to_do(
 def test_remote_code_needs_both_consents_and_a_pinned_revision(
     folders: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from factory.models.generators.loading import _allow_remote_code
+    from factory.models.generators.consent import allow_remote_code
 
     def ask(trust: bool, consent: bool, revision: str | None, custom: str | None = None) -> Any:
         settings = GeneratorSettings(model="x", trust_remote_code=trust)
@@ -864,7 +864,7 @@ def test_remote_code_needs_both_consents_and_a_pinned_revision(
             custom_pipeline=custom,
         )
         family = get_family(entry.family)(settings, entry)
-        return _allow_remote_code(family)
+        return allow_remote_code(family, folders("flow"))
 
     commit = "0" * 40
     assert ask(True, False, commit) == ask(False, True, commit) == {}

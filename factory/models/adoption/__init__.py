@@ -4,9 +4,9 @@ import importlib.metadata
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from factory.catalog.entries import Measured, ModelEntry, Strict
+from factory.catalog.entries import LicenceTerms, Measured, ModelEntry, Strict
 from factory.catalog.licences.known import UNANSWERED
 from factory.core.errors import InputError
 from factory.core.files.atomic import write_file
@@ -24,9 +24,10 @@ from factory.models.adoption.proofs import (
 )
 from factory.models.adoption.trials import Trials
 from factory.models.generators import weights
+from factory.models.generators.consent import find_own_code
 from factory.models.generators.families import open_family
 from factory.models.generators.families.pipeline import PipelineFamily
-from factory.models.generators.loading import LoadedModel, name_device
+from factory.models.generators.loading import LoadedModel, name_device, read_native_size
 from factory.models.generators.settings import GeneratorSettings
 
 
@@ -42,7 +43,7 @@ class AdoptionSettings(Strict):
     trial_steps: int = 2
     largest_batch: int = 8
     device: str = "auto"
-    dtype: str = "auto"
+    dtype: Literal["auto", "float32", "float16", "bfloat16"] = "auto"
     embedding: tuple[int, int] | None = None
     class_names: tuple[str, ...] | None = None
     trust_remote_code: bool = False
@@ -91,8 +92,9 @@ def adopt_model(source: str, out: Path, settings: AdoptionSettings) -> Adopted:
         StoreError: the entry cannot be written.
     """
     check_place(out)
-    family = _open(source, settings)
+    family = _tell(untold := _open(source, settings), out.stem, settings)
     loaded = _load(family)
+    read_native_size(loaded.pipeline, untold)  # refuses a model that tells none, if nobody does
     entry = _describe(source, out.stem, family, loaded, settings)
     found = Found()
     with tempfile.TemporaryDirectory() as scratch:
@@ -103,18 +105,50 @@ def adopt_model(source: str, out: Path, settings: AdoptionSettings) -> Adopted:
             "embedding: arrays of noise were sent: say which encoder makes them (embedding:)"
         )
     if entry.licence.id == UNANSWERED:
-        found.unproven.append("licence: the card has none: fill in licence before publishing")
+        found.unproven.append(
+            "licence: the card states none that factory knows: fill in licence before publishing"
+        )
     written = _finish(entry, found, loaded)
     write_file(out, write_entry(written, out).encode())
     return Adopted(written, out, tuple(found.proven))
 
 
 def _open(source: str, settings: AdoptionSettings) -> PipelineFamily:
-    asked = GeneratorSettings(model=source, trust_remote_code=settings.trust_remote_code)
+    """Returns the family as the model itself tells it."""
+    asked = GeneratorSettings(
+        model=source,
+        trust_remote_code=settings.trust_remote_code,
+        width=settings.width,
+        height=settings.height,
+        device=settings.device,
+        dtype=settings.dtype,
+    )
     family = open_family(asked, None, Path())
     if not isinstance(family, PipelineFamily):
         raise InputError(f"model {source}: family {family.kind!r} is no diffusers pipeline")
     return family
+
+
+def _tell(family: PipelineFamily, name: str, settings: AdoptionSettings) -> PipelineFamily:
+    """Returns the family with an entry of what is told: classes, consent to own code, a pin."""
+    source = family.settings.model
+    folder = weights.find_folder(source, Path())
+    place = weights.fetch_index(source, None) if folder is None else folder
+    width, height = family.native_size or (64, 64)
+    told = ModelEntry(
+        id=name,
+        source=source if folder is None else str(folder),
+        revision=place.name if folder is None else None,
+        family=family.kind,
+        remote_code=settings.trust_remote_code and find_own_code(place) is not None,
+        class_names=settings.class_names,
+        width=settings.width or width,
+        height=settings.height or height,
+        steps=settings.steps or family.steps,
+        guidance=family.scale,
+        licence=LicenceTerms(id=UNANSWERED, date_read="1970-01-01"),
+    )
+    return type(family)(family.settings, told, Path())
 
 
 def _load(family: PipelineFamily) -> LoadedModel:
@@ -151,6 +185,8 @@ def _describe(
         mpp=loaded.mpp,
         steps=settings.steps or (steps if isinstance(steps, int) else family.steps),
         guidance=float(scale) if isinstance(scale, int | float) else family.scale,
+        **({} if settings.dtype == "auto" else {"dtype": settings.dtype}),
+        remote_code=family.entry is not None and family.entry.remote_code,
         licence=read_terms(source, folder, revision),
         call=dict(getattr(family, "arguments", {})),
     )
@@ -192,6 +228,10 @@ def _prove(trials: Trials, entry: ModelEntry, settings: AdoptionSettings, found:
     if varied:
         prove_reference(trials, names, whole, first, found)
     prove_rows(trials, names, whole, found)
+    if "reference" in found.optional and varied:
+        prove_rows(trials, [*names, "reference"], whole, found)
+    elif varied and found.fields.get("one_per_call") is False:
+        found.fields["one_per_call"] = None  # as the family has it: images may mix
     prove_guidance(trials, streams, found)
     found.fields["caption_words"] = count_words(trials, streams, found)
     measure(trials, streams, settings.largest_batch, found)

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from factory.catalog.entries import LicenceTerms, ModelEntry
-from factory.catalog.licences.known import UNANSWERED
+from factory.catalog.licences.known import KNOWN, UNANSWERED
 from factory.core.errors import FactoryError, InputError
 from factory.models.generators import weights
 
@@ -19,43 +19,63 @@ _ASKED = (
     "Fill in from the model's page: id, url, commercial_use, redistribution_of_outputs, "
     "training_on_outputs, dataset_generation, gated. Until then nothing made with it is published."
 )
+_VAGUE = ("other", "unknown")
+"""Licence ids of the Hub that leave the terms open."""
 
 
 def read_terms(source: str, folder: Path | None, revision: str | None) -> LicenceTerms:
     """Returns the terms that a model card states, else ones that are clearly unanswered.
+
+    An id that factory does not know, or that leaves the terms open, answers nothing: the card's
+    words are kept in the note.
 
     Args:
         source: Hub id or folder, as given.
         folder: with the model's files, where they lie on this disk.
         revision: of a Hub model.
     """
-    header = _read_header(source, folder, revision)
-    name = str(header.get("license") or "")
-    is_hub = folder is None or weights.name_revision(folder, "") != ""
-    page = f"https://huggingface.co/{source}" if is_hub and "/" in source else ""
+    hub_id = source if folder is None else _name_repository(folder)
+    header = _read_header(hub_id, folder, revision)
+    page = f"https://huggingface.co/{hub_id}" if hub_id else ""
+    given = header.get("license")
+    name = given.strip().lower() if isinstance(given, str) else ""
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    if not name:
-        return LicenceTerms(id=UNANSWERED, url=page, date_read=today, note=_ASKED)
-    named = str(header.get("license_name") or "")
+    stated = [key for key in ("license", "license_name", "license_link") if header.get(key)]
+    words = ", ".join(f"{key}: {header[key]}" for key in stated)
+    is_known = name in KNOWN and name not in _VAGUE
+    note = "As the card's header says; the text, and what it says of outputs, was not read."
     return LicenceTerms(
-        id=name,
-        url=str(header.get("license_link") or page),
+        id=name if is_known else UNANSWERED,
+        url=_resolve(str(header.get("license_link") or ""), page),
         date_read=today,
-        gated="extra_gated_prompt" in header or "extra_gated_fields" in header,
-        note=f"{named}: as the card's header says; its text was not read"
-        if named
-        else "As the card's header says; the text, and what it says of outputs, was not read.",
+        gated=any(str(key).startswith("extra_gated") for key in header),
+        note=note if is_known else f"The card says {words}. {_ASKED}" if words else _ASKED,
     )
 
 
-def _read_header(source: str, folder: Path | None, revision: str | None) -> Mapping[str, Any]:
+def _name_repository(folder: Path) -> str:
+    """Returns the Hub id of a snapshot in the Hub's cache; empty for any other folder."""
+    kind, _, name = folder.parent.parent.name.partition("--")
+    is_cached = kind == "models" and weights.name_revision(folder, "") != ""
+    return name.replace("--", "/", 1) if is_cached else ""
+
+
+def _resolve(link: str, page: str) -> str:
+    """Returns the address of a licence's text: a link is absolute, or a file of the repository."""
+    if not link or "://" in link:
+        return link or page
+    return f"{page}/blob/main/{link.removeprefix('./')}" if page else ""
+
+
+def _read_header(hub_id: str, folder: Path | None, revision: str | None) -> Mapping[str, Any]:
     try:
         path = folder / "README.md" if folder is not None else None
         if path is None or not path.is_file():
-            if folder is not None and folder.parent.name != "snapshots":
+            if not hub_id:
                 return {}
-            path = Path(weights.fetch_file(source, "README.md", revision))
-        found = _HEADER.search(path.read_text(encoding="utf-8"))
+            revision = revision if folder is None else folder.name
+            path = Path(weights.fetch_file(hub_id, "README.md", revision))
+        found = _HEADER.search(path.read_text(encoding="utf-8-sig"))
         header = yaml.safe_load(found.group(1)) if found else {}
     except (OSError, FactoryError, UnicodeDecodeError, yaml.YAMLError):
         return {}

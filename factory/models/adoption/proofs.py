@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.errors import GenerationError, InputError, OutOfMemoryError
+from factory.core.errors import CallError, GenerationError, InputError, OutOfMemoryError
 from factory.data.records import Job
 from factory.data.streams import Caption, Stream
 from factory.models.adoption.trials import Trials, make_job
@@ -30,6 +30,7 @@ class Found:
         unproven: what does not, or could not be tried, and why.
         required: streams without which the model makes nothing.
         optional: the other streams that change the image.
+        effects: stream -> levels of 255 by which exchanging it changes the image.
         fields: further fields of the entry.
     """
 
@@ -37,6 +38,7 @@ class Found:
     unproven: list[str] = field(default_factory=list)
     required: list[str] = field(default_factory=list)
     optional: list[str] = field(default_factory=list)
+    effects: dict[str, int] = field(default_factory=dict)
     fields: dict[str, Any] = field(default_factory=dict)
 
     def note(self, holds: bool, proven: str, unproven: str) -> bool:
@@ -105,21 +107,37 @@ def prove_streams(
             f"{name}: exchanging it changes nothing: the model does not heed it as it is bound",
         ):
             continue
+        found.effects[name] = difference
+        if name == Caption.name:  # a class stands for it
+            found.optional.append(name)
+            continue
         rest = {key: value for key, value in streams.items() if key != name}
-        try:
-            without = compare(sample(generator, [make_job(0, rest)])[0], first) if rest else None
-        except (InputError, GenerationError):
-            without = None
-        if name == Caption.name or (without is not None and without > 0):
-            found.optional.append(name)
-        elif without == 0:
-            found.unproven.append(f"{name}: leaving it out changes nothing")
-            found.optional.append(name)
-        else:
-            found.required.append(name)
-            found.proven.append(f"{name}: nothing is made without it")
+        _prove_absence(generator, name, rest, first, found)
     if Caption.name in found.optional:
         found.optional.append("class_name")
+
+
+def _prove_absence(
+    generator: DiffusersGenerator,
+    name: str,
+    rest: dict[str, Stream],
+    first: NDArray[np.int16],
+    found: Found,
+) -> None:
+    """Finds whether a stream may be left out: only a call that fails without it says no."""
+    without, left = None, f"{name}: leaving it out"
+    try:
+        without = compare(sample(generator, [make_job(0, rest)])[0], first) if rest else None
+    except CallError:
+        found.proven.append(f"{name}: nothing is made without it")
+    except (InputError, GenerationError) as error:
+        found.unproven.append(f"{left} could not be tried ({_shorten(error)})")
+    else:
+        if not rest:
+            found.unproven.append(f"{left} was not tried: it is the only stream")
+        elif without == 0:
+            found.unproven.append(f"{left} changes nothing")
+    (found.required if without is None else found.optional).append(name)
 
 
 def prove_reference(
@@ -143,34 +161,48 @@ def prove_reference(
         "reference: exchanging it changes nothing",
     ):
         found.optional.append("reference")
+        found.effects["reference"] = difference
 
 
 def prove_rows(trials: Trials, names: Sequence[str], whole: bool, found: Found) -> None:
-    """Proves that a row of a batch is the row alone; else one image a call is noted and proved."""
+    """Proves that a row of a batch is the row alone; else one image a call is noted and proved.
+
+    What was noted of other streams is kept where it is the more careful.
+    """
     jobs = [make_job(n, trials.make_streams(n, names, whole)) for n in range(3)]
-    together = trials.change(one_per_call=False)
+    why = "memory does not hold two images"
+    asked = f"asked by {' and '.join(names)}"
+    generator = trials.change(one_per_call=False).build(batch_size=2)
     try:
-        generator = together.build(batch_size=2)
         row = sample(generator, [jobs[0], jobs[1]])[1]
         beside = compare(sample(generator, [jobs[2], jobs[1]])[1], row)
+        is_tried = generator.batch_size == 2  # halved where memory was short
         generator.halve_batch()
         alone = compare(sample(generator, [jobs[1]])[0], row)
-    except (InputError, GenerationError) as error:
+    except CallError as error:
         found.fields["one_per_call"] = True
-        found.proven.append(f"one image a call: two in one call fail ({_shorten(error)})")
+        found.proven.append(f"one image a call: two in one call fail ({_shorten(error)}), {asked}")
         return
-    if max(beside, alone) <= MIXED:
-        equal = "bit-equal" if beside == alone == 0 else f"within {max(beside, alone)} of 255"
-        found.proven.append(f"a row of a batch is the row alone ({equal})")
-        found.fields["one_per_call"] = False
+    except (InputError, GenerationError) as error:
+        is_tried, why = False, _shorten(error)
+    if not is_tried:
+        found.unproven.append(f"rows: not tried, {asked}: {why}")
+        if not found.fields.get("one_per_call"):
+            found.fields["one_per_call"] = None  # as the family has it
+        return
+    moved, least = max(beside, alone), min((found.effects.get(n, 0) for n in names), default=0)
+    if moved == 0 or (moved <= MIXED and 2 * moved < least):
+        equal = "bit-equal" if moved == 0 else f"within {moved} of 255"
+        found.proven.append(f"a row of a batch is the row alone ({equal}), {asked}")
+        found.fields.setdefault("one_per_call", False)
         return
     found.fields["one_per_call"] = True
     generator = trials.change(one_per_call=True).build(batch_size=2)
     row = sample(generator, jobs[:2])[1]
     left = compare(sample(generator, [jobs[2], jobs[1]])[1], row)
     found.note(
-        left <= MIXED,
-        f"one image a call: in one call images mix (by up to {max(beside, alone)} of 255)",
+        left == 0,
+        f"one image a call: in one call images mix (by up to {moved} of 255), {asked}",
         f"rows: an image depends on those before it (by up to {left} of 255)",
     )
 
@@ -202,8 +234,10 @@ def prove_guidance(trials: Trials, streams: dict[str, Stream], found: Found) -> 
         if compare(sample(falling, [job])[0], sample(held, [job])[0]) > 0:
             found.fields["guidance_kind"] = "step"
             found.proven.append("guidance: it is read at every step, so a schedule works")
-    except (InputError, GenerationError):
+    except (InputError, CallError):
         found.proven.append("guidance: it is read once, so a schedule does not work")
+    except GenerationError as error:
+        found.unproven.append(f"guidance: a schedule could not be tried ({_shorten(error)})")
 
 
 def count_words(trials: Trials, streams: dict[str, Stream], found: Found) -> int | None:

@@ -1,6 +1,8 @@
 """Turns checkpoints of other code into folders that `factory run` samples: one file a format."""
 
 import json
+import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -18,6 +20,21 @@ if TYPE_CHECKING:
 FORMATS = ("compvis",)
 """Each a module of this package with `convert(state, options)`."""
 RECORD = "conversion.json"
+UNREADABLE = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What `torch.load` raises of bytes that are no checkpoint: it interprets them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +108,11 @@ def read_state(path: Path, allow_pickle: bool) -> "Mapping[str, Tensor]":
         raise InputError(
             f"{path}: pickle runs code when it is loaded: give --allow-pickle if you trust it"
         )
-    unreadable = torch.serialization.pickle.UnpicklingError  # type: ignore[attr-defined]
+    damaged = torch.serialization.pickle.UnpicklingError  # type: ignore[attr-defined]
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, unreadable) as error:
-        said = " ".join(str(error).split())[:200]
+    except (damaged, *UNREADABLE) as error:
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(
             f"{path}: not read, as it is damaged or holds more than tensors ({said}): have its "
             "state_dict saved as safetensors where its own code runs"

@@ -60,11 +60,17 @@ def _read_config(options: Options) -> tuple[dict[str, Any], Path]:
         raise InputError("--config: a CompVis checkpoint needs the YAML that it was trained with")
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        params: dict[str, Any] = config["model"]["params"]
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        params = config["model"]["params"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, LookupError, TypeError) as error:
         raise InputError(
-            f"{path}: no configuration of latent-diffusion ({error}): it has model.params"
+            f"{path}: no configuration of latent-diffusion ({error}): give the YAML file that the "
+            "checkpoint was trained with: it has model.params"
         ) from error
+    if not isinstance(params, dict):
+        raise InputError(
+            f"{path}: model.params: {str(params)[:80]}: must be a mapping with unet_config, "
+            "first_stage_config and cond_stage_config: give the YAML of the training"
+        )
     return params, path
 
 

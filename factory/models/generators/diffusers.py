@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from factory.core.errors import GenerationError, InputError, OutOfMemoryError
+from factory.core.errors import CallError, InputError, OutOfMemoryError
 from factory.data.records import Job, Sample
 from factory.data.streams import Reference
 from factory.models.classifiers.model import read_classifier_info
@@ -106,7 +106,7 @@ class DiffusersGenerator:
         Raises:
             InputError: a condition that the model does not take.
             OutOfMemoryError: the device cannot hold a single image.
-            GenerationError: the pipeline failed.
+            CallError: the pipeline failed.
         """
         for job in jobs:
             self._family.check_condition(job.condition, self.capabilities)
@@ -232,7 +232,7 @@ class DiffusersGenerator:
 
         Raises:
             OutOfMemoryError: the device cannot hold the batch.
-            GenerationError: the pipeline failed.
+            CallError: the pipeline failed.
         """
         import torch
 
@@ -263,9 +263,9 @@ class DiffusersGenerator:
                     f"{where}: out of memory with {len(seeds)} images of {width}x{height} px: "
                     "lower generator.batch_size"
                 ) from error
-            raise GenerationError(f"{where} failed: {type(error).__name__}: {error}") from error
+            raise CallError(f"{where} failed: {type(error).__name__}: {error}") from error
         if images.shape != (len(seeds), height, width, 3):
-            raise GenerationError(
+            raise CallError(
                 f"{where} returned {images.shape}, expected ({len(seeds)}, {height}, {width}, 3): "
                 "give a width and height that it can make"
             )

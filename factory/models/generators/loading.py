@@ -13,6 +13,7 @@ from factory.core.registry import import_name
 from factory.core.warned import shorten_warnings
 from factory.models.generators import weights
 from factory.models.generators.adapters import load_adapters
+from factory.models.generators.consent import allow_remote_code
 from factory.models.generators.families.base import read_index
 from factory.models.generators.families.pipeline import PipelineFamily
 from factory.models.generators.quiet import READ_ERRORS, listen_to_libraries
@@ -80,8 +81,9 @@ def load_model(family: PipelineFamily) -> LoadedModel:
     import torch
 
     settings, entry, base = family.settings, family.entry, family.base
-    own_code = _allow_remote_code(family)
-    folder, pipeline_class = _locate(family)
+    known = _find_index_folder(family)
+    own_code = allow_remote_code(family, known)
+    folder, pipeline_class = _locate(family, known, bool(own_code))
     device = choose_device(settings.device)
     dtype = choose_dtype(settings, entry, device)
     index = read_index(folder)
@@ -113,7 +115,7 @@ def load_model(family: PipelineFamily) -> LoadedModel:
         adapters = load_adapters(pipeline, settings, entry, base)
     _place_pipeline(pipeline, device, settings.model)
     family.prepare(pipeline)
-    width, height = _read_native_size(pipeline, family)
+    width, height = read_native_size(pipeline, family)
     digest = weights.compute_weights_digest(folder, settings.allow_pickle, parts)
     return LoadedModel(
         pipeline=_silence(pipeline),
@@ -197,51 +199,34 @@ def choose_dtype(settings: GeneratorSettings, entry: ModelEntry | None, device: 
     return entry.dtype if entry is not None else "bfloat16"
 
 
-def _locate(family: PipelineFamily) -> tuple[Path, Any]:
-    settings, entry, base = family.settings, family.entry, family.base
+def _choose_source(family: PipelineFamily) -> tuple[str, str | None]:
+    """Returns the Hub id or folder, and the revision, as recipe and catalog say."""
+    settings, entry = family.settings, family.entry
     source = entry.source if entry is not None else settings.model
-    revision = settings.revision or (entry.revision if entry is not None else None)
-    folder = weights.find_folder(source, base)
-    known = folder if folder is not None else weights.fetch_index(source, revision)
+    return source, settings.revision or (entry.revision if entry is not None else None)
+
+
+def _find_index_folder(family: PipelineFamily) -> Path:
+    """Returns the model's folder; of one that is not here yet, where its index is fetched to."""
+    source, revision = _choose_source(family)
+    return weights.find_folder(source, family.base) or weights.fetch_index(source, revision)
+
+
+def _locate(family: PipelineFamily, known: Path, runs_code: bool) -> tuple[Path, Any]:
+    settings, entry, base = family.settings, family.entry, family.base
+    source, revision = _choose_source(family)
     class_name = read_index(known).get("_class_name")
     paths = {path.partition(":")[2]: path for path in family.pipelines}
     if entry is not None and entry.custom_pipeline is not None:
         pipeline_class = import_name("diffusers:DiffusionPipeline")
     else:
         pipeline_class = import_name(paths.get(str(class_name), family.pipelines[0]))
-    if folder is None:
-        folder = weights.download_snapshot(
-            pipeline_class, source, revision, settings.allow_pickle, settings.variant
-        )
+    if weights.find_folder(source, base) is not None:
+        return known, pipeline_class
+    folder = weights.download_snapshot(
+        pipeline_class, source, revision, settings.allow_pickle, settings.variant, runs_code
+    )
     return folder, pipeline_class
-
-
-def _allow_remote_code(family: PipelineFamily) -> dict[str, Any]:
-    """Returns load arguments that let a model's own code run, if recipe and catalog both agree."""
-    settings, entry, base = family.settings, family.entry, family.base
-    custom = entry.custom_pipeline if entry is not None else None
-    if entry is None or not (settings.trust_remote_code and entry.remote_code):
-        if custom is None:
-            return {}
-        raise InputError(
-            f"model {settings.model}: runs its own code ({custom}): set "
-            "generator.trust_remote_code: true, and remote_code: true in its catalog entry"
-        )
-    revision = settings.revision or entry.revision
-    if weights.find_folder(entry.source, base) is None and not weights.is_pinned(revision):
-        raise InputError(
-            f"model {settings.model}: runs its own code at revision {revision!r}: "
-            "pin a full commit hash (40 characters)"
-        )
-    if custom is None:
-        return {"trust_remote_code": True}
-    code = weights.find_folder(custom, base)
-    if code is None:
-        raise InputError(
-            f"model {settings.model}: custom_pipeline {custom!r} is code on the Hub without a "
-            "pinned revision: download it and give its folder"
-        )
-    return {"trust_remote_code": True, "custom_pipeline": str(code)}
 
 
 def _build_schedulers(pipeline: Any, family: PipelineFamily) -> dict[str, Any]:
@@ -285,7 +270,7 @@ def _silence(pipeline: Any) -> Any:
     return pipeline
 
 
-def _read_native_size(pipeline: Any, family: PipelineFamily) -> tuple[int, int]:
+def read_native_size(pipeline: Any, family: PipelineFamily) -> tuple[int, int]:
     """Returns (width, height) px of the images that the model was made for.
 
     Raises:

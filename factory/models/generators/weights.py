@@ -98,6 +98,7 @@ def download_snapshot(
     revision: str | None,
     allow_pickle: bool,
     variant: str | None = None,
+    runs_code: bool = False,
 ) -> Path:
     """Downloads what `pipeline_class` needs of a Hub model.
 
@@ -105,7 +106,7 @@ def download_snapshot(
         The local snapshot folder; its name is the commit.
 
     Raises:
-        InputError: no such model, or one without safetensors.
+        InputError: no such model, one without safetensors, or own code where `runs_code` is false.
         GenerationError: gated, or the Hub cannot be reached.
     """
     commit = fetch_index(source, revision).name
@@ -115,7 +116,12 @@ def download_snapshot(
             revision=commit,
             variant=variant,
             use_safetensors=None if allow_pickle else True,
+            trust_remote_code=runs_code,
         )
+    except ValueError as error:
+        if "trust_remote_code" not in str(error):
+            raise
+        raise InputError(f"model {source}: runs its own code: {CONSENT}") from error
     except OSError as error:
         if "safetensors" in str(error):
             raise InputError(f"model {source}: {error}: {PICKLE_REMEDY}") from error
@@ -123,6 +129,10 @@ def download_snapshot(
     return Path(folder)
 
 
+CONSENT = (
+    "if you trust it, set generator.trust_remote_code: true, and remote_code: true in its catalog "
+    "entry (factory models adopt --trust-remote-code writes one)"
+)
 PICKLE_REMEDY = (
     "pickle runs code when it is loaded: convert it to safetensors, "
     "or set generator.allow_pickle: true if you trust it"

@@ -1,0 +1,54 @@
+"""Code that a model brings along: it runs where recipe and catalog entry both allow it."""
+
+from pathlib import Path
+from typing import Any
+
+from factory.core.errors import InputError
+from factory.models.generators import weights
+from factory.models.generators.families.base import read_index
+from factory.models.generators.families.pipeline import PipelineFamily
+
+
+def find_own_code(folder: Path) -> str | None:
+    """Returns which file of a pipeline folder is code that runs when it is loaded; None: none."""
+    index = read_index(folder)
+    name = index.get("_class_name")
+    if isinstance(name, list):
+        return f"{name[0]}.py"
+    parts = ((part, value) for part, value in index.items() if isinstance(value, list) and value)
+    files = (f"{part}/{value[0]}.py" for part, value in parts)
+    return next((file for file in files if (folder / file).is_file()), None)
+
+
+def allow_remote_code(family: PipelineFamily, folder: Path) -> dict[str, Any]:
+    """Returns load arguments that let a model's own code run, if recipe and catalog both agree.
+
+    Args:
+        family: of the model.
+        folder: with its index, at least.
+
+    Raises:
+        InputError: own code without both consents, or that is not pinned.
+    """
+    settings, entry, base = family.settings, family.entry, family.base
+    custom = entry.custom_pipeline if entry is not None else None
+    if entry is None or not (settings.trust_remote_code and entry.remote_code):
+        code = custom or find_own_code(folder)
+        if code is None:
+            return {}
+        raise InputError(f"model {settings.model}: runs its own code ({code}): {weights.CONSENT}")
+    revision = settings.revision or entry.revision
+    if weights.find_folder(entry.source, base) is None and not weights.is_pinned(revision):
+        raise InputError(
+            f"model {settings.model}: runs its own code at revision {revision!r}: "
+            "pin a full commit hash (40 characters)"
+        )
+    if custom is None:
+        return {"trust_remote_code": True}
+    place = weights.find_folder(custom, base)
+    if place is None:
+        raise InputError(
+            f"model {settings.model}: custom_pipeline {custom!r} is code on the Hub without a "
+            "pinned revision: download it and give its folder"
+        )
+    return {"trust_remote_code": True, "custom_pipeline": str(place)}
