@@ -26,7 +26,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
-from scipy import ndimage
 
 from factory.core.errors import DamageError, MismatchError, SourceError
 from factory.core.hashing import compute_digest, derive_seed
@@ -282,6 +281,8 @@ class _Canvas:
         self.labels[rows, columns][free] = identifier * INSTANCES + number
         self.taken[rows, columns] |= free
         if self.gap:
+            from scipy import ndimage
+
             wider = (
                 slice(max(0, rows.start - self.gap), rows.stop + self.gap),
                 slice(max(0, columns.start - self.gap), columns.stop + self.gap),

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from factory.data.label_maps import INSTANCES, Labels
 
@@ -36,6 +35,8 @@ class Objects:
     @property
     def boxes(self) -> list[tuple[slice, slice]]:
         """The rows and columns that each object spans."""
+        from scipy import ndimage
+
         return list(ndimage.find_objects(self.labels))
 
 
@@ -70,6 +71,8 @@ def find_objects(labels: Labels, has_instances: bool, least: int = 8) -> Objects
 
 def _connect(labels: Labels) -> NDArray[np.int64]:
     """Returns connected parts of each id (edges and corners), coded as id * _PARTS + n."""
+    from scipy import ndimage
+
     coded = np.zeros(labels.shape, np.int64)
     for identifier in np.unique(labels[labels > 0]).tolist():
         parts, _ = ndimage.label(labels == identifier, np.ones((3, 3)))

@@ -46,7 +46,7 @@ def write_model(
     return path
 
 
-KINDS = {"models", "encoders", "classes", "captions", "classifiers", "pathways"}
+KINDS = {"models", "encoders", "classes", "captions", "classifiers", "pathways", "terms"}
 
 # --- shipped entries -----------------------------------------------------------------------------
 

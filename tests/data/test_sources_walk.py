@@ -262,7 +262,8 @@ def test_every_command_that_reads_real_images_takes_their_column():
         if options & {"real", "data", "references", "test_set"}
     }
     assert len(reading) >= 11
-    assert [name for name, options in reading.items() if "image_column" not in options] == []
+    columns = {"image_column", "mask_column"}  # masks are the images that a layout is fitted to
+    assert [name for name, options in reading.items() if not options & columns] == []
     blocks = (ReferenceConditions.Settings, ExistingConditions.Settings)
     fields = (*blocks, RealismFilter.Settings, TrainingCopyFilter.Settings)
     assert all("image_column" in each.model_fields for each in (*fields, SourceSettings))

@@ -179,7 +179,8 @@ def test_a_flow_adapter_is_merged_whole_or_not(models, tmp_path):
         f"{name}.lora_B.weight": torch.ones(out, 2, 1, 1),
     }
     for extra in ({"else.weight": torch.ones(2)}, {"time.lora_A.weight": torch.ones(2, 2)}):
-        write_adapter(tmp_path / "a.safetensors", {**layers, **extra}, ["TUM"], torch.ones(1, 32))
+        path, layers_too = tmp_path / "a.safetensors", {**layers, **extra}
+        write_adapter(pipeline, path, layers_too, ["TUM"], torch.ones(1, 32))
         with pytest.raises(InputError, match="does not fit"):
             merge_adapter(pipeline, tmp_path / "a.safetensors", 1.0)
         assert torch.equal(before, pipeline.unet.get_submodule(name).weight)

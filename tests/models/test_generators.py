@@ -1,5 +1,6 @@
 """One contract for every generator family, on tiny random-weight pipelines that are really run."""
 
+import functools
 import json
 import shutil
 import subprocess
@@ -724,6 +725,7 @@ class _Fails:
         self.sizes: list[int] = []
 
     def __get__(self, pipeline: Any, _owner: Any) -> Any:
+        @functools.wraps(self.call)  # its signature says what it is asked by
         def call(class_labels: list[int], **arguments: Any) -> Any:
             self.sizes.append(len(class_labels))
             if len(class_labels) > self.fits:
