@@ -28,7 +28,7 @@ def _shown(function: Callable[..., None]) -> Callable[..., None]:
     return CATALOG_OPTION(JSON_OPTION(function))
 
 
-class _Embedding(click.ParamType[tuple[int, int]]):
+class _Embedding(click.types.StringParamType):
     """Tokens and width of an embedding."""
 
     name = "TOKENSxDIM"
