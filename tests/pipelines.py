@@ -116,14 +116,6 @@ def save_pipeline(name: str, folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-LEFT = re.compile(
-    r"Video|Audio|Music|Speech|3D|LTX|Wan|Cosmos(?!2TextToImage)|Marigold|ShapE|Latte|LLaDA|Gemma|"
-    r"World|Onnx|Flax|Prior|Refiner|FluxPriorRedux|AnyFlow|AceStep|Proteina|Animate|Mochi|Motif|"
-    r"Allegro|EasyAnimate|ConsisID|Chrono|Helios|SkyReels|Kandinsky6|Upsample|Cascade(Prior|Decoder)"
-)
-"""Other things than images, halves of a pipeline, and other frameworks."""
-
-
 @functools.cache
 def list_pipelines() -> tuple[str, ...]:
     """Names the pipelines of diffusers that make an image from text, class, image, mask, control.
@@ -139,15 +131,10 @@ def list_pipelines() -> tuple[str, ...]:
         if "deprecated" not in path.parts:
             text = path.read_text(encoding="utf-8")
             found |= set(re.findall(r"^class (\w+Pipeline)\(", text, re.MULTILINE)) & exported
-    return tuple(sorted(name for name in found if not LEFT.search(name) and makes_images(name)))
+    return tuple(sorted(name for name in found if makes_images(name)))
 
 
 def makes_images(name: str) -> bool:
-    """Whether a call is asked by text, class, image, mask or control, and for no frames."""
+    """Whether the family takes it for one that makes images."""
     call = find_call(name)
-    if call is None or name == "DiffusionPipeline":
-        return False
-    takes = set(call.parameters)
-    frames = {"num_frames", "video", "video_length", "frame_size"}
-    asked = {"prompt", "class_labels", "image", "image_embeds", "images"}
-    return not frames & takes and bool(asked & takes)
+    return call is not None and call.makes_images

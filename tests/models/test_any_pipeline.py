@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from factory.catalog.catalog import LicenceTerms, ModelEntry
 from factory.core.errors import InputError
 from factory.data.records import Condition
-from factory.data.streams import Control
-from factory.models.generators import build_generator
+from factory.data.streams import Control, Embedding
+from factory.models.generators import build_generator, weights
 from factory.models.generators.base import Capabilities
 from factory.models.generators.binding import bind_stream, paint_labels
 from factory.models.generators.calls import REQUIRED, find_call, find_image_twin
@@ -152,3 +153,90 @@ def test_labels_are_painted_by_name_else_by_id() -> None:
     assert painted[0, 0].tolist() == [0, 0, 0] and painted[0, 1].tolist() == [1, 2, 3]
     assert painted[1, 0].max() == 255
     assert bind_stream is not None
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A Hub of one model, none of which is downloaded before a file is asked for."""
+    place = tmp_path / "hub"
+
+    def fetch(source: str, name: str, revision: str | None) -> str:
+        found = place / name
+        if not found.is_file():
+            raise InputError(f"model {source}: has no {name}")
+        return str(found)
+
+    monkeypatch.setattr(weights, "find_cached", lambda *_: None)
+    monkeypatch.setattr(weights, "fetch_file", fetch)
+    monkeypatch.setattr(weights, "download_snapshot", lambda *_: place)
+    return place
+
+
+def make_entry(**changes: Any) -> ModelEntry:
+    given = {
+        "id": "far",
+        "source": "nobody/far",
+        "family": "diffusers",
+        "width": SIZE,
+        "height": SIZE,
+        "steps": 2,
+        "guidance": 3.0,
+        "licence": LicenceTerms(id="cc0-1.0", date_read="2026-11-26"),
+    }
+    return ModelEntry(**{**given, **changes})
+
+
+def test_the_first_run_of_a_model_sends_what_every_later_one_does(
+    hub: Path, tmp_path: Path
+) -> None:
+    save_pipeline("SanaPipeline", hub)
+    entry = make_entry()
+    settings = GeneratorSettings(model="far", batch_size=2)
+    generator = build_generator(settings, entry, Path())
+    contract = Contract(hub, tmp_path)
+    later = build_generator(settings, entry.model_copy(update={"source": str(hub)}), Path())
+    jobs = [contract.make_job(number) for number in range(2)]
+    made, again = generator.generate(jobs), later.generate(jobs)
+    assert [each.prompt for each in made] == ["tumor cells", "normal stroma"]
+    for one, other in zip(made, again, strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+    assert generator.describe()["arguments"] == later.describe()["arguments"]
+
+
+def test_own_code_that_is_not_here_is_read_before_it_is_asked(hub: Path) -> None:
+    hub.mkdir()
+    (hub / "model_index.json").write_text('{"_class_name": ["pipeline", "Own"]}')
+    call = "def __call__(self, prompt, class_labels=None): ..."
+    settings = GeneratorSettings(model="far", trust_remote_code=True)
+    with pytest.raises(InputError, match="'Own' cannot be read, so nothing would be sent"):
+        build_generator(settings, make_entry(remote_code=True), Path())
+    (hub / "pipeline.py").write_text(f"class Own:\n    {call}\n")
+    generator: Any = build_generator(settings, make_entry(remote_code=True), Path())
+    family = generator.family
+    assert family.signature.name == "Own" and family.is_indexed
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["WanPipeline", "StableAudioPipeline", "MarigoldDepthPipeline", "FluxPriorReduxPipeline"],
+)
+def test_what_makes_no_images_is_refused_before_it_is_loaded(name: str, tmp_path: Path) -> None:
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": name}))
+    said = f"generator.model: {name} makes no images by itself"
+    with pytest.raises(InputError, match=said):
+        build_generator(GeneratorSettings(model=str(tmp_path)), None, Path())
+    own = json.dumps({"_class_name": ["pipeline", name]})
+    (tmp_path / "model_index.json").write_text(own)  # code of its own, whatever its name
+    (tmp_path / "pipeline.py").write_text(f"class {name}:\n    def __call__(self, tokens): ...\n")
+    build_generator(GeneratorSettings(model=str(tmp_path)), None, Path())
+
+
+def test_a_class_that_is_not_sent_is_no_condition_of_its_own() -> None:
+    family = describe("KandinskyV22Pipeline")
+    free = Capabilities(frozenset(), frozenset({"class_name", "embedding"}), None, 32, 32, None, {})
+    with pytest.raises(InputError, match="class_name would only label the image"):
+        family.check_condition(Condition("tumor"), free)
+    family.check_condition(Condition("tumor", None, Embedding.of(np.ones((1, 4)), "e")), free)
+    assert family.write_prompts([Condition("tumor")]) == [None]
+    describe("SanaPipeline").check_condition(Condition("tumor"), free)
+    describe("ConsistencyModelPipeline").check_condition(Condition("tumor"), free)

@@ -163,3 +163,25 @@ def test_rows_of_values_scale_and_class_are_made_again_exactly(
     words = ["verify", str(out), "--regenerate", "2", "--base", str(tmp_path)]
     told = CliRunner().invoke(main, words)
     assert told.output.count(": exact") == 2 and told.exit_code == 0, told.output
+
+
+def test_a_row_is_the_same_whoever_with_longer_embeddings_shares_its_batch(build: Build) -> None:
+    generator = build(batch_size=2)
+    encoder = generator.model.pipeline.config.encoder
+    width = generator.model.pipeline.transformer.config.embedding_dim
+    draws = np.random.default_rng(0)
+    short, long = (
+        make_job(Embedding.of(draws.normal(size=(count, width)), encoder)) for count in (1, 5)
+    )
+    calls: list[set[int]] = []
+    inner = generator.family.bind
+
+    def bind(conditions: Any, model: Any) -> Any:
+        calls.append({len(each.get(Embedding).array) for each in conditions})
+        return inner(conditions, model)
+
+    generator.family.bind = bind
+    beside = generator.generate([short, long])
+    assert calls == [{1}, {5}]  # never padded to another's length
+    for job, sample in zip((short, long), beside, strict=True):
+        assert np.array_equal(generator.generate([job])[0].pixels, sample.pixels)

@@ -175,14 +175,22 @@ def test_a_recipe_runs_and_its_rows_are_made_again(tmp_path: Path) -> None:
     assert "runs its own code" in told.output and told.exit_code == 2
 
 
-def test_cytosyn_is_asked_by_a_vector_or_by_none_as_its_entry_says(
+def test_cytosyn_is_asked_by_a_vector_beside_which_a_class_is_a_label(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shipped = load_catalogs().find_model("cytosyn")
     folder = tiny.save_pixcell(tmp_path / "twin", name="CytoSynPipeline")
-    same = ("family", "optional", "call", "pipeline_arguments", "one_per_call", "guidance")
+    same = (
+        "family",
+        "required",
+        "optional",
+        "call",
+        "pipeline_arguments",
+        "one_per_call",
+        "guidance",
+    )
     given = {name: getattr(shipped, name) for name in same}
-    entry = make_entry(folder, required=(), embedding=None, **given)
+    entry = make_entry(folder, embedding=None, **given)
     generator = build(entry, steps=2)
     calls: list[dict[str, Any]] = []
     kind = type(generator.model.pipeline)
@@ -194,11 +202,19 @@ def test_cytosyn_is_asked_by_a_vector_or_by_none_as_its_entry_says(
 
     monkeypatch.setattr(kind, "__call__", call)
     bare = Job(Request("s", 9, Condition("tissue"), 9), 0, 109)
-    jobs = [make_job(0), bare, make_job(1)]
-    made = np.stack([each.pixels for each in generator.generate(jobs)])
+    for told in (
+        entry,
+        entry.model_copy(update={"required": (), "optional": entry.call.keys() | {"class_name"}}),
+    ):
+        with pytest.raises(InputError, match=r"embedding is missing|class_name would only label"):
+            build(told, steps=2).generate([bare])
+    jobs = [make_job(0), make_job(2, class_name="tissue"), make_job(1)]
+    samples = generator.generate(jobs)
+    made = np.stack([each.pixels for each in samples])
+    assert [each.prompt for each in samples] == [None] * 3
     assert made.shape == (3, 32, 32, 3) and made.std() > 1
     by_vector = [each for each in calls if "h0_mini_embeds" in each]
-    assert len(calls) == 3 and len(by_vector) == 2
+    assert len(calls) == len(by_vector) == 3
     assert all(each["h0_mini_embeds"].shape == (1, 6) for each in by_vector)
     assert {(each["guidance_low"], each["guidance_high"]) for each in calls} == {(0.0, 0.75)}
     alone = np.stack([generator.generate([job])[0].pixels for job in jobs])

@@ -24,6 +24,18 @@ _FIXED: Mapping[str, Any] = {
 }
 """What a call is always given: the size that is asked for, and the prompt as it is written."""
 
+_ASKED = frozenset({"prompt", "class_labels", "image", "image_embeds", "images"})
+_OTHER_ARGUMENTS = re.compile(
+    r"video|audio|waveform|^(num_)?frames$|^frame_size$|output_uncertainty"
+)
+"""Of calls that give or take films, sound, shapes, or maps of depth."""
+_OTHER_NAMES = re.compile(
+    r"Video|Audio|Music|Speech|3D|World|Onnx|Flax|Prior|Refiner|Cascade(Prior|Decoder)|Upsample|"
+    r"LTX|Wan|Cosmos(?!2TextToImage)|Marigold|ShapE|Latte|LLaDA|Gemma|AnyFlow|AceStep|Proteina|"
+    r"Animate|Mochi|Motif|Allegro|EasyAnimate|ConsisID|Chrono|Helios|SkyReels|Kandinsky6"
+)
+"""Other things than images, halves of a pipeline, and other frameworks, whose calls do not tell."""
+
 
 @dataclass(frozen=True, slots=True)
 class Call:
@@ -42,6 +54,15 @@ class Call:
 
     def __contains__(self, name: str) -> bool:
         return name in self.parameters
+
+    @property
+    def makes_images(self) -> bool:
+        """Whether it gives an image for a text, class, image, mask or control, and no frames."""
+        is_other = _OTHER_NAMES.search(self.name) or any(
+            map(_OTHER_ARGUMENTS.search, self.parameters)
+        )
+        is_asked = bool(_ASKED & set(self.parameters))
+        return is_asked and not is_other and self.name != "DiffusionPipeline"
 
     @property
     def control(self) -> str | None:
@@ -103,6 +124,23 @@ class Call:
         if isinstance(width, int) and isinstance(height, int):
             return width, height
         return None
+
+    def choose_load_arguments(self, index: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns what leaves out parts that change pixels behind one's back, or are not there.
+
+        Args:
+            index: the model's model_index.json.
+        """
+        absent = {
+            name: None
+            for name, value in index.items()
+            if isinstance(value, list) and not any(value) and not name.startswith("_")
+        }
+        for name in ("safety_checker", "watermarker"):
+            if name in self.options:
+                absent[name] = None
+        flags = ("requires_safety_checker", "add_watermarker")
+        return {**absent, **{name: False for name in flags if name in self.options}}
 
 
 def find_call(name: str, folder: Path | None = None) -> Call | None:

@@ -1,7 +1,7 @@
 """`diffusers`: any pipeline of diffusers, asked as its own signature says."""
 
-from collections.abc import Mapping, Sequence
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,7 @@ from factory.models.generators.settings import GeneratorSettings
 from factory.models.session import Session
 
 if TYPE_CHECKING:
+    from factory.models.generators.diffusers import DiffusersGenerator
     from factory.models.generators.loading import LoadedModel
 
 _TEXT = frozenset({"caption", "class_name"})
@@ -53,10 +54,8 @@ class DiffusersFamily(TextFamily):
         session: Session | None = None,
     ) -> None:
         super().__init__(settings, entry, base, session)
-        self.index = self._find_index()
-        name = _name_class(self.index)
-        self.signature = (find_call(name, self._code) if name else None) or _UNKNOWN
-        self._describe_signature()
+        self._is_fetched = False
+        self._read_signature(self._find_folder())
         kinds: Mapping[str, Literal["step", "call", "distilled"]]
         kinds = {"step": "step", "distilled": "distilled"}
         if entry is not None and entry.guidance_kind is not None:
@@ -68,30 +67,81 @@ class DiffusersFamily(TextFamily):
         name = index.get("_class_name")
         return isinstance(name, list) or find_call(str(name)) is not None
 
+    def load(self) -> "DiffusersGenerator":
+        """Returns the generator; reads first what the call takes, of a model not here yet, too.
+
+        Raises:
+            InputError: settings that contradict each other, a repository without a readable index,
+                or a call that nothing tells the arguments of.
+            GenerationError: a Hub model that cannot be reached.
+        """
+        if self.signature is _UNKNOWN and not self._awaits_consent:
+            self._read_signature(self._fetch_folder())
+            self._is_fetched = True
+            if self.signature is _UNKNOWN and not self.arguments:
+                raise InputError(
+                    f"model {self.settings.model}: the call of its pipeline "
+                    f"{_name_class(self.index)!r} cannot be read, so nothing would be sent to it: "
+                    "update diffusers, or write the arguments into the catalog entry's `call`"
+                )
+        return super().load()
+
     # --- what the signature says ------------------------------------------------------------------
 
-    def _find_index(self) -> dict[str, Any]:
-        """Returns the model's index, from the disk; empty where it is not there yet."""
-        source = self.entry.source if self.entry is not None else self.settings.model
-        try:
-            folder = weights.find_folder(source, self.base) or weights.find_cached(
-                source, self.settings.revision or (self.entry.revision if self.entry else None)
-            )
-            return {} if folder is None else read_index(folder)
-        except InputError:
-            return {}
+    @property
+    def _place(self) -> tuple[str, str | None]:
+        """Source and revision."""
+        entry, settings = self.entry, self.settings
+        if entry is None:
+            return settings.model, settings.revision
+        return entry.source, settings.revision or entry.revision
 
     @property
-    def _code(self) -> Path | None:
-        """The folder that the model's own code is in."""
+    def _awaits_consent(self) -> bool:
+        """Whether the model's own code would run, to which the recipe has not consented."""
         entry = self.entry
-        source = entry.source if entry is not None else self.settings.model
-        places = (entry.custom_pipeline if entry is not None else None, source)
-        found = (self.base / Path(each).expanduser() for each in places if each)
-        return next((each for each in found if each.is_dir()), None)
+        has_code = entry is not None and (entry.remote_code or entry.custom_pipeline is not None)
+        return has_code and not self.settings.trust_remote_code
+
+    def _find_folder(self) -> Path | None:
+        """Returns the model's folder on the disk; None where it is not there yet."""
+        source, revision = self._place
+        try:
+            return weights.find_folder(source, self.base) or weights.find_cached(source, revision)
+        except InputError:
+            return None
+
+    def _fetch_folder(self) -> Path:
+        """Returns a folder with the index, and with the code where the index names some."""
+        source, revision = self._place
+        folder = weights.find_folder(source, self.base) or weights.fetch_index(source, revision)
+        name = read_index(folder).get("_class_name")
+        if isinstance(name, list) and name and not (folder / f"{name[0]}.py").is_file():
+            with suppress(InputError):  # a pipeline whose code lies elsewhere
+                weights.fetch_file(source, f"{name[0]}.py", revision)
+        return folder
+
+    def _find_code(self, folder: Path | None) -> Path | None:
+        """Returns the folder that the model's own code is in."""
+        custom = self.entry.custom_pipeline if self.entry is not None else None
+        place = self.base / Path(custom).expanduser() if custom else None
+        return place if place is not None and place.is_dir() else folder
+
+    def _read_signature(self, folder: Path | None) -> None:
+        """Reads index and call of the model in a folder; None: neither is known yet."""
+        try:
+            self.index = {} if folder is None else read_index(folder)
+        except InputError:  # told where the weights are loaded
+            self.index = {}
+        name = _name_class(self.index)
+        found = find_call(name, self._find_code(folder)) if name else None
+        self.signature = found or _UNKNOWN
+        self._describe_signature()
 
     def _describe_signature(self) -> None:
         call, has_code = self.signature, isinstance(self.index.get("_class_name"), list)
+        if not call.makes_images and find_call(call.name) == call:
+            self.lacking = f"{call.name} makes no images by itself: take an image pipeline"
         if call is not _UNKNOWN and not has_code:
             self.pipelines = (f"diffusers:{call.name}",)
         else:
@@ -108,21 +158,8 @@ class DiffusersFamily(TextFamily):
         self.predicts = ("flow" if is_flow else "noise") if scheduler[-1] else None
         self.shifts = is_flow
         self.call_arguments = call.fixed
-        self.load_arguments = self._choose_load_arguments()
+        self.load_arguments = call.choose_load_arguments(self.index)
         self.token_limits = self._find_token_limits()
-
-    def _choose_load_arguments(self) -> dict[str, Any]:
-        """Returns what leaves out parts that change pixels behind one's back, or are not there."""
-        absent = {
-            name: None
-            for name, value in self.index.items()
-            if isinstance(value, list) and not any(value) and not name.startswith("_")
-        }
-        for name in ("safety_checker", "watermarker"):
-            if name in self.signature.options:
-                absent[name] = None
-        flags = ("requires_safety_checker", "add_watermarker")
-        return {**absent, **{name: False for name in flags if name in self.signature.options}}
 
     def _find_token_limits(self) -> dict[str, int | None]:
         """Returns the limits of tokenizers that the index names, where they are known."""
@@ -135,7 +172,7 @@ class DiffusersFamily(TextFamily):
                 found[name] = None
         return found
 
-    @cached_property
+    @property
     def arguments(self) -> Mapping[str, tuple[CallArgument, ...]]:
         """Stream -> arguments that it becomes, besides texts and an image to vary."""
         call, found = self.signature, dict[str, tuple[CallArgument, ...]]()
@@ -173,6 +210,13 @@ class DiffusersFamily(TextFamily):
         return frozenset(required), frozenset(optional - required)
 
     @property
+    def _labels(self) -> frozenset[str]:
+        """Streams that label a row and are not sent."""
+        if "prompt" in self.signature:
+            return frozenset()
+        return _TEXT - {"class_name" if self.is_indexed else ""} - frozenset(self.arguments)
+
+    @property
     def native_size(self) -> tuple[int, int] | None:
         """As the catalog entry says, else the defaults of the call."""
         return super().native_size or self.signature.size
@@ -202,8 +246,8 @@ class DiffusersFamily(TextFamily):
         return frozenset(each.name for each in condition.streams if each.name in self.arguments)
 
     def write_prompts(self, conditions: Sequence[Condition]) -> Prompts:
-        """Returns captions, and classes in the template, where there is a prompt."""
-        if "prompt" not in self.signature and self.signature is not _UNKNOWN:
+        """Returns captions, and classes in the template, where there is a prompt to send."""
+        if "prompt" not in self.signature:
             return [None] * len(conditions)
         return super().write_prompts(conditions)
 
@@ -256,6 +300,12 @@ class DiffusersFamily(TextFamily):
 
     # --- what is refused --------------------------------------------------------------------------
 
+    def list_faults(self) -> Iterator[tuple[str, str]]:
+        """Adds a pipeline of films, sound or depth, or a part of one."""
+        yield from super().list_faults()
+        if self.lacking is not None:
+            yield "model", self.lacking
+
     def explain_no_negative(self) -> str | None:
         """Says that the call has none; what is not known yet may have one."""
         is_known = self.signature is not _UNKNOWN
@@ -270,12 +320,20 @@ class DiffusersFamily(TextFamily):
         return frozenset() if self.is_indexed else super().replace(streams)
 
     def check_condition(self, condition: Condition, capabilities: Capabilities) -> None:
-        """Checks that an image without strength is not asked for with one, too.
+        """Checks that something of it is sent, and no strength where the call has none, too.
 
         Raises:
             InputError: a condition that the model does not take.
         """
         super().check_condition(condition, capabilities)
+        streams = {each.name for each in condition.streams}
+        is_known = self.signature is not _UNKNOWN or self._is_fetched
+        if is_known and not streams - self._labels:
+            takes = ", ".join(sorted(capabilities.required | capabilities.optional - self._labels))
+            raise InputError(
+                f"model {self.settings.model}: {', '.join(sorted(streams))} would only label the "
+                f"image and is not sent: give {takes or 'another model'} beside it"
+            )
         reference, call = condition.get(Reference), self.image_call
         if reference is None or call is None or call.has_strength or reference.strength == 1.0:
             return

@@ -32,6 +32,11 @@ class MultiFamily(FlowFamily):
     guides_streams = True
     trainee = "factory.train.generator.objectives.multi:MultiTrainee"
 
+    def group(self, condition: Condition) -> Any:
+        """Conditions of as many embedding tokens share a call: padding would touch last bits."""
+        embedding = condition.get(Embedding)
+        return 1 if embedding is None else len(embedding.array)
+
     def bind(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
         """Returns the streams as arguments; those that no condition has are left out.
 
