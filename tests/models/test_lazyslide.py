@@ -71,6 +71,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> None:
     module.__spec__ = ModuleSpec("lazyslide_models", None)
     module.MODEL_REGISTRY = {  # type: ignore[attr-defined]
         "h0-mini": Tiny,
+        "musk": Both,
         "titan": Both,
         "madeleine": Slide,
         "conch": Missing,
@@ -87,12 +88,12 @@ def draw(count: int) -> Any:
 def test_an_image_gets_the_features_of_the_registrys_model() -> None:
     images, own = draw(3), Tiny()
     expected = own.encode_image(torch.stack([to_tensor(Image.fromarray(each)) for each in images]))
-    for key in ("h0-mini", "titan"):
+    for key in ("h0-mini", "musk"):
         encoder = load_encoder(f"lazyslide:{key}", device="cpu")
         np.testing.assert_allclose(encoder.encode(images), expected.numpy(), rtol=1e-5)
         np.testing.assert_array_equal(encoder.encode(images[1:2]), encoder.encode(images)[1:2])
     described = encoder.describe()
-    assert (described["id"], described["dim"]) == ("lazyslide:titan", 5)
+    assert (described["id"], described["dim"]) == ("lazyslide:musk", 5)
     digests = [
         LazyslideKind(f"lazyslide:{key}").load("cpu").describe() for key in ("h0-mini", "keep")
     ]
@@ -107,7 +108,9 @@ def test_an_image_gets_the_features_of_the_registrys_model() -> None:
         ("lazyslide:titann", "no image encoder 'titann' in the registry: did you mean 'titan'"),
         ("lazyslide:madeleine", "no image encoder 'madeleine'"),
         ("lazyslide:conch", "Conch is not installed. You can install it using"),
-        ("lazyslide:titan?pretrained=false", "has no random weights"),
+        ("lazyslide:musk?pretrained=false", "has no random weights"),
+        ("lazyslide:titan", "runs code of its repository for it"),
+        ("lazyslide:prism", "runs code of its repository for it"),
     ],
 )
 def test_what_it_cannot_load_is_said(spec: str, message: str) -> None:

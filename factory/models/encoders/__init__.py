@@ -6,7 +6,7 @@
     timm:vit_small_patch16_224        also timm:hf-hub:OWNER/NAME@REVISION, timm:local-dir:FOLDER
     open_clip:hf-hub:OWNER/NAME       also open_clip:ARCH/WEIGHTS_TAG, open_clip:local-dir:FOLDER
     transformers:OWNER/NAME@REVISION  also transformers:FOLDER
-    lazyslide:KEY                     registry of lazyslide-models: conch, musk, h0-mini, titan, …
+    lazyslide:KEY                     registry of lazyslide-models: conch, musk, h0-mini, keep, …
     FOLDER                            holds encoder.json and encoder.safetensors
 
 The word before the colon is the kind, one file in `kinds` or of a package (`factory.encoders`).

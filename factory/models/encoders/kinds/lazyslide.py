@@ -38,6 +38,26 @@ HUB_IDS = {
 }
 """Key of the registry -> Hub id of the weights, by which all kinds call them."""
 
+OWN_CODE = frozenset(
+    [
+        "conceptclip",
+        "genbio-pathfm",
+        "hibou-b",
+        "hibou-l",
+        "mascaret",
+        "omiclip",
+        "phaet",
+        "prism",
+        "prism2",
+        "rudolfv2",
+        "rudolfv2-b",
+        "rudolfv2-s",
+        "titan",
+        "conch_v1.5",
+    ]
+)
+"""Keys for which lazyslide-models 0.1.0 runs a repository's own code, or reads a pickle whole."""
+
 
 class LazyslideKind(LibraryKind):
     """Patch encoders of `lazyslide-models` (the extra `lazyslide`), with their own preprocessing.
@@ -55,7 +75,12 @@ class LazyslideKind(LibraryKind):
         return HUB_IDS.get(self.name, self.name)
 
     def explain_missing(self) -> str | None:
-        """Says that the package is not installed, or None."""
+        """Says that the package is not installed, or would run code of the Hub, or None."""
+        if self.name in OWN_CODE:
+            return (
+                f"encoder {self.label}: lazyslide-models runs code of its repository for it, of no "
+                "pinned revision and unasked: take another encoder"
+            )
         if find_spec(PACKAGE) is not None:
             return None
         return (
