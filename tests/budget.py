@@ -15,9 +15,9 @@ import pytest
 
 TOLD = 3.0
 """Daily tests above it are listed when all have ended."""
-BOUND = 10.0
+BOUND = 30.0
 """A daily test above it fails where all are run: far above what is told, as machines differ."""
-SPINE_BOUND = 60.0
+SPINE_BOUND = 120.0
 """The same for the few whole ways that are marked `spine`."""
 
 LIBRARIES = (

@@ -23,6 +23,8 @@ settings.register_profile("daily", max_examples=25, **BUSY)
 settings.register_profile("full", max_examples=200, **BUSY)
 settings.load_profile("full" if os.environ.get("FACTORY_CI") == "full" else "daily")
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+# Pipelines of models' own code are copied there: no process of tests reads those of another.
+os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
 if WORKER is None:
     os.environ["RAY_TMPDIR"] = tempfile.mkdtemp(prefix="ray-")
 else:  # Ray notes there which cluster runs; each process of tests sees its own only.

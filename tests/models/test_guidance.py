@@ -21,7 +21,7 @@ from factory.engine.run import plan_recipe
 from factory.engine.shard import Worker
 from factory.engine.task import Order
 from factory.models.classifiers.model import load_classifier
-from factory.models.generators import build_generator, flow
+from factory.models.generators import build_generator, flow, straight
 from factory.models.generators.classifier_guidance import ClassifierGuide
 from factory.models.generators.settings import ClassifierGuidance, GeneratorSettings
 from factory.models.session import Session
@@ -119,7 +119,7 @@ def test_the_class_gets_into_the_images(place, guided, tmp_path):
 def test_rows_tell_the_guide_and_are_made_again(place, guided):
     rows = read_rows(guided / "run")
     told = json.loads(rows[0]["provenance"])["generator"]["classifier_guidance"]
-    assert (told["scale"], told["limit"]) == (100.0, flow.GUIDE_LIMIT)
+    assert (told["scale"], told["limit"]) == (100.0, straight.GUIDE_LIMIT)
     assert told["revision"] == load_classifier(place / "guide").revision
     recipe = open_dataset(str(guided / "run")).recipe
     for each in regenerate_rows(rows[:3], recipe, Places(base=guided)):
@@ -252,7 +252,7 @@ def test_a_guide_changes_a_velocity_by_its_gradient_but_never_by_more_than_the_l
     jacobian = share * std**2 / (share**2 + (1 - share) ** 2 * std**2)
     expected = 1e-4 * jacobian * pipeline.encode_pixels(weights)
     assert torch.allclose(weak, expected, rtol=1e-4, atol=1e-9)
-    assert torch.allclose(strong.flatten(1).norm(dim=1), flow.GUIDE_LIMIT * lengths, rtol=1e-4)
+    assert torch.allclose(strong.flatten(1).norm(dim=1), straight.GUIDE_LIMIT * lengths, rtol=1e-4)
     cosine = torch.nn.functional.cosine_similarity(weak.flatten(1), strong.flatten(1))
     assert torch.allclose(cosine, torch.ones(2), atol=1e-4)
 

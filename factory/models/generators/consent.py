@@ -20,6 +20,18 @@ def find_own_code(folder: Path) -> str | None:
     return next((file for file in files if (folder / file).is_file()), None)
 
 
+def check_consent(family: PipelineFamily) -> None:
+    """Refuses a model whose entry names code that the recipe did not allow; fetches nothing.
+
+    Raises:
+        InputError: it does.
+    """
+    settings, entry = family.settings, family.entry
+    if entry is not None and entry.custom_pipeline and not settings.trust_remote_code:
+        code = entry.custom_pipeline
+        raise InputError(f"model {settings.model}: runs its own code ({code}): {weights.CONSENT}")
+
+
 def allow_remote_code(family: PipelineFamily, folder: Path) -> dict[str, Any]:
     """Returns load arguments that let a model's own code run, if recipe and catalog both agree.
 

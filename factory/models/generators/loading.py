@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from factory.core.registry import import_name
 from factory.core.warned import shorten_warnings
 from factory.models.generators import weights
 from factory.models.generators.adapters import load_adapters
-from factory.models.generators.consent import allow_remote_code
+from factory.models.generators.consent import allow_remote_code, check_consent
 from factory.models.generators.families.base import read_index
 from factory.models.generators.families.pipeline import PipelineFamily
 from factory.models.generators.quiet import READ_ERRORS, listen_to_libraries
@@ -139,6 +140,9 @@ def _read_pipeline(pipeline_class: Any, folder: Path, arguments: dict[str, Any],
     Raises:
         InputError: they cannot be read, or do not fit what the folder's configuration says.
     """
+    # diffusers reads each model's own code into one module, and would find the last one's there.
+    for name in [each for each in sys.modules if each.startswith("diffusers_modules.local")]:
+        del sys.modules[name]
     try:
         return pipeline_class.from_pretrained(folder, **arguments)
     except (OSError, KeyError, AttributeError, *READ_ERRORS) as error:
@@ -208,6 +212,7 @@ def _choose_source(family: PipelineFamily) -> tuple[str, str | None]:
 
 def _find_index_folder(family: PipelineFamily) -> Path:
     """Returns the model's folder; of one that is not here yet, where its index is fetched to."""
+    check_consent(family)
     source, revision = _choose_source(family)
     return weights.find_folder(source, family.base) or weights.fetch_index(source, revision)
 

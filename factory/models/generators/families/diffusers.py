@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from factory.catalog.catalog import ModelEntry
 from factory.catalog.entries import CallArgument
-from factory.core.errors import InputError
+from factory.core.errors import GenerationError, InputError
 from factory.data.records import Condition
 from factory.data.streams import Control, Reference
 from factory.models.generators import weights
@@ -70,21 +70,23 @@ class DiffusersFamily(TextFamily):
     def load(self) -> "DiffusersGenerator":
         """Returns the generator; reads first what the call takes, of a model not here yet, too.
 
-        Raises:
-            InputError: settings that contradict each other, a repository without a readable index,
-                or a call that nothing tells the arguments of.
-            GenerationError: a Hub model that cannot be reached.
+        A Hub that is out of reach now is told when the weights are loaded.
         """
         if self.signature is _UNKNOWN and not self._awaits_consent:
-            self._read_signature(self._fetch_folder())
-            self._is_fetched = True
-            if self.signature is _UNKNOWN and not self.arguments:
-                raise InputError(
-                    f"model {self.settings.model}: the call of its pipeline "
-                    f"{_name_class(self.index)!r} cannot be read, so nothing would be sent to it: "
-                    "update diffusers, or write the arguments into the catalog entry's `call`"
-                )
+            with suppress(GenerationError):
+                self._read_signature(self._fetch_folder())
+                self._is_fetched = True
+                self.prepare(None)
         return super().load()
+
+    def prepare(self, pipeline: Any) -> None:
+        """Refuses a model whose call nothing tells the arguments of: it could not be read."""
+        if self.signature is _UNKNOWN and not self.arguments:
+            raise InputError(
+                f"model {self.settings.model}: the call of its pipeline "
+                f"{_name_class(self.index)!r} cannot be read, so nothing would be sent to it: "
+                "update diffusers, or write the arguments into the catalog entry's `call`"
+            )
 
     # --- what the signature says ------------------------------------------------------------------
 
