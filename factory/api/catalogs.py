@@ -192,7 +192,7 @@ def adopt_model(source: str, out: AnyPath, **settings: Any) -> "Adopted":
     Args:
         source: Hub id, or folder with a model_index.json.
         out: the entry, `CATALOG/models/ID.yaml`.
-        **settings: fields of `factory.models.adoption.AdoptionSettings`.
+        settings: fields of `factory.models.adoption.AdoptionSettings`, by name.
 
     Raises:
         InputError: no such model, a place where no entry can be, or a model that cannot be asked.

@@ -1,5 +1,6 @@
 """`FlowPipeline`: flow matching on pixels or latents under any subset of class, caption, image."""
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -234,18 +235,17 @@ def apply_network(
 def encode_captions(tokenizer: Any, text_encoder: Any, captions: Sequence[str]) -> torch.Tensor:
     """Returns (N, text_dim) features: the mean over each caption's tokens, zeros for an empty one.
 
-    Captions are lowered, and cut to TEXT_TOKENS tokens.
+    Captions are lowered, and cut to TEXT_TOKENS tokens. Each is read by itself: padded to the
+    longest of its batch, the last bits of its features would depend on its company.
     """
-    tokens = tokenizer(
-        [caption.lower().strip() for caption in captions],
-        padding=True,
-        truncation=True,
-        max_length=TEXT_TOKENS,
-        return_tensors="pt",
-    )
-    device = text_encoder.device
-    mask = tokens["attention_mask"].to(device)
-    hidden = text_encoder(tokens["input_ids"].to(device), attention_mask=mask).last_hidden_state
-    given = torch.tensor([bool(caption.strip()) for caption in captions], device=device)
-    weights = (mask * given.unsqueeze(1)).to(hidden.dtype).unsqueeze(2)
-    return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)  # type: ignore[no-any-return]
+    texts = [caption.lower().strip() for caption in captions]
+    encode = functools.partial(_encode_caption, tokenizer, text_encoder)
+    features = {text: encode(text) for text in dict.fromkeys(texts)}
+    return torch.stack([features[text] for text in texts])
+
+
+def _encode_caption(tokenizer: Any, text_encoder: Any, text: str) -> torch.Tensor:
+    cut = {"truncation": True, "max_length": TEXT_TOKENS}
+    tokens = tokenizer(text, return_tensors="pt", **cut).to(text_encoder.device)
+    hidden = text_encoder(**tokens).last_hidden_state[0]
+    return hidden.mean(0) if text else torch.zeros_like(hidden[0])
