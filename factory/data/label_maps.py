@@ -44,7 +44,14 @@ _COLORS = (
 
 
 class MapSource(Protocol):
-    """Where a label map comes from: a file, a layout that is drawn, or the row that kept it."""
+    """Where a label map comes from: a file, a layout that is drawn, or the row that kept it.
+
+    Equal ones give equal maps.
+    """
+
+    def __hash__(self) -> int:
+        """Returns the same for equal ones."""
+        ...
 
     def describe(self) -> dict[str, Any]:
         """Returns what tells it from all others, as plain data."""
@@ -192,14 +199,17 @@ def translate_labels(
     return table[labels]
 
 
-def paint_labels(labels: Labels, ids: Sequence[int]) -> NDArray[np.uint8]:
+def paint_labels(
+    labels: Labels, ids: Sequence[int], colors: Mapping[int, tuple[int, int, int]] | None = None
+) -> NDArray[np.uint8]:
     """Draws a map for people and for ControlNets: (H, W, 3) uint8 RGB, black where nothing is.
 
     Args:
         labels: (H, W) ids, none above 255.
         ids: of the palette; the first is white, the others have colours of their own.
+        colors: id -> RGB, of those that get others.
     """
     table = np.zeros((MOST_ID + 1, 3), np.uint8)
     for position, identifier in enumerate(sorted(ids)):
-        table[identifier] = _COLORS[position % len(_COLORS)]
+        table[identifier] = (colors or {}).get(identifier, _COLORS[position % len(_COLORS)])
     return table[labels]

@@ -150,25 +150,16 @@ class DrawnMask:
         Raises:
             SourceError: more objects of an id than 16 bits hold.
         """
-        return _draw_cached(self, width, height)
+        layout, pattern = self.layout, self.layout.patterns[self.pattern]
+        seed = derive_seed(self.seed, "layout", layout.sha256, self.pattern, self.index)
+        draw = np.random.default_rng(seed)
+        return draw_pattern(pattern, draw, width, height, layout.gap, self.zoom)
 
     def __hash__(self) -> int:
         return hash((self.layout.sha256, self.pattern, self.seed, self.index, self.zoom))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, DrawnMask) and self.describe() == other.describe()
-
-
-@functools.lru_cache(maxsize=32)
-def _draw_cached(mask: DrawnMask, width: int, height: int) -> NDArray[np.uint16]:
-    """Draws a mask once for the generator, the filters and the row."""
-    layout = mask.layout
-    seed = derive_seed(mask.seed, "layout", layout.sha256, mask.pattern, mask.index)
-    draw = np.random.default_rng(seed)
-    pattern = layout.patterns[mask.pattern]
-    drawn = draw_pattern(pattern, draw, width, height, layout.gap, mask.zoom)
-    drawn.setflags(write=False)
-    return drawn
 
 
 def draw_pattern(

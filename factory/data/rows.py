@@ -133,11 +133,15 @@ class _ArrowRows(Rows):
     def __init__(self, path: Path, files: Sequence[Path]) -> None:
         self.path = path
         self._parts: list[tuple[Path, int]] = []
+        self._firsts: list[int] = []
+        total = 0
         sizes: list[int] = []
         headers: dict[tuple[str, ...], Path] = {}
         for file in files:
             names, groups = _OPEN[file.suffix.lower()](file)
             headers.setdefault(names, file)
+            self._firsts += [total] * len(groups)
+            total += sum(groups)
             self._parts += [(file, group) for group in range(len(groups))]
             sizes += groups
         if len(headers) > 1:
@@ -171,9 +175,7 @@ class _ArrowRows(Rows):
 
     def place(self, index: int) -> str:
         part = bisect_right(self._starts, index) - 1
-        file = self._parts[part][0]
-        first = next(place for place, each in enumerate(self._parts) if each[0] == file)
-        return f"{file}#{index - self._starts[first]}"
+        return f"{self._parts[part][0]}#{index - self._firsts[part]}"
 
 
 class _ArrayRows(Rows):

@@ -12,7 +12,7 @@ from PIL import Image
 from factory.core.errors import SourceError
 from factory.core.hashing import to_canonical_json
 from factory.data.columns import hash_value
-from factory.data.images import list_images
+from factory.data.images import SourceImage, list_images
 from factory.data.label_maps import encode_labels, hash_labels
 from factory.data.records import Candidate, Condition, Job, Request, Sample, Verdict
 from factory.data.schema import build_row
@@ -90,6 +90,23 @@ def test_the_identity_is_of_map_fit_turn_and_palette(tmp_path, labels, change):
     }[change]()
     assert other.identity() != plain.identity()
     assert make_control(tmp_path / "elsewhere", labels).identity() == plain.identity()
+
+
+def test_a_mask_is_read_once_for_all_tries_and_nobody_changes_it(tmp_path, labels, monkeypatch):
+    control = make_control(tmp_path / "m", labels)
+    read: list[str] = []
+    inner = SourceImage.read_bytes
+
+    def count(self: SourceImage) -> bytes:
+        read.append(self.key)
+        return inner(self)
+
+    monkeypatch.setattr(SourceImage, "read_bytes", count)
+    first = control.load(32, 32)
+    first[:] = 9
+    assert control.load(32, 32).max() == 2
+    assert make_row(control)["mask"]["bytes"] == make_row(control)["mask"]["bytes"]
+    assert read == ["mask.png"]
 
 
 def test_a_mask_that_changed_or_is_too_small_is_refused(tmp_path, labels):

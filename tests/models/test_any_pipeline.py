@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 
 from factory.catalog.catalog import LicenceTerms, ModelEntry
+from factory.catalog.entries import CallArgument
 from factory.core.errors import InputError
+from factory.data.label_maps import encode_labels
 from factory.data.records import Condition
 from factory.data.streams import Control, Embedding
+from factory.data.streams.control import KeptMask
 from factory.models.generators import build_generator, weights
 from factory.models.generators.base import Capabilities
-from factory.models.generators.binding import bind_stream, paint_labels
+from factory.models.generators.binding import bind_stream
 from factory.models.generators.calls import REQUIRED, find_call, find_image_twin
 from factory.models.generators.families import find_family
 from factory.models.generators.families.diffusers import DiffusersFamily
@@ -148,11 +151,12 @@ def test_a_model_of_masks_is_checked_with_one(saved: Any, tmp_path: Path) -> Non
 
 
 def test_labels_are_painted_by_name_else_by_id() -> None:
-    labels = np.array([[0, 1], [2, 1]])
-    painted = paint_labels(labels, {1: "nucleus", 2: "gland"}, {"nucleus": (1, 2, 3)})
-    assert painted[0, 0].tolist() == [0, 0, 0] and painted[0, 1].tolist() == [1, 2, 3]
-    assert painted[1, 0].max() == 255
-    assert bind_stream is not None
+    labels = np.array([[0, 1], [2, 1]], np.uint8)
+    mask = Control(KeptMask(encode_labels(labels), "{}"), ((1, "nucleus"), (2, "gland")))
+    spec = CallArgument(argument="image", colors={"nucleus": (1, 2, 3)})
+    (painted,) = bind_stream(spec, [mask], (2, 2), None)["image"]
+    red = [230, 75, 53]  # of the second id, where no color is named
+    assert np.asarray(painted).tolist() == [[[0, 0, 0], [1, 2, 3]], [red, [1, 2, 3]]]
 
 
 @pytest.fixture

@@ -71,6 +71,8 @@ def test_images_are_encoded_once_and_rows_are_made_again_without_them(
     check_recipe(loaded)
     series = build_plan(loaded.recipe, loaded.session).series[0]
     assert encoded == [] and set(series.class_names) == {"normal", "tumor"}
+    series.request_at(0)
+    assert sum(encoded) == 1  # nothing unasked
     out = folder / "run"
     assert run(path, out).exit_code == 0
     images = list_images(folder / "real")

@@ -1,5 +1,6 @@
 """The stream `control`: a mask that says where an image shows what; nuclei, glands, tissue."""
 
+import functools
 import json
 import os
 from collections.abc import Mapping
@@ -109,6 +110,14 @@ class KeptMask:
         return fit_labels(labels, width, height, "resize", "mask")
 
 
+@functools.lru_cache(maxsize=32)
+def _read_source(source: MapSource, width: int, height: int) -> Labels:
+    """Reads or draws a map once for all tries of an image, its filters and its row."""
+    labels = source.read(width, height)
+    labels.setflags(write=False)
+    return labels
+
+
 class ControlCells(Cells):
     """The path of a label map in a column, below the folder of the table."""
 
@@ -214,7 +223,7 @@ class Control(Stream):
         Raises:
             SourceError: as `load`.
         """
-        labels = self.source.read(width, height)
+        labels = _read_source(self.source, width, height)
         ids = list_ids(labels) if self.has_instances else labels
         unknown = list_unknown(ids, self.palette)
         if unknown:

@@ -12,9 +12,9 @@ import yaml
 from factory.catalog.entries import LicenceTerms, ModelEntry
 from factory.catalog.licences.known import KNOWN, UNANSWERED
 from factory.core.errors import FactoryError, InputError
+from factory.core.markdown import split_header
 from factory.models.generators import weights
 
-_HEADER = re.compile(r"\A---\s*\n(.*?)\n---\s*$", re.DOTALL | re.MULTILINE)
 _ASKED = (
     "Fill in from the model's page: id, url, commercial_use, redistribution_of_outputs, "
     "training_on_outputs, dataset_generation, gated. Until then nothing made with it is published."
@@ -75,11 +75,9 @@ def _read_header(hub_id: str, folder: Path | None, revision: str | None) -> Mapp
                 return {}
             revision = revision if folder is None else folder.name
             path = Path(weights.fetch_file(hub_id, "README.md", revision))
-        found = _HEADER.search(path.read_text(encoding="utf-8-sig"))
-        header = yaml.safe_load(found.group(1)) if found else {}
-    except (OSError, FactoryError, UnicodeDecodeError, yaml.YAMLError):
+        return split_header(path.read_text(encoding="utf-8-sig"))[0]
+    except (OSError, FactoryError, ValueError):
         return {}
-    return header if isinstance(header, dict) else {}
 
 
 def check_place(out: Path) -> None:

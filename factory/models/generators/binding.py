@@ -4,8 +4,7 @@ Streams are known by name and by what they load alone: `control` a label map wit
 `embedding` an array of tokens.
 """
 
-import colorsys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,32 +13,8 @@ from PIL import Image
 
 from factory.catalog.entries import CallArgument
 from factory.core.errors import InputError
+from factory.data.label_maps import Palette, paint_labels
 from factory.data.streams import Stream
-
-_GOLDEN = 0.618034
-"""Steps of hue by the golden ratio: neighbouring ids look unlike."""
-
-
-def paint_labels(
-    labels: NDArray[Any],
-    palette: Mapping[int, str],
-    colors: Mapping[str, tuple[int, int, int]],
-) -> NDArray[np.uint8]:
-    """Returns a label map as (H, W, 3) uint8 RGB; 0, nothing, is black.
-
-    Args:
-        labels: (H, W) ids.
-        palette: id -> name.
-        colors: name -> RGB; a name without one is painted by its id.
-    """
-    painted = np.zeros((*labels.shape, 3), np.uint8)
-    for label in np.unique(labels):
-        if label == 0:
-            continue
-        name = palette.get(int(label), "")
-        hue = colorsys.hsv_to_rgb((int(label) * _GOLDEN) % 1.0, 0.8, 1.0)
-        painted[labels == label] = colors.get(name, tuple(round(255 * each) for each in hue))
-    return painted
 
 
 def bind_stream(
@@ -72,7 +47,9 @@ def _draw(spec: CallArgument, stream: Stream, loaded: NDArray[Any]) -> Image.Ima
         marked = loaded if loaded.ndim == 2 else loaded.max(axis=2)
         return Image.fromarray(np.where(marked > 0, 255, 0).astype(np.uint8))
     if loaded.ndim == 2:
-        loaded = paint_labels(loaded, dict(getattr(stream, "palette", ())), spec.colors)
+        palette: Palette = getattr(stream, "palette", ())
+        colors = {each: spec.colors[name] for each, name in palette if name in spec.colors}
+        loaded = paint_labels(loaded, [each for each, _ in palette], colors)
     return Image.fromarray(loaded)
 
 

@@ -21,8 +21,6 @@ from factory.recipe.conditions.table_series import ConditionTable, Part, Scanned
 CACHE = "FACTORY_CACHE"
 """Variable of the folder where features are kept."""
 CLASS = "class_name"
-_AHEAD = 32
-"""Images that are encoded with the one that is asked for: those after it."""
 
 
 class EncodedRows(Rows):
@@ -48,7 +46,6 @@ class EncodedRows(Rows):
         self._spec, self._grid = encoder, grid
         has_classes = any(image.class_name for image in images)
         self.header = (ARRAY, *((CLASS,) if has_classes else ()))
-        self._made: dict[int, NDArray[np.float32]] = {}
 
     def __len__(self) -> int:
         return len(self._images)
@@ -58,9 +55,7 @@ class EncodedRows(Rows):
         image = self._images[index]
         found: dict[str, Any] = {CLASS: image.class_name}
         if ARRAY in columns:
-            if index not in self._made:
-                self._made = self._encode(range(index, min(index + _AHEAD, len(self))))
-            found[ARRAY] = self._made[index]
+            found[ARRAY] = self._encode(image)
         return {name: found[name] for name in columns}
 
     def place(self, index: int) -> str:
@@ -101,11 +96,8 @@ class EncodedRows(Rows):
         place = os.environ.get(CACHE) or str(Path("~/.cache/factory").expanduser())
         return FeatureCache(Path(place) / "embeddings", self._encoder)
 
-    def _encode(self, indices: Sequence[int]) -> dict[int, NDArray[np.float32]]:
-        """Returns (grid * grid, dim) of each image, those that are kept from where they are."""
-        return {index: self._encode_one(self._images[index]) for index in indices}
-
-    def _encode_one(self, image: SourceImage) -> NDArray[np.float32]:
+    def _encode(self, image: SourceImage) -> NDArray[np.float32]:
+        """Returns (grid * grid, dim) of an image, from where it is kept if it is."""
         name = compute_digest("crops", [self._session.images.hash_pixels(image), self._grid])
         names = [f"{name}-{number}" for number in range(self._grid**2)]
         kept = self._cache.read(names)
