@@ -3,6 +3,7 @@
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -77,23 +78,12 @@ class FlowPipeline(StraightPipeline):
 
     network_name = "unet"
     classes_name = "conditioner.class_embedding"
+    classes_count = "classes"
 
     @property
     def class_width(self) -> int:
         """Numbers of a class embedding."""
         return int(self.conditioner.config.dim)
-
-    @property
-    def class_table(self) -> torch.nn.Embedding | None:
-        """The embeddings of all classes."""
-        found: torch.nn.Embedding | None = self.conditioner.class_embedding
-        return found
-
-    def put_classes(self, names: Sequence[str], table: torch.nn.Embedding) -> None:
-        """Replaces all classes and their embeddings."""
-        self.conditioner.class_embedding = table
-        self.conditioner.register_to_config(classes=len(names))
-        self.register_to_config(class_names=",".join(names))
 
     @property
     def image_size(self) -> int:
@@ -141,8 +131,7 @@ class FlowPipeline(StraightPipeline):
         prompts = [prompt] if isinstance(prompt, str) else prompt
         count = self._check(class_labels, prompts, image, strength)
         self._guidance_scale = guidance_scale
-        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
-        first = 0 if image is None else self._choose_first(num_inference_steps, strength)
+        first = self._choose_first(num_inference_steps, 1.0 if image is None else strength)
         pixels = None if image is None else stack_images(image).to(self._execution_device)
         shape = (count, self.unet.config.in_channels, *[self.unet.config.sample_size] * 2)
         sample = self._begin(shape, generator, pixels, first)
@@ -150,12 +139,10 @@ class FlowPipeline(StraightPipeline):
         null = self.conditioner(count)
 
         def predict(sample: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-            velocity = self._predict(sample, sigma, held, null)
-            if guide is not None:
-                velocity = velocity - self._ask(guide, guide_scale, sample, sigma, velocity)
-            return velocity
+            return self._predict(sample, sigma, held, null)
 
-        sample = self._walk(sample, first, predict, callback_on_step_end)
+        asked = None if guide is None else partial(self._ask, guide, guide_scale)
+        sample = self._walk(sample, first, predict, asked, callback_on_step_end)
         return self._to_output(sample, output_type, return_dict)
 
     def encode_conditions(

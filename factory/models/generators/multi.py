@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -77,23 +78,12 @@ class MultiPipeline(StraightPipeline):
 
     network_name = "transformer"
     classes_name = "transformer.class_features"
+    classes_count = "feature_classes"
 
     @property
     def class_width(self) -> int:
         """Numbers of a class that an adapter adds: features, as an image's."""
         return int(self.transformer.config.embedding_dim)
-
-    @property
-    def class_table(self) -> torch.nn.Embedding | None:
-        """The features of the classes that adapters added, behind those that were trained."""
-        found: torch.nn.Embedding | None = self.transformer.class_features
-        return found
-
-    def put_classes(self, names: Sequence[str], table: torch.nn.Embedding) -> None:
-        """Replaces the classes that adapters added."""
-        self.transformer.class_features = table
-        self.transformer.register_to_config(feature_classes=table.num_embeddings)
-        self.register_to_config(class_names=",".join(names))
 
     @property
     def image_size(self) -> int:
@@ -153,8 +143,7 @@ class MultiPipeline(StraightPipeline):
         """
         count, size = self._check(image, strength, streams), self._choose_size(height, width)
         self._guidance_scale = guidance_scale
-        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
-        first = 0 if image is None else self._choose_first(num_inference_steps, strength)
+        first = self._choose_first(num_inference_steps, 1.0 if image is None else strength)
         held = self.encode_streams(**streams)
         own = self._read_scales(stream_guidance or {})
         pixels = None if image is None else stack_images(image).to(self._execution_device)
@@ -163,12 +152,10 @@ class MultiPipeline(StraightPipeline):
         )
 
         def predict(sample: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-            velocity = self._guide_streams(sample, sigma, held, own)
-            if guide is not None:
-                velocity = velocity - self._ask(guide, guide_scale, sample, sigma, velocity)
-            return velocity
+            return self._guide_streams(sample, sigma, held, own)
 
-        sample = self._walk(start, first, predict, callback_on_step_end)
+        asked = None if guide is None else partial(self._ask, guide, guide_scale)
+        sample = self._walk(start, first, predict, asked, callback_on_step_end)
         return self._to_output(sample, output_type, return_dict)
 
     def _check(self, image: Any, strength: float, streams: Mapping[str, Any]) -> int:

@@ -32,10 +32,12 @@ class StraightPipeline(DiffusionPipeline):  # type: ignore[misc]
     Attributes:
         network_name: its component that predicts, which adapters change.
         classes_name: name of the table of class embeddings, below the pipeline.
+        classes_count: name of their number, in the configuration of the component.
     """
 
     network_name: ClassVar[str]
     classes_name: ClassVar[str]
+    classes_count: ClassVar[str]
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -50,11 +52,17 @@ class StraightPipeline(DiffusionPipeline):  # type: ignore[misc]
     @property
     def class_table(self) -> torch.nn.Embedding | None:
         """The embeddings that adapters may change or add to: of the last of `class_names`."""
-        raise NotImplementedError
+        part, name = self.classes_name.split(".")
+        found: torch.nn.Embedding | None = getattr(getattr(self, part), name)
+        return found
 
     def put_classes(self, names: Sequence[str], table: torch.nn.Embedding) -> None:
         """Replaces the classes of `class_table`; `names` are all classes."""
-        raise NotImplementedError
+        part, name = self.classes_name.split(".")
+        component = getattr(self, part)
+        setattr(component, name, table)
+        component.register_to_config(**{self.classes_count: table.num_embeddings})
+        self.register_to_config(class_names=",".join(names))
 
     @property
     def pixel_factor(self) -> int:
@@ -84,7 +92,8 @@ class StraightPipeline(DiffusionPipeline):  # type: ignore[misc]
         return self.vae.decode(latents.to(self.vae.dtype)).sample.float()  # type: ignore[no-any-return]
 
     def _choose_first(self, steps: int, strength: float) -> int:
-        """Returns the timestep at which the last share of the path starts."""
+        """Sets the scheduler's timesteps; returns that at which the last share of them starts."""
+        self.scheduler.set_timesteps(steps, device=self._execution_device)
         return (steps - max(1, round(steps * strength))) * int(self.scheduler.order)
 
     def _begin(
@@ -111,9 +120,10 @@ class StraightPipeline(DiffusionPipeline):  # type: ignore[misc]
         sample: torch.Tensor,
         first: int,
         predict: Predict,
+        ask: Callable[..., torch.Tensor] | None,
         callback: Callable[..., dict[str, Any]] | None,
     ) -> torch.Tensor:
-        """Returns where the scheduler's steps from `first` on lead."""
+        """Returns where the scheduler's steps from `first` on lead, guided by what `ask` takes."""
         timesteps = self.scheduler.timesteps[first:]
         self._num_timesteps = len(timesteps)
         with self.progress_bar(total=len(timesteps)) as bar:
@@ -121,6 +131,8 @@ class StraightPipeline(DiffusionPipeline):  # type: ignore[misc]
                 # Some schedulers round their timesteps to integers; their sigmas are exact.
                 sigma = self.scheduler.sigmas[first + step].to(sample.device)
                 velocity = predict(sample, sigma)
+                if ask is not None:
+                    velocity = velocity - ask(sample, sigma, velocity)
                 sample = self.scheduler.step(velocity, timestep, sample).prev_sample
                 if callback is not None:
                     callback(self, step, timestep, {})

@@ -71,11 +71,7 @@ def write_model_card(
     images, options = material.images, recipe.training
     model = {"model": recipe.name}
     kept = int((~images.held_out).sum())
-    lines = ["---", write_line("license", recipe.export.license), "library_name: diffusers"]
-    lines += ["tags: [pathology, synthetic, flow-matching]", "---", ""]
-    lines += [f"# {escape(recipe.name)}", ""]
-    lines += [escape(recipe.export.title), ""] if recipe.export.title else []
-    lines += [
+    lines = [
         "![Samples, not picked](samples.png)",
         "",
         "## Data",
@@ -107,16 +103,28 @@ def write_model_card(
         "## Limits",
         "",
         f"- {recipe.data.image_size} px; what is rare in the data is rare or wrong in the samples.",
+    ]
+    return save_card(recipe, lines, out)
+
+
+def save_card(recipe: "TrainingRecipe | MultiRecipe", lines: Sequence[str], out: Path) -> Path:
+    """Writes `out/README.md`: between its head and foot lines that end among the limits."""
+    export = recipe.export
+    head = ["---", write_line("license", export.license), "library_name: diffusers"]
+    head += ["tags: [pathology, synthetic, flow-matching]", "---", ""]
+    head += [f"# {escape(recipe.name)}", ""]
+    head += [escape(export.title), ""] if export.title else []
+    foot = [
         "- Memorisation was not studied: use the filter `training_copy` with the real images.",
         "- For research on software and methods, not for diagnosis.",
         "",
         "## Licence and attribution",
         "",
-        escape(f"Weights: {recipe.export.license}. " + " ".join(recipe.export.attribution)),
+        escape(f"Weights: {export.license}. " + " ".join(export.attribution)),
         "",
     ]
     path = out / "README.md"
-    path.write_text("\n".join(lines), encoding="utf-8")
+    path.write_text("\n".join([*head, *lines, *foot]), encoding="utf-8")
     return path
 
 

@@ -3,11 +3,10 @@
 On several GPUs: `accelerate launch -m factory train generator RECIPE --out DIR`.
 """
 
-import json
 import shutil
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from accelerate import Accelerator
@@ -24,6 +23,9 @@ from factory.train.generator.settings import OptimisationSettings, TrainingRecip
 from factory.train.generator.setup import Material, prepare_material
 from factory.train.generator.validation import Judge, save_sample_grid
 from factory.train.loop import Loop, Report, Trainer, compute_warmup, open_folder
+
+if TYPE_CHECKING:
+    from factory.train.multi.settings import MultiRecipe
 
 
 def train_generator(
@@ -49,23 +51,15 @@ def train_generator(
         InputError: a grid, class list or model that there is not, or that does not fit.
         MismatchError: `out` holds the checkpoint of another recipe; InputError: something else.
     """
-    options = recipe.training
-    accelerator = Accelerator(
-        device_placement=False, gradient_accumulation_steps=options.accumulate
-    )
-    folder = open_folder(out)
+    accelerator, folder = open_training(recipe, out)
     with accelerator.main_process_first():
         material = prepare_material(recipe, catalogs, folder)
     trainer = _GeneratorTrainer(recipe, material, accelerator, out)
-    loop = Loop(trainer, folder, _describe(recipe, material), accelerator)
-    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
-    if options.compile:
-        trainer.network.unet.compile()
-    loop.run(report)
+    loop = trainer.train(_describe(recipe, material), report)
     if not accelerator.is_main_process:
         return None
     summary = trainer.summarise(loop.step)
-    if options.reading_steps:
+    if recipe.training.reading_steps:
         measured = trainer.read(loop.average)
         loop.log(report, measured)
         summary |= measured
@@ -74,34 +68,135 @@ def train_generator(
     return summary
 
 
-class _GeneratorTrainer(Trainer):
+class FlowTrainer(Trainer):
+    """A training by flow matching: a subclass builds the network, and gives loss and judgement.
+
+    Args:
+        recipe: what to train on and how.
+        material: what it is taught.
+        accelerator: of this process.
+        out: folder of the exported pipeline.
+
+    Attributes:
+        betas: of AdamW.
+        compiled: the part of the network that `training.compile` compiles.
+        measure: what tells the best weights of a validation: the lowest.
+    """
+
+    max_norm = 1.0
+    betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
+    compiled: ClassVar[str]
+    measure: ClassVar[str]
+
+    def __init__(
+        self,
+        recipe: "TrainingRecipe | MultiRecipe",
+        material: Any,
+        accelerator: Accelerator,
+        out: Path,
+    ) -> None:
+        super().__init__()
+        self._recipe, self._material, self._out = recipe, material, out
+        self._accelerator, self._device = accelerator, accelerator.device
+        options = recipe.training
+        with torch.random.fork_rng():
+            torch.manual_seed(derive_seed(recipe.seed, "weights"))
+            self.network = self.build().to(self._device)
+        self.steps, self.learning_rate = options.steps, options.learning_rate
+        self.ema_decay, self.accumulate = options.ema_decay, options.accumulate
+        self.validate_every = recipe.validation.every
+        self.checkpoint_every = options.checkpoint_every
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(),
+            lr=options.learning_rate,
+            weight_decay=options.weight_decay,
+            betas=self.betas,
+        )
+
+    def build(self) -> torch.nn.Module:
+        """Returns the network; the random numbers of torch are seeded by the recipe."""
+        raise NotImplementedError
+
+    def export(self, network: Any, folder: Path) -> None:
+        """Writes weights as a pipeline folder."""
+        raise NotImplementedError
+
+    def judge(self, average: Any, folder: Path, grid: Path) -> dict[str, float]:
+        """Measures weights and what was exported of them, and draws samples to `grid`."""
+        raise NotImplementedError
+
+    def document(self, step: int) -> None:
+        """Writes catalog entry and model card of what a training of so many steps gave."""
+        raise NotImplementedError
+
+    def train(self, described: dict[str, Any], report: Report) -> Loop:
+        """Trains, or resumes training of the same `described`, and returns the loop at its end."""
+        folder = self._out / "training"
+        loop = Loop(self, folder, described, self._accelerator)
+        text = self._recipe.model_dump_json(indent=1)
+        (folder / "recipe.json").write_text(text, encoding="utf-8")
+        if self._recipe.training.compile:
+            getattr(self.network, self.compiled).compile()
+        loop.run(report)
+        return loop
+
+    def compute_rate(self, step: int) -> float:
+        """Returns the factor of the learning rate in a step."""
+        return compute_rate(self._recipe.training, step)
+
+    def validate(self, average: Any, step: int, loss: float) -> dict[str, float]:
+        """Measures the averaged weights, and exports them where they are the best so far."""
+        folder = self._out / "training"
+        grid = folder / f"samples-{step:07d}.png"
+        average.eval()
+        self.export(average, folder / "last")
+        measured = self.judge(average, folder / "last", grid)
+        best = self.state.get("best")
+        if not best or not measured or measured[self.measure] < best[self.measure]:
+            self.state = {"best": measured, "best_step": step}
+            self.export(average, self._out)
+            if grid.exists():
+                shutil.copyfile(grid, self._out / "samples.png")
+        self.document(step)
+        return measured
+
+    def summarise(self, step: int) -> dict[str, Any]:
+        """Returns what a training of so many steps gave."""
+        best = self.state.get("best", {})
+        return {"step": step, "best_step": self.state.get("best_step", 0), **best}
+
+
+class _GeneratorTrainer(FlowTrainer):
     """Learns the velocity from noise to images (and the other way), by flow matching."""
 
     network: Denoiser
-    max_norm = 1.0
+    _recipe: TrainingRecipe
+    _material: Material
+    compiled, measure = "unet", "kid"
 
     def __init__(
         self, recipe: TrainingRecipe, material: Material, accelerator: Accelerator, out: Path
     ) -> None:
-        super().__init__()
-        self._recipe, self._material, self._out = recipe, material, out
-        self._accelerator = accelerator
+        super().__init__(recipe, material, accelerator, out)
         self._judge = Judge(recipe, material, accelerator.device)
-        options = recipe.training
-        self.network, self.learning_rate = _build(recipe, material), options.learning_rate
-        self.steps, self.ema_decay = options.steps, options.ema_decay
-        self.accumulate, self.validate_every = options.accumulate, recipe.validation.every
-        self.checkpoint_every = options.checkpoint_every
-        self.network.to(accelerator.device)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-        )
 
-    def compute_rate(self, step: int) -> float:
-        return compute_rate(self._recipe.training, step)
+    def build(self) -> Denoiser:
+        """Returns a seeded network, or that of the model to go on from."""
+        recipe, material = self._recipe, self._material
+        names = material.images.class_names
+        network = build_denoiser(
+            recipe.network,
+            recipe.data.image_size,
+            len(names),
+            material.tokenizer,
+            material.latent,
+        )
+        if material.start is not None:
+            start_from(network, names, material.start)
+        return network
 
     def compute_loss(self, network: Any, step: int, turn: int) -> torch.Tensor:
-        recipe, material, device = self._recipe, self._material, self._accelerator.device
+        recipe, material, device = self._recipe, self._material, self._device
         key = (step, turn, self._accelerator.process_index)
         batch = draw_batch(recipe, material.images, material.write, key)
         target = material.encode(batch.images.to(device))
@@ -128,27 +223,21 @@ class _GeneratorTrainer(Trainer):
             )
         return mse_loss(velocity.float(), noise - target)
 
-    def validate(self, average: Any, step: int, loss: float) -> dict[str, float]:
-        """Samples the averaged weights and exports them where they are the best so far."""
-        recipe, material, folder = self._recipe, self._material, self._out / "training"
-        self._export(average, folder / "last")
-        measured = self._judge.measure(folder / "last")
-        grid = folder / f"samples-{step:07d}.png"
-        save_sample_grid(material, folder / "last", recipe, grid)
-        best = self.state.get("best")
-        if not best or not measured or measured["kid"] < best["kid"]:
-            self.state = {"best": measured, "best_step": step}
-            self._export(average, self._out)
-            shutil.copyfile(grid, self._out / "samples.png")
-        write_catalog_entry(recipe, material, self._out)
-        write_model_card(recipe, material, self.summarise(step), self._out)
+    def judge(self, average: Any, folder: Path, grid: Path) -> dict[str, float]:
+        """Samples an exported pipeline."""
+        measured = self._judge.measure(folder)
+        save_sample_grid(self._material, folder, self._recipe, grid)
         return measured
 
+    def document(self, step: int) -> None:
+        """Writes catalog entry and model card."""
+        write_catalog_entry(self._recipe, self._material, self._out)
+        write_model_card(self._recipe, self._material, self.summarise(step), self._out)
+
     def summarise(self, step: int) -> dict[str, Any]:
-        """Returns what a training of so many steps gave."""
-        best = self.state.get("best", {})
-        quality = {name: best.get(name) for name in ("kid", "fd", "validated")}
-        return {"step": step, "best_step": self.state.get("best_step", 0), **quality}
+        """Returns what a training of so many steps gave; None for what was not measured."""
+        found = super().summarise(step)
+        return found | {name: found.get(name) for name in ("kid", "fd", "validated")}
 
     def read(self, average: Any) -> dict[str, float]:
         """Teaches the best weights to read captions and exports them; they are kept as they were.
@@ -167,12 +256,11 @@ class _GeneratorTrainer(Trainer):
         network = deepcopy(average)
         start_from(network, names, FlowPipeline.from_pretrained(unread, dtype=torch.float32))
         measured = {"reading": teach_reading(recipe, material, network)}
-        self._export(network, out)
-        measured |= self._judge.measure(out)
-        save_sample_grid(material, out, recipe, out / "samples.png")
-        return measured
+        self.export(network, out)
+        return measured | self.judge(network, out, out / "samples.png")
 
-    def _export(self, network: Denoiser, folder: Path) -> None:
+    def export(self, network: Denoiser, folder: Path) -> None:
+        """Writes weights as a pipeline folder."""
         material = self._material
         names = material.images.class_names
         export_pipeline(self._recipe, network, material.tokenizer, material.vae, names, folder)
@@ -185,29 +273,32 @@ def compute_rate(options: OptimisationSettings, step: int) -> float:
     return min(compute_warmup(step, options.warmup_steps), fall)
 
 
-def _build(recipe: TrainingRecipe, material: Material) -> Denoiser:
-    """Builds a seeded network, or takes that of the model to go on from."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(recipe.seed, "weights"))
-        network = build_denoiser(
-            recipe.network,
-            recipe.data.image_size,
-            len(material.images.class_names),
-            material.tokenizer,
-            material.latent,
-        )
-    if material.start is not None:
-        start_from(network, material.images.class_names, material.start)
-    return network
+def open_training(recipe: "TrainingRecipe | MultiRecipe", out: Path) -> tuple[Accelerator, Path]:
+    """Returns the accelerator of this process, and the folder of checkpoint and log below `out`.
+
+    Raises:
+        InputError: `out` holds something else.
+    """
+    accelerator = Accelerator(
+        device_placement=False, gradient_accumulation_steps=recipe.training.accumulate
+    )
+    return accelerator, open_folder(out)
+
+
+def describe_shaping(recipe: "TrainingRecipe | MultiRecipe") -> dict[str, Any]:
+    """Returns the fields that shape the weights; what is still to come may change on resume."""
+    described: dict[str, Any] = recipe.model_dump(mode="json")
+    for name in ("steps", "decay_steps", "checkpoint_every", "compile"):
+        described["training"].pop(name)
+    for section in ("validation", "sampling", "export", "catalogs"):
+        described.pop(section)
+    return described
 
 
 def _describe(recipe: TrainingRecipe, material: Material) -> dict[str, Any]:
-    """The fields that shape the weights; what is still to come may change on resume."""
-    described: dict[str, Any] = json.loads(recipe.model_dump_json())
+    described = describe_shaping(recipe)
     for source in described["data"]["sources"]:
         source.pop("images")
-    for name in ("steps", "decay_steps", "reading_steps", "checkpoint_every", "compile"):
-        described["training"].pop(name)
-    for section in ("validation", "sampling", "export", "init", "catalogs"):
-        described.pop(section)
+    described["training"].pop("reading_steps")
+    described.pop("init")
     return described | {"images": material.images.digest, "start": material.start_sha256}

@@ -4,9 +4,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from factory.core.markdown import escape, write_code, write_line
+from factory.core.markdown import escape, write_code
 from factory.models.generators.multi import MultiPipeline
-from factory.train.generator.export import describe_entry, list_data, save_entry
+from factory.train.generator.export import describe_entry, list_data, save_card, save_entry
 from factory.train.generator.network import build_flow_scheduler, save_pipeline
 from factory.train.multi.network import MultiDenoiser
 from factory.train.multi.settings import MultiRecipe
@@ -56,11 +56,7 @@ def write_model_card(
     collection, options = material.collection, recipe.training
     views = [(len(each.held_out), int(each.held_out.sum())) for each in collection.sets]
     total, held = sum(each for each, _ in views), sum(each for _, each in views)
-    lines = ["---", write_line("license", recipe.export.license), "library_name: diffusers"]
-    lines += ["tags: [pathology, synthetic, flow-matching]", "---", ""]
-    lines += [f"# {escape(recipe.name)}", ""]
-    lines += [escape(recipe.export.title), ""] if recipe.export.title else []
-    lines += ["![Held-out views, and what each stream alone makes of them](samples.png)", ""]
+    lines = ["![Held-out views, and what each stream alone makes of them](samples.png)", ""]
     lines += ["## Data", "", *(f"- {escape(line)}" for line in list_data(recipe))]
     lines += [
         f"- {total - held:,} views to learn from, {held:,} held out to validate on",
@@ -84,17 +80,8 @@ def write_model_card(
         "",
         "## Limits",
         "",
-        "- Memorisation was not studied: use the filter `training_copy` with the real images.",
-        "- For research on software and methods, not for diagnosis.",
-        "",
-        "## Licence and attribution",
-        "",
-        escape(f"Weights: {recipe.export.license}. " + " ".join(recipe.export.attribution)),
-        "",
     ]
-    path = out / "README.md"
-    path.write_text("\n".join(lines), encoding="utf-8")
-    return path
+    return save_card(recipe, lines, out)
 
 
 def _describe_losses(result: dict[str, Any]) -> list[str]:

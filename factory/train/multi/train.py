@@ -1,7 +1,5 @@
 """Trains a generator of parallel streams from scratch, and exports the best weights."""
 
-import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ from torch.nn.functional import mse_loss
 from factory.catalog.catalog import Catalogs
 from factory.core.hashing import derive_seed
 from factory.models.generators.multi_network import LEAST_SIGMA
-from factory.train.generator.train import compute_rate
-from factory.train.loop import Loop, Report, Trainer, open_folder
+from factory.train.generator.train import FlowTrainer, describe_shaping, open_training
+from factory.train.loop import Report
 from factory.train.multi.batches import draw_batch
 from factory.train.multi.export import export_pipeline, write_catalog_entry, write_model_card
 from factory.train.multi.network import MultiDenoiser, build_denoiser
@@ -45,60 +43,42 @@ def train_multi(
         InputError: a grid or encoder that there is not, or that cannot teach.
         MismatchError: `out` holds the checkpoint of another recipe; InputError: something else.
     """
-    accelerator = Accelerator(
-        device_placement=False, gradient_accumulation_steps=recipe.training.accumulate
-    )
-    folder = open_folder(out)
+    accelerator, folder = open_training(recipe, out)
     with accelerator.main_process_first():
         material = prepare_material(recipe, catalogs, folder)
     trainer = MultiTrainer(recipe, material, accelerator, out)
-    loop = Loop(trainer, folder, _describe(recipe, material), accelerator)
-    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
-    if recipe.training.compile:
-        trainer.network.transformer.compile()
-    loop.run(report)
+    loop = trainer.train(_describe(recipe, material), report)
     return trainer.summarise(loop.step) if accelerator.is_main_process else None
 
 
-class MultiTrainer(Trainer):
+class MultiTrainer(FlowTrainer):
     """Learns the velocity by flow matching, and, where it is asked to, to see as a teacher does."""
 
     network: MultiDenoiser
-    max_norm = 1.0
+    _recipe: MultiRecipe
+    _material: MultiMaterial
+    betas = (0.9, 0.99)
+    compiled, measure = "transformer", "validation_loss"
 
     def __init__(
         self, recipe: MultiRecipe, material: MultiMaterial, accelerator: Accelerator, out: Path
     ) -> None:
-        super().__init__()
-        self._recipe, self._material, self._out = recipe, material, out
-        self._device, self._process = accelerator.device, accelerator.process_index
+        super().__init__(recipe, material, accelerator, out)
         self._judge = MultiJudge(recipe, material, accelerator.device)
         self._dtype = choose_precision(recipe.training.precision, accelerator.device)
-        options = recipe.training
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(recipe.seed, "weights"))
-            self.network = build_denoiser(
-                recipe, material.collection, material.tokenizer, material.embedding_dim,
-                material.scales,
-            ).to(self._device)  # fmt: skip
-        self.steps, self.learning_rate = options.steps, options.learning_rate
-        self.ema_decay, self.accumulate = options.ema_decay, options.accumulate
-        self.validate_every = recipe.validation.every
-        self.checkpoint_every = options.checkpoint_every
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(),
-            lr=options.learning_rate,
-            weight_decay=options.weight_decay,
-            betas=(0.9, 0.99),
-        )
 
-    def compute_rate(self, step: int) -> float:
-        """Returns the factor of the learning rate in a step."""
-        return compute_rate(self._recipe.training, step)
+    def build(self) -> MultiDenoiser:
+        """Returns a network of the streams that the data have."""
+        material = self._material
+        return build_denoiser(
+            self._recipe, material.collection, material.tokenizer, material.embedding_dim,
+            material.scales,
+        )  # fmt: skip
 
     def compute_loss(self, network: Any, step: int, turn: int) -> torch.Tensor:
         """Returns the squared error of the velocity, and what alignment adds."""
-        recipe, material, key = self._recipe, self._material, (step, turn, self._process)
+        recipe, material = self._recipe, self._material
+        key = (step, turn, self._accelerator.process_index)
         spread = material.scales.get("embedding", (None, None))[1]
         batch = draw_batch(recipe, material.collection, material.grid, spread, key)
         images = batch.images.to(self._device)
@@ -123,28 +103,20 @@ class MultiTrainer(Trainer):
         loss = loss + options.alignment * places + options.alignment_pooled * pooled
         return loss
 
-    def validate(self, average: Any, step: int, loss: float) -> dict[str, float]:
-        """Measures the averaged weights, and exports them where they are the best so far."""
-        recipe, material, folder = self._recipe, self._material, self._out / "training"
-        average.eval()
-        export_pipeline(recipe, material, average, folder / "last")
+    def export(self, network: MultiDenoiser, folder: Path) -> None:
+        """Writes weights as a pipeline folder."""
+        export_pipeline(self._recipe, self._material, network, folder)
+
+    def judge(self, average: MultiDenoiser, folder: Path, grid: Path) -> dict[str, float]:
+        """Measures the loss, and draws held-out views."""
         measured = self._judge.measure(average)
-        grid = folder / f"samples-{step:07d}.png"
-        save_sample_grid(material, folder / "last", recipe, self._judge.rows, grid)
-        best, name = self.state.get("best"), "validation_loss"
-        if not best or not measured or measured[name] < best[name]:
-            self.state = {"best": measured, "best_step": step}
-            export_pipeline(recipe, material, average, self._out)
-            if grid.exists():
-                shutil.copyfile(grid, self._out / "samples.png")
-        write_catalog_entry(recipe, material, self._out)
-        write_model_card(recipe, material, self.summarise(step), self._out)
+        save_sample_grid(self._material, folder, self._recipe, self._judge.rows, grid)
         return measured
 
-    def summarise(self, step: int) -> dict[str, Any]:
-        """Returns what a training of so many steps gave."""
-        best = self.state.get("best", {})
-        return {"step": step, "best_step": self.state.get("best_step", 0), **best}
+    def document(self, step: int) -> None:
+        """Writes catalog entry and model card."""
+        write_catalog_entry(self._recipe, self._material, self._out)
+        write_model_card(self._recipe, self._material, self.summarise(step), self._out)
 
 
 def draw_times(recipe: MultiRecipe, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -171,12 +143,7 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
 
 
 def _describe(recipe: MultiRecipe, material: MultiMaterial) -> dict[str, Any]:
-    """The fields that shape the weights; what is still to come may change on resume."""
-    described: dict[str, Any] = json.loads(recipe.model_dump_json())
+    described = describe_shaping(recipe)
     described.pop("data")
-    for name in ("steps", "decay_steps", "checkpoint_every", "compile"):
-        described["training"].pop(name)
-    for section in ("validation", "sampling", "export", "catalogs"):
-        described.pop(section)
     weights = [source.weight for source in recipe.data.sources]
     return described | {"views": material.collection.digest, "weights": weights}
