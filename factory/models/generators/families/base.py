@@ -20,7 +20,7 @@ class Family(ABC):
     """One kind of model, here of one recipe; a subclass names its kind and loads a generator.
 
     It owns all that is particular to the kind. Making one loads nothing, so that `factory validate`
-    can ask it. What differs from model to model may be set by a subclass when it is made.
+    can ask it. What differs from model to model is set by `adjust`.
 
     Args:
         settings: the recipe's generator section.
@@ -66,6 +66,10 @@ class Family(ABC):
     ) -> None:
         self.settings, self.entry, self.base = settings, entry, base
         self.session = session or Session.open(base)
+        self.adjust()
+
+    def adjust(self) -> None:  # noqa: B027
+        """Sets what differs from model to model, once settings, entry, base and session are."""
 
     @abstractmethod
     def load(self) -> Generator:

@@ -5,7 +5,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from factory.catalog.catalog import ModelEntry
 from factory.catalog.entries import CallArgument
 from factory.core.errors import GenerationError, InputError
 from factory.data.records import Condition
@@ -17,8 +16,6 @@ from factory.models.generators.calls import REQUIRED, Call, find_call, find_imag
 from factory.models.generators.families.base import read_index
 from factory.models.generators.families.pipeline import CLIP_TOKENS, Prompts, TextFamily
 from factory.models.generators.labels import find_labels
-from factory.models.generators.settings import GeneratorSettings
-from factory.models.session import Session
 
 if TYPE_CHECKING:
     from factory.models.generators.diffusers import DiffusersGenerator
@@ -46,20 +43,14 @@ class DiffusersFamily(TextFamily):
     steps = 50
     scale = 5.0
 
-    def __init__(
-        self,
-        settings: GeneratorSettings,
-        entry: ModelEntry | None = None,
-        base: Path = Path(),
-        session: Session | None = None,
-    ) -> None:
-        super().__init__(settings, entry, base, session)
+    def adjust(self) -> None:
+        """Reads what the call takes, as far as the model is here."""
         self._is_fetched = False
         self._read_signature(self._find_folder())
         kinds: Mapping[str, Literal["step", "call", "distilled"]]
         kinds = {"step": "step", "distilled": "distilled"}
-        if entry is not None and entry.guidance_kind is not None:
-            self.guidance = kinds.get(entry.guidance_kind, "call")
+        if self.entry is not None and self.entry.guidance_kind is not None:
+            self.guidance = kinds.get(self.entry.guidance_kind, "call")
 
     @classmethod
     def reads(cls, index: Mapping[str, Any]) -> bool:

@@ -1,11 +1,9 @@
 """`latent`: latent diffusion of the CompVis code (PathLDM, Large-Image-Diffusion), converted."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-from factory.catalog.catalog import ModelEntry
 from factory.catalog.entries import CallArgument
 from factory.core.errors import InputError
 from factory.data.records import Condition
@@ -15,8 +13,6 @@ from factory.models.generators.binding import bind_stream
 from factory.models.generators.families.base import read_index
 from factory.models.generators.families.pipeline import CLIP_TOKENS, Prompts, TextFamily
 from factory.models.generators.labels import find_labels
-from factory.models.generators.settings import GeneratorSettings
-from factory.models.session import Session
 
 if TYPE_CHECKING:
     from factory.models.generators.loading import LoadedModel
@@ -35,14 +31,8 @@ class LatentFamily(TextFamily):
     scale = 1.5
     sized = False
 
-    def __init__(
-        self,
-        settings: GeneratorSettings,
-        entry: ModelEntry | None = None,
-        base: Path = Path(),
-        session: Session | None = None,
-    ) -> None:
-        super().__init__(settings, entry, base, session)
+    def adjust(self) -> None:
+        """Reads which stream the folder takes."""
         self.takes = self._read_takes()
         if self.takes == "class_name":
             self.required, self.optional = frozenset({"class_name"}), frozenset({"caption"})
