@@ -243,7 +243,7 @@ def test_trains_on_from_a_checkpoint(images, tmp_path):
     )
     with pytest.raises(InputError, match="init: the model has 8 groups a norm"):
         train(groups, tmp_path / "other")
-    with pytest.raises(InputError, match="neither a catalog id nor a pipeline folder"):
+    with pytest.raises(InputError, match="neither a catalog id nor a folder of a FlowPipeline"):
         train(make_recipe(images, init="nowhere"), tmp_path / "other")
 
 

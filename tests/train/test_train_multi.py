@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from accelerate import Accelerator
 from PIL import Image
 
 from factory.catalog.catalog import load_catalogs
@@ -18,7 +19,7 @@ from factory.train.generator.recipe import load_training_recipe
 from factory.train.multi.batches import draw_batch
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial, prepare_material
-from factory.train.multi.train import choose_precision, train_multi
+from factory.train.multi.train import MultiTrainer, choose_precision, train_multi
 from factory.train.multi.views import describe_measures
 
 
@@ -102,6 +103,14 @@ def material(data: Path, tmp_path_factory: pytest.TempPathFactory) -> MultiMater
     return prepare_material(make_recipe(data), load_catalogs(), tmp_path_factory.mktemp("material"))
 
 
+@pytest.fixture(scope="module")
+def base(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that a training goes on from."""
+    folder = tmp_path_factory.mktemp("base")
+    train(make_recipe(data, 2), folder)
+    return folder
+
+
 def test_resumed_equals_uninterrupted_and_what_comes_out_is_a_model(
     data: Path, tmp_path: Path
 ) -> None:
@@ -181,6 +190,48 @@ def test_shared_attention_and_the_other_prediction_train_too(data: Path, tmp_pat
     pipeline = MultiPipeline.from_pretrained(tmp_path / "out")
     assert pipeline.config.prediction == "velocity"
     assert pipeline.transformer.config.attention == "shared"
+
+
+def test_a_training_goes_on_from_a_model_whose_values_keep_their_names(
+    data: Path, base: Path, tmp_path: Path
+) -> None:
+    table = (data / "values.csv").read_text().splitlines()
+    swapped = [",".join(line.split(",")[i] for i in (0, 2, 1)) + ",1" for line in table[1:]]
+    (tmp_path / "more.csv").write_text("\n".join(["name,MITOSIS,HYPOXIA,ANOTHER", *swapped]))
+    changes = {"values": {"table": str(tmp_path / "more.csv"), "key": "name"}, "labels": True}
+    recipe = make_recipe(data, 1, init=str(base), source=changes)
+    network = MultiTrainer(
+        recipe,
+        prepare_material(recipe, load_catalogs(), tmp_path),
+        Accelerator(cpu=True),
+        tmp_path / "more",
+    ).network
+    before, after = read_weights(base), network.state_dict()
+    kind = "transformer.streams.kinds.vector.slopes"
+    assert after[kind].shape[0] == 3
+    assert torch.equal(after[kind][1:].half(), before[kind].half())
+    same = [name for name in before if "vector" not in name]
+    assert len(same) > 40
+    assert all(torch.equal(after[name].half(), before[name].half()) for name in same)
+    assert "transformer.streams.kinds.class_name.weight" in after.keys() - before.keys()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"network": {"dim": 64}}, "init: transformer.* the network settings of the model"),
+        ({"source": {"masks": {"folder": "masks", "labels": {3: "gland"}}}}, "masks of nucleus"),
+        ({"init": "nano-he"}, "neither a catalog id nor a folder of a MultiPipeline"),
+        ({"init": "nowhere"}, "'nowhere' is neither"),
+    ],
+)
+def test_a_model_to_go_on_from_must_fit(
+    data: Path, base: Path, tmp_path: Path, changes: dict[str, Any], said: str
+) -> None:
+    if "masks" in changes.get("source", {}):
+        changes["source"]["masks"]["folder"] = str(data / "masks")
+    with pytest.raises(InputError, match=said):
+        train(make_recipe(data, 1, **({"init": str(base)} | changes)), tmp_path / "out")
 
 
 @pytest.mark.parametrize(

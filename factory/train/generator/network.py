@@ -1,6 +1,7 @@
 """The networks of a flow model: built from a recipe, taken from a checkpoint, exported."""
 
 import json
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -186,23 +187,46 @@ def start_from(denoiser: Denoiser, class_names: tuple[str, ...], start: FlowPipe
                 f"init: the model has {theirs.config.norm_num_groups} groups a norm, "
                 f"network.norm_groups is {mine.config.norm_num_groups}: give the model's"
             )
-        state = {key: value.float() for key, value in theirs.state_dict().items()}
-        embedding = state.pop("class_embedding.weight", None)
-        own = mine.state_dict()
-        if embedding is not None and "class_embedding.weight" in own:
-            rows = own["class_embedding.weight"].clone()
-            for position, each in enumerate(class_names):
-                if each in start.class_names:
-                    rows[position] = embedding[start.class_names.index(each)]
-            state["class_embedding.weight"] = rows
-        shapes = {key: tuple(value.shape) for key, value in state.items()}
-        wrong = [key for key, shape in shapes.items() if tuple(own.get(key, ()).shape) != shape]
-        if wrong:
-            raise InputError(
-                f"init: {name}.{wrong[0]} has shape {shapes[wrong[0]]}, the recipe's network "
-                "another: give the network settings of the model to go on from"
-            )
-        mine.load_state_dict({**own, **state})
+        copy_weights(
+            name, mine, theirs, {"class_embedding.weight": (class_names, start.class_names)}
+        )
+
+
+def copy_weights(
+    part: str,
+    mine: nn.Module,
+    theirs: nn.Module,
+    named: Mapping[str, tuple[Sequence[str], Sequence[str]]],
+) -> None:
+    """Copies the weights of a trained network; what only `mine` has stays as it is.
+
+    Args:
+        part: what messages call it.
+        mine: gets them.
+        theirs: trained.
+        named: key -> names of the first axis of mine and of theirs, such as classes; what has the
+            same name is copied. Where either has no name, nothing is.
+
+    Raises:
+        InputError: weights of theirs that mine has not, or in another shape.
+    """
+    own, state = mine.state_dict(), dict(theirs.state_dict())
+    for key, (here, there) in named.items():
+        trained = state.pop(key, None)
+        if trained is None or key not in own:
+            continue
+        rows = own[key].clone()
+        for position, each in enumerate(here):
+            if each in there:
+                rows[position] = trained[list(there).index(each)]
+        state[key] = rows
+    wrong = [key for key, each in state.items() if key not in own or own[key].shape != each.shape]
+    if wrong:
+        raise InputError(
+            f"init: {part}.{wrong[0]} has shape {tuple(state[wrong[0]].shape)}, the recipe's "
+            "network another: give the network settings of the model to go on from"
+        )
+    mine.load_state_dict({**own, **{key: value.float() for key, value in state.items()}})
 
 
 def export_pipeline(

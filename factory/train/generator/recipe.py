@@ -63,9 +63,7 @@ def load_training_recipe(
     network = recipe.network
     if network.vae is not None and resolve_path(base, network.vae).is_dir():
         network = network.model_copy(update={"vae": str(resolve_path(base, network.vae))})
-    init = recipe.init
-    if init is not None and resolve_path(base, init).is_dir():
-        init = str(resolve_path(base, init))
+    init = _resolve_init(recipe.init, base)
     update = {"data": data, "network": network, "init": init, "catalogs": folders}
     return recipe.model_copy(update=update), load_catalogs(folders)
 
@@ -83,4 +81,10 @@ def _resolve_multi(recipe: MultiRecipe, base: Path) -> tuple[MultiRecipe, Catalo
         sources.append(source.model_copy(update=update))
     folders = tuple(resolve_path(base, folder) for folder in recipe.catalogs)
     data = recipe.data.model_copy(update={"sources": tuple(sources)})
-    return recipe.model_copy(update={"data": data, "catalogs": folders}), load_catalogs(folders)
+    update = {"data": data, "init": _resolve_init(recipe.init, base), "catalogs": folders}
+    return recipe.model_copy(update=update), load_catalogs(folders)
+
+
+def _resolve_init(init: str | None, base: Path) -> str | None:
+    is_folder = init is not None and resolve_path(base, init).is_dir()
+    return str(resolve_path(base, init)) if init is not None and is_folder else init

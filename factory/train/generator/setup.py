@@ -14,6 +14,7 @@ from factory.catalog.captions.grid import CaptionGrid
 from factory.catalog.catalog import Catalogs, ClassEntry
 from factory.core.errors import InputError
 from factory.core.hashing import derive_seed
+from factory.models.generators.families.base import read_index
 from factory.models.generators.flow import FlowPipeline
 from factory.models.generators.weights import compute_weights_digest
 from factory.train.batches import CaptionWriter
@@ -81,7 +82,7 @@ def prepare_material(recipe: TrainingRecipe, catalogs: Catalogs, folder: Path) -
         writer = CaptionWriter(images, grid, titles)
         if isinstance(recipe.captions, GivenCaptions) and not any(images.captions):
             raise InputError("captions: given, but no image has one: leave captions out")
-    start, digest = _load_start(recipe, catalogs)
+    start, digest = load_start(recipe.init, catalogs, FlowPipeline)
     tokenizer = None
     if writer is not None:
         own = start.tokenizer if start is not None else None
@@ -137,19 +138,27 @@ def fit_tokenizer(
     return train_tokenizer(texts, vocabulary)
 
 
-def _load_start(
-    recipe: TrainingRecipe, catalogs: Catalogs
-) -> tuple[FlowPipeline | None, str | None]:
-    if recipe.init is None:
+def load_start(init: str | None, catalogs: Catalogs, kind: type[Any]) -> tuple[Any, str | None]:
+    """Returns the pipeline that a training goes on from, and a digest of its weights.
+
+    Args:
+        init: catalog id or folder; None: none.
+        catalogs: where ids are looked up.
+        kind: class of the pipeline.
+
+    Raises:
+        InputError: there is none, or one of another class.
+    """
+    if init is None:
         return None, None
-    entry = catalogs.get_model(recipe.init)
-    folder = Path(entry.source if entry is not None else recipe.init)
-    if not (folder / "model_index.json").is_file():
+    entry = catalogs.get_model(init)
+    folder = Path(entry.source if entry is not None else init)
+    has_pipeline = (folder / "model_index.json").is_file()
+    if not has_pipeline or read_index(folder).get("_class_name") != kind.__name__:
         raise InputError(
-            f"init: {recipe.init!r} is neither a catalog id nor a pipeline folder of family flow"
+            f"init: {init!r} is neither a catalog id nor a folder of a {kind.__name__}"
         )
-    pipeline = FlowPipeline.from_pretrained(folder, dtype=torch.float32)
-    return pipeline, compute_weights_digest(folder)
+    return kind.from_pretrained(folder, dtype=torch.float32), compute_weights_digest(folder)
 
 
 def _load_vae(recipe: TrainingRecipe) -> Any:

@@ -111,6 +111,7 @@ class FlowTrainer(Trainer):
             lr=options.learning_rate,
             weight_decay=options.weight_decay,
             betas=self.betas,
+            fused=True,
         )
 
     def build(self) -> torch.nn.Module:

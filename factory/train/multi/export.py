@@ -72,6 +72,7 @@ def write_model_card(
         f"- {result['step']:,} steps of {options.batch_size * options.accumulate} images, running "
         f"average {options.ema_decay}, seed {recipe.seed}; each stream left out of "
         f"{options.stream_dropout:.0%} of the images, all of {options.dropout:.0%}",
+        f"- went on from: {escape(recipe.init or 'nothing, from scratch')}",
         "- the whole recipe is `training/recipe.json`",
         "",
         "## Measured",

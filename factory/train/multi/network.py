@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.nn.functional import adaptive_avg_pool2d, cosine_similarity
 
+from factory.core.errors import InputError
+from factory.models.generators.multi import MultiPipeline
 from factory.models.generators.multi_network import MultiTransformer, apply_transformer
 from factory.models.generators.multi_streams import Streams
-from factory.train.generator.network import build_text_encoder
+from factory.train.generator.network import build_text_encoder, copy_weights
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.views import Collection
 
@@ -138,3 +140,31 @@ def build_denoiser(
         projector = Projector(network.dim, embedding_dim)
     text_encoder = build_text_encoder(network.text_dim, network.text_layers, tokenizer)
     return MultiDenoiser(transformer, text_encoder, projector, recipe)
+
+
+def start_from(denoiser: MultiDenoiser, collection: Collection, start: MultiPipeline) -> None:
+    """Copies a trained pipeline's weights; parts of streams that it has not stay new.
+
+    Classes and named values follow their names. A scale of features or values is the trained
+    model's: what its weights were fitted to.
+
+    Raises:
+        InputError: networks of other shapes, masks of other labels, or a stream of the model that
+            the data have not.
+    """
+    theirs, mine = start.transformer, denoiser.transformer
+    if start.control_labels and start.control_labels != collection.control_labels:
+        raise InputError(
+            f"init: the model knows masks of {', '.join(start.control_labels)}, the data have "
+            f"{', '.join(collection.control_labels) or 'none'}: give the same labels"
+        )
+    values = (collection.vector_names, tuple(theirs.config.vector_names.split(",")))
+    kind = "streams.kinds.vector"
+    rows = {
+        "streams.kinds.class_name.weight": (collection.class_names, start.class_names),
+        **{f"{kind}.{name}": values for name in ("names", "slopes")},
+        **{f"streams.vector_{name}": values for name in ("mean", "std")},
+    }
+    copy_weights("transformer", mine, theirs, rows)
+    if denoiser.text_encoder is not None and start.text_encoder is not None:
+        copy_weights("text_encoder", denoiser.text_encoder, start.text_encoder, {})

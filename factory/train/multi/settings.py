@@ -122,6 +122,7 @@ class MultiRecipe(_Strict):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     seed: int = Field(0, ge=0)
     catalogs: tuple[Path, ...] = Field((), description="user catalog folders, searched first")
+    init: str | None = Field(None, description="catalog id or folder of a model to go on from")
     data: MultiData
     captions: MeasuredCaptions | None = None
     network: MultiNetworkSettings

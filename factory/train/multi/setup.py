@@ -13,7 +13,8 @@ from factory.catalog.catalog import Catalogs
 from factory.core.errors import InputError
 from factory.models.encoders import load_encoder
 from factory.models.encoders.learned import LearnedEncoder
-from factory.train.generator.setup import fit_tokenizer
+from factory.models.generators.multi import MultiPipeline
+from factory.train.generator.setup import fit_tokenizer, load_start
 from factory.train.multi.batches import measure_features
 from factory.train.multi.network import Scales
 from factory.train.multi.settings import MultiRecipe
@@ -31,6 +32,8 @@ class MultiMaterial:
         teacher: the encoder whose features are aligned with, or None.
         embedding_dim: width of the encoder's features; 0: none.
         scales: of `embedding` and `vector`, where they are.
+        start: pipeline to go on from, or None.
+        start_sha256: digest of its weights, or None.
     """
 
     collection: Collection
@@ -39,6 +42,8 @@ class MultiMaterial:
     teacher: LearnedEncoder | None
     embedding_dim: int
     scales: Scales
+    start: MultiPipeline | None = None
+    start_sha256: str | None = None
 
     @torch.no_grad()
     def look(self, images: torch.Tensor) -> torch.Tensor | None:
@@ -53,7 +58,7 @@ def prepare_material(recipe: MultiRecipe, catalogs: Catalogs, folder: Path) -> M
 
     Raises:
         SourceError: an image, mask or table that cannot be read or does not fit.
-        InputError: a grid or encoder that there is not, or that cannot teach.
+        InputError: a grid, encoder or model to go on from that there is not, or that cannot teach.
     """
     grid = None if recipe.captions is None else catalogs.find_captions(recipe.captions.grid)
     if grid is not None and not grid.measures:
@@ -64,8 +69,9 @@ def prepare_material(recipe: MultiRecipe, catalogs: Catalogs, folder: Path) -> M
     collection = load_collection(recipe.data, grid, recipe.seed, folder / "views", encoder)
     if not any((~each.held_out).any() for each in collection.sets):
         raise InputError("data.held_out: nothing is left to learn from: lower it")
-    tokenizer = None
-    if grid is not None:
+    start, digest = load_start(recipe.init, catalogs, MultiPipeline)
+    tokenizer = None if start is None or grid is None else start.tokenizer
+    if grid is not None and tokenizer is None:
         told, known = [], grid
         for each in collection.sets:
             told += list(each.attributes)
@@ -81,7 +87,7 @@ def prepare_material(recipe: MultiRecipe, catalogs: Catalogs, folder: Path) -> M
         scales["vector"] = measure_features(collection, "vector")
     return MultiMaterial(
         collection, grid, tokenizer, _find_teacher(recipe, encoder),
-        0 if encoder is None else encoder.dim, scales,
+        0 if encoder is None else encoder.dim, scales, start, digest,
     )  # fmt: skip
 
 

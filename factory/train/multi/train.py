@@ -1,10 +1,12 @@
 """Trains a generator of parallel streams from scratch, and exports the best weights."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 
 from factory.catalog.catalog import Catalogs
@@ -14,7 +16,7 @@ from factory.train.generator.train import FlowTrainer, describe_shaping, open_tr
 from factory.train.loop import Report
 from factory.train.multi.batches import draw_batch
 from factory.train.multi.export import export_pipeline, write_catalog_entry, write_model_card
-from factory.train.multi.network import MultiDenoiser, build_denoiser
+from factory.train.multi.network import MultiDenoiser, build_denoiser, start_from
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial, prepare_material
 from factory.train.multi.validation import MultiJudge, encode, fold, save_sample_grid
@@ -70,10 +72,13 @@ class MultiTrainer(FlowTrainer):
     def build(self) -> MultiDenoiser:
         """Returns a network of the streams that the data have."""
         material = self._material
-        return build_denoiser(
+        network = build_denoiser(
             self._recipe, material.collection, material.tokenizer, material.embedding_dim,
             material.scales,
         )  # fmt: skip
+        if material.start is not None:
+            start_from(network, material.collection, material.start)
+        return network.to(memory_format=torch.channels_last)
 
     def compute_loss(self, network: Any, step: int, turn: int) -> torch.Tensor:
         """Returns the squared error of the velocity, and what alignment adds."""
@@ -88,8 +93,13 @@ class MultiTrainer(FlowTrainer):
         weight = draw_times(recipe, len(clean), generator).to(self._device).view(-1, 1, 1, 1)
         noisy = (1 - weight) * clean + weight * noise
         tokens, mask = encode(material, batch.captions, self._device)
-        with torch.autocast(
-            self._device.type, dtype=self._dtype, enabled=self._dtype != torch.float32
+        # On a CPU the fused attention goes backward slowly over so few tokens.
+        attention = sdpa_kernel(SDPBackend.MATH) if self._device.type == "cpu" else nullcontext()
+        with (
+            attention,
+            torch.autocast(
+                self._device.type, dtype=self._dtype, enabled=self._dtype != torch.float32
+            ),
         ):
             velocity, places, pooled = network(
                 noisy, weight.flatten(), batch.streams.to(self._device), tokens, mask,
@@ -145,5 +155,7 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
 def _describe(recipe: MultiRecipe, material: MultiMaterial) -> dict[str, Any]:
     described = describe_shaping(recipe)
     described.pop("data")
+    described.pop("init")
     weights = [source.weight for source in recipe.data.sources]
-    return described | {"views": material.collection.digest, "weights": weights}
+    found = {"views": material.collection.digest, "weights": weights}
+    return described | found | {"start": material.start_sha256}
