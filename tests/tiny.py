@@ -356,12 +356,16 @@ def _dit() -> Any:
 
 
 def save_pixcell(
-    folder: Path, tokens: int = 1, vae: Path | None = None, name: str = "PixCellPipeline"
+    folder: Path,
+    tokens: int = 1,
+    vae: Path | None = None,
+    name: str = "PixCellPipeline",
+    dim: int = 6,
 ) -> Path:
     """Saves a twin of PixCell, with its own code in `folder`; its VAE below `vae`, if given.
 
-    Its transformer takes `tokens` embeddings of 6 values; the null one is learned. `name` may be
-    `CytoSynPipeline`, which calls the same parts otherwise.
+    Its transformer takes `tokens` embeddings of `dim` values; the null one is learned. `name` may
+    be `CytoSynPipeline`, which calls the same parts otherwise.
     """
     import shutil
 
@@ -379,7 +383,7 @@ def save_pixcell(
             patch_size=2,
             attention_head_dim=8,
             num_attention_heads=3,
-            caption_channels=6,
+            caption_channels=dim,
             in_channels=4,
             cross_attention_dim=24,
             out_channels=8,
@@ -387,7 +391,7 @@ def save_pixcell(
             norm_type="ada_norm_single",
             use_additional_conditions=False,
         ).eval()
-        null = pixcell_pipeline.NullEmbedding(tokens, 6).eval()
+        null = pixcell_pipeline.NullEmbedding(tokens, dim).eval()
         fill(transformer)
         parts = {"transformer": transformer, "null": null, "vae": _vae(), "scheduler": _ddim()}
         pipeline = getattr(code, name)(**parts)

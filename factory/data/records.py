@@ -69,6 +69,12 @@ class Condition:
         """Returns the streams in use as plain data: what the condition key is made of."""
         return {stream.recorded: stream.identity() for stream in self.streams}
 
+    @property
+    def attributes(self) -> dict[str, str]:
+        """Attribute -> value, as its streams tell: what a grid's caption says, its prototype."""
+        told = (stream.list_attributes() for stream in self.streams)
+        return {name: value for each in told for name, value in each.items()}
+
     def columns(self) -> dict[str, Any]:
         """Returns what a row shows of the streams, by column."""
         return {

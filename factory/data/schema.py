@@ -215,6 +215,8 @@ def build_provenance(
     }
     for stream in job.condition.streams:
         told |= stream.record()
+    if attributes := job.condition.attributes:
+        told["attributes"] = attributes
     if kept:
         told["kept"] = {name: hash_value(value) for name, value in kept.items()}
     if sample.notes:

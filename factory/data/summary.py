@@ -42,6 +42,9 @@ class SeriesSummary(Part):
     attributes: dict[str, dict[str, Share]] | None = Field(
         None, description="attribute -> value -> shares, where captions state them"
     )
+    details: tuple[str, ...] | None = Field(
+        None, description="what people are told of it besides, such as its prototypes"
+    )
 
 
 class Cut(Part):

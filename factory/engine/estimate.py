@@ -9,6 +9,7 @@ from factory.data.records import Candidate, Job
 from factory.engine.disk import assume_rows, measure_rows, sum_disk
 from factory.engine.plan import Plan
 from factory.models.generators.settings import find_entry
+from factory.recipe.conditions.base import find_details
 from factory.recipe.file import LoadedRecipe
 from factory.recipe.recipe import Recipe, compute_recipe_digest
 
@@ -52,7 +53,10 @@ def estimate_cost(
         "recipe_sha256": compute_recipe_digest(recipe),
         "images": images,
         "shards": plan.count_shards(),
-        "series": [{"label": part.label, "count": part.count} for part in plan.series],
+        "series": [
+            {"label": part.label, "count": part.count, "details": list(find_details(part))}
+            for part in plan.series
+        ],
         "max_candidates": images * recipe.budget.attempts,
         "idle_share": compute_idle_share(plan, recipe.generator.batch_size),
     }

@@ -66,6 +66,7 @@ def preview_recipe(
             {
                 "file": name,
                 "label": labels[job.request.series],
+                "attributes": job.condition.attributes,
                 "prompt": sample.prompt,
                 "seed": job.seed,
                 "scores": {k: None if np.isnan(v) else v for k, v in candidate.scores.items()},

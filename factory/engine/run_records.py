@@ -39,6 +39,9 @@ class SeriesRecord(Part):
     shares: dict[str, dict[str, float]] | None = Field(
         None, description="attribute -> value -> share asked for, where captions state it"
     )
+    details: tuple[str, ...] | None = Field(
+        None, description="what people are told of it besides, such as its prototypes"
+    )
 
 
 class RunRecord(Artefact):

@@ -13,6 +13,7 @@ from factory.data.summary import Cut, SeriesSummary, Summary
 from factory.engine.finalise import SUMMARY, Survey
 from factory.engine.plan import Outline
 from factory.engine.run_folder import RunFolder
+from factory.recipe.conditions.base import find_details
 from factory.recipe.earlier import join_duplicates
 from factory.recipe.file import LoadedRecipe
 from factory.recipe.judge_overlap import find_circles, list_encoders
@@ -35,6 +36,7 @@ def build_summary(folder: RunFolder, recipe: Recipe, plan: Outline, survey: Surv
                 class_names=part.class_names,
                 short=0 if is_judging(recipe) else funnel.asked - funnel.accepted,
                 **funnel.to_json(),
+                **({"details": details} if (details := find_details(part)) else {}),
             )
         )
     filters = [settings.summarise() for settings in recipe.filters]

@@ -159,6 +159,10 @@ class Stream(ABC):
         """Returns the terms of what it comes from; `source` are the card's for real images."""
         return ()
 
+    def list_attributes(self) -> Mapping[str, str]:
+        """Returns attribute -> value that is told of it, and counted where shares are stated."""
+        return {}
+
     def groups(self) -> tuple[str, ...]:
         """Returns the hashes of the patients or slides that it comes from."""
         return ()

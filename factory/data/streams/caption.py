@@ -1,7 +1,7 @@
 """The stream `caption`: a text that says what an image is to show."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from factory.data.streams.class_name import ClassName
 
@@ -16,6 +16,6 @@ class Caption(ClassName):
     name = "caption"
     attributes: tuple[tuple[str, str], ...] = field(default=(), compare=False)
 
-    def record(self) -> dict[str, Any]:
+    def list_attributes(self) -> Mapping[str, str]:
         """Returns attribute -> value, where a grid wrote it."""
-        return {"attributes": dict(self.attributes)} if self.attributes else {}
+        return dict(self.attributes)

@@ -16,6 +16,7 @@ from factory.core.hashing import hash_bytes
 from factory.data.images import SourceImage
 from factory.data.streams.base import Stream
 from factory.data.streams.cells import Cells
+from factory.data.streams.prototype import ATTRIBUTE, Prototype
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,8 +33,9 @@ class EmbeddingCells(Cells):
 class Embedding(Stream):
     """An array of an encoder, known by its hash; `Embedding.of` makes one.
 
-    `array` is (tokens, dim) float32, `encoder` the id of what made it, at `revision`, and
-    `group_sha256` the hash of the patient or slide that it was made of.
+    `array` is (tokens, dim) float32, `encoder` the id of what made it, at `revision`,
+    `group_sha256` the hash of the patient or slide that it was made of, and `prototype` what that
+    image stands for, if it was chosen for that.
     """
 
     name = "embedding"
@@ -43,6 +45,7 @@ class Embedding(Stream):
     revision: str | None
     array: NDArray[np.float32] = field(compare=False, repr=False)
     group_sha256: str | None = None
+    prototype: Prototype | None = field(default=None, compare=False)
 
     @classmethod
     def of(
@@ -159,8 +162,13 @@ class Embedding(Stream):
         return {"embedding": self.array.tolist()}
 
     def record(self) -> dict[str, Any]:
-        """Returns the hash of the patient or slide."""
-        return {"embedding_group_sha256": self.group_sha256}
+        """Returns the hash of the patient or slide, and the prototype that it is."""
+        told = {} if self.prototype is None else self.prototype.record()
+        return {"embedding_group_sha256": self.group_sha256, **told}
+
+    def list_attributes(self) -> Mapping[str, str]:
+        """Returns the id of the prototype that it is."""
+        return {} if self.prototype is None else {ATTRIBUTE: self.prototype.id}
 
     def groups(self) -> tuple[str, ...]:
         """Returns the hash of the patient or slide."""

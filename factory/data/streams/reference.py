@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +13,7 @@ from factory.core.images import hash_pixels
 from factory.data.images import SourceImage, read_fitted
 from factory.data.provenance import Provenance
 from factory.data.streams.base import Stream
+from factory.data.streams.prototype import ATTRIBUTE, Prototype
 from factory.data.varied import Varied
 
 
@@ -20,8 +21,9 @@ from factory.data.varied import Varied
 class Reference(Stream):
     """A real image to vary.
 
-    `sha256` is the hash of its encoded bytes, `group_sha256` the hash of its patient or slide, and
-    `strength` in (0, 1] the share of the diffusion path that is run again.
+    `sha256` is the hash of its encoded bytes, `group_sha256` the hash of its patient or slide,
+    `strength` in (0, 1] the share of the diffusion path that is run again, and `prototype` what it
+    stands for, if it was chosen for that.
     """
 
     name = "reference"
@@ -30,6 +32,7 @@ class Reference(Stream):
     strength: float
     fit: str = "crop"
     group_sha256: str | None = None
+    prototype: Prototype | None = field(default=None, compare=False)
 
     def identity(self) -> dict[str, Any]:
         """Returns the hash of its bytes, and how it is varied."""
@@ -56,7 +59,7 @@ class Reference(Stream):
         return {"reference_sha256": identity["sha256"]}
 
     def record(self) -> dict[str, Any]:
-        """Returns the hash of its pixels, the same for another file, and that of its patient.
+        """Returns the hashes of its pixels, the same for another file, and patient; its prototype.
 
         Raises:
             SourceError: it cannot be decoded.
@@ -64,6 +67,7 @@ class Reference(Stream):
         return {
             "reference_pixels_sha256": _hash_pixels(self.image, self.sha256),
             "reference_group_sha256": self.group_sha256,
+            **({} if self.prototype is None else self.prototype.record()),
         }
 
     @classmethod
@@ -75,6 +79,10 @@ class Reference(Stream):
     def terms(cls, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
         """Returns the terms of the real images."""
         return (Term(SOURCE_IMAGES, "of the recipe", source),)
+
+    def list_attributes(self) -> Mapping[str, str]:
+        """Returns the id of the prototype that it is."""
+        return {} if self.prototype is None else {ATTRIBUTE: self.prototype.id}
 
     def groups(self) -> tuple[str, ...]:
         """Returns the hash of its patient or slide."""

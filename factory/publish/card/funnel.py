@@ -25,6 +25,7 @@ def write_funnel(summary: Summary) -> str:
         if part.references:
             text = escape(describe_references(part))
             notes.append(f"- **{text}**" if is_one_sided(part) else f"- {text}")
+        notes += [f"- {escape(part.label)}: {escape(line)}" for line in part.details or ()]
     notes += [f"- **Not judged**: {escape(text)}" for text in describe_unjudged(summary)]
     title = "judged" if summary.judged else "asked, made"
     return join_blocks(

@@ -76,6 +76,11 @@ def find_shares(series: SeriesInfo) -> dict[str, dict[str, float]]:
     return getattr(series, "shares", None) or {}
 
 
+def find_details(series: SeriesInfo) -> tuple[str, ...]:
+    """Returns what people are told of a series besides label and count, where it has `details`."""
+    return tuple(getattr(series, "details", None) or ())
+
+
 @dataclass(frozen=True, slots=True)
 class Planning:
     """What a block is planned with: the recipe's seed and session, the model's classes."""

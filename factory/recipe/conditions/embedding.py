@@ -1,6 +1,7 @@
 """Embedding conditions: images of arrays of an encoder, of a table or of real images."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -10,14 +11,23 @@ from factory.catalog.licences.terms import SOURCE_IMAGES, Term
 from factory.core.errors import InputError, SourceError
 from factory.core.yaml.messages import advise
 from factory.core.yaml.reader import FieldPath
+from factory.data.records import Condition
 from factory.data.rows import ARRAY, Rows
 from factory.data.streams import ClassName, Embedding, Stream
 from factory.data.streams.cells import Cells
 from factory.data.streams.embedding import EmbeddingCells
 from factory.models.encoders.check import check_encoder
+from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
-from factory.recipe.conditions.base import BlockImages, Identity, Planning
+from factory.recipe.conditions.base import BlockImages, Identity, Planning, Series
 from factory.recipe.conditions.encoded import CLASS, EncodedRows, EncodedTable
+from factory.recipe.conditions.prototypes import (
+    Medoid,
+    Prototypes,
+    PrototypeSeries,
+    check_prototypes,
+    choose_medoids,
+)
 from factory.recipe.conditions.table import TableKind, TableSettings, list_columns_beside
 from factory.recipe.conditions.table_series import ConditionTable, Part
 
@@ -46,6 +56,12 @@ class EmbeddingConditions(TableKind):
         revision: str | None = Field(
             None, description="of the encoder that made the arrays of a table"
         )
+        group_pattern: str | None = Field(
+            None, description="of images: regex on file names, one (group) around the patient"
+        )
+        prototypes: Prototypes | None = Field(
+            None, description="of images: medoids of clusters of each class, instead of all"
+        )
         grid: int = Field(
             1, ge=1, le=16, description="of images: crops a side, each a token, row by row"
         )
@@ -54,8 +70,9 @@ class EmbeddingConditions(TableKind):
         def _check_source(self) -> Self:
             if (self.embeddings is None) == (self.images is None):
                 raise ValueError("takes either embeddings or images: set one of them")
-            if self.images is None and self.grid != 1:
-                raise ValueError("grid: is of images: leave it out")
+            for name in ("grid", "group_pattern", "prototypes") if self.images is None else ():
+                if getattr(self, name) not in (None, 1):
+                    raise ValueError(f"{name}: is of images: leave it out")
             if self.images is not None:
                 named = {"column": self.column, "columns": self.columns or None}
                 given = [name for name, value in named.items() if value is not None]
@@ -82,8 +99,10 @@ class EmbeddingConditions(TableKind):
 
     @property
     def encoders(self) -> tuple[str, ...]:
-        """Its own, and those of columns beside."""
-        return (self.settings.encoder, *super().encoders)
+        """Its own, what chooses prototypes, and those of columns beside."""
+        chosen = self.settings.prototypes
+        also = () if chosen is None or chosen.encoder is None else (chosen.encoder,)
+        return tuple(dict.fromkeys((self.settings.encoder, *also, *super().encoders)))
 
     @property
     def images(self) -> BlockImages | None:
@@ -91,7 +110,8 @@ class EmbeddingConditions(TableKind):
         settings = self.settings
         if settings.images is None:
             return None
-        return BlockImages(settings.images, columns={"group_column": settings.group_column})
+        named = {"group_column", "group_pattern"}
+        return BlockImages(settings.images, columns=settings.model_dump(include=named))
 
     def open_rows(self, planning: Planning) -> Rows:
         """Opens the table, or lists the images; raises SourceError where they cannot be read."""
@@ -102,6 +122,41 @@ class EmbeddingConditions(TableKind):
         if not listed:
             raise SourceError(f"{root}: holds no images")
         return EncodedRows(root, listed, session, settings.encoder, settings.grid)
+
+    def build_series(self, planning: Planning) -> Sequence[Series]:
+        """Returns the one series of the table or images, or one of the prototypes of each class.
+
+        Raises:
+            SourceError: a table, row or image that cannot be read, or too few for prototypes.
+        """
+        settings, session, found = self.settings, planning.session, list[Series]()
+        chosen = settings.prototypes
+        if chosen is None or self.images is None:
+            return super().build_series(planning)
+        root, images = session.resolve(self.path), self.images.list(session)
+        names = sorted({image.class_name for image in images}, key=lambda name: name or "")
+        for place, name in enumerate(names):
+            mine = [image for image in images if image.class_name == name]
+            each = (settings.per_row or 0) * chosen.per_class
+            count = each or len(range(place, settings.count or 0, len(names)))
+            medoids = choose_medoids(
+                chosen, mine, name, root, session, planning.seed, settings.encoder
+            )
+            held = tuple(self._ask(medoid, name, root, session) for medoid in medoids)
+            prototypes = tuple(medoid.prototype for medoid in medoids)
+            if count:
+                found.append(
+                    PrototypeSeries(self.kind, name, held, prototypes, chosen.order, count)
+                )
+        return found
+
+    def _ask(self, medoid: Medoid, name: str | None, root: Path, session: Session) -> Condition:
+        """Returns the condition of a prototype: what the block's encoder makes of the medoid."""
+        settings = self.settings
+        rows = EncodedRows(root, [medoid.image], session, settings.encoder, settings.grid)
+        array = rows.read(0, [ARRAY])[ARRAY]
+        found = Embedding.of(array, settings.encoder, None, medoid.group_sha256)
+        return Condition(name, None, replace(found, prototype=medoid.prototype))
 
     def make_table(self, rows: Rows, parts: Sequence[Part]) -> ConditionTable:
         """Returns the conditions, of images with the class of their folder."""
@@ -139,9 +194,11 @@ class EmbeddingConditions(TableKind):
             told = like.find_misfit(entry)
             if told is not None:
                 findings.add((*path, "encoder"), told)
-        if findings.check_files:
+        if self.images.check_groups(findings, path) and findings.check_files:
             self._check_images(findings, path)
-        return [(self.kind, str(self.path), "encoded by", settings.encoder)]
+        chosen = settings.prototypes
+        how = () if chosen is None else ("as prototypes", chosen.model_dump_json())
+        return [(self.kind, str(self.path), "encoded by", settings.encoder, *how)]
 
     def terms(self, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
         """Returns the terms of the table, or of the images: the block's own, else the card's."""
@@ -158,6 +215,9 @@ class EmbeddingConditions(TableKind):
         place: FieldPath = (*path, "images")
         try:
             rows = self.open_rows(planning)
+            if self.settings.prototypes is not None and self.images is not None:
+                listed = self.images.list(planning.session)
+                check_prototypes(findings, path, self.settings.prototypes, listed)
             names = self.open_table(rows).class_names
             if isinstance(rows, EncodedRows):
                 for fault in rows.find_uncut():

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest
@@ -18,6 +18,7 @@ from factory.data.images.reader import ImageReader
 from factory.data.records import Condition, Request
 from factory.data.shots import rank_shots, take_shots
 from factory.data.streams import Caption, ClassName, Reference
+from factory.data.streams.prototype import Prototype
 from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
@@ -27,7 +28,14 @@ from factory.recipe.conditions.base import (
     Identity,
     PerClass,
     Planning,
+    Series,
     expand_per_class,
+)
+from factory.recipe.conditions.prototypes import (
+    Prototypes,
+    PrototypeSeries,
+    check_prototypes,
+    choose_medoids,
 )
 
 
@@ -88,6 +96,9 @@ class ReferenceConditions(ConditionKind):
         )
         per_class: PerClass = Field(description="accepted images: one number, or class -> number")
         shots: int | None = Field(None, ge=1, description="references per class, chosen by seed")
+        prototypes: Prototypes | None = Field(
+            None, description="instead of shots: medoids of clusters of each class"
+        )
         strength: float = Field(0.6, gt=0.0, le=1.0, description="share of the path run again")
         fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
         caption: str | None = Field(None, description="prompt for text models, with {class_name}")
@@ -95,7 +106,22 @@ class ReferenceConditions(ConditionKind):
         group_column: str | None = Field(None, description="patient or slide column")
         group_pattern: str | None = Field(None, description="regex on file names, one (group)")
 
+        @model_validator(mode="after")
+        def _check_choice(self) -> Self:
+            if self.prototypes is not None:
+                if self.shots is not None:
+                    raise ValueError("takes either shots or prototypes: remove one of them")
+                if self.prototypes.encoder is None:
+                    raise ValueError("prototypes.encoder: name whose features are clustered")
+            return self
+
     settings: Settings
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """What chooses prototypes."""
+        chosen = self.settings.prototypes
+        return () if chosen is None or chosen.encoder is None else (chosen.encoder,)
 
     @property
     def has_caption(self) -> bool:
@@ -110,7 +136,7 @@ class ReferenceConditions(ConditionKind):
         return BlockImages(self.settings.images, self.settings.fit, columns)
 
     def list_used(self, session: Session, seed: int) -> Sequence[SourceImage]:
-        """Returns the chosen shots.
+        """Returns the chosen shots; all that prototypes are chosen of.
 
         Raises:
             SourceError: images that cannot be read, or fewer than shots.
@@ -126,22 +152,30 @@ class ReferenceConditions(ConditionKind):
             for image, _ in choose_shots(mine, settings.shots, seed, str(root), session.images)
         ]
 
-    def build_series(self, planning: Planning) -> list[ReferenceSeries]:
+    def build_series(self, planning: Planning) -> list[Series]:
         """Returns one series for each class.
 
         Raises:
-            SourceError: images that cannot be read, fewer than shots, or none of a class.
+            SourceError: images that cannot be read, too few, or none of a class.
         """
         settings, session = self.settings, planning.session
         root, images = session.resolve(self.images.path), self.images.list(session)
         names = list_classes(images)
         counts = expand_per_class(settings.per_class, names or ("",))
-        found: list[ReferenceSeries] = []
+        found: list[Series] = []
         for name, count in counts.items():
             mine = [image for image in images if (image.class_name or "") == name]
             if not mine:
                 has = ", ".join(names) or "no classes"
                 raise SourceError(f"{root}: no images of class {name!r}: it has {has}")
+            caption = settings.caption.format(class_name=name) if settings.caption else None
+            if settings.prototypes is not None:
+                held, prototypes = self._choose(settings.prototypes, mine, caption, planning)
+                order = settings.prototypes.order
+                found.append(
+                    PrototypeSeries(self.kind, name or None, held, prototypes, order, count)
+                )
+                continue
             place = f"{root} ({name})"
             shots = choose_shots(mine, settings.shots, planning.seed, place, session.images)
             groups = read_groups([image for image, _ in shots])
@@ -149,9 +183,31 @@ class ReferenceConditions(ConditionKind):
                 Reference(image, sha256, settings.strength, settings.fit, group)
                 for (image, sha256), group in zip(shots, groups, strict=True)
             )
-            caption = settings.caption.format(class_name=name) if settings.caption else None
             found.append(ReferenceSeries(name or None, references, caption, count))
         return found
+
+    def _choose(
+        self,
+        chosen: Prototypes,
+        images: Sequence[SourceImage],
+        caption: str | None,
+        planning: Planning,
+    ) -> tuple[tuple[Condition, ...], tuple[Prototype, ...]]:
+        """Returns what prototypes of one class ask for; raises as `choose_medoids`."""
+        session, name = planning.session, images[0].class_name
+        root, found = session.resolve(self.images.path), []
+        medoids = choose_medoids(chosen, images, name, root, session, planning.seed)
+        for medoid in medoids:
+            plain = Reference(
+                medoid.image,
+                session.images.hash_bytes(medoid.image),
+                self.settings.strength,
+                self.settings.fit,
+                medoid.group_sha256,
+                medoid.prototype,
+            )
+            found.append(Condition(name, caption, plain))
+        return tuple(found), tuple(medoid.prototype for medoid in medoids)
 
     def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
         """Notes images that are missing or too few, classes they lack, and a prompt not taken."""
@@ -169,6 +225,10 @@ class ReferenceConditions(ConditionKind):
             if not names:
                 findings.add(place, "names no class: add class: count")
             findings.check_names(names, None if counts is None else (*counts,), place, "the images")
+        if settings.prototypes is not None:
+            listed = None if counts is None else self.images.list(findings.loaded.session)
+            asked = names or None
+            check_prototypes(findings, path, settings.prototypes, listed, asked)
         for name in names or ("",):
             has = None if counts is None else counts.get(name)
             if settings.shots is not None and has is not None and has < settings.shots:

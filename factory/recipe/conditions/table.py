@@ -23,6 +23,7 @@ from factory.recipe.conditions.base import (
     Count,
     Identity,
     Planning,
+    Series,
 )
 from factory.recipe.conditions.table_series import ConditionTable, Part, TableSeries
 
@@ -122,7 +123,7 @@ class TableKind(ConditionKind):
         """Opens the table; raises SourceError where it cannot be read."""
         return open_rows(planning.session.resolve(self.path))
 
-    def build_series(self, planning: Planning) -> list[TableSeries]:
+    def build_series(self, planning: Planning) -> Sequence[Series]:
         """Returns the one series of the table.
 
         Raises:
