@@ -59,6 +59,7 @@ from factory.api.training import (
     train_encoder,
     train_generator,
     train_layout,
+    train_translator,
 )
 from factory.evaluate.everything import AllSettings
 
@@ -107,6 +108,7 @@ __all__ = [
     "train_encoder",
     "train_generator",
     "train_layout",
+    "train_translator",
     "validate",
     "verify",
 ]

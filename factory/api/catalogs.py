@@ -214,17 +214,21 @@ def convert_model(
     class_names: Sequence[str] = (),
     mpp: float | None = None,
     allow_pickle: bool = False,
+    kind: str = "compvis",
 ) -> Figures:
-    """Writes a checkpoint of the CompVis code as a folder that recipes can name.
+    """Writes a checkpoint as a folder that recipes can name.
 
     Args:
         checkpoint: safetensors, or with `allow_pickle` .ckpt, .pt or .pth.
         out: new folder.
-        config: YAML file that it was trained with.
+        config: YAML file that it was trained with, of `compvis`.
         text_encoder: folder with tokenizer and config.json, for models of texts.
-        class_names: in the order of their embeddings, for models of classes.
+        class_names: in the order of their embeddings, for models of classes; of a translator that
+            makes no RGB images, its channels.
         mpp: µm per pixel of its training images.
         allow_pickle: the file is trusted; only tensors are read of it.
+        kind: `compvis` (latent diffusion), or of a one-pass translator `cut` (AI-FFPE too),
+            `cyclegan`, `unet` (pix2pix), `unetpp` (GigaTIME).
 
     Raises:
         InputError: what cannot be read or has no counterpart; says what to do.
@@ -238,6 +242,7 @@ def convert_model(
         None if text_encoder is None else Path(text_encoder),
         tuple(class_names),
         mpp,
+        kind,
     )
     return Figures(convert_checkpoint(Path(checkpoint), options, allow_pickle=allow_pickle))
 

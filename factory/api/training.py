@@ -100,6 +100,32 @@ def train_encoder(
     return Figures(train_self_supervised(settings, Path(out), report))
 
 
+def train_translator(
+    recipe: AnyPath, out: AnyPath, overrides: Overrides = (), report: Report = _pass_over
+) -> Figures:
+    """Trains a translator from a recipe; the same call goes on with it.
+
+    Args:
+        recipe: its file; `recipes/training/` has one.
+        out: its folder, a catalog that recipes name.
+        overrides: as for `load_recipe`.
+        report: called after steps and validations.
+
+    Returns:
+        `step`, `best_step`, how many pairs there were, and what was measured on held-out ones.
+
+    Raises:
+        RecipeError: every problem of the recipe.
+        SourceError: pairs that cannot be read, or too few.
+        MismatchError: `out` holds a training of another recipe.
+    """
+    from factory.train.generator.recipe import load_translator_recipe
+    from factory.train.translator.flow import train_flow
+
+    settings, catalogs = load_translator_recipe(Path(recipe), write_overrides(overrides))
+    return Figures(train_flow(settings, catalogs, Path(out), report))
+
+
 def train_generator(
     recipe: AnyPath, out: AnyPath, overrides: Overrides = (), report: Report = _pass_over
 ) -> Figures | None:

@@ -264,7 +264,13 @@ class Catalogs:
 
 
 def _resolve_source(path: Path, source: str) -> str:
-    """Returns a folder, seen from the catalog file, as an absolute path; a Hub id as it is."""
+    """Returns a folder, seen from the catalog file, as an absolute path; a Hub id as it is.
+
+    A folder may stand behind the kind of an encoder, `flow:..`.
+    """
+    kind, colon, name = source.rpartition(":")
+    if colon and name.startswith("."):
+        return f"{kind}:{(path.parent / name).resolve()}"
     folder = (path.parent / source).resolve()
     return str(folder) if source.startswith((".", "/")) or folder.is_dir() else source
 

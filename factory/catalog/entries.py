@@ -252,6 +252,9 @@ class EncoderEntry(Strict):
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     dim: int = Field(ge=1)
+    space: str | None = Field(
+        None, description="encoder that its features stand for, where a flow moves that one's"
+    )
     reads_text: bool = Field(False, description="has a text side: zero_shot and alignment take it")
     dtype: Literal["float32", "float16", "bfloat16"] = "float32"
     batch_size: int = Field(16, ge=1, description="images of one forward, padded to it")

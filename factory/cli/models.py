@@ -154,41 +154,45 @@ def adopt(source: str, out: Path, as_json: bool, **given: Any) -> None:
 @models.command()
 @click.argument("checkpoint", type=LocalPath(path_type=Path))
 @click.option(
-    "--config", required=True, type=LocalPath(exists=True, path_type=Path), help="Its YAML file."
+    "--kind",
+    type=click.Choice(["compvis", "cut", "cyclegan", "unet", "unetpp"]),
+    default="compvis",
+    help="Code that wrote it; all but compvis are one-pass translators.",
 )
-@click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
+@click.option("--config", type=LocalPath(exists=True, path_type=Path), help="YAML file of compvis.")
+@click.option("--out", required=True, type=NEW_FOLDER, help="New folder; names a translator.")
 @click.option(
     "--text-encoder",
     type=LocalPath(path_type=Path),
     help="Folder with tokenizer and config.json, for models of texts.",
 )
-@click.option("--classes", default="", help="Names in the order of their embeddings, with commas.")
+@click.option(
+    "--classes",
+    default="",
+    help="Classes in the order of their embeddings, or channels of a translator, with commas.",
+)
 @click.option(
     "--mpp", type=Number(0, 1000, min_open=True), help="µm per pixel of its training images."
 )
 @click.option(
     "--allow-pickle", is_flag=True, help="Read .ckpt and .pth: only tensors, weights_only."
 )
-def convert(
-    checkpoint: Path,
-    config: Path,
-    out: Path,
-    text_encoder: Path | None,
-    classes: str,
-    mpp: float | None,
-    allow_pickle: bool,
-) -> None:
-    """Writes CHECKPOINT of the CompVis code (PathLDM and others) as a folder for recipes."""
-    made = api.convert_model(
-        checkpoint,
-        out,
-        config=config,
-        text_encoder=text_encoder,
-        class_names=_split(classes),
-        mpp=mpp,
-        allow_pickle=allow_pickle,
-    )
+def convert(checkpoint: Path, out: Path, classes: str, **given: Any) -> None:
+    """Writes CHECKPOINT as a folder for recipes.
+
+    Latent diffusion of the CompVis code (PathLDM), or a one-pass translator: cut (AI-FFPE too),
+    cyclegan, unet (pix2pix), unetpp (GigaTIME).
+    """
+    made = api.convert_model(checkpoint, out, class_names=_split(classes), **given)
     click.echo(f"wrote {out}: takes {made['takes']}, {made['width']}x{made['height']} px")
+    if made.get("dropped"):
+        dropped = made["dropped"]
+        click.echo(f"left out {len(dropped)} that the network does not read, e.g. {dropped[0]}")
+    if "model" in made:
+        click.echo(
+            f"in a recipe: catalogs: [{out}], generator: {{model: {made['model']}}}; fill in its "
+            f"terms in {out / 'models' / made['model']}.yaml"
+        )
 
 
 @click.group()

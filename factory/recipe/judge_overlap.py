@@ -8,7 +8,7 @@ from factory.data.provenance import FilterRecord
 from factory.data.summary import Maker
 from factory.filters import build_filters
 from factory.models.classifiers.model import read_classifier_info
-from factory.models.encoders import find_source, find_weights
+from factory.models.encoders import find_source, find_weights, list_parts
 from factory.models.session import Session
 from factory.recipe.recipe import DiversePick, Recipe
 
@@ -83,8 +83,9 @@ def _list_makers(recipe: Recipe, session: Session) -> Iterator[tuple[str, str]]:
             yield find_source(part.source), f"{ROLES[part.role]} {name}"
     for block in recipe.blocks:
         for spec in block.encoders:
-            weights = find_weights(spec, session.catalogs)
-            yield weights, f"{ROLES['image_encoder']} {name}"
+            for each in list_parts(spec, session.catalogs):
+                weights = find_weights(each, session.catalogs)
+                yield weights, f"{ROLES['image_encoder']} {name}"
 
 
 def list_guides(maker: Maker) -> list[FilterRecord]:

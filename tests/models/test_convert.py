@@ -237,8 +237,8 @@ def test_what_has_no_counterpart_is_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.ckpt").write_bytes(b"no pickle")
     with pytest.raises(InputError, match="damaged or holds more than tensors"):
         convert_checkpoint(tmp_path / "bad.ckpt", options, allow_pickle=True)
-    with pytest.raises(InputError, match="no format 'comvis': did you mean 'compvis'"):
-        convert_checkpoint(tmp_path / "bad.ckpt", options, "comvis")
+    with pytest.raises(InputError, match="no kind 'comvis': did you mean 'compvis'"):
+        convert_checkpoint(tmp_path / "bad.ckpt", Options(tmp_path / "o", kind="comvis"))
 
 
 @pytest.mark.parametrize(

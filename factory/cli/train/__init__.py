@@ -1,4 +1,4 @@
-"""The group `factory train`: classifier, encoder, generator, adapter, layout."""
+"""The group `factory train`: classifier, encoder, generator, translator, adapter, layout."""
 
 import click
 
@@ -11,9 +11,10 @@ from factory.cli import LazyGroup
         "classifier": "factory.cli.train.classifier:classifier",
         "generator": "factory.cli.train.recipes:generator",
         "encoder": "factory.cli.train.recipes:encoder",
+        "translator": "factory.cli.train.recipes:translator",
         "adapter": "factory.cli.train.adapter:adapter",
         "layout": "factory.cli.train.layout:layout",
     },
 )
 def train() -> None:
-    """Trains classifiers and encoders to filter with, generators and adapters, layouts of masks."""
+    """Trains what recipes name: models that make, translate and judge images, and layouts."""

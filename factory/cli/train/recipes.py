@@ -1,4 +1,4 @@
-"""Commands that train from a recipe: generator and encoder."""
+"""Commands that train from a recipe: generator, encoder and translator."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +49,13 @@ def encoder(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) 
     _print_end(result, as_json, text)
 
 
+@_by_recipe("Folder of the translator, a catalog itself.")
+def translator(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Trains a translator from RECIPE; the same command again resumes it."""
+    result = api.train_translator(recipe, out, overrides, _print_step)
+    _print_end(result, as_json, format_flow(result, out))
+
+
 def _print_end(result: dict[str, Any], as_json: bool, text: str) -> None:
     click.echo(write_json(result, indent=None) if as_json else text)
 
@@ -75,4 +82,17 @@ def format_training(result: dict[str, Any], out: Path) -> str:
     return (
         f"wrote {out}: the weights of step {result['best_step']:,}, kernel distance to held-out "
         f"images {result['kid']:.4g}"
+    )
+
+
+def format_flow(result: dict[str, Any], out: Path) -> str:
+    """Returns what the training of a flow ended with."""
+    head = f"wrote {out}: the weights of step {result['best_step']:,}"
+    passed = f", {result['passed']:,} without a partner passed over" if result["passed"] else ""
+    if "error" not in result:
+        return f"{head}, not validated{passed}"
+    return (
+        f"{head}, on {result['held_out']:,} held-out embeddings{passed}: distance to the target "
+        f"{result['error']:.3f} of the source's (by the mean alone {result['error_shift']:.3f}), "
+        f"cosine {result['cosine']:.3f} (source {result['cosine_source']:.3f})"
     )

@@ -17,8 +17,11 @@ from factory.models.generators.weights import PICKLES, hash_file
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMATS = ("compvis",)
-"""Each a module of this package with `convert(state, options)`."""
+FORMATS = {
+    "compvis": "compvis",
+    **dict.fromkeys(("cut", "cyclegan", "unet", "unetpp"), "translators"),
+}
+"""Kind of checkpoint -> module of this package with `convert(state, options)`."""
 RECORD = "conversion.json"
 UNREADABLE = (
     ArithmeticError,
@@ -45,8 +48,10 @@ class Options:
         out: folder that is written.
         config: file of the code that it was trained by; None: none.
         text_encoder: folder with the tokenizer and `config.json` of the text encoder; None: none.
-        class_names: the classes in the order of their embeddings.
+        class_names: the classes in the order of their embeddings, or the channels of a translator
+            that makes no RGB images.
         mpp: µm per pixel of the training images.
+        kind: of `FORMATS`.
     """
 
     out: Path
@@ -54,31 +59,32 @@ class Options:
     text_encoder: Path | None = None
     class_names: tuple[str, ...] = ()
     mpp: float | None = None
+    kind: str = "compvis"
 
 
 def convert_checkpoint(
-    checkpoint: Path, options: Options, format_name: str = "compvis", allow_pickle: bool = False
+    checkpoint: Path, options: Options, allow_pickle: bool = False
 ) -> dict[str, Any]:
     """Converts a checkpoint and returns what was written, as `conversion.json` keeps it.
 
     Args:
         checkpoint: safetensors; .ckpt, .pt or .pth only if `allow_pickle`.
         options: what it does not say.
-        format_name: of `FORMATS`.
         allow_pickle: the user trusts the file; only tensors and plain data are read of it.
 
     Raises:
-        InputError: an unknown format, a file that cannot be read or that does not hold what the
-            format has, or an output folder that is there.
+        InputError: an unknown kind, a file that cannot be read or that does not hold what the
+            kind has, or an output folder that is there.
     """
-    if format_name not in FORMATS:
-        raise InputError(f"--format: no format {format_name!r}: {advise(format_name, FORMATS)}")
+    kind = options.kind
+    if kind not in FORMATS:
+        raise InputError(f"--kind: no kind {kind!r}: {advise(kind, tuple(FORMATS))}")
     if options.out.exists() and any(options.out.iterdir()):
         raise InputError(f"{options.out}: is there and not empty: give another --out")
     state = read_state(checkpoint, allow_pickle)
-    module = import_module(f"{__name__}.{format_name}")
+    module = import_module(f"{__name__}.{FORMATS[kind]}")
     told: dict[str, Any] = module.convert(state, options)
-    record = {"format": format_name, "checkpoint_sha256": hash_file(checkpoint), **told}
+    record = {"format": kind, "checkpoint_sha256": hash_file(checkpoint), **told}
     text = json.dumps(record, indent=2, sort_keys=True) + "\n"
     write_file(options.out / RECORD, text.encode())
     return record

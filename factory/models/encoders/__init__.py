@@ -6,6 +6,7 @@
     timm:vit_small_patch16_224        also timm:hf-hub:OWNER/NAME@REVISION, timm:local-dir:FOLDER
     open_clip:hf-hub:OWNER/NAME       also open_clip:ARCH/WEIGHTS_TAG, open_clip:local-dir:FOLDER
     transformers:OWNER/NAME@REVISION  also transformers:FOLDER
+    flow:FOLDER                       an encoder, and a flow to another stain behind it
     lazyslide:KEY                     registry of lazyslide-models: conch, musk, h0-mini, keep, …
     FOLDER                            holds encoder.json and encoder.safetensors
 
@@ -109,6 +110,7 @@ def load_encoder(
     kind = open_kind(spec if entry is None else entry.source, entry, base or Path())
     if entry is None and isinstance(kind, FolderKind) and not kind.path.is_dir():
         raise InputError(explain_unknown(spec, catalogs))
+    kind.catalogs = catalogs
     found = kind.load(device)
     if entry is not None and found.dim != entry.dim:
         raise InputError(
@@ -131,6 +133,16 @@ def find_weights(spec: str, catalogs: "Catalogs") -> str:
     """
     entry = catalogs.get_encoder(spec)
     return find_source(spec if entry is None else entry.source)
+
+
+def list_parts(spec: str, catalogs: "Catalogs") -> tuple[str, ...]:
+    """Returns an encoder and, where it moves the features of another one, that one too.
+
+    Raises:
+        RecipeError: its catalog file is wrong.
+    """
+    entry = catalogs.get_encoder(spec)
+    return (spec,) if entry is None or entry.space is None else (spec, entry.space)
 
 
 def find_source(spec: str) -> str:

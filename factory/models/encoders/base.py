@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from factory.core.errors import InputError
 
 if TYPE_CHECKING:
-    from factory.catalog.catalog import EncoderEntry
+    from factory.catalog.catalog import Catalogs, EncoderEntry
 
 
 class Encoder(Protocol):
@@ -59,12 +59,14 @@ class EncoderKind(ABC):
         text_forms: how specs of those are written that have a text side; empty: none has.
         name: what stands behind the name of the kind.
         label: what messages and provenance call the encoder.
+        catalogs: where it looks up other encoders; None: the shipped ones.
     """
 
     kind: ClassVar[str]
     form: ClassVar[str]
     is_bare: ClassVar[bool] = False
     text_forms: ClassVar[tuple[str, ...]] = ()
+    catalogs: "Catalogs | None" = None
 
     def __init__(
         self, source: str, entry: "EncoderEntry | None" = None, base: Path = Path()

@@ -16,6 +16,7 @@ from factory.data.rows import ARRAY, Rows
 from factory.data.streams import ClassName, Embedding, Stream
 from factory.data.streams.cells import Cells
 from factory.data.streams.embedding import EmbeddingCells
+from factory.models.encoders import list_parts
 from factory.models.encoders.check import check_encoder
 from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
@@ -163,6 +164,10 @@ class EmbeddingConditions(TableKind):
         if not isinstance(rows, EncodedRows):
             return super().make_table(rows, parts)
         labels = [(ClassName, Cells(column=CLASS))] if CLASS in rows.header else []
+        space = rows.find_space()
+        if space is not None:
+            cells = EmbeddingCells(column=ARRAY, encoder=space, revision=self.settings.encoder)
+            parts = [(Embedding, cells), *parts[1:]]
         return EncodedTable(rows, [*parts, *labels])
 
     def choose_cells(self, header: Sequence[str]) -> EmbeddingCells:
@@ -186,11 +191,13 @@ class EmbeddingConditions(TableKind):
             return super().check(findings, path)
         settings = self.settings
         entry = None if findings.model is None else findings.model.entry
-        check_encoder(findings, settings.encoder, (*path, "encoder"))
+        for part in list_parts(settings.encoder, findings.catalogs):
+            check_encoder(findings, part, (*path, "encoder"))
         known = settings.encoder in findings.catalogs.list_ids("encoders")
         if known and entry is not None and entry.embedding is not None:
-            dim = findings.catalogs.find_encoder(settings.encoder).dim
-            like = Embedding.of([[0.0] * dim] * settings.grid**2, settings.encoder)
+            encoder = findings.catalogs.find_encoder(settings.encoder)
+            space = encoder.space or settings.encoder
+            like = Embedding.of([[0.0] * encoder.dim] * settings.grid**2, space)
             told = like.find_misfit(entry)
             if told is not None:
                 findings.add((*path, "encoder"), told)

@@ -68,6 +68,11 @@ class EncodedRows(Rows):
         pixels = self._session.images.hash_pixels(image)
         return [pixels, image.class_name, self._spec, self._grid]
 
+    def find_space(self) -> str | None:
+        """Returns the encoder that the features stand for, where a flow moves that one's."""
+        entry = self._session.catalogs.get_encoder(self._spec)
+        return None if entry is None else entry.space
+
     def find_uncut(self) -> Iterator[str]:
         """Yields, for each size of image that cannot be cut, why not; names its first image.
 

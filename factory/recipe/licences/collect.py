@@ -15,7 +15,7 @@ from factory.core.places import take_name
 from factory.data.summary import Maker, Summary
 from factory.filters import build_filters
 from factory.filters.base import Filter
-from factory.models.encoders import find_source, find_weights
+from factory.models.encoders import find_source, find_weights, list_parts
 from factory.models.generators.families import does_generate
 from factory.models.generators.settings import find_entry
 from factory.models.session import Session
@@ -132,7 +132,8 @@ def _list_judges(recipe: Recipe, session: Session) -> Iterator[Term]:
 def _list_conditioners(recipe: Recipe, session: Session) -> Iterator[Term]:
     """Yields the encoders that made what conditions hold: their terms reach the images."""
     for block in recipe.blocks:
-        for spec in block.encoders:
+        parts = (list_parts(name, session.catalogs) for name in block.encoders)
+        for spec in (each for part in parts for each in part):
             weights = find_weights(spec, session.catalogs)
             entry = _find_encoder(spec, weights, session.catalogs)
             dumped = None if entry is None else entry.licence.model_dump(mode="json")

@@ -11,15 +11,19 @@ from factory.recipe.file import find_base
 from factory.train.encoder.settings import EncoderRecipe
 from factory.train.generator.settings import TrainingRecipe
 from factory.train.multi.settings import MultiRecipe
+from factory.train.translator.settings import FlowRecipe
 
-AnyRecipe = type[TrainingRecipe] | type[MultiRecipe] | type[EncoderRecipe]
+AnyRecipe = type[TrainingRecipe] | type[MultiRecipe] | type[EncoderRecipe] | type[FlowRecipe]
 
 
 def choose_model(data: Mapping[str, Any]) -> AnyRecipe:
-    """Returns what a training recipe describes: with `method` an encoder, else a generator.
+    """Returns what a training recipe describes.
 
-    The generator's `network.kind` says which.
+    With `kind` it is a translator, with `method` an encoder, else a generator, whose `network.kind`
+    says which.
     """
+    if "kind" in data:
+        return FlowRecipe
     if "method" in data:
         return EncoderRecipe
     network = data.get("network")
@@ -40,6 +44,30 @@ def load_encoder_recipe(path: Path, overrides: Sequence[str] = ()) -> EncoderRec
     )
     data = recipe.data.model_copy(update={"sources": sources})
     return recipe.model_copy(update={"data": data})
+
+
+def load_translator_recipe(
+    path: Path, overrides: Sequence[str] = ()
+) -> tuple[FlowRecipe, Catalogs]:
+    """Returns the recipe of a translator, and the catalogs that it reads from.
+
+    Raises:
+        RecipeError: a field that is wrong, with file, line and field.
+    """
+    recipe = parse_model(apply_overrides(read_document(path), overrides), FlowRecipe)
+    base, update = find_base(path), dict[str, Any]()
+    for name in ("source", "target"):
+        side = getattr(recipe.data, name)
+        places = {
+            field: resolve_path(base, place)
+            for field in ("images", "embeddings")
+            if (place := getattr(side, field)) is not None
+        }
+        update[name] = side.model_copy(update=places)
+    folders = tuple(resolve_path(base, folder) for folder in recipe.catalogs)
+    data = recipe.data.model_copy(update=update)
+    resolved = recipe.model_copy(update={"data": data, "catalogs": folders})
+    return resolved, load_catalogs(folders)
 
 
 def load_training_recipe(

@@ -34,6 +34,7 @@ class Family(ABC):
         required: streams that a condition must have.
         optional: those that it may have; None: any.
         generates: False where images that are there are handed on.
+        is_seeded: False where the seed changes nothing, so that every try gives the same image.
         is_on_record: its models cannot run: catalogs have them for their terms alone.
         is_general: reads what no other family does.
         sized: makes images of any width and height; otherwise the model fixes them.
@@ -48,6 +49,7 @@ class Family(ABC):
     required: frozenset[str] = frozenset()
     optional: frozenset[str] | None = frozenset()
     generates: bool = True
+    is_seeded: bool = True
     is_on_record: bool = False
     is_general: bool = False
     sized: bool = True

@@ -1,0 +1,218 @@
+"""`TranslatorGenerator`: one pass of a network from source images to translated ones."""
+
+import importlib.metadata
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from factory.core.errors import CallError, InputError, OutOfMemoryError
+from factory.data.records import Job, Sample
+from factory.models.generators import weights
+from factory.models.generators.base import Capabilities, name_model
+from factory.models.generators.families.translator import SOURCE, TranslatorFamily
+from factory.models.generators.loading import (
+    choose_device,
+    choose_dtype,
+    count_threads,
+    name_device,
+)
+from factory.models.generators.outputs import is_out_of_memory, quantise
+from factory.models.translators import WEIGHTS, TranslatorConfig, build_network
+
+
+@dataclass(frozen=True, slots=True)
+class Translator:
+    """A network in memory, in evaluation mode.
+
+    Attributes:
+        network: (N, 3, H, W) normalised pixels -> what its last layer gives.
+        config: how pixels enter and leave it.
+        device: torch device, e.g. `cuda:0`.
+        dtype: of the weights, e.g. `float32`.
+        folder: of its files.
+        sha256: digest of the weights.
+    """
+
+    network: nn.Module
+    config: TranslatorConfig
+    device: str
+    dtype: str
+    folder: Path
+    sha256: str
+
+    @torch.inference_mode()
+    def translate(self, sources: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Returns (N, H, W, C) float32 in [0, 1], NaN where not finite, of (N, H, W, 3) uint8."""
+        config, dtype = self.config, getattr(torch, self.dtype)
+        mean, std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
+        pixels = torch.from_numpy(np.ascontiguousarray(sources.transpose(0, 3, 1, 2)))
+        entered = ((pixels.float() / 255.0 - mean) / std).to(self.device, dtype)
+        made: Tensor = self.network(entered).float().cpu()
+        made = torch.where(made.isfinite(), made, torch.nan)
+        if config.output == "signed":
+            made = (made + 1.0) / 2.0
+        elif config.output == "logits":
+            made = made.sigmoid()
+        found: NDArray[np.float32] = made.clamp(0.0, 1.0).permute(0, 2, 3, 1).numpy()
+        return found
+
+
+class TranslatorGenerator:
+    """Translates source images; the weights are loaded at the first need.
+
+    Args:
+        family: what is asked, of a recipe.
+    """
+
+    def __init__(self, family: TranslatorFamily) -> None:
+        self._family, self._settings = family, family.settings
+        self._batch_size = self._settings.batch_size
+
+    @property
+    def batch_size(self) -> int:
+        """The fixed number of images in one pass; halved when the device was full."""
+        return self._batch_size
+
+    @cached_property
+    def capabilities(self) -> Capabilities:
+        """What may be asked of it; reads no weights."""
+        found = self._family.capabilities
+        if self._family.entry is None:
+            found = replace(found, mpp=self._family.config.mpp)
+        return found
+
+    def generate(self, jobs: Sequence[Job]) -> list[Sample]:
+        """Translates the source of each job, in order; see `Generator.generate`.
+
+        Every pass has the same shape, padded by its last source. Where the device is full the
+        number of images is halved for good.
+
+        Raises:
+            InputError: a condition that the model does not take, or a size that it cannot make.
+            SourceError: a source that cannot be read.
+            OutOfMemoryError: the device cannot hold a single image.
+            CallError: the network failed.
+        """
+        for job in jobs:
+            self._family.check_condition(job.condition)
+        samples: list[Sample] = []
+        while len(samples) < len(jobs):
+            part = jobs[len(samples) : len(samples) + self._batch_size]
+            try:
+                samples += self._translate(part)
+                continue
+            except OutOfMemoryError:
+                if self._batch_size == 1:
+                    raise
+            self._batch_size //= 2  # not in the handler: the error's frames still hold tensors
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        return samples
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what made the pixels, as plain data for provenance; loads the weights."""
+        model, capabilities = self.model, self.capabilities
+        return {
+            "model": name_model(self._settings, self._family.entry),
+            "model_revision": weights.name_revision(model.folder, model.sha256),
+            "weights_sha256": model.sha256,
+            "family": self._family.kind,
+            "pipeline": type(model.network).__name__,
+            "scheduler": "none",
+            "num_inference_steps": 1,
+            "guidance_scale": 1.0,
+            "arguments": model.config.model_dump(mode="json"),
+            "width": capabilities.width,
+            "height": capabilities.height,
+            "mpp": capabilities.mpp,
+            "dtype": model.dtype,
+            "device": model.device.partition(":")[0],
+            "device_name": name_device(model.device),
+            **count_threads(model.device),
+            "adapters": [],
+            "libraries": {
+                name: importlib.metadata.version(name)
+                for name in ("torch", "numpy", "pillow", "safetensors")
+            },
+        }
+
+    @cached_property
+    def model(self) -> Translator:
+        """The network, loaded at the first need.
+
+        Raises:
+            InputError: weights that do not fit, a size that it cannot make, or channels that are
+                no RGB image.
+        """
+        family, settings = self._family, self._settings
+        config, size = family.config, (self.capabilities.width, self.capabilities.height)
+        unfit = config.find_unfit(*size)
+        if unfit is not None:
+            raise InputError(f"generator.width, height: {unfit}")
+        if not config.is_rgb:
+            raise InputError(
+                f"model {settings.model}: makes {len(config.channel_names)} channels "
+                f"({', '.join(config.channel_names[:3])}, ...), and only RGB images are written "
+                "yet: take a translator of three channels"
+            )
+        folder = family.find_folder()
+        assert folder is not None  # as `config` was read from it
+        device = choose_device(settings.device)
+        dtype = choose_dtype(settings, family.entry, device)
+        network = load_network(config, folder).to(device, getattr(torch, dtype))
+        digest = weights.compute_weights_digest(folder)
+        return Translator(network, config, device, dtype, folder, digest)
+
+    def _translate(self, jobs: Sequence[Job]) -> list[Sample]:
+        """Translates the sources of one pass, padded to its fixed shape."""
+        size, width, height = self._batch_size, self.capabilities.width, self.capabilities.height
+        sources = [_find_source(job).load(width, height) for job in jobs]
+        padded = np.stack(sources + [sources[-1]] * (size - len(jobs)))
+        where = f"model {self._settings.model}"
+        try:
+            made = self.model.translate(padded)
+        except (RuntimeError, MemoryError) as error:
+            if is_out_of_memory(error):
+                raise OutOfMemoryError(
+                    f"{where}: out of memory with {size} images of {width}x{height} px: lower "
+                    "generator.batch_size"
+                ) from error
+            raise CallError(f"{where} failed: {type(error).__name__}: {error}") from error
+        if made.shape != (size, height, width, 3):
+            raise CallError(f"{where} made {made.shape[1:]}, expected ({height}, {width}, 3)")
+        pixels, nonfinite = quantise(made)
+        return [
+            Sample(pixels[row], nonfinite_fraction=float(nonfinite[row]), batch_size=size)
+            for row in range(len(jobs))
+        ]
+
+
+def load_network(config: TranslatorConfig, folder: Path) -> nn.Module:
+    """Returns the network of a folder, in evaluation mode, float32, on the CPU.
+
+    Raises:
+        InputError: weights that cannot be read, or are not those of the configuration.
+    """
+    path = folder / WEIGHTS
+    try:
+        state = load_file(path)
+        with torch.device("meta"):
+            network = build_network(config.network)
+        network.load_state_dict(state, assign=True)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        said = " ".join(str(error).split())[:300]
+        raise InputError(f"{path}: does not load: {said}: convert the checkpoint again") from error
+    return network.float().eval().requires_grad_(False)
+
+
+def _find_source(job: Job) -> Any:
+    return next(stream for stream in job.condition.streams if stream.name == SOURCE)

@@ -1,0 +1,137 @@
+"""What stands beside the weights of a one-pass translator: its network, and how pixels enter it."""
+
+from math import log2
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from factory.catalog.entries import Strict
+from factory.core.yaml.model import parse_model, read_document
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SIGNED = (0.5, 0.5, 0.5)
+"""Mean and standard deviation that bring pixels from [0, 1] to [-1, 1]."""
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of RGB pixels in [0, 1], as torchvision states them."""
+
+Norm = Literal["instance", "batch", "none"]
+
+
+class _Network(Strict):
+    in_channels: int = Field(3, ge=1)
+    out_channels: int = Field(3, ge=1)
+
+    @property
+    def multiple(self) -> int:
+        """Sides of its images are multiples of it, px."""
+        raise NotImplementedError
+
+
+class ResnetSettings(_Network):
+    """The generator of CUT, CycleGAN and AI-FFPE (Johnson et al. 2016, arXiv 1603.08155).
+
+    Two levels down, residual blocks, two levels up, each with blurred (antialiased) resampling or
+    with strided convolutions; AI-FFPE has an attention behind the first convolution.
+    """
+
+    kind: Literal["resnet"]
+    channels: int = Field(64, ge=1, description="behind the first convolution")
+    blocks: int = Field(9, ge=1)
+    norm: Norm = "instance"
+    dropout: bool = Field(False, description="in the blocks, of the training; none here")
+    antialias_down: bool = True
+    antialias_up: bool = True
+    attention: bool = Field(False, description="of AI-FFPE; its images are square")
+
+    @property
+    def multiple(self) -> int:
+        """Two levels of halving."""
+        return 4
+
+
+class UnetSettings(_Network):
+    """The U-Net of pix2pix (Isola et al. 2017, arXiv 1611.07004)."""
+
+    kind: Literal["unet"]
+    channels: int = Field(64, ge=1, description="of the outermost level")
+    downs: int = Field(8, ge=5, le=12, description="levels of halving")
+    norm: Norm = "batch"
+
+    @property
+    def multiple(self) -> int:
+        """The innermost level has a pixel."""
+        return int(2**self.downs)
+
+
+class UnetppSettings(_Network):
+    """U-Net++ (Zhou et al. 2018, arXiv 1807.10165) with VGG blocks, as GigaTIME has it."""
+
+    kind: Literal["unetpp"]
+    widths: tuple[int, ...] = Field((32, 64, 128, 256, 512), min_length=2)
+    deep_supervision: bool = Field(False, description="a last layer for each depth; the deepest's")
+
+    @property
+    def multiple(self) -> int:
+        """A halving between two widths."""
+        return int(2 ** (len(self.widths) - 1))
+
+
+NetworkSettings = Annotated[
+    ResnetSettings | UnetSettings | UnetppSettings, Field(discriminator="kind")
+]
+
+
+class TranslatorConfig(Strict):
+    """The `config.json` of a translator's folder."""
+
+    network: NetworkSettings
+    mean: tuple[float, ...] = Field(SIGNED, description="of pixels in [0, 1], by channel")
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field(SIGNED, description="likewise")
+    output: Literal["signed", "logits", "unit"] = Field(
+        "signed", description="what the last layer gives: [-1, 1], logits of [0, 1], or [0, 1]"
+    )
+    channel_names: tuple[str, ...] = Field((), description="of outputs that are no RGB image")
+    width: int = Field(256, ge=8, description="px that it was trained on")
+    height: int = Field(256, ge=8, description="px")
+    mpp: float | None = Field(None, gt=0, description="µm per pixel of its training images")
+
+    @model_validator(mode="after")
+    def _check_channels(self) -> Self:
+        taken, made = self.network.in_channels, self.network.out_channels
+        if taken != 3:
+            raise ValueError(f"network.in_channels: must be 3, RGB, got {taken}")
+        if (len(self.mean), len(self.std)) != (taken, taken):
+            raise ValueError(f"mean and std: must have {taken} values each")
+        if self.channel_names and len(set(self.channel_names)) != made:
+            raise ValueError(f"channel_names: must be {made} different names")
+        if made != 3 and not self.channel_names:
+            raise ValueError(f"channel_names: name the {made} channels: they are no RGB image")
+        return self
+
+    @property
+    def is_rgb(self) -> bool:
+        """Whether its outputs are RGB images."""
+        return not self.channel_names
+
+    def find_unfit(self, width: int, height: int) -> str | None:
+        """Says why no images of this size, px, can be made; None: they can."""
+        multiple = self.network.multiple
+        if width % multiple or height % multiple:
+            halvings = round(log2(multiple))
+            return (
+                f"{width}x{height} px, but its network halves images {halvings} times: take "
+                f"multiples of {multiple}"
+            )
+        if isinstance(self.network, ResnetSettings) and self.network.attention and width != height:
+            return f"{width}x{height} px, but its attention reads square images: take {width} twice"
+        return None
+
+
+def read_config(folder: Path) -> TranslatorConfig:
+    """Returns the configuration of a translator's folder.
+
+    Raises:
+        RecipeError: no such file, or a field that is wrong; with file, line and field.
+    """
+    return parse_model(read_document(folder / CONFIG), TranslatorConfig)

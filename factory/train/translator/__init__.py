@@ -1,0 +1,1 @@
+"""Trains translators: a flow between the embeddings of two domains."""

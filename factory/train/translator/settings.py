@@ -1,0 +1,93 @@
+"""The recipe of a translator: what `factory train translator` reads."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from factory.train.generator.settings import ExportSettings
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Side(_Strict):
+    """One domain: its images, encoded here and kept, or the embeddings that a table holds."""
+
+    images: Path | None = Field(
+        None, description="pairs have the same path below it, whatever the suffix"
+    )
+    embeddings: Path | None = Field(
+        None, description="or parquet, npy, safetensors, jsonl or datasets folder with arrays"
+    )
+    column: str = Field("embedding", description="of the arrays")
+    key: str | None = Field(None, description="column that names pairs; default: rows in order")
+
+    @model_validator(mode="after")
+    def _check_source(self) -> Self:
+        if (self.images is None) == (self.embeddings is None):
+            raise ValueError("takes either images or embeddings: set one of them")
+        if self.images is not None and (self.key is not None or self.column != "embedding"):
+            raise ValueError("column and key are of embeddings: leave them out")
+        return self
+
+
+class PairedData(_Strict):
+    """The same tissue in two domains, as a row of each."""
+
+    source: Side = Field(description="domain that is translated, as H&E")
+    target: Side = Field(description="domain that it is translated to, as IHC")
+    encoder: str = Field(min_length=1, description="catalog id or KIND:NAME of what makes both")
+    grid: int = Field(1, ge=1, le=16, description="of images: crops a side, each an embedding")
+    group_column: str | None = Field(
+        None, description="of the source's table: patient or slide, which is held out whole"
+    )
+    group_pattern: str | None = Field(None, description="or regex on image paths, one (group)")
+    held_out: float = Field(0.1, ge=0, lt=1, description="share of the pairs kept to validate on")
+
+    @model_validator(mode="after")
+    def _check_kinds(self) -> Self:
+        if (self.source.images is None) != (self.target.images is None):
+            raise ValueError("source and target: give images of both, or embeddings of both")
+        if self.source.images is None and (self.grid > 1 or self.group_pattern is not None):
+            raise ValueError("grid and group_pattern are of images: leave them out")
+        if self.source.images is not None and self.group_column is not None:
+            raise ValueError("group_column is of embeddings: give group_pattern")
+        if (self.source.key is None) != (self.target.key is None):
+            raise ValueError("key: name it of both tables, or of none")
+        return self
+
+
+class FlowNetwork(_Strict):
+    """The residual MLP; the defaults are PixCell's."""
+
+    width: int = Field(1024, ge=8, le=16_384, multiple_of=2)
+    blocks: int = Field(6, ge=1, le=64)
+
+
+class FlowOptimisation(_Strict):
+    """How it is fitted: AdamW, warm-up, constant rate, a running average of the weights."""
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(256, gt=0, description="embeddings in a step")
+    learning_rate: float = Field(1e-4, gt=0)
+    warmup_steps: int = Field(100, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    validate_every: int = Field(500, gt=0, description="steps")
+    checkpoint_every: int = Field(500, gt=0, description="steps")
+
+
+class FlowRecipe(_Strict):
+    """A flow from the embeddings of one domain to those of another, of pairs."""
+
+    kind: Literal["flow"]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    seed: int = Field(0, ge=0)
+    catalogs: tuple[Path, ...] = Field((), description="user catalog folders, searched first")
+    data: PairedData
+    network: FlowNetwork = FlowNetwork()
+    training: FlowOptimisation
+    sampling_steps: int = Field(100, ge=1, le=1000, description="Euler steps, as published")
+    export: ExportSettings = ExportSettings()

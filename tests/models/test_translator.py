@@ -1,0 +1,274 @@
+"""The family `translator`: the contract of generators on tiny random networks, one of each kind."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import InputError, OutOfMemoryError, RecipeError
+from factory.data.images import SourceImage
+from factory.data.records import Condition, Job, Request
+from factory.data.streams import Stream
+from factory.models.generators import build_generator
+from factory.models.generators.families import FAMILIES
+from factory.models.generators.settings import GeneratorSettings, Guidance
+from factory.models.translators import TranslatorConfig, build_network
+from factory.models.translators.config import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    ResnetSettings,
+    UnetppSettings,
+    UnetSettings,
+)
+from factory.models.translators.folder import About, save_translator
+
+SIZE = 32
+RESNET = {"kind": "resnet", "channels": 8, "blocks": 2}
+SIGNED = {"width": SIZE, "height": SIZE, "mpp": 0.5}
+LOGITS = {**SIGNED, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "output": "logits"}
+CONFIGS: dict[str, TranslatorConfig] = {
+    "cut": TranslatorConfig(network=ResnetSettings(**RESNET), **SIGNED),
+    "cyclegan": TranslatorConfig(
+        network=ResnetSettings(**RESNET, antialias_down=False, antialias_up=False), **SIGNED
+    ),
+    "ai-ffpe": TranslatorConfig(network=ResnetSettings(**RESNET, attention=True), **SIGNED),
+    "unet": TranslatorConfig(network=UnetSettings(kind="unet", channels=4, downs=5), **SIGNED),
+    "unetpp": TranslatorConfig(network=UnetppSettings(kind="unetpp", widths=(4, 6, 8)), **LOGITS),
+}
+NETWORKS = tuple(CONFIGS)
+every_network = pytest.mark.parametrize("name", NETWORKS)
+ABOUT = About("tiny", "a test", ("random",))
+
+
+@dataclass(frozen=True)
+class Drawn(Stream):
+    """A source of some number: a pink and purple pattern."""
+
+    name = "source"
+    number: int
+
+    def identity(self) -> Any:
+        return self.number
+
+    def load(self, width: int, height: int) -> NDArray[np.uint8]:
+        rows, columns = np.mgrid[0:height, 0:width]
+        wave = 0.5 + 0.5 * np.sin((rows + 5 * self.number) / 4.0) * np.cos(columns / 6.0)
+        pixels = np.array([220, 150, 200]) * wave[..., None] + 40 * (1 - wave[..., None])
+        return pixels.clip(0, 255).astype(np.uint8)
+
+    @classmethod
+    def restore(
+        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
+    ) -> "Drawn":
+        return cls(identity)
+
+
+def save(folder: Path, config: TranslatorConfig, seed: int = 0) -> Path:
+    """Saves a network whose random weights give images that vary."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = build_network(config.network)
+        for value in network.parameters():
+            if value.ndim == 4:
+                torch.nn.init.normal_(value, std=1.5 / value[0].numel() ** 0.5)
+    save_translator(network.state_dict(), config, ABOUT, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    root = tmp_path_factory.mktemp("translators")
+    return {name: save(root / name, config) for name, config in CONFIGS.items()}
+
+
+def build(folder: Path, **changes: Any) -> Any:
+    entry = load_catalogs([folder]).find_model(folder.name)
+    settings = GeneratorSettings(model=folder.name, **{"batch_size": 4, **changes})
+    return build_generator(settings, entry, Path())
+
+
+def make_job(number: int = 0, seed: int = 7, name: str | None = None) -> Job:
+    request = Request("series", number, Condition(name, None, Drawn(number)), number)
+    return Job(request, 0, seed)
+
+
+def stack(samples: Any) -> Any:
+    return np.stack([sample.pixels for sample in samples])
+
+
+@every_network
+def test_keeps_the_contract_of_generators(name: str, folders: dict[str, Path]) -> None:
+    generator = build(folders[name])
+    jobs = [make_job(number) for number in range(4)]
+    samples = generator.generate(jobs)
+    made = stack(samples)
+    assert made.shape == (4, SIZE, SIZE, 3) and made.dtype == np.uint8
+    assert min(pixels.std() for pixels in made) > 1
+    assert {(each.batch_size, each.nonfinite_fraction) for each in samples} == {(4, 0.0)}
+    assert len({pixels.tobytes() for pixels in made}) == 4
+    assert np.array_equal(made, stack(generator.generate(jobs)))
+    assert np.array_equal(made, stack(build(folders[name]).generate(jobs)))
+    assert np.array_equal(made, stack(generator.generate(jobs[::-1]))[::-1])
+    assert np.array_equal(made[2:3], stack(generator.generate(jobs[2:3])))
+    strangers = [make_job(9), jobs[0], make_job(8)]
+    assert np.array_equal(made[0], generator.generate(strangers)[1].pixels)
+    six = stack(generator.generate([*jobs, *jobs[:2]]))
+    assert np.array_equal(six, np.concatenate([made, made[:2]]))
+    assert generator.generate([]) == []
+
+
+@every_network
+def test_equals_the_network_called_by_hand(name: str, folders: dict[str, Path]) -> None:
+    config, state = CONFIGS[name], load_file(folders[name] / "model.safetensors")
+    network = build_network(config.network).eval()
+    network.load_state_dict(state)
+    mean, std = np.array(config.mean, np.float32), np.array(config.std, np.float32)
+    pixels = np.stack([Drawn(number).load(SIZE, SIZE) for number in range(4)])
+    entered = ((pixels.astype(np.float32) / 255.0 - mean) / std).transpose(0, 3, 1, 2)
+    with torch.inference_mode():
+        made = network(torch.from_numpy(entered))
+        shown = made.sigmoid() if name == "unetpp" else (made + 1) / 2
+    assert name == "unetpp" or made.abs().max() <= 1
+    wanted = shown.permute(0, 2, 3, 1).numpy() * 255
+    found = stack(build(folders[name]).generate([make_job(number) for number in range(4)]))
+    assert np.abs(wanted - found).max() <= 0.51
+
+
+def test_the_seed_changes_nothing_and_a_class_is_a_label(folders: dict[str, Path]) -> None:
+    generator = build(folders["cut"])
+    first, again, named = generator.generate(
+        [make_job(seed=1), make_job(seed=2), make_job(name="a")]
+    )
+    assert np.array_equal(first.pixels, again.pixels)
+    assert np.array_equal(first.pixels, named.pixels)
+    assert FAMILIES.get("translator").is_seeded is False
+
+
+def test_capabilities_and_description_are_plain(folders: dict[str, Path]) -> None:
+    generator = build(folders["unetpp"])
+    capabilities = generator.capabilities
+    assert (capabilities.width, capabilities.height, capabilities.mpp) == (SIZE, SIZE, 0.5)
+    assert capabilities.required == {"source"} and capabilities.optional == {"class_name"}
+    described = generator.describe()
+    assert json.loads(json.dumps(described)) == described
+    assert described["pipeline"] == "UnetPlusPlus" and described["num_inference_steps"] == 1
+    assert described["arguments"]["mean"] == list(IMAGENET_MEAN)
+    other = save(folders["cut"].parent / "other", CONFIGS["unetpp"], seed=1)
+    assert build(other).describe()["weights_sha256"] != described["weights_sha256"]
+
+
+def test_a_folder_needs_no_entry_where_the_recipe_names_the_family(
+    folders: dict[str, Path],
+) -> None:
+    settings = GeneratorSettings(model=str(folders["cut"]), family="translator", batch_size=2)
+    generator = build_generator(settings, None, Path())
+    assert (generator.capabilities.width, generator.capabilities.mpp) == (SIZE, 0.5)
+    by_entry = stack(build(folders["cut"], batch_size=2).generate([make_job()]))
+    assert np.array_equal(by_entry, stack(generator.generate([make_job()])))
+
+
+def test_other_sizes_are_made_where_the_network_can(folders: dict[str, Path]) -> None:
+    assert build(folders["cut"], width=48, height=40).generate([make_job()])[0].pixels.shape == (
+        *(40, 48),
+        3,
+    )
+    with pytest.raises(InputError, match=r"width, height: 48x40 px.* halves images 5 times: .*32"):
+        build(folders["unet"], width=48, height=40).generate([make_job()])
+    with pytest.raises(InputError, match="its attention reads square images: take 48 twice"):
+        build(folders["ai-ffpe"], width=48, height=40).generate([make_job()])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("steps", 20),
+        ("guidance", Guidance(scale=2.0, end=1.0)),
+        ("scheduler", "DDIM"),
+        ("negative_prompt", "blurred"),
+        ("prompt_template", "{class_name}"),
+    ],
+)
+def test_what_changes_nothing_is_refused(field: str, value: Any, folders: dict[str, Path]) -> None:
+    with pytest.raises(InputError, match=rf"generator\.{field}: .* one pass and reads none"):
+        build(folders["cut"], **{field: value})
+
+
+def test_conditions_that_it_cannot_read_are_refused(folders: dict[str, Path]) -> None:
+    generator = build(folders["cut"])
+    for condition, words in (
+        (Condition("TUM"), "source is missing: it takes class_name, source"),
+        (Condition(None, "mucin", Drawn(0)), "caption is not supported"),
+    ):
+        with pytest.raises(InputError, match=words):
+            generator.generate([Job(Request("series", 0, condition, 0), 0, 1)])
+
+
+def test_channels_that_are_no_image_are_refused_by_name(tmp_path: Path) -> None:
+    network = UnetppSettings(kind="unetpp", widths=(4, 8), out_channels=4)
+    names = ("DAPI", "CD3", "CD8", "CK")
+    config = TranslatorConfig(network=network, channel_names=names, **LOGITS)
+    with pytest.raises(InputError, match=r"makes 4 channels \(DAPI, CD3, CD8, \.\.\.\)"):
+        build(save(tmp_path / "mif", config)).generate([make_job()])
+    with pytest.raises(ValueError, match="name the 4 channels"):
+        TranslatorConfig(network=network, **LOGITS)
+
+
+def test_values_that_are_not_finite_are_counted(folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = save(tmp_path / "broken", CONFIGS["cut"])
+    state = load_file(folder / "model.safetensors")
+    last = f"model.{max(int(name.split('.')[1]) for name in state)}.bias"
+    state[last][1] = float("inf")
+    state[last][2] = float("nan")
+    save_file(state, folder / "model.safetensors")
+    sample = build(folder).generate([make_job()])[0]
+    assert sample.nonfinite_fraction == pytest.approx(1 / 3)  # tanh(inf) is 1
+    assert not sample.pixels[..., 2].any()
+
+
+def test_a_full_device_halves_the_batch(
+    folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = build(folders["cut"])
+    whole = generator.model.network.forward
+
+    def fill(images: Any, least: int = 2) -> Any:
+        if len(images) > least:
+            raise RuntimeError("CUDA out of memory")
+        return whole(images)
+
+    monkeypatch.setattr(generator.model.network, "forward", fill)
+    samples = generator.generate([make_job(number) for number in range(3)])
+    assert [each.batch_size for each in samples] == [2, 2, 2] and generator.batch_size == 2
+    monkeypatch.setattr(generator.model.network, "forward", lambda images: fill(images, 0))
+    with pytest.raises(OutOfMemoryError, match="out of memory with 1 images"):
+        generator.generate([make_job()])
+
+
+def test_files_that_are_missing_or_of_another_network_are_told(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    folder = save(tmp_path / "mine", CONFIGS["cut"])
+    config = json.loads((folder / "config.json").read_text())
+    config["network"]["blocks"] = 3
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match=r"model\.safetensors: does not load: .*convert the"):
+        build(folder).generate([make_job()])
+    config["network"]["norm"] = "layer"
+    (folder / "config.json").write_text(json.dumps(config, indent=1))
+    with pytest.raises(RecipeError, match=r"config\.json:8:3: network\.norm: must be 'instance'"):
+        build(folder).generate([make_job()])
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"has no config\.json and model.safetensors"):
+        build(folder).generate([make_job()])
+    family = FAMILIES.get("translator")
+    entry = load_catalogs([folder]).find_model("mine")
+    told = family(GeneratorSettings(model="mine"), entry).explain_missing()
+    assert told is not None and "convert its checkpoint" in told
