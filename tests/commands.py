@@ -21,6 +21,7 @@ from factory.cli import main
 
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)  # what libraries print is no answer
+print(json.dumps("ready"), file=answers, flush=True)
 for line in sys.stdin:
     done = CliRunner().invoke(main, json.loads(line))
     said = done.stderr
@@ -56,11 +57,12 @@ class Commands:
 
 @contextmanager
 def open_commands(environment: Mapping[str, str], folder: Path = ROOT) -> Iterator[Commands]:
-    """Starts the interpreter in a folder, with these variables only; ends it."""
+    """Starts the interpreter in a folder, with these variables only, and ends it."""
     with subprocess.Popen(
         [sys.executable, "-c", LOOP], cwd=folder, env=environment,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == '"ready"\n', "the interpreter has not begun"
         yield Commands(process.stdin, process.stdout)
         process.stdin.close()

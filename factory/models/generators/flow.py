@@ -4,7 +4,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,7 +50,9 @@ class FlowPipeline(StraightPipeline):
         mpp: µm per pixel of the training images.
     """
 
-    _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer", "vae"]
+    network_name = "unet"
+    classes_name = "conditioner.class_embedding"
+    classes_count = "classes"
 
     def __init__(
         self,
@@ -65,30 +67,14 @@ class FlowPipeline(StraightPipeline):
         data_std: float = 0.5,
         mpp: float | None = None,
     ) -> None:
-        super().__init__()
-        self.register_modules(
-            unet=unet,
-            scheduler=scheduler,
-            conditioner=conditioner,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            vae=vae,
-        )
+        super().__init__(scheduler, text_encoder, tokenizer, vae)
+        self.register_modules(unet=unet, conditioner=conditioner)
         self.register_to_config(class_names=class_names, fold=fold, data_std=data_std, mpp=mpp)
-
-    network_name = "unet"
-    classes_name = "conditioner.class_embedding"
-    classes_count = "classes"
 
     @property
     def class_width(self) -> int:
         """Numbers of a class embedding."""
         return int(self.conditioner.config.dim)
-
-    @property
-    def image_size(self) -> int:
-        """Height and width of the images, px."""
-        return int(self.unet.config.sample_size) * self.pixel_factor
 
     @torch.no_grad()
     def __call__(

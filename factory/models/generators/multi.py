@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,7 +43,9 @@ class MultiPipeline(StraightPipeline):
         mpp: µm per pixel of the training images, where they share one.
     """
 
-    _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer", "vae"]
+    network_name = "transformer"
+    classes_name = "transformer.class_features"
+    classes_count = "feature_classes"
 
     def __init__(
         self,
@@ -59,36 +61,15 @@ class MultiPipeline(StraightPipeline):
         encoder: str = "",
         mpp: float | None = None,
     ) -> None:
-        super().__init__()
-        self.register_modules(
-            transformer=transformer,
-            scheduler=scheduler,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-            vae=vae,
-        )
-        self.register_to_config(
-            class_names=class_names,
-            fold=fold,
-            data_std=data_std,
-            prediction=prediction,
-            encoder=encoder,
-            mpp=mpp,
-        )
-
-    network_name = "transformer"
-    classes_name = "transformer.class_features"
-    classes_count = "feature_classes"
+        super().__init__(scheduler, text_encoder, tokenizer, vae)
+        self.register_modules(transformer=transformer)
+        self.register_to_config(class_names=class_names, fold=fold, data_std=data_std, mpp=mpp)
+        self.register_to_config(prediction=prediction, encoder=encoder)
 
     @property
     def class_width(self) -> int:
         """Numbers of a class that an adapter adds: features, as an image's."""
         return int(self.transformer.config.embedding_dim)
-
-    @property
-    def image_size(self) -> int:
-        """Height and width of the images it was trained at, px."""
-        return int(self.transformer.config.sample_size) * self.pixel_factor
 
     @property
     def vector_names(self) -> tuple[str, ...]:

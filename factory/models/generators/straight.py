@@ -35,9 +35,16 @@ class StraightPipeline(DiffusionPipeline):  # type: ignore[misc]
         classes_count: name of their number, in the configuration of the component.
     """
 
+    _optional_components: ClassVar[list[str]] = ["text_encoder", "tokenizer", "vae"]
     network_name: ClassVar[str]
     classes_name: ClassVar[str]
     classes_count: ClassVar[str]
+
+    def __init__(self, scheduler: Any, text_encoder: Any, tokenizer: Any, vae: Any) -> None:
+        super().__init__()
+        self.register_modules(
+            scheduler=scheduler, text_encoder=text_encoder, tokenizer=tokenizer, vae=vae
+        )
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -70,6 +77,11 @@ class StraightPipeline(DiffusionPipeline):  # type: ignore[misc]
         if self.vae is not None:
             return int(2 ** (len(self.vae.config.block_out_channels) - 1))
         return int(self.config.fold)
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of the images that it was trained at, px."""
+        return int(getattr(self, self.network_name).config.sample_size) * self.pixel_factor
 
     @property
     def num_timesteps(self) -> int:

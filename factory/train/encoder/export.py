@@ -6,9 +6,10 @@ from typing import Any
 from safetensors.torch import save_file
 
 from factory.core.files.atomic import write_atomically, write_file
-from factory.core.markdown import escape, write_line
+from factory.core.markdown import escape
 from factory.core.plain import write_json
 from factory.models.encoders.small_resnet import SmallResNet
+from factory.train.cards import write_foot, write_head
 from factory.train.encoder.settings import EncoderRecipe, Simclr
 from factory.train.images import TrainingImages
 
@@ -47,11 +48,8 @@ def write_card(
     options, export = recipe.training, recipe.export
     kept = int((~images.held_out).sum())
     sets = export.training_data or tuple(source.images.name for source in recipe.data.sources)
-    lines = ["---", write_line("license", export.license)]
-    lines += ["tags: [pathology, self-supervised, image-feature-extraction]", "---", ""]
-    lines += [f"# {escape(recipe.name)}", ""]
-    lines += [escape(export.title), ""] if export.title else []
-    lines += [
+    lines = [
+        *write_head(recipe.name, export, "[pathology, self-supervised, image-feature-extraction]"),
         f"- **Network**: `small-resnet`, {'-'.join(map(str, recipe.network.channels))} channels, "
         f"{parameters / 1e6:.2f} M parameters in float16; {recipe.network.channels[-1]} features "
         "of RGB images as they are, 64 px or larger",
@@ -79,12 +77,7 @@ def write_card(
         "at their own scale.",
         "- Flips, quarter turns, mild differences of stain and of scale are partly overlooked, as "
         "trained.",
-        "- For research on software and methods, not for diagnosis.",
-        "",
-        "## Licence and attribution",
-        "",
-        escape(f"Weights: {export.license}. " + " ".join(export.attribution)),
-        "",
+        *write_foot(export),
     ]
     return "\n".join(lines)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from factory.core.markdown import escape, fence, write_code, write_line
+from factory.train.cards import write_foot, write_head
 from factory.train.generator.settings import TrainingRecipe
 from factory.train.generator.setup import Material
 
@@ -109,22 +110,15 @@ def write_model_card(
 
 def save_card(recipe: "TrainingRecipe | MultiRecipe", lines: Sequence[str], out: Path) -> Path:
     """Writes `out/README.md`: between its head and foot lines that end among the limits."""
-    export = recipe.export
-    head = ["---", write_line("license", export.license), "library_name: diffusers"]
-    head += ["tags: [pathology, synthetic, flow-matching]", "---", ""]
-    head += [f"# {escape(recipe.name)}", ""]
-    head += [escape(export.title), ""] if export.title else []
-    foot = [
+    tags = "[pathology, synthetic, flow-matching]"
+    text = [
+        *write_head(recipe.name, recipe.export, tags, "diffusers"),
+        *lines,
         "- Memorisation was not studied: use the filter `training_copy` with the real images.",
-        "- For research on software and methods, not for diagnosis.",
-        "",
-        "## Licence and attribution",
-        "",
-        escape(f"Weights: {export.license}. " + " ".join(export.attribution)),
-        "",
+        *write_foot(recipe.export),
     ]
     path = out / "README.md"
-    path.write_text("\n".join([*head, *lines, *foot]), encoding="utf-8")
+    path.write_text("\n".join(text), encoding="utf-8")
     return path
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from factory.models.generators.flow import FlowPipeline, apply_network
 from factory.models.generators.sampling import build_scheduler
 from factory.models.generators.settings import GeneratorSettings
 from factory.models.generators.straight import TEXT_TOKENS
-from factory.train.generator.settings import NetworkSettings, TrainingRecipe
+from factory.train.generator.settings import NetworkSettings
 
 
 class Denoiser(nn.Module):
@@ -227,31 +226,6 @@ def copy_weights(
             "network another: give the network settings of the model to go on from"
         )
     mine.load_state_dict({**own, **{key: value.float() for key, value in state.items()}})
-
-
-def export_pipeline(
-    recipe: TrainingRecipe,
-    average: Denoiser,
-    tokenizer: Any,
-    vae: Any,
-    class_names: tuple[str, ...],
-    out: Path,
-) -> None:
-    """Writes the averaged networks as a float16 safetensors pipeline folder."""
-    copy = deepcopy(average).cpu().half().eval()
-    pipeline = FlowPipeline(
-        unet=copy.unet,
-        scheduler=build_flow_scheduler(recipe.sampling.scheduler),
-        conditioner=copy.conditioner,
-        text_encoder=copy.text_encoder,
-        tokenizer=tokenizer,
-        vae=vae,
-        class_names=",".join(class_names),
-        fold=recipe.network.fold if vae is None else 1,
-        data_std=recipe.network.data_std,
-        mpp=recipe.data.mpp,
-    )
-    save_pipeline(pipeline, out)
 
 
 def build_flow_scheduler(name: str, shift: float = 1.0) -> Any:

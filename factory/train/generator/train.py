@@ -4,9 +4,11 @@ On several GPUs: `accelerate launch -m factory train generator RECIPE --out DIR`
 """
 
 import shutil
+from collections.abc import Callable
 from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from accelerate import Accelerator
@@ -18,7 +20,13 @@ from factory.models.generators.flow import FlowPipeline
 from factory.train.batches import draw_batch, tokenize
 from factory.train.encoder.trunk import teach_reading
 from factory.train.generator.export import write_catalog_entry, write_model_card
-from factory.train.generator.network import Denoiser, build_denoiser, export_pipeline, start_from
+from factory.train.generator.network import (
+    Denoiser,
+    build_denoiser,
+    build_flow_scheduler,
+    save_pipeline,
+    start_from,
+)
 from factory.train.generator.settings import OptimisationSettings, TrainingRecipe
 from factory.train.generator.setup import Material, prepare_material
 from factory.train.generator.validation import Judge, save_sample_grid
@@ -51,21 +59,7 @@ def train_generator(
         InputError: a grid, class list or model that there is not, or that does not fit.
         MismatchError: `out` holds the checkpoint of another recipe; InputError: something else.
     """
-    accelerator, folder = open_training(recipe, out)
-    with accelerator.main_process_first():
-        material = prepare_material(recipe, catalogs, folder)
-    trainer = _GeneratorTrainer(recipe, material, accelerator, out)
-    loop = trainer.train(_describe(recipe, material), report)
-    if not accelerator.is_main_process:
-        return None
-    summary = trainer.summarise(loop.step)
-    if recipe.training.reading_steps:
-        measured = trainer.read(loop.average)
-        loop.log(report, measured)
-        summary |= measured
-        write_catalog_entry(recipe, material, out)
-        write_model_card(recipe, material, summary, out)
-    return summary
+    return _GeneratorTrainer.open(recipe, catalogs, out).train(report)
 
 
 class FlowTrainer(Trainer):
@@ -78,12 +72,14 @@ class FlowTrainer(Trainer):
         out: folder of the exported pipeline.
 
     Attributes:
+        prepare: gives the material of a recipe, with catalogs and the folder of the training.
         betas: of AdamW.
         compiled: the part of the network that `training.compile` compiles.
         measure: what tells the best weights of a validation: the lowest.
     """
 
     max_norm = 1.0
+    prepare: ClassVar[Callable[..., Any]]
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     compiled: ClassVar[str]
     measure: ClassVar[str]
@@ -114,32 +110,68 @@ class FlowTrainer(Trainer):
             fused=True,
         )
 
+    @classmethod
+    def open(cls, recipe: "TrainingRecipe | MultiRecipe", catalogs: Catalogs, out: Path) -> Self:
+        """Prepares a training; `out/training` is for checkpoint and log.
+
+        Raises:
+            FactoryError: material that cannot be prepared, or `out` holds something else.
+        """
+        accelerator = Accelerator(
+            device_placement=False, gradient_accumulation_steps=recipe.training.accumulate
+        )
+        folder = open_folder(out)
+        with accelerator.main_process_first():
+            material = cls.prepare(recipe, catalogs, folder)
+        return cls(recipe, material, accelerator, out)
+
     def build(self) -> torch.nn.Module:
         """Returns the network; the random numbers of torch are seeded by the recipe."""
         raise NotImplementedError
 
-    def export(self, network: Any, folder: Path) -> None:
-        """Writes weights as a pipeline folder."""
+    def assemble(self, network: Any) -> Any:
+        """Returns the pipeline of a network."""
         raise NotImplementedError
 
     def judge(self, average: Any, folder: Path, grid: Path) -> dict[str, float]:
         """Measures weights and what was exported of them, and draws samples to `grid`."""
         raise NotImplementedError
 
-    def document(self, step: int) -> None:
-        """Writes catalog entry and model card of what a training of so many steps gave."""
+    def document(self, summary: dict[str, Any]) -> None:
+        """Writes catalog entry and model card of what a training gave."""
         raise NotImplementedError
 
-    def train(self, described: dict[str, Any], report: Report) -> Loop:
-        """Trains, or resumes training of the same `described`, and returns the loop at its end."""
+    def describe(self) -> dict[str, Any]:
+        """Returns what shapes the weights; what is still to come may change on resume."""
+        described: dict[str, Any] = self._recipe.model_dump(mode="json")
+        for name in ("steps", "decay_steps", "checkpoint_every", "compile"):
+            described["training"].pop(name)
+        for section in ("validation", "sampling", "export", "init", "catalogs"):
+            described.pop(section)
+        return described | {"start": self._material.start_sha256}
+
+    def train(self, report: Report) -> dict[str, Any] | None:
+        """Trains, or resumes training; returns what it gave, None in all processes but the first.
+
+        Raises:
+            MismatchError: the checkpoint is of another recipe.
+        """
         folder = self._out / "training"
-        loop = Loop(self, folder, described, self._accelerator)
+        loop = Loop(self, folder, self.describe(), self._accelerator)
         text = self._recipe.model_dump_json(indent=1)
         (folder / "recipe.json").write_text(text, encoding="utf-8")
         if self._recipe.training.compile:
             getattr(self.network, self.compiled).compile()
         loop.run(report)
-        return loop
+        return self.finish(loop, report) if self._accelerator.is_main_process else None
+
+    def finish(self, loop: Loop, report: Report) -> dict[str, Any]:
+        """Returns what the training gave, after what follows its last step."""
+        return self.summarise(loop.step)
+
+    def export(self, network: Any, folder: Path) -> None:
+        """Writes weights as a float16 safetensors pipeline folder."""
+        save_pipeline(self.assemble(deepcopy(network).cpu().half().eval()), folder)
 
     def compute_rate(self, step: int) -> float:
         """Returns the factor of the learning rate in a step."""
@@ -158,7 +190,7 @@ class FlowTrainer(Trainer):
             self.export(average, self._out)
             if grid.exists():
                 shutil.copyfile(grid, self._out / "samples.png")
-        self.document(step)
+        self.document(self.summarise(step))
         return measured
 
     def summarise(self, step: int) -> dict[str, Any]:
@@ -173,13 +205,12 @@ class _GeneratorTrainer(FlowTrainer):
     network: Denoiser
     _recipe: TrainingRecipe
     _material: Material
+    prepare = staticmethod(prepare_material)
     compiled, measure = "unet", "kid"
 
-    def __init__(
-        self, recipe: TrainingRecipe, material: Material, accelerator: Accelerator, out: Path
-    ) -> None:
-        super().__init__(recipe, material, accelerator, out)
-        self._judge = Judge(recipe, material, accelerator.device)
+    @cached_property
+    def _judge(self) -> Judge:
+        return Judge(self._recipe, self._material, self._device)
 
     def build(self) -> Denoiser:
         """Returns a seeded network, or that of the model to go on from."""
@@ -230,10 +261,28 @@ class _GeneratorTrainer(FlowTrainer):
         save_sample_grid(self._material, folder, self._recipe, grid)
         return measured
 
-    def document(self, step: int) -> None:
+    def document(self, summary: dict[str, Any]) -> None:
         """Writes catalog entry and model card."""
         write_catalog_entry(self._recipe, self._material, self._out)
-        write_model_card(self._recipe, self._material, self.summarise(step), self._out)
+        write_model_card(self._recipe, self._material, summary, self._out)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the fields that shape the weights, and what identifies the images."""
+        described = super().describe()
+        for source in described["data"]["sources"]:
+            source.pop("images")
+        described["training"].pop("reading_steps")
+        return described | {"images": self._material.images.digest}
+
+    def finish(self, loop: Loop, report: Report) -> dict[str, Any]:
+        """Teaches to read, where it is asked for."""
+        summary = self.summarise(loop.step)
+        if self._recipe.training.reading_steps:
+            measured = self.read(loop.average)
+            loop.log(report, measured)
+            summary |= measured
+            self.document(summary)
+        return summary
 
     def summarise(self, step: int) -> dict[str, Any]:
         """Returns what a training of so many steps gave; None for what was not measured."""
@@ -260,11 +309,21 @@ class _GeneratorTrainer(FlowTrainer):
         self.export(network, out)
         return measured | self.judge(network, out, out / "samples.png")
 
-    def export(self, network: Denoiser, folder: Path) -> None:
-        """Writes weights as a pipeline folder."""
-        material = self._material
-        names = material.images.class_names
-        export_pipeline(self._recipe, network, material.tokenizer, material.vae, names, folder)
+    def assemble(self, network: Denoiser) -> FlowPipeline:
+        """Returns the pipeline of a network."""
+        recipe, material = self._recipe, self._material
+        return FlowPipeline(
+            unet=network.unet,
+            scheduler=build_flow_scheduler(recipe.sampling.scheduler),
+            conditioner=network.conditioner,
+            text_encoder=network.text_encoder,
+            tokenizer=material.tokenizer,
+            vae=material.vae,
+            class_names=",".join(material.images.class_names),
+            fold=recipe.network.fold if material.vae is None else 1,
+            data_std=recipe.network.data_std,
+            mpp=recipe.data.mpp,
+        )
 
 
 def compute_rate(options: OptimisationSettings, step: int) -> float:
@@ -272,34 +331,3 @@ def compute_rate(options: OptimisationSettings, step: int) -> float:
     left = options.steps - step
     fall = left / options.decay_steps if left < options.decay_steps else 1.0
     return min(compute_warmup(step, options.warmup_steps), fall)
-
-
-def open_training(recipe: "TrainingRecipe | MultiRecipe", out: Path) -> tuple[Accelerator, Path]:
-    """Returns the accelerator of this process, and the folder of checkpoint and log below `out`.
-
-    Raises:
-        InputError: `out` holds something else.
-    """
-    accelerator = Accelerator(
-        device_placement=False, gradient_accumulation_steps=recipe.training.accumulate
-    )
-    return accelerator, open_folder(out)
-
-
-def describe_shaping(recipe: "TrainingRecipe | MultiRecipe") -> dict[str, Any]:
-    """Returns the fields that shape the weights; what is still to come may change on resume."""
-    described: dict[str, Any] = recipe.model_dump(mode="json")
-    for name in ("steps", "decay_steps", "checkpoint_every", "compile"):
-        described["training"].pop(name)
-    for section in ("validation", "sampling", "export", "catalogs"):
-        described.pop(section)
-    return described
-
-
-def _describe(recipe: TrainingRecipe, material: Material) -> dict[str, Any]:
-    described = describe_shaping(recipe)
-    for source in described["data"]["sources"]:
-        source.pop("images")
-    described["training"].pop("reading_steps")
-    described.pop("init")
-    return described | {"images": material.images.digest, "start": material.start_sha256}

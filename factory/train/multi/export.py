@@ -1,35 +1,12 @@
-"""What a training of parallel streams leaves: pipeline, catalog entry and model card."""
+"""What a training of parallel streams leaves: catalog entry and model card."""
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 from factory.core.markdown import escape, write_code
-from factory.models.generators.multi import MultiPipeline
 from factory.train.generator.export import describe_entry, list_data, save_card, save_entry
-from factory.train.generator.network import build_flow_scheduler, save_pipeline
-from factory.train.multi.network import MultiDenoiser
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial
-
-
-def export_pipeline(
-    recipe: MultiRecipe, material: MultiMaterial, average: MultiDenoiser, out: Path
-) -> None:
-    """Writes the averaged networks as a float16 safetensors pipeline folder."""
-    copy = deepcopy(average).cpu().half().eval()
-    pipeline = MultiPipeline(
-        transformer=copy.transformer,
-        scheduler=build_flow_scheduler(recipe.sampling.scheduler),
-        text_encoder=copy.text_encoder,
-        tokenizer=material.tokenizer,
-        class_names=",".join(material.collection.class_names),
-        fold=recipe.network.fold,
-        data_std=recipe.network.data_std,
-        prediction=recipe.network.prediction,
-        encoder=recipe.data.encoder or "",
-    )
-    save_pipeline(pipeline, out)
 
 
 def write_catalog_entry(recipe: MultiRecipe, material: MultiMaterial, out: Path) -> Path:

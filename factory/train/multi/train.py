@@ -1,21 +1,23 @@
 """Trains a generator of parallel streams from scratch, and exports the best weights."""
 
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 
 from factory.catalog.catalog import Catalogs
 from factory.core.hashing import derive_seed
+from factory.models.generators.multi import MultiPipeline
 from factory.models.generators.multi_network import LEAST_SIGMA
-from factory.train.generator.train import FlowTrainer, describe_shaping, open_training
+from factory.train.generator.network import build_flow_scheduler
+from factory.train.generator.train import FlowTrainer
 from factory.train.loop import Report
 from factory.train.multi.batches import draw_batch
-from factory.train.multi.export import export_pipeline, write_catalog_entry, write_model_card
+from factory.train.multi.export import write_catalog_entry, write_model_card
 from factory.train.multi.network import MultiDenoiser, build_denoiser, start_from
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial, prepare_material
@@ -45,12 +47,7 @@ def train_multi(
         InputError: a grid or encoder that there is not, or that cannot teach.
         MismatchError: `out` holds the checkpoint of another recipe; InputError: something else.
     """
-    accelerator, folder = open_training(recipe, out)
-    with accelerator.main_process_first():
-        material = prepare_material(recipe, catalogs, folder)
-    trainer = MultiTrainer(recipe, material, accelerator, out)
-    loop = trainer.train(_describe(recipe, material), report)
-    return trainer.summarise(loop.step) if accelerator.is_main_process else None
+    return MultiTrainer.open(recipe, catalogs, out).train(report)
 
 
 class MultiTrainer(FlowTrainer):
@@ -59,15 +56,17 @@ class MultiTrainer(FlowTrainer):
     network: MultiDenoiser
     _recipe: MultiRecipe
     _material: MultiMaterial
+    prepare = staticmethod(prepare_material)
     betas = (0.9, 0.99)
     compiled, measure = "transformer", "validation_loss"
 
-    def __init__(
-        self, recipe: MultiRecipe, material: MultiMaterial, accelerator: Accelerator, out: Path
-    ) -> None:
-        super().__init__(recipe, material, accelerator, out)
-        self._judge = MultiJudge(recipe, material, accelerator.device)
-        self._dtype = choose_precision(recipe.training.precision, accelerator.device)
+    @cached_property
+    def _judge(self) -> MultiJudge:
+        return MultiJudge(self._recipe, self._material, self._device)
+
+    @cached_property
+    def _dtype(self) -> torch.dtype:
+        return choose_precision(self._recipe.training.precision, self._device)
 
     def build(self) -> MultiDenoiser:
         """Returns a network of the streams that the data have."""
@@ -113,9 +112,20 @@ class MultiTrainer(FlowTrainer):
         loss = loss + options.alignment * places + options.alignment_pooled * pooled
         return loss
 
-    def export(self, network: MultiDenoiser, folder: Path) -> None:
-        """Writes weights as a pipeline folder."""
-        export_pipeline(self._recipe, self._material, network, folder)
+    def assemble(self, network: MultiDenoiser) -> MultiPipeline:
+        """Returns the pipeline of a network."""
+        recipe, material = self._recipe, self._material
+        return MultiPipeline(
+            transformer=network.transformer,
+            scheduler=build_flow_scheduler(recipe.sampling.scheduler),
+            text_encoder=network.text_encoder,
+            tokenizer=material.tokenizer,
+            class_names=",".join(material.collection.class_names),
+            fold=recipe.network.fold,
+            data_std=recipe.network.data_std,
+            prediction=recipe.network.prediction,
+            encoder=recipe.data.encoder or "",
+        )
 
     def judge(self, average: MultiDenoiser, folder: Path, grid: Path) -> dict[str, float]:
         """Measures the loss, and draws held-out views."""
@@ -123,10 +133,17 @@ class MultiTrainer(FlowTrainer):
         save_sample_grid(self._material, folder, self._recipe, self._judge.rows, grid)
         return measured
 
-    def document(self, step: int) -> None:
+    def document(self, summary: dict[str, Any]) -> None:
         """Writes catalog entry and model card."""
         write_catalog_entry(self._recipe, self._material, self._out)
-        write_model_card(self._recipe, self._material, self.summarise(step), self._out)
+        write_model_card(self._recipe, self._material, summary, self._out)
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the fields that shape the weights, and what identifies views."""
+        described = super().describe()
+        described.pop("data")
+        weights = [source.weight for source in self._recipe.data.sources]
+        return described | {"views": self._material.collection.digest, "weights": weights}
 
 
 def draw_times(recipe: MultiRecipe, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -150,12 +167,3 @@ def choose_precision(wanted: str, device: torch.device) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     has = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return torch.bfloat16 if device.type == "cpu" and has is not None and has() else torch.float32
-
-
-def _describe(recipe: MultiRecipe, material: MultiMaterial) -> dict[str, Any]:
-    described = describe_shaping(recipe)
-    described.pop("data")
-    described.pop("init")
-    weights = [source.weight for source in recipe.data.sources]
-    found = {"views": material.collection.digest, "weights": weights}
-    return described | found | {"start": material.start_sha256}
