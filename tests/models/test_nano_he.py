@@ -63,7 +63,7 @@ def test_two_ray_workers_of_one_thread_give_the_same_rows(quickstart, tmp_path, 
 
 @pytest.fixture(scope="module")
 def generator():
-    settings = GeneratorSettings(model="nano-he", steps=3, batch_size=2, device="cpu")
+    settings = GeneratorSettings(model="nano-he", steps=3, batch_size=4, device="cpu")
     made = build_generator(settings, load_catalogs().find_model("nano-he"), ROOT)
     assert made.model.pipeline is not None  # loaded
     return made
@@ -71,7 +71,7 @@ def generator():
 
 def test_threads_change_last_bits_at_most(generator):
     condition = Condition(class_name="tumor")
-    jobs = [Job(Request("x", each, condition, each), 0, 5 + each) for each in range(2)]
+    jobs = [Job(Request("x", each, condition, each), 0, 5 + each) for each in range(4)]
     before = torch.get_num_threads()
     alone = np.stack([sample.pixels for sample in generator.generate(jobs)]).astype(int)
     torch.set_num_threads(before + 1)

@@ -14,6 +14,7 @@ from factory.core.plain import write_json
 from factory.models.encoders.kinds.flow import CONFIG, FlowConfig
 from factory.models.encoders.latent_flow import WEIGHTS
 from factory.models.session import Session
+from factory.train.cards import write_foot, write_head
 from factory.train.translator.settings import FlowRecipe
 
 
@@ -67,11 +68,8 @@ def _write_card(recipe: FlowRecipe, config: FlowConfig, result: dict[str, Any]) 
     options, export = recipe.training, recipe.export
     block = {"kind": "embedding", "images": "YOUR_IMAGES", "encoder": recipe.name}
     use = ["catalogs: [PATH_OF_THIS_FOLDER]", write_line("conditions", [block])]
-    lines = ["---", write_line("license", export.license)]
-    lines += ["tags: [pathology, virtual-staining, flow-matching]", "---", ""]
-    lines += [f"# {escape(recipe.name)}", ""]
-    lines += [escape(export.title), ""] if export.title else []
-    lines += [
+    lines = [
+        *write_head(recipe.name, export, "[pathology, virtual-staining, flow-matching]"),
         f"- **Moves**: embeddings of {write_code(config.encoder)}, {config.dim} numbers each, by "
         f"{config.steps} Euler steps of a residual MLP, {config.blocks} blocks of {config.width}",
         "- **After**: the virtual staining of PixCell (arXiv 2506.05127)",
@@ -94,13 +92,9 @@ def _write_card(recipe: FlowRecipe, config: FlowConfig, result: dict[str, Any]) 
         "",
         "## Limits",
         "",
-        "An embedding holds little of where things are: what is drawn of it is an image of such "
-        "tissue, not the same cells. For research on software and methods, not for diagnosis.",
-        "",
-        "## Licence and attribution",
-        "",
-        escape(f"Weights: {export.license}. " + " ".join(export.attribution)),
-        "",
+        "- An embedding holds little of where things are: what is drawn of it is an image of such "
+        "tissue, not the same cells.",
+        *write_foot(export),
     ]
     return "\n".join(lines)
 
