@@ -154,8 +154,14 @@ class Status(Strict):
 class RuntimeEnv(Strict):
     """Other packages and variables for the workers of one generator: Ray's `runtime_env`.
 
-    Paths of wheel files are relative to the recipe, and must be there on every node.
+    Paths of wheel files and folders are relative to the recipe, and must be there on every node.
     """
+
+    paths: tuple[str, ...] = Field(
+        (),
+        description="folders of packages, as `pip install --target` makes them, that workers look "
+        "in first: ready at once, as nothing is installed",
+    )
 
     pip: tuple[str, ...] = Field((), description="requirements, as pip reads them, or wheel files")
     env_vars: dict[str, str] = Field({}, description="variables of the environment")

@@ -64,7 +64,7 @@ class Worker:
             {
                 "generator": {
                     **self.generator.describe(),
-                    **describe_environment(recipe.generator, entry),
+                    **describe_environment(recipe.generator, entry, session.base),
                 },
                 "filters": [each.describe() for each in self.filters],
                 "score_names": self.score_names,

@@ -1,5 +1,9 @@
-"""`generator.runtime_env`: what Ray is given, and where it is refused."""
+"""`generator.runtime_env`: what Ray is given, where it is refused, two versions in one Ray."""
 
+import json
+import os
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -9,11 +13,18 @@ from factory.catalog.catalog import load_catalogs
 from factory.catalog.entries import RuntimeEnv
 from factory.core.errors import InputError
 from factory.models.generators import build_generator
-from factory.models.generators.environment import VARIABLE, name_environment, write_for_ray
+from factory.models.generators.environment import (
+    PATH,
+    VARIABLE,
+    describe_environment,
+    name_environment,
+    write_for_ray,
+)
 from factory.models.generators.settings import GeneratorSettings
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import compute_recipe_digest
-from tests.running import run, write_recipe
+from tests import ROOT
+from tests.running import read_rows, run, write_recipe
 
 ONE = {"conditions": [{"kind": "class", "per_class": {"normal": 2}}]}
 
@@ -59,3 +70,69 @@ def test_what_ray_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         build_generator(settings, entry, tmp_path)
     monkeypatch.setenv(VARIABLE, name_environment(environment))
     assert build_generator(settings, entry, tmp_path).capabilities.width == 64
+
+
+def unpack(folder: Path, number: str) -> str:
+    """What `pip install --target` leaves of a wheel; returns the folder's name."""
+    target = folder / f"libraries-{number}"
+    with zipfile.ZipFile(write_wheel(folder, number)) as wheel:
+        wheel.extractall(target)
+    return target.name
+
+
+READ = """
+import json, sys
+from pathlib import Path
+from factory.models.generators.environment import describe_environment
+from factory.models.generators.settings import GeneratorSettings
+settings = GeneratorSettings.model_validate_json(sys.argv[1])
+print(json.dumps(describe_environment(settings, None, Path(sys.argv[2]))))
+"""
+
+
+def test_folders_of_packages_stand_first_and_their_versions_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(PATH, str(ROOT))
+    names = [unpack(tmp_path, number) for number in ("1.0", "2.0")]
+    for name, number in zip(names, ("1.0", "2.0"), strict=True):
+        settings = GeneratorSettings(model="fake", runtime_env=RuntimeEnv(paths=(name,)))
+        given = write_for_ray(RuntimeEnv(paths=(name,)), tmp_path)["env_vars"]
+        assert given[PATH] == os.pathsep.join([str(tmp_path / name), str(ROOT)])
+        words = [sys.executable, "-c", READ, settings.model_dump_json(), str(tmp_path)]
+        told = json.loads(subprocess.check_output(words, env={**os.environ, **given}, timeout=120))
+        assert told == {"runtime_env": {"paths": [name], "versions": {"tinything": number}}}
+        here = describe_environment(settings, None, tmp_path)["runtime_env"]
+        assert here["versions"] == {"tinything": "unknown"}  # this process has not got it
+    with pytest.raises(InputError, match="gone: not there"):
+        write_for_ray(RuntimeEnv(paths=("gone",)), tmp_path)
+
+
+@pytest.mark.slow("test_folders_of_packages_stand_first_and_their_versions_are_told")
+def test_two_versions_of_a_package_in_one_ray(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import ray
+
+    monkeypatch.setenv(PATH, str(ROOT))
+    (tmp_path / "catalog" / "models").mkdir(parents=True)
+    for number in ("1.0", "2.0"):
+        entry = (ROOT / "catalogs" / "models" / "fake.yaml").read_text()
+        entry = entry.replace("id: fake", f"id: fake-{number}")
+        entry += f"runtime_env: {{paths: [{unpack(tmp_path, number)}]}}\n"
+        (tmp_path / "catalog" / "models" / f"fake-{number}.yaml").write_text(entry)
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        for number in ("1.0", "2.0"):
+            changes = {"catalogs": ["catalog"], "generator": {"model": f"fake-{number}"}}
+            recipe = write_recipe(tmp_path, **ONE, **changes)
+            words = ["workers.executor=ray", "workers.count=1", "workers.cpus=0.5"]
+            assert run(recipe, tmp_path / f"run-{number}", overrides=words).exit_code == 0
+    finally:
+        ray.shutdown()
+    for number in ("1.0", "2.0"):
+        rows = read_rows(tmp_path / f"run-{number}")
+        for row in rows:
+            told = json.loads(row["provenance"])["generator"]["runtime_env"]
+            assert told["versions"] == {"tinything": number}
+        assert len(rows) == 2

@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from factory.models.generators.settings import GeneratorSettings
 
 VARIABLE = "FACTORY_RUNTIME_ENV"
 """Says in a worker which environment it was started with, by `name_environment`."""
+PATH = "PYTHONPATH"
 
 
 def find_environment(settings: GeneratorSettings, entry: ModelEntry | None) -> RuntimeEnv | None:
@@ -29,13 +30,19 @@ def name_environment(environment: RuntimeEnv) -> str:
 
 
 def write_for_ray(environment: RuntimeEnv, base: Path) -> dict[str, Any]:
-    """Returns Ray's `runtime_env`; wheel files are looked for from `base`.
+    """Returns Ray's `runtime_env`; wheel files and folders are looked for from `base`.
+
+    `paths` stand first on `PYTHONPATH`, before what the environment or this process has there.
 
     Raises:
-        InputError: a wheel file that is not there.
+        InputError: a wheel file or folder that is not there.
     """
     pip = [_resolve(each, base) if _is_place(each) else each for each in environment.pip]
     variables = {**environment.env_vars, VARIABLE: name_environment(environment)}
+    if environment.paths:
+        before = environment.env_vars.get(PATH, os.environ.get(PATH))
+        folders = [_resolve(each, base) for each in environment.paths]
+        variables[PATH] = os.pathsep.join([*folders, *([before] if before else [])])
     return {**({"pip": pip} if pip else {}), "env_vars": variables}
 
 
@@ -57,14 +64,20 @@ def check_environment(settings: GeneratorSettings, entry: ModelEntry | None) -> 
     )
 
 
-def describe_environment(settings: GeneratorSettings, entry: ModelEntry | None) -> dict[str, Any]:
-    """Returns what provenance says of it: what was asked for, and the versions that were there."""
+def describe_environment(
+    settings: GeneratorSettings, entry: ModelEntry | None, base: Path = Path()
+) -> dict[str, Any]:
+    """Returns what provenance says of it: what was asked for, and the versions that were there.
+
+    Versions are those that this process finds, wherever they come from; of `paths` those of all
+    packages in them, folders looked for from `base`.
+    """
     environment = find_environment(settings, entry)
     if environment is None:
         return {}
     versions = {}
-    for each in environment.pip:
-        name = re.split(r"[-=<>!~\[; ]", Path(each).name)[0]
+    names = [re.split(r"[-=<>!~\[; ]", Path(each).name)[0] for each in environment.pip]
+    for name in (*names, *_list_packages(environment, base)):
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
@@ -72,7 +85,15 @@ def describe_environment(settings: GeneratorSettings, entry: ModelEntry | None) 
     told = {**environment.model_dump(mode="json", exclude_defaults=True), "versions": versions}
     if environment.pip:  # rows tell no one's disk
         told["pip"] = [Path(each).name if _is_place(each) else each for each in environment.pip]
+    if environment.paths:
+        told["paths"] = [Path(each).name for each in environment.paths]
     return {"runtime_env": told}
+
+
+def _list_packages(environment: RuntimeEnv, base: Path) -> list[str]:
+    folders = [str((base / Path(each).expanduser()).resolve()) for each in environment.paths]
+    found = distributions(path=folders) if folders else ()
+    return sorted({each.metadata["Name"] for each in found})
 
 
 def _is_place(text: str) -> bool:
