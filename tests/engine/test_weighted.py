@@ -5,8 +5,11 @@ from pathlib import Path
 
 from scipy.stats import chi2_contingency, chisquare
 
+from factory.catalog.captions.grid import list_shares
+from factory.catalog.catalog import load_catalogs
 from factory.data.provenance import read_provenance
 from factory.publish.report import build_report
+from factory.recipe.conditions.grids import fix_class
 from tests.running import read_rows, run, write_recipe
 
 GRID = """\
@@ -82,6 +85,48 @@ def test_what_is_accepted_follows_the_stated_distribution(tmp_path: Path) -> Non
     # Filters did refuse unevenly: candidates, unlike accepted images, are far from what was stated.
     table = [[counts[pair] for pair in JOINT] for counts in (accepted, refused)]
     assert chi2_contingency(table).pvalue < 1e-6
+
+
+def test_attributes_of_classes_follow_what_is_stated_of_each(tmp_path: Path) -> None:
+    """P(attribute | class) of accepted images, whose filter refuses strong eosin most."""
+    source = FILTER.replace('"strong" in each.caption', '"strong" in each.caption or "much" in '
+                            'each.caption or "intense" in each.caption')  # fmt: skip
+    (tmp_path / "uneven.py").write_text(source)
+    per_class = {"LYM": 64, "MUS": 64, "STR": 64}
+    recipe = write_recipe(
+        tmp_path,
+        conditions=[
+            {"kind": "class", "classes": "crc-nct", "per_class": per_class, "expand": "crc-nct"}
+        ],
+        filters=[{"kind": "python", "path": "uneven.py", "class_name": "Uneven"}],
+        budget={"attempts": 50},
+        generator={"width": 16, "height": 16, "batch_size": 64},
+        output={"shard_size": 64},
+    )
+    assert run(recipe, tmp_path / "out").exit_code == 0
+    grid = load_catalogs().find_captions("crc-nct")
+    said: dict[str, list[dict[str, str]]] = {name: [] for name in per_class}
+    for row in read_rows(tmp_path / "out"):
+        said[row["class_name"]].append(read_provenance(row).attributes)
+    refused = [read_provenance(row).attributes for row in read_rows(tmp_path / "out", "rejected")]
+    for name, rows in said.items():
+        assert len(rows) == per_class[name]
+        shares = list_shares(grid.reweigh(*fix_class(grid, name)))
+        for attribute in ("density", "eosin", "haematoxylin"):
+            mine = [row[attribute] for row in rows if attribute in row]
+            expected = {value: share for value, share in shares[attribute].items() if share}
+            assert set(mine) <= set(expected)
+            if len(expected) > 1:
+                counts = [mine.count(value) for value in expected]
+                wanted = [share * len(mine) for share in expected.values()]
+                assert chisquare(counts, wanted).pvalue > 0.05, (name, attribute)
+    # Not what any classes would give: what MUS asks for is far from what LYM got.
+    other = list_shares(grid.reweigh(*fix_class(grid, "MUS")))["eosin"]
+    counts = [[r.get("eosin") for r in said["LYM"]].count(value) for value in other]
+    wanted = [share * sum(counts) for share in other.values()]
+    assert chisquare(counts, [each or 1e-9 for each in wanted], sum_check=False).pvalue < 1e-6
+    strong = [row.get("eosin") == "strong" for row in refused]
+    assert sum(strong) > len(strong) / 2  # the filter did refuse unevenly
 
 
 def test_asked_and_accepted_shares_are_told(tmp_path: Path) -> None:
