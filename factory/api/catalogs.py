@@ -175,7 +175,7 @@ def check_model(name: str, catalogs: Sequence[AnyPath] = ()) -> Checked:
     generator = build_generator(settings, entry, Path())
     condition = choose_test_condition(name, generator.capabilities, entry)
     sample = generator.generate([Job(Request("check", 0, condition, 0), 0, 0)])[0]
-    if sample.nonfinite_fraction > 0:
+    if sample.nonfinite > 0:
         raise GenerationError(f"model {name}: its image is not finite (NaN): try dtype float32")
     height, width = sample.pixels.shape[:2]
     asked = condition.class_name or condition.caption or ", ".join(condition.describe())

@@ -56,7 +56,7 @@ def regenerate(
     Args:
         source: data set.
         sample_id: of an accepted or rejected row.
-        out: image file to write, `.webp` or `.png`.
+        out: image file to write, `.webp` or `.png`; channels beside RGB stand in `.channels.npy`.
         places: where model and real images are now.
         min_psnr: dB from which an image that is not exact is within tolerance; None: 40.
         say: see above.
@@ -67,6 +67,7 @@ def regenerate(
     """
     from factory.core.files.atomic import write_file
     from factory.core.images import ImageFormat, encode_image
+    from factory.data.channels import encode_values
     from factory.engine.regenerate import MIN_PSNR, Places, regenerate_rows
 
     if out is not None and Path(out).suffix not in (".webp", ".png"):
@@ -84,6 +85,8 @@ def regenerate(
             kind: ImageFormat = "png" if suffix == ".png" else "webp"
             data = encode_image(rebuilt.pixels, kind, rebuilt.is_synthetic)
         write_file(Path(out), data)
+        if rebuilt.channels is not None:
+            write_file(Path(out).with_suffix(".channels.npy"), encode_values(rebuilt.channels))
     return rebuilt
 
 
@@ -111,12 +114,12 @@ def merge(
 
 def export(
     source: "Dataset | AnyPath",
-    to: Literal["imagefolder", "webdataset"],
+    to: Literal["imagefolder", "webdataset", "ome-tiff"],
     out: AnyPath,
     unlabelled: str | None = None,
     rows_per_file: int = 10_000,
 ) -> dict[str, Any]:
-    """Writes accepted images as ImageFolder files or WebDataset tars, byte for byte.
+    """Writes accepted images as ImageFolder files or WebDataset tars, byte for byte, or OME-TIFF.
 
     Args:
         source: data set.
@@ -126,14 +129,17 @@ def export(
         rows_per_file: samples of a tar.
 
     Returns:
-        Split -> class -> images of `imagefolder`, split -> images of `webdataset`.
+        Split -> class -> images of `imagefolder` and `ome-tiff`, split -> images of `webdataset`.
 
     Raises:
-        InputError: images without a class, or `out` is in use.
+        InputError: images without a class, `out` is in use, or tifffile is not installed.
         StoreError: a damaged file.
     """
     from factory.publish.export import export_images, export_tars
+    from factory.publish.ome import export_ome
 
+    if to == "ome-tiff":
+        return {**export_ome(_open_dataset(source), Path(out), unlabelled)}
     if to == "webdataset":
         return {**export_tars(_open_dataset(source), Path(out), rows_per_file)}
     return {**export_images(_open_dataset(source), Path(out), unlabelled)}

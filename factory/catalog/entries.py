@@ -22,6 +22,7 @@ class Strict(BaseModel):
 
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Byte = Annotated[int, Field(ge=0, le=255)]
 ClassName = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
 
 
@@ -98,6 +99,37 @@ class Measured(Strict):
         None, ge=0, description="short words of a caption that reach the image, the last one too"
     )
     libraries: dict[str, str] = {}
+
+
+class ImageChannel(Strict):
+    """One channel of an image, and how composites show it."""
+
+    name: str = Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]+$")
+    unit: str = Field("", description="of its values, e.g. probability; empty: arbitrary")
+    color: tuple[Byte, Byte, Byte] | None = Field(
+        None, description="RGB in composites; without one it is left out, if another has one"
+    )
+    window: tuple[float, float] | None = Field(
+        None,
+        description="values that composites show as black and in full colour; default: the 1st and "
+        "99.8th percentile of each image",
+    )
+
+
+class ImageChannels(Strict):
+    """The channels of a model's images, in their order."""
+
+    dtype: Literal["uint8", "uint16", "float16", "float32"] = "float32"
+    named: tuple[ImageChannel, ...] = Field(min_length=1)
+
+    @field_validator("named")
+    @classmethod
+    def _check_names(cls, named: tuple[ImageChannel, ...]) -> tuple[ImageChannel, ...]:
+        names = [each.name for each in named]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"channel {twice!r} stands twice: give each a name of its own")
+        return named
 
 
 class CallArgument(Strict):
@@ -196,6 +228,9 @@ class ModelEntry(Strict):
     mpp: float | None = Field(None, gt=0)
     scale: str | None = Field(
         None, description="µm per pixel in words, where its training images share no single one"
+    )
+    channels: ImageChannels | None = Field(
+        None, description="named channels of its images, beside the RGB composite"
     )
     token_limits: dict[str, int] = {}
     steps: int = Field(ge=1)

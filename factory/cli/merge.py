@@ -75,8 +75,8 @@ def merge(
     "--to",
     "target",
     required=True,
-    type=click.Choice(["imagefolder", "webdataset"]),
-    help="Files in folders by class, or tars.",
+    type=click.Choice(["imagefolder", "webdataset", "ome-tiff"]),
+    help="Files in folders by class, tars, or OME-TIFF with named channels.",
 )
 @click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
 @click.option("--unlabelled", metavar="NAME", help="Folder of images without a class.")
@@ -84,7 +84,7 @@ def merge(
 @JSON_OPTION
 def export(
     source: str,
-    target: Literal["imagefolder", "webdataset"],
+    target: Literal["imagefolder", "webdataset", "ome-tiff"],
     out: Path,
     unlabelled: str | None,
     rows_per_file: int,
@@ -92,17 +92,18 @@ def export(
 ) -> None:
     """Writes the images of DIR as torchvision's ImageFolder or as WebDataset tars, byte for byte.
 
-    DIR is a run folder, a merged set, a copy of a published data set, or OWNER/NAME on the Hub.
+    Or as OME-TIFF, with the names, units and µm per pixel of channels beside RGB. DIR is a run
+    folder, a merged set, a copy of a published data set, or OWNER/NAME on the Hub.
     """
     totals = images = api.export(source, target, out, unlabelled, rows_per_file)
-    if target == "imagefolder":
+    if target != "webdataset":
         totals = {split: sum(by_class.values()) for split, by_class in images.items()}
-        if len({frozenset(by_class) for by_class in images.values()}) > 1:
-            click.echo(
-                "warning: not every split has every class, and ImageFolder numbers the classes "
-                "that it finds: map labels by name",
-                err=True,
-            )
+    if target == "imagefolder" and len({frozenset(by_class) for by_class in images.values()}) > 1:
+        click.echo(
+            "warning: not every split has every class, and ImageFolder numbers the classes that it "
+            "finds: map labels by name",
+            err=True,
+        )
     if as_json:
         click.echo(write_json({"out": str(out), "images": images}))
         return

@@ -23,7 +23,7 @@ SET_ARGUMENT = click.argument("source", metavar="DIR")
     "--out",
     required=True,
     type=NEW_FILE,
-    help="Image file to write, .webp or .png.",
+    help="Image file to write, .webp or .png; channels beside RGB go to .channels.npy.",
 )
 @defaulted(
     "--min-psnr",

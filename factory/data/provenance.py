@@ -23,6 +23,23 @@ class AdapterRecord(Part):
     scale: Number = 1.0
 
 
+class ChannelRecord(Part):
+    """A channel of images beside RGB, and how composites show it."""
+
+    name: str
+    unit: str = ""
+    color: tuple[int, int, int] | None = None
+    window: tuple[Number, Number] | None = None
+
+
+class ChannelsRecord(Part):
+    """The channels of images beside RGB, in their order, and the rule of the composite."""
+
+    dtype: str
+    named: tuple[ChannelRecord, ...]
+    composite: str = ""
+
+
 class GeneratorRecord(Part):
     """What made the pixels, as a generator describes itself; what else it tells is kept."""
 
@@ -43,6 +60,7 @@ class GeneratorRecord(Part):
     threads: int | None = Field(None, ge=1, description="of a CPU; None: not recorded, or a GPU")
     adapters: tuple[AdapterRecord, ...] = ()
     classifier_guidance: dict[str, Any] | None = None
+    channels: ChannelsRecord | None = None
     libraries: dict[str, str] = Field({})
 
     @property

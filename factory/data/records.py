@@ -201,12 +201,13 @@ class Sample:
     """What a generator made of one job.
 
     Attributes:
-        pixels: (H, W, 3) uint8 RGB.
+        pixels: (H, W, 3) uint8 RGB; where there are channels, their composite.
         nonfinite_fraction: share of values that were NaN or infinite before quantising, in [0, 1].
         prompt: text as sent to the pipeline, or None.
         tokens: per tokenizer, (kept, dropped) token counts of the prompt.
         batch_size: fixed number of images in the forward pass that made it.
         notes: anything else that belongs into the row's provenance.
+        channels: (C, H, W), as the catalog entry of the model declares them; None: RGB alone.
     """
 
     pixels: NDArray[np.uint8]
@@ -215,6 +216,14 @@ class Sample:
     tokens: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     batch_size: int = 1
     notes: Mapping[str, Any] = field(default_factory=dict)
+    channels: NDArray[Any] | None = None
+
+    @property
+    def nonfinite(self) -> float:
+        """Share of values that were NaN or infinite, of the pixels or the channels, in [0, 1]."""
+        if self.channels is None:
+            return self.nonfinite_fraction
+        return max(self.nonfinite_fraction, 1.0 - float(np.isfinite(self.channels).mean()))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ import pyarrow as pa
 
 from factory import __version__
 from factory.core.hashing import compute_digest, hash_bytes
-from factory.core.images import ImageFormat, encode_image, hash_pixels
+from factory.core.images import ImageFormat, encode_image
 from factory.core.plain import to_plain
+from factory.data.channels import COLUMN, check_channels, encode_values, hash_image
 from factory.data.columns import IMAGE_TYPE, hash_value
 from factory.data.provenance import Provenance, read_provenance
 from factory.data.records import Candidate, Condition
@@ -79,6 +80,7 @@ SHAPES_PIXELS = (
     "height",
     "dtype",
     "arguments",
+    "channels",
 )
 """Keys of a generator's description that shape the pixels, hence the sample id."""
 
@@ -98,6 +100,7 @@ def build_shard_schema(
     score_names: Sequence[str],
     with_features: bool = False,
     streams: Iterable[type[HasFields]] = (),
+    with_channels: bool = False,
 ) -> pa.Schema:
     """Returns the schema of a shard's table.
 
@@ -105,9 +108,11 @@ def build_shard_schema(
         score_names: of the filters.
         with_features: hold what a diverse pick compares.
         streams: that the recipe's conditions may hold.
+        with_channels: hold channels beside RGB, as .npy bytes.
     """
     fields = [*list_columns(streams), ("scores", build_scores_type(score_names))]
     extra = [FEATURES_COLUMN] if with_features else []
+    extra += [(COLUMN, pa.binary())] if with_channels else []
     return pa.schema([*fields, ("provenance", pa.string()), *WORK_COLUMNS, *extra])
 
 
@@ -163,6 +168,7 @@ def build_row(
     height, width = sample.pixels.shape[:2]
     kept = condition.keep(width, height)
     provenance = build_provenance(candidate, generator, filters, kept)
+    channels = check_channels(sample, provenance.generator.channels)
     image = {"bytes": data if keep_image else None, "path": f"{sample_id}.{image_format}"}
     return {
         "image": image,
@@ -193,6 +199,7 @@ def build_row(
         "features": candidate.features,
         **condition.columns(),
         **kept,
+        **({} if channels is None else {COLUMN: encode_values(channels) if keep_image else None}),
     }
 
 
@@ -208,8 +215,8 @@ def build_provenance(
         "condition": job.condition.describe(),
         "tokens": {name: list(counts) for name, counts in sample.tokens.items()},
         "batch_size": sample.batch_size,
-        "pixels_sha256": hash_pixels(sample.pixels),
-        "nonfinite_fraction": sample.nonfinite_fraction,
+        "pixels_sha256": hash_image(sample.pixels, sample.channels),
+        "nonfinite_fraction": sample.nonfinite,
         "generator": dict(generator),
         "filters": [dict(description) for description in filters],
     }

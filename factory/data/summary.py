@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from factory.data.artefact import Artefact, Part
-from factory.data.provenance import FilterRecord, GeneratorRecord
+from factory.data.provenance import ChannelsRecord, FilterRecord, GeneratorRecord
 
 
 class References(Part):
@@ -149,6 +149,16 @@ class Summary(Artefact):
         """Returns what its makers recorded of a filter."""
         found = (each for maker in self.makers for each in maker.filters)
         return [each.to_json() for each in found if each.kind == filter_name]
+
+    @property
+    def channels(self) -> ChannelsRecord | None:
+        """The channels of its images beside RGB, where they have any."""
+        return self.maker.channels if self.maker else None
+
+    @property
+    def maker(self) -> GeneratorRecord | None:
+        """A generator of its images: all of one run make the same channels."""
+        return next((each.generator for each in self.makers), None)
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from factory.core.files.store import FileStore
 from factory.core.hashing import hash_bytes
 from factory.core.markdown import split_header
 from factory.data.artefact import Artefact
+from factory.data.channels import read_rows
 from factory.data.folders import FolderKind, tell_kind_of
 from factory.data.summary import Summary
 from factory.engine.hub_copy import fetch_copy
@@ -277,7 +278,7 @@ class Dataset:
         with self.files.open_parquet(name, check_pages=check_pages) as table:
             number = 0
             for batch in table.iterate_batches(_BATCH, columns):
-                for values in batch.to_pylist():
+                for values in read_rows(batch):
                     yield Row(name, number, values)
                     number += 1
 
@@ -307,7 +308,7 @@ class Dataset:
             for group, rows in enumerate(table.groups):
                 if number < start + rows:
                     part = table.read_group(group).slice(number - start, 1)
-                    return Row(name, number, part.to_pylist()[0])
+                    return Row(name, number, read_rows(part)[0])
                 start += rows
         raise StoreError(f"{self.url}/{name}: has no row {number}")
 

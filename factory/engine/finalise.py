@@ -1,7 +1,6 @@
 """Finalizing: selects over the whole set, repacks the accepted rows, and cross-checks."""
 
 import itertools
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -11,9 +10,10 @@ import pyarrow as pa
 
 from factory.core.errors import InputError, StoreError
 from factory.core.hashing import hash_bytes
-from factory.data.columns import IMAGE_TYPE
+from factory.data.channels import build_table
+from factory.data.features import build_final_schema, with_features
+from factory.data.provenance import GeneratorRecord
 from factory.data.records import Shard
-from factory.data.schema import build_scores_type, list_columns
 from factory.data.streams.base import HasFields
 from factory.data.writers.parquet import ParquetFiles, fit_rows_per_file
 from factory.data.writers.webdataset import TarFiles
@@ -147,11 +147,13 @@ def write_dataset(
     output: Output,
     score_names: list[str],
     streams: Iterable[type[HasFields]] = (),
+    maker: GeneratorRecord | None = None,
 ) -> dict[str, Any]:
     """Repacks the selected rows into `data/`, `rejected/` and `webdataset/`.
 
     Built aside and moved into place when whole; every image's hash, every sample id's uniqueness
-    and the counts of `survey` (made with the same policy) are checked on the way.
+    and the counts of `survey` (made with the same policy) are checked on the way. `maker` says
+    which channels there are beside RGB.
 
     Returns:
         Row counts, and sha256 and bytes of each file by its name.
@@ -162,7 +164,7 @@ def write_dataset(
     """
     files = folder.files
     files.remove(BUILD)
-    schema = build_final_schema(plan.class_names, score_names, streams)
+    schema = build_final_schema(plan.class_names, score_names, streams, maker)
     per_file = output.rows_per_file
     kept = ParquetFiles(files, f"{BUILD}/data", "train", schema, survey.accepted, per_file)
     extra = [("rejected_by", pa.string()), ("reason", pa.string()), ("status", pa.string())]
@@ -177,8 +179,8 @@ def write_dataset(
     with kept, dropped, tars:
         for accepted, others in _iterate_final(folder, plan, policy, survey.left_out):
             _check_rows(accepted, seen)
-            kept.write(pa.Table.from_pylist(accepted, schema=schema))
-            dropped.write(pa.Table.from_pylist(others, schema=dropped_schema))
+            kept.write(build_table(accepted, schema))
+            dropped.write(build_table(others, dropped_schema))
             if "webdataset" in output.formats:
                 tars.write({name: row[name] for name in schema.names} for row in accepted)
     if kept.rows != survey.accepted:
@@ -229,20 +231,6 @@ def iterate_decisions(
                 is_left_out = is_good and int(row["sample_id"], 16) in left_out
                 found.append((row, NOT_PICKED if is_left_out else decision))
         yield shard, found
-
-
-def build_final_schema(
-    class_names: tuple[str, ...],
-    score_names: list[str],
-    streams: Iterable[type[HasFields]] = (),
-) -> pa.Schema:
-    """Returns the schema of the data set, with the Hugging Face features in its metadata."""
-    image, *columns = list_columns(streams)
-    fields = [image, ("label", pa.int64()), *columns]
-    if score_names:
-        fields.append(("scores", build_scores_type(score_names)))
-    schema = pa.schema([*fields, ("provenance", pa.string())])
-    return with_features(schema, class_names)
 
 
 def read_markers(folder: RunFolder, shard: Shard) -> list[Marker]:
@@ -329,15 +317,3 @@ def _check_rows(rows: list[dict[str, Any]], seen: set[int]) -> None:
         if int(name, 16) in seen:
             raise StoreError(f"{name}: accepted twice")
         seen.add(int(name, 16))
-
-
-def with_features(schema: pa.Schema, class_names: tuple[str, ...]) -> pa.Schema:
-    """Adds the Hugging Face features: `Image` for images and masks, `ClassLabel` for the label."""
-    from datasets import ClassLabel, Features, Image
-
-    features = Features.from_arrow_schema(schema.remove_metadata())
-    features.update({field.name: Image() for field in schema if field.type == IMAGE_TYPE})
-    if class_names:
-        features["label"] = ClassLabel(names=list(class_names))
-    metadata = {"huggingface": json.dumps({"info": {"features": features.to_dict()}})}
-    return schema.with_metadata(metadata)

@@ -12,8 +12,9 @@ from pydantic import Field
 from factory import __version__
 from factory.core.errors import DamageError, GenerationError, InputError, SourceError
 from factory.core.hashing import diff_values, hash_bytes, to_canonical_json
-from factory.core.images import ImageFormat, decode_image, encode_image, hash_pixels
+from factory.core.images import ImageFormat, decode_image, encode_image
 from factory.core.plain import to_plain
+from factory.data.channels import COLUMN, Values, hash_image
 from factory.data.provenance import Provenance, read_provenance
 from factory.data.records import Condition, Job, Sample
 from factory.data.schema import drop_places
@@ -56,11 +57,13 @@ class Rebuilt:
         sample_id: of the row.
         status: `exact` (the same pixels), `within tolerance`, `different`, or `not checked`, where
             what it was made from is not here.
-        psnr: dB against the stored image; None where it is exact or not stored.
+        psnr: dB against the stored image, of its worst channel where it has some; None where it is
+            exact or not stored.
         is_same_file: the encoded file has the recorded hash too.
         differences: (what, as recorded, here) of all that is known to differ.
         reason: why it was not checked, or why it may differ.
         pixels: (H, W, 3) uint8 RGB; None where not checked.
+        channels: (C, H, W) beside them, where the model makes some.
         data: the encoded file.
         is_synthetic: whether the file is marked so: it was made, not there.
     """
@@ -72,6 +75,7 @@ class Rebuilt:
     differences: tuple[tuple[str, Any, Any], ...] = ()
     reason: str = ""
     pixels: NDArray[np.uint8] | None = None
+    channels: Values | None = None
     data: bytes | None = None
     is_synthetic: bool = True
 
@@ -179,7 +183,11 @@ def _try_places(generator: Generator, job: Job, size: int, pixels_sha256: str) -
     and no row records it; so all are tried, which is one forward pass of the same shape.
     """
     made = generator.generate([job] * size)
-    return next((each for each in made if hash_pixels(each.pixels) == pixels_sha256), None)
+    return next((each for each in made if _hash(each) == pixels_sha256), None)
+
+
+def _hash(sample: Sample) -> str:
+    return hash_image(sample.pixels, sample.channels)
 
 
 # --- how equal it is -----------------------------------------------------------------------------
@@ -188,10 +196,27 @@ def _try_places(generator: Generator, job: Job, size: int, pixels_sha256: str) -
 def compute_psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
     """Returns the peak signal-to-noise ratio of two (H, W, 3) uint8 images, dB; inf where equal.
 
-    10 log10(255^2 / MSE) over all values (ITU-T J.340).
+    See `factory.core.metrics.similarity.measure_psnr`.
     """
-    error = float(np.mean((one.astype(np.float64) - other.astype(np.float64)) ** 2))
-    return math.inf if error == 0 else 10 * math.log10(255.0**2 / error)
+    from factory.core.metrics.similarity import measure_psnr
+
+    return measure_psnr(one, other, 255.0)
+
+
+def _compare_images(shown: NDArray[np.uint8], kept: Values | None, sample: Sample) -> float | None:
+    """Returns the least PSNR of pixels and of each channel, dB; None where the sizes differ.
+
+    The span of a channel is that of its stored values.
+    """
+    made = sample.channels
+    if shown.shape != sample.pixels.shape or (kept is None) != (made is None):
+        return None
+    found = [compute_psnr(shown, sample.pixels)]
+    if kept is not None and made is not None:
+        if kept.shape != made.shape:
+            return None
+        found += [measure_psnr(a, b, float(np.ptp(a))) for a, b in zip(kept, made, strict=True)]
+    return min(found)
 
 
 def _compare(
@@ -206,15 +231,14 @@ def _compare(
     image_format: ImageFormat = "png" if row["image"]["path"].endswith(".png") else "webp"
     data = encode_image(sample.pixels, image_format, not condition.is_existing)
     differences = list(_list_differences(row, record, sample, description))
-    is_recorded = hash_pixels(sample.pixels) == record.pixels_sha256
+    is_recorded, kept = _hash(sample) == record.pixels_sha256, row.get(COLUMN)
     psnr: float | None = None
     if stored is not None:
         shown = _try(lambda: decode_image(stored, row["sample_id"]))
-        if shown is None or hash_pixels(shown) != record.pixels_sha256:
+        if shown is None or hash_image(shown, kept) != record.pixels_sha256:
             differences.insert(0, ("stored image", record.pixels_sha256, "shows other pixels"))
             is_recorded = False
-        if shown is not None and shown.shape == sample.pixels.shape:
-            psnr = compute_psnr(shown, sample.pixels)
+        psnr = None if shown is None else _compare_images(shown, kept, sample)
     status: Status = "exact" if is_recorded else "different"
     if not is_recorded and psnr is not None and min_psnr <= psnr < math.inf:
         status = "within tolerance"
@@ -227,6 +251,7 @@ def _compare(
         differences=tuple(differences),
         reason="" if is_recorded or differences else unknown,
         pixels=sample.pixels,
+        channels=sample.channels,
         data=data,
         is_synthetic=not condition.is_existing,
     )

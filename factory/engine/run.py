@@ -145,7 +145,7 @@ def finalize(
         say("finalizing")
         names = read_score_names(folder, survey)
         made = (folder, plan, policy, survey, recipe.output, names, recipe.columns)
-        files = write_dataset(*made)
+        files = write_dataset(*made, summary.maker)
         last = None
     summary = summary.change(files=files)
     folder.files.write(RECIPE, write_json(recipe.model_dump(mode="json")).encode())

@@ -57,7 +57,10 @@ class Worker:
         if isinstance(recipe.pick, DiversePick):
             self.encoder = session.encoders.load(recipe.pick.encoder, session.base)
         has_features = self.encoder is not None
-        self.schema = build_shard_schema(self.score_names, has_features, recipe.columns)
+        has_channels = self.generator.capabilities.channels is not None
+        self.schema = build_shard_schema(
+            self.score_names, has_features, recipe.columns, has_channels
+        )
         self.recipe_sha256 = compute_recipe_digest(recipe)
         self.run_id = compute_run_id(describe_content(recipe))
         self.description: dict[str, Any] = to_plain(
@@ -115,7 +118,7 @@ class Worker:
             features = map_by_size(self.encoder.encode, samples)
         candidates = []
         for row, (job, sample) in enumerate(zip(jobs, samples, strict=True)):
-            known = {NONFINITE: round_nonfinite(sample.nonfinite_fraction), **scores[row]}
+            known = {NONFINITE: round_nonfinite(sample.nonfinite), **scores[row]}
             verdict = self.decide(known, job.condition.class_name)
             candidates.append(
                 Candidate(job, sample, known, verdict, descriptors[row], features[row])

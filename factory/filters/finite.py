@@ -19,7 +19,9 @@ class FiniteFilter(Filter):
     `nonfinite_fraction` is the share of values that were NaN or infinite before quantising: a
     pipeline that meets NaN returns a black image and raises nothing. It is never rounded down to 0.
     `contrast` is the grey standard deviation / 255, `saturated_fraction` the share of pixels with a
-    channel at 0 or 255.
+    channel at 0 or 255. Of an image of named channels, whose composite lies on black, it is the
+    share of pixels with a channel at the top of its integer type; numbers with a fraction have
+    none.
     """
 
     kind = "finite"
@@ -47,9 +49,18 @@ class FiniteFilter(Filter):
     ) -> Mapping[str, NDArray[np.float64]]:
         """Returns the three scores, none of them NaN."""
         contrast = [to_grey(s.pixels).std() for s in samples]
-        saturated = [((s.pixels == 0) | (s.pixels == 255)).any(-1).mean() for s in samples]
+        saturated = [_measure_saturated(sample) for sample in samples]
         return {
-            NONFINITE: np.array([round_nonfinite(s.nonfinite_fraction) for s in samples]),
+            NONFINITE: np.array([round_nonfinite(s.nonfinite) for s in samples]),
             "contrast": np.array(contrast, np.float64),
             "saturated_fraction": np.array(saturated, np.float64),
         }
+
+
+def _measure_saturated(sample: Sample) -> float:
+    channels = sample.channels
+    if channels is None:
+        return float(((sample.pixels == 0) | (sample.pixels == 255)).any(-1).mean())
+    if channels.dtype.kind != "u":
+        return 0.0
+    return float((channels == np.iinfo(channels.dtype).max).any(0).mean())

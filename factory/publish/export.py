@@ -1,4 +1,4 @@
-"""Exporting: a stored data set as ImageFolder files or as WebDataset tars, images byte for byte."""
+"""Exporting: a data set as ImageFolder files or WebDataset tars, images byte for byte."""
 
 import csv
 import re
@@ -11,6 +11,8 @@ from typing import Any
 from factory.core.errors import InputError
 from factory.core.files.new_folder import build_folder
 from factory.core.files.store import FileStore
+from factory.core.notes import tell
+from factory.data.channels import COLUMN
 from factory.data.writers.webdataset import TarFiles
 from factory.engine.dataset import DATA, Dataset
 
@@ -23,6 +25,8 @@ def export_images(
     dataset: Dataset, out: Path, unlabelled: str | None = None
 ) -> dict[str, dict[str, int]]:
     """Writes `OUT/SPLIT/CLASS/NAME.webp`, as torchvision's ImageFolder reads it, and `rows.csv`.
+
+    Channels beside RGB stay behind, which is told.
 
     Args:
         dataset: what to export; its accepted rows.
@@ -49,13 +53,14 @@ def export_images(
                     f"{dataset.url}: image {name} has no class, and ImageFolder knows images by "
                     "class only: take --to webdataset, or name a folder with --unlabelled"
                 )
-            if _FOLDER_NAME.fullmatch(folder) is None:
-                raise InputError(f"class {folder!r} cannot be the name of a folder: rename it")
+            check_folder_name(folder)
             path = build / split / folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             counted = counts.setdefault(split, Counter())
             if path.exists():
                 path = path.with_name(f"{path.stem}-{counted.total()}{path.suffix}")
+            if not counted and split == next(iter(counts)) and row.get(COLUMN) is not None:
+                tell("the channels beside RGB are left out: --to ome-tiff or webdataset has them")
             path.write_bytes(row["image"]["bytes"])
             listed = (row.get(column) for column in _LISTED)
             table.writerow([path.relative_to(build).as_posix(), split, *listed])
@@ -93,6 +98,16 @@ def export_tars(dataset: Dataset, out: Path, per_file: int) -> dict[str, int]:
             tars[split].write([row])
             counts[split] += 1
     return dict(counts)
+
+
+def check_folder_name(name: str) -> None:
+    """Checks that a class can be the name of a folder; an empty one is that of its split.
+
+    Raises:
+        InputError: it cannot.
+    """
+    if name and _FOLDER_NAME.fullmatch(name) is None:
+        raise InputError(f"class {name!r} cannot be the name of a folder: rename it")
 
 
 def iterate_splits(dataset: Dataset) -> Iterator[tuple[str, dict[str, Any]]]:

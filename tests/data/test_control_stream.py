@@ -12,6 +12,7 @@ from PIL import Image
 from factory.core.errors import SourceError
 from factory.core.hashing import to_canonical_json
 from factory.data.columns import hash_value
+from factory.data.features import build_final_schema
 from factory.data.images import SourceImage, list_images
 from factory.data.label_maps import encode_labels, hash_labels
 from factory.data.records import Candidate, Condition, Job, Request, Sample, Verdict
@@ -19,7 +20,6 @@ from factory.data.schema import build_row
 from factory.data.streams import Control
 from factory.data.streams.control import MaskFile
 from factory.data.writers.webdataset import build_sample
-from factory.engine.finalise import build_final_schema
 
 PALETTE = ((1, "gland"), (2, "tumour gland"))
 

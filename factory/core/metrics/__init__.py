@@ -9,6 +9,7 @@ from factory.core.metrics.copying import (
 from factory.core.metrics.frechet import compute_fd
 from factory.core.metrics.kernels import Mmd, compute_cmmd, compute_kid, measure_cmmd, measure_kid
 from factory.core.metrics.manifolds import Manifolds, compare_manifolds
+from factory.core.metrics.similarity import measure_psnr, measure_ssim
 
 __all__ = [
     "CopyTest",
@@ -23,4 +24,6 @@ __all__ = [
     "find_nearest",
     "measure_cmmd",
     "measure_kid",
+    "measure_psnr",
+    "measure_ssim",
 ]

@@ -70,7 +70,7 @@ class SourceImage:
         """
         try:
             if self.span is not None:
-                return _read_span(self.path, *self.span)
+                return read_span(self.path, *self.span)
             if self.row is None:
                 return self.path.read_bytes()
         except OSError as error:
@@ -162,7 +162,13 @@ def read_text(value: Any, where: str, column: str) -> str | None:
     return value.strip() or None
 
 
-def _read_span(path: Path, offset: int, size: int) -> bytes:
+def read_span(path: Path, offset: int, size: int) -> bytes:
+    """Returns bytes of a file.
+
+    Raises:
+        OSError: it cannot be read.
+        SourceError: it ends before.
+    """
     with path.open("rb") as file:
         file.seek(offset)
         data = file.read(size)

@@ -14,12 +14,15 @@ from factory.data.images.image import (
     Wanted,
     match_group,
     read_name,
+    read_span,
     read_text,
 )
 
 _CHUNK = 1 << 20
 _MAX_TEXT = 1 << 24
 """Bytes of a member that is read while listing; a larger one is not text."""
+_ARRAYS = ("npy", "npz", "pth", "safetensors")
+"""Suffixes of members that are no text, and are not read while listing."""
 
 
 @dataclass(slots=True)
@@ -45,6 +48,17 @@ def list_tars(files: Sequence[Path], root: Path, wanted: Wanted) -> list[SourceI
         samples = _read_samples(path)
         found += [_describe(samples[key], path, stem, wanted) for key in sorted(samples)]
     return found
+
+
+def read_members(path: Path, suffix: str) -> Iterator[tuple[str, bytes | None]]:
+    """Yields the key of each sample of a tar, and its member of a suffix, None where it has none.
+
+    Raises:
+        SourceError: a damaged tar.
+    """
+    for key, sample in _read_samples(path).items():
+        span = sample.members.get(suffix)
+        yield key, None if span is None else read_span(path, *span)
 
 
 def _describe(sample: _Sample, path: Path, stem: str, wanted: Wanted) -> SourceImage:
@@ -142,8 +156,9 @@ def _read_samples(path: Path) -> dict[str, _Sample]:
                     raise SourceError(f"{path}#{name}: is in the tar twice")
                 sample.members[suffix] = (member.offset_data, member.size)
                 sample.names[suffix] = name
-                is_image = f".{suffix.rpartition('.')[2]}" in IMAGE_SUFFIXES
-                if not is_image and member.size <= _MAX_TEXT:
+                last = suffix.rpartition(".")[2]
+                is_text = f".{last}" not in IMAGE_SUFFIXES and last not in _ARRAYS
+                if is_text and member.size <= _MAX_TEXT:
                     sample.texts[suffix] = tar.extractfile(member).read()  # type: ignore[union-attr]
             _check_end(tar, path)
     except (OSError, tarfile.TarError, ValueError) as error:

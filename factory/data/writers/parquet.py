@@ -5,11 +5,14 @@ import pyarrow.parquet as pq
 
 from factory.core.files.store import FileStore
 from factory.core.files.streams import HashedStream, NumberedFiles
+from factory.data.channels import measure_channels
 
 ROW_GROUP = 256
 """Rows per row group: small enough for the Hub's viewer to read one page of images."""
 
 
+CHANNEL_BYTES = 64 << 20
+"""Bytes of channels in a row group, at most, but for one row: they are many where there are any."""
 MAX_FILES = 10_000
 """Files that the Hub takes in one folder."""
 
@@ -17,6 +20,11 @@ MAX_FILES = 10_000
 def fit_rows_per_file(total: int, per_file: int) -> int:
     """Returns the rows of a file: as asked, or more where a folder would hold too many files."""
     return max(per_file, -(-total // MAX_FILES))
+
+
+def fit_row_group(schema: pa.Schema) -> int:
+    """Returns the rows of a row group: fewer where channels are large."""
+    return max(1, min(ROW_GROUP, CHANNEL_BYTES // max(1, measure_channels(schema))))
 
 
 class ParquetFiles(NumberedFiles):
@@ -39,6 +47,7 @@ class ParquetFiles(NumberedFiles):
         self.files, self.folder, self.split, self.schema = files, folder, split, schema
         self.per_file = fit_rows_per_file(total, per_file)
         self.count = max(1, -(-total // self.per_file))
+        self.per_group = fit_row_group(schema)
         self._buffered: list[pa.Table] = []
         self._room = 0
 
@@ -51,7 +60,7 @@ class ParquetFiles(NumberedFiles):
             self._buffered.append(part)
             self._room -= len(part)
             self.rows += len(part)
-            if sum(map(len, self._buffered)) >= ROW_GROUP or not self._room:
+            if sum(map(len, self._buffered)) >= self.per_group or not self._room:
                 self._flush()
             if not self._room:
                 self._finish()
@@ -75,7 +84,9 @@ class ParquetFiles(NumberedFiles):
 
     def _flush(self) -> None:
         if self._buffered:
-            self._writer.write_table(pa.concat_tables(self._buffered), row_group_size=ROW_GROUP)
+            self._writer.write_table(
+                pa.concat_tables(self._buffered), row_group_size=self.per_group
+            )
             self._buffered = []
 
     def _finish(self) -> None:

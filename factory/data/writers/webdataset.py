@@ -7,6 +7,7 @@ from typing import Any
 from factory.core.files.store import FileStore
 from factory.core.files.streams import HashedStream, NumberedFiles
 from factory.core.plain import write_json
+from factory.data.channels import COLUMN, encode_values
 from factory.data.columns import is_image
 
 
@@ -15,7 +16,7 @@ class TarFiles(NumberedFiles):
 
     Each sample is keyed by its sample id and has the image, `txt` (the caption, else the prompt,
     else the class), `cls` (the label, where there are classes), other images by their column, such
-    as `mask.png`, and `json` (all other columns).
+    as `mask.png`, `channels.npy` where there are channels, and `json` (all other columns).
     """
 
     def __init__(self, files: FileStore, folder: str, split: str, per_file: int) -> None:
@@ -52,7 +53,9 @@ class TarFiles(NumberedFiles):
 def build_sample(row: dict[str, Any]) -> dict[str, Any]:
     """Returns the WebDataset sample of a row: keyed by its id, else by its image's file name."""
     images = {key: value for key, value in row.items() if is_image(value)}
-    others = {key: value for key, value in row.items() if key not in images and key != "provenance"}
+    channels = row.get(COLUMN)
+    apart = {*images, COLUMN, "provenance"}
+    others = {key: value for key, value in row.items() if key not in apart}
     if row.get("provenance") is not None:
         others["provenance"] = json.loads(row["provenance"])
     path = row["image"]["path"]
@@ -65,6 +68,10 @@ def build_sample(row: dict[str, Any]) -> dict[str, Any]:
     }
     for name in sorted(images.keys() - {"image"}):
         sample[f"{name}.{images[name]['path'].rpartition('.')[2]}"] = images[name]["bytes"]
+    if channels is not None:
+        sample["channels.npy"] = (
+            channels if isinstance(channels, bytes) else encode_values(channels)
+        )
     if row.get("label") is not None:
         sample["cls"] = row["label"]
     return sample

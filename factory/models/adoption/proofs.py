@@ -55,7 +55,7 @@ def sample(generator: DiffusersGenerator, jobs: Sequence[Job]) -> NDArray[np.int
         GenerationError: it fails, or its images are not finite.
     """
     made = generator.generate(jobs)
-    if any(each.nonfinite_fraction > 0 for each in made):
+    if any(each.nonfinite > 0 for each in made):
         raise GenerationError("the images are not finite (NaN): try another dtype")
     images: NDArray[np.int16] = np.stack([each.pixels for each in made]).astype(np.int16)
     return images

@@ -8,8 +8,10 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from factory.catalog.catalog import ModelEntry
+from factory.catalog.entries import ImageChannels
 from factory.core.errors import InputError
 from factory.core.hashing import compute_digest
+from factory.data.channels import describe_channels
 from factory.data.records import Job, Sample
 from factory.models.generators.settings import GeneratorSettings
 
@@ -24,7 +26,8 @@ class Capabilities:
     `required` and `optional` are condition streams (`class_name`, `caption`, `reference`).
     `class_names` is None where any class goes (it reaches the model through a prompt). `width`,
     `height` are the px of its images for the present recipe, `mpp` their µm per pixel if known.
-    `token_limits` maps a tokenizer's component name to the tokens it keeps.
+    `token_limits` maps a tokenizer's component name to the tokens it keeps. `channels` are those of
+    its samples beside the RGB composite; None: RGB alone.
     """
 
     required: frozenset[str]
@@ -34,6 +37,7 @@ class Capabilities:
     height: int
     mpp: float | None
     token_limits: Mapping[str, int]
+    channels: ImageChannels | None = None
 
 
 class Generator(Protocol):
@@ -60,7 +64,8 @@ class Generator(Protocol):
         """Returns what made the pixels, as plain data for provenance.
 
         At least: model, model_revision, weights_sha256, pipeline, scheduler, num_inference_steps,
-        guidance_scale, width, height, mpp, dtype, device, adapters, libraries (name -> version).
+        guidance_scale, width, height, mpp, dtype, device, adapters, libraries (name -> version);
+        and `describe_channels` of its channels.
         """
         ...
 
@@ -136,4 +141,5 @@ class PlainGenerator(ABC):
             "device_name": "cpu",
             "adapters": [],
             "libraries": {"numpy": importlib.metadata.version("numpy")},
+            **describe_channels(capabilities.channels),
         }

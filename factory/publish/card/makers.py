@@ -5,6 +5,7 @@ from typing import Any
 
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
+from factory.data.channels import name_channels
 from factory.data.summary import Maker, Summary
 from factory.models.generators.families import does_generate
 from factory.publish.card.facts import Facts
@@ -33,6 +34,13 @@ def write_makers(summary: Summary) -> str:
             f"{generator.dtype} on {generator.device}",
             f"- scale of its training images: {escape(_describe_scale(maker))}",
         ]
+        channels = generator.channels
+        if channels is not None:
+            lines.append(
+                f"- {len(channels.named)} channels beside RGB, {channels.dtype}: "
+                f"{escape(name_channels(channels))}; the RGB image is their composite "
+                f"({escape(channels.composite)})"
+            )
         for adapter in generator.adapters:
             source = write_code(shorten_places(adapter.source))
             what = f"adapter {source}, sha256 {write_code(adapter.sha256)}"

@@ -17,12 +17,13 @@ from factory.core.files.new_folder import build_folder
 from factory.core.files.store import FileStore
 from factory.core.notes import tell
 from factory.core.plain import write_json
+from factory.data.channels import COLUMN as CHANNELS
+from factory.data.features import with_features
 from factory.data.images import iterate_rows
 from factory.data.images.table import list_fields
 from factory.data.schema import CONTENT_COLUMNS
 from factory.data.writers.parquet import ParquetFiles
 from factory.engine.dataset import Dataset
-from factory.engine.finalise import with_features
 from factory.publish.merge.card import build_card, describe_splits
 from factory.publish.merge.members import (
     COLUMNS,
@@ -246,6 +247,8 @@ def _write(
 def _list_kept(members: Sequence[Member]) -> dict[str, pa.DataType]:
     """Returns the columns of streams, such as masks, that rows of the synthetic sets have."""
     has = {name for path in _list_files(members) for name in list_fields(path)}
+    if CHANNELS in has:
+        tell("the channels beside RGB are left out: a merged set holds their RGB composites")
     return list_kept(sorted(has - {*SCHEMA.names}))
 
 

@@ -63,7 +63,7 @@ def verify_set(
                 walk.check_table(folder, name)
     with _booking(report, "counts"):
         check_counts(dataset, walk.counts, walk.checks.classes, report)
-    check_tars(dataset, walk.checks.image_hashes, report)
+    check_tars(dataset, walk.checks.image_hashes, walk.checks.channel_hashes, report)
     if walk.shards is not None:
         with _booking(report, "finalized", "summary.json"):
             walk.shards.check_finished(dataset.summary)

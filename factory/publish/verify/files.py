@@ -8,11 +8,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from factory.core.errors import SourceError
+from factory.core.errors import DamageError, SourceError
 from factory.core.hashing import hash_bytes
+from factory.data.channels import COLUMN as CHANNELS
+from factory.data.channels import decode_values, hash_values, strip_extension
+from factory.data.features import build_final_schema
 from factory.data.images import list_images
+from factory.data.images.tar import read_members
 from factory.engine.dataset import DATA, REJECTED, TARS, Dataset
-from factory.engine.finalise import build_final_schema
 from factory.publish.verify.findings import Report
 from factory.recipe.recipe import compute_recipe_digest
 
@@ -69,7 +72,8 @@ def check_schema(dataset: Dataset, name: str, report: Report) -> list[str]:
     scores = schema.field("scores").type if "scores" in schema.names else pa.struct([])
     names = [scores.field(i).name for i in range(scores.num_fields)]
     streams = () if dataset.recipe is None else dataset.recipe.columns
-    final = build_final_schema((), names, streams)
+    maker = None if dataset.summary is None else dataset.summary.maker
+    final = build_final_schema((), names, streams, maker)
     columns: dict[str, Any] = {each.name: each.type for each in final}
     if name.startswith(f"{REJECTED}/"):
         columns |= dict.fromkeys(("rejected_by", "reason", "status"), pa.string())
@@ -78,7 +82,9 @@ def check_schema(dataset: Dataset, name: str, report: Report) -> list[str]:
         if found is None:
             report.fail("schema", name, "is missing", field=column)
         else:
-            report.expect("schema", name, str(found), str(kind), field=column)
+            here, wanted = strip_extension(found), strip_extension(kind)
+            here = wanted if here == wanted else here  # parquet names what lies in lists
+            report.expect("schema", name, str(here), str(wanted), field=column)
     for column in sorted(set(schema.names) - set(columns)):
         report.fail("schema", name, "is not a column of a data set", field=column)
     return [column for column in columns if column not in schema.names]
@@ -139,8 +145,13 @@ def _list_declared(header: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
                 yield folder, str(split["name"]), int(split["num_examples"])
 
 
-def check_tars(dataset: Dataset, image_hashes: Mapping[str, str], report: Report) -> None:
-    """Compares the samples of the tars with the accepted rows: the same ids, the same bytes."""
+def check_tars(
+    dataset: Dataset,
+    image_hashes: Mapping[str, str],
+    channel_hashes: Mapping[str, str],
+    report: Report,
+) -> None:
+    """Compares the samples of the tars with the accepted rows: the same ids, bytes and channels."""
     names = dataset.list_tars()
     if not names:
         return
@@ -154,6 +165,8 @@ def check_tars(dataset: Dataset, image_hashes: Mapping[str, str], report: Report
         except SourceError as error:
             report.fail("tars", name, str(error))
             continue
+        if channel_hashes:
+            _check_channels(name, Path(dataset.files.resolve(name)), channel_hashes, report)
         for image in images:
             key = image.key.rpartition("#")[2].partition(".")[0]
             seen[key] += 1
@@ -166,3 +179,14 @@ def check_tars(dataset: Dataset, image_hashes: Mapping[str, str], report: Report
         report.fail("tars", f"{TARS}/", "is in no tar", key)
     for key in sorted(key for key, count in seen.items() if count > 1):
         report.fail("tars", f"{TARS}/", "is there twice", key)
+
+
+def _check_channels(name: str, path: Path, hashes: Mapping[str, str], report: Report) -> None:
+    """Compares the channels of a tar, sample by sample, with those of the rows."""
+    for key, values in read_members(path, f"{CHANNELS}.npy"):
+        try:
+            sha = None if values is None else hash_values(decode_values(values, key))
+        except DamageError as error:
+            report.fail("tars", name, str(error), key, CHANNELS)
+            continue
+        report.expect("tars", name, sha, hashes.get(key), key, CHANNELS)

@@ -9,7 +9,9 @@ from typing import Any
 
 from factory.core.errors import FilterError, SourceError, StoreError
 from factory.core.hashing import compute_digest, derive_seed, hash_bytes
-from factory.core.images import decode_image, hash_pixels
+from factory.core.images import decode_image
+from factory.data.channels import COLUMN as CHANNELS
+from factory.data.channels import hash_image, hash_values
 from factory.data.columns import hash_value
 from factory.data.provenance import Provenance, read_provenance
 from factory.data.records import NONFINITE, SCORE_DECIMALS, round_nonfinite
@@ -36,6 +38,7 @@ class RowChecks:
         self.all: Counter[str] = Counter()
         self.classes: Counter[str | None] = Counter()
         self.image_hashes: dict[str, str] = {}
+        self.channel_hashes: dict[str, str] = {}
         self.score_names = {NONFINITE}
         self.decide: Decide | None = None
         if recipe is None:
@@ -76,6 +79,9 @@ class RowChecks:
         if is_accepted:
             self.classes[row.values.get("class_name")] += 1
             self.image_hashes[name] = str(row.values.get("image_sha256"))
+            channels = row.values.get(CHANNELS)
+            if channels is not None:
+                self.channel_hashes[name] = hash_values(channels)
 
     def _check_image(self, row: Row, record: Provenance, is_accepted: bool) -> None:
         values, report, place = row.values, self.report, row.place
@@ -100,7 +106,7 @@ class RowChecks:
         report.expect(
             "image size", row.file, pixels.shape[1::-1], size, place, "image (width, height)"
         )
-        sha = hash_pixels(pixels)
+        sha = hash_image(pixels, values.get(CHANNELS))
         report.expect("pixels", row.file, sha, record.pixels_sha256, place, "image")
         name = f"{row.sample_id}.{str(image.get('path')).rpartition('.')[2]}"
         report.expect("identity", row.file, image.get("path"), name, place, "image.path")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from factory.catalog.catalog import ModelEntry
+from factory.catalog.entries import ImageChannels
 from factory.core.errors import InputError
 from factory.data.records import Condition
 from factory.models.generators.base import Capabilities, Generator
@@ -109,6 +110,11 @@ class Family(ABC):
         return None if self.entry is None else (self.entry.width, self.entry.height)
 
     @property
+    def channels(self) -> ImageChannels | None:
+        """The channels of its images beside the RGB composite; None: RGB alone."""
+        return None if self.entry is None else self.entry.channels
+
+    @property
     def capabilities(self) -> Capabilities:
         """What may be asked of a generator that needs no weights to tell."""
         (required, optional), entry = self.streams, self.entry
@@ -121,6 +127,7 @@ class Family(ABC):
             height=self.settings.height or height,
             mpp=None if entry is None else entry.mpp,
             token_limits={},
+            channels=self.channels,
         )
 
     def list_faults(self) -> Iterator[tuple[str, str]]:

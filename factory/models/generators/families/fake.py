@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.catalog.entries import ImageChannels
 from factory.core.errors import InputError
 from factory.core.hashing import derive_seed, to_canonical_json
+from factory.data.channels import compose_rgb
 from factory.data.records import Condition, Job, Sample
 from factory.data.streams import Caption, ClassName, Control, Reference
 from factory.models.generators.base import PlainGenerator
@@ -42,7 +44,8 @@ class FakeFamily(Family):
 class FakeGenerator(PlainGenerator):
     """Draws nuclei on a pink ground: the class or caption sets how many, how large and how dark.
 
-    With a mask it stains what that marks, and nothing else.
+    With a mask it stains what that marks, and nothing else. Where the catalog entry declares
+    channels, the first holds the nuclei and each other a marker of some of them.
 
     Implements the whole protocol with numpy alone: pixels depend on seed and condition only.
     """
@@ -71,8 +74,13 @@ class FakeGenerator(PlainGenerator):
         """Draws an image, after the pause."""
         if self._seconds:
             time.sleep(self._seconds)
+        pixels, channels = self._draw(job.condition, job.seed), None
+        if self.capabilities.channels is not None:
+            channels = self._draw_channels(pixels, job.seed, self.capabilities.channels)
+            pixels = compose_rgb(channels, self.capabilities.channels)
         return Sample(
-            pixels=self._draw(job.condition, job.seed),
+            pixels=pixels,
+            channels=channels,
             prompt=write_prompt(job.condition, self._template, self._class_prompts),
             batch_size=self.settings.batch_size,
         )
@@ -80,6 +88,22 @@ class FakeGenerator(PlainGenerator):
     def describe(self) -> dict[str, Any]:
         """Returns what made the pixels, as plain data for provenance."""
         return {**super().describe(), "prompt_template": self._template}
+
+    @staticmethod
+    def _draw_channels(
+        pixels: NDArray[np.uint8], seed: int, declared: ImageChannels
+    ) -> NDArray[Any]:
+        """Returns (C, H, W): the nuclei of the pixels, then markers that some of them have."""
+        height, width = pixels.shape[:2]
+        nuclei = np.clip(_EOSIN[0] - pixels[..., 0].astype(np.float64), 0.0, None) / _EOSIN[0]
+        planes = [nuclei]
+        for channel in declared.named[1:]:
+            draw = np.random.default_rng(derive_seed(seed, "channel", channel.name))
+            cells = 6 * max(1, width * height // 4096)
+            planes.append(nuclei * _paint_nuclei(draw, cells, np.full(cells, 6.0), width, height))
+        top = np.iinfo(declared.dtype).max if declared.dtype.startswith("uint") else 1
+        found: NDArray[Any] = (np.clip(np.stack(planes), 0, 1) * top).astype(declared.dtype)
+        return found
 
     def _draw(self, condition: Condition, seed: int) -> NDArray[np.uint8]:
         width, height = self.capabilities.width, self.capabilities.height
