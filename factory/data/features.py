@@ -5,7 +5,8 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from factory.data.channels import COLUMN, METADATA, build_metadata, list_channel_fields
+from factory.data.channel_tables import METADATA, build_metadata, list_channel_fields
+from factory.data.channels import COLUMN
 from factory.data.columns import IMAGE_TYPE
 from factory.data.provenance import GeneratorRecord
 from factory.data.schema import build_scores_type, list_columns

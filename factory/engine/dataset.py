@@ -14,7 +14,7 @@ from factory.core.files.store import FileStore
 from factory.core.hashing import hash_bytes
 from factory.core.markdown import split_header
 from factory.data.artefact import Artefact
-from factory.data.channels import read_rows
+from factory.data.channel_tables import read_rows
 from factory.data.folders import FolderKind, tell_kind_of
 from factory.data.summary import Summary
 from factory.engine.hub_copy import fetch_copy

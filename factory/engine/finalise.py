@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from factory.core.errors import InputError, StoreError
 from factory.core.hashing import hash_bytes
-from factory.data.channels import build_table
+from factory.data.channel_tables import build_table
 from factory.data.features import build_final_schema, with_features
 from factory.data.provenance import GeneratorRecord
 from factory.data.records import Shard

@@ -13,6 +13,7 @@ from factory import __version__
 from factory.core.errors import DamageError, GenerationError, InputError, SourceError
 from factory.core.hashing import diff_values, hash_bytes, to_canonical_json
 from factory.core.images import ImageFormat, decode_image, encode_image
+from factory.core.metrics.similarity import measure_psnr
 from factory.core.plain import to_plain
 from factory.data.channels import COLUMN, Values, hash_image
 from factory.data.provenance import Provenance, read_provenance
@@ -198,8 +199,6 @@ def compute_psnr(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> float:
 
     See `factory.core.metrics.similarity.measure_psnr`.
     """
-    from factory.core.metrics.similarity import measure_psnr
-
     return measure_psnr(one, other, 255.0)
 
 

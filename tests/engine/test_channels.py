@@ -12,16 +12,14 @@ import factory
 from factory.catalog.entries import ImageChannel, ImageChannels
 from factory.core.errors import DamageError, GenerationError
 from factory.core.images import hash_pixels
+from factory.data.channel_tables import ARROW, build_table, read_rows
 from factory.data.channels import (
-    ARROW,
-    build_table,
     check_channels,
     compose_rgb,
     decode_values,
     describe_channels,
     encode_values,
     hash_image,
-    read_rows,
 )
 from factory.data.provenance import ChannelsRecord
 from factory.data.records import Sample

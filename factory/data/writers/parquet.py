@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 
 from factory.core.files.store import FileStore
 from factory.core.files.streams import HashedStream, NumberedFiles
-from factory.data.channels import measure_channels
+from factory.data.channel_tables import measure_channels
 
 ROW_GROUP = 256
 """Rows per row group: small enough for the Hub's viewer to read one page of images."""

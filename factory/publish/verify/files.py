@@ -10,8 +10,9 @@ import pyarrow as pa
 
 from factory.core.errors import DamageError, SourceError
 from factory.core.hashing import hash_bytes
+from factory.data.channel_tables import strip_extension
 from factory.data.channels import COLUMN as CHANNELS
-from factory.data.channels import decode_values, hash_values, strip_extension
+from factory.data.channels import decode_values, hash_values
 from factory.data.features import build_final_schema
 from factory.data.images import list_images
 from factory.data.images.tar import read_members
