@@ -42,21 +42,27 @@ class PixCellPipeline(DiffusionPipeline):
     ) -> ImagePipelineOutput:
         if guidance_scale > 1 and negative_uni_embeds is None:
             raise ValueError("guidance needs negative_uni_embeds")
-        count = len(uni_embeds)
-        shape = (count, 4, 16, 16)
-        latents = randn_tensor(shape, generator=generator, device=self._execution_device)
         tokens = torch.cat([negative_uni_embeds, uni_embeds])
         self.scheduler.set_timesteps(num_inference_steps)
-        for time in self.scheduler.timesteps:
-            both = torch.cat([latents, latents])
+        scales = [guidance_scale] * len(self.scheduler.timesteps)
+        return self.denoise(tokens, scales, generator, output_type)
+
+    def denoise(
+        self, tokens: torch.Tensor, scales: list[float], generator: Any, output_type: str
+    ) -> ImagePipelineOutput:
+        """Walks the timesteps on (2 N, T, dim) tokens, null ones first, a guidance for each."""
+        count = len(tokens) // 2
+        shape = (count, 4, 16, 16)
+        latents = randn_tensor(shape, generator=generator, device=self._execution_device)
+        for scale, time in zip(scales, self.scheduler.timesteps, strict=True):
             noise = self.transformer(
-                both,
+                torch.cat([latents, latents]),
                 encoder_hidden_states=tokens,
                 timestep=time.expand(2 * count),
                 added_cond_kwargs={"resolution": None, "aspect_ratio": None},
             ).sample.chunk(2, 1)[0]
             without, within = noise.chunk(2)
-            guided = without + guidance_scale * (within - without)
+            guided = without + scale * (within - without)
             latents = self.scheduler.step(guided, time, latents).prev_sample
         images = self.vae.decode(latents / self.vae.config.scaling_factor).sample
         return ImagePipelineOutput(VaeImageProcessor().postprocess(images, output_type=output_type))

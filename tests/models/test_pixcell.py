@@ -1,5 +1,6 @@
 """`pixcell` on a tiny twin with its own code: what goes in, and that rows stand alone."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +197,7 @@ def test_cytosyn_is_asked_by_a_vector_beside_which_a_class_is_a_label(
     kind = type(generator.model.pipeline)
     inner = kind.__call__
 
+    @functools.wraps(inner)  # with its signature
     def call(self: Any, *told: Any, **named: Any) -> Any:
         calls.append(named)
         return inner(self, *told, **named)
@@ -217,6 +219,7 @@ def test_cytosyn_is_asked_by_a_vector_beside_which_a_class_is_a_label(
     assert len(calls) == len(by_vector) == 3
     assert all(each["h0_mini_embeds"].shape == (1, 6) for each in by_vector)
     assert {(each["guidance_low"], each["guidance_high"]) for each in calls} == {(0.0, 0.75)}
+    assert {each["num_inference_steps"] for each in calls} == {2}
     alone = np.stack([generator.generate([job])[0].pixels for job in jobs])
     assert np.array_equal(alone, made)
     other = Job(make_job(5).request, 0, jobs[0].seed)
