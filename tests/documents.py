@@ -30,7 +30,7 @@ NOT_RUN = {
     "factory run unfiltered-control --out runs/bought": "follows the last",
     "factory train generator": "hours; wants the training sets",
     "factory train encoder": "hours; wants the training sets",
-    "factory train translator": "wants pairs of two stains",
+    "factory train translator": "hours; wants images of two stains",
     "factory train classifier --data PATCHES/train --encoder encoders/mine": "follows the last",
 }
 """Beginning of a command -> why a test cannot run it; its options are read all the same."""

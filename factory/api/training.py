@@ -112,18 +112,18 @@ def train_translator(
         report: called after steps and validations.
 
     Returns:
-        `step`, `best_step`, how many pairs there were, and what was measured on held-out ones.
+        `step`, `best_step`, and what was measured on held-out pairs or images.
 
     Raises:
         RecipeError: every problem of the recipe.
-        SourceError: pairs that cannot be read, or too few.
+        SourceError: pairs or images that cannot be read, or too few.
         MismatchError: `out` holds a training of another recipe.
     """
     from factory.train.generator.recipe import load_translator_recipe
-    from factory.train.translator.flow import train_flow
+    from factory.train.translator import train_translator as train
 
     settings, catalogs = load_translator_recipe(Path(recipe), write_overrides(overrides))
-    return Figures(train_flow(settings, catalogs, Path(out), report))
+    return Figures(train(settings, catalogs, Path(out), report))
 
 
 def train_generator(

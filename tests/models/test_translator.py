@@ -45,7 +45,6 @@ CONFIGS: dict[str, TranslatorConfig] = {
 }
 NETWORKS = tuple(CONFIGS)
 every_network = pytest.mark.parametrize("name", NETWORKS)
-ABOUT = About("tiny", "a test", ("random",))
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,8 @@ def save(folder: Path, config: TranslatorConfig, seed: int = 0) -> Path:
         for value in network.parameters():
             if value.ndim == 4:
                 torch.nn.init.normal_(value, std=1.5 / value[0].numel() ** 0.5)
-    save_translator(network.state_dict(), config, ABOUT, folder)
+    about = About(folder.name, "tiny", "a test", ("random",))
+    save_translator(network.state_dict(), config, about, folder)
     return folder
 
 

@@ -53,7 +53,7 @@ def encoder(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) 
 def translator(recipe: Path, out: Path, overrides: tuple[str, ...], as_json: bool) -> None:
     """Trains a translator from RECIPE; the same command again resumes it."""
     result = api.train_translator(recipe, out, overrides, _print_step)
-    _print_end(result, as_json, format_flow(result, out))
+    _print_end(result, as_json, format_translator(result, out))
 
 
 def _print_end(result: dict[str, Any], as_json: bool, text: str) -> None:
@@ -85,10 +85,18 @@ def format_training(result: dict[str, Any], out: Path) -> str:
     )
 
 
-def format_flow(result: dict[str, Any], out: Path) -> str:
-    """Returns what the training of a flow ended with."""
+def format_translator(result: dict[str, Any], out: Path) -> str:
+    """Returns what the training of a translator ended with."""
     head = f"wrote {out}: the weights of step {result['best_step']:,}"
-    passed = f", {result['passed']:,} without a partner passed over" if result["passed"] else ""
+    if result.get("kid") is not None:
+        return (
+            f"{head}, on {result['validated']:,} held-out images: kernel distance to the target "
+            f"{result['kid']:.4g} (sources as they are {result['kid_source']:.4g}), correlation of "
+            f"haematoxylin with the source {result['structure']:.3f}"
+        )
+    passed = ""
+    if result.get("passed"):
+        passed = f", {result['passed']:,} without a partner passed over"
     if "error" not in result:
         return f"{head}, not validated{passed}"
     return (

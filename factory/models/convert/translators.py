@@ -63,7 +63,7 @@ def convert(state: Mapping[str, "Tensor"], options: Options) -> dict[str, Any]:
     Raises:
         InputError: a checkpoint that is not of this kind; names the weights that have no place.
     """
-    kind, _ = KINDS[options.kind], check_name(options.out)
+    kind, entry = KINDS[options.kind], check_name(options.out)
     for name in ("config", "text_encoder"):
         if getattr(options, name) is not None:
             flag = f"--{name.replace('_', '-')}"
@@ -87,7 +87,8 @@ def convert(state: Mapping[str, "Tensor"], options: Options) -> dict[str, Any]:
         said = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise InputError(f"--classes: {said}") from error
     about = About(
-        title=f"{options.out.absolute().name}, converted from a checkpoint of {kind.title}",
+        name=entry,
+        title=f"{entry}, converted from a checkpoint of {kind.title}",
         writer="factory models convert",
         lines=(f"converted from a checkpoint of {kind.title}; `conversion.json` has its sha256",),
     )
@@ -96,7 +97,7 @@ def convert(state: Mapping[str, "Tensor"], options: Options) -> dict[str, Any]:
         "takes": "source",
         "width": config.width,
         "height": config.height,
-        "model": options.out.absolute().name,
+        "model": entry,
         "dropped": sorted(dropped),
     }
 

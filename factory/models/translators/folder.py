@@ -31,6 +31,7 @@ class About:
     """What entry and card tell of a translator.
 
     Attributes:
+        name: id of the entry.
         title: one line.
         writer: command that writes the folder.
         lines: what the card says of its origin, an item each, in Markdown.
@@ -39,6 +40,7 @@ class About:
         labels_seen: whether it learnt from labels; None: not told.
     """
 
+    name: str
     title: str
     writer: str
     lines: tuple[str, ...]
@@ -71,30 +73,28 @@ def save_translator(
         state: weights by the names of the network.
         config: of the network, and how pixels enter it.
         about: what entry and card tell.
-        out: folder whose name is the entry's id.
+        out: folder; its entry names it by a relative path.
 
     Raises:
-        InputError: the folder's name is no id.
         StoreError: disk full, permission.
     """
     from safetensors.torch import save_file
 
-    name = check_name(out)
     kept = {key: value.detach().cpu().contiguous() for key, value in state.items()}
     write_file(out / CONFIG, f"{write_json(config.model_dump(mode='json'))}\n".encode())
-    entry = _describe_entry(name, config, about)
+    entry = _describe_entry(config, about)
     text = yaml.safe_dump(entry, sort_keys=False, allow_unicode=True, width=100)
     written = f"# Written by `{about.writer}`.\n{text}"
-    write_file(out / "models" / f"{name}.yaml", written.encode())
-    write_file(out / "README.md", _write_card(name, config, about).encode())
+    write_file(out / "models" / f"{about.name}.yaml", written.encode())
+    write_file(out / "README.md", _write_card(config, about).encode())
     with write_atomically(out / WEIGHTS) as path:
         save_file(kept, path)
 
 
-def _describe_entry(name: str, config: TranslatorConfig, about: About) -> dict[str, Any]:
+def _describe_entry(config: TranslatorConfig, about: About) -> dict[str, Any]:
     today = datetime.date.today().isoformat()
     fields: dict[str, Any] = {
-        "id": name,
+        "id": about.name,
         "title": about.title,
         "source": "..",
         "family": "translator",
@@ -113,11 +113,11 @@ def _describe_entry(name: str, config: TranslatorConfig, about: About) -> dict[s
     return {**fields, "licence": unread if about.licence is None else dict(about.licence)}
 
 
-def _write_card(name: str, config: TranslatorConfig, about: About) -> str:
+def _write_card(config: TranslatorConfig, about: About) -> str:
     network = config.network
     recipe = [
         "catalogs: [PATH_OF_THIS_FOLDER]",
-        write_line("generator", {"model": name}),
+        write_line("generator", {"model": about.name}),
         write_line("conditions", [{"kind": "translate", "images": "YOUR_IMAGES"}]),
     ]
     told = {key: value for key, value in network.model_dump().items() if key != "kind"}

@@ -11,9 +11,15 @@ from factory.recipe.file import find_base
 from factory.train.encoder.settings import EncoderRecipe
 from factory.train.generator.settings import TrainingRecipe
 from factory.train.multi.settings import MultiRecipe
-from factory.train.translator.settings import FlowRecipe
+from factory.train.translator.settings import TRANSLATORS, CutRecipe, FlowRecipe
 
-AnyRecipe = type[TrainingRecipe] | type[MultiRecipe] | type[EncoderRecipe] | type[FlowRecipe]
+AnyRecipe = (
+    type[TrainingRecipe]
+    | type[MultiRecipe]
+    | type[EncoderRecipe]
+    | type[FlowRecipe]
+    | type[CutRecipe]
+)
 
 
 def choose_model(data: Mapping[str, Any]) -> AnyRecipe:
@@ -23,7 +29,7 @@ def choose_model(data: Mapping[str, Any]) -> AnyRecipe:
     says which.
     """
     if "kind" in data:
-        return FlowRecipe
+        return TRANSLATORS.get(str(data["kind"]), FlowRecipe)
     if "method" in data:
         return EncoderRecipe
     network = data.get("network")
@@ -48,26 +54,26 @@ def load_encoder_recipe(path: Path, overrides: Sequence[str] = ()) -> EncoderRec
 
 def load_translator_recipe(
     path: Path, overrides: Sequence[str] = ()
-) -> tuple[FlowRecipe, Catalogs]:
+) -> tuple[FlowRecipe | CutRecipe, Catalogs]:
     """Returns the recipe of a translator, and the catalogs that it reads from.
 
     Raises:
         RecipeError: a field that is wrong, with file, line and field.
     """
-    recipe = parse_model(apply_overrides(read_document(path), overrides), FlowRecipe)
-    base, update = find_base(path), dict[str, Any]()
+    document, base = apply_overrides(read_document(path), overrides), find_base(path)
+    kind = TRANSLATORS.get(str(document.data.get("kind")), FlowRecipe)
+    recipe, update = parse_model(document, kind), dict[str, Any]()
     for name in ("source", "target"):
         side = getattr(recipe.data, name)
         places = {
             field: resolve_path(base, place)
             for field in ("images", "embeddings")
-            if (place := getattr(side, field)) is not None
+            if (place := getattr(side, field, None)) is not None
         }
         update[name] = side.model_copy(update=places)
-    folders = tuple(resolve_path(base, folder) for folder in recipe.catalogs)
-    data = recipe.data.model_copy(update=update)
-    resolved = recipe.model_copy(update={"data": data, "catalogs": folders})
-    return resolved, load_catalogs(folders)
+    found = recipe.model_copy(update={"data": recipe.data.model_copy(update=update)})
+    folders = tuple(resolve_path(base, folder) for folder in getattr(recipe, "catalogs", ()))
+    return found, load_catalogs(folders)
 
 
 def load_training_recipe(

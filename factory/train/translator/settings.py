@@ -5,7 +5,8 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from factory.train.generator.settings import ExportSettings
+from factory.train.encoder.settings import UnlabelledSource
+from factory.train.generator.settings import DataSettings, ExportSettings, ValidationSettings
 
 
 class _Strict(BaseModel):
@@ -91,3 +92,65 @@ class FlowRecipe(_Strict):
     training: FlowOptimisation
     sampling_steps: int = Field(100, ge=1, le=1000, description="Euler steps, as published")
     export: ExportSettings = ExportSettings()
+
+
+class UnpairedData(_Strict):
+    """Images of two domains that share no tissue; no label is learned."""
+
+    source: UnlabelledSource = Field(description="images that are translated, as frozen sections")
+    target: UnlabelledSource = Field(description="images as they should look, as FFPE sections")
+    image_size: int = Field(256, ge=32, le=1024, multiple_of=8, description="px")
+    mpp: float | None = Field(None, gt=0, description="µm per pixel, where both share it")
+    held_out: float = Field(0.05, ge=0, lt=1, description="share of each that validates")
+
+    @property
+    def views(self) -> DataSettings:
+        """Both as the sources of one training set: 0 is the source, 1 the target."""
+        return DataSettings(
+            sources=(self.source, self.target),
+            image_size=self.image_size,
+            mpp=self.mpp,
+            held_out=self.held_out,
+        )
+
+
+class CutNetwork(_Strict):
+    """The ResNet generator; the defaults are the published ones."""
+
+    channels: int = Field(64, ge=4, le=256)
+    blocks: int = Field(9, ge=1, le=24)
+    antialias: bool = Field(True, description="blurred resampling; false: CycleGAN's")
+
+
+class CutOptimisation(_Strict):
+    """How it is fitted: Adam (0.5, 0.999), least-squares GAN, contrast of patches."""
+
+    steps: int = Field(gt=0)
+    batch_size: int = Field(1, gt=0, le=64, description="images of each domain in a step")
+    learning_rate: float = Field(2e-4, gt=0)
+    decay_steps: int = Field(0, ge=0, description="last steps, with the rate falling to 0 linearly")
+    contrast: float = Field(1.0, ge=0, description="weight of the patches' loss: holds structure")
+    identity: bool = Field(True, description="patches of target images are contrasted too")
+    patches: int = Field(256, ge=2, le=4096, description="of an image and layer")
+    temperature: float = Field(0.07, gt=0)
+    discriminator_channels: int = Field(64, ge=4, le=256)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    precision: Literal["float32", "bfloat16"] = "bfloat16"
+    checkpoint_every: int = Field(500, gt=0, description="steps")
+
+
+class CutRecipe(_Strict):
+    """A network from images of one domain to another, of unpaired images: CUT."""
+
+    kind: Literal["cut"]
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    seed: int = Field(0, ge=0)
+    data: UnpairedData
+    network: CutNetwork = CutNetwork()
+    training: CutOptimisation
+    validation: ValidationSettings = ValidationSettings()
+    export: ExportSettings = ExportSettings()
+
+
+TRANSLATORS: dict[str, type[FlowRecipe] | type[CutRecipe]] = {"flow": FlowRecipe, "cut": CutRecipe}
+"""`kind` of a recipe -> what it holds."""
