@@ -44,6 +44,19 @@ class Problem:
         return ": ".join(part for part in (where, self.field, self.message) if part)
 
 
+FOREIGN_ERRORS = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What a library or a model's own code raises that fails; all else is a defect of ours."""
+
+
 class FactoryError(Exception):
     """Base of all errors raised on purpose by factory."""
 

@@ -9,7 +9,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from factory.core.errors import InputError
+from factory.core.errors import FOREIGN_ERRORS, InputError
 from factory.core.files.atomic import write_file
 from factory.core.yaml.messages import advise
 from factory.models.generators.weights import PICKLES, hash_file
@@ -24,16 +24,9 @@ FORMATS = {
 """Kind of checkpoint -> module of this package with `convert(state, options)`."""
 RECORD = "conversion.json"
 UNREADABLE = (
-    ArithmeticError,
+    *FOREIGN_ERRORS,
     AssertionError,
-    AttributeError,
     EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
     zipfile.BadZipFile,
     zlib.error,
 )

@@ -1,7 +1,6 @@
 """`DiffusersGenerator`: samples any family of pipelines, as it binds streams to their arguments."""
 
 import copy
-import importlib.metadata
 import inspect
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -13,18 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from factory.core.errors import CallError, InputError, OutOfMemoryError
+from factory.core.errors import FOREIGN_ERRORS, CallError, InputError, OutOfMemoryError
 from factory.data.records import Job, Sample
 from factory.data.streams import Reference
 from factory.models.classifiers.model import read_classifier_info
 from factory.models.generators.base import Capabilities, name_model
 from factory.models.generators.families.pipeline import PipelineFamily, Prompts
-from factory.models.generators.loading import (
-    LoadedModel,
-    count_threads,
-    load_model,
-    name_device,
-)
+from factory.models.generators.loading import LoadedModel, describe_making, load_model
 from factory.models.generators.outputs import is_out_of_memory, quantise
 from factory.models.generators.prompts import count_tokens
 from factory.models.generators.sampling import describe_scheduler, plan_guidance, seed_steps
@@ -32,18 +26,6 @@ from factory.models.generators.settings import Guidance
 
 if TYPE_CHECKING:
     from factory.models.generators.classifier_guidance import ClassifierGuide
-
-PIPELINE_ERRORS = (
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
-"""What a pipeline that fails raises; anything else is a defect of ours and is not wrapped."""
 
 _REFERENCES_KEPT = 128  # fitted images in memory: 100 MB at 512 px
 
@@ -162,16 +144,9 @@ class DiffusersGenerator:
             "num_inference_steps": family.num_inference_steps,
             "guidance_scale": guidance.model_dump() if isinstance(guidance, Guidance) else guidance,
             **family.describe(),
-            "width": capabilities.width,
-            "height": capabilities.height,
-            "mpp": capabilities.mpp,
-            "dtype": model.dtype,
-            "device": model.device.partition(":")[0],
-            "device_name": name_device(model.device),
-            **count_threads(model.device),
+            **describe_making(capabilities, model.dtype, model.device, names),
             "adapters": list(model.adapters),
             **({} if self._guide is None else {"classifier_guidance": self._guide.describe()}),
-            "libraries": {name: importlib.metadata.version(name) for name in names},
         }
 
     @cached_property
@@ -257,7 +232,7 @@ class DiffusersGenerator:
             made = pipeline(**call, output_type="np")
             named = "images" if hasattr(made, "images") else "image"  # so by Kandinsky 5 alone
             images: NDArray[np.float32] = np.asarray(getattr(made, named))
-        except PIPELINE_ERRORS as error:
+        except FOREIGN_ERRORS as error:
             if is_out_of_memory(error):
                 raise OutOfMemoryError(
                     f"{where}: out of memory with {len(seeds)} images of {width}x{height} px: "

@@ -1,9 +1,10 @@
 """Loads a diffusers model: pipelines that share their weights, adapters, device, dtype, digests."""
 
+import importlib.metadata
 import inspect
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from factory.core.registry import import_name
 from factory.core.warned import shorten_warnings
 from factory.models.generators import weights
 from factory.models.generators.adapters import load_adapters
+from factory.models.generators.base import Capabilities
 from factory.models.generators.consent import allow_remote_code, check_consent
 from factory.models.generators.families.base import read_index
 from factory.models.generators.families.pipeline import PipelineFamily
@@ -300,6 +302,29 @@ def read_native_size(pipeline: Any, family: PipelineFamily) -> tuple[int, int]:
         factor = 1 if vae is None else 2 ** (len(vae.config.block_out_channels) - 1)
     height, width = (size, size) if isinstance(size, int) else size
     return int(width) * factor, int(height) * factor
+
+
+def describe_making(
+    capabilities: Capabilities, dtype: str, device: str, libraries: Sequence[str]
+) -> dict[str, Any]:
+    """Returns size and scale of images, and what pixels hang on besides the model, as plain data.
+
+    Args:
+        capabilities: of the generator.
+        dtype: of the weights.
+        device: torch device, e.g. `cuda:0`.
+        libraries: packages whose versions are told.
+    """
+    return {
+        "width": capabilities.width,
+        "height": capabilities.height,
+        "mpp": capabilities.mpp,
+        "dtype": dtype,
+        "device": device.partition(":")[0],
+        "device_name": name_device(device),
+        **count_threads(device),
+        "libraries": {name: importlib.metadata.version(name) for name in libraries},
+    }
 
 
 def count_threads(device: str) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """`TranslatorGenerator`: one pass of a network from source images to translated ones."""
 
-import importlib.metadata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -19,14 +18,12 @@ from factory.data.records import Job, Sample
 from factory.models.generators import weights
 from factory.models.generators.base import Capabilities, name_model
 from factory.models.generators.families.translator import SOURCE, TranslatorFamily
-from factory.models.generators.loading import (
-    choose_device,
-    choose_dtype,
-    count_threads,
-    name_device,
-)
+from factory.models.generators.loading import choose_device, choose_dtype, describe_making
 from factory.models.generators.outputs import is_out_of_memory, quantise
 from factory.models.translators import WEIGHTS, TranslatorConfig, build_network
+
+LIBRARIES = ("torch", "numpy", "pillow", "safetensors")
+"""Whose versions shape the pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +117,7 @@ class TranslatorGenerator:
 
     def describe(self) -> dict[str, Any]:
         """Returns what made the pixels, as plain data for provenance; loads the weights."""
-        model, capabilities = self.model, self.capabilities
+        model = self.model
         return {
             "model": name_model(self._settings, self._family.entry),
             "model_revision": weights.name_revision(model.folder, model.sha256),
@@ -131,18 +128,8 @@ class TranslatorGenerator:
             "num_inference_steps": 1,
             "guidance_scale": 1.0,
             "arguments": model.config.model_dump(mode="json"),
-            "width": capabilities.width,
-            "height": capabilities.height,
-            "mpp": capabilities.mpp,
-            "dtype": model.dtype,
-            "device": model.device.partition(":")[0],
-            "device_name": name_device(model.device),
-            **count_threads(model.device),
+            **describe_making(self.capabilities, model.dtype, model.device, LIBRARIES),
             "adapters": [],
-            "libraries": {
-                name: importlib.metadata.version(name)
-                for name in ("torch", "numpy", "pillow", "safetensors")
-            },
         }
 
     @cached_property

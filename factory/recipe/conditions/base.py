@@ -71,6 +71,29 @@ class Series(SeriesInfo, Protocol):
         ...
 
 
+class OneClass:
+    """A series whose images are of one class, or of none.
+
+    Attributes:
+        class_name: the class, if there is one.
+        origin: what its images come from, as its label tells; empty where a class says enough.
+    """
+
+    class_name: str | None
+    origin: ClassVar[str] = ""
+
+    @property
+    def label(self) -> str:
+        """The class, or that there is none, and what its images come from."""
+        name = self.class_name or "images"
+        return f"{name} {self.origin}" if self.origin else name
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The class, if there is one."""
+        return () if self.class_name is None else (self.class_name,)
+
+
 def find_shares(series: SeriesInfo) -> dict[str, dict[str, float]]:
     """Returns attribute -> value -> the share asked for, of a series that has `shares`."""
     return getattr(series, "shares", None) or {}
@@ -227,8 +250,8 @@ class ConditionKind(ABC):
 
     @property
     def has_caption(self) -> bool:
-        """Whether its images may have a caption."""
-        return self.is_caption
+        """Whether its images may have a caption: its own, or the prompt that its settings give."""
+        return self.is_caption or getattr(self.settings, "caption", None) is not None
 
     @property
     def images(self) -> BlockImages | None:

@@ -20,6 +20,7 @@ from factory.recipe.conditions.base import (
     ConditionKind,
     ConditionSettings,
     Identity,
+    OneClass,
     PerClass,
     Planning,
     Series,
@@ -29,7 +30,7 @@ from factory.recipe.conditions.grids import ExpandedSeries, fix_class
 
 
 @dataclass(frozen=True, slots=True)
-class ClassSeries:
+class ClassSeries(OneClass):
     """All images of one class."""
 
     class_name: str
@@ -39,16 +40,6 @@ class ClassSeries:
     def key(self) -> str:
         """Identity of the series."""
         return compute_digest("series", {"kind": "class", "class_name": self.class_name})[:16]
-
-    @property
-    def label(self) -> str:
-        """The class."""
-        return self.class_name
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The class."""
-        return (self.class_name,)
 
     def request_at(self, index: int) -> Request:
         """Returns the `index`-th image of the class."""

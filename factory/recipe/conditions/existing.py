@@ -21,6 +21,7 @@ from factory.recipe.conditions.base import (
     ConditionKind,
     ConditionSettings,
     Identity,
+    OneClass,
     Planning,
 )
 
@@ -29,7 +30,7 @@ OLD_KIND = "given"
 
 
 @dataclass(frozen=True)
-class ExistingSeries:
+class ExistingSeries(OneClass):
     """The images of one class, one request each; their order is that of their names.
 
     `content_sha256` tells sets of the same names apart, where the whole set was read before.
@@ -39,6 +40,7 @@ class ExistingSeries:
     images: tuple[SourceImage, ...]
     count: int
     content_sha256: str | None = None
+    origin = "(existing)"
 
     @functools.cached_property
     def key(self) -> str:
@@ -48,16 +50,6 @@ class ExistingSeries:
         if self.content_sha256 is not None:
             content["content_sha256"] = self.content_sha256
         return compute_digest("series", content)[:16]
-
-    @property
-    def label(self) -> str:
-        """The class, or that there is none."""
-        return f"{self.class_name or 'images'} (existing)"
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The class, if the images have one."""
-        return () if self.class_name is None else (self.class_name,)
 
     def request_at(self, index: int) -> Request:
         """Returns the request of the `index`-th image."""

@@ -15,6 +15,7 @@ from factory.core.hashing import compute_digest, derive_seed
 from factory.core.spread import BITS, spread_point
 from factory.data.records import Condition, Request
 from factory.data.streams import Caption
+from factory.recipe.conditions.base import OneClass
 
 
 @dataclass(frozen=True)
@@ -75,20 +76,10 @@ class WeightedSeries(GridSeries):
 
 
 @dataclass(frozen=True)
-class ExpandedSeries(WeightedSeries):
+class ExpandedSeries(OneClass, WeightedSeries):
     """Captions of one class, as often as the grid states of it; the class stays the label."""
 
     class_name: str = ""
-
-    @property
-    def label(self) -> str:
-        """The class."""
-        return self.class_name
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The class."""
-        return (self.class_name,)
 
     @property
     def shares(self) -> dict[str, dict[str, float]]:

@@ -100,11 +100,6 @@ class LayoutConditions(ConditionKind):
 
     settings: Settings
 
-    @property
-    def has_caption(self) -> bool:
-        """Whether a prompt is asked for."""
-        return self.settings.caption is not None
-
     def build_series(self, planning: Planning) -> list[LayoutSeries]:
         """Returns one series for each class.
 

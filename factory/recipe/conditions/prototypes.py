@@ -24,6 +24,7 @@ from factory.data.streams.prototype import ATTRIBUTE, Prototype
 from factory.models.encoders.check import check_encoder
 from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
+from factory.recipe.conditions.base import OneClass
 from factory.recipe.conditions.encoded import EncodedRows
 
 
@@ -54,7 +55,7 @@ class Medoid:
 
 
 @dataclass(frozen=True)
-class PrototypeSeries:
+class PrototypeSeries(OneClass):
     """Images of the prototypes of one class; all tries of a request keep to its prototype.
 
     A request's ordinal counts those of its prototype alone: another order, or more of it, leaves
@@ -82,11 +83,6 @@ class PrototypeSeries:
     def label(self) -> str:
         """The class, or what it is made from."""
         return f"{self.class_name or 'images'} ({self.kind} prototypes)"
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The class, if the images have one."""
-        return () if self.class_name is None else (self.class_name,)
 
     @property
     def shares(self) -> dict[str, dict[str, float]]:

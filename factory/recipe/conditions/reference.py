@@ -26,6 +26,7 @@ from factory.recipe.conditions.base import (
     ConditionKind,
     ConditionSettings,
     Identity,
+    OneClass,
     PerClass,
     Planning,
     Series,
@@ -40,7 +41,7 @@ from factory.recipe.conditions.prototypes import (
 
 
 @dataclass(frozen=True)
-class ReferenceSeries:
+class ReferenceSeries(OneClass):
     """Variations of one class's references, taken in turn; so do the attempts of one request.
 
     The ordinal is the index in the series, so that no two tries share condition, ordinal and
@@ -51,6 +52,7 @@ class ReferenceSeries:
     references: tuple[Reference, ...]
     caption: str | None
     count: int
+    origin = "(references)"
 
     @functools.cached_property
     def conditions(self) -> tuple[Condition, ...]:
@@ -64,16 +66,6 @@ class ReferenceSeries:
         """Identity of the series: its conditions in order."""
         conditions = [condition.describe() for condition in self.conditions]
         return compute_digest("series", {"kind": "reference", "conditions": conditions})[:16]
-
-    @property
-    def label(self) -> str:
-        """The class, or what it varies."""
-        return f"{self.class_name or 'images'} (references)"
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The class, if the references have one."""
-        return () if self.class_name is None else (self.class_name,)
 
     def request_at(self, index: int) -> Request:
         """Returns the `index`-th request: it starts with reference `index` modulo their number."""
@@ -122,11 +114,6 @@ class ReferenceConditions(ConditionKind):
         """What chooses prototypes."""
         chosen = self.settings.prototypes
         return () if chosen is None or chosen.encoder is None else (chosen.encoder,)
-
-    @property
-    def has_caption(self) -> bool:
-        """Whether a prompt is asked for."""
-        return self.settings.caption is not None
 
     @property
     def images(self) -> BlockImages:

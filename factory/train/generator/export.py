@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from factory.train.multi.settings import MultiRecipe
 
 
+def write_documents(
+    recipe: TrainingRecipe, material: Material, result: dict[str, Any], out: Path
+) -> None:
+    """Writes catalog entry and model card of what a training gave."""
+    write_catalog_entry(recipe, material, out)
+    write_model_card(recipe, material, result, out)
+
+
 def write_catalog_entry(recipe: TrainingRecipe, material: Material, out: Path) -> Path:
     """Writes `out/models/NAME.yaml`, so that a recipe says `catalogs: [OUT]`, `model: NAME`."""
     streams = ["class_name"] if material.images.class_names else []

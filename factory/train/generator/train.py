@@ -19,7 +19,7 @@ from factory.core.hashing import derive_seed
 from factory.models.generators.flow import FlowPipeline
 from factory.train.batches import draw_batch, tokenize
 from factory.train.encoder.trunk import teach_reading
-from factory.train.generator.export import write_catalog_entry, write_model_card
+from factory.train.generator.export import write_documents
 from factory.train.generator.network import (
     Denoiser,
     build_denoiser,
@@ -73,6 +73,7 @@ class FlowTrainer(Trainer):
 
     Attributes:
         prepare: gives the material of a recipe, with catalogs and the folder of the training.
+        document: writes catalog entry and model card of recipe, material and summary to a folder.
         betas: of AdamW.
         compiled: the part of the network that `training.compile` compiles.
         measure: what tells the best weights of a validation: the lowest.
@@ -80,6 +81,7 @@ class FlowTrainer(Trainer):
 
     max_norm = 1.0
     prepare: ClassVar[Callable[..., Any]]
+    document: ClassVar[Callable[..., None]]
     betas: ClassVar[tuple[float, float]] = (0.9, 0.999)
     compiled: ClassVar[str]
     measure: ClassVar[str]
@@ -137,10 +139,6 @@ class FlowTrainer(Trainer):
         """Measures weights and what was exported of them, and draws samples to `grid`."""
         raise NotImplementedError
 
-    def document(self, summary: dict[str, Any]) -> None:
-        """Writes catalog entry and model card of what a training gave."""
-        raise NotImplementedError
-
     def describe(self) -> dict[str, Any]:
         """Returns what shapes the weights; what is still to come may change on resume."""
         described: dict[str, Any] = self._recipe.model_dump(mode="json")
@@ -190,7 +188,7 @@ class FlowTrainer(Trainer):
             self.export(average, self._out)
             if grid.exists():
                 shutil.copyfile(grid, self._out / "samples.png")
-        self.document(self.summarise(step))
+        self.document(self._recipe, self._material, self.summarise(step), self._out)
         return measured
 
     def summarise(self, step: int) -> dict[str, Any]:
@@ -205,7 +203,7 @@ class _GeneratorTrainer(FlowTrainer):
     network: Denoiser
     _recipe: TrainingRecipe
     _material: Material
-    prepare = staticmethod(prepare_material)
+    prepare, document = staticmethod(prepare_material), staticmethod(write_documents)
     compiled, measure = "unet", "kid"
 
     @cached_property
@@ -261,11 +259,6 @@ class _GeneratorTrainer(FlowTrainer):
         save_sample_grid(self._material, folder, self._recipe, grid)
         return measured
 
-    def document(self, summary: dict[str, Any]) -> None:
-        """Writes catalog entry and model card."""
-        write_catalog_entry(self._recipe, self._material, self._out)
-        write_model_card(self._recipe, self._material, summary, self._out)
-
     def describe(self) -> dict[str, Any]:
         """Returns the fields that shape the weights, and what identifies the images."""
         described = super().describe()
@@ -281,7 +274,7 @@ class _GeneratorTrainer(FlowTrainer):
             measured = self.read(loop.average)
             loop.log(report, measured)
             summary |= measured
-            self.document(summary)
+            self.document(self._recipe, self._material, summary, self._out)
         return summary
 
     def summarise(self, step: int) -> dict[str, Any]:

@@ -9,6 +9,14 @@ from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial
 
 
+def write_documents(
+    recipe: MultiRecipe, material: MultiMaterial, result: dict[str, Any], out: Path
+) -> None:
+    """Writes catalog entry and model card of what a training gave."""
+    write_catalog_entry(recipe, material, out)
+    write_model_card(recipe, material, result, out)
+
+
 def write_catalog_entry(recipe: MultiRecipe, material: MultiMaterial, out: Path) -> Path:
     """Writes `out/models/NAME.yaml`, so that a recipe says `catalogs: [OUT]`, `model: NAME`."""
     collection = material.collection

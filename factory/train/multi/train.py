@@ -17,7 +17,7 @@ from factory.train.generator.network import build_flow_scheduler
 from factory.train.generator.train import FlowTrainer
 from factory.train.loop import Report
 from factory.train.multi.batches import draw_batch
-from factory.train.multi.export import write_catalog_entry, write_model_card
+from factory.train.multi.export import write_documents
 from factory.train.multi.network import MultiDenoiser, build_denoiser, start_from
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial, prepare_material
@@ -56,7 +56,7 @@ class MultiTrainer(FlowTrainer):
     network: MultiDenoiser
     _recipe: MultiRecipe
     _material: MultiMaterial
-    prepare = staticmethod(prepare_material)
+    prepare, document = staticmethod(prepare_material), staticmethod(write_documents)
     betas = (0.9, 0.99)
     compiled, measure = "transformer", "validation_loss"
 
@@ -132,11 +132,6 @@ class MultiTrainer(FlowTrainer):
         measured = self._judge.measure(average)
         save_sample_grid(self._material, folder, self._recipe, self._judge.rows, grid)
         return measured
-
-    def document(self, summary: dict[str, Any]) -> None:
-        """Writes catalog entry and model card."""
-        write_catalog_entry(self._recipe, self._material, self._out)
-        write_model_card(self._recipe, self._material, summary, self._out)
 
     def describe(self) -> dict[str, Any]:
         """Returns the fields that shape the weights, and what identifies views."""
