@@ -14,13 +14,14 @@ from safetensors.torch import load_file, save_file
 
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import InputError, OutOfMemoryError, RecipeError
+from factory.data.channels import compose_rgb
 from factory.data.images import SourceImage
 from factory.data.records import Condition, Job, Request
 from factory.data.streams import Stream
 from factory.models.generators import build_generator
 from factory.models.generators.families import FAMILIES
 from factory.models.generators.settings import GeneratorSettings, Guidance
-from factory.models.translators import TranslatorConfig, build_network
+from factory.models.translators import TranslatorConfig, build_network, read_config
 from factory.models.translators.config import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -211,14 +212,60 @@ def test_conditions_that_it_cannot_read_are_refused(folders: dict[str, Path]) ->
             generator.generate([Job(Request("series", 0, condition, 0), 0, 1)])
 
 
-def test_channels_that_are_no_image_are_refused_by_name(tmp_path: Path) -> None:
-    network = UnetppSettings(kind="unetpp", widths=(4, 8), out_channels=4)
-    names = ("DAPI", "CD3", "CD8", "CK")
-    config = TranslatorConfig(network=network, channel_names=names, **LOGITS)
-    with pytest.raises(InputError, match=r"makes 4 channels \(DAPI, CD3, CD8, \.\.\.\)"):
-        build(save(tmp_path / "mif", config)).generate([make_job()])
+MIF = ("DAPI", "CD3", "CD8", "CK")
+
+
+@pytest.fixture(scope="module")
+def mif(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A translator to four channels, as GigaTIME is one to 23."""
+    network = UnetppSettings(kind="unetpp", widths=(4, 8), out_channels=len(MIF))
+    config = TranslatorConfig(network=network, channel_names=MIF, **LOGITS)
+    return save(tmp_path_factory.mktemp("channels") / "mif", config)
+
+
+def test_named_channels_stand_beside_their_composite(mif: Path) -> None:
+    generator = build(mif, batch_size=2)
+    jobs = [make_job(number) for number in range(3)]
+    samples = generator.generate(jobs)
+    declared = generator.capabilities.channels
+    assert [(each.name, each.unit) for each in declared.named] == [(n, "probability") for n in MIF]
+    network = build_network(read_config(mif).network).eval()
+    network.load_state_dict(load_file(mif / "model.safetensors"))
+    pixels = (Drawn(2).load(SIZE, SIZE) / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    entered = torch.from_numpy(pixels.transpose(2, 0, 1)[None]).float()
+    with torch.inference_mode():
+        wanted = network(entered).sigmoid()[0].numpy()
+    assert np.allclose(samples[2].channels, wanted, atol=1e-5)
+    assert samples[2].channels.dtype == np.float32
+    for sample in samples:
+        assert np.array_equal(sample.pixels, compose_rgb(sample.channels, declared))
+    alone = build(mif, batch_size=2).generate(jobs[1:2])[0]
+    assert np.array_equal(alone.channels, samples[1].channels)
+    described = generator.describe()
+    assert [each["name"] for each in described["channels"]["named"]] == list(MIF)
+    settings = GeneratorSettings(model=str(mif), family="translator", batch_size=2)
+    bare = build_generator(settings, None, Path()).generate(jobs[:1])[0]
+    assert np.array_equal(bare.channels, samples[0].channels)
+
+
+def test_channels_have_the_type_and_names_of_the_entry(mif: Path) -> None:
+    entry = load_catalogs([mif]).find_model("mif")
+    whole = build(mif).generate([make_job()])[0].channels
+
+    def ask(**changes: Any) -> Any:
+        channels = entry.channels.model_copy(update=changes)
+        changed = entry.model_copy(update={"channels": channels})
+        return build_generator(GeneratorSettings(model="mif", batch_size=4), changed, Path())
+
+    small = ask(dtype="uint8").generate([make_job()])[0].channels
+    assert small.dtype == np.uint8 and np.array_equal(small, np.rint(whole * 255))
+    with pytest.raises(InputError, match="makes DAPI, CD3, CD8, CK, its catalog entry declares"):
+        ask(named=entry.channels.named[:3]).generate([make_job()])
+    none = entry.model_copy(update={"channels": None})
+    with pytest.raises(InputError, match="declares no channels: correct channels of the entry"):
+        build_generator(GeneratorSettings(model="mif"), none, Path()).generate([make_job()])
     with pytest.raises(ValueError, match="name the 4 channels"):
-        TranslatorConfig(network=network, **LOGITS)
+        TranslatorConfig(network=read_config(mif).network, **LOGITS)
 
 
 def test_values_that_are_not_finite_are_counted(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from factory.catalog.entries import ImageChannels
 from factory.core.errors import CallError, InputError, OutOfMemoryError
+from factory.data.channels import compose_rgb, describe_channels
 from factory.data.records import Job, Sample
 from factory.models.generators import weights
 from factory.models.generators.base import Capabilities, name_model
@@ -130,6 +132,7 @@ class TranslatorGenerator:
             "arguments": model.config.model_dump(mode="json"),
             **describe_making(self.capabilities, model.dtype, model.device, LIBRARIES),
             "adapters": [],
+            **describe_channels(self.capabilities.channels),
         }
 
     @cached_property
@@ -138,18 +141,20 @@ class TranslatorGenerator:
 
         Raises:
             InputError: weights that do not fit, a size that it cannot make, or channels that are
-                no RGB image.
+                not those of the entry.
         """
         family, settings = self._family, self._settings
         config, size = family.config, (self.capabilities.width, self.capabilities.height)
         unfit = config.find_unfit(*size)
         if unfit is not None:
             raise InputError(f"generator.width, height: {unfit}")
-        if not config.is_rgb:
+        declared = () if (found := self.capabilities.channels) is None else found.named
+        names = tuple(channel.name for channel in declared)
+        if names != config.channel_names:
+            made = ", ".join(config.channel_names) or "RGB images"
             raise InputError(
-                f"model {settings.model}: makes {len(config.channel_names)} channels "
-                f"({', '.join(config.channel_names[:3])}, ...), and only RGB images are written "
-                "yet: take a translator of three channels"
+                f"model {settings.model}: its network makes {made}, its catalog entry declares "
+                f"{', '.join(names) or 'no channels'}: correct channels of the entry"
             )
         folder = family.find_folder()
         assert folder is not None  # as `config` was read from it
@@ -174,13 +179,32 @@ class TranslatorGenerator:
                     "generator.batch_size"
                 ) from error
             raise CallError(f"{where} failed: {type(error).__name__}: {error}") from error
-        if made.shape != (size, height, width, 3):
-            raise CallError(f"{where} made {made.shape[1:]}, expected ({height}, {width}, 3)")
+        declared = self.capabilities.channels
+        depth = 3 if declared is None else len(declared.named)
+        if made.shape != (size, height, width, depth):
+            raise CallError(f"{where} made {made.shape[1:]}, expected ({height}, {width}, {depth})")
+        if declared is not None:
+            return [_name_values(made[row], declared, size) for row in range(len(jobs))]
         pixels, nonfinite = quantise(made)
         return [
             Sample(pixels[row], nonfinite_fraction=float(nonfinite[row]), batch_size=size)
             for row in range(len(jobs))
         ]
+
+
+def _name_values(made: NDArray[np.float32], declared: ImageChannels, size: int) -> Sample:
+    """Returns channels of the declared type, and their composite, of (H, W, C) in [0, 1] or NaN."""
+    values: NDArray[Any] = np.ascontiguousarray(made.transpose(2, 0, 1))
+    share = 1.0 - float(np.isfinite(values).mean())
+    if declared.dtype.startswith("uint"):
+        values = np.rint(np.nan_to_num(values) * np.iinfo(declared.dtype).max)
+    values = values.astype(declared.dtype)
+    return Sample(
+        compose_rgb(values, declared),
+        nonfinite_fraction=share,
+        channels=values,
+        batch_size=size,
+    )
 
 
 def load_network(config: TranslatorConfig, folder: Path) -> nn.Module:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from factory.catalog.entries import Strict
+from factory.catalog.entries import ImageChannel, ImageChannels, Strict
 from factory.core.yaml.model import parse_model, read_document
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -110,9 +110,13 @@ class TranslatorConfig(Strict):
         return self
 
     @property
-    def is_rgb(self) -> bool:
-        """Whether its outputs are RGB images."""
-        return not self.channel_names
+    def channels(self) -> ImageChannels | None:
+        """Its outputs as an entry declares them: float32 in [0, 1]; None: an RGB image."""
+        unit = "probability" if self.output == "logits" else ""
+        named = [
+            ImageChannel(name=name, unit=unit, window=(0.0, 1.0)) for name in self.channel_names
+        ]
+        return ImageChannels(named=tuple(named)) if named else None
 
     def find_unfit(self, width: int, height: int) -> str | None:
         """Says why no images of this size, px, can be made; None: they can."""

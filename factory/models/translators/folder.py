@@ -107,6 +107,8 @@ def _describe_entry(config: TranslatorConfig, about: About) -> dict[str, Any]:
         "dtype": "float32",
     }
     fields |= {} if config.mpp is None else {"mpp": config.mpp}
+    if config.channels is not None:
+        fields["channels"] = config.channels.model_dump(mode="json", exclude_none=True)
     fields |= {"training_data": list(about.data)} if about.data else {}
     fields |= {} if about.labels_seen is None else {"labels_seen": about.labels_seen}
     unread = {"id": UNANSWERED, "date_read": today, "note": _ASKED}
@@ -121,7 +123,7 @@ def _write_card(config: TranslatorConfig, about: About) -> str:
         write_line("conditions", [{"kind": "translate", "images": "YOUR_IMAGES"}]),
     ]
     told = {key: value for key, value in network.model_dump().items() if key != "kind"}
-    made = "RGB" if config.is_rgb else ", ".join(config.channel_names)
+    made = ", ".join(config.channel_names) or "RGB"
     licence = UNANSWERED if about.licence is None else about.licence["id"]
     lines = [
         "---",

@@ -5,6 +5,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from factory.catalog.entries import ImageChannels
 from factory.core.errors import InputError
 from factory.data.records import Condition
 from factory.models.generators import weights
@@ -51,6 +52,14 @@ class TranslatorFamily(Family):
             return None
         config = read_config(folder)
         return config.width, config.height
+
+    @property
+    def channels(self) -> ImageChannels | None:
+        """As the entry declares them; without one, by the names that the folder gives."""
+        if self.entry is not None:
+            return super().channels
+        folder = self.find_folder(fetch=False)
+        return None if folder is None else read_config(folder).channels
 
     def list_faults(self) -> Iterator[tuple[str, str]]:
         """Adds what steps and guides, of which a single pass reads nothing."""
