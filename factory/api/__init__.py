@@ -25,6 +25,7 @@ from factory.api.evaluating import (
     evaluate_fewshot,
     evaluate_fidelity,
     evaluate_retrieval,
+    evaluate_translation,
     run_evaluation,
 )
 from factory.api.everything import evaluate_all
@@ -80,6 +81,7 @@ __all__ = [
     "evaluate_fewshot",
     "evaluate_fidelity",
     "evaluate_retrieval",
+    "evaluate_translation",
     "export",
     "find_encoder",
     "find_model",

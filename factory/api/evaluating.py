@@ -166,6 +166,32 @@ def evaluate_control(
     return run_evaluation("control", {**found, "catalogs": tuple(catalogs)}, out, say)
 
 
+def evaluate_translation(
+    predicted: AnyPath,
+    target: AnyPath,
+    settings: "Mapping[str, Any] | None" = None,
+    out: AnyPath | None = None,
+    say: Say = keep_quiet,
+) -> "Evaluation":
+    """Compares predicted channels or stains with the real ones of the same places.
+
+    Args:
+        predicted: folder of .npy (C, H, W), OME-TIFF or RGB images, or a finished run.
+        target: folder of the real ones; files of one relative name are a pair.
+        settings: other options by name: `sources`, `table`, `group_pattern`, `masks`, `channels`,
+            `seed`.
+        out: JSON file to write.
+        say: see above.
+
+    Raises:
+        InputError: sides, tables or masks that do not fit.
+        SourceError: a file that cannot be read.
+        EvaluationError: too few pairs.
+    """
+    found = {**(settings or {}), "predicted": Path(predicted), "target": Path(target)}
+    return run_evaluation("translation", found, out, say)
+
+
 def run_evaluation(
     kind: "str | type[Kind]",
     settings: Mapping[str, Any],

@@ -21,6 +21,7 @@ EVALUATIONS: Registry[Evaluation] = Registry(
         "fewshot": "factory.evaluate.fewshot:Fewshot",
         "retrieval": "factory.evaluate.retrieval:Retrieval",
         "control": "factory.evaluate.control:Control",
+        "translation": "factory.evaluate.translation:Translation",
     },
 )
 """All kinds, in the order in which `evaluate all` runs them, those of plug-ins last."""

@@ -61,6 +61,9 @@ class AllSettings(EvaluationSettings):
     clip: str = Field("tiny", description="Image-text model of retrieval.")
     pretrained: str | None = Field(None, description="Tag of its weights.")
     grid: str = Field("he-attributes", description="Caption grid of control.")
+    targets: fields.Images | None = Field(
+        None, description="Real images of the places that were translated: translation too."
+    )
     image_column: fields.ImageColumn = None
     group_pattern: fields.GroupPattern = None
     fit: fields.Fitted = "crop"

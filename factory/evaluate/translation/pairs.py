@@ -1,0 +1,185 @@
+"""Pairs of predicted and real images: files of one name, or rows of a run and files."""
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from factory.core.errors import DamageError, InputError, SourceError
+from factory.core.hashing import hash_bytes
+from factory.core.images import decode_image
+from factory.data.channels import COLUMN, Values
+from factory.data.images import list_images
+from factory.data.images.image import match_group
+from factory.engine.dataset import Dataset
+
+SUFFIXES = (".channels.npy", ".npy", ".ome.tiff", ".ome.tif", ".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES += (".tiff", ".tif")
+RGB = ("red", "green", "blue")
+Read = Callable[[], Values]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a table says of the place of a pair."""
+
+    patient: str | None = None
+    slide: str | None = None
+    labels: Mapping[str, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One side: key -> what reads its (C, H, W), the names of the channels, and its files."""
+
+    items: Mapping[str, Read]
+    names: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+def name_key(path: Path) -> str:
+    """Returns a file's name without its suffixes, with the folders that it lies in."""
+    text = path.as_posix()
+    suffix = next((each for each in SUFFIXES if text.lower().endswith(each)), "")
+    return text[: len(text) - len(suffix)]
+
+
+def list_side(root: Path, sources: Path | None = None) -> Side:
+    """Lists a folder of files, or the accepted rows of a run that translated `sources`.
+
+    Raises:
+        InputError: no such folder, nothing in it, or a run without `sources`.
+    """
+    dataset = Dataset(str(root)) if root.is_dir() else None
+    if dataset is not None and dataset.list_tables("data"):
+        return _list_run(dataset, sources)
+    if not root.is_dir():
+        raise InputError(f"{root}: no such folder: give one of .npy, OME-TIFF or RGB images")
+    items: dict[str, Read] = {}
+    files = []
+    for path in sorted(root.rglob("*")):
+        if path.is_file() and path.name.lower().endswith(SUFFIXES):
+            key = name_key(path.relative_to(root))
+            if key in items:
+                raise InputError(f"{path}: another file has the key {key!r}: remove one")
+            items[key] = _Reader(path)
+            files.append(path)
+    if not items:
+        raise InputError(f"{root}: holds no {', '.join(SUFFIXES)}")
+    return Side(items, (), tuple(files))
+
+
+def _list_run(dataset: Dataset, sources: Path | None) -> Side:
+    if sources is None:
+        raise InputError(
+            f"{dataset.url}: is a run: name the images that it translated with --sources, by whose "
+            "hash its rows are known"
+        )
+    keys: dict[str, str] = {}
+    for image in list_images(sources):
+        keys.setdefault(hash_bytes(image.read_bytes()), name_key(Path(image.key)))
+    items: dict[str, Read] = {}
+    for name in dataset.list_tables("data"):
+        for row in dataset.iterate_rows(name, ["reference_sha256"]):
+            key = keys.get(str(row.values["reference_sha256"]))
+            if key is not None:
+                items.setdefault(key, _RowReader(dataset, name, row.number))
+    if not items:
+        raise InputError(f"{dataset.url}: no row comes from an image of {sources}")
+    channels = None if dataset.summary is None else dataset.summary.channels
+    names = RGB if channels is None else tuple(each.name for each in channels.named)
+    files = [Path(dataset.files.resolve(name)) for name in dataset.list_tables("data")]
+    return Side(items, names, tuple(files))
+
+
+@dataclass(frozen=True, slots=True)
+class _Reader:
+    path: Path
+
+    def __call__(self) -> Values:
+        """Returns (C, H, W).
+
+        Raises:
+            SourceError: it cannot be read, or has other axes.
+            InputError: OME-TIFF without tifffile.
+        """
+        name = self.path.name.lower()
+        if name.endswith(".npy"):
+            try:
+                found: Values = np.load(self.path, allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise SourceError(f"{self.path}: not a readable .npy ({error})") from error
+        elif name.endswith((".ome.tif", ".ome.tiff")):
+            found = _read_ome(self.path)
+        else:
+            return np.moveaxis(decode_image(self.path.read_bytes(), str(self.path)), -1, 0)
+        if found.ndim != 3 or found.dtype.kind not in "uif":
+            raise SourceError(f"{self.path}: want (C, H, W), got {found.shape} {found.dtype}")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _RowReader:
+    dataset: Dataset
+    name: str
+    number: int
+
+    def __call__(self) -> Values:
+        """Returns (C, H, W): the channels of a row, else its RGB; raises StoreError if damaged."""
+        values = self.dataset.read_row(self.name, self.number).values
+        if values.get(COLUMN) is not None:
+            found: Values = values[COLUMN]
+            return found
+        data = (values.get("image") or {}).get("bytes")
+        if data is None:
+            raise DamageError(f"{self.name} row {self.number}: has no image bytes")
+        return np.moveaxis(decode_image(data, f"{self.name} row {self.number}"), -1, 0)
+
+
+def _read_ome(path: Path) -> Values:
+    try:
+        import tifffile
+    except ImportError as error:
+        raise InputError(
+            f"{path}: needs the package tifffile: pip install 'factory-pathology[ome]'"
+        ) from error
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            found: Values = tiff.asarray()
+            axes = tiff.series[0].axes
+    except (OSError, ValueError, tifffile.TiffFileError) as error:
+        raise SourceError(f"{path}: not a readable TIFF ({error})") from error
+    return np.moveaxis(found, -1, 0) if axes == "YXS" else found
+
+
+def read_places(path: Path | None, keys: list[str], pattern: str | None) -> dict[str, Place]:
+    """Returns what is known of the place of each key.
+
+    Raises:
+        InputError: a table that cannot be read, without `key`, or with a label that is not 0 or 1.
+    """
+    if path is None:
+        return {key: Place(match_group(key, pattern)) for key in keys}
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: not a readable CSV ({error})") from error
+    if not rows or "key" not in rows[0]:
+        raise InputError(f"{path}: needs rows with the column key, the name of a pair's file")
+    found = {}
+    for line, row in enumerate(rows, 2):
+        labels = {}
+        for column, value in row.items():
+            if column is not None and column.startswith("label_") and value:
+                if value not in ("0", "1"):
+                    raise InputError(f"{path}:{line}: {column}: must be 0 or 1, got {value!r}")
+                labels[column.removeprefix("label_")] = value == "1"
+        place = Place(row.get("patient") or None, row.get("slide") or None, labels)
+        found[name_key(Path(row["key"]))] = place
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise InputError(f"{path}: has no row of {missing[0]!r} and {len(missing) - 1} more pairs")
+    return {key: found[key] for key in keys}
