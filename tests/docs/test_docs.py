@@ -68,6 +68,8 @@ def prepare(folder):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     shutil.copytree(ASSETS / "masks" / "nuclei", folder / "MASKS")
+    for name in ("HE", "MIF", "NUCLEI", "SPOTS"):  # of commands that are read, and not run
+        (folder / name).mkdir()
     for pairs, split in (("PAIRS", "test"), ("OTHER_PAIRS", "train")):
         (folder / pairs).mkdir()
         lines = ["file_name,text"]

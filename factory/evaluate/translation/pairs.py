@@ -15,8 +15,10 @@ from factory.data.images import list_images
 from factory.data.images.image import match_group
 from factory.engine.dataset import Dataset
 
-SUFFIXES = (".channels.npy", ".npy", ".ome.tiff", ".ome.tif", ".png", ".jpg", ".jpeg", ".webp")
-SUFFIXES += (".tiff", ".tif")
+SUFFIXES = (
+    *(".channels.npy", ".npy", ".ome.tiff", ".ome.tif"),
+    *(".png", ".jpg", ".jpeg", ".webp", ".tiff", ".tif"),
+)
 RGB = ("red", "green", "blue")
 Read = Callable[[], Values]
 

@@ -124,7 +124,9 @@ def _survey(
     The mean image of a pair is the mean of the targets of other patients, or of all other pairs
     where no patients are known.
     """
-    sums, lows, highs = [], [], []
+    sums: list[Floats] = []
+    lows: list[Floats] = []
+    highs: list[Floats] = []
     for key in keys:
         values = target.items[key]().astype(np.float64)
         if sums and values.shape[0] != len(sums[0]):
