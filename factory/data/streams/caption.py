@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from factory.data.streams.class_name import ClassName
 
@@ -10,11 +11,17 @@ from factory.data.streams.class_name import ClassName
 class Caption(ClassName):
     """A caption: recorded, shown and restored as a class is, as both are one text.
 
-    `attributes` are what a grid says by it, (attribute, value) each: a note, and no part of it.
+    `attributes` are what a grid says by it, (attribute, value) each, and `writer` what reworded
+    it, as plain data: notes, and no part of it.
     """
 
     name = "caption"
     attributes: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    writer: Mapping[str, Any] | None = field(default=None, compare=False)
+
+    def record(self) -> dict[str, Any]:
+        """Returns what reworded it, where something did."""
+        return {} if self.writer is None else {"writer": dict(self.writer)}
 
     def list_attributes(self) -> Mapping[str, str]:
         """Returns attribute -> value, where a grid wrote it."""
