@@ -127,8 +127,8 @@ class TranslatorGenerator:
             "family": self._family.kind,
             "pipeline": type(model.network).__name__,
             "scheduler": "none",
-            "num_inference_steps": 1,
-            "guidance_scale": 1.0,
+            "num_inference_steps": 0,
+            "guidance_scale": None,
             "arguments": model.config.model_dump(mode="json"),
             **describe_making(self.capabilities, model.dtype, model.device, LIBRARIES),
             "adapters": [],
@@ -140,8 +140,7 @@ class TranslatorGenerator:
         """The network, loaded at the first need.
 
         Raises:
-            InputError: weights that do not fit, a size that it cannot make, or channels that are
-                not those of the entry.
+            InputError: weights that do not fit, or channels that are not those of the entry.
         """
         family, settings = self._family, self._settings
         config, size = family.config, (self.capabilities.width, self.capabilities.height)

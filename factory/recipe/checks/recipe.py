@@ -240,6 +240,12 @@ def _check_effect(findings: Findings, model: Model | None) -> None:
     family = None if model is None else model.family
     for field, message in family.list_faults() if family is not None else ():
         findings.add(("generator", field), message)
+    attempts = findings.loaded.recipe.budget.attempts
+    if model is not None and family is not None and not family.is_seeded and attempts > 1:
+        tell(
+            f"{model.name} makes the same image at every try: budget: {{attempts: 1}} saves the "
+            f"other {attempts - 1} of an image that is rejected"
+        )
 
 
 def _check_adapters(findings: Findings) -> None:

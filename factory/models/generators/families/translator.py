@@ -69,6 +69,18 @@ class TranslatorFamily(Family):
                 yield name, f"a {self.kind} makes its image in one pass and reads none: remove it"
         if self.settings.adapters or (self.entry is not None and self.entry.adapters):
             yield "adapters", f"a {self.kind} takes none: remove them"
+        yield from self._list_unfit()
+
+    def _list_unfit(self) -> Iterator[tuple[str, str]]:
+        """Yields a size that its network cannot make, where its folder is here."""
+        try:
+            folder = self.find_folder(fetch=False)
+        except InputError:  # told where it is loaded
+            return
+        size = self.capabilities.width, self.capabilities.height
+        unfit = None if folder is None else read_config(folder).find_unfit(*size)
+        if unfit is not None:
+            yield "width", unfit
 
     def explain_missing(self) -> str | None:
         """Says that its folder is not here, and how one is made."""
