@@ -12,13 +12,16 @@ def write_head(name: str, export: ExportSettings, tags: str, library: str = "") 
     return lines + ([escape(export.title), ""] if export.title else [])
 
 
+def write_heading(title: str) -> list[str]:
+    """Returns the lines of a section's heading."""
+    return ["", f"## {title}", ""]
+
+
 def write_foot(export: ExportSettings) -> list[str]:
     """Returns the last limit of any model, licence and attribution."""
     return [
         "- For research on software and methods, not for diagnosis.",
-        "",
-        "## Licence and attribution",
-        "",
+        *write_heading("Licence and attribution"),
         escape(f"Weights: {export.license}. " + " ".join(export.attribution)),
         "",
     ]

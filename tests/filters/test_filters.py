@@ -17,7 +17,7 @@ from factory.core.color import to_lab
 from factory.core.errors import FilterError, InputError
 from factory.core.hashing import hash_bytes
 from factory.core.thumbnails import compare_all, describe_images
-from factory.data.images import SourceImage, iterate_pixels, list_images
+from factory.data.images import SourceImage, list_images, read_fitted
 from factory.data.records import SCORE_DECIMALS, Condition, Sample
 from factory.data.streams import Reference
 from factory.engine.dedup import SimilarityIndex, compare_pairs
@@ -239,7 +239,8 @@ def test_real_patches_are_sharp_and_blurred_ones_not(name):
     fit = "crop" if name == "pcam" else "resize"
     focus = {"kind": "focus", "max_blur": 0.65}
     kept = spoilt = 0
-    for pixels in iterate_pixels([images[i] for i in drawn], 64, fit):
+    for index in drawn:
+        pixels = read_fitted(images[index], 64, 64, fit)
         kept += judge(focus, pixels)[1].accepted
         spoilt += not judge(focus, gaussian_filter(pixels, (2, 2, 0)))[1].accepted
     assert min(kept, spoilt) >= 0.94 * len(drawn)
@@ -294,7 +295,7 @@ def test_tissue_without_glass_says_nothing_of_the_light():
 
 def test_real_patches_have_no_cast_and_tinted_ones_do():
     images = list_images(PCAM / "test")
-    pixels = [*iterate_pixels(images, 64)]
+    pixels = [read_fitted(each, 64, 64, "crop") for each in images]
     found = np.array([judge({"kind": "color_cast"}, each)[0]["color_cast"] for each in pixels])
     bright = ~np.isnan(found)
     assert bright.mean() > 0.5

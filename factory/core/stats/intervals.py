@@ -130,26 +130,3 @@ def bootstrap_mean(
     for rows in draw_rows(draw, len(given)):
         means.extend((given * counts)[rows].sum(axis=1) / counts[rows].sum(axis=1))
     return take_percentiles(np.average(given, weights=counts), means)
-
-
-def bootstrap_difference(
-    first: Sequence[float] | NDArray[np.floating],
-    second: Sequence[float] | NDArray[np.floating],
-    seed: int = 0,
-    weights: Sequence[float] | NDArray[np.floating] | None = None,
-) -> Interval:
-    """Returns the mean of `first - second`, unit by unit, and its 95 % interval.
-
-    Args:
-        first: (N,), in the order of the units.
-        second: (N,), of the same units.
-        seed: of the resampling.
-        weights: (N,), as in `bootstrap_mean`.
-
-    Raises:
-        EvaluationError: other counts, or not finite.
-    """
-    one, other = np.asarray(first, np.float64), np.asarray(second, np.float64)
-    if one.shape != other.shape:
-        raise EvaluationError(f"paired values need one length, got {one.shape} and {other.shape}")
-    return bootstrap_mean(one - other, seed, weights)

@@ -9,7 +9,6 @@ from factory.data.images.fit import (
     check_fit,
     fit_image,
     fit_source,
-    iterate_pixels,
     read_fitted,
     tell_crop,
 )
@@ -26,7 +25,6 @@ __all__ = [
     "check_fit",
     "fit_image",
     "fit_source",
-    "iterate_pixels",
     "iterate_rows",
     "list_classes",
     "list_images",

@@ -1,6 +1,6 @@
 """Bringing real images to a size: at their own scale, or whole; and what of them is then seen."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -62,14 +62,6 @@ def read_fitted(image: SourceImage, width: int, height: int, fit: str) -> NDArra
         SourceError: it cannot be read, or is smaller than the size under `crop`.
     """
     return fit_source(image.read_pixels(), width, height, fit, image.place)
-
-
-def iterate_pixels(
-    images: Sequence[SourceImage], size: int, fit: str = "crop"
-) -> Iterator[NDArray[np.uint8]]:
-    """Yields each image as (size, size, 3) uint8 RGB, as `read_fitted` gives it."""
-    for image in images:
-        yield read_fitted(image, size, size, fit)
 
 
 def check_fit(

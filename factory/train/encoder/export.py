@@ -9,7 +9,7 @@ from factory.core.files.atomic import write_atomically, write_file
 from factory.core.markdown import escape
 from factory.core.plain import write_json
 from factory.models.encoders.small_resnet import SmallResNet
-from factory.train.cards import write_foot, write_head
+from factory.train.cards import write_foot, write_head, write_heading
 from factory.train.encoder.settings import EncoderRecipe, Simclr
 from factory.train.images import TrainingImages
 
@@ -63,16 +63,12 @@ def write_card(
         f"- **Training**: {options.steps:,} steps of {options.batch_size} images, AdamW, cosine "
         f"decay, running average {options.ema_decay}, {options.precision}, seed {recipe.seed}; "
         "the whole recipe is `training/recipe.json`",
-        "",
-        "## Measured",
-        "",
+        *write_heading("Measured"),
         _describe_result(result),
         "",
         "How well classes are told apart by these features is not measured yet: "
         "`tests/benchmarks/encoders.py` does it.",
-        "",
-        "## Limits",
-        "",
+        *write_heading("Limits"),
         f"- Trained at {recipe.views.size} px; features of larger images are averages over them "
         "at their own scale.",
         "- Flips, quarter turns, mild differences of stain and of scale are partly overlooked, as "

@@ -16,7 +16,8 @@ from factory.train.encoder.losses import Learner, compute_loss, measure_rank, me
 from factory.train.encoder.settings import EncoderOptimisation, EncoderRecipe
 from factory.train.encoder.views import draw_pair, view_rows
 from factory.train.images import TrainingImages, load_training_images
-from factory.train.loop import Loop, Report, Trainer, compute_warmup, open_folder
+from factory.train.loop import Report, Trainer, compute_warmup, open_folder
+from factory.train.running import run_training
 
 JUDGED = 1024
 """Images at most that a validation looks at."""
@@ -47,11 +48,9 @@ def train_self_supervised(recipe: EncoderRecipe, out: Path, report: Report) -> d
     images = load_training_images(recipe.data, None, recipe.seed, folder / "images")
     _check_sources(recipe, images)
     trainer = _EncoderTrainer(recipe, images, out)
-    loop = Loop(trainer, folder, _describe(recipe, images))
-    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
-    if recipe.training.compile:
-        trainer.network.encoder.compile()
-    loop.run(report)
+    compiled = trainer.network.encoder if recipe.training.compile else None
+    described = _describe(recipe, images)
+    loop = run_training(trainer, folder, recipe, described, report, compiled=compiled)
     return {"step": loop.step, "best_step": trainer.state["best_step"], **trainer.state["best"]}
 
 

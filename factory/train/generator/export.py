@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from factory.core.markdown import escape, fence, write_code, write_line
-from factory.train.cards import write_foot, write_head
+from factory.train.cards import write_foot, write_head, write_heading
 from factory.train.generator.settings import TrainingRecipe
 from factory.train.generator.setup import Material
 
@@ -16,22 +16,14 @@ if TYPE_CHECKING:
     from factory.train.multi.settings import MultiRecipe
 
 
-def write_documents(
-    recipe: TrainingRecipe, material: Material, result: dict[str, Any], out: Path
-) -> None:
-    """Writes catalog entry and model card of what a training gave."""
-    write_catalog_entry(recipe, material, out)
-    write_model_card(recipe, material, result, out)
-
-
-def write_catalog_entry(recipe: TrainingRecipe, material: Material, out: Path) -> Path:
+def write_catalog_entry(recipe: TrainingRecipe, material: Material, out: Path) -> None:
     """Writes `out/models/NAME.yaml`, so that a recipe says `catalogs: [OUT]`, `model: NAME`."""
     streams = ["class_name"] if material.images.class_names else []
     streams += ["caption"] if material.tokenizer is not None else []
     entry = describe_entry(recipe, "flow", [*streams, "reference"], material.images.class_names)
     if recipe.data.mpp is not None:
         entry["mpp"] = recipe.data.mpp
-    return save_entry(entry, out)
+    save_entry(entry, out)
 
 
 def describe_entry(
@@ -64,34 +56,30 @@ def describe_entry(
     }
 
 
-def save_entry(entry: dict[str, Any], out: Path) -> Path:
+def save_entry(entry: dict[str, Any], out: Path) -> None:
     """Writes a catalog entry to `out/models`."""
     path = out / "models" / f"{entry['id']}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(entry, sort_keys=False, allow_unicode=True, width=100)
     path.write_text(f"# Written by factory train generator.\n{text}", encoding="utf-8")
-    return path
 
 
-def write_model_card(
+def write_documents(
     recipe: TrainingRecipe, material: Material, result: dict[str, Any], out: Path
-) -> Path:
-    """Writes `out/README.md` from the recipe and what was measured; the latter may be nothing."""
+) -> None:
+    """Writes catalog entry and model card (`out/README.md`) of what a training gave."""
+    write_catalog_entry(recipe, material, out)
     images, options = material.images, recipe.training
     model = {"model": recipe.name}
     kept = int((~images.held_out).sum())
     lines = [
         "![Samples, not picked](samples.png)",
-        "",
-        "## Data",
-        "",
+        *write_heading("Data"),
         *(f"- {escape(line)}" for line in list_data(recipe)),
         f"- {kept:,} views to learn from, {len(images.labels) - kept:,} held out to validate on",
         f"- classes learned: {escape(', '.join(images.class_names)) or 'none; no label was seen'}",
         f"- captions: {_describe_captions(recipe)}",
-        "",
-        "## Training",
-        "",
+        *write_heading("Training"),
         f"- {_describe_network(recipe)}",
         "- flow matching (arXiv 2210.02747), velocity of the straight path, times "
         f"{options.times} (arXiv 2403.03206), condition left out of {options.dropout:.0%} of the "
@@ -100,23 +88,17 @@ def write_model_card(
         f"process, running average {options.ema_decay}, {options.precision}, seed {recipe.seed}",
         f"- went on from: {escape(recipe.init or 'nothing, from scratch')}",
         "- the whole recipe is `training/recipe.json`",
-        "",
-        "## Measured",
-        "",
+        *write_heading("Measured"),
         _describe_quality(recipe, result),
-        "",
-        "## Use",
-        "",
+        *write_heading("Use"),
         fence(f"{write_line('catalogs', [out.name])}\n{write_line('generator', model)}", "yaml"),
-        "",
-        "## Limits",
-        "",
+        *write_heading("Limits"),
         f"- {recipe.data.image_size} px; what is rare in the data is rare or wrong in the samples.",
     ]
-    return save_card(recipe, lines, out)
+    save_card(recipe, lines, out)
 
 
-def save_card(recipe: "TrainingRecipe | MultiRecipe", lines: Sequence[str], out: Path) -> Path:
+def save_card(recipe: "TrainingRecipe | MultiRecipe", lines: Sequence[str], out: Path) -> None:
     """Writes `out/README.md`: between its head and foot lines that end among the limits."""
     tags = "[pathology, synthetic, flow-matching]"
     text = [
@@ -125,9 +107,7 @@ def save_card(recipe: "TrainingRecipe | MultiRecipe", lines: Sequence[str], out:
         "- Memorisation was not studied: use the filter `training_copy` with the real images.",
         *write_foot(recipe.export),
     ]
-    path = out / "README.md"
-    path.write_text("\n".join(text), encoding="utf-8")
-    return path
+    (out / "README.md").write_text("\n".join(text), encoding="utf-8")
 
 
 def list_data(recipe: "TrainingRecipe | MultiRecipe") -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from factory.core.files.paths import resolve_path
 from factory.core.yaml.model import apply_overrides, parse_model, read_document
 from factory.recipe.file import find_base
 from factory.train.encoder.settings import EncoderRecipe
-from factory.train.generator.settings import TrainingRecipe
+from factory.train.generator.settings import DataSettings, TrainingRecipe
 from factory.train.multi.settings import MultiRecipe
 from factory.train.translator.settings import TRANSLATORS, CutRecipe, FlowRecipe
 
@@ -44,12 +44,7 @@ def load_encoder_recipe(path: Path, overrides: Sequence[str] = ()) -> EncoderRec
         RecipeError: a field that is wrong, with file, line and field.
     """
     recipe = parse_model(apply_overrides(read_document(path), overrides), EncoderRecipe)
-    sources = tuple(
-        source.model_copy(update={"images": resolve_path(find_base(path), source.images)})
-        for source in recipe.data.sources
-    )
-    data = recipe.data.model_copy(update={"sources": sources})
-    return recipe.model_copy(update={"data": data})
+    return recipe.model_copy(update={"data": _resolve_images(recipe.data, find_base(path))})
 
 
 def load_translator_recipe(
@@ -88,11 +83,7 @@ def load_training_recipe(
     if choose_model(document.data) is MultiRecipe:
         return _resolve_multi(parse_model(document, MultiRecipe), base)
     recipe = parse_model(document, TrainingRecipe)
-    sources = tuple(
-        source.model_copy(update={"images": resolve_path(base, source.images)})
-        for source in recipe.data.sources
-    )
-    data = recipe.data.model_copy(update={"sources": sources})
+    data = _resolve_images(recipe.data, base)
     folders = tuple(resolve_path(base, folder) for folder in recipe.catalogs)
     network = recipe.network
     if network.vae is not None and resolve_path(base, network.vae).is_dir():
@@ -100,6 +91,14 @@ def load_training_recipe(
     init = _resolve_init(recipe.init, base)
     update = {"data": data, "network": network, "init": init, "catalogs": folders}
     return recipe.model_copy(update=update), load_catalogs(folders)
+
+
+def _resolve_images(data: DataSettings, base: Path) -> DataSettings:
+    sources = tuple(
+        source.model_copy(update={"images": resolve_path(base, source.images)})
+        for source in data.sources
+    )
+    return data.model_copy(update={"sources": sources})
 
 
 def _resolve_multi(recipe: MultiRecipe, base: Path) -> tuple[MultiRecipe, Catalogs]:

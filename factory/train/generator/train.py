@@ -31,6 +31,7 @@ from factory.train.generator.settings import OptimisationSettings, TrainingRecip
 from factory.train.generator.setup import Material, prepare_material
 from factory.train.generator.validation import Judge, save_sample_grid
 from factory.train.loop import Loop, Report, Trainer, compute_warmup, open_folder
+from factory.train.running import run_training
 
 if TYPE_CHECKING:
     from factory.train.multi.settings import MultiRecipe
@@ -154,13 +155,11 @@ class FlowTrainer(Trainer):
         Raises:
             MismatchError: the checkpoint is of another recipe.
         """
-        folder = self._out / "training"
-        loop = Loop(self, folder, self.describe(), self._accelerator)
-        text = self._recipe.model_dump_json(indent=1)
-        (folder / "recipe.json").write_text(text, encoding="utf-8")
-        if self._recipe.training.compile:
-            getattr(self.network, self.compiled).compile()
-        loop.run(report)
+        recipe, folder = self._recipe, self._out / "training"
+        compiled = getattr(self.network, self.compiled) if recipe.training.compile else None
+        loop = run_training(
+            self, folder, recipe, self.describe(), report, self._accelerator, compiled
+        )
         return self.finish(loop, report) if self._accelerator.is_main_process else None
 
     def finish(self, loop: Loop, report: Report) -> dict[str, Any]:

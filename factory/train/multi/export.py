@@ -4,20 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from factory.core.markdown import escape, write_code
+from factory.train.cards import write_heading
 from factory.train.generator.export import describe_entry, list_data, save_card, save_entry
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial
 
 
-def write_documents(
-    recipe: MultiRecipe, material: MultiMaterial, result: dict[str, Any], out: Path
-) -> None:
-    """Writes catalog entry and model card of what a training gave."""
-    write_catalog_entry(recipe, material, out)
-    write_model_card(recipe, material, result, out)
-
-
-def write_catalog_entry(recipe: MultiRecipe, material: MultiMaterial, out: Path) -> Path:
+def write_catalog_entry(recipe: MultiRecipe, material: MultiMaterial, out: Path) -> None:
     """Writes `out/models/NAME.yaml`, so that a recipe says `catalogs: [OUT]`, `model: NAME`."""
     collection = material.collection
     streams = ["class_name"] if collection.class_names else []
@@ -31,13 +24,14 @@ def write_catalog_entry(recipe: MultiRecipe, material: MultiMaterial, out: Path)
         entry["embedding"] = {"encoder": recipe.data.encoder, "dim": material.embedding_dim}
     if collection.vector_names:
         entry["vector"] = {"names": list(collection.vector_names)}
-    return save_entry(entry, out)
+    save_entry(entry, out)
 
 
-def write_model_card(
+def write_documents(
     recipe: MultiRecipe, material: MultiMaterial, result: dict[str, Any], out: Path
-) -> Path:
-    """Writes `out/README.md` from the recipe and what was measured."""
+) -> None:
+    """Writes catalog entry and model card (`out/README.md`) of what a training gave."""
+    write_catalog_entry(recipe, material, out)
     collection, options = material.collection, recipe.training
     views = [(len(each.held_out), int(each.held_out.sum())) for each in collection.sets]
     total, held = sum(each for each, _ in views), sum(each for _, each in views)
@@ -49,9 +43,7 @@ def write_model_card(
         f"- embeddings: {write_code(recipe.data.encoder) if recipe.data.encoder else 'none'}",
         f"- named values: {len(collection.vector_names)}",
         f"- labels of masks: {escape(', '.join(collection.control_labels)) or 'none'}",
-        "",
-        "## Training",
-        "",
+        *write_heading("Training"),
         f"- pipeline `MultiPipeline` of factory, {recipe.network.attention} attention to streams, "
         f"prediction of the {recipe.network.prediction}, {recipe.data.image_size} px",
         f"- {result['step']:,} steps of {options.batch_size * options.accumulate} images, running "
@@ -59,15 +51,11 @@ def write_model_card(
         f"{options.stream_dropout:.0%} of the images, all of {options.dropout:.0%}",
         f"- went on from: {escape(recipe.init or 'nothing, from scratch')}",
         "- the whole recipe is `training/recipe.json`",
-        "",
-        "## Measured",
-        "",
+        *write_heading("Measured"),
         *_describe_losses(result),
-        "",
-        "## Limits",
-        "",
+        *write_heading("Limits"),
     ]
-    return save_card(recipe, lines, out)
+    save_card(recipe, lines, out)
 
 
 def _describe_losses(result: dict[str, Any]) -> list[str]:

@@ -19,6 +19,11 @@ from factory.train.multi.views import Collection
 
 Scales = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 """Stream -> mean and standard deviation of its numbers."""
+_SHAPE = {
+    *("fold", "merge", "outer_dim", "outer_blocks", "dim", "depth", "heads", "stream_dim"),
+    "attention",
+}
+"""Settings that the transformer is built with as they are."""
 
 
 class Projector(nn.Module):
@@ -116,21 +121,13 @@ def build_denoiser(
     transformer = MultiTransformer(
         in_channels=3 * network.fold**2,
         sample_size=recipe.data.image_size // network.fold,
-        fold=network.fold,
-        merge=network.merge,
-        outer_dim=network.outer_dim,
-        outer_blocks=network.outer_blocks,
-        dim=network.dim,
-        depth=network.depth,
-        heads=network.heads,
-        stream_dim=network.stream_dim,
         classes=len(collection.class_names),
         text_dim=network.text_dim if tokenizer is not None else 0,
         embedding_dim=embedding_dim,
         vector_names=",".join(collection.vector_names),
         control_labels=",".join(collection.control_labels),
         scales=any(not np.isnan(each.mpp).all() for each in collection.sets),
-        attention=network.attention,
+        **network.model_dump(include=_SHAPE),
     )
     for name, (mean, spread) in scales.items():
         getattr(transformer.streams, f"{name}_mean").copy_(torch.from_numpy(mean))

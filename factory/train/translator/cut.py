@@ -21,7 +21,8 @@ from factory.models.translators.config import ResnetSettings, TranslatorConfig
 from factory.models.translators.folder import About, save_translator
 from factory.train.augment import turn_images
 from factory.train.images import TrainingImages, load_training_images
-from factory.train.loop import Loop, Report, Trainer, open_folder
+from factory.train.loop import Report, Trainer, open_folder
+from factory.train.running import run_training
 from factory.train.translator.contrast import Contrast
 from factory.train.translator.settings import CutRecipe
 
@@ -54,9 +55,7 @@ def train_cut(recipe: CutRecipe, out: Path, report: Report) -> dict[str, Any]:
     folder = open_folder(out)
     images = load_training_images(recipe.data.views, None, recipe.seed, folder / "images")
     trainer = _CutTrainer(recipe, images, out)
-    loop = Loop(trainer, folder, _describe(recipe, images))
-    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
-    loop.run(report)
+    loop = run_training(trainer, folder, recipe, _describe(recipe, images), report)
     return trainer.summarise(loop.step)
 
 

@@ -14,7 +14,7 @@ from factory.core.plain import write_json
 from factory.models.encoders.kinds.flow import CONFIG, FlowConfig
 from factory.models.encoders.latent_flow import WEIGHTS
 from factory.models.session import Session
-from factory.train.cards import write_foot, write_head
+from factory.train.cards import write_foot, write_head, write_heading
 from factory.train.translator.settings import FlowRecipe
 
 
@@ -78,20 +78,14 @@ def _write_card(recipe: FlowRecipe, config: FlowConfig, result: dict[str, Any]) 
         f"{result['passed']:,} rows or images without a partner",
         f"- **Training**: {options.steps:,} steps of {options.batch_size}, AdamW, running average "
         f"{options.ema_decay}, seed {recipe.seed}; the whole recipe is `training/recipe.json`",
-        "",
-        "## Use",
-        "",
+        *write_heading("Use"),
         "An encoder: images are encoded, then moved. A generator that takes embeddings of "
         f"{write_code(config.encoder)} draws them:",
         "",
         fence("\n".join(use), "yaml"),
-        "",
-        "## Measured",
-        "",
+        *write_heading("Measured"),
         *_describe_result(result),
-        "",
-        "## Limits",
-        "",
+        *write_heading("Limits"),
         "- An embedding holds little of where things are: what is drawn of it is an image of such "
         "tissue, not the same cells.",
         *write_foot(export),

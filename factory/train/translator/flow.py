@@ -16,7 +16,8 @@ from factory.models.encoders import explain_unknown, open_kind
 from factory.models.encoders.kinds.folder import FolderKind
 from factory.models.encoders.latent_flow import LatentFlow, transport
 from factory.models.session import Session
-from factory.train.loop import Loop, Report, Trainer, compute_warmup, open_folder
+from factory.train.loop import Report, Trainer, compute_warmup, open_folder
+from factory.train.running import run_training
 from factory.train.translator.export import export_flow
 from factory.train.translator.pairs import Pairs, load_pairs
 from factory.train.translator.settings import FlowRecipe
@@ -52,9 +53,7 @@ def train_flow(recipe: FlowRecipe, catalogs: Catalogs, out: Path, report: Report
     folder = open_folder(out)
     pairs = load_pairs(recipe, session)
     trainer = _FlowTrainer(recipe, pairs, session, out)
-    loop = Loop(trainer, folder, _describe(recipe, pairs))
-    (folder / "recipe.json").write_text(recipe.model_dump_json(indent=1), encoding="utf-8")
-    loop.run(report)
+    loop = run_training(trainer, folder, recipe, _describe(recipe, pairs), report)
     return trainer.summarise(loop.step)
 
 
