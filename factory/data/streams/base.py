@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+RealImages = Mapping[str, SourceImage]
+"""Real images by sha256."""
+Row = Mapping[str, Any]
+"""Column -> value."""
+
+
 class HasFields(Protocol):
     """What adds columns to rows: a stream, or what is told of rows besides."""
 
@@ -103,11 +109,8 @@ class Stream(ABC):
         return None
 
     @classmethod
-    @abstractmethod
-    def restore(
-        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
-    ) -> Self:
-        """Returns the stream that a row recorded.
+    def restore(cls, identity: Any, images: RealImages, row: Row) -> Self:
+        """Returns the stream that a row recorded; by default what its identity alone gives.
 
         Args:
             identity: as `identity` gave it.
@@ -117,6 +120,7 @@ class Stream(ABC):
         Raises:
             DamageError: the row does not hold what `keep` put there.
         """
+        return cls(identity)  # type: ignore[call-arg]
 
     @classmethod
     def fields(cls) -> "Mapping[str, pa.DataType]":

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from factory.data.images import SourceImage
 from factory.data.streams.base import Stream
 from factory.data.streams.cells import Cells, read_word
 
@@ -34,13 +33,6 @@ class ClassName(Stream):
     def load(self, width: int, height: int) -> str:
         """Returns the name: models have an index or words for it."""
         return self.text
-
-    @classmethod
-    def restore(
-        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
-    ) -> Self:
-        """Returns the class of a row."""
-        return cls(identity)
 
     @classmethod
     def columns(cls, identity: Any) -> dict[str, Any]:

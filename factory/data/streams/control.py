@@ -33,7 +33,7 @@ from factory.data.label_maps import (
     translate_labels,
     turn_labels,
 )
-from factory.data.streams.base import Stream
+from factory.data.streams.base import RealImages, Row, Stream
 from factory.data.streams.cells import Cells, read_word
 
 if TYPE_CHECKING:
@@ -252,9 +252,7 @@ class Control(Stream):
         return f"{entry.id} was taught no {others[0]!r}: it knows {', '.join(known)}"
 
     @classmethod
-    def restore(
-        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
-    ) -> Self:
+    def restore(cls, identity: Any, images: RealImages, row: Row) -> Self:
         """Returns the mask that a row kept.
 
         Raises:

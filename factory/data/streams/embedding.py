@@ -13,8 +13,7 @@ from pydantic import Field
 from factory.catalog.entries import ModelEntry
 from factory.core.errors import DamageError, InputError
 from factory.core.hashing import hash_bytes
-from factory.data.images import SourceImage
-from factory.data.streams.base import Stream
+from factory.data.streams.base import RealImages, Row, Stream
 from factory.data.streams.cells import Cells
 from factory.data.streams.prototype import ATTRIBUTE, Prototype
 
@@ -121,9 +120,7 @@ class Embedding(Stream):
         return None
 
     @classmethod
-    def restore(
-        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
-    ) -> Self:
+    def restore(cls, identity: Any, images: RealImages, row: Row) -> Self:
         """Returns the embedding of a row, from its column `embedding`.
 
         Raises:

@@ -12,7 +12,7 @@ from factory.catalog.licences.terms import SOURCE_IMAGES, Term
 from factory.core.hashing import hash_bytes
 from factory.data.images import SourceImage
 from factory.data.provenance import Provenance
-from factory.data.streams.base import Stream
+from factory.data.streams.base import RealImages, Row, Stream
 from factory.data.varied import Varied
 
 
@@ -51,9 +51,7 @@ class Existing(Stream):
         return self.image.read_pixels()
 
     @classmethod
-    def restore(
-        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
-    ) -> Self:
+    def restore(cls, identity: Any, images: RealImages, row: Row) -> Self:
         """Returns the image of a row."""
         return cls(images[identity["sha256"]], identity["sha256"])
 

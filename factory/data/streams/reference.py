@@ -12,7 +12,7 @@ from factory.catalog.licences.terms import SOURCE_IMAGES, Term
 from factory.core.images import hash_pixels
 from factory.data.images import SourceImage, read_fitted
 from factory.data.provenance import Provenance
-from factory.data.streams.base import Stream
+from factory.data.streams.base import RealImages, Row, Stream
 from factory.data.streams.prototype import ATTRIBUTE, Prototype
 from factory.data.varied import Varied
 
@@ -47,9 +47,7 @@ class Reference(Stream):
         return read_fitted(self.image, width, height, self.fit)
 
     @classmethod
-    def restore(
-        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
-    ) -> Self:
+    def restore(cls, identity: Any, images: RealImages, row: Row) -> Self:
         """Returns the reference of a row."""
         return cls(images[identity["sha256"]], **identity)
 

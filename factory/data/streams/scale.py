@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from factory.core.errors import InputError
-from factory.data.images import SourceImage
 from factory.data.streams.base import Stream
 from factory.data.streams.cells import Cells, read_number
 
@@ -55,13 +54,6 @@ class Scale(Stream):
     def load(self, width: int, height: int) -> float:
         """Returns µm per pixel, whatever the size in pixels."""
         return self.mpp
-
-    @classmethod
-    def restore(
-        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
-    ) -> Self:
-        """Returns the scale of a row."""
-        return cls(float(identity))
 
     @classmethod
     def fields(cls) -> "Mapping[str, pa.DataType]":

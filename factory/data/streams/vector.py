@@ -13,8 +13,7 @@ from pydantic import Field
 from factory.catalog.entries import ModelEntry, Strict
 from factory.core.errors import InputError
 from factory.core.yaml.messages import advise
-from factory.data.images import SourceImage
-from factory.data.streams.base import Stream
+from factory.data.streams.base import RealImages, Row, Stream
 from factory.data.streams.cells import read_number
 
 if TYPE_CHECKING:
@@ -140,9 +139,7 @@ class Vector(Stream):
         return None
 
     @classmethod
-    def restore(
-        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
-    ) -> Self:
+    def restore(cls, identity: Any, images: RealImages, row: Row) -> Self:
         """Returns the values of a row."""
         return cls.of(identity)
 
