@@ -161,17 +161,20 @@ def check_model(name: str, catalogs: Sequence[AnyPath] = ()) -> Checked:
     """
     from factory.data.records import Job, Request
     from factory.models.generators import build_generator
+    from factory.models.generators.families import FAMILIES
     from factory.models.generators.runnable import choose_test_condition
     from factory.models.generators.settings import GeneratorSettings, find_entry
 
     began, found = time.perf_counter(), _load(catalogs)
     is_place = "/" in name or Path(name).is_dir()
-    settings = GeneratorSettings(model=name, steps=2, batch_size=1)
+    settings = GeneratorSettings(model=name, batch_size=1)
     entry = find_entry(settings, found) if is_place else found.find_model(name)
     lack = None if entry is None else _explain_missing(entry)
     if lack is not None and "not downloaded" not in lack:
         told = "" if entry is None or entry.status is None else f" ({entry.status.words})"
         raise InputError(f"model {name}: cannot run here: {lack}{told}")
+    if entry is None or FAMILIES.get(entry.family).is_stepped:
+        settings = settings.model_copy(update={"steps": 2})
     generator = build_generator(settings, entry, Path())
     condition = choose_test_condition(name, generator.capabilities, entry)
     sample = generator.generate([Job(Request("check", 0, condition, 0), 0, 0)])[0]

@@ -36,6 +36,7 @@ class Family(ABC):
         optional: those that it may have; None: any.
         generates: False where images that are there are handed on.
         is_seeded: False where the seed changes nothing, so that every try gives the same image.
+        is_stepped: False where one pass makes an image, so that there are no steps to ask for.
         is_on_record: its models cannot run: catalogs have them for their terms alone.
         is_general: reads what no other family does.
         sized: makes images of any width and height; otherwise the model fixes them.
@@ -51,6 +52,7 @@ class Family(ABC):
     optional: frozenset[str] | None = frozenset()
     generates: bool = True
     is_seeded: bool = True
+    is_stepped: bool = True
     is_on_record: bool = False
     is_general: bool = False
     sized: bool = True

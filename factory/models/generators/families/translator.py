@@ -30,7 +30,7 @@ class TranslatorFamily(Family):
     kind = "translator"
     required = frozenset({SOURCE})
     optional = frozenset({"class_name"})
-    is_seeded = False
+    is_seeded = is_stepped = False
 
     def load(self) -> "TranslatorGenerator":
         """Returns the generator.
