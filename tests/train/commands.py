@@ -12,6 +12,20 @@ from factory.cli import main
 from tests import forked
 
 
+def write_recipe(recipe: dict[str, Any], folder: Path, **changes: Any) -> Path:
+    """Writes a recipe with other values of its sections; returns its file."""
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe | changes))
+    return path
+
+
+def train_by_command(kind: str, path: Path, out: Path) -> str:
+    """Trains by a recipe; returns what the command told."""
+    result = CliRunner().invoke(main, ["train", kind, str(path), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
 def train_elsewhere(kind: str, recipe: dict[str, Any], folder: Path) -> list[str]:
     """Trains two steps by a recipe whose paths start from its own folder; returns the command.
 

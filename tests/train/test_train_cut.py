@@ -1,19 +1,17 @@
 """`factory train translator` with `kind: cut`: losses, resuming, and what it leaves for recipes."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from click.testing import CliRunner
 from PIL import Image
 
 import factory
 from factory.catalog.catalog import load_catalogs
-from factory.cli import main
 from factory.core.errors import MismatchError, RecipeError, SourceError
 from factory.models.generators.families.translator import TranslatorFamily
 from factory.models.generators.settings import GeneratorSettings
@@ -22,6 +20,7 @@ from factory.models.translators.config import ResnetSettings
 from factory.train.translator.contrast import Contrast
 from factory.train.translator.cut import compare_structure
 from factory.train.translator.settings import CutOptimisation
+from tests.train.commands import train_by_command, write_recipe
 
 SETTINGS = ResnetSettings(kind="resnet", channels=4, blocks=2)
 TRAINING = {
@@ -64,10 +63,7 @@ def save_images(folder: Path, count: int = 60) -> None:
             Image.fromarray(pixels.astype(np.uint8)).save(path)
 
 
-def write(folder: Path, **changes: Any) -> Path:
-    path = folder / "cut.yaml"
-    path.write_text(yaml.safe_dump(RECIPE | changes))
-    return path
+write = partial(write_recipe, RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -76,11 +72,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("cut")
     save_images(folder)
     out = folder / "mine"
-    result = CliRunner().invoke(
-        main, ["train", "translator", str(write(folder)), "--out", str(out)]
-    )
-    assert result.exit_code == 0, result.output
-    return out, result.output
+    return out, train_by_command("translator", write(folder), out)
 
 
 def test_leaves_a_catalog_whose_model_translates(trained: tuple[Path, str]) -> None:

@@ -1,6 +1,7 @@
 """`factory train translator`: a flow between embeddings, from pairs to what a recipe names."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from factory.models.encoders.latent_flow import LatentFlow, transport
 from factory.models.session import Session
 from factory.train.generator.recipe import load_translator_recipe
 from factory.train.translator.pairs import load_pairs
+from tests.train.commands import train_by_command, write_recipe
 
 DIM = 12
 TRAINING = {"steps": 150, "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 5}
@@ -56,10 +58,7 @@ def save_tables(folder: Path, count: int = 80) -> None:
         pq.write_table(pa.table(table), folder / f"{name}.parquet")
 
 
-def write(folder: Path, **changes: Any) -> Path:
-    path = folder / "flow.yaml"
-    path.write_text(yaml.safe_dump(RECIPE | changes))
-    return path
+write = partial(write_recipe, RECIPE)
 
 
 @pytest.fixture(scope="module")
@@ -68,10 +67,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     folder = tmp_path_factory.mktemp("flow")
     save_tables(folder)
     out = folder / "he-to-ihc"
-    words = ["train", "translator", str(write(folder)), "--out", str(out)]
-    result = CliRunner().invoke(main, words)
-    assert result.exit_code == 0, result.output
-    return out, result.output
+    return out, train_by_command("translator", write(folder), out)
 
 
 def test_comes_nearer_than_the_mean_and_tells_what_it_passed_over(

@@ -115,14 +115,8 @@ def adopt_model(source: str, out: Path, settings: AdoptionSettings) -> Adopted:
 
 def _open(source: str, settings: AdoptionSettings) -> PipelineFamily:
     """Returns the family as the model itself tells it."""
-    asked = GeneratorSettings(
-        model=source,
-        trust_remote_code=settings.trust_remote_code,
-        width=settings.width,
-        height=settings.height,
-        device=settings.device,
-        dtype=settings.dtype,
-    )
+    shared = {"trust_remote_code", "width", "height", "device", "dtype"}
+    asked = GeneratorSettings(model=source, **settings.model_dump(include=shared))
     family = open_family(asked, None, Path())
     if not isinstance(family, PipelineFamily):
         raise InputError(f"model {source}: family {family.kind!r} is no diffusers pipeline")
