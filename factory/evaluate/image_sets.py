@@ -166,7 +166,7 @@ def list_set(
         chosen = sorted(sorted(range(len(listed)), key=ranks.__getitem__)[:max_images])
         images = tuple(listed[row] for row in chosen)
     side = find_smallest_side(images) if size is None else size
-    tell_crop(images, side, side, fit, root)
+    tell_crop(images, (side, side), fit, root)
     return ImageSet(
         root,
         images,

@@ -77,14 +77,13 @@ def check_fit(
     Raises:
         SourceError: under `crop`, an image smaller than the size, or one that cannot be read.
     """
-    for size, image in tell_crop(images, width, height, fit, root, read_size):
+    for size, image in tell_crop(images, (width, height), fit, root, read_size):
         _refuse_smaller(size, (width, height), fit, image.place)
 
 
 def tell_crop(
     images: Sequence[SourceImage],
-    width: int,
-    height: int,
+    target: tuple[int, int],
     fit: str,
     root: Path | str,
     read_size: Callable[[SourceImage], tuple[int, int]] = SourceImage.read_size,
@@ -98,8 +97,8 @@ def tell_crop(
         return []
     read = [(read_size(image), image) for image in images[:: -(-len(images) // MOST_SIZES)]]
     size, image = max(read, key=lambda each: each[0][0] * each[0][1])
-    if width * height < LEAST_SHARE * size[0] * size[1]:
-        tell(f"{root}: {describe_crop((width, height), size)}, such as {image.key}: {RESIZE}")
+    if target[0] * target[1] < LEAST_SHARE * size[0] * size[1]:
+        tell(f"{root}: {describe_crop(target, size)}, such as {image.key}: {RESIZE}")
     return read
 
 
