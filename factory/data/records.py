@@ -225,6 +225,18 @@ class Sample:
             return self.nonfinite_fraction
         return max(self.nonfinite_fraction, 1.0 - float(np.isfinite(self.channels).mean()))
 
+    def finish(self, condition: Condition) -> "Sample":
+        """Returns it as the streams of its condition let it stand (`Stream.finish`).
+
+        Raises:
+            SourceError: what a stream is made from cannot be read.
+        """
+        pixels, notes = self.pixels, dict(self.notes)
+        for stream in condition.streams:
+            pixels, noted = stream.finish(pixels)
+            notes |= noted
+        return replace(self, pixels=pixels, notes=notes)
+
 
 @dataclass(frozen=True, slots=True)
 class Verdict:

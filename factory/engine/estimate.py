@@ -121,13 +121,13 @@ def _measure(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
     worker = Worker(Order(recipe, loaded.session, "memory://calibration"))
     size = recipe.generator.batch_size
     jobs = draw_first_jobs(plan, recipe.seed, size * CALIBRATION_BATCHES)
-    worker.generator.generate(jobs[:size])  # warm-up: the first call allocates and compiles
+    worker.generate(jobs[:size])  # warm-up: the first call allocates and compiles
     began = time.perf_counter()
     accepted = 0
     judged: list[Candidate] = []
     for start in range(0, len(jobs), size):
         batch = jobs[start : start + size]
-        candidates = worker.judge(batch, worker.generator.generate(batch))
+        candidates = worker.judge(batch, worker.generate(batch))
         accepted += sum(each.verdict.accepted for each in candidates)
         judged += candidates
     rows = measure_rows(worker, judged)  # encodes the images, which a run does too

@@ -21,8 +21,8 @@ from factory.data.records import Condition, Job, Sample
 from factory.data.schema import drop_places
 from factory.engine.restore import (
     Places,
-    find_source,
     find_sources,
+    list_sources,
     restore_generator,
     restore_job,
     use_threads,
@@ -124,14 +124,15 @@ def regenerate_rows(
         StoreError: a row without readable provenance.
     """
     records = [read_provenance(row) for row in rows]
-    made_from = [find_source(record) for record in records]
-    sources = find_sources(made_from, recipe, places)
+    made_from = [list_sources(record) for record in records]
+    sources = find_sources([each for row in made_from for each in row], recipe, places)
     rebuilt: dict[int, Rebuilt] = {}
     restored: dict[int, Job] = {}
     groups: dict[str, list[int]] = {}
-    for position, (record, source) in enumerate(zip(records, made_from, strict=True)):
-        if source is not None and source.sha256 not in sources.images:
-            rebuilt[position] = _leave(rows[position], sources.explain(source.sha256))
+    for position, (record, wanted) in enumerate(zip(records, made_from, strict=True)):
+        missing = [each.sha256 for each in wanted if each.sha256 not in sources.images]
+        if missing:
+            rebuilt[position] = _leave(rows[position], sources.explain(missing[0]))
             continue
         try:
             restored[position] = restore_job(rows[position], record.condition, sources.images)
@@ -162,7 +163,8 @@ def _make_again(
     generator: Generator, description: Mapping[str, Any], tries: Sequence[Try], min_psnr: float
 ) -> Iterator[Rebuilt]:
     """Yields the image of each row, sampled together."""
-    samples = generator.generate([job for *_, job in tries])
+    made = generator.generate([job for *_, job in tries])
+    samples = [each.finish(job.condition) for each, (*_, job) in zip(made, tries, strict=True)]
     for (row, record, job), sample in zip(tries, samples, strict=True):
         found = _compare(row, record, job.condition, sample, description, min_psnr)
         if found.status != "exact" and sample.batch_size > 1:
@@ -183,7 +185,7 @@ def _try_places(generator: Generator, job: Job, size: int, pixels_sha256: str) -
     Last bits can depend on the place in a batch (seen with attention on a CPU, in batches of 3),
     and no row records it; so all are tried, which is one forward pass of the same shape.
     """
-    made = generator.generate([job] * size)
+    made = [each.finish(job.condition) for each in generator.generate([job] * size)]
     return next((each for each in made if _hash(each) == pixels_sha256), None)
 
 

@@ -166,8 +166,8 @@ def find_sources(wanted: Sequence[Varied | None], recipe: Recipe, places: Places
     searched: list[str] = []
     own = {
         resolve_path(places.base, images.path): images.columns.get("image_column")
-        for images in (block.images for block in recipe.blocks)
-        if images is not None
+        for block in recipe.blocks
+        for images in block.list_read()
     }
     given = dict.fromkeys(places.references, places.image_column)
     for folder, column in {**given, **{k: v for k, v in own.items() if k not in given}}.items():
@@ -193,12 +193,12 @@ def restore_job(
     return Job(request, row["attempt"], row["seed"])
 
 
-def find_source(record: Provenance) -> Varied | None:
-    """Returns the real image that a row's provenance says it is made from, or None.
+def list_sources(record: Provenance) -> tuple[Varied, ...]:
+    """Returns the real images that a row is made again from, by its provenance.
 
     Raises:
         StoreError: a stream that nothing here knows.
     """
     described = record.condition.items()
-    found = (find_stream(key).find_source(identity, record) for key, identity in described)
-    return next((source for source in found if source is not None), None)
+    found = (find_stream(key).list_sources(identity, record) for key, identity in described)
+    return tuple(source for sources in found for source in sources)

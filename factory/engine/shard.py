@@ -103,6 +103,16 @@ class Worker:
                 "the last bits of pixels may differ, sample ids do not"
             )
 
+    def generate(self, jobs: Sequence[Job]) -> list[Sample]:
+        """Returns what the generator made of jobs, finished; see `Generator.generate`.
+
+        Raises:
+            GenerationError: sampling failed.
+            SourceError: what a condition is made from cannot be read.
+        """
+        samples = self.generator.generate(jobs)
+        return [made.finish(job.condition) for job, made in zip(jobs, samples, strict=True)]
+
     def judge(self, jobs: Sequence[Job], samples: Sequence[Sample]) -> list[Candidate]:
         """Scores and judges what was made of jobs.
 
@@ -256,7 +266,7 @@ class _Filling:
 
     def _generate(self, jobs: Sequence[Job]) -> Sequence[Sample]:
         began = time.perf_counter()
-        samples = self.worker.generator.generate(jobs)
+        samples = self.worker.generate(jobs)
         self.seconds["generate"] += time.perf_counter() - began
         return samples
 

@@ -4,10 +4,12 @@ from factory.data.streams.base import Stream
 from factory.data.streams.caption import Caption
 from factory.data.streams.class_name import ClassName
 from factory.data.streams.control import Control
+from factory.data.streams.domain import Domain
 from factory.data.streams.embedding import Embedding
 from factory.data.streams.existing import Existing
 from factory.data.streams.reference import Reference
 from factory.data.streams.scale import Scale
+from factory.data.streams.source import Source
 from factory.data.streams.vector import Vector
 
 __all__ = [
@@ -15,10 +17,12 @@ __all__ = [
     "Caption",
     "ClassName",
     "Control",
+    "Domain",
     "Embedding",
     "Existing",
     "Reference",
     "Scale",
+    "Source",
     "Stream",
     "Vector",
 ]
@@ -27,10 +31,12 @@ STREAMS: tuple[type[Stream], ...] = (
     Caption,
     ClassName,
     Control,
+    Domain,
     Embedding,
     Existing,
     Reference,
     Scale,
+    Source,
     Vector,
 )
 """All of this project: kinds give them, or columns of a table beside those of a kind."""

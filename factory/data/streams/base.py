@@ -79,6 +79,17 @@ class Stream(ABC):
     def load(self, width: int, height: int) -> Any:
         """Returns what a model gets that makes images of `width` x `height` px."""
 
+    def finish(self, pixels: "NDArray[np.uint8]") -> "tuple[NDArray[np.uint8], dict[str, Any]]":
+        """Returns the image as its row has it, by what was made, and what the row notes of that.
+
+        Args:
+            pixels: (H, W, 3) uint8 RGB, as the model made it.
+
+        Raises:
+            SourceError: what it is made from cannot be read.
+        """
+        return pixels, {}
+
     def find_unfit(self, width: int, height: int) -> str | None:
         """Says why no image of this size can be made of it.
 
@@ -157,6 +168,12 @@ class Stream(ABC):
     def find_source(cls, identity: Any, record: Provenance) -> Varied | None:
         """Returns the real image that it comes from, by a row's provenance."""
         return None
+
+    @classmethod
+    def list_sources(cls, identity: Any, record: Provenance) -> tuple[Varied, ...]:
+        """Returns the real images that it is restored from, by a row's provenance."""
+        found = cls.find_source(identity, record)
+        return () if found is None else (found,)
 
     @classmethod
     def terms(cls, source: Mapping[str, Any] | None) -> tuple[Term, ...]:

@@ -63,7 +63,7 @@ class Reference(Stream):
             SourceError: it cannot be decoded.
         """
         return {
-            "reference_pixels_sha256": _hash_pixels(self.image, self.sha256),
+            "reference_pixels_sha256": hash_source_pixels(self.image, self.sha256),
             "reference_group_sha256": self.group_sha256,
             **({} if self.prototype is None else self.prototype.record()),
         }
@@ -88,6 +88,10 @@ class Reference(Stream):
 
 
 @functools.lru_cache(maxsize=4096)
-def _hash_pixels(image: SourceImage, sha256: str) -> str:
-    """Decodes an image once for all its variations; `sha256` tells another file in its place."""
+def hash_source_pixels(image: SourceImage, sha256: str) -> str:
+    """Decodes an image once for all that is made of it; `sha256` tells another file in its place.
+
+    Raises:
+        SourceError: it cannot be decoded.
+    """
     return hash_pixels(image.read_pixels())

@@ -263,6 +263,10 @@ class ConditionKind(ABC):
         """The real images that its own are made from."""
         return None if self.is_existing else self.images
 
+    def list_read(self) -> Sequence[BlockImages]:
+        """Returns where real images are that rows may be restored from."""
+        return () if self.images is None else (self.images,)
+
     def list_used(self, session: Session, seed: int) -> Sequence[SourceImage]:
         """Returns those of `varied` that are used.
 

@@ -107,6 +107,13 @@ class Family(ABC):
         return required, known - required
 
     @property
+    def translations(self) -> frozenset[str]:
+        """Ways by which its models translate a source (`factory.data.streams.source.Method`)."""
+        required, optional = self.streams
+        is_taken = optional is None or "source" in required | optional
+        return frozenset({"model"}) if is_taken else frozenset()
+
+    @property
     def native_size(self) -> tuple[int, int] | None:
         """Width and height, px, of its images where none are asked for; None: not known yet."""
         return None if self.entry is None else (self.entry.width, self.entry.height)

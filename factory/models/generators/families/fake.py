@@ -12,14 +12,14 @@ from factory.core.errors import InputError
 from factory.core.hashing import derive_seed, to_canonical_json
 from factory.data.channels import compose_rgb
 from factory.data.records import Condition, Job, Sample
-from factory.data.streams import Caption, ClassName, Control, Reference
+from factory.data.streams import Caption, ClassName, Control, Reference, Source
 from factory.models.generators.base import PlainGenerator
 from factory.models.generators.families.base import Family
 from factory.models.generators.prompts import choose_wording, write_prompt
 
 _EOSIN = np.array([233.0, 168.0, 202.0])
 _HAEMATOXYLIN = np.array([98.0, 58.0, 140.0])
-_DRAWN = (ClassName.name, Caption.name, Control.name, Reference.name)
+_DRAWN = (ClassName.name, Caption.name, Control.name, Reference.name, Source.name)
 
 
 class FakeFamily(Family):
@@ -44,8 +44,9 @@ class FakeFamily(Family):
 class FakeGenerator(PlainGenerator):
     """Draws nuclei on a pink ground: the class or caption sets how many, how large and how dark.
 
-    With a mask it stains what that marks, and nothing else. Where the catalog entry declares
-    channels, the first holds the nuclei and each other a marker of some of them.
+    With a mask it stains what that marks, and nothing else; with a source, what is dark there.
+    Where the catalog entry declares channels, the first holds the nuclei and each other a marker of
+    some of them.
 
     Implements the whole protocol with numpy alone: pixels depend on seed and condition only.
     """
@@ -66,7 +67,7 @@ class FakeGenerator(PlainGenerator):
 
         Raises:
             InputError: a class that the catalog entry does not list.
-            SourceError: a reference or a mask that cannot be read.
+            SourceError: a reference, a mask or a source that cannot be read.
         """
         return super().generate(jobs)
 
@@ -112,9 +113,12 @@ class FakeGenerator(PlainGenerator):
         words += f"|{to_canonical_json(others)}" if others else ""
         look = np.random.default_rng(derive_seed(0, "fake", words))
         draw = np.random.default_rng(seed)
-        control = condition.get(Control)
+        control, source = condition.get(Control), condition.get(Source)
         if control is not None:
             stain = (control.load(width, height) > 0) * look.uniform(0.6, 1.0)
+        elif source is not None:
+            darkness = 1.0 - source.load(width, height).mean(-1) / 255.0
+            stain = np.clip(2.0 * darkness - 0.4, 0.0, 1.0) * look.uniform(0.6, 1.0)
         else:
             nuclei = int(look.integers(8, 30)) * max(1, width * height // 4096)
             radius = look.uniform(2.0, 5.0) * draw.uniform(0.8, 1.25, nuclei)

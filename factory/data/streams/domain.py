@@ -1,0 +1,68 @@
+"""The stream `domain`: real images whose look an image is to have, by what a model sees in them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.catalog.licences.terms import SOURCE_IMAGES, Term
+from factory.core.errors import DamageError
+from factory.core.hashing import compute_digest
+from factory.data.images import SourceImage, read_fitted
+from factory.data.provenance import Provenance
+from factory.data.streams.base import Stream
+from factory.data.varied import Varied
+
+
+@dataclass(frozen=True, slots=True)
+class Domain(Stream):
+    """Real images of a domain, sorted by the hashes of their bytes; a model takes their mean."""
+
+    name = "domain"
+    images: tuple[SourceImage, ...]
+    sha256s: tuple[str, ...]
+    fit: str = "crop"
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the hashes of their bytes."""
+        return {"sha256": list(self.sha256s), "fit": self.fit}
+
+    @property
+    def digest(self) -> str:
+        """Names them all."""
+        return compute_digest("domain", self.identity())
+
+    def load(self, width: int, height: int) -> NDArray[np.uint8]:
+        """Returns (N, height, width, 3) uint8 RGB.
+
+        Raises:
+            SourceError: one cannot be read, or is too small.
+        """
+        return np.stack([read_fitted(each, width, height, self.fit) for each in self.images])
+
+    @classmethod
+    def restore(
+        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
+    ) -> Self:
+        """Returns the domain of a row.
+
+        Raises:
+            DamageError: a real image that is not here.
+        """
+        hashes = tuple(identity["sha256"])
+        missing = [each for each in hashes if each not in images]
+        if missing:
+            raise DamageError(f"domain: the real image with sha256 {missing[0]} is not here")
+        return cls(tuple(images[each] for each in hashes), hashes, identity["fit"])
+
+    @classmethod
+    def list_sources(cls, identity: Any, record: Provenance) -> tuple[Varied, ...]:
+        """Returns the real images."""
+        return tuple(Varied(sha256) for sha256 in identity["sha256"])
+
+    @classmethod
+    def terms(cls, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
+        """Returns the terms of the real images."""
+        return (Term(SOURCE_IMAGES, "of the recipe", source),)
