@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from factory.catalog.licences.terms import SOURCE_IMAGES, Term
 from factory.core.errors import DamageError
 from factory.core.hashing import compute_digest
-from factory.data.images import SourceImage, read_fitted
+from factory.data.images import SourceImage, fit_source
 from factory.data.provenance import Provenance
 from factory.data.streams.base import Stream
+from factory.data.streams.source import KeptImage
 from factory.data.varied import Varied
 
 
@@ -21,7 +22,7 @@ class Domain(Stream):
     """Real images of a domain, sorted by the hashes of their bytes; a model takes their mean."""
 
     name = "domain"
-    images: tuple[SourceImage, ...]
+    images: tuple[SourceImage | KeptImage, ...]
     sha256s: tuple[str, ...]
     fit: str = "crop"
 
@@ -40,7 +41,8 @@ class Domain(Stream):
         Raises:
             SourceError: one cannot be read, or is too small.
         """
-        return np.stack([read_fitted(each, width, height, self.fit) for each in self.images])
+        found = ((each.read_pixels(), each.place) for each in self.images)
+        return np.stack([fit_source(one, width, height, self.fit, at) for one, at in found])
 
     @classmethod
     def restore(

@@ -3,7 +3,8 @@
 import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from factory.core.errors import FOREIGN_ERRORS, CallError, InputError, OutOfMemoryError
-from factory.data.records import Job, Sample
-from factory.data.streams import Reference
+from factory.data.records import Condition, Job, Sample
+from factory.data.streams import Reference, Source
+from factory.data.streams.source import Translation
 from factory.models.classifiers.model import read_classifier_info
 from factory.models.generators.base import Capabilities, name_model
 from factory.models.generators.families.pipeline import PipelineFamily, Prompts
@@ -28,6 +30,18 @@ if TYPE_CHECKING:
     from factory.models.generators.classifier_guidance import ClassifierGuide
 
 _REFERENCES_KEPT = 128  # fitted images in memory: 100 MB at 512 px
+
+
+Start = float | Translation | None
+"""How an image begins: at noise, at a reference with a strength, or at a source."""
+
+
+def find_start(condition: Condition) -> Start:
+    """Returns how the image of a condition begins."""
+    source, reference = condition.get(Source), condition.get(Reference)
+    if source is not None:
+        return source.translation
+    return None if reference is None else reference.strength
 
 
 class DiffusersGenerator:
@@ -92,18 +106,17 @@ class DiffusersGenerator:
         """
         for job in jobs:
             self._family.check_condition(job.condition, self.capabilities)
-        parts: dict[tuple[float | None, Any], list[int]] = {}
+        parts: dict[tuple[Start, Any], list[int]] = {}
         for row, job in enumerate(jobs):
-            reference = job.condition.get(Reference)
-            start = reference.strength if reference else None
+            start = find_start(job.condition)
             parts.setdefault((start, self._family.group(job.condition)), []).append(row)
         samples: dict[int, Sample] = {}
-        for (strength, _), rows in parts.items():
+        for (start, _), rows in parts.items():
             done = 0
             while done < len(rows):
                 part = rows[done : done + self._batch_size]
                 try:
-                    made = self._sample_batch([jobs[row] for row in part], strength)
+                    made = self._sample_batch([jobs[row] for row in part], start)
                 except OutOfMemoryError:
                     if self._batch_size == 1:
                         raise
@@ -171,21 +184,54 @@ class DiffusersGenerator:
             )
         return model
 
-    def _sample_batch(self, jobs: list[Job], strength: float | None) -> list[Sample]:
+    def _sample_batch(self, jobs: list[Job], start: Start) -> list[Sample]:
         """Samples jobs that share one call, padded to the fixed shape."""
         model, family, size = self._model, self._family, self._batch_size
         padded = jobs + [jobs[-1]] * (size - len(jobs))
         conditions = [job.condition for job in padded]
         arguments, prompts = family.bind(conditions, model), family.write_prompts(conditions)
         pipeline = model.pipeline
-        if strength is not None:
+        if isinstance(start, Translation) and start.method == "invert":
+            made = self._invert(conditions, arguments, start)[: len(jobs)]
+            return self._build_samples(jobs, made, prompts)
+        if start is not None:
             pipeline = model.image_pipeline
-            references = [condition.get(Reference) for condition in conditions]
-            images = [self._read_reference(each) for each in references if each is not None]
+            begun = [each.get(Reference) or each.get(Source) for each in conditions]
+            images = [self._read_reference(each) for each in begun if each is not None]
+            strength = start if isinstance(start, float) else start.strength
             arguments |= family.bind_references(images, strength)
+            if isinstance(start, Translation) and start.steps is not None:
+                arguments["num_inference_steps"] = start.steps
         if self._guide is not None:
             arguments |= self._guide.build_arguments([each.class_name for each in conditions])
         made = self.call_pipeline(pipeline, arguments, [job.seed for job in padded])[: len(jobs)]
+        return self._build_samples(jobs, made, prompts)
+
+    def _invert(
+        self, conditions: Sequence[Condition], arguments: dict[str, Any], way: Translation
+    ) -> NDArray[np.float32]:
+        """Returns what sources become by inversion; raises as `call_pipeline`."""
+        from factory.models.generators.inversion import invert_images
+
+        family, model = self._family, self._model
+        sources = [source for each in conditions if (source := each.get(Source)) is not None]
+        told = family.bind([family.tell_source(each, model) for each in sources], model)
+        fixed, guidance = family.fixed_arguments, family.guidance_argument
+        target = {**fixed, **arguments}
+        if guidance is not None:
+            target[guidance] = self._scale
+        if self._callback is not None:
+            target["callback_on_step_end"] = self._callback
+        images = [self._read_reference(each) for each in sources]
+        steps = way.steps or family.num_inference_steps
+        with self._tell_failure(len(images)):
+            return invert_images(model, images, way, ({**fixed, **told}, target), steps)
+
+    def _build_samples(
+        self, jobs: Sequence[Job], made: NDArray[np.float32], prompts: Prompts
+    ) -> list[Sample]:
+        """Returns the samples of (N, H, W, 3) images, one a job; raises CallError for no images."""
+        model, family = self._model, self._family
         pixels, nonfinite = quantise(made)
         tokens = self._count_tokens(prompts[: len(jobs)])
         return [
@@ -194,8 +240,8 @@ class DiffusersGenerator:
                 nonfinite_fraction=float(nonfinite[row]),
                 prompt=prompts[row],
                 tokens=tokens[row],
-                batch_size=size,
-                notes=family.note(conditions[row], model),
+                batch_size=self._batch_size,
+                notes=family.note(jobs[row].condition, model),
             )
             for row in range(len(jobs))
         ]
@@ -215,7 +261,7 @@ class DiffusersGenerator:
         call = {**family.fixed_arguments, **arguments}
         if family.guidance_argument is not None:
             call[family.guidance_argument] = self._scale
-        if "num_inference_steps" in takes:
+        if "num_inference_steps" in takes and "num_inference_steps" not in call:
             call["num_inference_steps"] = family.num_inference_steps
         call["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
         if self._callback is not None:
@@ -227,18 +273,11 @@ class DiffusersGenerator:
             fresh = copy.deepcopy(scheduler)
             seed_steps(fresh, call["generator"])
             setattr(pipeline, name, fresh)
-        where = f"model {self._settings.model}: {type(pipeline).__name__}"
-        try:
+        with self._tell_failure(len(seeds)):
             made = pipeline(**call, output_type="np")
             named = "images" if hasattr(made, "images") else "image"  # so by Kandinsky 5 alone
             images: NDArray[np.float32] = np.asarray(getattr(made, named))
-        except FOREIGN_ERRORS as error:
-            if is_out_of_memory(error):
-                raise OutOfMemoryError(
-                    f"{where}: out of memory with {len(seeds)} images of {width}x{height} px: "
-                    "lower generator.batch_size"
-                ) from error
-            raise CallError(f"{where} failed: {type(error).__name__}: {error}") from error
+        where = f"model {self._settings.model}: {type(pipeline).__name__}"
         if images.shape != (len(seeds), height, width, 3):
             raise CallError(
                 f"{where} returned {images.shape}, expected ({len(seeds)}, {height}, {width}, 3): "
@@ -246,7 +285,22 @@ class DiffusersGenerator:
             )
         return images
 
-    def _read_reference(self, reference: Reference) -> Image.Image:
+    @contextmanager
+    def _tell_failure(self, count: int) -> Iterator[None]:
+        """Says what of a pipeline's call failed; raises as `call_pipeline`."""
+        where = f"model {self._settings.model}: {type(self._model.pipeline).__name__}"
+        width, height = self.capabilities.width, self.capabilities.height
+        try:
+            yield
+        except FOREIGN_ERRORS as error:
+            if is_out_of_memory(error):
+                raise OutOfMemoryError(
+                    f"{where}: out of memory with {count} images of {width}x{height} px: "
+                    "lower generator.batch_size"
+                ) from error
+            raise CallError(f"{where} failed: {type(error).__name__}: {error}") from error
+
+    def _read_reference(self, reference: Reference | Source) -> Image.Image:
         key = (reference.sha256, reference.fit)
         if key not in self._references:
             size = self.capabilities.width, self.capabilities.height

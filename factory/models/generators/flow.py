@@ -16,6 +16,7 @@ from factory.models.generators.conditioner import Conditioner
 from factory.models.generators.straight import (
     TEXT_TOKENS,
     Guide,
+    Predict,
     StraightPipeline,
     check_labels,
     check_strength,
@@ -91,6 +92,7 @@ class FlowPipeline(StraightPipeline):
         callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
         guide: Guide | None = None,
         guide_scale: float = 1.0,
+        features: Sequence[torch.Tensor | None] | None = None,
     ) -> Any:
         """Samples one image for each condition; give at least one stream.
 
@@ -109,6 +111,8 @@ class FlowPipeline(StraightPipeline):
             callback_on_step_end: `f(pipe, step, timestep, {})`; may set `pipe._guidance_scale`.
             guide: classifier guidance by what it says of the images foreseen at each step.
             guide_scale: how often its gradient is added; 1 is Bayes' rule.
+            features: N times (reference_dim,) of `encode_look`, or None for no look, in place of
+                those of `image`.
 
         Raises:
             ValueError: labels or strength out of range, streams of different lengths or none, or a
@@ -121,7 +125,7 @@ class FlowPipeline(StraightPipeline):
         pixels = None if image is None else stack_images(image).to(self._execution_device)
         shape = (count, self.unet.config.in_channels, *[self.unet.config.sample_size] * 2)
         sample = self._begin(shape, generator, pixels, first)
-        held = self.encode_conditions(count, class_labels, prompts, pixels)
+        held = self.encode_conditions(count, class_labels, prompts, pixels, features)
         null = self.conditioner(count)
 
         def predict(sample: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
@@ -137,6 +141,7 @@ class FlowPipeline(StraightPipeline):
         class_labels: Sequence[int] | None,
         prompts: Sequence[str] | None,
         pixels: torch.Tensor | None,
+        features: Sequence[torch.Tensor | None] | None = None,
     ) -> torch.Tensor:
         """Returns the (N, dim) condition vectors of the given streams."""
         device = self._execution_device
@@ -146,9 +151,46 @@ class FlowPipeline(StraightPipeline):
             labels = torch.tensor([x if x < known else -1 for x in class_labels], device=device)
         if prompts is not None and self.text_encoder is not None:
             text = encode_captions(self.tokenizer, self.text_encoder, prompts)
-        if pixels is not None and self.conditioner.config.reference_dim:
+        if features is not None:
+            empty = torch.zeros(self.conditioner.config.reference_dim, device=device)
+            reference = torch.stack([empty if each is None else each for each in features])
+        elif pixels is not None and self.conditioner.config.reference_dim:
             reference = self.conditioner.encode_reference(pixels)
         return self.conditioner(count, labels, text, reference)  # type: ignore[no-any-return]
+
+    def build_predict(self, count: int, guidance_scale: float, **streams: Any) -> Predict:
+        """Returns what predicts the velocity under class_labels, prompt and features.
+
+        Raises:
+            ValueError: labels out of range, or captions of a model without them.
+        """
+        given = {"class_labels": None, "prompt": None, "features": None, **streams}
+        labels, prompts = given["class_labels"], given["prompt"]
+        self._check(labels, prompts, [None] * count, 1.0)
+        self._guidance_scale = guidance_scale
+        held = self.encode_conditions(count, labels, prompts, None, given["features"])
+        null = self.conditioner(count)
+        return lambda sample, sigma: self._predict(sample, sigma, held, null)
+
+    @property
+    def sees_looks(self) -> bool:
+        """Whether it was trained with references, whose features tell a look."""
+        return bool(self.conditioner.config.reference_dim)
+
+    @torch.no_grad()
+    def encode_look(self, images: NDArray[np.uint8]) -> torch.Tensor:
+        """Returns the (reference_dim,) mean features of (N, H, W, 3) images, of mean square 1.
+
+        Raises:
+            ValueError: a model that was trained without references.
+        """
+        if not self.sees_looks:
+            raise ValueError("this model was trained without references: it knows no look")
+        parts = [stack_images(images[row : row + 32]) for row in range(0, len(images), 32)]
+        device = self._execution_device
+        found = [self.conditioner.encode_reference(part.to(device)).float() for part in parts]
+        mean = torch.cat(found).mean(0)
+        return mean * torch.rsqrt(mean.square().mean() + 1e-6)
 
     def _check(
         self,

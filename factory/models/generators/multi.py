@@ -16,6 +16,7 @@ from factory.models.generators.multi_streams import Rows, Streams, pad_tokens, s
 from factory.models.generators.straight import (
     TEXT_TOKENS,
     Guide,
+    Predict,
     StraightPipeline,
     check_labels,
     check_strength,
@@ -70,6 +71,11 @@ class MultiPipeline(StraightPipeline):
     def class_width(self) -> int:
         """Numbers of a class that an adapter adds: features, as an image's."""
         return int(self.transformer.config.embedding_dim)
+
+    @property
+    def sees_looks(self) -> bool:
+        """Whether features of an image encoder tell it a look."""
+        return bool(self.config.encoder)
 
     @property
     def vector_names(self) -> tuple[str, ...]:
@@ -138,6 +144,21 @@ class MultiPipeline(StraightPipeline):
         asked = None if guide is None else partial(self._ask, guide, guide_scale)
         sample = self._walk(start, first, predict, asked, callback_on_step_end)
         return self._to_output(sample, output_type, return_dict)
+
+    def build_predict(self, count: int, guidance_scale: float, **streams: Any) -> Predict:
+        """Returns what predicts the velocity under the arguments of `encode_streams`.
+
+        Raises:
+            ValueError: as `__call__`.
+        """
+        told = {name: each for name, each in streams.items() if name != "stream_guidance"}
+        own = self._read_scales(streams.get("stream_guidance") or {})
+        if guidance_scale == 1.0:  # without any guidance
+            own = {}
+        self._check([None] * count, 1.0, told)
+        self._guidance_scale = guidance_scale
+        held = self.encode_streams(**told)
+        return lambda sample, sigma: self._guide_streams(sample, sigma, held, own)
 
     def _check(self, image: Any, strength: float, streams: Mapping[str, Any]) -> int:
         """Returns the number of images asked for."""

@@ -1,6 +1,6 @@
 """`StraightPipeline`: what the pipelines of the straight path from noise to images share."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +10,8 @@ from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 from PIL import Image
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
+
+from factory.data.streams.source import Translation
 
 Guide = Callable[[torch.Tensor], torch.Tensor]
 """From (N, 3, H, W) images, in [-1, 1] but for overshoot, to (N,) log probabilities of what each
@@ -150,6 +152,63 @@ class StraightPipeline(DiffusionPipeline):  # type: ignore[misc]
                     callback(self, step, timestep, {})
                 bar.update()
         return sample
+
+    def build_predict(self, count: int, guidance_scale: float, **streams: Any) -> Predict:
+        """Returns what predicts the guided velocity under streams, as a call is given them."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def translate(
+        self,
+        image: Sequence[Image.Image],
+        way: Translation,
+        source: Mapping[str, Any],
+        target: Mapping[str, Any],
+        num_inference_steps: int,
+    ) -> NDArray[np.float32]:
+        """Returns images inverted under a source's streams and sampled under a target's.
+
+        The ordinary differential equation of the flow in Euler steps: from the images up to
+        `way.strength` of noise without guidance, and down the same steps again.
+
+        Args:
+            image: N RGB images of the pipeline's size.
+            way: share of the path, and what is injected.
+            source: arguments of a call, as far as they are streams.
+            target: arguments of a call: streams, `guidance_scale` and `callback_on_step_end`.
+            num_inference_steps: of the whole path.
+
+        Returns:
+            (N, H, W, 3) float32 in [0, 1]; what was not finite is NaN.
+
+        Raises:
+            InputError: a layer to inject that the network lacks.
+        """
+        from factory.models.generators.injection import Injector
+
+        self.scheduler.set_timesteps(num_inference_steps, device=self._execution_device)
+        first = self._choose_first(num_inference_steps, way.strength)
+        sigmas = torch.unique_consecutive(self.scheduler.sigmas[first:]).flip(0)
+        sample = self.encode_pixels(stack_images(image).to(self._execution_device))
+        self._num_timesteps = last = len(sigmas) - 1
+        injector = Injector(getattr(self, self.network_name), way.inject, last)
+        told = dict(target)
+        callback, scale = told.pop("callback_on_step_end", None), told.pop("guidance_scale", 1.0)
+        predict = self.build_predict(len(image), 1.0, **source)
+        with injector.run("hold"):
+            for step in range(last):
+                injector.step = step
+                sample = sample + (sigmas[step + 1] - sigmas[step]) * predict(sample, sigmas[step])
+        predict = self.build_predict(len(image), scale, **told)
+        with injector.run("put"):
+            for step in reversed(range(last)):
+                injector.step = step
+                change = sigmas[step] - sigmas[step + 1]
+                sample = sample + change * predict(sample, sigmas[step + 1])
+                if callback is not None:
+                    callback(self, last - 1 - step, sigmas[step], {})
+        found: NDArray[np.float32] = self._to_output(sample, "np", return_dict=False)[0]
+        return found
 
     def _ask(
         self,

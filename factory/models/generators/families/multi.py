@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from factory.core.errors import InputError
 from factory.core.yaml.messages import advise
 from factory.data.records import Condition
-from factory.data.streams import Control, Embedding, Reference, Scale, Vector
+from factory.data.streams import Control, Domain, Embedding, Reference, Scale, Vector
 from factory.models.generators.families.flow import FlowFamily
 from factory.models.generators.multi_guidance import NAMES
 
@@ -64,6 +64,22 @@ class MultiFamily(FlowFamily):
             arguments["stream_guidance"] = {name: each.model_dump() for name, each in own.items()}
         return arguments
 
+    def bind_looks(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
+        """Domains are embeddings here."""
+        return {}
+
+    def encode_look(self, pixels: NDArray[np.uint8], model: "LoadedModel") -> NDArray[np.float32]:
+        """Returns the (1, dim) mean features of images by the model's encoder.
+
+        Raises:
+            InputError: a model that was trained without one.
+        """
+        encoder = model.pipeline.config.encoder
+        if not encoder:
+            raise InputError(f"domain: {self.settings.model} was trained without an image encoder")
+        found = self.session.encoders.load(encoder, self.base).encode(pixels)
+        return np.asarray(found.mean(0, keepdims=True), np.float32)
+
     def list_faults(self) -> Iterator[tuple[str, str]]:
         """Adds guidance of streams that the model does not take."""
         yield from super().list_faults()
@@ -99,6 +115,10 @@ class MultiFamily(FlowFamily):
                     f"{embedding.encoder}"
                 )
             return embedding.array
+        domain = condition.get(Domain)
+        if domain is not None:
+            seen: NDArray[np.float32] = self.see_domain(domain, model)
+            return seen
         reference = condition.get(Reference)
         if reference is None or not encoder:
             return None

@@ -11,10 +11,10 @@ from factory.catalog.vocabulary import SCHEDULERS
 from factory.core.errors import InputError
 from factory.core.yaml.messages import advise
 from factory.data.records import Condition
-from factory.data.streams import Reference
+from factory.data.streams import Reference, Source
 from factory.models.generators import weights
 from factory.models.generators.base import Capabilities
-from factory.models.generators.families.base import Family
+from factory.models.generators.families.translating import TranslatingFamily
 from factory.models.generators.labels import find_labels
 from factory.models.generators.prompts import choose_wording, write_prompt
 from factory.models.generators.settings import Guidance
@@ -30,7 +30,7 @@ Prompts = list[str | None]
 NONE: Mapping[str, Any] = MappingProxyType({})
 
 
-class PipelineFamily(Family):
+class PipelineFamily(TranslatingFamily):
     """Models that a diffusers pipeline samples; a subclass binds streams to its arguments.
 
     Attributes:
@@ -303,10 +303,14 @@ class TextFamily(PipelineFamily):
         """
         super().check_condition(condition, capabilities)
         reference, steps = condition.get(Reference), self.num_inference_steps
+        strength = None if reference is None else reference.strength
+        source = condition.get(Source)
+        if source is not None:
+            steps, strength = source.translation.steps or steps, source.translation.strength
         # diffusers' get_timesteps runs int(steps * strength).
-        if reference is not None and int(steps * reference.strength) < 1:
+        if strength is not None and int(steps * strength) < 1:
             raise InputError(
-                f"reference strength {reference.strength} of {steps} steps leaves no step to run: "
+                f"reference strength {strength} of {steps} steps leaves no step to run: "
                 f"raise strength to {1 / steps:.3g} or more, or raise generator.steps"
             )
 

@@ -14,6 +14,7 @@ class PixArtAlphaFamily(TextFamily):
     pipelines = ("diffusers:PixArtAlphaPipeline",)
     guidance = "call"
     steps = 20
+    inverts = True
     scale = 4.5
     token_limits = MappingProxyType({"tokenizer": None})
     lowercases = True

@@ -13,6 +13,7 @@ class StableDiffusionFamily(TextFamily):
     image_pipelines: tuple[str, ...] = ("diffusers:StableDiffusionImg2ImgPipeline",)
     optional = frozenset({"class_name", "caption", "reference"})
     steps = 50
+    inverts = True
     scale = 7.5
     token_limits = MappingProxyType({"tokenizer": CLIP_TOKENS})
     # The safety checker blackens what it takes for nudity: tissue is a frequent false alarm.
@@ -43,6 +44,7 @@ class StableDiffusion3Family(StableDiffusionFamily):
     steps = 28
     scale = 7.0
     predicts = "flow"
+    inverts = False
     token_limits = MappingProxyType(
         {"tokenizer": CLIP_TOKENS, "tokenizer_2": CLIP_TOKENS, "tokenizer_3": None}
     )
