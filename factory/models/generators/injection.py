@@ -10,14 +10,16 @@ import torch
 from factory.core.errors import InputError
 from factory.data.streams.source import Injection
 
+_HELD = (("to_q", "to_k"), ("to_qkv",))
+
 
 class Injector:
     """Holds what chosen layers ask and offer at each step, and puts it back at the same step.
 
     Structure lies in the queries and keys of self-attention (Tumanyan et al. 2023, plug-and-play
     diffusion features, arXiv 2211.12572; MUPAD does the same). Whatever computes the attention, its
-    projections are replaced, so any model whose layers have `to_q` and `to_k` will do. Guidance
-    that doubles a batch gets them in both halves.
+    projections are replaced, so any model whose layers have `to_q` and `to_k`, or `to_qkv`, will
+    do. Guidance that doubles a batch gets them in both halves.
 
     Args:
         network: UNet or transformer.
@@ -39,8 +41,9 @@ class Injector:
         known = dict(find_self_attention(network))
         for name, layer in known.items():
             if any(fnmatchcase(name, pattern) for pattern in asked.layers):
-                self._layers[f"{name}.to_q"] = layer.to_q  # type: ignore[assignment]
-                self._layers[f"{name}.to_k"] = layer.to_k  # type: ignore[assignment]
+                self._layers |= {
+                    f"{name}.{each}": getattr(layer, each) for each in list_held(layer)
+                }
         if not self._layers:
             names = ", ".join(known) or "none that can be injected"
             raise InputError(f"inject.layers: no layer {', '.join(asked.layers)}: it has {names}")
@@ -64,19 +67,25 @@ class Injector:
         def hook(_module: torch.nn.Module, _inputs: Any, output: torch.Tensor) -> Any:
             if self.step < self._first:
                 return None
+            kept = output.shape[-1] * 2 // 3 if name.endswith("to_qkv") else output.shape[-1]
             if self._mode == "hold":
-                self._held[self.step, name] = output.to("cpu")
+                self._held[self.step, name] = output[..., :kept].to("cpu", copy=True)
                 return None
             held = self._held[self.step, name].to(output)
-            return held.repeat(len(output) // len(held), *[1] * (held.ndim - 1))
+            held = held.repeat(len(output) // len(held), *[1] * (held.ndim - 1))
+            return torch.cat([held, output[..., kept:]], -1)
 
         return hook
+
+
+def list_held(layer: Any) -> tuple[str, ...]:
+    """Returns the projections of a layer that give queries and keys."""
+    return next((each for each in _HELD if all(hasattr(layer, name) for name in each)), ())
 
 
 def find_self_attention(network: torch.nn.Module) -> Iterator[tuple[str, Any]]:
     """Yields name and module of the layers of self-attention."""
     for name, module in network.named_modules():
-        has_both = hasattr(module, "to_q") and hasattr(module, "to_k")
         is_cross = getattr(module, "is_cross_attention", False) or name.endswith("attn2")
-        if has_both and not is_cross:
+        if list_held(module) and not is_cross:
             yield name, module
