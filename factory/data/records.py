@@ -228,9 +228,13 @@ class Sample:
     def finish(self, condition: Condition) -> "Sample":
         """Returns it as the streams of its condition let it stand (`Stream.finish`).
 
+        The composite of channels stands as it is: it shows them, and nothing else.
+
         Raises:
             SourceError: what a stream is made from cannot be read.
         """
+        if self.channels is not None:
+            return self
         pixels, notes = self.pixels, dict(self.notes)
         for stream in condition.streams:
             pixels, noted = stream.finish(pixels)

@@ -73,7 +73,9 @@ def test_what_is_injected_changes_the_image_and_unknown_layers_are_named(models,
     inject = Translation("invert", inject=Injection(share=1.0), keep_glass=False)
     assert not np.array_equal(plain, translate(models[name], sources[:1], inject, TARGETS[name]))
     unknown = Translation("invert", inject=Injection(("nowhere*",)), keep_glass=False)
-    with pytest.raises(InputError, match=r"inject.layers: no layer nowhere\*: it has .*(attn|attentions|blocks)"):
+    with pytest.raises(
+        InputError, match=r"inject.layers: no layer nowhere\*: it has .*(attn|attentions|blocks)"
+    ):
         translate(models[name], sources[:1], unknown, TARGETS[name])
 
 
