@@ -115,7 +115,7 @@ class DomainReachedFilter(Filter):
         encoder = self._load_encoder().describe()
         digests = {}
         for real in self.real_images:
-            hashes = sorted(map(self.context.images.hash_bytes, self._read(real)))
+            hashes = sorted(map(self.context.images.hash_bytes, self._list_used(real)))
             digests[f"{real.field}_sha256"] = compute_digest("images", hashes)
         return {
             **super().describe(),
@@ -136,7 +136,7 @@ class DomainReachedFilter(Filter):
         chosen = rank_shots(unique, self.settings.seed)[: self.settings.limit]
         return [unique[sha256] for sha256 in chosen]
 
-    def _read(self, real: RealImages) -> list[SourceImage]:
+    def _list_used(self, real: RealImages) -> list[SourceImage]:
         try:
             return self._choose(real)
         except SourceError as error:
@@ -154,7 +154,7 @@ class DomainReachedFilter(Filter):
         return self._passages[size]
 
     def _encode_all(self, real: RealImages, size: Size) -> NDArray[np.float32]:
-        (height, width), images = size, self._read(real)
+        (height, width), images = size, self._list_used(real)
         blocks = []
         for start in range(0, len(images), _BLOCK):
             try:

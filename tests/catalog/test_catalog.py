@@ -107,7 +107,8 @@ def test_nano_he_is_what_its_recipe_trains() -> None:
     assert entry.class_names is not None
     assert (len(entry.class_names), entry.class_names[:2]) == (13, ("normal", "tumor"))
     assert (entry.width, entry.height, entry.mpp) == (64, 64, None)
-    assert (entry.required, entry.optional) == ((), ("class_name", "caption", "reference"))
+    takes = ("class_name", "caption", "reference", "source", "domain")
+    assert (entry.required, entry.optional) == ((), takes)
     assert load_catalogs().find_model("nano-he-base").class_names == ()
 
 

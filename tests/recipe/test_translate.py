@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import tarfile
 
 import numpy as np
@@ -140,3 +141,31 @@ def test_glass_of_the_source_stays_and_only_glass():
 def test_what_has_no_effect_is_refused(tmp_path, block, message):
     with pytest.raises(RecipeError, match=message):
         load_recipe(write(tmp_path, **block))
+
+
+def test_the_recipe_that_ships_runs_on_other_folders_and_its_rows_are_exact(tmp_path):
+    """Frozen to FFPE by the shipped model, which was never taught to translate: few steps here."""
+    ffpe = ASSETS / "pcam" / "test"
+    changes = {
+        "conditions.0.images": FROZEN,
+        "conditions.0.to.domain": ffpe,
+        "conditions.0.group_pattern": "null",
+        "conditions.0.shots": 2,
+        "conditions.0.to.domain_images": 4,
+        "generator.steps": 4,
+        "filters.1.min_correlation": -1,
+        "filters.2.source": FROZEN,
+        "filters.2.target": ffpe,
+        "filters.2.min_share": -10,
+    }
+    given = [word for each in changes.items() for word in ("--set", "{}={}".format(*each))]
+    ask("run", "translate", "--out", tmp_path / "run", "--executor", "local", *given)
+    rows = read_rows(tmp_path / "run")
+    assert len(rows) == 2
+    for row in rows:
+        assert -1.0 <= row["scores"]["haematoxylin_correlation"] <= 1.0
+        assert math.isfinite(row["scores"]["domain_reached"])
+    told = ask(
+        "verify", tmp_path / "run", "--regenerate", 4, "--references", FROZEN, "--references", ffpe
+    )
+    assert told.count(": exact") == 2, told

@@ -28,7 +28,7 @@ class FlowFamily(ClassFamily):
     pipelines = ("factory.models.generators.flow:FlowPipeline",)
     image_pipelines = pipelines
     required = frozenset()
-    optional = frozenset({"class_name", "caption", "reference"})
+    optional = frozenset({"class_name", "caption", "reference", "source", "domain"})
     null_condition = "no streams"
     steps = 12
     scale = 1.0

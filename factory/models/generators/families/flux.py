@@ -11,7 +11,7 @@ class FluxFamily(TextFamily):
     kind = "flux"
     pipelines = ("diffusers:FluxPipeline",)
     image_pipelines = ("diffusers:FluxImg2ImgPipeline",)
-    optional = frozenset({"class_name", "caption", "reference"})
+    optional = frozenset({"class_name", "caption", "reference", "source"})
     guidance = "distilled"
     null_condition = "none"
     steps = 28

@@ -27,7 +27,7 @@ class MultiFamily(FlowFamily):
     kind = "multi"
     pipelines = ("factory.models.generators.multi:MultiPipeline",)
     image_pipelines = pipelines
-    optional = frozenset({*NAMES, "reference"})
+    optional = frozenset({*NAMES, "reference", "source", "domain"})
     sized = True
     guides_streams = True
     trainee = "factory.train.generator.objectives.multi:MultiTrainee"
@@ -84,7 +84,7 @@ class MultiFamily(FlowFamily):
         """Adds guidance of streams that the model does not take."""
         yield from super().list_faults()
         required, optional = self.streams
-        known = (required | (optional or frozenset())) - {"reference"}
+        known = (required | (optional or frozenset())) - {"reference", "source", "domain"}
         for name in self.settings.stream_guidance or {}:
             if name not in known:
                 advice = advise(name, tuple(sorted(known)))

@@ -11,6 +11,7 @@ class PixArtAlphaFamily(TextFamily):
     """PixArt-alpha: 120 tokens of T5."""
 
     kind = "pixart-alpha"
+    optional = frozenset({"class_name", "caption", "source"})
     pipelines = ("diffusers:PixArtAlphaPipeline",)
     guidance = "call"
     steps = 20

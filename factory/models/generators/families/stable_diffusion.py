@@ -11,7 +11,7 @@ class StableDiffusionFamily(TextFamily):
     kind = "stable-diffusion"
     pipelines = ("diffusers:StableDiffusionPipeline",)
     image_pipelines: tuple[str, ...] = ("diffusers:StableDiffusionImg2ImgPipeline",)
-    optional = frozenset({"class_name", "caption", "reference"})
+    optional = frozenset({"class_name", "caption", "reference", "source"})
     steps = 50
     inverts = True
     scale = 7.5
