@@ -143,6 +143,7 @@ def test_what_has_no_effect_is_refused(tmp_path, block, message):
         load_recipe(write(tmp_path, **block))
 
 
+@pytest.mark.slow("test_pairs_are_made_again_from_their_rows_alone")
 def test_the_recipe_that_ships_runs_on_other_folders_and_its_rows_are_exact(tmp_path):
     """Frozen to FFPE by the shipped model, which was never taught to translate: few steps here."""
     ffpe = ASSETS / "pcam" / "test"
