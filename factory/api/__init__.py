@@ -20,6 +20,7 @@ from factory.api.catalogs import (
     schema,
 )
 from factory.api.evaluating import (
+    evaluate_composition,
     evaluate_control,
     evaluate_copies,
     evaluate_fewshot,
@@ -76,6 +77,7 @@ __all__ = [
     "copy_recipe",
     "estimate",
     "evaluate_all",
+    "evaluate_composition",
     "evaluate_control",
     "evaluate_copies",
     "evaluate_fewshot",

@@ -192,6 +192,32 @@ def evaluate_translation(
     return run_evaluation("translation", found, out, say)
 
 
+def evaluate_composition(
+    synthetic: AnyPath,
+    spots: AnyPath,
+    settings: "Mapping[str, Any] | None" = None,
+    out: AnyPath | None = None,
+    say: Say = keep_quiet,
+) -> "Evaluation":
+    """Compares cell-type proportions, predicted from the images, of synthetic and real ones.
+
+    Args:
+        synthetic: a finished run, or any images.
+        spots: CSV of real spots: image, patient, split and proportions.
+        settings: other options by name: `prefix`, `group_column`, `held_out`, `encoder`, `size`,
+            `fit`, `cache`, `seed`, `catalogs`.
+        out: JSON file to write.
+        say: see above.
+
+    Raises:
+        InputError: spots or an encoder that do not fit.
+        SourceError: images that cannot be read.
+        EvaluationError: too few images.
+    """
+    found = {**(settings or {}), "synthetic": Path(synthetic), "spots": Path(spots)}
+    return run_evaluation("composition", found, out, say)
+
+
 def run_evaluation(
     kind: "str | type[Kind]",
     settings: Mapping[str, Any],

@@ -39,6 +39,11 @@ def describe_channels(channels: ImageChannels | None) -> dict[str, Any]:
     return {"channels": {"dtype": channels.dtype, "named": named, "composite": COMPOSITE}}
 
 
+def name_made(channels: ImageChannels | None) -> tuple[str, ...]:
+    """Returns the names of channels; none where a model makes RGB alone."""
+    return () if channels is None else tuple(each.name for each in channels.named)
+
+
 def compose_rgb(values: Values, channels: ImageChannels) -> NDArray[np.uint8]:
     """Returns the (H, W, 3) uint8 composite of (C, H, W) values, by the rule of this module."""
     colors = [channel.color for channel in channels.named]

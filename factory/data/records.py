@@ -208,6 +208,7 @@ class Sample:
         batch_size: fixed number of images in the forward pass that made it.
         notes: anything else that belongs into the row's provenance.
         channels: (C, H, W), as the catalog entry of the model declares them; None: RGB alone.
+        channel_names: (C,) names; the worker sets them, for filters.
     """
 
     pixels: NDArray[np.uint8]
@@ -217,6 +218,7 @@ class Sample:
     batch_size: int = 1
     notes: Mapping[str, Any] = field(default_factory=dict)
     channels: NDArray[Any] | None = None
+    channel_names: tuple[str, ...] = ()
 
     @property
     def nonfinite(self) -> float:

@@ -4,7 +4,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -12,6 +12,7 @@ import pyarrow as pa
 from factory.core.hashing import refuse_change
 from factory.core.plain import to_plain
 from factory.core.thumbnails import describe_images
+from factory.data.channels import name_made
 from factory.data.records import (
     NONFINITE,
     Candidate,
@@ -119,6 +120,9 @@ class Worker:
         Raises:
             FilterError: scoring failed.
         """
+        names = name_made(self.generator.capabilities.channels)
+        if names:
+            samples = [replace(sample, channel_names=names) for sample in samples]
         scores = score_all(self.filters, samples, [job.condition for job in jobs])
         descriptors: list[Any] = [None] * len(samples)
         features: list[Any] = [None] * len(samples)

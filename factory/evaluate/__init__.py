@@ -22,6 +22,7 @@ EVALUATIONS: Registry[Evaluation] = Registry(
         "retrieval": "factory.evaluate.retrieval:Retrieval",
         "control": "factory.evaluate.control:Control",
         "translation": "factory.evaluate.translation:Translation",
+        "composition": "factory.evaluate.composition:Composition",
     },
 )
 """All kinds, in the order in which `evaluate all` runs them, those of plug-ins last."""

@@ -64,6 +64,9 @@ class AllSettings(EvaluationSettings):
     targets: fields.Images | None = Field(
         None, description="Real images of the places that were translated: translation too."
     )
+    spots: Annotated[Path, fields.Option(takes="images")] | None = Field(
+        None, description="CSV of real spots with cell-type proportions: composition too."
+    )
     image_column: fields.ImageColumn = None
     group_pattern: fields.GroupPattern = None
     fit: fields.Fitted = "crop"

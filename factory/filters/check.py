@@ -35,6 +35,7 @@ class FilterCheck:
         judged_with: real images that the other filters compare with.
         has_captions: whether any condition may have a caption.
         streams: names of those that conditions may hold.
+        channels: names of those that the model makes beside RGB; None: not known.
         marks: for each block whose masks are known, the names of what they may mark.
     """
 
@@ -45,6 +46,7 @@ class FilterCheck:
     has_captions: bool = True
     streams: frozenset[str] = frozenset()
     marks: tuple[tuple[str, ...], ...] = ()
+    channels: tuple[str, ...] | None = None
 
     @property
     def check_files(self) -> bool:

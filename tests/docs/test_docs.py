@@ -70,6 +70,7 @@ def prepare(folder):
     shutil.copytree(ASSETS / "masks" / "nuclei", folder / "MASKS")
     for name in ("HE", "MIF", "NUCLEI", "SPOTS"):  # of commands that are read, and not run
         (folder / name).mkdir()
+    (folder / "SPOTS" / "spots.csv").touch()
     for pairs, split in (("PAIRS", "test"), ("OTHER_PAIRS", "train")):
         (folder / pairs).mkdir()
         lines = ["file_name,text"]

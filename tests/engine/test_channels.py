@@ -10,7 +10,7 @@ import yaml
 
 import factory
 from factory.catalog.entries import ImageChannel, ImageChannels
-from factory.core.errors import DamageError, GenerationError
+from factory.core.errors import DamageError, FilterError, GenerationError
 from factory.core.images import hash_pixels
 from factory.data.channel_tables import ARROW, build_table, read_rows
 from factory.data.channels import (
@@ -25,7 +25,7 @@ from factory.data.provenance import ChannelsRecord
 from factory.data.records import Sample
 from factory.engine.regenerate import Places
 from factory.filters import FILTERS
-from tests.running import run, write_recipe
+from tests.running import find_messages, run, write_recipe
 
 MARKERS = (
     {"name": "DAPI", "unit": "a.u.", "color": [0, 0, 255], "window": [0, 1]},
@@ -269,3 +269,60 @@ def test_what_is_not_finite_in_a_channel_is_never_accepted():
 def test_channels_of_one_name_are_refused():
     with pytest.raises(ValueError, match="channel 'a' stands twice"):
         ImageChannels(named=(ImageChannel(name="a"), ImageChannel(name="a")))
+
+
+def build_signal(channels):
+    signal = FILTERS.get("channel_signal")
+    return signal(signal.Settings(kind="channel_signal", channels=channels), None)
+
+
+def test_channel_signal_measures_each_named_channel_and_names_what_it_missed():
+    ramp = np.linspace(0, 1, 101, dtype=np.float32).reshape(1, 1, 101)
+    channels = np.concatenate([ramp, np.full_like(ramp, 0.5)])
+    sample = Sample(np.zeros((1, 101, 3), np.uint8), channels=channels, channel_names=("a", "b c"))
+    judge = build_signal({"a": {"min_range": 0.5, "above": 0.8}, "b c": {"max_positive": 0.9}})
+    scores = {name: float(values[0]) for name, values in judge.score([sample], [None]).items()}
+    assert scores["range_a"] == pytest.approx(0.98, abs=1e-6)
+    assert scores["positive_a"] == pytest.approx(20 / 101)
+    assert (scores["range_b c"], scores["positive_b c"]) == (0, 1)
+    verdict = judge.decide(scores)
+    assert (verdict.filter, verdict.reason) == ("channel_signal", "positive_b c 1 > 0.9")
+    assert judge.decide({**scores, "positive_b c": 0.9}).accepted
+    assert judge.decide({**scores, "range_a": 0.4}).reason == "range_a 0.4 < 0.5"
+    assert "NaN" in judge.decide({**scores, "positive_a": None}).reason
+    with pytest.raises(FilterError, match="no channel 'x': the model makes a, b c"):
+        build_signal({"x": {"min_range": 1}}).score([sample], [None])
+
+
+@pytest.mark.parametrize(
+    ("bounds", "said"),
+    [
+        ({"above": 1}, "no bound"),
+        ({"min_positive": 0.5, "max_positive": 0.4}, "no image passes"),
+        ({"least": 1}, "least"),
+    ],
+)
+def test_bounds_that_ask_nothing_or_the_impossible_are_refused(bounds, said):
+    with pytest.raises(ValueError, match=said):
+        build_signal({"a": bounds})
+
+
+def test_a_run_with_channel_signal_is_decided_again_from_its_scores(tmp_path):
+    filters = [
+        {"kind": "channel_signal", "channels": {"CD8": {"above": 0.3, "min_positive": 0.01}}}
+    ]
+    conditions = [{"kind": "class", "per_class": {"normal": 4}}]
+    run(write_mif(tmp_path, conditions=conditions, filters=filters), tmp_path / "run")
+    rows = read_all(tmp_path / "run")
+    shares = [float((row["channels"][1] > np.float32(0.3)).mean()) for row in rows]
+    assert [row["scores"]["positive_CD8"] for row in rows] == [round(each, 4) for each in shares]
+    assert min(shares) >= 0.01
+    assert factory.verify(tmp_path / "run").is_sound
+
+
+def test_a_channel_that_the_model_does_not_make_is_told_by_validate(tmp_path):
+    filters = [{"kind": "channel_signal", "channels": {"CD9": {"min_range": 0.1}}}]
+    found = find_messages(write_mif(tmp_path, filters=filters))
+    assert "no channel 'CD9': it makes DAPI, CD8, PanCK, Ki67" in found["filters[0].channels"]
+    found = find_messages(write_recipe(tmp_path / "rgb", filters=filters))
+    assert "it makes none beside RGB" in found["filters[0].channels"]

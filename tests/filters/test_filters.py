@@ -32,8 +32,10 @@ ORAL = ASSETS / "oral-oscc"
 
 NOTHING = Condition()
 NEEDS_MODELS = {"python", "classifier", "agreement", "zero_shot", "alignment", "realism"}
+NEEDS_MODELS |= {"channel_signal"}
 ALL_KINDS = [
     {"kind": "finite"},
+    {"kind": "channel_signal", "channels": {"DAPI": {"min_positive": 0.01}}},
     {"kind": "tissue"},
     {"kind": "focus", "max_blur": 0.65, "min_sharpness": 0.001},
     {"kind": "stain"},

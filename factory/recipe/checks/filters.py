@@ -6,6 +6,7 @@ from functools import partial
 from factory.core.errors import SourceError
 from factory.core.yaml.messages import advise
 from factory.core.yaml.reader import FieldPath
+from factory.data.channels import name_made
 from factory.data.images import SourceImage
 from factory.filters import build_filters
 from factory.filters.base import Filter
@@ -35,6 +36,8 @@ def check_filters(findings: Findings) -> None:
     has_captions = any(block.has_caption for block in recipe.blocks)
     streams = frozenset(stream.name for stream in recipe.streams)
     told = (tuple(block.list_marks(session)) for block in recipe.blocks)
+    family = None if findings.model is None else findings.model.family
+    channels = None if family is None else name_made(family.channels)
     marks = tuple(dict.fromkeys(each for each in told if each))
     for number, judge in enumerate(judges):
         others = tuple(
@@ -48,7 +51,8 @@ def check_filters(findings: Findings) -> None:
             if other is not judge
         )
         place: FieldPath = ("filters", number)
-        judge.check(FilterCheck(findings, place, varied, others, has_captions, streams, marks))
+        found = FilterCheck(findings, place, varied, others, has_captions, streams, marks, channels)
+        judge.check(found)
 
 
 def _check_judges_of_classes(findings: Findings, judges: Sequence[Filter]) -> None:
