@@ -1,23 +1,28 @@
 """The family `translator`: the contract of generators on tiny random networks, one of each kind."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
+from click.testing import CliRunner
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
+import factory
 from factory.catalog.catalog import load_catalogs
+from factory.cli import main
 from factory.core.errors import InputError, OutOfMemoryError, RecipeError
+from factory.core.images import encode_image
 from factory.data.channels import compose_rgb
-from factory.data.images import SourceImage
 from factory.data.records import Condition, Job, Request
-from factory.data.streams import Stream
+from factory.data.streams import Source
+from factory.data.streams.source import KeptImage
 from factory.models.generators import build_generator
 from factory.models.generators.families import FAMILIES
 from factory.models.generators.settings import GeneratorSettings, Guidance
@@ -48,27 +53,17 @@ NETWORKS = tuple(CONFIGS)
 every_network = pytest.mark.parametrize("name", NETWORKS)
 
 
-@dataclass(frozen=True)
-class Drawn(Stream):
-    """A source of some number: a pink and purple pattern."""
+def draw(number: int, side: int = 64) -> NDArray[np.uint8]:
+    """A pink and purple pattern, another one for each number."""
+    rows, columns = np.mgrid[0:side, 0:side]
+    wave = 0.5 + 0.5 * np.sin((rows + 5 * number) / 4.0) * np.cos(columns / 6.0)
+    pixels = np.array([220, 150, 200]) * wave[..., None] + 40 * (1 - wave[..., None])
+    return pixels.clip(0, 255).astype(np.uint8)
 
-    name = "source"
-    number: int
 
-    def identity(self) -> Any:
-        return self.number
-
-    def load(self, width: int, height: int) -> NDArray[np.uint8]:
-        rows, columns = np.mgrid[0:height, 0:width]
-        wave = 0.5 + 0.5 * np.sin((rows + 5 * self.number) / 4.0) * np.cos(columns / 6.0)
-        pixels = np.array([220, 150, 200]) * wave[..., None] + 40 * (1 - wave[..., None])
-        return pixels.clip(0, 255).astype(np.uint8)
-
-    @classmethod
-    def restore(
-        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
-    ) -> "Drawn":
-        return cls(identity)
+def make_source(number: int) -> Source:
+    data = encode_image(draw(number), "png")
+    return Source(KeptImage(data), f"{number:064x}")
 
 
 def save(folder: Path, config: TranslatorConfig, seed: int = 0) -> Path:
@@ -97,7 +92,7 @@ def build(folder: Path, **changes: Any) -> Any:
 
 
 def make_job(number: int = 0, seed: int = 7, name: str | None = None) -> Job:
-    request = Request("series", number, Condition(name, None, Drawn(number)), number)
+    request = Request("series", number, Condition(name, None, make_source(number)), number)
     return Job(request, 0, seed)
 
 
@@ -132,7 +127,7 @@ def test_equals_the_network_called_by_hand(name: str, folders: dict[str, Path]) 
     network = build_network(config.network).eval()
     network.load_state_dict(state)
     mean, std = np.array(config.mean, np.float32), np.array(config.std, np.float32)
-    pixels = np.stack([Drawn(number).load(SIZE, SIZE) for number in range(4)])
+    pixels = np.stack([make_source(number).load(SIZE, SIZE) for number in range(4)])
     entered = ((pixels.astype(np.float32) / 255.0 - mean) / std).transpose(0, 3, 1, 2)
     with torch.inference_mode():
         made = network(torch.from_numpy(entered))
@@ -204,7 +199,7 @@ def test_conditions_that_it_cannot_read_are_refused(folders: dict[str, Path]) ->
     generator = build(folders["cut"])
     for condition, words in (
         (Condition("TUM"), "source is missing: it takes class_name, source"),
-        (Condition(None, "mucin", Drawn(0)), "caption is not supported"),
+        (Condition(None, "mucin", make_source(0)), "caption is not supported"),
     ):
         with pytest.raises(InputError, match=words):
             generator.generate([Job(Request("series", 0, condition, 0), 0, 1)])
@@ -229,7 +224,7 @@ def test_named_channels_stand_beside_their_composite(mif: Path) -> None:
     assert [(each.name, each.unit) for each in declared.named] == [(n, "probability") for n in MIF]
     network = build_network(read_config(mif).network).eval()
     network.load_state_dict(load_file(mif / "model.safetensors"))
-    pixels = (Drawn(2).load(SIZE, SIZE) / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    pixels = (make_source(2).load(SIZE, SIZE) / 255 - IMAGENET_MEAN) / IMAGENET_STD
     entered = torch.from_numpy(pixels.transpose(2, 0, 1)[None]).float()
     with torch.inference_mode():
         wanted = network(entered).sigmoid()[0].numpy()
@@ -317,3 +312,38 @@ def test_files_that_are_missing_or_of_another_network_are_told(
     entry = load_catalogs([folder]).find_model("mine")
     told = family(GeneratorSettings(model="mine"), entry).explain_missing()
     assert told is not None and "convert its checkpoint" in told
+
+
+@pytest.mark.parametrize("name", ["cut", "mif"])
+def test_a_run_of_translations_is_made_again(
+    name: str, folders: dict[str, Path], mif: Path, tmp_path: Path
+) -> None:
+    """Rows are pairs; each is exact when it is made again, its channels too."""
+    folder = {**folders, "mif": mif}[name]
+    for number in range(3):
+        place = tmp_path / "he" / f"{number}.png"
+        place.parent.mkdir(exist_ok=True)
+        Image.fromarray(draw(number, SIZE)).save(place)
+    recipe = {
+        "name": "x",
+        "catalogs": [str(folder)],
+        "generator": {"model": folder.name, "batch_size": 2},
+        "conditions": [{"kind": "translate", "images": "he"}],
+        "budget": {"attempts": 1},
+        "output": {"path": "run"},
+    }
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    factory.run(tmp_path / "r.yaml")
+    rows = pq.read_table(tmp_path / "run" / "data").to_pylist()
+    assert len(rows) == 3 and all(row["source"]["bytes"] for row in rows)
+    assert (name == "mif") == all("channels" in row for row in rows)
+    words = ["verify", str(tmp_path / "run"), "--regenerate", "3", "--base", str(tmp_path)]
+    told = CliRunner().invoke(main, words)
+    assert told.exit_code == 0 and told.output.count(": exact") == 3, told.output
+    checked = CliRunner().invoke(main, ["models", "check", folder.name, "--catalog", str(folder)])
+    assert checked.exit_code == 0 and "loads and samples here" in checked.output, checked.output
+    recipe["conditions"][0]["per_image"] = 2  # type: ignore[index]
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    told = CliRunner().invoke(main, ["validate", str(tmp_path / "r.yaml")])
+    assert told.exit_code == 2 and "per_image: " in told.output
+    assert "makes one image of each source" in told.output

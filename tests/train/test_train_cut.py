@@ -18,7 +18,6 @@ from factory.models.generators.settings import GeneratorSettings
 from factory.models.translators import read_config
 from factory.models.translators.config import ResnetSettings
 from factory.train.translator.contrast import Contrast
-from factory.train.translator.cut import compare_structure
 from factory.train.translator.settings import CutOptimisation
 from tests.train.commands import train_by_command, write_recipe
 
@@ -139,13 +138,6 @@ def test_contrast_is_low_where_patches_stay_in_place() -> None:
     images = torch.rand(2, 3, 32, 32) * 2 - 1
     same, other = both._contrast(images, images, 1), both._contrast(images, images.flip(3), 1)
     assert same < 0.5 * other
-
-
-def test_structure_is_the_correlation_of_haematoxylin() -> None:
-    draw = np.random.default_rng(0).integers(60, 255, (4, 16, 16, 3), np.uint8)
-    assert compare_structure(draw, draw) == pytest.approx(1.0)
-    assert abs(compare_structure(draw, draw[:, ::-1])) < 0.3
-    assert compare_structure(draw, np.full_like(draw, 255)) == 0.0
 
 
 def test_what_is_missing_or_misspelt_is_told(tmp_path: Path) -> None:

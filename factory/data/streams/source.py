@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.catalog.entries import ModelEntry
 from factory.catalog.licences.terms import SOURCE_IMAGES, Term
 from factory.core.errors import DamageError
 from factory.core.hashing import hash_bytes
@@ -105,6 +106,15 @@ class Source(Stream):
     fit: str = "crop"
     group_sha256: str | None = None
     is_kept: bool = True
+
+    @classmethod
+    def make_example(cls, entry: ModelEntry) -> Self:
+        """Returns a drawn image of the entry's size: waves of two stains."""
+        rows, columns = np.mgrid[0 : entry.height, 0 : entry.width]
+        wave = 0.5 + 0.5 * np.sin(rows / 9.0) * np.cos(columns / 7.0)
+        pixels = wave[..., None] * (233, 168, 202) + (1.0 - wave[..., None]) * (98, 58, 140)
+        data = encode_image(np.rint(pixels).astype(np.uint8), "png")
+        return cls(KeptImage(data), hash_bytes(data), is_kept=False)
 
     def identity(self) -> dict[str, Any]:
         """Returns the hash of its bytes, and how it is translated."""

@@ -17,9 +17,10 @@ from factory.catalog.entries import ImageChannels
 from factory.core.errors import CallError, InputError, OutOfMemoryError
 from factory.data.channels import compose_rgb, describe_channels
 from factory.data.records import Job, Sample
+from factory.data.streams import Source
 from factory.models.generators import weights
 from factory.models.generators.base import Capabilities, name_model
-from factory.models.generators.families.translator import SOURCE, TranslatorFamily
+from factory.models.generators.families.translator import TranslatorFamily
 from factory.models.generators.loading import choose_device, choose_dtype, describe_making
 from factory.models.generators.outputs import is_out_of_memory, quantise
 from factory.models.translators import WEIGHTS, TranslatorConfig, build_network
@@ -166,7 +167,8 @@ class TranslatorGenerator:
     def _translate(self, jobs: Sequence[Job]) -> list[Sample]:
         """Translates the sources of one pass, padded to its fixed shape."""
         size, width, height = self._batch_size, self.capabilities.width, self.capabilities.height
-        sources = [_find_source(job).load(width, height) for job in jobs]
+        found = [job.condition.get(Source) for job in jobs]
+        sources = [each.load(width, height) for each in found if each is not None]
         padded = np.stack(sources + [sources[-1]] * (size - len(jobs)))
         where = f"model {self._settings.model}"
         try:
@@ -222,7 +224,3 @@ def load_network(config: TranslatorConfig, folder: Path) -> nn.Module:
         said = " ".join(str(error).split())[:300]
         raise InputError(f"{path}: does not load: {said}: convert the checkpoint again") from error
     return network.float().eval().requires_grad_(False)
-
-
-def _find_source(job: Job) -> Any:
-    return next(stream for stream in job.condition.streams if stream.name == SOURCE)

@@ -231,6 +231,9 @@ class TranslateConditions(ConditionKind):
                 message = f"{model.name} does not translate by method {settings.method}"
                 advice = f"take {' or '.join(known)}" if known else "take another model"
                 findings.add((*path, "method"), f"{message}: {advice}")
+            if settings.per_image > 1 and not model.family.is_seeded:
+                message = f"{model.name} makes one image of each source, whatever the seed"
+                findings.add((*path, "per_image"), f"{message}: remove it")
         if settings.method == "invert" and findings.loaded.recipe.budget.attempts != 1:
             message = "method invert gives the same image at every try: set it to 1"
             findings.add(("budget", "attempts"), message)

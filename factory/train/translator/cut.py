@@ -15,7 +15,7 @@ from torch import Tensor
 from factory.core.errors import SourceError
 from factory.core.hashing import derive_seed
 from factory.core.metrics import compute_kid
-from factory.core.stains import split_stains
+from factory.core.metrics.structure import correlate_haematoxylin
 from factory.models.encoders import load_encoder
 from factory.models.translators.config import ResnetSettings, TranslatorConfig
 from factory.models.translators.folder import About, save_translator
@@ -156,7 +156,7 @@ class _CutTrainer(Trainer):
         return {
             "kid": compute_kid(self._encode(made), self._known["real"]),
             "kid_source": self._known["kid_source"],
-            "structure": compare_structure(source, made),
+            "structure": float(np.nan_to_num(correlate_haematoxylin(source, made)).mean()),
             "validated": len(source),
         }
 
@@ -209,16 +209,6 @@ class _CutTrainer(Trainer):
             labels_seen=False,
         )
         save_translator(generator.state_dict(), config, about, self._out)
-
-
-def compare_structure(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> float:
-    """Returns the mean correlation of the haematoxylin of (N, H, W, 3) images; 1: nothing moved."""
-    found = []
-    for pair in zip(split_stains(first)[0], split_stains(second)[0], strict=True):
-        one, other = (plane - plane.mean() for plane in pair)
-        norm = float(np.linalg.norm(one) * np.linalg.norm(other))
-        found.append(float((one * other).sum()) / norm if norm else 0.0)
-    return float(np.mean(found))
 
 
 def _describe_result(result: dict[str, Any], encoder: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from factory.catalog.entries import ImageChannels
 from factory.core.errors import InputError
 from factory.data.records import Condition
+from factory.data.streams import Source
 from factory.models.generators import weights
 from factory.models.generators.families.base import Family
 from factory.models.translators import CONFIG, WEIGHTS, TranslatorConfig, read_config
@@ -15,7 +16,6 @@ from factory.models.translators import CONFIG, WEIGHTS, TranslatorConfig, read_c
 if TYPE_CHECKING:
     from factory.models.generators.translator import TranslatorGenerator
 
-SOURCE = "source"
 CONVERT = "its folder is written from a checkpoint by `factory models convert --kind`"
 _IDLE = ("steps", "guidance", "scheduler", "negative_prompt", "prompt_template", "variant")
 
@@ -28,7 +28,7 @@ class TranslatorFamily(Family):
     """
 
     kind = "translator"
-    required = frozenset({SOURCE})
+    required = frozenset({Source.name})
     optional = frozenset({"class_name"})
     is_seeded = is_stepped = False
 
