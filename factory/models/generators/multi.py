@@ -13,6 +13,7 @@ from PIL import Image
 from factory.models.generators.multi_guidance import StreamScale, plan_predictions
 from factory.models.generators.multi_network import MultiTransformer, apply_transformer
 from factory.models.generators.multi_streams import Rows, Streams, pad_tokens, stack_maps
+from factory.models.generators.query_text import encode_tokens
 from factory.models.generators.straight import (
     TEXT_TOKENS,
     Guide,
@@ -33,7 +34,7 @@ class MultiPipeline(StraightPipeline):
     Args:
         transformer: predicts the image, or the velocity.
         scheduler: a scheduler that steps flow velocities and has `sigmas`.
-        text_encoder: `CLIPTextModel` of the captions, or None.
+        text_encoder: `CLIPTextModel` or `QueryTextEncoder` of the captions, or None.
         tokenizer: its tokenizer, or None.
         vae: `AutoencoderKL` of a latent model, or None for pixels.
         class_names: the classes in the order of their embeddings, comma-separated.
@@ -285,8 +286,7 @@ class MultiPipeline(StraightPipeline):
         device = self.text_encoder.device
         given = torch.tensor([bool(prompt.strip()) for prompt in prompts]).unsqueeze(1)
         mask = tokens["attention_mask"].bool() & given
-        hidden = self.text_encoder(tokens["input_ids"].to(device)).last_hidden_state
-        return hidden, mask.to(device)
+        return encode_tokens(self.text_encoder, tokens["input_ids"].to(device), mask.to(device))
 
     def _choose_size(self, height: int | None, width: int | None) -> tuple[int, int]:
         """Returns the places of a column and of a row."""

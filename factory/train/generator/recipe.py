@@ -115,6 +115,10 @@ def _resolve_multi(recipe: MultiRecipe, base: Path) -> tuple[MultiRecipe, Catalo
     folders = tuple(resolve_path(base, folder) for folder in recipe.catalogs)
     data = recipe.data.model_copy(update={"sources": tuple(sources)})
     update = {"data": data, "init": _resolve_init(recipe.init, base), "catalogs": folders}
+    text = recipe.network.text
+    if text is not None:
+        text = text.model_copy(update={"encoder": resolve_path(base, text.encoder)})
+        update["network"] = recipe.network.model_copy(update={"text": text})
     return recipe.model_copy(update=update), load_catalogs(folders)
 
 

@@ -42,6 +42,7 @@ def write_documents(
         f"- classes learned: {escape(', '.join(collection.class_names)) or 'none, no label seen'}",
         f"- embeddings: {write_code(recipe.data.encoder) if recipe.data.encoder else 'none'}",
         f"- named values: {len(collection.vector_names)}",
+        f"- captions read by: {_describe_reader(recipe)}",
         f"- labels of masks: {escape(', '.join(collection.control_labels)) or 'none'}",
         *write_heading("Training"),
         f"- pipeline `MultiPipeline` of factory, {recipe.network.attention} attention to streams, "
@@ -56,6 +57,16 @@ def write_documents(
         *write_heading("Limits"),
     ]
     save_card(recipe, lines, out)
+
+
+def _describe_reader(recipe: MultiRecipe) -> str:
+    text = recipe.network.text
+    if recipe.captions is None:
+        return "nothing, there are none"
+    if text is None:
+        return "a text model of its own, trained with it"
+    model = write_code(text.encoder.name)
+    return f"{text.queries} learned queries behind the frozen language model {model}, saved with it"
 
 
 def _describe_losses(result: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from factory.core.errors import InputError
 from factory.models.generators.multi import MultiPipeline
 from factory.models.generators.multi_network import MultiTransformer, apply_transformer
 from factory.models.generators.multi_streams import Streams
+from factory.models.generators.query_text import QueryTextEncoder, encode_tokens
 from factory.train.generator.network import build_text_encoder, copy_weights
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.views import Collection
@@ -89,8 +90,8 @@ class MultiDenoiser(nn.Module):
             teacher: (B, dim, h', w') features of the images, or None.
         """
         if tokens is not None and mask is not None:
-            hidden = self.text_encoder(tokens).last_hidden_state
-            streams = replace(streams, caption=hidden, caption_mask=mask.bool())
+            hidden, mask = encode_tokens(self.text_encoder, tokens, mask)
+            streams = replace(streams, caption=hidden, caption_mask=mask)
         velocity, tapped = apply_transformer(
             self.transformer, noisy, sigma, streams, self._std, self._prediction,
             None if teacher is None else self._tap,
@@ -107,6 +108,7 @@ def build_denoiser(
     tokenizer: Any,
     embedding_dim: int,
     scales: Scales,
+    language_model: Any = None,
 ) -> MultiDenoiser:
     """Builds untrained networks with a part for each stream that the data have.
 
@@ -116,6 +118,7 @@ def build_denoiser(
         tokenizer: of the captions, or None for a model without.
         embedding_dim: width of the encoder's features; 0 for a model without.
         scales: of `embedding` and `vector`, where they are.
+        language_model: whose last hidden states queries read, or None: a text model of its own.
     """
     network = recipe.network
     transformer = MultiTransformer(
@@ -135,7 +138,11 @@ def build_denoiser(
     projector = None
     if recipe.training.alignment or recipe.training.alignment_pooled:
         projector = Projector(network.dim, embedding_dim)
-    text_encoder = build_text_encoder(network.text_dim, network.text_layers, tokenizer)
+    if network.text is not None and language_model is not None:
+        queries = network.text.queries
+        text_encoder: Any = QueryTextEncoder.of(language_model, queries, network.text_dim)
+    else:
+        text_encoder = build_text_encoder(network.text_dim, network.text_layers, tokenizer)
     return MultiDenoiser(transformer, text_encoder, projector, recipe)
 
 

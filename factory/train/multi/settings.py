@@ -60,6 +60,15 @@ class MultiData(_Strict):
     )
 
 
+class QueryText(_Strict):
+    """Captions read by learned queries behind a frozen language model."""
+
+    encoder: Path = Field(description="folder of a language model of transformers, never trained")
+    queries: int = Field(
+        16, ge=1, le=256, description="tokens that the generator gets of a caption"
+    )
+
+
 class MultiNetworkSettings(_Strict):
     """`MultiTransformer`, and the encoder of captions."""
 
@@ -80,6 +89,9 @@ class MultiNetworkSettings(_Strict):
     text_dim: int = Field(128, ge=16, multiple_of=16)
     text_layers: int = Field(2, ge=1, le=24)
     vocabulary: int = Field(1024, ge=300, le=50_000)
+    text: QueryText | None = Field(
+        None, description="reads captions instead of a text model of its own, trained from scratch"
+    )
 
     @model_validator(mode="after")
     def _check_heads(self) -> "MultiNetworkSettings":
@@ -130,3 +142,11 @@ class MultiRecipe(_Strict):
     validation: MultiValidation = MultiValidation()
     sampling: SamplingSettings = SamplingSettings()
     export: ExportSettings = ExportSettings()
+
+    @model_validator(mode="after")
+    def _check_text(self) -> "MultiRecipe":
+        if self.network.text is not None and self.captions is None:
+            raise ValueError("network.text: reads captions: say captions, or leave it out")
+        if self.network.text is not None and self.init is not None:
+            raise ValueError("init: goes on with the model's own reader: leave network.text out")
+        return self

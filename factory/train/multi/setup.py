@@ -14,6 +14,8 @@ from factory.core.errors import InputError
 from factory.models.encoders import load_encoder
 from factory.models.encoders.learned import LearnedEncoder
 from factory.models.generators.multi import MultiPipeline
+from factory.models.generators.query_text import load_language_model
+from factory.models.generators.straight import TEXT_TOKENS
 from factory.train.generator.setup import fit_tokenizer, load_start
 from factory.train.multi.batches import measure_features
 from factory.train.multi.network import Scales
@@ -32,6 +34,7 @@ class MultiMaterial:
         teacher: the encoder whose features are aligned with, or None.
         embedding_dim: width of the encoder's features; 0: none.
         scales: of `embedding` and `vector`, where they are.
+        language_model: frozen, of captions that queries read, or None.
         start: pipeline to go on from, or None.
         start_sha256: digest of its weights, or None.
     """
@@ -42,6 +45,7 @@ class MultiMaterial:
     teacher: LearnedEncoder | None
     embedding_dim: int
     scales: Scales
+    language_model: Any = None
     start: MultiPipeline | None = None
     start_sha256: str | None = None
 
@@ -58,7 +62,8 @@ def prepare_material(recipe: MultiRecipe, catalogs: Catalogs, folder: Path) -> M
 
     Raises:
         SourceError: an image, mask or table that cannot be read or does not fit.
-        InputError: a grid, encoder or model to go on from that there is not, or that cannot teach.
+        InputError: a grid, encoder, language model or model to go on from that there is not, or
+            that cannot teach.
     """
     grid = None if recipe.captions is None else catalogs.find_captions(recipe.captions.grid)
     if grid is not None and not grid.measures:
@@ -71,6 +76,10 @@ def prepare_material(recipe: MultiRecipe, catalogs: Catalogs, folder: Path) -> M
         raise InputError("data.held_out: nothing is left to learn from: lower it")
     start, digest = load_start(recipe.init, catalogs, MultiPipeline)
     tokenizer = None if start is None or grid is None else start.tokenizer
+    text, language_model = recipe.network.text, None
+    if text is not None:
+        tokenizer, language_model = load_language_model(text.encoder, TEXT_TOKENS + text.queries)
+        tokenizer.model_max_length = TEXT_TOKENS
     if grid is not None and tokenizer is None:
         told, known = [], grid
         for each in collection.sets:
@@ -87,7 +96,7 @@ def prepare_material(recipe: MultiRecipe, catalogs: Catalogs, folder: Path) -> M
         scales["vector"] = measure_features(collection, "vector")
     return MultiMaterial(
         collection, grid, tokenizer, _find_teacher(recipe, encoder),
-        0 if encoder is None else encoder.dim, scales, start, digest,
+        0 if encoder is None else encoder.dim, scales, language_model, start, digest,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from factory.catalog.catalog import Catalogs
 from factory.core.hashing import derive_seed
 from factory.models.generators.multi import MultiPipeline
 from factory.models.generators.multi_network import LEAST_SIGMA
+from factory.models.generators.weights import compute_weights_digest
 from factory.train.generator.network import build_flow_scheduler
 from factory.train.generator.train import FlowTrainer
 from factory.train.loop import Report
@@ -73,7 +74,7 @@ class MultiTrainer(FlowTrainer):
         material = self._material
         network = build_denoiser(
             self._recipe, material.collection, material.tokenizer, material.embedding_dim,
-            material.scales,
+            material.scales, material.language_model,
         )  # fmt: skip
         if material.start is not None:
             start_from(network, material.collection, material.start)
@@ -137,6 +138,10 @@ class MultiTrainer(FlowTrainer):
         """Returns the fields that shape the weights, and what identifies views."""
         described = super().describe()
         described.pop("data")
+        text = described["network"].pop("text")  # None is as before there was any
+        if text is not None:
+            digest = compute_weights_digest(Path(text["encoder"]))
+            described["network"]["text"] = {"queries": text["queries"], "weights_sha256": digest}
         weights = [source.weight for source in self._recipe.data.sources]
         return described | {"views": self._material.collection.digest, "weights": weights}
 
