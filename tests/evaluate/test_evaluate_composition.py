@@ -79,6 +79,7 @@ def test_what_leaves_no_trace_in_the_images_is_marked(spots):
         "held_out_patients": 2,
     }
     assert found["settings"]["draw"] == EACH
+    assert any(text.startswith("HEAD BLIND: other: ") for text in found["warnings"])
     assert any("2 patients are held out" in text for text in found["warnings"])
 
 

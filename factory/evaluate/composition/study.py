@@ -1,5 +1,6 @@
 """Measures composition: the head, its predictions, and their distances beside the floor."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from factory.core.stats.correlation import bootstrap_pearson
 from factory.core.stats.intervals import take_percentiles
 from factory.core.stats.resampling import number_groups
 from factory.evaluate.base import Context
-from factory.evaluate.composition import Composition
+from factory.evaluate.composition import BLIND, Composition
 from factory.evaluate.composition.spots import Spots, read_spots
 from factory.evaluate.features import encode_set
 from factory.evaluate.image_sets import list_set
@@ -58,19 +59,19 @@ def measure(settings: Composition.Settings, context: Context) -> dict[str, Any]:
     head, alpha = fit_head(real[~spots.is_held_out], spots)
     sides = {"synthetic": predict(head, made), "real": predict(head, real[held_out])}
     sides["others"] = predict_across(head, real[~spots.is_held_out], spots)
-    train = spots.patients[~spots.is_held_out]
+    draw = min(len(images), len(held_out) // 2, len(sides["others"]))
+    found = {
+        name: _measure_type(spots, sides, place, draw, settings.seed)
+        for place, name in enumerate(spots.cell_types)
+    }
     warnings = [write_circle(settings.encoder, images.name, part) for part in parts]
-    warnings += _find_warnings(spots)
-    draw = min(len(images), len(held_out) // 2, len(train))
+    warnings += _find_warnings(spots, [name for name, each in found.items() if each["is_blind"]])
     return {
         "data": [images.describe_data(), spots.images.describe_data()],
-        "cell_types": {
-            name: _measure_type(spots, sides, place, draw, settings.seed)
-            for place, name in enumerate(spots.cell_types)
-        },
+        "cell_types": found,
         "spots": {
-            "train": len(train),
-            "train_patients": len(set(train.tolist())),
+            "train": len(sides["others"]),
+            "train_patients": len(set(spots.patients[~spots.is_held_out].tolist())),
             "held_out": len(held_out),
             "held_out_patients": len(set(spots.patients[held_out].tolist())),
         },
@@ -190,9 +191,11 @@ def _interval(values: list[float]) -> dict[str, float]:
     return {"value": found.mean, "low": found.low, "high": found.high}
 
 
-def _find_warnings(spots: Spots) -> list[str]:
+def _find_warnings(spots: Spots, blind: Sequence[str]) -> list[str]:
     held_out = set(spots.patients[spots.is_held_out].tolist())
     found = []
+    if blind:
+        found.append(f"{BLIND}: {', '.join(blind)}: their distances say nothing of cells")
     if len(held_out) < 4:
         found.append(
             f"{len(held_out)} patients are held out: the floor is of images of the same patients, "
