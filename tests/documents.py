@@ -32,7 +32,7 @@ NOT_RUN = {
     "factory run unfiltered-control --out runs/bought": "follows the last",
     "factory train generator": "hours; wants the training sets",
     "factory train encoder": "hours; wants the training sets",
-    "factory train translator": "hours; wants images of two stains",
+    "factory train translator recipes": "hours; wants images of two stains",
     "factory train classifier --data PATCHES/train --encoder encoders/mine": "follows the last",
 }
 """Beginning of a command -> why a test cannot run it; its options are read all the same."""
@@ -53,6 +53,7 @@ SHORTENED = {
     "factory run unfiltered-control": "--set conditions.0.per_class=2 " + _SMALL + "1",
     "factory run masks": "--set conditions.0.per_mask=1",
     "factory train layout": "--rounds 1",
+    "factory train translator training": "--set training.steps=2 --set validation.every=2",
     "factory run layouts": "--set conditions.0.per_class.human_liver=1"
     " --set conditions.0.per_class.human_pancreas=1",
     "factory evaluate retrieval": "--epochs 1 --seeds 1 --batch-size 4"
