@@ -52,6 +52,8 @@ SHORTENED = {
     "factory run he-captions": "--set conditions.0.count=24 --set filters=[] " + _SMALL + "1",
     "factory run unfiltered-control": "--set conditions.0.per_class=2 " + _SMALL + "1",
     "factory run masks": "--set conditions.0.per_mask=1",
+    "factory run translate": "--set conditions.0.shots=2 --set generator.steps=2"
+    " --set filters.1.min_correlation=-1 --set filters.2.min_share=-10",
     "factory train layout": "--rounds 1",
     "factory train translator training": "--set training.steps=2 --set validation.every=2",
     "factory run layouts": "--set conditions.0.per_class.human_liver=1"

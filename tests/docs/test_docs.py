@@ -60,7 +60,7 @@ CHECKS = {
 
 
 def prepare(folder):
-    """Writes what a reader brings: patches with classes, image-caption pairs, and masks."""
+    """Writes what a reader brings: patches, image-caption pairs, masks, and two domains."""
     for number, image in enumerate(list_images(PCAM / "train") + list_images(PCAM / "test")):
         path = Path(image.place)
         split, name = path.parts[-3:-1]
@@ -68,6 +68,8 @@ def prepare(folder):
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, target)
     shutil.copytree(ASSETS / "masks" / "nuclei", folder / "MASKS")
+    shutil.copytree(ASSETS / "oral-oscc" / "test", folder / "FROZEN")
+    shutil.copytree(PCAM / "test", folder / "FFPE")
     for name in ("HE", "MIF", "NUCLEI", "SPOTS"):  # of commands that are read, and not run
         (folder / name).mkdir()
     (folder / "SPOTS" / "spots.csv").touch()

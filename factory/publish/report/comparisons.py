@@ -1,7 +1,7 @@
 """Comparisons of a report: accepted images beside the real ones that they vary or come near."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,12 @@ class Comparison:
     notes: tuple[str, ...] = ()
 
 
+def find_fit(condition: Mapping[str, Any], sha256: str) -> str:
+    """Returns how a real image was fitted, by the stream of a condition that names its hash."""
+    told = (each for each in condition.values() if isinstance(each, Mapping))
+    return next((str(each["fit"]) for each in told if each.get("sha256") == sha256), "crop")
+
+
 class Comparer:
     """Compares accepted images with real ones; what cannot be read leaves a note.
 
@@ -93,7 +99,8 @@ class Comparer:
             for each in shown:
                 image = images.get(str(each.row["reference_sha256"]))
                 if image is not None:
-                    fit = self.stored[each.sample_id].condition["reference"]["fit"]
+                    varied_sha256 = str(each.row["reference_sha256"])
+                    fit = find_fit(self.stored[each.sample_id].condition, varied_sha256)
                     match = match_reference(image, self._read_pixels(each), fit)
                     found.append(Compared(each, match))
             missing = len(wanted - images.keys())
