@@ -14,19 +14,20 @@ from factory.core.metrics.domains import Passage
 from factory.data.images import SourceImage, check_fit, fit_image
 from factory.data.records import Condition, Sample
 from factory.data.shots import rank_shots
-from factory.filters.base import Filter, FilterSettings, RealImages, Score
+from factory.filters.base import FilterSettings, RealImages, Score
 from factory.filters.check import FilterCheck
+from factory.filters.encoded import EncodedFilter
 from factory.models.encoders import EncoderSpec
 from factory.models.session import Session
 
 if TYPE_CHECKING:
-    from factory.models.encoders import Encoder
+    pass
 
 Size = tuple[int, int]
 _BLOCK = 64
 
 
-class DomainReachedFilter(Filter):
+class DomainReachedFilter(EncodedFilter):
     """Scores `domain_reached`: the share of the way from a source domain to a target domain.
 
     In an encoder's feature space, standardised within the domains: the projection of the image on
@@ -55,13 +56,7 @@ class DomainReachedFilter(Filter):
 
     def __init__(self, settings: Any, context: Session) -> None:
         super().__init__(settings, context)
-        self._encoder: Encoder | None = None
         self._passages: dict[Size, Passage] = {}
-
-    @property
-    def encoders(self) -> tuple[str, ...]:
-        """The one whose features are compared."""
-        return (self.settings.encoder,)
 
     @property
     def real_images(self) -> tuple[RealImages, ...]:
@@ -101,7 +96,7 @@ class DomainReachedFilter(Filter):
         sizes = [sample.pixels.shape[:2] for sample in samples]
         for height, width in dict.fromkeys(sizes):
             rows = [i for i, size in enumerate(sizes) if size == (height, width)]
-            features = self._encode(np.stack([samples[i].pixels for i in rows]))
+            features = self.encode(np.stack([samples[i].pixels for i in rows]))
             found[rows] = self._find_passage((height, width)).measure(features)
         return {"domain_reached": found}
 
@@ -112,7 +107,7 @@ class DomainReachedFilter(Filter):
             InputError: the encoder cannot be had.
             FilterError: a real image cannot be read.
         """
-        encoder = self._load_encoder().describe()
+        encoder = self.encoder.describe()
         digests = {}
         for real in self.real_images:
             hashes = sorted(map(self.context.images.hash_bytes, self._list_used(real)))
@@ -162,16 +157,5 @@ class DomainReachedFilter(Filter):
             except SourceError as error:
                 raise FilterError(f"domain_reached: {error}") from error
             fitted = [fit_image(each, width, height, self.settings.fit) for each in pixels]
-            blocks.append(self._encode(np.stack(fitted)))
+            blocks.append(self.encode(np.stack(fitted)))
         return np.concatenate(blocks)
-
-    def _load_encoder(self) -> "Encoder":
-        if self._encoder is None:
-            self._encoder = self.context.encoders.load(self.settings.encoder, self.context.base)
-        return self._encoder
-
-    def _encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        try:
-            return self._load_encoder().encode(images)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise FilterError(f"domain_reached {self.settings.encoder}: {error}") from error

@@ -13,15 +13,16 @@ from factory.core.errors import FilterError, SourceError
 from factory.core.yaml.messages import advise
 from factory.data.images import check_fit
 from factory.data.records import Condition, Sample
-from factory.filters.base import Filter, FilterSettings, Labels, Near, RealImages, Score
+from factory.filters.base import FilterSettings, Labels, Near, RealImages, Score
 from factory.filters.check import FilterCheck
+from factory.filters.encoded import EncodedFilter
 from factory.filters.real.scores import RealScores
 from factory.filters.real.set import RealImage, RealSet, check_pixels, read_real_set
 from factory.models.encoders import EncoderSpec
 from factory.models.session import Session
 
 if TYPE_CHECKING:
-    from factory.models.encoders import Encoder
+    pass
 
 Size = tuple[int, int]
 _CLASS_BOUNDS = (
@@ -32,7 +33,7 @@ _CLASS_BOUNDS = (
 )
 
 
-class RealismFilter(Filter):
+class RealismFilter(EncodedFilter):
     """Scores where an image lies among real ones, in the features of an image encoder.
 
     The formulas and papers stand in `factory.filters.real.neighbours` (`realism`: higher is more
@@ -106,7 +107,6 @@ class RealismFilter(Filter):
     def __init__(self, settings: Any, context: Session) -> None:
         super().__init__(settings, context)
         self._set: RealSet | None = None
-        self._encoder: Encoder | None = None
         self._fitted: dict[Size, RealScores] = {}
 
     @classmethod
@@ -115,11 +115,6 @@ class RealismFilter(Filter):
         if all(described.get(bound) is None for bound in _CLASS_BOUNDS):
             return ()
         return (Labels(None, str(described["images"]), described.get("images_sha256")),)
-
-    @property
-    def encoders(self) -> tuple[str, ...]:
-        """The one whose features are compared."""
-        return (self.settings.encoder,)
 
     @property
     def real_images(self) -> tuple[RealImages, ...]:
@@ -167,7 +162,7 @@ class RealismFilter(Filter):
         for height, width in dict.fromkeys(sizes):
             rows = [i for i, size in enumerate(sizes) if size == (height, width)]
             fitted = self._fit((height, width))
-            features = self._encode(np.stack([samples[i].pixels for i in rows]))
+            features = self.encode(np.stack([samples[i].pixels for i in rows]))
             asked = [self._find_asked(conditions[i].class_name) for i in rows]
             for name, values in fitted.score(features, asked).items():
                 found[name][rows] = values
@@ -180,7 +175,7 @@ class RealismFilter(Filter):
             InputError: the encoder cannot be had.
             FilterError: a real image cannot be read.
         """
-        encoder, real = self._load_encoder().describe(), self._read_set()
+        encoder, real = self.encoder.describe(), self._read_set()
         return {
             **super().describe(),
             "encoder_revision": encoder["revision"],
@@ -208,7 +203,7 @@ class RealismFilter(Filter):
         """
         height, width = pixels.shape[:2]
         try:
-            features = self._encode(pixels[None])[0]
+            features = self.encode(pixels[None])[0]
             place, distance = self._fit((height, width)).find_nearest(features, 1)[0]
         except (ImportError, OSError) as error:
             raise FilterError(f"realism {self.settings.encoder}: {error}") from error
@@ -234,17 +229,6 @@ class RealismFilter(Filter):
                 raise FilterError(f"realism: {error}") from error
         return self._set
 
-    def _load_encoder(self) -> "Encoder":
-        if self._encoder is None:
-            self._encoder = self.context.encoders.load(self.settings.encoder, self.context.base)
-        return self._encoder
-
-    def _encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        try:
-            return self._load_encoder().encode(images)
-        except (RuntimeError, ValueError, OSError) as error:
-            raise FilterError(f"realism {self.settings.encoder}: {error}") from error
-
     def _find_asked(self, name: str | None) -> int | None:
         known = self._read_set().class_names
         if name is None or not known:
@@ -260,7 +244,7 @@ class RealismFilter(Filter):
             real, (height, width) = self._read_set(), size
             try:
                 blocks = [
-                    self._encode(block)
+                    self.encode(block)
                     for block in real.iterate_blocks(width, height, self.settings.fit)
                 ]
                 labels = [image.class_name for image in real.images]

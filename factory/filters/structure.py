@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.core.errors import FilterError, SourceError
-from factory.core.metrics.structure import compare_structure, correlate_haematoxylin
 from factory.data.records import Condition, Sample
 from factory.data.streams import Source
 from factory.filters.base import Filter, FilterSettings, Score
@@ -52,6 +51,8 @@ class StructureFilter(Filter):
         Raises:
             FilterError: a source that cannot be read, or images smaller than 11 px.
         """
+        from factory.core.metrics.structure import compare_structure, correlate_haematoxylin
+
         found = {name: np.full(len(samples), np.nan) for name in self.score_names}
         for row, (sample, condition) in enumerate(zip(samples, conditions, strict=True)):
             source = condition.get(Source)

@@ -14,7 +14,7 @@ from factory.catalog.entries import ClassName, Strict
 from factory.catalog.licences.terms import Term, drop_repeated
 from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
-from factory.data.records import Request
+from factory.data.records import Condition, Request
 from factory.data.streams import Caption, Stream
 from factory.models.session import Session
 
@@ -92,6 +92,31 @@ class OneClass:
     def class_names(self) -> tuple[str, ...]:
         """The class, if there is one."""
         return () if self.class_name is None else (self.class_name,)
+
+
+class ManyConditions:
+    """A series of conditions that are asked for in turn.
+
+    Attributes:
+        name: what its conditions are called, such as a folder.
+        conditions: in order.
+        origin: what they are, as its label tells.
+    """
+
+    name: str
+    conditions: tuple[Condition, ...]
+    origin: ClassVar[str]
+
+    @property
+    def label(self) -> str:
+        """What the conditions are, and are called."""
+        return f"{self.origin} {self.name}"
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Classes of the conditions."""
+        names = (condition.class_name for condition in self.conditions)
+        return tuple(sorted({name for name in names if name is not None}))
 
 
 def find_shares(series: SeriesInfo) -> dict[str, dict[str, float]]:

@@ -40,6 +40,7 @@ from factory.recipe.conditions.base import (
     ConditionSettings,
     Count,
     Identity,
+    ManyConditions,
     Planning,
 )
 
@@ -70,7 +71,7 @@ def scan_mask(image: SourceImage, sha256: str) -> MaskFacts:
 
 
 @dataclass(frozen=True)
-class MaskSeries:
+class MaskSeries(ManyConditions):
     """The masks in turn, then again, turned, then again with the next ordinals.
 
     `conditions` are those of the masks as they are, in order; `turns` the flips and turns of each.
@@ -80,6 +81,7 @@ class MaskSeries:
     conditions: tuple[Condition, ...]
     turns: tuple[tuple[int, ...], ...]
     count: int
+    origin = "masks"
 
     @functools.cached_property
     def key(self) -> str:
@@ -87,17 +89,6 @@ class MaskSeries:
         masks = [condition.describe() for condition in self.conditions]
         content = {"kind": "mask", "masks": masks, "turns": self.turns}
         return compute_digest("series", content)[:16]
-
-    @property
-    def label(self) -> str:
-        """What the masks are called."""
-        return f"masks {self.name}"
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Classes of the masks."""
-        names = (condition.class_name for condition in self.conditions)
-        return tuple(sorted({name for name in names if name is not None}))
 
     def request_at(self, index: int) -> Request:
         """Returns the `index`-th request."""

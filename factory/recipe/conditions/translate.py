@@ -27,6 +27,7 @@ from factory.recipe.conditions.base import (
     ConditionSettings,
     Count,
     Identity,
+    ManyConditions,
     Planning,
 )
 
@@ -35,29 +36,19 @@ Text = Annotated[str, Field(min_length=1)]
 
 
 @dataclass(frozen=True)
-class TranslateSeries:
+class TranslateSeries(ManyConditions):
     """The sources in turn, then again with the next ordinals."""
 
     name: str
     conditions: tuple[Condition, ...]
     count: int
+    origin = "translated"
 
     @functools.cached_property
     def key(self) -> str:
         """Identity of the series: its sources in order, and what they become."""
         sources = [condition.describe() for condition in self.conditions]
         return compute_digest("series", {"kind": "translate", "sources": sources})[:16]
-
-    @property
-    def label(self) -> str:
-        """What the sources are called."""
-        return f"translated {self.name}"
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Classes of what is made."""
-        names = (condition.class_name for condition in self.conditions)
-        return tuple(sorted({name for name in names if name is not None}))
 
     def request_at(self, index: int) -> Request:
         """Returns the `index`-th request."""
