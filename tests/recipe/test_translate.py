@@ -118,6 +118,17 @@ def test_a_row_that_keeps_no_source_needs_the_images(tmp_path):
     assert "exact" in ask(*asked)
 
 
+def test_settings_that_an_inversion_does_not_read_are_refused(tmp_path):
+    recipe = write(tmp_path, model="nano-he-base", method="invert", to={"domain": str(FROZEN)})
+    given = ["generator.scheduler=HeunDiscrete", "budget.attempts=5"]
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(recipe, given)
+    told = str(caught.value)
+    assert "generator.scheduler: has no effect on method invert" in told
+    assert "budget.attempts: method invert gives the same image" in told
+    assert load_recipe(recipe)
+
+
 def test_glass_of_the_source_stays_and_only_glass():
     source = np.full((48, 48, 3), 245, np.uint8)
     source[:, :24] = (180, 90, 150)

@@ -32,6 +32,7 @@ from factory.recipe.conditions.base import (
 )
 
 _STRENGTH = {"invert": 1.0, "image_to_image": 0.5}
+_NOT_INVERTED = ("scheduler", "classifier_guidance")
 Text = Annotated[str, Field(min_length=1)]
 
 
@@ -225,7 +226,12 @@ class TranslateConditions(ConditionKind):
             if settings.per_image > 1 and not model.family.is_seeded:
                 message = f"{model.name} makes one image of each source, whatever the seed"
                 findings.add((*path, "per_image"), f"{message}: remove it")
-        if settings.method == "invert" and findings.loaded.recipe.budget.attempts != 1:
+        recipe = findings.loaded.recipe
+        for name in _NOT_INVERTED if settings.method == "invert" else ():
+            if getattr(recipe.generator, name) is not None:
+                message = "has no effect on method invert, which steps by Euler or DDIM: remove it"
+                findings.add(("generator", name), message)
+        if settings.method == "invert" and recipe.budget.attempts != 1:
             message = "method invert gives the same image at every try: set it to 1"
             findings.add(("budget", "attempts"), message)
 
