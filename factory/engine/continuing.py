@@ -103,14 +103,10 @@ def _check_content(folder: RunFolder, record: RunRecord, recipe: Recipe) -> None
 def only_decides(field: str) -> bool:
     """Whether a field of a recipe shapes no image and no score, e.g. `filters.1.min_fraction`.
 
-    Thresholds are those whose name begins with their direction.
+    Thresholds are those whose name begins with their direction, also those of one channel.
     """
-    return (
-        re.fullmatch(
-            r"filters\.\d+\.(min|max)_.*|dedup\.max_similarity|accept|pick\.(by|method)", field
-        )
-        is not None
-    )
+    ranks = r"dedup\.max_similarity|accept|pick\.(by|method)"
+    return re.fullmatch(rf"filters\.\d+\.(.+\.)?(min|max)_.*|{ranks}", field) is not None
 
 
 def check_attempts(old: int, new: int, extend: bool, where: str) -> None:

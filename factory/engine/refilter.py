@@ -70,8 +70,8 @@ def _check_threshold(name: str, value: Any, deciders: Sequence[Filter]) -> None:
     judge = deciders[int(part[1])]
     limits = value.values() if isinstance(value, Mapping) else (value,)
     are_numbers = all(type(limit) in (int, float, type(None)) for limit in limits)
-    if part[2] not in judge.thresholds or not are_numbers:
-        known = ", ".join(judge.thresholds) or "none"
+    if part[2] not in judge.deciding_fields or not are_numbers:
+        known = ", ".join(judge.deciding_fields) or "none"
         raise InputError(f"{name}: write a number for a threshold ({known}), got {value!r}")
 
 

@@ -290,6 +290,11 @@ class Filter(ABC):
             if field is not None
         }
 
+    @property
+    def deciding_fields(self) -> tuple[str, ...]:
+        """Fields of the settings that hold thresholds, themselves or in parts of them."""
+        return tuple(self.thresholds)
+
     def decide(self, scores: Mapping[str, float | None], class_name: str | None = None) -> Verdict:
         """Accepts or rejects one candidate from its stored scores; says why.
 
@@ -325,8 +330,7 @@ class Filter(ABC):
                     yield f"is not known: {score.unknown}"
                 continue
             limit = self._find_limit(str(field), limit, class_name)
-            rounded = round_limit(limit)
-            if value < rounded if is_least else value > rounded:
+            if value < round_limit(limit) if is_least else value > round_limit(limit):
                 yield f"{value:g} {'<' if is_least else '>'} {limit:g}"
 
     def _find_limit(self, field: str, limit: Any, class_name: str | None) -> float:

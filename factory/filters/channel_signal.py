@@ -63,6 +63,11 @@ class ChannelSignalFilter(Filter):
         names = self.settings.channels
         self.scores = tuple(Score(f"{what}_{n}") for n in names for what in ("range", "positive"))
 
+    @property
+    def deciding_fields(self) -> tuple[str, ...]:
+        """The one that holds the bounds of each channel."""
+        return ("channels",)
+
     def check(self, check: FilterCheck) -> None:
         """Notes channels that the model does not make."""
         made = check.channels

@@ -10,7 +10,7 @@ import yaml
 
 import factory
 from factory.catalog.entries import ImageChannel, ImageChannels
-from factory.core.errors import DamageError, FilterError, GenerationError
+from factory.core.errors import DamageError, FilterError, GenerationError, InputError
 from factory.core.images import hash_pixels
 from factory.data.channel_tables import ARROW, build_table, read_rows
 from factory.data.channels import (
@@ -318,6 +318,15 @@ def test_a_run_with_channel_signal_is_decided_again_from_its_scores(tmp_path):
     assert [row["scores"]["positive_CD8"] for row in rows] == [round(each, 4) for each in shares]
     assert min(shares) >= 0.01
     assert factory.verify(tmp_path / "run").is_sound
+    limit = sorted(row["scores"]["positive_CD8"] for row in rows)[1]
+    setting = "filters.channel_signal.channels.CD8.max_positive"
+    factory.refilter(tmp_path / "run", [f"{setting}={limit}"])
+    kept = [row["scores"]["positive_CD8"] for row in read_all(tmp_path / "run")]
+    assert kept
+    assert max(kept) <= limit
+    assert factory.verify(tmp_path / "run").is_sound
+    with pytest.raises(InputError, match="refilter changes thresholds"):
+        factory.refilter(tmp_path / "run", ["filters.channel_signal.channels.CD8.above=0.5"])
 
 
 def test_a_channel_that_the_model_does_not_make_is_told_by_validate(tmp_path):
