@@ -32,7 +32,7 @@ ORAL = ASSETS / "oral-oscc"
 
 NOTHING = Condition()
 NEEDS_MODELS = {"python", "classifier", "agreement", "zero_shot", "alignment", "realism"}
-NEEDS_MODELS |= {"channel_signal"}
+NEEDS_MODELS |= {"channel_signal", "structure", "domain_reached"}
 ALL_KINDS = [
     {"kind": "finite"},
     {"kind": "channel_signal", "channels": {"DAPI": {"min_positive": 0.01}}},
@@ -47,6 +47,8 @@ ALL_KINDS = [
     {"kind": "realism", "images": "none", "min_realism": 0.5},
     {"kind": "training_copy"},
     {"kind": "mask_agreement"},
+    {"kind": "structure", "min_correlation": 0.1},
+    {"kind": "domain_reached", "source": "none", "target": "none"},
     {"kind": "python", "path": "own.py", "class_name": "Own"},
 ]
 
