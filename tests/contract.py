@@ -1,6 +1,7 @@
 """What every generator of the family `diffusers` keeps, tried on one saved pipeline."""
 
 import shutil
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from factory.catalog.catalog import LicenceTerms, ModelEntry
 from factory.core.errors import GenerationError, InputError
 from factory.data.images import SourceImage
 from factory.data.records import Condition, Job, Request
-from factory.data.streams import Control, Reference
+from factory.data.streams import Control, Embedding, Reference
 from factory.models.generators import build_generator
 from factory.models.generators.families.diffusers import DiffusersFamily
 from factory.models.generators.settings import GeneratorSettings
@@ -40,11 +41,11 @@ class Drawn:
         return labels
 
 
-def draw_reference(folder: Path, number: int, strength: float) -> Reference:
+def draw_reference(folder: Path, number: int, strength: float, size: int = SIZE) -> Reference:
     """A pink and purple pattern, another one for each number."""
     path = folder / f"{number}.png"
     if not path.exists():
-        rows, columns = np.mgrid[0:SIZE, 0:SIZE]
+        rows, columns = np.mgrid[0:size, 0:size]
         wave = 0.5 + 0.5 * np.sin((rows + 3 * number) / 4.0) * np.cos(columns / (5.0 + number))
         pixels = np.array([220, 150, 200]) * wave[..., None]
         Image.fromarray(
@@ -59,6 +60,9 @@ class Contract:
 
     def __init__(self, folder: Path, scratch: Path, **changes: Any) -> None:
         self.folder, self.scratch, self.changes = folder, scratch, changes
+        self.width: int = self.changes.pop("embedding_width", SIZE)
+        self.caption: str = self.changes.pop("caption", "{}")
+        self.size: int = self.changes.get("size", SIZE)
         self.generator = self.build(folder)
         family: DiffusersFamily = self.generator._family
         self.family = family
@@ -69,6 +73,8 @@ class Contract:
         values: dict[str, Any] = {"model": str(folder), "steps": 2, "batch_size": 3}
         entry_changes = {**self.changes, **changes}
         width = entry_changes.pop("size", SIZE)
+        fixed, small = entry_changes.pop("attributes", {}), entry_changes.pop("module", {})
+        values["dtype"] = entry_changes.pop("dtype", "auto")
         settings = GeneratorSettings(**values, width=width, height=width)
         arguments = dict(entry_changes.pop("arguments", {}))
         entry = ModelEntry(
@@ -83,7 +89,16 @@ class Contract:
             pipeline_arguments=arguments,
             **entry_changes,
         )
-        return build_generator(settings, entry, Path())
+        generator = build_generator(settings, entry, Path())
+        pipeline = generator.model.pipeline if fixed or small else None
+        for name, value in fixed.items():
+            setattr(pipeline, name, value)
+        for name, value in small.items():
+            place, _, attribute = f"{type(pipeline).__module__}.{name}".rpartition(".")
+            if "." in name:
+                place = type(pipeline).__module__.rpartition(".")[0] + "." + name.rpartition(".")[0]
+            setattr(sys.modules[place], attribute, value)
+        return generator
 
     def make_condition(self, number: int, leave: frozenset[str] = frozenset()) -> Condition:
         """A condition with every stream that is not left out; another number, other streams."""
@@ -92,10 +107,13 @@ class Contract:
         strength = 0.5 if call is None or call.has_strength else 1.0
         others: list[Any] = []
         if "reference" in takes and (number < 100 or "reference" in self.required):
-            others.append(draw_reference(self.scratch, number % 100, strength))
+            others.append(draw_reference(self.scratch, number % 100, strength, self.size))
         if "control" in takes:
             others.append(Control(Drawn(number % 3), PALETTE))
-        caption = CAPTIONS[number % 4] if "caption" in takes else None
+        if "embedding" in takes:
+            drawn = np.random.default_rng(number).standard_normal((1, self.width))
+            others.append(Embedding.of(drawn.astype(np.float32), "drawn"))
+        caption = self.caption.format(CAPTIONS[number % 4]) if "caption" in takes else None
         class_name = ("ADI", "LYM", "TUM")[number % 3] if self.family.is_indexed else None
         return Condition(class_name, caption, *others)
 

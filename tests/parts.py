@@ -76,7 +76,7 @@ def bert_tokenizer() -> Any:
 
 # --- text encoders --------------------------------------------------------------------------------
 
-_SMALL = {
+SMALL = {
     "vocab_size": 400,
     "hidden_size": WIDTH,
     "intermediate_size": 16,
@@ -99,7 +99,7 @@ _ROPE = {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"}
 
 
 def language_model(name: str, config: str, **changes: Any) -> Any:
-    settings = {**_SMALL, **changes}
+    settings = {**SMALL, **changes}
     return getattr(transformers, name)(getattr(transformers, config)(**settings))
 
 
@@ -111,7 +111,7 @@ def vision_language_model(name: str, config: str, layers: int = 2) -> Any:
         "vision_start_token_id": ids("<|vision_start|>"),
         "vision_end_token_id": ids("<|vision_end|>"),
     }
-    text = {**_SMALL, "num_hidden_layers": layers, "rope_scaling": _ROPE, "rope_theta": 1e6}
+    text = {**SMALL, "num_hidden_layers": layers, "rope_scaling": _ROPE, "rope_theta": 1e6}
     vision = dict(_VISION)
     if config.startswith("Qwen3"):
         vision |= {"deepstack_visual_indexes": [0], "num_position_embeddings": 64}
@@ -141,7 +141,8 @@ def t5(plan: Any, component: str) -> Any:
 
 def clip(projects: bool) -> Any:
     def make(plan: Any, component: str) -> Any:
-        return tiny._clip(tiny._clip_tokenizer(), projects=projects)
+        tokenizer = tiny._clip_tokenizer()
+        return tiny._clip(tokenizer, projects, 248 if plan.is_like("^HiDream") else 77)
 
     return make
 
@@ -169,27 +170,29 @@ def clip_images(plan: Any, component: str) -> Any:
 
 def kl(plan: Any, component: str = "vae") -> Any:
     """An autoencoder by 2, or by 8 where a pipeline counts on it."""
-    if plan.is_like("^(StableDiffusion3(?!Inpaint)|Flux|VisualCloze)"):
-        return tiny._flow_vae(1 if plan.is_like("^(Flux|VisualCloze)") else 4)
-    if plan.is_like("^StableDiffusion3Inpaint"):
+    if plan.is_like("^(Lumina|HunyuanDiT|OmniGen|HiDream|Kandinsky5|Glm)"):
+        return vae_by_8(16 if plan.is_like("^(HiDream|Kandinsky5|Glm)") else 4, shift_factor=0.0609)
+    if plan.is_like("^(Flux|VisualCloze|Chroma)"):
+        return tiny._flow_vae(1)
+    if plan.is_like("^(StableDiffusion3|Bria|CogView|PRX)"):
+        return tiny._flow_vae(16 if plan.is_like("^StableDiffusion3Inpaint") else 4)
+    if plan.is_like("^(Ovis|LongCat|ZImage)"):
         return tiny._flow_vae(16)
-    channels = 16 if plan.is_like("^(ZImage|Kandinsky5)") else 4
-    if plan.is_like("^(Bria|Chroma|Ovis|LongCat)"):
-        channels = 1 if plan.is_like("^(Chroma|Ovis|LongCat)") else 4
-        return tiny._flow_vae(channels)
-    if plan.is_like("^Lumina"):  # counts on an autoencoder by 8
-        return diffusers.AutoencoderKL(
-            block_out_channels=(4, 4, 4, 8),
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=4,
-            sample_size=32,
-            down_block_types=["DownEncoderBlock2D"] * 4,
-            up_block_types=["UpDecoderBlock2D"] * 4,
-        )
-    if plan.is_like("^(ZImage|HiDream|CogView)"):
-        return tiny._flow_vae(channels)
-    return tiny._vae(channels)
+    return tiny._vae(4)
+
+
+def vae_by_8(channels: int, **options: Any) -> Any:
+    """An autoencoder of four levels."""
+    return diffusers.AutoencoderKL(
+        block_out_channels=(4, 4, 4, 8),
+        layers_per_block=1,
+        latent_channels=channels,
+        norm_num_groups=4,
+        sample_size=32,
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        **options,
+    )
 
 
 def qwen_vae(plan: Any, component: str) -> Any:
@@ -219,13 +222,19 @@ def flux2_vae(plan: Any, component: str) -> Any:
 
 
 def wan_vae(plan: Any, component: str) -> Any:
-    return diffusers.AutoencoderKLWan(
+    is_fibo = plan.is_like("Fibo")
+    vae = diffusers.AutoencoderKLWan(
         base_dim=3,
         z_dim=16,
         dim_mult=[1, 1, 1, 1],
         num_res_blocks=1,
         temperal_downsample=[False, True, True],
+        **({"patch_size": 2, "in_channels": 12, "out_channels": 12} if is_fibo else {}),
     )
+    with torch.no_grad():  # a random autoencoder hardly sees its image
+        vae.quant_conv.weight *= 5.0 if is_fibo or plan.is_like("^JoyImageEditPipe") else 20.0
+        vae.post_quant_conv.weight *= 5.0 if is_fibo else 1.0
+    return vae
 
 
 def deep_vae(plan: Any, component: str) -> Any:
@@ -252,10 +261,11 @@ def deep_vae(plan: Any, component: str) -> Any:
 
 
 def vector_vae(plan: Any, component: str) -> Any:
+    extra = 2 if plan.is_like("V22Controlnet") else 0  # a hint is an eighth as wide
     return diffusers.VQModel(
-        block_out_channels=(32, 64) if plan.is_like("^Kandinsky") else (8, 16),
-        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
-        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+        block_out_channels=(*[32] * (extra + 1), 64) if plan.is_like("^Kandinsky") else (8, 16),
+        down_block_types=(*["DownEncoderBlock2D"] * (extra + 1), "AttnDownEncoderBlock2D"),
+        up_block_types=("AttnUpDecoderBlock2D", *["UpDecoderBlock2D"] * (extra + 1)),
         latent_channels=4,
         norm_num_groups=8,
         norm_type="spatial" if plan.is_like("^Kandinsky") else "group",
@@ -267,6 +277,17 @@ def vector_vae(plan: Any, component: str) -> Any:
 # --- denoisers ------------------------------------------------------------------------------------
 
 
+XL: dict[str, Any] = {
+    "attention_head_dim": (2, 4),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "transformer_layers_per_block": (1, 1),
+    "projection_class_embeddings_input_dim": 80,
+    "cross_attention_dim": 64,
+}
+
+
 def unet(plan: Any, component: str) -> Any:
     channels = 4
     if plan.is_like("InstructPix2Pix"):
@@ -275,18 +296,10 @@ def unet(plan: Any, component: str) -> Any:
         channels = 9
     settings: dict[str, Any] = {"in_channels": channels, "out_channels": 4}
     if plan.is_like("XL"):
-        settings |= {
-            "attention_head_dim": (2, 4),
-            "use_linear_projection": True,
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 8,
-            "transformer_layers_per_block": (1, 1),
-            "projection_class_embeddings_input_dim": 80,
-            "cross_attention_dim": 64,
-        }
+        settings |= XL
     if plan.is_like("^IF"):
         wide = 6 if plan.is_like("SuperResolution") else 3
-        settings |= {"in_channels": wide, "out_channels": 6}
+        settings |= {"in_channels": wide, "out_channels": 6, "sample_size": 32}
         if plan.is_like("SuperResolution"):
             settings |= {"class_embed_type": "timestep"}
     if plan.is_like("^KandinskyV22"):
@@ -297,6 +310,22 @@ def unet(plan: Any, component: str) -> Any:
             "encoder_hid_dim": WIDTH,
             "encoder_hid_dim_type": "image_proj",
         }
+    if plan.is_like("^Kandinsky(Img|In|C|P)"):
+        settings |= {
+            "in_channels": 9 if plan.is_like("Inpaint") else 4,
+            "out_channels": 8,
+            "addition_embed_type": "text_image",
+            "encoder_hid_dim": WIDTH,
+            "encoder_hid_dim_type": "text_image_proj",
+        }
+    if plan.is_like("Adapter"):
+        settings |= {"down_block_types": (CROSS_DOWN, DOWN), "up_block_types": (UP, CROSS_UP)}
+    if plan.is_like("^StableDiffusionUpscale"):
+        settings |= {"in_channels": 7, "num_class_embeds": 1000}
+    if plan.is_like("^StableDiffusionLatentUpscale"):
+        settings |= {"in_channels": 8, "out_channels": 5, "time_cond_proj_dim": 128 + WIDTH}
+    if plan.is_like("^StableDiffusionDepth"):
+        settings["in_channels"] = 5
     if plan.is_like("LatentConsistency"):
         settings["time_cond_proj_dim"] = 32
     if plan.is_like("^StableUnCLIP"):
@@ -334,17 +363,10 @@ def controlnet(union: bool = False) -> Any:
             "attention_head_dim": 4,
         }
         if plan.is_like("XL"):
-            settings |= {
-                "attention_head_dim": (2, 4),
-                "use_linear_projection": True,
-                "addition_embed_type": "text_time",
-                "addition_time_embed_dim": 8,
-                "transformer_layers_per_block": (1, 1),
-                "projection_class_embeddings_input_dim": 80,
-                "cross_attention_dim": 64,
-            }
+            settings |= XL
         if union:
             settings |= {"num_control_type": 6, "num_trans_channel": 8, "num_trans_head": 2}
+            settings |= {"num_proj_channel": 8}
             return diffusers.ControlNetUnionModel(**settings)
         return diffusers.ControlNetModel(**settings)
 
@@ -357,7 +379,7 @@ def stable_diffusion_3(kind: str) -> Any:
             "sample_size": 16,
             "patch_size": 1,
             "in_channels": 4,
-            "num_layers": 2 if plan.is_like("PAG") else 1,
+            "num_layers": 2 if plan.is_like("PAG|ControlNet") else 1,
             "attention_head_dim": 8,
             "num_attention_heads": 4,
             "caption_projection_dim": WIDTH,
@@ -427,7 +449,7 @@ def sana(kind: str) -> Any:
             "patch_size": 1,
             "in_channels": 4,
             "out_channels": 4,
-            "num_layers": 2 if plan.is_like("PAG") else 1,
+            "num_layers": 2 if plan.is_like("PAG|ControlNet") else 1,
             "num_attention_heads": 2,
             "attention_head_dim": 4,
             "num_cross_attention_heads": 2,
@@ -485,6 +507,7 @@ def z_image(plan: Any, component: str) -> Any:
         norm_eps=1e-5,
         qk_norm=True,
         cap_feat_dim=WIDTH,
+        siglip_feat_dim=WIDTH if plan.is_like("Omni") else None,
         rope_theta=256.0,
         t_scale=1000.0,
         axes_dims=[8, 4, 4],
@@ -504,6 +527,19 @@ def only(thing: Any) -> Any:
     return lambda plan, component: thing()
 
 
+HUNYUAN: dict[str, Any] = {
+    "sample_size": 16,
+    "patch_size": 2,
+    "attention_head_dim": 8,
+    "num_attention_heads": 3,
+    "in_channels": 4,
+    "cross_attention_dim": WIDTH,
+    "cross_attention_dim_t5": WIDTH,
+    "pooled_projection_dim": 16,
+    "hidden_size": 24,
+}
+"""Of the denoiser and of its ControlNet."""
+
 PARTS: dict[str, Any] = {
     # tokenizers and processors
     "CLIPTokenizer": only(tiny._clip_tokenizer),
@@ -518,7 +554,9 @@ PARTS: dict[str, Any] = {
     "BertTokenizer": only(bert_tokenizer),
     "Qwen2Tokenizer": only(qwen_tokenizer),
     "Qwen2TokenizerFast": only(qwen_tokenizer),
-    "AutoTokenizer": only(qwen_tokenizer),
+    "AutoTokenizer": lambda plan, component: (
+        plain_tokenizer() if plan.is_like("^(CogView|Ernie)") else qwen_tokenizer()
+    ),
     "Qwen2VLProcessor": only(lambda: processor("Qwen2VLProcessor")),
     "Qwen3VLProcessor": only(lambda: processor("Qwen3VLProcessor")),
     "CLIPImageProcessor": clip_images,
@@ -551,7 +589,9 @@ PARTS: dict[str, Any] = {
     "Qwen3Model": only(lambda: language_model("Qwen3Model", "Qwen3Config")),
     "PreTrainedModel": only(lambda: language_model("Qwen3Model", "Qwen3Config")),
     "GlmModel": only(lambda: language_model("GlmModel", "GlmConfig")),
-    "SmolLM3ForCausalLM": only(lambda: language_model("SmolLM3ForCausalLM", "SmolLM3Config")),
+    "SmolLM3ForCausalLM": only(  # no prompt is token 128,000
+        lambda: language_model("SmolLM3ForCausalLM", "SmolLM3Config", vocab_size=128_001)
+    ),
     "LlamaForCausalLM": only(lambda: language_model("LlamaForCausalLM", "LlamaConfig")),
     "Qwen2_5_VLForConditionalGeneration": only(
         lambda: vision_language_model("Qwen2_5_VLForConditionalGeneration", "Qwen2_5_VLConfig")
@@ -655,18 +695,6 @@ PARTS: dict[str, Any] = {
         downscale_factor=2,
         adapter_type="full_adapter",
     ),
-    "UNet2DModel": make(
-        "UNet2DModel",
-        sample_size=32,
-        in_channels=3,
-        out_channels=3,
-        layers_per_block=1,
-        block_out_channels=(8, 16),
-        norm_num_groups=4,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-        num_class_embeds=3,
-    ),
     "CogView3PlusTransformer2DModel": make(
         "CogView3PlusTransformer2DModel",
         patch_size=2,
@@ -706,16 +734,8 @@ PARTS: dict[str, Any] = {
     ),
     "HunyuanDiT2DModel": make(
         "HunyuanDiT2DModel",
-        sample_size=16,
-        num_layers=2,
-        patch_size=2,
-        attention_head_dim=8,
-        num_attention_heads=3,
-        in_channels=4,
-        cross_attention_dim=WIDTH,
-        cross_attention_dim_t5=WIDTH,
-        pooled_projection_dim=16,
-        hidden_size=24,
+        num_layers=4,
+        **HUNYUAN,
         activation_fn="gelu-approximate",
     ),
     "Kandinsky5Transformer3DModel": lambda plan, component: diffusers.Kandinsky5Transformer3DModel(
@@ -735,7 +755,7 @@ PARTS: dict[str, Any] = {
     "LongCatImageTransformer2DModel": make(
         "LongCatImageTransformer2DModel",
         patch_size=1,
-        in_channels=4,
+        in_channels=64,
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=16,
@@ -747,7 +767,7 @@ PARTS: dict[str, Any] = {
     "OvisImageTransformer2DModel": make(
         "OvisImageTransformer2DModel",
         patch_size=1,
-        in_channels=4,
+        in_channels=64,
         num_layers=1,
         num_single_layers=1,
         attention_head_dim=16,

@@ -16,7 +16,8 @@ import torch
 
 from factory.models.generators.calls import find_call
 from tests import tiny
-from tests.parts import PARTS
+from tests.more_parts import PARTS, plain_unet, plain_vq
+from tests.parts import vae_by_8
 
 Part = Callable[["Plan"], Any]
 
@@ -27,6 +28,7 @@ class Plan:
     def __init__(self, name: str) -> None:
         self.name = name
         self.parts: dict[str, Any] = {}
+        self.options: dict[str, tuple[tuple[str, ...], Any]] = {}
 
     def is_like(self, pattern: str) -> bool:
         return re.search(pattern, self.name) is not None
@@ -56,7 +58,7 @@ def build_pipeline(name: str) -> Any:
     import diffusers
 
     pipeline_class, plan = getattr(diffusers, name), Plan(name)
-    options = read_options(pipeline_class)
+    options = plan.options = read_options(pipeline_class)
     for component in sorted(options, key=lambda each: "tokenizer" not in each):
         kinds, default = options[component]
         plan.parts[component] = make_part(plan, component, kinds, default)
@@ -66,18 +68,41 @@ def build_pipeline(name: str) -> Any:
     return pipeline_class(**given)
 
 
+def shrink(*found: int | None) -> dict[str, Any]:
+    """For a pipeline that makes a megapixel whatever it is asked for: less, in the trial."""
+    return {"size": 64, "module": {"calculate_dimensions": lambda area, ratio: found}}
+
+
+RESOLUTIONS = {"size": 64, "attributes": {"resolutions": [(64, 64)]}}
+BUCKETS = {"size": 64, "module": {"image_processor.BUCKETS": {1024: [(64, 64)]}}}
 LAYERS = {"arguments": {"text_encoder_out_layers": (1,)}}
 SETTINGS: dict[str, dict[str, Any]] = {
     "DiTPipeline": {"family": "dit", "class_names": tiny.CLASS_NAMES},
     "ConsistencyModelPipeline": {"class_names": tiny.CLASS_NAMES},
-    "Flux2KleinPipeline": LAYERS,
-    "Flux2KleinKVPipeline": LAYERS,
+    "Flux2KleinPipeline": {**LAYERS, "size": 64},
+    "Flux2KleinKVPipeline": {**LAYERS, "size": 64},
     "Flux2KleinInpaintPipeline": LAYERS,
-    "Flux2Pipeline": LAYERS,
+    "Flux2Pipeline": {**LAYERS, "size": 64},
+    "LDMSuperResolutionPipeline": {"size": 64},
+    "KandinskyV22ControlnetPipeline": {"size": 64},
+    "ZImageOmniPipeline": {"size": 64, "dtype": "bfloat16"},  # it encodes images in no other
+    "QwenImage21Pipeline": shrink(64, 64, None),
+    "BriaFiboEditPipeline": {"caption": '{{"edit_instruction": "{}"}}'},
+    "HiDreamImagePipeline": {"attributes": {"default_sample_size": 4}},
+    "QwenImageEditPipeline": shrink(64, 64, None),
+    "QwenImageEditInpaintPipeline": shrink(64, 64, None),
+    "QwenImageEditPlusPipeline": shrink(64, 64),
+    "LongCatImageEditPipeline": shrink(64, 64),
+    "Kandinsky5T2IPipeline": RESOLUTIONS,
+    "Kandinsky5I2IPipeline": RESOLUTIONS,
+    "JoyImageEditPipeline": BUCKETS,
+    "JoyImageEditPlusPipeline": BUCKETS,
 }
 """What the catalog entry of a pipeline says besides."""
 
-LEFT_OUT = ("safety_checker", "feature_extractor", "image_encoder", "watermarker")
+LEFT_OUT = ("safety_checker", "watermarker")
+SEEING = ("image_encoder", "feature_extractor")
+"""Left out, too, where a pipeline can do without eyes."""
 
 
 def make_part(plan: Plan, component: str, kinds: tuple[str, ...], default: Any) -> Any:
@@ -87,7 +112,9 @@ def make_part(plan: Plan, component: str, kinds: tuple[str, ...], default: Any) 
     if component in ("requires_safety_checker", "add_watermarker"):
         return False
     is_needed = default is inspect.Parameter.empty
-    if component in LEFT_OUT and component not in NEEDED.get(plan.name, ()):
+    is_blind = plan.options.get("image_encoder", ("", None))[1] is None
+    is_blind = is_blind and "depth_estimator" not in plan.options
+    if component in LEFT_OUT or (component in SEEING and is_blind):
         return None
     if not is_needed and default is not None:
         return default
@@ -99,8 +126,20 @@ def make_part(plan: Plan, component: str, kinds: tuple[str, ...], default: Any) 
     raise KeyError(f"{component}: {' | '.join(kinds)}")
 
 
-NEEDED: dict[str, tuple[str, ...]] = {}
-CHANGES: dict[str, dict[str, Part]] = {}
+CHANGES: dict[str, dict[str, Part]] = {
+    "LDMTextToImagePipeline": {
+        "unet": lambda plan: PARTS["UNet2DConditionModel"](plan, "unet"),
+        "vqvae": lambda plan: vae_by_8(4),
+    },
+    "Ideogram4Pipeline": {"text_encoder": lambda plan: PARTS["Qwen3VLModel"](plan, "text_encoder")},
+    "LDMSuperResolutionPipeline": {
+        "unet": lambda plan: plain_unet(in_channels=6, out_channels=3),
+        "vqvae": lambda plan: plain_vq(),
+    },
+    "SanaSprintPipeline": {"scheduler": lambda plan: PARTS["SCMScheduler"](plan, "")},
+    "SanaSprintImg2ImgPipeline": {"scheduler": lambda plan: PARTS["SCMScheduler"](plan, "")},
+}
+"""Components that an annotation does not tell."""
 
 
 def save_pipeline(name: str, folder: Path, seed: int = 0) -> Path:
@@ -116,18 +155,48 @@ def save_pipeline(name: str, folder: Path, seed: int = 0) -> Path:
     return folder
 
 
+def find_package() -> Path:
+    return Path(find_spec("diffusers").submodule_search_locations[0])  # type: ignore[union-attr,index]
+
+
+@functools.cache
+def list_deprecated() -> frozenset[str]:
+    """Names the classes under `deprecated`, which diffusers no longer keeps."""
+    files = (find_package() / "pipelines" / "deprecated").rglob("*.py")
+    texts = (path.read_text(encoding="utf-8") for path in files)
+    return frozenset(name for text in texts for name in re.findall(r"^class (\w+)", text, re.M))
+
+
+def explain_outside(name: str) -> str:
+    """Says why a pipeline cannot be tried here, whatever tiny weights there are; empty if it can.
+
+    A package that it needs is not installed, or diffusers has deprecated a part of it.
+    """
+    import diffusers
+
+    try:
+        options = read_options(getattr(diffusers, name))
+        old = {kind for kinds, _ in options.values() for kind in kinds} & list_deprecated()
+        if old:
+            return f"diffusers has deprecated a part of it: {', '.join(sorted(old))}"
+        build_pipeline(name)
+    except ImportError as error:
+        needs = re.search(r"the (\w+) library|`(\w+)` is not installed", str(error))
+        return f"needs the package {next(filter(None, needs.groups()))}" if needs else str(error)
+    except KeyError:
+        pass
+    return ""
+
+
 @functools.cache
 def list_pipelines() -> tuple[str, ...]:
     """Names the pipelines of diffusers that make an image from text, class, image, mask, control.
 
     Those under `deprecated` are left out: diffusers no longer keeps them. Nothing is imported.
     """
-    package = Path(find_spec("diffusers").submodule_search_locations[0])  # type: ignore[union-attr,index]
-    exported = set(re.findall(r'"(\w+)"', (package / "__init__.py").read_text(encoding="utf-8")))
-    if find_spec("sentencepiece") is None:
-        exported -= {name for name in exported if name.startswith("Kolors")}
-    found = set()
-    for path in (package / "pipelines").rglob("pipeline_*.py"):
+    init = (find_package() / "__init__.py").read_text(encoding="utf-8")
+    exported, found = set(re.findall(r'"(\w+)"', init)), set()
+    for path in (find_package() / "pipelines").rglob("pipeline_*.py"):
         if "deprecated" not in path.parts:
             text = path.read_text(encoding="utf-8")
             found |= set(re.findall(r"^class (\w+Pipeline)\(", text, re.MULTILINE)) & exported

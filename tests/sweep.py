@@ -13,10 +13,11 @@ from typing import Any
 
 from tests import ROOT
 from tests.contract import try_contract
-from tests.pipelines import SETTINGS, list_pipelines, save_pipeline
+from tests.pipelines import SETTINGS, explain_outside, list_pipelines, save_pipeline
 
 RECORD = ROOT / "docs" / "assets" / "pipelines.json"
-UNTRIED = "not tried"
+ALL = list_pipelines()
+UNTRIED, OUTSIDE = "not tried", "outside"
 
 
 def read_record() -> dict[str, Any]:
@@ -26,10 +27,13 @@ def read_record() -> dict[str, Any]:
 
 
 def try_pipeline(name: str) -> str:
-    """Returns `kept`, `kept, one image a call`, `not tried: why`, or what is not kept."""
+    """Returns `kept`, `kept, one image a call`, `outside: why`, or what is not kept."""
     with tempfile.TemporaryDirectory() as place:
         folder, scratch = Path(place, name), Path(place, "scratch")
         scratch.mkdir()
+        outside = explain_outside(name)
+        if outside:
+            return f"{OUTSIDE}: {outside}"
         try:
             save_pipeline(name, folder)
         except KeyError as error:
@@ -41,8 +45,8 @@ def try_pipeline(name: str) -> str:
 
 
 def main(names: tuple[str, ...]) -> None:
-    known = read_record()["pipelines"]
-    for name in names or list_pipelines():
+    known = {key: value for key, value in read_record()["pipelines"].items() if key in ALL}
+    for name in names or ALL:
         known[name] = try_pipeline(name)
         record = {"diffusers": version("diffusers"), "pipelines": dict(sorted(known.items()))}
         RECORD.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

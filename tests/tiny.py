@@ -95,7 +95,7 @@ def _t5_tokenizer() -> Any:
     return T5Tokenizer(vocab=[*special, *pieces], extra_ids=0, model_max_length=77)
 
 
-def _clip(tokenizer: Any, projects: bool = False) -> Any:
+def _clip(tokenizer: Any, projects: bool = False, tokens: int = 77) -> Any:
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
@@ -105,7 +105,7 @@ def _clip(tokenizer: Any, projects: bool = False) -> Any:
         num_hidden_layers=2,
         num_attention_heads=4,
         projection_dim=32,
-        max_position_embeddings=77,
+        max_position_embeddings=tokens,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,

@@ -279,11 +279,16 @@ def write_pipelines() -> str:
     path = ROOT / "docs" / "assets" / "pipelines.json"
     found = json.loads(path.read_text(encoding="utf-8"))
     outcomes = found["pipelines"]
-    kept = [name for name, outcome in outcomes.items() if outcome.startswith("kept")]
-    untried = [name for name, outcome in outcomes.items() if outcome.startswith("not tried")]
+    counts = {
+        word: sum(outcome.startswith(word) for outcome in outcomes.values())
+        for word in ("kept", "outside", "not tried")
+    }
+    counted = len(outcomes) - counts["outside"]
     count = (
-        f"Of {len(outcomes)} image pipelines of diffusers {found['diffusers']}, {len(kept)} keep "
-        f"it, {len(outcomes) - len(kept) - len(untried)} do not, and {len(untried)} were not tried."
+        f"Of {len(outcomes)} image pipelines of diffusers {found['diffusers']}, "
+        f"{counts['outside']} stand outside. Of the other {counted}, {counts['kept']} keep it "
+        f"({counts['kept'] / counted:.1%}), {counted - counts['kept'] - counts['not tried']} do "
+        f"not, and {counts['not tried']} were not tried."
     )
     rows = [(f"`{name}`", escape(outcome)) for name, outcome in outcomes.items()]
     return "\n".join([count, "", *tabulate(("pipeline", "outcome"), rows)])

@@ -94,6 +94,20 @@ def test_the_page_works_as_typed(
     assert json.loads(verified)["sound"]
 
 
+@pytest.mark.parametrize("side", ["width", "height"])
+def test_a_size_that_no_recipe_can_ask_for_is_told_before_loading(
+    side: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adoption, "_load", lambda *_: pytest.fail("was loaded"))
+    (tmp_path / "model_index.json").write_text('{"_class_name": "SanaPipeline"}')
+    out = str(tmp_path / "models" / "mine.yaml")
+    words = ["models", "adopt", str(tmp_path), "--out", out, f"--{side}", "36"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    said = f"{side}: must be a multiple of 8 px, as autoencoders shrink by 8, got 36: give --{side}"
+    assert f"{said} 32 or 40" in result.stderr
+
+
 def test_a_stream_that_is_not_heeded_is_named(
     saved: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

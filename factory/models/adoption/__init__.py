@@ -10,7 +10,7 @@ from factory.catalog.entries import LicenceTerms, Measured, ModelEntry, Strict
 from factory.catalog.licences.known import UNANSWERED
 from factory.core.errors import InputError
 from factory.core.files.atomic import write_file
-from factory.models.adoption.entry import check_place, read_terms, write_entry
+from factory.models.adoption.entry import check_place, check_size, read_terms, write_entry
 from factory.models.adoption.proofs import (
     Found,
     count_words,
@@ -92,10 +92,12 @@ def adopt_model(source: str, out: Path, settings: AdoptionSettings) -> Adopted:
         StoreError: the entry cannot be written.
     """
     check_place(out)
+    check_size(settings.width, settings.height)
     family = _tell(untold := _open(source, settings), out.stem, settings)
     loaded = _load(family)
     read_native_size(loaded.pipeline, untold)  # refuses a model that tells none, if nobody does
     entry = _describe(source, out.stem, family, loaded, settings)
+    check_size(entry.width, entry.height)
     found = Found()
     with tempfile.TemporaryDirectory() as scratch:
         trials = _prepare(entry, settings, loaded, Path(scratch))

@@ -97,6 +97,25 @@ def check_place(out: Path) -> None:
         raise InputError(f"{out}: is there already: remove it, or give another name")
 
 
+def check_size(width: int | None, height: int | None) -> None:
+    """Checks that images of a size can be asked for in a recipe.
+
+    Args:
+        width: px; None: not given.
+        height: px; likewise.
+
+    Raises:
+        InputError: a side that is not a multiple of 8 px.
+    """
+    for name, side in (("width", width), ("height", height)):
+        if side is not None and side % 8:
+            below = max(8, side - side % 8)
+            raise InputError(
+                f"{name}: must be a multiple of 8 px, as autoencoders shrink by 8, got {side}: "
+                f"give --{name} {below} or {below + 8}"
+            )
+
+
 def write_entry(entry: ModelEntry, out: Path) -> str:
     """Returns the text of an entry's file; a local source is told relative to it."""
     plain = entry.model_dump(mode="json", exclude_defaults=True)

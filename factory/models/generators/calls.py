@@ -4,7 +4,7 @@ import ast
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -21,14 +21,18 @@ _FIXED: Mapping[str, Any] = {
     "enable_prompt_rewrite": False,
     "use_pe": False,
     "control_mode": 0,
+    "guidance_schedule": None,
 }
 """What a call is always given: the size that is asked for, and the prompt as it is written."""
 
+_LIST = re.compile(r"\b[Ll]ist\b|\bPipelineImageInput\b|FloatTensor")
+_BARE = re.compile(r"\bstr\b|\bImage\b|\bTensor\b|\bGenerator\b|\bPipeline(Image|Mask)Input\b")
+"""Of annotations: what may be several, and what may be one."""
 _ASKED = frozenset({"prompt", "class_labels", "image", "image_embeds", "images"})
 _OTHER_ARGUMENTS = re.compile(
-    r"video|audio|waveform|^(num_)?frames$|^frame_size$|output_uncertainty"
+    r"video|audio|waveform|^(num_)?frames$|^frame_size$|^layers$|output_uncertainty"
 )
-"""Of calls that give or take films, sound, shapes, or maps of depth."""
+"""Of calls that give or take films, sound, shapes, maps of depth, or one image in layers."""
 _OTHER_NAMES = re.compile(
     r"Video|Audio|Music|Speech|3D|World|Onnx|Flax|Prior|Refiner|Cascade(Prior|Decoder)|Upsample|"
     r"LTX|Wan|Cosmos(?!2TextToImage)|Marigold|ShapE|Latte|LLaDA|Gemma|AnyFlow|AceStep|Proteina|"
@@ -46,11 +50,13 @@ class Call:
         parameters: of the call, with their defaults; `REQUIRED` where there is none, None where
             the default is no literal.
         options: names of what its constructor takes.
+        annotations: of the call, as they are written.
     """
 
     name: str
     parameters: Mapping[str, Any]
     options: frozenset[str] = frozenset()
+    annotations: Mapping[str, str] = field(default_factory=dict)
 
     def __contains__(self, name: str) -> bool:
         return name in self.parameters
@@ -63,6 +69,31 @@ class Call:
         )
         is_asked = bool(_ASKED & set(self.parameters))
         return is_asked and not is_other and self.name != "DiffusionPipeline"
+
+    def explain_lack(self) -> str | None:
+        """Says why no recipe can ask it for an image; None where one can."""
+        if not self.makes_images:
+            return f"{self.name} makes no images by itself: take an image pipeline"
+        if "content_prompt" in self:
+            return f"{self.name} asks for a grid of examples, which no stream gives"
+        return None
+
+    @property
+    def takes_one(self) -> bool:
+        """Whether its annotations leave no room for the prompts, images or noise of several rows.
+
+        A list of lists, or a mode for each control image, means several images for one row.
+        """
+        names = ("prompt", self.image, self.mask, "generator")
+        written = [self.annotations[name] for name in names if name and name in self.annotations]
+        is_single = any(_LIST.search(each) is None for each in written)
+        controls = self.annotations.get("control_image", "")
+        return is_single or ("control_mode" in self and "list[PipelineImageInput]" in controls)
+
+    def takes_bare(self, name: str) -> bool:
+        """Whether an argument may be one text, image or generator, and no list of one."""
+        left = re.sub(r"\b[Ll]ist\[[^\[\]]*\]", "", self.annotations.get(name, ""))
+        return _BARE.search(left) is not None
 
     @property
     def control(self) -> str | None:
@@ -83,13 +114,18 @@ class Call:
         """The argument of an image that is varied or changed."""
         if "control_mask" in self:
             return "control_image"
-        names = ("image", "images", "input_images")
+        names = ("image", "images")
         return next((n for n in names if n in self and n != self.control), None)
 
     @property
     def has_strength(self) -> bool:
         """Whether it starts from the image with noise on it, not from noise alone."""
         return "strength" in self
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether it makes a larger image of the one that it is given."""
+        return re.search(r"Upscale|SuperResolution", self.name) is not None
 
     @property
     def needs_image(self) -> bool:
@@ -221,13 +257,13 @@ def _read_class(path: Path, name: str) -> Call | None:
         inherited = next((each for each in found if each is not None), None)
     if "__call__" not in methods and inherited is None:
         return None
-    own = _read_parameters(methods["__call__"]) if "__call__" in methods else None
     options = set(_read_parameters(methods["__init__"])) if "__init__" in methods else set()
-    return Call(
-        name,
-        own if own is not None else (inherited.parameters if inherited else {}),
-        frozenset(options or (inherited.options if inherited else ())),
-    )
+    taken = frozenset(options or (inherited.options if inherited else ()))
+    if "__call__" in methods:
+        call = methods["__call__"]
+        return Call(name, _read_parameters(call), taken, _read_annotations(call))
+    known = inherited or Call(name, {})
+    return Call(name, known.parameters, taken, known.annotations)
 
 
 def _read_parameters(method: ast.FunctionDef) -> dict[str, Any]:
@@ -243,6 +279,11 @@ def _read_parameters(method: ast.FunctionDef) -> dict[str, Any]:
         for name, default in pairs
         if name != "self"
     }
+
+
+def _read_annotations(method: ast.FunctionDef) -> dict[str, str]:
+    given = (*method.args.posonlyargs, *method.args.args, *method.args.kwonlyargs)
+    return {each.arg: ast.unparse(each.annotation) for each in given if each.annotation}
 
 
 def _read_literal(node: ast.expr) -> Any:

@@ -21,9 +21,14 @@ from factory.models.classifiers.model import read_classifier_info
 from factory.models.generators.base import Capabilities, name_model
 from factory.models.generators.families.pipeline import PipelineFamily, Prompts
 from factory.models.generators.loading import LoadedModel, describe_making, load_model
-from factory.models.generators.outputs import is_out_of_memory, quantise
+from factory.models.generators.outputs import is_out_of_memory, lay_on_white, quantise
 from factory.models.generators.prompts import count_tokens
-from factory.models.generators.sampling import describe_scheduler, plan_guidance, seed_steps
+from factory.models.generators.sampling import (
+    describe_scheduler,
+    plan_guidance,
+    seed_global_noise,
+    seed_steps,
+)
 from factory.models.generators.settings import Guidance
 
 if TYPE_CHECKING:
@@ -197,7 +202,8 @@ class DiffusersGenerator:
         if start is not None:
             pipeline = model.image_pipeline
             begun = [each.get(Reference) or each.get(Source) for each in conditions]
-            images = [self._read_reference(each) for each in begun if each is not None]
+            factor = family.find_enlargement(pipeline)
+            images = [self._read_reference(each, factor) for each in begun if each is not None]
             strength = start if isinstance(start, float) else start.strength
             arguments |= family.bind_references(images, strength)
             if isinstance(start, Translation) and start.steps is not None:
@@ -273,10 +279,11 @@ class DiffusersGenerator:
             fresh = copy.deepcopy(scheduler)
             seed_steps(fresh, call["generator"])
             setattr(pipeline, name, fresh)
-        with self._tell_failure(len(seeds)):
+        call = family.adapt_call(call, len(seeds))
+        with self._tell_failure(len(seeds)), seed_global_noise(seeds[0], self._model.device):
             made = pipeline(**call, output_type="np")
             named = "images" if hasattr(made, "images") else "image"  # so by Kandinsky 5 alone
-            images: NDArray[np.float32] = np.asarray(getattr(made, named))
+            images = lay_on_white(np.asarray(getattr(made, named)))
         where = f"model {self._settings.model}: {type(pipeline).__name__}"
         if images.shape != (len(seeds), height, width, 3):
             raise CallError(
@@ -300,10 +307,10 @@ class DiffusersGenerator:
                 ) from error
             raise CallError(f"{where} failed: {type(error).__name__}: {error}") from error
 
-    def _read_reference(self, reference: Reference | Source) -> Image.Image:
+    def _read_reference(self, reference: Reference | Source, factor: int = 1) -> Image.Image:
         key = (reference.sha256, reference.fit)
         if key not in self._references:
-            size = self.capabilities.width, self.capabilities.height
+            size = self.capabilities.width // factor, self.capabilities.height // factor
             self._references[key] = Image.fromarray(reference.load(*size))
             if len(self._references) > _REFERENCES_KEPT:
                 self._references.popitem(last=False)

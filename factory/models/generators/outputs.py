@@ -23,6 +23,18 @@ def quantise(images: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np
     return np.rint(images * 255.0).astype(np.uint8), nonfinite
 
 
+def lay_on_white(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Returns (N, H, W, 3) images; of those with a fourth channel, opacity, what white glass shows.
+
+    Args:
+        images: (N, H, W, 3 or 4) float in [0, 1], or NaN.
+    """
+    if images.ndim != 4 or images.shape[-1] != 4:
+        return images
+    opacity = images[..., 3:]
+    return images[..., :3] * opacity + (1.0 - opacity)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tells whether a device or the host ran out of memory."""
     text = str(error).lower()

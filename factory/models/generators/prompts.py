@@ -8,6 +8,8 @@ from factory.core.errors import InputError
 from factory.data.records import Condition
 from factory.models.generators.settings import GeneratorSettings
 
+CLIP_TOKENS = 77
+"""max_position_embeddings of the CLIP text encoders (Radford et al. 2021)."""
 DEFAULT_TEMPLATE = "H&E histopathology patch, {class_name}"
 
 
@@ -46,6 +48,25 @@ def write_prompt(condition: Condition, template: str, class_prompts: Mapping[str
         words = class_prompts.get(condition.class_name, condition.class_name)
         return template.replace("{class_name}", words)
     return ""
+
+
+def find_token_limits(
+    index: Mapping[str, Any], arguments: Mapping[str, Any]
+) -> dict[str, int | None]:
+    """Returns the limits of tokenizers, where they are known; None is `max_sequence_length`.
+
+    Args:
+        index: the model's model_index.json.
+        arguments: of every call.
+    """
+    found: dict[str, int | None] = {}
+    for name, value in index.items():
+        kind = str(value[-1]) if isinstance(value, list) and value else ""
+        if kind.startswith("CLIPTokenizer"):
+            found[name] = CLIP_TOKENS
+        elif "Tokenizer" in kind and "max_sequence_length" in arguments:
+            found[name] = None
+    return found
 
 
 def count_tokens(

@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
 
@@ -144,6 +145,21 @@ def seed_steps(scheduler: Any, generators: Sequence[Any]) -> None:
         return step(model_output, timestep, sample, *rest, **options)
 
     scheduler.step = seeded
+
+
+@contextmanager
+def seed_global_noise(seed: int, device: str) -> Iterator[None]:
+    """Makes what a pipeline draws from torch's global stream follow a seed; restores the stream.
+
+    Some pipelines sample the latents of a mask or image without the generators that they were
+    given: a row would never come out twice.
+    """
+    import torch
+
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
 
 
 class _HeldScale(float):

@@ -14,8 +14,10 @@ from factory.models.generators.base import Capabilities
 from factory.models.generators.binding import bind_stream
 from factory.models.generators.calls import REQUIRED, Call, find_call, find_image_twin
 from factory.models.generators.families.base import read_index
-from factory.models.generators.families.pipeline import CLIP_TOKENS, Prompts, TextFamily
+from factory.models.generators.families.pipeline import Prompts, TextFamily
 from factory.models.generators.labels import find_labels
+from factory.models.generators.prompts import find_token_limits
+from factory.models.generators.rows import find_enlargement, supply_config, take_bare
 
 if TYPE_CHECKING:
     from factory.models.generators.diffusers import DiffusersGenerator
@@ -47,10 +49,9 @@ class DiffusersFamily(TextFamily):
         """Reads what the call takes, as far as the model is here."""
         self._is_fetched = False
         self._read_signature(self._find_folder())
-        kinds: Mapping[str, Literal["step", "call", "distilled"]]
-        kinds = {"step": "step", "distilled": "distilled"}
-        if self.entry is not None and self.entry.guidance_kind is not None:
-            self.guidance = kinds.get(self.entry.guidance_kind, "call")
+        kind = self.entry.guidance_kind if self.entry is not None else None
+        if kind is not None:
+            self.guidance = "call" if kind == "none" else kind
 
     @classmethod
     def reads(cls, index: Mapping[str, Any]) -> bool:
@@ -72,6 +73,7 @@ class DiffusersFamily(TextFamily):
 
     def prepare(self, pipeline: Any) -> None:
         """Refuses a model whose call nothing tells the arguments of: it could not be read."""
+        supply_config(self.signature, pipeline)
         if self.signature is _UNKNOWN and not self.arguments:
             raise InputError(
                 f"model {self.settings.model}: the call of its pipeline "
@@ -133,8 +135,8 @@ class DiffusersFamily(TextFamily):
 
     def _describe_signature(self) -> None:
         call, has_code = self.signature, isinstance(self.index.get("_class_name"), list)
-        if not call.makes_images and find_call(call.name) == call:
-            self.lacking = f"{call.name} makes no images by itself: take an image pipeline"
+        if find_call(call.name) == call:
+            self.lacking = call.explain_lack()
         if call is not _UNKNOWN and not has_code:
             self.pipelines = (f"diffusers:{call.name}",)
         else:
@@ -152,18 +154,7 @@ class DiffusersFamily(TextFamily):
         self.shifts = is_flow
         self.call_arguments = call.fixed
         self.load_arguments = call.choose_load_arguments(self.index)
-        self.token_limits = self._find_token_limits()
-
-    def _find_token_limits(self) -> dict[str, int | None]:
-        """Returns the limits of tokenizers that the index names, where they are known."""
-        found: dict[str, int | None] = {}
-        for name, value in self.index.items():
-            kind = str(value[-1]) if isinstance(value, list) and value else ""
-            if kind.startswith("CLIPTokenizer"):
-                found[name] = CLIP_TOKENS
-            elif "Tokenizer" in kind and "max_sequence_length" in self.signature.fixed:
-                found[name] = None
-        return found
+        self.token_limits = find_token_limits(self.index, call.fixed)
 
     @property
     def arguments(self) -> Mapping[str, tuple[CallArgument, ...]]:
@@ -216,16 +207,16 @@ class DiffusersFamily(TextFamily):
 
     @property
     def runs_alone(self) -> bool:
-        """Whether images of one call may mix: as the entry says, else where a call takes lists.
+        """Whether each row has a call of its own: as the entry says, else as the call is written.
 
-        Images without a strength are often all for one picture, and so are embeddings of
-        IP-Adapters.
+        Images without a strength are often for one picture, as are embeddings of IP-Adapters.
         """
         if self.entry is not None and self.entry.one_per_call is not None:
             return self.entry.one_per_call
         image = self.image_call is self.signature and not self.signature.has_strength
         used = {each.argument for each in self.arguments.get("embedding", ())}
-        return (image and self.signature.mask is None) or "ip_adapter_image_embeds" in used
+        mixes = (image and self.signature.mask is None) or "ip_adapter_image_embeds" in used
+        return mixes or self.signature.takes_one
 
     @property
     def guidance_argument(self) -> str | None:
@@ -279,9 +270,18 @@ class DiffusersFamily(TextFamily):
         """Returns the images, with the strength where the call has one."""
         call = self.image_call or self.signature
         bound: dict[str, Any] = {call.image or "image": list(images)}
-        if "original_image" in call:  # of a second stage: what the small image was made from
+        if "original_image" in call:  # what the small image of a second stage was made from
             bound["original_image"] = list(images)
         return {**bound, "strength": strength} if call.has_strength else bound
+
+    def adapt_call(self, arguments: dict[str, Any], rows: int) -> dict[str, Any]:
+        """Returns what a call that takes one row is asked with: no lists of one."""
+        alone = rows == 1 and self.signature.takes_one
+        return take_bare(self.signature, arguments) if alone else arguments
+
+    def find_enlargement(self, pipeline: Any) -> int:
+        """Reads it off the autoencoder of an upscaler."""
+        return find_enlargement(self.signature, pipeline)
 
     def find_labels(self, pipeline: Any, index: Mapping[str, Any]) -> dict[str, int]:
         """Returns the classes of a model of class labels.

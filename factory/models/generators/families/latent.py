@@ -11,8 +11,9 @@ from factory.data.streams import Embedding
 from factory.models.generators import weights
 from factory.models.generators.binding import bind_stream
 from factory.models.generators.families.base import read_index
-from factory.models.generators.families.pipeline import CLIP_TOKENS, Prompts, TextFamily
+from factory.models.generators.families.pipeline import Prompts, TextFamily
 from factory.models.generators.labels import find_labels
+from factory.models.generators.prompts import CLIP_TOKENS
 
 if TYPE_CHECKING:
     from factory.models.generators.loading import LoadedModel

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from factory.models.generators.diffusers import DiffusersGenerator
     from factory.models.generators.loading import LoadedModel
 
-CLIP_TOKENS = 77
-"""max_position_embeddings of the CLIP text encoders (Radford et al. 2021)."""
 Prompts = list[str | None]
 """Texts as sent, None where a condition has none."""
 NONE: Mapping[str, Any] = MappingProxyType({})
@@ -119,6 +117,14 @@ class PipelineFamily(TranslatingFamily):
     def bind_references(self, images: Sequence[Any], strength: float) -> dict[str, Any]:
         """Returns the arguments of the image-to-image call that PIL images of its size become."""
         return {"image": list(images), "strength": strength}
+
+    def adapt_call(self, arguments: dict[str, Any], rows: int) -> dict[str, Any]:
+        """Returns the arguments of a call of some rows, as its pipeline wants them."""
+        return arguments
+
+    def find_enlargement(self, pipeline: Any) -> int:
+        """Returns how many times as wide as a reference the image is that is made of it."""
+        return 1
 
     def note(self, condition: Condition, model: "LoadedModel") -> dict[str, Any]:
         """Returns what a row notes of how its condition was sent."""

@@ -2,7 +2,8 @@
 
 from types import MappingProxyType
 
-from factory.models.generators.families.pipeline import CLIP_TOKENS, TextFamily
+from factory.models.generators.families.pipeline import TextFamily
+from factory.models.generators.prompts import CLIP_TOKENS
 
 
 class StableDiffusionFamily(TextFamily):
