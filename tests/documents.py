@@ -24,8 +24,6 @@ NOT_RUN = {
     "export AWS_": "wants a bucket",
     "factory run quickstart --out s3://": "wants a bucket",
     "factory export runs/mif --to ome-tiff": "wants the extra ome: tests/engine/test_channels.py",
-    "factory evaluate translation": "wants pairs: tests/evaluate/test_evaluate_translation.py",
-    "factory evaluate composition": "wants spots: tests/evaluate/test_evaluate_composition.py",
     "factory models adopt": "wants a model: tests/models/test_adopt.py runs the page on a tiny one",
     "factory models show bought": "follows the last",
     "factory models check bought": "follows the last",

@@ -9,9 +9,11 @@ import tomllib
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
+from PIL import Image
 
 from factory.cli import main
 from factory.data.images import list_images
@@ -70,9 +72,8 @@ def prepare(folder):
     shutil.copytree(ASSETS / "masks" / "nuclei", folder / "MASKS")
     shutil.copytree(ASSETS / "oral-oscc" / "test", folder / "FROZEN")
     shutil.copytree(PCAM / "test", folder / "FFPE")
-    for name in ("HE", "MIF", "NUCLEI", "SPOTS"):  # of commands that are read, and not run
-        (folder / name).mkdir()
-    (folder / "SPOTS" / "spots.csv").touch()
+    write_pairs(folder)
+    write_spots(folder)
     for pairs, split in (("PAIRS", "test"), ("OTHER_PAIRS", "train")):
         (folder / pairs).mkdir()
         lines = ["file_name,text"]
@@ -80,6 +81,34 @@ def prepare(folder):
             shutil.copy(path, folder / pairs)
             lines.append(f"{path.name},H&E of {path.parent.name} {split} tissue number {number}")
         (folder / pairs / "metadata.csv").write_text("\n".join(lines) + "\n")
+
+
+def write_pairs(folder):
+    """Writes two channels of three places, what a model predicts of them, and their nuclei."""
+    draw = np.random.default_rng(0)
+    for name in ("MIF", "PREDICTED", "NUCLEI"):
+        (folder / name).mkdir()
+    nuclei = np.kron(np.arange(16, dtype=np.uint8).reshape(4, 4), np.ones((8, 8), np.uint8))
+    for key in ("P01_0413", "P01_0977", "P02_0040"):
+        real = (draw.random((2, 4, 4)) * 200).repeat(8, 1).repeat(8, 2).astype(np.float32)
+        np.save(folder / "MIF" / f"{key}.npy", real)
+        np.save(folder / "PREDICTED" / f"{key}.npy", real + draw.normal(0, 20, real.shape))
+        Image.fromarray(nuclei).save(folder / "NUCLEI" / f"{key}.png")
+
+
+def write_spots(folder):
+    """Writes spots of four patients, two held out; shares of cell types follow the class."""
+    draw = np.random.default_rng(0)
+    (folder / "SPOTS").mkdir()
+    lines = ["image,patient,section,split,prop_tumor,prop_stroma"]
+    for number, path in enumerate(sorted((folder / "PATCHES").rglob("*.webp"))):
+        shutil.copy(path, folder / "SPOTS")
+        tumor = draw.uniform(0.5, 0.9) if path.parent.name == "tumor" else draw.uniform(0.1, 0.5)
+        patient = number % 4
+        split = "train" if patient < 2 else "test"
+        shares = f"{tumor:.3f},{1 - tumor:.3f}"
+        lines.append(f"{path.name},P{patient},P{patient}-{number % 3},{split},{shares}")
+    (folder / "SPOTS" / "spots.csv").write_text("\n".join(lines) + "\n")
 
 
 def write_file(block, folder):
