@@ -88,6 +88,20 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         yield number, row
 
 
+def read_table(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Returns all (line, row) of a CSV or TSV file, whose values are text.
+
+    Raises:
+        SourceError: as `read_rows`, another ending, or no rows.
+    """
+    if path.suffix.lower() not in DELIMITERS:
+        raise SourceError(f"{path}: want a table that ends in {' or '.join(DELIMITERS)}")
+    rows = list(read_rows(path))
+    if not rows:
+        raise SourceError(f"{path}: has no rows: write one for each image below the header")
+    return rows
+
+
 def scan_rows(path: Path) -> Iterator[tuple[Span, dict[str, Any]]]:
     """Yields rows with where they stand, so that each can be read again; errors as `read_rows`."""
     suffix = path.suffix.lower()

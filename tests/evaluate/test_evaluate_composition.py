@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 
 import factory
 from factory.cli import main
-from factory.core.errors import EvaluationError, InputError
+from factory.core.errors import EvaluationError, FactoryError, InputError
 from factory.core.images import encode_image
 from factory.evaluate.composition.spots import read_spots
 from factory.evaluate.composition.study import predict
@@ -130,6 +130,15 @@ def test_a_share_above_one_and_a_patient_on_both_sides_are_told(spots, tmp_path)
     path.write_text("\n".join([lines[0], lines[1], "x.png,A,A0,train,1.5,0,0"]))
     with pytest.raises(InputError, match=r"spots.csv:3: prop_tumor: must be a proportion"):
         read_spots(path, "prop_", "section", (), (32, "resize"))
+    for cells, said in (
+        ("x.png,,A0,train,0.5,0.5,0", "patient: is empty"),
+        ("x.png,A,,train,0.5,0.5,0", "section: is empty"),
+        ("x.png,A,A0,val,0.5,0.5,0", "split: must be train or test, got 'val'"),
+        ("x.png,A,A0,train,0.5,0.5,0,1", "8 fields, but the header names 7"),
+    ):
+        path.write_text("\n".join([lines[0], lines[1], cells]))
+        with pytest.raises(FactoryError, match=f"spots.csv:3: {said}"):
+            read_spots(path, "prop_", "section", (), (32, "resize"))
     path.write_text("\n".join([lines[0], lines[1], lines[1].replace("train", "test")]))
     with pytest.raises(InputError, match="patient 'A' is on both sides"):
         read_spots(path, "prop_", "section", (), (32, "resize"))
@@ -139,3 +148,30 @@ def test_too_few_images_are_refused(spots, tmp_path):
     (tmp_path / "one.png").write_bytes((spots / "alike" / "0.png").read_bytes())
     with pytest.raises(EvaluationError, match="1 synthetic images"):
         factory.evaluate_composition(tmp_path, spots / "spots.csv", SETTINGS)
+    rows = list(csv.DictReader((spots / "spots.csv").open()))
+    few = [row for row in rows if row["split"] == "test"] + rows[:3]
+    lines = [",".join(each) for each in (rows[0], *(row.values() for row in few))]
+    (spots / "few.csv").write_text("\n".join(lines))
+    with pytest.raises(EvaluationError, match="48 held-out spots and 3 of training"):
+        factory.evaluate_composition(spots / "alike", spots / "few.csv", SETTINGS)
+
+
+def test_the_heads_interval_is_of_whole_patients_where_there_are_four(spots, monkeypatch):
+    from factory.evaluate.composition import study
+
+    rows = list(csv.DictReader((spots / "spots.csv").open()))
+    for number, row in enumerate(rows):
+        row["patient"] = row["section"] = f"{row['split']}{number % 4}"
+        row["section"] += f"-{number % 3}"
+    lines = [",".join(each) for each in (rows[0], *(row.values() for row in rows))]
+    (spots / "eight.csv").write_text("\n".join(lines))
+    asked = []
+
+    def look(x, y, groups, seed):
+        asked.append(len(set(groups.tolist())))
+        return study_pearson(x, y, groups, seed)
+
+    study_pearson = study.bootstrap_pearson
+    monkeypatch.setattr(study, "bootstrap_pearson", look)
+    factory.evaluate_composition(spots / "alike", spots / "eight.csv", SETTINGS)
+    assert asked == [4, 4, 4]

@@ -46,6 +46,9 @@ def pairs(tmp_path_factory):
         lines.append(f"k{row},P{row // 4},S{row // 2}")
     np.save(folder / "target" / "alone.npy", real)
     (folder / "table.csv").write_text("\n".join(lines) + "\n")
+    (folder / "keyless.csv").write_text("name\nk0\n")
+    (folder / "twice.csv").write_text("key\nk0\nk0\n")
+    (folder / "short.csv").write_text("key,patient\nk0,P0\nk1\n")
     return folder
 
 
@@ -151,6 +154,10 @@ def test_rows_of_a_run_are_known_by_the_images_that_they_translate(tmp_path):
     assert list(found["channels"]) == ["DAPI", "CD8", "PanCK", "Ki67"]
     assert found["channels"]["CD8"]["pearson_patch"]["value"] == pytest.approx(1)
     assert found["channels"]["CD8"]["ssim"]["value"] == pytest.approx(1)
+    path = tmp_path / "sources" / "P0_a.png"
+    path.write_bytes(encode_image(make_pixels(50, 64), "png"))
+    found = factory.evaluate_translation(tmp_path / "run", tmp_path / "target", settings)
+    assert "1 images of a run from none of the sources: passed over" in found["warnings"]
     with pytest.raises(InputError, match="--sources"):
         factory.evaluate_translation(tmp_path / "run", tmp_path / "target")
 
@@ -160,7 +167,11 @@ def test_rows_of_a_run_are_known_by_the_images_that_they_translate(tmp_path):
     [
         ({"channels": ("a", "b")}, "2 names, the targets have 3 channels"),
         ({"masks": "target"}, "has no mask of 'k0'"),
-        ({"table": "translation.json"}, "needs rows with the column key"),
+        ({"channels": ("a", "b", "a")}, "a name stands twice"),
+        ({"table": "translation.json"}, "want a table that ends in .csv or .tsv"),
+        ({"table": "keyless.csv"}, "needs the column key"),
+        ({"table": "twice.csv"}, "twice.csv:3: 'k0' stands twice"),
+        ({"table": "short.csv"}, "short.csv:3: 1 fields, but the header names 2"),
         ({"group_pattern": "(x)"}, "finds no group"),
     ],
 )
@@ -169,6 +180,43 @@ def test_what_does_not_fit_is_told(pairs, found, change, said):
     given = {name: pairs / value if name in is_path else value for name, value in change.items()}
     with pytest.raises(FactoryError, match=said):
         factory.evaluate_translation(pairs / "predicted", pairs / "target", given)
+
+
+def write_sides(folder, shape, levels):
+    """Both sides vary by chance about the level of their patient."""
+    draw = np.random.default_rng(3)
+    for side in ("predicted", "target"):
+        (folder / side).mkdir()
+        for row, level in enumerate(levels):
+            np.save(folder / side / f"k{row}.npy", level + draw.random(shape, np.float32))
+
+
+def test_few_patients_apart_are_no_evidence_and_slides_are_those_of_their_patient(tmp_path):
+    write_sides(tmp_path, (1, 16, 16), [100.0 * (row % 3) for row in range(24)])
+    lines = [f"k{row},P{row % 3},S{row // 3 % 2},1" for row in range(24)]
+    (tmp_path / "t.csv").write_text("key,patient,slide,label_CD8\n" + "\n".join(lines))
+    settings = {"table": tmp_path / "t.csv"}
+    found = factory.evaluate_translation(tmp_path / "predicted", tmp_path / "target", settings)
+    told = found["channels"]["channel 0"]
+    assert told["pearson_patch"]["value"] > 0.99
+    assert told["pearson_patch"]["p"] > 0.05
+    assert found["pairs"]["slides"] == told["pearson_slide"]["slides"] == 6
+    assert (found["settings"]["unit"], found["pairs"]["groups"]) == ("image", 3)
+    assert found["warnings"] == ["label_CD8: no channel of that name, but channel 0: not read"]
+    named = {**settings, "channels": ("CD8",)}
+    found = factory.evaluate_translation(tmp_path / "predicted", tmp_path / "target", named)
+    assert found["warnings"] == ["label_CD8: 24 labels, of one kind or under 3: no AUROC"]
+
+
+def test_images_without_a_pixel_are_refused_and_small_ones_have_no_ssim(tmp_path):
+    write_sides(tmp_path, (1, 6, 6), [0.0] * 4)
+    found = factory.evaluate_translation(tmp_path / "predicted", tmp_path / "target")
+    told = found["channels"]["channel 0"]
+    assert told["ssim"] == {"value": None, "refused": "never varies, or images under 11 px"}
+    assert told["psnr"]["value"] > 0
+    np.save(tmp_path / "target" / "k2.npy", np.zeros((1, 0, 6), np.float32))
+    with pytest.raises(FactoryError, match=r"k2\.npy: want \(C, H, W\), got \(1, 0, 6\)"):
+        factory.evaluate_translation(tmp_path / "predicted", tmp_path / "target")
 
 
 def test_too_few_pairs_are_refused(pairs, tmp_path):

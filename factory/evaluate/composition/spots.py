@@ -1,6 +1,5 @@
 """Real spots with cell-type proportions: what their CSV says, and their images."""
 
-import csv
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.errors import InputError
+from factory.core.text_rows import read_table
 from factory.data.images import SourceImage
 from factory.evaluate.image_sets import Fit, ImageSet
+
+SPLITS = ("train", "test")
+"""Values of the column split; those of test are held out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,23 +51,30 @@ def read_spots(
         look: size, px, and fit of the images.
 
     Raises:
-        InputError: columns that are missing, a proportion that is none, a patient on both sides.
+        SourceError: a CSV that cannot be read, or a row with more or fewer fields than the header.
+        InputError: columns that are missing, a cell that tells nothing, a patient on both sides.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: not a readable CSV ({error})") from error
-    header = list(rows[0]) if rows else []
+    numbered = read_table(path)
+    rows = [row for _, row in numbered]
+    header = list(rows[0])
     columns = [name for name in header if name.startswith(prefix)]
     needed = ["image", "patient", *([] if held_out else ["split"])]
     missing = [name for name in needed if name not in header]
     if missing or len(columns) < 2:
         lacks = missing[0] if missing else f"{prefix}..., two at least"
-        raise InputError(f"{path}: has no column {lacks}: it has {', '.join(header) or 'no rows'}")
+        raise InputError(f"{path}: has no column {lacks}: it has {', '.join(header)}")
+    name = group_column if group_column in header else "patient"
+    for line, row in numbered:
+        for column in ("image", "patient", name):
+            if not row[column].strip():
+                raise InputError(f"{path}:{line}: {column}: is empty: fill it in")
+        if not held_out and row["split"] not in SPLITS:
+            raise InputError(
+                f"{path}:{line}: split: must be {' or '.join(SPLITS)}, got {row['split']!r}"
+            )
     values = [
         [_read_share(row[name], f"{path}:{line}: {name}") for name in columns]
-        for line, row in enumerate(rows, 2)
+        for line, row in numbered
     ]
     patients = np.array([row["patient"] for row in rows])
     if held_out:
@@ -78,7 +88,6 @@ def read_spots(
     if both or is_held_out.all() or not is_held_out.any():
         why = f"patient {min(both)!r} is on both sides" if both else "one side has no spots"
         raise InputError(f"{path}: {why}: name patients with --held-out")
-    name = group_column if group_column in header else "patient"
     images = tuple(
         SourceImage(row["image"], None, row["patient"], path.parent / row["image"]) for row in rows
     )
@@ -95,9 +104,9 @@ def read_spots(
     )
 
 
-def _read_share(text: str | None, where: str) -> float:
+def _read_share(text: str, where: str) -> float:
     try:
-        value = float(text or "")
+        value = float(text)
     except ValueError:
         value = math.nan
     if not 0 <= value <= 1:

@@ -22,7 +22,7 @@ from factory.models.encoders import load_encoder
 ALPHAS = tuple(np.logspace(-1, 5, 13).tolist())
 FOLDS = 5
 LEAST = 20
-"""Synthetic images, and held-out spots, under which nothing is measured."""
+"""Synthetic images, held-out spots and spots of training, each, under which nothing is measured."""
 DRAWS = 500
 
 Floats = NDArray[np.float64]
@@ -42,10 +42,11 @@ def measure(settings: Composition.Settings, context: Context) -> dict[str, Any]:
     )
     images = list_set(settings.synthetic, size=settings.size, fit=settings.fit)
     held_out = np.flatnonzero(spots.is_held_out)
-    if min(len(images), len(held_out)) < LEAST:
+    training = len(spots.patients) - len(held_out)
+    if min(len(images), len(held_out), training) < LEAST:
         raise EvaluationError(
-            f"{len(images)} synthetic images and {len(held_out)} held-out spots: {LEAST} of each "
-            "are the least"
+            f"{len(images)} synthetic images, {len(held_out)} held-out spots and {training} of "
+            f"training: {LEAST} of each are the least"
         )
     catalogs = context.open_catalogs(settings.catalogs)
     encoder = load_encoder(settings.encoder, catalogs=catalogs)
@@ -166,7 +167,9 @@ def _measure_type(
         floors.append(wasserstein_distance(other, one))
         real_others = others[chance.permutation(len(others))[:draw]]
         apart.append(wasserstein_distance(real_others, one))
-    groups = number_groups(list(spots.groups[spots.is_held_out]))
+    groups = number_groups(list(spots.patients[spots.is_held_out]))
+    if groups is None:  # too few patients to draw: what hangs together within them
+        groups = number_groups(list(spots.groups[spots.is_held_out]))
     rho = bootstrap_pearson(rankdata(real), rankdata(given), groups, seed)
     head_rho: dict[str, Any] = {"value": None, "refused": "all alike"}
     if rho is not None:

@@ -120,7 +120,9 @@ class Translation(Evaluation):
                 found = result["controls"][channel][control]
                 rows.append([f"  {control}", *(_show(found.get(name)) for name in SHOWN)])
         groups = pairs["groups"]
-        unit = f"{groups} patients" if groups else "images, as no patients are known"
+        unit = f"images, as {groups or 'no'} patients are known: 4 are the least, of all pairs"
+        if result["settings"]["unit"] == "group":
+            unit = f"{groups} patients"
         return [
             f"{pairs['pairs']:,} pairs of {pairs['slides'] or 'unknown'} slides; 95 % over {unit}",
             *align(rows),

@@ -19,14 +19,24 @@ from factory.data.label_maps import decode_labels
 from factory.evaluate.base import Context
 from factory.evaluate.measured import describe_data
 from factory.evaluate.translation import Translation
-from factory.evaluate.translation.pairs import RGB, Place, Side, list_side, name_key, read_places
+from factory.evaluate.translation.pairs import (
+    LEAST,
+    RGB,
+    Place,
+    Side,
+    find_unused,
+    list_masks,
+    list_side,
+    name_key,
+    read_places,
+)
 
-LEAST = 3
-"""Pairs under which nothing is measured."""
 AUC_ROUNDS = 200
 MOST_NUCLEI = 20_000
 """Nuclei that the AUROC is measured on, at most, drawn by the seed."""
 BINS = 256
+WINDOW = 11
+"""px, of SSIM."""
 
 Floats = NDArray[np.float64]
 Metric = dict[str, Any]
@@ -56,13 +66,14 @@ def measure(settings: Translation.Settings, context: Context) -> dict[str, Any]:
     keys = sorted(predicted.items.keys() & target.items.keys())
     passed = {"only predicted": len(predicted.items) - len(keys)}
     passed["only target"] = len(target.items) - len(keys)
+    passed |= predicted.passed_over
     if len(keys) < LEAST:
         raise EvaluationError(
             f"{len(keys)} pairs of {settings.predicted} and {settings.target}: files of one name "
             f"are a pair, and {LEAST} are the least"
         )
     places = read_places(settings.table, keys, settings.group_pattern)
-    masks = _list_masks(settings, keys)
+    masks = list_masks(settings.masks, keys)
     context.say(f"{len(keys):,} pairs; the targets first, for the span of each channel")
     spans, means, names = _survey(target, keys, places, settings.channels or predicted.names)
     context.say("SSIM, PSNR and means of each pair")
@@ -74,7 +85,7 @@ def measure(settings: Translation.Settings, context: Context) -> dict[str, Any]:
         figures = _Figures(seen, place, groups, [places[key] for key in keys], settings.seed)
         found[name], controls[name] = figures.measure(name)
     patients = {places[key].patient for key in keys} - {None}
-    slides = {places[key].slide for key in keys} - {None}
+    slides = {(places[key].patient, places[key].slide) for key in keys if places[key].slide}
     files = [each for each in target.files if name_key(each.relative_to(settings.target)) in keys]
     return {
         "data": [
@@ -85,12 +96,15 @@ def measure(settings: Translation.Settings, context: Context) -> dict[str, Any]:
         "controls": controls,
         "pairs": {
             "pairs": len(keys),
-            "groups": len(patients) if groups is not None else 0,
+            "groups": len(patients),
             "slides": len(slides),
             "nuclei": sum(len(each) for each, _ in seen.nuclei),
         },
         "passed_over": passed,
-        "warnings": [f"{n:,} images {what}: passed over" for what, n in passed.items() if n],
+        "warnings": [
+            *(f"{n:,} images {what}: passed over" for what, n in passed.items() if n),
+            *find_unused(places.values(), names, has_masks=masks is not None),
+        ],
         "settings": {
             "target": str(settings.target),
             "seed": settings.seed,
@@ -98,22 +112,6 @@ def measure(settings: Translation.Settings, context: Context) -> dict[str, Any]:
             "spans": dict(zip(names, spans.tolist(), strict=True)),
         },
     }
-
-
-def _list_masks(settings: Translation.Settings, keys: Sequence[str]) -> Mapping[str, Any] | None:
-    if settings.masks is None:
-        return None
-    found = {
-        name_key(path.relative_to(settings.masks)): path
-        for path in sorted(settings.masks.rglob("*"))
-        if path.suffix.lower() in (".png", ".tif", ".tiff")
-    }
-    missing = [key for key in keys if key not in found]
-    if missing:
-        raise InputError(
-            f"{settings.masks}: has no mask of {missing[0]!r}: {len(missing)} lack one"
-        )
-    return found
 
 
 def _survey(
@@ -141,6 +139,8 @@ def _survey(
     names = tuple(named) or (RGB if count == 3 else tuple(f"channel {n}" for n in range(count)))
     if len(names) != count:
         raise InputError(f"--channels: {len(names)} names, the targets have {count} channels")
+    if len(set(names)) < count:
+        raise InputError(f"--channels: {', '.join(names)}: a name stands twice: give each its own")
     units = [places[key].patient or key for key in keys]
     if len(set(units)) < 2:
         units = list(keys)
@@ -187,11 +187,14 @@ def _read_pairs(
 
 
 def _compare(one: Values, other: Values, spans: Floats) -> Floats:
-    """Returns (2, C): SSIM and PSNR of each channel; NaN of a channel that never varies."""
-    found = [
-        (measure_ssim(a, b, span), min(measure_psnr(a, b, span), 100.0)) if span else (np.nan,) * 2
-        for a, b, span in zip(one, other, spans.tolist(), strict=True)
-    ]
+    """Returns (2, C): SSIM and PSNR of each channel; NaN of a channel that never varies.
+
+    SSIM is NaN of images that its window does not fit in, too.
+    """
+    found = []
+    for a, b, span in zip(one, other, spans.tolist(), strict=True):
+        ssim = measure_ssim(a, b, span) if span and min(a.shape) >= WINDOW else np.nan
+        found.append((ssim, min(measure_psnr(a, b, span), 100.0) if span else np.nan))
     return np.array(found, np.float64).T
 
 
@@ -218,6 +221,8 @@ class _Figures:
     ) -> None:
         self.seen, self.channel, self.groups = seen, channel, groups
         self.places, self.seed = places, seed
+        units = [place.patient or f"\0{row}" for row, place in enumerate(places)]
+        self.patients = np.unique(units, return_inverse=True)[1]
         self.predicted = np.stack(seen.predicted)[:, channel]
         self.target = np.stack(seen.target)[:, channel]
 
@@ -225,13 +230,13 @@ class _Figures:
         """Returns the metrics, and those of each control."""
         found: dict[str, Metric] = {}
         controls: dict[str, dict[str, Metric]] = {"mean image": {}, "shuffled": {}}
-        found["pearson_patch"] = self._correlate(self.predicted, self.target, self.groups)
+        found["pearson_patch"] = self._correlate(self.predicted, self.target)
         order = np.random.default_rng(derive_seed(self.seed, "shuffled")).permutation(
             len(self.target)
         )
         swapped = np.empty_like(self.predicted)
         swapped[order] = self.predicted[np.roll(order, 1)]
-        controls["shuffled"]["pearson_patch"] = self._correlate(swapped, self.target, self.groups)
+        controls["shuffled"]["pearson_patch"] = self._correlate(swapped, self.target)
         slides = [place.slide for place in self.places]
         if all(slides):
             found["pearson_slide"] = self._correlate_slides(slides)
@@ -242,26 +247,34 @@ class _Figures:
         found |= self._tell_positive() if self.seen.nuclei else self._tell_labels(name)
         return found, controls
 
-    def _correlate(self, x: Floats, y: Floats, groups: Groups) -> Metric:
+    def _correlate(self, x: Floats, y: Floats, rows: NDArray[Any] | None = None) -> Metric:
+        """Correlates (N,) means, those of the pairs `rows` (all by default).
+
+        The permutation keeps to patients even where there are too few for an interval over them.
+        """
+        chosen = np.arange(len(self.target)) if rows is None else rows
+        groups = None if self.groups is None else self.groups[chosen]
         found = bootstrap_pearson(x, y, groups, self.seed)
         if found is None:
             return {"value": None, "refused": "fewer than 3, or all alike"}
         value = {"value": found.mean, "low": found.low, "high": found.high}
-        return {**value, "p": permute_pearson(x, y, groups, self.seed)}
+        return {**value, "p": permute_pearson(x, y, self.patients[chosen], self.seed)}
 
     def _correlate_slides(self, slides: Sequence[str | None]) -> Metric:
-        names, numbers = np.unique(np.array(slides, str), return_inverse=True)
+        named = [
+            f"{patient}\0{slide}" for patient, slide in zip(self.patients, slides, strict=True)
+        ]
+        names, numbers = np.unique(named, return_inverse=True)
         counts = np.bincount(numbers)
         x = np.bincount(numbers, self.predicted) / counts
         y = np.bincount(numbers, self.target) / counts
         first = np.unique(numbers, return_index=True)[1]
-        groups = None if self.groups is None else self.groups[first]
-        return {**self._correlate(x, y, groups), "slides": len(names)}
+        return {**self._correlate(x, y, first), "slides": len(names)}
 
     def _average(self, values: Floats) -> Metric:
         known = np.isfinite(values)
         if not known.any():
-            return {"value": None, "refused": "the channel never varies"}
+            return {"value": None, "refused": f"never varies, or images under {WINDOW} px"}
         groups = None if self.groups is None else self.groups[known]
         found = bootstrap_groups(values[known], groups, self.seed)
         return {"value": found.mean, "low": found.low, "high": found.high}
@@ -283,8 +296,7 @@ class _Figures:
             np.bincount(owners, values > limit, len(self.target))[has] / counts[has]
             for values in (made, real)
         ]
-        groups = None if self.groups is None else self.groups[has]
-        share = self._correlate(shares[0], shares[1], groups)
+        share = self._correlate(shares[0], shares[1], np.flatnonzero(has))
         share |= {"threshold": limit, "predicted": float((made > limit).mean())}
         share |= {"real": float((real > limit).mean())}
         return {
