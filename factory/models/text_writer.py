@@ -14,6 +14,7 @@ from factory.models.generators.quiet import listen_to_libraries
 from factory.models.generators.weights import (
     compute_weights_digest,
     find_cached,
+    hash_file,
     is_pinned,
     name_revision,
 )
@@ -22,6 +23,11 @@ TEMPLATE = (
     "Reword this caption of a histology image in one sentence. Keep every fact and every technical "
     "term, and add none.\nCaption: {caption}\nReworded:"
 )
+READING = (
+    *("config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "*.model"),
+    *("special_tokens_map.json", "added_tokens.json", "chat_template*"),
+)
+"""Files beside the weights that its words follow from."""
 CACHE = "FACTORY_CACHE"
 """Variable of the folder where texts are kept, as features are."""
 
@@ -68,18 +74,20 @@ class TextWriter:
     def __init__(self, settings: WriterSettings, base: Path) -> None:
         self.settings, self.folder = settings, find_folder(settings, base)
         self._digest = compute_weights_digest(self.folder)
+        self._reading = _digest_reading(self.folder)
         self._loaded: Any = None
         self._known: dict[str, str] = {}
         place = os.environ.get(CACHE) or str(Path("~/.cache/factory").expanduser())
         self._store = FileStore(str(Path(place).absolute() / "captions"))
 
     def describe(self) -> dict[str, Any]:
-        """Returns model, revision and digest of the weights, and how it is asked."""
+        """Returns model, revision, digests of its files, and how it is asked."""
         settings = self.settings
         return {
             "model": Path(settings.model).name if self._is_local else settings.model,
             "revision": name_revision(self.folder, self._digest),
             "weights_sha256": self._digest,
+            "reading_sha256": self._reading,
             "template": settings.template,
             "max_new_tokens": settings.max_new_tokens,
             "temperature": settings.temperature,
@@ -89,7 +97,7 @@ class TextWriter:
         """Returns its words for a caption; `seed` counts where a temperature is set.
 
         Raises:
-            InputError: the model cannot be loaded.
+            InputError: the model cannot be loaded, or has no place for question and answer.
         """
         chance = 0 if self.settings.temperature is None else seed
         name = f"{compute_digest('written', [self.describe(), caption, chance])}.txt"
@@ -132,6 +140,15 @@ class TextWriter:
             self._loaded = tokenizer, model.to(device).eval()
         return self._loaded
 
+    def _check_length(self, asked: int, config: Any) -> None:
+        most = getattr(config, "max_position_embeddings", None)
+        if most is not None and asked + self.settings.max_new_tokens > most:
+            raise InputError(
+                f"writer {self.settings.model}: has {most} places, and a question of {asked} "
+                f"tokens with an answer of {self.settings.max_new_tokens} needs more: lower "
+                "max_new_tokens, or shorten template"
+            )
+
     def _ask(self, caption: str, seed: int) -> str:
         import torch
 
@@ -142,7 +159,9 @@ class TextWriter:
             question = tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=True
             )
-        tokens = tokenizer(question, return_tensors="pt").to(model.device)
+        own = {"add_special_tokens": not tokenizer.chat_template}  # a chat template has them
+        tokens = tokenizer(question, return_tensors="pt", **own).to(model.device)
+        self._check_length(tokens["input_ids"].shape[1], model.config)
         heat = self.settings.temperature
         how = {"do_sample": False} if heat is None else {"do_sample": True, "temperature": heat}
         end = tokenizer.pad_token_id
@@ -158,6 +177,11 @@ class TextWriter:
         said = tokenizer.decode(made[0, tokens["input_ids"].shape[1] :], skip_special_tokens=True)
         first = next(iter(said.strip().splitlines()), "")
         return first.strip().strip("\"'").strip()
+
+
+def _digest_reading(folder: Path) -> str:
+    files = sorted({file for pattern in READING for file in folder.glob(pattern)})
+    return compute_digest("reading", [[file.name, hash_file(file)] for file in files])
 
 
 def find_folder(settings: WriterSettings, base: Path) -> Path:

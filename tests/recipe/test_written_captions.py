@@ -1,6 +1,7 @@
 """Captions in a language model's words: kept where they say what the rule says."""
 
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import yaml
 
 from factory.catalog.captions.faithful import find_unfaithful
 from factory.catalog.catalog import load_catalogs
-from factory.core.errors import RecipeError
+from factory.core.errors import InputError, RecipeError
 from factory.engine.dataset import open_dataset
 from factory.engine.plan import build_plan
 from factory.models.text_writer import TextWriter, WriterSettings
@@ -182,6 +183,49 @@ def test_texts_are_made_once_and_kept_by_what_they_follow_from(
     before = torch.random.get_rng_state()
     TextWriter(warm, tmp_path).write(caption, 3)
     assert torch.equal(before, torch.random.get_rng_state())  # nobody's chance is touched
+
+
+def test_texts_follow_from_what_stands_beside_the_weights_too(
+    tmp_path: Path, writers: Path
+) -> None:
+    folder, caption = tmp_path / "learned", next(iter(WORDS))
+    shutil.copytree(writers / "learned", folder)
+    settings = WriterSettings(**ask(folder))
+    before = TextWriter(settings, tmp_path)
+    assert before.write(caption, 0) == WORDS[caption]
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"repetition_penalty": 50.0}))
+    after = TextWriter(settings, tmp_path)
+    assert after.describe() != before.describe()
+    assert after.write(caption, 0) != WORDS[caption]
+
+
+def test_a_chat_template_brings_its_own_special_tokens(tmp_path: Path, writers: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder, seen = tmp_path / "chat", []
+    shutil.copytree(writers / "learned", folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "<eos>{{ messages[0]['content'] }}"
+    tokenizer.save_pretrained(folder)
+    writer = TextWriter(WriterSettings(**ask(folder)), tmp_path)
+    inner = writer._load()[0]
+
+    def look(text: str, **how: Any) -> Any:
+        seen.append((text, how["add_special_tokens"]))
+        return inner(text, **how)
+
+    look.chat_template, look.apply_chat_template = inner.chat_template, inner.apply_chat_template
+    look.pad_token_id, look.eos_token_id, look.decode = 0, 1, inner.decode
+    writer._loaded = look, writer._loaded[1]
+    writer.write("few nuclei", 0)
+    assert seen == [("<eos>few nuclei =", False)]
+
+
+def test_a_question_too_long_for_the_writer_is_told(tmp_path: Path, writers: Path) -> None:
+    settings = WriterSettings(**ask(writers / "random", max_new_tokens=200))
+    with pytest.raises(InputError, match=r"has 48 places, .* 200 needs more: lower max_new_tokens"):
+        TextWriter(settings, tmp_path).write("few nuclei", 0)
 
 
 @pytest.mark.parametrize(

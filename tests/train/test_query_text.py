@@ -20,6 +20,7 @@ from factory.models.generators.query_text import QueryTextEncoder, load_language
 from factory.models.generators.settings import GeneratorSettings
 from factory.train.batches import tokenize
 from factory.train.generator.recipe import load_training_recipe
+from factory.train.multi.export import _describe_reader
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.train import MultiTrainer, train_multi
 from tests import parts
@@ -139,6 +140,22 @@ def test_queries_learn_and_the_language_model_stays_as_it_is(
     entry = yaml.safe_load((out / "models/tiny-queries.yaml").read_text())
     assert "caption" in entry["optional"]
     assert "3 learned queries behind the frozen language model" in (out / "README.md").read_text()
+
+
+def test_a_training_goes_on_with_the_queries_of_its_start(
+    folder: Path, trained: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    changes = {"init": str(trained[0]), "network": {"text": None}}
+    recipe = MultiRecipe.model_validate(describe(folder, **changes))
+    trainer = MultiTrainer.open(recipe, load_catalogs(), tmp_path / "more")
+    start, reader = MultiPipeline.from_pretrained(trained[0]), trainer.network.text_encoder
+    assert isinstance(reader, QueryTextEncoder)
+    assert not any(each.requires_grad for each in reader.language_model.parameters())
+    assert reader.queries.requires_grad
+    for name, value in start.text_encoder.state_dict().items():
+        assert torch.equal(reader.state_dict()[name], value.float()), name
+    assert "learned queries of" in _describe_reader(recipe, trainer._material)
+    assert trainer.assemble(trainer.network).tokenizer.get_vocab() == start.tokenizer.get_vocab()
 
 
 def test_a_row_is_made_of_its_own_caption_alone(

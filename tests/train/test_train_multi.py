@@ -221,6 +221,11 @@ def test_a_training_goes_on_from_a_model_whose_values_keep_their_names(
     [
         ({"network": {"dim": 64}}, "init: transformer.* the network settings of the model"),
         ({"source": {"masks": {"folder": "masks", "labels": {3: "gland"}}}}, "masks of nucleus"),
+        (
+            {"network": {"prediction": "velocity"}},
+            r"network.prediction: velocity, but .* has image",
+        ),
+        ({"network": {"data_std": 0.25}}, "network.data_std: 0.25, but .* has 0.5"),
         ({"init": "nano-he"}, "neither a catalog id nor a folder of a MultiPipeline"),
         ({"init": "nowhere"}, "'nowhere' is neither"),
     ],

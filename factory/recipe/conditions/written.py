@@ -80,7 +80,10 @@ class WrittenSeries(ExpandedSeries):
         fault = find_unfaithful(self.grid, dict(caption.attributes), text, self.terms)
         made = self.writer.describe()
         told = {
-            **{name: made[name] for name in ("model", "revision", "weights_sha256")},
+            **{
+                name: made[name]
+                for name in ("model", "revision", "weights_sha256", "reading_sha256")
+            },
             "temperature": made["temperature"],
             "licence": self.licence,
             "rule": caption.text,

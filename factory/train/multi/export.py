@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.core.markdown import escape, write_code
+from factory.models.generators.query_text import QueryTextEncoder
 from factory.train.cards import write_heading
 from factory.train.generator.export import describe_entry, list_data, save_card, save_entry
 from factory.train.multi.settings import MultiRecipe
@@ -42,7 +43,7 @@ def write_documents(
         f"- classes learned: {escape(', '.join(collection.class_names)) or 'none, no label seen'}",
         f"- embeddings: {write_code(recipe.data.encoder) if recipe.data.encoder else 'none'}",
         f"- named values: {len(collection.vector_names)}",
-        f"- captions read by: {_describe_reader(recipe)}",
+        f"- captions read by: {_describe_reader(recipe, material)}",
         f"- labels of masks: {escape(', '.join(collection.control_labels)) or 'none'}",
         *write_heading("Training"),
         f"- pipeline `MultiPipeline` of factory, {recipe.network.attention} attention to streams, "
@@ -59,10 +60,12 @@ def write_documents(
     save_card(recipe, lines, out)
 
 
-def _describe_reader(recipe: MultiRecipe) -> str:
+def _describe_reader(recipe: MultiRecipe, material: MultiMaterial) -> str:
     text = recipe.network.text
     if recipe.captions is None:
         return "nothing, there are none"
+    if material.start is not None and isinstance(material.start.text_encoder, QueryTextEncoder):
+        return f"the learned queries of {write_code(str(recipe.init))}, trained on, and its model"
     if text is None:
         return "a text model of its own, trained with it"
     model = write_code(text.encoder.name)

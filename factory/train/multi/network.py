@@ -109,6 +109,7 @@ def build_denoiser(
     embedding_dim: int,
     scales: Scales,
     language_model: Any = None,
+    start: MultiPipeline | None = None,
 ) -> MultiDenoiser:
     """Builds untrained networks with a part for each stream that the data have.
 
@@ -119,6 +120,7 @@ def build_denoiser(
         embedding_dim: width of the encoder's features; 0 for a model without.
         scales: of `embedding` and `vector`, where they are.
         language_model: whose last hidden states queries read, or None: a text model of its own.
+        start: pipeline to go on from, whose reader of captions is built again, or None.
     """
     network = recipe.network
     transformer = MultiTransformer(
@@ -138,9 +140,12 @@ def build_denoiser(
     projector = None
     if recipe.training.alignment or recipe.training.alignment_pooled:
         projector = Projector(network.dim, embedding_dim)
-    if network.text is not None and language_model is not None:
+    reader = None if start is None or tokenizer is None else start.text_encoder
+    if isinstance(reader, QueryTextEncoder):
+        text_encoder: Any = QueryTextEncoder.from_config(reader.config)
+    elif network.text is not None and language_model is not None:
         queries = network.text.queries
-        text_encoder: Any = QueryTextEncoder.of(language_model, queries, network.text_dim)
+        text_encoder = QueryTextEncoder.of(language_model, queries, network.text_dim)
     else:
         text_encoder = build_text_encoder(network.text_dim, network.text_layers, tokenizer)
     return MultiDenoiser(transformer, text_encoder, projector, recipe)

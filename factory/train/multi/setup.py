@@ -75,6 +75,8 @@ def prepare_material(recipe: MultiRecipe, catalogs: Catalogs, folder: Path) -> M
     if not any((~each.held_out).any() for each in collection.sets):
         raise InputError("data.held_out: nothing is left to learn from: lower it")
     start, digest = load_start(recipe.init, catalogs, MultiPipeline)
+    if start is not None:
+        _check_meaning(recipe, start)
     tokenizer = None if start is None or grid is None else start.tokenizer
     text, language_model = recipe.network.text, None
     if text is not None:
@@ -98,6 +100,19 @@ def prepare_material(recipe: MultiRecipe, catalogs: Catalogs, folder: Path) -> M
         collection, grid, tokenizer, _find_teacher(recipe, encoder),
         0 if encoder is None else encoder.dim, scales, language_model, start, digest,
     )  # fmt: skip
+
+
+def _check_meaning(recipe: MultiRecipe, start: MultiPipeline) -> None:
+    """Refuses weights of the same shape whose numbers stand for something else."""
+    network, data = recipe.network, recipe.data
+    asked = {
+        "network.prediction": (network.prediction, start.config.prediction),
+        "network.data_std": (network.data_std, start.config.data_std),
+        "data.encoder": (data.encoder or "", start.config.encoder),
+    }
+    for field, (mine, theirs) in asked.items():
+        if mine != theirs and "" not in (mine, theirs):
+            raise InputError(f"{field}: {mine}, but {recipe.init}, which init names, has {theirs}")
 
 
 def _find_teacher(recipe: MultiRecipe, encoder: Any) -> LearnedEncoder | None:

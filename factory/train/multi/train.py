@@ -74,7 +74,7 @@ class MultiTrainer(FlowTrainer):
         material = self._material
         network = build_denoiser(
             self._recipe, material.collection, material.tokenizer, material.embedding_dim,
-            material.scales, material.language_model,
+            material.scales, material.language_model, material.start,
         )  # fmt: skip
         if material.start is not None:
             start_from(network, material.collection, material.start)
