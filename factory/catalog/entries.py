@@ -115,6 +115,13 @@ class ImageChannel(Strict):
         "99.8th percentile of each image",
     )
 
+    @field_validator("window")
+    @classmethod
+    def _check_window(cls, window: tuple[float, float] | None) -> tuple[float, float] | None:
+        if window is not None and window[0] >= window[1]:
+            raise ValueError(f"must rise, or composites are black, got {[*window]}: black first")
+        return window
+
 
 class ImageChannels(Strict):
     """The channels of a model's images, in their order."""

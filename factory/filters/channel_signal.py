@@ -123,7 +123,8 @@ def _measure(plane: NDArray[Any], above: float) -> tuple[float, float]:
     if not np.isfinite(plane).all():
         return math.nan, math.nan
     low, high = np.percentile(plane.astype(np.float64), PERCENTILES)
-    return high - low, float((plane > above).mean())
+    with np.errstate(over="ignore"):  # above all that its type holds is infinity
+        return high - low, float((plane > above).mean())
 
 
 def _find_fault(value: float, low: float | None, high: float | None) -> str:

@@ -276,6 +276,19 @@ def build_signal(channels):
     return signal(signal.Settings(kind="channel_signal", channels=channels), None)
 
 
+@pytest.mark.parametrize("window", [(1.0, 1.0), (1.0, 0.0)])
+def test_a_window_that_does_not_rise_is_refused(window):
+    with pytest.raises(ValueError, match="must rise, or composites are black"):
+        ImageChannel(name="CD8", window=window)
+
+
+def test_a_threshold_above_all_that_a_type_holds_finds_no_pixel():
+    judge = build_signal({"CD8": {"above": 70000, "max_positive": 0.5}})
+    values = np.full((1, 8, 8), 2, np.float16)
+    sample = Sample(np.zeros((8, 8, 3), np.uint8), channels=values, channel_names=("CD8",))
+    assert judge.score([sample], [None])["positive_CD8"] == [0.0]
+
+
 def test_channel_signal_measures_each_named_channel_and_names_what_it_missed():
     ramp = np.linspace(0, 1, 101, dtype=np.float32).reshape(1, 1, 101)
     channels = np.concatenate([ramp, np.full_like(ramp, 0.5)])

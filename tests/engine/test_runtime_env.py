@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -11,7 +12,7 @@ import pytest
 
 from factory.catalog.catalog import load_catalogs
 from factory.catalog.entries import RuntimeEnv
-from factory.core.errors import InputError
+from factory.core.errors import InputError, RecipeError
 from factory.models.generators import build_generator
 from factory.models.generators.environment import (
     PATH,
@@ -21,6 +22,7 @@ from factory.models.generators.environment import (
     write_for_ray,
 )
 from factory.models.generators.settings import GeneratorSettings
+from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import compute_recipe_digest
 from tests import ROOT
@@ -104,8 +106,33 @@ def test_folders_of_packages_stand_first_and_their_versions_are_told(
         assert told == {"runtime_env": {"paths": [name], "versions": {"tinything": number}}}
         here = describe_environment(settings, None, tmp_path)["runtime_env"]
         assert here["versions"] == {"tinything": "unknown"}  # this process has not got it
-    with pytest.raises(InputError, match="gone: not there"):
+    with pytest.raises(InputError, match=r"runtime_env\.paths: .*gone: not there"):
         write_for_ray(RuntimeEnv(paths=("gone",)), tmp_path)
+
+
+def test_validate_tells_what_workers_would_look_for_in_vain(tmp_path: Path) -> None:
+    wheel = write_wheel(tmp_path, "1.0")
+    environment = {"pip": ["./gone.whl"], "paths": ["nowhere", wheel.name]}
+    generator = {"model": "fake", "runtime_env": environment}
+    loaded = load_recipe(write_recipe(tmp_path, **ONE, generator=generator))
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(loaded)
+    told = str(caught.value)
+    for said in (
+        r"recipe\.yaml:\d+:\d+: generator\.runtime_env\.pip: .*gone\.whl: not there",
+        r"recipe\.yaml:\d+:\d+: generator\.runtime_env\.paths: .*nowhere: not there",
+        r"generator\.runtime_env\.paths: .*\.whl: no folder: unpack it",
+    ):
+        assert re.search(said, told), told
+    check_recipe(loaded, check_files=False)
+    (tmp_path / "own" / "models").mkdir(parents=True)
+    entry = "id: old\nbase: fake\nruntime_env: {paths: [nowhere]}\n"
+    (tmp_path / "own" / "models" / "old.yaml").write_text(entry)
+    recipe = write_recipe(tmp_path, **ONE, catalogs=["own"], generator={"model": "old"})
+    with pytest.raises(
+        RecipeError, match=r"generator\.model: runtime_env\.paths of old: .*nowhere"
+    ):
+        check_recipe(load_recipe(recipe))
 
 
 @pytest.mark.slow("test_folders_of_packages_stand_first_and_their_versions_are_told")

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from factory.models.generators.settings import GeneratorSettings
 VARIABLE = "FACTORY_RUNTIME_ENV"
 """Says in a worker which environment it was started with, by `name_environment`."""
 PATH = "PYTHONPATH"
+_FIELD = "generator.runtime_env"
 
 
 def find_environment(settings: GeneratorSettings, entry: ModelEntry | None) -> RuntimeEnv | None:
@@ -37,6 +39,8 @@ def write_for_ray(environment: RuntimeEnv, base: Path) -> dict[str, Any]:
     Raises:
         InputError: a wheel file or folder that is not there.
     """
+    for field, why in find_absent(environment, base):
+        raise InputError(f"{_FIELD}.{field}: {why}")
     pip = [_resolve(each, base) if _is_place(each) else each for each in environment.pip]
     variables = {**environment.env_vars, VARIABLE: name_environment(environment)}
     if environment.paths:
@@ -44,6 +48,21 @@ def write_for_ray(environment: RuntimeEnv, base: Path) -> dict[str, Any]:
         folders = [_resolve(each, base) for each in environment.paths]
         variables[PATH] = os.pathsep.join([*folders, *([before] if before else [])])
     return {**({"pip": pip} if pip else {}), "env_vars": variables}
+
+
+def find_absent(environment: RuntimeEnv, base: Path) -> Iterator[tuple[str, str]]:
+    """Yields (field, why) of wheel files and folders that are not there, looked for from `base`."""
+    for field, text in [
+        *(("pip", each) for each in environment.pip if _is_place(each)),
+        *(("paths", each) for each in environment.paths),
+    ]:
+        try:
+            path = Path(_resolve(text, base))
+        except InputError as error:
+            yield field, str(error).removeprefix(f"{_FIELD}: ")
+            continue
+        if field == "paths" and not path.is_dir():
+            yield field, f"{path}: no folder: unpack it (pip install --target), or name it in pip"
 
 
 def check_environment(settings: GeneratorSettings, entry: ModelEntry | None) -> None:
@@ -103,5 +122,5 @@ def _is_place(text: str) -> bool:
 def _resolve(text: str, base: Path) -> str:
     path = (base / Path(text).expanduser()).resolve()
     if not path.exists():
-        raise InputError(f"generator.runtime_env: {path}: not there: correct the path")
+        raise InputError(f"{_FIELD}: {path}: not there: correct the path")
     return str(path)

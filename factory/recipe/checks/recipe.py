@@ -11,6 +11,8 @@ from factory.catalog.vocabulary import LICENCES
 from factory.core.errors import CatalogError, InputError, PluginError, RecipeError
 from factory.core.notes import tell
 from factory.core.yaml.messages import advise
+from factory.core.yaml.reader import FieldPath
+from factory.models.generators.environment import find_absent, find_environment
 from factory.models.generators.families import FAMILIES, open_family, read_index
 from factory.models.generators.families.base import Family
 from factory.models.generators.sampling import check_scheduler
@@ -48,6 +50,7 @@ def check_recipe(loaded: LoadedRecipe, check_files: bool = True) -> None:
     check_phrases(findings)
     check_filters(findings)
     check_guidance(findings)
+    _check_environment(findings)
     _check_adapters(findings)
     for name in ("license", "source_license"):
         got = getattr(loaded.recipe.card, name)
@@ -186,6 +189,21 @@ def _describe_folder(findings: Findings, folder: Path) -> Model | None:
         return None
     required, streams = _list_streams(family)
     return Model(settings.model, family, required, streams - missing, names)
+
+
+def _check_environment(findings: Findings) -> None:
+    """Notes wheel files and folders of packages that workers would look for in vain."""
+    settings = findings.loaded.recipe.generator
+    own = settings.runtime_env is not None
+    has_entry = not own and findings.model is not None
+    entry = findings.catalogs.get_model(settings.model) if has_entry else None
+    environment = find_environment(settings, entry)
+    if environment is None or not findings.check_files:
+        return
+    for field, why in find_absent(environment, findings.base):
+        told = f"runtime_env.{field} of {settings.model}: {why}"
+        place: FieldPath = ("generator", "runtime_env", field) if own else ("generator", "model")
+        findings.add(place, why if own else told)
 
 
 def _check_sampling(findings: Findings, model: Model | None) -> None:
