@@ -224,9 +224,9 @@ class StreamTokens(nn.Module):
                 self.register_buffer(f"{name}_mean", torch.zeros(width))
                 self.register_buffer(f"{name}_std", torch.ones(width))
         self.norms = nn.ModuleDict({name: nn.LayerNorm(stream_dim) for name in kinds})
-        self.pools = nn.ModuleDict(
-            {name: nn.Linear(stream_dim, dim, bias=False) for name in kinds if name != "caption"}
-        )
+        self.pools = nn.ModuleDict({name: nn.Linear(stream_dim, dim, bias=False) for name in kinds})
+        if text_dim:  # nothing at first: a model from before goes on as it was
+            nn.init.zeros_(self.pools["caption"].weight)
 
     def forward(self, streams: Streams) -> tuple[Tokens, Any]:
         """Returns the tokens, and what they add to the modulation: (N, dim), or 0 for none."""
@@ -239,8 +239,7 @@ class StreamTokens(nn.Module):
             tokens, mask = self._embed(name, streams)
             tokens = self.norms[name](tokens)
             found[name] = (tokens, mask, present)
-            if name in self.pools:
-                pooled = pooled + blank(self.pools[name](average_tokens(tokens, mask)), present)
+            pooled = pooled + blank(self.pools[name](average_tokens(tokens, mask)), present)
         return found, pooled
 
     def _embed(self, name: str, streams: Streams) -> tuple[torch.Tensor, torch.Tensor | None]:
