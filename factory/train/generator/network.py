@@ -209,7 +209,9 @@ def copy_weights(
     Raises:
         InputError: weights of theirs that mine has not, or in another shape.
     """
-    own, state = mine.state_dict(), dict(theirs.state_dict())
+    # What a file lacks stands there without data.
+    held = {key: value for key, value in theirs.state_dict().items() if not value.is_meta}
+    own, state = mine.state_dict(), held
     for key, (here, there) in named.items():
         trained = state.pop(key, None)
         if trained is None or key not in own:
