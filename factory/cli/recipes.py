@@ -102,7 +102,7 @@ def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: boo
     click.echo(f"{report['name']}: {report['images']:,} images in {report['shards']:,} shards")
     for part in report["series"]:
         click.echo(f"  {part['label']}: {part['count']:,}")
-        for line in part["details"]:
+        for line in part.get("details", ()):
             click.echo(f"    {line}")
     click.echo(f"recipe sha256 {report['recipe_sha256']}")
     click.echo("what the terms of its makers let the data set be:")

@@ -168,7 +168,7 @@ def build_record(recipe: Recipe, plan: Plan) -> RunRecord:
                 class_names=part.class_names,
                 count=part.count,
                 **({"shares": shares} if (shares := find_shares(part)) else {}),
-                **({"details": details} if (details := find_details(part)) else {}),
+                **find_details(part),
             )
             for part in plan.series
         ),

@@ -54,8 +54,7 @@ def estimate_cost(
         "images": images,
         "shards": plan.count_shards(),
         "series": [
-            {"label": part.label, "count": part.count, "details": list(find_details(part))}
-            for part in plan.series
+            {"label": part.label, "count": part.count, **find_details(part)} for part in plan.series
         ],
         "max_candidates": images * recipe.budget.attempts,
         "idle_share": compute_idle_share(plan, recipe.generator.batch_size),

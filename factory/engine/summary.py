@@ -36,7 +36,7 @@ def build_summary(folder: RunFolder, recipe: Recipe, plan: Outline, survey: Surv
                 class_names=part.class_names,
                 short=0 if is_judging(recipe) else funnel.asked - funnel.accepted,
                 **funnel.to_json(),
-                **({"details": details} if (details := find_details(part)) else {}),
+                **find_details(part),
             )
         )
     filters = [settings.summarise() for settings in recipe.filters]

@@ -124,9 +124,10 @@ def find_shares(series: SeriesInfo) -> dict[str, dict[str, float]]:
     return getattr(series, "shares", None) or {}
 
 
-def find_details(series: SeriesInfo) -> tuple[str, ...]:
-    """Returns what people are told of a series besides label and count, where it has `details`."""
-    return tuple(getattr(series, "details", None) or ())
+def find_details(series: SeriesInfo) -> dict[str, Any]:
+    """Returns `details`, lines that say more of a series than its label, where it has any."""
+    details = tuple(getattr(series, "details", None) or ())
+    return {"details": details} if details else {}
 
 
 @dataclass(frozen=True, slots=True)
