@@ -226,7 +226,7 @@ class StreamTokens(nn.Module):
         self.norms = nn.ModuleDict({name: nn.LayerNorm(stream_dim) for name in kinds})
         self.pools = nn.ModuleDict({name: nn.Linear(stream_dim, dim, bias=False) for name in kinds})
         if text_dim:  # nothing at first: a model from before goes on as it was
-            nn.init.zeros_(self.pools["caption"].weight)
+            nn.init.zeros_(self.pools["caption"].weight)  # type: ignore[arg-type]
 
     def forward(self, streams: Streams) -> tuple[Tokens, Any]:
         """Returns the tokens, and what they add to the modulation: (N, dim), or 0 for none."""
