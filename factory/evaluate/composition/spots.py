@@ -1,7 +1,7 @@
 """Real spots with cell-type proportions: what their CSV says, and their images."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,13 +65,7 @@ def read_spots(
         raise InputError(f"{path}: has no column {lacks}: it has {', '.join(header)}")
     name = group_column if group_column in header else "patient"
     for line, row in numbered:
-        for column in ("image", "patient", name):
-            if not row[column].strip():
-                raise InputError(f"{path}:{line}: {column}: is empty: fill it in")
-        if not held_out and row["split"] not in SPLITS:
-            raise InputError(
-                f"{path}:{line}: split: must be {' or '.join(SPLITS)}, got {row['split']!r}"
-            )
+        _check_cells(row, ("image", "patient", name), not held_out, f"{path}:{line}")
     values = [
         [_read_share(row[name], f"{path}:{line}: {name}") for name in columns]
         for line, row in numbered
@@ -102,6 +96,16 @@ def read_spots(
         is_held_out,
         patients,
     )
+
+
+def _check_cells(
+    row: Mapping[str, str], columns: Sequence[str], has_split: bool, where: str
+) -> None:
+    for column in columns:
+        if not row[column].strip():
+            raise InputError(f"{where}: {column}: is empty: fill it in")
+    if has_split and row["split"] not in SPLITS:
+        raise InputError(f"{where}: split: must be {' or '.join(SPLITS)}, got {row['split']!r}")
 
 
 def _read_share(text: str, where: str) -> float:

@@ -36,10 +36,8 @@ def measure(settings: Composition.Settings, context: Context) -> dict[str, Any]:
         SourceError: an image that cannot be read.
         EvaluationError: too few images.
     """
-    look = (settings.size, settings.fit)
-    spots = read_spots(
-        settings.spots, settings.prefix, settings.group_column, settings.held_out, look
-    )
+    columns, look = (settings.prefix, settings.group_column), (settings.size, settings.fit)
+    spots = read_spots(settings.spots, *columns, settings.held_out, look)
     images = list_set(settings.synthetic, size=settings.size, fit=settings.fit)
     held_out = np.flatnonzero(spots.is_held_out)
     training = len(spots.patients) - len(held_out)
