@@ -63,7 +63,7 @@ GENERATOR_COLUMNS = (
     "dtype",
     "device",
 )
-"""Columns that repeat what the provenance says of the generator."""
+"""Columns that repeat what the provenance says of the generator, or notes of the row's own."""
 
 SHAPES_PIXELS = (
     "weights_sha256",
@@ -181,7 +181,7 @@ def build_row(
         "ordinal": job.request.ordinal,
         "attempt": job.attempt,
         "seed": job.seed,
-        **{name: getattr(provenance.generator, name) for name in GENERATOR_COLUMNS},
+        **show_generator(provenance),
         "guidance_scale": provenance.generator.first_guidance,
         "width": width,
         "height": height,
@@ -201,6 +201,12 @@ def build_row(
         **kept,
         **({} if channels is None else {COLUMN: encode_values(channels) if keep_image else None}),
     }
+
+
+def show_generator(record: Provenance) -> dict[str, Any]:
+    """Returns GENERATOR_COLUMNS of a row: what was noted of its own sampling goes first."""
+    notes = (record.model_extra or {}).get("notes") or {}
+    return {name: notes.get(name, getattr(record.generator, name)) for name in GENERATOR_COLUMNS}
 
 
 def build_provenance(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +19,6 @@ from factory.filters.check import FilterCheck
 from factory.filters.encoded import EncodedFilter
 from factory.models.encoders import EncoderSpec
 from factory.models.session import Session
-
-if TYPE_CHECKING:
-    pass
 
 Size = tuple[int, int]
 _BLOCK = 64

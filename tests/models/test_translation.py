@@ -35,14 +35,18 @@ def sources():
     return [(each, f"{row:064d}") for row, each in enumerate(images)]
 
 
-def translate(folder, sources, way=INVERT, target=(None, None), *others, **settings):
+def translate(*asked, **settings):
+    return np.stack([each.pixels for each in sample(*asked, **settings)])
+
+
+def sample(folder, sources, way=INVERT, target=(None, None), *others, **settings):
     asked = GeneratorSettings(
         **{"model": str(folder), "steps": 6, "batch_size": 4, "device": "cpu"} | settings
     )
     generator = build_generator(asked, None, folder)
     conditions = [Condition(*target, Source(*each, way, "resize"), *others) for each in sources]
     jobs = [Job(Request("s", 0, each, 0), 0, 5) for each in conditions]
-    return np.stack([each.pixels for each in generator.generate(jobs)])
+    return generator.generate(jobs)
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -53,6 +57,23 @@ def test_a_row_alone_is_the_row_in_its_batch(models, sources, name):
     for row, each in enumerate(sources):
         alone = translate(models[name], [each], way, TARGETS[name])
         assert np.array_equal(alone[0], together[row])
+
+
+@pytest.mark.parametrize(
+    ("name", "steps"),
+    [
+        ("flow", "Euler on the sigmas of FlowMatchEulerDiscreteScheduler"),
+        ("stable-diffusion", "DDIMInverseScheduler, DDIMScheduler"),
+    ],
+)
+def test_a_sample_notes_what_stepped_it(models, sources, name, steps):
+    for way, noted in (
+        (INVERT, {"scheduler": steps}),
+        (Translation("image_to_image", 0.5, steps=4), {"num_inference_steps": 4}),
+        (Translation("image_to_image", 0.5), {}),
+    ):
+        (made,) = sample(models[name], sources[:1], way, TARGETS[name])
+        assert {key: made.notes[key] for key in made.notes if key != "class_sent"} == noted
 
 
 def test_a_source_inverted_and_sampled_as_it_is_comes_back(models, sources):

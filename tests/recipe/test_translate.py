@@ -1,11 +1,14 @@
 """Translated images: planned, checked, kept beside their sources through every way out."""
 
+import base64
 import io
 import json
 import math
+import re
 import shutil
 import tarfile
 
+import mlcroissant as mlc
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -17,6 +20,7 @@ from factory.core.errors import RecipeError
 from factory.core.glass import find_glass, keep_glass
 from factory.core.hashing import hash_bytes
 from factory.core.images import hash_pixels
+from factory.core.notes import listen
 from factory.data.images import list_images, read_fitted
 from factory.data.streams import Source
 from factory.engine.plan import build_plan
@@ -42,6 +46,12 @@ def write(folder, *, model="fake", card=None, **block):
 def plan(recipe):
     loaded = load_recipe(recipe)
     return build_plan(loaded.recipe, loaded.session).series[0]
+
+
+def measure_widest(page):
+    """Returns the width of the widest image that a page embeds, px."""
+    found = re.findall(r"base64,([A-Za-z0-9+/=]+)", page)
+    return max(Image.open(io.BytesIO(base64.b64decode(each))).width for each in found)
 
 
 def ask(*words, code=0):
@@ -105,8 +115,59 @@ def test_report_and_refilter_take_pairs(made, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "each beside the real image that it varies" in page
     assert "references are not there any more" not in page
+    assert "This file holds real images" in page
+    ask("report", copy, "--no-real", "--out", tmp_path / "shared.html")
+    shared = (tmp_path / "shared.html").read_text()
+    assert "This file holds real images" not in shared
+    assert (measure_widest(page), measure_widest(shared)) == (130, 64)
     ask("refilter", copy)
     assert all(row["source"]["bytes"] for row in read_rows(copy))
+
+
+def test_card_and_croissant_say_that_a_column_holds_real_images(made):
+    card = (made / "README.md").read_text()
+    assert "Where column `source` is not empty, **it holds the real image**" in card
+    assert "rows hold the real images that were translated" in card
+    told = json.loads((made / "croissant.json").read_text())
+    assert "the column source holds the real image" in told["rai:dataCollectionRawData"]
+    record = next(iter(mlc.Dataset(jsonld=made / "croissant.json").records("default")))
+    assert record["default/source"].size == (64, 64)
+
+
+def test_a_run_that_holds_sources_is_not_gone_on_with_without_them(tmp_path):
+    run(write(tmp_path, shots=2), tmp_path / "run")
+    told = ask(
+        "run",
+        tmp_path / "recipe.yaml",
+        "--out",
+        tmp_path / "run",
+        "--set",
+        "conditions.0.keep_source=false",
+        code=2,
+    )
+    assert "use another --out" in told
+
+
+def test_the_captions_of_a_source_name_its_class_and_repeated_images_are_counted(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / "real" / name).mkdir(parents=True)
+        Image.new("RGB", (64, 64), (200, len(name), ord(name))).save(
+            tmp_path / "real" / name / "1.png"
+        )
+    shutil.copy(tmp_path / "real" / "a" / "1.png", tmp_path / "real" / "a" / "2.png")
+    recipe = write(
+        tmp_path,
+        model="nano-he-base",
+        images=str(tmp_path / "real"),
+        method="invert",
+        source_caption="{class_name}, frozen",
+        to={"caption": "{class_name}, fixed"},
+    )
+    with listen() as heard:
+        series = plan(recipe)
+    assert any("1 images repeat others" in note for note in heard)
+    found = {(c.caption, c.get(Source).translation.caption) for c in series.conditions}
+    assert found == {(f"{name}, fixed", f"{name}, frozen") for name in ("a", "b")}
 
 
 def test_a_row_that_keeps_no_source_needs_the_images(tmp_path):
@@ -172,7 +233,7 @@ def test_the_recipe_that_ships_runs_on_other_folders_and_its_rows_are_exact(tmp_
         "conditions.0.group_pattern": "null",
         "conditions.0.shots": 2,
         "conditions.0.to.domain_images": 4,
-        "generator.steps": 4,
+        "conditions.0.steps": 3,
         "filters.1.min_correlation": -1,
         "filters.2.source": FROZEN,
         "filters.2.target": ffpe,
@@ -185,6 +246,8 @@ def test_the_recipe_that_ships_runs_on_other_folders_and_its_rows_are_exact(tmp_
     for row in rows:
         assert -1.0 <= row["scores"]["haematoxylin_correlation"] <= 1.0
         assert math.isfinite(row["scores"]["domain_reached"])
+        assert row["scheduler"] == "Euler on the sigmas of UniPCMultistepScheduler"
+        assert row["num_inference_steps"] == 3
     told = ask(
         "verify", tmp_path / "run", "--regenerate", 4, "--references", FROZEN, "--references", ffpe
     )

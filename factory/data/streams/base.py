@@ -41,12 +41,14 @@ class Stream(ABC):
         recorded: the key of its identity in condition keys and rows; the name, where it was not
             renamed since.
         is_image: whether it is the image itself, so that none is made.
+        real_columns: of what `keep` puts into rows, real images: no model made them.
         Cells: how columns of a table give it, beside those of any kind; None: no table does.
     """
 
     name: ClassVar[str]
     recorded: ClassVar[str]
     is_image: ClassVar[bool] = False
+    real_columns: ClassVar[tuple[str, ...]] = ()
     Cells: ClassVar[type[Strict] | None] = None
 
     def __init_subclass__(cls) -> None:

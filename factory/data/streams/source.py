@@ -100,6 +100,7 @@ class Source(Stream):
     """
 
     name = "source"
+    real_columns = ("source",)
     image: SourceImage | KeptImage
     sha256: str
     translation: Translation = Translation()

@@ -3,7 +3,7 @@
 import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -198,7 +198,7 @@ class DiffusersGenerator:
         pipeline = model.pipeline
         if isinstance(start, Translation) and start.method == "invert":
             made = self._invert(conditions, arguments, start)[: len(jobs)]
-            return self._build_samples(jobs, made, prompts)
+            return self._build_samples(jobs, made, prompts, self._note_steps(start))
         if start is not None:
             pipeline = model.image_pipeline
             begun = [each.get(Reference) or each.get(Source) for each in conditions]
@@ -211,7 +211,20 @@ class DiffusersGenerator:
         if self._guide is not None:
             arguments |= self._guide.build_arguments([each.class_name for each in conditions])
         made = self.call_pipeline(pipeline, arguments, [job.seed for job in padded])[: len(jobs)]
-        return self._build_samples(jobs, made, prompts)
+        return self._build_samples(jobs, made, prompts, self._note_steps(start))
+
+    def _note_steps(self, start: Start) -> dict[str, Any]:
+        """Returns how a source is sampled, where that is not as the generator describes itself."""
+        if not isinstance(start, Translation):
+            return {}
+        noted: dict[str, Any] = {}
+        if start.steps is not None:
+            noted["num_inference_steps"] = start.steps
+        if start.method == "invert":
+            from factory.models.generators.inversion import name_steps
+
+            noted["scheduler"] = name_steps(self._model)
+        return noted
 
     def _invert(
         self, conditions: Sequence[Condition], arguments: dict[str, Any], way: Translation
@@ -234,7 +247,11 @@ class DiffusersGenerator:
             return invert_images(model, images, way, ({**fixed, **told}, target), steps)
 
     def _build_samples(
-        self, jobs: Sequence[Job], made: NDArray[np.float32], prompts: Prompts
+        self,
+        jobs: Sequence[Job],
+        made: NDArray[np.float32],
+        prompts: Prompts,
+        notes: Mapping[str, Any],
     ) -> list[Sample]:
         """Returns the samples of (N, H, W, 3) images, one a job; raises CallError for no images."""
         model, family = self._model, self._family
@@ -247,7 +264,7 @@ class DiffusersGenerator:
                 prompt=prompts[row],
                 tokens=tokens[row],
                 batch_size=self._batch_size,
-                notes=family.note(jobs[row].condition, model),
+                notes={**family.note(jobs[row].condition, model), **notes},
             )
             for row in range(len(jobs))
         ]

@@ -48,6 +48,13 @@ def invert_images(
     return _invert_by_ddim(model, images, way, calls, steps)
 
 
+def name_steps(model: "LoadedModel") -> str:
+    """Names what steps an inversion, as the column `scheduler` has it."""
+    if isinstance(model.pipeline, StraightPipeline):
+        return f"Euler on the sigmas of {type(model.scheduler).__name__}"
+    return "DDIMInverseScheduler, DDIMScheduler"
+
+
 def _invert_by_ddim(
     model: "LoadedModel",
     images: Sequence[Image.Image],

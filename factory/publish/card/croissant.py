@@ -11,6 +11,7 @@ import pyarrow as pa
 from factory import __version__
 from factory.core.markdown import write_inert_json
 from factory.core.places import shorten_places
+from factory.data.columns import IMAGE_TYPE
 from factory.publish.card.citation import build_bibtex
 from factory.publish.card.facts import CONFIGS, Facts
 from factory.publish.card.funnel import describe_shortfall
@@ -103,7 +104,7 @@ def _build_field(name: str, folder: str, column: str, kind: pa.DataType) -> "mlc
         source = mlc.Extract(column=column)
         return mlc.Source(file_set=f"{folder}-files", extract=source, transforms=steps)
 
-    if column == "image":
+    if kind == IMAGE_TYPE:
         return mlc.Field(
             id=name, name=name, data_types=[mlc.DataType.IMAGE_OBJECT], source=extract("bytes")
         )
@@ -151,6 +152,8 @@ def _describe_making(facts: Facts) -> dict[str, Any]:
         counts = f"{summary.generated:,} images, {summary.accepted:,} accepted."
     filled = "Every request was filled." if facts.is_synthetic else "None: every image was judged."
     raw = "Variations of real images." if facts.varies_real_images else "No image is a photograph."
+    for name in facts.real_columns:
+        raw += f" Where it is not empty, the column {name} holds the real image itself."
     return {
         "data_collection": f"{made}, recipe {summary.recipe_sha256}: {counts}",
         "data_collection_type": ["Synthetic" if facts.is_synthetic else "Others"],

@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from factory.core.markdown import join_lines
 from factory.data.summary import Summary
-from factory.engine.dataset import DataFile, Dataset
+from factory.engine.dataset import DATA, DataFile, Dataset
 from factory.evaluate import AnyResult, view_result
 from factory.evaluate.base import EVALUATION
 from factory.evaluate.measured import explain_other, read_present
+from factory.recipe.conditions import list_real_columns
 from factory.recipe.recipe import Recipe
 
 CONFIGS = {"data": ("default", "train"), "rejected": ("rejected", "rejected")}
@@ -59,6 +60,12 @@ class Facts:
     def varies_real_images(self) -> bool:
         """Whether images are variations of real ones."""
         return self.summary.varies_real_images
+
+    @property
+    def real_columns(self) -> tuple[str, ...]:
+        """Columns in which rows may hold real images."""
+        schema = self.schemas.get(DATA)
+        return () if schema is None else list_real_columns(schema.names)
 
     def list_files(self, folder: str) -> tuple[DataFile, ...]:
         """Returns the files of `data` or `rejected`."""

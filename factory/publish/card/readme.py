@@ -120,13 +120,25 @@ def _write_columns(facts: Facts) -> str:
     if is_judging(facts.recipe):
         mark, said = "", "what the images came with"
         made = "`provenance` (JSON) the file that it comes from and what judged it"
+    real = _write_real_columns(facts)
     return (
         f"## Rows\n\nImages are lossless {facts.recipe.output.image_format.upper()}{mark}. "
         f"`label` and `class_name` or `caption` say {said}, "
         f"not what a pathologist saw. `scores` holds every filter's number, {made}, "
-        "`image_sha256` the hash of its file.\n\n```python\nfrom datasets import load_dataset\n\n"
+        f"`image_sha256` the hash of its file.{real}\n\n"
+        "```python\nfrom datasets import load_dataset\n\n"
         'accepted = load_dataset("PATH_OR_REPO", split="train")\n'
         'rejected = load_dataset("PATH_OR_REPO", "rejected", split="rejected")\n```'
+    )
+
+
+def _write_real_columns(facts: Facts) -> str:
+    """Says which columns hold images that no model made."""
+    return "".join(
+        f" Where column `{name}` is not empty, **it holds the real image** that the row was made "
+        "of, which bears no mark and whose own terms hold; so does the picture above, to the right "
+        "of what was made."
+        for name in facts.real_columns
     )
 
 

@@ -74,7 +74,7 @@ def build_report(
     found = collect(state, limits, options.per_gallery)
     choice = choose(found)
     say("reading images")
-    stored = fetch_chosen(state, choice)
+    stored = fetch_chosen(state, choice, options.with_real)
     maker = Maker(state.labels, limits, stored, not is_judging(state.recipe))
     comparer = Comparer(state, maker, stored, options.base, options.per_gallery)
     comparisons = list(_compare(comparer, state, choice, options, say)) if options.with_real else []

@@ -53,6 +53,8 @@ class Galleries:
     borderline: tuple[Group, ...]
     rejected: tuple[Group, ...]
     repeats: tuple[Pair, ...]
+    has_real: bool = False
+    """Whether real images that rows keep stand beside some."""
 
 
 def choose(found: Collected) -> Choice:
@@ -74,14 +76,20 @@ def choose(found: Collected) -> Choice:
     )
 
 
-def fetch_chosen(state: RunState, choice: Choice) -> dict[str, Stored]:
+def fetch_chosen(state: RunState, choice: Choice, with_real: bool = True) -> dict[str, Stored]:
     """Reads what is stored of the chosen candidates and of those that they repeat.
+
+    Args:
+        state: of the run.
+        choice: of its candidates.
+        with_real: real images that their rows keep, too.
 
     Raises:
         StoreError: damaged data.
     """
     matches = {str(each.decision.match): str(each.row["series"]) for each in choice.repeats}
-    return fetch_stored(state.folder, state.outline, choice.list_pictured(), matches)
+    pictured = choice.list_pictured()
+    return fetch_stored(state.folder, state.outline, pictured, matches, with_real)
 
 
 def build_galleries(choice: Choice, maker: Maker) -> Galleries:
@@ -106,6 +114,7 @@ def build_galleries(choice: Choice, maker: Maker) -> Galleries:
         borderline=group_tiles(choice.borderline, maker, name_limit),
         rejected=group_tiles(choice.rejected, maker, name_filter),
         repeats=pair_repeats(choice.repeats, maker),
+        has_real=any(each.has_real for each in maker.stored.values()),
     )
 
 

@@ -21,7 +21,7 @@ from factory.engine.finalise import read_markers
 from factory.engine.plan import Outline
 from factory.engine.run_folder import Marker, RunFolder
 from factory.publish.report.collect import Shown
-from factory.recipe.conditions import draw_condition, list_kept
+from factory.recipe.conditions import draw_condition, list_kept, list_real_columns
 
 COLUMNS = ("image", "descriptor", "reference_sha256", "provenance")
 LONGEST = 192
@@ -51,6 +51,8 @@ class Stored:
     varied: Varied | None = None
     asked: tuple[NDArray[np.uint8], ...] = ()
     """What was asked for and can be seen, such as a mask: (H, W, 3) uint8 RGB each."""
+    has_real: bool = False
+    """Whether real images are among these."""
 
     def read_pixels(self, name: str) -> NDArray[np.uint8] | None:
         """Returns (H, W, 3) uint8 RGB, or None."""
@@ -58,7 +60,11 @@ class Stored:
 
 
 def fetch_stored(
-    folder: RunFolder, outline: Outline, shown: Iterable[Shown], matches: Mapping[str, str]
+    folder: RunFolder,
+    outline: Outline,
+    shown: Iterable[Shown],
+    matches: Mapping[str, str],
+    with_real: bool = True,
 ) -> dict[str, Stored]:
     """Reads the images and descriptors of chosen candidates and of what they repeat.
 
@@ -67,6 +73,7 @@ def fetch_stored(
         outline: its shards.
         shown: candidates, whose shards are known.
         matches: sample id -> key of its series, whose shards are searched.
+        with_real: real images that rows keep, too.
 
     Returns:
         Sample id -> what is stored.
@@ -86,7 +93,7 @@ def fetch_stored(
             continue
         for marker in read_markers(folder, shard):
             for row in folder.read_rows(marker, ids, _choose_columns(folder, marker)):
-                found[row["sample_id"]] = _read_stored(row)
+                found[row["sample_id"]] = _read_stored(row, with_real)
                 open_ids.pop(row["sample_id"], None)
     return found
 
@@ -134,10 +141,11 @@ def _choose_columns(folder: RunFolder, marker: Marker) -> list[str]:
     return [*dict.fromkeys((*COLUMNS, *kept))]
 
 
-def _read_stored(row: Mapping[str, Any]) -> Stored:
+def _read_stored(row: Mapping[str, Any], with_real: bool) -> Stored:
     known = row["descriptor"]
     descriptor = None if known is None else np.asarray(known, np.float16)
     condition = read_provenance(row).condition
     varied = parse_varied(row, str(row["sample_id"]))
-    asked = tuple(draw_condition(condition, row))
-    return Stored(row["image"]["bytes"], descriptor, condition, varied, asked)
+    asked = tuple(draw_condition(condition, row, with_real))
+    has_real = with_real and any(row[name] is not None for name in list_real_columns([*row]))
+    return Stored(row["image"]["bytes"], descriptor, condition, varied, asked, has_real)

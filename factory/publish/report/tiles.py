@@ -122,7 +122,8 @@ class Maker:
             return None
         if stored.asked:
             pixels = decode_image(stored.data, sample_id)
-            return draw_picture(set_beside(pixels, stored.asked), self.is_synthetic)
+            is_synthetic = self.is_synthetic and not stored.has_real
+            return draw_picture(set_beside(pixels, stored.asked), is_synthetic)
         return make_picture(stored.data, sample_id, self.is_synthetic)
 
     def _list_scores(self, shown: Shown) -> list[ScoreLine]:

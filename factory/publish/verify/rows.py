@@ -15,7 +15,7 @@ from factory.data.channels import hash_image, hash_values
 from factory.data.columns import hash_value
 from factory.data.provenance import Provenance, read_provenance
 from factory.data.records import NONFINITE, SCORE_DECIMALS, round_nonfinite
-from factory.data.schema import GENERATOR_COLUMNS, compute_described_id
+from factory.data.schema import compute_described_id, show_generator
 from factory.engine.dataset import DATA, Row
 from factory.filters import Decide, build_decide, build_filters
 from factory.publish.verify.findings import Report
@@ -142,7 +142,7 @@ class RowChecks:
             **shown,
             "guidance_scale": generator.first_guidance,
             "label": class_names.index(name) if name in class_names else None,
-            **{name: getattr(generator, name) for name in GENERATOR_COLUMNS},
+            **show_generator(record),
         }
         for column, value in expected.items():
             if column in values:

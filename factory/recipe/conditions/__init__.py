@@ -116,10 +116,22 @@ def list_kept(has: Sequence[str]) -> dict[str, Any]:
     return {name: kind for name, kind in own if name in has}
 
 
-def draw_condition(described: Mapping[str, Any], row: Mapping[str, Any]) -> list[Any]:
+def list_real_columns(has: Sequence[str]) -> tuple[str, ...]:
+    """Returns, of a table's columns, those in which streams keep real images."""
+    return tuple(name for each in list_streams() for name in each.real_columns if name in has)
+
+
+def draw_condition(
+    described: Mapping[str, Any], row: Mapping[str, Any], with_real: bool = True
+) -> list[Any]:
     """Returns what people see of a row's condition beside its image: (H, W, 3) uint8 RGB each.
 
     Streams that nothing here knows are not seen.
+
+    Args:
+        described: as its provenance tells.
+        row: with what it keeps.
+        with_real: real images, too.
 
     Raises:
         DamageError: a row without what it kept.
@@ -127,7 +139,11 @@ def draw_condition(described: Mapping[str, Any], row: Mapping[str, Any]) -> list
     """
     known = {stream.recorded: stream for stream in list_streams()}
     found = ((known[key], identity) for key, identity in described.items() if key in known)
-    drawn = (stream.draw_row(identity, row) for stream, identity in found)
+    drawn = (
+        stream.draw_row(identity, row)
+        for stream, identity in found
+        if with_real or not stream.real_columns
+    )
     return [picture for picture in drawn if picture is not None]
 
 

@@ -1,7 +1,7 @@
 """Translate conditions: real images as they would look in another stain, scanner or preparation."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,6 +12,7 @@ from factory.catalog.entries import ClassName as ClassWord
 from factory.catalog.entries import Strict
 from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest
+from factory.core.notes import tell
 from factory.core.yaml.reader import FieldPath
 from factory.data.groups import read_groups
 from factory.data.images import SourceImage, check_fit
@@ -43,13 +44,17 @@ class TranslateSeries(ManyConditions):
     name: str
     conditions: tuple[Condition, ...]
     count: int
+    details: tuple[str, ...] = ()
     origin = "translated"
 
     @functools.cached_property
     def key(self) -> str:
         """Identity of the series: its sources in order, and what they become."""
         sources = [condition.describe() for condition in self.conditions]
-        return compute_digest("series", {"kind": "translate", "sources": sources})[:16]
+        told: dict[str, Any] = {"kind": "translate", "sources": sources}
+        if not all(source.is_kept for each in self.conditions if (source := each.get(Source))):
+            told["keep_source"] = False  # rows that keep none are other rows
+        return compute_digest("series", told)[:16]
 
     def request_at(self, index: int) -> Request:
         """Returns the `index`-th request."""
@@ -113,7 +118,9 @@ class TranslateConditions(ConditionKind):
         source_class_name: ClassWord | None = Field(
             None, description="of invert: class that the images show, in words of the model"
         )
-        source_caption: Text | None = Field(None, description="of invert: prompt that tells them")
+        source_caption: Text | None = Field(
+            None, description="of invert: prompt that tells them, with {class_name}"
+        )
         keep_glass: bool = Field(True, description="lumen and background stay the source's")
         keep_source: bool = Field(True, description="rows keep the source in the column source")
         per_image: Count = Field(1, description="accepted images of each source")
@@ -198,7 +205,17 @@ class TranslateConditions(ConditionKind):
             for (image, sha256), group in zip(chosen, groups, strict=True)
         )
         name = session.resolve(settings.images).name
-        return [TranslateSeries(name, conditions, len(conditions) * settings.per_image)]
+        count = len(conditions) * settings.per_image
+        return [TranslateSeries(name, conditions, count, tuple(self._list_details(others)))]
+
+    def _list_details(self, others: Sequence[Domain]) -> Iterator[str]:
+        """Yields what people are told of the series."""
+        settings = self.settings
+        yield f"method {settings.method}"
+        for each in others:
+            yield f"the target is told by {len(each.images):,} real images"
+        if settings.keep_source:
+            yield "rows hold the real images that were translated, in the column source"
 
     def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
         """Notes images that are missing, and a way or a target that the model does not know."""
@@ -261,7 +278,14 @@ class TranslateConditions(ConditionKind):
         Raises:
             SourceError: images that are missing or cannot be read.
         """
-        unique = {session.images.hash_bytes(image): image for image in block.list(session)}
+        images = block.list(session)
+        unique = {session.images.hash_bytes(image): image for image in images}
+        if len(unique) < len(images):
+            repeated = len(images) - len(unique)
+            tell(
+                f"{session.resolve(block.path)}: {repeated:,} images repeat others, byte by byte: "
+                "each counts once"
+            )
         return [(unique[sha], sha) for sha in rank_shots(unique, seed)[:shots]]
 
     def _build_domain(self, session: Session, seed: int) -> tuple[Domain, ...]:
@@ -279,9 +303,11 @@ class TranslateConditions(ConditionKind):
         settings = self.settings
         target = settings.to
         name = image.class_name if target is None else target.class_name or image.class_name
-        caption = None if target is None else target.caption
+        caption, shown = None if target is None else target.caption, settings.source_caption
         if caption is not None:
             caption = caption.format(class_name=image.class_name or "")
+        if shown is not None:
+            shown = shown.format(class_name=image.class_name or "")
         inject = settings.inject
         way = Translation(
             settings.method,
@@ -289,7 +315,7 @@ class TranslateConditions(ConditionKind):
             settings.steps,
             None if inject is None else Injection(inject.layers, inject.share),
             settings.source_class_name,
-            settings.source_caption,
+            shown,
             settings.keep_glass,
         )
         source = Source(image, sha256, way, settings.fit, group, settings.keep_source)
