@@ -277,7 +277,8 @@ class Dataset:
         """
         with self.files.open_parquet(name, check_pages=check_pages) as table:
             number = 0
-            for batch in table.iterate_batches(_BATCH, columns):
+            rows = min(_BATCH, max(table.groups, default=1))  # large rows have small groups
+            for batch in table.iterate_batches(max(1, rows), columns):
                 for values in read_rows(batch):
                     yield Row(name, number, values)
                     number += 1

@@ -12,6 +12,7 @@ import factory
 from factory.catalog.entries import ImageChannel, ImageChannels
 from factory.core.errors import DamageError, FilterError, GenerationError, InputError
 from factory.core.images import hash_pixels
+from factory.core.parquet import ParquetTable
 from factory.data.channel_tables import ARROW, build_table, read_rows
 from factory.data.channels import (
     check_channels,
@@ -135,6 +136,22 @@ def test_verify_and_regenerate_take_the_channels_in(made, tmp_path):
     assert [each.sample_id for each in changed] == [read_all(copy)[0]["sample_id"]]
     assert changed[0].differences[0][0] == "stored image"
     assert changed[0].psnr < 60
+
+
+def test_no_more_rows_are_in_memory_than_a_row_group_holds(made, tmp_path, monkeypatch):
+    copy, asked = tmp_path / "copy", []
+    shutil.copytree(made, copy)
+    (path,) = (copy / "data").glob("*.parquet")
+    pq.write_table(pq.read_table(path), path, row_group_size=2)
+    inner = ParquetTable.iterate_batches
+
+    def look(self, rows, *args):
+        asked.append(rows)
+        return inner(self, rows, *args)
+
+    monkeypatch.setattr(ParquetTable, "iterate_batches", look)
+    assert len(read_all(copy)) == 7
+    assert asked == [2]
 
 
 def test_a_regenerated_image_brings_its_channels(made, tmp_path):
