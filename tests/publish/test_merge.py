@@ -3,6 +3,8 @@
 import json
 import shutil
 from collections import Counter, defaultdict
+from dataclasses import replace
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,8 +20,17 @@ from factory.core.errors import InputError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, encode_image, hash_pixels
 from factory.core.notes import listen
+from factory.data.groups import hash_group
+from factory.data.images import SourceImage
 from factory.publish.merge import MergeSettings, merge_sets
-from factory.publish.merge.splits import assign_splits
+from factory.publish.merge.members import Member
+from factory.publish.merge.splits import (
+    LEFT_OUT,
+    SEVERAL,
+    VARIES_TEST,
+    assign_splits,
+    place_members,
+)
 from tests.data.test_sources import make_pixels
 from tests.running import read_rows, run, save_again, write_recipe
 
@@ -259,6 +270,24 @@ def test_every_unit_gets_one_split_and_no_split_stays_empty(units, seed):
     assert set(chosen) == set(units)
     assert set(chosen.values()) == set(SHARES)
     assert chosen == assign_splits(dict(reversed(units.items())), SHARES, seed)
+
+
+def test_an_image_made_of_two_patients_leaks_neither():
+    def make(name, group=None, groups=()):
+        image = SourceImage(name, "a", group, Path(name))
+        return Member(image, "set", bool(groups), "a", name, name, groups=groups)
+
+    real = [make(f"{number}", f"p{number}") for number in range(12)]
+    splits = place_members(real, SHARES, 0, False).splits
+    first = {split: hash_group(f"p{splits.index(split)}") for split in SHARES}
+    pairs = [("train", "validation"), ("train", "test"), ("train", "train")]
+    made = [make(f"{pair}", None, tuple(first[each] for each in pair)) for pair in pairs]
+    for members in (real + made, real + [replace(m, groups=m.groups[::-1]) for m in made]):
+        placed = place_members(members, SHARES, 0, False)
+        assert placed.splits[12:] == (LEFT_OUT, LEFT_OUT, "train")
+        assert placed.left_out == {SEVERAL: 1, VARIES_TEST: 1}
+        let_in = place_members(members, SHARES, 0, True)
+        assert let_in.left_out == {SEVERAL: 2}
 
 
 def test_shares_are_kept_class_by_class():

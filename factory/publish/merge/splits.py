@@ -12,6 +12,7 @@ TRAIN, VALIDATION, TEST = "train", "validation", "test"
 LEFT_OUT = "left out"
 
 VARIES_TEST = "vary a real image of a patient in test"
+SEVERAL = "are made of patients in different splits"
 REPEATED = "are in an earlier set already"
 
 
@@ -39,7 +40,7 @@ def place_members(
 
     Images of one group are one unit, and so are groups that share an image, by its pixels; an image
     without a group is a unit of its own. A synthetic image goes where the unit of the real image
-    that it varies goes, else to `train`.
+    that it varies goes, else to `train`; made of patients in different splits, it goes nowhere.
 
     Args:
         members: real ones and synthetic ones.
@@ -66,16 +67,18 @@ def place_members(
     unplaced = 0
     splits = []
     for member in members:
-        unit_or_none = _find_unit(member, units)
-        split = TRAIN if unit_or_none is None else split_of[unit_or_none]
+        found = {split_of[unit] for unit in _find_units(member, units)} or {TRAIN}
+        split = next(iter(found))
         reason = None
         if member.is_synthetic:
             is_made_of = member.reference_sha256 is not None or bool(member.groups)
-            unplaced += unit_or_none is None and is_made_of
+            unplaced += is_made_of and not _find_units(member, units)
             if member.sample_id is not None and member.sample_id in seen:
                 reason = REPEATED
-            elif split == TEST and not test_synthetic:
+            elif TEST in found and not test_synthetic:
                 reason = VARIES_TEST
+            elif len(found) > 1:
+                reason = SEVERAL
             seen.add(member.sample_id or "")
         left_out.update([reason] if reason else [])
         splits.append(LEFT_OUT if reason else split)
@@ -158,10 +161,10 @@ def _join_units(members: Sequence[Member]) -> dict[str, str]:
     return {key: names[find(key)] for key in parent}
 
 
-def _find_unit(member: Member, units: Mapping[str, str]) -> str | None:
-    """Returns the unit of a real image, or of the one that a synthetic image shows or varies."""
+def _find_units(member: Member, units: Mapping[str, str]) -> set[str]:
+    """Returns the unit of a real image, or those of all that a synthetic image is made of."""
     keys = [f"image {member.image_sha256}", f"pixels {member.pixels_sha256}"]
     if member.is_synthetic:
         keys += [f"image {member.reference_sha256}", f"pixels {member.reference_pixels_sha256}"]
         keys += [f"group {group}" for group in member.groups]
-    return next((units[key] for key in keys if key in units), None)
+    return {units[key] for key in keys if key in units}
