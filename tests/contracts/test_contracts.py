@@ -1,7 +1,10 @@
 """What earlier versions wrote stays readable, goes on, and is not written anew without need."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from factory.cli import main
 from factory.core.hashing import compute_digest
 from factory.recipe.earlier import split_duplicates
 from factory.recipe.recipe import restore_recipe, select_content
+from tests import ROOT
 from tests.running import list_identities, read_json, read_rows
 
 HERE = Path(__file__).parent
@@ -174,8 +178,10 @@ def test_quickstart_makes_the_same_images(tmp_path):
     here = {name: version(name) for name in said["libraries"]}
     if here != said["libraries"]:
         pytest.skip(f"made with {said['libraries']}, here {here}: pixels may differ")
-    options = ("--out", tmp_path, "--set", f"generator.device={said['device']}")
-    call("run", "quickstart", *options, "--executor", "local")
+    options = ("--out", str(tmp_path), "--set", f"generator.device={said['device']}")
+    command = (sys.executable, "-m", "factory", "run", "quickstart", *options)
+    environment = {**os.environ, **said["instructions"], "PYTHONPATH": str(ROOT)}
+    subprocess.run((*command, "--executor", "local"), env=environment, check=True)
     assert list_identities(tmp_path) == {tuple(each) for each in said["images"]}
 
 
