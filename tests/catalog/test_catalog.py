@@ -57,6 +57,7 @@ def test_shipped_models_are_sound() -> None:
     assert {
         "nano-he",
         "nano-he-base",
+        "he-multi-base",
         "fake",
         "stable-diffusion-1-5",
         "stable-diffusion-xl",
@@ -77,7 +78,7 @@ def test_shipped_models_are_sound() -> None:
     for entry in models.values():
         assert entry.family in FAMILIES.names, entry.id
         assert entry.title and entry.licence.url.startswith("https://"), entry.id
-        assert entry.licence.date_read in ("2026-11-20", "2026-11-26"), entry.id
+        assert entry.licence.date_read in ("2026-11-20", "2026-11-26", "2026-11-27"), entry.id
         assert not entry.remote_code or entry.revision, entry.id
         family = FAMILIES.get(entry.family)(GeneratorSettings(model=entry.id), entry)
         if isinstance(family, PipelineFamily) and family.optional is not None:

@@ -246,7 +246,9 @@ def test_the_variant_of_weights(tmp_path):
 
 
 @pytest.mark.stranger
-@pytest.mark.parametrize("name", ["fake", "nano-he", "nano-he-base", "stable-diffusion", "flow"])
+@pytest.mark.parametrize(
+    "name", ["fake", "nano-he", "nano-he-base", "he-multi-base", "stable-diffusion", "flow"]
+)
 def test_models_check_brings_its_own_condition(models, name):
     place = str(models / name) if (models / name).is_dir() else name
     result = CliRunner().invoke(main, ["models", "check", place])

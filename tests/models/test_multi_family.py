@@ -12,7 +12,7 @@ import yaml
 from click.testing import CliRunner
 from PIL import Image
 
-from factory.catalog.catalog import LicenceTerms, ModelEntry
+from factory.catalog.catalog import LicenceTerms, ModelEntry, load_catalogs
 from factory.cli import main
 from factory.core.errors import InputError
 from factory.data.images import SourceImage
@@ -185,3 +185,18 @@ def test_a_row_is_the_same_whoever_with_longer_embeddings_shares_its_batch(build
     assert calls == [{1}, {5}]  # never padded to another's length
     for job, sample in zip((short, long), beside, strict=True):
         assert np.array_equal(generator.generate([job])[0].pixels, sample.pixels)
+
+
+def test_beside_a_mask_a_class_is_a_label_of_a_model_that_learned_none() -> None:
+    entry = load_catalogs().find_model("he-multi-base")
+    generator = build_generator(GeneratorSettings(model=entry.id, steps=1), entry, Path())
+    nuclei = Control(Drawn(), ((7, "nucleus"),))
+    first, second = (
+        generator.generate([Job(Request("series", 0, condition, 0), 0, 5)])[0]
+        for condition in (Condition(None, None, nuclei), Condition("tumor", None, nuclei))
+    )
+    assert np.array_equal(first.pixels, second.pixels)
+    for streams in ((), (Scale(0.5),)):
+        with pytest.raises(InputError, match="has learned no classes, asked for 'tumor'"):
+            asked = Request("series", 0, Condition("tumor", None, *streams), 0)
+            list(generator.generate([Job(asked, 0, 5)]))

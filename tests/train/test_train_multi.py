@@ -124,7 +124,10 @@ def test_resumed_equals_uninterrupted_and_what_comes_out_is_a_model(
     lines = (tmp_path / "whole/training/log.jsonl").read_text().splitlines()
     assert json.loads(lines[-1])["validation_loss"] == pytest.approx(whole["validation_loss"], 1e-3)
     entry = yaml.safe_load((tmp_path / "whole/models/tiny-multi.yaml").read_text())
-    assert entry["family"] == "multi" and set(entry["optional"]) == told | {"reference"}
+    assert entry["family"] == "multi" and set(entry["optional"]) == told | {
+        "reference",
+        "class_name",
+    }
     assert entry["labels_seen"] is False
     assert (tmp_path / "whole/samples.png").exists()
     with pytest.raises(MismatchError, match=r"seed: 3 -> 4"):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def write_catalog_entry(recipe: TrainingRecipe, material: Material, out: Path) -> None:
     """Writes `out/models/NAME.yaml`, so that a recipe says `catalogs: [OUT]`, `model: NAME`."""
-    streams = ["class_name"] if material.images.class_names else []
+    streams = ["class_name"]  # without classes, a label beside other streams
     streams += ["caption"] if material.tokenizer is not None else []
     entry = describe_entry(recipe, "flow", [*streams, "reference"], material.images.class_names)
     if recipe.data.mpp is not None:

@@ -14,7 +14,7 @@ from factory.train.multi.setup import MultiMaterial
 def write_catalog_entry(recipe: MultiRecipe, material: MultiMaterial, out: Path) -> None:
     """Writes `out/models/NAME.yaml`, so that a recipe says `catalogs: [OUT]`, `model: NAME`."""
     collection = material.collection
-    streams = ["class_name"] if collection.class_names else []
+    streams = ["class_name"]  # without classes, a label beside other streams
     streams += ["caption"] if material.tokenizer is not None else []
     streams += ["reference", "scale"]
     streams += ["embedding"] if material.embedding_dim else []

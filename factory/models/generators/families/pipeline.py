@@ -260,12 +260,13 @@ class PipelineFamily(TranslatingFamily):
             and name is not None
             and "class_name" not in self.replace(streams)
         ):
-            if names == ():
+            # Where none was learned, so it is next to whatever else says what to draw.
+            if names == () and not streams - {"class_name", "scale", "source"}:
                 raise InputError(
                     f"model {model}: has learned no classes, asked for {name!r}: ask by caption "
                     "or reference, or adapt it with factory train adapter"
                 )
-            if names is not None and name not in names:
+            if names and name not in names:
                 raise InputError(f"model {model}: no class {name!r}: {advise(name, names)}")
 
 
