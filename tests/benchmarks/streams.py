@@ -47,6 +47,7 @@ class Maker:
 
     def __init__(self, folder: Path, steps: int, guidance: float) -> None:
         self.pipeline = MultiPipeline.from_pretrained(folder)
+        self.pipeline.set_progress_bar_config(disable=True)
         self.size = int(self.pipeline.image_size)
         self.options = {"num_inference_steps": steps, "guidance_scale": guidance}
 

@@ -67,12 +67,12 @@ def place_members(
     unplaced = 0
     splits = []
     for member in members:
-        found = {split_of[unit] for unit in _find_units(member, units)} or {TRAIN}
-        split = next(iter(found))
+        found = {split_of[unit] for unit in _find_units(member, units)}
+        split = next(iter(found), TRAIN)
         reason = None
         if member.is_synthetic:
             is_made_of = member.reference_sha256 is not None or bool(member.groups)
-            unplaced += is_made_of and not _find_units(member, units)
+            unplaced += is_made_of and not found
             if member.sample_id is not None and member.sample_id in seen:
                 reason = REPEATED
             elif TEST in found and not test_synthetic:
