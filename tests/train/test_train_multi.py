@@ -151,6 +151,10 @@ def test_a_batch_has_what_its_images_have_and_leaves_some_out(
     assert 0.3 < kept["embedding"] < 0.5
     nothing = [not any(bool(shares[n][row]) for n in kept) for row in range(200)]  # type: ignore[index]
     assert 0.05 < np.mean(nothing) < 0.17
+    recipe = make_recipe(data, training={"batch_size": 200, "control_rate": 0.25})
+    fewer = draw_batch(recipe, material.collection, material.grid, spread, (0,)).streams
+    assert torch.equal(fewer.present("scale"), shares["scale"])  # type: ignore[arg-type]
+    assert 0.12 < float(fewer.present("control").float().mean()) < 0.3  # type: ignore[union-attr]
 
 
 def test_masks_turn_with_their_images_and_scales_follow_the_cut(
@@ -167,6 +171,24 @@ def test_masks_turn_with_their_images_and_scales_follow_the_cut(
     views = material.collection.sets[0]
     whole, cut = views.mpp[0::2], views.mpp[1::2]
     assert np.allclose(whole, 0.5) and (cut <= 0.5 * 40 / 32 + 1e-6).all() and (cut < 0.5).any()
+
+
+def test_nuclei_are_found_where_no_mask_is_given(data: Path, tmp_path: Path) -> None:
+    """What stain alone tells is where the drawn masks are; each kind of mask has its own views."""
+    found = []
+    for masks in (
+        {"folder": str(data / "masks"), "labels": {3: "nucleus"}},
+        {"labels": {1: "nucleus"}},
+    ):
+        recipe = make_recipe(data, source={"masks": masks})
+        found.append(prepare_material(recipe, load_catalogs(), tmp_path).collection)
+    drawn, told = (each.sets[0] for each in found)
+    assert found[0].digest != found[1].digest and np.array_equal(drawn.pixels, told.pixels)
+    assert (
+        drawn.masks is not None and told.masks is not None and set(np.unique(told.masks)) == {0, 1}
+    )
+    both = (drawn.masks & told.masks).sum() * 2 / (drawn.masks.sum() + told.masks.sum())
+    assert both > 0.9
 
 
 def test_views_outlive_a_change_of_a_grids_words_but_not_of_its_measures() -> None:
@@ -266,6 +288,29 @@ def test_the_recipe_says_which_network_and_where_its_data_lie(data: Path, tmp_pa
     assert source.masks is not None and source.values is not None
     places = (source.images, source.masks.folder, source.values.table)
     assert all(each.is_relative_to(tmp_path / "data") for each in places)
+
+
+def test_captions_learn_to_say_what_embeddings_show(tmp_path: Path) -> None:
+    """Only what reads captions changes, and what the blocks make of it is what embeddings have."""
+    (tmp_path / "images/all").mkdir(parents=True)
+    for number in range(8):
+        color = ((238, 200, 220), (90, 50, 150))[number % 2]
+        noisy = np.random.default_rng(number).integers(-9, 9, (32, 32, 3)) + color
+        Image.fromarray(noisy.astype(np.uint8)).save(tmp_path / f"images/all/{number}.png")
+    source = {"masks": None, "values": None, "group_pattern": None}
+    plain = make_recipe(tmp_path, 1, source=source)
+    train(plain, tmp_path / "plain")
+    options = {**plain.training.model_dump(), "reading_steps": 90}
+    recipe = MultiRecipe.model_validate({**plain.model_dump(), "training": options})
+    assert train(recipe, tmp_path / "out")["reading"] > 0.3
+    before, after = (read_weights(tmp_path / each) for each in ("plain", "out"))
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    assert changed and all("caption" in each or each.startswith("text_encoder") for each in changed)
+    kv = "transformer.blocks.1.cross_kv.{}.weight"
+    assert torch.equal(after[kv.format("caption")], after[kv.format("embedding")])
+    silent = MultiRecipe.model_validate({**recipe.model_dump(), "captions": None})
+    with pytest.raises(InputError, match=r"needs captions and data\.encoder"):
+        train(silent, tmp_path / "other")
 
 
 def test_bfloat16_is_taken_where_it_is_not_emulated() -> None:

@@ -6,6 +6,8 @@ reference of the images that they describe, as the prior of unCLIP does (Ramesh 
 2204.06125, section 2.2; here by regression). The denoiser follows them without learning anew.
 """
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import torch
 from torch import nn
@@ -43,16 +45,38 @@ def teach_reading(recipe: TrainingRecipe, material: Material, network: Denoiser)
             "remove it"
         )
     projection: nn.Linear = network.conditioner.text_projection  # type: ignore[assignment]
-    learning = [*network.text_encoder.parameters(), projection.weight]
+
+    def read(step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        target, tokens, mask = _draw(recipe, material, network, step)
+        return projection(network.encode_text(tokens, mask)), target
+
+    return fit_reading([*network.text_encoder.parameters(), projection.weight], read, steps)
+
+
+def fit_reading(
+    learning: Sequence[nn.Parameter],
+    read: Callable[[int], tuple[torch.Tensor, torch.Tensor]],
+    steps: int,
+) -> float:
+    """Fits parameters by the squared error of what `read` tells of a step against its target.
+
+    Args:
+        learning: what is fitted.
+        read: step -> (B, D) of captions and (B, D) of what they shall stand for.
+        steps: of Adam; the rate rises over 50 and falls over the last third.
+
+    Returns:
+        The share of the targets' variance that captions explain, over the last 50 steps.
+    """
     for parameter in learning:
         parameter.requires_grad_(True)
     optimizer = torch.optim.Adam(learning, lr=RATE)
     explained: list[float] = []
     for step in range(steps):
-        target, tokens, mask = _draw(recipe, material, network, step)
         for group in optimizer.param_groups:
             group["lr"] = RATE * min(1.0, (step + 1) / 50, 3 * (steps - step) / steps)
-        loss = mse_loss(projection(network.encode_text(tokens, mask)), target)
+        told, target = read(step)
+        loss = mse_loss(told, target)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -105,7 +105,7 @@ def _resolve_multi(recipe: MultiRecipe, base: Path) -> tuple[MultiRecipe, Catalo
     sources = []
     for source in recipe.data.sources:
         update: dict[str, Any] = {"images": resolve_path(base, source.images)}
-        if source.masks is not None:
+        if source.masks is not None and source.masks.folder is not None:
             place = resolve_path(base, source.masks.folder)
             update["masks"] = source.masks.model_copy(update={"folder": place})
         if source.values is not None:

@@ -143,7 +143,7 @@ class FlowTrainer(Trainer):
     def describe(self) -> dict[str, Any]:
         """Returns what shapes the weights; what is still to come may change on resume."""
         described: dict[str, Any] = self._recipe.model_dump(mode="json")
-        for name in ("steps", "decay_steps", "checkpoint_every", "compile"):
+        for name in ("steps", "decay_steps", "checkpoint_every", "compile", "reading_steps"):
             described["training"].pop(name)
         for section in ("validation", "sampling", "export", "init", "catalogs"):
             described.pop(section)
@@ -162,9 +162,42 @@ class FlowTrainer(Trainer):
         )
         return self.finish(loop, report) if self._accelerator.is_main_process else None
 
+    def teach(self, average: Any, unread: Path) -> tuple[Any, float]:
+        """Returns the network of an exported pipeline, and how well its captions now read.
+
+        Args:
+            average: a network of the same shape, which stays as it is.
+            unread: the pipeline's folder.
+        """
+        raise NotImplementedError
+
     def finish(self, loop: Loop, report: Report) -> dict[str, Any]:
-        """Returns what the training gave, after what follows its last step."""
-        return self.summarise(loop.step)
+        """Returns what the training gave, after it taught to read where it is asked for."""
+        summary = self.summarise(loop.step)
+        if self._recipe.training.reading_steps:
+            measured = self.read(loop.average)
+            loop.log(report, measured)
+            summary |= measured
+            self.document(self._recipe, self._material, summary, self._out)
+        return summary
+
+    def read(self, average: Any) -> dict[str, float]:
+        """Teaches the best weights to read captions and exports them; they are kept as they were.
+
+        Returns:
+            `reading`, and what is measured of what is exported.
+        """
+        out = self._out
+        folder = out / "training"
+        unread = folder / f"unread-{self.state['best_step']:07d}"
+        if not unread.exists():
+            partial = folder / "unread.tmp"
+            shutil.rmtree(partial, ignore_errors=True)
+            shutil.copytree(out, partial, ignore=shutil.ignore_patterns("training"))
+            partial.rename(unread)
+        network, explained = self.teach(average, unread)
+        self.export(network, out)
+        return {"reading": explained} | self.judge(network, out, out / "samples.png")
 
     def export(self, network: Any, folder: Path) -> None:
         """Writes weights as a float16 safetensors pipeline folder."""
@@ -263,43 +296,19 @@ class _GeneratorTrainer(FlowTrainer):
         described = super().describe()
         for source in described["data"]["sources"]:
             source.pop("images")
-        described["training"].pop("reading_steps")
         return described | {"images": self._material.images.digest}
-
-    def finish(self, loop: Loop, report: Report) -> dict[str, Any]:
-        """Teaches to read, where it is asked for."""
-        summary = self.summarise(loop.step)
-        if self._recipe.training.reading_steps:
-            measured = self.read(loop.average)
-            loop.log(report, measured)
-            summary |= measured
-            self.document(self._recipe, self._material, summary, self._out)
-        return summary
 
     def summarise(self, step: int) -> dict[str, Any]:
         """Returns what a training of so many steps gave; None for what was not measured."""
         found = super().summarise(step)
         return found | {name: found.get(name) for name in ("kid", "fd", "validated")}
 
-    def read(self, average: Any) -> dict[str, float]:
-        """Teaches the best weights to read captions and exports them; they are kept as they were.
-
-        Returns:
-            `reading`, and the distances of what is exported.
-        """
-        recipe, material, out = self._recipe, self._material, self._out
-        folder, names = out / "training", material.images.class_names
-        unread = folder / f"unread-{self.state['best_step']:07d}"
-        if not unread.exists():
-            partial = folder / "unread.tmp"
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(out, partial, ignore=shutil.ignore_patterns("training"))
-            partial.rename(unread)
+    def teach(self, average: Any, unread: Path) -> tuple[Any, float]:
+        """Returns the network of an exported pipeline, and how well its captions read."""
         network = deepcopy(average)
-        start_from(network, names, FlowPipeline.from_pretrained(unread, dtype=torch.float32))
-        measured = {"reading": teach_reading(recipe, material, network)}
-        self.export(network, out)
-        return measured | self.judge(network, out, out / "samples.png")
+        before = FlowPipeline.from_pretrained(unread, dtype=torch.float32)
+        start_from(network, self._material.images.class_names, before)
+        return network, teach_reading(self._recipe, self._material, network)
 
     def assemble(self, network: Denoiser) -> FlowPipeline:
         """Returns the pipeline of a network."""

@@ -88,10 +88,9 @@ def _draw_dropped(
     """Returns stream -> (B,) bool, the rows that are not shown it."""
     nothing = torch.rand(count, generator=generator) < options.dropout
     found = {}
+    shown = {"embedding": options.embedding_rate, "control": options.control_rate}
     for name in NAMES:
-        rate = options.stream_dropout
-        if name == "embedding":
-            rate = 1 - options.embedding_rate * (1 - rate)
+        rate = 1 - shown.get(name, 1.0) * (1 - options.stream_dropout)
         found[name] = nothing | (torch.rand(count, generator=generator) < rate)
     return found
 

@@ -19,9 +19,13 @@ class _Strict(BaseModel):
 
 
 class Masks(_Strict):
-    """Label maps beside images: PNG files of the same names and folders."""
+    """Label maps: PNG files of the same names and folders, or nuclei found in the images."""
 
-    folder: Path = Field(description="holds for IMAGE.jpg the file IMAGE.png")
+    folder: Path | None = Field(
+        None,
+        description="holds for IMAGE.jpg the file IMAGE.png; None: 1 where stain alone tells a "
+        "nucleus, so that masks stand beside all else that is known of such images",
+    )
     labels: dict[int, str] = Field(description="pixel value -> label; others are nothing")
 
 
@@ -107,6 +111,7 @@ class MultiOptimisation(OptimisationSettings):
     embedding_rate: float = Field(
         0.5, ge=0, le=1, description="images shown with their own features"
     )
+    control_rate: float = Field(1.0, ge=0, le=1, description="images shown with their mask")
     time_shift: float = Field(
         0.0, ge=-5, le=5, description="mean of the logit of the share of noise"
     )

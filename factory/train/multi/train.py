@@ -1,6 +1,7 @@
 """Trains a generator of parallel streams from scratch, and exports the best weights."""
 
 from contextlib import nullcontext
+from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from factory.train.loop import Report
 from factory.train.multi.batches import draw_batch
 from factory.train.multi.export import write_documents
 from factory.train.multi.network import MultiDenoiser, build_denoiser, start_from
+from factory.train.multi.reading import teach_streams
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial, prepare_material
 from factory.train.multi.validation import MultiJudge, encode, fold, save_sample_grid
@@ -133,6 +135,13 @@ class MultiTrainer(FlowTrainer):
         measured = self._judge.measure(average)
         save_sample_grid(self._material, folder, self._recipe, self._judge.rows, grid)
         return measured
+
+    def teach(self, average: Any, unread: Path) -> tuple[Any, float]:
+        """Returns the network of an exported pipeline, and how well its captions read."""
+        network = deepcopy(average)
+        before = MultiPipeline.from_pretrained(unread, dtype=torch.float32)
+        start_from(network, self._material.collection, before)
+        return network, teach_streams(self._recipe, self._material, network)
 
     def describe(self) -> dict[str, Any]:
         """Returns the fields that shape the weights, and what identifies views."""

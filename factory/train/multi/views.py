@@ -21,7 +21,7 @@ from factory.core.errors import SourceError
 from factory.core.files.atomic import write_file
 from factory.core.hashing import compute_digest, derive_seed
 from factory.core.plain import write_json
-from factory.core.stains import measure_attributes
+from factory.core.stains import measure_attributes, segment_nuclei
 from factory.data.images import SourceImage, list_images
 from factory.models.encoders import Encoder
 from factory.train.images import identify, is_held_out
@@ -140,8 +140,12 @@ def _describe(
         "views": [source.views, source.scale, source.fit],
         "facts": source.facts,
         "mpp": source.mpp,
-        "masked": source.masks is not None,
+        "masked": "stain" if _is_measured(source) else source.masks is not None,
     }
+
+
+def _is_measured(source: MultiSource) -> bool:
+    return source.masks is not None and source.masks.folder is None
 
 
 def describe_measures(grid: CaptionGrid | None) -> dict[str, Any] | None:
@@ -178,7 +182,7 @@ def _cut_all(
     for row, (index, view) in enumerate(views):
         if last != index:
             last, whole = index, images[index].read_pixels()
-            mask = None if source.masks is None else _read_mask(source, images[index], whole)
+            mask = _read_mask(source, images[index], whole)
         draw = np.random.default_rng(derive_seed(seed, "view", images[index].key, view))
         top, left, side = _choose_box(whole.shape, size, source, draw if view else None)
         box = (slice(top, top + side), slice(left, left + side))
@@ -192,6 +196,9 @@ def _cut_all(
     for start in range(0, len(views) if grid else 0, _CHUNK):
         part = np.ascontiguousarray(pixels[start : start + _CHUNK])
         values += bin_attributes(grid, measure_attributes(part)) if grid else []
+    for start in range(0, len(views) if masks is not None and _is_measured(source) else 0, _CHUNK):
+        rows = slice(start, start + _CHUNK)
+        masks[rows] = segment_nuclei(np.ascontiguousarray(pixels[rows]))  # type: ignore[index]
     pixels.flush()
     known = {"values": values, "pixels_a_pixel": shares}
     write_file(folder / "views.json", write_json(known, indent=None).encode())
@@ -215,8 +222,10 @@ def _choose_box(
 
 
 def _read_mask(source: MultiSource, image: SourceImage, whole: NDArray[np.uint8]) -> Any:
-    """Returns the (H, W) uint8 values of an image's mask."""
-    masks: Any = source.masks
+    """Returns the (H, W) uint8 values of an image's mask; None without a file of it."""
+    masks = source.masks
+    if masks is None or masks.folder is None:
+        return None
     path = (masks.folder / image.key).with_suffix(".png")
     try:
         with Image.open(path) as file:
