@@ -58,6 +58,7 @@ SHORTENED = {
     " --set conditions.0.per_class.human_pancreas=1",
     "factory evaluate retrieval": "--epochs 1 --seeds 1 --batch-size 4"
     " --model tiny --pretrained none",
+    "factory evaluate segmentation": "--steps 2 --seeds 1 --width 4",
     "factory evaluate all": "--seeds 2 --steps 20 --fewshot-encoder color-texture",
     "factory evaluate fewshot": "--seeds 2 --steps 20 --encoder color-texture"
     " --set conditions.0.per_class=2 " + _SMALL + "4",

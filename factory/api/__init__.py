@@ -26,6 +26,7 @@ from factory.api.evaluating import (
     evaluate_fewshot,
     evaluate_fidelity,
     evaluate_retrieval,
+    evaluate_segmentation,
     evaluate_translation,
     run_evaluation,
 )
@@ -83,6 +84,7 @@ __all__ = [
     "evaluate_fewshot",
     "evaluate_fidelity",
     "evaluate_retrieval",
+    "evaluate_segmentation",
     "evaluate_translation",
     "export",
     "find_encoder",

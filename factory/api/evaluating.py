@@ -218,6 +218,34 @@ def evaluate_composition(
     return run_evaluation("composition", found, out, say)
 
 
+def evaluate_segmentation(
+    real: AnyPath,
+    test: AnyPath,
+    synthetic: AnyPath,
+    settings: "Mapping[str, Any] | None" = None,
+    out: AnyPath | None = None,
+    say: Say = keep_quiet,
+) -> "Evaluation":
+    """Trains a segmenter on real masks, on synthetic images and their masks, and on both.
+
+    Args:
+        real: real training images.
+        test: real images of other patients.
+        synthetic: a finished run of conditions with masks.
+        settings: other options by name: `masks` and `test_masks` (folders of label maps), `values`,
+            `ids`, `steps`, `seeds`, `size`, `fit`, `group_pattern`, `out` and the like.
+        out: JSON file to write.
+        say: see above.
+
+    Raises:
+        InputError: sets that do not fit, or share images, patients or masks with the test.
+        SourceError: an image or mask that cannot be read.
+        EvaluationError: too few images, or a training that diverged.
+    """
+    sides = {"real": Path(real), "test": Path(test), "synthetic": Path(synthetic)}
+    return run_evaluation("segmentation", {**(settings or {}), **sides}, out, say)
+
+
 def run_evaluation(
     kind: "str | type[Kind]",
     settings: Mapping[str, Any],

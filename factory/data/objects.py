@@ -77,7 +77,7 @@ def _connect(labels: Labels) -> NDArray[np.int64]:
     for identifier in np.unique(labels[labels > 0]).tolist():
         parts, _ = ndimage.label(labels == identifier, np.ones((3, 3)))
         mine = parts > 0
-        coded[mine] = int(identifier) * _PARTS + parts[mine]
+        coded[mine] = int(identifier) * _PARTS + parts[mine].astype(np.int64)
     return coded
 
 

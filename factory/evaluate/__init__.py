@@ -23,6 +23,7 @@ EVALUATIONS: Registry[Evaluation] = Registry(
         "control": "factory.evaluate.control:Control",
         "translation": "factory.evaluate.translation:Translation",
         "composition": "factory.evaluate.composition:Composition",
+        "segmentation": "factory.evaluate.segmentation:Segmentation",
     },
 )
 """All kinds, in the order in which `evaluate all` runs them, those of plug-ins last."""

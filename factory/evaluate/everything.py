@@ -67,6 +67,10 @@ class AllSettings(EvaluationSettings):
     spots: Annotated[Path, fields.Option(takes="images")] | None = Field(
         None, description="CSV of real spots with cell-type proportions: composition too."
     )
+    masks: fields.Images | None = Field(
+        None, description="Label maps named as --real are, with --test-masks: segmentation too."
+    )
+    test_masks: fields.Images | None = Field(None, description="Likewise of --test.")
     image_column: fields.ImageColumn = None
     group_pattern: fields.GroupPattern = None
     fit: fields.Fitted = "crop"

@@ -74,6 +74,7 @@ def prepare(folder):
     shutil.copytree(PCAM / "test", folder / "FFPE")
     write_pairs(folder)
     write_spots(folder)
+    write_tiles(folder)
     for pairs, split in (("PAIRS", "test"), ("OTHER_PAIRS", "train")):
         (folder / pairs).mkdir()
         lines = ["file_name,text"]
@@ -109,6 +110,18 @@ def write_spots(folder):
         shares = f"{tumor:.3f},{1 - tumor:.3f}"
         lines.append(f"{path.name},P{patient},P{patient}-{number % 3},{split},{shares}")
     (folder / "SPOTS" / "spots.csv").write_text("\n".join(lines) + "\n")
+
+
+def write_tiles(folder):
+    """Writes tiles with dark nuclei where masks mark them; masks of the test are others."""
+    for path in sorted((folder / "MASKS").rglob("*.png")):
+        labels, name = np.asarray(Image.open(path)), path.relative_to(folder / "MASKS")
+        for split, marked in (("train", labels), ("test", np.roll(labels, 37, 0))):
+            image = np.where(marked[..., None] > 0, (90, 60, 140), (230, 180, 205))
+            for root, pixels in (("TILES", image), ("TILES/masks", marked)):
+                target = folder / root / split / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels.astype(np.uint8)).save(target)
 
 
 def write_file(block, folder):
