@@ -231,7 +231,7 @@ def convert_model(
         mpp: µm per pixel of its training images.
         allow_pickle: the file is trusted; only tensors are read of it.
         kind: `compvis` (latent diffusion), or of a one-pass translator `cut` (AI-FFPE too),
-            `cyclegan`, `unet` (pix2pix), `unetpp` (GigaTIME).
+            `cyclegan`, `unet` (pix2pix), `unetpp` (GigaTIME), `gigatime-flash`, `histoplexer`.
 
     Raises:
         InputError: what cannot be read or has no counterpart; says what to do.

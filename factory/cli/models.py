@@ -155,7 +155,9 @@ def adopt(source: str, out: Path, as_json: bool, **given: Any) -> None:
 @click.argument("checkpoint", type=LocalPath(path_type=Path))
 @click.option(
     "--kind",
-    type=click.Choice(["compvis", "cut", "cyclegan", "unet", "unetpp"]),
+    type=click.Choice(
+        ["compvis", "cut", "cyclegan", "unet", "unetpp", "gigatime-flash", "histoplexer"]
+    ),
     default="compvis",
     help="Code that wrote it; all but compvis are one-pass translators.",
 )
@@ -181,7 +183,7 @@ def convert(checkpoint: Path, out: Path, classes: str, **given: Any) -> None:
     """Writes CHECKPOINT as a folder for recipes.
 
     Latent diffusion of the CompVis code (PathLDM), or a one-pass translator: cut (AI-FFPE too),
-    cyclegan, unet (pix2pix), unetpp (GigaTIME).
+    cyclegan, unet (pix2pix), unetpp (GigaTIME), gigatime-flash, histoplexer.
     """
     made = api.convert_model(checkpoint, out, class_names=_split(classes), **given)
     click.echo(f"wrote {out}: takes {made['takes']}, {made['width']}x{made['height']} px")

@@ -116,7 +116,7 @@ def test_list_show_and_check_tell_the_status() -> None:
 
     lines = {line.split()[0]: line for line in ask("list").splitlines()}
     assert "runs here on tiny weights" in lines["sana"]
-    assert json.loads(ask("show", "histoplexer", "--json"))["status"]["state"] == "cannot be loaded"
+    assert json.loads(ask("show", "unipath-7b", "--json"))["status"]["state"] == "cannot be loaded"
     shown = json.loads(ask("show", "gigatime", "--json"))
     assert len(shown["channels"]["named"]) == 23
     assert shown["output"].startswith("no commercial use")

@@ -30,9 +30,11 @@ from factory.models.translators import TranslatorConfig, build_network, read_con
 from factory.models.translators.config import (
     IMAGENET_MEAN,
     IMAGENET_STD,
+    HistoplexerSettings,
     ResnetSettings,
     UnetppSettings,
     UnetSettings,
+    VitSettings,
 )
 from factory.models.translators.folder import About, save_translator
 
@@ -40,6 +42,7 @@ SIZE = 32
 RESNET = {"kind": "resnet", "channels": 8, "blocks": 2}
 SIGNED = {"width": SIZE, "height": SIZE, "mpp": 0.5}
 LOGITS = {**SIGNED, "mean": IMAGENET_MEAN, "std": IMAGENET_STD, "output": "logits"}
+UNIT = {**SIGNED, "mean": (0.0,) * 3, "std": (1.0,) * 3, "output": "unit"}
 CONFIGS: dict[str, TranslatorConfig] = {
     "cut": TranslatorConfig(network=ResnetSettings(**RESNET), **SIGNED),
     "cyclegan": TranslatorConfig(
@@ -48,6 +51,12 @@ CONFIGS: dict[str, TranslatorConfig] = {
     "ai-ffpe": TranslatorConfig(network=ResnetSettings(**RESNET, attention=True), **SIGNED),
     "unet": TranslatorConfig(network=UnetSettings(kind="unet", channels=4, downs=5), **SIGNED),
     "unetpp": TranslatorConfig(network=UnetppSettings(kind="unetpp", widths=(4, 6, 8)), **LOGITS),
+    "histoplexer": TranslatorConfig(
+        network=HistoplexerSettings(kind="histoplexer", channels=8, depth=3), **UNIT
+    ),
+    "gigatime-flash": TranslatorConfig(
+        network=VitSettings(kind="vit", width=64, grid=3, hidden=128), **LOGITS
+    ),
 }
 NETWORKS = tuple(CONFIGS)
 every_network = pytest.mark.parametrize("name", NETWORKS)
@@ -131,9 +140,9 @@ def test_equals_the_network_called_by_hand(name: str, folders: dict[str, Path]) 
     entered = ((pixels.astype(np.float32) / 255.0 - mean) / std).transpose(0, 3, 1, 2)
     with torch.inference_mode():
         made = network(torch.from_numpy(entered))
-        shown = made.sigmoid() if name == "unetpp" else (made + 1) / 2
-    assert name == "unetpp" or made.abs().max() <= 1
-    wanted = shown.permute(0, 2, 3, 1).numpy() * 255
+        shown = {"logits": made.sigmoid(), "unit": made.clamp(max=1), "signed": (made + 1) / 2}
+    assert config.output != "signed" or made.abs().max() <= 1
+    wanted = shown[config.output].permute(0, 2, 3, 1).numpy() * 255
     found = stack(build(folders[name]).generate([make_job(number) for number in range(4)]))
     assert np.abs(wanted - found).max() <= 0.51
 
@@ -314,7 +323,7 @@ def test_files_that_are_missing_or_of_another_network_are_told(
     assert told is not None and "convert its checkpoint" in told
 
 
-@pytest.mark.parametrize("name", ["cut", "mif"])
+@pytest.mark.parametrize("name", ["cut", "mif", "histoplexer", "gigatime-flash"])
 def test_a_run_of_translations_is_made_again(
     name: str, folders: dict[str, Path], mif: Path, tmp_path: Path
 ) -> None:

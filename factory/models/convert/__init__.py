@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 FORMATS = {
     "compvis": "compvis",
-    **dict.fromkeys(("cut", "cyclegan", "unet", "unetpp"), "translators"),
+    **dict.fromkeys(
+        ("cut", "cyclegan", "unet", "unetpp", "gigatime-flash", "histoplexer"), "translators"
+    ),
 }
 """Kind of checkpoint -> module of this package with `convert(state, options)`."""
 RECORD = "conversion.json"
+HOLDERS = ("state_dict", "trans_ema_state_dict")
+"""Under which training code keeps the weights; the second is HistoPlexer's running average."""
 UNREADABLE = (
     *FOREIGN_ERRORS,
     AssertionError,
@@ -84,7 +88,7 @@ def convert_checkpoint(
 
 
 def read_state(path: Path, allow_pickle: bool) -> "Mapping[str, Tensor]":
-    """Reads the tensors of a checkpoint; those of training code stand under `state_dict`.
+    """Reads the tensors of a checkpoint; those of training code stand under one of `HOLDERS`.
 
     Raises:
         InputError: no such file, a pickle that nobody allowed, or one that holds more than data.
@@ -116,7 +120,9 @@ def read_state(path: Path, allow_pickle: bool) -> "Mapping[str, Tensor]":
             f"{path}: not read, as it is damaged or holds more than tensors ({said}): have its "
             "state_dict saved as safetensors where its own code runs"
         ) from error
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else {}
+    whole = loaded if isinstance(loaded, dict) else {}
+    holder = next((name for name in HOLDERS if isinstance(whole.get(name), dict)), None)
+    state = whole if holder is None else whole[holder]
     found = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
     if not found:
         raise InputError(f"{path}: holds no named tensors: give the whole checkpoint")

@@ -1,4 +1,4 @@
-"""Checkpoints of one-pass translators: CUT, CycleGAN, AI-FFPE, pix2pix and U-Net++ as GigaTIME's.
+"""Checkpoints of one-pass translators: CUT, CycleGAN, AI-FFPE, pix2pix, GigaTIME, HistoPlexer.
 
 The networks have the names of the published code, so weights keep theirs; what training and other
 versions of torch left beside them is dropped and counted, and anything else is refused by name.
@@ -29,7 +29,6 @@ State = dict[str, "Tensor"]
 _PREFIXES = ("module.", "netG.", "_orig_mod.")
 """Of DataParallel, of a model that holds the generator, and of torch.compile."""
 _STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
-_ATTENTION, _BESIDE = "model.4.", "SAB."
 _NAMED = 4  # keys that a message names
 
 
@@ -53,6 +52,8 @@ KINDS: Mapping[str, _Kind] = {
     "cyclegan": _Kind("resnet", "CycleGAN"),
     "unet": _Kind("unet", "pix2pix"),
     "unetpp": _Kind("unetpp", "U-Net++", IMAGENET_MEAN, IMAGENET_STD, "logits"),
+    "gigatime-flash": _Kind("vit", "GigaTIME-Flash", IMAGENET_MEAN, IMAGENET_STD, "logits"),
+    "histoplexer": _Kind("histoplexer", "HistoPlexer", (0.0,) * 3, (1.0,) * 3, "unit"),
 }
 """`--kind` -> the code that wrote the checkpoint."""
 
@@ -68,8 +69,7 @@ def convert(state: Mapping[str, "Tensor"], options: Options) -> dict[str, Any]:
         if getattr(options, name) is not None:
             flag = f"--{name.replace('_', '-')}"
             raise InputError(f"{flag}: has no effect on --kind {options.kind}: leave it out")
-    own = _strip(state)
-    own, dropped = _drop_beside(own)
+    own, dropped = _adapt(_strip(state), kind, options.kind)
     settings = _read_settings(own, kind, options.kind)
     own, statistics = _fit_statistics(own, settings)
     _check_names(own, settings, options.kind)
@@ -110,18 +110,18 @@ def _strip(state: Mapping[str, "Tensor"]) -> State:
     return own
 
 
-def _drop_beside(own: State) -> tuple[State, list[str]]:
-    """Leaves out the second name under which AI-FFPE's code keeps its attention.
+def _adapt(own: State, kind: _Kind, name: str) -> tuple[State, list[str]]:
+    """Brings the weights to the names of the network; returns what it does not read, too.
 
     Raises:
-        InputError: the two differ.
+        InputError: of another one.
     """
-    twins = [key for key in own if key.startswith(_BESIDE)]
-    for key in twins:
-        first = own.get(_ATTENTION + key.removeprefix(_BESIDE))
-        if first is None or not first.equal(own[key]):
-            raise InputError(f"{key}: is not what {_ATTENTION}* holds: not of AI-FFPE's code")
-    return {key: value for key, value in own.items() if key not in twins}, twins
+    module = import_module(f"factory.models.translators.{kind.network}")
+    try:
+        kept, dropped = module.adapt(own) if hasattr(module, "adapt") else (own, [])
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise _tell_other(own, error, name) from error
+    return dict(kept), list(dropped)
 
 
 def _read_settings(own: State, kind: _Kind, name: str) -> NetworkSettings:
@@ -134,12 +134,16 @@ def _read_settings(own: State, kind: _Kind, name: str) -> NetworkSettings:
     try:
         settings: NetworkSettings = module.read_settings(own)
     except (KeyError, IndexError, ValueError) as error:  # pydantic's errors are ValueErrors
-        said = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise InputError(
-            f"--kind {name}: the checkpoint is of another network ({said[:200]}); it has "
-            f"{_list(own)}: give the kind of its code: {', '.join(KINDS)}"
-        ) from error
+        raise _tell_other(own, error, name) from error
     return settings
+
+
+def _tell_other(own: State, error: Exception, name: str) -> InputError:
+    said = f"lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+    return InputError(
+        f"--kind {name}: the checkpoint is of another network ({said[:200]}); it has "
+        f"{_list(own)}: give the kind of its code: {', '.join(KINDS)}"
+    )
 
 
 def _fit_statistics(own: State, settings: NetworkSettings) -> tuple[State, list[str]]:

@@ -16,7 +16,13 @@ if TYPE_CHECKING:
 
 __all__ = ["CONFIG", "NETWORKS", "WEIGHTS", "TranslatorConfig", "build_network", "read_config"]
 
-NETWORKS = {"resnet": "ResnetGenerator", "unet": "UnetGenerator", "unetpp": "UnetPlusPlus"}
+NETWORKS = {
+    "resnet": "ResnetGenerator",
+    "unet": "UnetGenerator",
+    "unetpp": "UnetPlusPlus",
+    "histoplexer": "HistoplexerUnet",
+    "vit": "VitDecoder",
+}
 """Kind of network, which is a module here with its `read_settings` -> the class."""
 
 

@@ -27,6 +27,11 @@ class _Network(Strict):
         """Sides of its images are multiples of it, px."""
         raise NotImplementedError
 
+    @property
+    def is_square(self) -> bool:
+        """Takes square images only."""
+        return False
+
 
 class ResnetSettings(_Network):
     """The generator of CUT, CycleGAN and AI-FFPE (Johnson et al. 2016, arXiv 1603.08155).
@@ -48,6 +53,11 @@ class ResnetSettings(_Network):
     def multiple(self) -> int:
         """Two levels of halving."""
         return 4
+
+    @property
+    def is_square(self) -> bool:
+        """The attention multiplies maps as matrices."""
+        return self.attention
 
 
 class UnetSettings(_Network):
@@ -77,8 +87,44 @@ class UnetppSettings(_Network):
         return int(2 ** (len(self.widths) - 1))
 
 
+class HistoplexerSettings(_Network):
+    """The U-Net of HistoPlexer (Andani et al. 2025, Nature Machine Intelligence)."""
+
+    kind: Literal["histoplexer"]
+    channels: int = Field(32, ge=4, multiple_of=4, description="of the outermost level")
+    depth: int = Field(6, ge=3, le=10, description="levels, the innermost among them")
+    is_finer: bool = Field(True, description="images have 4 x 4 pixels for a value of its channels")
+    is_multiscale: bool = Field(True, description="every second level sees the image again")
+
+    @property
+    def multiple(self) -> int:
+        """A halving a level, and two before them of finer images."""
+        return int(2 ** (self.depth + (2 if self.is_finer else 0)))
+
+
+class VitSettings(_Network):
+    """GigaTIME-Flash: a vision transformer of 12 blocks with a convolutional decoder."""
+
+    kind: Literal["vit"]
+    width: int = Field(384, ge=64, multiple_of=64)
+    patch: Literal[16] = Field(16, description="px; the decoder doubles four times")
+    grid: int = Field(14, ge=1, description="patches a side that places are known of")
+    hidden: int = Field(2048, ge=2, multiple_of=2, description="of the gated layers, twofold")
+
+    @property
+    def multiple(self) -> int:
+        """A patch."""
+        return self.patch
+
+    @property
+    def is_square(self) -> bool:
+        """Its tokens are laid out as a square."""
+        return True
+
+
 NetworkSettings = Annotated[
-    ResnetSettings | UnetSettings | UnetppSettings, Field(discriminator="kind")
+    ResnetSettings | UnetSettings | UnetppSettings | HistoplexerSettings | VitSettings,
+    Field(discriminator="kind"),
 ]
 
 
@@ -127,7 +173,7 @@ class TranslatorConfig(Strict):
                 f"{width}x{height} px, but its network halves images {halvings} times: take "
                 f"multiples of {multiple}"
             )
-        if isinstance(self.network, ResnetSettings) and self.network.attention and width != height:
+        if self.network.is_square and width != height:
             return f"{width}x{height} px, but its attention reads square images: take {width} twice"
         return None
 

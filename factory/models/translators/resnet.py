@@ -9,6 +9,8 @@ from torch.nn.functional import conv2d, conv_transpose2d, interpolate, pad
 from factory.models.translators.config import Norm, ResnetSettings
 from factory.models.translators.layers import build_norm, find_norm
 
+_ATTENTION, _BESIDE = "model.4.", "SAB."
+
 
 class ResnetGenerator(nn.Module):
     """Translates (N, in, H, W) in [-1, 1] to (N, out, H, W) in [-1, 1]; H and W multiples of 4."""
@@ -126,6 +128,20 @@ class SpatialAttention(nn.Module):
         weights = self.conv2(torch.relu(maps @ maps)).softmax(1)
         added: Tensor = self.conv3(weights @ maps)
         return values + interpolate(added, scale_factor=4)
+
+
+def adapt(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Leaves out the second name under which AI-FFPE's code keeps its attention.
+
+    Raises:
+        ValueError: the two differ.
+    """
+    twins = [key for key in state if key.startswith(_BESIDE)]
+    for key in twins:
+        first = state.get(_ATTENTION + key.removeprefix(_BESIDE))
+        if first is None or not first.equal(state[key]):
+            raise ValueError(f"{key}: is not what {_ATTENTION}* holds: not of AI-FFPE's code")
+    return {key: value for key, value in state.items() if key not in twins}, twins
 
 
 def read_settings(state: Mapping[str, Tensor]) -> ResnetSettings:
