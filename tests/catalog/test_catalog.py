@@ -210,7 +210,7 @@ def test_unknown_names_get_the_nearest(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="did you mean 'crc-nct'"):
         catalogs.find_classes("crc-nc")
     with pytest.raises(
-        CatalogError, match="known: crc-nct, he-attributes, he-attributes-2, he-basic"
+        CatalogError, match="known: crc-nct, crc-nct-2, he-attributes, he-attributes-2, he-basic"
     ):
         catalogs.find_captions("zzz")
     with pytest.raises(CatalogError, match="in classifiers"):
