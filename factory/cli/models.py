@@ -182,8 +182,8 @@ def adopt(source: str, out: Path, as_json: bool, **given: Any) -> None:
 def convert(checkpoint: Path, out: Path, classes: str, **given: Any) -> None:
     """Writes CHECKPOINT as a folder for recipes.
 
-    Latent diffusion of the CompVis code (PathLDM), or a one-pass translator: cut (AI-FFPE too),
-    cyclegan, unet (pix2pix), unetpp (GigaTIME), gigatime-flash, histoplexer.
+    Latent diffusion of the CompVis code (PathLDM, ZoomLDM), or a one-pass translator: cut (AI-FFPE
+    too), cyclegan, unet (pix2pix), unetpp (GigaTIME), gigatime-flash, histoplexer.
     """
     made = api.convert_model(checkpoint, out, class_names=_split(classes), **given)
     click.echo(f"wrote {out}: takes {made['takes']}, {made['width']}x{made['height']} px")

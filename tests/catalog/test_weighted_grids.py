@@ -72,8 +72,14 @@ CONTRADICTIONS = (
     (r"chronic inflammation|infiltrate$|^lymphocytes$", FEW),
     (r"fibrosis|scar tissue|necro|debris|haemorrhage|extravasated|adipose|glass$|mucus", CROWDED),
     (r"carcinoma epithelium|malignant colonic", FEW),
-    (r"^no nuclei|hardly any nucleus", r"nuclear stain|(moderate|strong) haematox|(some|much) blue"),
-    (r"^empty glass|^slide background|^no tissue|^nothing", r"nuclear stain|(pale|moderate|strong) (haem|eosin)"),
+    (
+        r"^no nuclei|hardly any nucleus",
+        r"nuclear stain|(moderate|strong) haematox|(some|much) blue",
+    ),
+    (
+        r"^empty glass|^slide background|^no tissue|^nothing",
+        r"nuclear stain|(pale|moderate|strong) (haem|eosin)",
+    ),
     (r"^empty glass|^slide background|^no tissue|^nothing", r"^(little|some|much) (blue|pink)"),
     (r"tissue$|debris|lymph|mucus|mucin|muscle|colon|stroma", r"^no (haem|eosin|blue|pink)"),
     (r"fat tissue$|adipose|muscle|stroma|mucosa|crypts|carcinoma|debris", r"^no tissue|^nothing"),
@@ -136,7 +142,9 @@ def test_no_caption_of_the_shipped_grids_contradicts_itself(name: str) -> None:
 def test_every_grid_that_ships_is_asked_or_told_to_contradict_itself() -> None:
     known = set(load_catalogs().list_ids("captions"))
     asked = {"he-attributes-2", "he-basic-2", "crc-nct-2"}
-    assert known - asked == {each.removesuffix("-2") for each in asked}  # as they were, for ids that follow
+    assert known - asked == {
+        each.removesuffix("-2") for each in asked
+    }  # as they were, for ids that follow
     for name in known - asked:
         assert find_contradictions(load_catalogs().find_captions(name))
 

@@ -9,16 +9,17 @@ import pytest
 import torch
 import yaml
 from click.testing import CliRunner
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from factory.cli import main
 from factory.core.errors import InputError
 from factory.data.records import Condition, Job, Request
-from factory.data.streams import Embedding
+from factory.data.streams import Embedding, Scale
 from factory.models.convert import Options, convert_checkpoint
 from factory.models.generators import build_generator
+from factory.models.generators.latent import LatentPipeline
 from factory.models.generators.settings import GeneratorSettings
-from tests import tiny
+from tests import compvis_forward, tiny
 from tests.compvis import write_names
 
 UNET = {
@@ -50,6 +51,17 @@ CONDITIONERS = {
     "class_name": ("ClassEmbedder", {"n_classes": 3, "embed_dim": 32}),
     "embedding": ("PatchEmbedder", {"patch_embed_dim": 6, "normalize_ssl": True}),
     "caption": ("FrozenCLIPEmbedder", {"max_length": 77}),
+    "grid": ("EmbeddingViT2_5", {"num_layers": 2, "num_heads": 2, "p_uncond": 0.1}),
+}
+FIRST_STAGES = {
+    "vq": {
+        "target": "ldm.models.autoencoder.VQModelInterface",
+        "params": {"embed_dim": 3, "n_embed": 16, "ddconfig": DECODER},
+    },
+    "kl": {
+        "target": "ldm.models.autoencoder.AutoencoderKL",
+        "params": {"embed_dim": 3, "ddconfig": DECODER | {"double_z": True}},
+    },
 }
 
 
@@ -62,21 +74,19 @@ def write_config(path: Path, takes: str, **changes: Any) -> Path:
         "image_size": 8,
         "channels": 3,
         "unet_config": {"target": "ldm.UNetModel", "params": UNET},
-        "first_stage_config": {
-            "target": "ldm.models.autoencoder.VQModelInterface",
-            "params": {"embed_dim": 3, "n_embed": 16, "ddconfig": DECODER},
-        },
+        "first_stage_config": FIRST_STAGES["vq"],
         "cond_stage_config": {"target": f"ldm.modules.encoders.modules.{name}", "params": given},
     }
     path.write_text(yaml.safe_dump({"model": {"params": params | changes}}))
     return path
 
 
-def build_parts(takes: str) -> tuple[Any, Any, dict[str, Any], Any]:
+def build_parts(takes: str, stage: str = "vq") -> tuple[Any, Any, dict[str, Any], Any]:
     """UNet, first stage, weights of the conditioner, and the module of the conditioner."""
-    from diffusers import UNet2DConditionModel, VQModel
+    from diffusers import AutoencoderKL, UNet2DConditionModel, VQModel
 
     from factory.models.generators.latent import LatentConditioner
+    from factory.models.generators.latent_grid import GridConditioner
 
     torch.manual_seed(0)
     unet = UNet2DConditionModel(
@@ -90,13 +100,13 @@ def build_parts(takes: str) -> tuple[Any, Any, dict[str, Any], Any]:
         down_block_types=("CrossAttnDownBlock2D",) * 2,
         up_block_types=("CrossAttnUpBlock2D",) * 2,
     )
-    vae = VQModel(
+    own = {"num_vq_embeddings": 16, "scaling_factor": 1.0} if stage == "vq" else {}
+    vae = (VQModel if stage == "vq" else AutoencoderKL)(
         block_out_channels=(32, 64),
         layers_per_block=1,
         latent_channels=3,
-        num_vq_embeddings=16,
         sample_size=16,
-        scaling_factor=1.0,
+        **own,
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,
     )
@@ -105,18 +115,23 @@ def build_parts(takes: str) -> tuple[Any, Any, dict[str, Any], Any]:
         state = encoder.state_dict()
         head = "" if any(key.startswith("text_model.") for key in state) else "text_model."
         return unet, vae, {f"transformer.{head}{k}": v for k, v in state.items()}, encoder
+    if takes == "grid":
+        module = GridConditioner(32, 6, hidden=16, mlp=24, layers=2, heads=2)
+        for value in module.parameters():
+            torch.nn.init.normal_(value, std=0.3)
+        return unet, vae, module.state_dict(), module
     sizes = {"classes": 3} if takes == "class_name" else {"embedding_dim": 6, "normalise": True}
     module = LatentConditioner(32, **sizes)
     return unet, vae, module.state_dict(), module
 
 
-def build_reference(takes: str) -> Any:
+def build_reference(takes: str, stage: str = "vq") -> Any:
     """The pipeline that the checkpoint was saved of."""
     from diffusers import DDIMScheduler
 
     from factory.models.generators.latent import LatentPipeline
 
-    unet, vae, _, module = build_parts(takes)
+    unet, vae, _, module = build_parts(takes, stage)
     for each in (unet, vae, module):
         each.eval()
     given = {"conditioner": module}
@@ -130,6 +145,7 @@ def build_reference(takes: str) -> Any:
         set_alpha_to_one=False,
         steps_offset=1,
     )
+    takes = "embedding" if takes == "grid" else takes
     pipeline = LatentPipeline(vae=vae, unet=unet, scheduler=scheduler, takes=takes, **given)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -138,16 +154,20 @@ def build_reference(takes: str) -> Any:
 def make_job(takes: str, number: int = 0) -> Job:
     array = np.full((1, 6), number + 1.0, np.float32)
     array[0, number] = -2
+    field = np.random.default_rng(number).standard_normal((4, 6)).astype(np.float32)
     condition = {
         "class_name": Condition(("low", "high")[number], None),
         "caption": Condition(None, ("High tumor", "Low tumor")[number]),
         "embedding": Condition(None, None, Embedding.of(array, "uni")),
+        "grid": Condition(None, None, Embedding.of(field, "uni"), Scale((1.0, 4.0)[number])),
     }[takes]
     return Job(Request("s", number, condition, number), 0, 7 + number)
 
 
-def convert(folder: Path, takes: str, suffix: str = ".safetensors", **changes: Any) -> Path:
-    unet, vae, conditioner, _ = build_parts(takes)
+def convert(
+    folder: Path, takes: str, suffix: str = ".safetensors", stage: str = "vq", **changes: Any
+) -> Path:
+    unet, vae, conditioner, _ = build_parts(takes, stage)
     state = {key: each.contiguous() for key, each in write_names(unet, vae, conditioner).items()}
     checkpoint = folder / f"model{suffix}"
     if suffix == ".safetensors":
@@ -158,6 +178,7 @@ def convert(folder: Path, takes: str, suffix: str = ".safetensors", **changes: A
     if takes == "caption":
         tiny._clip_tokenizer().save_pretrained(encoder)
         tiny._clip(tiny._clip_tokenizer()).config.save_pretrained(encoder)
+    changes = {"first_stage_config": FIRST_STAGES[stage], **changes}
     options = Options(
         folder / "out",
         write_config(folder / "config.yaml", takes, **changes),
@@ -178,14 +199,12 @@ def test_there_and_back_gives_the_same_images(takes: str, tmp_path: Path) -> Non
     given = {
         "class_name": {"class_labels": [0, 1]},
         "caption": {"prompt": ["High tumor", "Low tumor"]},
-        "embedding": {
-            "embeddings": torch.cat(
-                [torch.from_numpy(job.condition.get(Embedding).array) for job in jobs]  # type: ignore[union-attr]
-            )
-            if takes == "embedding"
-            else None
-        },
-    }[takes]
+    }.get(takes, {})
+    if takes in {"embedding", "grid"}:
+        arrays = np.stack([job.condition.get(Embedding).array for job in jobs])  # type: ignore[union-attr]
+        arrays = arrays[:, 0] if takes == "embedding" else arrays
+        given = {"embeddings": torch.from_numpy(arrays)}
+        given |= {"scales": [1, 3]} if takes == "grid" else {}
     noise = [torch.Generator("cpu").manual_seed(job.seed) for job in jobs]
     expected = build_reference(takes)(
         **given, num_inference_steps=2, guidance_scale=20.0, generator=noise, output_type="np"
@@ -196,6 +215,77 @@ def test_there_and_back_gives_the_same_images(takes: str, tmp_path: Path) -> Non
     np.testing.assert_array_equal(alone, made[1])
     other = Job(jobs[1].request, 0, jobs[0].seed)
     assert not np.array_equal(generator.generate([other])[0].pixels, made[0])
+
+
+@pytest.mark.parametrize("stage", FIRST_STAGES)
+@torch.inference_mode()
+def test_parts_are_the_forward_passes_of_the_published_code(stage: str, tmp_path: Path) -> None:
+    """What diffusers' converters make, against passes of the checkpoint that know no diffusers."""
+    folder = convert(tmp_path, "grid", stage=stage, scale_factor=0.3)
+    state = load_file(tmp_path / "model.safetensors")
+    pipeline = LatentPipeline.from_pretrained(folder)
+    assert type(pipeline.vae).__name__ == {"vq": "VQModel", "kl": "AutoencoderKL"}[stage]
+    assert pipeline.vae.config.scaling_factor == 0.3
+    latents, context = torch.randn(1, 3, 8, 8), torch.randn(1, 65, 32)
+    made = pipeline.unet(latents, 321, encoder_hidden_states=context).sample
+    wanted = compvis_forward.predict(state, latents, 321, context, 32)
+    torch.testing.assert_close(made, wanted, rtol=1e-4, atol=1e-4)
+    made, wanted = pipeline.vae.decode(latents).sample, compvis_forward.decode(state, latents)
+    assert wanted.shape == (1, 3, 16, 16) and wanted.std() > 0.01
+    torch.testing.assert_close(made, wanted, rtol=1e-4, atol=1e-4)
+    for side, scale in ((1, 0), (2, 1), (4, 5), (8, 3)):
+        features = torch.randn(6, side, side)
+        given = features.flatten(1).T[None]
+        made = pipeline.conditioner(given, [scale])[0]
+        wanted = compvis_forward.encode_grid(state, features, scale, 2)
+        torch.testing.assert_close(made, wanted, rtol=1e-4, atol=1e-4)
+    assert not pipeline.conditioner.encode_null(2).any()
+    with pytest.raises(ValueError, match="takes 1, 4, 16, 64 embeddings, got 9"):
+        pipeline.conditioner(torch.randn(1, 9, 6))
+
+
+def test_a_kl_first_stage_gives_the_same_images(tmp_path: Path) -> None:
+    folder = convert(tmp_path, "class_name", stage="kl")
+    settings = GeneratorSettings(model=str(folder), steps=2, batch_size=2, guidance=20.0)
+    jobs = [make_job("class_name", number) for number in range(2)]
+    generator = build_generator(settings, None, tmp_path)
+    made = np.stack([each.pixels for each in generator.generate(jobs)])
+    reference = build_reference("class_name", "kl")
+    reference.vae.register_to_config(scaling_factor=1.0)
+    noise = [torch.Generator("cpu").manual_seed(job.seed) for job in jobs]
+    expected = reference(
+        class_labels=[0, 1],
+        num_inference_steps=2,
+        guidance_scale=20.0,
+        generator=noise,
+        output_type="np",
+    ).images
+    np.testing.assert_array_equal(made, (expected * 255).round().astype(np.uint8))
+
+
+def test_grids_and_scales_reach_the_image_and_wrong_ones_are_told(tmp_path: Path) -> None:
+    folder = convert(tmp_path, "grid", stage="kl")  # no codes, between which a change would drown
+    settings = GeneratorSettings(model=str(folder), steps=2, batch_size=2, guidance=50.0)
+    generator = build_generator(settings, None, tmp_path)
+    assert {"embedding"} == generator.capabilities.required
+    assert "scale" in generator.capabilities.optional
+
+    def ask(tokens: int, mpp: float | None) -> Job:
+        array = np.random.default_rng(1).standard_normal((tokens, 6)).astype(np.float32)
+        streams = [Embedding.of(array, "uni"), *([] if mpp is None else [Scale(mpp)])]
+        return Job(Request("s", 0, Condition(None, None, *streams), 0), 0, 3)
+
+    def make(tokens: int, mpp: float | None) -> bytes:
+        return generator.generate([ask(tokens, mpp)])[0].pixels.tobytes()
+
+    assert make(4, None) == make(4, 1.0) != make(4, 2.0)  # two by two crops of 0.5 µm
+    one, field = ask(1, None), ask(4, None)
+    both = [each.pixels.tobytes() for each in generator.generate([one, field])]
+    assert both == [make(1, None), make(4, None)]
+    with pytest.raises(InputError, match=r"scale: the model has 0\.5, 1, 2, .*64 .*got 0\.7"):
+        make(4, 0.7)
+    with pytest.raises(InputError, match="takes 1, 4, 16, 64 tokens an image, got 9"):
+        make(9, None)
 
 
 def test_the_command_reads_pickles_by_consent_and_a_run_samples(tmp_path: Path) -> None:
@@ -222,8 +312,8 @@ def test_the_command_reads_pickles_by_consent_and_a_run_samples(tmp_path: Path) 
 
 
 def test_what_has_no_counterpart_is_refused(tmp_path: Path) -> None:
-    stage = {"target": "ldm.modules.encoders.modules.EmbeddingViT2_5"}
-    with pytest.raises(InputError, match="'EmbeddingViT2_5' has no adapter"):
+    stage = {"target": "ldm.modules.encoders.modules.BERTEmbedder"}
+    with pytest.raises(InputError, match="'BERTEmbedder' has no adapter"):
         convert(tmp_path, "embedding", cond_stage_config=stage)
     with pytest.raises(InputError, match="does not fit the checkpoint"):
         convert(tmp_path, "embedding", unet_config={"params": UNET | {"num_res_blocks": 2}})

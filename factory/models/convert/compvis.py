@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _UNET, _FIRST, _CONDITION = "model.diffusion_model.", "first_stage_model.", "cond_stage_model."
 _SKIPPED = ("loss.",)
+_GRIDS = ("EmbeddingViT2", "EmbeddingViT2_5")
+"""ZoomLDM's names of `GridConditioner`, without and with a norm at its end."""
 _PREDICTIONS = {"eps": "epsilon", "v": "v_prediction"}
 State = Mapping[str, "Tensor"]
 
@@ -151,8 +153,28 @@ def _build_conditioner(
         normalise = bool(stage.get("params", {}).get("normalize_ssl", False))
         module = LatentConditioner(dim, embedding_dim=width, normalise=normalise)
         return "embedding", {"conditioner": _fill(module, own, len(own), "conditioner")}
-    known = "FrozenCLIPEmbedder, ClassEmbedder, PatchEmbedder"
+    if name in _GRIDS:
+        return "embedding", {"conditioner": _build_grid(own, stage.get("params", {}))}
+    known = ", ".join(("FrozenCLIPEmbedder", "ClassEmbedder", "PatchEmbedder", *_GRIDS))
     raise InputError(f"{options.config}: conditioner {name!r} has no adapter: {known} have one")
+
+
+def _build_grid(own: State, params: Mapping[str, Any]) -> Any:
+    """Returns ZoomLDM's transformer over embeddings and scale."""
+    from factory.models.generators.latent_grid import GridConditioner
+
+    hidden, width = own["dim_reduce.weight"].shape
+    module = GridConditioner(
+        dim=own["final_proj.weight"].shape[0],
+        embedding_dim=width,
+        hidden=hidden,
+        mlp=own["encoder.layers.encoder_layer_0.mlp.0.weight"].shape[0],
+        layers=params.get("num_layers", 12),
+        heads=params.get("num_heads", 8),
+        scales=own["mag_embedding.weight"].shape[0],
+        has_norm="layer_norm.weight" in own,
+    )
+    return _fill(module, own, len(own), "conditioner")
 
 
 def _build_text_encoder(state: State, options: Options) -> dict[str, Any]:

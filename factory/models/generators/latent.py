@@ -36,14 +36,27 @@ class LatentConditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.embedding = nn.Embedding(classes, dim) if classes else None
         self.patch_fc = nn.Linear(embedding_dim, dim) if embedding_dim else None
 
-    def forward(self, given: torch.Tensor) -> torch.Tensor:
-        """Returns (N, 1, dim) tokens of (N,) labels or (N, embedding_dim) embeddings."""
+    def forward(self, given: torch.Tensor, scales: None = None) -> torch.Tensor:
+        """Returns (N, 1, dim) tokens of (N,) labels or (N, embedding_dim) embeddings.
+
+        Raises:
+            ValueError: scales, which it has none of.
+        """
+        if scales is not None:
+            raise ValueError("takes no scales: leave them out")
         if self.embedding is not None:
             token: torch.Tensor = self.embedding(given)
         else:
             token = functional.normalize(given, dim=-1) if self.config.normalise else given
             token = self.patch_fc(token)  # type: ignore[misc]
         return token[:, None]
+
+    def encode_null(self, count: int) -> torch.Tensor:
+        """Returns the tokens of no condition: the last class, or those of zeros."""
+        if self.embedding is not None:
+            return self(torch.full((count,), self.config.classes - 1, device=self.device))  # type: ignore[no-any-return]
+        zeros = torch.zeros(count, self.config.embedding_dim, dtype=self.dtype)
+        return self(zeros.to(self.device))  # type: ignore[no-any-return]
 
 
 class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
@@ -56,7 +69,8 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
         vae: `VQModel` or `AutoencoderKL`.
         unet: predicts what `scheduler` steps.
         scheduler: of diffusers.
-        conditioner: of classes or embeddings; None where texts are given.
+        conditioner: `LatentConditioner` of classes or embeddings, or `GridConditioner`; None where
+            texts are given.
         text_encoder: `CLIPTextModel`; None where classes or embeddings are given.
         tokenizer: of the text encoder.
         takes: stream that its condition is: `caption`, `class_name` or `embedding`.
@@ -71,7 +85,7 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
         vae: Any,
         unet: UNet2DConditionModel,
         scheduler: Any,
-        conditioner: LatentConditioner | None = None,
+        conditioner: Any = None,
         text_encoder: Any = None,
         tokenizer: Any = None,
         takes: str = "caption",
@@ -107,6 +121,7 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
         prompt: Sequence[str] | None = None,
         class_labels: Sequence[int] | None = None,
         embeddings: torch.Tensor | None = None,
+        scales: Sequence[int] | None = None,
         negative_prompt: Sequence[str] | None = None,
         num_inference_steps: int = 50,
         guidance_scale: float = 1.5,
@@ -118,7 +133,8 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
         Args:
             prompt: N texts, cut at the tokenizer's length.
             class_labels: (N,) indices into `class_names`.
-            embeddings: (N, embedding_dim).
+            embeddings: (N, embedding_dim), or a grid (N, T, embedding_dim).
+            scales: of grids, N numbers from 0, the finest; None: as their numbers of tokens say.
             negative_prompt: N texts in the place of the empty one.
             num_inference_steps: of the scheduler.
             guidance_scale: 1 switches guidance off and halves the work.
@@ -132,7 +148,7 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
         condition = given.pop(self.config.takes)
         if condition is None or any(each is not None for each in given.values()):
             raise ValueError(f"takes {self.config.takes} alone: give that, and nothing else")
-        held = self._encode(condition)
+        held = self._encode(condition, scales)
         count = len(held)
         null = self._encode_null(count, negative_prompt)
         size = self.unet.config.sample_size
@@ -156,8 +172,8 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
         found = self.numpy_to_pil(pixels) if output_type == "pil" else pixels
         return ImagePipelineOutput(images=found)
 
-    def _encode(self, condition: Any) -> torch.Tensor:
-        """Returns the (N, T, dim) tokens of texts, labels or embeddings."""
+    def _encode(self, condition: Any, scales: Sequence[int] | None = None) -> torch.Tensor:
+        """Returns the (N, T, dim) tokens of texts, labels or embeddings, and their scales."""
         device = self._execution_device
         if self.config.takes == "caption":
             tokens = self.tokenizer(
@@ -172,12 +188,10 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
         if self.config.takes == "class_name":
             return self.conditioner(torch.as_tensor(list(condition), device=device))  # type: ignore[no-any-return]
         given = torch.as_tensor(condition).to(device, self.conditioner.dtype)
-        return self.conditioner(given)  # type: ignore[no-any-return]
+        return self.conditioner(given, scales)  # type: ignore[no-any-return]
 
     def _encode_null(self, count: int, negative: Sequence[str] | None) -> torch.Tensor:
         """Returns the tokens of no condition: the empty text, the last class, zeros."""
         if self.config.takes == "caption":
             return self._encode(negative or [""] * count)
-        if self.config.takes == "class_name":
-            return self._encode([self.conditioner.config.classes - 1] * count)
-        return self._encode(torch.zeros(count, self.conditioner.config.embedding_dim))
+        return self.conditioner.encode_null(count)  # type: ignore[no-any-return]
