@@ -32,7 +32,7 @@ from factory.engine.selection import (
 from factory.engine.shard import name_reason
 from factory.engine.task import Task
 from factory.filters import Decide
-from factory.recipe.conditions.base import find_shares
+from factory.recipe.conditions.base import find_quota, find_shares
 from factory.recipe.recipe import Output
 
 SELECTION_COLUMNS = (
@@ -98,7 +98,8 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
     """Selects over all committed shards without reading an image.
 
     Returns:
-        The funnel, the shards without a marker, and the further rounds for near-duplicates.
+        The funnel, the shards without a marker, and the further rounds for near-duplicates and
+        for shots over their quota.
 
     Raises:
         StoreError: a shard is damaged.
@@ -107,7 +108,7 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
     for part in plan.series:
         funnel = survey.funnel[part.key]
         funnel.asked, funnel.shares = part.count, find_shares(part)
-    selectors = _Selectors(policy)
+    selectors = _Selectors(plan, policy)
     pools = PickPools(policy.pick, policy.seed)
     columns = (*SELECTION_COLUMNS, *pools.columns)
     saying = (*columns, "provenance")
@@ -218,7 +219,7 @@ def iterate_decisions(
     Raises:
         StoreError: a shard is damaged.
     """
-    selectors = _Selectors(policy)
+    selectors = _Selectors(plan, policy)
     for shard in plan.iterate_shards():
         markers = read_markers(folder, shard)
         if not markers:
@@ -244,8 +245,9 @@ def read_markers(folder: RunFolder, shard: Shard) -> list[Marker]:
 class _Selectors:
     """One selector per series, walked shard by shard."""
 
-    def __init__(self, policy: Policy) -> None:
+    def __init__(self, plan: Outline, policy: Policy) -> None:
         self.policy = policy
+        self.quotas = {part.key: find_quota(part) for part in plan.series}
         self.by_series: dict[str, Selector] = {}
         self.taken: set[int] = set()
 
@@ -254,7 +256,8 @@ class _Selectors:
     ) -> Iterator[tuple[int, list[dict[str, Any]], list[Decision]]]:
         if shard.series not in self.by_series:
             policy = self.policy
-            selector = Selector(policy.decide, policy.max_similarity, self.taken)
+            quota = self.quotas[shard.series]
+            selector = Selector(policy.decide, policy.max_similarity, self.taken, quota)
             self.by_series[shard.series] = selector
         selector = self.by_series[shard.series]
         for index, group in itertools.groupby(rows, key=lambda row: row["index"]):

@@ -42,6 +42,9 @@ class SeriesRecord(Part):
     details: tuple[str, ...] | None = Field(
         None, description="what people are told of it besides, such as its prototypes"
     )
+    max_share_per_shot: float | None = Field(
+        None, description="most of it that may vary one and the same real image"
+    )
 
 
 class RunRecord(Artefact):

@@ -1,5 +1,6 @@
 """Selection: which candidate of each request counts, decided from stored scores alone."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,36 @@ class Decision:
 
 
 NOT_PICKED = Decision("spare", "pick", "good, but others of its series were kept")
+
+
+OVER_QUOTA = "shot_quota"
+"""What rejects a good candidate whose shot has given its share of the series."""
+
+
+class Quota:
+    """How many accepted images of a series may vary one real image.
+
+    Up to the i-th request of a series, i from 1 on, one image gives `max_share` times i at most,
+    rounded up. So the share of all requests is kept, and a raised count changes nothing.
+    """
+
+    def __init__(self, max_share: float) -> None:
+        self.max_share = max_share
+        self._used: Counter[str] = Counter()
+
+    def refuse(self, candidate: Mapping[str, Any]) -> str:
+        """Says why a candidate must not be taken; nothing where it may."""
+        shot, requests = candidate["reference_sha256"], candidate["index"] + 1
+        if shot is None or self._used[shot] < math.ceil(round(self.max_share * requests, 9)):
+            return ""
+        return (
+            f"share of its shot: it gives {self._used[shot]} of {requests} requests already, by "
+            f"max_share_per_shot {self.max_share:g}"
+        )
+
+    def count(self, candidate: Mapping[str, Any]) -> None:
+        """Counts an accepted candidate."""
+        self._used[candidate["reference_sha256"]] += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +139,23 @@ class SeriesFunnel:
 class Selector:
     """Walks one series in request order and takes the first good candidate of each request.
 
-    Good means: the filters accept it, it is no near-duplicate of what an earlier request of the
-    series took, and no other block of the recipe asked for the very same image. The outcome for a
+    Good means: the filters accept it, no other block of the recipe asked for the very same image,
+    its shot is within the quota, if there is one, and it is no near-duplicate of what an earlier
+    request of the series took. The outcome for a
     request depends on earlier requests only, so a raised count changes nothing that was taken
     before. `taken` holds the sample ids accepted so far in all series.
     """
 
     def __init__(
-        self, decide: Decide | None, max_similarity: float | None, taken: set[int]
+        self,
+        decide: Decide | None,
+        max_similarity: float | None,
+        taken: set[int],
+        max_share: float | None = None,
     ) -> None:
         self.decide = decide
         self.taken = taken
+        self.quota = None if max_share is None else Quota(max_share)
         self.index: Any = None
         self.names: list[str] = []
         if max_similarity is not None:
@@ -132,7 +169,8 @@ class Selector:
 
         Args:
             candidates: rows of one request with `scores`, `accepted`, `rejected_by`, `reason`,
-                `class_name`, `sample_id` and `descriptor`.
+                `class_name`, `sample_id` and `descriptor`; with a quota also `index` and
+                `reference_sha256`.
         """
         decisions: list[Decision] = []
         is_taken = False
@@ -158,6 +196,9 @@ class Selector:
         if identity in self.taken:
             reason = "the same image as another condition block asks for"
             return Decision("rejected", "repeated_request", reason)
+        refused = self.quota.refuse(candidate) if self.quota is not None else ""
+        if refused:
+            return Decision("rejected", OVER_QUOTA, refused)
         if self.index is not None and candidate["descriptor"] is not None:
             descriptor = np.asarray(candidate["descriptor"], np.float16)[None]
             match = int(self.index.find(descriptor)[0])
@@ -166,6 +207,8 @@ class Selector:
                 return Decision("rejected", NEAR_DUPLICATE, reason, self.names[match])
             self.index.add(descriptor)
             self.names.append(candidate["sample_id"])
+        if self.quota is not None:
+            self.quota.count(candidate)
         self.taken.add(identity)
         return Decision("accepted")
 

@@ -124,6 +124,11 @@ def find_shares(series: SeriesInfo) -> dict[str, dict[str, float]]:
     return getattr(series, "shares", None) or {}
 
 
+def find_quota(series: SeriesInfo) -> float | None:
+    """Returns the share of a series that one real image may give, where the recipe bounds it."""
+    return getattr(series, "max_share_per_shot", None)
+
+
 def find_details(series: SeriesInfo) -> dict[str, Any]:
     """Returns `details`, lines that say more of a series than its label, where it has any."""
     details = tuple(getattr(series, "details", None) or ())

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -52,6 +52,7 @@ class ReferenceSeries(OneClass):
     references: tuple[Reference, ...]
     caption: str | None
     count: int
+    max_share_per_shot: float | None = None
     origin = "(references)"
 
     @functools.cached_property
@@ -63,9 +64,22 @@ class ReferenceSeries(OneClass):
 
     @functools.cached_property
     def key(self) -> str:
-        """Identity of the series: its conditions in order."""
-        conditions = [condition.describe() for condition in self.conditions]
-        return compute_digest("series", {"kind": "reference", "conditions": conditions})[:16]
+        """Identity of the series: its conditions in order, and the quota where there is one."""
+        content: dict[str, Any] = {
+            "kind": "reference",
+            "conditions": [condition.describe() for condition in self.conditions],
+        }
+        if self.max_share_per_shot is not None:
+            content["max_share_per_shot"] = self.max_share_per_shot
+        return compute_digest("series", content)[:16]
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """What people are told of it beside its label and count."""
+        most = self.max_share_per_shot
+        if most is None:
+            return ()
+        return (f"no shot gives more than {most:.4g} of it (max_share_per_shot)",)
 
     def request_at(self, index: int) -> Request:
         """Returns the `index`-th request: it starts with reference `index` modulo their number."""
@@ -91,6 +105,9 @@ class ReferenceConditions(ConditionKind):
         prototypes: Prototypes | None = Field(
             None, description="instead of shots: medoids of clusters of each class"
         )
+        max_share_per_shot: float | None = Field(
+            None, gt=0.0, le=1.0, description="most of a class that varies one and the same shot"
+        )
         strength: float = Field(0.6, gt=0.0, le=1.0, description="share of the path run again")
         fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
         caption: str | None = Field(None, description="prompt for text models, with {class_name}")
@@ -105,6 +122,11 @@ class ReferenceConditions(ConditionKind):
                     raise ValueError("takes either shots or prototypes: remove one of them")
                 if self.prototypes.encoder is None:
                     raise ValueError("prototypes.encoder: name whose features are clustered")
+                if self.max_share_per_shot is not None:
+                    raise ValueError(
+                        "max_share_per_shot: a request keeps to its prototype, so that shares are "
+                        "fixed already: remove it"
+                    )
             return self
 
     settings: Settings
@@ -170,7 +192,8 @@ class ReferenceConditions(ConditionKind):
                 Reference(image, sha256, settings.strength, settings.fit, group)
                 for (image, sha256), group in zip(shots, groups, strict=True)
             )
-            found.append(ReferenceSeries(name or None, references, caption, count))
+            most = settings.max_share_per_shot
+            found.append(ReferenceSeries(name or None, references, caption, count, most))
         return found
 
     def _choose(
@@ -222,9 +245,31 @@ class ReferenceConditions(ConditionKind):
                 of = f" of class {name}" if name else ""
                 message = f"{settings.shots} asked for, but there are {has} images{of}: lower shots"
                 findings.add((*path, "shots"), message)
+        self._check_quota(findings, path, counts, names)
         findings.asked.add(names, place, keyed=keyed)
         identity = ("images", str(settings.images), "at strength", f"{settings.strength:g}")
         return [(*identity, "of class", name) for name in names] if names else [identity]
+
+    def _check_quota(
+        self,
+        findings: Findings,
+        path: FieldPath,
+        counts: Mapping[str, int] | None,
+        names: Sequence[str],
+    ) -> None:
+        """Notes a quota by which the shots cannot fill a class, and one that a pick would undo."""
+        settings, place = self.settings, (*path, "max_share_per_shot")
+        most = settings.max_share_per_shot
+        if most is None:
+            return
+        if findings.loaded.recipe.pick is not None:
+            findings.add(place, "pick keeps what the quota does not count: remove one of them")
+        for name in names or ("",):
+            has = settings.shots or (counts or {}).get(name)
+            if has and has * most < 1 - 1e-9:
+                of = f" of class {name}" if name else ""
+                text = f"{has} shots{of} can fill {has * most:.0%} at most: at least {1 / has:.3g}"
+                findings.add(place, f"{text}, got {most:g}")
 
     def _count(self, findings: Findings, path: FieldPath) -> Mapping[str, int] | None:
         """Returns class (or an empty name) -> images, or None with the problem noted."""
