@@ -118,6 +118,8 @@ def test_the_table_of_all_and_the_card_show_it(sets, found):
     card = (sets / "run" / "README.md").read_text()
     assert "aggregated Jaccard index" in card
     assert "real+synthetic - real" in card
+    command = Segmentation.write_command("segmentation", found[0], "RUN")
+    assert f"--masks {sets / 'masks'} --test {sets / 'test'}" in command
 
 
 def test_all_needs_the_masks(sets):

@@ -40,6 +40,10 @@ class Segmentation(Evaluation):
         "share": "share of real's",
     }
     hidden = frozenset({"by_seed"})
+    sources: ClassVar[Mapping[str, str]] = {
+        name: f"settings.{name.replace('-', '_')}"
+        for name in ("real", "masks", "test", "test-masks")
+    }
     is_optional = True
 
     class Settings(EvaluationSettings):

@@ -22,6 +22,8 @@ from factory.evaluate.segmentation.segmenter import DESCRIPTION, Segmenter
 from factory.filters.mask_agreement import compute_dice
 
 ROUNDS = 1000
+PLACES = ("real", "masks", "test", "test_masks")
+"""Settings that name the real sets."""
 LEAST = 4
 """Images of each side under which nothing is measured."""
 
@@ -44,8 +46,8 @@ def measure(settings: Segmentation.Settings, context: Context) -> dict[str, Any]
     store = CellStore(settings.out)
     data = [each.images.describe_data() for each in (synthetic, real, test)]
     described = settings.model_dump(mode="json", exclude={"out", "device"})
-    paths = ("real", "masks", "test", "test_masks", "synthetic")
-    store.begin({"data": data, **{k: v for k, v in described.items() if k not in paths}})
+    training = {k: v for k, v in described.items() if k not in (*PLACES, "kind", "synthetic")}
+    store.begin({"data": data, "network": DESCRIPTION, **training})
     tables = {arm: _run_arm(arm, (real, synthetic, test), settings, store, context) for arm in ARMS}
     groups = number_groups(test.groups)
     scored = _resample(tables, groups, settings.seed)
@@ -70,8 +72,8 @@ def measure(settings: Segmentation.Settings, context: Context) -> dict[str, Any]
         "warnings": _find_warnings(groups, test),
         "settings": {
             "network": DESCRIPTION,
-            **{k: v for k, v in described.items() if k not in (*paths, "kind")},
-            **{name: str(getattr(settings, name)) for name in ("real", "test")},
+            **training,
+            **{name: described[name] for name in PLACES},
             "level": LEVEL,
             "rounds": ROUNDS,
         },
