@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ class Cell:
         chances: (N, C) probabilities, rounded.
         seconds: that training and predicting took.
         was_stored: whether it was read back.
+        told: what else is kept of it, as plain data.
     """
 
     chances: NDArray[np.float64]
     seconds: float
     was_stored: bool = False
+    told: Mapping[str, Any] = field(default_factory=dict)
 
 
 class CellStore:
@@ -99,13 +101,14 @@ class CellStore:
             seconds = float(content["seconds"])
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(f"{self.out}/{name}: damaged ({error!r}): remove it") from error
-        return Cell(chances, seconds, was_stored=True)
+        return Cell(chances, seconds, was_stored=True, told=content.get("told") or {})
 
     def write(self, label: str, identity: Mapping[str, Any], cell: Cell) -> None:
         """Stores a cell, and remembers it."""
         name = _name_cell(label, identity)
         self._made[name] = cell
         content = {"identity": identity, "seconds": round(cell.seconds, 2)}
+        content |= {"told": dict(cell.told)} if cell.told else {}
         self.write_json(name, {**content, "probabilities": cell.chances.tolist()})
 
 

@@ -22,6 +22,7 @@ from factory.evaluate.base import (
     Evaluation,
     EvaluationResult,
     EvaluationSettings,
+    Items,
     Parts,
     Row,
 )
@@ -54,7 +55,7 @@ class Fewshot(Evaluation):
         "label_fidelity": "label fidelity: taken for its class by a classifier of real images",
         "relative_gain": "relative gain over real",
     }
-    hidden = frozenset({"paired_metrics", "curve", "seconds"})
+    hidden = frozenset({"paired_metrics", "curve", "seconds", "classifiers", "chosen", "making"})
     sources: ClassVar[Mapping[str, str]] = {"real": "settings.real", "test": "settings.test"}
     drawings = (
         Drawing(
@@ -83,6 +84,8 @@ class Fewshot(Evaluation):
         relative_gain: Parts
         label_fidelity: Parts
         marks: Parts
+        tuned: Parts
+        making: Items
 
     settings: Settings
 
@@ -98,10 +101,16 @@ class Fewshot(Evaluation):
         seeds, steps, size = settings.seeds, settings.steps, settings.size
         trainings = len(settings.arms) * seeds * len(settings.shots)
         often = f"{len(settings.arms)} arms x {seeds} draws = {trainings} trainings"
+        if settings.tune:
+            often += f" beside {', '.join(settings.tune)} tuned inside the shots,"
         if settings.encoder is not None:
             return f"{often} of a linear head on {settings.encoder}, a matter of seconds each"
+        if settings.epochs is not None:
+            steps = settings.count_arm_steps(max(settings.shots), 1, 2 * max(settings.shots))
         seconds = RESNET_SECONDS * (steps or MIN_STEPS) / MIN_STEPS * (size / 64) ** 2
         least = f"{steps:,}" if steps else f"{MIN_STEPS} or more"
+        if settings.epochs is not None:
+            least = f"for two classes without synthetic images {least}"
         return (
             f"{often} of ResNet-18 at {size} px, {least} steps each: roughly "
             f"{format_duration(trainings * seconds)} of one CPU core (--fewshot-encoder "

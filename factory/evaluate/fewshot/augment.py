@@ -1,5 +1,7 @@
 """Classical augmentation of a study: flips, quarter turns, HED jitter and RandAugment."""
 
+from typing import Literal
+
 import torch
 
 from factory.train.augment import jitter_stains, turn_images
@@ -14,16 +16,30 @@ DESCRIPTION = (
 )
 
 
-def augment_images(batch: torch.Tensor, seed: int) -> torch.Tensor:
+Strength = Literal["none", "turns", "classical"]
+STRENGTHS: tuple[Strength, ...] = ("none", "turns", "classical")
+"""What tuning chooses from: as they are, flips and quarter turns alone, or all of DESCRIPTION."""
+
+
+def augment_images(
+    batch: torch.Tensor, seed: int, strength: Strength = "classical"
+) -> torch.Tensor:
     """Augments each image of a batch by its own draw.
 
     Args:
         batch: (B, 3, S, S) uint8.
         seed: of all draws; the global random state stays as it was.
+        strength: how.
 
     Returns:
         (B, 3, S, S) uint8.
     """
+    if strength == "none":
+        return batch
+    if strength == "turns":
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return turn_images(batch, torch.randint(8, (len(batch),)))
     from torchvision.transforms.v2 import RandAugment
 
     # White, the background of a slide, where a geometric operation leaves nothing.

@@ -64,7 +64,7 @@ class Filler:
         count: int | None = None,
     ) -> Cell:
         """Returns the predictions of one arm in one draw, stored or made now."""
-        identity = self.identify(chosen, draw, steps)
+        identity = self.identify(chosen, draw.seed, steps)
         label = name_cell(arm, draw)
         cell = self.cells.read(label, identity)
         if cell is None:
@@ -79,18 +79,21 @@ class Filler:
         self._tell(arm, draw, chosen, cell, count)
         return cell
 
-    def train_ahead(
-        self, draw: Draw, wanted: Sequence[tuple[str, ArmImages | str]], steps: int
-    ) -> None:
-        """Trains what is missing of a draw side by side, where there are several workers."""
+    def train_ahead(self, draw: Draw, wanted: Sequence[tuple[str, ArmImages | str, int]]) -> None:
+        """Trains what is missing of a draw side by side, where there are several workers.
+
+        Args:
+            draw: of the shots.
+            wanted: arm, its images, and steps.
+        """
         if self.trainers is None:
             return
         trainings, places = {}, {}
-        for arm, chosen in wanted:
+        for arm, chosen, steps in wanted:
             if isinstance(chosen, str):
                 continue
-            label, identity = name_cell(arm, draw), self.identify(chosen, draw, steps)
-            name = f"{label} ({len(chosen.synthetic)} synthetic)"
+            label, identity = name_cell(arm, draw), self.identify(chosen, draw.seed, steps)
+            name = f"{label} ({len(chosen.synthetic)} synthetic, {steps} steps)"
             if name not in places and self.cells.read(label, identity) is None:
                 material = read_training_set(chosen, self.reader, self.names)
                 trainings[name] = Training(material, len(self.names), steps, draw.seed)
@@ -98,7 +101,7 @@ class Filler:
         for name, (chances, seconds) in self.trainers.run(trainings):
             self.cells.write(*places[name], Cell(np.round(chances, DECIMALS), seconds))
 
-    def identify(self, chosen: ArmImages, draw: Draw, steps: int) -> dict[str, Any]:
+    def identify(self, chosen: ArmImages, seed: int, steps: int) -> dict[str, Any]:
         """Returns all that shapes the predictions; the order of images shapes the batches."""
         listed = [
             [[str(image.class_name), sha] for image, sha in zip(s.images, s.sha256s, strict=True)]
@@ -112,7 +115,7 @@ class Filler:
             "test": compute_digest("fewshot test", list(self.test.sha256s)),
             "augmented": chosen.is_augmented,
             "steps": steps,
-            "seed": draw.seed,
+            "seed": seed,
         }
 
     def _tell(self, arm: str, draw: Draw, chosen: ArmImages, cell: Cell, count: int | None) -> None:

@@ -81,6 +81,14 @@ def refuse_leaks(leaks: Sequence[Leak], force: bool, mark: bool = False) -> None
         raise LeakError(refused)
 
 
+def mark_arms(leaks: Sequence[Leak], arms: Sequence[str]) -> dict[str, list[str]]:
+    """Returns arm -> marks of the leaks and circles that reach it."""
+    found = {
+        arm: list(dict.fromkeys(leak.mark for leak in leaks if leak.reaches(arm))) for arm in arms
+    }
+    return {arm: marks for arm, marks in found.items() if marks}
+
+
 def find_test_leaks(train: ImageSet, test: ImageSet) -> list[Leak]:
     """Finds images and patients or slides that lie on both sides."""
     found = find_leaks(train.images, test.images)

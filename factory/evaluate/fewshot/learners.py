@@ -15,7 +15,8 @@ from torch.nn.functional import cross_entropy
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import EvaluationError, InputError
 from factory.core.hashing import derive_seed
-from factory.evaluate.fewshot.augment import augment_images
+from factory.evaluate.fewshot.augment import Strength, augment_images
+from factory.evaluate.fewshot.bank import FeatureBank
 from factory.evaluate.fewshot.batches import draw_batches
 from factory.evaluate.fewshot.settings import DECAYS, MOMENTUM, StudySettings
 from factory.models.encoders import Encoder
@@ -37,6 +38,7 @@ class TrainingSet:
         is_synthetic: (N,).
         sha256s: of the images' bytes.
         is_augmented: whether classical augmentation is applied.
+        strength: and how.
     """
 
     pixels: NDArray[np.uint8]
@@ -44,6 +46,21 @@ class TrainingSet:
     is_synthetic: NDArray[np.bool_]
     sha256s: tuple[str, ...]
     is_augmented: bool
+    strength: Strength = "classical"
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: NDArray[np.int64], strength: Strength) -> "TrainingSet":
+        """Returns some of the images, augmented as told."""
+        return TrainingSet(
+            self.pixels[rows],
+            self.labels[rows],
+            self.is_synthetic[rows],
+            tuple(self.sha256s[row] for row in rows),
+            strength != "none",
+            strength,
+        )
 
 
 class Learner(Protocol):
@@ -121,7 +138,8 @@ class NetworkLearner:
         for step, rows in enumerate(_iterate_batches(train, self.settings, steps, seed)):
             batch = images[rows]
             if train.is_augmented:
-                batch = augment_images(batch, derive_seed(seed, "fewshot", "augment", step))
+                key = derive_seed(seed, "fewshot", "augment", step)
+                batch = augment_images(batch, key, train.strength)
             logits = self._forward(network, batch)
             loss = cross_entropy(logits, labels[rows].to(self.device))
             optimizer.zero_grad()
@@ -225,10 +243,15 @@ class LinearLearner:
     Each image is encoded once, an augmented one VIEWS times.
     """
 
-    def __init__(self, settings: StudySettings, encoder: Encoder, say: Say) -> None:
-        self.settings, self.encoder, self.say = settings, encoder, say
-        self._known: dict[tuple[str, int], NDArray[np.float32]] = {}
-        self._test: tuple[NDArray[np.uint8], NDArray[np.float32]] | None = None
+    def __init__(
+        self,
+        settings: StudySettings,
+        encoder: Encoder,
+        say: Say,
+        bank: FeatureBank | None = None,
+    ) -> None:
+        self.settings, self.encoder = settings, encoder
+        self.bank = bank or FeatureBank(encoder, say)
 
     def describe(self) -> dict[str, Any]:
         """Returns the encoder's description."""
@@ -238,11 +261,12 @@ class LinearLearner:
         self, train: TrainingSet, test: NDArray[np.uint8], classes: int, steps: int, seed: int
     ) -> NDArray[np.float64]:
         """Trains a head from the initialisation of `seed`, then predicts."""
-        plain = self._encode(train, 0)
+        plain = self.bank.encode(train.pixels, train.sha256s)
         mean, scale = plain.mean(0), plain.std(0) + 1e-6
         views = [plain]
         if train.is_augmented:
-            views = [self._encode(train, view) for view in range(1, VIEWS + 1)]
+            given = (train.pixels, train.sha256s)
+            views = [self.bank.encode(*given, view, train.strength) for view in range(1, VIEWS + 1)]
         features = torch.from_numpy((np.stack(views) - mean) / scale)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive_seed(seed, "fewshot", "initialisation"))
@@ -260,37 +284,9 @@ class LinearLearner:
         if not torch.isfinite(loss):
             raise EvaluationError(f"the head diverged: lower --learning-rate {self.settings.rate}")
         with torch.no_grad():
-            seen = torch.from_numpy((self._encode_test(test) - mean) / scale)
+            seen = torch.from_numpy((self.bank.encode_test(test) - mean) / scale)
             chances: NDArray[np.float64] = head(seen).double().softmax(1).numpy()
         return chances
-
-    def _encode(self, train: TrainingSet, view: int) -> NDArray[np.float32]:
-        """Returns (N, dim) features; view 0 is the image as it is."""
-        unknown = {sha: row for row, sha in enumerate(train.sha256s)}
-        unknown = {sha: row for sha, row in unknown.items() if (sha, view) not in self._known}
-        if unknown:
-            pixels = train.pixels[list(unknown.values())]
-            if view:
-                pixels = _augment_alone(pixels, list(unknown), view)
-            for sha, row in zip(unknown, self.encoder.encode(pixels), strict=True):
-                self._known[sha, view] = row
-        return np.stack([self._known[sha, view] for sha in train.sha256s])
-
-    def _encode_test(self, test: NDArray[np.uint8]) -> NDArray[np.float32]:
-        if self._test is None or self._test[0] is not test:
-            self.say(f"encoding {len(test):,} images to predict")
-            self._test = (test, self.encoder.encode(test))
-        return self._test[1]
-
-
-def _augment_alone(pixels: NDArray[np.uint8], sha256s: list[str], view: int) -> NDArray[np.uint8]:
-    """Augments each image by a draw of its own bytes, so that company changes nothing."""
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
-    varied = [
-        augment_images(images[row : row + 1], derive_seed(view, "fewshot", "view", sha))
-        for row, sha in enumerate(sha256s)
-    ]
-    return torch.cat(varied).permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def build_learner(settings: StudySettings, say: Say, catalogs: Catalogs) -> Learner:

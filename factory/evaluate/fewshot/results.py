@@ -1,6 +1,6 @@
 """Results of a study as plain data: the JSON contract, and all that the tables show."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,9 @@ from factory.core.stats.intervals import LEVEL
 from factory.data.shots import ImageSet
 from factory.evaluate.fewshot.augment import DESCRIPTION
 from factory.evaluate.fewshot.labels import describe_judged, explain_shift
+from factory.evaluate.fewshot.leaks import mark_arms
+from factory.evaluate.fewshot.outcome import Outcome
+from factory.evaluate.fewshot.protocol import describe_protocol
 from factory.evaluate.fewshot.scores import (
     ROUNDS,
     Resampling,
@@ -21,14 +24,15 @@ from factory.evaluate.fewshot.scores import (
     to_interval,
 )
 from factory.evaluate.fewshot.settings import (
-    ARMS,
+    ALL_ARMS,
     EPOCHS,
     METRICS,
     MIN_STEPS,
     PRIMARY,
     StudySettings,
 )
-from factory.evaluate.fewshot.study import Outcome, Study
+from factory.evaluate.fewshot.study import Study
+from factory.evaluate.fewshot.tuned_results import build_tuned
 
 FEW_DRAWS = 5
 """A percentile bootstrap of n draws is too narrow by about sqrt(1 - 1/n), and more by chance."""
@@ -41,8 +45,9 @@ def build_results(study: Study) -> dict[str, Any]:
 
     With one count of shots: `arms`, `paired` (balanced accuracy), `settings`, and beside them
     `paired_metrics`, `relative_gain`, `per_class`, `label_fidelity`, `curve`, `images`, `sources`,
-    `seconds`, `near_copies`, `marks`, `left_out`, `leaks` and `notes`. With several, the same for
-    each below `shots`, and the top level holds those of the largest count.
+    `seconds`, `tuned`, `domain_gap`, `making`, `near_copies`, `marks`, `left_out`, `leaks` and
+    `notes`. With several, the same for each below `shots`, and the top level holds those of the
+    largest count.
     """
     labels = study.test.index_labels(study.names)
     groups = [image.group for image in study.test.images]
@@ -62,7 +67,7 @@ def _build_shots(
 ) -> dict[str, Any]:
     scored: Scored = {}
     per_class: dict[str, Any] = {}
-    arms = [arm for arm in ARMS if arm in outcome.chances]
+    arms = [arm for arm in ALL_ARMS if arm in outcome.chances]
     for arm in arms:
         scored[arm], by_class = score_arm(outcome.chances[arm], labels, resampling)
         per_class[arm] = {
@@ -82,12 +87,15 @@ def _build_shots(
         "relative_gain": _measure_gains(scored),
         "per_class": per_class,
         "label_fidelity": judged,
+        **build_tuned(study, outcome, scored, labels, resampling),
+        **({} if study.gap is None else {"domain_gap": study.gap}),
+        **({"making": outcome.making} if outcome.making else {}),
         "curve": _build_curve(outcome, labels, resampling),
         "images": {arm: outcome.images[arm] for arm in arms},
         "sources": outcome.sources,
         "seconds": {arm: round(outcome.seconds[arm], 1) for arm in arms},
         "near_copies": outcome.copies,
-        "marks": _mark_arms(study, arms),
+        "marks": mark_arms([*study.leaks, *study.circular], arms),
         "left_out": outcome.left_out,
         "leaks": [str(leak) for leak in study.leaks],
         "notes": [*_list_notes(study, outcome), *filter(None, [explain_shift(judged)])],
@@ -116,19 +124,8 @@ def _build_curve(
     return points
 
 
-def _mark_arms(study: Study, arms: Sequence[str]) -> dict[str, list[str]]:
-    """Returns arm -> marks of the leaks and circles that reach it."""
-    marked: dict[str, list[str]] = {}
-    for arm in arms:
-        found = [*study.leaks, *study.circular]
-        reaching = [leak for leak in found if leak.reaches(arm)]
-        if reaching:
-            marked[arm] = list(dict.fromkeys(leak.mark for leak in reaching))
-    return marked
-
-
 def _list_notes(study: Study, outcome: Outcome) -> list[str]:
-    notes = [*study.notes, *map(str, study.circular)]
+    notes = [*study.notes, *map(str, dict.fromkeys([*study.circular, *study.tuned_circular]))]
     if study.is_split:
         notes.append("no --test: a part of --real, disjoint in patients or slides, is the test")
     if study.settings.seeds == 1:
@@ -155,7 +152,10 @@ def _describe_set(images: ImageSet) -> dict[str, Any]:
 def describe_study(study: Study, outcome: Outcome, resampling: Resampling) -> dict[str, Any]:
     """Returns everything that a reader needs to know to repeat the study."""
     settings: StudySettings = study.settings
-    if settings.steps is not None:
+    told = describe_protocol(dict(settings), study.has_groups)
+    if settings.epochs is not None:
+        rule = f"{settings.epochs} epochs of each arm's own images"
+    elif settings.steps is not None:
         rule = "as asked"
     else:
         rule = f"{EPOCHS} epochs of the shots, at least {MIN_STEPS} steps"
@@ -166,6 +166,8 @@ def describe_study(study: Study, outcome: Outcome, resampling: Resampling) -> di
         "seeds": list(settings.draw_seeds),
         "steps": outcome.steps,
         "steps_rule": rule,
+        **({} if settings.epochs is None else {"steps_of": outcome.steps_of}),
+        **({} if told is None else {"protocol": told}),
         "per_class": settings.per_class,
         "counts": list(settings.counts),
         "classical": DESCRIPTION,

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from factory.core import fields
 from factory.core.errors import InputError
 from factory.core.yaml.messages import advise
+from factory.evaluate.fewshot.protocol import PROTOCOLS
 
 Shots = Annotated[int, Field(ge=1, le=10_000)]
 NonNegative = Annotated[int, Field(ge=0)]
@@ -21,6 +22,12 @@ ARMS = (
     "all_real",
 )
 """In the order of the tables."""
+REAL_LONGER = "real_longer"
+"""With --epochs: the shots for as many steps as `real+synthetic` takes; not among the defaults."""
+ALL_ARMS = (ARMS[0], REAL_LONGER, *ARMS[1:])
+
+LEARNERS = ("logistic", "prototype", "knn", "sgd", "network")
+"""What `--tune` names: three heads without and one with gradient descent on features; --model."""
 
 METRICS = ("balanced_accuracy", "accuracy", "macro_f1", "auroc")
 PRIMARY = "balanced_accuracy"
@@ -59,6 +66,9 @@ class StudySettings(fields.Options):
     steps: fields.Count | None = Field(
         None, description=f"Of every arm; default: {EPOCHS} epochs, at least {MIN_STEPS}."
     )
+    epochs: fields.Count | None = Field(
+        None, description="Instead of --steps: of each arm's own images, so that arms differ."
+    )
     batch_size: int = Field(32, ge=2, le=100_000, description="Images in one step.")
     learning_rate: fields.Rate | None = Field(None, description="At the first step.")
     mix: Mix = Field(
@@ -75,6 +85,18 @@ class StudySettings(fields.Options):
     )
     encoder: str | None = Field(
         None, description="Frozen encoder with a linear head, instead of --model."
+    )
+    tune: Annotated[tuple[str, ...], fields.Option(takes="list")] = Field(
+        (),
+        description="Comma-separated classifiers, of which each draw chooses by cross-validation "
+        f"inside its shots, every arm alike: {', '.join(LEARNERS)}.",
+    )
+    features: Annotated[tuple[str, ...], fields.Option(takes="list")] = Field(
+        (), description="Comma-separated frozen encoders of --tune; default: --encoder."
+    )
+    folds: int = Field(5, ge=2, le=100, description="Of --tune; patients stay whole.")
+    protocol: Literal["mupad"] | None = Field(
+        None, description="Preset of a published study; what is changed of it is told."
     )
     size: fields.Pixels = Field(64, description="px of the square.")
     fit: fields.Fitted = "crop"
@@ -101,8 +123,28 @@ class StudySettings(fields.Options):
         """Learning rate at the first step."""
         return RATES[self.head] if self.learning_rate is None else self.learning_rate
 
+    @property
+    def spaces(self) -> tuple[str, ...]:
+        """The encoders whose features heads are tuned on."""
+        return self.features or ((self.encoder,) if self.encoder is not None else ())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow_protocol(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("protocol") not in PROTOCOLS:
+            return given
+        return {**PROTOCOLS[given["protocol"]].fixed, **given}
+
+    def count_arm_steps(self, shots: int, classes: int, images: int) -> int:
+        """Returns the steps of an arm of so many images in all."""
+        if self.epochs is None:
+            return self.count_steps(shots, classes)
+        return max(1, -(-self.epochs * images // self.batch_size))
+
     def count_steps(self, shots: int, classes: int) -> int:
-        """Returns the steps of every arm of a study of `shots` images of each class."""
+        """Returns the steps of every arm of a study; with `epochs`, those of `real`."""
+        if self.epochs is not None:
+            return self.count_arm_steps(shots, classes, shots * classes)
         if self.steps is not None:
             return self.steps
         return max(MIN_STEPS, -(-EPOCHS * shots * classes // self.batch_size))
@@ -190,9 +232,26 @@ def check_settings(settings: StudySettings) -> None:
         InputError: every problem found.
     """
     problems = [
-        f"--arms: no arm {arm!r}: {advise(arm, ARMS)}" for arm in settings.arms if arm not in ARMS
+        f"--arms: no arm {arm!r}: {advise(arm, ALL_ARMS)}"
+        for arm in settings.arms
+        if arm not in ALL_ARMS
     ]
-    for name in ("shots", "arms", "counts"):
+    problems += [
+        f"--tune: no classifier {name!r}: {advise(name, LEARNERS)}"
+        for name in settings.tune
+        if name not in LEARNERS
+    ]
+    if {*settings.tune} - {"network"} and not settings.spaces:
+        problems.append("--tune: heads need --features or --encoder, e.g. --features color-texture")
+    if settings.features and not settings.tune:
+        problems.append("--features: belong to --tune: give it")
+    if settings.epochs is not None and settings.steps is not None:
+        problems.append("--epochs, --steps: give one of them")
+    if REAL_LONGER in settings.arms and (
+        settings.epochs is None or "real+synthetic" not in settings.arms
+    ):
+        problems.append(f"--arms {REAL_LONGER}: needs --epochs, and the arm real+synthetic")
+    for name in ("shots", "arms", "counts", "tune", "features"):
         given = getattr(settings, name)
         if len(set(given)) < len(given):
             problems.append(f"--{name}: each once, got {', '.join(map(str, given))}")

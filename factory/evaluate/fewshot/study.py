@@ -1,6 +1,5 @@
 """The study: every arm of every draw trained alike, cell by cell, with leaks refused."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,16 +16,12 @@ from factory.data.shots import (
     check_test_classes,
     draw_shots,
 )
-from factory.evaluate.cells import DECIMALS, Cell, CellStore
-from factory.evaluate.fewshot import SHOTS, TEST
-from factory.evaluate.fewshot.arms import (
-    ArmImages,
-    choose_images,
-    is_arm_augmented,
-    read_training_set,
-)
+from factory.evaluate.cells import CellStore
+from factory.evaluate.fewshot.arms import ArmImages, choose_images, is_arm_augmented
+from factory.evaluate.fewshot.bank import FeatureBank
 from factory.evaluate.fewshot.filling import Filler
-from factory.evaluate.fewshot.labels import Judged, choose_judge, join_images
+from factory.evaluate.fewshot.judging import Judging
+from factory.evaluate.fewshot.labels import Judged
 from factory.evaluate.fewshot.leaks import (
     Leak,
     count_near_copies,
@@ -36,41 +31,16 @@ from factory.evaluate.fewshot.leaks import (
     find_test_leaks,
     refuse_leaks,
 )
-from factory.evaluate.fewshot.learners import Learner, Say
+from factory.evaluate.fewshot.learners import Learner, Say, TrainingSet
+from factory.evaluate.fewshot.making import describe_runs, measure_gap
+from factory.evaluate.fewshot.outcome import Outcome
 from factory.evaluate.fewshot.providers import Draw, Provided, Provider
-from factory.evaluate.fewshot.settings import StudySettings, check_settings
+from factory.evaluate.fewshot.settings import REAL_LONGER, StudySettings, check_settings
 from factory.evaluate.fewshot.synthetic import SyntheticSet
 from factory.evaluate.fewshot.trainers import Trainer
+from factory.evaluate.fewshot.tuned import Bench
+from factory.evaluate.fewshot.tuners import HeadTuner, Seen, build_banks, build_tuners
 from factory.evaluate.workers import WorkerPool
-
-
-@dataclass
-class Outcome:
-    """All that one count of shots gave; lists are in order of the draws.
-
-    Attributes:
-        chances: arm -> (N, C) probabilities of the test images.
-        curve: synthetic images of each class -> the same, for `real+synthetic`.
-        images: arm -> class counts of real and synthetic images.
-        left_out: arm -> why it is not measured.
-        sources: where the synthetic images of each draw are.
-        copies: near-copies of test images among the synthetic ones.
-        data: which sets were measured, each once.
-        judged: what a classifier of other real images takes the synthetic ones for.
-        seconds: arm -> seconds of training.
-    """
-
-    shots: int
-    steps: int
-    chances: dict[str, list[NDArray[np.float64]]] = field(default_factory=dict)
-    curve: dict[int, list[NDArray[np.float64]]] = field(default_factory=dict)
-    images: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    left_out: dict[str, str] = field(default_factory=dict)
-    sources: list[dict[str, Any]] = field(default_factory=list)
-    copies: list[dict[str, Any]] = field(default_factory=list)
-    data: list[Mapping[str, Any]] = field(default_factory=list)
-    judged: Judged = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -90,8 +60,13 @@ class Study:
     outcomes: list[Outcome] = field(default_factory=list)
     leaks: list[Leak] = field(default_factory=list)
     circular: list[Leak] = field(default_factory=list)
+    tuned_circular: list[Leak] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     learner: dict[str, Any] = field(default_factory=dict)
+    gap: Mapping[str, Any] | None = None
+    bench: Bench | None = None
+    banks: dict[str, FeatureBank] = field(default_factory=dict)
+    has_groups: bool = True
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -117,9 +92,8 @@ class Study:
         ]
         self._add(find_test_leaks(self.train, self.test))
         found = [self.provider.check(draws)] if self._needs_synthetic() else []
-        if self.settings.encoder is not None:
-            given = (self.settings.encoder, self.catalogs, self.settings.set_name)
-            found.append(find_encoder_leaks(*given))
+        given = (self.catalogs, self.settings.set_name)
+        found += [find_encoder_leaks(spec, *given) for spec in self.encoders]
         for leaks, notes in found:
             self.notes += notes
             self._add(leaks)
@@ -130,6 +104,7 @@ class Study:
         for part in (self.train, self.test):
             self.reader.check(part)
         self.pixels = self.reader.read(self.test)
+        self._prepare_tuning()
         trainers = None
         if self.workers > 1:
             train = partial(Trainer, self.settings, self.catalogs, self.pixels)
@@ -168,7 +143,27 @@ class Study:
             **({"mark_leaks": True} if self.settings.mark_leaks else {}),
             "set_name": self.settings.set_name,
             "source": self.provider.describe(),
+            **({"epochs": self.settings.epochs} if self.settings.epochs else {}),
         }
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The frozen encoders that evaluate, each once."""
+        own = () if self.settings.encoder is None else (self.settings.encoder,)
+        return tuple(dict.fromkeys((*own, *self.settings.features)))
+
+    def _prepare_tuning(self) -> None:
+        """Sets up what is tuned, and measures how the test set differs from the training set."""
+        if not self.settings.tune:
+            return
+        self.banks = build_banks(self.settings, self.say, self.catalogs)
+        seen = Seen(self.pixels, self.test.sha256s)
+        tuners = build_tuners(self.settings, self.say, self.banks)
+        given = (self.reader, self.cells, self.names, self.test, seen, self.say)
+        self.bench = Bench(self.settings, tuners, *given)
+        for spec, bank in list(self.banks.items())[:1]:
+            self.say("measuring how test images differ from training images")
+            self.gap = measure_gap(self.train, self.test, self.reader, bank, spec)
 
     def _add(self, leaks: Sequence[Leak]) -> None:
         refuse_leaks(leaks, self.settings.force, self.settings.mark_leaks)
@@ -176,7 +171,8 @@ class Study:
 
     def _note_groups(self) -> None:
         images = (*self.train.images, *self.test.images)
-        if any(image.group is None for image in images):
+        self.has_groups = all(image.group is not None for image in images)
+        if not self.has_groups:
             self.notes.append(
                 "patients or slides are not known (--group-column, --group-pattern), so that train "
                 "and test are not proven to be disjoint in them"
@@ -184,8 +180,7 @@ class Study:
 
     def _run_shots(self, learner: Learner, shots: int, draws: Sequence[Draw]) -> Outcome:
         """Runs all arms of all draws; an arm that one draw lacks is left out."""
-        steps = self.settings.count_steps(shots, len(self.names))
-        outcome = Outcome(shots, steps)
+        outcome = Outcome(shots, self.settings.count_steps(shots, len(self.names)))
         made: dict[str, list[ImageSet]] = {}
         for draw in draws:
             provided = self._provide(draw, outcome)
@@ -198,70 +193,85 @@ class Study:
                 for count in self.settings.counts
             }
             wanted = [*arms.items(), *(("real+synthetic", each) for each in curve.values())]
-            self.filler.train_ahead(draw, wanted, steps)
+            steps = {arm: self._count_steps(arm, shots, arms) for arm in arms}
+            jobs = [(arm, each, self._steps_for(arm, shots, each, steps)) for arm, each in wanted]
+            self.filler.train_ahead(draw, jobs)
             for arm, chosen in arms.items():
                 if isinstance(chosen, str):
                     outcome.left_out[arm] = chosen
                     self.filler.skip()
                     continue
-                cell = self.filler.fill(arm, draw, chosen, steps)
+                cell = self.filler.fill(arm, draw, chosen, steps[arm])
                 if arm.startswith("real+synthetic"):
                     made.setdefault(arm.removeprefix("real+"), []).append(chosen.synthetic)
-                outcome.chances.setdefault(arm, []).append(cell.chances)
-                outcome.images.setdefault(arm, []).append(chosen.count(self.names))
-                outcome.seconds[arm] = outcome.seconds.get(arm, 0.0) + cell.seconds
+                outcome.note(arm, cell, chosen.count(self.names), steps[arm])
             for count, chosen in curve.items():
                 if not isinstance(chosen, str):
-                    cell = self.filler.fill("real+synthetic", draw, chosen, steps, count)
+                    own = self._steps_for("real+synthetic", shots, chosen, {})
+                    cell = self.filler.fill("real+synthetic", draw, chosen, own, count)
                     outcome.curve.setdefault(count, []).append(cell.chances)
+            if self.bench is not None:
+                self.bench.run(draw, provided, outcome.tuned)
+        self._finish_shots(outcome, draws)
+        if made:
+            self._judge(learner, outcome, [draw.images for draw in draws], made)
+        return outcome
+
+    def _finish_shots(self, outcome: Outcome, draws: Sequence[Draw]) -> None:
+        """Leaves out what not every draw has.
+
+        Raises:
+            EvaluationError: no arm is left.
+        """
         for arm, why in outcome.left_out.items():
-            self.say(f"LEFT OUT {arm} ({shots} shots): {why}")
+            self.say(f"LEFT OUT {arm} ({outcome.shots} shots): {why}")
             outcome.chances.pop(arm, None)
+        self.notes += outcome.tuned.finish()
         outcome.curve = {
             count: found for count, found in outcome.curve.items() if len(found) == len(draws)
         }
         if not outcome.chances:
-            raise EvaluationError(f"{shots} shots: no arm is left: {outcome.left_out}")
-        if made and "all_real" in outcome.chances:
-            self._judge(learner, outcome, draws, made)
-        return outcome
+            raise EvaluationError(f"{outcome.shots} shots: no arm is left: {outcome.left_out}")
+
+    def _count_steps(self, arm: str, shots: int, arms: Mapping[str, ArmImages | str]) -> int:
+        """Returns the steps of an arm: those of `real+synthetic` for the one that is as long."""
+        chosen = arms["real+synthetic" if arm == REAL_LONGER else arm]
+        return self._steps_for(arm, shots, chosen, {})
+
+    def _steps_for(
+        self, arm: str, shots: int, chosen: ArmImages | str, known: Mapping[str, int]
+    ) -> int:
+        if arm in known and arm == REAL_LONGER:
+            return known[arm]
+        total = 0 if isinstance(chosen, str) else len(chosen.real) + len(chosen.synthetic)
+        return self.settings.count_arm_steps(shots, len(self.names), total)
 
     def _judge(
         self,
         learner: Learner,
         outcome: Outcome,
-        draws: Sequence[Draw],
+        shots: Sequence[ImageSet],
         made: Mapping[str, Sequence[ImageSet]],
     ) -> None:
         """Lets a classifier of all real images but the shots judge the synthetic ones."""
-        judge = choose_judge(self.train, [draw.images for draw in draws])
-        if isinstance(judge, str):
-            self.notes.append(judge)
-            return
-        shots = join_images([draw.images for draw in draws])
-        kinds = {TEST: self.test, SHOTS: shots}
-        kinds |= {kind: join_images(sets) for kind, sets in made.items()}
-        chosen = ArmImages(judge, self.train.take([]), self.settings.augment == "classical")
-        judged = [[kind, each.digest] for kind, each in kinds.items()]
-        identity = self.filler.identify(chosen, draws[0], outcome.steps) | {"judged": judged}
-        cell = self.cells.read("label-fidelity", identity)
-        if cell is None:
-            self.say(f"judging the labels of {sum(map(len, kinds.values())) - len(self.test):,}")
-            began = time.monotonic()
-            pixels = np.concatenate([self.reader.read(each) for each in kinds.values()])
-            classes, seed = len(self.names), draws[0].seed
-            chances = learner.fit_predict(
-                read_training_set(chosen, self.reader, self.names),
-                pixels,
-                classes,
-                outcome.steps,
-                seed,
-            )
-            cell = Cell(np.round(chances, DECIMALS), time.monotonic() - began)
-            self.cells.write("label-fidelity", identity, cell)
-        ends = np.cumsum([len(each) for each in kinds.values()])[:-1]
-        for (kind, each), part in zip(kinds.items(), np.split(cell.chances, ends), strict=True):
-            outcome.judged[kind] = (part, each.index_labels(self.names))
+        judging = Judging(self.train, self.test, self.reader, self.cells, self.say)
+        names, steps, seed = self.names, outcome.steps, self.settings.first_seed
+
+        def fit(train: TrainingSet, seen: Seen) -> NDArray[np.float64]:
+            return learner.fit_predict(train, seen.pixels, len(names), steps, seed)
+
+        found: Judged | str = {}
+        if "all_real" in outcome.chances:
+            identify = partial(self.filler.identify, seed=seed, steps=steps)
+            is_augmented = self.settings.augment == "classical"
+            found = judging.run(shots, made, identify, fit, is_augmented)
+        elif self.banks:
+            spec, bank = next(iter(self.banks.items()))
+            found = judging.run_head(HeadTuner("logistic", bank, spec), shots, made)
+        if isinstance(found, str):
+            self.notes.append(found)
+        else:
+            outcome.judged = found
 
     def _needs_synthetic(self) -> bool:
         return bool(self.settings.counts) or any("synthetic" in a for a in self.settings.arms)
@@ -271,6 +281,8 @@ class Study:
         if not self._needs_synthetic():
             return Provided(None, None)
         provided = self.provider.provide(draw)
+        runs = describe_runs(provided.roots)
+        outcome.making += [] if runs is None else [{"seed": draw.seed, **runs}]
         outcome.sources.append({"seed": draw.seed, "folders": [str(r) for r in provided.roots]})
         self.notes += provided.notes
         self._add(provided.leaks)
@@ -278,6 +290,10 @@ class Study:
             described = self.learner["encoder"]
             circles = find_circular(self.settings.encoder, described, provided.roots, self.catalogs)
             self.circular = list(dict.fromkeys([*self.circular, *circles]))
+        for spec, bank in self.banks.items():
+            described = bank.encoder.describe()
+            circles = find_circular(spec, described, provided.roots, self.catalogs)
+            self.tuned_circular = list(dict.fromkeys([*self.tuned_circular, *circles]))
         for made in (provided.synthetic, provided.unfiltered):
             if made is not None:
                 outcome.data += [each for each in made.data if each not in outcome.data]

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from factory.evaluate.fewshot.protocol import tell_changes
 from factory.evaluate.figures import align
 
 Study = Mapping[str, Any]
@@ -15,6 +16,8 @@ def list_studies(result: Study) -> list[Study]:
 
 def write_study(study: Study) -> Iterator[str]:
     """Yields settings, arms, differences, classes and curve of one count of shots."""
+    if study["settings"].get("protocol"):
+        yield tell_changes(study["settings"]["protocol"])
     yield _describe(study["settings"])
     for leak in study["leaks"]:
         yield f"FORCED {leak}"
@@ -42,13 +45,64 @@ def write_study(study: Study) -> Iterator[str]:
     for arm, found in study["per_class"].items():
         rows.append([_mark(arm, study), *(_show(found[name]["recall"]) for name in names)])
     yield from align(rows)
+    yield from _write_tuned(study.get("tuned") or {})
     yield from _write_fidelity(study)
+    yield from _write_making(study)
     if study["curve"]:
         mark = "".join(f" [{each}]" for each in study["marks"].get("real+synthetic", ()))
         yield f"\nreal+synthetic by synthetic images of each class{mark}"
         rows = [[str(p["per_class"]), _show(p["balanced_accuracy"])] for p in study["curve"]]
         yield from align(rows)
     yield ""
+
+
+def _write_tuned(tuned: Study) -> Iterator[str]:
+    """Yields arms of the chosen classifiers, what they gain, and those of each classifier."""
+    if not tuned:
+        return
+    marks = tuned["marks"]
+    yield ""
+    yield (
+        f"tuned inside the shots, {tuned['settings']['folds']} folds: balanced accuracy of the "
+        "classifier that each draw chose, and of each one"
+    )
+    arms = list(tuned["arms"])
+    named = [arm + "".join(f" [{mark}]" for mark in marks.get(arm, ())) for arm in arms]
+    rows = [["classifier", *named], ["chosen", *(_find(tuned["arms"], arm) for arm in arms)]]
+    for name, found in tuned["classifiers"].items():
+        rows.append([name, *(_find(found, arm) for arm in arms)])
+    yield from align(rows)
+    yield "\nagainst the best baseline, and the untuned classifier"
+    gains = [value["mean"] for value in tuned["relative_gain"].values()]
+    pairs = zip(tuned["paired"].items(), gains, strict=True)
+    yield from align([[name, _show(value, "+"), f"{gain:+.1%}"] for (name, value), gain in pairs])
+
+
+def _find(arms: Study, arm: str) -> str:
+    return _show(arms[arm]["balanced_accuracy"]) if arm in arms else ""
+
+
+def _write_making(study: Study) -> Iterator[str]:
+    """Yields how far the test set is from the training set, and what the images cost."""
+    gap = study.get("domain_gap")
+    if gap:
+        yield (
+            f"\ndomain gap: test images are told from training images with AUROC "
+            f"{_show(gap['auroc'])} on {gap['encoder']} (.5: alike)"
+        )
+    runs = study.get("making")
+    if runs:
+        total = {
+            name: sum(run[name] for run in runs) for name in ("asked", "accepted", "generated")
+        }
+        seconds = sum(run["seconds"] for run in runs) / len(runs)
+        shares = [run["largest_share"] for run in runs if run["largest_share"] is not None]
+        most = f"; one shot gives {max(shares):.0%} of a class at most" if shares else ""
+        yield (
+            f"\nsynthetic images: {total['accepted']:,} of {total['asked']:,} asked for "
+            f"({1 - total['accepted'] / total['asked']:.1%} unfilled) of {total['generated']:,} "
+            f"candidates, {seconds:,.0f} s a draw{most}"
+        )
 
 
 def _write_fidelity(study: Study) -> Iterator[str]:
@@ -69,9 +123,13 @@ def _describe(settings: Mapping[str, Any]) -> str:
         made = f"linear head on {settings['encoder']['id']}"
     else:
         made = f"{settings['model']} from {settings['start']}, {settings['dtype']}"
+    steps = f"{settings['steps']} steps of {settings['batch_size']} for every arm"
+    if "steps_of" in settings:
+        counts = [each for found in settings["steps_of"].values() for each in found]
+        steps = f"{min(counts)} to {max(counts)} steps of {settings['batch_size']}"
     return (
         f"{settings['shots']} shots, {len(settings['seeds'])} draws; {made}, {settings['size']} px "
-        f"({settings['fit']}); {settings['steps']} steps of {settings['batch_size']} for every arm "
+        f"({settings['fit']}); {steps} "
         f"({settings['steps_rule']}); tested on {settings['test']['images']:,} images; 95 % "
         f"intervals over {settings['interval']['resampled']}"
     )

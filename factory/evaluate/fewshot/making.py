@@ -1,0 +1,104 @@
+"""What the runs of a study cost and left unfilled, and how the test set differs from the shots'."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from factory.core.hashing import compute_digest, derive_seed
+from factory.core.stats.ranking import measure_auroc
+from factory.data.shots import ImageSet, PixelReader
+from factory.engine.selection import OVER_QUOTA
+from factory.evaluate.fewshot.bank import FeatureBank
+from factory.evaluate.fewshot.scores import resample, to_interval
+from factory.evaluate.judge_overlap import read_own_summary
+from factory.train.classifier.heads import fit_head
+
+MOST = 500
+"""Images of each side of the gap."""
+FOLDS, PENALTY = 5, 0.01
+"""Most parts that are told apart by a classifier of the others, and its C."""
+
+
+def describe_runs(roots: Sequence[Path]) -> dict[str, Any] | None:
+    """Returns what the runs of a draw were asked for, gave and took; None where none is known.
+
+    `unfilled` is the share of what was asked for, `largest_share` that of the shot which gives most
+    of a class, `over_quota` counts images that `max_share_per_shot` held back, and `seconds` are
+    those of sampling, judging and encoding.
+
+    Raises:
+        SourceError: a damaged record.
+    """
+    found = [read_own_summary(root) for root in dict.fromkeys(roots)]
+    known = [each for each in found if each is not None and not each.judged]
+    if not known:
+        return None
+    parts = [part for each in known for part in each.series]
+    shares = [part.references.largest_share for part in parts if part.references]
+    asked, accepted = (sum(getattr(part, name) for part in parts) for name in ("asked", "accepted"))
+    return {
+        "asked": asked,
+        "accepted": accepted,
+        "unfilled": round(1 - accepted / asked, 4) if asked else 0.0,
+        "unfilled_by_class": {part.label: round(part.short / part.asked, 4) for part in parts},
+        "largest_share": max(shares) if shares else None,
+        "over_quota": sum(part.rejected.get(OVER_QUOTA, 0) for part in parts),
+        "generated": sum(part.generated for part in parts),
+        "seconds": round(sum(sum(each.seconds.values()) for each in known), 1),
+    }
+
+
+def measure_gap(
+    train: ImageSet, test: ImageSet, reader: PixelReader, bank: FeatureBank, encoder: str
+) -> Mapping[str, Any] | None:
+    """Measures how well training and test images are told apart, classes in equal parts.
+
+    A logistic regression on their features tells held-out ones apart, patients or slides whole
+    where all are known: AUROC .5 where the sets do not differ, 1 where they have nothing in common
+    (after the proxy distance of Ben-David et al. 2007). None where there are too few images.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    count = min(MOST // len(train.class_names), *_count(train), *_count(test))
+    sides = [_take(each, count) for each in (train, test)]
+    images = [image for each in sides for image in each.images]
+    has_groups = all(image.group is not None for image in images)
+    shas = [sha for each in sides for sha in each.sha256s]
+    groups = [str(image.group) for image in images] if has_groups else shas
+    labels = np.repeat([0, 1], [len(each) for each in sides])
+    units = min(len({g for g, y in zip(groups, labels, strict=True) if y == s}) for s in (0, 1))
+    folds = min(FOLDS, units)
+    if folds < 2:
+        return None
+    features = np.concatenate(
+        [bank.encode(reader.read(each), each.sha256s).astype(np.float64) for each in sides]
+    )
+    cut = StratifiedGroupKFold(
+        folds, shuffle=True, random_state=derive_seed(0, "fewshot", "gap") % 2**32
+    )
+    logits = np.zeros(len(labels))
+    for known, held in cut.split(labels, labels, groups):
+        found = fit_head(features[known], labels[known], PENALTY).compute_logits(features[held])
+        logits[held] = found[:, 1] - found[:, 0]
+    weights = resample(labels, groups if has_groups else [None] * len(labels), 1)
+    areas = measure_auroc(logits, labels > 0, weights.images)
+    return {
+        "encoder": encoder,
+        "auroc": to_interval(areas).to_dict(),
+        "images": len(labels),
+        "resampled": weights.units,
+    }
+
+
+def _count(images: ImageSet) -> list[int]:
+    return [len(images.list_rows(name)) for name in images.class_names]
+
+
+def _take(images: ImageSet, count: int) -> ImageSet:
+    rows: list[int] = []
+    for name in images.class_names:
+        mine = images.list_rows(name)
+        rows += sorted(mine, key=lambda row: compute_digest("gap", images.sha256s[row]))[:count]
+    return images.take(rows)
