@@ -13,12 +13,13 @@ from factory.core.thumbnails import (
     describe_images,
     turn_descriptors,
 )
+from factory.filters.training_copy import TrainingCopyFilter
 
 LEAST_SIMILARITY = 0.9
 """Real patches of other slides reach .87 (`factory.core.thumbnails`); below it is no copy."""
 
-MOST_SIMILARITY = 0.95
-"""The default of the filter `training_copy`; above it, shots are near-duplicates of each other."""
+MOST_SIMILARITY: float = TrainingCopyFilter.Settings.model_fields["max_similarity"].default
+"""Above it, shots are near-duplicates of each other."""
 
 _FEATURELESS = 0.8
 """Share of a descriptor that is its constant floor: detail below 0.75 grey levels."""

@@ -268,7 +268,7 @@ def test_a_model_to_go_on_from_must_fit(
     ("source", "said"),
     [
         ({"masks": {"folder": "nowhere", "labels": {3: "nucleus"}}}, "no readable mask of"),
-        ({"values": {"table": "nowhere.csv", "key": "name"}}, "cannot be read as a table"),
+        ({"values": {"table": "nowhere.csv", "key": "name"}}, "nowhere.csv: cannot be read"),
     ],
 )
 def test_what_goes_with_images_must_be_there(

@@ -79,7 +79,7 @@ class Choices(Strict):
     batch_size: int
     learning_rate: float
     layers: Literal["attention", "all"]
-    prior_weight: float
+    prior_weight: float = 0.0
     rank: int = 16
     check_every: int = 100
     guidance: float | None = None

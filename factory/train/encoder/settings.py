@@ -2,13 +2,16 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-from factory.train.generator.settings import DataSettings, ExportSettings, Scale, SourceSettings
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from factory.catalog.entries import Strict
+from factory.train.generator.settings import (
+    DataSettings,
+    NamedRecipe,
+    Optimisation,
+    Scale,
+    SourceSettings,
+)
 
 
 class UnlabelledSource(SourceSettings):
@@ -30,13 +33,13 @@ class UnlabelledData(DataSettings):
     image_size: int = Field(96, ge=32, le=1024, description="px that views are cut out of")
 
 
-class EncoderNetwork(_Strict):
+class EncoderNetwork(Strict):
     """`SmallResNet`; the last width is the number of features."""
 
     channels: tuple[int, ...] = Field((32, 64, 128, 256), min_length=2, description="per stage")
 
 
-class ViewSettings(_Strict):
+class ViewSettings(Strict):
     """How two views of one image may differ: what the features are to overlook."""
 
     size: int = Field(64, ge=32, le=512, description="px that the encoder is trained on")
@@ -50,7 +53,7 @@ class ViewSettings(_Strict):
     noise: float = Field(0.0, ge=0, le=0.2, description="largest standard deviation, of 0 to 1")
 
 
-class Vicreg(_Strict):
+class Vicreg(Strict):
     """Variance, invariance and covariance (Bardes et al. 2022, arXiv 2105.04906)."""
 
     kind: Literal["vicreg"]
@@ -61,7 +64,7 @@ class Vicreg(_Strict):
     covariance: float = Field(1.0, ge=0)
 
 
-class Simclr(_Strict):
+class Simclr(Strict):
     """Contrast with the other images of the batch (Chen et al. 2020, arXiv 2002.05709)."""
 
     kind: Literal["simclr"]
@@ -73,14 +76,11 @@ class Simclr(_Strict):
 MethodSettings = Annotated[Vicreg | Simclr, Field(discriminator="kind")]
 
 
-class EncoderOptimisation(_Strict):
+class EncoderOptimisation(Optimisation):
     """How the network is fitted: AdamW, warm-up, cosine decay to 0."""
 
-    steps: int = Field(gt=0)
     batch_size: int = Field(256, ge=4, description="images in a step, two views of each")
     learning_rate: float = Field(1e-3, gt=0)
-    warmup_steps: int = Field(100, ge=0)
-    weight_decay: float = Field(0.01, ge=0)
     ema_decay: float = Field(0.99, ge=0, lt=1)
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     compile: bool = Field(
@@ -93,17 +93,14 @@ class EncoderOptimisation(_Strict):
     )
 
 
-class EncoderRecipe(_Strict):
+class EncoderRecipe(NamedRecipe):
     """An encoder trained on images alone."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    seed: int = Field(0, ge=0)
     data: UnlabelledData
     network: EncoderNetwork = EncoderNetwork()
     views: ViewSettings = ViewSettings()
     method: MethodSettings
     training: EncoderOptimisation
-    export: ExportSettings = ExportSettings()
 
     @model_validator(mode="after")
     def _check_sizes(self) -> "EncoderRecipe":

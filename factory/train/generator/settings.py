@@ -3,11 +3,9 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from factory.catalog.entries import Strict
 
 
 def _check_scale(scale: tuple[float, float]) -> tuple[float, float]:
@@ -21,7 +19,7 @@ Scale = Annotated[tuple[float, float], AfterValidator(_check_scale)]
 """Least and largest side of a view, as shares of a side of the image."""
 
 
-class SourceSettings(_Strict):
+class SourceSettings(Strict):
     """One set of real images to learn from."""
 
     images: Path = Field(description="ImageFolder, parquet, datasets folder or WebDataset")
@@ -42,7 +40,7 @@ class SourceSettings(_Strict):
     weight: float = Field(1.0, gt=0, description="share of the batches, relative to other sources")
 
 
-class DataSettings(_Strict):
+class DataSettings(Strict):
     """Real patches to learn from."""
 
     sources: tuple[SourceSettings, ...] = Field(min_length=1)
@@ -51,7 +49,7 @@ class DataSettings(_Strict):
     held_out: float = Field(0.05, ge=0, lt=1, description="share of the images kept to validate on")
 
 
-class MeasuredCaptions(_Strict):
+class MeasuredCaptions(Strict):
     """Captions written from what is measured in each image's pixels."""
 
     kind: Literal["measured"]
@@ -61,7 +59,7 @@ class MeasuredCaptions(_Strict):
     )
 
 
-class GivenCaptions(_Strict):
+class GivenCaptions(Strict):
     """Captions that come with the images."""
 
     kind: Literal["given"]
@@ -70,7 +68,7 @@ class GivenCaptions(_Strict):
 CaptionSettings = Annotated[MeasuredCaptions | GivenCaptions, Field(discriminator="kind")]
 
 
-class NetworkSettings(_Strict):
+class NetworkSettings(Strict):
     """`UNet2DModel` on folded pixels or latents, and the encoders of its conditions."""
 
     channels: tuple[int, ...] = Field((64, 96, 160), min_length=1, description="per level")
@@ -108,16 +106,23 @@ class NetworkSettings(_Strict):
         return self
 
 
-class OptimisationSettings(_Strict):
-    """How the velocity network is fitted."""
+class Optimisation(Strict):
+    """What every network is fitted by."""
 
     steps: int = Field(gt=0)
+    warmup_steps: int = Field(100, ge=0)
+    weight_decay: float = Field(0.01, ge=0)
+    checkpoint_every: int = Field(500, gt=0, description="steps")
+
+
+class OptimisationSettings(Optimisation):
+    """How the velocity network is fitted."""
+
     batch_size: int = Field(32, gt=0, description="images in one pass of one process")
     accumulate: int = Field(1, ge=1, description="passes whose gradients make one step")
     learning_rate: float = Field(3e-4, gt=0)
     warmup_steps: int = Field(200, ge=0)
     decay_steps: int = Field(0, ge=0, description="last steps, with the rate falling to 0 linearly")
-    weight_decay: float = Field(0.01, ge=0)
     ema_decay: float = Field(0.9999, ge=0, lt=1)
     dropout: float = Field(0.1, ge=0, lt=1, description="whole condition, for guidance")
     stream_dropout: float = Field(0.3, ge=0, lt=1, description="each stream by itself")
@@ -131,10 +136,9 @@ class OptimisationSettings(_Strict):
     )
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     compile: bool = Field(False, description="torch.compile: 45 s at start, then 1.2 times as fast")
-    checkpoint_every: int = Field(500, gt=0, description="steps")
 
 
-class ValidationSettings(_Strict):
+class ValidationSettings(Strict):
     """Samples against held-out real images; the best weights so far are the ones exported."""
 
     every: int = Field(1000, gt=0, description="steps")
@@ -142,7 +146,7 @@ class ValidationSettings(_Strict):
     encoder: str = Field("color-texture", description="encoder id")
 
 
-class SamplingSettings(_Strict):
+class SamplingSettings(Strict):
     """How the exported model samples by default."""
 
     scheduler: str = "UniPCMultistep"
@@ -150,7 +154,7 @@ class SamplingSettings(_Strict):
     guidance: float = Field(1.5, ge=0)
 
 
-class ExportSettings(_Strict):
+class ExportSettings(Strict):
     """What the model card and the catalog entry say that cannot be measured."""
 
     title: str = ""
@@ -159,17 +163,27 @@ class ExportSettings(_Strict):
     attribution: tuple[str, ...] = ()
 
 
-class TrainingRecipe(_Strict):
-    """A generator trained from scratch, or on from a checkpoint."""
+class NamedRecipe(Strict):
+    """What every training recipe says."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     seed: int = Field(0, ge=0)
+    export: ExportSettings = ExportSettings()
+
+
+class GeneratorRecipe(NamedRecipe):
+    """What every recipe of a generator says."""
+
     catalogs: tuple[Path, ...] = Field((), description="user catalog folders, searched first")
     init: str | None = Field(None, description="catalog id or folder of a model to go on from")
+    sampling: SamplingSettings = SamplingSettings()
+
+
+class TrainingRecipe(GeneratorRecipe):
+    """A generator trained from scratch, or on from a checkpoint."""
+
     data: DataSettings
     captions: CaptionSettings | None = None
     network: NetworkSettings = NetworkSettings()
     training: OptimisationSettings
     validation: ValidationSettings = ValidationSettings()
-    sampling: SamplingSettings = SamplingSettings()
-    export: ExportSettings = ExportSettings()

@@ -3,22 +3,18 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from factory.catalog.entries import Strict
 from factory.train.generator.settings import (
-    ExportSettings,
+    GeneratorRecipe,
     MeasuredCaptions,
     OptimisationSettings,
-    SamplingSettings,
     SourceSettings,
 )
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Masks(_Strict):
+class Masks(Strict):
     """Label maps: PNG files of the same names and folders, or nuclei found in the images."""
 
     folder: Path | None = Field(
@@ -29,10 +25,10 @@ class Masks(_Strict):
     labels: dict[int, str] = Field(description="pixel value -> label; others are nothing")
 
 
-class Values(_Strict):
+class Values(Strict):
     """Named values of images, such as pathway scores."""
 
-    table: Path = Field(description="CSV file with a header; all columns but the key are values")
+    table: Path = Field(description="CSV or TSV file; all columns but the key are values")
     key: str = Field(description="column with the image's file name without its ending")
 
 
@@ -53,7 +49,7 @@ class MultiSource(SourceSettings):
     )
 
 
-class MultiData(_Strict):
+class MultiData(Strict):
     """Real patches to learn from."""
 
     sources: tuple[MultiSource, ...] = Field(min_length=1)
@@ -64,7 +60,7 @@ class MultiData(_Strict):
     )
 
 
-class QueryText(_Strict):
+class QueryText(Strict):
     """Captions read by learned queries behind a frozen language model."""
 
     encoder: Path = Field(description="folder of a language model of transformers, never trained")
@@ -73,7 +69,7 @@ class QueryText(_Strict):
     )
 
 
-class MultiNetworkSettings(_Strict):
+class MultiNetworkSettings(Strict):
     """`MultiTransformer`, and the encoder of captions."""
 
     kind: Literal["multi"]
@@ -123,30 +119,23 @@ class MultiOptimisation(OptimisationSettings):
         0.0, ge=0, description="weight of the teacher's pooled features, beside those of places"
     )
     precision: Literal["auto", "float32", "bfloat16"] = "auto"  # type: ignore[assignment]
-    checkpoint_every: int = Field(500, gt=0, description="steps")
 
 
-class MultiValidation(_Strict):
+class MultiValidation(Strict):
     """The loss of the averaged weights on held-out images, and without each stream."""
 
     every: int = Field(1000, gt=0, description="steps")
     images: int = Field(128, ge=4, description="held-out views, at most")
 
 
-class MultiRecipe(_Strict):
+class MultiRecipe(GeneratorRecipe):
     """A generator of parallel streams, from scratch."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    seed: int = Field(0, ge=0)
-    catalogs: tuple[Path, ...] = Field((), description="user catalog folders, searched first")
-    init: str | None = Field(None, description="catalog id or folder of a model to go on from")
     data: MultiData
     captions: MeasuredCaptions | None = None
     network: MultiNetworkSettings
     training: MultiOptimisation
     validation: MultiValidation = MultiValidation()
-    sampling: SamplingSettings = SamplingSettings()
-    export: ExportSettings = ExportSettings()
 
     @model_validator(mode="after")
     def _check_text(self) -> "MultiRecipe":

@@ -4,7 +4,6 @@ Views are cut once and mapped into memory, and features of encoders are computed
 under the digest of what made them.
 """
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from factory.core.files.atomic import write_file
 from factory.core.hashing import compute_digest, derive_seed
 from factory.core.plain import write_json
 from factory.core.stains import measure_attributes, segment_nuclei
+from factory.core.text_rows import read_table
 from factory.data.images import SourceImage, list_images
 from factory.models.encoders import Encoder
 from factory.train.images import identify, is_held_out
@@ -267,20 +267,17 @@ def _name_labels(
 
 def _read_values(source: MultiSource) -> dict[str, dict[str, float]]:
     """Returns file name without ending -> name -> value."""
-    values: Any = source.values
-    try:
-        with values.table.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-        found = {
-            row.pop(values.key): {name: float(each) for name, each in row.items()} for row in rows
-        }
-    except (OSError, KeyError, ValueError, TypeError) as error:
-        raise SourceError(
-            f"{values.table}: cannot be read as a table of numbers by {values.key!r} "
-            f"({type(error).__name__}: {error})"
-        ) from error
-    if not found:
-        raise SourceError(f"{values.table}: has no rows")
+    values, found = source.values, dict[str, dict[str, float]]()
+    assert values is not None  # as this is asked of tables alone
+    for line, row in read_table(values.table):
+        try:
+            key = row.pop(values.key)
+            found[key] = {name: float(each) for name, each in row.items()}
+        except (KeyError, ValueError) as error:
+            raise SourceError(
+                f"{values.table}:{line}: no numbers by {values.key!r} "
+                f"({type(error).__name__}: {error}): correct the row, or values.key"
+            ) from error
     return found
 
 

@@ -3,17 +3,19 @@
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from factory.catalog.entries import Strict
 from factory.train.encoder.settings import UnlabelledSource
-from factory.train.generator.settings import DataSettings, ExportSettings, ValidationSettings
+from factory.train.generator.settings import (
+    DataSettings,
+    NamedRecipe,
+    Optimisation,
+    ValidationSettings,
+)
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Side(_Strict):
+class Side(Strict):
     """One domain: its images, encoded here and kept, or the embeddings that a table holds."""
 
     images: Path | None = Field(
@@ -34,7 +36,7 @@ class Side(_Strict):
         return self
 
 
-class PairedData(_Strict):
+class PairedData(Strict):
     """The same tissue in two domains, as a row of each."""
 
     source: Side = Field(description="domain that is translated, as H&E")
@@ -60,41 +62,34 @@ class PairedData(_Strict):
         return self
 
 
-class FlowNetwork(_Strict):
+class FlowNetwork(Strict):
     """The residual MLP; the defaults are PixCell's."""
 
     width: int = Field(1024, ge=8, le=16_384, multiple_of=2)
     blocks: int = Field(6, ge=1, le=64)
 
 
-class FlowOptimisation(_Strict):
+class FlowOptimisation(Optimisation):
     """How it is fitted: AdamW, warm-up, constant rate, a running average of the weights."""
 
-    steps: int = Field(gt=0)
     batch_size: int = Field(256, gt=0, description="embeddings in a step")
     learning_rate: float = Field(1e-4, gt=0)
-    warmup_steps: int = Field(100, ge=0)
-    weight_decay: float = Field(0.01, ge=0)
     ema_decay: float = Field(0.999, ge=0, lt=1)
     validate_every: int = Field(500, gt=0, description="steps")
-    checkpoint_every: int = Field(500, gt=0, description="steps")
 
 
-class FlowRecipe(_Strict):
+class FlowRecipe(NamedRecipe):
     """A flow from the embeddings of one domain to those of another, of pairs."""
 
     kind: Literal["flow"]
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    seed: int = Field(0, ge=0)
     catalogs: tuple[Path, ...] = Field((), description="user catalog folders, searched first")
     data: PairedData
     network: FlowNetwork = FlowNetwork()
     training: FlowOptimisation
     sampling_steps: int = Field(100, ge=1, le=1000, description="Euler steps, as published")
-    export: ExportSettings = ExportSettings()
 
 
-class UnpairedData(_Strict):
+class UnpairedData(Strict):
     """Images of two domains that share no tissue; no label is learned."""
 
     source: UnlabelledSource = Field(description="images that are translated, as frozen sections")
@@ -114,7 +109,7 @@ class UnpairedData(_Strict):
         )
 
 
-class CutNetwork(_Strict):
+class CutNetwork(Strict):
     """The ResNet generator; the defaults are the published ones."""
 
     channels: int = Field(64, ge=4, le=256)
@@ -122,7 +117,7 @@ class CutNetwork(_Strict):
     antialias: bool = Field(True, description="blurred resampling; false: CycleGAN's")
 
 
-class CutOptimisation(_Strict):
+class CutOptimisation(Strict):
     """How it is fitted: Adam (0.5, 0.999), least-squares GAN, contrast of patches."""
 
     steps: int = Field(gt=0)
@@ -139,17 +134,14 @@ class CutOptimisation(_Strict):
     checkpoint_every: int = Field(500, gt=0, description="steps")
 
 
-class CutRecipe(_Strict):
+class CutRecipe(NamedRecipe):
     """A network from images of one domain to another, of unpaired images: CUT."""
 
     kind: Literal["cut"]
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
-    seed: int = Field(0, ge=0)
     data: UnpairedData
     network: CutNetwork = CutNetwork()
     training: CutOptimisation
     validation: ValidationSettings = ValidationSettings()
-    export: ExportSettings = ExportSettings()
 
 
 TRANSLATORS: dict[str, type[FlowRecipe] | type[CutRecipe]] = {"flow": FlowRecipe, "cut": CutRecipe}

@@ -52,12 +52,7 @@ class FlowTrainee:
 
     attention: ClassVar[tuple[str, ...]] = ("to_q", "to_k", "to_v", "to_out.0")
     choices: ClassVar[Choices] = Choices(
-        steps=400,
-        batch_size=16,
-        learning_rate=1e-3,
-        layers="all",
-        prior_weight=0.0,
-        guidance=GUIDANCE,
+        steps=400, batch_size=16, learning_rate=1e-3, layers="all", guidance=GUIDANCE
     )
 
     def __init__(self, subject: Subject) -> None:

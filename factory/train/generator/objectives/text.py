@@ -50,11 +50,7 @@ class _TextTrainee:
     """
 
     choices: ClassVar[Choices] = Choices(
-        steps=600,
-        batch_size=4,
-        learning_rate=1e-4,
-        layers="attention",
-        prior_weight=1.0,
+        steps=600, batch_size=4, learning_rate=1e-4, layers="attention", prior_weight=1.0
     )
     network_name: ClassVar[str]
 
