@@ -64,7 +64,7 @@ class Contract:
         self.caption: str = self.changes.pop("caption", "{}")
         self.size: int = self.changes.get("size", SIZE)
         self.generator = self.build(folder)
-        family: DiffusersFamily = self.generator._family
+        family: DiffusersFamily = self.generator.family
         self.family = family
         required, optional = family.streams
         self.required, self.streams = required, required | (optional or frozenset())

@@ -52,8 +52,8 @@ def write_recipe(folder: Path, options: argparse.Namespace, filters: list) -> Pa
 def time_bare_loop(worker, images: int, batch: int) -> float:
     """Seconds of a plain loop over the worker's own diffusers pipeline."""
     made = worker.description["generator"]
-    pipeline = worker.generator._model.pipeline  # the very same pipeline, called by hand
-    pipeline.scheduler = copy.deepcopy(worker.generator._model.scheduler)
+    pipeline = worker.generator.model.pipeline  # the very same pipeline, called by hand
+    pipeline.scheduler = copy.deepcopy(worker.generator.model.scheduler)
     guidance = made["guidance_scale"]
     began = time.perf_counter()
     for start in range(0, images, batch):

@@ -147,7 +147,7 @@ def stack(samples: list[Sample]) -> Any:
 
 
 def get_network(generator: Any) -> Any:
-    pipeline = generator._model.pipeline
+    pipeline = generator.model.pipeline
     return pipeline.unet if hasattr(pipeline, "unet") else pipeline.transformer
 
 
@@ -365,7 +365,7 @@ def _pass_through_vae(generator: Any, family: str, reference: Reference) -> Any:
         return fitted
     import torch
 
-    vae = generator._model.pipeline.vae
+    vae = generator.model.pipeline.vae
     image = torch.from_numpy(fitted).permute(2, 0, 1)[None].float() / 127.5 - 1
     with torch.no_grad():
         decoded = vae.decode(vae.encode(image).latent_dist.mode()).sample
@@ -388,7 +388,7 @@ def test_mixed_batch_keeps_the_order(family: str, shared: Build, reference: Any)
 
 
 def test_image_pipeline_shares_the_weights(shared: Build) -> None:
-    model = shared("stable-diffusion-xl")._model
+    model = shared("stable-diffusion-xl").model
     assert type(model.image_pipeline).__name__ == "StableDiffusionXLImg2ImgPipeline"
     assert model.image_pipeline.unet is model.pipeline.unet
     assert model.image_pipeline.vae is model.pipeline.vae
@@ -491,7 +491,7 @@ def test_scheduler_by_name_and_no_state_between_calls(
     generator.generate([make_job(5)])
     assert np.array_equal(first, generator.generate([make_job()])[0].pixels)
     if family in FLOW:
-        config = generator._model.scheduler.config
+        config = generator.model.scheduler.config
         assert (config.prediction_type, config.use_flow_sigmas) == ("flow_prediction", True)
         assert config.flow_shift == (3.0 if family == "stable-diffusion-3" else 1.0)
 
@@ -557,7 +557,7 @@ def test_guidance_schedule_of_one_is_no_guidance(family: str, build: Build) -> N
 def test_guidance_schedule_runs_from_scale_to_end(build: Build, reference: Any) -> None:
     for family in ("stable-diffusion", "flow"):
         generator = build(family, steps=5, guidance=Guidance(scale=2.5, end=0.5))
-        pipeline, seen = generator._model.image_pipeline, []
+        pipeline, seen = generator.model.image_pipeline, []
 
         def record(_module: Any, _inputs: Any, pipeline: Any = pipeline, seen: Any = seen) -> None:
             seen.append(float(pipeline._guidance_scale))
@@ -752,8 +752,8 @@ def test_out_of_memory_halves_the_batch_and_keeps_the_images(
     generator = build("flow")
     jobs = [make_job(ordinal) for ordinal in range(4)]
     expected = stack(shared("flow").generate(jobs)).astype(int)
-    fails = _Fails(generator._model.pipeline, 2, _make_oom()[kind])
-    monkeypatch.setattr(type(generator._model.pipeline), "__call__", fails)
+    fails = _Fails(generator.model.pipeline, 2, _make_oom()[kind])
+    monkeypatch.setattr(type(generator.model.pipeline), "__call__", fails)
     samples = generator.generate(jobs)
     assert np.abs(stack(samples) - expected).max() <= 1  # another shape: last bits may differ
     assert [sample.batch_size for sample in samples] == [2] * 4
@@ -765,8 +765,8 @@ def test_out_of_memory_of_a_single_image_is_an_error(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = build("flow")
-    fails = _Fails(generator._model.pipeline, 0, _make_oom()[0])
-    monkeypatch.setattr(type(generator._model.pipeline), "__call__", fails)
+    fails = _Fails(generator.model.pipeline, 0, _make_oom()[0])
+    monkeypatch.setattr(type(generator.model.pipeline), "__call__", fails)
     with pytest.raises(OutOfMemoryError, match="1 images of 32x32 px"):
         generator.generate([make_job()])
     assert fails.sizes == [4, 2, 1]
@@ -776,8 +776,8 @@ def test_failing_pipeline_is_a_generation_error(
     build: Build, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     generator = build("flow")
-    fails = _Fails(generator._model.pipeline, 0, RuntimeError("device-side assert"))
-    monkeypatch.setattr(type(generator._model.pipeline), "__call__", fails)
+    fails = _Fails(generator.model.pipeline, 0, RuntimeError("device-side assert"))
+    monkeypatch.setattr(type(generator.model.pipeline), "__call__", fails)
     with pytest.raises(GenerationError, match="RuntimeError: device-side assert") as caught:
         generator.generate([make_job()])
     assert not isinstance(caught.value, OutOfMemoryError)
@@ -787,7 +787,7 @@ def test_failing_pipeline_is_a_generation_error(
 def test_images_of_another_size_are_an_error(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = build("flow")
     small = SimpleNamespace(images=np.zeros((4, 16, 16, 3), np.float32))
-    monkeypatch.setattr(type(generator._model.pipeline), "__call__", lambda *_, **__: small)
+    monkeypatch.setattr(type(generator.model.pipeline), "__call__", lambda *_, **__: small)
     with pytest.raises(GenerationError, match=r"returned \(4, 16, 16, 3\), expected \(4, 32, 32"):
         generator.generate([make_job()])
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from factory.core.errors import InputError
 from factory.core.hashing import compute_digest
+from factory.core.yaml.model import parse_model, read_document
 from factory.models.encoders.base import Encoder
-from factory.models.encoders.kinds.flow import CONFIG, FlowConfig, read_flow
+from factory.models.encoders.kinds.flow import CONFIG, FlowConfig
 from factory.models.encoders.learned import hash_weights, load_weights
 
 WEIGHTS = "flow.safetensors"
@@ -139,7 +140,7 @@ def load_flow(folder: Path, name: str, device: str, encoder: Encoder) -> FlowEnc
     Raises:
         InputError: files that are missing or do not fit, or an encoder of other weights.
     """
-    config = read_flow(folder)
+    config = parse_model(read_document(folder / CONFIG), FlowConfig)
     told = encoder.describe()["weights_sha256"]
     if encoder.dim != config.dim or config.encoder_sha256 not in (None, told):
         raise InputError(

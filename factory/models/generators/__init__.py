@@ -19,18 +19,10 @@ def build_generator(
 ) -> Generator:
     """Builds the generator of a recipe, by its family; its weights are loaded at the first need.
 
-    Args:
-        settings: the recipe's generator section.
-        entry: the model's catalog entry, or None for a bare Hub id or folder, whose family is
-            `settings.family` or read off its model_index.json. The model `fake` needs no entry.
-        base: the recipe's folder, against which relative paths resolve.
-        session: which has a guiding classifier; None: one of its own.
+    Takes and raises what `open_family` does.
 
     Raises:
-        InputError: an unknown model, or settings that do not fit it.
-        CatalogError: an unknown family.
-        PluginError: the family's plug-in is broken.
-        GenerationError: a Hub model that cannot be reached.
+        InputError: settings that do not fit the model, too.
     """
     family = open_family(settings, entry, base, session)
     for field, message in family.list_faults():

@@ -3,25 +3,26 @@
 import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from factory.core.errors import FOREIGN_ERRORS, CallError, InputError, OutOfMemoryError
+from factory.core.errors import CallError, InputError
 from factory.data.records import Condition, Job, Sample
 from factory.data.streams import Reference, Source
 from factory.data.streams.source import Translation
 from factory.models.classifiers.model import read_classifier_info
 from factory.models.generators.base import Capabilities, name_model
+from factory.models.generators.batches import BatchedGenerator, tell_failure
 from factory.models.generators.families.pipeline import PipelineFamily, Prompts
 from factory.models.generators.loading import LoadedModel, describe_making, load_model
-from factory.models.generators.outputs import is_out_of_memory, lay_on_white, quantise
+from factory.models.generators.outputs import lay_on_white, quantise
 from factory.models.generators.prompts import count_tokens
 from factory.models.generators.sampling import (
     describe_scheduler,
@@ -49,7 +50,7 @@ def find_start(condition: Condition) -> Start:
     return None if reference is None else reference.strength
 
 
-class DiffusersGenerator:
+class DiffusersGenerator(BatchedGenerator):
     """Samples with a diffusers pipeline; the weights are loaded at the first need.
 
     Args:
@@ -62,8 +63,8 @@ class DiffusersGenerator:
 
     def __init__(self, family: PipelineFamily, model: LoadedModel | None = None) -> None:
         self._given = model
-        self._family, self._settings = family, family.settings
-        self._batch_size = 1 if family.runs_alone else self._settings.batch_size
+        self.family, self._settings = family, family.settings
+        self.batch_size = 1 if family.runs_alone else self._settings.batch_size
         self._scale, self._callback = plan_guidance(family)
         self._references: OrderedDict[tuple[str, str], Image.Image] = OrderedDict()
         leader = self._settings.classifier_guidance
@@ -73,28 +74,18 @@ class DiffusersGenerator:
     @cached_property
     def capabilities(self) -> Capabilities:
         """What may be asked of it; loads no weights where there is a catalog entry."""
-        entry, family = self._family.entry, self._family
+        entry, family = self.family.entry, self.family
         found = family.capabilities
         names = found.class_names
         if names is None and family.is_indexed:
-            names = tuple(self._model.class_labels)
+            names = tuple(self.model.class_labels)
         limits = {**family.compute_token_limits(), **(entry.token_limits if entry else {})}
         found = replace(found, class_names=names, token_limits=limits)
         if entry is None:
-            model, settings = self._model, self._settings
+            model, settings = self.model, self._settings
             width, height = settings.width or model.width, settings.height or model.height
             found = replace(found, width=width, height=height, mpp=model.mpp)
         return found
-
-    @property
-    def family(self) -> PipelineFamily:
-        """What is sampled."""
-        return self._family
-
-    @property
-    def batch_size(self) -> int:
-        """The fixed number of images in one forward pass; halved when the device was full."""
-        return self._batch_size
 
     def generate(self, jobs: Sequence[Job]) -> list[Sample]:
         """Samples one image per job, in order; see `Generator.generate`.
@@ -110,44 +101,21 @@ class DiffusersGenerator:
             CallError: the pipeline failed.
         """
         for job in jobs:
-            self._family.check_condition(job.condition, self.capabilities)
+            self.family.check_condition(job.condition, self.capabilities)
         parts: dict[tuple[Start, Any], list[int]] = {}
         for row, job in enumerate(jobs):
             start = find_start(job.condition)
-            parts.setdefault((start, self._family.group(job.condition)), []).append(row)
+            parts.setdefault((start, self.family.group(job.condition)), []).append(row)
         samples: dict[int, Sample] = {}
         for (start, _), rows in parts.items():
-            done = 0
-            while done < len(rows):
-                part = rows[done : done + self._batch_size]
-                try:
-                    made = self._sample_batch([jobs[row] for row in part], start)
-                except OutOfMemoryError:
-                    if self._batch_size == 1:
-                        raise
-                else:
-                    samples.update(zip(part, made, strict=True))
-                    done += len(part)
-                    continue
-                self.halve_batch()  # not in the handler: the error's frames still hold tensors
+            sample = partial(self._sample_batch, start=start)
+            made = self.run_batches([jobs[row] for row in rows], sample)
+            samples.update(zip(rows, made, strict=True))
         return [samples[row] for row in range(len(jobs))]
-
-    @property
-    def model(self) -> LoadedModel:
-        """The model itself, loaded at the first need: what adapters are trained on."""
-        return self._model
-
-    def halve_batch(self) -> None:
-        """Halves the fixed batch shape, not below 1, and frees the device's cached memory."""
-        import torch
-
-        self._batch_size = max(1, self._batch_size // 2)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
     def describe(self) -> dict[str, Any]:
         """Returns what made the pixels, as plain data for provenance; loads the weights."""
-        model, capabilities, family = self._model, self.capabilities, self._family
+        model, capabilities, family = self.model, self.capabilities, self.family
         guidance = family.guidance_scale
         names = ["diffusers", "torch", "transformers", "numpy", "pillow", "safetensors"]
         names += ["peft"] if model.adapters else []
@@ -174,25 +142,26 @@ class DiffusersGenerator:
             return None
         from factory.models.generators.classifier_guidance import ClassifierGuide
 
-        return ClassifierGuide(settings, self._family.session, self._model.device)
+        return ClassifierGuide(settings, self.family.session, self.model.device)
 
     @cached_property
-    def _model(self) -> LoadedModel:
-        if self._family.lacking is not None:
-            raise InputError(f"family {self._family.kind!r}: {self._family.lacking}")
-        model = self._given or load_model(self._family)
+    def model(self) -> LoadedModel:
+        """The model itself, loaded at the first need: what adapters are trained on."""
+        if self.family.lacking is not None:
+            raise InputError(f"family {self.family.kind!r}: {self.family.lacking}")
+        model = self._given or load_model(self.family)
         size = (self._settings.width or model.width, self._settings.height or model.height)
-        if not self._family.sized and size != (model.width, model.height):
+        if not self.family.sized and size != (model.width, model.height):
             raise InputError(
                 f"generator.width, height: {size[0]}x{size[1]} px, but {self._settings.model} only "
                 f"makes {model.width}x{model.height} px: leave them out"
             )
         return model
 
-    def _sample_batch(self, jobs: list[Job], start: Start) -> list[Sample]:
+    def _sample_batch(self, jobs: Sequence[Job], start: Start) -> list[Sample]:
         """Samples jobs that share one call, padded to the fixed shape."""
-        model, family, size = self._model, self._family, self._batch_size
-        padded = jobs + [jobs[-1]] * (size - len(jobs))
+        model, family, size = self.model, self.family, self.batch_size
+        padded = [*jobs, *[jobs[-1]] * (size - len(jobs))]
         conditions = [job.condition for job in padded]
         arguments, prompts = family.bind(conditions, model), family.write_prompts(conditions)
         pipeline = model.pipeline
@@ -223,7 +192,7 @@ class DiffusersGenerator:
         if start.method == "invert":
             from factory.models.generators.inversion import name_steps
 
-            noted["scheduler"] = name_steps(self._model)
+            noted["scheduler"] = name_steps(self.model)
         return noted
 
     def _invert(
@@ -232,7 +201,7 @@ class DiffusersGenerator:
         """Returns what sources become by inversion; raises as `call_pipeline`."""
         from factory.models.generators.inversion import invert_images
 
-        family, model = self._family, self._model
+        family, model = self.family, self.model
         sources = [source for each in conditions if (source := each.get(Source)) is not None]
         told = family.bind([family.tell_source(each, model) for each in sources], model)
         fixed, guidance = family.fixed_arguments, family.guidance_argument
@@ -254,7 +223,7 @@ class DiffusersGenerator:
         notes: Mapping[str, Any],
     ) -> list[Sample]:
         """Returns the samples of (N, H, W, 3) images, one a job; raises CallError for no images."""
-        model, family = self._model, self._family
+        model, family = self.model, self.family
         pixels, nonfinite = quantise(made)
         tokens = self._count_tokens(prompts[: len(jobs)])
         return [
@@ -263,7 +232,7 @@ class DiffusersGenerator:
                 nonfinite_fraction=float(nonfinite[row]),
                 prompt=prompts[row],
                 tokens=tokens[row],
-                batch_size=self._batch_size,
+                batch_size=self.batch_size,
                 notes={**family.note(jobs[row].condition, model), **notes},
             )
             for row in range(len(jobs))
@@ -280,7 +249,7 @@ class DiffusersGenerator:
         """
         import torch
 
-        family, takes = self._family, inspect.signature(pipeline.__call__).parameters
+        family, takes = self.family, inspect.signature(pipeline.__call__).parameters
         call = {**family.fixed_arguments, **arguments}
         if family.guidance_argument is not None:
             call[family.guidance_argument] = self._scale
@@ -292,12 +261,12 @@ class DiffusersGenerator:
         width, height = self.capabilities.width, self.capabilities.height
         if "height" in takes:
             call |= {"width": width, "height": height}
-        for name, scheduler in self._model.schedulers.items():
+        for name, scheduler in self.model.schedulers.items():
             fresh = copy.deepcopy(scheduler)
             seed_steps(fresh, call["generator"])
             setattr(pipeline, name, fresh)
         call = family.adapt_call(call, len(seeds))
-        with self._tell_failure(len(seeds)), seed_global_noise(seeds[0], self._model.device):
+        with self._tell_failure(len(seeds)), seed_global_noise(seeds[0], self.model.device):
             made = pipeline(**call, output_type="np")
             named = "images" if hasattr(made, "images") else "image"  # so by Kandinsky 5 alone
             images = lay_on_white(np.asarray(getattr(made, named)))
@@ -309,20 +278,10 @@ class DiffusersGenerator:
             )
         return images
 
-    @contextmanager
-    def _tell_failure(self, count: int) -> Iterator[None]:
+    def _tell_failure(self, count: int) -> AbstractContextManager[None]:
         """Says what of a pipeline's call failed; raises as `call_pipeline`."""
-        where = f"model {self._settings.model}: {type(self._model.pipeline).__name__}"
-        width, height = self.capabilities.width, self.capabilities.height
-        try:
-            yield
-        except FOREIGN_ERRORS as error:
-            if is_out_of_memory(error):
-                raise OutOfMemoryError(
-                    f"{where}: out of memory with {count} images of {width}x{height} px: "
-                    "lower generator.batch_size"
-                ) from error
-            raise CallError(f"{where} failed: {type(error).__name__}: {error}") from error
+        where = f"model {self._settings.model}: {type(self.model.pipeline).__name__}"
+        return tell_failure(where, count, self.capabilities.width, self.capabilities.height)
 
     def _read_reference(self, reference: Reference | Source, factor: int = 1) -> Image.Image:
         key = (reference.sha256, reference.fit)
@@ -335,10 +294,10 @@ class DiffusersGenerator:
         return self._references[key]
 
     def _count_tokens(self, prompts: Prompts) -> list[dict[str, tuple[int, int]]]:
-        limits = self._family.compute_token_limits()
-        components = self._model.pipeline.components
+        limits = self.family.compute_token_limits()
+        components = self.model.pipeline.components
         tokenizers = {n: components[n] for n in limits if components.get(n) is not None}
         texts = [prompt or "" for prompt in prompts]
-        sent = [text.lower().strip() for text in texts] if self._family.lowercases else texts
+        sent = [text.lower().strip() for text in texts] if self.family.lowercases else texts
         counts = count_tokens(sent, tokenizers, limits)
         return [{} if p is None else count for p, count in zip(prompts, counts, strict=True)]

@@ -43,26 +43,7 @@ def invert_images(
     """
     pipeline = model.pipeline
     if isinstance(pipeline, StraightPipeline):
-        found: NDArray[np.float32] = pipeline.translate(images, way, *calls, steps)
-        return found
-    return _invert_by_ddim(model, images, way, calls, steps)
-
-
-def name_steps(model: "LoadedModel") -> str:
-    """Names what steps an inversion, as the column `scheduler` has it."""
-    if isinstance(model.pipeline, StraightPipeline):
-        return f"Euler on the sigmas of {type(model.scheduler).__name__}"
-    return "DDIMInverseScheduler, DDIMScheduler"
-
-
-def _invert_by_ddim(
-    model: "LoadedModel",
-    images: Sequence[Image.Image],
-    way: Translation,
-    calls: tuple[dict[str, Any], dict[str, Any]],
-    steps: int,
-) -> NDArray[np.float32]:
-    pipeline = model.pipeline
+        return pipeline.translate(images, way, *calls, steps)
     network = getattr(pipeline, "unet", None) or pipeline.transformer
     count = max(1, round(steps * way.strength))
     injector = Injector(network, way.inject, count)
@@ -84,6 +65,13 @@ def _invert_by_ddim(
     finally:
         pipeline.scheduler = before
         handle.remove()
+
+
+def name_steps(model: "LoadedModel") -> str:
+    """Names what steps an inversion, as the column `scheduler` has it."""
+    if isinstance(model.pipeline, StraightPipeline):
+        return f"Euler on the sigmas of {type(model.scheduler).__name__}"
+    return "DDIMInverseScheduler, DDIMScheduler"
 
 
 class _Counter:

@@ -93,14 +93,8 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
         mpp: float | None = None,
     ) -> None:
         super().__init__()
-        self.register_modules(
-            vae=vae,
-            unet=unet,
-            scheduler=scheduler,
-            conditioner=conditioner,
-            text_encoder=text_encoder,
-            tokenizer=tokenizer,
-        )
+        self.register_modules(vae=vae, unet=unet, scheduler=scheduler, conditioner=conditioner)
+        self.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
         self.register_to_config(takes=takes, class_names=class_names, mpp=mpp)
 
     @property

@@ -14,15 +14,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from factory.catalog.entries import ImageChannels
-from factory.core.errors import CallError, InputError, OutOfMemoryError
+from factory.core.errors import CallError, InputError
 from factory.data.channels import compose_rgb, describe_channels
 from factory.data.records import Job, Sample
 from factory.data.streams import Source
 from factory.models.generators import weights
 from factory.models.generators.base import Capabilities, name_model
+from factory.models.generators.batches import BatchedGenerator, tell_failure
 from factory.models.generators.families.translator import TranslatorFamily
 from factory.models.generators.loading import choose_device, choose_dtype, describe_making
-from factory.models.generators.outputs import is_out_of_memory, quantise
+from factory.models.generators.outputs import quantise
 from factory.models.translators import WEIGHTS, TranslatorConfig, build_network
 
 LIBRARIES = ("torch", "numpy", "pillow", "safetensors")
@@ -66,7 +67,7 @@ class Translator:
         return found
 
 
-class TranslatorGenerator:
+class TranslatorGenerator(BatchedGenerator):
     """Translates source images; the weights are loaded at the first need.
 
     Args:
@@ -75,12 +76,7 @@ class TranslatorGenerator:
 
     def __init__(self, family: TranslatorFamily) -> None:
         self._family, self._settings = family, family.settings
-        self._batch_size = self._settings.batch_size
-
-    @property
-    def batch_size(self) -> int:
-        """The fixed number of images in one pass; halved when the device was full."""
-        return self._batch_size
+        self.batch_size = self._settings.batch_size
 
     @cached_property
     def capabilities(self) -> Capabilities:
@@ -104,19 +100,7 @@ class TranslatorGenerator:
         """
         for job in jobs:
             self._family.check_condition(job.condition)
-        samples: list[Sample] = []
-        while len(samples) < len(jobs):
-            part = jobs[len(samples) : len(samples) + self._batch_size]
-            try:
-                samples += self._translate(part)
-                continue
-            except OutOfMemoryError:
-                if self._batch_size == 1:
-                    raise
-            self._batch_size //= 2  # not in the handler: the error's frames still hold tensors
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-        return samples
+        return self.run_batches(jobs, self._translate)
 
     def describe(self) -> dict[str, Any]:
         """Returns what made the pixels, as plain data for provenance; loads the weights."""
@@ -166,20 +150,13 @@ class TranslatorGenerator:
 
     def _translate(self, jobs: Sequence[Job]) -> list[Sample]:
         """Translates the sources of one pass, padded to its fixed shape."""
-        size, width, height = self._batch_size, self.capabilities.width, self.capabilities.height
+        size, width, height = self.batch_size, self.capabilities.width, self.capabilities.height
         found = [job.condition.get(Source) for job in jobs]
         sources = [each.load(width, height) for each in found if each is not None]
         padded = np.stack(sources + [sources[-1]] * (size - len(jobs)))
         where = f"model {self._settings.model}"
-        try:
+        with tell_failure(where, size, width, height):
             made = self.model.translate(padded)
-        except (RuntimeError, MemoryError) as error:
-            if is_out_of_memory(error):
-                raise OutOfMemoryError(
-                    f"{where}: out of memory with {size} images of {width}x{height} px: lower "
-                    "generator.batch_size"
-                ) from error
-            raise CallError(f"{where} failed: {type(error).__name__}: {error}") from error
         declared = self.capabilities.channels
         depth = 3 if declared is None else len(declared.named)
         if made.shape != (size, height, width, depth):

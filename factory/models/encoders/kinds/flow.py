@@ -46,7 +46,7 @@ class FlowKind(EncoderKind):
         from factory.models.encoders import load_encoder
         from factory.models.encoders.latent_flow import load_flow
 
-        config = read_flow(self.path)
+        config = parse_model(read_document(self.path / CONFIG), FlowConfig)
         inner = load_encoder(config.encoder, device=device, catalogs=self.catalogs)
         return load_flow(self.path, self.label, device, inner)
 
@@ -55,12 +55,3 @@ class FlowKind(EncoderKind):
         if not self.path.is_dir():
             return f"the flow {self.label} is missing, no folder {self.name!r}: put it there"
         return None
-
-
-def read_flow(folder: Path) -> FlowConfig:
-    """Returns the configuration of a flow's folder.
-
-    Raises:
-        RecipeError: no such file, or a field that is wrong; with file, line and field.
-    """
-    return parse_model(read_document(folder / CONFIG), FlowConfig)
