@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property, reduce
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -26,18 +25,6 @@ from factory.core.hashing import hash_bytes
 from factory.core.yaml.messages import advise
 
 KindT = TypeVar("KindT")
-
-
-@dataclass(frozen=True, slots=True)
-class Plugin:
-    """Where a kind comes from that is not of this project."""
-
-    package: str
-    version: str
-    entry_point: str
-
-    def __str__(self) -> str:
-        return f"package {self.package} {self.version}, entry point {self.entry_point}"
 
 
 class Registry(Generic[KindT]):
@@ -84,8 +71,8 @@ class Registry(Generic[KindT]):
                 raise CatalogError(f"{noun}: no kind {name!r}: {advise(name, self.names)}")
         return self._loaded[name]
 
-    def find_plugin(self, name: str) -> Plugin | None:
-        """Returns where a kind comes from; None for one of this project."""
+    def find_plugin(self, name: str) -> str | None:
+        """Returns which package a kind comes from; None for one of this project."""
         return _describe(self._entries[name][0]) if name in self._entries else None
 
     @contextmanager
@@ -233,10 +220,9 @@ def import_name(name: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def _describe(entry: EntryPoint) -> Plugin:
-    made = entry.dist
-    named = ("unknown", "") if made is None else (made.name, made.version)
-    return Plugin(*named, f"{entry.group}: {entry.name} = {entry.value}")
+def _describe(entry: EntryPoint) -> str:
+    package = "unknown " if entry.dist is None else f"{entry.dist.name} {entry.dist.version}"
+    return f"package {package}, entry point {entry.group}: {entry.name} = {entry.value}"
 
 
 @contextmanager

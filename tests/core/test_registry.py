@@ -96,7 +96,7 @@ def test_an_installed_package_adds_a_kind(install):
     assert registry.names == ("round", "square", "triangle")
     assert parse(registry, {"kind": "triangle", "height": 3}).height == 3
     plugin = registry.find_plugin("triangle")
-    assert plugin is not None and (plugin.package, plugin.version) == ("shapely_plus", "1.2")
+    assert plugin is not None and plugin.startswith("package shapely_plus 1.2, entry point ")
 
 
 @pytest.mark.parametrize(

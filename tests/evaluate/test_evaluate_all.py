@@ -10,7 +10,6 @@ from PIL import Image
 from factory.api.everything import AllSettings
 from factory.cli import main
 from factory.cli.evaluate.command import show
-from factory.core.registry import Plugin
 from factory.engine.dataset import Dataset
 from factory.evaluate import EVALUATIONS
 from factory.evaluate.base import COPIES, TIERS, Context, Drawing, Evaluation
@@ -130,7 +129,7 @@ def test_a_plug_in_that_fails_leaves_the_others_their_table(
     def fail(evaluation, context):
         raise ZeroDivisionError("of its own")
 
-    plugin = Plugin("bright", "1.0", "control = bright:Control") if is_foreign else None
+    plugin = "package bright 1.0, entry point control = bright:Control" if is_foreign else None
     monkeypatch.setattr(Control, "measure", fail)
     monkeypatch.setattr(EVALUATIONS, "find_plugin", lambda name: plugin)
     names = dict(zip(("real", "test", "synthetic"), sets, strict=True))
@@ -163,7 +162,7 @@ def test_a_plug_in_that_cannot_show_its_result_is_named_and_shown_plainly(
     def fail(*given):
         raise AttributeError("of its own")
 
-    plugin = Plugin("bright", "1.0", "control = bright:Bright")
+    plugin = "package bright 1.0, entry point control = bright:Bright"
     found = type("Broken", (Bright,), {} if broken is None else {broken: classmethod(fail)})
     monkeypatch.setattr(EVALUATIONS, "find_plugin", lambda name: plugin if name else None)
     monkeypatch.setattr(EVALUATIONS, "get", lambda name: found)
