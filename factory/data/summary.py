@@ -25,12 +25,20 @@ class Share(Part):
     images: int
 
 
-class SeriesSummary(Part):
-    """The funnel of one series: what was asked, made and kept, and why the rest was not."""
+class SeriesPart(Part):
+    """What a series is called."""
 
     key: str
     label: str
     class_names: tuple[str, ...]
+    details: tuple[str, ...] | None = Field(
+        None, description="what people are told of it besides, such as its prototypes"
+    )
+
+
+class SeriesSummary(SeriesPart):
+    """The funnel of one series: what was asked, made and kept, and why the rest was not."""
+
     references: References | None = None
     asked: int
     accepted: int
@@ -41,9 +49,6 @@ class SeriesSummary(Part):
     short: int
     attributes: dict[str, dict[str, Share]] | None = Field(
         None, description="attribute -> value -> shares, where captions state them"
-    )
-    details: tuple[str, ...] | None = Field(
-        None, description="what people are told of it besides, such as its prototypes"
     )
 
 

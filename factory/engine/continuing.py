@@ -14,7 +14,7 @@ from factory.engine.plan import Generation, Outline, Plan, describe_content, ext
 from factory.engine.run_folder import GenerationRecord, RunFolder, RunRecord, SeriesRecord
 from factory.engine.run_records import compute_run_id
 from factory.engine.summary import RECIPE
-from factory.recipe.conditions.base import find_details, find_quota, find_shares
+from factory.recipe.conditions.series import find_details, find_quota, find_shares
 from factory.recipe.earlier import split_duplicates
 from factory.recipe.recipe import Recipe, compute_recipe_digest, select_deciding
 

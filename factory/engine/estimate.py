@@ -9,7 +9,7 @@ from factory.data.records import Candidate, Job
 from factory.engine.disk import assume_rows, measure_rows, sum_disk
 from factory.engine.plan import Plan
 from factory.models.generators.settings import find_entry
-from factory.recipe.conditions.base import find_details
+from factory.recipe.conditions.series import find_details
 from factory.recipe.file import LoadedRecipe
 from factory.recipe.recipe import Recipe, compute_recipe_digest
 

@@ -32,7 +32,7 @@ from factory.engine.selection import (
 from factory.engine.shard import name_reason
 from factory.engine.task import Task
 from factory.filters import Decide
-from factory.recipe.conditions.base import find_quota, find_shares
+from factory.recipe.conditions.series import find_quota, find_shares
 from factory.recipe.recipe import Output
 
 SELECTION_COLUMNS = (

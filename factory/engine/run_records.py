@@ -15,7 +15,7 @@ from factory.core.plain import write_json
 from factory.data.artefact import Artefact, Part
 from factory.data.records import Shard
 from factory.data.schema import select_shaping
-from factory.data.summary import Maker
+from factory.data.summary import Maker, SeriesPart
 from factory.recipe.earlier import join_duplicates, split_duplicates
 
 PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out", "captions", "path"})
@@ -29,18 +29,12 @@ class GenerationRecord(Part):
     shard_size: int
 
 
-class SeriesRecord(Part):
+class SeriesRecord(SeriesPart):
     """What a series is called, and how many images it was last asked for."""
 
-    key: str
-    label: str
-    class_names: tuple[str, ...]
     count: int
     shares: dict[str, dict[str, float]] | None = Field(
         None, description="attribute -> value -> share asked for, where captions state it"
-    )
-    details: tuple[str, ...] | None = Field(
-        None, description="what people are told of it besides, such as its prototypes"
     )
     max_share_per_shot: float | None = Field(
         None, description="most of it that may vary one and the same real image"

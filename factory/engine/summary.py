@@ -13,7 +13,7 @@ from factory.data.summary import Cut, SeriesSummary, Summary
 from factory.engine.finalise import SUMMARY, Survey
 from factory.engine.plan import Outline
 from factory.engine.run_folder import RunFolder
-from factory.recipe.conditions.base import find_details
+from factory.recipe.conditions.series import find_details
 from factory.recipe.earlier import join_duplicates
 from factory.recipe.file import LoadedRecipe
 from factory.recipe.judge_overlap import find_circles, list_encoders

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
 from factory.catalog.entries import ModelEntry, Strict
-from factory.catalog.licences.terms import Term
+from factory.catalog.licences.terms import SOURCE_IMAGES, Term
 from factory.core.errors import InputError
 from factory.data.images import SourceImage
 from factory.data.provenance import Provenance
@@ -41,6 +41,7 @@ class Stream(ABC):
         recorded: the key of its identity in condition keys and rows; the name, where it was not
             renamed since.
         is_image: whether it is the image itself, so that none is made.
+        is_real: whether it comes from real images of the recipe, whose terms the card tells.
         real_columns: of what `keep` puts into rows, real images: no model made them.
         Cells: how columns of a table give it, beside those of any kind; None: no table does.
     """
@@ -48,6 +49,7 @@ class Stream(ABC):
     name: ClassVar[str]
     recorded: ClassVar[str]
     is_image: ClassVar[bool] = False
+    is_real: ClassVar[bool] = False
     real_columns: ClassVar[tuple[str, ...]] = ()
     Cells: ClassVar[type[Strict] | None] = None
 
@@ -77,9 +79,9 @@ class Stream(ABC):
     def identity(self) -> Any:
         """Returns what enters the condition key, as plain data."""
 
-    @abstractmethod
     def load(self, width: int, height: int) -> Any:
-        """Returns what a model gets that makes images of `width` x `height` px."""
+        """Returns what a model gets that makes images of `width` x `height` px: the identity."""
+        return self.identity()
 
     def finish(self, pixels: "NDArray[np.uint8]") -> "tuple[NDArray[np.uint8], dict[str, Any]]":
         """Returns the image as its row has it, by what was made, and what the row notes of that.
@@ -180,7 +182,7 @@ class Stream(ABC):
     @classmethod
     def terms(cls, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
         """Returns the terms of what it comes from; `source` are the card's for real images."""
-        return ()
+        return (Term(SOURCE_IMAGES, "of the recipe", source),) if cls.is_real else ()
 
     def list_attributes(self) -> Mapping[str, str]:
         """Returns attribute -> value that is told of it, and counted where shares are stated."""

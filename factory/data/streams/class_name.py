@@ -30,10 +30,6 @@ class ClassName(Stream):
         """Returns the name."""
         return self.text
 
-    def load(self, width: int, height: int) -> str:
-        """Returns the name: models have an index or words for it."""
-        return self.text
-
     @classmethod
     def columns(cls, identity: Any) -> dict[str, Any]:
         """Returns the name."""

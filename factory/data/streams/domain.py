@@ -7,7 +7,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.catalog.licences.terms import SOURCE_IMAGES, Term
 from factory.core.errors import DamageError
 from factory.core.hashing import compute_digest
 from factory.data.images import SourceImage, fit_source
@@ -22,6 +21,7 @@ class Domain(Stream):
     """Real images of a domain, sorted by the hashes of their bytes; a model takes their mean."""
 
     name = "domain"
+    is_real = True
     images: tuple[SourceImage | KeptImage, ...]
     sha256s: tuple[str, ...]
     fit: str = "crop"
@@ -63,8 +63,3 @@ class Domain(Stream):
     def list_sources(cls, identity: Any, record: Provenance) -> tuple[Varied, ...]:
         """Returns the real images."""
         return tuple(Varied(sha256) for sha256 in identity["sha256"])
-
-    @classmethod
-    def terms(cls, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
-        """Returns the terms of the real images."""
-        return (Term(SOURCE_IMAGES, "of the recipe", source),)

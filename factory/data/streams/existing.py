@@ -1,14 +1,12 @@
 """The stream `existing`: an image that is there already, to be judged as it is."""
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.catalog.licences.terms import SOURCE_IMAGES, Term
 from factory.core.hashing import hash_bytes
 from factory.data.images import SourceImage
 from factory.data.provenance import Provenance
@@ -26,6 +24,7 @@ class Existing(Stream):
     name = "existing"
     recorded = "given"
     is_image = True
+    is_real = True
     image: SourceImage
     recorded_sha256: str | None = None
 
@@ -59,11 +58,6 @@ class Existing(Stream):
     def find_source(cls, identity: Any, record: Provenance) -> Varied:
         """Returns the image itself."""
         return Varied(str(identity["sha256"]), record.pixels_sha256)
-
-    @classmethod
-    def terms(cls, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
-        """Returns the terms of the images."""
-        return (Term(SOURCE_IMAGES, "of the recipe", source),)
 
     def groups(self) -> tuple[str, ...]:
         """Returns the hash of its patient or slide."""

@@ -8,7 +8,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.catalog.licences.terms import SOURCE_IMAGES, Term
 from factory.core.images import hash_pixels
 from factory.data.images import SourceImage, read_fitted
 from factory.data.provenance import Provenance
@@ -27,6 +26,7 @@ class Reference(Stream):
     """
 
     name = "reference"
+    is_real = True
     image: SourceImage
     sha256: str
     strength: float
@@ -72,11 +72,6 @@ class Reference(Stream):
     def find_source(cls, identity: Any, record: Provenance) -> Varied:
         """Returns what was varied."""
         return Varied(str(identity["sha256"]), record.reference_pixels_sha256)
-
-    @classmethod
-    def terms(cls, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
-        """Returns the terms of the real images."""
-        return (Term(SOURCE_IMAGES, "of the recipe", source),)
 
     def list_attributes(self) -> Mapping[str, str]:
         """Returns the id of the prototype that it is."""

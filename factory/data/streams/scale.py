@@ -51,10 +51,6 @@ class Scale(Stream):
         """Returns µm per pixel."""
         return self.mpp
 
-    def load(self, width: int, height: int) -> float:
-        """Returns µm per pixel, whatever the size in pixels."""
-        return self.mpp
-
     @classmethod
     def fields(cls) -> "Mapping[str, pa.DataType]":
         """Returns its column."""

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.catalog.entries import ModelEntry
-from factory.catalog.licences.terms import SOURCE_IMAGES, Term
 from factory.core.errors import DamageError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, encode_image
@@ -101,6 +100,7 @@ class Source(Stream):
 
     name = "source"
     real_columns = ("source",)
+    is_real = True
     image: SourceImage | KeptImage
     sha256: str
     translation: Translation = Translation()
@@ -207,11 +207,6 @@ class Source(Stream):
         if "source" in record.kept:
             return ()
         return (Varied(str(identity["sha256"]), record.reference_pixels_sha256),)
-
-    @classmethod
-    def terms(cls, source: Mapping[str, Any] | None) -> tuple[Term, ...]:
-        """Returns the terms of the real images."""
-        return (Term(SOURCE_IMAGES, "of the recipe", source),)
 
     def groups(self) -> tuple[str, ...]:
         """Returns the hash of its patient or slide."""

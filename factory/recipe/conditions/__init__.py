@@ -13,7 +13,8 @@ from factory.data.records import Condition
 from factory.data.streams import STREAMS, Stream
 from factory.data.streams.base import HasFields
 from factory.models.session import Session
-from factory.recipe.conditions.base import ConditionKind, Planning, Series, SeriesInfo
+from factory.recipe.conditions.base import ConditionKind, Planning
+from factory.recipe.conditions.series import Series, SeriesInfo
 
 if TYPE_CHECKING:
     from factory.recipe.checks.findings import Findings

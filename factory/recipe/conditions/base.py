@@ -1,11 +1,11 @@
-"""What a condition kind is: settings, check and terms of a block, and how it counts requests."""
+"""What a condition kind is: settings, check and terms of a block, and the series that it makes."""
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -14,9 +14,9 @@ from factory.catalog.entries import ClassName, Strict
 from factory.catalog.licences.terms import Term, drop_repeated
 from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
-from factory.data.records import Condition, Request
 from factory.data.streams import Caption, Stream
 from factory.models.session import Session
+from factory.recipe.conditions.series import Series
 
 if TYPE_CHECKING:
     from factory.recipe.checks.findings import Findings
@@ -32,107 +32,6 @@ def expand_per_class(per_class: PerClass, class_names: Sequence[str]) -> dict[st
     if isinstance(per_class, int):
         return dict.fromkeys(class_names, per_class)
     return dict(per_class)
-
-
-class SeriesInfo(Protocol):
-    """What is known of a series without its inputs: identity, name, classes and count."""
-
-    @property
-    def key(self) -> str:
-        """Identity, 16 hex characters: what the series enumerates, without its count."""
-        ...
-
-    @property
-    def label(self) -> str:
-        """What a person calls it, e.g. `tumor` or `captions he-basic`."""
-        ...
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Classes that its images may have; empty without classes."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """Requests, i.e. accepted images asked for."""
-        ...
-
-
-class Series(SeriesInfo, Protocol):
-    """Requests 0 .. count - 1 that grow only at their end.
-
-    One class of a class block, the captions of a caption block, or one class of a reference block.
-    `request_at` is a pure function of the index: raising `count`, or adding another series, changes
-    no request that there was. A series is a dataclass: `pick` plans it with another count.
-    """
-
-    def request_at(self, index: int) -> Request:
-        """Returns the request at `index` in [0, count)."""
-        ...
-
-
-class OneClass:
-    """A series whose images are of one class, or of none.
-
-    Attributes:
-        class_name: the class, if there is one.
-        origin: what its images come from, as its label tells; empty where a class says enough.
-    """
-
-    class_name: str | None
-    origin: ClassVar[str] = ""
-
-    @property
-    def label(self) -> str:
-        """The class, or that there is none, and what its images come from."""
-        name = self.class_name or "images"
-        return f"{name} {self.origin}" if self.origin else name
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """The class, if there is one."""
-        return () if self.class_name is None else (self.class_name,)
-
-
-class ManyConditions:
-    """A series of conditions that are asked for in turn.
-
-    Attributes:
-        name: what its conditions are called, such as a folder.
-        conditions: in order.
-        origin: what they are, as its label tells.
-    """
-
-    name: str
-    conditions: tuple[Condition, ...]
-    origin: ClassVar[str]
-
-    @property
-    def label(self) -> str:
-        """What the conditions are, and are called."""
-        return f"{self.origin} {self.name}"
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Classes of the conditions."""
-        names = (condition.class_name for condition in self.conditions)
-        return tuple(sorted({name for name in names if name is not None}))
-
-
-def find_shares(series: SeriesInfo) -> dict[str, dict[str, float]]:
-    """Returns attribute -> value -> the share asked for, of a series that has `shares`."""
-    return getattr(series, "shares", None) or {}
-
-
-def find_quota(series: SeriesInfo) -> float | None:
-    """Returns the share of a series that one real image may give, where the recipe bounds it."""
-    return getattr(series, "max_share_per_shot", None)
-
-
-def find_details(series: SeriesInfo) -> dict[str, Any]:
-    """Returns `details`, lines that say more of a series than its label, where it has any."""
-    details = tuple(getattr(series, "details", None) or ())
-    return {"details": details} if details else {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +93,24 @@ class ConditionSettings(Strict):
     """What every block of `conditions` says."""
 
     kind: str
+
+
+class ImageSettings(ConditionSettings):
+    """What every block of real images says of them; some say `fit` and further columns too."""
+
+    images: Path = Field(
+        description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
+    )
+    image_column: str | None = Field(None, description="column of the images in parquet, arrow")
+    group_column: str | None = Field(None, description="patient or slide column")
+    group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+
+    @property
+    def block(self) -> BlockImages:
+        """Where they are, and how they are read and fitted."""
+        named = {f"{name}_column" for name in ("image", "label", "caption", "group")}
+        columns = self.model_dump(include={*named, "group_pattern"})
+        return BlockImages(self.images, getattr(self, "fit", "crop"), columns)
 
 
 class ConditionKind(ABC):

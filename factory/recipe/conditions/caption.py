@@ -25,9 +25,9 @@ from factory.recipe.conditions.base import (
     Count,
     Identity,
     Planning,
-    Series,
 )
 from factory.recipe.conditions.grids import open_grid
+from factory.recipe.conditions.series import Series
 
 
 @dataclass(frozen=True)

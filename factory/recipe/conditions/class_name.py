@@ -24,13 +24,12 @@ from factory.recipe.conditions.base import (
     ConditionKind,
     ConditionSettings,
     Identity,
-    OneClass,
     PerClass,
     Planning,
-    Series,
     expand_per_class,
 )
 from factory.recipe.conditions.grids import ExpandedSeries, fix_class
+from factory.recipe.conditions.series import OneClass, Series
 from factory.recipe.conditions.written import TERMS, Expansion, WrittenSeries
 
 

@@ -20,7 +20,7 @@ from factory.models.encoders import list_parts
 from factory.models.encoders.check import check_encoder
 from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
-from factory.recipe.conditions.base import BlockImages, Identity, Planning, Series
+from factory.recipe.conditions.base import BlockImages, Identity, Planning
 from factory.recipe.conditions.encoded import CLASS, EncodedRows, EncodedTable
 from factory.recipe.conditions.prototypes import (
     Medoid,
@@ -29,6 +29,7 @@ from factory.recipe.conditions.prototypes import (
     check_prototypes,
     choose_medoids,
 )
+from factory.recipe.conditions.series import Series
 from factory.recipe.conditions.table import TableKind, TableSettings, list_columns_beside
 from factory.recipe.conditions.table_series import ConditionTable, Part
 

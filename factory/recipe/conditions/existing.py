@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, WithJsonSchema
@@ -19,11 +18,11 @@ from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
     BlockImages,
     ConditionKind,
-    ConditionSettings,
     Identity,
-    OneClass,
+    ImageSettings,
     Planning,
 )
+from factory.recipe.conditions.series import OneClass
 
 OLD_KIND = "given"
 """The kind's word in recipes of earlier versions, and in keys and fingerprints ever since."""
@@ -64,7 +63,7 @@ class ExistingConditions(ConditionKind):
     kind = "existing"
     streams = (Existing, ClassName, Caption)
 
-    class Settings(ConditionSettings):
+    class Settings(ImageSettings):
         """Images made elsewhere, or real ones, to be judged as they are (`factory judge`)."""
 
         kind: Annotated[
@@ -72,14 +71,8 @@ class ExistingConditions(ConditionKind):
             AfterValidator(lambda kind: "existing"),
             WithJsonSchema({"const": "existing", "type": "string"}),
         ]
-        images: Path = Field(
-            description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
-        )
-        image_column: str | None = Field(None, description="column of the images in parquet, arrow")
         label_column: str | None = Field(None, description="column with the class")
         caption_column: str | None = Field(None, description="column with the caption")
-        group_column: str | None = Field(None, description="patient or slide column")
-        group_pattern: str | None = Field(None, description="regex on file names, one (group)")
         content_sha256: str | None = Field(
             None, description="of all images and captions, written by factory judge"
         )
@@ -89,9 +82,7 @@ class ExistingConditions(ConditionKind):
     @property
     def images(self) -> BlockImages:
         """The images."""
-        excluded = {"kind", "images", "content_sha256"}
-        columns = self.settings.model_dump(exclude=excluded)
-        return BlockImages(self.settings.images, columns=columns)
+        return self.settings.block
 
     @property
     def has_caption(self) -> bool:

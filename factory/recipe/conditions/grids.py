@@ -15,7 +15,7 @@ from factory.core.hashing import compute_digest, derive_seed
 from factory.core.spread import BITS, spread_point
 from factory.data.records import Condition, Request
 from factory.data.streams import Caption
-from factory.recipe.conditions.base import OneClass
+from factory.recipe.conditions.series import OneClass
 
 
 @dataclass(frozen=True)

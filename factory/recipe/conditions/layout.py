@@ -26,13 +26,14 @@ from factory.recipe.conditions.base import (
     expand_per_class,
 )
 from factory.recipe.conditions.mask import find_unknown_names
+from factory.recipe.conditions.series import OneClass
 
 ALL = "all"
 """The pattern of a layout without classes."""
 
 
 @dataclass(frozen=True)
-class LayoutSeries:
+class LayoutSeries(OneClass):
     """The layouts of one pattern, from the first on; each has its images, one after the other."""
 
     layout: Layout
@@ -57,22 +58,21 @@ class LayoutSeries:
         return compute_digest("series", content)[:16]
 
     @property
-    def label(self) -> str:
-        """The class, or the layout's name."""
-        return f"{self.pattern} (layouts of {self.layout.name})"
+    def class_name(self) -> str | None:  # type: ignore[override]
+        """The class, if it has one."""
+        return None if self.pattern == ALL else self.pattern
 
     @property
-    def class_names(self) -> tuple[str, ...]:
-        """The class, if it has one."""
-        return () if self.pattern == ALL else (self.pattern,)
+    def label(self) -> str:
+        """The class or that there is none, and the layout's name."""
+        return f"{self.pattern} (layouts of {self.layout.name})"
 
     def request_at(self, index: int) -> Request:
         """Returns the `index`-th request."""
         number, ordinal = divmod(index, self.per_layout)
         source = DrawnMask(self.layout, self.pattern, self.seed, number, self.zoom)
         control = Control(source, self.layout.ids, True)
-        name = None if self.pattern == ALL else self.pattern
-        return Request(self.key, index, Condition(name, self.caption, control), ordinal)
+        return Request(self.key, index, Condition(self.class_name, self.caption, control), ordinal)
 
 
 class LayoutConditions(ConditionKind):

@@ -40,9 +40,9 @@ from factory.recipe.conditions.base import (
     ConditionSettings,
     Count,
     Identity,
-    ManyConditions,
     Planning,
 )
+from factory.recipe.conditions.series import ManyConditions
 
 MOST_TOLD = 3
 """Masks that are named of those that share a problem."""

@@ -24,8 +24,8 @@ from factory.data.streams.prototype import ATTRIBUTE, Prototype
 from factory.models.encoders.check import check_encoder
 from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
-from factory.recipe.conditions.base import OneClass
 from factory.recipe.conditions.encoded import EncodedRows
+from factory.recipe.conditions.series import OneClass
 
 
 class Prototypes(Strict):

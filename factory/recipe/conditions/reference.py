@@ -4,7 +4,6 @@ import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -24,12 +23,10 @@ from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
     BlockImages,
     ConditionKind,
-    ConditionSettings,
     Identity,
-    OneClass,
+    ImageSettings,
     PerClass,
     Planning,
-    Series,
     expand_per_class,
 )
 from factory.recipe.conditions.prototypes import (
@@ -38,6 +35,7 @@ from factory.recipe.conditions.prototypes import (
     check_prototypes,
     choose_medoids,
 )
+from factory.recipe.conditions.series import OneClass, Series
 
 
 @dataclass(frozen=True)
@@ -93,13 +91,10 @@ class ReferenceConditions(ConditionKind):
     kind = "reference"
     streams = (Reference, ClassName, Caption)
 
-    class Settings(ConditionSettings):
+    class Settings(ImageSettings):
         """Variations of real images (image-to-image)."""
 
         kind: Literal["reference"]
-        images: Path = Field(
-            description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
-        )
         per_class: PerClass = Field(description="accepted images: one number, or class -> number")
         shots: int | None = Field(None, ge=1, description="references per class, chosen by seed")
         prototypes: Prototypes | None = Field(
@@ -111,9 +106,6 @@ class ReferenceConditions(ConditionKind):
         strength: float = Field(0.6, gt=0.0, le=1.0, description="share of the path run again")
         fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
         caption: str | None = Field(None, description="prompt for text models, with {class_name}")
-        image_column: str | None = Field(None, description="column of the images in parquet, arrow")
-        group_column: str | None = Field(None, description="patient or slide column")
-        group_pattern: str | None = Field(None, description="regex on file names, one (group)")
 
         @model_validator(mode="after")
         def _check_choice(self) -> Self:
@@ -140,9 +132,7 @@ class ReferenceConditions(ConditionKind):
     @property
     def images(self) -> BlockImages:
         """The images that shots are chosen of."""
-        named = {"image_column", "group_column", "group_pattern"}
-        columns = self.settings.model_dump(include=named)
-        return BlockImages(self.settings.images, self.settings.fit, columns)
+        return self.settings.block
 
     def list_used(self, session: Session, seed: int) -> Sequence[SourceImage]:
         """Returns the chosen shots; all that prototypes are chosen of.

@@ -23,8 +23,8 @@ from factory.recipe.conditions.base import (
     Count,
     Identity,
     Planning,
-    Series,
 )
+from factory.recipe.conditions.series import Series
 from factory.recipe.conditions.table_series import ConditionTable, Part, TableSeries
 
 MOST_TOLD = 5

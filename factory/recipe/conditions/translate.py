@@ -25,12 +25,12 @@ from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
     BlockImages,
     ConditionKind,
-    ConditionSettings,
     Count,
     Identity,
-    ManyConditions,
+    ImageSettings,
     Planning,
 )
+from factory.recipe.conditions.series import ManyConditions
 
 _STRENGTH = {"invert": 1.0, "image_to_image": 0.5}
 _NOT_INVERTED = ("scheduler", "classifier_guidance")
@@ -92,13 +92,10 @@ class TranslateConditions(ConditionKind):
     kind = "translate"
     streams = (Source, ClassName, Caption, Domain)
 
-    class Settings(ConditionSettings):
+    class Settings(ImageSettings):
         """Real images in another stain, scanner or preparation; rows are pairs."""
 
         kind: Literal["translate"]
-        images: Path = Field(
-            description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
-        )
         method: Method = Field(
             "model",
             description="model: a network that translates in one pass; invert: a diffusion model, "
@@ -126,10 +123,7 @@ class TranslateConditions(ConditionKind):
         per_image: Count = Field(1, description="accepted images of each source")
         shots: Count | None = Field(None, description="sources, chosen by seed; default: all")
         fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
-        image_column: str | None = Field(None, description="column of the images in parquet, arrow")
         label_column: str | None = Field(None, description="column with the class")
-        group_column: str | None = Field(None, description="patient or slide column")
-        group_pattern: str | None = Field(None, description="regex on file names, one (group)")
 
         @model_validator(mode="after")
         def _check_method(self) -> Self:
@@ -156,9 +150,7 @@ class TranslateConditions(ConditionKind):
     @property
     def images(self) -> BlockImages:
         """The sources."""
-        settings = self.settings
-        named = {"image_column", "label_column", "group_column", "group_pattern"}
-        return BlockImages(settings.images, settings.fit, settings.model_dump(include=named))
+        return self.settings.block
 
     @property
     def domain(self) -> BlockImages | None:
