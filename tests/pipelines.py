@@ -1,7 +1,7 @@
 """Tiny pipelines of diffusers with seeded random weights, built offline from their signatures.
 
 `list_pipelines` names the image pipelines of the installed diffusers; `save_pipeline` builds one:
-each component by its class, from `PARTS`; where one pipeline differs, `CHANGES` says how.
+each component by its class, as `parts` makes it; `CHANGES` says what an annotation does not tell.
 """
 
 import functools
@@ -15,30 +15,15 @@ from typing import Any
 import torch
 
 from factory.models.generators.calls import find_call
-from tests import tiny
-from tests.more_parts import PARTS, plain_unet, plain_vq
-from tests.parts import vae_by_8
+from tests import parts
 
-Part = Callable[["Plan"], Any]
+CLASS_NAMES = ("ADI", "LYM", "TUM")
+"""Classes of the tiny class-conditioned pipelines, in the order of their embeddings."""
 
-
-class Plan:
-    """One pipeline on its way: its name, and the parts that were made."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.parts: dict[str, Any] = {}
-        self.options: dict[str, tuple[tuple[str, ...], Any]] = {}
-
-    def is_like(self, pattern: str) -> bool:
-        return re.search(pattern, self.name) is not None
-
-    def find_tokenizer(self, number: str = "") -> Any:
-        """The tokenizer that stands beside a text encoder."""
-        return self.parts["tokenizer" + number]
+Options = dict[str, tuple[tuple[str, ...], Any]]
 
 
-def read_options(pipeline_class: type) -> dict[str, tuple[tuple[str, ...], Any]]:
+def read_options(pipeline_class: type) -> Options:
     """Returns component -> (class names that its annotation allows, default)."""
     found = {}
     for name, parameter in inspect.signature(pipeline_class.__init__).parameters.items():
@@ -53,18 +38,16 @@ def read_options(pipeline_class: type) -> dict[str, tuple[tuple[str, ...], Any]]
     return found
 
 
-def build_pipeline(name: str) -> Any:
-    """Builds a pipeline; raises KeyError where a part of it is not in the table."""
+def build_pipeline(name: str, **given: Any) -> Any:
+    """Builds a pipeline; raises KeyError where a part that is not given is not in the table."""
     import diffusers
 
-    pipeline_class, plan = getattr(diffusers, name), Plan(name)
-    options = plan.options = read_options(pipeline_class)
-    for component in sorted(options, key=lambda each: "tokenizer" not in each):
-        kinds, default = options[component]
-        plan.parts[component] = make_part(plan, component, kinds, default)
-    given = {
-        key: value for key, value in plan.parts.items() if value is not inspect.Parameter.empty
-    }
+    pipeline_class = getattr(diffusers, name)
+    options = read_options(pipeline_class)
+    for component in options:
+        if component not in given:
+            part = make_part(name, component, options)
+            given |= {} if part is inspect.Parameter.empty else {component: part}
     return pipeline_class(**given)
 
 
@@ -77,8 +60,8 @@ RESOLUTIONS = {"size": 64, "attributes": {"resolutions": [(64, 64)]}}
 BUCKETS = {"size": 64, "module": {"image_processor.BUCKETS": {1024: [(64, 64)]}}}
 LAYERS = {"arguments": {"text_encoder_out_layers": (1,)}}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "DiTPipeline": {"family": "dit", "class_names": tiny.CLASS_NAMES},
-    "ConsistencyModelPipeline": {"class_names": tiny.CLASS_NAMES},
+    "DiTPipeline": {"family": "dit", "class_names": CLASS_NAMES},
+    "ConsistencyModelPipeline": {"class_names": CLASS_NAMES},
     "Flux2KleinPipeline": {**LAYERS, "size": 64},
     "Flux2KleinKVPipeline": {**LAYERS, "size": 64},
     "Flux2KleinInpaintPipeline": LAYERS,
@@ -105,54 +88,64 @@ SEEING = ("image_encoder", "feature_extractor")
 """Left out, too, where a pipeline can do without eyes."""
 
 
-def make_part(plan: Plan, component: str, kinds: tuple[str, ...], default: Any) -> Any:
-    own = CHANGES.get(plan.name, {}).get(component)
-    if own is not None:
-        return own(plan)
+CHANGES = {
+    ("LDMTextToImagePipeline", "unet"): "UNet2DConditionModel",
+    ("LDMTextToImagePipeline", "vqvae"): "AutoencoderKL",
+    ("LDMSuperResolutionPipeline", "unet"): "UNet2DModel",
+    ("LDMSuperResolutionPipeline", "vqvae"): "VQModel",
+    ("Ideogram4Pipeline", "text_encoder"): "Qwen3VLModel",
+    ("SanaSprintPipeline", "scheduler"): "SCMScheduler",
+    ("SanaSprintImg2ImgPipeline", "scheduler"): "SCMScheduler",
+}
+"""Classes of components that an annotation does not tell."""
+
+
+def make_part(pipeline: str, component: str, options: Options) -> Any:
+    kinds, default = options[component]
+    if own := CHANGES.get((pipeline, component)):
+        return parts.make(own, pipeline)
     if component in ("requires_safety_checker", "add_watermarker"):
         return False
     is_needed = default is inspect.Parameter.empty
-    is_blind = plan.options.get("image_encoder", ("", None))[1] is None
-    is_blind = is_blind and "depth_estimator" not in plan.options
+    is_blind = options.get("image_encoder", ("", None))[1] is None
+    is_blind = is_blind and "depth_estimator" not in options
     if component in LEFT_OUT or (component in SEEING and is_blind):
         return None
     if not is_needed and default is not None:
         return default
     for kind in kinds:
-        if kind in PARTS:
-            return PARTS[kind](plan, component)
+        if parts.is_known(kind):
+            return parts.make(kind, pipeline)
     if not is_needed:
         return default
     raise KeyError(f"{component}: {' | '.join(kinds)}")
 
 
-CHANGES: dict[str, dict[str, Part]] = {
-    "LDMTextToImagePipeline": {
-        "unet": lambda plan: PARTS["UNet2DConditionModel"](plan, "unet"),
-        "vqvae": lambda plan: vae_by_8(4),
-    },
-    "Ideogram4Pipeline": {"text_encoder": lambda plan: PARTS["Qwen3VLModel"](plan, "text_encoder")},
-    "LDMSuperResolutionPipeline": {
-        "unet": lambda plan: plain_unet(in_channels=6, out_channels=3),
-        "vqvae": lambda plan: plain_vq(),
-    },
-    "SanaSprintPipeline": {"scheduler": lambda plan: PARTS["SCMScheduler"](plan, "")},
-    "SanaSprintImg2ImgPipeline": {"scheduler": lambda plan: PARTS["SCMScheduler"](plan, "")},
-}
-"""Components that an annotation does not tell."""
-
-
 def save_pipeline(name: str, folder: Path, seed: int = 0) -> Path:
-    """Builds and saves a pipeline; equal seeds, equal weights."""
+    """Builds and saves a pipeline of diffusers; equal seeds, equal weights."""
+    return save(lambda: build_pipeline(name), folder, seed)
+
+
+def save(build: Callable[[], Any], folder: Path, seed: int = 0) -> Path:
+    """Saves what is built with weights of a seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        pipeline = build_pipeline(name)
+        pipeline = build()
         for component in pipeline.components.values():
             if isinstance(component, torch.nn.Module):
-                component.eval()
-                tiny.fill(component)
+                fill(component.eval())
         pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def fill(module: torch.nn.Module) -> None:
+    """Gives zero-initialised matrices (adaLN-Zero, LoRA-like outputs) random values.
+
+    Fresh transformers start as the identity and would ignore every condition.
+    """
+    for parameter in module.parameters():
+        if parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.2)
 
 
 def find_package() -> Path:

@@ -8,9 +8,11 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from click.testing import CliRunner, Result
 from PIL import Image
 
 from factory import api
+from factory.cli import main
 from factory.core.errors import Problem, RecipeError
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
@@ -21,6 +23,18 @@ FILTERS = [
 ]
 """Real filters; the contrast threshold rejects about half of the normals that `fake` draws."""
 DEDUP = {"max_similarity": 0.97}
+
+
+def call(*words: object) -> Result:
+    """Runs `factory` with these words in this process."""
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+def ask(*words: object, code: int = 0) -> str:
+    """Does the same, which must end with a code, and returns all that it printed."""
+    result = call(*words)
+    assert result.exit_code == code, result.output
+    return result.output
 
 
 def write_recipe(folder: Path, **changes) -> Path:

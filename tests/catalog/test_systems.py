@@ -6,11 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 
 from factory.catalog.catalog import load_catalogs
 from factory.catalog.entries import ModelEntry
-from factory.cli import main
 from factory.core.errors import RecipeError
 from factory.models.generators.calls import find_call
 from factory.models.generators.families import FAMILIES
@@ -19,6 +17,7 @@ from factory.models.generators.settings import GeneratorSettings
 from tests import ROOT
 from tests.contract import try_contract
 from tests.pipelines import SETTINGS, save_pipeline
+from tests.running import call
 
 TWINS = ("QwenImagePipeline", "ZImagePipeline")
 """Pipelines of the catalog that no other test builds; SanaPipeline is tried every day."""
@@ -112,7 +111,7 @@ def test_an_entry_that_adapts_another_claims_nothing_of_it(tmp_path: Path) -> No
 
 def test_list_show_and_check_tell_the_status() -> None:
     def ask(*words: str) -> str:
-        return CliRunner().invoke(main, ["models", *words]).output
+        return call("models", *words).output
 
     lines = {line.split()[0]: line for line in ask("list").splitlines()}
     assert "runs here on tiny weights" in lines["sana"]
@@ -128,5 +127,5 @@ def test_validate_tells_what_was_not_tried(tmp_path: Path) -> None:
     for model, told in (("pixart-alpha", "asked as pixart-sigma is"), ("mupad-256", "no copy")):
         head = f"name: x\ngenerator: {{model: {model}}}\n"
         (tmp_path / "r.yaml").write_text(head + classes)
-        result = CliRunner().invoke(main, ["validate", str(tmp_path / "r.yaml")])
+        result = call("validate", str(tmp_path / "r.yaml"))
         assert told in result.output

@@ -4,16 +4,10 @@ import hashlib
 import shutil
 
 import pytest
-from click.testing import CliRunner
 
-from factory.cli import main
 from factory.core.errors import InputError
 from factory.core.files.new_folder import refuse_foreign
-from tests.running import run, write_recipe
-
-
-def call(*words):
-    return CliRunner().invoke(main, list(map(str, words)))
+from tests.running import call, run, write_recipe
 
 
 def list_bytes(folder):

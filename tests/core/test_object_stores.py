@@ -16,10 +16,8 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from click.testing import CliRunner
 
 from factory.api import refilter
-from factory.cli import main
 from factory.core.errors import InputError, MissingError, StoreError
 from factory.core.files.edge import check_bucket
 from factory.core.files.store import FileStore
@@ -29,7 +27,7 @@ from factory.engine.run import read_status
 from factory.publish.verify import VerifyOptions, verify_set
 from tests import ROOT, forked, store_killer
 from tests.objectstore import build_environment
-from tests.running import run, write_recipe
+from tests.running import call, run, write_recipe
 
 CLEAN = {
     "conditions": [{"kind": "class", "per_class": {"normal": 5, "tumor": 6}}],
@@ -40,7 +38,7 @@ FOLDERS = ("data", "rejected", "webdataset")
 
 def ask(*arguments):
     """Runs the command line here; returns exit code and all that it printed."""
-    done = CliRunner().invoke(main, [str(each) for each in arguments])
+    done = call(*arguments)
     return done.exit_code, done.output
 
 

@@ -4,48 +4,61 @@ import json
 import re
 
 import pytest
-from click.testing import CliRunner
 
 from factory.catalog.captions.file import read_captions
-from factory.cli import main
 from factory.core.errors import SourceError
 from factory.core.text_rows import read_lines, read_rows
 from factory.data.images import list_images
 from tests.data.test_sources_splits import write_images
-from tests.running import write_recipe
+from tests.running import call, write_recipe
+
+STRICT = {
+    "csv": {
+        "caption,k\nx,a\nH&E, with comma,a\n": "3: 3 fields, but .* names 2",
+        "caption,k\nx\n": "2: 1 fields, but the header names 2",
+        "caption,k\nx,a,\n": "2: 3 fields",
+        "caption,k,caption\nx,a,y\n": "1: column 'caption' stands twice",
+        ",caption,k\n0,x,a\n": "1: column 1 has no name.*index=False",
+        "caption,k,\nx,a,\n": "1: column 3 has no name",
+        'caption,k\n"x,a\ny,b\n': r"2: not readable \(unexpected end",
+        'caption,k\nx,a\n"y" z,b\n': "3: not readable",
+        'caption,k\n5" core,b\n': "2: a double quote without its pair",
+        'caption,k\n\n"two\nlines",b\nx\n': "5: 1 fields",
+        "caption,k\nx\0,a\n": "2: holds a NUL",
+        "caption,k\nx,a\n".encode("utf-16"): "1: not readable as UTF-8",
+        "caption,k\nx,a\né,b\n".encode("latin-1"): "3: not readable as UTF-8",
+        "caption,k\nx,\n": "2: k: empty class",
+        "caption,k\n ,2\n": "2: caption: empty caption",
+    },
+    "tsv": {"caption\tk\nx\ty\ta\n": "2: 3 fields"},
+    "jsonl": {
+        '{"caption": "x", "k": null}\n': "1: k: empty class",
+        '{"caption": "x", "k": ["a"]}\n': "1: k: want a class as text",
+        '\n{"caption": "x", "caption": "y", "k": "a"}\n': "2: field 'cap",
+        '{"caption": "x", "k": "a"}\n{"text": "y", "k": "a"}\n': "2: no field 'caption'",
+        '{"caption": "x", "k": "a"}\n{oops\n': "2: not a JSON object",
+        '"x"\n': "1: want one JSON object a line, got str",
+        '["x"]\n': "1: want one JSON object",
+        "[" * 100_000 + "\n": "1: not a JSON object",
+    },
+    "txt": {
+        "x\n\0\n": "2: holds a NUL",
+        "\n\n": " holds no captions",
+        b"\xff\xfe\x00": "1: not readable as UTF-8",
+    },
+}
+"""Suffix -> text -> line and message."""
 
 
 @pytest.mark.stranger
 @pytest.mark.parametrize(
     ("name", "text", "message"),
-    [
-        ("a.csv", "caption,k\nx,a\nH&E, with comma,a\n", r"a\.csv:3: 3 fields, but .* names 2"),
-        ("a.csv", "caption,k\nx\n", r"a\.csv:2: 1 fields, but the header names 2"),
-        ("a.csv", "caption,k\nx,a,\n", r"a\.csv:2: 3 fields"),
-        ("a.tsv", "caption\tk\nx\ty\ta\n", r"a\.tsv:2: 3 fields"),
-        ("a.csv", "caption,k,caption\nx,a,y\n", r"a\.csv:1: column 'caption' stands twice"),
-        ("a.csv", ",caption,k\n0,x,a\n", r"a\.csv:1: column 1 has no name.*index=False"),
-        ("a.csv", "caption,k,\nx,a,\n", r"a\.csv:1: column 3 has no name"),
-        ("a.csv", 'caption,k\n"x,a\ny,b\n', r"a\.csv:2: not readable \(unexpected end"),
-        ("a.csv", 'caption,k\nx,a\n"y" z,b\n', r"a\.csv:3: not readable"),
-        ("a.csv", 'caption,k\n5" core,b\n', r"a\.csv:2: a double quote without its pair"),
-        ("a.csv", 'caption,k\n\n"two\nlines",b\nx\n', r"a\.csv:5: 1 fields"),
-        ("a.csv", "caption,k\nx\0,a\n", r"a\.csv:2: holds a NUL"),
-        ("a.csv", "caption,k\nx,a\n".encode("utf-16"), r"a\.csv:1: not readable as UTF-8"),
-        ("a.csv", "caption,k\nx,a\né,b\n".encode("latin-1"), r"a\.csv:3: not readable as UTF-8"),
-        ("a.csv", "caption,k\nx,\n", r"a\.csv:2: k: empty class"),
-        ("a.jsonl", '{"caption": "x", "k": null}\n', r"a\.jsonl:1: k: empty class"),
-        ("a.jsonl", '{"caption": "x", "k": ["a"]}\n', r"a\.jsonl:1: k: want a class as text"),
-        ("a.jsonl", '\n{"caption": "x", "caption": "y", "k": "a"}\n', r"a\.jsonl:2: field 'cap"),
-        ("a.jsonl", '"x"\n', r"a\.jsonl:1: want one JSON object a line, got str"),
-        ("a.jsonl", "[" * 100_000 + "\n", r"a\.jsonl:1: not a JSON object"),
-        ("a.txt", "x\n\0\n", r"a\.txt:2: holds a NUL"),
-    ],
+    [(f"a.{suffix}", *case) for suffix, cases in STRICT.items() for case in cases.items()],
 )
 def test_text_tables_are_strict(tmp_path, name, text, message):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(SourceError, match=message):
+    with pytest.raises(SourceError, match=rf"{re.escape(name)}:{message}"):
         read_captions(path, "caption", None if name.endswith("txt") else "k")
 
 
@@ -80,7 +93,7 @@ def test_text_that_no_file_can_hold_is_found_by_validate(tmp_path, command, bad)
     block = {"kind": "caption", "captions": "a.jsonl", "count": 2}
     recipe = write_recipe(tmp_path, conditions=[block], filters=[])
     more = ["--out", str(tmp_path / "out")] if command == "run" else []
-    result = CliRunner().invoke(main, [command, str(recipe), *more])
+    result = call(command, str(recipe), *more)
     assert result.exit_code == 2
     assert "a.jsonl:2: caption: holds " in result.stderr
     assert isinstance(result.exception, SystemExit)

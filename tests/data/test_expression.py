@@ -11,11 +11,9 @@ import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from click.testing import CliRunner
 
 from factory import api
 from factory.catalog.catalog import load_catalogs
-from factory.cli import main
 from factory.core.errors import InputError, SourceError
 from factory.data.expression.gene_sets import HOUSEKEEPING, find_gene_sets
 from factory.data.expression.scoring import mark_members, score_mean_z, score_ssgsea
@@ -23,6 +21,7 @@ from factory.data.expression.settings import ExpressionSettings
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
 from tests import ASSETS
+from tests.running import call
 
 SPOTS = ASSETS / "expression" / "her2st.csv"
 """212 genes (rows) of 8 spots (columns): raw counts."""
@@ -216,13 +215,13 @@ def test_broken_sets_name_their_line(tmp_path: Path, spots: Path) -> None:
 def test_the_command_writes_what_a_recipe_takes(spots: Path, tmp_path: Path) -> None:
     out = tmp_path / "scores.parquet"
     words = ["expression", "score", str(spots), "--sets", "hallmark", "--out", str(out)]
-    told = CliRunner().invoke(main, [*words, "--min-coverage", "0.2"])
+    told = call(*words, "--min-coverage", "0.2")
     assert told.exit_code == 0, told.output
     assert (
         "attribution: Liberzon et al. 2015" in told.output and "8 samples, 50 sets" in told.output
     )
     assert "HALLMARK_HYPOXIA: NaN: " in told.output
-    as_json = CliRunner().invoke(main, [*words, "--min-coverage", "0.2", "--json"])
+    as_json = call(*words, "--min-coverage", "0.2", "--json")
     assert json.loads(as_json.stdout)["coverage"]["HALLMARK_HYPOXIA"]["is_low"]
     block = {"kind": "vector", "vectors": out.name, "ignore": ["sample"], "per_row": 1}
     recipe = {"name": "rna", "generator": {"model": "fake"}, "conditions": [block]}
@@ -233,7 +232,7 @@ def test_the_command_writes_what_a_recipe_takes(spots: Path, tmp_path: Path) -> 
     with pytest.raises(InputError, match="missing or NaN"):
         check_recipe(load_recipe(path))
     wrong = [*words[:-1], str(tmp_path / "scores.csv")]
-    told = CliRunner().invoke(main, wrong)
+    told = call(*wrong)
     assert told.exit_code == 2 and "written as .parquet" in told.output
 
 

@@ -2,16 +2,14 @@
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from factory.catalog.catalog import load_catalogs
-from factory.cli import main
 from factory.core.errors import SourceError
 from factory.core.notes import listen
 from factory.data.images import check_fit, fit_image, fit_source, list_images, read_fitted
 from tests.data.test_sources import make_pixels
-from tests.running import read_rows, write_recipe
+from tests.running import call, read_rows, write_recipe
 
 
 def write_set(root, size, width=None):
@@ -21,10 +19,6 @@ def write_set(root, size, width=None):
         pixels = make_pixels(number, size)[:, : width or size]
         Image.fromarray(pixels // 2 + 100 * (number % 2)).save(path)
     return root
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, [str(each) for each in arguments])
 
 
 def list_arguments(command, root, tmp_path, size, fit="crop"):

@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from factory.cli import main
@@ -24,7 +23,7 @@ from factory.recipe.conditions.reference import ReferenceConditions
 from factory.train.generator.settings import SourceSettings
 from tests.data.test_sources import make_pixels, write_metadata, write_rows
 from tests.data.test_sources_splits import list_told, write_images
-from tests.running import write_recipe
+from tests.running import call, write_recipe
 
 NAMES = [f"{name}/P{n}_valid_{n}.png" for name in ("normal", "tumor") for n in range(3)]
 
@@ -218,7 +217,7 @@ def test_every_command_says_it_once(root, tmp_path, command):
         "train": ["train", "classifier", "--data", str(root), "--out", out, "--force", "--json"],
         "merge": ["merge", str(root), str(root / "tumor"), "--out", out, "--json"],
     }[command]
-    result = CliRunner().invoke(main, arguments)
+    result = call(*arguments)
     assert result.exit_code in (0, 1), result.output
     line = f"{root}: 1 file passed over beside its images: 1 .gif (tumor/a.gif)"
     assert result.stderr.splitlines().count(f"note: {line}") == 1
@@ -294,7 +293,7 @@ def test_the_column_reaches_the_images(tmp_path, command):
         "merge": ["merge", data, synthetic, "--out", out, *given],
         "copies": ["evaluate", "copies", "--real", data, "--synthetic", synthetic, *given],
     }[command]
-    result = CliRunner().invoke(main, arguments)
+    result = call(*arguments)
     assert result.exit_code == 0, result.output
 
 

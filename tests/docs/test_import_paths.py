@@ -6,13 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from factory.cli import main
 from factory.core.images import encode_image
 from tests import ROOT
 from tests.data.test_sources import make_pixels
-from tests.running import read_rows, run, write_recipe
+from tests.running import call, read_rows, run, write_recipe
 
 PAGE = ROOT / "docs" / "guides" / "load.md"
 BLOCKS = re.findall(r"```(python|bash)\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
@@ -57,7 +55,7 @@ def run_block(word):
         for line in code.replace("\\\n", " ").strip().splitlines():
             program, *arguments = shlex.split(line, comments=True)
             assert program == "factory"
-            result = CliRunner().invoke(main, arguments)
+            result = call(*arguments)
             assert result.exit_code == 0, result.output
     names = {}
     exec(compile(BLOCKS[found[0]][1], str(PAGE), "exec"), names)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from factory.cli import main
 from factory.core.errors import FactoryError
 from tests.docs.test_docs import read_options
 from tests.documents import ROOT, list_mentions
+from tests.running import call
 
 
 def list_others():
@@ -73,11 +73,11 @@ def test_every_recipe_that_ships_is_valid_by_name_and_as_a_copy(tmp_path, monkey
     names = [path.stem for path in (ROOT / "recipes").glob("*.yaml")]
     assert len(names) > 10
     for name in names:
-        assert CliRunner().invoke(main, ["recipes", "copy", name]).exit_code == 0, name
+        assert call("recipes", "copy", name).exit_code == 0, name
     for listed in (names, [f"{name}.yaml" for name in names]):
-        result = CliRunner().invoke(main, ["validate", "--no-files", *listed])
+        result = call("validate", "--no-files", *listed)
         assert result.exit_code == 0, result.output
     training = [str(path) for path in (ROOT / "recipes" / "training").glob("*.yaml")]
     assert training
-    result = CliRunner().invoke(main, ["validate", "--no-files", *training])
+    result = call("validate", "--no-files", *training)
     assert result.exit_code == 0, result.output

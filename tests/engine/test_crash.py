@@ -4,11 +4,9 @@ import signal
 import time
 
 import pytest
-from click.testing import CliRunner
 
-from factory.cli import main
 from tests import forked, killer
-from tests.running import list_identities, read_rows, run, write_recipe
+from tests.running import call, list_identities, read_rows, run, write_recipe
 
 RECIPE = {
     "conditions": [{"kind": "class", "per_class": {"normal": 6, "tumor": 6}}],
@@ -38,7 +36,7 @@ def test_killed_at_a_write_and_resumed(uninterrupted, tmp_path, number, phase):
     out = tmp_path / "run"
     command = ["run", str(recipe), "--out", str(out)]
     assert forked.wait(forked.start(killer.run_armed, number, phase, command)) == -signal.SIGKILL
-    resumed = CliRunner().invoke(main, command)
+    resumed = call(*command)
     assert resumed.exit_code == 0, resumed.output
     assert list_identities(out) == expected
     assert {row["class_name"] for row in read_rows(out)} == {"normal", "tumor"}
@@ -58,6 +56,6 @@ def test_killed_while_generating_and_resumed(uninterrupted, tmp_path):
         time.sleep(delay)
         process.kill()
         process.join()
-    resumed = CliRunner().invoke(main, command)
+    resumed = call(*command)
     assert resumed.exit_code == 0, resumed.output
     assert list_identities(out) == expected

@@ -9,16 +9,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from factory.cli import main
 from factory.core.hashing import hash_bytes
 from factory.engine.score_images import load_judging
 from factory.publish.report import build_report
 from tests import ASSETS, ROOT, forked
 from tests.running import (
     DEDUP,
+    call,
     list_identities,
     read_rows,
     run,
@@ -56,7 +55,7 @@ def data(tmp_path):
 
 def judge(data, recipe, out, *more):
     arguments = ["judge", "--data", str(data), "--recipe", str(recipe), "--out", str(out), *more]
-    return CliRunner().invoke(main, arguments)
+    return call(*arguments)
 
 
 def test_folder_is_judged_into_the_tables_of_a_run(data, tmp_path):
@@ -96,7 +95,7 @@ def test_folder_is_judged_into_the_tables_of_a_run(data, tmp_path):
             assert word not in text, f"{name}: {word}"
     told = json.loads((tmp_path / "out" / "croissant.json").read_text())
     assert told["rai:dataCollection"].endswith("9 images, 6 accepted.")
-    status = CliRunner().invoke(main, ["status", str(tmp_path / "out")])
+    status = call("status", str(tmp_path / "out"))
     assert "normal (existing): 3 of 5 accepted" in status.output
 
 
@@ -108,18 +107,15 @@ def test_same_command_resumes_and_refilter_decides_anew(data, tmp_path):
     marker.unlink()
     assert judge(data, recipe, out).exit_code == 0
     assert {row["sample_id"] for row in read_rows(out)} == first
-    again = CliRunner().invoke(
-        main,
-        [
-            "refilter",
-            str(out),
-            "--set",
-            "filters.finite.min_contrast=0.0",
-            "--set",
-            "filters.finite.max_saturated_fraction=1.0",
-            "--set",
-            "filters.tissue.min_fraction=0.0",
-        ],
+    again = call(
+        "refilter",
+        str(out),
+        "--set",
+        "filters.finite.min_contrast=0.0",
+        "--set",
+        "filters.finite.max_saturated_fraction=1.0",
+        "--set",
+        "filters.tissue.min_fraction=0.0",
     )
     assert again.exit_code == 0, again.output
     assert len(read_rows(out)) == 8  # all but the copy
@@ -281,7 +277,7 @@ def test_cards_of_runs_before_judging_can_be_written_again(tmp_path):
     assert summary.pop("judged") is False
     (out / "summary.json").write_text(json.dumps(summary))
     before = (out / "README.md").read_text()
-    result = CliRunner().invoke(main, ["card", str(out)])
+    result = call("card", str(out))
     assert result.exit_code == 0, result.output
     assert (out / "README.md").read_text() == before
 
@@ -295,11 +291,11 @@ def test_preview_of_given_images_bears_no_mark_of_synthetic_ones(data, tmp_path)
         dedup=DEDUP,
         budget={"attempts": 5},
     )
-    result = CliRunner().invoke(main, ["preview", str(recipe), "--out", str(tmp_path / "out")])
+    result = call("preview", str(recipe), "--out", str(tmp_path / "out"))
     assert "budget.attempts: existing images are judged once: set it to 1" in result.output
     arguments = ["preview", str(recipe), "--out", str(tmp_path / "out")]
     overrides = ["--set", "budget.attempts=1", "--set", "generator={model: given}"]
-    result = CliRunner().invoke(main, [*arguments, *overrides])
+    result = call(*arguments, *overrides)
     assert result.exit_code == 0, result.output
     images = list((tmp_path / "out").glob("*.webp"))
     assert len(images) == 9
@@ -309,11 +305,11 @@ def test_preview_of_given_images_bears_no_mark_of_synthetic_ones(data, tmp_path)
 def test_given_images_and_a_model_do_not_mix(data, tmp_path):
     block = {"kind": "given", "images": str(data)}
     path = write_recipe(tmp_path / "recipe", conditions=[block])
-    result = CliRunner().invoke(main, ["validate", str(path)])
+    result = call("validate", str(path))
     assert result.exit_code == 2
     assert "fake takes no existing conditions" in result.output
     path = write_recipe(tmp_path / "other", generator={"model": "given"})
-    result = CliRunner().invoke(main, ["validate", str(path)])
+    result = call("validate", str(path))
     assert result.exit_code == 2
     assert "given takes no class conditions: take existing" in result.output
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import psutil
 import pytest
-from click.testing import CliRunner
 
 from factory.cli import main
 from factory.core.errors import HeldError, RunBrokenError, StoreError
@@ -24,7 +23,7 @@ from factory.engine.run_folder import LEASE, WORK, RunFolder
 from factory.models.generators.families.fake import FakeGenerator
 from tests import forked
 from tests.objectstore import BUCKET, serve
-from tests.running import list_identities, run, write_recipe
+from tests.running import call, list_identities, run, write_recipe
 
 
 def run_slowly(words):
@@ -97,10 +96,6 @@ def leave(files, **changes):
 
 def hold(files, said=None):
     return lease.hold(files, LEASE, "test", (said if said is not None else []).append)
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, list(map(str, arguments)))
 
 
 def snapshot(out):

@@ -4,7 +4,6 @@ import json
 import signal
 
 import pytest
-from click.testing import CliRunner
 
 from factory.cli import main
 from factory.cli.tally import Tally
@@ -16,7 +15,7 @@ from factory.engine.task import Task
 from factory.models.generators.families.fake import FakeGenerator
 from tests import forked
 from tests.killer import die
-from tests.running import DEDUP, FILTERS, list_identities, read_rows, run, write_recipe
+from tests.running import DEDUP, FILTERS, call, list_identities, read_rows, run, write_recipe
 
 RARE = {
     "conditions": [{"kind": "class", "per_class": {"normal": 12}}],
@@ -80,10 +79,6 @@ def uninterrupted(tmp_path_factory):
     recipe = write_recipe(folder, **RARE)
     run(recipe, folder / "run")
     return recipe, folder / "run"
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, list(map(str, arguments)))
 
 
 @pytest.mark.stranger

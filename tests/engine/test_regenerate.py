@@ -7,9 +7,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
-from factory.cli import main
 from factory.core.errors import StoreError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, encode_image, hash_pixels
@@ -20,6 +18,7 @@ from factory.engine.score_images import load_judging
 from tests import ROOT
 from tests.data.test_sources import make_pixels
 from tests.running import (
+    call,
     list_identities,
     read_json,
     read_rows,
@@ -370,10 +369,6 @@ def test_psnr_is_that_of_its_definition():
 
 
 # --- the command ---------------------------------------------------------------------------------
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, [str(each) for each in arguments])
 
 
 @pytest.mark.parametrize("suffix", [".webp", ".png"])

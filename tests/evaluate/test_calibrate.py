@@ -9,13 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageColor
 from pydantic import TypeAdapter
 
-from factory.cli import main
 from factory.core.plots import choose_ticks, draw_plot
 from factory.evaluate.calibrate import calibrate_recipe, picture
 from factory.evaluate.calibrate.costs import Ask, measure_cost
@@ -33,7 +31,7 @@ from factory.recipe.file import load_recipe
 from factory.recipe.recipe import AnyFilter
 from tests import ASSETS
 from tests.filters.test_filters import ALL_KINDS, build, paint_tissue
-from tests.running import read_json, write_recipe
+from tests.running import call, read_json, write_recipe
 from tests.train.test_train_classifier import write_folder
 
 PCAM = ASSETS / "pcam"
@@ -222,10 +220,6 @@ def test_a_filter_that_only_scores_costs_nothing():
 
 
 # --- the command ---------------------------------------------------------------------------------
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def write_real(folder, count=40, size=48, **shift):
@@ -526,7 +520,9 @@ def test_a_classifier_of_our_own_real_images_is_called_optimistic_and_by_class(t
     recipe = write_recipe(tmp_path, conditions=classes, filters=[judge], generator=size)
     loaded = load_recipe(recipe)
     reports = {
-        root.name: calibrate_recipe(loaded, tmp_path / "out", lambda line: None, root, 8)
+        root.name: calibrate_recipe(
+            loaded, tmp_path / "out", lambda line: None, root, 8, 0.95, False, None
+        )
         for root in (data, test)
     }
     assert any("OPTIMISTIC: classifier mine" in note for note in reports["data"]["notes"])

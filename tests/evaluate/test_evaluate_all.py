@@ -4,11 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from factory.api.everything import AllSettings
-from factory.cli import main
 from factory.cli.evaluate.command import show
 from factory.engine.dataset import Dataset
 from factory.evaluate import EVALUATIONS
@@ -17,7 +15,7 @@ from factory.evaluate.control import Control
 from factory.evaluate.everything import Everything, build_tiers, list_rows
 from factory.publish.card.evaluations import write_evaluation
 from factory.publish.card.facts import write_again
-from tests.running import run, write_recipe
+from tests.running import call, run, write_recipe
 
 
 def paint(name, seed, size=32):
@@ -49,7 +47,7 @@ def invoke(sets, *more):
     small = ["--shots", "2", "--seeds", "2", "--steps", "8", "--size", "32", "--force"]
     small += ["--encoder", "color-texture"]
     small += ["--fewshot-encoder", "color-texture"]
-    return CliRunner().invoke(main, ["evaluate", "all", *given, *small, *more])
+    return call("evaluate", "all", *given, *small, *more)
 
 
 def test_every_part_fills_its_tier(sets, tmp_path):

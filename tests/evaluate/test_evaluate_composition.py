@@ -5,15 +5,14 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from scipy.stats import spearmanr
 
 import factory
-from factory.cli import main
 from factory.core.errors import EvaluationError, FactoryError, InputError
 from factory.core.images import encode_image
 from factory.evaluate.composition.spots import read_spots
 from factory.evaluate.composition.study import predict
+from tests.running import call
 
 PATIENTS = ("A", "B", "C", "D")
 EACH = 24
@@ -88,7 +87,7 @@ def test_the_command_prints_writes_and_names_the_blind(spots, tmp_path):
     words += ["--encoder", "color-texture", "--size", "32", "--held-out", "A,B"]
     out = tmp_path / "composition.json"
     given = ["evaluate", "composition", *words, "--json", str(out)]
-    result = CliRunner().invoke(main, given)
+    result = call(*given)
     assert result.exit_code == 0, result.output
     assert "48 spots of 2 patients, compared on 48 of 2; 24 images" in result.output
     assert "other HEAD BLIND" in result.output

@@ -6,14 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from factory.catalog.catalog import load_catalogs
-from factory.cli import main
 from factory.core.errors import InputError
 from factory.evaluate.control.study import Answers, evaluate_control, read_values, score_answers
 from factory.evaluate.image_sets import list_set
+from tests.running import call
 
 GRID = load_catalogs().find_captions("he-attributes")
 VALUES = tuple(GRID.attributes["density"])
@@ -90,7 +89,7 @@ def test_rho_is_scipys():
 @pytest.mark.stranger
 def test_sets_without_captions_are_refused(tmp_path):
     Image.fromarray(paint(0, 0)).save(tmp_path / "a.png")
-    answer = CliRunner().invoke(main, ["evaluate", "control", "--synthetic", str(tmp_path)])
+    answer = call("evaluate", "control", "--synthetic", str(tmp_path))
     assert answer.exit_code == 2
     assert "no image has a caption" in answer.stderr.strip().splitlines()[-1]
     with pytest.raises(InputError, match="no image has a caption"):
@@ -104,9 +103,7 @@ def test_sets_without_captions_are_refused(tmp_path):
 def test_command_prints_and_writes(tmp_path):
     root = write_set(tmp_path / "a")
     out = tmp_path / "r.json"
-    told = CliRunner().invoke(
-        main, ["evaluate", "control", "--synthetic", str(root), "--json", str(out)]
-    )
+    told = call("evaluate", "control", "--synthetic", str(root), "--json", str(out))
     assert told.exit_code == 0, told.output
     assert "Spearman rho" in told.output
     assert "not asked for, or too seldom: " in told.output

@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
 from PIL import Image
 
-from factory.cli import main
 from factory.data.images import list_images
 from factory.data.shots import draw_shots, list_real
 from factory.evaluate.fewshot.generate import write_shots
@@ -17,7 +15,7 @@ from factory.filters import FILTERS
 from factory.models.classifiers.model import read_classifier_info
 from tests import tiny
 from tests.evaluate.test_evaluate_fewshot import CLASSES, FAST, write_catalog, write_images
-from tests.running import read_json, read_rows, write_recipe
+from tests.running import call, read_json, read_rows, write_recipe
 
 PATTERN = r"-(s\d+p\d+)_"
 REFERENCE = {"kind": "reference", "images": "nowhere", "shots": 99, "per_class": 5}
@@ -35,7 +33,7 @@ def data(tmp_path_factory):
 def study(data, recipe, *arguments, code=0):
     given = ["--real", data / "train", "--test", data / "test", "--generator", recipe]
     everything = ["evaluate", "fewshot", *given, *FAST, *arguments]
-    result = CliRunner().invoke(main, [str(each) for each in everything])
+    result = call(*everything)
     assert result.exit_code == code, result.output
     return result.output
 
@@ -148,7 +146,7 @@ def test_adapts_a_base_to_the_shots(data, tmp_path):
     given += [*FAST, "--catalog", catalog, "--seeds", "1", "--arms", "real,synthetic"]
     for draw, code in (("0", 0), ("1", 2)):
         command = ["evaluate", "fewshot", *map(str, given), "--first-seed", draw]
-        result = CliRunner().invoke(main, command)
+        result = call(*command)
         assert result.exit_code == code, result.output
         assert ("LABELS SEEN: model adapted-3shots-seed0" in result.output) == bool(code)
 

@@ -4,19 +4,17 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from sklearn.metrics import roc_auc_score
 
 import factory
-from factory.cli import main
 from factory.core.errors import EvaluationError, FactoryError, InputError
 from factory.core.images import encode_image
 from factory.evaluate.translation.study import find_otsu
 from tests.data.test_sources import make_pixels
 from tests.engine.test_channels import write_mif
-from tests.running import run
+from tests.running import call, run
 
 CHANNELS = ("DAPI", "CD8", "PanCK")
 PAIRS = 24
@@ -58,7 +56,7 @@ def found(pairs):
     sides = ["--predicted", str(pairs / "predicted"), "--target", str(pairs / "target")]
     known = ["--table", str(pairs / "table.csv"), "--masks", str(pairs / "masks")]
     words = ["evaluate", "translation", *sides, *known, "--channels", ",".join(CHANNELS)]
-    result = CliRunner().invoke(main, [*words, "--json", str(out)])
+    result = call(*words, "--json", str(out))
     assert result.exit_code == 0, result.output
     return json.loads(out.read_text()), result
 

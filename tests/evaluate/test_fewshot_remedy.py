@@ -4,19 +4,13 @@ import json
 import shlex
 
 import pytest
-from click.testing import CliRunner
 
-from factory.cli import main
 from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
 from tests.evaluate.test_evaluate_all import write_set
-from tests.running import run, write_recipe
+from tests.running import call, run, write_recipe
 
 SMALL = ["--seeds", "1", "--steps", "4", "--size", "32"]
-
-
-def call(*words):
-    return CliRunner().invoke(main, list(map(str, words)))
 
 
 @pytest.fixture(scope="module")

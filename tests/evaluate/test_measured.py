@@ -5,10 +5,8 @@ import shutil
 
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 
 from factory.api import refilter
-from factory.cli import main
 from factory.engine.dataset import Dataset
 from factory.evaluate import find_kind
 from factory.evaluate.image_sets import list_set
@@ -16,7 +14,7 @@ from factory.evaluate.measured import describe_data, explain_other, read_present
 from factory.publish.card.facts import find_others, read_evaluations
 from factory.publish.report import build_report
 from tests.evaluate.test_evaluate_all import write_set
-from tests.running import run, write_recipe
+from tests.running import call, run, write_recipe
 
 CLASSES = {"kind": "class", "per_class": {"coarse": 12, "fine": 12}}
 STRICT = ("filters.tissue.min_fraction=0.6",)
@@ -30,12 +28,8 @@ def made(tmp_path):
     return out
 
 
-def invoke(*words):
-    return CliRunner().invoke(main, list(map(str, words)))
-
-
 def publish(out):
-    return invoke("publish", out, "--repo", "me/mine", "--dry-run", "--license", "other")
+    return call("publish", out, "--repo", "me/mine", "--dry-run", "--license", "other")
 
 
 def thin_out(out):
@@ -57,7 +51,7 @@ def test_figures_of_before_a_refilter_are_not_carried_on(made, tmp_path):
     real = [write_set(tmp_path / name, 20, first) for name, first in (("train", 0), ("test", 50))]
     sets = ["--real", real[0], "--test", real[1], "--synthetic", made]
     small = ["--size", "32", "--force", "--encoder", "color-texture", "--skip", "fewshot"]
-    told = invoke("evaluate", "all", *sets, *small)
+    told = call("evaluate", "all", *sets, *small)
     assert told.exit_code == 0, told.output
     for name in ("fidelity", "copies", "tiers"):
         [data] = json.loads((made / "evaluation" / f"{name}.json").read_text())["data"]
@@ -79,7 +73,7 @@ def test_figures_of_before_a_refilter_are_not_carried_on(made, tmp_path):
     assert refused.exit_code == 2
     again = f"factory evaluate all --real {real[0]} --test {real[1]} --synthetic {made}"
     assert f"measure again: {again}, or remove it" in refused.output
-    assert invoke(*again.split()[1:], *small).exit_code == 0
+    assert call(*again.split()[1:], *small).exit_code == 0
     assert publish(made).exit_code == 0
 
 
@@ -114,7 +108,7 @@ def test_results_that_do_not_say_what_they_measured_are_left_out(made):
     results = read_evaluations(Dataset(str(made)))
     found = find_others(Dataset(str(made)), results)
     assert found == {"own": "does not say which images it measured"}
-    assert invoke("card", made).exit_code == 0
+    assert call("card", made).exit_code == 0
     card = (made / "README.md").read_text()
     assert "**1 result is left out**" in card
     assert "0.9" not in card

@@ -7,7 +7,6 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 from pydantic import TypeAdapter, ValidationError
 from scipy.special import softmax
@@ -16,7 +15,6 @@ from scipy.stats import entropy
 from factory import filters as registry
 from factory.api import refilter
 from factory.catalog.catalog import load_catalogs
-from factory.cli import main
 from factory.core.errors import FilterError, InputError, RecipeError
 from factory.data.records import Condition, Sample
 from factory.filters import build_filters, decide_all, score_all
@@ -27,7 +25,7 @@ from factory.models.classifiers.model import Threshold, load_classifier
 from factory.models.encoders import load_encoder
 from factory.models.session import Session
 from factory.recipe.recipe import AnyFilter, Recipe, compute_recipe_digest, select_content
-from tests.running import find_messages, read_rows, run, save_classifier, write_recipe
+from tests.running import call, find_messages, read_rows, run, save_classifier, write_recipe
 from tests.tiny import save_open_clip
 
 CATALOGS = load_catalogs()
@@ -399,7 +397,7 @@ def test_images_without_a_class_are_not_called_accepted_by_a_classifier(tmp_path
     assert message.startswith("no condition has a class, so that filter classifier judges nothing")
     classes = {"kind": "class", "per_class": {"normal": 2}}
     path = write_recipe(tmp_path, conditions=[classes, captions], filters=judges)
-    result = CliRunner().invoke(main, ["run", str(path), "--out", str(tmp_path / "out")])
+    result = call("run", str(path), "--out", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
     told = "captions captions.txt: has no class, so that classifier judged none of its 4 accepted"
     assert f"NOT JUDGED {told} images" in result.output

@@ -4,10 +4,8 @@ import io
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from factory.cli import main
 from factory.core.errors import FilterError
 from factory.core.images import decode_image
 from factory.core.stains import segment_nuclei
@@ -23,7 +21,7 @@ from factory.models.session import Session
 from factory.publish.card.grid import draw_sample_grid
 from tests import ASSETS
 from tests.recipe.test_masks import NUCLEI
-from tests.running import read_rows, run, write_recipe
+from tests.running import call, read_rows, run, write_recipe
 
 MASKS = ASSETS / "masks"
 
@@ -104,22 +102,20 @@ def test_a_run_keeps_what_agrees_and_shows_masks_beside_images(tmp_path):
     rows = read_rows(tmp_path / "run")
     assert len(rows) == 2
     assert all(0.7 <= row["scores"]["mask_dice"] <= 1 for row in rows)
-    result = CliRunner().invoke(
-        main, ["preview", str(recipe), "--out", str(tmp_path / "p"), "-n", "2"]
-    )
+    result = call("preview", str(recipe), "--out", str(tmp_path / "p"), "-n", "2")
     assert result.exit_code == 0, result.output
     with Image.open(tmp_path / "p" / "preview.png") as sheet:
         assert sheet.width == 2 * (64 + 2 + 64 + 6)
         cell = np.asarray(sheet)[3:67, 3 + 66 : 3 + 130]
     assert set(np.unique(cell)) == {0, 255}, "the mask, black and white, right of the first image"
-    result = CliRunner().invoke(main, ["report", str(tmp_path / "run")])
+    result = call("report", str(tmp_path / "run"))
     assert result.exit_code == 0, result.output
     assert "mask_dice" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_without_any_mask_the_recipe_is_refused(tmp_path):
     recipe = write_recipe(tmp_path, filters=[{"kind": "mask_agreement"}])
-    told = CliRunner().invoke(main, ["validate", str(recipe)])
+    told = call("validate", str(recipe))
     assert told.exit_code == 2
     assert "filters[0]: no condition has a mask: remove the filter" in told.output
 
@@ -134,12 +130,12 @@ def test_names_that_no_mask_of_a_block_has_are_told_with_the_near_one(tmp_path):
         conditions=[NUCLEI, table, layout],
         filters=[{"kind": "mask_agreement", "names": ["nucleos"]}],
     )
-    told = CliRunner().invoke(main, ["validate", str(recipe), "--no-files"]).output
+    told = call("validate", str(recipe), "--no-files").output
     place = "filters[0].names: masks mark none of nucleos: "
     assert told.count(place + "did you mean 'nucleus'?") == 1, told
     assert told.count(place + "known: gland") == 1, told
     recipe.write_text(recipe.read_text().replace("nucleos", "nucleus"))
-    told = CliRunner().invoke(main, ["validate", str(recipe), "--no-files"]).output
+    told = call("validate", str(recipe), "--no-files").output
     assert told.count("masks mark none of") == 1, told
 
 

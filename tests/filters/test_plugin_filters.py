@@ -25,7 +25,7 @@ from factory.recipe.file import load_recipe
 from factory.recipe.recipe import compute_recipe_digest, restore_recipe
 from tests import ROOT
 from tests.plugged import PLUGINS, install, run_python
-from tests.running import list_identities, read_json, read_rows, run, write_recipe
+from tests.running import call, list_identities, read_json, read_rows, run, write_recipe
 
 SOURCE = PLUGINS / "saturation" / "factory_saturation.py"
 OWN = {"kind": "python", "path": "own.py", "class_name": "Saturation", "min_saturation": 0.2}
@@ -40,7 +40,7 @@ from tests.documents import load_hook
 from tests.plugged import call
 
 call("validate", "recipe.yaml")
-schema = json.loads(CliRunner().invoke(main, ["schema"]).stdout)
+schema = json.loads(call("schema").stdout)
 assert schema["$defs"]["Saturation"]["properties"]["min_saturation"]["default"] == 0.1
 call("run", "recipe.yaml", "--out", "run")
 call("report", "run")
@@ -92,10 +92,10 @@ def test_a_file_of_ones_own_scores_decides_and_is_recorded(recipe, tmp_path):
     (tmp_path / "own.py").unlink()  # what is recorded decides without the file
     words = ("refilter", str(tmp_path / "run"), "--set", "filters.Saturation.min_saturation=0.99")
     for wrong in ("min_saturatoin=0.9", "min_saturation=high"):
-        refused = CliRunner().invoke(main, [*words[:3], f"filters.Saturation.{wrong}"])
+        refused = call(*words[:3], f"filters.Saturation.{wrong}")
         assert refused.exit_code == 2
         assert "write a number for a threshold (min_saturation)" in refused.output
-    assert CliRunner().invoke(main, words).exit_code == 1
+    assert call(*words).exit_code == 1
     rejected = read_rows(tmp_path / "run", "rejected")
     assert {each["rejected_by"] for each in rejected} == {"Saturation"}
 
@@ -245,7 +245,7 @@ def test_a_class_of_ones_own_that_needs_a_caption_is_not_asked_of_images_without
     save_real(tmp_path / "real")
     write_recipe(tmp_path, filters=[DOTS])
     words = ("judge", "--data", str(tmp_path / "real"), "--recipe", str(tmp_path / "recipe.yaml"))
-    said = CliRunner().invoke(main, [*words, "--out", str(tmp_path / "out")]).output
+    said = call(*words, "--out", str(tmp_path / "out")).output
     assert "no image has a caption, which filter Dots needs" in said
     assert "no image has a class, which filter Dots needs" in said
 

@@ -8,10 +8,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from factory.cli import main
 from factory.core.errors import InputError
 from factory.data.records import Condition, Job, Request
 from factory.data.streams import Embedding, Scale
@@ -19,8 +17,10 @@ from factory.models.convert import Options, convert_checkpoint
 from factory.models.generators import build_generator
 from factory.models.generators.latent import LatentPipeline
 from factory.models.generators.settings import GeneratorSettings
-from tests import compvis_forward, tiny
+from tests import compvis_forward
 from tests.compvis import write_names
+from tests.parts import make
+from tests.running import call
 
 UNET = {
     "image_size": 8,
@@ -83,35 +83,26 @@ def write_config(path: Path, takes: str, **changes: Any) -> Path:
 
 def build_parts(takes: str, stage: str = "vq") -> tuple[Any, Any, dict[str, Any], Any]:
     """UNet, first stage, weights of the conditioner, and the module of the conditioner."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel, VQModel
-
     from factory.models.generators.latent import LatentConditioner
     from factory.models.generators.latent_grid import GridConditioner
 
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=8,
+    wide = {"block_out_channels": (32, 64), "norm_num_groups": 32, "sample_size": 16}
+    unet = make(
+        "UNet2DConditionModel",
         in_channels=3,
         out_channels=3,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        cross_attention_dim=32,
         attention_head_dim=1,
         down_block_types=("CrossAttnDownBlock2D",) * 2,
         up_block_types=("CrossAttnUpBlock2D",) * 2,
+        **{**wide, "sample_size": 8},
     )
-    own = {"num_vq_embeddings": 16, "scaling_factor": 1.0} if stage == "vq" else {}
-    vae = (VQModel if stage == "vq" else AutoencoderKL)(
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        latent_channels=3,
-        sample_size=16,
-        **own,
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-    )
+    if stage == "vq":
+        vae = make("VQModel", "LDM", num_vq_embeddings=16, scaling_factor=1.0, **wide)
+    else:
+        vae = make("AutoencoderKL", latent_channels=3, **wide)
     if takes == "caption":
-        encoder = tiny._clip(tiny._clip_tokenizer())
+        encoder = make("CLIPTextModel")
         state = encoder.state_dict()
         head = "" if any(key.startswith("text_model.") for key in state) else "text_model."
         return unet, vae, {f"transformer.{head}{k}": v for k, v in state.items()}, encoder
@@ -127,8 +118,6 @@ def build_parts(takes: str, stage: str = "vq") -> tuple[Any, Any, dict[str, Any]
 
 def build_reference(takes: str, stage: str = "vq") -> Any:
     """The pipeline that the checkpoint was saved of."""
-    from diffusers import DDIMScheduler
-
     from factory.models.generators.latent import LatentPipeline
 
     unet, vae, _, module = build_parts(takes, stage)
@@ -136,15 +125,8 @@ def build_reference(takes: str, stage: str = "vq") -> Any:
         each.eval()
     given = {"conditioner": module}
     if takes == "caption":
-        given = {"text_encoder": module, "tokenizer": tiny._clip_tokenizer()}
-    scheduler = DDIMScheduler(
-        beta_start=0.0015,
-        beta_end=0.0195,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+        given = {"text_encoder": module, "tokenizer": make("CLIPTokenizer")}
+    scheduler = make("DDIMScheduler", beta_start=0.0015, beta_end=0.0195)
     takes = "embedding" if takes == "grid" else takes
     pipeline = LatentPipeline(vae=vae, unet=unet, scheduler=scheduler, takes=takes, **given)
     pipeline.set_progress_bar_config(disable=True)
@@ -176,8 +158,8 @@ def convert(
         torch.save({"state_dict": state, "epoch": 3}, checkpoint)
     encoder = folder / "clip"
     if takes == "caption":
-        tiny._clip_tokenizer().save_pretrained(encoder)
-        tiny._clip(tiny._clip_tokenizer()).config.save_pretrained(encoder)
+        make("CLIPTokenizer").save_pretrained(encoder)
+        make("CLIPTextModel").config.save_pretrained(encoder)
     changes = {"first_stage_config": FIRST_STAGES[stage], **changes}
     options = Options(
         folder / "out",
@@ -294,12 +276,12 @@ def test_the_command_reads_pickles_by_consent_and_a_run_samples(tmp_path: Path) 
     assert (record["takes"], record["width"], record["format"]) == ("class_name", 16, "compvis")
     words = ["models", "convert", str(tmp_path / "model.ckpt"), "--classes", "low,high"]
     words += ["--config", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "second")]
-    refused = CliRunner().invoke(main, words)
+    refused = call(*words)
     assert refused.exit_code == 2 and "give --allow-pickle" in refused.output
-    done = CliRunner().invoke(main, [*words, "--allow-pickle"])
+    done = call(*words, "--allow-pickle")
     assert done.exit_code == 0, done.output
     assert "takes class_name, 16x16 px" in done.output
-    again = CliRunner().invoke(main, [*words, "--allow-pickle"])
+    again = call(*words, "--allow-pickle")
     assert again.exit_code == 2 and "not empty" in again.output
     recipe = tmp_path / "r.yaml"
     generator = {"model": "second", "steps": 1, "batch_size": 2}
@@ -307,7 +289,7 @@ def test_the_command_reads_pickles_by_consent_and_a_run_samples(tmp_path: Path) 
     recipe.write_text(
         yaml.safe_dump({"name": "x", "generator": generator, "conditions": conditions})
     )
-    out = CliRunner().invoke(main, ["run", str(recipe), "--out", str(tmp_path / "run")])
+    out = call("run", str(recipe), "--out", str(tmp_path / "run"))
     assert out.exit_code == 0, out.output
 
 

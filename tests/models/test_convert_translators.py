@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
 from factory.catalog.catalog import load_catalogs
-from factory.cli import main
 from factory.core.errors import InputError
 from factory.models.convert import Options, convert_checkpoint
 from factory.models.translators import build_network, read_config
@@ -23,6 +21,7 @@ from factory.models.translators.config import (
     UnetSettings,
     VitSettings,
 )
+from tests.running import call
 
 RESNET = ResnetSettings(kind="resnet", channels=4, blocks=2)
 SETTINGS: dict[str, list[Any]] = {
@@ -342,7 +341,7 @@ def test_the_command_writes_a_catalog(tmp_path: Path) -> None:
     words = ["models", "convert", str(path), "--kind", "unetpp", "--out"]
 
     def ask(*more: str) -> Any:
-        return CliRunner().invoke(main, [*words, *more])
+        return call(*words, *more)
 
     refused = ask(str(tmp_path / "mif"))
     assert refused.exit_code == 2 and "give --allow-pickle" in refused.output

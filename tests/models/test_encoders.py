@@ -12,6 +12,7 @@ from factory.models.encoders import load_encoder
 from factory.models.encoders.learned import explain_failure, hash_weights
 from factory.models.encoders.small_resnet import SmallResNet
 from tests import run_alone
+from tests.parts import make
 from tests.tiny import save_open_clip
 
 
@@ -108,22 +109,14 @@ def test_open_clip_local_folder(tmp_path):
 
 
 def test_transformers_local_folder(tmp_path):
-    from transformers import ViTConfig, ViTImageProcessor, ViTModel
+    from transformers import ViTImageProcessor
 
-    config = ViTConfig(
-        hidden_size=16,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        intermediate_size=16,
-        image_size=32,
-        patch_size=8,
-    )
     torch.manual_seed(0)
-    ViTModel(config).save_pretrained(tmp_path)
+    make("ViTModel").save_pretrained(tmp_path)
     ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
     encoder = load_encoder(f"transformers:{tmp_path}", device="cpu")
     features = encoder.encode(make_images(3, 64))
-    assert features.shape == (3, 16)
+    assert features.shape == (3, 32)
     assert np.isfinite(features).all()
     assert "ViTImageProcessor" in encoder.describe()["preprocessing"]
 

@@ -6,15 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from safetensors.torch import load_file, save_file
 
-from factory.cli import main
 from factory.core.errors import InputError
 from factory.core.warned import shorten_warnings
 from factory.models.generators import build_generator
 from factory.models.generators.settings import GeneratorSettings
-from tests.running import run, write_recipe
+from tests.running import call, run, write_recipe
 from tests.tiny import save_lora, save_tiny
 
 LORA = "pytorch_lora_weights.safetensors"
@@ -222,7 +220,7 @@ def test_weights_that_cannot_load_are_bad_input(tmp_path, how):
 def test_a_tokenizer_without_files_is_bad_input(tmp_path, lost):
     save_tiny("stable-diffusion", tmp_path)
     (tmp_path / "tokenizer" / lost).unlink()
-    answer = CliRunner().invoke(main, ["models", "check", str(tmp_path)])
+    answer = call("models", "check", str(tmp_path))
     assert answer.exit_code == 2, answer.output
     assert f"tokenizer/{lost}: is missing" in answer.stderr.strip().splitlines()[-1]
 
@@ -251,26 +249,26 @@ def test_the_variant_of_weights(tmp_path):
 )
 def test_models_check_brings_its_own_condition(models, name):
     place = str(models / name) if (models / name).is_dir() else name
-    result = CliRunner().invoke(main, ["models", "check", place])
+    result = call("models", "check", place)
     assert result.exit_code == 0, result.output
     assert "loads and samples here" in result.output
 
 
 @pytest.mark.stranger
 def test_models_list_marks_what_cannot_run():
-    lines = CliRunner().invoke(main, ["models", "list"]).output.splitlines()
+    lines = call("models", "list").output.splitlines()
     told = {line.split()[0]: line for line in lines}
     assert "runs" in told["nano-he"].split()
     assert "no: on record only" in told["unipath-7b"]
     assert "no: not downloaded, runs its own code" in told["pixcell-256"]
     assert "no: gated, not downloaded" in told["flux-1-dev"]
-    listed = json.loads(CliRunner().invoke(main, ["models", "list", "--json"]).output)
+    listed = json.loads(call("models", "list", "--json").output)
     assert {each["id"]: each["runs"] for each in listed}["given"] is False
     for name, reason in {
         "pixcell-256": "runs its own code",
         "unipath-7b": "on record only",
     }.items():
-        result = CliRunner().invoke(main, ["models", "check", name])
+        result = call("models", "check", name)
         assert result.exit_code == 2
         assert reason in result.output
 
@@ -316,7 +314,7 @@ def test_cut_prompts_are_told_in_sum(models, tmp_path):
         conditions=[{"kind": "caption", "captions": "captions.txt", "count": 2}],
         filters=[],
     )
-    result = CliRunner().invoke(main, ["run", str(recipe), "--out", str(tmp_path / "out")])
+    result = call("run", str(recipe), "--out", str(tmp_path / "out"))
     assert result.exit_code == 0, result.output
     cut = json.loads((tmp_path / "out" / "summary.json").read_text())["cut_prompts"]
     assert cut["tokenizer"]["candidates"] == 1

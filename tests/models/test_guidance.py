@@ -6,11 +6,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 from PIL import Image
 
 from factory.catalog.catalog import load_catalogs
-from factory.cli import main
 from factory.core.errors import InputError
 from factory.core.images import decode_image
 from factory.data.images import fit_image, list_images
@@ -31,7 +29,8 @@ from factory.recipe.licences.collect import collect_recipe_terms
 from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
 from tests.evaluate.test_evaluate_fewshot import CLASSES, FAST, write_images
-from tests.running import list_identities, read_json, read_rows, run, write_recipe
+from tests.parts import make
+from tests.running import call, list_identities, read_json, read_rows, run, write_recipe
 from tests.tiny import save_tiny
 
 SHOTS = 8
@@ -145,7 +144,7 @@ def test_card_and_published_copy_name_the_guide_but_no_place(place, guided, tmp_
     assert "guided to the class asked for by classifier `.../guide`" in card
     assert "guiding classifier" in card  # its terms
     command = ["publish", str(guided / "run"), "--to", str(tmp_path / "copy"), "--license", "other"]
-    result = CliRunner().invoke(main, command)
+    result = call(*command)
     assert result.exit_code == 0, result.output
     for path in (path for path in (tmp_path / "copy").rglob("*") if path.is_file()):
         assert str(place).encode() not in path.read_bytes(), path
@@ -195,7 +194,7 @@ def test_another_guide_is_another_data_set(place, guided, tmp_path):
             {"kind": "reference", "images": str(place / "real"), "strength": 0.8, "per_class": 6}
         ],
     )
-    result = CliRunner().invoke(main, ["run", str(path), "--out", str(guided / "run"), "--extend"])
+    result = call("run", str(path), "--out", str(guided / "run"), "--extend")
     assert result.exit_code == 2
     assert "classifier_guidance.revision" in result.output
 
@@ -260,11 +259,9 @@ def test_a_guide_changes_a_velocity_by_its_gradient_but_never_by_more_than_the_l
 def test_latents_are_guided_through_their_decoder(place, tmp_path):
     """A guide sees pixels, whatever the model works on."""
     folder = save_tiny("flow", tmp_path / "flow")
-    from tests.tiny import _vae
-
     pipeline = flow.FlowPipeline.from_pretrained(folder)
     channels = pipeline.unet.config.in_channels
-    pipeline.vae = _vae(channels)
+    pipeline.vae = make("AutoencoderKL", latent_channels=channels)
     seen = []
 
     def guide(pixels):
@@ -289,7 +286,7 @@ def test_latents_are_guided_through_their_decoder(place, tmp_path):
 
 
 def validate(path):
-    result = CliRunner().invoke(main, ["validate", str(path)])
+    result = call("validate", str(path))
     return result.exit_code, result.output
 
 
@@ -359,15 +356,13 @@ def test_a_study_guides_by_the_shots_alone(place, tmp_path):
     path = write(tmp_path / "recipe", place, guidance=("guide", 50.0))
     common = ["evaluate", "fewshot", "--real", tmp_path / "train", "--test", tmp_path / "test"]
     options = [*FAST, "--seeds", "1", "--per-class", "4", "--generator", path]
-    leaking = CliRunner().invoke(
-        main, [str(x) for x in (*common, *options, "--out", tmp_path / "a")]
-    )
+    leaking = call(*common, *options, "--out", tmp_path / "a")
     assert leaking.exit_code == 2
     assert "guiding classifier" in leaking.output
     assert "not on the shots alone" in leaking.output
     out, told = tmp_path / "b", tmp_path / "b.json"
     options += ["--fit-filter", "--out", out, "--json", told]
-    result = CliRunner().invoke(main, [str(x) for x in (*common, *options)])
+    result = call(*common, *options)
     assert result.exit_code == 0, result.output
     assert "fitting the guide" in result.output
     assert read_json(told)["leaks"] == []
@@ -378,10 +373,10 @@ def test_a_study_guides_by_the_shots_alone(place, tmp_path):
     assert guide["revision"] == revision
     # The same run given as a folder is judged alike: its guide was fitted on other images.
     given = [*common, *FAST, "--seeds", "1", "--first-seed", "1", "--synthetic", run]
-    other = CliRunner().invoke(main, [str(x) for x in given])
+    other = call(*given)
     assert other.exit_code == 2
     assert "guiding classifier" in other.output
     # An encoder that guided must not be the one that evaluates.
     given = [*given[:-4], "--synthetic", run, "--encoder", "he-ssl"]
-    circular = CliRunner().invoke(main, [str(x) for x in given])
+    circular = call(*given)
     assert "it guided the sampling" in circular.output

@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
 from PIL import Image
 
 from factory.catalog.catalog import LicenceTerms, ModelEntry, load_catalogs
-from factory.cli import main
 from factory.core.errors import InputError
 from factory.data.images import SourceImage
 from factory.data.records import Condition, Job, Request
@@ -21,7 +19,7 @@ from factory.data.streams import Control, Embedding, Reference, Scale, Stream, V
 from factory.models.generators import build_generator
 from factory.models.generators.settings import GeneratorSettings
 from tests import tiny
-from tests.running import read_rows, run
+from tests.running import call, read_rows, run
 
 SIZE = 32
 VALUES = {"HYPOXIA": 0.5, "APOPTOSIS": -1.0, "MITOSIS": 2.0}
@@ -161,7 +159,7 @@ def test_rows_of_values_scale_and_class_are_made_again_exactly(
     rows = read_rows(out)
     assert sorted(row["asked_mpp"] for row in rows) == [0.25, 0.5]
     words = ["verify", str(out), "--regenerate", "2", "--base", str(tmp_path)]
-    told = CliRunner().invoke(main, words)
+    told = call(*words)
     assert told.output.count(": exact") == 2 and told.exit_code == 0, told.output
 
 

@@ -9,14 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
 from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import factory
 from factory.catalog.catalog import load_catalogs
-from factory.cli import main
 from factory.core.errors import InputError, OutOfMemoryError, RecipeError
 from factory.core.images import encode_image
 from factory.data.channels import compose_rgb
@@ -37,6 +35,7 @@ from factory.models.translators.config import (
     VitSettings,
 )
 from factory.models.translators.folder import About, save_translator
+from tests.running import call
 
 SIZE = 32
 RESNET = {"kind": "resnet", "channels": 8, "blocks": 2}
@@ -347,12 +346,12 @@ def test_a_run_of_translations_is_made_again(
     assert len(rows) == 3 and all(row["source"]["bytes"] for row in rows)
     assert (name == "mif") == all("channels" in row for row in rows)
     words = ["verify", str(tmp_path / "run"), "--regenerate", "3", "--base", str(tmp_path)]
-    told = CliRunner().invoke(main, words)
+    told = call(*words)
     assert told.exit_code == 0 and told.output.count(": exact") == 3, told.output
-    checked = CliRunner().invoke(main, ["models", "check", folder.name, "--catalog", str(folder)])
+    checked = call("models", "check", folder.name, "--catalog", str(folder))
     assert checked.exit_code == 0 and "loads and samples here" in checked.output, checked.output
     recipe["conditions"][0]["per_image"] = 2  # type: ignore[index]
     (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
-    told = CliRunner().invoke(main, ["validate", str(tmp_path / "r.yaml")])
+    told = call("validate", str(tmp_path / "r.yaml"))
     assert told.exit_code == 2 and "per_image: " in told.output
     assert "makes one image of each source" in told.output

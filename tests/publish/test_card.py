@@ -5,11 +5,9 @@ import json
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from click.testing import CliRunner
 from datasets import load_dataset
 from huggingface_hub import DatasetCard
 
-from factory.cli import main
 from factory.core.errors import InputError
 from factory.core.places import shorten_places
 from factory.engine.dataset import Dataset
@@ -26,7 +24,7 @@ from factory.publish.card.citation import build_bibtex, build_cff, find_spdx
 from factory.publish.card.evaluations import format_metric, write_evaluation
 from factory.publish.card.readme import BEGIN, END
 from factory.recipe.licences import record_licence
-from tests.running import read_json, run, write_recipe
+from tests.running import call, read_json, run, write_recipe
 
 CARD = {
     "license": "cc-by-4.0",
@@ -249,7 +247,7 @@ def test_results_in_the_run_folder_are_found_and_wrong_ones_named(tmp_path):
     (out / "evaluation").mkdir()
     measured = {**FEWSHOT, "data": [list_set(out).describe_data()]}
     (out / "evaluation" / "fewshot.json").write_text(json.dumps(measured))
-    assert CliRunner().invoke(main, ["card", str(out)]).exit_code == 0
+    assert call("card", str(out)).exit_code == 0
     assert "### fewshot" in (out / "README.md").read_text()
     (out / "evaluation" / "bad.json").write_text("[1")
     with pytest.raises(InputError, match=r"bad.json: damaged, no JSON"):
@@ -346,7 +344,7 @@ def test_prov_names_what_made_the_set(tmp_path):
     recipe = write_recipe(tmp_path, conditions=[block])
     run(recipe, out, overrides=[f"filters={json.dumps(filters)}"])
     assert not (out / "prov.json").exists()
-    result = CliRunner().invoke(main, ["card", str(out), "--prov"])
+    result = call("card", str(out), "--prov")
     assert result.exit_code == 0, result.output
     text = (out / "prov.json").read_text()
     document = prov.ProvDocument.deserialize(content=text, format="json")
@@ -355,7 +353,7 @@ def test_prov_names_what_made_the_set(tmp_path):
     used = [each for name, each in json.loads(text)["entity"].items() if "used" in name]
     roles = {each["factory:role"]: each["prov:label"] for each in used}
     assert roles == {"generator": "fake", "filter classifier": "pcam"}
-    assert CliRunner().invoke(main, ["card", str(out)]).exit_code == 0
+    assert call("card", str(out)).exit_code == 0
     assert not (out / "prov.json").exists()
 
 

@@ -6,10 +6,8 @@ import re
 
 import pytest
 import yaml
-from click.testing import CliRunner
 from markdown_it import MarkdownIt
 
-from factory.cli import main
 from factory.core.markdown import (
     escape,
     fence,
@@ -27,7 +25,7 @@ from factory.train.classifier.card import describe_classifier
 from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.train import train_classifier
 from tests.evaluate.test_evaluate_all import write_set
-from tests.running import run, write_recipe
+from tests.running import call, run, write_recipe
 
 ATTACKS = (
     "<script>alert(1)</script>",
@@ -183,7 +181,7 @@ def attacked(tmp_path_factory):
     (out / "evaluation").mkdir()
     (out / "evaluation" / "own.json").write_text(json.dumps(result))
     (out / "evaluation" / "<b>![x](x).json").write_text(json.dumps({**result, "data": []}))
-    assert CliRunner().invoke(main, ["card", str(out), "--prov"]).exit_code == 0
+    assert call("card", str(out), "--prov").exit_code == 0
     return out
 
 
@@ -208,7 +206,7 @@ def test_no_name_runs_loads_or_breaks_anything_in_a_card(attacked):
 
 def test_what_stands_outside_the_marks_survives_a_second_card(attacked):
     before = (attacked / "README.md").read_text()
-    assert CliRunner().invoke(main, ["card", str(attacked), "--prov"]).exit_code == 0
+    assert call("card", str(attacked), "--prov").exit_code == 0
     assert (attacked / "README.md").read_text() == before
 
 

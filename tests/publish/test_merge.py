@@ -9,13 +9,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 from datasets import ClassLabel, load_dataset
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from factory.cli import main
 from factory.core.errors import InputError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, encode_image, hash_pixels
@@ -32,7 +30,7 @@ from factory.publish.merge.splits import (
     place_members,
 )
 from tests.data.test_sources import make_pixels
-from tests.running import read_rows, run, save_again, write_recipe
+from tests.running import call, read_rows, run, save_again, write_recipe
 
 PATIENTS = 12
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -297,10 +295,6 @@ def test_shares_are_kept_class_by_class():
     counts = Counter((unit[0], split) for unit, split in chosen.items())
     assert [counts["x", split] for split in SHARES] == [70, 10, 20]
     assert [counts["y", split] for split in SHARES] == [14, 2, 4]
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, [str(each) for each in arguments])
 
 
 def test_the_command_and_what_it_refuses(sets, tmp_path):

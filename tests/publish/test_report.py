@@ -10,13 +10,11 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from factory.api import refilter
-from factory.cli import main
 from factory.core.errors import StoreError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, encode_image
@@ -30,7 +28,7 @@ from factory.publish.report.collect import Pools, Shown
 from factory.publish.report.margins import Limit, Spread, find_nearest_margin, measure_margins
 from factory.publish.report.pictures import LONGEST, make_picture
 from factory.recipe.file import load_recipe
-from tests.running import DEDUP, read_rows, run, run_recipe, save_again, write_recipe
+from tests.running import DEDUP, call, read_rows, run, run_recipe, save_again, write_recipe
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 HTML = '<script>alert(1)</script> & "nuclei" <img src=x onerror=alert(2)> {{ 7 * 7 }}'
@@ -443,7 +441,7 @@ def test_object_store(tmp_path):
     url = f"memory://{tmp_path.name}"
     recipe = load_recipe(write_recipe(tmp_path))
     run_recipe(recipe, url, lambda outcome: None, lambda line: None)
-    result = CliRunner().invoke(main, ["report", url])
+    result = call("report", url)
     assert result.exit_code == 0, result.output
     html = RunFolder(url).files.read("report.html").decode()
     assert "23" in Page(html).text and f"wrote {url}/report.html" in result.output
@@ -496,7 +494,7 @@ def test_variations_stand_beside_their_references(tmp_path, real):
     assert not bare["real"] and "This file holds real images" not in html
     for words, holds in (((), True), (("--no-real",), False)):
         arguments = ["report", str(tmp_path / "run"), "--base", str(tmp_path), *words]
-        assert CliRunner().invoke(main, arguments).exit_code == 0
+        assert call(*arguments).exit_code == 0
         page = (tmp_path / "run" / "report.html").read_text()
         assert ("This file holds real images" in page) is holds
 
@@ -549,13 +547,13 @@ def test_a_copied_real_image_comes_first(tmp_path, real, dedup):
 
 def test_command_writes_and_prints(plain, tmp_path):
     out = shutil.copytree(plain[0], tmp_path / "run")
-    result = CliRunner().invoke(main, ["report", str(out)])
+    result = call("report", str(out))
     assert result.exit_code == 0, result.output
     assert "test: finished, 7 of 7 shards" in result.stdout
     assert "normal: 10 of 10" in result.stdout
     assert Page((out / "report.html").read_text()).images
     place = tmp_path / "elsewhere" / "x.html"
-    result = CliRunner().invoke(main, ["report", str(out), "--out", str(place), "--json"])
+    result = call("report", str(out), "--out", str(place), "--json")
     numbers = json.loads(result.stdout)
     assert numbers["out"] == str(place) and place.stat().st_size < 3e6
     assert numbers["series"] == plain[2]["series"]
@@ -563,9 +561,9 @@ def test_command_writes_and_prints(plain, tmp_path):
 
 def test_command_refuses_what_is_no_run(tmp_path):
     (tmp_path / "x.txt").write_text("x")
-    result = CliRunner().invoke(main, ["report", str(tmp_path)])
+    result = call("report", str(tmp_path))
     assert result.exit_code == 2 and "not a run folder" in result.output
-    result = CliRunner().invoke(main, ["report", str(tmp_path / "nothing")])
+    result = call("report", str(tmp_path / "nothing"))
     assert result.exit_code == 2 and "not a run folder" in result.output
     assert not (tmp_path / "nothing").exists()
 
@@ -582,7 +580,7 @@ def test_judged_images(tmp_path, real):
         "--out",
         str(tmp_path / "out"),
     ]
-    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert call(*arguments).exit_code == 0
     numbers, html = build_report(str(tmp_path / "out"))
     assert numbers["judged"] and numbers["status"] == "finished" and numbers["accepted"] == 8
     assert [each["rejected_by"] for each in numbers["shown"]["rejected"]] == ["finite"]

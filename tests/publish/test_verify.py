@@ -7,10 +7,8 @@ import shutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 
 from factory.api import refilter
-from factory.cli import main
 from factory.core.errors import InputError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, encode_image
@@ -18,7 +16,7 @@ from factory.engine.dataset import open_dataset
 from factory.engine.run import read_status
 from factory.engine.run_folder import WORK
 from factory.publish.verify import VerifyOptions, verify_set
-from tests.running import DEDUP, run, write_recipe
+from tests.running import DEDUP, call, run, write_recipe
 
 NEAR = {"filters": [{"kind": "finite", "min_contrast": 0.1435}], "dedup": DEDUP}
 
@@ -415,10 +413,6 @@ def test_near_duplicates_are_found_where_the_rule_was_not_kept(tmp_path):
 
 
 # --- the command ---------------------------------------------------------------------------------
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, [str(each) for each in arguments])
 
 
 def test_the_command_prints_and_exits(run_copy):

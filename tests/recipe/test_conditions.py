@@ -146,24 +146,6 @@ def test_caption_files(tmp_path, suffix):
     assert classes == ((None, None) if suffix == "txt" else ("x", "y"))
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "message"),
-    [
-        ("a.jsonl", '{"caption": "x"}\n{"text": "y"}\n', r"a\.jsonl:2: no field 'caption'"),
-        ("a.jsonl", '{"caption": "x"}\n{oops\n', r"a\.jsonl:2: not a JSON object"),
-        ("a.jsonl", '["x"]\n', r"a\.jsonl:1: want one JSON object"),
-        ("a.csv", "caption,b\n ,2\n", r"a\.csv:2: caption: empty caption"),
-        ("a.txt", "\n\n", "holds no captions"),
-        ("a.txt", b"\xff\xfe\x00", r"a\.txt:1: not readable as UTF-8"),
-    ],
-)
-def test_bad_caption_files_name_the_line(tmp_path, name, text, message):
-    path = tmp_path / name
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    with pytest.raises(SourceError, match=message):
-        read_captions(path, "caption", None)
-
-
 @pytest.fixture
 def images(tmp_path):
     found = []

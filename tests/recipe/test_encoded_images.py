@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from factory.cli import main
 from factory.core.errors import RecipeError, SourceError
 from factory.data.images import list_images
 from factory.data.streams import Embedding
@@ -23,7 +21,7 @@ from factory.recipe.file import load_recipe
 from factory.recipe.judge_overlap import find_circles
 from factory.recipe.licences import collect_recipe_terms, collect_summary_terms
 from tests import ASSETS
-from tests.running import read_rows, run
+from tests.running import call, read_rows, run
 
 BLOCK = {"kind": "embedding", "images": "real", "encoder": "color-texture", "per_row": 1}
 
@@ -88,7 +86,7 @@ def test_images_are_encoded_once_and_rows_are_made_again_without_them(
     assert {r["sample_id"] for r in read_rows(folder / "again")} == {r["sample_id"] for r in rows}
     shutil.rmtree(folder / "real")
     words = ["verify", str(out), "--regenerate", str(len(rows)), "--base", str(folder)]
-    told = CliRunner().invoke(main, words)
+    told = call(*words)
     assert told.output.count(": exact") == len(rows) and told.exit_code == 0, told.output
 
 
@@ -122,7 +120,7 @@ def test_an_encoder_that_conditions_must_not_judge_and_brings_its_terms(folder: 
     mine = next(term for term in terms if term.role == "image_encoder")
     assert (mine.name, mine.id, mine.reaches) == ("MahmoodLab/UNI2-h", "cc-by-nc-nd-4.0", True)
     write(folder, **changes)
-    told = CliRunner().invoke(main, ["plan", str(folder / "recipe.yaml"), "--no-calibrate"]).output
+    told = call("plan", str(folder / "recipe.yaml"), "--no-calibrate").output
     assert "no commercial use: by the terms of the image_encoder MahmoodLab/UNI2-h" in told
 
 

@@ -4,26 +4,18 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from factory.api import load_recipe
 from factory.catalog.catalog import load_catalogs
-from factory.cli import main
 from factory.data.layouts import DrawnMask, read_layout
 from factory.engine.dataset import open_dataset
 from factory.engine.plan import build_plan
 from factory.publish.verify import VerifyOptions, verify_set
 from tests import ASSETS
-from tests.running import read_rows, run, write_recipe
+from tests.running import ask, read_rows, run, write_recipe
 
 MASKS = ASSETS / "masks" / "nuclei"
 GENERATOR = {"model": "fake", "width": 64, "height": 64, "batch_size": 4}
-
-
-def ask(*words, code=0):
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 @pytest.fixture(scope="module")

@@ -4,10 +4,8 @@ import json
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
 from factory.catalog.catalog import load_catalogs
-from factory.cli import main
 from factory.core.errors import LicenceError
 from factory.data.summary import Summary
 from factory.recipe.file import load_recipe
@@ -23,7 +21,7 @@ from factory.recipe.licences import (
     suggest_licence,
 )
 from factory.recipe.recipe import Recipe, compute_recipe_digest
-from tests.running import run, write_recipe
+from tests.running import call, run, write_recipe
 
 READ = {"date_read": "2026-11-20"}
 OPEN = {
@@ -221,7 +219,7 @@ def test_a_model_that_forbids_data_sets_is_refused_first(tmp_path, command, mode
     )
     out = tmp_path / "out"
     name, *rest = [str(out) if part == "out" else part for part in command]
-    result = CliRunner().invoke(main, [name, str(path), *rest])
+    result = call(name, str(path), *rest)
     assert result.exit_code == 2
     assert f"generator {model} forbid making data sets" in result.output
     assert "dataset_generation: false; cc-by-nc-nd-4.0, as read on 2026-11-20" in result.output
@@ -230,7 +228,7 @@ def test_a_model_that_forbids_data_sets_is_refused_first(tmp_path, command, mode
     assert "on record only" not in result.output
     assert not out.exists()
     approved = ["--set", 'generator.approval="Prof. Doe, 2026-11-01"']
-    result = CliRunner().invoke(main, [name, str(path), *rest, *approved])
+    result = call(name, str(path), *rest, *approved)
     assert result.exit_code == 2
     assert "on record only" in result.output
     assert "forbid making" not in result.output
@@ -264,10 +262,10 @@ def test_an_approval_lets_a_run_go_on_and_is_kept(tmp_path):
 
 def test_plan_shows_what_the_data_set_may_be(tmp_path):
     path = write_user_model(tmp_path, commercial_use=False, url="https://example.org/t")
-    plain = CliRunner().invoke(main, ["plan", str(path), "--no-calibrate"])
+    plain = call("plan", str(path), "--no-calibrate")
     assert "no commercial use: by the terms of the generator mine (other, as read" in plain.output
     assert "training on outputs, dataset generation: not stated" in plain.output
-    printed = CliRunner().invoke(main, ["plan", str(path), "--no-calibrate", "--json"])
+    printed = call("plan", str(path), "--no-calibrate", "--json")
     assert json.loads(printed.output)["terms"]["restrictions"] == ["commercial_use"]
 
 
@@ -320,16 +318,6 @@ def test_an_override_is_recorded_with_the_terms_it_overrides():
         ({"id": "cc-by-sa-4.0"}, "other", "not the same licence"),
         ({"id": "openrail++"}, "cc0-1.0", ""),
         ({}, "cc0-1.0", ""),
-    ],
-)
-def test_which_licences_carry_a_restriction(terms, license_id, refused):
-    found = list_refusals(make_summary({"id": "other", **READ, **terms}), license_id)
-    assert [refused in str(each) for each in found] == ([True] if refused else [])
-
-
-@pytest.mark.parametrize(
-    ("source", "license_id", "refused"),
-    [
         ("cc-by-4.0", "cc-by-4.0", ""),
         ("cc-by-4.0", "cc0-1.0", "waives the naming"),
         ("cc-by-nc-4.0", "cc-by-4.0", "allows commercial use"),
@@ -337,9 +325,16 @@ def test_which_licences_carry_a_restriction(terms, license_id, refused):
         (None, "cc0-1.0", ""),
     ],
 )
-def test_source_images_bring_their_terms(source, license_id, refused):
-    found = list_refusals(make_source(source), license_id)
+def test_which_licences_carry_a_restriction(terms, license_id, refused):
+    """Of a model, or of the source images."""
+    is_model = isinstance(terms, dict)
+    summary = make_summary({"id": "other", **READ, **terms}) if is_model else make_source(terms)
+    found = list_refusals(summary, license_id)
     assert [refused in str(each) for each in found] == ([True] if refused else [])
+
+
+@pytest.mark.parametrize("source", ["cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", None])
+def test_source_images_bring_their_terms(source):
     unstated = combine_terms(collect_summary_terms(make_source(source))).unstated
     assert any("source images" in text for text in unstated) == (source is None)
 

@@ -10,18 +10,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from factory.api import load_recipe
-from factory.cli import main
 from factory.core.errors import RecipeError
 from factory.core.hashing import hash_bytes
 from factory.data.label_maps import decode_labels, turn_labels
 from factory.data.streams import Control
 from factory.engine.plan import build_plan
 from tests import ASSETS
-from tests.running import read_rows, run, write_recipe
+from tests.running import ask, read_rows, run, write_recipe
 
 MASKS = ASSETS / "masks"
 LICENCE = {"id": "cc-by-4.0", "date_read": "2026-11-26", "attribution": ["A. Mahbod et al."]}
@@ -66,12 +64,6 @@ def made(tmp_path_factory):
     )
     run(recipe, folder / "run")
     return folder / "run"
-
-
-def ask(*words, code=0):
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 # --- the plan ------------------------------------------------------------------------------------

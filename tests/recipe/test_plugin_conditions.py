@@ -10,12 +10,11 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from click.testing import CliRunner
 
-from factory.cli import main
 from tests import ROOT
 from tests.commands import open_commands
 from tests.plugged import install
+from tests.running import call
 
 ROWS = "patient,class_name,eosin,haematoxylin\np1,tumor,0.4,-1.25\np2,normal,-0.1,0\n"
 RECIPE: dict[str, Any] = {
@@ -140,6 +139,6 @@ def test_rows_are_made_again_and_verified(factory: Factory, run: Path, tmp_path:
 
 
 def test_without_the_package_a_row_names_what_is_missing(run: Path) -> None:
-    done = CliRunner().invoke(main, ["verify", str(run)])
+    done = call("verify", str(run))
     assert done.exit_code != 0
     assert "stain_target" in done.output

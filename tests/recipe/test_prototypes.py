@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from factory.cli import main
 from factory.core.errors import RecipeError, SourceError
 from factory.core.stats.clusters import find_clusters
 from factory.data.images import list_images
@@ -28,7 +26,7 @@ from factory.recipe.conditions.prototypes import PrototypeSeries
 from factory.recipe.file import load_recipe
 from factory.recipe.licences import collect_recipe_terms
 from tests import ASSETS, tiny
-from tests.running import read_rows, run
+from tests.running import call, read_rows, run
 
 EMBEDDING = {"kind": "embedding", "encoder": "color-texture", "per_row": 2}
 REFERENCE = {"kind": "reference", "per_class": 6}
@@ -179,12 +177,12 @@ def test_rows_name_their_prototype_and_card_and_plan_tell_them(folder: Path) -> 
         each.id: counts[each.id] for each in series[0].prototypes
     }
     card = (out / "README.md").read_text()
-    told = CliRunner().invoke(main, ["plan", str(path), "--no-calibrate"]).output
+    told = call("plan", str(path), "--no-calibrate").output
     for each in known.values():
         assert each.describe() in card.replace("\\", "") and each.describe() in told
     shutil.rmtree(folder / "real")
     words = ["verify", str(out), "--regenerate", str(len(rows)), "--base", str(folder)]
-    told = CliRunner().invoke(main, words)
+    told = call(*words)
     assert told.output.count(": exact") == len(rows) and told.exit_code == 0, told.output
 
 
@@ -210,7 +208,7 @@ def test_references_keep_to_their_prototype_whatever_the_attempt(folder: Path) -
         told = json.loads(row["provenance"])
         assert told["prototype"]["pixels_sha256"] == told["reference_pixels_sha256"]
     preview = ["preview", str(folder / "recipe.yaml"), "--out", str(folder / "seen"), "-n", "2"]
-    assert CliRunner().invoke(main, preview).exit_code == 0
+    assert call(*preview).exit_code == 0
     (first, _) = json.loads((folder / "seen" / "preview.json").read_text())
     assert first["attributes"] == {"prototype": series[0].prototypes[0].id}
 

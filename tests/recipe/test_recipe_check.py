@@ -9,15 +9,13 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
-from factory.cli import main
 from factory.filters.base import FilterSettings
 from factory.models.classifiers.heads import Head
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import AnyFilter
-from tests.running import find_problems, save_classifier, write_recipe
+from tests.running import call, find_problems, save_classifier, write_recipe
 
 
 def check(path: Path, check_files: bool = True) -> None:
@@ -139,7 +137,7 @@ def test_a_classifier_without_its_own_encoder_is_found(tmp_path: Path) -> None:
 def test_a_minimum_above_its_maximum_is_refused(tmp_path, score):
     bounds = {f"min_{score}": 0.7, f"max_{score}": 0.3}
     path = write_recipe(tmp_path, filters=[{"kind": "focus", **bounds}])
-    answer = CliRunner().invoke(main, ["validate", str(path)])
+    answer = call("validate", str(path))
     assert answer.exit_code == 2
     assert f"min_{score} 0.7 lies above max_{score} 0.3" in answer.stderr
     same = {f"min_{score}": 0.5, f"max_{score}": 0.5}

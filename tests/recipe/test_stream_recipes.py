@@ -5,11 +5,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from click.testing import CliRunner
 
-from factory.cli import main
 from tests import ASSETS, ROOT
-from tests.running import read_rows, run
+from tests.running import call, read_rows, run
 
 
 @pytest.fixture
@@ -28,7 +26,7 @@ def test_rna(folder: Path) -> None:
     counts.rename_axis("spot").to_csv(folder / "data" / "counts.csv")
     words = ["--sets", "hallmark", "--min-coverage", "0.2", "--keep", "patient,tissue"]
     table, out = str(folder / "data" / "counts.csv"), str(folder / "data" / "scores.parquet")
-    told = CliRunner().invoke(main, ["expression", "score", table, *words, "--out", out])
+    told = call("expression", "score", table, *words, "--out", out)
     assert told.exit_code == 0, told.output
     assert run(folder / "rna.yaml", folder / "run").exit_code == 0
     rows = read_rows(folder / "run")

@@ -10,11 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
-from click.testing import CliRunner
 from PIL import Image
 from safetensors.numpy import save_file
 
-from factory.cli import main
 from factory.core.errors import RecipeError, SourceError
 from factory.core.hashing import hash_bytes
 from factory.core.text_rows import read_rows as read_text_rows
@@ -25,7 +23,7 @@ from factory.engine.plan import build_plan
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.conditions.table_series import ConditionTable
 from factory.recipe.file import load_recipe
-from tests.running import read_rows, run
+from tests.running import call, read_rows, run
 
 ARRAYS = np.random.default_rng(0).normal(size=(6, 2, 4)).astype(np.float32)
 TABLE = {
@@ -93,7 +91,7 @@ def test_rows_ask_for_images_and_every_row_is_made_again_from_itself(folder: Pat
     assert run(recipe, out).exit_code == 0
     (folder / "e.parquet").unlink()  # rows keep what they are made of
     words = ["verify", str(out), "--regenerate", "19", "--base", str(folder)]
-    told = CliRunner().invoke(main, words)
+    told = call(*words)
     assert told.output.count(": exact") == 19 and told.exit_code == 0, told.output
     rows = sorted(read_rows(out), key=lambda row: (row["embedding"] is None, row["ordinal"]))
     assert len(rows) == 12 + 7 and len({row["image_sha256"] for row in rows}) == 19

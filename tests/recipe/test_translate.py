@@ -11,11 +11,9 @@ import tarfile
 import mlcroissant as mlc
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
 from factory.api import load_recipe
-from factory.cli import main
 from factory.core.errors import RecipeError
 from factory.core.glass import find_glass, keep_glass
 from factory.core.hashing import hash_bytes
@@ -25,7 +23,7 @@ from factory.data.images import list_images, read_fitted
 from factory.data.streams import Source
 from factory.engine.plan import build_plan
 from tests import ASSETS
-from tests.running import read_rows, run, write_recipe
+from tests.running import ask, read_rows, run, write_recipe
 
 FROZEN = ASSETS / "oral-oscc" / "test"
 PLAIN = {"filters": [], "budget": {"attempts": 1}}
@@ -52,12 +50,6 @@ def measure_widest(page):
     """Returns the width of the widest image that a page embeds, px."""
     found = re.findall(r"base64,([A-Za-z0-9+/=]+)", page)
     return max(Image.open(io.BytesIO(base64.b64decode(each))).width for each in found)
-
-
-def ask(*words, code=0):
-    result = CliRunner().invoke(main, [str(word) for word in words])
-    assert result.exit_code == code, result.output
-    return result.output
 
 
 @pytest.fixture(scope="module")

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from click.testing import CliRunner
 
-from factory.cli import main
 from tests import forked
+from tests.running import call
 
 
 def write_recipe(recipe: dict[str, Any], folder: Path, **changes: Any) -> Path:
@@ -17,13 +16,6 @@ def write_recipe(recipe: dict[str, Any], folder: Path, **changes: Any) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe | changes))
     return path
-
-
-def train_by_command(kind: str, path: Path, out: Path) -> str:
-    """Trains by a recipe; returns what the command told."""
-    result = CliRunner().invoke(main, ["train", kind, str(path), "--out", str(out)])
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 def train_elsewhere(kind: str, recipe: dict[str, Any], folder: Path) -> list[str]:
@@ -34,12 +26,12 @@ def train_elsewhere(kind: str, recipe: dict[str, Any], folder: Path) -> list[str
     path, section = folder / "recipe.yaml", "views" if "views" in recipe else "network"
     command = ["train", kind, str(path), "--out", str(folder / "out"), "--json"]
     path.write_text(yaml.safe_dump({**recipe, f"{section}s": {}}))
-    refused = CliRunner().invoke(main, command)
+    refused = call(*command)
     assert refused.exit_code == 2
     assert f"{section}s" in refused.output and f"did you mean '{section}'" in refused.output
     assert not (folder / "out").exists()
     path.write_text(yaml.safe_dump(recipe))
-    result = CliRunner().invoke(main, command)
+    result = call(*command)
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout.splitlines()[-1])["step"] == 2
     return command

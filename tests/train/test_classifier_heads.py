@@ -5,14 +5,12 @@ import json
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image, ImageColor
 from scipy.special import softmax
 from scipy.stats import binomtest, norm, t
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import StandardScaler
 
-from factory.cli import main
 from factory.core.errors import InputError
 from factory.data.images import list_images
 from factory.models.classifiers.heads import parse_head
@@ -31,6 +29,7 @@ from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.temperature import ENOUGH, calibrate_across, find_thresholds
 from factory.train.classifier.train import train_classifier
 from tests import ASSETS
+from tests.running import call
 from tests.train.test_train_classifier import paint, write_folder
 
 PCAM = ASSETS / "pcam"
@@ -218,10 +217,6 @@ def write_random(root, count=24):
             pixels = paint("fine", start + number)
             Image.fromarray(pixels).save(root / name / f"{number}.png")
     return root
-
-
-def call(*arguments):
-    return CliRunner().invoke(main, [str(each) for each in arguments])
 
 
 def test_random_labels_are_refused_and_nothing_is_written(tmp_path):

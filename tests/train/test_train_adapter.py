@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
 
 from factory.catalog.catalog import load_catalogs
-from factory.cli import main
 from factory.core.errors import CatalogError, InputError, MismatchError, SourceError
 from factory.data.records import Condition, Job, Request
 from factory.models.generators import build_generator
@@ -31,7 +29,7 @@ from factory.train.copies import CopyMeter
 from factory.train.generator.objectives import find_trainee
 from factory.train.generator.objectives.base import CLASSLESS, WEIGHTS, Subject
 from tests import tiny
-from tests.running import read_rows, run, write_recipe
+from tests.running import call, read_rows, run, write_recipe
 
 SIZE = 32
 TEXT = ("stable-diffusion", "stable-diffusion-xl", "stable-diffusion-3")
@@ -234,9 +232,9 @@ def test_what_an_adaptation_leaves_behind(adapted, catalog):
 def test_models_show_and_check_know_an_adapted_entry(adapted, catalog):
     out, result = adapted
     folders = ["--catalog", str(out), "--catalog", str(catalog)]
-    shown = CliRunner().invoke(main, ["models", "show", result.id, *folders])
+    shown = call("models", "show", result.id, *folders)
     assert shown.exit_code == 0 and "base: tiny-flow" in shown.stdout
-    checked = CliRunner().invoke(main, ["models", "check", result.id, *folders])
+    checked = call("models", "check", result.id, *folders)
     assert checked.exit_code == 0, checked.output
     assert "loads and samples here (32x32 px" in checked.stdout
 
@@ -475,7 +473,7 @@ def test_copies_at_the_first_check_leave_no_adapter(catalog, data, tmp_path):
     arguments += ["--out", out, "--catalog", catalog]
     command = ["train", "adapter", *map(str, arguments)]
     for _ in range(2):  # the same command again says the same
-        result = CliRunner().invoke(main, command)
+        result = call(*command)
         assert result.exit_code == 1
         assert "NO ADAPTER: at the first check (step 2) 100% of 4 samples copy" in result.stdout
         assert [path.name for path in out.iterdir()] == ["training"]

@@ -19,7 +19,8 @@ from factory.models.translators import read_config
 from factory.models.translators.config import ResnetSettings
 from factory.train.translator.contrast import Contrast
 from factory.train.translator.settings import CutOptimisation
-from tests.train.commands import train_by_command, write_recipe
+from tests.running import ask
+from tests.train.commands import write_recipe
 
 SETTINGS = ResnetSettings(kind="resnet", channels=4, blocks=2)
 TRAINING = {
@@ -45,9 +46,10 @@ RECIPE: dict[str, Any] = {
     "validation": {"every": 3, "images": 16},
     "export": {"title": "Pale to dark", "license": "cc0-1.0"},
 }
+write = partial(write_recipe, RECIPE)
 
 
-def save_images(folder: Path, count: int = 60) -> None:
+def save_images(folder: Path, count: int = 60) -> Path:
     """Two domains: pink and blue patterns."""
     rows, columns = np.mgrid[0:40, 0:40]
     for number in range(count):
@@ -60,18 +62,15 @@ def save_images(folder: Path, count: int = 60) -> None:
             path = folder / name / f"{number}.png"
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(path)
-
-
-write = partial(write_recipe, RECIPE)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Folder of a translator, and what the command told."""
-    folder = tmp_path_factory.mktemp("cut")
-    save_images(folder)
+    folder = save_images(tmp_path_factory.mktemp("cut"))
     out = folder / "mine"
-    return out, train_by_command("translator", write(folder), out)
+    return out, ask("train", "translator", write(folder), "--out", out)
 
 
 def test_leaves_a_catalog_whose_model_translates(trained: tuple[Path, str]) -> None:

@@ -21,6 +21,7 @@ from factory.train.encoder.views import blur_images, cut_views, draw_pair, vary_
 from factory.train.generator.recipe import load_encoder_recipe
 from factory.train.images import load_training_images
 from tests import forked
+from tests.running import call
 from tests.train.commands import kill_and_go_on, train_elsewhere
 
 COLOURS = ((225, 140, 190), (90, 50, 150), (200, 200, 120), (60, 120, 60))
@@ -249,12 +250,9 @@ def test_checkpoint_of_another_recipe_is_refused(images, tmp_path):
 def test_it_learns_to_tell_images_apart_and_keeps_the_best_weights(images, tmp_path):
     """Nearest neighbours in the features share the colour, which no one told."""
     seen = []
-    recipe = make_recipe(
-        images,
-        60,
-        training={"batch_size": 16, "learning_rate": 5e-3, "validate_every": 20, "ema_decay": 0.8},
-        method={"kind": "simclr", "hidden": 32, "dim": 16},
-    )
+    training = {"batch_size": 16, "learning_rate": 5e-3, "validate_every": 20, "ema_decay": 0.8}
+    method = {"kind": "simclr", "hidden": 32, "dim": 16}
+    recipe = make_recipe(images, 60, training=training, method=method)
     out = tmp_path / "out"
     result = train(recipe, out, lambda step, steps, measured: seen.append((step, measured)))
     losses = {step: found["held_out_loss"] for step, found in seen if "held_out_loss" in found}
@@ -394,7 +392,7 @@ def test_command_reads_paths_from_the_recipes_folder(images, tmp_path, monkeypat
     command = train_elsewhere("encoder", describe_recipe("images", 2), tmp_path)
     plain = CliRunner().invoke(main, command[:-1])
     assert "factory train classifier --encoder" in plain.stdout
-    assert CliRunner().invoke(main, ["validate", command[2]]).exit_code == 0
+    assert call("validate", command[2]).exit_code == 0
 
 
 def test_settings_say_what_is_wrong(tmp_path):

@@ -11,19 +11,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 import yaml
-from click.testing import CliRunner
 from PIL import Image
 
 import factory
 from factory.catalog.catalog import load_catalogs
-from factory.cli import main
 from factory.core.errors import InputError, MismatchError, RecipeError, SourceError
 from factory.models.encoders import load_encoder
 from factory.models.encoders.latent_flow import LatentFlow, transport
 from factory.models.session import Session
 from factory.train.generator.recipe import load_translator_recipe
 from factory.train.translator.pairs import load_pairs
-from tests.train.commands import train_by_command, write_recipe
+from tests.running import ask, call
+from tests.train.commands import write_recipe
 
 DIM = 12
 TRAINING = {"steps": 150, "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 5}
@@ -41,9 +40,10 @@ RECIPE: dict[str, Any] = {
     "training": {**TRAINING, "ema_decay": 0.9, "validate_every": 75, "checkpoint_every": 50},
     "sampling_steps": 10,
 }
+write = partial(write_recipe, RECIPE)
 
 
-def save_tables(folder: Path, count: int = 80) -> None:
+def save_tables(folder: Path, count: int = 80) -> Path:
     """Two domains of which one follows from the other; the second in another order, less two."""
     draw = np.random.default_rng(0)
     hidden, first, second = (draw.normal(size=s) for s in ((count, 3), (3, DIM), (3, DIM)))
@@ -56,18 +56,15 @@ def save_tables(folder: Path, count: int = 80) -> None:
             "embedding": [values[row].astype("f4").tolist() for row in order],
         }
         pq.write_table(pa.table(table), folder / f"{name}.parquet")
-
-
-write = partial(write_recipe, RECIPE)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """Folder of a flow, and what the command told."""
-    folder = tmp_path_factory.mktemp("flow")
-    save_tables(folder)
+    folder = save_tables(tmp_path_factory.mktemp("flow"))
     out = folder / "he-to-ihc"
-    return out, train_by_command("translator", write(folder), out)
+    return out, ask("train", "translator", write(folder), "--out", out)
 
 
 def test_comes_nearer_than_the_mean_and_tells_what_it_passed_over(
@@ -170,7 +167,7 @@ def check_run(folder: Path, moved: Any) -> None:
     kept = np.array([row["embedding"][0] for row in rows], np.float32)
     assert {row["embedding_encoder"] for row in rows} == {"color-texture@he-to-ihc"}
     assert all(np.abs(kept - each).max(1).min() < 1e-6 for each in moved)
-    told = CliRunner().invoke(main, ["plan", str(folder / "run.yaml"), "--no-calibrate"]).output
+    told = call("plan", str(folder / "run.yaml"), "--no-calibrate").output
     assert "color-texture" in told and "he-to-ihc" in told
 
 
