@@ -5,18 +5,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import Fraction
 from factory.filters.asked import AskedFilter, Images
-from factory.filters.base import FilterSettings, Labels, Score
+from factory.filters.base import FilterSettings, Labels, Score, Scores
 from factory.filters.check import FilterCheck
-from factory.filters.classifier import (
-    find_classes,
-    hash_info,
-    predict,
-)
+from factory.filters.classifier import find_classes, hash_info, predict
 from factory.models.classifiers.check import check_known
 
 
@@ -78,7 +73,7 @@ class AgreementFilter(AskedFilter):
         for number, name in enumerate(self.settings.models):
             check_known(check.checker, name, check.at("models", number))
 
-    def score_asked(self, images: Images, asked: Sequence[str]) -> Mapping[str, ArrayLike]:
+    def score_asked(self, images: Images, asked: Sequence[str]) -> Scores:
         """Returns both scores.
 
         Raises:

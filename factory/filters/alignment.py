@@ -1,15 +1,15 @@
 """`alignment`: rejects images that an image-text model does not find in their caption."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from factory.core.errors import CatalogError, FilterError, RecipeError, SourceError
 from factory.filters.asked import Images
-from factory.filters.base import Score
+from factory.filters.base import Score, Scores
 from factory.filters.check import FilterCheck
 from factory.filters.distractors import CaptionPool, draw_distractors, open_pool
 from factory.filters.image_text import ImageTextFilter, ImageTextSettings
@@ -91,7 +91,7 @@ class AlignmentFilter(ImageTextFilter):
                 message = f"{settings.captions} has {pool.count} captions: lower it"
                 check.add(f"{message} to {pool.count - 1} or less", "distractors")
 
-    def score_asked(self, images: Images, asked: Sequence[str]) -> Mapping[str, ArrayLike]:
+    def score_asked(self, images: Images, asked: Sequence[str]) -> Scores:
         """Returns both scores; NaN for the rank without `captions`.
 
         Raises:
@@ -99,7 +99,7 @@ class AlignmentFilter(ImageTextFilter):
             FilterError: captions cannot be read or are too few, or the model failed.
         """
         similarity, rank = np.full((2, len(images)), np.nan)
-        encoded = self.encode(images)
+        encoded = self.encode(images).astype(np.float64)
         try:
             compared = [(caption, *self._draw(caption)) for caption in asked]
             self._embed([text for texts in compared for text in texts])

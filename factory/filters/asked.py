@@ -1,13 +1,13 @@
 """`AskedFilter`: base of filters that hold an image against what its condition asks for."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from factory.data.records import Condition, Sample
-from factory.filters.base import Filter
+from factory.filters.base import Filter, Scores
 
 Images = Sequence[NDArray[np.uint8]]
 """Each (H, W, 3) uint8 RGB, all of one size."""
@@ -20,7 +20,7 @@ class AskedFilter(Filter):
     """
 
     @abstractmethod
-    def score_asked(self, images: Images, asked: Sequence[str]) -> Mapping[str, ArrayLike]:
+    def score_asked(self, images: Images, asked: Sequence[str]) -> Scores:
         """Returns every score name -> N numbers.
 
         Args:
@@ -32,9 +32,7 @@ class AskedFilter(Filter):
             FilterError: scoring failed.
         """
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, ArrayLike]:
+    def score(self, samples: Sequence[Sample], conditions: Sequence[Condition]) -> Scores:
         """Returns all scores; NaN where nothing is asked.
 
         Raises:

@@ -70,6 +70,10 @@ class FilterSettings(Strict):
         return self
 
 
+Scores = Mapping[str, ArrayLike]
+"""Name of a score -> N numbers."""
+
+
 def read_score(scores: Mapping[str, float | None], name: str) -> float:
     """Returns a score, NaN where tables have null."""
     value = scores[name]
@@ -193,9 +197,7 @@ class Filter(ABC):
         self.settings, self.context = settings, context
 
     @abstractmethod
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, ArrayLike]:
+    def score(self, samples: Sequence[Sample], conditions: Sequence[Condition]) -> Scores:
         """Returns every score name -> N numbers; NaN only where a score does not apply.
 
         Args:

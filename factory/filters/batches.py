@@ -1,6 +1,7 @@
-"""Features of images of any sizes: those of one size go through an encoder together."""
+"""Images of any sizes: those of one size are judged together."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,13 +10,22 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from factory.models.encoders import Encoder
 
+Images = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
+"""Each (H, W, 3) uint8 RGB."""
+Size = tuple[int, int]
+"""Height and width, px."""
 
-def encode_images(encoder: "Encoder", images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+
+def group_by_size(images: Iterable[NDArray[np.uint8]]) -> Mapping[Size, list[int]]:
+    """Returns size -> rows of the images (H, W, 3) that have it, sizes as they come."""
+    rows: dict[Size, list[int]] = defaultdict(list)
+    for row, image in enumerate(images):
+        rows[image.shape[:2]].append(row)
+    return rows
+
+
+def encode_images(encoder: "Encoder", images: Images) -> NDArray[np.float32]:
     """Returns (N, D) float32 features of N images (H, W, 3) uint8 RGB, N at least 1."""
-    rows: list[NDArray[np.float32] | None] = [None] * len(images)
-    for shape in dict.fromkeys(image.shape for image in images):
-        same = [row for row, image in enumerate(images) if image.shape == shape]
-        found = encoder.encode(np.stack([images[row] for row in same]))
-        for row, values in zip(same, found, strict=True):
-            rows[row] = values
-    return np.stack([row for row in rows if row is not None])
+    groups = list(group_by_size(images).values())
+    found = [encoder.encode(np.stack([images[row] for row in rows])) for rows in groups]
+    return np.concatenate(found)[np.argsort(np.concatenate(groups))]

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from factory.catalog.entries import Fraction, Strict
 from factory.core.errors import FilterError
 from factory.data.records import Condition, Sample, Verdict
-from factory.filters.base import Filter, FilterSettings, Score, read_score, round_limit
+from factory.filters.base import Filter, FilterSettings, Score, Scores, read_score, round_limit
 from factory.filters.check import FilterCheck
 from factory.models.session import Session
 
@@ -76,9 +76,7 @@ class ChannelSignalFilter(Filter):
                 makes = ", ".join(made) or "none beside RGB"
                 check.add(f"the model makes no channel {name!r}: it makes {makes}", "channels")
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
+    def score(self, samples: Sequence[Sample], conditions: Sequence[Condition]) -> Scores:
         """Returns two scores of each channel.
 
         Raises:

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import ClassName, Fraction
 from factory.core.errors import FilterError
 from factory.core.hashing import hash_bytes
 from factory.filters.asked import AskedFilter, Images
-from factory.filters.base import FilterSettings, Labels, Score
+from factory.filters.base import FilterSettings, Labels, Score, Scores
 from factory.filters.check import FilterCheck
 from factory.models.classifiers.check import KnownClassifier, check_known
 from factory.models.classifiers.model import (
@@ -91,7 +91,7 @@ class ClassifierFilter(AskedFilter):
         """Where the classifier lies."""
         return self.context.find_classifier_folder(self.settings.model)
 
-    def score_asked(self, images: Images, asked: Sequence[str]) -> Mapping[str, ArrayLike]:
+    def score_asked(self, images: Images, asked: Sequence[str]) -> Scores:
         """Returns all scores.
 
         Raises:

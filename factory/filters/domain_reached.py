@@ -1,6 +1,6 @@
 """`domain_reached`: rejects translated images that still look like their source's domain."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,13 +14,13 @@ from factory.core.metrics.domains import Passage
 from factory.data.images import SourceImage, check_fit, fit_image
 from factory.data.records import Condition, Sample
 from factory.data.shots import rank_shots
-from factory.filters.base import FilterSettings, RealImages, Score
+from factory.filters.base import FilterSettings, RealImages, Score, Scores
+from factory.filters.batches import Size, group_by_size
 from factory.filters.check import FilterCheck
 from factory.filters.encoded import EncodedFilter
 from factory.models.encoders import EncoderSpec
 from factory.models.session import Session
 
-Size = tuple[int, int]
 _BLOCK = 64
 
 
@@ -66,10 +66,8 @@ class DomainReachedFilter(EncodedFilter):
 
     def check(self, check: FilterCheck) -> None:
         """Notes domains that are missing or too small, and a missing encoder."""
-        from factory.models.encoders.check import check_encoder
-
+        super().check(check)
         checker, settings = check.checker, self.settings
-        check_encoder(checker, settings.encoder, check.at("encoder"))
         for real in self.real_images if check.check_files else ():
             try:
                 images = self._choose(real)
@@ -79,9 +77,7 @@ class DomainReachedFilter(EncodedFilter):
             except SourceError as error:
                 check.add(str(error), real.field)
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
+    def score(self, samples: Sequence[Sample], conditions: Sequence[Condition]) -> Scores:
         """Returns the shares.
 
         Raises:
@@ -90,11 +86,9 @@ class DomainReachedFilter(EncodedFilter):
                 encoder failed.
         """
         found = np.empty(len(samples))
-        sizes = [sample.pixels.shape[:2] for sample in samples]
-        for height, width in dict.fromkeys(sizes):
-            rows = [i for i, size in enumerate(sizes) if size == (height, width)]
-            features = self.encode(np.stack([samples[i].pixels for i in rows]))
-            found[rows] = self._find_passage((height, width)).measure(features)
+        for size, rows in group_by_size(sample.pixels for sample in samples).items():
+            features = self.encode([samples[i].pixels for i in rows])
+            found[rows] = self._find_passage(size).measure(features)
         return {"domain_reached": found}
 
     def describe(self) -> dict[str, Any]:
@@ -104,17 +98,11 @@ class DomainReachedFilter(EncodedFilter):
             InputError: the encoder cannot be had.
             FilterError: a real image cannot be read.
         """
-        encoder = self.encoder.describe()
         digests = {}
         for real in self.real_images:
             hashes = sorted(map(self.context.images.hash_bytes, self._list_used(real)))
             digests[f"{real.field}_sha256"] = compute_digest("images", hashes)
-        return {
-            **super().describe(),
-            "encoder_revision": encoder["revision"],
-            "weights_sha256": encoder["weights_sha256"],
-            **digests,
-        }
+        return {**super().describe(), **digests}
 
     def _choose(self, real: RealImages) -> list[SourceImage]:
         """Returns those that are used, equal ones once.

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from factory.core.errors import FilterError
 from factory.filters.base import Filter
+from factory.filters.batches import Images, encode_images
+from factory.filters.check import FilterCheck
 
 if TYPE_CHECKING:
     from factory.models.encoders import Encoder
@@ -28,13 +30,30 @@ class EncodedFilter(Filter):
         """The encoder; raises InputError where it cannot be loaded."""
         return self.context.encoders.load(self.settings.encoder, self.context.base)
 
-    def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Returns (N, dim) features of (N, H, W, 3) uint8 RGB images.
+    def check(self, check: FilterCheck) -> None:
+        """Notes an encoder that cannot be had."""
+        from factory.models.encoders.check import check_encoder
+
+        check_encoder(check.checker, self.settings.encoder, check.at("encoder"))
+
+    def encode(self, images: Images) -> NDArray[np.float32]:
+        """Returns (N, dim) features of N images (H, W, 3) uint8 RGB.
 
         Raises:
-            FilterError: the encoder fails.
+            InputError: the encoder cannot be had.
+            FilterError: it fails.
         """
         try:
-            return self.encoder.encode(images)
+            return encode_images(self.encoder, images)
         except (RuntimeError, ValueError, OSError) as error:
             raise FilterError(f"{self.kind} {self.settings.encoder}: {error}") from error
+
+    def describe(self) -> dict[str, Any]:
+        """Returns kind, thresholds, revision, and what the encoder says of itself.
+
+        Raises:
+            InputError: the encoder cannot be had.
+        """
+        encoder = self.encoder.describe()
+        told = {"encoder_revision": "revision", "weights_sha256": "weights_sha256"}
+        return {**super().describe(), **{key: encoder[name] for key, name in told.items()}}

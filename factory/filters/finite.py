@@ -1,16 +1,15 @@
 """`finite`: rejects images that are NaN, blank, constant or saturated."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.catalog.entries import Fraction
 from factory.core.color import to_grey
 from factory.data.records import NONFINITE, Condition, Sample, round_nonfinite
-from factory.filters.base import Filter, FilterSettings, Score
+from factory.filters.base import Filter, FilterSettings, Score, Scores
 
 
 class FiniteFilter(Filter):
@@ -44,9 +43,7 @@ class FiniteFilter(Filter):
 
     settings: Settings
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
+    def score(self, samples: Sequence[Sample], conditions: Sequence[Condition]) -> Scores:
         """Returns the three scores, none of them NaN."""
         contrast = [to_grey(s.pixels).std() for s in samples]
         saturated = [_measure_saturated(sample) for sample in samples]

@@ -1,6 +1,6 @@
 """`mask_agreement`: rejects images whose nuclei lie elsewhere than the mask asked for."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ from factory.core.errors import FilterError, SourceError
 from factory.core.yaml.messages import advise
 from factory.data.records import Condition, Sample
 from factory.data.streams import Control
-from factory.filters.base import Filter, FilterSettings, Score
+from factory.filters.base import Filter, FilterSettings, Score, Scores
 from factory.filters.check import FilterCheck
 
 
@@ -53,9 +53,7 @@ class MaskAgreementFilter(Filter):
                 known = advise(asked[0], marks)
                 check.add(f"masks mark none of {', '.join(asked)}: {known}", "names")
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
+    def score(self, samples: Sequence[Sample], conditions: Sequence[Condition]) -> Scores:
         """Returns Dice in [0, 1]; NaN without a mask.
 
         Raises:

@@ -1,13 +1,13 @@
 """`PixelFilter`: base of filters that judge each image by its pixels alone."""
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from factory.data.records import Condition, Sample
-from factory.filters.base import Filter
+from factory.filters.base import Filter, Scores
 
 
 class PixelFilter(Filter):
@@ -17,9 +17,7 @@ class PixelFilter(Filter):
     def measure(self, pixels: NDArray[np.uint8]) -> Sequence[float]:
         """Returns a number for each of `scores`, in their order, of (H, W, 3) uint8 RGB."""
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, ArrayLike]:
+    def score(self, samples: Sequence[Sample], conditions: Sequence[Condition]) -> Scores:
         """Returns what is measured of each image."""
         found = np.array([self.measure(sample.pixels) for sample in samples], np.float64)
         return dict(zip(self.score_names, found.reshape(-1, len(self.scores)).T, strict=True))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from factory.catalog.licences.terms import Term
@@ -17,7 +17,7 @@ from factory.core.yaml.fields import FieldType
 from factory.core.yaml.messages import write_message
 from factory.core.yaml.reader import format_path
 from factory.data.records import Condition, Sample
-from factory.filters.base import Filter, FilterSettings, Near, RealImages, Score
+from factory.filters.base import Filter, FilterSettings, Near, RealImages, Score, Scores
 from factory.filters.check import FilterCheck
 from factory.models.session import Session
 
@@ -161,9 +161,7 @@ class PythonFilter(Filter):
         """Whether a recipe file names it, so that it may be asked."""
         return self.settings._may_run
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, ArrayLike]:
+    def score(self, samples: Sequence[Sample], conditions: Sequence[Condition]) -> Scores:
         """Returns what the class scores.
 
         Raises:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,8 @@ from factory.core.errors import FilterError, SourceError
 from factory.core.yaml.messages import advise
 from factory.data.images import check_fit
 from factory.data.records import Condition, Sample
-from factory.filters.base import FilterSettings, Labels, Near, RealImages, Score
+from factory.filters.base import FilterSettings, Labels, Near, RealImages, Score, Scores
+from factory.filters.batches import Size, group_by_size
 from factory.filters.check import FilterCheck
 from factory.filters.encoded import EncodedFilter
 from factory.filters.real.scores import RealScores
@@ -21,10 +22,6 @@ from factory.filters.real.set import RealImage, RealSet, check_pixels, read_real
 from factory.models.encoders import EncoderSpec
 from factory.models.session import Session
 
-if TYPE_CHECKING:
-    pass
-
-Size = tuple[int, int]
 _CLASS_BOUNDS = (
     "max_mahalanobis_distance",
     "max_mahalanobis_distance_quantile",
@@ -125,10 +122,8 @@ class RealismFilter(EncodedFilter):
 
     def check(self, check: FilterCheck) -> None:
         """Notes a set that is missing, too small or without an asked class; a missing encoder."""
-        from factory.models.encoders.check import check_encoder
-
+        super().check(check)
         checker, settings = check.checker, self.settings
-        check_encoder(checker, settings.encoder, check.at("encoder"))
         if not check.check_files:
             return
         try:
@@ -147,9 +142,7 @@ class RealismFilter(EncodedFilter):
                 message = f"realism: {settings.images} has no class {name!r}: {hint}"
                 checker.add(where, f"{message}; rename the class, or take another real set")
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
+    def score(self, samples: Sequence[Sample], conditions: Sequence[Condition]) -> Scores:
         """Returns all scores, never NaN.
 
         Raises:
@@ -158,11 +151,9 @@ class RealismFilter(EncodedFilter):
                 alike to the encoder, or the encoder failed.
         """
         found = {name: np.empty(len(samples)) for name in self.score_names}
-        sizes = [sample.pixels.shape[:2] for sample in samples]
-        for height, width in dict.fromkeys(sizes):
-            rows = [i for i, size in enumerate(sizes) if size == (height, width)]
-            fitted = self._fit((height, width))
-            features = self.encode(np.stack([samples[i].pixels for i in rows]))
+        for size, rows in group_by_size(sample.pixels for sample in samples).items():
+            fitted = self._fit(size)
+            features = self.encode([samples[i].pixels for i in rows])
             asked = [self._find_asked(conditions[i].class_name) for i in rows]
             for name, values in fitted.score(features, asked).items():
                 found[name][rows] = values
@@ -175,11 +166,9 @@ class RealismFilter(EncodedFilter):
             InputError: the encoder cannot be had.
             FilterError: a real image cannot be read.
         """
-        encoder, real = self.encoder.describe(), self._read_set()
+        real = self._read_set()
         return {
             **super().describe(),
-            "encoder_revision": encoder["revision"],
-            "weights_sha256": encoder["weights_sha256"],
             "images_sha256": real.sha256,
             "images_used": len(real.images),
             "images_found": real.found,

@@ -1,16 +1,15 @@
 """`structure`: rejects translated images that do not show what their source shows."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.core.errors import FilterError, SourceError
 from factory.data.records import Condition, Sample
 from factory.data.streams import Source
-from factory.filters.base import Filter, FilterSettings, Score
+from factory.filters.base import Filter, FilterSettings, Score, Scores
 from factory.filters.check import FilterCheck
 
 
@@ -43,9 +42,7 @@ class StructureFilter(Filter):
         if Source.name not in check.streams:
             check.add("no condition has a source: remove the filter, or ask by kind: translate")
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
+    def score(self, samples: Sequence[Sample], conditions: Sequence[Condition]) -> Scores:
         """Returns both in [-1, 1], or NaN.
 
         Raises:

@@ -1,6 +1,6 @@
 """`training_copy`: rejects images that copy their reference or another named real image."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,11 +17,10 @@ from factory.data.images import SourceImage, fit_image
 from factory.data.records import Condition, Sample
 from factory.data.splits import find_leaks
 from factory.data.streams import Reference
-from factory.filters.base import Filter, FilterSettings, RealImages, Score
+from factory.filters.base import Filter, FilterSettings, RealImages, Score, Scores
+from factory.filters.batches import Size, group_by_size
 from factory.filters.check import FilterCheck
 from factory.models.session import Session
-
-Size = tuple[int, int]
 
 
 class TrainingCopyFilter(Filter):
@@ -99,25 +98,18 @@ class TrainingCopyFilter(Filter):
                 path = self.settings.held_out
                 check.add(f"{used.name} uses images of {path}: {leaks}: take others", "held_out")
 
-    def score(
-        self, samples: Sequence[Sample], conditions: Sequence[Condition]
-    ) -> Mapping[str, NDArray[np.float64]]:
+    def score(self, samples: Sequence[Sample], conditions: Sequence[Condition]) -> Scores:
         """Returns the similarity in [-1, 1], or NaN where there is nothing to compare with.
 
         Raises:
             FilterError: a real image cannot be read any more.
         """
         found = np.full(len(samples), np.nan)
-        sizes = [sample.pixels.shape[:2] for sample in samples]
-        for height, width in dict.fromkeys(sizes):
-            rows = [i for i, size in enumerate(sizes) if size == (height, width)]
+        for size, rows in group_by_size(sample.pixels for sample in samples).items():
             queries = describe_images(np.stack([samples[i].pixels for i in rows]))
             try:
-                real = self._describe_set((height, width))
-                own = [
-                    self._describe_reference(conditions[i].get(Reference), (height, width))
-                    for i in rows
-                ]
+                real = self._describe_set(size)
+                own = [self._describe_reference(conditions[i].get(Reference), size) for i in rows]
             except SourceError as error:
                 raise FilterError(f"training_copy: {error}") from error
             if len(real):

@@ -6,18 +6,18 @@ features, brought to length 1 again; CONCH (Lu et al. 2024, Nature Medicine 30) 
 synonyms too. Then p = softmax(scale * cos(image, class)), with the scale that the model learned.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.catalog.entries import ClassEntry, Fraction
 from factory.core.errors import FilterError
 from factory.core.hashing import compute_digest
 from factory.filters.asked import Images
-from factory.filters.base import Score
+from factory.filters.base import Score, Scores
 from factory.filters.check import FilterCheck
 from factory.filters.image_text import ImageTextFilter, ImageTextSettings
 from factory.models.encoders import open_kind
@@ -85,7 +85,7 @@ class ZeroShotFilter(ImageTextFilter):
             checker.check_asked(f"class list {entry.id}", known)
         super().check(check)
 
-    def score_asked(self, images: Images, asked: Sequence[str]) -> Mapping[str, ArrayLike]:
+    def score_asked(self, images: Images, asked: Sequence[str]) -> Scores:
         """Returns both scores.
 
         Raises:
@@ -110,12 +110,10 @@ class ZeroShotFilter(ImageTextFilter):
         place = open_kind(self.settings.encoder).placeless
         return {**super().describe(), "encoder": place, "prompts_sha256": prompts}
 
-    def _list_classes(self) -> tuple[ClassEntry, ...]:
-        return self.context.catalogs.find_classes(self.settings.classes).classes
-
     def _write_prompts(self) -> dict[str, list[str]]:
         templates = self.settings.templates or TEMPLATES
-        return {entry.name: write_prompts(entry, templates) for entry in self._list_classes()}
+        found = self.context.catalogs.find_classes(self.settings.classes)
+        return {entry.name: write_prompts(entry, templates) for entry in found.classes}
 
     def _find_class(self, name: str) -> int:
         try:
@@ -159,10 +157,11 @@ def classify(
     features: NDArray[np.floating[Any]], classes: NDArray[np.float32] | None, scale: float
 ) -> NDArray[np.float64]:
     """Returns (N, C) float64 probabilities softmax(scale * cosine) of (N, D) image features."""
+    from scipy.special import softmax
+
     if classes is None:
         raise FilterError("zero_shot: the classes are not embedded yet")
     images = features.astype(np.float64)
     images = images / np.maximum(np.linalg.norm(images, axis=1, keepdims=True), 1e-12)
     logits = scale * (images @ classes.astype(np.float64).T)
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+    return np.asarray(softmax(logits, axis=1))

@@ -52,7 +52,7 @@ class RealScores:
         self._labels = np.array([names.index(label) for label in labels], np.int64)
         self.neighbours = RealNeighbours(scaled, neighbours)
         self.classes = RealClasses(scaled, self._labels)
-        self.own = self._leave_one_out(scaled)
+        self.own = _name(self.neighbours.leave_one_out(), *self.classes.leave_one_out())
         self._references = self._build_references(scaled)
 
     def score(
@@ -88,10 +88,6 @@ class RealScores:
 
     def _scale(self, features: Floats) -> Floats:
         return np.asarray((features - self._mean)[..., self._varies] / self._deviation)
-
-    def _leave_one_out(self, scaled: Floats) -> dict[str, Floats]:
-        """Returns (N,) scores of the real images, each against the others and its class."""
-        return _name(self.neighbours.leave_one_out(), *self.classes.leave_one_out())
 
     def _build_references(self, scaled: Floats) -> dict[int | None, dict[str, Floats]]:
         """Returns class -> score -> sorted scores of its real images; None: all, nearest class."""
