@@ -147,7 +147,7 @@ class Evaluation:
     default every metric in it is.
 
     Attributes:
-        kind: its command, `factory evaluate KIND`, also the `kind` of its `Settings`.
+        kind: its command, `factory evaluate KIND`; by default the `kind` of its own `Settings`.
         study: `module:function` that measures, called with settings and context on use; or the
             class has a `measure` of its own.
         Result: model of the result.
@@ -187,6 +187,8 @@ class Evaluation:
             TypeError: says what is missing, or names the drawing.
         """
         super().__init_subclass__(**more)
+        if "Settings" in vars(cls) and "kind" not in vars(cls):
+            cls.kind = cls.Settings.model_fields["kind"].default
         if not cls.study and cls.measure is Evaluation.measure:
             raise TypeError(f"{cls.__name__}: has no measure: write one")
         for each in cls.drawings:

@@ -42,11 +42,11 @@ def calibrate_recipe(
     loaded: LoadedRecipe,
     out: Path,
     say: Say,
-    real: Path | None = None,
-    count: int = 200,
-    keep: float = 0.95,
-    reuse: bool = False,
-    image_column: str | None = None,
+    real: Path | None,
+    count: int,
+    keep: float,
+    reuse: bool,
+    image_column: str | None,
 ) -> dict[str, Any]:
     """Scores first tries and real images by a recipe's filters and proposes thresholds.
 

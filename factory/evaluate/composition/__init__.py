@@ -8,22 +8,14 @@ from pydantic import Field
 
 from factory.core import fields
 from factory.core.errors import InputError
-from factory.evaluate import DEFAULT_ENCODER
-from factory.evaluate.base import (
-    TIERS,
-    Evaluation,
-    EvaluationResult,
-    EvaluationSettings,
-    Parts,
-    Row,
-)
+from factory.evaluate import DEFAULT_ENCODER, base
 from factory.evaluate.figures import align, write_metric
 
 BLIND = "HEAD BLIND"
 """Mark of a cell type that the head does not tell on patients that it was not fitted on."""
 
 
-class Composition(Evaluation):
+class Composition(base.Evaluation):
     """Compares cell-type proportions, predicted from the images, of synthetic and real ones.
 
     A ridge regression from an encoder's features to the proportions of spots is fitted on training
@@ -31,9 +23,8 @@ class Composition(Evaluation):
     patients held out stand beside those of real images among themselves.
     """
 
-    kind = "composition"
     study = "factory.evaluate.composition.study:measure"
-    tier = TIERS[1]
+    tier = base.TIERS[1]
     names: ClassVar[Mapping[str, str]] = {
         "distance": "Wasserstein distance",
         "floor": "real against real",
@@ -43,7 +34,7 @@ class Composition(Evaluation):
     hidden = frozenset({"means"})
     is_optional = True
 
-    class Settings(EvaluationSettings):
+    class Settings(base.EvaluationSettings):
         """The spots, the images to compare, and what they are compared with."""
 
         kind: Literal["composition"] = "composition"
@@ -65,16 +56,16 @@ class Composition(Evaluation):
         seed: fields.Chance = 0
         catalogs: fields.CatalogFolders = ()
 
-    class Result(EvaluationResult):
+    class Result(base.EvaluationResult):
         """Cell type -> distances, the head's rho and mean proportions."""
 
-        cell_types: Parts
-        spots: Parts
+        cell_types: base.Parts
+        spots: base.Parts
 
     settings: Settings
 
     @classmethod
-    def adapt(cls, given: Any, **others: Any) -> EvaluationSettings:
+    def adapt(cls, given: Any, **others: Any) -> base.EvaluationSettings:
         """Compares the run with the spots that are given.
 
         Raises:
@@ -89,7 +80,7 @@ class Composition(Evaluation):
         return f"spots and synthetic images encoded by {self.settings.encoder}, once"
 
     @classmethod
-    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[Row]:
+    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[base.Row]:
         """Yields the distance of each cell type, beside that of real images."""
         for name, found in result["cell_types"].items():
             floor = found["floor"]
@@ -98,7 +89,7 @@ class Composition(Evaluation):
             weak = {BLIND: found["is_blind"], "CIRCULAR": result["circular"]}
             marks = tuple(mark for mark, is_so in weak.items() if is_so)
             measure = f"Wasserstein distance of {name}"
-            yield Row.of(cls.tier, measure, found["distance"], beside, marks)
+            yield base.Row.of(cls.tier, measure, found["distance"], beside, marks)
 
     @classmethod
     def write_lines(cls, result: Mapping[str, Any]) -> list[str]:

@@ -6,22 +6,13 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field
 
 from factory.core import fields
-from factory.evaluate.base import (
-    TIERS,
-    Evaluation,
-    EvaluationResult,
-    EvaluationSettings,
-    Parts,
-    Row,
-    Texts,
-)
+from factory.evaluate import base
 from factory.evaluate.figures import align
 
 
-class Control(Evaluation):
+class Control(base.Evaluation):
     """Measures attributes in the pixels and compares them with what the captions ask for."""
 
-    kind = "control"
     study = "factory.evaluate.control.study:measure"
     names: ClassVar[Mapping[str, str]] = {
         "rho": "Spearman's rho",
@@ -30,7 +21,7 @@ class Control(Evaluation):
     }
     is_optional = True
 
-    class Settings(EvaluationSettings):
+    class Settings(base.EvaluationSettings):
         """The images, and the grid that their captions follow."""
 
         kind: Literal["control"] = "control"
@@ -46,12 +37,12 @@ class Control(Evaluation):
         fit: fields.Fitted = "crop"
         seed: fields.Chance = 0
 
-    class Result(EvaluationResult):
+    class Result(base.EvaluationResult):
         """Attribute -> rho and shares, beside what ignoring the captions would give."""
 
-        synthetic: Parts
-        attributes: Parts
-        not_asked: Texts
+        synthetic: base.Parts
+        attributes: base.Parts
+        not_asked: base.Texts
 
     settings: Settings
 
@@ -60,14 +51,14 @@ class Control(Evaluation):
         return "what captions ask for, measured in every image"
 
     @classmethod
-    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[Row]:
+    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[base.Row]:
         """Yields rho of each attribute."""
         for name, found in result["attributes"].items():
             ignored = found["if_ignored"]["same_bin"]
             beside = f"same bin {found['same_bin']['mean']:.2f}, if ignored {ignored:.2f}"
             marks = () if found["exceeds_chance"] else ("NOT ABOVE CHANCE",)
             measure = f"Spearman rho of {name} ({found['images']:,} images)"
-            yield Row.of(TIERS[3], measure, found["rho"], beside, marks)
+            yield base.Row.of(base.TIERS[3], measure, found["rho"], beside, marks)
 
     @classmethod
     def write_lines(cls, result: Mapping[str, Any]) -> list[str]:

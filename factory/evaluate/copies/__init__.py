@@ -6,16 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from factory.core import fields
-from factory.evaluate import DEFAULT_ENCODER
-from factory.evaluate.base import (
-    COPIES,
-    Drawing,
-    Evaluation,
-    EvaluationResult,
-    EvaluationSettings,
-    Parts,
-    Row,
-)
+from factory.evaluate import DEFAULT_ENCODER, base
 from factory.evaluate.fidelity import describe_encoder
 from factory.evaluate.figures import align
 from factory.filters.training_copy import TrainingCopyFilter
@@ -40,14 +31,13 @@ class CopySettings(fields.SetOptions):
     cells: int = Field(3, ge=1, le=1000, description="k-means cells of C_T.")
 
 
-class Copies(Evaluation):
+class Copies(base.Evaluation):
     """Looks for synthetic images that copy training images, by several measures.
 
     AuthPct, C_T, distances to the nearest training image beside those of held-out images, the
     similarity of the filter training_copy, and leaks of patients or slides between the sets.
     """
 
-    kind = "copies"
     study = "factory.evaluate.copies.study:measure"
     names: ClassVar[Mapping[str, str]] = {
         "authpct": "AuthPct, %: share that is no nearest copy",
@@ -62,7 +52,7 @@ class Copies(Evaluation):
     hidden = frozenset({"pairs", "train", "cells"})
     sources: ClassVar[Mapping[str, str]] = {"real": "train", "held-out": "held_out"}
     drawings = (
-        Drawing(
+        base.Drawing(
             "copies.png",
             "The closest pairs of synthetic and training images, side by side",
             shows_real=True,
@@ -70,7 +60,7 @@ class Copies(Evaluation):
     )
     known_by = "authpct"
 
-    class Settings(CopySettings, EvaluationSettings):
+    class Settings(CopySettings, base.EvaluationSettings):
         """The sets, and what to compare them with."""
 
         kind: Literal["copies"] = "copies"
@@ -87,22 +77,22 @@ class Copies(Evaluation):
             None, description="Picture (PNG) of the closest pairs side by side."
         )
 
-    class Result(EvaluationResult):
+    class Result(base.EvaluationResult):
         """Each measure of the synthetic images, beside what is usual for real ones."""
 
         scope: str = ""
-        encoder: Parts
-        authpct: Parts
-        c_t: Parts
-        distance: Parts
-        similarity: Parts
+        encoder: base.Parts
+        authpct: base.Parts
+        c_t: base.Parts
+        distance: base.Parts
+        similarity: base.Parts
         own_reference: dict[str, Any] | None = None
-        pairs: Parts
+        pairs: base.Parts
 
     settings: Settings
 
     @classmethod
-    def adapt(cls, given: Any, **others: Any) -> EvaluationSettings:
+    def adapt(cls, given: Any, **others: Any) -> base.EvaluationSettings:
         """Compares with the training images; those that no training used say what is usual."""
         gallery = given.folder / "copies.png"
         return super().adapt(given, held_out=given.test, gallery=gallery)
@@ -116,13 +106,13 @@ class Copies(Evaluation):
         return "" if self.settings.gallery is None else f"look at {self.settings.gallery}"
 
     @classmethod
-    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[Row]:
+    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[base.Row]:
         """Yields AuthPct and C_T."""
         authpct = result["authpct"]
         beside = f"{result['usual']}: {authpct['usual']['value']:.3g}"
         measure = f"AuthPct, % ({result['encoder']['id']}, {result['scope']})"
-        yield Row.of(COPIES, measure, authpct["synthetic"], beside)
-        yield Row.of(COPIES, cls.names["c_t"], result["c_t"], "0")
+        yield base.Row.of(base.COPIES, measure, authpct["synthetic"], beside)
+        yield base.Row.of(base.COPIES, cls.names["c_t"], result["c_t"], "0")
 
     @classmethod
     def write_lines(cls, result: Mapping[str, Any]) -> list[str]:

@@ -15,17 +15,7 @@ from pydantic import Field
 from factory.core import fields
 from factory.core.duration import format_duration
 from factory.core.errors import InputError
-from factory.evaluate import DEFAULT_ENCODER
-from factory.evaluate.base import (
-    TIERS,
-    Drawing,
-    Evaluation,
-    EvaluationResult,
-    EvaluationSettings,
-    Items,
-    Parts,
-    Row,
-)
+from factory.evaluate import DEFAULT_ENCODER, base
 from factory.evaluate.fewshot.settings import (
     MIN_STEPS,
     MakingOptions,
@@ -41,14 +31,13 @@ TEST, SHOTS = "real test images", "real shots"
 images, and of images of that set which it was not shown, as variations of them look like these."""
 
 
-class Fewshot(Evaluation):
+class Fewshot(base.Evaluation):
     """Says whether synthetic images help a classifier of a few real ones, against control arms.
 
     Every arm has the same steps, batch size, initialisation and shots. Intervals are over draws and
     test images. The same command with --out resumes.
     """
 
-    kind = "fewshot"
     study = "factory.evaluate.fewshot.run:measure"
     names: ClassVar[Mapping[str, str]] = {
         "all_real": "all real images (the ceiling)",
@@ -58,14 +47,16 @@ class Fewshot(Evaluation):
     hidden = frozenset({"paired_metrics", "curve", "seconds", "classifiers", "chosen", "making"})
     sources: ClassVar[Mapping[str, str]] = {"real": "settings.real", "test": "settings.test"}
     drawings = (
-        Drawing(
+        base.Drawing(
             "fewshot/arms.svg",
             "Balanced accuracy of the arms of the few-shot study, 95 % intervals",
         ),
-        Drawing("fewshot/curve.svg", "Balanced accuracy against the number of synthetic images"),
+        base.Drawing(
+            "fewshot/curve.svg", "Balanced accuracy against the number of synthetic images"
+        ),
     )
 
-    class Settings(MakingOptions, SourceOptions, StudySettings, EvaluationSettings):
+    class Settings(MakingOptions, SourceOptions, StudySettings, base.EvaluationSettings):
         """The images, what makes them of shots, and how every arm is trained."""
 
         kind: Literal["fewshot"] = "fewshot"
@@ -76,21 +67,21 @@ class Fewshot(Evaluation):
             None, description="Folder for cells, plots and runs; the study resumes."
         )
 
-    class Result(EvaluationResult):
+    class Result(base.EvaluationResult):
         """Arms, differences and label fidelity; with several counts of shots, those of each."""
 
-        arms: Parts
-        paired: Parts
-        relative_gain: Parts
-        label_fidelity: Parts
-        marks: Parts
-        tuned: Parts
-        making: Items
+        arms: base.Parts
+        paired: base.Parts
+        relative_gain: base.Parts
+        label_fidelity: base.Parts
+        marks: base.Parts
+        tuned: base.Parts
+        making: base.Items
 
     settings: Settings
 
     @classmethod
-    def adapt(cls, given: Any, **others: Any) -> EvaluationSettings:
+    def adapt(cls, given: Any, **others: Any) -> base.EvaluationSettings:
         """Marks what leaks, but for test images."""
         others = {"encoder": given.fewshot_encoder, "out": given.folder / "fewshot"}
         return super().adapt(given, **others, mark_leaks=True)
@@ -135,7 +126,7 @@ class Fewshot(Evaluation):
         return f"\nall numbers: {out / 'results.json'}; plot: {out / 'arms.svg'}"
 
     @classmethod
-    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[Row]:
+    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[base.Row]:
         """Yields label fidelity, and what synthetic images add to each baseline."""
         settings, paired = result["settings"], result["paired"]
         real = {name: result["label_fidelity"].get(name) for name in (SHOTS, TEST)}
@@ -148,17 +139,19 @@ class Fewshot(Evaluation):
             if kind not in real:
                 measure = f"{kind}: share that a classifier of real images takes for its class"
                 marks = tuple(result["marks"].get(kind, ()))
-                yield Row.of(TIERS[1], measure, found["balanced_accuracy"], beside, marks)
+                yield base.Row.of(base.TIERS[1], measure, found["balanced_accuracy"], beside, marks)
         marks = tuple(result["marks"].get("real+synthetic", ()))
-        for base in ("real", "real+classical"):
-            name = f"real+synthetic - {base}"
+        for other in ("real", "real+classical"):
+            name = f"real+synthetic - {other}"
             if name in paired:
                 measure = (
                     f"balanced accuracy, {name} ({settings['shots']} shots, "
                     f"{len(settings['seeds'])} draws, {settings['steps']} steps)"
                 )
-                accuracy = result["arms"][base]["balanced_accuracy"]["mean"]
-                yield Row.of(TIERS[2], measure, paired[name], f"{base}: {accuracy:.3g}", marks)
+                accuracy = result["arms"][other]["balanced_accuracy"]["mean"]
+                yield base.Row.of(
+                    base.TIERS[2], measure, paired[name], f"{other}: {accuracy:.3g}", marks
+                )
 
     @classmethod
     def write_lines(cls, result: Mapping[str, Any]) -> list[str]:

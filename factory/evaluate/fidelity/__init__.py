@@ -7,16 +7,7 @@ from pydantic import Field
 
 from factory.core import fields
 from factory.core.places import shorten_places
-from factory.evaluate import DEFAULT_ENCODER
-from factory.evaluate.base import (
-    TIERS,
-    Evaluation,
-    EvaluationResult,
-    EvaluationSettings,
-    Items,
-    Parts,
-    Row,
-)
+from factory.evaluate import DEFAULT_ENCODER, base
 from factory.evaluate.figures import align
 
 COLUMNS_SHOWN = 4
@@ -36,19 +27,18 @@ class FidelitySettings(fields.SetOptions):
     label_column: str | None = Field(None, description="Column of the real images with the class.")
 
 
-class Fidelity(Evaluation):
+class Fidelity(base.Evaluation):
     """Measures how near synthetic images are to real ones, per class and overall.
 
     FD, KID, CMMD, precision, recall, density and coverage, each beside the floor: what real images
     held back get against the other real ones.
     """
 
-    kind = "fidelity"
     study = "factory.evaluate.fidelity.study:measure"
     names: ClassVar[Mapping[str, str]] = {"cmmd": "CMMD", "fd": "Fréchet distance", "kid": "KID"}
     sources: ClassVar[Mapping[str, str]] = {"real": "real"}
 
-    class Settings(FidelitySettings, EvaluationSettings):
+    class Settings(FidelitySettings, base.EvaluationSettings):
         """The sets, and what to measure with."""
 
         kind: Literal["fidelity"] = "fidelity"
@@ -59,17 +49,17 @@ class Fidelity(Evaluation):
             description="Synthetic images: the same kinds, or a finished run. Repeatable."
         )
 
-    class Result(EvaluationResult):
+    class Result(base.EvaluationResult):
         """Figures for each encoder, synthetic set and class (None: overall), beside the floor."""
 
-        real: Parts
-        synthetic: Items
-        figures: Items
+        real: base.Parts
+        synthetic: base.Items
+        figures: base.Items
 
     settings: Settings
 
     @classmethod
-    def adapt(cls, given: Any, **others: Any) -> EvaluationSettings:
+    def adapt(cls, given: Any, **others: Any) -> base.EvaluationSettings:
         """Compares with the real images that no training used."""
         return super().adapt(given, real=given.test, encoders=(given.encoder,))
 
@@ -78,7 +68,7 @@ class Fidelity(Evaluation):
         return f"all images encoded by {', '.join(self.settings.encoders)}, once"
 
     @classmethod
-    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[Row]:
+    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[base.Row]:
         """Yields the overall figures, each beside its floor."""
         for figure in result["figures"]:
             if figure["class"] is not None:
@@ -92,7 +82,7 @@ class Fidelity(Evaluation):
                 marks += tuple(metric[key] for key in ("refused", "flag") if metric.get(key))
                 counts = f"{figure['n_synthetic']:,} against {figure['n_real']:,}"
                 measure = f"{cls.name_measure(name)} ({spec}, {counts})"
-                yield Row.of(TIERS[0], measure, metric, beside, marks)
+                yield base.Row.of(base.TIERS[0], measure, metric, beside, marks)
 
     @classmethod
     def write_lines(cls, result: Mapping[str, Any]) -> list[str]:

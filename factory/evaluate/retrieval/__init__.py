@@ -8,28 +8,20 @@ from pydantic import Field
 
 from factory.core import fields
 from factory.core.errors import InputError
-from factory.evaluate.base import (
-    TIERS,
-    Evaluation,
-    EvaluationResult,
-    EvaluationSettings,
-    Parts,
-    Row,
-)
+from factory.evaluate import base
 from factory.evaluate.figures import align
 from factory.evaluate.retrieval.settings import RetrievalSettings
 
 _RECALL = re.compile(r"(i2t|t2i)_r@(\d+)")
 
 
-class Retrieval(Evaluation):
+class Retrieval(base.Evaluation):
     """Tunes an image-text model on pairs and searches held-out pairs with it, both ways.
 
     R@k: how often a right answer is among the k best. I2T finds captions for an image, T2I images
     for a caption. An image answers every caption equal to its own.
     """
 
-    kind = "retrieval"
     study = "factory.evaluate.retrieval.study:measure"
     names: ClassVar[Mapping[str, str]] = {"i2t": "image to text", "t2i": "text to image"}
     hidden = frozenset({"by_seed"})
@@ -39,7 +31,7 @@ class Retrieval(Evaluation):
     }
     is_optional = True
 
-    class Settings(RetrievalSettings, EvaluationSettings):
+    class Settings(RetrievalSettings, base.EvaluationSettings):
         """The pairs, and how the model is tuned."""
 
         kind: Literal["retrieval"] = "retrieval"
@@ -70,20 +62,20 @@ class Retrieval(Evaluation):
             None, description="Folder that keeps what is done, to resume."
         )
 
-    class Result(EvaluationResult):
+    class Result(base.EvaluationResult):
         """Arm -> recalls, their differences, and what chance gives."""
 
-        arms: Parts
-        paired: Parts
-        chance: Parts
-        by_seed: Parts
-        gallery: Parts
-        dropped: Parts
+        arms: base.Parts
+        paired: base.Parts
+        chance: base.Parts
+        by_seed: base.Parts
+        gallery: base.Parts
+        dropped: base.Parts
 
     settings: Settings
 
     @classmethod
-    def adapt(cls, given: Any, **others: Any) -> EvaluationSettings:
+    def adapt(cls, given: Any, **others: Any) -> base.EvaluationSettings:
         """Needs pairs to search.
 
         Raises:
@@ -110,14 +102,14 @@ class Retrieval(Evaluation):
         )
 
     @classmethod
-    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[Row]:
+    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[base.Row]:
         """Yields recall at 10 both ways, of synthetic pairs and of shuffled ones."""
         for metric in ("i2t_r@10", "t2i_r@10"):
             for arm in ("synthetic", "shuffled"):
                 if arm in result["arms"]:
                     measure = f"{cls.name_measure(metric)} of {arm} ({result['settings']['model']})"
                     beside = f"chance: {result['chance'][metric]:.3g}"
-                    yield Row.of(TIERS[1], measure, result["arms"][arm][metric], beside)
+                    yield base.Row.of(base.TIERS[1], measure, result["arms"][arm][metric], beside)
 
     @classmethod
     def write_lines(cls, result: Mapping[str, Any]) -> list[str]:

@@ -24,8 +24,6 @@ LEAKS = ("image", "near_copy", "caption", "reference", "group")
 """Why a held-out pair is dropped: the same pixels, a near-copy, the same words, a variation is
 in training, or its patient or slide is."""
 
-_BLOCK = 256
-
 
 @dataclass(frozen=True, slots=True)
 class Pair:
@@ -126,22 +124,20 @@ def drop_leaks(
     groups = {pair.group for pair in known} - {None}
     others = np.concatenate([each.descriptors for each in training]).astype(np.float32)
     kept, dropped = [], Counter(dict.fromkeys(LEAKS, 0))
-    for start in range(0, len(held_out.pairs), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        similar = compare_all(held_out.descriptors[block], others)
-        for pair, similarity in zip(held_out.pairs[block], similar, strict=True):
-            if pair.image in pixels:
-                dropped["image"] += 1
-            elif similarity > COPY:
-                dropped["near_copy"] += 1
-            elif pair.words in words:
-                dropped["caption"] += 1
-            elif pair.file in files or pair.image in shown:
-                dropped["reference"] += 1
-            elif pair.group in groups:
-                dropped["group"] += 1
-            else:
-                kept.append(pair)
+    similar = compare_all(held_out.descriptors, others)
+    for pair, similarity in zip(held_out.pairs, similar, strict=True):
+        if pair.image in pixels:
+            dropped["image"] += 1
+        elif similarity > COPY:
+            dropped["near_copy"] += 1
+        elif pair.words in words:
+            dropped["caption"] += 1
+        elif pair.file in files or pair.image in shown:
+            dropped["reference"] += 1
+        elif pair.group in groups:
+            dropped["group"] += 1
+        else:
+            kept.append(pair)
     return tuple(kept), dict(dropped)
 
 

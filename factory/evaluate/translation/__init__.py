@@ -8,21 +8,14 @@ from pydantic import Field
 
 from factory.core import fields
 from factory.core.errors import InputError
-from factory.evaluate.base import (
-    TIERS,
-    Evaluation,
-    EvaluationResult,
-    EvaluationSettings,
-    Parts,
-    Row,
-)
+from factory.evaluate import base
 from factory.evaluate.figures import align, write_metric
 
 SHOWN = ("pearson_patch", "pearson_slide", "ssim", "psnr", "positive_share", "auroc")
 """Metrics in tables, in their order."""
 
 
-class Translation(Evaluation):
+class Translation(base.Evaluation):
     """Compares predicted images with the real ones of the same places, channel by channel.
 
     Pearson of the means of patches and slides with a permutation test, SSIM and PSNR, each beside
@@ -30,9 +23,8 @@ class Translation(Evaluation):
     of positive ones and the AUROC of telling them.
     """
 
-    kind = "translation"
     study = "factory.evaluate.translation.study:measure"
-    tier = TIERS[0]
+    tier = base.TIERS[0]
     names: ClassVar[Mapping[str, str]] = {
         "pearson_patch": "Pearson r over patches",
         "pearson_slide": "Pearson r over slides",
@@ -43,7 +35,7 @@ class Translation(Evaluation):
     hidden = frozenset({"controls", "passed_over"})
     is_optional = True
 
-    class Settings(EvaluationSettings):
+    class Settings(base.EvaluationSettings):
         """The two sides, and what is known of each place."""
 
         kind: Literal["translation"] = "translation"
@@ -70,16 +62,16 @@ class Translation(Evaluation):
         )
         seed: fields.Chance = 0
 
-    class Result(EvaluationResult):
+    class Result(base.EvaluationResult):
         """Channel -> metrics, each with its controls."""
 
-        channels: Parts
-        pairs: Parts
+        channels: base.Parts
+        pairs: base.Parts
 
     settings: Settings
 
     @classmethod
-    def adapt(cls, given: Any, **others: Any) -> EvaluationSettings:
+    def adapt(cls, given: Any, **others: Any) -> base.EvaluationSettings:
         """Compares the run with `targets`; its sources are the held-out images.
 
         Raises:
@@ -95,7 +87,7 @@ class Translation(Evaluation):
         return "every pair of predicted and real images, channel by channel"
 
     @classmethod
-    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[Row]:
+    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[base.Row]:
         """Yields the metrics of each channel, each beside its control."""
         for channel, metrics in result["channels"].items():
             for name in SHOWN:
@@ -106,7 +98,7 @@ class Translation(Evaluation):
                 p = metrics[name].get("p")
                 beside += "" if p is None else f"{', ' if beside else ''}p {p:.2g}"
                 measure = f"{cls.name_measure(name)}, {channel}"
-                yield Row.of(cls.tier, measure, metrics[name], beside)
+                yield base.Row.of(cls.tier, measure, metrics[name], beside)
 
     @classmethod
     def write_lines(cls, result: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -72,7 +73,7 @@ def list_side(root: Path, sources: Path | None = None) -> Side:
             key = name_key(path.relative_to(root))
             if key in items:
                 raise InputError(f"{path}: another file has the key {key!r}: remove one")
-            items[key] = _Reader(path)
+            items[key] = partial(_read_file, path)
             files.append(path)
     if not items:
         raise InputError(f"{root}: holds no {', '.join(SUFFIXES)}")
@@ -98,7 +99,7 @@ def _list_run(dataset: Dataset, sources: Path | None) -> Side:
             elif key in items:
                 passed["of a source after its first"] += 1
             else:
-                items[key] = _RowReader(dataset, name, row.number)
+                items[key] = partial(_read_row, dataset, name, row.number)
     if not items:
         raise InputError(f"{dataset.url}: no row comes from an image of {sources}")
     channels = None if dataset.summary is None else dataset.summary.channels
@@ -107,48 +108,38 @@ def _list_run(dataset: Dataset, sources: Path | None) -> Side:
     return Side(items, names, tuple(files), passed)
 
 
-@dataclass(frozen=True, slots=True)
-class _Reader:
-    path: Path
+def _read_file(path: Path) -> Values:
+    """Returns (C, H, W).
 
-    def __call__(self) -> Values:
-        """Returns (C, H, W).
+    Raises:
+        SourceError: it cannot be read, or has other axes.
+        InputError: OME-TIFF without tifffile.
+    """
+    name = path.name.lower()
+    if name.endswith(".npy"):
+        try:
+            found: Values = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise SourceError(f"{path}: not a readable .npy ({error})") from error
+    elif name.endswith((".ome.tif", ".ome.tiff")):
+        found = _read_ome(path)
+    else:
+        return np.moveaxis(decode_image(path.read_bytes(), str(path)), -1, 0)
+    if found.ndim != 3 or not found.size or found.dtype.kind not in "uif":
+        raise SourceError(f"{path}: want (C, H, W), got {found.shape} {found.dtype}")
+    return found
 
-        Raises:
-            SourceError: it cannot be read, or has other axes.
-            InputError: OME-TIFF without tifffile.
-        """
-        name = self.path.name.lower()
-        if name.endswith(".npy"):
-            try:
-                found: Values = np.load(self.path, allow_pickle=False)
-            except (OSError, ValueError, EOFError) as error:
-                raise SourceError(f"{self.path}: not a readable .npy ({error})") from error
-        elif name.endswith((".ome.tif", ".ome.tiff")):
-            found = _read_ome(self.path)
-        else:
-            return np.moveaxis(decode_image(self.path.read_bytes(), str(self.path)), -1, 0)
-        if found.ndim != 3 or not found.size or found.dtype.kind not in "uif":
-            raise SourceError(f"{self.path}: want (C, H, W), got {found.shape} {found.dtype}")
+
+def _read_row(dataset: Dataset, name: str, number: int) -> Values:
+    """Returns (C, H, W): the channels of a row, else its RGB; raises StoreError if damaged."""
+    values = dataset.read_row(name, number).values
+    if values.get(COLUMN) is not None:
+        found: Values = values[COLUMN]
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class _RowReader:
-    dataset: Dataset
-    name: str
-    number: int
-
-    def __call__(self) -> Values:
-        """Returns (C, H, W): the channels of a row, else its RGB; raises StoreError if damaged."""
-        values = self.dataset.read_row(self.name, self.number).values
-        if values.get(COLUMN) is not None:
-            found: Values = values[COLUMN]
-            return found
-        data = (values.get("image") or {}).get("bytes")
-        if data is None:
-            raise DamageError(f"{self.name} row {self.number}: has no image bytes")
-        return np.moveaxis(decode_image(data, f"{self.name} row {self.number}"), -1, 0)
+    data = (values.get("image") or {}).get("bytes")
+    if data is None:
+        raise DamageError(f"{name} row {number}: has no image bytes")
+    return np.moveaxis(decode_image(data, f"{name} row {number}"), -1, 0)
 
 
 def _read_ome(path: Path) -> Values:
