@@ -23,6 +23,16 @@ CATALOG_OPTION = click.option(
 )
 
 
+@click.group()
+def models() -> None:
+    """Lists, shows and checks the models that recipes can name."""
+
+
+@click.group()
+def encoders() -> None:
+    """Lists, shows and checks the image encoders that filters and evaluations can name."""
+
+
 def _shown(function: Callable[..., None]) -> Callable[..., None]:
     """Adds the options of commands that show what catalogs hold."""
     return CATALOG_OPTION(JSON_OPTION(function))
@@ -51,26 +61,20 @@ def _named(function: Callable[..., None]) -> Callable[..., None]:
     return click.argument("name", metavar="ID")(CATALOG_OPTION(function))
 
 
-@click.group()
-def models() -> None:
-    """Lists, shows and checks the models that recipes can name."""
-
-
 @models.command("list")
 @_shown
 def list_models(folders: tuple[Path, ...], as_json: bool) -> None:
     """Lists the models of all catalogs: whether they run here or what they lack, how far tried."""
-    found = api.list_models(folders)
-    if as_json:
-        click.echo(write_json([model.to_json() for model in found]))
-        return
+    found, lines = api.list_models(folders), []
     for model in found:
         entry = model.entry
         runs = "runs" if model.lacks is None else f"no: {model.lacks}"
         gate = ", gated" if entry.licence.gated else ""
         size = f"{entry.width}x{entry.height}"
         known = f"{entry.id:30} {size:9}  {runs:27}  {model.state:34}"
-        click.echo(f"{known}  {model.streams}  {entry.licence.id}{gate}")
+        lines.append(f"{known}  {model.streams}  {entry.licence.id}{gate}")
+    described = [model.to_json() for model in found]
+    click.echo(write_json(described) if as_json else "\n".join(lines))
 
 
 @models.command()
@@ -195,11 +199,6 @@ def convert(checkpoint: Path, out: Path, classes: str, **given: Any) -> None:
             f"in a recipe: catalogs: [{out}], generator: {{model: {made['model']}}}; fill in its "
             f"terms in {out / 'models' / made['model']}.yaml"
         )
-
-
-@click.group()
-def encoders() -> None:
-    """Lists, shows and checks the image encoders that filters and evaluations can name."""
 
 
 @encoders.command("list")

@@ -59,7 +59,7 @@ def build_documents(dataset: Dataset, facts: Facts) -> dict[str, bytes]:
     }
     if grid is not None:
         documents[SAMPLES] = grid
-    if _links_to_own_text(facts):
+    if describe_own_licence(facts).get("license_link") == LICENCE_FILE:
         documents[LICENCE_FILE] = write_licence_file(facts).encode()
     kept = [name for name in MARKS if name in documents and not _is_ours(dataset, name)]
     return {name: data for name, data in documents.items() if name not in kept}
@@ -68,7 +68,3 @@ def build_documents(dataset: Dataset, facts: Facts) -> dict[str, bytes]:
 def _is_ours(dataset: Dataset, name: str) -> bool:
     """Whether a document is not there, or was written here and not replaced by a user's own."""
     return not dataset.files.exists(name) or MARKS[name] in dataset.files.read(name).decode()
-
-
-def _links_to_own_text(facts: Facts) -> bool:
-    return describe_own_licence(facts).get("license_link") == LICENCE_FILE

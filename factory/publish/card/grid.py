@@ -1,7 +1,7 @@
 """The picture on the card: a few images of each class."""
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -57,11 +57,8 @@ def _pick_samples(dataset: Dataset) -> Iterator[list[Pixels]]:
             images = wanted.setdefault(row.values["class_name"] or "", [])
             if len(images) < GRID_COLUMNS:
                 pixels = decode_image(row.values["image"]["bytes"], row.place)
-                images.append((pixels, _draw_asked(row.values) if kept else []))
+                asked = read_provenance(row.values).condition if kept else {}
+                images.append((pixels, draw_condition(asked, row.values)))
     shown = list(wanted.values())[:GRID_ROWS_MAX]
     room = max((len(asked) for images in shown for _, asked in images), default=0)
     yield from ([set_beside(*pair, room) for pair in images] for images in shown)
-
-
-def _draw_asked(row: Mapping[str, Any]) -> list[Pixels]:
-    return draw_condition(read_provenance(row).condition, row)

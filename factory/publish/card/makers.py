@@ -96,9 +96,8 @@ def write_terms(facts: Facts) -> str:
         made = "it comes from and was judged by, as read when it was judged"
     if facts.license_id == "other":
         mine = "Licence of this data set: its makers' terms together, as listed here."
-    said = [
-        f"- approved: making this data set, by {escape(text)}" for text in _list_approvals(summary)
-    ]
+    approval = summary.approval
+    said = [f"- approved: making this data set, by {escape(approval)}"] if approval else []
     for entry in summary.overrides:
         said.append(
             f"- **overridden** to publish it as {escape(entry.license)}, approved by: "
@@ -130,10 +129,6 @@ def _list_limits(verdict: Verdict) -> list[str]:
     rest = verdict.describe()[len(lines) :]
     rest = tuple(escape(line) for line in rest if not line.startswith("attribution: "))
     return [*lines, *rest]
-
-
-def _list_approvals(summary: Summary) -> list[str]:
-    return [summary.approval] if summary.approval else []
 
 
 def _describe_scale(maker: Maker) -> str:

@@ -10,9 +10,6 @@ from numpy.typing import NDArray
 from factory.core.plots import choose_ticks
 from factory.publish.report.margins import Limit
 
-MAX_LINES = 6
-"""Series that get a line of their own; of more, one line stands for all."""
-
 
 @dataclass(frozen=True, slots=True)
 class Frame:

@@ -5,7 +5,6 @@ from typing import Any
 
 from factory import __version__
 from factory.data.summary import SeriesSummary
-from factory.publish.report.charts import MAX_LINES
 from factory.publish.report.collect import Collected, Shown
 from factory.publish.report.comparisons import Compared, Comparison
 from factory.publish.report.galleries import Choice
@@ -16,6 +15,8 @@ from factory.recipe.earlier import NEAR_DUPLICATE
 KEPT = {"name", "recipe_sha256", "asked", "accepted", "generated", "judged", "seconds"}
 COUNTS = {"label", "asked", "accepted", "short", "generated", "spare", "rejected", "reasons"}
 """Besides `attributes`, where shares are stated."""
+MAX_LINES = 6
+"""Series that get a line of their own; of more, one line stands for all."""
 
 
 def build_numbers(

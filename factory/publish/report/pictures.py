@@ -5,7 +5,7 @@ import io
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,9 @@ LONGEST = 192
 """Longest side of a thumbnail, px."""
 MAX_BYTES = 12_000
 """Stored files up to this size are embedded as they are."""
-QUALITY = 90
 
 
-@dataclass(frozen=True, slots=True)
-class Picture:
+class Picture(NamedTuple):
     """A thumbnail: a data URI, and the size in px of the image that it stands for."""
 
     uri: str
@@ -126,7 +124,7 @@ def draw_picture(pixels: NDArray[np.uint8], is_synthetic: bool) -> Picture:
     image.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS)
     mark = {"xmp": XMP_MARK.encode()} if is_synthetic else {}
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=QUALITY, **mark)
+    image.save(buffer, "WEBP", quality=90, **mark)
     return Picture(_to_uri(buffer.getvalue(), "webp"), width, height)
 
 

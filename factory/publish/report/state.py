@@ -103,32 +103,16 @@ def read_state(url: str, base: Path, say: Callable[[str], None]) -> RunState:
     folder, dataset = RunFolder(url), Dataset(url)
     record = folder.require_run()
     recipe = dataset.in_force or restore_recipe(record.recipe)
-    is_refiltered = dataset.is_refiltered
-    decider = build_decider(recipe, base)
-    policy = build_policy(recipe, decider.decide_now if is_refiltered else None)
+    decider = Decider(recipe.filters, reopen_session(recipe, base), recipe.accept)
+    policy = build_policy(recipe, decider.decide_now if dataset.is_refiltered else None)
     outline = read_outline(record)
     say("reading decisions")
     survey = survey_run(folder, outline, policy)
     summary = build_summary(folder, recipe, outline, survey)
-    return RunState(
-        folder=folder,
-        recipe=recipe,
-        outline=outline,
-        policy=policy,
-        survey=survey,
-        summary=summary,
-        decider=decider,
-        score_names=tuple(read_score_names(folder, survey)),
-        shards=outline.count_shards(),
-        is_finished=not survey.missing and _count(dataset.summary) == _count(summary),
-        is_refiltered=is_refiltered,
-        quarantined=folder.list_quarantined(),
-    )
-
-
-def build_decider(recipe: Recipe, base: Path) -> Decider:
-    """Returns the recipe's filters and thresholds; its own catalogs count where they are there."""
-    return Decider(recipe.filters, reopen_session(recipe, base), recipe.accept)
+    names, shards = tuple(read_score_names(folder, survey)), outline.count_shards()
+    is_finished = not survey.missing and _count(dataset.summary) == _count(summary)
+    found = (folder, recipe, outline, policy, survey, summary, decider, names, shards, is_finished)
+    return RunState(*found, dataset.is_refiltered, folder.list_quarantined())
 
 
 def _count(summary: Summary | None) -> Any:
