@@ -7,14 +7,7 @@ from pydantic import Field
 
 from factory.core import fields
 from factory.core.errors import InputError
-from factory.evaluate.base import (
-    TIERS,
-    Evaluation,
-    EvaluationResult,
-    EvaluationSettings,
-    Parts,
-    Row,
-)
+from factory.evaluate import base
 from factory.evaluate.figures import align, write_metric
 
 METRICS = ("dice", "aji", "pq")
@@ -23,16 +16,15 @@ NETWORK_MULTIPLE = 32
 """Sides of images are multiples of it: the network halves them five times."""
 
 
-class Segmentation(Evaluation):
+class Segmentation(base.Evaluation):
     """Trains a segmenter on real masks, on synthetic images and their masks, and on both.
 
     A U-Net learns the same number of steps in every arm, several times, and is tested on real
     images of other patients: Dice, aggregated Jaccard index and panoptic quality, paired.
     """
 
-    kind = "segmentation"
     study = "factory.evaluate.segmentation.study:measure"
-    tier = TIERS[2]
+    tier = base.TIERS[2]
     names: ClassVar[Mapping[str, str]] = {
         "dice": "Dice",
         "aji": "aggregated Jaccard index",
@@ -46,7 +38,7 @@ class Segmentation(Evaluation):
     }
     is_optional = True
 
-    class Settings(EvaluationSettings):
+    class Settings(base.EvaluationSettings):
         """Images with masks of the three sides, and how the segmenter is trained."""
 
         kind: Literal["segmentation"] = "segmentation"
@@ -86,19 +78,19 @@ class Segmentation(Evaluation):
         device: fields.Device = "auto"
         seed: fields.Chance = 0
 
-    class Result(EvaluationResult):
+    class Result(base.EvaluationResult):
         """Arm -> metrics, their differences, and synthetic's share of real's."""
 
-        arms: Parts
-        paired: Parts
-        share: Parts
-        by_seed: Parts
-        test: Parts
+        arms: base.Parts
+        paired: base.Parts
+        share: base.Parts
+        by_seed: base.Parts
+        test: base.Parts
 
     settings: Settings
 
     @classmethod
-    def adapt(cls, given: Any, **others: Any) -> EvaluationSettings:
+    def adapt(cls, given: Any, **others: Any) -> base.EvaluationSettings:
         """Takes the masks that are given.
 
         Raises:
@@ -119,16 +111,16 @@ class Segmentation(Evaluation):
         )
 
     @classmethod
-    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[Row]:
+    def list_rows(cls, result: Mapping[str, Any]) -> Iterator[base.Row]:
         """Yields the metrics of each arm beside real's, and the differences from it."""
         for arm, metrics in result["arms"].items():
             for name in METRICS:
                 measure = f"{cls.name_measure(name)} of a segmenter of {arm}"
                 beside = "" if arm == "real" else f"real {result['arms']['real'][name]['mean']:.3f}"
-                yield Row.of(cls.tier, measure, metrics[name], beside)
+                yield base.Row.of(cls.tier, measure, metrics[name], beside)
         for pair, metrics in result["paired"].items():
             for name in METRICS:
-                yield Row.of(cls.tier, f"{cls.name_measure(name)}, {pair}", metrics[name])
+                yield base.Row.of(cls.tier, f"{cls.name_measure(name)}, {pair}", metrics[name])
 
     @classmethod
     def write_lines(cls, result: Mapping[str, Any]) -> list[str]:
