@@ -141,20 +141,16 @@ def _multi() -> Any:
     from factory.models.generators.multi_network import MultiTransformer
 
     common = _make_common()
+    sizes = {"outer_dim": 16, "dim": 32, "depth": 2, "heads": 2, "stream_dim": 16, "text_dim": 16}
     transformer = MultiTransformer(
         sample_size=8,
         merge=2,
-        outer_dim=16,
-        dim=32,
-        depth=2,
-        heads=2,
-        stream_dim=16,
         classes=len(CLASS_NAMES),
-        text_dim=16,
         embedding_dim=480,  # of color-texture
         embedding_tokens=2,
         vector_names="HYPOXIA,APOPTOSIS,MITOSIS",
         control_labels="nucleus,gland",
+        **sizes,
     )
     torch.nn.init.normal_(transformer.leave.weight, std=0.02)  # smooth enough for any scheduler
     return MultiPipeline(transformer=transformer, encoder="color-texture", **common)

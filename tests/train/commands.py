@@ -5,10 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests import forked
-from tests.running import call
+from tests.running import ask, call
 
 
 def write_recipe(recipe: dict[str, Any], folder: Path, **changes: Any) -> Path:
@@ -16,6 +17,19 @@ def write_recipe(recipe: dict[str, Any], folder: Path, **changes: Any) -> Path:
     path = folder / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe | changes))
     return path
+
+
+def make_trained(save: Callable[[Path], None], write: Callable[[Path], Path], name: str) -> Any:
+    """A fixture of a module: the folder of a translator that is trained, and what was told."""
+
+    @pytest.fixture(scope="module")
+    def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+        folder = tmp_path_factory.mktemp("trained")
+        save(folder)
+        out = folder / name
+        return out, ask("train", "translator", write(folder), "--out", out)
+
+    return trained
 
 
 def train_elsewhere(kind: str, recipe: dict[str, Any], folder: Path) -> list[str]:

@@ -19,8 +19,7 @@ from factory.models.translators import read_config
 from factory.models.translators.config import ResnetSettings
 from factory.train.translator.contrast import Contrast
 from factory.train.translator.settings import CutOptimisation
-from tests.running import ask
-from tests.train.commands import write_recipe
+from tests.train.commands import make_trained, write_recipe
 
 SETTINGS = ResnetSettings(kind="resnet", channels=4, blocks=2)
 TRAINING = {
@@ -49,7 +48,7 @@ RECIPE: dict[str, Any] = {
 write = partial(write_recipe, RECIPE)
 
 
-def save_images(folder: Path, count: int = 60) -> Path:
+def save_images(folder: Path, count: int = 60) -> None:
     """Two domains: pink and blue patterns."""
     rows, columns = np.mgrid[0:40, 0:40]
     for number in range(count):
@@ -62,15 +61,9 @@ def save_images(folder: Path, count: int = 60) -> Path:
             path = folder / name / f"{number}.png"
             path.parent.mkdir(exist_ok=True)
             Image.fromarray(pixels.astype(np.uint8)).save(path)
-    return folder
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Folder of a translator, and what the command told."""
-    folder = save_images(tmp_path_factory.mktemp("cut"))
-    out = folder / "mine"
-    return out, ask("train", "translator", write(folder), "--out", out)
+trained = make_trained(save_images, write, "mine")
 
 
 def test_leaves_a_catalog_whose_model_translates(trained: tuple[Path, str]) -> None:

@@ -21,8 +21,8 @@ from factory.models.encoders.latent_flow import LatentFlow, transport
 from factory.models.session import Session
 from factory.train.generator.recipe import load_translator_recipe
 from factory.train.translator.pairs import load_pairs
-from tests.running import ask, call
-from tests.train.commands import write_recipe
+from tests.running import call
+from tests.train.commands import make_trained, write_recipe
 
 DIM = 12
 TRAINING = {"steps": 150, "batch_size": 32, "learning_rate": 3e-3, "warmup_steps": 5}
@@ -43,7 +43,7 @@ RECIPE: dict[str, Any] = {
 write = partial(write_recipe, RECIPE)
 
 
-def save_tables(folder: Path, count: int = 80) -> Path:
+def save_tables(folder: Path, count: int = 80) -> None:
     """Two domains of which one follows from the other; the second in another order, less two."""
     draw = np.random.default_rng(0)
     hidden, first, second = (draw.normal(size=s) for s in ((count, 3), (3, DIM), (3, DIM)))
@@ -56,15 +56,9 @@ def save_tables(folder: Path, count: int = 80) -> Path:
             "embedding": [values[row].astype("f4").tolist() for row in order],
         }
         pq.write_table(pa.table(table), folder / f"{name}.parquet")
-    return folder
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """Folder of a flow, and what the command told."""
-    folder = save_tables(tmp_path_factory.mktemp("flow"))
-    out = folder / "he-to-ihc"
-    return out, ask("train", "translator", write(folder), "--out", out)
+trained = make_trained(save_tables, write, "he-to-ihc")
 
 
 def test_comes_nearer_than_the_mean_and_tells_what_it_passed_over(
