@@ -6,10 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from PIL import Image
 
-from factory.cli import main
 from factory.core.errors import PluginError, RecipeError
 from factory.data.records import Condition, Sample
 from factory.engine.continuing import build_record
@@ -216,8 +214,7 @@ def test_what_a_class_of_ones_own_declares_is_checked_and_told_as_of_any_filter(
     dots = {**DOTS, "images": "real", "max_alikeness": 0.8}
     captions = [{"kind": "caption", "captions": "he-attributes", "count": 2}]
     recipe = write_recipe(tmp_path, filters=[dots], conditions=captions)
-    call = CliRunner().invoke
-    said = call(main, ["validate", str(recipe)]).output
+    said = call("validate", recipe).output
     assert "no condition has a class, so that filter Dots judges nothing" in said
     result = run(recipe, tmp_path / "run")
     assert result.summary.filters[0]["needs_class"] is True
@@ -227,8 +224,8 @@ def test_what_a_class_of_ones_own_declares_is_checked_and_told_as_of_any_filter(
     assert "filter `Dots` rejected 0 of 4 candidates whose similarity was above 0.8" in card
     assert f"checked against the set `real` (sha256 {'ab' * 32}) only" in card
     (tmp_path / "own.py").unlink()  # a report of a run never asks for the file
-    assert call(main, ["report", str(tmp_path / "run")]).exit_code == 0
-    assert "NOT JUDGED" in call(main, ["refilter", str(tmp_path / "run")]).output
+    assert call("report", tmp_path / "run").exit_code == 0
+    assert "NOT JUDGED" in call("refilter", tmp_path / "run").output
 
 
 def test_what_a_class_declares_counts_by_its_source_alone(tmp_path):
