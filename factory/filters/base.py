@@ -22,6 +22,8 @@ from factory.models.session import Session
 if TYPE_CHECKING:
     from factory.filters.check import FilterCheck
 
+Scores = Mapping[str, ArrayLike]
+
 
 class FilterSettings(Strict):
     """A filter as a recipe names it; of one score the `min_` is not above the `max_`."""
@@ -68,10 +70,6 @@ class FilterSettings(Strict):
                     "the one, or raise the other"
                 )
         return self
-
-
-Scores = Mapping[str, ArrayLike]
-"""Name of a score -> N numbers."""
 
 
 def read_score(scores: Mapping[str, float | None], name: str) -> float:
