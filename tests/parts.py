@@ -201,9 +201,10 @@ def unet(pipeline: str = "", **changes: Any) -> Any:
     Under torch's own a black and a white one differ by 1e-4 behind them: by no pixel of an image.
     """
     built = configure("UNet2DConditionModel", pipeline, **changes)
-    for layer in getattr(built.add_embedding, "input_hint_block", ()):
-        if isinstance(layer, torch.nn.Conv2d):
-            torch.nn.init.kaiming_normal_(layer.weight)
+    if built.config.addition_embed_type == "image_hint":
+        for layer in built.add_embedding.input_hint_block:
+            if isinstance(layer, torch.nn.Conv2d):
+                torch.nn.init.kaiming_normal_(layer.weight)
     return built
 
 
