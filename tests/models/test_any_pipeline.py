@@ -83,11 +83,14 @@ def test_what_is_recorded_was_tried() -> None:
 
 def test_a_signature_says_what_is_taken() -> None:
     takes = {
-        "StableDiffusionPipeline": ((), ("caption", "class_name", "reference")),
-        "StableDiffusionImg2ImgPipeline": (("reference",), ("caption", "class_name")),
+        "StableDiffusionPipeline": ((), ("caption", "class_name", "reference", "source")),
+        "StableDiffusionImg2ImgPipeline": (("reference",), ("caption", "class_name", "source")),
         "StableDiffusionControlNetPipeline": (("control",), ("caption", "class_name")),
-        "FluxControlInpaintPipeline": (("control", "reference"), ("caption", "class_name")),
-        "Flux2KleinPipeline": ((), ("caption", "class_name", "reference")),
+        "FluxControlInpaintPipeline": (
+            ("control", "reference"),
+            ("caption", "class_name", "source"),
+        ),
+        "Flux2KleinPipeline": ((), ("caption", "class_name", "reference", "source")),
         "ConsistencyModelPipeline": ((), ("class_name",)),
         "KandinskyV22Pipeline": (("embedding",), ()),
         "KandinskyV22ControlnetPipeline": (("control", "embedding"), ()),

@@ -13,8 +13,9 @@ from PIL import Image
 
 from factory.catalog.entries import CallArgument
 from factory.core.errors import InputError
+from factory.core.glass import find_glass
 from factory.data.label_maps import Palette, paint_labels
-from factory.data.streams import Stream
+from factory.data.streams import Source, Stream
 
 
 def bind_stream(
@@ -39,6 +40,17 @@ def bind_stream(
         return {spec.argument: _stack_images(images, pipeline) if is_tensor else images}
     rows = _stack_arrays(spec, loaded)
     return _place_arrays(spec, rows, pipeline)
+
+
+def draw_changed(source: Source, size: tuple[int, int]) -> Image.Image:
+    """Returns the mask of a source, white where it is made anew: all but the glass that it keeps.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    pixels = source.load(*size)
+    kept = find_glass(pixels) if source.translation.keep_glass else np.zeros(pixels.shape[:2], bool)
+    return Image.fromarray(np.where(kept, 0, 255).astype(np.uint8))
 
 
 def _draw(spec: CallArgument, stream: Stream, loaded: NDArray[Any]) -> Image.Image:

@@ -118,6 +118,12 @@ class Call:
         return next((n for n in names if n in self and n != self.control), None)
 
     @property
+    def starts_from_latents(self) -> bool:
+        """Whether it begins at latents that it is given, without an image, and can end at some."""
+        is_bare = self.image is None and self.control is None and self.mask is None
+        return is_bare and "latents" in self and "output_type" in self
+
+    @property
     def has_strength(self) -> bool:
         """Whether it starts from the image with noise on it, not from noise alone."""
         return "strength" in self

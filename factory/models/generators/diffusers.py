@@ -213,7 +213,7 @@ class DiffusersGenerator(BatchedGenerator):
         images = [self._read_reference(each) for each in sources]
         steps = way.steps or family.num_inference_steps
         with self._tell_failure(len(images)):
-            return invert_images(model, images, way, ({**fixed, **told}, target), steps)
+            return invert_images(family, model, images, way, ({**fixed, **told}, target), steps)
 
     def _build_samples(
         self,

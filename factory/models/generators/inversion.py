@@ -1,6 +1,6 @@
 """Translating by inversion: from a source to its noise, and back under another condition."""
 
-import functools
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,16 +9,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from factory.core.errors import InputError
 from factory.data.streams.source import Translation
 from factory.models.generators.injection import Injector
+from factory.models.generators.inversion_steps import build_schedulers, is_flow, tell_steps
 from factory.models.generators.straight import StraightPipeline, stack_images
 
 if TYPE_CHECKING:
+    from factory.models.generators.families.pipeline import PipelineFamily
     from factory.models.generators.loading import LoadedModel
+
+_GUIDANCE = ("guidance_scale", "true_cfg_scale")
 
 
 def invert_images(
+    family: "PipelineFamily",
     model: "LoadedModel",
     images: Sequence[Image.Image],
     way: Translation,
@@ -32,6 +36,7 @@ def invert_images(
     `DDIMInverseScheduler`), and sampled by DDIM. Neither way draws anything.
 
     Args:
+        family: whose pipeline it is.
         model: as loaded.
         images: of its size.
         way: how.
@@ -39,7 +44,7 @@ def invert_images(
         steps: of the whole path.
 
     Raises:
-        InputError: layers to inject that it lacks, or a noise schedule that DDIM does not step.
+        InputError: layers to inject that it lacks, or a schedule that is not stepped.
     """
     pipeline = model.pipeline
     if isinstance(pipeline, StraightPipeline):
@@ -47,71 +52,34 @@ def invert_images(
     network = getattr(pipeline, "unet", None) or pipeline.transformer
     count = max(1, round(steps * way.strength))
     injector = Injector(network, way.inject, count)
-    back, forth = calls
-    up, down = _build_schedulers(model.scheduler, count)
-    handle = network.register_forward_pre_hook(_Counter(injector, count))
+    up, down = build_schedulers(model.scheduler, count)
+    takes = inspect.signature(pipeline.__call__).parameters
+    shared: dict[str, Any] = {"num_inference_steps": steps}
+    if "height" in takes:
+        shared |= dict(zip(("width", "height"), images[0].size, strict=True))
+    plain = {name: 1.0 for name in _GUIDANCE if name in takes}
+    back, forth = (family.adapt_call({**call, **shared}, len(images)) for call in calls)
     before = pipeline.scheduler
     try:
         pipeline.scheduler = up
-        width, height = images[0].size
-        shared = {"width": width, "height": height, "num_inference_steps": steps}
-        plain = {"guidance_scale": 1.0, "output_type": "latent", "latents": _encode(model, images)}
+        tell_steps(up, injector, range(count))
+        latents = family.pack_latents(pipeline, _encode(model, images))
         with injector.run("hold"):
-            noise = pipeline(**back, **plain, **shared).images
+            noise = family.run_latents(pipeline, latents, {**back, **plain}, "latent")
         pipeline.scheduler = down
+        tell_steps(down, injector, reversed(range(count)))
         with injector.run("put"):
-            made = pipeline(**forth, **shared, output_type="np", latents=noise).images
+            made = family.run_latents(pipeline, noise, forth, "np")
         return np.asarray(made, np.float32)
     finally:
         pipeline.scheduler = before
-        handle.remove()
 
 
 def name_steps(model: "LoadedModel") -> str:
     """Names what steps an inversion, as the column `scheduler` has it."""
-    if isinstance(model.pipeline, StraightPipeline):
+    if isinstance(model.pipeline, StraightPipeline) or is_flow(model.scheduler):
         return f"Euler on the sigmas of {type(model.scheduler).__name__}"
     return "DDIMInverseScheduler, DDIMScheduler"
-
-
-class _Counter:
-    """Tells an injector the step, by the calls of a network: up to `count` - 1, and down again."""
-
-    def __init__(self, injector: Injector, count: int) -> None:
-        self._injector, self._count, self._calls = injector, count, 0
-
-    def __call__(self, _module: Any, _inputs: Any) -> None:
-        call = self._calls
-        self._injector.step = call if call < self._count else 2 * self._count - 1 - call
-        self._calls += 1
-
-
-def _build_schedulers(current: Any, count: int) -> tuple[Any, Any]:
-    """Returns DDIM to noise and from it, of the first or last `count` steps of the whole path."""
-    from diffusers import DDIMInverseScheduler, DDIMScheduler
-
-    if not hasattr(current, "alphas_cumprod"):
-        name = type(current).__name__
-        raise InputError(f"method invert: DDIM does not step the noise schedule of {name}")
-    exact = {"clip_sample": False, "thresholding": False, "timestep_spacing": "leading"}
-    config = {**dict(current.config), **exact, "rescale_betas_zero_snr": False}
-    up = DDIMInverseScheduler.from_config(config)
-    down = DDIMScheduler.from_config(config)
-    _cut(up, slice(0, count))
-    _cut(down, slice(-count, None))
-    return up, down
-
-
-def _cut(scheduler: Any, part: slice) -> None:
-    """Makes a scheduler take a part of its timesteps; their distance is that of all."""
-    set_timesteps = scheduler.set_timesteps
-
-    @functools.wraps(set_timesteps)
-    def set_some(*arguments: Any, **options: Any) -> None:
-        set_timesteps(*arguments, **options)
-        scheduler.timesteps = scheduler.timesteps[part]
-
-    scheduler.set_timesteps = set_some
 
 
 @torch.no_grad()
@@ -124,6 +92,11 @@ def _encode(model: "LoadedModel", images: Sequence[Image.Image]) -> torch.Tensor
     latents = vae.encode(stack_images(images).to(vae.device, vae.dtype)).latent_dist.mode()
     vae.to(own)
     latents = latents.to(own)
-    shift = getattr(vae.config, "shift_factor", None) or 0.0
+    mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
+    if mean is not None and std is not None:  # by channel, as diffusers' pipelines decode
+        latents = (latents - latents.new_tensor(mean).view(1, -1, 1, 1)) / latents.new_tensor(
+            std
+        ).view(1, -1, 1, 1)
+    shift = vae.config.get("shift_factor") or 0.0
     encoded: torch.Tensor = (latents - shift) * vae.config.scaling_factor
     return encoded

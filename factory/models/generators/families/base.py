@@ -191,3 +191,14 @@ def read_index(folder: Path) -> dict[str, Any]:
     if not isinstance(index, dict):
         raise InputError(f"{path}: must hold an object, got {type(index).__name__}")
     return index
+
+
+def name_class(index: Mapping[str, Any]) -> str | None:
+    """Returns the pipeline's class by a model_index.json."""
+    name = index.get("_class_name")
+    return str(name[-1]) if isinstance(name, list) else name
+
+
+def name_component(index: Mapping[str, Any], component: str) -> str:
+    """Returns the class of a component by a model_index.json; empty where there is none."""
+    return str((index.get(component) or ("",))[-1] or "")

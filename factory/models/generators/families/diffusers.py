@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from factory.catalog.entries import CallArgument
 from factory.core.errors import GenerationError, InputError
 from factory.data.records import Condition
-from factory.data.streams import Control, Reference
+from factory.data.streams import Control, Reference, Source
 from factory.models.generators import weights
 from factory.models.generators.base import Capabilities
-from factory.models.generators.binding import bind_stream
+from factory.models.generators.binding import bind_stream, draw_changed
 from factory.models.generators.calls import REQUIRED, Call, find_call, find_image_twin
-from factory.models.generators.families.base import read_index
+from factory.models.generators.families.base import name_class, name_component, read_index
 from factory.models.generators.families.pipeline import Prompts, TextFamily
 from factory.models.generators.labels import find_labels
 from factory.models.generators.prompts import find_token_limits
@@ -77,7 +77,7 @@ class DiffusersFamily(TextFamily):
         if self.signature is _UNKNOWN and not self.arguments:
             raise InputError(
                 f"model {self.settings.model}: the call of its pipeline "
-                f"{_name_class(self.index)!r} cannot be read, so nothing would be sent to it: "
+                f"{name_class(self.index)!r} cannot be read, so nothing would be sent to it: "
                 "update diffusers, or write the arguments into the catalog entry's `call`"
             )
 
@@ -128,7 +128,7 @@ class DiffusersFamily(TextFamily):
             self.index = {} if folder is None else read_index(folder)
         except InputError:  # told where the weights are loaded
             self.index = {}
-        name = _name_class(self.index)
+        name = name_class(self.index)
         found = find_call(name, self._find_code(folder)) if name else None
         self.signature = found or _UNKNOWN
         self._describe_signature()
@@ -145,12 +145,15 @@ class DiffusersFamily(TextFamily):
         self.image_call = call if call.image else find_call(twin) if twin else None
         if self.image_call is not None:
             self.image_pipelines = self.pipelines if call.image else (f"diffusers:{twin}",)
+        self.inverts = (
+            call.starts_from_latents and name_component(self.index, "vae") == "AutoencoderKL"
+        )
         self.is_indexed = "class_labels" in call
         self.sized = "height" in call or self.image_call is call
         self.null_condition = "negative prompt" if "negative_prompt" in call else "its own"
-        scheduler = self.index.get("scheduler") or ("", "")
-        is_flow = str(scheduler[-1]).startswith("FlowMatch")
-        self.predicts = ("flow" if is_flow else "noise") if scheduler[-1] else None
+        scheduler = name_component(self.index, "scheduler")
+        is_flow = scheduler.startswith("FlowMatch")
+        self.predicts = ("flow" if is_flow else "noise") if scheduler else None
         self.shifts = is_flow
         self.call_arguments = call.fixed
         self.load_arguments = call.choose_load_arguments(self.index)
@@ -176,7 +179,7 @@ class DiffusersFamily(TextFamily):
         return {**found, **(self.entry.call if self.entry is not None else {})}
 
     @property
-    def streams(self) -> tuple[frozenset[str], frozenset[str] | None]:
+    def own_streams(self) -> tuple[frozenset[str], frozenset[str] | None]:
         """As the catalog entry says, else the signature."""
         entry, call = self.entry, self.signature
         if entry is not None and (entry.required or entry.optional):
@@ -255,6 +258,9 @@ class DiffusersFamily(TextFamily):
             streams = [s for each in conditions for s in each.streams if s.name == name]
             for spec in specs if len(streams) == count else ():
                 bound |= bind_stream(spec, streams, size, model.pipeline)
+        if call.mask is not None and call.mask not in bound:
+            sources = [source for each in conditions if (source := each.get(Source)) is not None]
+            bound[call.mask] = [draw_changed(each, size) for each in sources]
         return bound
 
     def _choose_negative_prompt(self) -> str | None:
@@ -309,8 +315,12 @@ class DiffusersFamily(TextFamily):
         )
 
     def replace(self, streams: frozenset[str]) -> frozenset[str]:
-        """A class stands for a caption, where classes are words."""
-        return frozenset() if self.is_indexed else super().replace(streams)
+        """A class stands for a caption where classes are words, a source for image and mask."""
+        found = frozenset[str]() if self.is_indexed else super().replace(streams)
+        if Source.name not in streams:
+            return found
+        masks = {Control.name} if self.signature.mask and not self.signature.control else set()
+        return found | {Reference.name} | masks
 
     def check_condition(self, condition: Condition, capabilities: Capabilities) -> None:
         """Checks that something of it is sent, and no strength where the call has none, too.
@@ -327,15 +337,13 @@ class DiffusersFamily(TextFamily):
                 f"model {self.settings.model}: {', '.join(sorted(streams))} would only label the "
                 f"image and is not sent: give {takes or 'another model'} beside it"
             )
-        reference, call = condition.get(Reference), self.image_call
-        if reference is None or call is None or call.has_strength or reference.strength == 1.0:
+        reference, source, call = condition.get(Reference), condition.get(Source), self.image_call
+        strength = 1.0 if reference is None else reference.strength
+        if source is not None and source.translation.method == "image_to_image":
+            strength = source.translation.strength
+        if call is None or call.has_strength or strength == 1.0:
             return
         raise InputError(
             f"model {self.settings.model}: {call.name} starts from noise and only looks at the "
-            f"image, got strength {reference.strength:g}: set strength: 1.0"
+            f"image, got strength {strength:g}: set strength: 1.0"
         )
-
-
-def _name_class(index: Mapping[str, Any]) -> str | None:
-    name = index.get("_class_name")
-    return str(name[-1]) if isinstance(name, list) else name

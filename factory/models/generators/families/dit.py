@@ -18,6 +18,32 @@ class DiTFamily(ClassFamily):
     steps = 50
     scale = 4.0
     sized = False
+    inverts = True
+
+    def run_latents(self, pipeline: Any, latents: Any, arguments: dict[str, Any], to: str) -> Any:
+        """Steps as `DiTPipeline` does, whose call begins at noise of its own and ends at images."""
+        import torch
+
+        scale, labels = arguments["guidance_scale"], list(arguments["class_labels"])
+        scheduler, network, sample = pipeline.scheduler, pipeline.transformer, latents
+        halves = 2 if scale > 1 else 1
+        nulls = [_NULL_LABEL] * len(labels) * (halves - 1)
+        told = torch.tensor([*labels, *nulls], device=latents.device)
+        scheduler.set_timesteps(arguments["num_inference_steps"])
+        with torch.no_grad():
+            for timestep in scheduler.timesteps:
+                times = timestep.to(latents.device).expand(len(told))
+                entered = scheduler.scale_model_input(torch.cat([sample] * halves), timestep)
+                noise = network(entered, timestep=times, class_labels=told).sample
+                noise = noise[:, : latents.shape[1]]  # without the variances that it learned
+                if scale > 1:
+                    wanted, plain = noise.chunk(2)
+                    noise = plain + scale * (wanted - plain)
+                sample = scheduler.step(noise, timestep, sample).prev_sample
+            if to == "latent":
+                return sample
+            pixels = pipeline.vae.decode(sample / pipeline.vae.config.scaling_factor).sample
+        return (pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1).float().cpu().numpy()
 
     def prepare(self, pipeline: Any) -> None:
         """Makes classifier-free guidance use the model's own null class.

@@ -18,6 +18,7 @@ class FluxFamily(TextFamily):
     steps = 28
     scale = 3.5
     predicts = "flow"
+    inverts = True
     shifts = True
     token_limits = MappingProxyType({"tokenizer": CLIP_TOKENS, "tokenizer_2": None})
     call_arguments = MappingProxyType({"max_sequence_length": 512})

@@ -45,7 +45,6 @@ class StableDiffusion3Family(StableDiffusionFamily):
     steps = 28
     scale = 7.0
     predicts = "flow"
-    inverts = False
     token_limits = MappingProxyType(
         {"tokenizer": CLIP_TOKENS, "tokenizer_2": CLIP_TOKENS, "tokenizer_3": None}
     )

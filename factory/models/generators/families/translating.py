@@ -1,6 +1,6 @@
 """Families of diffusion models that translate sources: the ways that each knows."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from factory.core.errors import InputError
 from factory.data.records import Condition
@@ -23,12 +23,17 @@ class TranslatingFamily(Family):
     sees_domains: bool = False
 
     @property
+    def own_streams(self) -> tuple[frozenset[str], frozenset[str] | None]:
+        """Those required and optional besides sources and domains; optional None: any."""
+        return super().streams
+
+    @property
     def streams(self) -> tuple[frozenset[str], frozenset[str] | None]:
         """Adds sources and domains, for which a catalog entry need not say anything."""
-        required, optional = super().streams
+        required, optional = self.own_streams
         if optional is None:
             return required, optional
-        if self.inverts or Reference.name in optional:
+        if self.inverts or Reference.name in required | optional:
             optional |= {Source.name}
         if self.sees_domains and Reference.name in optional:
             optional |= {Domain.name}
@@ -37,15 +42,24 @@ class TranslatingFamily(Family):
     @property
     def translations(self) -> frozenset[str]:
         """From noise on the source where it varies references, and by inversion."""
-        optional = self.streams[1]
+        required, optional = self.streams
         if optional is None:
             return frozenset()
-        varies = {"image_to_image"} if Reference.name in optional else set()
+        varies = {"image_to_image"} if Reference.name in required | optional else set()
         return frozenset(varies | ({"invert"} if self.inverts else set()))
 
     def tell_source(self, source: Source, model: "LoadedModel") -> Condition:
         """Returns what a source shows, as far as it is told: what it is inverted under."""
         return Condition(source.translation.class_name, source.translation.caption)
+
+    def pack_latents(self, pipeline: Any, latents: Any) -> Any:
+        """Returns (N, C, h, w) latents as the call takes and gives them: in patches, for some."""
+        pack = getattr(pipeline, "_pack_latents", None)
+        return latents if pack is None else pack(latents, *latents.shape)
+
+    def run_latents(self, pipeline: Any, latents: Any, arguments: dict[str, Any], to: str) -> Any:
+        """Returns the images, or latents, as `to` says, that a call makes from latents."""
+        return pipeline(**arguments, latents=latents, output_type=to).images
 
     def check_streams(self, condition: Condition) -> None:
         """Checks the way of a source, too.
