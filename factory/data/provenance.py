@@ -88,10 +88,15 @@ class Origin(Artefact):
 
     @property
     def groups(self) -> tuple[str, ...]:
-        """Hashes of the patients or slides that any stream of its condition comes from, sorted."""
+        """Hashes of the patients or slides that any stream of its condition comes from, sorted.
+
+        Those of a stream of many, as of a domain, follow those of streams of one.
+        """
         told = {**(self.model_extra or {}), "reference_group_sha256": self.reference_group_sha256}
-        found = {value for name, value in told.items() if name.endswith("_group_sha256")}
-        return tuple(sorted(value for value in found if isinstance(value, str)))
+        found = [value for name, value in told.items() if name.endswith("_group_sha256")]
+        own = {value for value in found if isinstance(value, str)}
+        many = {one for value in found if isinstance(value, list | tuple) for one in value}
+        return (*sorted(own), *sorted(many - own))
 
 
 class Provenance(Origin):

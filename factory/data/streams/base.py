@@ -161,7 +161,8 @@ class Stream(ABC):
     def record(self) -> dict[str, Any]:
         """Returns what the provenance holds besides its identity.
 
-        The hash of a patient or slide stands under a key that ends in `_group_sha256`.
+        The hash of a patient or slide, or a list of several, stands under a key that ends in
+        `_group_sha256`.
 
         Raises:
             SourceError: a real image that cannot be read.

@@ -18,13 +18,17 @@ from factory.data.varied import Varied
 
 @dataclass(frozen=True, slots=True)
 class Domain(Stream):
-    """Real images of a domain, sorted by the hashes of their bytes; a model takes their mean."""
+    """Real images of a domain, sorted by the hashes of their bytes; a model takes their mean.
+
+    `group_sha256s` are the hashes of their patients or slides, as far as those are known, sorted.
+    """
 
     name = "domain"
     is_real = True
     images: tuple[SourceImage | KeptImage, ...]
     sha256s: tuple[str, ...]
     fit: str = "crop"
+    group_sha256s: tuple[str, ...] = ()
 
     def identity(self) -> dict[str, Any]:
         """Returns the hashes of their bytes."""
@@ -58,6 +62,16 @@ class Domain(Stream):
         if missing:
             raise DamageError(f"domain: the real image with sha256 {missing[0]} is not here")
         return cls(tuple(images[each] for each in hashes), hashes, identity["fit"])
+
+    def record(self) -> dict[str, Any]:
+        """Returns the hashes of the patients or slides, where any are known."""
+        if not self.group_sha256s:
+            return {}
+        return {"domain_group_sha256": list(self.group_sha256s)}
+
+    def groups(self) -> tuple[str, ...]:
+        """Returns the hashes of the patients or slides."""
+        return self.group_sha256s
 
     @classmethod
     def list_sources(cls, identity: Any, record: Provenance) -> tuple[Varied, ...]:

@@ -43,7 +43,7 @@ class Translation:
 
     `strength` in (0, 1] is the share of the path from image to noise that is gone; `steps` those of
     the whole path, None for the generator's own. `class_name` and `caption` say what the source
-    shows while it is inverted.
+    shows while it is inverted. Of the source stay its glass and its haematoxylin, where it is said.
     """
 
     method: Method = "model"
@@ -53,6 +53,7 @@ class Translation:
     class_name: str | None = None
     caption: str | None = None
     keep_glass: bool = True
+    keep_haematoxylin: bool = False
 
     def describe(self) -> dict[str, Any]:
         """Returns it as plain data, without what has no effect."""
@@ -61,6 +62,8 @@ class Translation:
             told |= {"strength": self.strength, "steps": self.steps}
         if self.inject is not None:
             told["inject"] = {"layers": list(self.inject.layers), "share": self.inject.share}
+        if self.keep_haematoxylin:  # rows without it are those of older versions
+            told["keep_haematoxylin"] = True
         told |= {"class_name": self.class_name, "caption": self.caption}
         return {name: value for name, value in told.items() if value is not None}
 
@@ -132,12 +135,20 @@ class Source(Stream):
         return fit_source(image.read_pixels(), width, height, self.fit, image.place)
 
     def finish(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], dict[str, Any]]:
-        """Blends its glass into the image, and notes the share of it; raises as `load`."""
-        if not self.translation.keep_glass:
+        """Lays its haematoxylin and glass into the image, notes the share of glass; as `load`."""
+        way = self.translation
+        if not way.keep_glass and not way.keep_haematoxylin:
+            return pixels, {}
+        real = self.load(*pixels.shape[1::-1])
+        if way.keep_haematoxylin:
+            from factory.core.haematoxylin import keep_haematoxylin
+
+            pixels = keep_haematoxylin(pixels, real)
+        if not way.keep_glass:
             return pixels, {}
         from factory.core.glass import keep_glass
 
-        blended, share = keep_glass(pixels, self.load(*pixels.shape[1::-1]))
+        blended, share = keep_glass(pixels, real)
         return blended, {"glass_fraction": round(share, 4)}
 
     def draw(self, width: int, height: int) -> NDArray[np.uint8]:

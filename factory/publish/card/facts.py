@@ -1,6 +1,6 @@
 """What a card is made of: summary, files with sizes and hashes, schema, evaluation results."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ class Facts:
         evaluations: name -> result of `factory evaluate`, of the images that are there.
         left_out: name -> why a result does not speak of these images.
         url: where it is published, or None.
+        sampled: model -> schedulers and steps of its rows.
     """
 
     recipe: Recipe
@@ -40,6 +41,7 @@ class Facts:
     evaluations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     url: str | None = None
+    sampled: Mapping[str, tuple[tuple[str, int | None], ...]] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -86,7 +88,23 @@ def collect_facts(dataset: Dataset, url: str | None = None) -> Facts:
     results = read_evaluations(dataset)
     others = find_others(dataset, results)
     kept = {name: result for name, result in results.items() if name not in others}
-    return Facts(recipe, summary, files, schemas, kept, others, url)
+    sampled = {}
+    if DATA in schemas and list_real_columns(schemas[DATA].names):  # of sources, else all alike
+        sampled = _find_sampled(dataset, [file.name for file in files if file.folder == DATA])
+    return Facts(recipe, summary, files, schemas, kept, others, url, sampled)
+
+
+def _find_sampled(
+    dataset: Dataset, names: Sequence[str]
+) -> dict[str, tuple[tuple[str, int | None], ...]]:
+    """Returns model -> schedulers and steps of its rows, sorted; raises StoreError as above."""
+    wanted = ["model", "scheduler", "num_inference_steps"]
+    found: dict[str, set[tuple[str, int | None]]] = {}
+    for name in names:
+        for row in dataset.iterate_rows(name, wanted):
+            model, scheduler, steps = (row.values[column] for column in wanted)
+            found.setdefault(str(model), set()).add((str(scheduler), steps))
+    return {model: tuple(sorted(each, key=str)) for model, each in found.items()}
 
 
 def find_others(dataset: Dataset, results: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -15,7 +15,11 @@ from factory.recipe.licences import Verdict, collect_summary_terms, combine_term
 LICENCE_MARK = "<!-- Written by factory; remove this line to keep the file as you edit it. -->"
 
 
-def write_makers(summary: Summary) -> str:
+Sampled = Mapping[str, tuple[tuple[str, int | None], ...]]
+"""Model -> scheduler and steps of its rows, which an inversion chooses by itself."""
+
+
+def write_makers(summary: Summary, sampled: Sampled) -> str:
     """Returns the section on models, sampling, libraries and the terms of each part."""
     lines = ["## Where it comes from" if summary.judged else "## What made it"]
     for maker in summary.makers:
@@ -23,12 +27,14 @@ def write_makers(summary: Summary) -> str:
         if not does_generate(maker.generator.family):
             lines += ["", "Nothing was generated: each row names its file and the file's sha256."]
             continue
+        own = ((generator.scheduler, generator.num_inference_steps),)
+        steps = sampled.get(generator.model) or own
         lines += [
             "",
             f"- model {write_code(shorten_places(generator.model))}, revision "
             f"{write_code(generator.model_revision)}, weights sha256 "
             f"{write_code(generator.weights_sha256)}",
-            f"- {escape(generator.scheduler)}, {generator.num_inference_steps} steps, "
+            f"- {'; '.join(f'{escape(name)}, {count} steps' for name, count in steps)}, "
             f"guidance {escape(generator.guidance_scale)}, "
             f"{generator.width}x{generator.height} px, "
             f"{generator.dtype} on {generator.device}",

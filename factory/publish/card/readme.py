@@ -61,7 +61,7 @@ def _write_sections(facts: Facts, has_grid: bool) -> str:
             write_evaluations(facts),
             write_memorisation(facts) if facts.is_synthetic else "",
             write_terms(facts),
-            write_makers(summary),
+            write_makers(summary, facts.sampled),
             _write_columns(facts),
             _write_reproduction(facts),
             _write_limits(facts),

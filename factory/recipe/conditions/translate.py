@@ -1,8 +1,6 @@
 """Translate conditions: real images as they would look in another stain, scanner or preparation."""
 
-import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -16,9 +14,9 @@ from factory.core.notes import tell
 from factory.core.yaml.reader import FieldPath
 from factory.data.groups import read_groups
 from factory.data.images import SourceImage, check_fit
-from factory.data.records import Condition, Request
+from factory.data.records import Condition
 from factory.data.shots import rank_shots
-from factory.data.streams import Caption, ClassName, Domain, Source
+from factory.data.streams import Caption, ClassName, Control, Domain, Source, Stream
 from factory.data.streams.source import Injection, Method, Translation
 from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
@@ -30,36 +28,12 @@ from factory.recipe.conditions.base import (
     ImageSettings,
     Planning,
 )
-from factory.recipe.conditions.series import ManyConditions
+from factory.recipe.conditions.translate_masks import find_masks
+from factory.recipe.conditions.translate_series import TranslateSeries
 
 _STRENGTH = {"invert": 1.0, "image_to_image": 0.5}
 _NOT_INVERTED = ("scheduler", "classifier_guidance")
 Text = Annotated[str, Field(min_length=1)]
-
-
-@dataclass(frozen=True)
-class TranslateSeries(ManyConditions):
-    """The sources in turn, then again with the next ordinals."""
-
-    name: str
-    conditions: tuple[Condition, ...]
-    count: int
-    details: tuple[str, ...] = ()
-    origin = "translated"
-
-    @functools.cached_property
-    def key(self) -> str:
-        """Identity of the series: its sources in order, and what they become."""
-        sources = [condition.describe() for condition in self.conditions]
-        told: dict[str, Any] = {"kind": "translate", "sources": sources}
-        if not all(source.is_kept for each in self.conditions if (source := each.get(Source))):
-            told["keep_source"] = False  # rows that keep none are other rows
-        return compute_digest("series", told)[:16]
-
-    def request_at(self, index: int) -> Request:
-        """Returns the `index`-th request."""
-        ordinal, row = divmod(index, len(self.conditions))
-        return Request(self.key, index, self.conditions[row], ordinal)
 
 
 class Target(Strict):
@@ -69,11 +43,17 @@ class Target(Strict):
     caption: Text | None = Field(None, description="prompt, with {class_name} of the source")
     domain: Path | None = Field(None, description="real images of the target, unpaired")
     domain_images: int = Field(64, ge=1, le=1024, description="of these, chosen by seed")
+    group_column: str | None = Field(None, description="of domain: patient or slide column")
+    group_pattern: str | None = Field(
+        None, description="of domain: regex on its file names, one (group)"
+    )
 
     @model_validator(mode="after")
     def _check_some(self) -> Self:
         if self.class_name is None and self.caption is None and self.domain is None:
             raise ValueError("says nothing: set class_name, caption or domain")
+        if self.domain is None and (self.group_column or self.group_pattern):
+            raise ValueError("group_column and group_pattern are of domain: remove them")
         return self
 
 
@@ -90,7 +70,7 @@ class TranslateConditions(ConditionKind):
     """Real images in another stain, scanner or preparation; rows are pairs."""
 
     kind = "translate"
-    streams = (Source, ClassName, Caption, Domain)
+    streams = (Source, ClassName, Caption, Domain, Control)
 
     class Settings(ImageSettings):
         """Real images in another stain, scanner or preparation; rows are pairs."""
@@ -118,7 +98,15 @@ class TranslateConditions(ConditionKind):
         source_caption: Text | None = Field(
             None, description="of invert: prompt that tells them, with {class_name}"
         )
+        masks: Path | None = Field(
+            None,
+            description="label maps named as the images: what is made anew, all but 0; "
+            "of pipelines with a mask, which else leave glass alone",
+        )
         keep_glass: bool = Field(True, description="lumen and background stay the source's")
+        keep_haematoxylin: bool = Field(
+            False, description="its plane stays the source's, as strong as made; of H&E to H&E"
+        )
         keep_source: bool = Field(True, description="rows keep the source in the column source")
         per_image: Count = Field(1, description="accepted images of each source")
         shots: Count | None = Field(None, description="sources, chosen by seed; default: all")
@@ -158,7 +146,14 @@ class TranslateConditions(ConditionKind):
         target = self.settings.to
         if target is None or target.domain is None:
             return None
-        return BlockImages(target.domain, self.settings.fit)
+        named = target.model_dump(include={"group_column", "group_pattern"})
+        return BlockImages(target.domain, self.settings.fit, named)
+
+    @property
+    def masks(self) -> BlockImages | None:
+        """What of the sources is made anew, if masks tell it; no real images."""
+        named = self.settings.masks
+        return None if named is None else BlockImages(named, self.settings.fit)
 
     @property
     def held(self) -> tuple[type[Any], ...]:
@@ -167,6 +162,7 @@ class TranslateConditions(ConditionKind):
             each
             for each in self.streams
             if not (each is Domain and self.domain is None)
+            and not (each is Control and self.masks is None)
             and not (each is Caption and not self.has_caption)
         )
 
@@ -192,9 +188,11 @@ class TranslateConditions(ConditionKind):
         chosen = self._choose(self.images, session, planning.seed, settings.shots)
         groups = read_groups([image for image, _ in chosen])
         others = self._build_domain(session, planning.seed)
+        images, masks = [image for image, _ in chosen], self.masks
+        maps = [None] * len(chosen) if masks is None else find_masks(masks, images, session)
         conditions = tuple(
-            self._ask(image, sha256, group, others)
-            for (image, sha256), group in zip(chosen, groups, strict=True)
+            self._ask(image, sha256, group, others if mask is None else (*others, mask))
+            for (image, sha256), group, mask in zip(chosen, groups, maps, strict=True)
         )
         name = session.resolve(settings.images).name
         count = len(conditions) * settings.per_image
@@ -217,12 +215,21 @@ class TranslateConditions(ConditionKind):
             self._check_target(findings, target, (*path, "to"))
         if self.images.check_groups(findings, path) and findings.check_files:
             names = _check_images(findings, self.images, (*path, "images"))
+            self._check_masks(findings, path)
             if target is None or target.class_name is None:
                 findings.asked.add(names, (*path, "images"))
         if target is not None and target.class_name is not None:
             findings.asked.add((target.class_name,), (*path, "to", "class_name"))
         told = compute_digest("translate", self.describe_content())[:8]
         return [("images", str(settings.images), "translated by settings", told)]
+
+    def _check_masks(self, findings: Findings, path: FieldPath) -> None:
+        session = findings.loaded.session
+        if self.masks is not None:
+            try:
+                find_masks(self.masks, self.images.list(session), session)
+            except SourceError as error:
+                findings.add((*path, "masks"), str(error))
 
     def _check_way(self, findings: Findings, path: FieldPath) -> None:
         settings, model = self.settings, findings.model
@@ -252,7 +259,11 @@ class TranslateConditions(ConditionKind):
         if target.domain is not None and takes is not None and Domain.name not in takes:
             message = f"{model.name if model else ''} is not told a domain by images"
             findings.add((*path, "domain"), f"{message}: name a class_name or caption")
-        elif self.domain is not None and findings.check_files:
+        elif (
+            self.domain is not None
+            and self.domain.check_groups(findings, path)
+            and findings.check_files
+        ):
             _check_images(findings, self.domain, (*path, "domain"))
         if model is None or model.class_names is None:
             return
@@ -286,11 +297,12 @@ class TranslateConditions(ConditionKind):
             return ()
         found = self._choose(block, session, seed, target.domain_images)
         found.sort(key=lambda pair: pair[1])
-        images, hashes = (image for image, _ in found), (sha256 for _, sha256 in found)
-        return (Domain(tuple(images), tuple(hashes), block.fit),)
+        images, hashes = tuple(image for image, _ in found), tuple(sha256 for _, sha256 in found)
+        groups = {each for each in read_groups(images) if each is not None}
+        return (Domain(images, hashes, block.fit, tuple(sorted(groups))),)
 
     def _ask(
-        self, image: SourceImage, sha256: str, group: str | None, others: tuple[Domain, ...]
+        self, image: SourceImage, sha256: str, group: str | None, others: tuple[Stream, ...]
     ) -> Condition:
         settings = self.settings
         target = settings.to
@@ -309,6 +321,7 @@ class TranslateConditions(ConditionKind):
             settings.source_class_name,
             shown,
             settings.keep_glass,
+            settings.keep_haematoxylin,
         )
         source = Source(image, sha256, way, settings.fit, group, settings.keep_source)
         return Condition(name, caption, source, *others)
