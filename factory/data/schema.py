@@ -161,7 +161,7 @@ def build_row(
     image_format: ImageFormat,
     keep_image: bool,
 ) -> dict[str, Any]:
-    """Turns a judged candidate into a row of the shard table."""
+    """Turns a judged candidate into a row of the shard table; descriptions are plain data."""
     job, sample, condition = candidate.job, candidate.sample, candidate.job.condition
     data = encode_image(sample.pixels, image_format, not condition.is_existing)
     sample_id = compute_sample_id(condition, sample.prompt, job.seed, generator)
@@ -223,8 +223,6 @@ def build_provenance(
         "batch_size": sample.batch_size,
         "pixels_sha256": hash_image(sample.pixels, sample.channels),
         "nonfinite_fraction": sample.nonfinite,
-        "generator": dict(generator),
-        "filters": [dict(description) for description in filters],
     }
     for stream in job.condition.streams:
         told |= stream.record()
@@ -234,13 +232,13 @@ def build_provenance(
         told["kept"] = {name: hash_value(value) for name, value in kept.items()}
     if sample.notes:
         told["notes"] = dict(sample.notes)
-    return Provenance.model_validate(to_plain(told))
+    return Provenance.model_validate({**to_plain(told), "generator": generator, "filters": filters})
 
 
 def count_cut(rows: Sequence[Mapping[str, Any]]) -> dict[str, tuple[int, int]]:
     """Returns tokenizer -> (rows whose prompt it cut, tokens that it dropped of them)."""
     found: dict[str, tuple[int, int]] = {}
-    for row in rows:
+    for row in (each for each in rows if each["prompt"] is not None):
         for name, (_, dropped) in read_provenance(row).tokens.items():
             if dropped:
                 count, total = found.get(name, (0, 0))

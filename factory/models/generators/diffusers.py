@@ -297,7 +297,7 @@ class DiffusersGenerator(BatchedGenerator):
         limits = self.family.compute_token_limits()
         components = self.model.pipeline.components
         tokenizers = {n: components[n] for n in limits if components.get(n) is not None}
-        texts = [prompt or "" for prompt in prompts]
+        texts = [prompt for prompt in prompts if prompt is not None]
         sent = [text.lower().strip() for text in texts] if self.family.lowercases else texts
-        counts = count_tokens(sent, tokenizers, limits)
-        return [{} if p is None else count for p, count in zip(prompts, counts, strict=True)]
+        counts = iter(count_tokens(sent, tokenizers, limits) if sent else ())
+        return [{} if prompt is None else next(counts) for prompt in prompts]

@@ -158,7 +158,10 @@ def seed_global_noise(seed: int, device: str) -> Iterator[None]:
 
     devices = [torch.device(device)] if device.startswith("cuda") else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        if device == "cpu":  # else every batch queues calls for other devices, with tracebacks
+            torch.default_generator.manual_seed(seed)
+        else:
+            torch.manual_seed(seed)
         yield
 
 
