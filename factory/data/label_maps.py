@@ -9,7 +9,7 @@ import hashlib
 import io
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ MOST_ID = 255
 TURNS = 8
 """Flips and quarter turns of a square, the identity first."""
 
+Values = Literal["ids", "objects", "coded"]
+"""Of a mask: ids of a palette; 1 .. n, each an object; or id * INSTANCES + n."""
 Labels = NDArray[np.unsignedinteger[Any]]
 Palette = tuple[tuple[int, str], ...]
 """(id, name), sorted by id."""

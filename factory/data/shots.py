@@ -68,6 +68,14 @@ class ImageSet:
         """Returns the rows of a class."""
         return [row for row, image in enumerate(self.images) if image.class_name == class_name]
 
+    def thin(self, most: int, key: str) -> "ImageSet":
+        """Returns up to `most` images of each class, chosen by `key` and their bytes."""
+        rows: list[int] = []
+        for name in self.class_names:
+            mine = self.list_rows(name)
+            rows += sorted(mine, key=lambda row: compute_digest(key, self.sha256s[row]))[:most]
+        return self.take(rows)
+
     def index_labels(self, class_names: Sequence[str]) -> NDArray[np.int64]:
         """Returns (N,) positions of the classes in `class_names`."""
         return np.array([class_names.index(str(each.class_name)) for each in self.images], np.int64)

@@ -644,6 +644,10 @@ def test_other_classes_are_said(data, tmp_path):
         (("--seeds", "0"), "'--seeds': 0"),
         (("--adapt", "nano-he-base"), "belong to --generator"),
         (("--weights", "."), "--weights: belongs to --model"),
+        (("--tune", "logistik"), "did you mean 'logistic'"),
+        (("--features", "color-texture"), "--features: belong to --tune"),
+        (("--epochs", "2"), "--epochs, --steps: give one of them"),
+        (("--arms", "real_longer,real"), "needs --epochs, and the arm real+synthetic"),
     ],
 )
 def test_what_does_not_fit_is_said(data, options, message):

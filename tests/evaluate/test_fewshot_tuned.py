@@ -284,19 +284,6 @@ def test_a_space_that_filtered_is_marked(data, tmp_path, asked):  # noqa: F811
     assert making["seconds"] > 0
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--tune", "logistik"), "did you mean 'logistic'"),
-        (("--features", "color-texture"), "--features: belong to --tune"),
-        (("--epochs", "2"), "--epochs, --steps: give one of them"),
-        (("--arms", "real_longer,real"), "needs --epochs, and the arm real+synthetic"),
-    ],
-)
-def test_what_does_not_fit_is_said(data, options, message):  # noqa: F811
-    assert message in study(data, *options, code=2).output
-
-
 # --- the preset ---------------------------------------------------------------------------------
 
 

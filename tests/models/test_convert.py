@@ -107,7 +107,7 @@ def build_parts(takes: str, stage: str = "vq") -> tuple[Any, Any, dict[str, Any]
         head = "" if any(key.startswith("text_model.") for key in state) else "text_model."
         return unet, vae, {f"transformer.{head}{k}": v for k, v in state.items()}, encoder
     if takes == "grid":
-        module = GridConditioner(32, 6, hidden=16, mlp=24, layers=2, heads=2)
+        module = GridConditioner(32, 6, 16, 24, layers=2, heads=2, scales=8, has_norm=True)
         for value in module.parameters():
             torch.nn.init.normal_(value, std=0.3)
         return unet, vae, module.state_dict(), module

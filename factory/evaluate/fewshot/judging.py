@@ -59,7 +59,7 @@ class Judging:
         if isinstance(judge, str):
             return judge
         if most is not None:
-            judge = _take_some(judge, most)
+            judge = judge.thin(most, "judge")
         kinds = {TEST: self.test, SHOTS: join_images(shots)}
         kinds |= {kind: join_images(sets) for kind, sets in made.items()}
         chosen = ArmImages(judge, self.train.take([]), is_augmented)
@@ -94,12 +94,3 @@ class Judging:
             return tuner.fit_predict(train, JUDGE, seen, plan)
 
         return self.run(shots, made, identify, fit, most=MOST)
-
-
-def _take_some(images: ImageSet, most: int) -> ImageSet:
-    """Returns up to `most` images of each class, chosen by their bytes."""
-    rows: list[int] = []
-    for name in images.class_names:
-        mine = images.list_rows(name)
-        rows += sorted(mine, key=lambda row: compute_digest("judge", images.sha256s[row]))[:most]
-    return images.take(rows)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from factory.core.hashing import compute_digest, derive_seed
+from factory.core.hashing import derive_seed
 from factory.core.stats.ranking import measure_auroc
 from factory.data.shots import ImageSet, PixelReader
 from factory.engine.selection import OVER_QUOTA
@@ -62,7 +62,7 @@ def measure_gap(
     from sklearn.model_selection import StratifiedGroupKFold
 
     count = min(MOST // len(train.class_names), *_count(train), *_count(test))
-    sides = [_take(each, count) for each in (train, test)]
+    sides = [each.thin(count, "gap") for each in (train, test)]
     images = [image for each in sides for image in each.images]
     has_groups = all(image.group is not None for image in images)
     shas = [sha for each in sides for sha in each.sha256s]
@@ -94,11 +94,3 @@ def measure_gap(
 
 def _count(images: ImageSet) -> list[int]:
     return [len(images.list_rows(name)) for name in images.class_names]
-
-
-def _take(images: ImageSet, count: int) -> ImageSet:
-    rows: list[int] = []
-    for name in images.class_names:
-        mine = images.list_rows(name)
-        rows += sorted(mine, key=lambda row: compute_digest("gap", images.sha256s[row]))[:count]
-    return images.take(rows)

@@ -7,10 +7,11 @@ from pydantic import Field
 
 from factory.core import fields
 from factory.core.errors import InputError
+from factory.data.label_maps import Values
 from factory.evaluate import base
 from factory.evaluate.figures import align, write_metric
 
-METRICS = ("dice", "aji", "pq")
+METRICS = {"dice": "Dice", "aji": "aggregated Jaccard index", "pq": "panoptic quality"}
 ARMS = ("real", "synthetic", "real+synthetic")
 NETWORK_MULTIPLE = 32
 """Sides of images are multiples of it: the network halves them five times."""
@@ -25,12 +26,7 @@ class Segmentation(base.Evaluation):
 
     study = "factory.evaluate.segmentation.study:measure"
     tier = base.TIERS[2]
-    names: ClassVar[Mapping[str, str]] = {
-        "dice": "Dice",
-        "aji": "aggregated Jaccard index",
-        "pq": "panoptic quality",
-        "share": "share of real's",
-    }
+    names: ClassVar[Mapping[str, str]] = {**METRICS, "share": "share of real's"}
     hidden = frozenset({"by_seed"})
     sources: ClassVar[Mapping[str, str]] = {
         name: f"settings.{name.replace('-', '_')}"
@@ -53,7 +49,7 @@ class Segmentation(base.Evaluation):
         synthetic: fields.Images = Field(
             description="Finished run of conditions with masks: mask, layout."
         )
-        values: Literal["ids", "objects", "coded"] = Field(
+        values: Values = Field(
             "ids",
             description="Of real masks: ids; objects 1 .. n; or coded, id * 1000 + n.",
         )

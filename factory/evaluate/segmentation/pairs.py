@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from factory.data.label_maps import (
     INSTANCES,
     TURNS,
     Labels,
+    Values,
     code_instances,
     decode_labels,
     fit_labels,
@@ -28,8 +29,6 @@ from factory.data.provenance import read_origin
 from factory.data.splits import find_leaks
 from factory.evaluate.image_sets import Fit, ImageSet, list_set
 from factory.evaluate.translation.pairs import list_masks, name_key
-
-Values = Literal["ids", "objects", "coded"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,12 +36,12 @@ class GridConditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self,
         dim: int,
         embedding_dim: int,
-        hidden: int = 512,
-        mlp: int = 2048,
-        layers: int = 12,
-        heads: int = 8,
-        scales: int = 8,
-        has_norm: bool = True,
+        hidden: int,
+        mlp: int,
+        layers: int,
+        heads: int,
+        scales: int,
+        has_norm: bool,
     ) -> None:
         super().__init__()
         self.mag_embedding = nn.Embedding(scales, hidden)

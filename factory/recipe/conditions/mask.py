@@ -20,6 +20,7 @@ from factory.data.label_maps import (
     INSTANCES,
     TURNS,
     Palette,
+    Values,
     decode_labels,
     fit_labels,
     hash_labels,
@@ -123,7 +124,7 @@ class MaskConditions(ConditionKind):
         palette: PaletteNames = Field(
             description="value of the mask -> what it marks; 0 is nothing"
         )
-        values: Literal["ids", "objects", "coded"] = Field(
+        values: Values = Field(
             "ids",
             description="ids: those of the palette; objects: 1 .. n, each an object of the one "
             "name of the palette; coded: id * 1000 + n, as rows of factory keep objects",

@@ -1,10 +1,11 @@
 """Settings of `train layout`."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from factory.core.fields import Option, Options, Seed
+from factory.data.label_maps import Values
 
 
 class LayoutSettings(Options):
@@ -13,7 +14,7 @@ class LayoutSettings(Options):
     names: Annotated[tuple[str, ...], Option("--name")] = Field(
         ("nucleus",), min_length=1, description="What the ids 1, 2, ... mark, in their order."
     )
-    values: Literal["ids", "objects", "coded"] = Field(
+    values: Values = Field(
         "ids",
         description="Ids: connected parts are objects; objects: 1 .. n, all of the one name; "
         "coded: id * 1000 + n.",

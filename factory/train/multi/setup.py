@@ -45,9 +45,9 @@ class MultiMaterial:
     teacher: LearnedEncoder | None
     embedding_dim: int
     scales: Scales
-    language_model: Any = None
-    start: MultiPipeline | None = None
-    start_sha256: str | None = None
+    language_model: Any
+    start: MultiPipeline | None
+    start_sha256: str | None
 
     @torch.no_grad()
     def look(self, images: torch.Tensor) -> torch.Tensor | None:
