@@ -28,7 +28,7 @@ from factory.recipe.conditions.base import (
     ImageSettings,
     Planning,
 )
-from factory.recipe.conditions.translate_masks import find_masks
+from factory.recipe.conditions.translate_masks import check_masks, find_masks
 from factory.recipe.conditions.translate_series import TranslateSeries
 
 _STRENGTH = {"invert": 1.0, "image_to_image": 0.5}
@@ -170,6 +170,14 @@ class TranslateConditions(ConditionKind):
         """Returns where sources and images of the target are."""
         return (self.images,) if self.domain is None else (self.images, self.domain)
 
+    def describe_content(self) -> dict[str, Any]:
+        """Returns its settings without where masks lie: their values count, in the series' key."""
+        content = super().describe_content()
+        del content["masks"]
+        if not self.settings.keep_haematoxylin:  # fingerprints are those of older versions
+            del content["keep_haematoxylin"]
+        return content
+
     def list_used(self, session: Session, seed: int) -> Sequence[SourceImage]:
         """Returns the chosen sources.
 
@@ -215,21 +223,13 @@ class TranslateConditions(ConditionKind):
             self._check_target(findings, target, (*path, "to"))
         if self.images.check_groups(findings, path) and findings.check_files:
             names = _check_images(findings, self.images, (*path, "images"))
-            self._check_masks(findings, path)
+            check_masks(findings, self.masks, self.images, (*path, "masks"))
             if target is None or target.class_name is None:
                 findings.asked.add(names, (*path, "images"))
         if target is not None and target.class_name is not None:
             findings.asked.add((target.class_name,), (*path, "to", "class_name"))
         told = compute_digest("translate", self.describe_content())[:8]
         return [("images", str(settings.images), "translated by settings", told)]
-
-    def _check_masks(self, findings: Findings, path: FieldPath) -> None:
-        session = findings.loaded.session
-        if self.masks is not None:
-            try:
-                find_masks(self.masks, self.images.list(session), session)
-            except SourceError as error:
-                findings.add((*path, "masks"), str(error))
 
     def _check_way(self, findings: Findings, path: FieldPath) -> None:
         settings, model = self.settings, findings.model
@@ -242,6 +242,12 @@ class TranslateConditions(ConditionKind):
             if settings.per_image > 1 and not model.family.is_seeded:
                 message = f"{model.name} makes one image of each source, whatever the seed"
                 findings.add((*path, "per_image"), f"{message}: remove it")
+            if settings.masks is not None and not model.family.paints_masks:
+                message = f"{model.name} is not told by a mask what to make anew: remove it"
+                findings.add((*path, "masks"), message)
+            if settings.keep_haematoxylin and model.family.channels is not None:
+                message = f"{model.name} makes channels, which have no haematoxylin: remove it"
+                findings.add((*path, "keep_haematoxylin"), message)
         recipe = findings.loaded.recipe
         for name in _NOT_INVERTED if settings.method == "invert" else ():
             if getattr(recipe.generator, name) is not None:

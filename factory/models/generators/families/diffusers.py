@@ -148,6 +148,7 @@ class DiffusersFamily(TextFamily):
         self.inverts = (
             call.starts_from_latents and name_component(self.index, "vae") == "AutoencoderKL"
         )
+        self.paints_masks = call.mask is not None and call.control is None
         self.is_indexed = "class_labels" in call
         self.sized = "height" in call or self.image_call is call
         self.null_condition = "negative prompt" if "negative_prompt" in call else "its own"
@@ -319,7 +320,7 @@ class DiffusersFamily(TextFamily):
         found = frozenset[str]() if self.is_indexed else super().replace(streams)
         if Source.name not in streams:
             return found
-        masks = {Control.name} if self.signature.mask and not self.signature.control else set()
+        masks = {Control.name} if self.paints_masks else set()
         return found | {Reference.name} | masks
 
     def check_condition(self, condition: Condition, capabilities: Capabilities) -> None:
