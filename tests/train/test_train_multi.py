@@ -290,6 +290,7 @@ def test_the_recipe_says_which_network_and_where_its_data_lie(data: Path, tmp_pa
     assert all(each.is_relative_to(tmp_path / "data") for each in places)
 
 
+@pytest.mark.slow("test_resumed_equals_uninterrupted_and_what_comes_out_is_a_model")
 def test_captions_learn_to_say_what_embeddings_show(tmp_path: Path) -> None:
     """Only what reads captions changes, and what the blocks make of it is what embeddings have."""
     (tmp_path / "images/all").mkdir(parents=True)
@@ -298,9 +299,9 @@ def test_captions_learn_to_say_what_embeddings_show(tmp_path: Path) -> None:
         noisy = np.random.default_rng(number).integers(-9, 9, (32, 32, 3)) + color
         Image.fromarray(noisy.astype(np.uint8)).save(tmp_path / f"images/all/{number}.png")
     source = {"masks": None, "values": None, "group_pattern": None}
-    plain = make_recipe(tmp_path, 1, source=source)
+    plain = make_recipe(tmp_path, 1, source=source, training={"batch_size": 64})
     train(plain, tmp_path / "plain")
-    options = {**plain.training.model_dump(), "reading_steps": 90}
+    options = {**plain.training.model_dump(), "reading_steps": 120}
     recipe = MultiRecipe.model_validate({**plain.model_dump(), "training": options})
     assert train(recipe, tmp_path / "out")["reading"] > 0.3
     before, after = (read_weights(tmp_path / each) for each in ("plain", "out"))

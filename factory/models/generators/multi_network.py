@@ -252,16 +252,15 @@ class StreamTokens(nn.Module):
             return kind(value.to(like.dtype)), streams.caption_mask
         if name == "embedding":
             count = kind.out_features // self.stream_dim
-            tokens = kind(self.standardise(name, value)).unflatten(2, (count, -1)).flatten(1, 2)
+            tokens = kind(self._standardise(name, value)).unflatten(2, (count, -1)).flatten(1, 2)
             mask: Any = streams.embedding_mask
             return tokens, mask.repeat_interleave(count, 1)
         if name == "vector":
-            return kind(self.standardise(name, value).nan_to_num(0.0)), ~value.isnan()
+            return kind(self._standardise(name, value).nan_to_num(0.0)), ~value.isnan()
         octaves = torch.log2(value.nan_to_num(1.0).float())
         return kind(embed_number(octaves * 100 + 500, like.dtype)).unsqueeze(1), None
 
-    def standardise(self, name: str, value: torch.Tensor) -> torch.Tensor:
-        """Returns values of `embedding` or `vector` with the mean and spread of the training's."""
+    def _standardise(self, name: str, value: torch.Tensor) -> torch.Tensor:
         mean, std = getattr(self, f"{name}_mean"), getattr(self, f"{name}_std")
         return ((value - mean) / std).to(self.norms[name].weight.dtype)  # type: ignore[no-any-return]
 

@@ -54,7 +54,7 @@ def teach_reading(recipe: TrainingRecipe, material: Material, network: Denoiser)
 
 
 def fit_reading(
-    learning: Sequence[nn.Parameter],
+    learning: Sequence[torch.Tensor],
     read: Callable[[int], tuple[torch.Tensor, torch.Tensor]],
     steps: int,
 ) -> float:

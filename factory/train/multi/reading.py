@@ -6,6 +6,8 @@ to stand for the mean of the tokens of the stream `embedding`; what the blocks a
 make of embeddings is then taken over for captions, and the rest of the network stays as it was.
 """
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -13,13 +15,14 @@ from factory.catalog.captions.writing import write_caption
 from factory.core.errors import InputError
 from factory.core.hashing import derive_seed
 from factory.models.generators.multi_layers import average_tokens
+from factory.models.generators.multi_streams import Streams
 from factory.models.generators.query_text import encode_tokens
+from factory.train.batches import tokenize
 from factory.train.encoder.trunk import BATCH, fit_reading
 from factory.train.multi.batches import draw_rows
 from factory.train.multi.network import MultiDenoiser
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial
-from factory.train.multi.validation import encode
 
 
 def teach_streams(recipe: MultiRecipe, material: MultiMaterial, network: MultiDenoiser) -> float:
@@ -36,16 +39,13 @@ def teach_streams(recipe: MultiRecipe, material: MultiMaterial, network: MultiDe
     Raises:
         InputError: no captions, or no embeddings to learn from.
     """
-    if material.tokenizer is None or not material.embedding_dim:
+    grid = material.grid
+    if grid is None or not material.embedding_dim:
         raise InputError(
             "training.reading_steps: needs captions and data.encoder: set them, or remove it"
         )
-    parts = network.transformer.streams
-    sets, grid = material.collection.sets, material.grid
-    device = parts.pools["caption"].weight.device
-
-    def embed(name: str, values: torch.Tensor) -> torch.Tensor:
-        return parts.norms[name](parts.kinds[name](values).unflatten(-1, (-1, parts.stream_dim)))
+    parts: Any = network.transformer.streams
+    sets, device = material.collection.sets, parts.pools["caption"].weight.device
 
     def read(step: int) -> tuple[torch.Tensor, torch.Tensor]:
         turns = range(max(1, BATCH // recipe.training.batch_size))
@@ -53,15 +53,22 @@ def teach_streams(recipe: MultiRecipe, material: MultiMaterial, network: MultiDe
             row for turn in turns for row in draw_rows(recipe, material.collection, (step, turn))
         ]
         draw = np.random.default_rng(derive_seed(recipe.seed, "reading", step))
-        seen = torch.from_numpy(np.stack([sets[source].features[view] for source, view in rows]))
-        with torch.no_grad():
-            target = embed("embedding", parts.standardise("embedding", seen.to(device))).mean(1)
         captions = [
             write_caption(grid, sets[source].attributes[view], draw) for source, view in rows
         ]
-        tokens, mask = encode(material, tuple(captions), device)
-        hidden, mask = encode_tokens(network.text_encoder, tokens, mask)
-        return average_tokens(embed("caption", hidden).squeeze(2), mask), target
+        features: list[Any] = [sets[source].features for source, _ in rows]
+        seen = np.stack([each[view] for each, (_, view) in zip(features, rows, strict=True)])
+        ids, counts = tokenize(material.tokenizer, captions)
+        hidden, mask = encode_tokens(network.text_encoder, ids.to(device), counts.to(device))
+        streams = Streams(
+            caption=hidden,
+            caption_mask=mask,
+            embedding=torch.from_numpy(seen)[:, None].to(device),
+            embedding_mask=torch.ones(len(rows), 1, dtype=torch.bool, device=device),
+        )
+        found, _ = parts(streams)
+        told, target = (average_tokens(*found[name][:2]) for name in ("caption", "embedding"))
+        return told, target.detach()
 
     reader = network.text_encoder.named_parameters()
     learning = [
@@ -70,7 +77,8 @@ def teach_streams(recipe: MultiRecipe, material: MultiMaterial, network: MultiDe
     ]  # fmt: skip
     explained = fit_reading(learning, read, recipe.training.reading_steps)
     with torch.no_grad():
-        for group in (parts.pools, *(block.cross_kv for block in network.transformer.blocks)):
+        blocks: Any = network.transformer.blocks
+        for group in (parts.pools, *(block.cross_kv for block in blocks)):
             if "caption" in group:
                 group["caption"].weight.copy_(group["embedding"].weight)
     return explained
