@@ -11,9 +11,8 @@ import yaml
 from click.testing import CliRunner
 
 from factory.cli import main
-from tests import tiny
-from tests.parts import WIDTH, language_model
-from tests.pipelines import build_pipeline
+from tests.parts import make
+from tests.pipelines import build_pipeline, fill
 
 LAYERS = (9, 18, 27)
 """Of the text encoder, whose states its call joins where nothing else is said."""
@@ -24,15 +23,15 @@ def save_klein(folder: Path) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         pipeline = build_pipeline("Flux2KleinPipeline")
-        encoder = language_model(
-            type(pipeline.text_encoder).__name__, "Qwen3Config", num_hidden_layers=LAYERS[-1]
-        )
-        config = {**pipeline.transformer.config, "joint_attention_dim": len(LAYERS) * WIDTH}
+        before = pipeline.text_encoder
+        encoder = make(type(before).__name__, "Flux2Klein", num_hidden_layers=LAYERS[-1])
+        width = len(LAYERS) * before.config.hidden_size
+        config = {**pipeline.transformer.config, "joint_attention_dim": width}
         transformer = diffusers.Flux2Transformer2DModel.from_config(config)
         pipeline.register_modules(text_encoder=encoder, transformer=transformer)
         for component in (encoder, transformer, pipeline.vae):
             component.eval()
-            tiny.fill(component)
+            fill(component)
         pipeline.save_pretrained(folder, safe_serialization=True)
     return folder
 
