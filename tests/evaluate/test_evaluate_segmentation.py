@@ -11,10 +11,10 @@ from PIL import Image
 
 import factory
 from factory.cli import main
-from factory.core.errors import EvaluationError, InputError
+from factory.core.errors import EvaluationError, InputError, MismatchError
 from factory.evaluate.everything import AllSettings
 from factory.evaluate.segmentation import ARMS, METRICS, Segmentation
-from factory.evaluate.segmentation.pairs import Reading, read_masked
+from factory.evaluate.segmentation.pairs import Reading, read_masked, refuse_shared
 from factory.evaluate.segmentation.segmenter import Segmenter
 from factory.evaluate.segmentation.study import _resample
 from tests.running import run, write_recipe
@@ -110,6 +110,15 @@ def test_what_is_done_is_kept(sets, found, monkeypatch):
     assert again["arms"] == found[0]["arms"]
 
 
+@pytest.mark.parametrize("name", ["masks", "test_masks"])
+def test_what_was_done_with_other_masks_is_not_taken(sets, found, tmp_path, name):
+    shutil.copytree(sets / name, tmp_path / "other")
+    first = min((tmp_path / "other").iterdir())
+    Image.fromarray(draw_mask(np.random.default_rng(9))).save(first)
+    with pytest.raises(MismatchError, match="masks"):
+        measure(sets, out=sets / "out", **{name: tmp_path / "other"})
+
+
 def test_the_table_of_all_and_the_card_show_it(sets, found):
     rows = list(Segmentation.list_rows(found[0]))
     assert len(rows) == 15
@@ -138,7 +147,8 @@ def test_all_needs_the_masks(sets):
         ({"test": "real", "test_masks": "masks"}, "share 8 images"),
         ({"test_masks": "masks"}, "has no mask of 'E_0'"),
         ({"masks": None}, "A_0.png: has no mask"),
-        ({"ids": (2,)}, "no mask marks anything"),
+        ({"ids": (2,)}, "real: no mask marks anything"),
+        ({"ids": (0, 1)}, "ids"),
         ({"values": "objects", "ids": (1,)}, "have no ids"),
         ({"values": "coded"}, "code no id"),
     ],
@@ -165,6 +175,28 @@ def test_masks_of_test_patients_are_refused_whichever_way_they_are_turned(sets, 
     unknown = {"group_pattern": None}
     with pytest.raises(InputError, match="share 1 masks"):
         measure(sets, **places, **unknown)
+
+
+def test_a_mask_that_was_cut_otherwise_is_known(sets):
+    run = read_masked(sets / "run", None, Reading(SIZE, "crop"))
+    other = read_masked(sets / "test", sets / "test_masks", Reading(SIZE // 2, "crop"))
+    refuse_shared(run, other)
+    asked = sets / "real", sets / "masks"
+    with pytest.raises(InputError, match="share 8 masks"):
+        refuse_shared(run, read_masked(*asked, Reading(SIZE // 2, "crop")))
+
+
+def test_masks_that_mark_all_or_nothing_may_lie_on_both_sides(tmp_path):
+    """Tiles within one region of tissue: their masks tell nothing of them."""
+    sides = []
+    for seed, side in enumerate(("one", "two")):
+        folder = tmp_path / side
+        write_set(folder, tmp_path / f"{side}-masks", (side,), seed)
+        for number, value in enumerate((0, 1)):
+            mask = np.full((SIZE, SIZE), value, np.uint8)
+            Image.fromarray(mask).save(tmp_path / f"{side}-masks" / f"{side}_{number}.png")
+        sides.append(read_masked(folder, tmp_path / f"{side}-masks", Reading(SIZE, "crop")))
+    refuse_shared(*sides)
 
 
 def test_objects_are_those_of_the_masks(tmp_path):

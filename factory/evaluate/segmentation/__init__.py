@@ -13,6 +13,7 @@ from factory.evaluate.figures import align, write_metric
 
 METRICS = {"dice": "Dice", "aji": "aggregated Jaccard index", "pq": "panoptic quality"}
 ARMS = ("real", "synthetic", "real+synthetic")
+Id = Annotated[int, Field(ge=1)]
 NETWORK_MULTIPLE = 32
 """Sides of images are multiples of it: the network halves them five times."""
 
@@ -53,7 +54,7 @@ class Segmentation(base.Evaluation):
             "ids",
             description="Of real masks: ids; objects 1 .. n; or coded, id * 1000 + n.",
         )
-        ids: Annotated[tuple[int, ...], fields.Option(takes="list")] = Field(
+        ids: Annotated[tuple[Id, ...], fields.Option(takes="list")] = Field(
             (), description="Of all masks, those that are segmented; default: all but 0."
         )
         steps: fields.Count = Field(400, description="Of each training.")

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.errors import InputError, SourceError, StoreError
+from factory.core.hashing import compute_digest, hash_bytes
 from factory.data.groups import read_groups
 from factory.data.images import fit_image, iterate_rows
 from factory.data.images.image import Wanted
@@ -51,6 +52,7 @@ class MaskedSet:
         objects: (N, S, S) int32, 1 .. n where an object is, 0 elsewhere.
         is_object: (N, S, S) bool, what the masks mark, specks too.
         groups: (N,) hash of the patient or slide of image or mask; None where it is not known.
+        sources: (N,) hash of the map that each mask was cut from.
     """
 
     images: ImageSet
@@ -58,9 +60,26 @@ class MaskedSet:
     objects: NDArray[np.int32]
     is_object: NDArray[np.bool_]
     groups: tuple[str | None, ...]
+    sources: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    @property
+    def digest(self) -> str:
+        """Identity of the masks, in order."""
+        parts = zip(self.objects, self.is_object, strict=True)
+        return compute_digest("masks", [hash_bytes(a.tobytes() + b.tobytes()) for a, b in parts])
+
+
+@dataclass(frozen=True, slots=True)
+class _Map:
+    """An encoded label map; of a row also its values, and the hash of the map it was cut from."""
+
+    data: bytes
+    place: str
+    values: Values | None = None
+    source: str | None = None
 
 
 def read_masked(
@@ -79,25 +98,26 @@ def read_masked(
         InputError: an image without a mask, or one of another size.
     """
     images = list_set(root, size=reading.size, fit=reading.fit, columns=wanted)
-    pixels, objects, marked = [], [], []
+    pixels, objects, marked, sources = [], [], [], []
     listed = _list_files(images, masks) if masks is not None else _list_cells(images)
-    for image, (data, place, values) in zip(images.images, listed, strict=True):
-        found, labels = image.read_pixels(), decode_labels(data, place)
+    for image, each in zip(images.images, listed, strict=True):
+        place = each.place
+        found, labels = image.read_pixels(), decode_labels(each.data, place)
         if found.shape[:2] != labels.shape:
-            got, want = ("{1} x {0}".format(*each.shape) for each in (labels, found))
+            got, want = ("{1} x {0}".format(*array.shape) for array in (labels, found))
             raise InputError(f"{place}: {got} px, its image {image.place} {want}: bring to one")
         fitted = fit_labels(labels, reading.size, reading.size, reading.fit, place)
-        numbered, is_object = _find(fitted, values or reading.values, reading.ids, place)
+        numbered, is_object = _find(fitted, each.values or reading.values, reading.ids, place)
         pixels.append(fit_image(found, reading.size, reading.size, reading.fit))
         objects.append(numbered)
         marked.append(is_object)
-    return MaskedSet(
-        images, np.stack(pixels), np.stack(objects), np.stack(marked), read_groups(images.images)
-    )
+        sources.append(each.source or hash_labels(labels))
+    arrays = (np.stack(pixels), np.stack(objects), np.stack(marked))
+    return MaskedSet(images, *arrays, read_groups(images.images), tuple(sources))
 
 
 def refuse_shared(train: MaskedSet, test: MaskedSet) -> None:
-    """Refuses images, patients and masks, turned or not, that lie on both sides.
+    """Refuses images, patients and masks, turned or otherwise cut, that lie on both sides.
 
     Raises:
         InputError: says which.
@@ -110,15 +130,20 @@ def refuse_shared(train: MaskedSet, test: MaskedSet) -> None:
     groups = {each for each in train.groups if each is not None} & set(test.groups)
     if groups:
         raise InputError(f"{sides} share {len(groups)} patients or slides: take them out of one")
-    known = {_hash_mask(each) for each in test.is_object if each.any()}
-    shared = sum(_hash_mask(each) in known for each in train.is_object if each.any())
+    known = set().union(*_hash_masks(test))
+    shared = sum(not known.isdisjoint(each) for each in _hash_masks(train))
     if shared:
         raise InputError(f"{sides} share {shared} masks: ask by masks of other images")
 
 
-def _hash_mask(mask: NDArray[np.bool_]) -> str:
-    """Returns the same for a mask and its flips and quarter turns."""
-    return min(hash_labels(turn_labels(mask.astype(np.uint8), turn)) for turn in range(TURNS))
+def _hash_masks(side: MaskedSet) -> Iterator[set[str]]:
+    """Yields hashes of each mask, whichever way it is turned, and of the map it was cut from.
+
+    One that marks nothing or everything is none: it tells nothing of its image.
+    """
+    for mask, source in zip(side.is_object, side.sources, strict=True):
+        turned = (hash_labels(turn_labels(mask.astype(np.uint8), turn)) for turn in range(TURNS))
+        yield {min(turned), source} if mask.any() and not mask.all() else set()
 
 
 def _find(
@@ -138,17 +163,17 @@ def _find(
     return found.labels.astype(np.int32), marked
 
 
-def _list_files(images: ImageSet, masks: Path) -> Iterator[tuple[bytes, str, Values | None]]:
+def _list_files(images: ImageSet, masks: Path) -> Iterator[_Map]:
     keys = [name_key(Path(image.key)) for image in images.images]
     paths = list_masks(masks, keys) or {}
     for key in keys:
         try:
-            yield paths[key].read_bytes(), str(paths[key]), None
+            yield _Map(paths[key].read_bytes(), str(paths[key]))
         except OSError as error:
             raise SourceError(f"{paths[key]}: cannot be read ({error})") from error
 
 
-def _list_cells(images: ImageSet) -> Iterator[tuple[bytes, str, Values | None]]:
+def _list_cells(images: ImageSet) -> Iterator[_Map]:
     """Yields the masks of rows; those of runs say themselves whether objects are told apart."""
     rows = iterate_rows(images.images, ("mask", "provenance"))
     for image, row in zip(images.images, rows, strict=True):
@@ -158,15 +183,15 @@ def _list_cells(images: ImageSet) -> Iterator[tuple[bytes, str, Values | None]]:
                 f"{image.place}: has no mask: give a folder of label maps with --masks or "
                 "--test-masks, or a run of conditions with masks (kind: mask, layout)"
             )
-        yield data, f"mask of {image.place}", _tell_values(row, image.place)
+        yield _Map(data, f"mask of {image.place}", *_tell_values(row, image.place))
 
 
-def _tell_values(row: Any, place: str) -> Values | None:
+def _tell_values(row: Any, place: str) -> tuple[Values | None, str | None]:
     try:
         told = (read_origin(row, place).model_extra or {}).get("condition")
     except StoreError as error:
         raise SourceError(str(error)) from error
     control = told.get("control") if isinstance(told, dict) else None
     if not isinstance(control, dict):
-        return None
-    return "coded" if control.get("instances") else "ids"
+        return None, None
+    return "coded" if control.get("instances") else "ids", control.get("sha256")

@@ -47,7 +47,8 @@ def measure(settings: Segmentation.Settings, context: Context) -> dict[str, Any]
     data = [each.images.describe_data() for each in (synthetic, real, test)]
     described = settings.model_dump(mode="json", exclude={"out", "device"})
     training = {k: v for k, v in described.items() if k not in (*PLACES, "kind", "synthetic")}
-    store.begin({"data": data, "network": DESCRIPTION, **training})
+    masks = [each.digest for each in (synthetic, real, test)]
+    store.begin({"data": data, "masks": masks, "network": DESCRIPTION, **training})
     tables = {arm: _run_arm(arm, (real, synthetic, test), settings, store, context) for arm in ARMS}
     groups = number_groups(test.groups)
     scored = _resample(tables, groups, settings.seed)
@@ -92,8 +93,9 @@ def _read_sides(
     least = min(len(real), len(test), len(synthetic))
     if least < LEAST:
         raise EvaluationError(f"{least} images of one side: {LEAST} of each are the least")
-    if not test.is_object.any():
-        raise EvaluationError(f"{settings.test}: no mask marks anything: see --ids")
+    for side in (real, test, synthetic):
+        if not side.is_object.any():
+            raise EvaluationError(f"{side.images.root}: no mask marks anything: see --ids")
     for side in (real, synthetic):
         refuse_shared(side, test)
     return real, synthetic, test
