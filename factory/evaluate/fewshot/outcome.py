@@ -25,7 +25,7 @@ class Outcome:
         copies: near-copies of test images among the synthetic ones.
         data: which sets were measured, each once.
         judged: what a classifier of other real images takes the synthetic ones for.
-        making: what the runs of each draw were asked for, gave and took.
+        making: what the runs of each draw were asked for, gave and took; each once.
         tuned: what classifiers tuned inside the shots gave.
         steps_of: arm -> steps of training.
         seconds: arm -> seconds of training.

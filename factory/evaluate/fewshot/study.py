@@ -281,9 +281,10 @@ class Study:
         if not self._needs_synthetic():
             return Provided(None, None)
         provided = self.provider.provide(draw)
-        runs = describe_runs(provided.roots)
-        outcome.making += [] if runs is None else [{"seed": draw.seed, **runs}]
-        outcome.sources.append({"seed": draw.seed, "folders": [str(r) for r in provided.roots]})
+        runs, folders = describe_runs(provided.roots), [str(root) for root in provided.roots]
+        is_told = any(folders == each["folders"] for each in outcome.sources)
+        outcome.making += [] if runs is None or is_told else [{"seed": draw.seed, **runs}]
+        outcome.sources.append({"seed": draw.seed, "folders": folders})
         self.notes += provided.notes
         self._add(provided.leaks)
         if self.settings.encoder is not None:

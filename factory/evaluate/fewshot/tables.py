@@ -101,7 +101,7 @@ def _write_making(study: Study) -> Iterator[str]:
         yield (
             f"\nsynthetic images: {total['accepted']:,} of {total['asked']:,} asked for "
             f"({1 - total['accepted'] / total['asked']:.1%} unfilled) of {total['generated']:,} "
-            f"candidates, {seconds:,.0f} s a draw{most}"
+            f"candidates, {seconds:,.0f} s for those of a draw{most}"
         )
 
 
