@@ -18,11 +18,11 @@ LAYERS = (9, 18, 27)
 """Of the text encoder, whose states its call joins where nothing else is said."""
 
 
-def save_klein(folder: Path) -> Path:
+def save_klein(name: str, folder: Path) -> Path:
     """A FLUX.2 klein of random weights that needs no arguments of its own."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        pipeline = build_pipeline("Flux2KleinPipeline")
+        pipeline = build_pipeline(name)
         before = pipeline.text_encoder
         encoder = make(type(before).__name__, "Flux2Klein", num_hidden_layers=LAYERS[-1])
         width = len(LAYERS) * before.config.hidden_size
@@ -43,11 +43,12 @@ def call(*words: str, code: int = 0) -> str:
 
 
 @pytest.mark.slow("models/test_adopt.py::test_a_stream_that_is_not_heeded_is_named")
+@pytest.mark.parametrize("name", ["Flux2KleinPipeline"])
 def test_klein_is_adopted_and_its_rows_are_made_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    save_klein(tmp_path / "klein")
+    save_klein(name, tmp_path / "klein")
     small = ["--width", "64", "--height", "64", "--steps", "1", "--largest-batch", "1"]
     said = call("models", "adopt", "klein", "--out", "mine/models/klein.yaml", *small, code=1)
     assert "proven      caption: exchanging it changes the image" in said, said
