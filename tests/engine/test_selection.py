@@ -155,7 +155,7 @@ def test_a_quota_holds_in_a_run_and_is_told(shots, tmp_path):
     assert max(count_shots(tmp_path / "kept").values()) == 6
     (part,) = kept.summary.series
     assert part.rejected[OVER_QUOTA] > 0
-    assert part.details == ("no shot gives more than 0.5 of it (max_share_per_shot)",)
+    assert part.details == ("no shot gives more than 0.5 of what is asked for, rounded up",)
     assert OVER_QUOTA not in free.summary.series[0].rejected
     held = [
         row for row in read_rows(tmp_path / "kept", "rejected") if row["rejected_by"] == OVER_QUOTA

@@ -647,6 +647,7 @@ def test_other_classes_are_said(data, tmp_path):
         (("--tune", "logistik"), "did you mean 'logistic'"),
         (("--features", "color-texture"), "--features: belong to --tune"),
         (("--epochs", "2"), "--epochs, --steps: give one of them"),
+        (("--protocol", "mupad"), "(--protocol mupad gives --epochs)"),
         (("--arms", "real_longer,real"), "needs --epochs, and the arm real+synthetic"),
     ],
 )

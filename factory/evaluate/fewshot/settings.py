@@ -246,7 +246,8 @@ def check_settings(settings: StudySettings) -> None:
     if settings.features and not settings.tune:
         problems.append("--features: belong to --tune: give it")
     if settings.epochs is not None and settings.steps is not None:
-        problems.append("--epochs, --steps: give one of them")
+        preset = f" (--protocol {settings.protocol} gives --epochs)" if settings.protocol else ""
+        problems.append(f"--epochs, --steps: give one of them{preset}")
     if REAL_LONGER in settings.arms and (
         settings.epochs is None or "real+synthetic" not in settings.arms
     ):

@@ -63,7 +63,7 @@ class Segmentation(base.Evaluation):
         width: int = Field(24, ge=4, le=256, description="Channels of the outermost level.")
         seeds: fields.Draws = Field(3, description="Trainings of each arm.")
         mix: Literal["pooled", "balanced"] = Field(
-            "balanced", description="Of real and synthetic: half of each batch, or all alike."
+            "balanced", description="Of real and synthetic: all alike, or half of each batch."
         )
         group_column: fields.GroupColumn = None
         group_pattern: fields.GroupPattern = None

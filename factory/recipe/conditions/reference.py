@@ -77,7 +77,7 @@ class ReferenceSeries(OneClass):
         most = self.max_share_per_shot
         if most is None:
             return ()
-        return (f"no shot gives more than {most:.4g} of it (max_share_per_shot)",)
+        return (f"no shot gives more than {most:.4g} of what is asked for, rounded up",)
 
     def request_at(self, index: int) -> Request:
         """Returns the `index`-th request: it starts with reference `index` modulo their number."""
@@ -101,7 +101,10 @@ class ReferenceConditions(ConditionKind):
             None, description="instead of shots: medoids of clusters of each class"
         )
         max_share_per_shot: float | None = Field(
-            None, gt=0.0, le=1.0, description="most of a class that varies one and the same shot"
+            None,
+            gt=0.0,
+            le=1.0,
+            description="most images asked for of a class that vary one shot: a share, rounded up",
         )
         strength: float = Field(0.6, gt=0.0, le=1.0, description="share of the path run again")
         fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
