@@ -1,7 +1,7 @@
 """Measures what the streams of a multimodal model do: RNA, masks, and which attribute is whose.
 
     python tests/benchmarks/streams.py --model DIR --spots PATH/her2st-spots --scores scores.csv
-        --tiles PATH/nuinsseg-256 [--images 96] [--steps 16] [--json FILE]
+        --tiles PATH/nuinsseg-256 [--images 96] [--steps 16] [--parts rna captions] [--json FILE]
 
 `rna`: an image of each spot of a section and of a patient that no training saw, from its scores
 alone; Spearman's correlation of what its pixels measure with what the real spot's do, beside the
@@ -9,8 +9,10 @@ same for other spots' images (`shuffled`, 95 % of 200 permutations) and for a ri
 the scores, fitted to the training spots (`ridge`, what the scores know). `masks`: Dice of segmented
 nuclei against the mask, of images made from it and of real ones. `ablation`: images asked by
 caption, mask, scores and scale at once, and with one of them left out: what becomes of what each
-asks for. SCORES has a column `spot` and a column for each set, scaled by the training spots only
-(`factory expression score --like`).
+asks for. `captions`: images asked by one phrase of `he-attributes` and nothing else, a level drawn
+for each; the correlation of the level with what is measured, and the mean of each level. SCORES has
+a column `spot` and a column for each set, scaled by the training spots only (`factory expression
+score --like`).
 """
 
 import argparse
@@ -26,6 +28,7 @@ from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from sklearn.linear_model import RidgeCV
 
+from factory.catalog.catalog import load_catalogs
 from factory.core.hashing import derive_seed
 from factory.core.stains import measure_attributes, segment_nuclei
 from factory.core.stats.intervals import bootstrap_mean, draw_rows, take_percentiles
@@ -189,6 +192,22 @@ def measure_ablation(maker: Maker, tiles: Path, spots: Table, label: int, count:
     return found
 
 
+def measure_captions(maker: Maker, count: int) -> Table:
+    """Asks for a level of one attribute in each image, in words alone."""
+    grid, found = load_catalogs().find_captions("he-attributes"), {}
+    for name, measure in grid.measures.items():
+        levels = list(grid.attributes[name].values())
+        asked = np.random.default_rng(4).integers(0, len(levels), count)
+        made = maker.make(count, "captions", prompt=[f"{levels[each][0]}." for each in asked])
+        seen = measure_attributes(made)[measure.by]
+        means = [float(np.nanmean(seen[asked == each])) for each in range(len(levels))]
+        found[name] = {
+            "rho": correlate(asked.astype(float), seen),
+            "means": [round(each, 3) for each in means],
+        }
+    return found
+
+
 def main() -> None:
     """Prints the tables as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -199,16 +218,23 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--parts", nargs="+", help="of rna, masks, ablation, captions; all")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     maker = Maker(options.model, options.steps, options.guidance)
     label = maker.pipeline.control_labels.index("nucleus") + 1
     scores = pd.read_csv(options.scores).set_index("spot")
-    found: Table = {"rna": measure_rna(maker, options.spots, scores)}
-    found["masks"] = measure_masks(maker, options.tiles, label, options.images)
     known = scores[list(maker.pipeline.vector_names)]
-    spots = read_spots(options.spots, known, SECTION, maker.size)
-    found["ablation"] = measure_ablation(maker, options.tiles, spots, label, options.images)
+    measures = {
+        "rna": lambda: measure_rna(maker, options.spots, scores),
+        "masks": lambda: measure_masks(maker, options.tiles, label, options.images),
+        "ablation": lambda: measure_ablation(
+            maker, options.tiles, read_spots(options.spots, known, SECTION, maker.size), label,
+            options.images,
+        ),
+        "captions": lambda: measure_captions(maker, options.images),
+    }  # fmt: skip
+    found: Table = {name: measures[name]() for name in options.parts or measures}
     text = json.dumps(found, indent=1)
     print(text)
     if options.json is not None:
