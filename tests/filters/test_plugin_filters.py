@@ -38,7 +38,7 @@ from tests.documents import load_hook
 from tests.plugged import call
 
 call("validate", "recipe.yaml")
-schema = json.loads(call("schema").stdout)
+schema = json.loads(call("schema"))
 assert schema["$defs"]["Saturation"]["properties"]["min_saturation"]["default"] == 0.1
 call("run", "recipe.yaml", "--out", "run")
 call("report", "run")

@@ -65,6 +65,7 @@ class Segmentation(base.Evaluation):
         mix: Literal["pooled", "balanced"] = Field(
             "balanced", description="Of real and synthetic: all alike, or half of each batch."
         )
+        image_column: fields.ImageColumn = None
         group_column: fields.GroupColumn = None
         group_pattern: fields.GroupPattern = None
         size: fields.Pixels = Field(128, description="px of all images, a multiple of 32.")
