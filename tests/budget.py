@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests import forked
+
 TOLD = 3.0
 """Daily tests above it are listed when all have ended."""
 BOUND = 30.0
@@ -36,9 +38,10 @@ LIBRARIES = (
 
 
 def import_libraries() -> None:
-    """Imports what most tests need."""
+    """Imports what most tests need, here and in the server that processes are forked off."""
     for name in LIBRARIES:
         importlib.import_module(name)
+    forked.load()
 
 
 def read_cpu() -> float:

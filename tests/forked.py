@@ -13,21 +13,28 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-_CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(
-    [
-        "factory.cli.runs",
-        "factory.api.making",
-        "factory.publish.card",
-        "datasets",
-        "mlcroissant",
-        "factory.train.encoder.loop",
-        "factory.train.generator.train",
-        "diffusers.models.unets.unet_2d",
-        "diffusers.schedulers.scheduling_flow_match_euler_discrete",
-        "sklearn.linear_model",
-    ]
+LIBRARIES = (
+    "factory.cli.runs",
+    "factory.api.making",
+    "factory.publish.card",
+    "datasets",
+    "mlcroissant",
+    "factory.train.encoder.loop",
+    "factory.train.generator.train",
+    "diffusers.models.unets.unet_2d",
+    "diffusers.schedulers.scheduling_flow_match_euler_discrete",
+    "sklearn.linear_model",
 )
+"""What the server has loaded before it forks."""
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(list(LIBRARIES))
+
+
+def load() -> None:
+    """Begins the server, and returns when it has loaded all."""
+    process = _CONTEXT.Process(target=int)
+    process.start()
+    process.join()
 
 
 def start(function: Callable[..., Any], *arguments: Any, **environment: str) -> BaseProcess:
