@@ -130,6 +130,9 @@ def test_resumed_equals_uninterrupted_and_what_comes_out_is_a_model(
     }
     assert entry["labels_seen"] is False
     assert (tmp_path / "whole/samples.png").exists()
+    record = next((tmp_path / "whole/training").glob("checkpoint-*/*.json"))
+    shaping = json.loads(record.read_text())["recipe"]["training"]  # what older records have, too
+    assert "control_rate" not in shaping and shaping["reading_steps"] == 0
     with pytest.raises(MismatchError, match=r"seed: 3 -> 4"):
         train(make_recipe(data, 3, seed=4), tmp_path / "parts")
 
@@ -189,6 +192,8 @@ def test_nuclei_are_found_where_no_mask_is_given(data: Path, tmp_path: Path) -> 
     )
     both = (drawn.masks & told.masks).sum() * 2 / (drawn.masks.sum() + told.masks.sum())
     assert both > 0.9
+    with pytest.raises(ValueError, match=r"nuclei have the value 1: name it alone, got 3"):
+        make_recipe(data, source={"masks": {"labels": {3: "nucleus"}}})
 
 
 def test_views_outlive_a_change_of_a_grids_words_but_not_of_its_measures() -> None:

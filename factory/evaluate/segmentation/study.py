@@ -85,8 +85,9 @@ def _read_sides(
     settings: Segmentation.Settings, context: Context
 ) -> tuple[MaskedSet, MaskedSet, MaskedSet]:
     reading = Reading(settings.size, settings.fit, settings.values, settings.ids)
-    columns = {"group": settings.group_column, "pattern": settings.group_pattern}
-    wanted = Wanted(settings.image_column, **columns)
+    wanted = Wanted(
+        settings.image_column, group=settings.group_column, pattern=settings.group_pattern
+    )
     context.say("reading images and masks")
     real = read_masked(settings.real, settings.masks, reading, wanted)
     test = read_masked(settings.test, settings.test_masks, reading, wanted)

@@ -15,6 +15,11 @@ GRIDS = (1, 4, 16, PLACES)
 """Tokens that an image can have: a crop of its own, or a grid of 2 x 2, 4 x 4 or 8 x 8."""
 
 
+def find_scale(tokens: int) -> int:
+    """Returns the scale of a grid of the finest crops: 2 x 2 of them are twice as coarse as one."""
+    return round(math.log2(tokens) / 2)
+
+
 class GridConditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """A transformer over a scale and 1, 4, 16 or 64 embeddings, row by row (arXiv 2411.16969).
 
@@ -54,7 +59,7 @@ class GridConditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
     def forward(self, given: torch.Tensor, scales: Sequence[int] | None = None) -> torch.Tensor:
         """Returns (N, 65, dim) tokens of (N, 1 | 4 | 16 | 64, embedding_dim) and N scales.
 
-        Without scales a grid is that of the finest ones: 2 x 2 crops are twice as coarse as one.
+        Without scales a grid is that of the finest ones (`find_scale`).
 
         Raises:
             ValueError: another number of embeddings.
@@ -62,7 +67,7 @@ class GridConditioner(ModelMixin, ConfigMixin):  # type: ignore[misc]
         count, tokens = given.shape[:2]
         if tokens not in GRIDS:
             raise ValueError(f"takes {', '.join(map(str, GRIDS))} embeddings, got {tokens}")
-        found = [round(math.log2(tokens) / 2)] * count if scales is None else list(scales)
+        found = [find_scale(tokens)] * count if scales is None else list(scales)
         spread = given.std(-1, keepdim=True) + 1e-8
         inner = self.dim_reduce((given - given.mean(-1, keepdim=True)) / spread)
         row = self.pad_token.repeat(count, PLACES, 1)

@@ -109,10 +109,20 @@ def read_state(url: str, base: Path, say: Callable[[str], None]) -> RunState:
     say("reading decisions")
     survey = survey_run(folder, outline, policy)
     summary = build_summary(folder, recipe, outline, survey)
-    names, shards = tuple(read_score_names(folder, survey)), outline.count_shards()
-    is_finished = not survey.missing and _count(dataset.summary) == _count(summary)
-    found = (folder, recipe, outline, policy, survey, summary, decider, names, shards, is_finished)
-    return RunState(*found, dataset.is_refiltered, folder.list_quarantined())
+    return RunState(
+        folder=folder,
+        recipe=recipe,
+        outline=outline,
+        policy=policy,
+        survey=survey,
+        summary=summary,
+        decider=decider,
+        score_names=tuple(read_score_names(folder, survey)),
+        shards=outline.count_shards(),
+        is_finished=not survey.missing and _count(dataset.summary) == _count(summary),
+        is_refiltered=dataset.is_refiltered,
+        quarantined=folder.list_quarantined(),
+    )
 
 
 def _count(summary: Summary | None) -> Any:

@@ -24,6 +24,13 @@ class Masks(Strict):
     )
     labels: dict[int, str] = Field(description="pixel value -> label; others are nothing")
 
+    @model_validator(mode="after")
+    def _check_found(self) -> "Masks":
+        if self.folder is None and set(self.labels) != {1}:
+            told = ", ".join(map(str, sorted(self.labels))) or "none"
+            raise ValueError(f"without folder, nuclei have the value 1: name it alone, got {told}")
+        return self
+
 
 class Values(Strict):
     """Named values of images, such as pathway scores."""

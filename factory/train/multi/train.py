@@ -147,6 +147,10 @@ class MultiTrainer(FlowTrainer):
         """Returns the fields that shape the weights, and what identifies views."""
         described = super().describe()
         described.pop("data")
+        training = described["training"]  # as records from before these fields counted have it
+        training["reading_steps"] = 0
+        if training["control_rate"] == 1.0:
+            del training["control_rate"]
         text = described["network"].pop("text")  # None is as before there was any
         if text is not None:
             digest = compute_weights_digest(Path(text["encoder"]))

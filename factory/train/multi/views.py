@@ -193,12 +193,12 @@ def _cut_all(
             masks[row] = np.asarray(map_cut.resize((size, size), Image.Resampling.NEAREST))
         shares.append(side / size)
     values: list[dict[str, str]] = []
-    for start in range(0, len(views) if grid else 0, _CHUNK):
-        part = np.ascontiguousarray(pixels[start : start + _CHUNK])
-        values += bin_attributes(grid, measure_attributes(part)) if grid else []
-    for start in range(0, len(views) if masks is not None and _is_measured(source) else 0, _CHUNK):
+    for start in range(0, len(views), _CHUNK):
         rows = slice(start, start + _CHUNK)
-        masks[rows] = segment_nuclei(np.ascontiguousarray(pixels[rows]))  # type: ignore[index]
+        part = np.ascontiguousarray(pixels[rows])
+        values += bin_attributes(grid, measure_attributes(part)) if grid else []
+        if masks is not None and _is_measured(source):
+            masks[rows] = segment_nuclei(part)
     pixels.flush()
     known = {"values": values, "pixels_a_pixel": shares}
     write_file(folder / "views.json", write_json(known, indent=None).encode())

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _EMBEDDING = CallArgument(argument="embeddings", shape="row dim")
 _GRID = CallArgument(argument="embeddings", shape="row token dim")
-_GRIDS, _FINEST = (1, 4, 16, 64), 0.5
-"""Embeddings of an image, and µm per pixel of scale 0 where the folder does not say (20x)."""
+_FINEST = 0.5
+"""µm per pixel of scale 0 where the folder does not say (20x)."""
 
 
 class LatentFamily(TextFamily):
@@ -87,9 +87,11 @@ class LatentFamily(TextFamily):
         arguments = bind_stream(spec, streams, size, model.pipeline)
         if not self.is_grid:
             return arguments
+        from factory.models.generators.latent_grid import GRIDS
+
         tokens = arguments["embeddings"].shape[1]
-        if tokens not in _GRIDS:
-            known = ", ".join(map(str, _GRIDS))
+        if tokens not in GRIDS:
+            known = ", ".join(map(str, GRIDS))
             raise InputError(f"embedding: the model takes {known} tokens an image, got {tokens}")
         scales = [_find_scale(each.get(Scale), tokens, model) for each in conditions]
         return {**arguments, "scales": scales}
@@ -125,7 +127,9 @@ def _find_scale(scale: Scale | None, tokens: int, model: "LoadedModel") -> int:
         InputError: none that the model has.
     """
     if scale is None:
-        return round(math.log2(tokens) / 2)
+        from factory.models.generators.latent_grid import find_scale
+
+        return find_scale(tokens)
     config = model.pipeline.config
     finest = config.mpp or _FINEST
     count = model.pipeline.conditioner.config.scales
