@@ -193,3 +193,44 @@ def encode_grid(state: State, features: Tensor, scale: int, heads: int) -> Tenso
     return layer_norm(
         own, "layer_norm", project(own, "final_proj", layer_norm(own, "encoder.ln", values, 1e-6))
     )
+
+
+# --- text encoder of PathLDM ----------------------------------------------------------------------
+
+
+def encode_text(state: State, ids: Tensor, kept: Tensor, window: int, heads: int) -> Tensor:
+    """Returns the (tokens, dim) of a text longer than a window of CLIP's positions.
+
+    Args:
+        state: of the whole checkpoint.
+        ids: (tokens,) of the text and of what pads it.
+        kept: (tokens,) true where no padding stands.
+        window: tokens after which positions are counted anew; the causal mask spans them all.
+        heads: of the attention.
+    """
+    own = {
+        key.removeprefix("cond_stage_model.transformer.text_model."): value
+        for key, value in state.items()
+    }
+    place = torch.arange(len(ids)) % window
+    values = own["embeddings.token_embedding.weight"][ids]
+    values = values + own["embeddings.position_embedding.weight"][place]
+    later = torch.ones(len(ids), len(ids)).triu(1).bool() | ~kept
+    number = 0
+    while (name := f"encoder.layers.{number}") and f"{name}.layer_norm1.weight" in own:
+        normed = layer_norm(own, f"{name}.layer_norm1", values)
+        query, key, value = (
+            project(own, f"{name}.self_attn.{each}_proj", normed)
+            .unflatten(1, (heads, -1))
+            .transpose(0, 1)
+            for each in "qkv"
+        )
+        shares = query @ key.transpose(1, 2) / math.sqrt(query.shape[-1])
+        seen = shares.masked_fill(later, -math.inf).softmax(-1) @ value
+        merged = seen.transpose(0, 1).flatten(1)
+        values = values + project(own, f"{name}.self_attn.out_proj", merged)
+        wide = project(own, f"{name}.mlp.fc1", layer_norm(own, f"{name}.layer_norm2", values))
+        wide = wide * torch.sigmoid(1.702 * wide)  # quick GELU
+        values = values + project(own, f"{name}.mlp.fc2", wide)
+        number += 1
+    return layer_norm(own, "final_layer_norm", values)

@@ -226,6 +226,33 @@ def test_parts_are_the_forward_passes_of_the_published_code(stage: str, tmp_path
         pipeline.conditioner(torch.randn(1, 9, 6))
 
 
+@torch.inference_mode()
+def test_captions_of_two_windows_are_read_as_the_published_code_reads_them(tmp_path: Path) -> None:
+    """PathLDM's 154 tokens: CLIP's 77 positions twice, under one causal mask."""
+    name, _ = CONDITIONERS["caption"]
+    stage = {"target": f"ldm.modules.encoders.modules.{name}", "params": {"max_length": 154}}
+    folder = convert(tmp_path, "caption", cond_stage_config=stage)
+    state = load_file(tmp_path / "model.safetensors")
+    pipeline = LatentPipeline.from_pretrained(folder)
+    config = pipeline.text_encoder.config
+    assert pipeline.tokenizer.model_max_length == 154
+    long = "High tumor; low TIL; " + "nests of pleomorphic cells " * 4
+    made = pipeline._encode([long, "a"])
+    assert made.shape == (2, 154, 32)
+    filled = []
+    for row, text in enumerate((long, "a")):
+        read = pipeline.tokenizer(text, padding="max_length", truncation=True, max_length=154)
+        ids, kept = torch.tensor(read.input_ids), torch.tensor(read.attention_mask).bool()
+        filled.append(int(kept.sum()))
+        heads = config.num_attention_heads
+        wanted = compvis_forward.encode_text(state, ids, kept, 77, heads)
+        torch.testing.assert_close(made[row], wanted, rtol=1e-4, atol=1e-5)
+    assert 77 < filled[0] < 154 and filled[1] < 77
+    settings = GeneratorSettings(model=str(folder), steps=2)
+    capabilities = build_generator(settings, None, tmp_path).capabilities
+    assert capabilities.token_limits == {"tokenizer": 154}
+
+
 def test_a_kl_first_stage_gives_the_same_images(tmp_path: Path) -> None:
     folder = convert(tmp_path, "class_name", stage="kl")
     settings = GeneratorSettings(model=str(folder), steps=2, batch_size=2, guidance=20.0)

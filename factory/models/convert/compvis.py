@@ -3,6 +3,7 @@
 Names are mapped by diffusers' own converters; what these leave out is checked and refused.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -137,7 +138,7 @@ def _build_conditioner(
     stage = params["cond_stage_config"]
     name = str(stage["target"]).rpartition(".")[2]
     if name == "FrozenCLIPEmbedder":
-        return "caption", _build_text_encoder(state, options)
+        return "caption", _build_text_encoder(state, options, stage.get("params") or {})
     own = _select(state, _CONDITION)
     if name == "ClassEmbedder":
         classes, dim = own["embedding.weight"].shape
@@ -177,7 +178,14 @@ def _build_grid(own: State, params: Mapping[str, Any]) -> Any:
     return _fill(module, own, len(own), "conditioner")
 
 
-def _build_text_encoder(state: State, options: Options) -> dict[str, Any]:
+def _build_text_encoder(
+    state: State, options: Options, params: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Returns tokenizer, text encoder and the windows of tokens that it reads.
+
+    Where texts are longer than the encoder's positions, PathLDM's code counts these anew in each
+    window of as many tokens: one encoder whose positions are those of the published one repeated.
+    """
     from diffusers.loaders import single_file_utils as ldm
     from transformers import AutoTokenizer, CLIPTextConfig, CLIPTextModel
 
@@ -188,14 +196,22 @@ def _build_text_encoder(state: State, options: Options) -> dict[str, Any]:
         )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-        module = CLIPTextModel(CLIPTextConfig.from_pretrained(folder, local_files_only=True))
+        config = CLIPTextConfig.from_pretrained(folder, local_files_only=True)
     except OSError as error:
         raise InputError(f"{folder}: no tokenizer of a CLIP text encoder ({error})") from error
     own = ldm.convert_ldm_clip_checkpoint(dict(state))
     own = {key: each for key, each in own.items() if not key.endswith("position_ids")}
+    window = config.max_position_embeddings
+    windows = math.ceil(params.get("max_length", window) / window)
+    config.max_position_embeddings = tokenizer.model_max_length = windows * window
+    module = CLIPTextModel(config)
     if not hasattr(module, "text_model"):  # flattened since transformers 5.6
         own = {key.removeprefix("text_model."): each for key, each in own.items()}
-    return {"text_encoder": _fill(module, own, len(own), "text encoder"), "tokenizer": tokenizer}
+    for key in own:
+        if key.endswith("position_embedding.weight"):
+            own[key] = own[key].repeat(windows, 1)
+    encoder = _fill(module, own, len(own), "text encoder")
+    return {"text_encoder": encoder, "tokenizer": tokenizer, "windows": windows}
 
 
 def _build_scheduler(params: dict[str, Any]) -> Any:

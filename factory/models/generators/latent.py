@@ -76,6 +76,8 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
         takes: stream that its condition is: `caption`, `class_name` or `embedding`.
         class_names: the classes in the order of their embeddings, comma-separated.
         mpp: µm per pixel of the training images.
+        windows: of CLIP's tokens that a text fills. Of more than one, as in PathLDM's code, no
+            token attends to what pads the text.
     """
 
     _optional_components: ClassVar[list[str]] = ["conditioner", "text_encoder", "tokenizer"]
@@ -91,11 +93,13 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
         takes: str = "caption",
         class_names: str = "",
         mpp: float | None = None,
+        windows: int = 1,
     ) -> None:
         super().__init__()
         self.register_modules(vae=vae, unet=unet, scheduler=scheduler, conditioner=conditioner)
         self.register_modules(text_encoder=text_encoder, tokenizer=tokenizer)
         self.register_to_config(takes=takes, class_names=class_names, mpp=mpp)
+        self.register_to_config(windows=windows)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -177,7 +181,8 @@ class LatentPipeline(DiffusionPipeline):  # type: ignore[misc]
                 truncation=True,
                 return_tensors="pt",
             )
-            found: torch.Tensor = self.text_encoder(tokens.input_ids.to(device))[0]
+            mask = tokens.attention_mask.to(device) if self.config.windows > 1 else None
+            found: torch.Tensor = self.text_encoder(tokens.input_ids.to(device), mask)[0]
             return found
         if self.config.takes == "class_name":
             return self.conditioner(torch.as_tensor(list(condition), device=device))  # type: ignore[no-any-return]

@@ -49,7 +49,8 @@ class LatentFamily(TextFamily):
             if self.is_grid:
                 self.optional = frozenset({"class_name", "caption", "scale"})
         else:
-            self.token_limits = MappingProxyType({"tokenizer": CLIP_TOKENS})
+            tokens = CLIP_TOKENS * int(index.get("windows", 1))
+            self.token_limits = MappingProxyType({"tokenizer": tokens})
 
     def _read_index(self) -> Mapping[str, Any]:
         """Returns what the folder says of itself; nothing where there is no folder yet."""
