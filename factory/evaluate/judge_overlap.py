@@ -12,7 +12,7 @@ from factory.data.folders import RUN_SUMMARY
 from factory.data.summary import JudgeSummary, Maker, Summary
 from factory.engine.dataset import Dataset
 from factory.models.classifiers.model import read_classifier_info
-from factory.models.encoders import find_source, find_weights
+from factory.models.encoders import find_source, find_weights, list_parts
 from factory.recipe.judge_overlap import GUIDE, ROLES, list_guides
 
 
@@ -101,7 +101,7 @@ def find_parts(
         making: of the set.
         catalogs: where ids are looked up.
     """
-    names = {take_name(find_weights(spec, catalogs)), spec, str(described["id"])}
+    names = _list_names(spec, catalogs) | {spec, str(described["id"])}
     sha256 = described["weights_sha256"]
     found = [each.what for each in making.involved if names & each.names or sha256 in each.hashes]
     return tuple(dict.fromkeys(found))
@@ -119,10 +119,16 @@ def _list_judges(encoders: Iterable[JudgeSummary], catalogs: Catalogs) -> list[I
     return [
         Involved(
             _say_part(each.used_by),
-            frozenset({each.weights, take_name(find_weights(each.spec, catalogs))}),
+            frozenset({each.weights}) | _list_names(each.spec, catalogs),
         )
         for each in encoders
     ]
+
+
+def _list_names(spec: str, catalogs: Catalogs) -> frozenset[str]:
+    """Returns the names of an encoder's weights, and of those that taught it or that it moves."""
+    parts = list_parts(spec, catalogs)
+    return frozenset(take_name(find_weights(each, catalogs)) for each in parts)
 
 
 def _say_part(user: str) -> str:

@@ -11,9 +11,11 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import load_file
 
+from factory.catalog.catalog import load_catalogs
 from factory.cli import main
 from factory.core.errors import MismatchError, RecipeError, SourceError, TrainingError
-from factory.models.encoders import load_encoder
+from factory.evaluate.judge_overlap import Involved, Making, find_parts
+from factory.models.encoders import list_parts, load_encoder
 from factory.train.encoder.loop import check_collapse, compute_rate, train_self_supervised
 from factory.train.encoder.losses import compute_loss, measure_rank, measure_spread
 from factory.train.encoder.settings import EncoderRecipe, Simclr, Vicreg, ViewSettings
@@ -211,10 +213,17 @@ def test_pairs_are_keyed_by_step_and_never_show_held_out_images(images, tmp_path
 # --- the loop -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", ["vicreg", "simclr"])
-def test_resumed_equals_uninterrupted(images, tmp_path, method, monkeypatch):
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        ("vicreg", {}),
+        ("simclr", {}),
+        ("simclr", {"teacher": {"encoder": "color-texture", "weight": 2.0}}),
+    ],
+)
+def test_resumed_equals_uninterrupted(images, tmp_path, method, changes, monkeypatch):
     settings = {"kind": method, "hidden": 16, "dim": 16}
-    recipe = make_recipe(images, method=settings)
+    recipe = make_recipe(images, method=settings, **changes)
     seen = []
     whole = train(recipe, tmp_path / "whole", lambda *state: seen.append(state))
     assert [step for step, _, measured in seen if "loss" in measured] == [4]
@@ -371,6 +380,38 @@ def test_the_export_loads_and_encodes_each_image_by_itself(images, tmp_path):
     mixed = encoder.encode(pixels[::-1])[::-1]
     np.testing.assert_allclose(features, alone, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(features, mixed, rtol=1e-4, atol=1e-5)
+
+
+def test_all_stages_may_be_read_by_mean_and_deviation(images, tmp_path):
+    train(make_recipe(images, network={"channels": [8, 16], "readout": "stages"}), tmp_path / "out")
+    encoder = load_encoder(str(tmp_path / "out"), device="cpu")
+    assert encoder.dim == 48 and encoder.describe()["pooling"] == "stages"
+    pixels = np.stack([np.asarray(draw_image(number)) for number in range(4)])
+    features = encoder.encode(pixels)
+    last = encoder.map_features(torch.from_numpy(pixels).permute(0, 3, 1, 2).float()).numpy()
+    np.testing.assert_allclose(features[:, 16:32], last.mean((2, 3)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(features[:, 32:], last.std((2, 3)), rtol=1e-3, atol=1e-3)
+    assert "48 features (mean and standard" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_teacher_is_foretold_and_shares_its_name_and_terms(images, tmp_path):
+    """Held-out images: the error falls below that of the mean, 1, which knows nothing."""
+    teacher = {"encoder": "color-texture", "weight": 100.0}
+    training = {"batch_size": 16, "learning_rate": 1e-2, "validate_every": 30, "ema_decay": 0.5}
+    seen, out = [], tmp_path / "out"
+    recipe = make_recipe(images, 60, teacher=teacher, training=training)
+    train(recipe, out, lambda step, steps, measured: seen.append(measured))
+    losses = [found["held_out_loss"] for found in seen if "held_out_loss" in found]
+    assert losses[-1] < 85, losses
+    catalogs = load_catalogs()
+    assert list_parts(str(out), catalogs) == (str(out), "color-texture")
+    assert list_parts("he-ssl", catalogs) == ("he-ssl",)
+    involved = Involved("filter realism judged with it", frozenset({"color-texture"}))
+    described = load_encoder(str(out), device="cpu").describe()
+    parts = find_parts(str(out), described, Making((involved,), is_known=True), catalogs)
+    assert parts == ("filter realism judged with it",)
+    card = (out / "README.md").read_text()
+    assert "**Teacher**: `color-texture`" in card and "its terms hold" in card
 
 
 def test_the_card_tells_data_method_and_licence(images, tmp_path):

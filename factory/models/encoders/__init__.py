@@ -136,13 +136,15 @@ def find_weights(spec: str, catalogs: "Catalogs") -> str:
 
 
 def list_parts(spec: str, catalogs: "Catalogs") -> tuple[str, ...]:
-    """Returns an encoder and, where it moves the features of another one, that one too.
+    """Returns an encoder, and the one whose features it moves or that taught it, if there is one.
 
     Raises:
         RecipeError: its catalog file is wrong.
     """
     entry = catalogs.get_encoder(spec)
-    return (spec,) if entry is None or entry.space is None else (spec, entry.space)
+    space = None if entry is None else entry.space
+    teacher = open_kind(spec if entry is None else entry.source, entry).teacher
+    return (spec, *(each for each in (space, teacher) if each is not None))
 
 
 def find_source(spec: str) -> str:

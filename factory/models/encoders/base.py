@@ -108,6 +108,11 @@ class EncoderKind(ABC):
         return name.partition("@")[0]
 
     @property
+    def teacher(self) -> str | None:
+        """The spec of the encoder that taught it, if it says so."""
+        return None
+
+    @property
     def has_gradient(self) -> bool:
         """Whether its features have a gradient in the pixels, so that it can guide."""
         return False

@@ -141,7 +141,7 @@ def explain_failure(spec: str, error: BaseException, entry: EncoderEntry | None 
 def load_from_folder(
     folder: Path, device: str, *, name: str | None = None, **options: Any
 ) -> LearnedEncoder:
-    """Loads `encoder.json` (architecture, and its channels) and `encoder.safetensors`.
+    """Loads `encoder.json` (architecture, its channels and readout) and `encoder.safetensors`.
 
     The architecture is `small-resnet`, or `torchvision:NAME` for weights of the user's own.
 
@@ -153,8 +153,10 @@ def load_from_folder(
         described = json.loads(path.read_text(encoding="utf-8"))
         architecture = described["architecture"]
         if architecture == "small-resnet":
-            module: nn.Module = SmallResNet(tuple(described["channels"]))
+            readout = described.get("readout", "last")
+            module: nn.Module = SmallResNet(tuple(described["channels"]), readout)
             preprocess: Preprocess = _to_pixels
+            options |= {"pooling": readout} if readout != "last" else {}
         else:
             kind = TorchvisionKind(architecture)
             if not architecture.startswith(f"{kind.kind}:"):

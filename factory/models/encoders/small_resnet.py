@@ -1,10 +1,13 @@
 """`SmallResNet`: a residual network of well under a million weights, to be trained from scratch."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
 CHANNELS = (24, 48, 96, 192)
+Readout = Literal["last", "stages"]
 
 
 class Block(nn.Module):
@@ -34,14 +37,21 @@ class Block(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """One block per stage on a strided stem; the features are the mean of the last stage.
+    """One block per stage on a strided stem, and features of one stage or of all.
 
     Normalises (N, 3, H, W) values in [0, 255] itself, so that no preprocessing can be forgotten.
+
+    Args:
+        channels: per stage.
+        readout: `last`, the mean of the last stage; or `stages`, mean and standard deviation over
+            the places of every stage: colour and texture stand in the early ones, and a
+            deviation tells how unlike the places are, as hand-made descriptors do.
     """
 
-    def __init__(self, channels: tuple[int, ...] = CHANNELS) -> None:
+    def __init__(self, channels: tuple[int, ...] = CHANNELS, readout: Readout = "last") -> None:
         super().__init__()
-        self.dim = channels[-1]
+        self.readout = readout
+        self.dim = channels[-1] if readout == "last" else 2 * sum(channels)
         self.stem = nn.Sequential(
             nn.Conv2d(3, channels[0], 5, 2, 2, bias=False), nn.BatchNorm2d(channels[0]), nn.ReLU()
         )
@@ -52,9 +62,18 @@ class SmallResNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps (N, 3, H, W) float in [0, 255] to (N, dim) features."""
-        return torch.mean(self.map_features(images), dim=(2, 3))
+        if self.readout == "last":
+            return torch.mean(self.map_features(images), dim=(2, 3))
+        hidden, found = self.stem(images / 64.0 - 2.0), []
+        for block in self.body:
+            hidden = block(hidden)
+            places = hidden.float()
+            mean = places.mean((2, 3))
+            spread = (places - mean[..., None, None]).square().mean((2, 3))
+            found += [mean, torch.sqrt(spread + 1e-6)]
+        return torch.cat(found, 1)
 
     def map_features(self, images: Tensor) -> Tensor:
-        """Maps (N, 3, H, W) float in [0, 255] to (N, dim, H / 16, W / 16), before the mean."""
+        """Maps (N, 3, H, W) float in [0, 255] to the last stage, (N, channels, H / 16, W / 16)."""
         features: Tensor = self.body(self.stem(images / 64.0 - 2.0))
         return features

@@ -13,6 +13,8 @@ from factory.train.cards import write_foot, write_head, write_heading
 from factory.train.encoder.settings import EncoderRecipe, Simclr
 from factory.train.images import TrainingImages
 
+_READOUTS = {"last": "", "stages": " (mean and standard deviation of every stage)"}
+
 
 def export_encoder(
     recipe: EncoderRecipe,
@@ -36,29 +38,34 @@ def export_encoder(
         "image_size": recipe.views.size,
         "labels_seen": False,
     }
+    if recipe.network.readout != "last":
+        described["readout"] = recipe.network.readout
+    if recipe.teacher is not None:
+        described["teacher"] = recipe.teacher.encoder
     write_file(out / "encoder.json", f"{write_json(described)}\n".encode())
-    parameters = sum(value.numel() for value in network.parameters())
-    write_file(out / "README.md", write_card(recipe, images, parameters, result).encode())
+    write_file(out / "README.md", write_card(recipe, images, network, result).encode())
 
 
 def write_card(
-    recipe: EncoderRecipe, images: TrainingImages, parameters: int, result: dict[str, Any]
+    recipe: EncoderRecipe, images: TrainingImages, network: SmallResNet, result: dict[str, Any]
 ) -> str:
     """Returns the model card, from the recipe and what was measured without labels."""
+    parameters = sum(value.numel() for value in network.parameters())
     options, export = recipe.training, recipe.export
     kept = int((~images.held_out).sum())
     sets = export.training_data or tuple(source.images.name for source in recipe.data.sources)
     lines = [
         *write_head(recipe.name, export, "[pathology, self-supervised, image-feature-extraction]"),
         f"- **Network**: `small-resnet`, {'-'.join(map(str, recipe.network.channels))} channels, "
-        f"{parameters / 1e6:.2f} M parameters in float16; {recipe.network.channels[-1]} features "
-        "of RGB images as they are, 64 px or larger",
+        f"{parameters / 1e6:.2f} M parameters in float16; {network.dim} features"
+        f"{_READOUTS[network.readout]} of RGB images as they are, 64 px or larger",
         "- **Labels seen**: none",
         "- **Data**:",
         *(f"  - {escape(line)}" for line in sets),
         f"  - {kept:,} cuts of {recipe.data.image_size} px to learn from, "
         f"{len(images.labels) - kept:,} held out",
         f"- **Method**: {_describe_method(recipe)}",
+        *_describe_teacher(recipe),
         f"- **Views**: {_describe_views(recipe)}",
         f"- **Training**: {options.steps:,} steps of {options.batch_size} images, AdamW, cosine "
         f"decay, running average {options.ema_decay}, {options.precision}, seed {recipe.seed}; "
@@ -89,6 +96,17 @@ def _describe_method(recipe: EncoderRecipe) -> str:
         f"VICReg (arXiv 2105.04906), expander {method.hidden}-{method.hidden}-{method.dim}, "
         f"weights {method.invariance:g}, {method.variance:g}, {method.covariance:g}"
     )
+
+
+def _describe_teacher(recipe: EncoderRecipe) -> list[str]:
+    teacher = recipe.teacher
+    if teacher is None:
+        return []
+    return [
+        f"- **Teacher**: `{teacher.encoder}`, whose features of the whole cut are foretold "
+        "linearly from either view (mean squared error of the standardised features, weight "
+        f"{teacher.weight:g}); its terms hold for these weights too"
+    ]
 
 
 def _describe_views(recipe: EncoderRecipe) -> str:

@@ -8,13 +8,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn.functional import mse_loss
 
 from factory.core.errors import SourceError, TrainingError
 from factory.core.hashing import derive_seed
 from factory.train.encoder.export import export_encoder
 from factory.train.encoder.losses import Learner, compute_loss, measure_rank, measure_spread
 from factory.train.encoder.settings import EncoderOptimisation, EncoderRecipe
-from factory.train.encoder.views import draw_pair, view_rows
+from factory.train.encoder.teacher import read_targets
+from factory.train.encoder.views import draw_batch, draw_pair, view_rows
 from factory.train.images import TrainingImages, load_training_images
 from factory.train.loop import Report, Trainer, compute_warmup, open_folder
 from factory.train.running import run_training
@@ -47,7 +49,8 @@ def train_self_supervised(recipe: EncoderRecipe, out: Path, report: Report) -> d
     folder = open_folder(out)
     images = load_training_images(recipe.data, None, recipe.seed, folder / "images")
     _check_sources(recipe, images)
-    trainer = _EncoderTrainer(recipe, images, out)
+    targets = read_targets(recipe, images, folder / "teacher")
+    trainer = _EncoderTrainer(recipe, images, out, targets)
     compiled = trainer.network.encoder if recipe.training.compile else None
     described = _describe(recipe, images)
     loop = run_training(trainer, folder, recipe, described, report, compiled=compiled)
@@ -69,13 +72,20 @@ class _EncoderTrainer(Trainer):
     network: Learner
     max_norm = 10.0
 
-    def __init__(self, recipe: EncoderRecipe, images: TrainingImages, out: Path) -> None:
+    def __init__(
+        self,
+        recipe: EncoderRecipe,
+        images: TrainingImages,
+        out: Path,
+        targets: torch.Tensor | None,
+    ) -> None:
         super().__init__()
         self._recipe, self._images, self._out = recipe, images, out
+        self._targets = targets
         self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         with torch.random.fork_rng():
             torch.manual_seed(derive_seed(recipe.seed, "weights"))
-            network = Learner(recipe)
+            network = Learner(recipe, 0 if targets is None else targets.shape[1])
         network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         options = recipe.training
         self.network, self.learning_rate = network, options.learning_rate
@@ -90,12 +100,14 @@ class _EncoderTrainer(Trainer):
         return compute_rate(self._recipe.training, step)
 
     def compute_loss(self, network: Any, step: int, turn: int) -> torch.Tensor:
-        pair = draw_pair(self._recipe, self._images, step)
-        return _compute(self._recipe, network, pair, self._device)[0]
+        pair, targets = draw_pair(self._recipe, self._images, step), None
+        if self._targets is not None:
+            targets = self._targets[draw_batch(self._recipe, self._images, step)]
+        return _compute(self._recipe, network, pair, self._device, targets)[0]
 
     def validate(self, average: Any, step: int, loss: float) -> dict[str, float]:
         """Measures the averaged weights, stops a collapsed training, exports the best so far."""
-        measured = _measure(self._recipe, self._images, average, self._device)
+        measured = _measure(self._recipe, self._images, average, self._device, self._targets)
         check_collapse(self._recipe, measured, step)
         held_out, best = measured.get("held_out_loss"), self.state.get("best")
         if best is None or held_out is None or held_out < best["held_out_loss"]:
@@ -110,14 +122,22 @@ def _compute(
     network: Learner,
     pair: tuple[torch.Tensor, torch.Tensor],
     device: torch.device,
+    targets: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Returns loss, (2 N, F) features and (2 N, D) embeddings; both views share a batch norm."""
+    """Returns loss, (2 N, F) features and (2 N, D) embeddings; both views share a batch norm.
+
+    `targets` are the (N, T) features that the recipe's teacher has of the images.
+    """
     batch = torch.cat(pair).to(device, memory_format=torch.channels_last)
     dtype = getattr(torch, recipe.training.precision)
     with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-        features, embedding = network(batch)
+        features, embedding, foretold = network(batch)
     first, second = embedding.chunk(2)
-    return compute_loss(first, second, recipe.method), features, embedding
+    loss = compute_loss(first, second, recipe.method)
+    if recipe.teacher is not None and targets is not None:
+        wanted = torch.cat([targets, targets]).to(device)
+        loss = loss + recipe.teacher.weight * mse_loss(foretold, wanted)
+    return loss, features, embedding
 
 
 def compute_rate(options: EncoderOptimisation, step: int) -> float:
@@ -148,7 +168,11 @@ def check_collapse(recipe: EncoderRecipe, measured: dict[str, float], step: int)
 
 @torch.no_grad()
 def _measure(
-    recipe: EncoderRecipe, images: TrainingImages, network: Learner, device: torch.device
+    recipe: EncoderRecipe,
+    images: TrainingImages,
+    network: Learner,
+    device: torch.device,
+    targets: torch.Tensor | None,
 ) -> dict[str, float]:
     """Returns loss, spreads and rank on held-out images, each batch as large as in training.
 
@@ -164,7 +188,8 @@ def _measure(
         seed = derive_seed(recipe.seed, "validation-views", number)
         chosen: NDArray[np.int64] = np.sort(order[number * size : (number + 1) * size])
         pair = view_rows(recipe, images, chosen, seed)
-        loss, found, embedding = _compute(recipe, network, pair, device)
+        taught = None if targets is None else targets[chosen]
+        loss, found, embedding = _compute(recipe, network, pair, device, taught)
         losses.append(loss.item())
         features.append(found[:size].cpu())  # one view of each
         embeddings.append(embedding[:size].cpu())
@@ -185,4 +210,8 @@ def _describe(recipe: EncoderRecipe, images: TrainingImages) -> dict[str, Any]:
     for name in ("validate_every", "checkpoint_every", "compile", "min_spread"):
         described["training"].pop(name)
     described.pop("export")
+    if recipe.network.readout == "last":  # as trainings begun before there was another one say
+        described["network"].pop("readout")
+    if recipe.teacher is None:
+        described.pop("teacher")
     return described | {"images": images.digest}

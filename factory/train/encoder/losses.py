@@ -9,18 +9,28 @@ from factory.train.encoder.settings import EncoderRecipe, Simclr, Vicreg
 
 
 class Learner(nn.Module):
-    """An encoder and the head that the loss is on, which is thrown away afterwards."""
+    """An encoder and the heads that the losses are on, which are thrown away afterwards.
 
-    def __init__(self, recipe: EncoderRecipe) -> None:
+    Args:
+        recipe: of the encoder.
+        taught: number of the teacher's features; 0: there is none.
+    """
+
+    def __init__(self, recipe: EncoderRecipe, taught: int = 0) -> None:
         super().__init__()
-        self.encoder = SmallResNet(recipe.network.channels)
+        self.encoder = SmallResNet(recipe.network.channels, recipe.network.readout)
         self.head = build_head(self.encoder.dim, recipe.method)
+        self.taught = nn.Linear(self.encoder.dim, taught) if taught else None
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps (N, 3, S, S) float in [0, 255] to float32 (N, features) and (N, embedding)."""
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Maps (N, 3, S, S) float in [0, 255] to float32 (N, features) and (N, embedding).
+
+        The third is what it foretells of the teacher's features, (N, D); None without a teacher.
+        """
         features = self.encoder(images).float()
         embedding: Tensor = self.head(features)
-        return features, embedding.float()
+        foretold = None if self.taught is None else self.taught(features).float()
+        return features, embedding.float(), foretold
 
 
 def build_head(width: int, method: Vicreg | Simclr) -> nn.Module:

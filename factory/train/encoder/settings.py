@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import Strict
+from factory.models.encoders import EncoderSpec
+from factory.models.encoders.small_resnet import Readout
 from factory.train.generator.settings import (
     DataSettings,
     NamedRecipe,
@@ -34,9 +36,24 @@ class UnlabelledData(DataSettings):
 
 
 class EncoderNetwork(Strict):
-    """`SmallResNet`; the last width is the number of features."""
+    """`SmallResNet`; the last width is the number of features, unless all stages are read."""
 
     channels: tuple[int, ...] = Field((32, 64, 128, 256), min_length=2, description="per stage")
+    readout: Readout = Field(
+        "last",
+        description="features: mean of the last stage, or mean and deviation of all stages",
+    )
+
+
+class TeacherSettings(Strict):
+    """Another encoder, whose features of an image are foretold from either view of it.
+
+    By one linear layer, so that what the teacher tells can be read off the features (Hinton et al.
+    2015, arXiv 1503.02531, of features). Its terms are those of what it taught.
+    """
+
+    encoder: EncoderSpec
+    weight: float = Field(1.0, gt=0, description="beside the method's loss")
 
 
 class ViewSettings(Strict):
@@ -100,6 +117,7 @@ class EncoderRecipe(NamedRecipe):
     network: EncoderNetwork = EncoderNetwork()
     views: ViewSettings = ViewSettings()
     method: MethodSettings
+    teacher: TeacherSettings | None = None
     training: EncoderOptimisation
 
     @model_validator(mode="after")

@@ -33,9 +33,17 @@ def draw_pair(recipe: EncoderRecipe, images: TrainingImages, step: int) -> tuple
 
     Sources are drawn by weight, images of a source evenly; held-out images never.
     """
-    draw = np.random.default_rng(derive_seed(recipe.seed, "rows", step))
-    rows = np.sort(draw_rows(recipe.data, images, recipe.training.batch_size, draw))
+    rows = draw_batch(recipe, images, step)
     return view_rows(recipe, images, rows, derive_seed(recipe.seed, "views", step))
+
+
+def draw_batch(recipe: EncoderRecipe, images: TrainingImages, step: int) -> NDArray[np.int64]:
+    """Returns the (B,) rows of a step's images, sorted."""
+    draw = np.random.default_rng(derive_seed(recipe.seed, "rows", step))
+    rows: NDArray[np.int64] = np.sort(
+        draw_rows(recipe.data, images, recipe.training.batch_size, draw)
+    )
+    return rows
 
 
 def view_rows(

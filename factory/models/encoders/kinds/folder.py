@@ -36,11 +36,21 @@ class FolderKind(EncoderKind):
     @property
     def has_gradient(self) -> bool:
         """Whether it is one of `factory train encoder`; false where it cannot be read."""
+        return bool(self._read().get("architecture") == "small-resnet")
+
+    @property
+    def teacher(self) -> str | None:
+        """What `encoder.json` names; None where it cannot be read."""
+        teacher = self._read().get("teacher")
+        return None if teacher is None else str(teacher)
+
+    def _read(self) -> dict[str, Any]:
+        """Returns `encoder.json`; empty where it cannot be read, which `load` tells."""
         try:
-            described = json.loads((self.path / "encoder.json").read_text(encoding="utf-8"))
-            return bool(described["architecture"] == "small-resnet")
-        except (OSError, ValueError, KeyError):
-            return False
+            read = json.loads((self.path / "encoder.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return {}
+        return read if isinstance(read, dict) else {}
 
     def explain_missing(self) -> str | None:
         """Says that the folder is not there."""
