@@ -9,7 +9,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property, reduce
+from functools import cache, cached_property, reduce
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from operator import or_
@@ -126,7 +126,7 @@ class Registry(Generic[KindT]):
     @cached_property
     def _entries(self) -> dict[str, list[EntryPoint]]:
         found: dict[str, list[EntryPoint]] = {}
-        for entry in entry_points(group=self.group):
+        for entry in _read_entry_points(tuple(sys.path)).select(group=self.group):
             if entry not in found.get(entry.name, ()):
                 found.setdefault(entry.name, []).append(entry)
         return found
@@ -149,6 +149,15 @@ class Registry(Generic[KindT]):
         if fault is not None:
             raise PluginError(f"{name!r} is broken ({origin}): {fault}")
         return found  # type: ignore[no-any-return]
+
+
+@cache
+def _read_entry_points(places: tuple[str, ...]) -> Any:
+    """Returns all entry points of the packages in some folders: what is installed is read once.
+
+    Python 3.11 gives another type than later ones; both have `select`.
+    """
+    return entry_points()
 
 
 def load_from_file(path: Path, name: str, base: type[KindT]) -> tuple[type[KindT], str]:

@@ -4,8 +4,6 @@ import errno
 import re
 from typing import Any
 
-import fsspec
-
 from factory.core.errors import FactoryError, InputError, MissingError, StoreError
 
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "az": "azure", "abfs": "azure",
@@ -96,6 +94,8 @@ def open_filesystem(url: str) -> tuple[Any, str]:
     Raises:
         InputError: nothing here speaks its protocol, or it names no bucket that can be.
     """
+    import fsspec
+
     protocol = url.partition("://")[0] if "://" in url else "file"
     extra = EXTRAS.get(protocol)
     check_bucket(url)

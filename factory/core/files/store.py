@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import fsspec.asyn
-
 from factory.core.errors import MissingError, StoreError
 from factory.core.files.atomic import create_file, move_file, replace_file
 from factory.core.files.edge import EXTRAS, Edge, open_filesystem
@@ -215,6 +213,8 @@ class FileStore:
         """Calls a method of the file system, for so long at most where it can be said how long."""
         if not self._is_remote:
             return getattr(self.fs, method)(*arguments, **options)
+        import fsspec.asyn
+
         call = getattr(self.fs, f"_{method}")
         return fsspec.asyn.sync(
             self.fs.loop, call, *arguments, timeout=seconds or _PATIENCE, **options

@@ -13,7 +13,6 @@ from PIL import Image
 
 from factory.catalog.entries import CallArgument
 from factory.core.errors import InputError
-from factory.core.glass import find_glass
 from factory.data.label_maps import Palette, paint_labels
 from factory.data.streams import Source, Stream
 
@@ -48,6 +47,8 @@ def draw_changed(source: Source, size: tuple[int, int]) -> Image.Image:
     Raises:
         SourceError: it cannot be read.
     """
+    from factory.core.glass import find_glass
+
     pixels = source.load(*size)
     kept = find_glass(pixels) if source.translation.keep_glass else np.zeros(pixels.shape[:2], bool)
     return Image.fromarray(np.where(kept, 0, 255).astype(np.uint8))
