@@ -78,11 +78,17 @@ def run_recipe(
 
 
 def run(
-    recipe: Path, out: Path, extend=False, overrides=(), notify=lambda outcome: None, watch=None
+    recipe: Path,
+    out: Path,
+    extend=False,
+    overrides=(),
+    notify=lambda outcome: None,
+    watch=None,
+    say=lambda line: None,
 ):
     """Runs a recipe in this process."""
     loaded = load_recipe(recipe, overrides)
-    return run_recipe(loaded, str(out), notify, lambda line: None, extend, watch=watch)
+    return run_recipe(loaded, str(out), notify, say, extend, watch=watch)
 
 
 def read_rows(out: Path, folder: str = "data") -> list[dict]:

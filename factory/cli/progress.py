@@ -12,6 +12,7 @@ from rich.progress import Progress as Bars
 
 from factory.cli.tally import Counts, Tally
 from factory.data.records import Progress
+from factory.engine.drain import Drained
 from factory.engine.executors import Outcome
 from factory.engine.plan import Outline
 
@@ -64,7 +65,7 @@ class RunProgress:
         if self.bars is not None:
             self.bars.stop()
         if isinstance(error, KeyboardInterrupt):
-            self._say_kept()
+            self._say_kept(isinstance(error, Drained))
 
     def say(self, line: str) -> None:
         """Prints one line above the bars, below how far the run was."""
@@ -149,11 +150,12 @@ class RunProgress:
         left = self.tally.estimate_left()
         return "" if left is None else f"{describe_seconds(left)} left"
 
-    def _say_kept(self) -> None:
+    def _say_kept(self, is_drained: bool) -> None:
         kept = sum(counts.filled for counts in self.tally.committed.values())
         asked = sum(self.tally.asked.values())
         lost = sum(each.tried for each in self.tally.at_work.values())
-        more = f"; of {lost:,} candidates at work the last minute's are made again" if lost else ""
+        what = "all are kept" if is_drained else "the last minute's are made again"
+        more = f"; of {lost:,} candidates at work {what}" if lost else ""
         if not self.quiet:
             click.echo(f"stopped: {kept:,} of {asked:,} images are kept{more}", err=True)
 

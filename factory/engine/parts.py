@@ -89,7 +89,12 @@ class Parts:
         Raises:
             StoreError: it cannot be written.
         """
-        if not self._unsaved or time.monotonic() - self._saved_at < PART_SECONDS:
+        if time.monotonic() - self._saved_at >= PART_SECONDS:
+            self.save(seconds)
+
+    def save(self, seconds: Mapping[str, float]) -> None:
+        """Commits a part of what is not in one yet; see `save_if_due`."""
+        if not self._unsaved:
             return
         known = dict(seconds)
         buffer = io.BytesIO()

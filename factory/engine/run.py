@@ -10,6 +10,7 @@ from factory.core.plain import write_json
 from factory.data.summary import SeriesSummary, Summary
 from factory.engine.continuing import build_record, continue_run, has_commits, read_outline
 from factory.engine.dataset import Dataset
+from factory.engine.drain import Drain
 from factory.engine.executors import Notify, NoWatch, Outcome, Watch, open_pool
 from factory.engine.finalise import SUMMARY, Policy, Survey, read_markers, survey_run, write_dataset
 from factory.engine.notebook import show_dataset, show_summary
@@ -101,7 +102,7 @@ def run_recipe(
     check_generation(loaded)
     fresh = planned or plan_recipe(loaded)
     continue_run(folder, recipe, fresh, extend)  # refused before anything is touched
-    with folder.hold("judge" if is_judging(recipe) else "run"):
+    with folder.hold("judge" if is_judging(recipe) else "run") as lease:
         record, plan = continue_run(folder, recipe, fresh, extend)
         if record is None and folder.clear():
             say(f"{url}: another recipe began here and committed nothing: begun anew")
@@ -109,7 +110,9 @@ def run_recipe(
         order = Order(recipe, loaded.session, url)
         try:
             first = None if record is None else find_first_marker(folder, plan)
-            survey = _fill(order, folder, plan, notify, say, first, watch or NoWatch())
+            drain = Drain(say, lambda: bool(lease.lost))
+            told = notify, say, watch or NoWatch(), drain
+            survey = _fill(order, folder, plan, first, *told)
         except InputError:
             if record is None and not has_commits(folder, build_record(recipe, plan)):
                 folder.clear()
@@ -214,10 +217,11 @@ def _fill(
     order: Order,
     folder: RunFolder,
     plan: Plan,
+    first: Marker | None,
     notify: Notify,
     say: Callable[[str], None],
-    first: Marker | None,
     watch: Watch,
+    drain: Drain,
 ) -> Survey:
     """Fills all shards, then goes on with requests that lost their image to a near-duplicate.
 
@@ -250,14 +254,16 @@ def _fill(
     policy = build_policy(order.recipe)
     tasks: Iterable[Task] = (Task(shard) for shard in plan.iterate_shards())
     begun_with = first.worker if first else None
-    with open_pool(order, order.recipe.workers, begun_with, say) as pool:
-        pool.fill(draw_open(tasks), notify, watch.report)
+    with open_pool(order, begun_with, say, drain) as pool:
+        with drain.listen():
+            pool.fill(draw_open(tasks), notify, watch.report)
         survey = survey_run(folder, plan, policy)
         while survey.goes_on and not survey.missing:
             say(f"topping up {count_open(survey).total()} requests")
             watch.recount(survey.filled, count_open(survey))
             booked = _Booked(notify)
-            pool.fill(map(ask, survey.goes_on), booked, watch.report)
+            with drain.listen():
+                pool.fill(map(ask, survey.goes_on), booked, watch.report)
             survey = survey_run(folder, plan, policy)
             drawn += 1
             if booked.has_failed:

@@ -59,7 +59,7 @@ class RunFolder:
         self._lease: Lease | None = None
 
     @contextlib.contextmanager
-    def hold(self, command: str) -> Iterator[None]:
+    def hold(self, command: str) -> Iterator[Lease]:
         """Keeps other commands from writing into the folder meanwhile; see `store.lease`.
 
         Raises:
@@ -68,7 +68,7 @@ class RunFolder:
         with hold(self.files, LEASE, command, self.mend or (lambda line: None)) as lease:
             self._lease = lease
             try:
-                yield
+                yield lease
             finally:
                 self._lease = None
 

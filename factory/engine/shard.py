@@ -25,6 +25,7 @@ from factory.data.records import (
 )
 from factory.data.schema import build_row, build_shard_schema, count_cut
 from factory.data.summary import Maker
+from factory.engine.drain import Drain, StoppedError
 from factory.engine.parts import PartMarker, Parts
 from factory.engine.plan import describe_content
 from factory.engine.run_folder import Marker, RunFolder
@@ -139,29 +140,30 @@ class Worker:
             )
         return candidates
 
-    def run(self, task: Task, report: Report = lambda progress: None) -> Marker:
+    def run(self, task: Task, report: Report, drain: Drain) -> Marker:
         """Fills one shard and commits it; a shard that is committed already is left as it is.
 
         Args:
             task: what to fill.
             report: called at the beginning, and whenever a batch was judged.
+            drain: whether to stop; looked at between batches.
 
         Raises:
+            StoppedError: it was; what was made is kept as a part.
             GenerationError: sampling failed.
             FilterError: scoring failed.
             StoreError: the commit failed.
         """
-        done = self.folder.read_marker(task.shard, task.round)
-        if done is not None and done.starts == _copy_starts(task):
+        shard, number = task.shard, task.round
+        done = self.folder.read_marker(shard, number)
+        if done is not None and done.starts == task.copy_starts():
             return done
-        owner = PartMarker(
-            run=self.run_id, worker=self.digest, shard=task.shard.id, round=task.round
-        )
+        owner = PartMarker(run=self.run_id, worker=self.digest, shard=shard.id, round=number)
         parts = Parts(self.folder.files, owner, self.schema)
-        filling = _Filling(self, task, report, parts)
+        filling = _Filling(self, task, report, parts, drain)
         filling.run()
         table = pa.Table.from_pylist(filling.rows_in_order(), schema=self.schema)
-        marker = self.folder.commit(table, filling.build_marker(), task.shard)
+        marker = self.folder.commit(table, filling.build_marker(), shard)
         parts.remove()
         return marker
 
@@ -174,6 +176,7 @@ class _Filling:
     task: Task
     report: Report
     parts: Parts
+    drain: Drain
     requests: dict[int, Request] = field(default_factory=dict)
     queue: deque[int] = field(default_factory=deque)
     next_attempt: dict[int, int] = field(default_factory=dict)
@@ -205,10 +208,13 @@ class _Filling:
             size = self.worker.recipe.generator.batch_size
             while self.queue or judging:
                 self.parts.save_if_due(self.seconds)
-                if judging is not None and len(self.queue) < size:
+                if judging is not None and (self.drain.is_asked or len(self.queue) < size):
                     self._settle(judging.result())
                     judging = None
                     continue
+                if self.drain.is_asked and judging is None:
+                    self.parts.save(self.seconds)
+                    raise StoppedError
                 jobs = self._draw_jobs(size)
                 known = [self._recall(job) for job in jobs]
                 new = [job for job, row in zip(jobs, known, strict=True) if row is None]
@@ -240,7 +246,7 @@ class _Filling:
             generated=len(self.rows),
             rejected=dict(sorted(self.rejected.items())),
             reasons=dict(sorted(self.reasons.items())),
-            starts=_copy_starts(self.task),
+            starts=self.task.copy_starts(),
             worker=self.worker.digest,
             seconds={name: round(value, 4) for name, value in sorted(self.seconds.items())},
             cut=count_cut(self.rows),
@@ -323,9 +329,8 @@ class _Filling:
                 self.rejected[str(row["rejected_by"])] += 1
                 self.reasons[f"{row['rejected_by']}: {name_reason(row['reason'])}"] += 1
         budget = self.worker.recipe.budget.attempts
-        for index in dict.fromkeys(row["index"] for row in rows):
-            if index in self.filled:
-                continue
+        tried = dict.fromkeys(row["index"] for row in rows)
+        for index in (each for each in tried if each not in self.filled):
             if self.next_attempt[index] < budget:
                 self.queue.append(index)
             else:
@@ -343,7 +348,3 @@ class _Filling:
 def name_reason(reason: str | None) -> str:
     """Returns the first word of a reason, without its numbers, so that reasons can be counted."""
     return (reason or "").split(" ", 1)[0]
-
-
-def _copy_starts(task: Task) -> dict[int, int] | None:
-    return None if task.starts is None else dict(task.starts)

@@ -51,6 +51,10 @@ class Task:
             return sorted(self.starts)
         return range(self.shard.start, self.shard.stop)
 
+    def copy_starts(self) -> dict[int, int] | None:
+        """Returns `starts`, for a record."""
+        return None if self.starts is None else dict(self.starts)
+
     def ask(self, plan: Plan, attempts: int) -> "Task":
         """Returns the task with its requests, each with what `attempts` tries may show."""
         return replace(self, requests=plan.list_requests(self.shard, self.indices, attempts))

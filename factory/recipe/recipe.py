@@ -74,13 +74,26 @@ class Workers(Strict):
     executor: Literal["auto", "local", "ray"] = "auto"
     count: Annotated[int, Field(ge=1, le=100_000)] | Literal["auto"] = "auto"
     cpus: float = Field(1.0, gt=0.0, description="per Ray worker")
-    gpus: float | Literal["auto"] = Field("auto", description="per Ray worker")
+    gpus: Annotated[float, Field(ge=0.0)] | Literal["auto"] = Field(
+        "auto", description="per Ray worker; a share, such as 0.5, lets several use one GPU"
+    )
+    resources: dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(gt=0.0)]] = Field(
+        {}, description="further resources of Ray per worker, by the names that its nodes have"
+    )
     address: str | None = Field(
         None, description="Ray address, auto or local; default: RAY_ADDRESS, or Ray of our own here"
     )
     wait: float = Field(
         600.0, gt=0.0, description="seconds until a cluster without room for a worker ends the run"
     )
+
+    @field_validator("resources")
+    @classmethod
+    def _check_resources(cls, resources: dict[str, float]) -> dict[str, float]:
+        for name, field in (("CPU", "cpus"), ("GPU", "gpus")):
+            if name in resources:
+                raise ValueError(f"{name} is not a further resource: give it as workers.{field}")
+        return resources
 
 
 class Output(Strict):

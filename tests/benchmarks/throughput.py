@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from factory.api import run
+from factory.engine.drain import Drain
 from factory.engine.executors import start_worker
 from factory.engine.plan import build_plan
 from factory.engine.task import Order, Task
@@ -72,7 +73,8 @@ def time_shards(order: Order, worker, plan) -> float:
     """Seconds to fill and commit all shards with a loaded worker."""
     began = time.perf_counter()
     for shard in plan.iterate_shards():
-        worker.run(Task(shard).ask(plan, order.recipe.budget.attempts))
+        task = Task(shard).ask(plan, order.recipe.budget.attempts)
+        worker.run(task, lambda progress: None, Drain())
     return time.perf_counter() - began
 
 

@@ -10,6 +10,7 @@ import time
 
 import psutil
 import pytest
+from pydantic import ValidationError
 
 from factory.core.errors import InputError
 from factory.engine.executors import NoWatch
@@ -154,6 +155,7 @@ def test_a_worker_that_cannot_start_is_bad_input(tmp_path):
         ({"cpus": 2}, [{"CPU": 3}, {"CPU": 3}], (2, 0.0)),
         ({}, [{"CPU": 4}, {"CPU": 2, "GPU": 2}], (2, 1.0)),
         ({"count": 2}, [{"CPU": 1}, {"CPU": 1}], (2, 0.0)),
+        ({"resources": {"big": 0.5}}, [{"CPU": 8, "big": 1}, {"CPU": 8}], (2, 0.0)),
     ],
 )
 def test_cluster_sizing(workers, nodes, expected):
@@ -171,6 +173,11 @@ def test_what_no_node_can_hold_is_refused():
         size_cluster(Workers(count=3, cpus=2), nodes)
     assert size_cluster(Workers(count=3, cpus=3), nodes, grows=True) == (3, 0.0)
     assert size_cluster(Workers(cpus=3), nodes, grows=True) == (1, 0.0)
+    assert size_cluster(Workers(cpus=3), nodes, True, {"CPU": 12, "GPU": 3}) == (3, 1.0)
+    with pytest.raises(InputError, match=r"3 CPUs and 0 GPUs and 1 big; the largest .* and 0 big"):
+        size_cluster(Workers(cpus=3, resources={"big": 1}), nodes)
+    with pytest.raises(ValidationError, match=r"GPU is not a further resource: .* workers\.gpus"):
+        Workers(resources={"GPU": 1})
 
 
 def test_more_workers_than_fit_are_refused():

@@ -7,12 +7,14 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 
 import psutil
 import pytest
 
 from factory.core.errors import InputError, RunBrokenError
 from factory.data.records import Progress, Shard
+from factory.engine.drain import Drained
 from factory.engine.executors import address as addresses
 from factory.engine.executors import pulse, sizing, watchdog
 from factory.engine.executors import ray as ray_actors
@@ -27,8 +29,8 @@ from tests.running import list_identities, run
 __all__ = ["environment", "local"]
 LOOPBACK = {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
 IMPATIENT = (
-    "from factory.engine.executors import cluster, pulse, sizing; "
-    "pulse.WORD_AFTER = sizing.JOIN = 1.0; "
+    "from factory.engine.executors import cluster, pulse, ray, sizing; "
+    "pulse.WORD_AFTER = sizing.JOIN = ray.RESIZE = 1.0; "
     "cluster.HEAD_LOST = cluster.HEAD_EVERY = 2.0; from factory.cli import main; main()"
 )
 """The command line with short waits."""
@@ -113,6 +115,34 @@ def test_a_node_that_dies_loses_nothing(nodes, local, tmp_path):
     said = process.communicate(timeout=300)[1]
     assert process.returncode == 0, said
     assert list_identities(tmp_path / "run") == local
+
+
+@pytest.mark.slow("engine/test_ray.py::test_cluster_sizing")
+def test_nodes_come_and_go_amid_a_run(local, tmp_path):
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    out = tmp_path / "run"
+    alone = [
+        "workers.executor=ray", "workers.cpus=1", f"workers.address={cluster.address}",
+        "budget.retries=9",
+    ]  # fmt: skip
+    try:
+        process = start(write_slow(tmp_path, 0.3), out, alone)
+        wait_for_shards(out, 1, process)
+        assert len(find_workers(os.getpid())) == 1
+        late = cluster.add_node(num_cpus=1)
+        deadline = time.monotonic() + 240
+        while len(find_workers(os.getpid())) < 2:
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.1)
+        wait_for_shards(out, 4, process)
+        cluster.remove_node(late, allow_graceful=False)
+        said = process.communicate(timeout=300)[1]
+    finally:
+        cluster.shutdown()
+    assert process.returncode == 0, said
+    assert list_identities(out) == local
 
 
 NOTED = """
@@ -228,6 +258,44 @@ def test_nothing_of_our_ray_outlives_us(tmp_path, victim):
     while watchdog.list_processes(token):
         assert time.monotonic() < deadline, watchdog.list_processes(token)
         time.sleep(0.2)
+
+
+@pytest.mark.slow("engine/test_drain.py::test_a_stopped_run_keeps_every_batch")
+def test_ray_tells_how_a_run_is_and_drains_it(local, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_metrics_report_interval_ms", "500")
+    told, shown = [], {}
+
+    def look(outcome):
+        import ray
+
+        told.append(outcome)
+        if len(told) != 2:
+            return
+        port = ray.nodes()[0]["MetricsExportPort"]
+        deadline = time.monotonic() + 120
+        while shown.get("ray_factory_accepted_total", 0) < 4 * 2:
+            assert time.monotonic() < deadline, shown
+            time.sleep(0.5)
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as page:
+                lines = page.read().decode().splitlines()
+            ours = [line for line in lines if line.startswith("ray_factory_")]
+            assert all('run="test"' in line for line in ours)
+            shown.update((line.partition("{")[0], float(line.split()[-1])) for line in ours)
+        signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(Drained):
+        run(write_slow(tmp_path, 0.3), tmp_path / "run", (), RAY, look)
+    assert shown["ray_factory_workers"] == 2
+    assert shown["ray_factory_queued_shards"] >= 1
+    made = shown["ray_factory_candidates_total"]
+    assert made >= 8
+    assert shown["ray_factory_acceptance"] == pytest.approx(8 / made)
+    assert 0 < shown["ray_factory_busy_share"] < 1
+    left = list((tmp_path / "run/.factory").glob("parts/*.json"))
+    assert left or len(told) > 2
+    fast = write_slow(tmp_path / "fast", 0)
+    assert run(fast, tmp_path / "run").exit_code == 0
+    assert list_identities(tmp_path / "run") == local
 
 
 @pytest.mark.slow("test_a_worker_that_makes_no_batch_is_hung")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from factory.data.records import Report
+from factory.engine.drain import Drain
 from factory.engine.executors.base import Notify, NoWatch, Outcome, Pool, Watch, start_worker
 from factory.engine.task import Order, Task
 from factory.recipe.recipe import Workers
@@ -13,18 +14,18 @@ from factory.recipe.recipe import Workers
 
 @contextlib.contextmanager
 def open_pool(
-    order: Order, workers: Workers, began_with: str | None, say: Callable[[str], None]
+    order: Order, began_with: str | None, say: Callable[[str], None], drain: Drain
 ) -> Iterator[Pool]:
     """Opens the workers of a run with the first task: a run with none asks for no device.
 
     Args:
-        order: what the workers need.
-        workers: executor and its size.
+        order: what the workers need; its recipe says how many, and where.
         began_with: digest of the worker description that the run folder was begun with.
         say: takes lines about workers that do not start.
+        drain: whether the run is asked to stop.
     """
     with contextlib.ExitStack() as stack:
-        yield _LatePool(lambda: stack.enter_context(_open(order, workers, began_with, say)))
+        yield _LatePool(lambda: stack.enter_context(_open(order, began_with, say, drain)))
 
 
 @dataclass(slots=True)
@@ -44,16 +45,16 @@ class _LatePool:
 
 @contextlib.contextmanager
 def _open(
-    order: Order, workers: Workers, began_with: str | None, say: Callable[[str], None]
+    order: Order, began_with: str | None, say: Callable[[str], None], drain: Drain
 ) -> Iterator[Pool]:
-    if choose_executor(workers) == "local":
+    if choose_executor(order.recipe.workers) == "local":
         from factory.engine.executors.local import LocalPool
 
-        yield LocalPool(order, began_with)
+        yield LocalPool(order, began_with, drain)
         return
     from factory.engine.executors.ray import RayPool
 
-    pool = RayPool(order, workers, began_with, say)
+    pool = RayPool(order, began_with, say, drain)
     try:
         yield pool
     finally:

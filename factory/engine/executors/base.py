@@ -7,6 +7,7 @@ from typing import Protocol
 from factory.core.errors import RunBrokenError, StoreError
 from factory.core.warned import shorten_warnings
 from factory.data.records import Progress, Report
+from factory.engine.drain import Drain, StoppedError
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.shard import Worker
 from factory.engine.task import Order, Task
@@ -127,14 +128,19 @@ def start_worker(order: Order, began_with: str | None) -> Worker:
     return worker
 
 
-def attempt_task(worker: Worker, task: Task, report: Report) -> tuple[Marker | None, str, bool]:
+def attempt_task(
+    worker: Worker, task: Task, report: Report, drain: Drain
+) -> tuple[Marker | None, str, bool]:
     """Runs one task at the shard edge: the one place where every exception is caught.
 
     Returns:
-        The marker or None, the error text, and whether storage itself failed.
+        The marker or None, the error text, and whether storage itself failed; None and no text
+        where the task was laid down.
     """
     try:
-        return worker.run(task, report), "", False
+        return worker.run(task, report, drain), "", False
+    except StoppedError:
+        return None, "", False
     except StoreError as error:
         return None, str(error), True
     except Exception as error:

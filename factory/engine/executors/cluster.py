@@ -161,16 +161,22 @@ def list_free() -> Mapping[str, float]:
     return free
 
 
-def can_grow() -> bool:
-    """Whether the cluster has an autoscaler, that may add nodes when workers wait for them."""
+def find_most() -> Mapping[str, float] | None:
+    """Returns what all nodes may have together once an autoscaler added them; None: there is none.
+
+    What has no bound is left out.
+    """
     from ray.exceptions import RayError
 
     try:
         from ray._private.state import state
 
-        return state.get_max_resources_from_cluster_config() is not None
+        most = state.get_max_resources_from_cluster_config()
     except (ImportError, AttributeError, RayError):  # a Ray, or a client of one, that does not tell
-        return False
+        return None
+    if most is None:
+        return None
+    return {name: float(value) for name, value in most.items() if value < sys.maxsize}
 
 
 def _start_here() -> Cluster:

@@ -134,10 +134,11 @@ def wait_for(refs: list[Any], pulse: Pulse) -> list[Any]:
 
 
 def make_remote(kind: type) -> Any:
-    """Returns the Ray actor of a class whose `ping` answers while other methods work."""
+    """Returns the Ray actor of a class whose `ping` and `stop` answer while others work."""
     import ray
 
-    ray.method(concurrency_group="pulse")(kind.ping)  # type: ignore[attr-defined]
+    for method in (kind.ping, kind.stop):  # type: ignore[attr-defined]
+        ray.method(concurrency_group="pulse")(method)
     return ray.remote(concurrency_groups={"pulse": 1})(kind)
 
 

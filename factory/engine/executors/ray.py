@@ -9,10 +9,12 @@ from typing import Any
 
 from factory.core.errors import FactoryError, InputError, RunBrokenError
 from factory.data.records import Progress, Report
+from factory.engine.drain import Drain
 from factory.engine.executors.base import Ledger, Notify, attempt_task, open_ledger, start_worker
 from factory.engine.executors.cluster import Cluster, end_actors, start_ray
+from factory.engine.executors.metrics import RunMetrics
 from factory.engine.executors.pulse import Pulse, Waiting, get_answer, make_remote, wait_for
-from factory.engine.executors.sizing import describe_ask, wait_for_nodes
+from factory.engine.executors.sizing import describe_ask, size_now, wait_for_nodes
 from factory.engine.run_folder import Marker
 from factory.engine.shard import Worker
 from factory.engine.task import Order, Task
@@ -26,6 +28,8 @@ FIRST_BATCH = 7200.0
 """Seconds that models may take to load, and the first batch of all: no speed is known yet."""
 MIN_BATCH = 600.0
 """Seconds that any later batch may take, at least."""
+RESIZE = 10.0
+"""Seconds between counts of the nodes, which an autoscaler adds and takes away."""
 TIMES_LONGER = 20
 """How many times longer than the longest batch so far another may take."""
 
@@ -37,6 +41,7 @@ class RayWorker:
         self.order, self.began_with, self.threads = order, began_with, threads
         self.worker: Worker | None = None
         self.progress: Progress | None = None
+        self.drain = Drain()
 
     def start(self) -> tuple[str, int]:
         """Loads the models; returns the error text and exit code, or ("", 0)."""
@@ -54,11 +59,15 @@ class RayWorker:
         """Fills one shard."""
         if self.worker is None:
             return None, "worker was not started", False
-        return attempt_task(self.worker, task, self._keep)
+        return attempt_task(self.worker, task, self._keep, self.drain)
 
     def ping(self) -> Progress | None:
         """Returns how far the task at work is; answers beside `run`, in a thread of its own."""
         return self.progress
+
+    def stop(self) -> None:
+        """Has tasks laid down; answers beside `run`, too."""
+        self.drain.is_asked = True
 
     def _keep(self, progress: Progress) -> None:
         self.progress = progress
@@ -72,6 +81,8 @@ class _Actors:
     began_with: str | None
     workers: Workers
     gpus: float
+    target: int = 0
+    """How many there should be."""
     busy: dict[Any, dict[Any, Task]] = field(default_factory=dict)
     starting: dict[Any, Any] = field(default_factory=dict)
     owners: dict[Any, Any] = field(default_factory=dict)
@@ -82,10 +93,17 @@ class _Actors:
     """Seconds of the longest batch so far."""
     deaths: int = 0
 
+    def complete(self) -> None:
+        """Adds actors up to the target."""
+        while len(self.busy) < self.target:
+            self.add()
+
     def add(self) -> None:
+        """Adds one, that begins to load its models when the cluster has room."""
         options: dict[str, Any] = {
             "num_cpus": self.workers.cpus,
             "num_gpus": self.gpus,
+            "resources": dict(self.workers.resources),
             "max_restarts": 0,
         }
         environment = self.order.environment
@@ -168,12 +186,15 @@ class RayPool:
     """Ray actors; Ray and they start with the first task."""
 
     order: Order
-    workers: Workers
     began_with: str | None
     say: Callable[[str], None]
+    drain: Drain
     actors: _Actors | None = None
     cluster: Cluster | None = None
     waiting: Waiting | None = None
+    metrics: RunMetrics | None = None
+    sized: float = field(default_factory=time.monotonic)
+    """When the nodes were counted last."""
 
     def fill(self, tasks: Iterator[Task], notify: Notify, report: Report) -> None:
         """Fills shards until none are left; see `Pool.fill`."""
@@ -181,9 +202,11 @@ class RayPool:
         if first is None:
             return
         actors = self.actors = self.actors or self._start()
-        round_ = _Round(actors, open_ledger(self.order, notify), report, deque([first]))
+        assert self.metrics is not None
+        ledger = open_ledger(self.order, self.metrics.watch(notify))
+        round_ = _Round(actors, ledger, report, deque([first]))
         exhausted = False
-        while True:
+        while not self.drain.is_asked:
             for actor in actors.list_free():
                 task = round_.again.popleft() if round_.again else next(tasks, None)
                 if task is None:
@@ -199,25 +222,50 @@ class RayPool:
                 round_.take(ref)
             for actor, why in actors.list_hung():
                 round_.bury(actor, f"{why}, and was ended")
+        self._drain(actors, round_)
 
     def close(self) -> None:
         """Ends the actors, and Ray where it was started here."""
         if self.cluster is not None:
             end_actors(() if self.actors is None else self.actors.busy, self.cluster)
 
+    def _drain(self, actors: _Actors, round_: "_Round") -> None:
+        """Has the actors lay their tasks down, and takes what they commit meanwhile."""
+        for actor in actors.busy:
+            actor.stop.remote()
+        while actors.owners:
+            self._look(actors)
+            for ref in wait_for([*actors.owners], actors.pulse):
+                round_.take(ref)
+
     def _look(self, actors: _Actors) -> None:
         assert self.waiting is not None
+        self._resize(actors)
+        assert self.metrics is not None
+        self.metrics.look()
         actors.pulse.ask(list(actors.busy))
         self.waiting.look(len(actors.pulse.heard), len(actors.busy) - len(actors.starting))
 
+    def _resize(self, actors: _Actors) -> None:
+        """Takes in nodes that joined meanwhile, where `workers.count` is auto."""
+        now, workers = time.monotonic(), actors.workers
+        if workers.count == "auto" and now - self.sized > RESIZE:
+            self.sized = now
+            with contextlib.suppress(InputError):  # none fits now: nodes may come back
+                actors.target = size_now(workers)[0]
+            actors.complete()
+
     def _start(self) -> _Actors:
-        self.cluster = start_ray(self.workers.address)
-        count, gpus = wait_for_nodes(self.workers, self.cluster)
-        ask = describe_ask(count, self.workers.cpus, gpus)
-        self.waiting = Waiting(self.cluster, ask, self.workers.wait, self.say)
-        actors = _Actors(self.order, self.began_with, self.workers, gpus)
-        for _ in range(count):
-            actors.add()
+        workers = self.order.recipe.workers
+        self.cluster = start_ray(workers.address)
+        count, gpus = wait_for_nodes(workers, self.cluster)
+        ask = describe_ask(count, workers, gpus)
+        self.waiting = Waiting(self.cluster, ask, workers.wait, self.say)
+        actors = _Actors(self.order, self.began_with, workers, gpus, count)
+        actors.complete()
+        self.metrics = RunMetrics(
+            self.order.recipe.name, lambda: len(actors.busy), lambda: len(actors.owners)
+        )
         return actors
 
 
@@ -267,7 +315,7 @@ class _Round:
         if actors.deaths > limit:
             raise RunBrokenError(f"workers keep dying ({actors.deaths} times); last: {why}")
         time.sleep(0.1)
-        actors.add()
+        actors.complete()
 
     def _settle(self, task: Task, result: tuple[Marker | None, str, bool]) -> None:
         marker, error, is_fatal = result
@@ -275,7 +323,7 @@ class _Round:
             raise RunBrokenError(error)
         if marker is not None:
             self.ledger.record_success(task, marker)
-        elif self.ledger.record_failure(task, error):
+        elif error and self.ledger.record_failure(task, error):
             self.again.append(task)
 
 

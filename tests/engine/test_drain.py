@@ -1,0 +1,99 @@
+"""A run that is asked to stop lays down its work, keeps it, and ends in bounded time."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from factory.engine import drain, shard
+from factory.engine.drain import Drained
+from factory.filters.finite import FiniteFilter
+from tests import forked
+from tests.running import list_identities, run, write_recipe
+
+ONE = {"conditions": [{"kind": "class", "per_class": {"normal": 12}}], "output": {"shard_size": 12}}
+"""One shard of three batches and more."""
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """What was asked of the generator, and what to do when so many batches were."""
+    made, generate = {"jobs": [], "at": 0, "act": lambda: None}, shard.Worker.generate
+
+    def count(self, jobs):
+        made["jobs"].append([(job.request.index, job.attempt) for job in jobs])
+        if len(made["jobs"]) == made["at"]:
+            made["act"]()
+        return generate(self, jobs)
+
+    monkeypatch.setattr(shard.Worker, "generate", count)
+    return made
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_keeps_every_batch(tmp_path, batches, number):
+    recipe = write_recipe(tmp_path, **ONE)
+    run(recipe, tmp_path / "whole")
+    whole, batches["jobs"] = batches["jobs"], []
+    assert len(whole) > 3
+    batches.update(at=2, act=lambda: signal.raise_signal(number))
+    before, told = signal.getsignal(number), []
+    with pytest.raises(Drained):
+        run(recipe, tmp_path / "run", say=told.append)
+    assert signal.getsignal(number) is before
+    assert len(batches["jobs"]) == 2
+    assert [line for line in told if line.startswith("stopping: batches in hand are ended")]
+    assert not list((tmp_path / "run/.factory/shards").glob("*"))
+    batches["at"] = 0
+    assert run(recipe, tmp_path / "run").exit_code == 0
+    assert batches["jobs"] == whole
+    assert list_identities(tmp_path / "run") == list_identities(tmp_path / "whole")
+
+
+def test_a_second_signal_stops_at_once(tmp_path, batches):
+    def stop_twice():
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGINT)
+
+    batches.update(at=2, act=stop_twice)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(write_recipe(tmp_path, **ONE), tmp_path / "run")
+    assert not isinstance(caught.value, Drained)
+    assert not list((tmp_path / "run/.factory").glob("parts/*"))
+
+
+def test_a_batch_that_takes_too_long_is_not_waited_for(tmp_path, batches, monkeypatch):
+    monkeypatch.setattr(drain, "GRACE", 0.2)
+
+    def hang():
+        signal.raise_signal(signal.SIGTERM)
+        while True:
+            time.sleep(0.05)
+
+    batches.update(at=2, act=hang)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        run(write_recipe(tmp_path, **ONE), tmp_path / "run")
+    assert not isinstance(caught.value, Drained)
+
+
+def hang_judging(recipe, out):
+    """Runs a recipe whose filter hangs, in a thread that nothing can end."""
+    drain.HARD = 0.5
+    FiniteFilter.score = lambda self, samples, conditions: time.sleep(600)
+    run(recipe, out)
+
+
+def test_a_second_signal_ends_what_hangs(tmp_path):
+    recipe, out = write_recipe(tmp_path, **ONE), tmp_path / "run"
+    process = forked.start(hang_judging, recipe, out)
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".factory/workers/*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    time.sleep(0.5)
+    os.kill(process.pid, signal.SIGTERM)
+    time.sleep(0.2)
+    assert process.is_alive()
+    os.kill(process.pid, signal.SIGTERM)
+    assert forked.wait(process, 30) == 3
