@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+import click
+
+from factory.cli import main
 from tests import ROOT
 
 LOOP = """
@@ -66,3 +69,14 @@ def open_commands(environment: Mapping[str, str], folder: Path = ROOT) -> Iterat
         assert process.stdout.readline() == '"ready"\n', "the interpreter has not begun"
         yield Commands(process.stdin, process.stdout)
         process.stdin.close()
+
+
+def read_options(words: list[str]) -> None:
+    """Reads a command's options without running it; what is wrong raises."""
+    command: click.Command | None = main
+    name = ""
+    while isinstance(command, click.Group):
+        name, *words = words
+        command = command.get_command(click.Context(command), name)
+        assert command is not None, name
+    command.make_context(name, words)

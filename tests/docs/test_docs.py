@@ -18,6 +18,7 @@ from PIL import Image
 from factory.cli import main
 from factory.data.images import list_images
 from tests import ASSETS
+from tests.commands import read_options
 from tests.documents import (
     NOT_RUN,
     REPLACED,
@@ -130,16 +131,6 @@ def write_file(block, folder):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(block.text)
     return path
-
-
-def read_options(words):
-    """Reads a command's options without running it."""
-    command, name = main, ""
-    while isinstance(command, click.Group):
-        name, *words = words
-        command = command.get_command(click.Context(command), name)
-        assert command is not None, name
-    command.make_context(name, words)
 
 
 def find_recipes(words):
