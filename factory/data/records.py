@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.hashing import compute_digest, derive_seed
+from factory.data.family import Family
 from factory.data.streams import Caption, ClassName, Stream
 
 StreamT = TypeVar("StreamT", bound=Stream)
@@ -112,7 +113,7 @@ class Request:
 
     `pool` is for slots that any of several conditions may fill, such as variations of any shot of a
     class: attempt 0 takes `condition`, each further attempt the next of the pool, in turn. So one
-    bad shot does not leave its slots empty.
+    bad shot does not leave its slots empty. Members of a `family` share their seed.
     """
 
     series: str
@@ -120,6 +121,7 @@ class Request:
     condition: Condition
     ordinal: int
     pool: tuple[Condition, ...] = ()
+    family: Family | None = None
 
     def condition_at(self, attempt: int) -> Condition:
         """Returns what a try is to show."""
@@ -138,7 +140,7 @@ class Request:
 
     def derive_seed(self, recipe_seed: int, attempt: int) -> int:
         """Returns the seed of one try: from identity alone (DESIGN section 3)."""
-        key = self.condition_at(attempt).key
+        key = self.condition_at(attempt).key if self.family is None else self.family.seed_key
         return derive_seed(recipe_seed, key, self.ordinal, attempt)
 
 

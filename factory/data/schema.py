@@ -163,6 +163,7 @@ def build_row(
 ) -> dict[str, Any]:
     """Turns a judged candidate into a row of the shard table; descriptions are plain data."""
     job, sample, condition = candidate.job, candidate.sample, candidate.job.condition
+    family = job.request.family
     data = encode_image(sample.pixels, image_format, not condition.is_existing)
     sample_id = compute_sample_id(condition, sample.prompt, job.seed, generator)
     height, width = sample.pixels.shape[:2]
@@ -199,6 +200,7 @@ def build_row(
         "features": candidate.features,
         **condition.columns(),
         **kept,
+        **({} if family is None else family.columns(job.request.ordinal)),
         **({} if channels is None else {COLUMN: encode_values(channels) if keep_image else None}),
     }
 
@@ -228,6 +230,8 @@ def build_provenance(
         told |= stream.record()
     if attributes := job.condition.attributes:
         told["attributes"] = attributes
+    if job.request.family is not None:
+        told |= job.request.family.record()
     if kept:
         told["kept"] = {name: hash_value(value) for name, value in kept.items()}
     if sample.notes:

@@ -18,6 +18,7 @@ from factory.data.streams.base import HasFields
 from factory.data.writers.parquet import ParquetFiles, fit_rows_per_file
 from factory.data.writers.webdataset import TarFiles
 from factory.engine.diversity import Pick
+from factory.engine.families import LEFT_OUT, Families
 from factory.engine.placing import BUILD, put_in_place
 from factory.engine.plan import Outline
 from factory.engine.run_folder import Marker, RunFolder
@@ -32,7 +33,7 @@ from factory.engine.selection import (
 from factory.engine.shard import name_reason
 from factory.engine.task import Task
 from factory.filters import Decide
-from factory.recipe.conditions.series import find_quota, find_shares
+from factory.recipe.conditions.series import find_quota, find_shares, find_sizes
 from factory.recipe.recipe import Output
 
 SELECTION_COLUMNS = (
@@ -81,7 +82,7 @@ class Survey:
     filled: dict[str, int] = field(default_factory=dict)
     """Requests of each series that have their image, those that a pick leaves out among them."""
     left_out: frozenset[int] = frozenset()
-    """Sample ids of good images that a pick did not keep."""
+    """Sample ids of good images that a pick did not keep, or whose family is not whole."""
 
     @property
     def accepted(self) -> int:
@@ -110,7 +111,8 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
         funnel.asked, funnel.shares = part.count, find_shares(part)
     selectors = _Selectors(plan, policy)
     pools = PickPools(policy.pick, policy.seed)
-    columns = (*SELECTION_COLUMNS, *pools.columns)
+    families = Families({each.key: sizes for each in plan.series if (sizes := find_sizes(each))})
+    columns = (*SELECTION_COLUMNS, *pools.columns, *families.columns)
     saying = (*columns, "provenance")
     for shard in plan.iterate_shards():
         markers = read_markers(folder, shard)
@@ -131,12 +133,13 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
         for index, candidates, decisions in selectors.select(shard, rows):
             is_filled = _count(funnel, candidates, decisions)
             pools.add(shard.series, candidates, decisions)
+            families.add(shard.series, candidates, decisions)
             if not is_filled and len(candidates) < policy.attempts:
                 starts[index] = len(candidates)
         if starts:
             survey.goes_on.append(Task(shard, len(markers), starts))
     survey.filled = {key: funnel.accepted for key, funnel in survey.funnel.items()}
-    survey.left_out = pools.pick(survey.funnel)
+    survey.left_out = pools.pick(survey.funnel) | families.leave_out(survey.funnel)
     return survey
 
 
@@ -220,6 +223,7 @@ def iterate_decisions(
         StoreError: a shard is damaged.
     """
     selectors = _Selectors(plan, policy)
+    instead = NOT_PICKED if policy.pick is not None else LEFT_OUT
     for shard in plan.iterate_shards():
         markers = read_markers(folder, shard)
         if not markers:
@@ -230,7 +234,7 @@ def iterate_decisions(
             for row, decision in zip(candidates, decisions, strict=True):
                 is_good = decision.status == "accepted"
                 is_left_out = is_good and int(row["sample_id"], 16) in left_out
-                found.append((row, NOT_PICKED if is_left_out else decision))
+                found.append((row, instead if is_left_out else decision))
         yield shard, found
 
 

@@ -24,6 +24,7 @@ EVALUATIONS: Registry[Evaluation] = Registry(
         "translation": "factory.evaluate.translation:Translation",
         "composition": "factory.evaluate.composition:Composition",
         "segmentation": "factory.evaluate.segmentation:Segmentation",
+        "robustness": "factory.evaluate.robustness:Robustness",
     },
 )
 """All kinds, in the order in which `evaluate all` runs them, those of plug-ins last."""

@@ -11,6 +11,7 @@ from factory.catalog.entries import Fraction, Strict
 from factory.catalog.terms import Concepts
 from factory.core.hashing import compute_digest, drop_none
 from factory.core.thumbnails import REVISION
+from factory.data.family import Family
 from factory.data.streams.base import HasFields, Stream
 from factory.filters import FILTERS
 from factory.filters.base import FilterSettings
@@ -18,6 +19,7 @@ from factory.models.encoders import EncoderSpec
 from factory.models.generators.settings import GeneratorSettings
 from factory.recipe.conditions import CONDITIONS, ConditionKind
 from factory.recipe.conditions.base import ConditionSettings as AnyConditionSettings
+from factory.recipe.conditions.family import list_varied
 from factory.recipe.earlier import NEAR_DUPLICATE, find_place, join_duplicates, split_duplicates
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
@@ -189,12 +191,20 @@ class Recipe(Strict):
     @property
     def streams(self) -> tuple[type[Stream], ...]:
         """The streams that its conditions may hold, each once."""
-        return tuple(dict.fromkeys(stream for block in self.blocks for stream in block.held))
+        varied = (each for block in self.blocks for each in list_varied(block.settings.vary))
+        held = (stream for block in self.blocks for stream in block.held)
+        return tuple(dict.fromkeys((*held, *varied)))
+
+    @property
+    def has_families(self) -> bool:
+        """Whether some of its images vary one thing and share all else."""
+        return any(block.settings.vary is not None for block in self.blocks)
 
     @property
     def columns(self) -> tuple[type[HasFields], ...]:
-        """What adds columns to its rows: the streams, and terms where it has some."""
-        return (*self.streams, *([Concepts] if self.terms else []))
+        """What adds columns to its rows: the streams, and terms and families where it has some."""
+        families = [Family] if self.has_families else []
+        return (*self.streams, *([Concepts] if self.terms else []), *families)
 
     @field_validator("filters")
     @classmethod

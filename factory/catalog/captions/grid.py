@@ -3,7 +3,7 @@
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from typing import Annotated, Any, Self
 
@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from factory.catalog.captions.layout import Template, lay_out, list_attributes
+from factory.catalog.captions.layout import Chosen, Template, lay_out, list_attributes
 from factory.catalog.captions.weights import (
     Fault,
     Given,
@@ -28,6 +28,7 @@ from factory.catalog.captions.weights import (
     find_weight_faults,
 )
 from factory.core.attributes import MEASURED
+from factory.core.errors import InputError
 from factory.core.yaml.messages import FieldsError, advise
 
 ID_PATTERN = r"^[a-z0-9][a-z0-9._-]*$"
@@ -202,6 +203,25 @@ class CaptionGrid(BaseModel):
                 found = [((at,), str(each["ctx"]["error"])) for each in error.errors()]
         return found
 
+    def keep_naming(self, names: Iterable[str]) -> "CaptionGrid":
+        """Returns it with the templates alone in which these attributes may take any value.
+
+        Raises:
+            InputError: none names them all, but for those where `never_together` ties one of them.
+        """
+        wanted = set(names)
+        kept = tuple(
+            each.text
+            for each in self.layout
+            if wanted <= each.wordings.keys()
+            and not any(rule.keys() & wanted for rule in each.rules)
+        )
+        if not kept:
+            listed = " and ".join(sorted(wanted))
+            raise InputError(f"{self.id}: no template names {listed} free of never_together")
+        fields = {name: getattr(self, name) for name in CaptionGrid.model_fields}
+        return CaptionGrid.model_construct(**{**fields, "templates": kept})
+
     def reweigh(self, weights: Weights, given: Given) -> "CaptionGrid":
         """Returns it with other shares of the attributes that either names.
 
@@ -222,7 +242,13 @@ def count_captions(grid: CaptionGrid) -> int:
 
 
 def caption_at(grid: CaptionGrid, index: int) -> tuple[str, dict[str, str]]:
-    """Returns one caption of a grid and the value name of each attribute in it.
+    """Returns one caption of a grid and the value of each attribute in it; raises as `words_at`."""
+    template, chosen = words_at(grid, index)
+    return template.fill(chosen)
+
+
+def words_at(grid: CaptionGrid, index: int) -> tuple[Template, Chosen]:
+    """Returns the template of one caption of a grid, and what fills it.
 
     The index is read in mixed radix, the last attribute of a template changing fastest, so that no
     more than one caption is ever made.
@@ -237,13 +263,19 @@ def caption_at(grid: CaptionGrid, index: int) -> tuple[str, dict[str, str]]:
             for tied in reversed(template.tied):
                 rest, digit = divmod(rest, tied.size)
                 chosen |= tied.choose(digit)
-            return template.fill(chosen)
+            return template, chosen
         rest -= template.size
     raise IndexError(f"{grid.id} has {count_captions(grid)} captions, got index {index}")
 
 
 def draw_caption(grid: CaptionGrid, point: int, bits: int) -> tuple[str, dict[str, str]]:
-    """Returns the caption at a point of [0, 2**bits): each has a stretch as long as its share.
+    """Returns the caption at a point, and the value of each attribute in it; as `draw_words`."""
+    template, chosen = draw_words(grid, point, bits)
+    return template.fill(chosen)
+
+
+def draw_words(grid: CaptionGrid, point: int, bits: int) -> tuple[Template, Chosen]:
+    """Returns what a caption is filled with at a point of [0, 2**bits): each has its share of it.
 
     Templates share alike, then values as the grid states, then wordings alike: in this order each
     splits what the one before leaves, so that points that are spread evenly ask for shares that
@@ -264,7 +296,7 @@ def draw_caption(grid: CaptionGrid, point: int, bits: int) -> tuple[str, dict[st
     for name, value in values.items():
         known = template.wordings[name][value]
         chosen[name] = value, known[line.split((1.0,) * len(known))]
-    return template.fill(chosen)
+    return template, chosen
 
 
 def list_phrases(grid: CaptionGrid) -> tuple[str, ...]:

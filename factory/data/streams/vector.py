@@ -102,6 +102,18 @@ class Vector(Stream):
         wanted = entry.vector
         return None if wanted is None else cls.of(dict.fromkeys(wanted.names, 0.0))
 
+    def change(self, name: str, value: str | float) -> Self:
+        """Returns it with another value of a name that it has.
+
+        Raises:
+            InputError: no number, or none that is finite.
+        """
+        return self.of(
+            {**dict(self.values), name: read_number(value)},
+            (each for each in self.missing if each != name),
+            self.group_sha256,
+        )
+
     @property
     def names(self) -> tuple[str, ...]:
         """The names, sorted: whatever the order of a file's columns."""

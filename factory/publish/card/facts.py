@@ -12,6 +12,7 @@ from factory.engine.dataset import DATA, DataFile, Dataset
 from factory.evaluate import AnyResult, view_result
 from factory.evaluate.base import EVALUATION
 from factory.evaluate.measured import explain_other, read_present
+from factory.publish.card.promises import Promises, collect_promises
 from factory.recipe.conditions import list_real_columns
 from factory.recipe.recipe import Recipe
 
@@ -32,6 +33,7 @@ class Facts:
         left_out: name -> why a result does not speak of these images.
         url: where it is published, or None.
         sampled: model -> schedulers and steps of its rows.
+        promises: lines of each filter that promises something of accepted images.
     """
 
     recipe: Recipe
@@ -42,6 +44,7 @@ class Facts:
     left_out: Mapping[str, str] = field(default_factory=dict)
     url: str | None = None
     sampled: Mapping[str, tuple[tuple[str, int | None], ...]] = field(default_factory=dict)
+    promises: Promises = ()
 
     @property
     def title(self) -> str:
@@ -91,7 +94,8 @@ def collect_facts(dataset: Dataset, url: str | None = None) -> Facts:
     sampled = {}
     if DATA in schemas and list_real_columns(schemas[DATA].names):  # of sources, else all alike
         sampled = _find_sampled(dataset, [file.name for file in files if file.folder == DATA])
-    return Facts(recipe, summary, files, schemas, kept, others, url, sampled)
+    promises = collect_promises(dataset, recipe, summary)
+    return Facts(recipe, summary, files, schemas, kept, others, url, sampled, promises)
 
 
 def _find_sampled(

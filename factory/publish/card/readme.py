@@ -13,6 +13,7 @@ from factory.publish.card.funnel import write_funnel
 from factory.publish.card.header import build_header
 from factory.publish.card.makers import write_makers, write_terms
 from factory.publish.card.memorisation import write_memorisation
+from factory.publish.card.promises import write_promises
 from factory.publish.card.text import join_blocks
 from factory.recipe.recipe import is_judging
 
@@ -58,6 +59,7 @@ def _write_sections(facts: Facts, has_grid: bool) -> str:
             "![Samples, one row per class](assets/samples.png)" if has_grid else "",
             _write_use(facts),
             write_funnel(summary),
+            write_promises(facts.promises),
             write_evaluations(facts),
             write_memorisation(facts) if facts.is_synthetic else "",
             write_terms(facts),

@@ -13,6 +13,7 @@ from factory.core.images import decode_image
 from factory.data.channels import COLUMN as CHANNELS
 from factory.data.channels import hash_image, hash_values
 from factory.data.columns import hash_value
+from factory.data.family import Family
 from factory.data.provenance import Provenance, read_provenance
 from factory.data.records import NONFINITE, SCORE_DECIMALS, round_nonfinite
 from factory.data.schema import compute_described_id, show_generator
@@ -119,7 +120,9 @@ class RowChecks:
         name = compute_described_id(condition, prompt, values["seed"], generator)
         seed = values["seed"]
         if self.recipe is not None:
-            seed = derive_seed(self.recipe.seed, key, values["ordinal"], values["attempt"])
+            family = Family.read(record)
+            shared = key if family is None else family.seed_key
+            seed = derive_seed(self.recipe.seed, shared, values["ordinal"], values["attempt"])
         for column, value, made_of in (
             ("condition_id", key, "condition"),
             ("seed", seed, "condition_id, ordinal, attempt"),
@@ -136,13 +139,14 @@ class RowChecks:
         class_names: Sequence[str],
     ) -> None:
         values, report, generator = row.values, self.report, record.generator
-        name = shown.get("class_name")
+        name, family = shown.get("class_name"), Family.read(record)
         expected = {
             **dict.fromkeys(("class_name", "caption", "reference_sha256")),
             **shown,
             "guidance_scale": generator.first_guidance,
             "label": class_names.index(name) if name in class_names else None,
             **show_generator(record),
+            **({} if family is None else family.columns(values["ordinal"])),
         }
         for column, value in expected.items():
             if column in values:

@@ -8,12 +8,14 @@ from factory.catalog.terms import Concepts
 from factory.core.errors import StoreError
 from factory.core.registry import Registry
 from factory.core.yaml.reader import FieldPath
+from factory.data.family import Family
 from factory.data.images import SourceImage
 from factory.data.records import Condition
 from factory.data.streams import STREAMS, Stream
 from factory.data.streams.base import HasFields
 from factory.models.session import Session
 from factory.recipe.conditions.base import ConditionKind, Planning
+from factory.recipe.conditions.family import FamilySeries, check_vary, list_varied
 from factory.recipe.conditions.series import Series, SeriesInfo
 
 if TYPE_CHECKING:
@@ -40,12 +42,20 @@ def build_series(
         CatalogError: a catalog id that is not known.
     """
     planning = Planning(recipe.seed, session, tuple(model_classes))
-    return tuple(part for block in recipe.blocks for part in block.build_series(planning))
+    found: list[Series] = []
+    for block in recipe.blocks:
+        vary = block.settings.vary
+        for part in block.build_series(planning):
+            found.append(part if vary is None else FamilySeries.of(part, vary))
+    return tuple(found)
 
 
 def check_conditions(findings: "Findings") -> None:
     """Checks all condition blocks, and notes the classes that they ask for."""
     identities: dict[tuple[str, ...], FieldPath] = {}
+    loaded, model = findings.loaded, findings.model
+    classes = (None if model is None else model.class_names) or ()
+    planning = Planning(loaded.recipe.seed, loaded.session, classes)
     for number, block in enumerate(findings.loaded.recipe.blocks):
         path: FieldPath = ("conditions", number)
         _check_stream(findings, block, path)
@@ -55,6 +65,8 @@ def check_conditions(findings: "Findings") -> None:
                 message = f"asks again for {what}, which conditions[{first[1]}] makes: join them"
                 findings.add(path, message)
             identities.setdefault(identity, path)
+        if block.settings.vary is not None:
+            check_vary(findings, block, path, planning)
 
 
 def _check_stream(findings: "Findings", block: ConditionKind, path: FieldPath) -> None:
@@ -68,7 +80,7 @@ def _check_stream(findings: "Findings", block: ConditionKind, path: FieldPath) -
         message = f"{model.name} takes no {block.kind} conditions"
         findings.add((*path, "kind"), f"{message}: take {', '.join(takes) or 'another model'}")
         return
-    held = frozenset(stream.name for stream in block.held)
+    held = frozenset(each.name for each in (*block.held, *list_varied(block.settings.vary)))
     replaced = frozenset[str]() if model.family is None else model.family.replace(held)
     for name in sorted(model.required - held - replaced):
         field, remedy = block.advise_lacking(name)
@@ -112,7 +124,7 @@ def show_condition(described: Mapping[str, Any]) -> dict[str, Any]:
 
 def list_kept(has: Sequence[str]) -> dict[str, Any]:
     """Returns, of a table's columns, those that streams and terms add, with their Arrow types."""
-    adding: tuple[type[HasFields], ...] = (*list_streams(), Concepts)
+    adding: tuple[type[HasFields], ...] = (*list_streams(), Concepts, Family)
     own = (column for each in adding for column in each.fields().items())
     return {name: kind for name, kind in own if name in has}
 

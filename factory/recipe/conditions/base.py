@@ -16,6 +16,7 @@ from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
 from factory.data.streams import Caption, Stream
 from factory.models.session import Session
+from factory.recipe.conditions.family import Vary
 from factory.recipe.conditions.series import Series
 
 if TYPE_CHECKING:
@@ -93,6 +94,12 @@ class ConditionSettings(Strict):
     """What every block of `conditions` says."""
 
     kind: str
+    vary: Vary | None = Field(
+        None,
+        description="families: what differs between images of one seed -> its values; a stream "
+        "(class_name, caption, scale), an attribute of a grid or a value of a vector. Counts are "
+        "then of families of each",
+    )
 
 
 class ImageSettings(ConditionSettings):

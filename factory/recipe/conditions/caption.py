@@ -26,6 +26,7 @@ from factory.recipe.conditions.base import (
     Identity,
     Planning,
 )
+from factory.recipe.conditions.family import PLAIN
 from factory.recipe.conditions.grids import open_grid
 from factory.recipe.conditions.series import Series
 
@@ -114,6 +115,7 @@ class CaptionConditions(ConditionKind):
         Raises:
             SourceError: captions that cannot be read.
             CatalogError: neither a file nor a catalog id.
+            InputError: no template of a grid says all that is to vary.
         """
         settings, path = self.settings, planning.base / self.settings.captions
         if path.is_file():
@@ -122,6 +124,9 @@ class CaptionConditions(ConditionKind):
         grid = planning.catalogs.find_captions(settings.captions)
         if settings.weights or settings.given:
             grid = grid.reweigh(settings.weights or {}, settings.given or {})
+        varied = [name for name in settings.vary or () if name not in PLAIN]
+        if varied:
+            grid = grid.keep_naming(varied)
         return [open_grid(grid, planning.seed, settings.count)]
 
     def list_phrases(self, catalogs: Catalogs) -> Sequence[str]:

@@ -5,14 +5,17 @@ from dataclasses import dataclass
 
 from factory.catalog.captions.grid import (
     CaptionGrid,
-    caption_at,
     count_captions,
-    draw_caption,
+    draw_words,
     list_shares,
+    words_at,
 )
+from factory.catalog.captions.layout import Chosen, Template
 from factory.catalog.captions.weights import Given, Weights
+from factory.core.errors import InputError
 from factory.core.hashing import compute_digest, derive_seed
 from factory.core.spread import BITS, spread_point
+from factory.core.yaml.messages import advise
 from factory.data.records import Condition, Request
 from factory.data.streams import Caption
 from factory.recipe.conditions.series import OneClass
@@ -45,15 +48,39 @@ class GridSeries:
 
     def request_at(self, index: int) -> Request:
         """Returns the `index`-th request; a permutation spreads any count over the grid."""
-        total = count_captions(self.grid)
-        position = permute(index % total, total, self.seed)
-        return self._ask(index, caption_at(self.grid, position), index // total)
+        return Request(self.key, index, self._say(*self._find(index)), self._count(index))
 
-    def _ask(self, index: int, found: tuple[str, dict[str, str]], ordinal: int) -> Request:
-        text, attributes = found
+    def vary_at(self, index: int, name: str, value: str) -> Condition | None:
+        """Returns a request's condition with another value of an attribute; None: it says none.
+
+        Template and words of all else stay; of the new value's wordings it takes the one at the
+        place of the old, as far as there are so many.
+
+        Raises:
+            InputError: the attribute has no such value.
+        """
+        template, chosen = self._find(index)
+        if name not in chosen:
+            return None
+        if value not in template.wordings[name]:
+            near = advise(value, tuple(template.wordings[name]))
+            raise InputError(f"{self.grid.id}: {name} has no value {value!r}: {near}")
+        before, words = chosen[name]
+        known = template.wordings[name][value]
+        place = template.wordings[name][before].index(words) % len(known)
+        return self._say(template, {**chosen, name: (value, known[place])})
+
+    def _find(self, index: int) -> tuple[Template, Chosen]:
+        total = count_captions(self.grid)
+        return words_at(self.grid, permute(index % total, total, self.seed))
+
+    def _count(self, index: int) -> int:
+        return index // count_captions(self.grid)
+
+    def _say(self, template: Template, chosen: Chosen) -> Condition:
+        text, attributes = template.fill(chosen)
         class_name = attributes.get(self.grid.class_attribute or "")
-        caption = Caption(text, tuple(attributes.items()))
-        return Request(self.key, index, Condition(class_name, None, caption), ordinal)
+        return Condition(class_name, None, Caption(text, tuple(attributes.items())))
 
 
 @dataclass(frozen=True)
@@ -69,10 +96,13 @@ class WeightedSeries(GridSeries):
         """Attribute -> value -> its share among captions that say the attribute."""
         return list_shares(self.grid)
 
-    def request_at(self, index: int) -> Request:
-        """Returns the `index`-th request; its ordinal is the index, as captions come again."""
+    def _find(self, index: int) -> tuple[Template, Chosen]:
         point = spread_point(derive_seed(self.seed, "captions", self.grid.id), index)
-        return self._ask(index, draw_caption(self.grid, point, BITS), index)
+        return draw_words(self.grid, point, BITS)
+
+    def _count(self, index: int) -> int:
+        """Returns the index: captions come again."""
+        return index
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,11 @@ def find_quota(series: SeriesInfo) -> float | None:
     return getattr(series, "max_share_per_shot", None)
 
 
+def find_sizes(series: SeriesInfo) -> dict[str, int]:
+    """Returns what is varied -> images of a whole family, of a series of families."""
+    return getattr(series, "sizes", None) or {}
+
+
 def find_details(series: SeriesInfo) -> dict[str, Any]:
     """Returns `details`, lines that say more of a series than its label, where it has any."""
     details = tuple(getattr(series, "details", None) or ())

@@ -1,0 +1,207 @@
+"""Dose-response over counterfactual families: the measures, their spread, and its floor."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.core.errors import InputError
+from factory.core.hashing import derive_seed
+from factory.core.stains import measure_attributes
+from factory.core.stats.intervals import (
+    LEVEL,
+    ROUNDS,
+    bootstrap_mean,
+    compute_wilson,
+    draw_rows,
+    take_percentiles,
+)
+from factory.data.images import iterate_rows
+from factory.evaluate.base import Context
+from factory.evaluate.image_sets import ImageSet, list_set
+from factory.evaluate.robustness import Robustness
+from factory.evaluate.robustness.picture import draw_response
+
+LEAST = 5
+"""Families that a measure needs."""
+COLUMNS = ("family_id", "varied", "value", "seed")
+
+
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """All families of one thing varied.
+
+    Attributes:
+        values: (V,) in order of the recipe; numbers rise.
+        rows: (F, V) positions of their images.
+    """
+
+    values: tuple[str, ...]
+    rows: NDArray[np.int64]
+
+
+def measure(settings: Robustness.Settings, context: Context) -> dict[str, Any]:
+    """Measures pixels and classifiers over all families.
+
+    Raises:
+        InputError: no families, seeds that differ within one, or too few families.
+    """
+    images = list_set(settings.synthetic, size=settings.size, fit=settings.fit)
+    kin = find_families(images)
+    grid = context.open_catalogs(settings.catalogs).find_captions(settings.grid)
+    context.say(f"measuring {len(images):,} images")
+    numbers, predicted = _measure_all(images, settings, context)
+    tests = len(kin) * len(numbers)
+    found: dict[str, Any] = {}
+    for name, families in kin.items():
+        seed = derive_seed(settings.seed, "robustness", name)
+        measures = {
+            measured: compare_values(values[families.rows], families.values, seed)
+            for measured, values in numbers.items()
+        }
+        for each in measures.values():
+            each["moves"] = bool(each["p"] < (1 - LEVEL) / tests)
+        asked = grid.measures.get(name)
+        flips = {
+            judge: compute_wilson(_count_flips(classes[families.rows]), len(families.rows))
+            for judge, classes in predicted.items()
+        }
+        found[name] = {
+            "values": list(families.values),
+            "families": len(families.rows),
+            "asked": None if asked is None else asked.by,
+            "measures": measures,
+            "flips": {judge: share.to_dict() for judge, share in flips.items()},
+        }
+    if settings.out is not None:
+        settings.out.mkdir(parents=True, exist_ok=True)
+        (settings.out / "response.svg").write_bytes(draw_response(found))
+    return {
+        "data": [images.describe_data()],
+        "synthetic": images.describe(),
+        "varied": found,
+        "settings": {
+            "classifiers": list(settings.classifiers),
+            "grid": grid.id,
+            "seed": settings.seed,
+            "tests": tests,
+            "level": (1 - LEVEL) / tests,
+            "rounds": ROUNDS,
+        },
+    }
+
+
+def find_families(images: ImageSet) -> dict[str, Kin]:
+    """Returns what is varied -> its families, by the columns of the images' rows.
+
+    Raises:
+        InputError: no row is of a family, seeds differ within one, or it lacks a value.
+    """
+    members: dict[str, dict[str, dict[str, int]]] = {}
+    seeds: dict[str, set[int]] = {}
+    for place, row in enumerate(iterate_rows(images.images, COLUMNS)):
+        name = row.get("family_id")
+        if name is not None:
+            members.setdefault(row["varied"], {}).setdefault(name, {})[row["value"]] = place
+            seeds.setdefault(name, set()).add(row["seed"])
+    if not members:
+        raise InputError(
+            f"{images.root}: no row is of a family: give a finished run of a recipe with `vary`"
+        )
+    apart = sorted(name for name, each in seeds.items() if len(each) > 1)
+    if apart:
+        raise InputError(f"{images.root}: family {apart[0]}: its images have different seeds")
+    found = {}
+    for varied, families in members.items():
+        values = _order({value: None for each in families.values() for value in each})
+        for name, each in families.items():
+            if len(each) < len(values):
+                raise InputError(f"{images.root}: family {name} of {varied} is not whole")
+        if len(families) < LEAST:
+            raise InputError(
+                f"{images.root}: {len(families)} families of {varied}, at least {LEAST} are "
+                "needed: ask for more"
+            )
+        rows = [[each[value] for value in values] for each in families.values()]
+        found[varied] = Kin(values, np.array(rows, np.int64))
+    return found
+
+
+def compare_values(
+    numbers: NDArray[np.float64], values: Sequence[str], seed: int
+) -> dict[str, Any]:
+    """Returns the dose-response of one measure, and whether it is more than chance.
+
+    The floor is the 95th percentile of the spread with the values shuffled within each family,
+    which keeps all that families differ in; `p` is its permutation test (Phipson and Smyth 2010,
+    Stat. Appl. Genet. Mol. Biol. 9:39).
+
+    Args:
+        numbers: (F, V) of each family and value; families with a NaN are left out.
+        values: (V,) their names.
+        seed: of shuffles and intervals.
+    """
+    whole = numbers[np.isfinite(numbers).all(axis=1)]
+    if len(whole) < LEAST:
+        nothing = {"mean": None, "low": None, "high": None}
+        empty = {"families": len(whole), "response": {}, "spread": 0.0, "floor": 0.0, "p": 1.0}
+        return {**empty, "shift": nothing}
+    draw = np.random.default_rng(seed)
+    spread = float(np.ptp(whole.mean(axis=0)))
+    shuffled = np.array([np.ptp(draw.permuted(whole, axis=1).mean(axis=0)) for _ in range(ROUNDS)])
+    scale = float(whole.std(axis=0, ddof=1).mean()) or 1.0
+    shifts = (whole[:, -1] - whole[:, 0]) / scale
+    means = [
+        each for rows in draw_rows(draw, len(shifts)) for each in shifts[rows].mean(axis=1).tolist()
+    ]
+    return {
+        "families": len(whole),
+        "response": {
+            value: bootstrap_mean(whole[:, place], seed).to_dict()
+            for place, value in enumerate(values)
+        },
+        "spread": spread,
+        "floor": float(np.quantile(shuffled, LEVEL)),
+        "p": float((1 + (shuffled >= spread - 1e-12).sum()) / (1 + ROUNDS)),
+        "shift": take_percentiles(float(shifts.mean()), means).to_dict(),
+    }
+
+
+def _measure_all(
+    images: ImageSet, settings: Robustness.Settings, context: Context
+) -> tuple[dict[str, NDArray[np.float64]], dict[str, NDArray[np.int64]]]:
+    """Returns measure -> (N,) numbers, and classifier -> (N,) places of the likeliest class."""
+    session = context.session
+    judges = {name: session.load_classifier(name) for name in settings.classifiers}
+    parts: dict[str, list[NDArray[Any]]] = {}
+    for block in images.iterate_blocks():
+        for name, numbers in measure_attributes(block).items():
+            parts.setdefault(name, []).append(numbers)
+        for judge, classifier in judges.items():
+            found = classifier.predict_probabilities(list(block))
+            for place, class_name in enumerate(classifier.class_names):
+                parts.setdefault(f"{judge}: {class_name}", []).append(found[:, place])
+            parts.setdefault(judge, []).append(found.argmax(axis=1))
+    whole = {name: np.concatenate(each) for name, each in parts.items()}
+    predicted = {name: whole.pop(name) for name in judges}
+    return {name: np.asarray(each, np.float64) for name, each in whole.items()}, predicted
+
+
+def _count_flips(classes: NDArray[np.int64]) -> float:
+    """Returns the share of (F, V) families whose classes are not all the same."""
+    return float((classes != classes[:, :1]).any(axis=1).mean())
+
+
+def _order(values: Mapping[str, None]) -> tuple[str, ...]:
+    """Returns values as they come, or rising where all are numbers."""
+
+    def read() -> Iterator[float]:
+        yield from map(float, values)
+
+    try:
+        ranks = dict(zip(values, read(), strict=True))
+    except ValueError:
+        return tuple(values)
+    return tuple(sorted(values, key=ranks.__getitem__))
