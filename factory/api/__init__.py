@@ -64,6 +64,7 @@ from factory.api.training import (
     train_layout,
     train_translator,
 )
+from factory.api.tuning import tune
 from factory.evaluate.everything import AllSettings
 
 __all__ = [
@@ -115,6 +116,7 @@ __all__ = [
     "train_generator",
     "train_layout",
     "train_translator",
+    "tune",
     "validate",
     "verify",
 ]

@@ -65,6 +65,19 @@ class Calibration(Figures):
         )
 
 
+class Tuned(Figures):
+    """What a search of recipes found; a notebook shows the answer, and every trial."""
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: a row of each trial, the best first."""
+        from factory.engine.notebook import write_table
+        from factory.evaluate.tune.tables import tabulate_trials
+
+        head, *rows = tabulate_trials(self)
+        answer = write_table(("answer", "why"), [(self["answer"], self["why"])])
+        return answer + write_table(tuple(head), rows)
+
+
 def _flatten(value: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
     """Yields dotted names and values; lists of anything but numbers and texts are left out."""
     for name, each in value.items():

@@ -43,6 +43,7 @@ COMMANDS: dict[str, str] = {
     "encoders": "factory.cli.models:encoders",
     "expression": "factory.cli.expression:expression",
     "train": "factory.cli.train:train",
+    "tune": "factory.cli.tune:tune",
     "evaluate": "factory.cli.evaluate:evaluate",
 }
 """Command -> where it is; imported on use, so that `--help` and `validate` answer at once."""

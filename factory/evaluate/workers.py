@@ -103,7 +103,7 @@ class WorkerPool:
         self._cluster = start_ray()
         # More actors than GPUs or cores share them: one that waits for its own would wait for ever.
         nodes = list_nodes()
-        gpus, cpus = (_share(nodes, name, self.count) for name in ("GPU", "CPU"))
+        gpus, cpus = (share_nodes(nodes, name, self.count) for name in ("GPU", "CPU"))
         ask = f"{self.count} processes with {cpus:.2g} CPUs and {gpus:.2g} GPUs each"
         self._waiting = Waiting(self._cluster, ask, WAIT, self._say)
         cores = max(1, (os.cpu_count() or 1) // self.count)
@@ -153,7 +153,7 @@ def _describe_death(name: str, why: str) -> str:
     )
 
 
-def _share(nodes: Sequence[Mapping[str, float]], name: str, count: int) -> float:
+def share_nodes(nodes: Sequence[Mapping[str, float]], name: str, count: int) -> float:
     """Returns what each of `count` actors takes, so that the nodes hold all of them."""
     whole = sum(int(node.get(name, 0.0)) for node in nodes)
     return 1.0 / math.ceil(count / whole) if whole else 0.0

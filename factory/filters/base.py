@@ -176,6 +176,7 @@ class Filter(ABC):
         nearness: score that is lowest for images nearest to a real one, if it has `find_nearest`.
         fitted: field of its settings with a classifier's folder, which a few-shot study may fit on
             the shots of each draw instead.
+        idle: of one that is `fitted`: thresholds that let every image pass.
         context: where it looks up files, catalogs and models: the session that it works in.
     """
 
@@ -188,6 +189,7 @@ class Filter(ABC):
     likeness: str | None = None
     nearness: str | None = None
     fitted: str | None = None
+    idle: ClassVar[Mapping[str, Any]] = {}
 
     settings: FilterSettings
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,12 @@ class ClassifierFilter(AskedFilter):
     )
     needs_class = True
     fitted = "model"
+    idle: ClassVar[Mapping[str, Any]] = {
+        "min_probability": 0.0,
+        "min_precision": None,
+        "min_margin": -1.0,
+        "max_entropy": None,
+    }
 
     class Settings(FilterSettings):
         """Rejects images that a classifier of real images does not take for the asked class."""

@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from factory.evaluate.fewshot.leaks import (
     find_filter_leaks,
     find_model_leaks,
 )
+from factory.evaluate.fewshot.making import RunRecipe
 from factory.evaluate.fewshot.providers import Draw, Provided
 from factory.evaluate.fewshot.settings import Making, StudySettings
 from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
@@ -33,14 +35,28 @@ from factory.recipe.recipe import select_content
 if TYPE_CHECKING:
     from factory.train.classifier.settings import HeadKind
 
-RunRecipe = Callable[[Path, Sequence[str], Path], str]
-"""Runs a recipe with overrides into a folder; returns what is short of it, or nothing."""
-
 AT_SHOTS = "@shots"
 """In a recipe: the classifier fitted on the shots, or the folder of the shots."""
 
 DIGITS = 8
 """Of a digest in a folder's name."""
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a recipe takes of a draw.
+
+    Attributes:
+        folder: where all that is made of the draw lies.
+        overrides: with which the recipe is run: shots, seed, what was fitted and adapted.
+        made: folders of classifiers and adapters.
+        doubts: what speaks against them, in words.
+    """
+
+    folder: Path
+    overrides: tuple[str, ...]
+    made: tuple[Path, ...]
+    doubts: tuple[str, ...]
 
 
 class RecipeProvider:
@@ -119,12 +135,11 @@ class RecipeProvider:
             leaks += find_filter_leaks(described, draws[0].images, self.catalogs)
         return leaks, notes
 
-    def provide(self, draw: Draw) -> Provided:
-        """Makes the images of a draw, or finds them made.
+    def prepare(self, draw: Draw) -> Prepared:
+        """Fits and adapts what the recipe takes of a draw's shots, or finds it there.
 
         Raises:
             EvaluationError: the adaptation copied the shots from the start.
-            RunBrokenError: the run stopped and can be resumed.
         """
         groups = [image.group for image in draw.images.images]
         named = f"{draw.shots}-shots-seed-{draw.seed}"
@@ -148,10 +163,20 @@ class RecipeProvider:
             overrides.append(f"generator.model={json.dumps(_name_adapted(draw))}")
             catalogs.append(str(made[-1]))
         overrides.append(f"catalogs={json.dumps(catalogs)}")
-        shaped = [*map(str, self.folders), *(each.name for each in made)]
-        run = folder / _name_made("run", [self.describe(), self._most(), shaped])
+        return Prepared(folder, tuple(overrides), tuple(made), tuple(filter(None, doubts)))
+
+    def provide(self, draw: Draw) -> Provided:
+        """Makes the images of a draw, or finds them made.
+
+        Raises:
+            EvaluationError: the adaptation copied the shots from the start.
+            RunBrokenError: the run stopped and can be resumed.
+        """
+        ready = self.prepare(draw)
+        shaped = [*map(str, self.folders), *(each.name for each in ready.made)]
+        run = ready.folder / _name_made("run", [self.describe(), self._most(), shaped])
         self.say(f"making synthetic images of {draw.name}")
-        short = self.run(self.making.recipe, overrides, run)
+        short = self.run(self.making.recipe, ready.overrides, run)
         synthetic, unfiltered = read_synthetic(run), read_first_attempts(run)
         leaks = [
             leak
@@ -165,7 +190,7 @@ class RecipeProvider:
             None if isinstance(unfiltered, str) else unfiltered,
             missing_unfiltered=missing,
             leaks=tuple(leaks),
-            notes=tuple(filter(None, [*doubts, f"{draw.name}: {short}" if short else ""])),
+            notes=tuple(filter(None, [*ready.doubts, f"{draw.name}: {short}" if short else ""])),
             roots=(run,),
         )
 
@@ -184,7 +209,7 @@ class RecipeProvider:
             if block.varied is not None:
                 overrides += [
                     f"{at}.images={json.dumps(str(shots))}",
-                    f"{at}.shots={draw.shots}",
+                    f"{at}.shots={draw.shots if draw.is_even else 'null'}",
                     f"{at}.group_pattern=null",
                     f"{at}.group_column={'group' if grouped else 'null'}",
                 ]

@@ -1,24 +1,41 @@
-"""What the runs of a study cost and left unfilled, and how the test set differs from the shots'."""
+"""Runs of a study in full, what they cost and left unfilled, and the gap to the test set."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from factory.core.errors import RunBrokenError
 from factory.core.hashing import derive_seed
 from factory.core.stats.ranking import measure_auroc
 from factory.data.shots import ImageSet, PixelReader
 from factory.engine.selection import OVER_QUOTA
+from factory.evaluate.base import Context
 from factory.evaluate.fewshot.bank import FeatureBank
 from factory.evaluate.fewshot.scores import resample, to_interval
 from factory.evaluate.judge_overlap import read_own_summary
 from factory.train.classifier.heads import fit_head
 
+RunRecipe = Callable[[Path, Sequence[str], Path], str]
+"""Runs a recipe with overrides into a folder; returns what is short of it, or nothing."""
 MOST = 500
 """Images of each side of the gap."""
 FOLDS, PENALTY = 5, 0.01
 """Most parts that are told apart by a classifier of the others, and its C."""
+
+
+def run_fully(context: Context) -> RunRecipe:
+    """Returns what runs a recipe, and says what is short of it."""
+
+    def fill(recipe: Path, overrides: Sequence[str], to: Path) -> str:
+        result = context.run(recipe, overrides, to)
+        if result.quarantined:
+            raise RunBrokenError(f"{to}: shards failed: run the same command again to make them")
+        short = [f"{part.label} {part.accepted}/{part.asked}" for part in result.shortfalls]
+        return f"fewer accepted than asked for ({', '.join(short)})" if short else ""
+
+    return fill
 
 
 def describe_runs(roots: Sequence[Path]) -> dict[str, Any] | None:

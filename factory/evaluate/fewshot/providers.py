@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from factory.catalog.catalog import Catalogs
-from factory.data.shots import ImageSet
+from factory.data.shots import ImageSet, count_classes
 from factory.evaluate.fewshot.leaks import Leak, find_label_leaks, find_other_shots
 from factory.evaluate.fewshot.synthetic import (
     SyntheticSet,
@@ -20,7 +20,7 @@ OpenCatalogs = Callable[[Iterable[Path]], Catalogs]
 
 @dataclass(frozen=True)
 class Draw:
-    """The shots of one draw."""
+    """The shots of one draw; `shots` of each class, or more of some where a part is held out."""
 
     shots: int
     seed: int
@@ -30,6 +30,11 @@ class Draw:
     def name(self) -> str:
         """For messages."""
         return f"the draw of {self.shots} shots with seed {self.seed}"
+
+    @property
+    def is_even(self) -> bool:
+        """Whether every class has as many."""
+        return {*count_classes(self.images, self.images.class_names).values()} == {self.shots}
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
 """A few-shot study from its sources: sets read, images of draws made, all arms measured."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from factory.core.errors import InputError, RunBrokenError
+from factory.core.errors import InputError
 from factory.core.plain import write_json
 from factory.data.shots import list_real, split_held_out
 from factory.evaluate.base import Context
@@ -12,6 +10,7 @@ from factory.evaluate.cells import CellStore
 from factory.evaluate.fewshot import Fewshot
 from factory.evaluate.fewshot.generate import RecipeProvider
 from factory.evaluate.fewshot.learners import build_learner
+from factory.evaluate.fewshot.making import run_fully
 from factory.evaluate.fewshot.plots import draw_arms, draw_curve
 from factory.evaluate.fewshot.providers import FolderProvider, Provider
 from factory.evaluate.fewshot.results import build_results
@@ -80,12 +79,5 @@ def _choose_provider(settings: Fewshot.Settings, context: Context) -> Provider:
     if folder is None:
         raise InputError("--generator: needs --draws or --out, where its images land")
 
-    def fill(recipe: Path, overrides: Sequence[str], to: Path) -> str:
-        """Runs a recipe; returns what is short, or nothing."""
-        result = context.run(recipe, overrides, to)
-        if result.quarantined:
-            raise RunBrokenError(f"{to}: shards failed: run the same command again to make them")
-        short = [f"{part.label} {part.accepted}/{part.asked}" for part in result.shortfalls]
-        return f"fewer accepted than asked for ({', '.join(short)})" if short else ""
-
-    return RecipeProvider(Making(recipe=settings.recipe, **making), settings, folder, fill, context)
+    run = run_fully(context)
+    return RecipeProvider(Making(recipe=settings.recipe, **making), settings, folder, run, context)

@@ -191,10 +191,9 @@ class SourceOptions(fields.Options):
     catalogs: fields.CatalogFolders = ()
 
 
-class MakingOptions(fields.Options):
-    """How a recipe's images are made from shots."""
+class ShotOptions(fields.Options):
+    """What is fitted on shots, and what of the recipe is other than in its file."""
 
-    fit_filter: bool = Field(False, description="Fit the recipe's classifiers on the draw's shots.")
     filter_encoder: str = Field("he-ssl", description="Of the one that filters.")
     guide_encoder: str = Field("he-ssl", description="Of the one that guides.")
     adapt: Annotated[str | None, fields.Option(metavar="BASE")] = Field(
@@ -208,6 +207,12 @@ class MakingOptions(fields.Options):
         description="Override a field of the recipe, e.g. --set generator.steps=8. Repeatable.",
     )
     catalogs: fields.CatalogFolders = ()
+
+
+class MakingOptions(ShotOptions):
+    """How a recipe's images are made from shots."""
+
+    fit_filter: bool = Field(False, description="Fit the recipe's classifiers on the draw's shots.")
 
 
 class Making(MakingOptions):

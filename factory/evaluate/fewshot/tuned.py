@@ -66,6 +66,7 @@ class Bench:
     test: ImageSet
     seen: Seen
     say: Say
+    arms: Sequence[str] = TUNED_ARMS
 
     def run(self, draw: Draw, provided: Provided, outcome: TunedOutcome) -> None:
         """Tunes and trains all arms of a draw, or reads them where they are stored."""
@@ -80,7 +81,7 @@ class Bench:
             shot_of, plan = self._relate(draw, provided, chosen, outcome)
             material = read_training_set(chosen, self.reader, self.names)
             tuning = Tuning(material, shot_of, folds, plan)
-            for arm in TUNED_ARMS:
+            for arm in self.arms:
                 if ("synthetic" in arm) == made:
                     self._fill(arm, draw, chosen, tuning, outcome)
 
@@ -100,7 +101,7 @@ class Bench:
             if len(found):
                 return ArmImages(draw.images, found, False)
             why = f"{draw.name} has no synthetic images"
-        outcome.left_out |= {arm: why for arm in TUNED_ARMS if "synthetic" in arm}
+        outcome.left_out |= {arm: why for arm in self.arms if "synthetic" in arm}
         return None
 
     def _relate(

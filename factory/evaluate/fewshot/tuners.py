@@ -87,8 +87,10 @@ class Plan:
 class HeadTuner:
     """Logistic regression, prototypes or k-NN on features of a frozen encoder."""
 
-    def __init__(self, kind: str, bank: FeatureBank, encoder: str) -> None:
-        self.kind, self.bank = kind, bank
+    def __init__(
+        self, kind: str, bank: FeatureBank, encoder: str, mixes: Sequence[Mix] = MIXES
+    ) -> None:
+        self.kind, self.bank, self.mixes = kind, bank, mixes
         self.name = f"{kind} on {encoder}"
 
     def describe(self) -> dict[str, Any]:
@@ -102,7 +104,8 @@ class HeadTuner:
 
     def list_options(self, augments: bool, mixes: bool) -> list[Options]:
         """Returns all combinations."""
-        return [Options(*each) for each in _combine(augments, mixes, VALUES[self.kind])]
+        given = (augments, self.mixes if mixes else MIXES[:1], VALUES[self.kind])
+        return [Options(*each) for each in _combine(*given)]
 
     def fit_predict(
         self, train: TrainingSet, options: Options, seen: Seen, plan: Plan
@@ -132,10 +135,16 @@ class DescentTuner:
     """A head on a frozen encoder, or a whole network, by the SGD of the study's other arms."""
 
     def __init__(
-        self, settings: StudySettings, say: Say, bank: FeatureBank | None, encoder: str
+        self,
+        settings: StudySettings,
+        say: Say,
+        bank: FeatureBank | None,
+        encoder: str,
+        mixes: Sequence[Mix] = MIXES,
     ) -> None:
-        self.name = f"sgd on {encoder}" if bank is not None else settings.model
-        self._learners = {mix: _build(settings, say, bank, encoder, mix) for mix in MIXES}
+        self.name, self.mixes = f"sgd on {encoder}" if bank is not None else settings.model, mixes
+        every = dict.fromkeys((*MIXES, *mixes))
+        self._learners = {mix: _build(settings, say, bank, encoder, mix) for mix in every}
 
     def describe(self) -> dict[str, Any]:
         """Returns how it is trained, and from what."""
@@ -144,7 +153,8 @@ class DescentTuner:
 
     def list_options(self, augments: bool, mixes: bool) -> list[Options]:
         """Returns all combinations."""
-        return [Options(*each) for each in _combine(augments, mixes, (None,))]
+        given = (augments, self.mixes if mixes else MIXES[:1], (None,))
+        return [Options(*each) for each in _combine(*given)]
 
     def fit_predict(
         self, train: TrainingSet, options: Options, seen: Seen, plan: Plan
@@ -171,22 +181,33 @@ def build_banks(settings: StudySettings, say: Say, catalogs: Catalogs) -> dict[s
 
 
 def build_tuners(
-    settings: StudySettings, say: Say, banks: Mapping[str, FeatureBank]
+    settings: StudySettings,
+    say: Say,
+    banks: Mapping[str, FeatureBank],
+    mixes: Sequence[Mix] = MIXES,
 ) -> list[Tuner]:
     """Builds what `--tune` names: each head on each encoder, and the network.
+
+    Args:
+        settings: of the study.
+        say: called with lines of progress.
+        banks: encoder -> its features.
+        mixes: that arms with synthetic images choose from; heads without gradient descent know
+            MIXES alone, and are left out of others.
 
     Raises:
         InputError: no such model or weights.
     """
     found: list[Tuner] = []
+    of_heads = [mix for mix in mixes if mix in MIXES]
     for spec, bank in banks.items():
         for kind in settings.tune:
-            if kind in VALUES:
-                found.append(HeadTuner(kind, bank, spec))
+            if kind in VALUES and of_heads:
+                found.append(HeadTuner(kind, bank, spec, of_heads))
             elif kind == "sgd":
-                found.append(DescentTuner(settings, say, bank, spec))
+                found.append(DescentTuner(settings, say, bank, spec, mixes))
     if "network" in settings.tune:
-        found.append(DescentTuner(settings, say, None, ""))
+        found.append(DescentTuner(settings, say, None, "", mixes))
     return found
 
 
@@ -202,9 +223,9 @@ def _build(
     return LinearLearner(own, bank.encoder, say, bank)
 
 
-def _combine(augments: bool, mixes: bool, values: Sequence[float | None]) -> list[Any]:
+def _combine(augments: bool, mixes: Sequence[Mix], values: Sequence[float | None]) -> list[Any]:
     strengths = STRENGTHS if augments else STRENGTHS[:1]
-    return list(itertools.product(strengths, MIXES if mixes else MIXES[:1], values))
+    return list(itertools.product(strengths, mixes, values))
 
 
 def _level(is_synthetic: NDArray[np.bool_]) -> NDArray[np.int64]:
