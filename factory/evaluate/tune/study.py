@@ -1,7 +1,7 @@
 """The search: drawn configurations over folds of the shots, the best one checked on new folds."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,12 +15,11 @@ from factory.evaluate.fewshot.settings import check_settings
 from factory.evaluate.tune.asking import Base, open_base
 from factory.evaluate.tune.bed import Bed, Split, Task, cut_repeats, describe_base
 from factory.evaluate.tune.gains import Gain, measure_gain
-from factory.evaluate.tune.search import Clock, RaySearcher, Searcher, Tell
+from factory.evaluate.tune.search import Clock, RaySearcher, Searcher
 from factory.evaluate.tune.settings import TuneSettings
 from factory.evaluate.tune.space import Configuration, build_default, read_space
 from factory.evaluate.workers import count_workers
 
-MakeSearcher = Callable[[Task, Any, int, Tell], Searcher]
 MEASURED, STOPPED, FAILED, OPEN = "measured", "stopped early", "failed", "not begun"
 """States of a trial: all folds; fewer, as it fell behind or time was up; none; none yet."""
 
@@ -57,13 +56,12 @@ class Search:
         settings: of the search.
         recipe: its file.
         context: says lines, runs recipes, opens catalogs.
-        make_searcher: returns what measures.
+        failures: configuration in words -> why it could not be measured.
     """
 
     settings: TuneSettings
     recipe: Path
     context: Context
-    make_searcher: MakeSearcher = RaySearcher
     failures: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -102,7 +100,7 @@ class Search:
         self.configurations, self.began = configurations, began
         clock = Clock(began + seconds, kept=sum(map(len, checks)))
         workers = count_workers(settings.workers, settings.device)
-        searcher = self.make_searcher(task, self.context.run, workers, self._tell)
+        searcher: Searcher = RaySearcher(task, self.context.run, workers, self._tell)
         try:
             splits = [split for each in repeats for split in each]
             searcher.run(configurations, splits, clock, halves_from=len(repeats[0]))
