@@ -31,6 +31,7 @@ NOT_RUN = {
     "factory train generator": "hours; wants the training sets",
     "factory train encoder": "hours; wants the training sets",
     "factory train translator recipes": "hours; wants images of two stains",
+    "factory tune": "minutes, and may add nothing: tests/evaluate/test_tune.py runs it",
     "factory train classifier --data PATCHES/train --encoder encoders/mine": "follows the last",
 }
 """Beginning of a command -> why a test cannot run it; its options are read all the same."""

@@ -1,4 +1,4 @@
-"""`factory tune`: a planted setting is found, a useless generator adds nothing, stopped it goes on."""
+"""`factory tune`: what is planted is found, what is useless adds nothing, stopped it goes on."""
 
 import json
 import time
@@ -15,6 +15,7 @@ from factory.core.duration import parse_duration
 from factory.core.errors import InputError, RecipeError
 from factory.data.shots import list_real
 from factory.evaluate.base import Context
+from factory.evaluate.fewshot import tuners
 from factory.evaluate.fewshot.providers import Provided
 from factory.evaluate.fewshot.synthetic import read_synthetic
 from factory.evaluate.tune import study
@@ -67,30 +68,31 @@ def here(monkeypatch):
     return Here
 
 
-def draw_shot(rng, class_name, spread):
-    """Flat patches: the class turns red to blue, a patient lightens all of it, by much more."""
-    shift = 8 if class_name == "tumor" else -8
-    colour = np.array([128 - shift, 128, 128 + shift]) + rng.normal(0, spread)
-    return np.clip(colour + rng.normal(0, 6, (16, 16, 3)), 0, 255).astype(np.uint8)
+def draw_shot(rng, class_name):
+    """A patch in a colour of its patient's; tumour has stripes, weaker than the noise."""
+    pixels = np.array([150, 110, 150]) + rng.uniform(-60, 60, 3) + rng.normal(0, 10, (32, 32, 3))
+    pixels[::2] += 8 * (class_name == "tumor")
+    return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-def write_shots(folder, count, seed, spread=40, flip=False):
+def write_shots(folder, count, seed, flip=False):
     rng = np.random.default_rng(seed)
     for name in CLASSES:
         label = CLASSES[1 - CLASSES.index(name)] if flip else name
         for number in range(count):
             path = folder / label / f"{name}-s{seed}p{number}_{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(draw_shot(rng, name, spread)).save(path)
+            Image.fromarray(draw_shot(rng, name)).save(path)
     return folder
 
 
 @pytest.fixture
 def planted(monkeypatch, tmp_path, here):
-    """Images that help at one strength alone: there they show classes, and no patients."""
+    """Images that help at one strength alone, and have wrong labels at others."""
     good, bad = tmp_path / "good", tmp_path / "bad"
-    write_shots(good, 40, 90, spread=0)
-    write_shots(bad, 40, 91, spread=60, flip=True)
+    write_shots(good, 24, 90)
+    write_shots(bad, 24, 91, flip=True)
+    monkeypatch.setitem(tuners.VALUES, "logistic", (0.1,))
 
     def provide(self, configuration, draw):
         helps = configuration["strength"] == planted_strength[0]
@@ -104,7 +106,7 @@ def planted(monkeypatch, tmp_path, here):
 def tune(folder, code, *options, **changes):
     recipe = write_recipe(folder / "recipe", **{"conditions": [REFERENCE], **changes})
     given = ["--real", folder / "real", "--out", folder / "best.yaml"]
-    fast = ["--features", "color-texture", "--filter-encoder", "color-texture", "--size", "16"]
+    fast = ["--features", "color-texture", "--filter-encoder", "color-texture", "--size", "32"]
     return ask("tune", recipe, *given, *fast, *options, code=code)
 
 
@@ -119,35 +121,35 @@ def write_space(folder, **choices):
 
 def test_a_planted_setting_is_found_and_written(tmp_path, planted):
     write_shots(tmp_path / "real", 12, 1)
-    options = write_space(tmp_path, strength=[0.3, 0.5, 0.7], per_class=[4, 40])
+    options = write_space(tmp_path, mix=["pooled"], strength=[0.3, 0.5], per_class=[4, 24])
     changes = {"conditions": [{**REFERENCE, "shots": 12}], "filters": [{"kind": "finite"}]}
-    shown = tune(tmp_path, 0, *options, "--heads", "prototype", **changes)
+    shown = tune(tmp_path, 0, *options, "--heads", "logistic", **changes)
     found = read_json(tmp_path / "best-tune" / "tune.json")
     assert found["answer"] == "recipe" and found["version"] == 1
     assert found["chosen"]["strength"] == 0.5
     assert found["checked"]["gain"]["low"] > 0
     difference = found["searched"]["gain"]["mean"] - found["checked"]["gain"]["mean"]
     assert found["searched"]["optimism"] == pytest.approx(difference, abs=1e-5)
-    assert found["states"]["measured"] == found["planned"] == len(found["trials"]) == 6
+    assert found["states"]["measured"] == found["planned"] == len(found["trials"]) == 4
     means = [(e["configuration"]["strength"], e["gain"]["mean"]) for e in found["trials"]]
     assert all(mean < found["searched"]["gain"]["mean"] for at, mean in means if at != 0.5)
     assert f"next: factory run {tmp_path / 'best.yaml'}" in shown
     text = (tmp_path / "best.yaml").read_text()
-    assert "Chosen by factory tune inside 24 shots: strength 0.5" in text
+    assert "Chosen by factory tune inside 24 shots: mix pooled, per class 24, strength 0.5" in text
     assert "factory run best.yaml" in text
     written = factory.load_recipe(tmp_path / "best.yaml").recipe
     assert written.conditions[0].strength == 0.5
     assert written.conditions[0].per_class == dict.fromkeys(CLASSES, found["chosen"]["per_class"])
     assert not Path(written.conditions[0].images).is_absolute()
     table = (tmp_path / "best-tune" / "tune.md").read_text()
-    assert table.count("| measured |") == 6
+    assert table.count("| measured |") == 4
 
 
 def test_a_useless_generator_adds_nothing(tmp_path, planted):
     planted[0] = None
     write_shots(tmp_path / "real", 8, 1)
-    options = write_space(tmp_path, strength=[0.3, 0.5])
-    shown = tune(tmp_path, 1, *options, "--heads", "prototype", filters=[{"kind": "finite"}])
+    options = write_space(tmp_path, mix=["pooled"], strength=[0.3, 0.5])
+    shown = tune(tmp_path, 1, *options, "--heads", "logistic", filters=[{"kind": "finite"}])
     assert "ADD NOTHING: " in shown
     found = read_json(tmp_path / "best-tune" / "tune.json")
     assert found["answer"] == "add nothing" and found["recipe"] is None
@@ -164,8 +166,8 @@ def test_what_gains_by_choice_alone_adds_nothing(tmp_path, planted, monkeypatch)
         return Provided(read_synthetic(good if draw.seed < 2 else bad), None), ""
 
     monkeypatch.setattr(Bed, "_provide", provide)
-    options = write_space(tmp_path, strength=[0.3])
-    shown = tune(tmp_path, 1, *options, "--heads", "prototype", filters=[{"kind": "finite"}])
+    options = write_space(tmp_path, mix=["pooled"], strength=[0.3])
+    shown = tune(tmp_path, 1, *options, "--heads", "logistic", filters=[{"kind": "finite"}])
     found = read_json(tmp_path / "best-tune" / "tune.json")
     assert found["searched"]["gain"]["low"] > 0 and found["checked"]["gain"]["mean"] < 0
     assert found["searched"]["optimism"] > 0.1
@@ -177,7 +179,7 @@ def test_what_gains_by_choice_alone_adds_nothing(tmp_path, planted, monkeypatch)
 
 def test_stopped_it_goes_on_and_measures_nothing_twice(tmp_path, planted, here, monkeypatch):
     write_shots(tmp_path / "real", 8, 1)
-    options = (*write_space(tmp_path, strength=[0.3, 0.5]), "--heads", "prototype")
+    options = (*write_space(tmp_path, mix=["pooled"], strength=[0.3, 0.5]), "--heads", "logistic")
     changes = {"filters": [{"kind": "finite"}]}
     asked, provide = [], Bed._provide
 
@@ -202,7 +204,7 @@ def test_stopped_it_goes_on_and_measures_nothing_twice(tmp_path, planted, here, 
 
 def test_the_budget_ends_it(tmp_path, planted, monkeypatch):
     write_shots(tmp_path / "real", 8, 1)
-    options = (*write_space(tmp_path, strength=[0.3, 0.5]), "--heads", "prototype")
+    options = (*write_space(tmp_path, mix=["pooled"], strength=[0.3, 0.5]), "--heads", "logistic")
     shown = tune(tmp_path, 3, *options, "--budget", "0.001s", filters=[{"kind": "finite"}])
     assert "no configuration was measured on all folds within 0.001s" in shown
     clock = Clock(time.monotonic() + 60, kept=6, slowest=9.0)
@@ -231,7 +233,7 @@ def test_patients_are_whole_and_each_shot_is_held_out_once(tmp_path):
     later = cut_repeats(shots, 3, 3, repeats[-1][0].seed + 1)
     assert not {each[0].seed for each in later} & {each[0].seed for each in repeats}
     one = list_real(write_images(tmp_path / "one", 6, 1, groups=1), group_pattern=PATTERN)
-    with pytest.raises(InputError, match="too few shots or patients .*normal 1, tumor 1"):
+    with pytest.raises(InputError, match=r"too few shots or patients .*normal 1, tumor 1"):
         cut_repeats(one, 1, 3)
 
 
@@ -241,8 +243,10 @@ def test_images_are_made_of_the_training_shots_and_the_test_is_not_read(tmp_path
     for name in CLASSES:
         (tmp_path / "real" / "test" / name).mkdir(parents=True)
         (tmp_path / "real" / "test" / name / "a.png").write_bytes(b"no image")
-    options = write_space(tmp_path, strength=[0.9], filter=["none", 0.6], per_class=[2, 4])
-    options += ("--repeats", "1", "--folds", "2", "--size", "32", "--trials", "3")
+    options = write_space(
+        tmp_path, mix=["pooled"], strength=[0.9], filter=["none", 0.6], per_class=[2, 4]
+    )
+    options += ("--repeats", "1", "--folds", "2", "--trials", "3")
     reference = {**REFERENCE, "shots": 4}
     tune(tmp_path, 1, *options, conditions=[reference], filters=[CLASSIFIER])
     found = read_json(tmp_path / "best-tune" / "tune.json")
@@ -285,7 +289,10 @@ def base(tmp_path):
         ("way: [token]", "give --adapt BASE"),
         ("way: [guided]", "no classifier can lead this model"),
         ("filter: [high]", "space.yaml:1:10: filter[0]"),
-        ("generator.stepz: [4]", "space.yaml:1:19: generator.stepz[0]: 4: generator.stepz"),
+        (
+            "generator.stepz: [4]",
+            'space.yaml:1:19: "generator.stepz"[0]: 4: generator.stepz: unknown field',
+        ),
         ("conditions.3.strength: [0.4]", "has 1 entries, numbered from 0"),
         ("generator.steps: 4", "must be a list of choices, got 4"),
         ("seed: [1, 2]", "shapes no image, or is given by tune: remove it"),
@@ -346,6 +353,8 @@ def test_a_folder_of_other_things_and_bad_options_are_refused(tmp_path, here):
     assert "such as 90s, 30m or 2h" in tune(tmp_path, 2, "--budget", "soon", **changes)
     assert "no classifier 'svm'" in tune(tmp_path, 2, "--heads", "svm", **changes)
     assert "shots: 400 asked for" in tune(tmp_path, 2, "--shots", "400", **changes)
+    (tmp_path / "best.yaml").write_text("name: mine")
+    assert "is there, and no search wrote it" in tune(tmp_path, 2, **changes)
     assert not (tmp_path / "best-tune").exists(), "nothing was touched"
 
 
@@ -359,9 +368,9 @@ def test_a_way_that_fails_is_told_and_the_others_go_on(tmp_path, planted, monkey
         return provide(self, configuration, draw)
 
     monkeypatch.setattr(Bed, "_provide", fail)
-    options = (*write_space(tmp_path, strength=[0.3, 0.5]), "--heads", "prototype")
+    options = (*write_space(tmp_path, mix=["pooled"], strength=[0.3, 0.5]), "--heads", "logistic")
     shown = tune(tmp_path, 0, *options, filters=[{"kind": "finite"}])
-    assert "FAILED strength 0.3: this model does not do that" in shown
+    assert "FAILED mix pooled, strength 0.3: this model does not do that" in shown
     found = read_json(tmp_path / "best-tune" / "tune.json")
     states = {each["configuration"]["strength"]: each["state"] for each in found["trials"]}
     assert states == {0.3: "failed", 0.5: "measured"}

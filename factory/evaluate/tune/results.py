@@ -104,6 +104,8 @@ def _list_notes(search: Search) -> list[str]:
             f"in {doubts} of {len(cells)} measured folds a classifier of the training shots could "
             "not be shown to beat guessing: what it kept, or led to, may be chosen by chance"
         )
+    if search.adds_nothing and search.settings.out.exists():
+        notes.append(f"{search.settings.out} is of an earlier answer, which does not hold")
     leaks = [note for note in counts if note.startswith(("LABELS SEEN", "OTHER SHOTS"))]
     return [*(f"FORCED {leak}" for leak in leaks), *notes]
 

@@ -1,6 +1,7 @@
 """Ray Tune over the folds: trials side by side, those that fall behind stopped, within a budget."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ QUIET = {
     "RAY_AIR_NEW_OUTPUT": "0",  # prints a table, whatever the verbosity
     "TUNE_DISABLE_SIGINT_HANDLER": "1",  # Ctrl-C is the command line's
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-    "TUNE_FORCE_TRIAL_CLEANUP_S": "1",  # of a trial that the budget ends amid a fold
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "5",  # of a trial that the budget ends amid a fold
 }
 HALVING = 2
 """Of trials at a rung of ASHA (Li et al. 2020, arXiv 1810.05934) one in so many goes on."""
@@ -121,6 +122,8 @@ class RaySearcher:
         trial = tune.with_parameters(
             _build_trainable(), task=self.task, make=self.make, splits=tuple(splits), at=Path.cwd()
         )
+        place = self.task.work / "ray"
+        shutil.rmtree(place, ignore_errors=True)  # folds are kept by themselves, whole
         tune.Tuner(
             tune.with_resources(trial, {"cpu": cpus, "gpu": gpus}),
             param_space={"configuration": tune.grid_search([dict(c) for c in configurations])},
@@ -128,15 +131,18 @@ class RaySearcher:
                 scheduler=halving if is_halved else FIFOScheduler(),
                 max_concurrent_trials=self.workers,
                 reuse_actors=True,
+                trial_dirname_creator=lambda trial: str(trial.trial_id),
             ),
             run_config=tune.RunConfig(
-                name=f"{len(splits)}-folds-{splits[0].seed}",
-                storage_path=str(self.task.work / "ray"),
+                name="trials",
+                storage_path=str(place),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 stop=_build_stopper(clock),
                 callbacks=[_build_callback(self.tell)],
                 verbose=0,
             ),
         ).fit()
+        shutil.rmtree(place, ignore_errors=True)
 
     def close(self) -> None:
         """Ends Ray, if it was started here."""

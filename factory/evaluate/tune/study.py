@@ -10,7 +10,7 @@ from factory.core.duration import format_duration
 from factory.core.errors import EvaluationError, InputError
 from factory.data.shots import ImageSet, draw_shots, list_real
 from factory.evaluate.base import Context
-from factory.evaluate.cells import Cell, CellStore
+from factory.evaluate.cells import STUDY, Cell, CellStore
 from factory.evaluate.fewshot.settings import check_settings
 from factory.evaluate.tune.asking import Base, open_base
 from factory.evaluate.tune.bed import Bed, Split, Task, cut_repeats, describe_base
@@ -89,8 +89,7 @@ class Search:
         checks = cut_repeats(self.shots, settings.repeats, settings.folds, repeats[-1][0].seed + 1)
         configurations = self.space.draw(self.base, settings.trials)
         task = Task(settings, self.recipe, self.shots, self.space, settings.folder)
-        self.store = CellStore(settings.folder)
-        self.store.begin(self.describe())
+        self._begin()
         self.bed = Bed(task, self.context)
         folds = sum(map(len, repeats))
         say(
@@ -112,7 +111,8 @@ class Search:
                 clock.kept = 0
                 splits = [split for each in checks for split in each]
                 searcher.run([self.best.configuration], splits, clock, halves_from=None)
-                self.check = self._collect(self.best.configuration, checks).gain
+                found = self._collect(self.best.configuration, checks)
+                self.check = measure_gain(self.shots, checks, found.cells)
         finally:
             searcher.close()
         self.seconds = time.monotonic() - began
@@ -136,6 +136,18 @@ class Search:
                 for value in (getattr(settings, name),)
             },
         }
+
+    def _begin(self) -> None:
+        """Begins the search in its folder, or goes on with it.
+
+        Raises:
+            InputError: a file is there that no search wrote.
+            MismatchError: the folder holds a search of other settings.
+        """
+        settings = self.settings
+        if settings.out.exists() and not (settings.folder / STUDY).is_file():
+            raise InputError(f"{settings.out}: is there, and no search wrote it: give another name")
+        CellStore(settings.folder).begin(self.describe())
 
     def _collect(self, configuration: Configuration, repeats: Sequence[Sequence[Split]]) -> Found:
         """Reads what was measured of a configuration."""

@@ -1,5 +1,6 @@
 """The recipe that a search chose, as a file that runs, and what its comments tell."""
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +36,8 @@ def write_best(search: Search) -> Path:
     overrides = [each for each in ready.overrides if each != HERE]
     count = best.configuration.get("per_class")
     if count is not None:
-        overrides.append(f"conditions[0].per_class={dict.fromkeys(shots.class_names, count)}")
+        counts = dict.fromkeys(shots.class_names, count)
+        overrides.append(f"conditions[0].per_class={json.dumps(counts)}")
     out = settings.out.absolute()
     written = apply_overrides(split_document(read_document(search.recipe)), overrides)
     data = _settle_paths(written.data, find_base(search.recipe), out.parent)
