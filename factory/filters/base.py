@@ -174,8 +174,7 @@ class Filter(ABC):
         needs_caption: it judges nothing where a condition has no caption.
         likeness: score that is highest for images most like one of `real_images`, or a reference.
         nearness: score that is lowest for images nearest to a real one, if it has `find_nearest`.
-        fitted: field of its settings with a classifier's folder, which a few-shot study may fit on
-            the shots of each draw instead.
+        fitted: field with a classifier's folder, which a few-shot study may fit on its shots.
         idle: of one that is `fitted`: thresholds that let every image pass.
         context: where it looks up files, catalogs and models: the session that it works in.
     """
@@ -345,8 +344,6 @@ class Filter(ABC):
 
     def _read(self, scores: Mapping[str, float | None], name: str) -> float:
         if name not in scores:
-            raise FilterError(
-                f"{self.name}: no stored score {name}: the filter, or this score of it, was not "
-                "there when the images were scored"
-            )
+            text = "the filter, or this score of it, was not there when the images were scored"
+            raise FilterError(f"{self.name}: no stored score {name}: {text}")
         return read_score(scores, name)

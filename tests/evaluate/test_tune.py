@@ -244,7 +244,7 @@ def test_images_are_made_of_the_training_shots_and_the_test_is_not_read(tmp_path
         (tmp_path / "real" / "test" / name).mkdir(parents=True)
         (tmp_path / "real" / "test" / name / "a.png").write_bytes(b"no image")
     options = write_space(
-        tmp_path, mix=["pooled"], strength=[0.9], filter=["none", 0.6], per_class=[2, 4]
+        tmp_path, mix=["pooled"], strength=[0.9], filter=["none", 0.6], per_class=[1, 2]
     )
     options += ("--repeats", "1", "--folds", "2", "--trials", "3")
     reference = {**REFERENCE, "shots": 4}

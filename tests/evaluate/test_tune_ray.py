@@ -15,7 +15,6 @@ from tests.evaluate.test_evaluate_fewshot import write_images
 from tests.evaluate.test_tune import CLASSIFIER, REFERENCE, write_space
 from tests.running import read_json, write_recipe
 
-SLOW = "test_tune.py::test_stopped_it_goes_on_and_measures_nothing_twice"
 WAIT = 180
 
 
@@ -40,7 +39,7 @@ def wait_until(holds):
         time.sleep(0.05)
 
 
-@pytest.mark.slow(SLOW)
+@pytest.mark.slow("evaluate/test_tune.py::test_stopped_it_goes_on_and_measures_nothing_twice")
 def test_killed_it_leaves_nothing_and_goes_on(tmp_path):
     write_images(tmp_path / "real", 6, 1)
     recipe = write_recipe(
