@@ -24,6 +24,8 @@ from factory.evaluate.tune.bed import Bed, Task, cut_repeats
 from factory.evaluate.tune.search import Clock, Trial
 from factory.evaluate.tune.settings import TuneSettings
 from factory.evaluate.tune.space import build_default, read_space
+from tests import ROOT
+from tests.documents import list_blocks
 from tests.evaluate.test_evaluate_fewshot import CLASSES, write_images
 from tests.running import ask, call, read_json, read_rows, write_recipe
 
@@ -306,6 +308,18 @@ def test_a_wrong_space_is_said_with_file_line_and_field(base, tmp_path, text, me
         read_space(path, base)
     assert message in str(caught.value)
     assert str(path) in str(caught.value)
+
+
+def test_the_space_of_the_guide_is_one(tmp_path):
+    [block] = [
+        each
+        for each in list_blocks((ROOT / "docs" / "guides" / "tune.md").read_text("utf-8"))
+        if each.language == "yaml"
+    ]
+    (tmp_path / "space.yaml").write_text(block.text)
+    settings = TuneSettings(real=tmp_path, out=tmp_path / "best.yaml")
+    base = open_base(ROOT / "recipes" / "few-shot-variations.yaml", settings)
+    assert len(read_space(tmp_path / "space.yaml", base).choices) == 5
 
 
 def test_what_is_drawn_differs_and_does_not_depend_on_order(base, tmp_path):

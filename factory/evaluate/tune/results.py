@@ -97,8 +97,8 @@ def _list_notes(search: Search) -> list[str]:
             "patient may lie on both sides of a fold, which flatters every arm"
         )
     cells = [cell for each in search.trials for cell in each.cells.values()]
-    counts = Counter(note for cell in cells for note in cell.told.get("notes", ()))
-    doubts = sum(number for note, number in counts.items() if "than guessing" in note)
+    told = [cell.told.get("notes", ()) for cell in cells]
+    doubts = sum(any("than guessing" in note for note in notes) for notes in told)
     if doubts:
         notes.append(
             f"in {doubts} of {len(cells)} measured folds a classifier of the training shots could "
@@ -106,8 +106,9 @@ def _list_notes(search: Search) -> list[str]:
         )
     if search.adds_nothing and search.settings.out.exists():
         notes.append(f"{search.settings.out} is of an earlier answer, which does not hold")
-    leaks = [note for note in counts if note.startswith(("LABELS SEEN", "OTHER SHOTS"))]
-    return [*(f"FORCED {leak}" for leak in leaks), *notes]
+    every = dict.fromkeys(note for each in told for note in each)
+    leaks = [f"FORCED {note}" for note in every if note.startswith(("LABELS SEEN", "OTHER SHOTS"))]
+    return [*leaks, *notes]
 
 
 def _describe(search: Search) -> dict[str, Any]:

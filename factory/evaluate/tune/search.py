@@ -173,7 +173,7 @@ class Trial:
         return {
             "gain": measure_so_far(self.bed.task.shots, self.found, self.splits[:folds]),
             "folds": folds,
-            "seconds": 0.0 if cell.was_stored else cell.seconds,
+            "seconds": cell.seconds,  # of a stored one, too: what is kept for the check
             "failed": "",
             "done": folds == len(self.splits),
         }
