@@ -125,7 +125,7 @@ def test_a_planted_setting_is_found_and_written(tmp_path, planted):
     write_shots(tmp_path / "real", 12, 1)
     options = write_space(tmp_path, mix=["pooled"], strength=[0.3, 0.5], per_class=[4, 24])
     changes = {"conditions": [{**REFERENCE, "shots": 12}], "filters": [{"kind": "finite"}]}
-    shown = tune(tmp_path, 0, *options, "--heads", "logistic", **changes)
+    shown = tune(tmp_path, 0, *options, "--heads", "logistic", "--folds", "2", **changes)
     found = read_json(tmp_path / "best-tune" / "tune.json")
     assert found["answer"] == "recipe" and found["version"] == 1
     assert found["chosen"]["strength"] == 0.5
