@@ -47,6 +47,7 @@ SHORTENED = {
     "factory train classifier --data PATCHES/train --size 64 --encoder he-ssl": "--force",
     "factory preview": "-n 2 --set generator.batch_size=2",
     "factory run few-shot-variations": "--set conditions.0.per_class=4 " + _SMALL + "10",
+    "factory run few-shot-stains": "--set conditions.0.per_class=2 " + _SMALL + "10",
     "factory run few-shot-guided": "--set conditions.0.per_class=1 " + _SMALL + "2",
     "factory run he-captions": "--set conditions.0.count=24 --set filters=[] " + _SMALL + "1",
     "factory run unfiltered-control": "--set conditions.0.per_class=2 " + _SMALL + "1",

@@ -80,11 +80,21 @@ class FilterRecord(Part):
         return (self.model_extra or {}).get(name)
 
 
+class ShotRecord(Part):
+    """A labelled image that a row's class comes from: hashes of its file and of its pixels."""
+
+    sha256: str
+    pixels_sha256: str | None = None
+
+
 class Origin(Artefact):
     """What a row tells of what it is made from: hashes of pixels, and of patients."""
 
     reference_pixels_sha256: str | None = None
     reference_group_sha256: str | None = None
+    shots: tuple[ShotRecord, ...] = Field(
+        (), description="that the class comes from, where it is not the reference alone"
+    )
 
     @property
     def groups(self) -> tuple[str, ...]:
@@ -97,6 +107,21 @@ class Origin(Artefact):
         own = {value for value in found if isinstance(value, str)}
         many = {one for value in found if isinstance(value, list | tuple) for one in value}
         return (*sorted(own), *sorted(many - own))
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """Hashes of files and of pixels of all real images that it tells of.
+
+        Those are what streams are known by, what is varied, what tells a stain, and what gives the
+        class.
+        """
+        told = self.model_extra or {}
+        streams = (told.get("condition") or {}).values()
+        found = [each.get("sha256") for each in streams if isinstance(each, dict)]
+        found += [self.reference_pixels_sha256, told.get("stain_pixels_sha256")]
+        found += [value for each in self.shots for value in (each.sha256, each.pixels_sha256)]
+        lists = [each if isinstance(each, list | tuple) else [each] for each in found]
+        return frozenset(str(value) for each in lists for value in each if value is not None)
 
 
 class Provenance(Origin):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from factory.core.errors import SourceError, StoreError
@@ -11,7 +11,7 @@ from factory.core.images import hash_pixels
 from factory.data.images import SourceImage, iterate_rows
 from factory.data.provenance import read_origin
 
-COLUMNS = ("reference_sha256", "provenance")
+COLUMNS = ("reference_sha256", "embedding_sha256", "provenance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,26 +22,64 @@ class Varied:
         sha256: of its file's bytes.
         pixels_sha256: of its pixels, the same for another file of the same image; None where the
             row does not tell.
+        shots: the labelled images that the class of the row comes from, where that is not the image
+            itself alone.
     """
 
     sha256: str
     pixels_sha256: str | None = None
+    shots: tuple["Varied", ...] = ()
+
+    @property
+    def labelled(self) -> tuple["Varied", ...]:
+        """The images that the class of the row comes from."""
+        return self.shots or (self,)
 
     def is_among(self, files: AbstractSet[str], pixels: AbstractSet[str]) -> bool:
         """Tells whether images of these hashes, of files and of pixels, hold it."""
         return self.sha256 in files or self.pixels_sha256 in pixels
 
 
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A labelled image that the class of what is made comes from: hashes of file, pixels, group."""
+
+    sha256: str
+    pixels_sha256: str
+    group_sha256: str | None = None
+
+
+def record_shots(shots: Sequence[Labelled]) -> dict[str, Any]:
+    """Returns what the provenance of a row holds of the labelled images of its class."""
+    if not shots:
+        return {}
+    told = [{"sha256": each.sha256, "pixels_sha256": each.pixels_sha256} for each in shots]
+    groups = list_groups(shots)
+    return {"shots": told, **({"shots_group_sha256": list(groups)} if groups else {})}
+
+
+def list_groups(shots: Iterable[Labelled]) -> tuple[str, ...]:
+    """Returns the hashes of their patients or slides, sorted, as far as known."""
+    return tuple(sorted({each.group_sha256 for each in shots if each.group_sha256 is not None}))
+
+
 def parse_varied(row: Mapping[str, Any], where: str) -> Varied | None:
-    """Returns what a row varies, by its columns `reference_sha256` and `provenance`.
+    """Returns what a row varies, by its columns `COLUMNS`.
+
+    Of an embedding between real images it is the first of them, which is the nearest.
 
     Raises:
         DamageError: the provenance is no JSON object; names `where`.
         MismatchError: a newer version of factory wrote it.
     """
-    if row.get("reference_sha256") is None:
+    varied = row.get("reference_sha256")
+    if varied is None and row.get("embedding_sha256") is None:
         return None
-    return Varied(str(row["reference_sha256"]), read_origin(row, where).reference_pixels_sha256)
+    origin = read_origin(row, where)
+    shots = tuple(Varied(each.sha256, each.pixels_sha256) for each in origin.shots)
+    if varied is not None:
+        return Varied(str(varied), origin.reference_pixels_sha256, shots)
+    return replace(shots[0], shots=shots) if shots else None
 
 
 def read_varied(images: Sequence[SourceImage]) -> tuple[Varied | None, ...]:

@@ -5,39 +5,23 @@ from numpy.typing import NDArray
 
 from factory.core.color import to_density
 from factory.core.glass import keep_glass
+from factory.core.stain_transfer import LEAST_TISSUE, give_look, measure_look
 from factory.core.stains import find_tissue
 
 Pixels = NDArray[np.uint8]
 Values = NDArray[np.float64]
 
-# RGB to LMS, and log LMS to l, alpha, beta (Reinhard et al. 2001, eqs. 4 and 6).
-_LMS = np.array(
-    [[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]], np.float64
-)
-_LAB = np.diag(np.array([3.0, 6.0, 2.0]) ** -0.5) @ np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]])
-_LEAST = 100  # px of tissue, to know its stains by
-
 
 def transfer_reinhard(images: Pixels, look: Pixels) -> Pixels:
-    """Gives the tissue of each image the mean and deviation of the tissue of others, channel-wise.
-
-    In l-alpha-beta (Reinhard et al. 2001, Color transfer between images); glass stays.
+    """Gives the tissue of each image the mean and deviation of the tissue of others.
 
     Args:
         images: (N, H, W, 3) uint8 RGB.
         look: others of the target, whose statistics are averaged over images.
     """
-    shown = [_to_lab(each)[tissue] for each in look if (tissue := _find(each)).sum() > _LEAST]
-    mean = np.mean([each.mean(0) for each in shown], axis=0)
-    spread = np.mean([each.std(0) for each in shown], axis=0)
-    made = []
-    for image in images:
-        lab, tissue = _to_lab(image), _find(image)
-        own = lab[tissue if tissue.sum() > _LEAST else ...].reshape(-1, 3)
-        moved = (lab - own.mean(0)) / np.maximum(own.std(0), 1e-6) * spread + mean
-        pixels = 255.0 * 10.0 ** (moved @ np.linalg.inv(_LAB).T) @ np.linalg.inv(_LMS).T
-        made.append(keep_glass(_round(pixels), image)[0])
-    return np.stack(made)
+    measured = measure_look(look)
+    assert measured is not None
+    return np.stack([give_look(image, measured) for image in images])
 
 
 def transfer_macenko(images: Pixels, look: Pixels) -> Pixels:
@@ -55,7 +39,7 @@ def transfer_macenko(images: Pixels, look: Pixels) -> Pixels:
     made = []
     for image in images:
         density = to_density(image).reshape(-1, 3)
-        is_told = _find(image).sum() > _LEAST
+        is_told = _find(image).sum() > LEAST_TISSUE
         stains, own = _fit(density) if is_told else common
         amounts = _unmix(density, stains) * (strengths / np.maximum(own, 1e-6))
         pixels = 256.0 * np.exp(-amounts @ target).reshape(image.shape) - 1.0
@@ -66,7 +50,7 @@ def transfer_macenko(images: Pixels, look: Pixels) -> Pixels:
 def _fit(density: Values, least: float = 0.15, percent: float = 1.0) -> tuple[Values, Values]:
     """Returns (2, 3) stain colours, haematoxylin first, and the strengths of both."""
     stained = density[(density > least).all(1)].astype(np.float64)
-    stained = stained if len(stained) > _LEAST else density.astype(np.float64)
+    stained = stained if len(stained) > LEAST_TISSUE else density.astype(np.float64)
     plane = np.linalg.eigh(np.cov(stained.T))[1][:, [2, 1]]
     plane = plane * np.where(plane[0] < 0, -1.0, 1.0)
     angles = np.arctan2(*(stained @ plane).T[::-1])
@@ -82,10 +66,6 @@ def _unmix(density: Values, stains: Values) -> Values:
 
 def _find(image: Pixels) -> NDArray[np.bool_]:
     return find_tissue(image[None])[0]
-
-
-def _to_lab(image: Pixels) -> Values:
-    return np.log10(np.maximum(image / 255.0 @ _LMS.T, 1 / 255.0)) @ _LAB.T
 
 
 def _round(values: Values) -> Pixels:

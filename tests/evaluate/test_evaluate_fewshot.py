@@ -34,7 +34,7 @@ from factory.evaluate.fewshot.scores import measure, pair_arms, resample, score_
 from factory.evaluate.fewshot.settings import ARMS, METRICS, StudySettings
 from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
 from factory.evaluate.workers import WorkerPool, count_workers
-from factory.recipe.conditions.reference import choose_shots
+from factory.recipe.conditions.shots import choose_shots
 from tests import ASSETS, ROOT, forked, killer
 from tests.running import read_json, read_rows, run, save_again, write_recipe
 

@@ -203,6 +203,64 @@ def test_what_saw_more_than_the_shots_is_refused(data, tmp_path):
     assert not (tmp_path / "out").exists()  # nothing was touched
 
 
+def test_unlabelled_images_of_the_test_are_refused(data, tmp_path):
+    stains = {"images": str(data / "test"), "group_pattern": PATTERN}
+    to = {"domain": str(data / "test"), "domain_images": 2, "looks": 2}
+    pool = {"kind": "neighbours", "encoder": "color-texture", "unlabelled": stains}
+    by_pixels = {**stains, "group_pattern": None}
+    out = ("--out", tmp_path / "out", "--seeds", "1", "--group-pattern", PATTERN)
+    for changed in (
+        {"stains": stains},
+        {"stains": by_pixels},
+        {"kind": "translate", "method": "image_to_image", "to": to},
+        pool,
+    ):
+        recipe = write(tmp_path, conditions=[{**REFERENCE, **changed}])
+        shown = study(data, recipe, *out, code=2)
+        assert "TEST LEAK" in shown and "which a recipe reads without classes" in shown
+        assert "TEST LEAK" in study(data, recipe, *out, "--mark-leaks", code=2)
+    write_images(tmp_path / "other", 4, 2, groups=2)  # other images of patients of the test
+    for path in list((tmp_path / "other").rglob("*.png")):
+        Image.fromarray(np.asarray(Image.open(path))[::-1]).save(path)
+    stains |= {"images": str(tmp_path / "other")}
+    shown = study(data, write(tmp_path, conditions=[{**REFERENCE, "stains": stains}]), *out, code=2)
+    assert "patients or slides" in shown
+    assert not (tmp_path / "out").exists()  # nothing was touched
+
+
+def test_a_run_that_was_made_of_test_images_is_refused(data, tmp_path):
+    stains = {"images": str(data / "test"), "looks": 2, "per_look": 2}
+    block = {**REFERENCE, "images": str(data / "train"), "shots": 3, "per_class": 2}
+    recipe = write(tmp_path, conditions=[{**block, "stains": stains}], filters=[], seed=0)
+    assert call("run", recipe, "--out", tmp_path / "run").exit_code == 0
+    given = ["--real", data / "train", "--test", data / "test", "--synthetic", tmp_path / "run"]
+    result = call("evaluate", "fewshot", *given, *FAST, "--seeds", "1", "--mark-leaks")
+    assert result.exit_code == 2
+    assert "TEST LEAK" in result.output and "was made of 4 images" in result.output
+
+
+@pytest.mark.slow(
+    "recipe/test_few_shot_ways.py::test_shots_are_translated_to_one_slide_after_the_other"
+)
+def test_shots_are_translated_for_their_own_draw(data, tmp_path):
+    """A recipe of kind translate takes the draw's shots, and its rows tell them."""
+    path = tmp_path / "r.json"
+    to = {"domain": str(data / "train"), "domain_images": 2, "looks": 3}
+    block = {"kind": "translate", "images": "nowhere", "method": "image_to_image", "to": to}
+    block |= {"shots": 99, "per_class": 9}
+    generator = {"model": "nano-he-base", "steps": 2, "width": 64, "height": 64}
+    recipe = write(tmp_path, conditions=[block], filters=[], generator=generator)
+    options = ("--seeds", "1", "--per-class", "2", "--arms", "real,real+synthetic", "--json", path)
+    study(data, recipe, *options, "--out", tmp_path / "out", "--set", "conditions.0.fit=resize")
+    shots = draw_shots(list_real(data / "train"), 3, 0)
+    [run] = (tmp_path / "out").glob("draws/*/run-*")
+    rows = read_rows(run)
+    assert len(rows) == 4 and {row["class_name"] for row in rows} == set(CLASSES)
+    classes = dict(zip(shots.sha256s, (each.class_name for each in shots.images), strict=True))
+    assert all(classes[row["reference_sha256"]] == row["class_name"] for row in rows)
+    assert read_json(path)["leaks"] == []
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
@@ -211,7 +269,7 @@ def test_what_saw_more_than_the_shots_is_refused(data, tmp_path):
         (
             {"conditions": [{"kind": "caption", "captions": "he-basic", "count": 3}]},
             (),
-            "conditions of kind reference or class",
+            "conditions with per_class",
         ),
         ({}, ("--synthetic", "."), "give one of them"),
     ],

@@ -95,19 +95,24 @@ def test_what_varies_a_held_out_shot_is_not_learned_from():
             return np.full((len(seen.pixels), 2), 0.5)
 
     shots = make_shots("abcd", [0, 0, 1, 1])
-    material = make_material([0, 10, 250, 240, 5, 245, 3], [False] * 4 + [True] * 3)
-    made = ImageSet("made", shots.images[:3], material.sha256s[4:])
-    varied = dict(
-        zip(made.sha256s, (Varied(shots.sha256s[0]), Varied(shots.sha256s[2]), None), strict=True)
-    )
-    shot_of = np.concatenate([np.arange(4), find_shots(made, varied, shots)])
-    assert shot_of.tolist() == [0, 1, 2, 3, 0, 2, -1]
+    shots.__dict__["pixels_sha256s"] = shots.sha256s  # no files stand behind them
+    material = make_material([0, 10, 250, 240, 5, 245, 3, 7], [False] * 4 + [True] * 4)
+    made = ImageSet("made", shots.images, material.sha256s[4:])
+    first, second, third = (Varied(sha) for sha in shots.sha256s[:3])
+    between = Varied(second.sha256, None, (second, first))
+    varied = dict(zip(made.sha256s, (first, third, None, between), strict=True))
+    found = find_shots(made, varied, shots)
+    assert found.tolist() == [[0, -1], [2, -1], [-1, -1], [0, 1]]
+    shot_of = np.concatenate([[[row, -1] for row in range(4)], found])
     Tuning(material, shot_of, cut_folds(shots, CLASSES, 2, 0), Plan(2, 1, 0)).choose(Spy(), False)
     assert len(asked) == 2
     for known, held in asked:
         assert not known & held
         assert (material.sha256s[4] in known) == (material.sha256s[0] in known)
         assert (material.sha256s[5] in known) == (material.sha256s[2] in known)
+        assert material.sha256s[6] in known, "it names no shot"
+        both = {*material.sha256s[:2]} <= known
+        assert (material.sha256s[7] in known) == both, "what lies between needs both"
         assert material.sha256s[6] in known
 
 
@@ -128,7 +133,7 @@ def test_a_harmful_option_is_not_chosen():
     material = make_material([0, 10, 20, 250, 240, 230])
     shots = make_shots("abcdef", [0, 0, 0, 1, 1, 1])
     folds = cut_folds(shots, CLASSES, 3, 0)
-    choice = Tuning(material, np.arange(6), folds, Plan(2, 1, 0)).choose(Swapping(), False)
+    choice = Tuning(material, np.arange(6)[:, None], folds, Plan(2, 1, 0)).choose(Swapping(), False)
     assert choice.options.value == 1.0, "of equal ones the first"
     assert choice.balanced_accuracy == 1.0
     untuned = Tuning(material, np.arange(6), [], Plan(2, 1, 0)).choose(Swapping(), False)
@@ -351,3 +356,14 @@ def test_shots_of_a_set_have_folds(data):  # noqa: F811
     for known, held in cut_folds(shots, CLASSES, 5, 0):
         groups = [{shots.images[row].group for row in rows} for rows in (known, held)]
         assert not groups[0] & groups[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--folds", "2"), "--folds: belong to --tune: give it"),
+        ((*TUNE, "--workers", "2"), "what is tuned is trained in one process"),
+    ],
+)
+def test_options_that_tuning_does_not_take_are_refused(data, options, message):  # noqa: F811
+    assert message in study(data, *options, code=2).output

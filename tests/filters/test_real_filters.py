@@ -21,7 +21,7 @@ from factory.filters.real.neighbours import NEAREST, RealNeighbours
 from factory.filters.real.scores import SCORES, RealScores, find_quantile
 from factory.models.session import Session
 from factory.recipe.checks.recipe import check_recipe
-from factory.recipe.conditions.reference import choose_shots
+from factory.recipe.conditions.shots import choose_shots
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import AnyFilter, Recipe, compute_recipe_digest
 from tests import ASSETS, run_alone

@@ -26,7 +26,8 @@ from factory.recipe.conditions.grids import (
     open_grid,
     permute,
 )
-from factory.recipe.conditions.reference import ReferenceSeries, choose_shots
+from factory.recipe.conditions.reference import ReferenceSeries
+from factory.recipe.conditions.shots import choose_shots
 
 GRID = CaptionGrid(
     id="small",

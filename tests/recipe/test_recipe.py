@@ -323,7 +323,7 @@ def test_model_folders(tmp_path: Path) -> None:
     assert "did you mean 'tumor'" in found["conditions[0].per_class.tumour"].message
     captions = [{"kind": "caption", "captions": "he-basic", "count": 2}]
     found = find_problems(write_recipe(tmp_path, generator=generator, conditions=captions))
-    assert "take class, reference" in found["conditions[0].kind"].message
+    assert "take class, neighbours, reference" in found["conditions[0].kind"].message
     found = find_problems(write_recipe(tmp_path, generator={**generator, "width": 128}))
     assert "one size of its own" in found["generator.width"].message
     (tmp_path / "empty").mkdir()

@@ -16,6 +16,7 @@ from factory.core.hashing import hash_bytes
 from factory.data.streams.base import RealImages, Row, Stream
 from factory.data.streams.cells import Cells
 from factory.data.streams.prototype import ATTRIBUTE, Prototype
+from factory.data.varied import Labelled, list_groups, record_shots
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,7 +35,7 @@ class Embedding(Stream):
 
     `array` is (tokens, dim) float32, `encoder` the id of what made it, at `revision`,
     `group_sha256` the hash of the patient or slide that it was made of, and `prototype` what that
-    image stands for, if it was chosen for that.
+    image stands for, if it was chosen for that. `shots` are the images that it lies between.
     """
 
     name = "embedding"
@@ -45,6 +46,7 @@ class Embedding(Stream):
     array: NDArray[np.float32] = field(compare=False, repr=False)
     group_sha256: str | None = None
     prototype: Prototype | None = field(default=None, compare=False)
+    shots: tuple[Labelled, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(
@@ -161,15 +163,16 @@ class Embedding(Stream):
     def record(self) -> dict[str, Any]:
         """Returns the hash of the patient or slide, and the prototype that it is."""
         told = {} if self.prototype is None else self.prototype.record()
-        return {"embedding_group_sha256": self.group_sha256, **told}
+        return {"embedding_group_sha256": self.group_sha256, **told, **record_shots(self.shots)}
 
     def list_attributes(self) -> Mapping[str, str]:
         """Returns the id of the prototype that it is."""
         return {} if self.prototype is None else {ATTRIBUTE: self.prototype.id}
 
     def groups(self) -> tuple[str, ...]:
-        """Returns the hash of the patient or slide."""
-        return () if self.group_sha256 is None else (self.group_sha256,)
+        """Returns the hashes of the patient or slide, and of those that it lies between."""
+        own = () if self.group_sha256 is None else (self.group_sha256,)
+        return tuple(dict.fromkeys((*own, *list_groups(self.shots))))
 
 
 def _name_weights(encoder: str) -> str:

@@ -9,11 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.images import hash_pixels
+from factory.core.stain_transfer import give_look
 from factory.data.images import SourceImage, read_fitted
 from factory.data.provenance import Provenance
 from factory.data.streams.base import RealImages, Row, Stream
 from factory.data.streams.prototype import ATTRIBUTE, Prototype
-from factory.data.varied import Varied
+from factory.data.streams.stain import Stain
+from factory.data.varied import Labelled, Varied, list_groups, record_shots
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +23,9 @@ class Reference(Stream):
     """A real image to vary.
 
     `sha256` is the hash of its encoded bytes, `group_sha256` the hash of its patient or slide,
-    `strength` in (0, 1] the share of the diffusion path that is run again, and `prototype` what it
-    stands for, if it was chosen for that.
+    `strength` in (0, 1] the share of the diffusion path that is run again, `stain` what it is given
+    before, and `prototype` what it stands for, if it was chosen for that. `shots` are the labelled
+    images that its class comes from, where it has none of its own.
     """
 
     name = "reference"
@@ -33,10 +36,13 @@ class Reference(Stream):
     fit: str = "crop"
     group_sha256: str | None = None
     prototype: Prototype | None = field(default=None, compare=False)
+    stain: Stain | None = None
+    shots: tuple[Labelled, ...] = field(default=(), compare=False)
 
     def identity(self) -> dict[str, Any]:
         """Returns the hash of its bytes, and how it is varied."""
-        return {"sha256": self.sha256, "strength": self.strength, "fit": self.fit}
+        told = {"sha256": self.sha256, "strength": self.strength, "fit": self.fit}
+        return told if self.stain is None else {**told, "stain": self.stain.look.describe()}
 
     def load(self, width: int, height: int) -> NDArray[np.uint8]:
         """Returns its pixels, (height, width, 3) uint8 RGB.
@@ -44,12 +50,15 @@ class Reference(Stream):
         Raises:
             SourceError: it cannot be read, or is too small.
         """
-        return read_fitted(self.image, width, height, self.fit)
+        pixels = read_fitted(self.image, width, height, self.fit)
+        return pixels if self.stain is None else give_look(pixels, self.stain.look)
 
     @classmethod
     def restore(cls, identity: Any, images: RealImages, row: Row) -> Self:
         """Returns the reference of a row."""
-        return cls(images[identity["sha256"]], **identity)
+        told, stain = dict(identity), identity.get("stain")
+        told["stain"] = None if stain is None else Stain.restore(stain)
+        return cls(images[identity["sha256"]], **told)
 
     @classmethod
     def columns(cls, identity: Any) -> dict[str, Any]:
@@ -66,6 +75,8 @@ class Reference(Stream):
             "reference_pixels_sha256": hash_source_pixels(self.image, self.sha256),
             "reference_group_sha256": self.group_sha256,
             **({} if self.prototype is None else self.prototype.record()),
+            **({} if self.stain is None else self.stain.record()),
+            **record_shots(self.shots),
         }
 
     @classmethod
@@ -78,8 +89,10 @@ class Reference(Stream):
         return {} if self.prototype is None else {ATTRIBUTE: self.prototype.id}
 
     def groups(self) -> tuple[str, ...]:
-        """Returns the hash of its patient or slide."""
-        return () if self.group_sha256 is None else (self.group_sha256,)
+        """Returns the hashes of its patient or slide, and of those of its stain and its class."""
+        own = () if self.group_sha256 is None else (self.group_sha256,)
+        stain = () if self.stain is None else self.stain.group_sha256s
+        return tuple(dict.fromkeys((*own, *stain, *list_groups(self.shots))))
 
 
 @functools.lru_cache(maxsize=4096)

@@ -21,6 +21,7 @@ from factory.evaluate.fewshot.leaks import (
     find_adapter_leaks,
     find_filter_leaks,
     find_model_leaks,
+    find_unlabelled,
 )
 from factory.evaluate.fewshot.making import RunRecipe
 from factory.evaluate.fewshot.providers import Draw, Provided
@@ -83,8 +84,8 @@ class RecipeProvider:
         recipe = self.loaded.recipe
         if not all(block.is_per_class for block in recipe.blocks):
             raise InputError(
-                f"{making.recipe}: conditions of kind reference or class are needed, as a "
-                "classifier learns from classes: got "
+                f"{making.recipe}: conditions with per_class are needed, of kind reference, class, "
+                "translate, between or neighbours, as a classifier learns from classes: got "
                 f"{', '.join(block.kind for block in recipe.blocks)}"
             )
         fields = ((each, FILTERS.get(each.kind).fitted) for each in recipe.filters)
@@ -114,8 +115,10 @@ class RecipeProvider:
             "adapt_set": list(self.making.adapt_set),
         }
 
-    def check(self, draws: Sequence[Draw]) -> tuple[list[Leak], list[str]]:
-        """Finds models and filters that saw labels, before anything is made."""
+    def check(
+        self, draws: Sequence[Draw], test: ImageSet | None = None
+    ) -> tuple[list[Leak], list[str]]:
+        """Finds models and filters that saw labels, and test images that would be read."""
         recipe, set_name = self.loaded.recipe, self.settings.set_name
         model = self.making.adapt or recipe.generator.model
         leaks, notes = find_model_leaks(model, self.catalogs, set_name)
@@ -133,6 +136,9 @@ class RecipeProvider:
             if "model" in described:
                 described["model"] = self._find_folder(described["model"])
             leaks += find_filter_leaks(described, draws[0].images, self.catalogs)
+        if test is not None:
+            for block in recipe.blocks:
+                leaks += find_unlabelled(block, self.loaded.session, test)
         return leaks, notes
 
     def prepare(self, draw: Draw) -> Prepared:

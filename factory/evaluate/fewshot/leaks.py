@@ -13,6 +13,7 @@ from factory.catalog.entries import EncoderEntry
 from factory.core.errors import DamageError, InputError, MismatchError
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.thumbnails import DIM, compare_all, describe_images
+from factory.data.groups import hash_group
 from factory.data.shots import ImageSet
 from factory.data.splits import find_leaks
 from factory.evaluate.fewshot.synthetic import Origin, SyntheticSet
@@ -20,6 +21,8 @@ from factory.evaluate.judge_overlap import find_parts, read_making, write_circle
 from factory.filters import list_labels
 from factory.filters.base import Labels
 from factory.models.classifiers.model import read_classifier_info
+from factory.models.session import Session
+from factory.recipe.conditions import ConditionKind
 from factory.recipe.judge_overlap import GUIDE
 from factory.train.adapter.shots import AdaptationRecord, Shot, digest_shots
 
@@ -107,11 +110,40 @@ def find_test_images(synthetic: SyntheticSet, test: ImageSet) -> list[Leak]:
     return [Leak(TEST_LEAK, text)]
 
 
+def find_unlabelled(block: ConditionKind, session: Session, test: ImageSet) -> list[Leak]:
+    """Finds test images, and their patients or slides, among those whose classes are not read.
+
+    Raises:
+        SourceError: images that cannot be read.
+    """
+    found = []
+    for images in block.unlabelled:
+        shared = find_leaks(images.list(session), test.images)
+        if shared:
+            text = f"{session.resolve(images.path)}, which a recipe reads without classes, and "
+            found.append(Leak(TEST_LEAK, f"{text}{test.root} share {shared}"))
+    return found
+
+
+def find_test_sources(synthetic: SyntheticSet, test: ImageSet) -> list[Leak]:
+    """Finds test images, and their patients or slides, among those that rows were made of."""
+    groups = {each for each in map(hash_group, (one.group for one in test.images)) if each}
+    files, pixels = set(test.sha256s), set(test.pixels_sha256s)
+    images = [name for name in synthetic.sources if name in files or name in pixels]
+    people = synthetic.groups & groups
+    if not images and not people:
+        return []
+    text = f"{len(images)} images and {len(people)} patients or slides of {test.root}"
+    return [Leak(TEST_LEAK, f"{synthetic.images.root} was made of {text}")]
+
+
 def find_other_shots(synthetic: SyntheticSet, shots: ImageSet, draw: str) -> list[Leak]:
     """Finds synthetic images that vary real images which are no shots of the draw."""
     varied = [each for each in synthetic.references if each is not None]
     files, pixels = set(shots.sha256s), set(shots.pixels_sha256s if varied else ())
-    foreign = [each for each in varied if not each.is_among(files, pixels)]
+    foreign = [
+        each for each in varied if not all(one.is_among(files, pixels) for one in each.labelled)
+    ]
     if not foreign:
         return []
     text = (

@@ -7,7 +7,12 @@ from typing import Any, Protocol
 
 from factory.catalog.catalog import Catalogs
 from factory.data.shots import ImageSet, count_classes
-from factory.evaluate.fewshot.leaks import Leak, find_label_leaks, find_other_shots
+from factory.evaluate.fewshot.leaks import (
+    Leak,
+    find_label_leaks,
+    find_other_shots,
+    find_test_sources,
+)
 from factory.evaluate.fewshot.synthetic import (
     SyntheticSet,
     join_sets,
@@ -57,8 +62,10 @@ class Provider(Protocol):
         """Returns what must stay equal for a study to be continued."""
         ...
 
-    def check(self, draws: Sequence[Draw]) -> tuple[list[Leak], list[str]]:
-        """Finds leaks, and what to note, before anything is trained."""
+    def check(
+        self, draws: Sequence[Draw], test: ImageSet | None = None
+    ) -> tuple[list[Leak], list[str]]:
+        """Finds leaks, and what to note, before anything is trained; `test` where it is known."""
         ...
 
     def provide(self, draw: Draw) -> Provided:
@@ -109,10 +116,15 @@ class FolderProvider:
             "unfiltered": [each.images.digest for each in self.unfiltered],
         }
 
-    def check(self, draws: Sequence[Draw]) -> tuple[list[Leak], list[str]]:
-        """Finds the leaks of all draws."""
+    def check(
+        self, draws: Sequence[Draw], test: ImageSet | None = None
+    ) -> tuple[list[Leak], list[str]]:
+        """Finds the leaks of all draws, and test images that rows are made of."""
         found = [self.provide(draw) for draw in draws]
         leaks = [leak for each in found for leak in each.leaks]
+        if test is not None:
+            for each in (*self.sets, *self.unfiltered):
+                leaks += find_test_sources(each, test)
         return leaks, [note for each in found for note in each.notes]
 
     def provide(self, draw: Draw) -> Provided:

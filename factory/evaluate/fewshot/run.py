@@ -28,6 +28,11 @@ def measure(settings: Fewshot.Settings, context: Context) -> dict[str, Any]:
         RunBrokenError: shards of a run failed.
     """
     check_settings(settings)
+    if settings.tune and (settings.workers or 1) > 1:
+        raise InputError(
+            f"--workers {settings.workers} with --tune: what is tuned is trained in one process: "
+            "leave --workers out, or --tune"
+        )
     columns = (settings.group_column, settings.group_pattern, settings.image_column)
     train = list_real(settings.real, *columns)
     if settings.test is None:

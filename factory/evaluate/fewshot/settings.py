@@ -42,6 +42,7 @@ and far too few for arms with hundreds of images."""
 MOMENTUM = 0.9
 RATES = {"network": 0.02, "linear": 0.05}
 DECAYS = {"network": 5e-4, "linear": 1e-2}
+TUNE_FOLDS = 5
 SYNTHETIC_FIRST = 0.75
 """Share of the steps that `two-stage` gives to synthetic images before the real ones."""
 
@@ -94,7 +95,12 @@ class StudySettings(fields.Options):
     features: Annotated[tuple[str, ...], fields.Option(takes="list")] = Field(
         (), description="Comma-separated frozen encoders of --tune; default: --encoder."
     )
-    folds: int = Field(5, ge=2, le=100, description="Of --tune; patients stay whole.")
+    folds: int | None = Field(
+        None,
+        ge=2,
+        le=100,
+        description=f"Of --tune; patients stay whole.  [default: {TUNE_FOLDS}]",
+    )
     protocol: Literal["mupad"] | None = Field(
         None, description="Preset of a published study; what is changed of it is told."
     )
@@ -248,8 +254,9 @@ def check_settings(settings: StudySettings) -> None:
     ]
     if {*settings.tune} - {"network"} and not settings.spaces:
         problems.append("--tune: heads need --features or --encoder, e.g. --features color-texture")
-    if settings.features and not settings.tune:
-        problems.append("--features: belong to --tune: give it")
+    for name in ("features", "folds") if not settings.tune else ():
+        if getattr(settings, name):
+            problems.append(f"--{name}: belong to --tune: give it")
     if settings.epochs is not None and settings.steps is not None:
         preset = f" (--protocol {settings.protocol} gives --epochs)" if settings.protocol else ""
         problems.append(f"--epochs, --steps: give one of them{preset}")

@@ -91,7 +91,7 @@ class Study:
             for seed in self.settings.draw_seeds
         ]
         self._add(find_test_leaks(self.train, self.test))
-        found = [self.provider.check(draws)] if self._needs_synthetic() else []
+        found = [self.provider.check(draws, self.test)] if self._needs_synthetic() else []
         given = (self.catalogs, self.settings.set_name)
         found += [find_encoder_leaks(spec, *given) for spec in self.encoders]
         for leaks, notes in found:

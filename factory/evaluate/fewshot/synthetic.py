@@ -10,6 +10,7 @@ from factory.core.hashing import compute_digest
 from factory.core.parquet import count_rows
 from factory.data.folders import tell_kind
 from factory.data.images import SourceImage, iterate_rows, list_images
+from factory.data.provenance import read_origin as read_told
 from factory.data.shots import ImageSet, make_set
 from factory.data.varied import Varied, read_varied
 from factory.engine.dataset import Dataset
@@ -45,12 +46,16 @@ class SyntheticSet:
         references: the real image that each one varies.
         origins: what is known of their making.
         data: which sets they are: name, digest and number of images.
+        sources: hashes of files or pixels of all real images that rows tell they are made of.
+        groups: hashes of the patients or slides of these.
     """
 
     images: ImageSet
     references: tuple[Varied | None, ...]
     origins: tuple[Origin, ...]
     data: tuple[Mapping[str, Any], ...] = ()
+    sources: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -85,9 +90,8 @@ def read_synthetic(root: Path) -> SyntheticSet:
     images = list_images(root)
     _check_classes(root, images)
     data = (describe_data(root, (image.path for image in images), len(images)),)
-    return SyntheticSet(
-        make_set(str(root), images), read_varied(images), (read_origin(root),), data
-    )
+    told = (read_origin(root),), data, *_read_sources(images)
+    return SyntheticSet(make_set(str(root), images), read_varied(images), *told)
 
 
 def read_first_attempts(root: Path) -> SyntheticSet | str:
@@ -121,7 +125,27 @@ def join_sets(sets: Sequence[SyntheticSet]) -> SyntheticSet:
         tuple(reference for each in sets for reference in each.references),
         tuple(origin for each in sets for origin in each.origins),
         tuple(told for each in sets for told in each.data),
+        frozenset[str]().union(*(each.sources for each in sets)),
+        frozenset[str]().union(*(each.groups for each in sets)),
     )
+
+
+def _read_sources(images: Sequence[SourceImage]) -> tuple[frozenset[str], frozenset[str]]:
+    """Returns hashes of the real images that rows are made of, and of their patients or slides.
+
+    Raises:
+        SourceError: a damaged file, or provenance that is no JSON.
+    """
+    sources, groups = set[str](), set[str]()
+    try:
+        for image, row in zip(images, iterate_rows(images, ("provenance",)), strict=True):
+            if row.get("provenance"):
+                origin = read_told(row, f"{image.path}#{image.row}")
+                sources |= origin.sources
+                groups |= set(origin.groups)
+    except StoreError as error:
+        raise SourceError(str(error)) from error
+    return frozenset(sources), frozenset(groups)
 
 
 def read_origin(root: Path) -> Origin:

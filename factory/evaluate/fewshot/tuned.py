@@ -15,7 +15,7 @@ from factory.evaluate.cells import DECIMALS, Cell, CellStore
 from factory.evaluate.fewshot.arms import ArmImages, read_training_set
 from factory.evaluate.fewshot.learners import Say
 from factory.evaluate.fewshot.providers import Draw, Provided
-from factory.evaluate.fewshot.settings import StudySettings
+from factory.evaluate.fewshot.settings import TUNE_FOLDS, StudySettings
 from factory.evaluate.fewshot.tuners import Options, Plan, Seen, Tuner
 from factory.evaluate.fewshot.tuning import Choice, Tuning, cut_folds, find_shots
 
@@ -70,7 +70,8 @@ class Bench:
 
     def run(self, draw: Draw, provided: Provided, outcome: TunedOutcome) -> None:
         """Tunes and trains all arms of a draw, or reads them where they are stored."""
-        folds = cut_folds(draw.images, self.names, self.settings.folds, draw.seed)
+        count = self.settings.folds or TUNE_FOLDS
+        folds = cut_folds(draw.images, self.names, count, draw.seed)
         if not folds:
             text = f"{draw.name}: too few shots or patients to tune: the plainest options are taken"
             outcome.notes.append(text)
@@ -107,18 +108,19 @@ class Bench:
     def _relate(
         self, draw: Draw, provided: Provided, chosen: ArmImages, outcome: TunedOutcome
     ) -> tuple[NDArray[np.int64], Plan]:
-        """Returns the shot that each image is or varies, and how long is trained."""
-        own = np.arange(len(chosen.real))
-        found = np.zeros(0, np.int64)
+        """Returns the shots that each image is or comes from, and how long is trained."""
+        found = np.zeros((0, 1), np.int64)
         if provided.synthetic is not None and len(chosen.synthetic):
             made = provided.synthetic
             varied = dict(zip(made.images.sha256s, made.references, strict=True))
             found = find_shots(chosen.synthetic, varied, draw.images)
-            if (found < 0).any():
+            if (found < 0).all(1).any():
                 outcome.notes.append(
                     "tuning: synthetic images that vary no shot of their draw stay in all folds; "
                     "what made them may know the shots that are held out"
                 )
+        own = np.full((len(chosen.real), found.shape[1]), -1)
+        own[:, 0] = np.arange(len(own))
         total, classes = len(own) + len(found), len(self.names)
         steps = self.settings.count_arm_steps(draw.shots, classes, total)
         return np.concatenate([own, found]), Plan(classes, steps, draw.seed)

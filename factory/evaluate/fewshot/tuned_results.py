@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from factory.evaluate.fewshot.leaks import mark_arms
 from factory.evaluate.fewshot.outcome import Outcome
 from factory.evaluate.fewshot.scores import Resampling, Samples, score_arm, to_interval
-from factory.evaluate.fewshot.settings import PRIMARY
+from factory.evaluate.fewshot.settings import PRIMARY, TUNE_FOLDS
 from factory.evaluate.fewshot.study import Study
 from factory.evaluate.fewshot.tuned import BASELINE, BEST, TUNED_ARMS
 
@@ -79,7 +79,7 @@ def _describe(study: Study) -> dict[str, Any]:
         "classifiers": [each.describe() for each in study.bench.tuners],
         "options": "augmentation, weight of synthetic images, C or k",
         "chosen_by": "log loss of held-out shots, after a temperature is fitted",
-        "folds": study.settings.folds,
+        "folds": study.settings.folds or TUNE_FOLDS,
         "held_out": "patients or slides whole where they are known; with a shot all that varies it",
         "baseline": f"{BASELINE}: of real images alone, no augmentation being one of the options",
     }

@@ -68,18 +68,24 @@ def cut_folds(shots: ImageSet, class_names: Sequence[str], count: int, seed: int
 def find_shots(
     made: ImageSet, varied: Mapping[str, Varied | None], shots: ImageSet
 ) -> NDArray[np.int64]:
-    """Returns (N,) row of the shot that each synthetic image varies; -1 where it names none."""
+    """Returns (N, K) rows of the shots that each synthetic image comes from; -1 fills up.
+
+    Those are the image that it varies, and those that its class comes from where they are others.
+    """
     files = {sha: row for row, sha in enumerate(shots.sha256s)}
-    pixels: dict[str, int] = {}
+    pixels = dict[str, int]()
+    if any(each is not None for each in varied.values()):
+        pixels = {sha: row for row, sha in enumerate(shots.pixels_sha256s)}
     found = []
     for sha in made.sha256s:
         shot = varied.get(sha)
-        place = -1 if shot is None else files.get(shot.sha256, -1)
-        if shot is not None and place < 0 and shot.pixels_sha256 is not None:
-            pixels = pixels or {sha: row for row, sha in enumerate(shots.pixels_sha256s)}
-            place = pixels.get(shot.pixels_sha256, -1)
-        found.append(place)
-    return np.array(found, np.int64)
+        sources = () if shot is None else (shot, *shot.shots)
+        rows = (files.get(s.sha256, pixels.get(s.pixels_sha256 or "", -1)) for s in sources)
+        found.append(sorted({row for row in rows if row >= 0}))
+    width = max((len(rows) for rows in found), default=0) or 1
+    return np.array([rows + [-1] * (width - len(rows)) for rows in found], np.int64).reshape(
+        -1, width
+    )
 
 
 @dataclass
@@ -88,8 +94,8 @@ class Tuning:
 
     Attributes:
         train: the shots, then synthetic images.
-        shot_of: (N,) row of the shot that each image is or varies; -1 where it names none: such an
-            image stays in all folds.
+        shot_of: (N, K) rows of the shots that each image is or comes from, filled up with -1: one
+            that names none stays in all folds.
         folds: of the shots.
         plan: of the final training; those of folds take as many steps.
     """
@@ -121,7 +127,7 @@ class Tuning:
     def _hold_out(self, tuner: Tuner, options: Options, fold: Fold) -> NDArray[np.float64]:
         """Trains without the held-out shots, and without all that varies one of them."""
         _, held = fold
-        rows = np.flatnonzero(~np.isin(self.shot_of, held))
+        rows = np.flatnonzero(~np.isin(self.shot_of, held).any(1))
         seen = Seen(self.train.pixels[held], tuple(self.train.sha256s[row] for row in held))
         part = self.train.take(rows, "none")
         return tuner.fit_predict(part, options, seen, self.plan)

@@ -218,6 +218,11 @@ class ConditionKind(ABC):
         """The real images that its own are made from."""
         return None if self.is_existing else self.images
 
+    @property
+    def unlabelled(self) -> Sequence[BlockImages]:
+        """Real images beside those whose classes are not read: none of them may be tested on."""
+        return ()
+
     def list_read(self) -> Sequence[BlockImages]:
         """Returns where real images are that rows may be restored from."""
         return () if self.images is None else (self.images,)

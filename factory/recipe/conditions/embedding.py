@@ -191,17 +191,7 @@ class EmbeddingConditions(TableKind):
         if self.images is None:
             return super().check(findings, path)
         settings = self.settings
-        entry = None if findings.model is None else findings.model.entry
-        for part in list_parts(settings.encoder, findings.catalogs):
-            check_encoder(findings, part, (*path, "encoder"))
-        known = settings.encoder in findings.catalogs.list_ids("encoders")
-        if known and entry is not None and entry.embedding is not None:
-            encoder = findings.catalogs.find_encoder(settings.encoder)
-            space = encoder.space or settings.encoder
-            like = Embedding.of([[0.0] * encoder.dim] * settings.grid**2, space)
-            told = like.find_misfit(entry)
-            if told is not None:
-                findings.add((*path, "encoder"), told)
+        check_space(findings, settings.encoder, settings.grid**2, (*path, "encoder"))
         if self.images.check_groups(findings, path) and findings.check_files:
             self._check_images(findings, path)
         chosen = settings.prototypes
@@ -240,3 +230,16 @@ class EmbeddingConditions(TableKind):
                 findings.add(place, f"{model.name} takes no class_name: put them in one folder")
             elif model.class_names is not None:
                 findings.check_names(names, model.class_names, place, model.name, keyed=False)
+
+
+def check_space(findings: Findings, encoder: str, tokens: int, place: FieldPath) -> None:
+    """Notes an encoder that is not there, or whose tokens the model was not conditioned on."""
+    entry = None if findings.model is None else findings.model.entry
+    for part in list_parts(encoder, findings.catalogs):
+        check_encoder(findings, part, place)
+    known = encoder in findings.catalogs.list_ids("encoders")
+    if known and entry is not None and entry.embedding is not None:
+        found = findings.catalogs.find_encoder(encoder)
+        told = Embedding.of([[0.0] * found.dim] * tokens, found.space or encoder).find_misfit(entry)
+        if told is not None:
+            findings.add(place, told)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from factory.core.errors import InputError, SourceError
 from factory.core.hashing import compute_digest
 from factory.data.groups import read_groups
-from factory.data.images import SourceImage
+from factory.data.images import SourceImage, read_fitted
 from factory.data.rows import ARRAY, Rows
 from factory.models.encoders.cache import FeatureCache
 from factory.models.session import Session
@@ -32,6 +32,7 @@ class EncodedRows(Rows):
         session: with the encoders, which are loaded when the first image is not kept yet.
         encoder: as the recipe names it.
         grid: crops of a side: the image is cut into grid x grid, a token each, row by row.
+        fitted: px of the square that each image is brought to first, and how; None: as it is.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class EncodedRows(Rows):
         session: Session,
         encoder: str,
         grid: int = 1,
+        fitted: tuple[int, str] | None = None,
     ) -> None:
         self.path, self._images, self._session = path, images, session
-        self._spec, self._grid = encoder, grid
+        self._spec, self._grid, self._fitted = encoder, grid, fitted
         has_classes = any(image.class_name for image in images)
         self.header = (ARRAY, *((CLASS,) if has_classes else ()))
 
@@ -101,14 +103,21 @@ class EncodedRows(Rows):
         place = os.environ.get(CACHE) or str(Path("~/.cache/factory").expanduser())
         return FeatureCache(Path(place) / "embeddings", self._encoder)
 
+    def _read(self, image: SourceImage) -> NDArray[np.uint8]:
+        if self._fitted is None:
+            return image.read_pixels()
+        size, fit = self._fitted
+        return read_fitted(image, size, size, fit)
+
     def _encode(self, image: SourceImage) -> NDArray[np.float32]:
         """Returns (grid * grid, dim) of an image, from where it is kept if it is."""
-        name = compute_digest("crops", [self._session.images.hash_pixels(image), self._grid])
+        how = [self._grid] if self._fitted is None else [self._grid, *self._fitted]
+        name = compute_digest("crops", [self._session.images.hash_pixels(image), *how])
         names = [f"{name}-{number}" for number in range(self._grid**2)]
         kept = self._cache.read(names)
         if kept is not None:
             return kept
-        crops = cut_grid(image.read_pixels(), self._grid, image.place)
+        crops = cut_grid(self._read(image), self._grid, image.place)
         try:
             found = np.asarray(self._encoder.encode(crops), np.float32)
         except InputError as error:

@@ -148,10 +148,11 @@ def choose_medoids(
     session: Session,
     seed: int,
     default: str = "",
+    fitted: tuple[int, str] | None = None,
 ) -> tuple[Medoid, ...]:
     """Clusters the images of a class; those of equal pixels count once, and no order matters.
 
-    `default` is the encoder where the settings name none.
+    `default` is the encoder where the settings name none, `fitted` as of `EncodedRows`.
 
     Raises:
         SourceError: an image that cannot be read, or fewer images or patients than prototypes.
@@ -164,7 +165,7 @@ def choose_medoids(
     listed = [unique[name] for name in names]
     groups = read_groups(listed)
     units = [group or name for group, name in zip(groups, names, strict=True)]
-    rows = EncodedRows(root, listed, session, encoder)
+    rows = EncodedRows(root, listed, session, encoder, fitted=fitted)
     features = np.concatenate([rows.read(row, [ARRAY])[ARRAY] for row in range(len(listed))])
     cut = names if settings.patients == "mixed" else units
     key = derive_seed(seed, "prototypes", class_name or "")

@@ -1,21 +1,17 @@
 """Reference conditions: variations of a few real images of each class."""
 
 import functools
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest
 from factory.core.yaml.reader import FieldPath
 from factory.data.groups import read_groups
-from factory.data.images import SourceImage, check_fit, list_classes
-from factory.data.images.reader import ImageReader
+from factory.data.images import SourceImage
 from factory.data.records import Condition, Request
-from factory.data.shots import rank_shots, take_shots
 from factory.data.streams import Caption, ClassName, Reference
 from factory.data.streams.prototype import Prototype
 from factory.models.session import Session
@@ -29,6 +25,7 @@ from factory.recipe.conditions.base import (
     Planning,
     expand_per_class,
 )
+from factory.recipe.conditions.looks import Stains, pair_all
 from factory.recipe.conditions.prototypes import (
     Prototypes,
     PrototypeSeries,
@@ -36,6 +33,7 @@ from factory.recipe.conditions.prototypes import (
     choose_medoids,
 )
 from factory.recipe.conditions.series import OneClass, Series
+from factory.recipe.conditions.shots import check_shots, choose_shots, group_by_class
 
 
 @dataclass(frozen=True)
@@ -106,6 +104,9 @@ class ReferenceConditions(ConditionKind):
             le=1.0,
             description="most images asked for of a class that vary one shot: a share, rounded up",
         )
+        stains: Stains | None = Field(
+            None, description="of unlabelled images, which shots are given before they are varied"
+        )
         strength: float = Field(0.6, gt=0.0, le=1.0, description="share of the path run again")
         fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
         caption: str | None = Field(None, description="prompt for text models, with {class_name}")
@@ -122,6 +123,8 @@ class ReferenceConditions(ConditionKind):
                         "max_share_per_shot: a request keeps to its prototype, so that shares are "
                         "fixed already: remove it"
                     )
+                if self.stains is not None:
+                    raise ValueError("stains: are given to shots, not to prototypes: remove one")
             return self
 
     settings: Settings
@@ -136,6 +139,12 @@ class ReferenceConditions(ConditionKind):
     def images(self) -> BlockImages:
         """The images that shots are chosen of."""
         return self.settings.block
+
+    @property
+    def unlabelled(self) -> tuple[BlockImages, ...]:
+        """Those that stains are measured of."""
+        stains = self.settings.stains
+        return () if stains is None else (stains.block,)
 
     def list_used(self, session: Session, seed: int) -> Sequence[SourceImage]:
         """Returns the chosen shots; all that prototypes are chosen of.
@@ -162,14 +171,13 @@ class ReferenceConditions(ConditionKind):
         """
         settings, session = self.settings, planning.session
         root, images = session.resolve(self.images.path), self.images.list(session)
-        names = list_classes(images)
-        counts = expand_per_class(settings.per_class, names or ("",))
+        of_classes = group_by_class(images, settings.per_class, root)
+        counts = expand_per_class(settings.per_class, tuple(of_classes))
         found: list[Series] = []
-        for name, count in counts.items():
-            mine = [image for image in images if (image.class_name or "") == name]
-            if not mine:
-                has = ", ".join(names) or "no classes"
-                raise SourceError(f"{root}: no images of class {name!r}: it has {has}")
+        told = settings.stains
+        stains = [None] if told is None else list(told.measure(session, planning.seed))
+        for name, mine in of_classes.items():
+            count = counts[name]
             caption = settings.caption.format(class_name=name) if settings.caption else None
             if settings.prototypes is not None:
                 held, prototypes = self._choose(settings.prototypes, mine, caption, planning)
@@ -181,9 +189,13 @@ class ReferenceConditions(ConditionKind):
             place = f"{root} ({name})"
             shots = choose_shots(mine, settings.shots, planning.seed, place, session.images)
             groups = read_groups([image for image, _ in shots])
-            references = tuple(
+            plain = [
                 Reference(image, sha256, settings.strength, settings.fit, group)
                 for (image, sha256), group in zip(shots, groups, strict=True)
+            ]
+            references = tuple(
+                replace(plain[shot], stain=stains[look])
+                for shot, look in pair_all(len(plain), len(stains))
             )
             most = settings.max_share_per_shot
             found.append(ReferenceSeries(name or None, references, caption, count, most))
@@ -216,29 +228,17 @@ class ReferenceConditions(ConditionKind):
         """Notes images that are missing or too few, classes they lack, and a prompt not taken."""
         settings = self.settings
         findings.check_prompt(settings.caption, (*path, "caption"))
-        counts: Mapping[str, int] | None = None
-        if self.images.check_groups(findings, path) and findings.check_files:
-            counts = self._count(findings, path)
+        given = (settings.per_class, settings.shots, settings.fit)
+        counts, names = check_shots(findings, path, self.images, *given)
         place: FieldPath = (*path, "per_class")
         keyed = not isinstance(settings.per_class, int)
-        if isinstance(settings.per_class, int):
-            names = tuple(name for name in counts or () if name)
-        else:
-            names = tuple(settings.per_class)
-            if not names:
-                findings.add(place, "names no class: add class: count")
-            findings.check_names(names, None if counts is None else (*counts,), place, "the images")
         if settings.prototypes is not None:
             listed = None if counts is None else self.images.list(findings.loaded.session)
             asked = names or None
             check_prototypes(findings, path, settings.prototypes, listed, asked)
-        for name in names or ("",):
-            has = None if counts is None else counts.get(name)
-            if settings.shots is not None and has is not None and has < settings.shots:
-                of = f" of class {name}" if name else ""
-                message = f"{settings.shots} asked for, but there are {has} images{of}: lower shots"
-                findings.add((*path, "shots"), message)
         self._check_quota(findings, path, counts, names)
+        if settings.stains is not None:
+            settings.stains.check(findings, (*path, "stains"))
         findings.asked.add(names, place, keyed=keyed)
         identity = ("images", str(settings.images), "at strength", f"{settings.strength:g}")
         return [(*identity, "of class", name) for name in names] if names else [identity]
@@ -263,43 +263,3 @@ class ReferenceConditions(ConditionKind):
                 of = f" of class {name}" if name else ""
                 text = f"{has} shots{of} can fill {has * most:.0%} at most: at least {1 / has:.3g}"
                 findings.add(place, f"{text}, got {most:g}")
-
-    def _count(self, findings: Findings, path: FieldPath) -> Mapping[str, int] | None:
-        """Returns class (or an empty name) -> images, or None with the problem noted."""
-        session = findings.loaded.session
-        try:
-            images = self.images.list(session)
-            if findings.pixels is not None:
-                root, read_size = session.resolve(self.images.path), session.images.read_size
-                check_fit(images, *findings.pixels, self.settings.fit, root, read_size)
-        except SourceError as error:
-            findings.add((*path, "images"), str(error))
-            return None
-        return Counter(image.class_name or "" for image in images)
-
-
-def choose_shots(
-    images: Sequence[SourceImage],
-    shots: int | None,
-    seed: int,
-    where: str,
-    reader: ImageReader | None = None,
-) -> tuple[tuple[SourceImage, str], ...]:
-    """Chooses the references of one class by seed, spread over patients or slides.
-
-    Images are ranked by a keyed hash of their bytes; every group gives its first before any gives
-    its second. So 5 shots are the first 5 of 10, and the order of files does not matter.
-    Images with the same pixels count once.
-
-    Returns:
-        (image, sha256 of its bytes) in rank order; all of them where `shots` is None.
-
-    Raises:
-        SourceError: fewer images than shots, or a shot that cannot be decoded.
-    """
-    reader = reader or ImageReader()
-    unique = {reader.hash_bytes(image): image for image in images}
-    chosen = rank_shots(unique, seed)
-    if shots is not None:
-        chosen = take_shots(chosen, unique, shots, where, reader)
-    return tuple((unique[sha], sha) for sha in chosen)

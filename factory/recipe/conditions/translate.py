@@ -2,20 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import ClassName as ClassWord
-from factory.catalog.entries import Strict
-from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest
-from factory.core.notes import tell
 from factory.core.yaml.reader import FieldPath
 from factory.data.groups import read_groups
-from factory.data.images import SourceImage, check_fit
+from factory.data.images import SourceImage
 from factory.data.records import Condition
-from factory.data.shots import rank_shots
 from factory.data.streams import Caption, ClassName, Control, Domain, Source, Stream
 from factory.data.streams.source import Injection, Method, Translation
 from factory.models.session import Session
@@ -26,44 +22,25 @@ from factory.recipe.conditions.base import (
     Count,
     Identity,
     ImageSettings,
+    PerClass,
     Planning,
+    expand_per_class,
 )
+from factory.recipe.conditions.looks import pair_all
+from factory.recipe.conditions.series import Series
+from factory.recipe.conditions.shots import Chosen, check_shots, choose_by_class
 from factory.recipe.conditions.translate_masks import check_masks, find_masks
-from factory.recipe.conditions.translate_series import TranslateSeries
+from factory.recipe.conditions.translate_series import RestyleSeries, TranslateSeries
+from factory.recipe.conditions.translate_target import (
+    Inject,
+    Target,
+    Text,
+    check_images,
+    choose_images,
+)
 
 _STRENGTH = {"invert": 1.0, "image_to_image": 0.5}
 _NOT_INVERTED = ("scheduler", "classifier_guidance")
-Text = Annotated[str, Field(min_length=1)]
-
-
-class Target(Strict):
-    """What sources become, in words of the model: at least one of the three."""
-
-    class_name: ClassWord | None = Field(None, description="a class of the model; labels the rows")
-    caption: Text | None = Field(None, description="prompt, with {class_name} of the source")
-    domain: Path | None = Field(None, description="real images of the target, unpaired")
-    domain_images: int = Field(64, ge=1, le=1024, description="of these, chosen by seed")
-    group_column: str | None = Field(None, description="of domain: patient or slide column")
-    group_pattern: str | None = Field(
-        None, description="of domain: regex on its file names, one (group)"
-    )
-
-    @model_validator(mode="after")
-    def _check_some(self) -> Self:
-        if self.class_name is None and self.caption is None and self.domain is None:
-            raise ValueError("says nothing: set class_name, caption or domain")
-        if self.domain is None and (self.group_column or self.group_pattern):
-            raise ValueError("group_column and group_pattern are of domain: remove them")
-        return self
-
-
-class Inject(Strict):
-    """Self-attention of the inversion, in the way back (MUPAD; Tumanyan et al. 2023)."""
-
-    layers: tuple[Text, ...] = Field(
-        ("*",), min_length=1, description="self-attention layers by name, * for any letters"
-    )
-    share: float = Field(0.5, gt=0.0, le=1.0, description="of the steps, from the first")
 
 
 class TranslateConditions(ConditionKind):
@@ -109,7 +86,12 @@ class TranslateConditions(ConditionKind):
         )
         keep_source: bool = Field(True, description="rows keep the source in the column source")
         per_image: Count = Field(1, description="accepted images of each source")
-        shots: Count | None = Field(None, description="sources, chosen by seed; default: all")
+        per_class: PerClass | None = Field(
+            None, description="instead: accepted images of each class, whose sources take turns"
+        )
+        shots: Count | None = Field(
+            None, description="sources, chosen by seed (of each class with per_class); default: all"
+        )
         fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
         label_column: str | None = Field(None, description="column with the class")
 
@@ -126,6 +108,16 @@ class TranslateConditions(ConditionKind):
                 raise ValueError(f"to is needed by method {self.method}: say what they become")
             if self.method == "invert" and self.per_image > 1:
                 raise ValueError("method invert makes one image of each source: remove per_image")
+            if self.per_class is None:
+                if self.to is not None and self.to.looks is not None:
+                    raise ValueError("to.looks: sources meet them by per_class: set it")
+                return self
+            if self.per_image > 1 or self.masks is not None:
+                raise ValueError("per_class goes without per_image and masks: remove them")
+            if self.method == "model":
+                raise ValueError("per_class: a network of one pass makes one image of each source")
+            if self.to is not None and self.to.class_name is not None:
+                raise ValueError("per_class keeps the classes of the sources: remove to.class_name")
             return self
 
     settings: Settings
@@ -134,6 +126,16 @@ class TranslateConditions(ConditionKind):
     def has_caption(self) -> bool:
         """Whether a prompt is asked for."""
         return self.settings.to is not None and self.settings.to.caption is not None
+
+    @property
+    def is_per_class(self) -> bool:
+        """Whether it asks for so many images of each class."""
+        return self.settings.per_class is not None
+
+    @property
+    def unlabelled(self) -> tuple[BlockImages, ...]:
+        """Those that tell the target."""
+        return () if self.domain is None else (self.domain,)
 
     @property
     def images(self) -> BlockImages:
@@ -184,18 +186,28 @@ class TranslateConditions(ConditionKind):
         Raises:
             SourceError: images that cannot be read.
         """
-        return [image for image, _ in self._choose(self.images, session, seed, self.settings.shots)]
+        if self.is_per_class:
+            of_classes = self._choose_by_class(session, seed)
+            return [image for chosen in of_classes.values() for image, _ in chosen]
+        return [
+            image for image, _ in choose_images(self.images, session, seed, self.settings.shots)
+        ]
 
-    def build_series(self, planning: Planning) -> list[TranslateSeries]:
-        """Returns the one series of all sources.
+    def build_series(self, planning: Planning) -> Sequence[Series]:
+        """Returns the one series of all sources, or one of the sources of each class.
 
         Raises:
-            SourceError: images that are missing or cannot be read.
+            SourceError: images that are missing or cannot be read, or too few of a class.
         """
         settings, session = self.settings, planning.session
-        chosen = self._choose(self.images, session, planning.seed, settings.shots)
-        groups = read_groups([image for image, _ in chosen])
-        others = self._build_domain(session, planning.seed)
+        target, domain = settings.to, self.domain
+        domains: list[Domain] = []
+        if target is not None and domain is not None:
+            domains = target.choose_domains(domain, session, planning.seed)
+        if settings.per_class is not None:
+            return self._build_classes(domains, planning)
+        chosen = choose_images(self.images, session, planning.seed, settings.shots)
+        groups, others = read_groups([image for image, _ in chosen]), tuple(domains)
         images, masks = [image for image, _ in chosen], self.masks
         maps = [None] * len(chosen) if masks is None else find_masks(masks, images, session)
         conditions = tuple(
@@ -206,12 +218,36 @@ class TranslateConditions(ConditionKind):
         count = len(conditions) * settings.per_image
         return [TranslateSeries(name, conditions, count, tuple(self._list_details(others)))]
 
+    def _choose_by_class(self, session: Session, seed: int) -> dict[str, tuple[Chosen, ...]]:
+        """Returns the sources of each class that is asked for; raises as `choose_by_class`."""
+        settings, root = self.settings, session.resolve(self.settings.images)
+        images, asked = self.images.list(session), settings.per_class or {}
+        return choose_by_class(images, asked, settings.shots, seed, root, session.images)
+
+    def _build_classes(self, domains: Sequence[Domain], planning: Planning) -> list[Series]:
+        """Returns a series of each class: its sources, each in one look after the other."""
+        settings, session = self.settings, planning.session
+        of_classes = self._choose_by_class(session, planning.seed)
+        counts = expand_per_class(settings.per_class or {}, tuple(of_classes))
+        details = tuple(self._list_details(domains))
+        found: list[Series] = []
+        for name, chosen in of_classes.items():
+            groups = read_groups([image for image, _ in chosen])
+            conditions = tuple(
+                self._ask(*chosen[shot], groups[shot], tuple(domains[look : look + 1]))
+                for shot, look in pair_all(len(chosen), len(domains) or 1)
+            )
+            found.append(RestyleSeries(name, conditions, counts[name], details))
+        return found
+
     def _list_details(self, others: Sequence[Domain]) -> Iterator[str]:
         """Yields what people are told of the series."""
         settings = self.settings
         yield f"method {settings.method}"
-        for each in others:
-            yield f"the target is told by {len(each.images):,} real images"
+        if len(others) > 1:
+            yield f"{len(others)} targets in turn, each told by real images"
+        elif others:
+            yield f"the target is told by {len(others[0].images):,} real images"
         if settings.keep_source:
             yield "rows hold the real images that were translated, in the column source"
 
@@ -221,8 +257,13 @@ class TranslateConditions(ConditionKind):
         self._check_way(findings, path)
         if target is not None:
             self._check_target(findings, target, (*path, "to"))
-        if self.images.check_groups(findings, path) and findings.check_files:
-            names = _check_images(findings, self.images, (*path, "images"))
+        if settings.per_class is not None:
+            given = (settings.per_class, settings.shots, settings.fit)
+            _, names = check_shots(findings, path, self.images, *given)
+            keyed = isinstance(settings.per_class, dict)
+            findings.asked.add(names, (*path, "per_class"), keyed=keyed)
+        elif self.images.check_groups(findings, path) and findings.check_files:
+            names = check_images(findings, self.images, (*path, "images"))
             check_masks(findings, self.masks, self.images, (*path, "masks"))
             if target is None or target.class_name is None:
                 findings.asked.add(names, (*path, "images"))
@@ -253,6 +294,8 @@ class TranslateConditions(ConditionKind):
             if getattr(recipe.generator, name) is not None:
                 message = "has no effect on method invert, which steps by Euler or DDIM: remove it"
                 findings.add(("generator", name), message)
+        if settings.per_class is not None:
+            return
         if settings.method == "invert" and recipe.budget.attempts != 1:
             message = "method invert gives the same image at every try: set it to 1"
             findings.add(("budget", "attempts"), message)
@@ -270,7 +313,7 @@ class TranslateConditions(ConditionKind):
             and self.domain.check_groups(findings, path)
             and findings.check_files
         ):
-            _check_images(findings, self.domain, (*path, "domain"))
+            check_images(findings, self.domain, (*path, "domain"))
         if model is None or model.class_names is None:
             return
         named = {(*path, "class_name"): target.class_name if target.caption is None else None}
@@ -278,34 +321,6 @@ class TranslateConditions(ConditionKind):
         for place, name in named.items():
             if name is not None:
                 findings.check_names((name,), model.class_names, place, model.name, keyed=False)
-
-    def _choose(
-        self, block: BlockImages, session: Session, seed: int, shots: int | None
-    ) -> list[tuple[SourceImage, str]]:
-        """Returns images by seed with the hashes of their bytes, equal ones once.
-
-        Raises:
-            SourceError: images that are missing or cannot be read.
-        """
-        images = block.list(session)
-        unique = {session.images.hash_bytes(image): image for image in images}
-        if len(unique) < len(images):
-            repeated = len(images) - len(unique)
-            tell(
-                f"{session.resolve(block.path)}: {repeated:,} images repeat others, byte by byte: "
-                "each counts once"
-            )
-        return [(unique[sha], sha) for sha in rank_shots(unique, seed)[:shots]]
-
-    def _build_domain(self, session: Session, seed: int) -> tuple[Domain, ...]:
-        target, block = self.settings.to, self.domain
-        if target is None or block is None:
-            return ()
-        found = self._choose(block, session, seed, target.domain_images)
-        found.sort(key=lambda pair: pair[1])
-        images, hashes = tuple(image for image, _ in found), tuple(sha256 for _, sha256 in found)
-        groups = {each for each in read_groups(images) if each is not None}
-        return (Domain(images, hashes, block.fit, tuple(sorted(groups))),)
 
     def _ask(
         self, image: SourceImage, sha256: str, group: str | None, others: tuple[Stream, ...]
@@ -331,17 +346,3 @@ class TranslateConditions(ConditionKind):
         )
         source = Source(image, sha256, way, settings.fit, group, settings.keep_source)
         return Condition(name, caption, source, *others)
-
-
-def _check_images(findings: Findings, block: BlockImages, place: FieldPath) -> tuple[str, ...]:
-    """Returns the classes of images; notes those that are missing or too small."""
-    session = findings.loaded.session
-    try:
-        images = block.list(session)
-        if findings.pixels is not None:
-            root, read_size = session.resolve(block.path), session.images.read_size
-            check_fit(images, *findings.pixels, block.fit, root, read_size)
-    except SourceError as error:
-        findings.add(place, str(error))
-        return ()
-    return tuple(dict.fromkeys(each.class_name for each in images if each.class_name))

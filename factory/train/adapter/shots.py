@@ -14,7 +14,7 @@ from factory.core.yaml.messages import advise
 from factory.data.artefact import Artefact
 from factory.data.groups import hash_group
 from factory.data.images import SourceImage, list_classes, list_images, read_fitted
-from factory.recipe.conditions.reference import choose_shots
+from factory.recipe.conditions.shots import choose_shots
 from factory.train.adapter.settings import AdapterSettings
 
 

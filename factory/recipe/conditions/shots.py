@@ -1,0 +1,132 @@
+"""Shots: a few real images of each class, chosen by seed."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from factory.core.errors import SourceError
+from factory.core.yaml.reader import FieldPath
+from factory.data.images import SourceImage, check_fit, list_classes
+from factory.data.images.reader import ImageReader
+from factory.data.shots import rank_shots, take_shots
+from factory.recipe.checks.findings import Findings
+from factory.recipe.conditions.base import BlockImages, PerClass, expand_per_class
+
+Chosen = tuple[SourceImage, str]
+"""An image, and the sha256 of its bytes."""
+
+
+def choose_shots(
+    images: Sequence[SourceImage],
+    shots: int | None,
+    seed: int,
+    where: str,
+    reader: ImageReader | None = None,
+) -> tuple[tuple[SourceImage, str], ...]:
+    """Chooses the references of one class by seed, spread over patients or slides.
+
+    Images are ranked by a keyed hash of their bytes; every group gives its first before any gives
+    its second. So 5 shots are the first 5 of 10, and the order of files does not matter.
+    Images with the same pixels count once.
+
+    Returns:
+        (image, sha256 of its bytes) in rank order; all of them where `shots` is None.
+
+    Raises:
+        SourceError: fewer images than shots, or a shot that cannot be decoded.
+    """
+    reader = reader or ImageReader()
+    unique = {reader.hash_bytes(image): image for image in images}
+    chosen = rank_shots(unique, seed)
+    if shots is not None:
+        chosen = take_shots(chosen, unique, shots, where, reader)
+    return tuple((unique[sha], sha) for sha in chosen)
+
+
+def group_by_class(
+    images: Sequence[SourceImage], per_class: PerClass, root: Path
+) -> dict[str, list[SourceImage]]:
+    """Returns the images of each class that is asked for; "" is that of images without.
+
+    Raises:
+        SourceError: a class that has none.
+    """
+    names, found = list_classes(images), dict[str, list[SourceImage]]()
+    for name in expand_per_class(per_class, names or ("",)):
+        found[name] = [image for image in images if (image.class_name or "") == name]
+        if not found[name]:
+            has = ", ".join(names) or "no classes"
+            raise SourceError(f"{root}: no images of class {name!r}: it has {has}")
+    return found
+
+
+def choose_by_class(
+    images: Sequence[SourceImage],
+    per_class: PerClass,
+    shots: int | None,
+    seed: int,
+    root: Path,
+    reader: ImageReader,
+) -> dict[str, tuple[Chosen, ...]]:
+    """Returns the shots of each class that is asked for; raises as the two above."""
+    return {
+        name: choose_shots(mine, shots, seed, f"{root} ({name})", reader)
+        for name, mine in group_by_class(images, per_class, root).items()
+    }
+
+
+def check_shots(
+    findings: Findings,
+    path: FieldPath,
+    block: BlockImages,
+    per_class: PerClass,
+    shots: int | None,
+    fit: str | None = None,
+) -> tuple[Mapping[str, int] | None, tuple[str, ...]]:
+    """Notes images that are missing, too small or too few, and classes that they lack.
+
+    Args:
+        findings: what is wrong.
+        path: of the block, whose images `images` names.
+        block: where they are.
+        per_class: as the block asks.
+        shots: of each class; None: all.
+        fit: how images are brought to the model's size; None: any size will do.
+
+    Returns:
+        Class (or an empty name) -> images, None where they are not known; and the classes.
+    """
+    counts: Mapping[str, int] | None = None
+    if block.check_groups(findings, path) and findings.check_files:
+        counts = _count(findings, (*path, "images"), block, fit)
+    place: FieldPath = (*path, "per_class")
+    if isinstance(per_class, int):
+        names = tuple(name for name in counts or () if name)
+    else:
+        names = tuple(per_class)
+        if not names:
+            findings.add(place, "names no class: add class: count")
+        findings.check_names(names, None if counts is None else (*counts,), place, "the images")
+    for name in names or ("",):
+        has = None if counts is None else counts.get(name)
+        if shots is not None and has is not None and has < shots:
+            of = f" of class {name}" if name else ""
+            message = f"{shots} asked for, but there are {has} images{of}: lower shots"
+            findings.add((*path, "shots"), message)
+    return counts, names
+
+
+def _count(
+    findings: Findings, place: FieldPath, block: BlockImages, fit: str | None
+) -> Mapping[str, int] | None:
+    """Returns class (or an empty name) -> images, or None with the problem noted."""
+    session = findings.loaded.session
+    try:
+        images = block.list(session)
+        if findings.pixels is not None and fit is not None:
+            root, read_size = session.resolve(block.path), session.images.read_size
+            check_fit(images, *findings.pixels, fit, root, read_size)
+    except SourceError as error:
+        findings.add(place, str(error))
+        return None
+    return Counter(image.class_name or "" for image in images)
