@@ -35,6 +35,9 @@ class Cell:
     was_stored: bool = False
     told: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "seconds", round(self.seconds, 2))  # as when it is read back
+
 
 class CellStore:
     """Stores cells below a folder; without one they are remembered by the process alone."""
@@ -107,7 +110,7 @@ class CellStore:
         """Stores a cell, and remembers it."""
         name = _name_cell(label, identity)
         self._made[name] = cell
-        content = {"identity": identity, "seconds": round(cell.seconds, 2)}
+        content = {"identity": identity, "seconds": cell.seconds}
         content |= {"told": dict(cell.told)} if cell.told else {}
         self.write_json(name, {**content, "probabilities": cell.chances.tolist()})
 
