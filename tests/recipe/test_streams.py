@@ -75,7 +75,7 @@ def test_ids_of_existing_images_are_those_of_version_0_1_by_either_word(word: st
 
 
 def test_no_other_word_is_taken_for_a_kind() -> None:
-    with pytest.raises(RecipeError, match=r"unknown kind 'smell': known: between, caption, class, "):
+    with pytest.raises(RecipeError, match=r"unknown kind 'smell': known: between, caption, class"):
         identify("dry-run.yaml", EXISTING % ("smell", ASSETS / "pcam"))
 
 
