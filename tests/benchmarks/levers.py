@@ -132,8 +132,8 @@ def write_words(options: argparse.Namespace, path: Path, fit: str, lever: Lever)
     return words
 
 
-def measure(options: argparse.Namespace, real: str, name: str) -> dict[str, Any]:
-    """Runs the study of a set and a lever, or reads it where it is done."""
+def measure(options: argparse.Namespace, real: str, name: str) -> dict[str, Any] | None:
+    """Runs the study of a set and a lever, or reads it where it is done; None: it cannot be run."""
     given, _, fit = real.partition(":")
     path, lever = thin(Path(given), options.most, options.out), LEVERS[name]
     called = f"{path.name}-{name}"
@@ -144,7 +144,8 @@ def measure(options: argparse.Namespace, real: str, name: str) -> dict[str, Any]
         words += ["--draws", str(options.draws or options.out / "draws")]
         code = run_factory(words, standalone_mode=False)
         if code:
-            raise SystemExit(f"factory {' '.join(words)} ended with {code}")
+            print(f"LEFT OUT {called}: factory {' '.join(words)} ended with {code}", flush=True)
+            return None
     study: dict[str, Any] = json.loads(found.read_text("utf-8"))
     runs = [Path(folder) for draw in study["sources"] for folder in draw["folders"]]
     made, kept = _count(runs, "rejected"), _count(runs, "data")
@@ -243,7 +244,8 @@ def main() -> None:
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     levers = options.lever or list(LEVERS)
-    found = [measure(options, real, lever) for real in options.real for lever in levers]
+    measured = [measure(options, real, lever) for real in options.real for lever in levers]
+    found = [each for each in measured if each is not None]
     (print_tuned if options.tune else print_table)(found)
     if options.json is not None:
         options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
