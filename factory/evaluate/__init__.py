@@ -18,6 +18,7 @@ EVALUATIONS: Registry[Evaluation] = Registry(
     {
         "fidelity": "factory.evaluate.fidelity:Fidelity",
         "copies": "factory.evaluate.copies:Copies",
+        "privacy": "factory.evaluate.privacy:Privacy",
         "fewshot": "factory.evaluate.fewshot:Fewshot",
         "retrieval": "factory.evaluate.retrieval:Retrieval",
         "control": "factory.evaluate.control:Control",
