@@ -14,7 +14,7 @@ from factory.engine.plan import Generation, Outline, Plan, describe_content, ext
 from factory.engine.run_folder import GenerationRecord, RunFolder, RunRecord, SeriesRecord
 from factory.engine.run_records import compute_run_id
 from factory.engine.summary import RECIPE
-from factory.recipe.conditions.series import find_details, find_quota, find_shares, find_sizes
+from factory.recipe.conditions.series import find_details, find_quotas, find_shares, find_sizes
 from factory.recipe.earlier import split_duplicates
 from factory.recipe.recipe import Recipe, compute_recipe_digest, select_deciding
 
@@ -170,7 +170,7 @@ def build_record(recipe: Recipe, plan: Plan) -> RunRecord:
                 **({"shares": shares} if (shares := find_shares(part)) else {}),
                 **find_details(part),
                 **({"sizes": sizes} if (sizes := find_sizes(part)) else {}),
-                **({} if (most := find_quota(part)) is None else {"max_share_per_shot": most}),
+                **find_quotas(part),
             )
             for part in plan.series
         ),

@@ -25,6 +25,7 @@ from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.selection import (
     NOT_PICKED,
     Decision,
+    GroupQuota,
     PickPools,
     Selector,
     SeriesFunnel,
@@ -33,7 +34,7 @@ from factory.engine.selection import (
 from factory.engine.shard import name_reason
 from factory.engine.task import Task
 from factory.filters import Decide
-from factory.recipe.conditions.series import find_quota, find_shares, find_sizes
+from factory.recipe.conditions.series import find_quotas, find_shares, find_sizes
 from factory.recipe.recipe import Output
 
 SELECTION_COLUMNS = (
@@ -128,7 +129,8 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
                 before = survey.cut.get(name, (0, 0))
                 survey.cut[name] = before[0] + count, before[1] + dropped
         funnel = survey.funnel[shard.series]
-        rows = _read_rows(folder, markers, saying if funnel.shares else columns)
+        is_telling = funnel.shares or selectors.reads_groups(shard)
+        rows = _read_rows(folder, markers, saying if is_telling else columns)
         starts: dict[int, int] = {}
         for index, candidates, decisions in selectors.select(shard, rows):
             is_filled = _count(funnel, candidates, decisions)
@@ -229,7 +231,9 @@ def iterate_decisions(
         if not markers:
             continue
         found: list[tuple[dict[str, Any], Decision]] = []
-        rows = _read_rows(folder, markers, columns)
+        more = ("provenance",) if selectors.reads_groups(shard) else ()
+        wanted = None if columns is None else tuple(dict.fromkeys((*columns, *more)))
+        rows = _read_rows(folder, markers, wanted)
         for _, candidates, decisions in selectors.select(shard, rows):
             for row, decision in zip(candidates, decisions, strict=True):
                 is_good = decision.status == "accepted"
@@ -251,17 +255,21 @@ class _Selectors:
 
     def __init__(self, plan: Outline, policy: Policy) -> None:
         self.policy = policy
-        self.quotas = {part.key: find_quota(part) for part in plan.series}
+        self.quotas = {part.key: find_quotas(part) for part in plan.series}
         self.by_series: dict[str, Selector] = {}
         self.taken: set[int] = set()
+
+    def reads_groups(self, shard: Shard) -> bool:
+        """Whether a quota asks whose images rows vary, which their provenance tells."""
+        return GroupQuota.field in self.quotas[shard.series]
 
     def select(
         self, shard: Shard, rows: list[dict[str, Any]]
     ) -> Iterator[tuple[int, list[dict[str, Any]], list[Decision]]]:
         if shard.series not in self.by_series:
             policy = self.policy
-            quota = self.quotas[shard.series]
-            selector = Selector(policy.decide, policy.max_similarity, self.taken, quota)
+            quotas = self.quotas[shard.series]
+            selector = Selector(policy.decide, policy.max_similarity, self.taken, quotas)
             self.by_series[shard.series] = selector
         selector = self.by_series[shard.series]
         for index, group in itertools.groupby(rows, key=lambda row: row["index"]):

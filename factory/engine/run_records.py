@@ -39,6 +39,9 @@ class SeriesRecord(SeriesPart):
     max_share_per_shot: float | None = Field(
         None, description="most of it that may vary one and the same real image"
     )
+    max_share_per_group: float | None = Field(
+        None, description="most of it that may vary images of one and the same patient or slide"
+    )
     sizes: dict[str, int] | None = Field(
         None, description="what is varied -> images of a whole family, where there are families"
     )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.data.provenance import read_provenance
+from factory.data.provenance import read_origin, read_provenance
 from factory.data.records import Verdict
 from factory.engine.diversity import Pick, count_kept, pick_best, pick_diverse, rank_scores
 from factory.filters import Decide
@@ -37,6 +37,8 @@ NOT_PICKED = Decision("spare", "pick", "good, but others of its series were kept
 
 OVER_QUOTA = "shot_quota"
 """What rejects a good candidate whose shot has given its share of the series."""
+OVER_GROUP_QUOTA = "group_quota"
+"""Likewise one whose patient or slide has."""
 
 
 class Quota:
@@ -46,23 +48,45 @@ class Quota:
     rounded up. So the share of all requests is kept, and a raised count changes nothing.
     """
 
+    whose, field, rejects = "shot", "max_share_per_shot", OVER_QUOTA
+
     def __init__(self, max_share: float) -> None:
         self.max_share = max_share
         self._used: Counter[str] = Counter()
 
+    def find_owner(self, candidate: Mapping[str, Any]) -> str | None:
+        """Returns whose share a candidate counts to; None: nobody's."""
+        found: str | None = candidate["reference_sha256"]
+        return found
+
     def refuse(self, candidate: Mapping[str, Any]) -> str:
         """Says why a candidate must not be taken; nothing where it may."""
-        shot, requests = candidate["reference_sha256"], candidate["index"] + 1
-        if shot is None or self._used[shot] < math.ceil(round(self.max_share * requests, 9)):
+        owner, requests = self.find_owner(candidate), candidate["index"] + 1
+        if owner is None or self._used[owner] < math.ceil(round(self.max_share * requests, 9)):
             return ""
         return (
-            f"share of its shot: it gives {self._used[shot]} of {requests} requests already, by "
-            f"max_share_per_shot {self.max_share:g}"
+            f"share of its {self.whose}: it gives {self._used[owner]} of {requests} requests "
+            f"already, by {self.field} {self.max_share:g}"
         )
 
     def count(self, candidate: Mapping[str, Any]) -> None:
         """Counts an accepted candidate."""
-        self._used[candidate["reference_sha256"]] += 1
+        owner = self.find_owner(candidate)
+        if owner is not None:
+            self._used[owner] += 1
+
+
+class GroupQuota(Quota):
+    """How many accepted images of a series may vary images of one patient or slide."""
+
+    whose, field, rejects = "patient or slide", "max_share_per_group", OVER_GROUP_QUOTA
+
+    def find_owner(self, candidate: Mapping[str, Any]) -> str | None:
+        """Returns the hash of the patient or slide, by the provenance of its row."""
+        return read_origin(candidate, str(candidate["sample_id"])).reference_group_sha256
+
+
+QUOTAS: tuple[type[Quota], ...] = (Quota, GroupQuota)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,10 +164,10 @@ class Selector:
     """Walks one series in request order and takes the first good candidate of each request.
 
     Good means: the filters accept it, no other block of the recipe asked for the very same image,
-    its shot is within the quota, if there is one, and it is no near-duplicate of what an earlier
-    request of the series took. The outcome for a
-    request depends on earlier requests only, so a raised count changes nothing that was taken
-    before. `taken` holds the sample ids accepted so far in all series.
+    its shot and patient are within their quotas, if there are any, and it is no near-duplicate of
+    what an earlier request of the series took. The outcome for a request depends on earlier
+    requests only, so a raised count changes nothing that was taken before. `taken` holds the
+    sample ids accepted so far in all series.
     """
 
     def __init__(
@@ -151,11 +175,12 @@ class Selector:
         decide: Decide | None,
         max_similarity: float | None,
         taken: set[int],
-        max_share: float | None = None,
+        quotas: Mapping[str, float] | None = None,
     ) -> None:
         self.decide = decide
         self.taken = taken
-        self.quota = None if max_share is None else Quota(max_share)
+        given = quotas or {}
+        self.quotas = [kind(given[kind.field]) for kind in QUOTAS if kind.field in given]
         self.index: Any = None
         self.names: list[str] = []
         if max_similarity is not None:
@@ -169,8 +194,8 @@ class Selector:
 
         Args:
             candidates: rows of one request with `scores`, `accepted`, `rejected_by`, `reason`,
-                `class_name`, `sample_id` and `descriptor`; with a quota also `index` and
-                `reference_sha256`.
+                `class_name`, `sample_id` and `descriptor`; with a quota also `index`,
+                `reference_sha256` and, of patients, `provenance`.
         """
         decisions: list[Decision] = []
         is_taken = False
@@ -196,9 +221,10 @@ class Selector:
         if identity in self.taken:
             reason = "the same image as another condition block asks for"
             return Decision("rejected", "repeated_request", reason)
-        refused = self.quota.refuse(candidate) if self.quota is not None else ""
-        if refused:
-            return Decision("rejected", OVER_QUOTA, refused)
+        for quota in self.quotas:
+            refused = quota.refuse(candidate)
+            if refused:
+                return Decision("rejected", quota.rejects, refused)
         if self.index is not None and candidate["descriptor"] is not None:
             descriptor = np.asarray(candidate["descriptor"], np.float16)[None]
             match = int(self.index.find(descriptor)[0])
@@ -207,8 +233,8 @@ class Selector:
                 return Decision("rejected", NEAR_DUPLICATE, reason, self.names[match])
             self.index.add(descriptor)
             self.names.append(candidate["sample_id"])
-        if self.quota is not None:
-            self.quota.count(candidate)
+        for quota in self.quotas:
+            quota.count(candidate)
         self.taken.add(identity)
         return Decision("accepted")
 

@@ -1,5 +1,6 @@
 """Selection: the first good attempt counts, and earlier requests come first."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -12,10 +13,17 @@ from factory.api import refilter
 from factory.core.errors import MismatchError, RecipeError
 from factory.core.thumbnails import describe_images
 from factory.data.records import Verdict
-from factory.engine.selection import OVER_QUOTA, Selector
+from factory.engine.selection import OVER_GROUP_QUOTA, OVER_QUOTA, Selector
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
-from tests.running import list_identities, read_rows, run, write_recipe
+from tests.running import (
+    ask,
+    find_messages,
+    list_identities,
+    read_rows,
+    run,
+    write_recipe,
+)
 
 
 def make_candidate(name, accepted=True, seed=0, score=0.5):
@@ -105,7 +113,7 @@ def offer(selector, index, *shots):
 
 
 def test_a_shot_over_its_quota_leaves_the_slot_to_the_next():
-    selector = Selector(None, None, set(), max_share=0.4)
+    selector = Selector(None, None, set(), {"max_share_per_shot": 0.4})
     taken = [offer(selector, index, "a", "b", "c") for index in range(10)]
     assert taken == ["a", "b", "a", "b", "c", "a", "b", "a", "b", "c"]
 
@@ -115,7 +123,7 @@ def test_a_shot_over_its_quota_leaves_the_slot_to_the_next():
     st.sampled_from([0.07, 0.1, 0.25, 1 / 3, 0.5, 1.0]),
 )
 def test_no_shot_gives_more_than_its_share_however_many_are_asked_for(requests, share):
-    selector = Selector(None, None, set(), max_share=share)
+    selector = Selector(None, None, set(), {"max_share_per_shot": share})
     used = Counter()
     for number, shots in enumerate(requests, 1):
         taken = offer(selector, number - 1, *shots)
@@ -171,6 +179,31 @@ def test_a_quota_holds_in_a_run_and_is_told(shots, tmp_path):
     again = refilter(str(tmp_path / "kept"), ["filters.finite.min_contrast=0.0"])
     assert max(count_shots(tmp_path / "kept").values()) <= 6, "the run's record has the quota"
     assert again.summary.accepted == 12
+
+
+def test_a_quota_of_patients_holds_over_their_shots(shots, tmp_path):
+    """Two shots are of one patient, the third of another: neither gives more than half."""
+    (tmp_path / "real" / "tumor").mkdir(parents=True)
+    for name, patient in (("a", "p1"), ("b", "p1"), ("c", "p2")):
+        data = (shots / "tumor" / f"{name}.png").read_bytes()
+        (tmp_path / "real" / "tumor" / f"{patient}{name}.png").write_bytes(data)
+    block = {"kind": "reference", "images": str(tmp_path / "real"), "per_class": 12}
+    block |= {"strength": 0.3, "max_share_per_group": 0.5, "group_pattern": r"^(p\d)"}
+    filters = [{"kind": "finite", "min_contrast": 0.0}]
+    recipe = write_recipe(tmp_path, conditions=[block], filters=filters, budget={"attempts": 4})
+    done = run(recipe, tmp_path / "out")
+    rows = read_rows(tmp_path / "out")
+    groups = Counter(json.loads(row["provenance"])["reference_group_sha256"] for row in rows)
+    assert sorted(groups.values()) == [6, 6] and len(rows) == 12
+    (part,) = done.summary.series
+    assert part.rejected[OVER_GROUP_QUOTA] > 0
+    ask("verify", tmp_path / "out")
+    narrow = {**block, "max_share_per_group": 0.4}
+    message = find_messages(write_recipe(tmp_path / "n", conditions=[narrow]))
+    assert "2 patients or slides" in message["conditions[0].max_share_per_group"]
+    unknown = {k: v for k, v in block.items() if k != "group_pattern"}
+    message = find_messages(write_recipe(tmp_path / "u", conditions=[unknown]))
+    assert "no patient or slide is known" in message["conditions[0].max_share_per_group"]
 
 
 def test_a_quota_does_not_depend_on_shards_and_grows_at_the_end(shots, tmp_path):

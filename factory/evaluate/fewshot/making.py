@@ -10,7 +10,7 @@ from factory.core.errors import RunBrokenError
 from factory.core.hashing import derive_seed
 from factory.core.stats.ranking import measure_auroc
 from factory.data.shots import ImageSet, PixelReader
-from factory.engine.selection import OVER_QUOTA
+from factory.engine.selection import OVER_GROUP_QUOTA, OVER_QUOTA
 from factory.evaluate.base import Context
 from factory.evaluate.fewshot.bank import FeatureBank
 from factory.evaluate.fewshot.scores import resample, to_interval
@@ -19,6 +19,7 @@ from factory.train.classifier.heads import fit_head
 
 RunRecipe = Callable[[Path, Sequence[str], Path], str]
 """Runs a recipe with overrides into a folder; returns what is short of it, or nothing."""
+OVER = (OVER_QUOTA, OVER_GROUP_QUOTA)
 MOST = 500
 """Images of each side of the gap."""
 FOLDS, PENALTY = 5, 0.01
@@ -42,8 +43,8 @@ def describe_runs(roots: Sequence[Path]) -> dict[str, Any] | None:
     """Returns what the runs of a draw were asked for, gave and took; None where none is known.
 
     `unfilled` is the share of what was asked for, `largest_share` that of the shot which gives most
-    of a class, `over_quota` counts images that `max_share_per_shot` held back, and `seconds` are
-    those of sampling, judging and encoding.
+    of a class, `over_quota` counts images that a quota of shots or patients held back, and
+    `seconds` are those of sampling, judging and encoding.
 
     Raises:
         SourceError: a damaged record.
@@ -61,7 +62,7 @@ def describe_runs(roots: Sequence[Path]) -> dict[str, Any] | None:
         "unfilled": round(1 - accepted / asked, 4) if asked else 0.0,
         "unfilled_by_class": {part.label: round(part.short / part.asked, 4) for part in parts},
         "largest_share": max(shares) if shares else None,
-        "over_quota": sum(part.rejected.get(OVER_QUOTA, 0) for part in parts),
+        "over_quota": sum(part.rejected.get(name, 0) for part in parts for name in OVER),
         "generated": sum(part.generated for part in parts),
         "seconds": round(sum(sum(each.seconds.values()) for each in known), 1),
     }

@@ -32,7 +32,7 @@ from factory.recipe.conditions.prototypes import (
     check_prototypes,
     choose_medoids,
 )
-from factory.recipe.conditions.series import OneClass, Series
+from factory.recipe.conditions.series import QUOTAS, OneClass, Series, find_quotas
 from factory.recipe.conditions.shots import check_shots, choose_shots, group_by_class
 
 
@@ -49,6 +49,7 @@ class ReferenceSeries(OneClass):
     caption: str | None
     count: int
     max_share_per_shot: float | None = None
+    max_share_per_group: float | None = None
     origin = "(references)"
 
     @functools.cached_property
@@ -65,17 +66,17 @@ class ReferenceSeries(OneClass):
             "kind": "reference",
             "conditions": [condition.describe() for condition in self.conditions],
         }
-        if self.max_share_per_shot is not None:
-            content["max_share_per_shot"] = self.max_share_per_shot
+        content |= find_quotas(self)
         return compute_digest("series", content)[:16]
 
     @property
     def details(self) -> tuple[str, ...]:
         """What people are told of it beside its label and count."""
-        most = self.max_share_per_shot
-        if most is None:
-            return ()
-        return (f"no shot gives more than {most:.4g} of what is asked for, rounded up",)
+        whose = {"max_share_per_shot": "shot", "max_share_per_group": "patient or slide"}
+        return tuple(
+            f"no {whose[name]} gives more than {most:.4g} of what is asked for, rounded up"
+            for name, most in find_quotas(self).items()
+        )
 
     def request_at(self, index: int) -> Request:
         """Returns the `index`-th request: it starts with reference `index` modulo their number."""
@@ -104,6 +105,9 @@ class ReferenceConditions(ConditionKind):
             le=1.0,
             description="most images asked for of a class that vary one shot: a share, rounded up",
         )
+        max_share_per_group: float | None = Field(
+            None, gt=0.0, le=1.0, description="likewise that vary shots of one patient or slide"
+        )
         stains: Stains | None = Field(
             None, description="of unlabelled images, which shots are given before they are varied"
         )
@@ -118,11 +122,12 @@ class ReferenceConditions(ConditionKind):
                     raise ValueError("takes either shots or prototypes: remove one of them")
                 if self.prototypes.encoder is None:
                     raise ValueError("prototypes.encoder: name whose features are clustered")
-                if self.max_share_per_shot is not None:
-                    raise ValueError(
-                        "max_share_per_shot: a request keeps to its prototype, so that shares are "
-                        "fixed already: remove it"
-                    )
+                for name in QUOTAS:
+                    if getattr(self, name) is not None:
+                        raise ValueError(
+                            f"{name}: a request keeps to its prototype, so that shares are fixed "
+                            "already: remove it"
+                        )
                 if self.stains is not None:
                     raise ValueError("stains: are given to shots, not to prototypes: remove one")
             return self
@@ -197,8 +202,8 @@ class ReferenceConditions(ConditionKind):
                 replace(plain[shot], stain=stains[look])
                 for shot, look in pair_all(len(plain), len(stains))
             )
-            most = settings.max_share_per_shot
-            found.append(ReferenceSeries(name or None, references, caption, count, most))
+            quotas = (settings.max_share_per_shot, settings.max_share_per_group)
+            found.append(ReferenceSeries(name or None, references, caption, count, *quotas))
         return found
 
     def _choose(
@@ -251,15 +256,35 @@ class ReferenceConditions(ConditionKind):
         names: Sequence[str],
     ) -> None:
         """Notes a quota by which the shots cannot fill a class, and one that a pick would undo."""
-        settings, place = self.settings, (*path, "max_share_per_shot")
-        most = settings.max_share_per_shot
-        if most is None:
-            return
-        if findings.loaded.recipe.pick is not None:
-            findings.add(place, "pick keeps what the quota does not count: remove one of them")
-        for name in names or ("",):
-            has = settings.shots or (counts or {}).get(name)
-            if has and has * most < 1 - 1e-9:
-                of = f" of class {name}" if name else ""
-                text = f"{has} shots{of} can fill {has * most:.0%} at most: at least {1 / has:.3g}"
-                findings.add(place, f"{text}, got {most:g}")
+        settings, limits = self.settings, find_quotas(self.settings)
+        for field, most in limits.items():
+            place = (*path, field)
+            if findings.loaded.recipe.pick is not None:
+                findings.add(place, "pick keeps what the quota does not count: remove one of them")
+            by_group = field == "max_share_per_group"
+            owners = self._count_groups(findings, place) if by_group and counts else counts
+            for name in names or ("",):
+                has = (owners or {}).get(name)
+                has = min(has or settings.shots or 0, settings.shots or has or 0)
+                if has and has * most < 1 - 1e-9:
+                    of = f" of class {name}" if name else ""
+                    what = "patients or slides" if by_group else "shots"
+                    text = f"{has} {what}{of} can fill {has * most:.0%} at most"
+                    findings.add(place, f"{text}: at least {1 / has:.3g}, got {most:g}")
+
+    def _count_groups(self, findings: Findings, place: FieldPath) -> Mapping[str, int]:
+        """Returns class -> patients or slides of its images; notes images that tell none."""
+        images = self.images.list(findings.loaded.session)
+        found: dict[str, set[str]] = {}
+        unknown = 0
+        for image, group in zip(images, read_groups(images), strict=True):
+            unknown += group is None
+            found.setdefault(image.class_name or "", set()).update([group] if group else [])
+        if unknown:
+            findings.add(
+                place,
+                f"of {unknown:,} images no patient or slide is known: set group_column or "
+                "group_pattern",
+            )
+            return {}
+        return {name: len(groups) for name, groups in found.items()}

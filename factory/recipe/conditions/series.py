@@ -95,9 +95,13 @@ def find_shares(series: SeriesInfo) -> dict[str, dict[str, float]]:
     return getattr(series, "shares", None) or {}
 
 
-def find_quota(series: SeriesInfo) -> float | None:
-    """Returns the share of a series that one real image may give, where the recipe bounds it."""
-    return getattr(series, "max_share_per_shot", None)
+QUOTAS = ("max_share_per_shot", "max_share_per_group")
+
+
+def find_quotas(series: object) -> dict[str, float]:
+    """Returns the shares that one real image, and one patient, may give, of what bounds them."""
+    found = {name: getattr(series, name, None) for name in QUOTAS}
+    return {name: most for name, most in found.items() if most is not None}
 
 
 def find_sizes(series: SeriesInfo) -> dict[str, int]:
