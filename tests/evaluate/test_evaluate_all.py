@@ -57,7 +57,7 @@ def test_every_part_fills_its_tier(sets, tmp_path):
     table = json.loads((out / "tiers.json").read_text())
     assert list(table["tiers"]) == [*TIERS, COPIES]
     counts = {tier: len(found) for tier, found in table["tiers"].items()}
-    assert counts == {**dict.fromkeys(TIERS, 0), TIERS[0]: 4, TIERS[1]: 1, TIERS[2]: 2, COPIES: 2}
+    assert counts == {**dict.fromkeys(TIERS, 0), TIERS[0]: 4, TIERS[1]: 1, TIERS[2]: 2, COPIES: 4}
     assert table["not_measured"]["retrieval"] == "needs --pairs"
     assert table["not_measured"]["control"].startswith("synthetic: no image has a caption")
     fewshot = json.loads((out / "fewshot.json").read_text())

@@ -36,16 +36,7 @@ def measure(settings: Privacy.Settings, context: Context) -> dict[str, Any]:
         SourceError: a set that cannot be read.
         EvaluationError: too few images.
     """
-    made = list_set(settings.synthetic, size=settings.size, fit=settings.fit)
-    options: dict[str, Any] = {
-        "size": made.size,
-        "fit": settings.fit,
-        "columns": Wanted(
-            settings.image_column, group=settings.group_column, pattern=settings.group_pattern
-        ),
-    }
-    real = list_set(settings.real, **options)
-    held_out = list_set(settings.held_out, **options)
+    made, real, held_out = _list_sets(settings)
     _refuse_leaks(real, held_out, made)
     members, how = choose_members(real, made)
     for name, images in (("used", members), ("held-out", held_out)):
@@ -88,6 +79,19 @@ def measure(settings: Privacy.Settings, context: Context) -> dict[str, Any]:
         "warnings": warnings,
         "settings": {"seed": settings.seed, "rounds": ROUNDS, "size": made.size},
     }
+
+
+def _list_sets(settings: Privacy.Settings) -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Returns the synthetic images, and the real ones that were used and that were not."""
+    made = list_set(settings.synthetic, size=settings.size, fit=settings.fit)
+    options: dict[str, Any] = {
+        "size": made.size,
+        "fit": settings.fit,
+        "columns": Wanted(
+            settings.image_column, group=settings.group_column, pattern=settings.group_pattern
+        ),
+    }
+    return made, list_set(settings.real, **options), list_set(settings.held_out, **options)
 
 
 def choose_members(real: ImageSet, made: ImageSet) -> tuple[ImageSet, str]:
