@@ -24,6 +24,7 @@ from factory.evaluate.tune.bed import Bed, Task, cut_repeats
 from factory.evaluate.tune.search import Clock, Trial
 from factory.evaluate.tune.settings import TuneSettings
 from factory.evaluate.tune.space import build_default, read_space
+from factory.recipe.file import load_recipe
 from tests import ROOT
 from tests.documents import list_blocks
 from tests.evaluate.test_evaluate_fewshot import CLASSES, write_images
@@ -96,7 +97,7 @@ def planted(monkeypatch, tmp_path, here):
     write_shots(bad, 24, 91, flip=True)
     monkeypatch.setitem(tuners.VALUES, "logistic", (0.1,))
 
-    def provide(self, configuration, draw):
+    def provide(self, configuration, draw, held):
         helps = configuration["strength"] == planted_strength[0]
         return Provided(read_synthetic(good if helps else bad), None), ""
 
@@ -164,7 +165,7 @@ def test_what_gains_by_choice_alone_adds_nothing(tmp_path, planted, monkeypatch)
     write_shots(tmp_path / "real", 8, 1)
     good, bad = tmp_path / "good", tmp_path / "bad"
 
-    def provide(self, configuration, draw):
+    def provide(self, configuration, draw, held):
         return Provided(read_synthetic(good if draw.seed < 2 else bad), None), ""
 
     monkeypatch.setattr(Bed, "_provide", provide)
@@ -185,9 +186,9 @@ def test_stopped_it_goes_on_and_measures_nothing_twice(tmp_path, planted, here, 
     changes = {"filters": [{"kind": "finite"}]}
     asked, provide = [], Bed._provide
 
-    def count(self, configuration, draw):
+    def count(self, configuration, draw, held):
         asked.append((configuration["strength"], draw.seed, draw.images.digest))
-        return provide(self, configuration, draw)
+        return provide(self, configuration, draw, held)
 
     monkeypatch.setattr(Bed, "_provide", count)
     here.stop_after = 4
@@ -340,7 +341,7 @@ def test_what_is_drawn_differs_and_does_not_depend_on_order(base, tmp_path):
 
 def test_the_default_space_is_what_the_recipe_can_do(base, tmp_path):
     assert {*build_default(base).choices} == {"strength", "way", "filter", "mix", "per_class"}
-    assert build_default(base).choices["way"] == ("variations",), "nothing leads a fake model"
+    assert build_default(base).choices["way"] == ("variations", "between"), "nothing leads it"
     token = {"kind": "class", "per_class": {"normal": 2}}
     plain = write_recipe(tmp_path / "plain", conditions=[token, REFERENCE], filters=[])
     settings = TuneSettings(real=tmp_path, out=tmp_path / "best.yaml")
@@ -355,6 +356,17 @@ def test_the_default_space_is_what_the_recipe_can_do(base, tmp_path):
     guided = write_making({"way": "guided"}, flow, None)
     assert guided.filter_encoder != guided.guide_encoder
     assert guided.adapt is None
+    others = settings.model_copy(update={"unlabelled": tmp_path})
+    beside = open_base(recipe, others)
+    ways = build_default(beside).choices["way"]
+    assert ways[4:] == ("stained", "translated", "neighbours")
+    for way in ways[4:]:
+        making = write_making({"way": way}, beside, 0.7)
+        made = load_recipe(recipe, making.overrides).recipe
+        [block] = made.blocks
+        assert block.is_per_class and str(block.unlabelled[0].path) == str(tmp_path)
+        assert "training_copy" not in {each.kind for each in made.filters}, "nor has its recipe"
+        assert (made.dedup is None) == (way != "neighbours")
     asked = write_making({"way": "token"}, flow, None)
     assert asked.adapt == "nano-he-base"
     assert 'filters.training_copy.images="@shots"' in asked.overrides
@@ -376,10 +388,10 @@ def test_a_way_that_fails_is_told_and_the_others_go_on(tmp_path, planted, monkey
     write_shots(tmp_path / "real", 8, 1)
     provide = Bed._provide
 
-    def fail(self, configuration, draw):
+    def fail(self, configuration, draw, held):
         if configuration["strength"] == 0.3:
             raise InputError("this model does not do that")
-        return provide(self, configuration, draw)
+        return provide(self, configuration, draw, held)
 
     monkeypatch.setattr(Bed, "_provide", fail)
     options = (*write_space(tmp_path, mix=["pooled"], strength=[0.3, 0.5]), "--heads", "logistic")

@@ -1,18 +1,19 @@
 """What a configuration asks of a recipe: ways to make images of shots, and a filter's threshold."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from factory.catalog.entries import ModelEntry
+from factory.core.yaml.reader import read_document
 from factory.evaluate.fewshot.generate import AT_SHOTS
 from factory.evaluate.fewshot.settings import Making
 from factory.evaluate.tune.settings import TuneSettings
 from factory.filters import FILTERS
 from factory.models.generators.families import FAMILIES
-from factory.recipe.file import LoadedRecipe, load_recipe
+from factory.recipe.file import LoadedRecipe, find_shipped, load_recipe
 from factory.recipe.recipe import Recipe
 
 NO_FILTER = "none"
@@ -152,14 +153,57 @@ def _guide(base: Base) -> list[str]:
     return [] if base.is_guided else [f"generator.classifier_guidance={own}"]
 
 
+def _need_unlabelled(base: Base) -> str:
+    return "" if base.settings.unlabelled else "give --unlabelled DIR, images of other slides"
+
+
+def _need_embedding(base: Base) -> str:
+    takes = () if base.model is None else (*base.model.required, *base.model.optional)
+    return "" if "embedding" in takes else "the model takes no embedding: name one that does"
+
+
+def _borrow(recipe: str, place: str = "") -> Callable[[Base], list[str]]:
+    """Returns what asks for the conditions of a recipe that ships.
+
+    What compares images with real ones, and `dedup`, go where that recipe has none: they look
+    through stains, and would take each image in another stain for its shot.
+
+    Args:
+        recipe: its name.
+        place: field of its conditions that takes unlabelled images, if one does.
+    """
+
+    def ask(base: Base) -> list[str]:
+        shipped = read_document(find_shipped(recipe)).data
+        block = dict(shipped["conditions"][0])
+        fits = [getattr(each.settings, "fit", None) for each in base.recipe.blocks]
+        block |= {"fit": fits[0]} if any(fits) else {}
+        kinds = {each["kind"] for each in shipped["filters"]}
+        written = zip(base.recipe.filters, base.loaded.document.data["filters"], strict=True)
+        kept = [(e, raw) for e, raw in written if not hasattr(e, "images") or e.kind in kinds]
+        overrides = [f"filters={json.dumps([raw for _, raw in kept])}"]
+        overrides += ["dedup=null"] if "dedup" not in shipped else []
+        overrides += _ask_blocks(base, block, [each for each, _ in kept])
+        if place:
+            told = json.dumps(str(Path(str(base.settings.unlabelled)).absolute()))
+            overrides.append(f"conditions[0].{place}={told}")
+        return overrides
+
+    return ask
+
+
 def _ask_token(base: Base) -> list[str]:
-    blocks = [{"kind": "class", "per_class": 1}]
+    return _ask_blocks(base, {"kind": "class", "per_class": 1}, base.recipe.filters)
+
+
+def _ask_blocks(base: Base, block: Mapping[str, Any], filters: Sequence[Any]) -> list[str]:
+    """Returns overrides of one condition; filters that would look for its shots are told them."""
     needs = [
         f"filters.{each.name}.images={json.dumps(AT_SHOTS)}"
-        for each in base.recipe.filters
+        for each in filters
         if getattr(each, "images", AT_SHOTS) is None  # else those that conditions vary
     ]
-    return [*_vary(base), f"conditions={json.dumps(blocks)}", *needs]
+    return [*_vary(base), f"conditions={json.dumps([block])}", *needs]
 
 
 WAYS: Mapping[str, Way] = {
@@ -178,6 +222,28 @@ WAYS: Mapping[str, Way] = {
         _need_adaptation,
         _ask_token,
         adapts=True,
+        ignores=frozenset({"strength"}),
+    ),
+    "stained": Way(
+        "variations of the shots in the stains of unlabelled images",
+        lambda base: _need_unlabelled(base) or _need_reference(base),
+        _borrow("few-shot-stains", "stains.images"),
+    ),
+    "translated": Way(
+        "the shots, inverted and decoded in the look of unlabelled images",
+        _need_unlabelled,
+        _borrow("few-shot-translated", "to.domain"),
+        ignores=frozenset({"strength"}),
+    ),
+    "neighbours": Way(
+        "variations of unlabelled images near the shots",
+        lambda base: _need_unlabelled(base) or _need_reference(base),
+        _borrow("few-shot-neighbours", "unlabelled.images"),
+    ),
+    "between": Way(
+        "embeddings from between shots of a class",
+        _need_embedding,
+        _borrow("few-shot-between"),
         ignores=frozenset({"strength"}),
     ),
 }

@@ -146,7 +146,7 @@ class Bed:
         known, held = (shots.take(rows) for rows in (split.known, split.held))
         least = min(count_classes(known, self.task.names).values())
         draw = Draw(least, split.seed, known)
-        provided, why = self._provide(configuration, draw)
+        provided, why = self._provide(configuration, draw, held)
         outcome = TunedOutcome()
         self._build_bench(configuration, split.seed, held).run(draw, provided, outcome)
         best = outcome.chances[BEST]
@@ -173,7 +173,9 @@ class Bed:
         run = run_fully(self.context)
         return RecipeProvider(making, settings, task.work / "draws", run, self.context)
 
-    def _provide(self, configuration: Configuration, draw: Draw) -> tuple[Provided, str]:
+    def _provide(
+        self, configuration: Configuration, draw: Draw, held: ImageSet
+    ) -> tuple[Provided, str]:
         """Makes the images of a fold; a choice of the filter is decided on what is there.
 
         Returns:
@@ -183,7 +185,7 @@ class Bed:
         strictest = self.task.space.strictest if asked is not None else None
         provider = self.build_provider(configuration, strictest)
         force = self.task.settings.force
-        leaks, notes = provider.check([draw])
+        leaks, notes = provider.check([draw], held)
         refuse_leaks(leaks, force)
         with FileLock(_make_lock(self.task.work, draw)):
             try:

@@ -33,6 +33,9 @@ class TuneSettings(ShotOptions):
         (DEFAULT_ENCODER,),
         description=f"Comma-separated frozen encoders of the heads.  [default: {DEFAULT_ENCODER}]",
     )
+    unlabelled: fields.Images | None = Field(
+        None, description="Real images of other slides, whose classes are not read."
+    )
     folds: int = Field(3, ge=2, le=100, description="Of the shots; patients stay whole.")
     repeats: int = Field(2, ge=1, le=100, description="Of the folds, cut anew; so is the check.")
     size: fields.Pixels = Field(64, description="px of the square that heads see.")

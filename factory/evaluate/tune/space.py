@@ -35,7 +35,16 @@ def _refuse_twice(given: Any) -> Any:
 Listed = (Field(min_length=1), AfterValidator(_refuse_twice))
 Strength = Annotated[float, Field(gt=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
-Name = Literal["variations", "guided", "adapted", "token"]
+Name = Literal[
+    "variations",
+    "guided",
+    "adapted",
+    "token",
+    "stained",
+    "translated",
+    "neighbours",
+    "between",
+]
 
 
 class OwnKeys(Strict):
