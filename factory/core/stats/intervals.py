@@ -28,7 +28,7 @@ class Interval(NamedTuple):
         return self._asdict()
 
 
-def find_quantile(level: float, freedom: int | None = None) -> float:
+def find_quantile(level: float, freedom: float | None = None) -> float:
     """Returns the two-sided quantile of the normal, or of Student's distribution."""
     from scipy.special import ndtri, stdtrit
 
