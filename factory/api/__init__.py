@@ -25,6 +25,7 @@ from factory.api.evaluating import (
     evaluate_copies,
     evaluate_fewshot,
     evaluate_fidelity,
+    evaluate_readers,
     evaluate_retrieval,
     evaluate_segmentation,
     evaluate_translation,
@@ -46,6 +47,7 @@ from factory.api.making import (
     status,
     validate,
 )
+from factory.api.reviewing import read_review_answers, review, watch, write_review_page
 from factory.api.sharing import (
     card,
     export,
@@ -84,6 +86,7 @@ __all__ = [
     "evaluate_copies",
     "evaluate_fewshot",
     "evaluate_fidelity",
+    "evaluate_readers",
     "evaluate_retrieval",
     "evaluate_segmentation",
     "evaluate_translation",
@@ -101,9 +104,11 @@ __all__ = [
     "prepare_scoring",
     "preview",
     "publish_dataset",
+    "read_review_answers",
     "refilter",
     "regenerate",
     "report",
+    "review",
     "run",
     "run_evaluation",
     "schema",
@@ -119,4 +124,6 @@ __all__ = [
     "tune",
     "validate",
     "verify",
+    "watch",
+    "write_review_page",
 ]

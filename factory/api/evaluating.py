@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from factory.api.making import load_recipe, run
 from factory.api.words import AnyPath, Say, keep_quiet
@@ -244,6 +244,27 @@ def evaluate_segmentation(
     """
     sides = {"real": Path(real), "test": Path(test), "synthetic": Path(synthetic)}
     return run_evaluation("segmentation", {**(settings or {}), **sides}, out, say)
+
+
+def evaluate_readers(
+    folder: AnyPath,
+    study: "Literal['review', 'turing', 'label', 'pair'] | None" = None,
+    out: AnyPath | None = None,
+    say: Say = keep_quiet,
+) -> "Evaluation":
+    """Sums up what people answered on `review`: accuracy, d', ROC, agreement and time.
+
+    Args:
+        folder: run folder that holds the answers.
+        study: which reading; None: the last one that has answers.
+        out: JSON file to write.
+        say: see above.
+
+    Raises:
+        InputError: nobody has answered.
+        EvaluationError: no case that all readers answered.
+    """
+    return run_evaluation("readers", {"synthetic": Path(folder), "study": study}, out, say)
 
 
 def run_evaluation(

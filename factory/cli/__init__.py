@@ -32,6 +32,7 @@ COMMANDS: dict[str, str] = {
     "judge": "factory.cli.runs:judge",
     "status": "factory.cli.runs:status",
     "refilter": "factory.cli.runs:refilter",
+    "review": "factory.cli.review:review",
     "report": "factory.cli.report:report",
     "card": "factory.cli.runs:card",
     "publish": "factory.cli.publish:publish",

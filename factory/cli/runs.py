@@ -2,10 +2,11 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from factory.cli.fields import SettingsCommand, read_settings
 from factory.cli.notes import list_notes
 from factory.cli.options import FOLDER_PLACE, IMAGE_COLUMN, NEW_FOLDER, LocalPath
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION
@@ -204,16 +205,30 @@ def preview(recipe: Path, out: Path, count: int, overrides: tuple[str, ...], as_
     click.echo(f"{kept} of {len(rows)} accepted; look at {out / 'preview.png'}")
 
 
-@click.command()
+@click.command(cls=SettingsCommand, settings=["factory.publish.review:ServeOptions"])
 @DIR_ARGUMENT
 @click.option(
     "--watch", is_flag=True, help="Print again every 5 seconds until all shards are done."
 )
+@click.option("--web", is_flag=True, help="Serve a page that shows it instead.")
 @JSON_OPTION
-def status(folder: str, watch: bool, as_json: bool) -> None:
-    """Shows how far the run in DIR is."""
-    from factory import api
+def status(folder: str, watch: bool, web: bool, as_json: bool, **place: Any) -> None:
+    """Shows how far the run in DIR is.
 
+    With --web on a page of this machine: counts by class, acceptance, speed, time left, newest
+    images, reasons and workers; it reads DIR alone.
+    """
+    from factory import api
+    from factory.publish.review import ServeOptions
+
+    served = read_settings(ServeOptions, place)
+    if web:
+        from factory.cli.review import wait
+
+        wait(api.watch(folder, served))
+        return
+    if served != ServeOptions():
+        raise click.UsageError("--port and --host: only with --web")
     while True:
         report = api.status(folder)
         if as_json:

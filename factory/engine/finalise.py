@@ -19,6 +19,7 @@ from factory.data.writers.parquet import ParquetFiles, fit_rows_per_file
 from factory.data.writers.webdataset import TarFiles
 from factory.engine.diversity import Pick
 from factory.engine.families import LEFT_OUT, Families
+from factory.engine.later import Later
 from factory.engine.placing import BUILD, put_in_place
 from factory.engine.plan import Outline
 from factory.engine.run_folder import Marker, RunFolder
@@ -58,7 +59,8 @@ SUMMARY = "summary.json"
 class Policy:
     """How candidates are selected: None for `decide` trusts the verdicts of the workers.
 
-    `pick` chooses among the accepted images of each series once all are there, by `seed`.
+    `pick` chooses among the accepted images of each series once all are there, by `seed`; `later`
+    are scores that came after the run.
     """
 
     attempts: int
@@ -66,6 +68,7 @@ class Policy:
     decide: Decide | None = None
     pick: Pick | None = None
     seed: int = 0
+    later: Later = field(default_factory=Later)
 
 
 @dataclass(slots=True)
@@ -130,7 +133,7 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
                 survey.cut[name] = before[0] + count, before[1] + dropped
         funnel = survey.funnel[shard.series]
         is_telling = funnel.shares or selectors.reads_groups(shard)
-        rows = _read_rows(folder, markers, saying if is_telling else columns)
+        rows = _read_rows(folder, markers, saying if is_telling else columns, policy.later)
         starts: dict[int, int] = {}
         for index, candidates, decisions in selectors.select(shard, rows):
             is_filled = _count(funnel, candidates, decisions)
@@ -233,7 +236,7 @@ def iterate_decisions(
         found: list[tuple[dict[str, Any], Decision]] = []
         more = ("provenance",) if selectors.reads_groups(shard) else ()
         wanted = None if columns is None else tuple(dict.fromkeys((*columns, *more)))
-        rows = _read_rows(folder, markers, wanted)
+        rows = _read_rows(folder, markers, wanted, policy.later)
         for _, candidates, decisions in selectors.select(shard, rows):
             for row, decision in zip(candidates, decisions, strict=True):
                 is_good = decision.status == "accepted"
@@ -296,11 +299,12 @@ def _count(
 
 
 def _read_rows(
-    folder: RunFolder, markers: list[Marker], columns: tuple[str, ...] | None
+    folder: RunFolder, markers: list[Marker], columns: tuple[str, ...] | None, later: Later
 ) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for marker in markers:
         rows.extend(folder.read_table(marker, columns, verify=columns is None).to_pylist())
+    later.lay_over(rows)
     return sorted(rows, key=lambda row: (row["index"], row["attempt"]))
 
 

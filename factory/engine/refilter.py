@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from factory.catalog.acceptance import parse_rule
 from factory.core.errors import InputError
 from factory.core.hashing import diff_values
 from factory.core.yaml.model import apply_overrides, parse_model
 from factory.core.yaml.reader import parse_document
 from factory.engine.continuing import only_decides
+from factory.engine.later import gather, write_later
 from factory.engine.run import RunResult, WriteCard, leave_card, refilter_run
 from factory.engine.run_folder import RunFolder
 from factory.filters import build_decide, build_filters
@@ -23,7 +25,7 @@ from factory.recipe.recipe import Recipe, restore_recipe
 def refilter_folder(
     url: str, overrides: Sequence[str], write_card: WriteCard = leave_card
 ) -> RunResult:
-    """Changes thresholds of a finished run.
+    """Changes thresholds of a finished run; of filters that people tell, also what they told.
 
     Args:
         url: run folder.
@@ -38,9 +40,10 @@ def refilter_folder(
     """
     folder = RunFolder(url)
     record = folder.require_run()
-    old = restore_recipe(record.recipe)
-    kinds = [settings.name for settings in old.filters]
     written = [rename_override(text, record.recipe) for text in overrides]
+    asked = (found[1] for text in written if (found := _KIND.match(text)))
+    old, came = gather(url, restore_recipe(record.recipe), asked)
+    kinds = [settings.name for settings in old.filters]
     named = [_replace_kind(text, kinds) for text in written]
     document = parse_document(json.dumps(old.model_dump(mode="json")), f"{url}/.factory/run.json")
     recipe = parse_model(apply_overrides(document, named), Recipe)
@@ -54,8 +57,28 @@ def refilter_folder(
     deciders = build_filters(recipe.filters, reopen_session(recipe, Path()))
     for name, _, value in changed:
         _check_threshold(name, value, deciders)
+    _check_counts(recipe, len(record.recipe["filters"]))
     with folder.hold("refilter"):
+        write_later(folder, came)
         return refilter_run(folder, recipe, build_decide(deciders, recipe.accept), write_card)
+
+
+_KIND = re.compile(r"filters\.([A-Za-z_]\w*)\.")
+
+
+def _check_counts(recipe: Recipe, before: int) -> None:
+    """Refuses a filter that was added and that the rule of the recipe passes over.
+
+    Raises:
+        InputError: names the rule that would count it.
+    """
+    for settings in recipe.filters[before:]:
+        rule = recipe.accept
+        if rule is not None and settings.name not in parse_rule(rule).kinds:
+            raise InputError(
+                f"accept: {rule!r} does not name {settings.name}, which would only score: add "
+                f"--set accept='({rule}) and {settings.name}'"
+            )
 
 
 def _check_threshold(name: str, value: Any, deciders: Sequence[Filter]) -> None:
@@ -77,7 +100,7 @@ def _check_threshold(name: str, value: Any, deciders: Sequence[Filter]) -> None:
 
 def _replace_kind(text: str, kinds: Sequence[str]) -> str:
     """Turns `filters.tissue.min_fraction=..` into `filters.1.min_fraction=..`."""
-    match = re.match(r"filters\.([A-Za-z_]\w*)\.", text)
+    match = _KIND.match(text)
     if match is None:
         return text
     if match.group(1) not in kinds:

@@ -13,6 +13,7 @@ from factory.engine.dataset import Dataset
 from factory.engine.drain import Drain
 from factory.engine.executors import Notify, NoWatch, Outcome, Watch, open_pool
 from factory.engine.finalise import SUMMARY, Policy, Survey, read_markers, survey_run, write_dataset
+from factory.engine.later import read_later
 from factory.engine.notebook import show_dataset, show_summary
 from factory.engine.parts import PARTS
 from factory.engine.placing import compare_files
@@ -139,14 +140,14 @@ def finalize(
     last = read_summary(folder)
     kept = {name: getattr(last, name, ()) for name in ("encoders", "warnings", "overrides")}
     summary = summary.change(**{**kept, **(judges or {})})
-    policy = build_policy(recipe, decide)
+    policy = build_policy(folder, recipe, decide)
     if summary.shortfalls and recipe.budget.on_shortfall == "error":
         return RunResult(folder.url, summary, folder.list_quarantined())
     if last is not None and _is_written(folder, last, summary.digest, say):
         files: Any = last.files
     else:
         say("finalizing")
-        names = read_score_names(folder, survey)
+        names = sorted({*read_score_names(folder, survey), *policy.later.missing})
         made = (folder, plan, policy, survey, recipe.output, names, recipe.columns)
         files = write_dataset(*made, summary.maker)
         last = None
@@ -177,14 +178,19 @@ def refilter_run(
     """
     record = folder.require_run()
     outline = read_outline(record)
-    survey = survey_run(folder, outline, build_policy(recipe, decide))
+    survey = survey_run(folder, outline, build_policy(folder, recipe, decide))
     return finalize(folder, recipe, outline, survey, decide, write_card=write_card)
 
 
-def build_policy(recipe: Recipe, decide: Decide | None = None) -> Policy:
-    """Returns how the candidates of a recipe are selected."""
+def build_policy(folder: RunFolder, recipe: Recipe, decide: Decide | None = None) -> Policy:
+    """Returns how the candidates of a recipe are selected.
+
+    Raises:
+        DamageError: scores that came after the run, by which it decides, are gone.
+    """
     similarity = None if recipe.dedup is None else recipe.dedup.max_similarity
-    return Policy(recipe.budget.attempts, similarity, decide, recipe.pick, recipe.seed)
+    later = read_later(folder, recipe)
+    return Policy(recipe.budget.attempts, similarity, decide, recipe.pick, recipe.seed, later)
 
 
 def read_score_names(folder: RunFolder, survey: Survey) -> list[str]:
@@ -251,7 +257,7 @@ def _fill(
     def ask(task: Task) -> Task:
         return task.ask(plan, order.recipe.budget.attempts)
 
-    policy = build_policy(order.recipe)
+    policy = build_policy(folder, order.recipe)
     tasks: Iterable[Task] = (Task(shard) for shard in plan.iterate_shards())
     begun_with = first.worker if first else None
     with open_pool(order, begun_with, say, drain) as pool:

@@ -26,6 +26,7 @@ EVALUATIONS: Registry[Evaluation] = Registry(
         "composition": "factory.evaluate.composition:Composition",
         "segmentation": "factory.evaluate.segmentation:Segmentation",
         "robustness": "factory.evaluate.robustness:Robustness",
+        "readers": "factory.evaluate.readers:Readers",
     },
 )
 """All kinds, in the order in which `evaluate all` runs them, those of plug-ins last."""

@@ -50,6 +50,7 @@ ALL_KINDS = [
     {"kind": "structure", "min_correlation": 0.1},
     {"kind": "domain_reached", "source": "none", "target": "none"},
     {"kind": "python", "path": "own.py", "class_name": "Own"},
+    {"kind": "review"},
 ]
 
 

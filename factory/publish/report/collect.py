@@ -182,6 +182,9 @@ def measure_spreads(state: RunState) -> dict[str, Spread]:
                     if each.name in spreads:
                         values = part.field(number).to_numpy(zero_copy_only=False)
                         spreads[each.name].add(values.astype(np.float64))
+    for name in state.policy.later.missing:
+        came = (own.get(name) for own in state.policy.later.scores.values())
+        spreads[name].add(np.array([value for value in came if value is not None], np.float64))
     return {name: spread for name, spread in spreads.items() if spread.count}
 
 

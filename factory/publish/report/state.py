@@ -104,7 +104,7 @@ def read_state(url: str, base: Path, say: Callable[[str], None]) -> RunState:
     record = folder.require_run()
     recipe = dataset.in_force or restore_recipe(record.recipe)
     decider = Decider(recipe.filters, reopen_session(recipe, base), recipe.accept)
-    policy = build_policy(recipe, decider.decide_now if dataset.is_refiltered else None)
+    policy = build_policy(folder, recipe, decider.decide_now if dataset.is_refiltered else None)
     outline = read_outline(record)
     say("reading decisions")
     survey = survey_run(folder, outline, policy)
@@ -117,7 +117,7 @@ def read_state(url: str, base: Path, say: Callable[[str], None]) -> RunState:
         survey=survey,
         summary=summary,
         decider=decider,
-        score_names=tuple(read_score_names(folder, survey)),
+        score_names=tuple(sorted({*read_score_names(folder, survey), *policy.later.missing})),
         shards=outline.count_shards(),
         is_finished=not survey.missing and _count(dataset.summary) == _count(summary),
         is_refiltered=dataset.is_refiltered,

@@ -11,6 +11,7 @@ from factory.data.summary import Maker, Summary
 from factory.engine.continuing import read_outline
 from factory.engine.dataset import DATA, Dataset
 from factory.engine.finalise import SELECTION_COLUMNS, iterate_decisions, survey_run
+from factory.engine.later import Later, read_later
 from factory.engine.run import build_policy
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.run_records import name_worker
@@ -37,7 +38,10 @@ class ShardRows:
         self.missing = 0
         self.makers: dict[str, Maker | None] = {}
         self.digests: dict[str, tuple[int, str]] = {}
+        self.later = Later()
         try:
+            if dataset.recipe is not None:
+                self.later = read_later(self.folder, dataset.recipe)
             self._read()
         except FactoryError as error:
             report.fail("shards", ".factory/", str(error))
@@ -54,6 +58,7 @@ class ShardRows:
             return
         marker = self.markers[known[0]]
         found = self.folder.read_rows(marker, {values["sample_id"]}, COMPARED)
+        self.later.lay_over(found)
         for name in COMPARED:
             if found and _plain(values.get(name)) != _plain(found[0].get(name)):
                 message = f"{_shorten(values.get(name), found[0].get(name))}, as the shard says"
@@ -86,8 +91,9 @@ class ShardRows:
         record = self.folder.read_run()
         if record is None or not self.markers:
             return
-        policy, plan = build_policy(recipe, decide), read_outline(record)
+        plan = read_outline(record)
         try:
+            policy = build_policy(self.folder, recipe, decide)
             survey = survey_run(self.folder, plan, policy)
             decisions = iterate_decisions(
                 self.folder, plan, policy, survey.left_out, SELECTION_COLUMNS
@@ -137,7 +143,9 @@ class ShardRows:
             self.markers.append(marker)
             self._read_maker(marker.worker)
             for batch in table.select(["sample_id", *COMPARED]).to_batches(256):
-                for row in batch.to_pylist():
+                rows = batch.to_pylist()
+                self.later.lay_over(rows)
+                for row in rows:
                     self.digests.setdefault(row["sample_id"], (number, _digest(row)))
 
     def _read_maker(self, digest: str) -> None:
