@@ -102,6 +102,7 @@ def test_readers_who_know_and_who_guess(place):
     found = factory.evaluate_readers(place / "one" / "run", out=out)
     knows, guesses = (found["by_reader"][name] for name in ("1 (pathologist)", "2 (technician)"))
     assert knows["accuracy"]["value"] == knows["area"]["value"] == 1.0
+    assert knows["area"]["low"] == pytest.approx(0.7575, abs=1e-4)  # Wilson's, of 12
     share = np.mean([guess(case)["choice"] == case.truth for case in desk.cases.values()])
     assert guesses["accuracy"]["value"] == pytest.approx(share, abs=1e-4)
     assert guesses["accuracy"]["low"] < 0.5 < guesses["accuracy"]["high"]

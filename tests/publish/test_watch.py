@@ -120,6 +120,8 @@ def test_the_page_names_its_parts_and_fetches_nothing():
 @pytest.mark.slow("test_the_command_serves_the_page_behind_its_token")
 def test_the_page_in_a_real_browser(folder, tmp_path):
     server = factory.watch(folder)
+    assert server.watch is not None and server.newest is not None
+    server.newest(server.watch()["newest"][0]["id"])  # what it imports first takes a while
     with open_browsers() as launch:
         browser = launch(tmp_path / "profile")
         page, faults = browser.pages[0], []
@@ -127,6 +129,8 @@ def test_the_page_in_a_real_browser(folder, tmp_path):
         page.on("console", lambda said: faults.append(said.text))
         page.goto(server.url)
         page.wait_for_selector("#newest img >> nth=11")
+        there = "[...document.images].every((each) => each.naturalWidth === 32)"
+        page.wait_for_function(there)
         assert page.inner_text("#accepted") == "23 of 23"
         assert page.inner_text("#state") == "finished"
         assert "normal" in page.inner_text("#series")

@@ -16,7 +16,7 @@ from factory.core.stats.agreement import (
     count_answers,
     cross_answers,
 )
-from factory.core.stats.intervals import Interval
+from factory.core.stats.intervals import Interval, compute_wilson
 from factory.core.stats.readers import (
     combine_readers,
     combine_shares,
@@ -186,7 +186,10 @@ def _measure_detection(found: Answers) -> Metrics:
     ratings = np.array(
         [[_rate(given[case]) for case in found.common] for given in found.given.values()]
     )
-    area = combine_readers(*compare_areas(ratings, is_synthetic))
+    areas, covariance = compare_areas(ratings, is_synthetic)
+    area = combine_readers(areas, covariance)
+    if area.low == area.high:  # all readers tell all apart: DeLong has no spread to measure
+        area = compute_wilson(area.mean, float(min(is_synthetic.sum(), (~is_synthetic).sum())))
     prime = combine_readers(*compare_primes(ratings > 0, is_synthetic))
     if len(ratings) == 1:
         prime = compute_d_prime(is_synthetic, ratings[0] > 0)

@@ -52,7 +52,7 @@ function show(told) {
   fill("reasons", Object.entries(told.reasons).map(([reason, images]) => [reason, images]));
   $("holder").textContent = told.holder ?? "Nobody works on it now.";
   fill("workers", told.workers.map((each) => [
-    each.model, each.device, each.shards, each.images, each.speed === null ? "–" : each.speed.toFixed(2),
+    each.model, each.device, each.shards, each.images, each.speed === null ? "–" : Math.round(each.speed * 100) / 100,
   ]));
   $("quarantined").replaceChildren(...told.quarantined.map((each) => Object.assign(
     document.createElement("p"), { className: "error", textContent: `Shard ${each.shard} kept failing: ${each.error}` },
