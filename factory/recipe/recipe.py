@@ -82,6 +82,9 @@ class Workers(Strict):
     resources: dict[Annotated[str, Field(min_length=1)], Annotated[float, Field(gt=0.0)]] = Field(
         {}, description="further resources of Ray per worker, by the names that its nodes have"
     )
+    autoscales: bool = Field(
+        False, description="the cluster adds nodes for workers that wait: none is refused for room"
+    )
     address: str | None = Field(
         None, description="Ray address, auto or local; default: RAY_ADDRESS, or Ray of our own here"
     )

@@ -126,6 +126,7 @@ def read(name):
 
 def list_commands(text):
     """Every `factory ...` that the head of a file tells to run, as words."""
+    text = re.sub(r"\\\n#", "", text)
     found = re.findall(r"^#   (?:[A-Z_]+=\S+ )?factory (.*)$", text, re.MULTILINE)
     return [shlex.split(each) for each in found]
 

@@ -173,7 +173,7 @@ def test_what_no_node_can_hold_is_refused():
         size_cluster(Workers(count=3, cpus=2), nodes)
     assert size_cluster(Workers(count=3, cpus=3), nodes, grows=True) == (3, 0.0)
     assert size_cluster(Workers(cpus=3), nodes, grows=True) == (1, 0.0)
-    assert size_cluster(Workers(cpus=3), nodes, True, {"CPU": 12, "GPU": 3}) == (3, 1.0)
+    assert size_cluster(Workers(cpus=2), nodes, grows=True) == (3, 0.0)
     with pytest.raises(InputError, match=r"3 CPUs and 0 GPUs and 1 big; the largest .* and 0 big"):
         size_cluster(Workers(cpus=3, resources={"big": 1}), nodes)
     with pytest.raises(ValidationError, match=r"GPU is not a further resource: .* workers\.gpus"):

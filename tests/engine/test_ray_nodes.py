@@ -121,14 +121,15 @@ def test_a_node_that_dies_loses_nothing(nodes, local, tmp_path):
 def test_nodes_come_and_go_amid_a_run(local, tmp_path):
     from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
     out = tmp_path / "run"
-    alone = [
+    growing = [
         "workers.executor=ray", "workers.cpus=1", f"workers.address={cluster.address}",
-        "budget.retries=9",
+        "budget.retries=9", "workers.autoscales=true",
     ]  # fmt: skip
     try:
-        process = start(write_slow(tmp_path, 0.3), out, alone)
+        process = start(write_slow(tmp_path, 0.3), out, growing)
+        cluster.add_node(num_cpus=1)
         wait_for_shards(out, 1, process)
         assert len(find_workers(os.getpid())) == 1
         late = cluster.add_node(num_cpus=1)

@@ -161,24 +161,6 @@ def list_free() -> Mapping[str, float]:
     return free
 
 
-def find_most() -> Mapping[str, float] | None:
-    """Returns what all nodes may have together once an autoscaler added them; None: there is none.
-
-    What has no bound is left out.
-    """
-    from ray.exceptions import RayError
-
-    try:
-        from ray._private.state import state
-
-        most = state.get_max_resources_from_cluster_config()
-    except (ImportError, AttributeError, RayError):  # a Ray, or a client of one, that does not tell
-        return None
-    if most is None:
-        return None
-    return {name: float(value) for name, value in most.items() if value < sys.maxsize}
-
-
 def _start_here() -> Cluster:
     """Starts Ray; once more where that failed: Ray gives a busy machine half a minute."""
     try:

@@ -217,6 +217,8 @@ class RayPool:
             wanted = [*actors.owners, *(() if idle else actors.starting)]
             if not wanted:
                 return
+            if not idle:
+                self._resize(actors)
             self._look(actors)
             for ref in wait_for(wanted, actors.pulse):
                 round_.take(ref)
@@ -240,7 +242,6 @@ class RayPool:
 
     def _look(self, actors: _Actors) -> None:
         assert self.waiting is not None
-        self._resize(actors)
         assert self.metrics is not None
         self.metrics.look()
         actors.pulse.ask(list(actors.busy))

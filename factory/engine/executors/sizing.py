@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from factory.core.errors import InputError
-from factory.engine.executors.cluster import Cluster, find_most, list_nodes
+from factory.engine.executors.cluster import Cluster, list_nodes
 from factory.recipe.recipe import Workers
 
 JOIN = 30.0
@@ -33,35 +33,30 @@ def size_now(workers: Workers) -> tuple[int, float]:
     Raises:
         InputError: see `size_cluster`.
     """
-    most = find_most()
-    return size_cluster(workers, list_nodes(), most is not None, most)
+    return size_cluster(workers, list_nodes(), workers.autoscales)
 
 
 def size_cluster(
-    workers: Workers,
-    nodes: Sequence[Mapping[str, float]],
-    grows: bool = False,
-    most: Mapping[str, float] | None = None,
+    workers: Workers, nodes: Sequence[Mapping[str, float]], grows: bool = False
 ) -> tuple[int, float]:
     """Returns the number of actors and the GPUs of each.
 
     Args:
         workers: how many are asked for, and what each needs.
         nodes: resources of each.
-        grows: whether an autoscaler may add nodes; then only what workers need is known.
-        most: what all nodes together have when it has added all that it may, where that is told.
+        grows: whether an autoscaler adds nodes for workers that wait; then `auto` is one more than
+            there is room for.
 
     Raises:
         InputError: more workers than the nodes can ever hold.
     """
-    later = most or {}
-    has_gpus = any(node.get("GPU") for node in (*nodes, later))
+    has_gpus = any(node.get("GPU") for node in nodes)
     gpus = float(has_gpus) if workers.gpus == "auto" else float(workers.gpus)
     needs = {"CPU": workers.cpus, "GPU": gpus, **workers.resources}
     fits = sum(_count_fitting(node, needs) for node in nodes)
     if workers.count == "auto":
         if fits or grows:
-            return max(fits, _count_fitting(later, needs), 1), gpus
+            return fits + grows, gpus
     elif workers.count <= fits or grows:
         return workers.count, gpus
     asked = describe_ask(1 if workers.count == "auto" else workers.count, workers, gpus)
