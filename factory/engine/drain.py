@@ -87,4 +87,8 @@ class Drain:
 
     def _end_hard(self) -> None:
         if not self._ended.wait(HARD):
+            last = "stopped amid a batch that does not end; run the same command again to go on"
+            saying = threading.Thread(target=self._say, args=(last,), daemon=True)
+            saying.start()
+            saying.join(1.0)  # printing may be what hangs
             os._exit(RunBrokenError.exit_code)

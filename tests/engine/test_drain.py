@@ -79,9 +79,10 @@ def test_a_batch_that_takes_too_long_is_not_waited_for(tmp_path, batches, monkey
 
 def hang_judging(recipe, out):
     """Runs a recipe whose filter hangs, in a thread that nothing can end."""
+    forked.write_to(out.with_name("log"))
     drain.HARD = 0.5
     FiniteFilter.score = lambda self, samples, conditions: time.sleep(600)
-    run(recipe, out)
+    run(recipe, out, say=lambda line: print(line, flush=True))
 
 
 def test_a_second_signal_ends_what_hangs(tmp_path):
@@ -97,3 +98,4 @@ def test_a_second_signal_ends_what_hangs(tmp_path):
     assert process.is_alive()
     os.kill(process.pid, signal.SIGTERM)
     assert forked.wait(process, 30) == 3
+    assert "stopped amid a batch that does not end" in (tmp_path / "log").read_text()

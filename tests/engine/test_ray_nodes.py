@@ -14,7 +14,7 @@ import pytest
 
 from factory.core.errors import InputError, RunBrokenError
 from factory.data.records import Progress, Shard
-from factory.engine.drain import Drained
+from factory.engine.drain import Drain, Drained
 from factory.engine.executors import address as addresses
 from factory.engine.executors import pulse, sizing, watchdog
 from factory.engine.executors import ray as ray_actors
@@ -115,35 +115,6 @@ def test_a_node_that_dies_loses_nothing(nodes, local, tmp_path):
     said = process.communicate(timeout=300)[1]
     assert process.returncode == 0, said
     assert list_identities(tmp_path / "run") == local
-
-
-@pytest.mark.slow("engine/test_ray.py::test_cluster_sizing")
-def test_nodes_come_and_go_amid_a_run(local, tmp_path):
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
-    out = tmp_path / "run"
-    growing = [
-        "workers.executor=ray", "workers.cpus=1", f"workers.address={cluster.address}",
-        "budget.retries=9", "workers.autoscales=true",
-    ]  # fmt: skip
-    try:
-        process = start(write_slow(tmp_path, 0.3), out, growing)
-        cluster.add_node(num_cpus=1)
-        wait_for_shards(out, 1, process)
-        assert len(find_workers(os.getpid())) == 1
-        late = cluster.add_node(num_cpus=1)
-        deadline = time.monotonic() + 240
-        while len(find_workers(os.getpid())) < 2:
-            assert time.monotonic() < deadline and process.poll() is None
-            time.sleep(0.1)
-        wait_for_shards(out, 4, process)
-        cluster.remove_node(late, allow_graceful=False)
-        said = process.communicate(timeout=300)[1]
-    finally:
-        cluster.shutdown()
-    assert process.returncode == 0, said
-    assert list_identities(out) == local
 
 
 NOTED = """
@@ -340,3 +311,18 @@ def test_a_worker_that_makes_no_batch_is_hung(monkeypatch):
     now[0] = actors.pulse.heard["worker"] = 41.0 + 20 * 40.0
     [(actor, why)] = actors.list_hung()
     assert actor == "worker" and "ended no batch" in why
+
+
+@pytest.mark.parametrize(("count", "expected"), [("auto", 3), (1, 1)])
+def test_nodes_that_join_get_workers(count, expected, monkeypatch):
+    """`python -m tests.chaos --only ray_node_killed` does it with real nodes."""
+    monkeypatch.setattr(
+        ray_actors._Actors, "add", lambda self: self.busy.update({len(self.busy): {}})
+    )
+    monkeypatch.setattr(ray_actors, "size_now", lambda workers: (3, 0.0))
+    monkeypatch.setattr(ray_actors, "RESIZE", -1.0)
+    actors = ray_actors._Actors(None, None, Workers(count=count), 0.0, target=1)
+    actors.complete()
+    assert len(actors.busy) == 1
+    ray_actors.RayPool(None, None, print, Drain())._resize(actors)
+    assert len(actors.busy) == expected
