@@ -32,7 +32,7 @@ ORAL = ASSETS / "oral-oscc"
 
 NOTHING = Condition()
 NEEDS_MODELS = {"python", "classifier", "agreement", "zero_shot", "alignment", "realism"}
-NEEDS_MODELS |= {"channel_signal", "structure", "domain_reached"}
+NEEDS_MODELS |= {"channel_signal", "structure", "domain_reached", "conformal"}
 ALL_KINDS = [
     {"kind": "finite"},
     {"kind": "channel_signal", "channels": {"DAPI": {"min_positive": 0.01}}},
@@ -51,6 +51,7 @@ ALL_KINDS = [
     {"kind": "domain_reached", "source": "none", "target": "none"},
     {"kind": "python", "path": "own.py", "class_name": "Own"},
     {"kind": "review"},
+    {"kind": "conformal", "model": "none", "images": "none", "max_mislabelled": 0.5},
 ]
 
 
