@@ -31,7 +31,8 @@ def read_mention(words):
         command, rest = found, rest[1:]
     if rest or not any(each.required for each in command.params):
         stands_for = {"$recipe": "quickstart", "$out": "runs/x", "$@": "--extend"}
-        read_options([stands_for.get(word, word) for word in words[1:]])
+        stands_for["${options[@]}"] = "--executor=ray"
+        read_options([stands_for.get(word, word) for word in words[1:] if word != "&"])
 
 
 def test_every_command_that_other_pages_mention_can_be_read(tmp_path, monkeypatch):
