@@ -11,7 +11,7 @@ _STORED_BLOCK = 16384
 _PAIR_BLOCK = 4096
 _DENSE_SHARE = 0.005
 """Pairs left by the bound above which plain matrix products are cheaper than one by one."""
-_SLACK = 4e-3
+SLACK = 4e-3
 """Room for float16 descriptors, whose length is 1 within 5e-4, in the bound below."""
 
 
@@ -31,7 +31,7 @@ class SimilarityIndex:
     def __init__(self, max_similarity: float) -> None:
         self.max_similarity = max_similarity
         self._descriptors = np.zeros((1024, DIM), np.float16)
-        self._averages = np.zeros((1024, len(_ORBITS) + 1), np.float32)
+        self._averages = np.zeros((1024, len(ORBITS) + 1), np.float32)
         self._count = 0
 
     def __len__(self) -> int:
@@ -60,46 +60,55 @@ class SimilarityIndex:
             open_rows = np.arange(len(block))
             for start in range(0, self._count, _STORED_BLOCK):
                 stop = min(start + _STORED_BLOCK, self._count)
-                rows, columns = self._pair(
+                rows, columns = _pair(
                     block[open_rows],
                     averages[open_rows],
                     self._descriptors[start:stop],
                     self._averages[start:stop],
+                    self.max_similarity,
                 )
                 hit, position = np.unique(rows, return_index=True)
                 found[first + open_rows[hit]] = start + columns[position]
                 open_rows = np.delete(open_rows, hit)
         return found
 
-    def _pair(
-        self,
-        queries: Descriptors,
-        query_averages: NDArray[np.float32],
-        stored: Descriptors,
-        stored_averages: NDArray[np.float32],
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Returns the (query, stored) positions of all near-duplicates, sorted."""
-        least = self.max_similarity - _SLACK
-        doubled = 2.0 * query_averages
-        doubled[:, -1] = -1.0
-        gap = doubled @ stored_averages.T  # 2 a(x) a(y) - |a(y)|^2
-        gap -= query_averages[:, -1:]
-        possible = gap >= 2.0 * (least - 1.0)
-        some = np.flatnonzero(possible.any(axis=0))
-        if np.count_nonzero(possible) > _DENSE_SHARE * len(queries) * max(len(some), 1):
-            turned = queries.astype(np.float32)[:, SYMMETRIES]
-            wide = stored[some].astype(np.float32).T
-            close = np.zeros((len(queries), len(some)), bool)
-            for pose in range(len(SYMMETRIES)):
-                close |= turned[:, pose] @ wide >= least
-            possible[:, some] &= close
-        rows, columns = np.nonzero(possible)
-        confirmed = np.zeros(len(rows), bool)
-        for start in range(0, len(rows), _PAIR_BLOCK):
-            part = slice(start, start + _PAIR_BLOCK)
-            values = compare_pairs(queries[rows[part]], stored[columns[part]])
-            confirmed[part] = values > self.max_similarity
-        return rows[confirmed], columns[confirmed]
+
+def find_near(
+    first: Descriptors, second: Descriptors, max_similarity: float
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the positions in (N, 256) and (M, 256) descriptors of all near-duplicates, sorted."""
+    return _pair(first, _average_orbits(first), second, _average_orbits(second), max_similarity)
+
+
+def _pair(
+    queries: Descriptors,
+    query_averages: NDArray[np.float32],
+    stored: Descriptors,
+    stored_averages: NDArray[np.float32],
+    max_similarity: float,
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Returns the (query, stored) positions of all near-duplicates, sorted."""
+    least = max_similarity - SLACK
+    doubled = 2.0 * query_averages
+    doubled[:, -1] = -1.0
+    gap = doubled @ stored_averages.T  # 2 a(x) a(y) - |a(y)|^2
+    gap -= query_averages[:, -1:]
+    possible = gap >= 2.0 * (least - 1.0)
+    some = np.flatnonzero(possible.any(axis=0))
+    if np.count_nonzero(possible) > _DENSE_SHARE * len(queries) * max(len(some), 1):
+        turned = queries.astype(np.float32)[:, SYMMETRIES]
+        wide = stored[some].astype(np.float32).T
+        close = np.zeros((len(queries), len(some)), bool)
+        for pose in range(len(SYMMETRIES)):
+            close |= turned[:, pose] @ wide >= least
+        possible[:, some] &= close
+    rows, columns = np.nonzero(possible)
+    confirmed = np.zeros(len(rows), bool)
+    for start in range(0, len(rows), _PAIR_BLOCK):
+        part = slice(start, start + _PAIR_BLOCK)
+        values = compare_pairs(queries[rows[part]], stored[columns[part]])
+        confirmed[part] = values > max_similarity
+    return rows[confirmed], columns[confirmed]
 
 
 def compare_pairs(first: Descriptors, second: Descriptors) -> NDArray[np.float64]:
@@ -111,7 +120,7 @@ def compare_pairs(first: Descriptors, second: Descriptors) -> NDArray[np.float64
 
 def _average_orbits(descriptors: Descriptors) -> NDArray[np.float32]:
     """Returns (N, 37): 36 sums over orbits, scaled to keep lengths, and their squared length."""
-    sums = descriptors.astype(np.float32) @ _ORBITS.T
+    sums = descriptors.astype(np.float32) @ ORBITS.T
     return np.concatenate([sums, (sums * sums).sum(1, keepdims=True)], axis=1)
 
 
@@ -122,4 +131,4 @@ def _list_orbits() -> NDArray[np.float32]:
     return np.asarray(orbits / np.sqrt(orbits.sum(1, keepdims=True)))
 
 
-_ORBITS = _list_orbits()
+ORBITS = _list_orbits()

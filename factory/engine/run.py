@@ -7,17 +7,19 @@ from typing import Any
 
 from factory.core.errors import InputError, RunBrokenError
 from factory.core.plain import write_json
+from factory.data.features import build_final_schema
 from factory.data.summary import SeriesSummary, Summary
 from factory.engine.continuing import build_record, continue_run, has_commits, read_outline
 from factory.engine.dataset import Dataset
 from factory.engine.drain import Drain
 from factory.engine.executors import Notify, NoWatch, Outcome, Watch, open_pool
-from factory.engine.finalise import SUMMARY, Policy, Survey, read_markers, survey_run, write_dataset
+from factory.engine.finalise import SUMMARY, Policy, Survey, read_markers, survey_run
 from factory.engine.later import read_later
 from factory.engine.notebook import show_dataset, show_summary
 from factory.engine.parts import PARTS
 from factory.engine.placing import compare_files
 from factory.engine.plan import Outline, Plan, build_plan
+from factory.engine.repack import write_dataset
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.run_records import Quarantine
 from factory.engine.summary import (
@@ -148,8 +150,9 @@ def finalize(
     else:
         say("finalizing")
         names = sorted({*read_score_names(folder, survey), *policy.later.missing})
-        made = (folder, plan, policy, survey, recipe.output, names, recipe.columns)
-        files = write_dataset(*made, summary.maker)
+        schema = build_final_schema(plan.class_names, names, recipe.columns, summary.maker)
+        made = folder, plan, policy, survey, recipe.output, schema
+        files = write_dataset(*made, recipe.workers)
         last = None
     summary = summary.change(files=files)
     folder.files.write(RECIPE, write_json(recipe.model_dump(mode="json")).encode())

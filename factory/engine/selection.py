@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from factory.data.provenance import read_origin, read_provenance
 from factory.data.records import Verdict
 from factory.engine.diversity import Pick, count_kept, pick_best, pick_diverse, rank_scores
+from factory.engine.repeats import WalkedSeries
 from factory.filters import Decide
 from factory.recipe.earlier import NEAR_DUPLICATE
 from factory.recipe.recipe import DiversePick
@@ -167,7 +168,8 @@ class Selector:
     its shot and patient are within their quotas, if there are any, and it is no near-duplicate of
     what an earlier request of the series took. The outcome for a request depends on earlier
     requests only, so a raised count changes nothing that was taken before. `taken` holds the
-    sample ids accepted so far in all series.
+    sample ids accepted so far in all series, `walked` the near-duplicates of this one; None:
+    nothing is one.
     """
 
     def __init__(
@@ -176,17 +178,12 @@ class Selector:
         max_similarity: float | None,
         taken: set[int],
         quotas: Mapping[str, float] | None = None,
+        walked: WalkedSeries | None = None,
     ) -> None:
         self.decide = decide
-        self.taken = taken
+        self.taken, self.walked = taken, walked
         given = quotas or {}
         self.quotas = [kind(given[kind.field]) for kind in QUOTAS if kind.field in given]
-        self.index: Any = None
-        self.names: list[str] = []
-        if max_similarity is not None:
-            from factory.engine.dedup import SimilarityIndex
-
-            self.index = SimilarityIndex(max_similarity)
         self.max_similarity = max_similarity
 
     def select(self, candidates: Sequence[Mapping[str, Any]]) -> list[Decision]:
@@ -194,13 +191,15 @@ class Selector:
 
         Args:
             candidates: rows of one request with `scores`, `accepted`, `rejected_by`, `reason`,
-                `class_name`, `sample_id` and `descriptor`; with a quota also `index`,
-                `reference_sha256` and, of patients, `provenance`.
+                `class_name` and `sample_id`; with a quota also `index`, `reference_sha256` and, of
+                patients, `provenance`.
         """
         decisions: list[Decision] = []
         is_taken = False
         for candidate in candidates:
-            verdict = self._judge(candidate)
+            if self.walked is not None:
+                self.walked.go_on()
+            verdict = self.judge(candidate)
             if is_taken:
                 decisions.append(Decision("spare", verdict.filter, verdict.reason))
             elif not verdict.accepted:
@@ -211,7 +210,8 @@ class Selector:
                 decisions.append(decision)
         return decisions
 
-    def _judge(self, candidate: Mapping[str, Any]) -> Verdict:
+    def judge(self, candidate: Mapping[str, Any]) -> Verdict:
+        """Returns whether the filters accept a candidate."""
         if self.decide is not None:
             return self.decide(candidate["scores"] or {}, candidate["class_name"])
         return Verdict(candidate["accepted"], candidate["rejected_by"], candidate["reason"])
@@ -225,14 +225,12 @@ class Selector:
             refused = quota.refuse(candidate)
             if refused:
                 return Decision("rejected", quota.rejects, refused)
-        if self.index is not None and candidate["descriptor"] is not None:
-            descriptor = np.asarray(candidate["descriptor"], np.float16)[None]
-            match = int(self.index.find(descriptor)[0])
-            if match >= 0:
-                reason = f"similarity > {self.max_similarity} to {self.names[match]}"
-                return Decision("rejected", NEAR_DUPLICATE, reason, self.names[match])
-            self.index.add(descriptor)
-            self.names.append(candidate["sample_id"])
+        match = self.walked.find() if self.walked is not None else None
+        if match is not None:
+            reason = f"similarity > {self.max_similarity} to {match}"
+            return Decision("rejected", NEAR_DUPLICATE, reason, match)
+        if self.walked is not None:
+            self.walked.take(candidate["sample_id"])
         for quota in self.quotas:
             quota.count(candidate)
         self.taken.add(identity)

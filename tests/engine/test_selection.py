@@ -13,6 +13,7 @@ from factory.api import refilter
 from factory.core.errors import MismatchError, RecipeError
 from factory.core.thumbnails import describe_images
 from factory.data.records import Verdict
+from factory.engine.repeats import TakenIds, open_repeats
 from factory.engine.selection import OVER_GROUP_QUOTA, OVER_QUOTA, Selector
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
@@ -39,6 +40,21 @@ def make_candidate(name, accepted=True, seed=0, score=0.5):
     }
 
 
+def select_all(*requests, max_similarity=0.97):
+    """Decides the candidates of requests, one after the other, as a run does."""
+    with open_repeats(max_similarity) as repeats:
+        judge = Selector(None, None, set()).judge
+        repeats.add("series", [row for candidates in requests for row in candidates], judge)
+        repeats.find()
+        while True:
+            walks = repeats.begin_walks()
+            taken = TakenIds(repeats.repeated)
+            selector = Selector(None, max_similarity, taken, walked=walks["series"])
+            decisions = [selector.select(candidates) for candidates in requests]
+            if repeats.complete(walks):
+                return decisions
+
+
 def list_statuses(decisions):
     return [decision.status for decision in decisions]
 
@@ -57,18 +73,18 @@ def test_first_accepted_attempt_wins_and_later_ones_are_spare():
 
 
 def test_later_request_loses_its_duplicate_and_goes_on():
-    selector = Selector(None, 0.97, set())
-    assert list_statuses(selector.select([make_candidate(1, seed=1)])) == ["accepted"]
-    decisions = selector.select([make_candidate(2, seed=1), make_candidate(3, seed=2)])
+    first, decisions = select_all(
+        [make_candidate(1, seed=1)], [make_candidate(2, seed=1), make_candidate(3, seed=2)]
+    )
+    assert list_statuses(first) == ["accepted"]
     assert list_statuses(decisions) == ["rejected", "accepted"]
     assert decisions[0].rejected_by == "near_duplicate"
     assert f"{1:032x}" in decisions[0].reason
 
 
 def test_a_rejected_candidate_does_not_shadow_others():
-    selector = Selector(None, 0.97, set())
-    selector.select([make_candidate(1, False, seed=1)])
-    assert list_statuses(selector.select([make_candidate(2, seed=1)])) == ["accepted"]
+    _, decisions = select_all([make_candidate(1, False, seed=1)], [make_candidate(2, seed=1)])
+    assert list_statuses(decisions) == ["accepted"]
 
 
 def test_the_same_image_of_two_blocks_counts_once():

@@ -125,9 +125,11 @@ class NumberedFiles:
         hashes: name -> sha256 of each file that is whole.
         sizes: likewise its bytes.
         rows: written so far.
+        first: number of the first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
+        self.first = first
         self.names: list[str] = []
         self.hashes: dict[str, str] = {}
         self.sizes: dict[str, int] = {}

@@ -30,7 +30,8 @@ def fit_row_group(schema: pa.Schema) -> int:
 class ParquetFiles(NumberedFiles):
     """Writes tables in order into `folder/split-00000-of-00003.parquet`.
 
-    Files hold `per_file` rows, and more where the Hub would refuse so many files. Pages carry
+    `total` is the rows of all files, `first` the number of the first that is written here. Files
+    hold `per_file` rows, and more where the Hub would refuse so many files. Pages carry
     checksums, so that readers who ask for them find a flipped bit.
     """
 
@@ -42,8 +43,9 @@ class ParquetFiles(NumberedFiles):
         schema: pa.Schema,
         total: int,
         per_file: int,
+        first: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(first)
         self.files, self.folder, self.split, self.schema = files, folder, split, schema
         self.per_file = fit_rows_per_file(total, per_file)
         self.count = max(1, -(-total // self.per_file))
@@ -74,7 +76,8 @@ class ParquetFiles(NumberedFiles):
             self._finish()
 
     def _start(self) -> None:
-        name = f"{self.folder}/{self.split}-{len(self.names):05d}-of-{self.count:05d}.parquet"
+        number = self.first + len(self.names)
+        name = f"{self.folder}/{self.split}-{number:05d}-of-{self.count:05d}.parquet"
         self._stream = HashedStream(self.files.open(name, "wb"))
         self._writer = pq.ParquetWriter(
             self._stream, self.schema, compression="zstd", write_page_checksum=True

@@ -19,8 +19,10 @@ class TarFiles(NumberedFiles):
     as `mask.png`, `channels.npy` where there are channels, and `json` (all other columns).
     """
 
-    def __init__(self, files: FileStore, folder: str, split: str, per_file: int) -> None:
-        super().__init__()
+    def __init__(
+        self, files: FileStore, folder: str, split: str, per_file: int, first: int = 0
+    ) -> None:
+        super().__init__(first)
         self.files, self.folder, self.split, self.per_file = files, folder, split, per_file
         self._room = 0
 
@@ -43,7 +45,7 @@ class TarFiles(NumberedFiles):
     def _start(self) -> None:
         import webdataset
 
-        name = f"{self.folder}/{self.split}-{len(self.names):05d}.tar"
+        name = f"{self.folder}/{self.split}-{self.first + len(self.names):05d}.tar"
         self._stream = HashedStream(self.files.open(name, "wb"))
         self._writer = webdataset.TarWriter(self._stream, mtime=0)
         self._room = self.per_file

@@ -26,7 +26,7 @@ from factory.publish.report.margins import (
 )
 from factory.publish.report.state import RunState
 
-COLUMNS = (*SELECTION_COLUMNS, "caption", "prompt", "seed", "width", "height")
+COLUMNS = (*SELECTION_COLUMNS, "descriptor", "caption", "prompt", "seed", "width", "height")
 BINS = 30
 WIDTH = 4.0
 """Standard deviations on both sides of the mean that bins span; the rest is in the end bins."""
@@ -160,9 +160,7 @@ def collect(state: RunState, limits: list[Limit], per_gallery: int) -> Collected
     judges = state.decider.filters
     found.likeness = next(filter(None, (each.likeness for each in judges)), None)
     found.nearness = next(filter(None, (each.nearness for each in judges)), None)
-    walk = iterate_decisions(
-        state.folder, state.outline, state.policy, state.survey.left_out, COLUMNS
-    )
+    walk = iterate_decisions(state.folder, state.outline, state.policy, state.survey, COLUMNS)
     for shard, candidates in walk:
         for row, decision in candidates:
             _count(found, row, decision)

@@ -10,7 +10,7 @@ from factory.data.schema import CONTENT_COLUMNS
 from factory.data.summary import Maker, Summary
 from factory.engine.continuing import read_outline
 from factory.engine.dataset import DATA, Dataset
-from factory.engine.finalise import SELECTION_COLUMNS, iterate_decisions, survey_run
+from factory.engine.finalise import iterate_decisions, survey_run
 from factory.engine.later import Later, read_later
 from factory.engine.run import build_policy
 from factory.engine.run_folder import Marker, RunFolder
@@ -95,9 +95,7 @@ class ShardRows:
         try:
             policy = build_policy(self.folder, recipe, decide)
             survey = survey_run(self.folder, plan, policy)
-            decisions = iterate_decisions(
-                self.folder, plan, policy, survey.left_out, SELECTION_COLUMNS
-            )
+            decisions = iterate_decisions(self.folder, plan, policy, survey)
             kept = {
                 row["sample_id"]
                 for _, found in decisions

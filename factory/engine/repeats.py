@@ -1,0 +1,165 @@
+"""What is known of a run's candidates before they are selected: repeated ids, near-duplicates."""
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.core.files.keys import KeyFile
+from factory.data.records import Verdict
+from factory.engine.near_pairs import DescriptorFile, NearPairs
+
+Row = Mapping[str, Any]
+Earlier = Mapping[int, list[int]]
+"""Place of a candidate in its series -> places of earlier ones that it nearly repeats."""
+
+
+class TakenIds(set[int]):
+    """Sample ids of accepted images: those alone that a run holds more than once.
+
+    Args:
+        repeated: first 64 bits of such ids.
+    """
+
+    def __init__(self, repeated: frozenset[int]) -> None:
+        super().__init__()
+        self.repeated = repeated
+
+    def add(self, identity: int) -> None:
+        """Keeps the id, where another candidate may have it."""
+        if identity >> 64 in self.repeated:
+            super().add(identity)
+
+
+class WalkedSeries:
+    """A walk over the candidates of a series, in order, and what of them was taken.
+
+    Args:
+        earlier: near-duplicates among them.
+        count: of its candidates; 0 where it does not matter which are taken.
+    """
+
+    def __init__(self, earlier: Earlier, count: int = 0) -> None:
+        self.earlier = earlier
+        self.is_taken = np.zeros(count, bool)
+        self._repeated = {place for places in earlier.values() for place in places}
+        self._names: dict[int, str] = {}
+        self._place = -1
+
+    def go_on(self) -> None:
+        """Goes to the next candidate."""
+        self._place += 1
+
+    def find(self) -> str | None:
+        """Returns the sample id of the first taken candidate that this one nearly repeats."""
+        taken = [place for place in self.earlier.get(self._place, ()) if place in self._names]
+        return self._names[min(taken)] if taken else None
+
+    def take(self, sample_id: str) -> None:
+        """Notes that this candidate is taken."""
+        if self._place < len(self.is_taken):
+            self.is_taken[self._place] = True
+        if self._place in self._repeated:
+            self._names[self._place] = sample_id
+
+
+@dataclass(slots=True)
+class _Series:
+    """The good candidates of a series: their descriptors, and their places among all of it."""
+
+    near: NearPairs
+    places: list[NDArray[np.int64]] = field(default_factory=list)
+    count: int = 0
+
+    def list_places(self) -> NDArray[np.int64]:
+        self.places = [np.concatenate([np.zeros(0, np.int64), *self.places])]
+        return self.places[0]
+
+    def list_earlier(self) -> Earlier:
+        places = self.list_places()
+        return {
+            int(places[row]): [int(places[each]) for each in earlier]
+            for row, earlier in self.near.earlier.items()
+        }
+
+
+class Repeats:
+    """Near-duplicates of each series, and sample ids that are there more than once.
+
+    Args:
+        folder: for what is kept on disk meanwhile.
+        max_similarity: above it two images are near-duplicates; None: they are not looked for.
+    """
+
+    def __init__(self, folder: Path, max_similarity: float | None) -> None:
+        self.folder, self.max_similarity = folder, max_similarity
+        self._ids = KeyFile(folder / "ids")
+        self._series: dict[str, _Series] = {}
+        self.repeated: frozenset[int] = frozenset()
+
+    def add(self, series: str, rows: Sequence[Row], judge: Callable[[Row], Verdict]) -> None:
+        """Takes the next candidates of a series, in order; those judged good are compared."""
+        self._ids.add(np.array([int(row["sample_id"][:16], 16) for row in rows], np.uint64))
+        if self.max_similarity is None:
+            return
+        if series not in self._series:
+            below = self.folder / series
+            below.mkdir()
+            rows_of = DescriptorFile(below / "descriptors")
+            self._series[series] = _Series(NearPairs(rows_of, self.max_similarity))
+        known = self._series[series]
+        chosen = [
+            place
+            for place, row in enumerate(rows)
+            if row["descriptor"] is not None and judge(row).accepted
+        ]
+        known.places.append(known.count + np.array(chosen, np.int64))
+        known.count += len(rows)
+        if chosen:
+            found = [rows[place]["descriptor"] for place in chosen]
+            known.near.rows.add(np.array(found, np.float16))
+
+    def find(self) -> None:
+        """Looks for repeats, once all candidates are there."""
+        self.repeated = self._ids.find_repeated()
+        for known in self._series.values():
+            known.near.find()
+
+    def begin_walks(self) -> dict[str, WalkedSeries]:
+        """Begins a walk over each series."""
+        return {
+            series: WalkedSeries(known.list_earlier(), known.count)
+            for series, known in self._series.items()
+        }
+
+    def complete(self, walks: Mapping[str, WalkedSeries]) -> bool:
+        """Compares what was taken and not compared with all else: another walk decides otherwise.
+
+        Returns:
+            Whether all that was taken had been compared.
+        """
+        is_complete = True
+        for series, walked in walks.items():
+            known = self._series[series]
+            taken = walked.is_taken[known.list_places()]
+            rows = np.flatnonzero(taken & ~known.near.is_checked)
+            if len(rows):
+                is_complete = False
+                known.near.compare(rows, taken & known.near.is_checked)
+        return is_complete
+
+    def list_earlier(self) -> dict[str, Earlier]:
+        """Returns the near-duplicates of each series."""
+        return {series: known.list_earlier() for series, known in self._series.items()}
+
+
+@contextmanager
+def open_repeats(max_similarity: float | None) -> Iterator[Repeats]:
+    """Opens an empty one; what it keeps on disk goes with it."""
+    with tempfile.TemporaryDirectory(prefix="factory-finalise-") as folder:
+        yield Repeats(Path(folder), max_similarity)

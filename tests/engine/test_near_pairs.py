@@ -1,0 +1,97 @@
+"""Near-duplicates of a large set: none is missed, at a cost that grows as it does."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from factory.core.thumbnails import SYMMETRIES
+from factory.engine import near_pairs
+from factory.engine.dedup import compare_pairs
+from factory.engine.near_pairs import DescriptorFile, NearPairs, count_groups, embed
+from tests.filters.test_filters import find_duplicates_plainly, make_descriptors
+
+SIMILARITY = 0.97
+
+
+def find(folder, descriptors, similarity=SIMILARITY):
+    """Returns what an index finds of descriptors, in a file that is written in two goes."""
+    rows = DescriptorFile(folder / "descriptors")
+    rows.add(descriptors[:7])
+    rows.add(descriptors[7:])
+    near = NearPairs(rows, similarity)
+    near.find()
+    return near
+
+
+def keep(near):
+    """Walks as a selection does: a row is kept where it repeats no kept one before it."""
+    kept, found = set(), []
+    for row in range(near.rows.count):
+        repeated = sorted(kept & set(near.earlier.get(row, ())))
+        found.append(repeated[0] if repeated else -1)
+        if not repeated:
+            kept.add(row)
+    return kept, found
+
+
+def add_hard_ones(descriptors, generator):
+    """Puts a crowd of equal ones, a chain of near ones, and pairs just around the limit into it."""
+    some = descriptors.astype(np.float64)
+    some[40:70] = some[3]
+    drift = generator.normal(size=256) / 16
+    for place in range(80, 100):
+        some[place] = some[place - 1] + 0.12 * drift
+    for place, similarity in zip(range(120, 160), np.linspace(0.965, 0.985, 40), strict=True):
+        other = generator.normal(size=256)
+        other -= (other @ some[place - 20]) * some[place - 20]
+        other /= np.linalg.norm(other)
+        made = similarity * some[place - 20] + np.sqrt(1 - similarity**2) * other
+        some[place] = made[SYMMETRIES[place % 8]]
+    return (some / np.linalg.norm(some, axis=1, keepdims=True)).astype(np.float16)
+
+
+@pytest.mark.parametrize("exact", [1 << 15, 60])
+def test_what_is_kept_equals_the_plain_greedy_rule(exact, tmp_path, monkeypatch):
+    monkeypatch.setattr(near_pairs, "EXACT", exact)
+    descriptors = add_hard_ones(make_descriptors(300, 1, {250: 9}), np.random.default_rng(2))
+    near = find(tmp_path, descriptors)
+    plain = find_duplicates_plainly(descriptors, SIMILARITY)
+    kept, found = keep(near)
+    assert kept == {row for row, repeated in enumerate(plain) if repeated < 0}
+    assert 30 < 300 - len(kept) < 120
+    assert near.is_checked[sorted(kept)].all()
+    assert exact == 60 or found == plain  # and the first that each repeats
+    for row, earlier in near.earlier.items():
+        assert all(compare_pairs(descriptors[[row]], descriptors[earlier]) > SIMILARITY)
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_no_pose_changes_invariants_and_no_distance_grows(seed, share):
+    generator = np.random.default_rng(seed)
+    first = generator.normal(size=256)
+    second = share * first + (1 - share) * generator.normal(size=256)
+    both = np.stack([each / np.linalg.norm(each) for each in (first, second)])
+    here = embed(both)
+    for pose in SYMMETRIES:
+        np.testing.assert_allclose(embed(both[:, pose]), here, atol=1e-5)
+    apart = min(np.linalg.norm(both[0] - both[1][pose]) for pose in SYMMETRIES)
+    assert np.linalg.norm(here[0] - here[1]) <= apart + 1e-5
+
+
+def test_groups_are_as_many_as_leave_a_pair_unseen_once_in_a_million():
+    assert count_groups(18) == 29
+    assert count_groups(22) > count_groups(18)
+
+
+def test_comparisons_grow_with_the_rows_and_not_with_their_pairs(tmp_path, monkeypatch):
+    monkeypatch.setattr(near_pairs, "EXACT", 256)
+    monkeypatch.setattr(near_pairs, "count_groups", lambda taken: 2)
+    compared = []
+    for count in (2000, 8000):
+        (folder := tmp_path / str(count)).mkdir()
+        near = find(folder, make_descriptors(count, count, {count - 1: 300}))
+        assert near.earlier == {count - 1: [300]}
+        compared.append(near.compared)
+    assert compared[1] <= 1.5 * 4 * compared[0]
+    assert compared[1] < 8000**2 / 100
