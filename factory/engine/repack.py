@@ -4,9 +4,9 @@ The driver walks over decisions and holds those of the files at hand; a worker r
 a file is made of, checks every image, and writes it.
 """
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pyarrow as pa
 
@@ -16,6 +16,7 @@ from factory.data.channel_tables import build_table
 from factory.data.features import with_features
 from factory.data.writers.parquet import ParquetFiles, fit_rows_per_file
 from factory.data.writers.webdataset import TarFiles
+from factory.engine.executors.spread import spread_jobs
 from factory.engine.finalise import (
     SUMMARY,
     Policy,
@@ -24,11 +25,12 @@ from factory.engine.finalise import (
     read_markers,
     read_rows,
 )
+from factory.engine.later import Later
 from factory.engine.placing import BUILD, put_in_place
 from factory.engine.plan import Outline
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.selection import Decision
-from factory.recipe.recipe import Output
+from factory.recipe.recipe import Output, Workers
 
 DECIDED = (("rejected_by", pa.string()), ("reason", pa.string()), ("status", pa.string()))
 """Columns of rows that were not taken, besides."""
@@ -56,6 +58,7 @@ class Kind:
         total: rows of all files.
         per_file: rows of each, at least.
         with_tars: whether the same rows go into tars.
+        later: scores that came after the run.
     """
 
     url: str
@@ -66,6 +69,7 @@ class Kind:
     total: int
     per_file: int
     with_tars: bool = False
+    later: Later = field(default_factory=Later)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +91,6 @@ class Written:
     bytes: dict[str, int] = field(default_factory=dict)
 
 
-class Spread(Protocol):
-    """Has jobs done, somewhere, and yields what they gave; the order may be any."""
-
-    def __call__(self, work: Callable[[Job], Written], jobs: Iterable[Job]) -> Iterator[Written]:
-        """Yields `work(job)` of each job."""
-        ...
-
-
-def do_here(work: Callable[[Job], Written], jobs: Iterable[Job]) -> Iterator[Written]:
-    """Does jobs in this process, one after the other."""
-    return map(work, jobs)
-
-
 def write_dataset(
     folder: RunFolder,
     plan: Outline,
@@ -107,12 +98,13 @@ def write_dataset(
     survey: Survey,
     output: Output,
     schema: pa.Schema,
-    spread: Spread = do_here,
+    workers: Workers,
 ) -> dict[str, Any]:
     """Repacks the selected rows into `data/`, `rejected/` and `webdataset/`.
 
     Built aside and moved into place when whole; every image's hash and the counts of `survey` (made
-    with the same policy) are checked on the way.
+    with the same policy) are checked on the way. A job that dies is done again; so is all, where
+    this process dies: the files are the same whoever writes them.
 
     Returns:
         Row counts, and sha256 and bytes of each file by its name.
@@ -128,10 +120,12 @@ def write_dataset(
     kept = Kind(folder.url, "data", "train", schema, names, survey.accepted, per_file, tars)
     more = with_features(more, names)
     others = Kind(folder.url, "rejected", "rejected", more, names, survey.others, per_file)
+    kept, others = (replace(each, later=policy.later) for each in (kept, others))
     rows = dict.fromkeys((kept.folder, others.folder), 0)
     sha256: dict[str, str] = {}
     sizes: dict[str, int] = {}
-    for written in spread(repack, _cut_jobs(folder, plan, policy, survey, (kept, others))):
+    jobs = _cut_jobs(folder, plan, policy, survey, (kept, others))
+    for written in spread_jobs(workers, repack, jobs):
         rows[written.folder] += written.rows
         sha256 |= written.sha256
         sizes |= written.bytes
@@ -237,7 +231,7 @@ def repack(job: Job) -> Written:
 
 def _read_part(folder: RunFolder, kind: Kind, part: Part) -> list[dict[str, Any]]:
     labels = {name: label for label, name in enumerate(kind.class_names)}
-    rows = read_rows(folder, part.markers, None)
+    rows = read_rows(folder, part.markers, None, kind.later)
     chosen = [rows[place] for place in part.places]
     for row, decision in zip(chosen, part.decisions, strict=True):
         row["label"] = labels.get(row["class_name"])

@@ -1,0 +1,110 @@
+"""Finalising: the files are the same whoever writes them, and the driver holds no rows."""
+
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from factory.core.errors import StoreError
+from factory.core.files.keys import KeyFile
+from factory.data.features import build_final_schema
+from factory.engine import repack
+from factory.engine.continuing import read_outline
+from factory.engine.executors.spread import spread_jobs
+from factory.engine.finalise import survey_run
+from factory.engine.near_pairs import NearPairs
+from factory.engine.repeats import Repeats
+from factory.engine.run import build_policy
+from factory.recipe.recipe import Workers, restore_recipe
+from tests.benchmarks.finalise import commit_rows
+
+LOCAL = Workers(executor="local")
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory):
+    """300 candidates in shards of 40, of which each fiftieth repeats the one before it."""
+    return commit_rows(tmp_path_factory.mktemp("committed"), 300, shard=40, repeats=50)
+
+
+def finalise(folder, per_file=70, workers=LOCAL):
+    """Selects and repacks; returns what the summary says of the files."""
+    record = folder.require_run()
+    recipe, outline = restore_recipe(record.recipe), read_outline(record)
+    policy = build_policy(folder, recipe)
+    survey = survey_run(folder, outline, policy)
+    output = recipe.output.model_copy(update={"rows_per_file": per_file})
+    schema = build_final_schema(outline.class_names, ["nonfinite"], recipe.columns)
+    return repack.write_dataset(folder, outline, policy, survey, output, schema, workers)
+
+
+def test_files_are_the_same_in_any_order_and_when_jobs_are_done_twice(committed, monkeypatch):
+    first = finalise(committed)
+    assert (first["rows"], first["rejected_rows"], first["tars"]) == (294, 6, 5)
+    assert len(first["sha256"]) == 11
+
+    def spread(workers, work, jobs):
+        for job in reversed([*jobs]):
+            work(job)  # as one whose process died after it wrote
+            yield work(job)
+
+    monkeypatch.setattr(repack, "spread_jobs", spread)
+    assert finalise(committed) == first
+    for name, sha256 in first["sha256"].items():
+        assert committed.files.hash(name) == sha256
+
+
+@pytest.mark.slow("test_files_are_the_same_in_any_order_and_when_jobs_are_done_twice")
+def test_files_are_the_same_from_two_workers(committed):
+    workers = Workers(executor="ray", count=2, cpus=0.5)
+    assert finalise(committed, workers=workers) == finalise(committed)
+
+
+def test_an_image_of_another_hash_is_no_row(committed, monkeypatch):
+    monkeypatch.setattr(repack, "hash_bytes", lambda data: "0" * 64)
+    with pytest.raises(StoreError, match="not have the hash that was recorded"):
+        finalise(committed)
+
+
+def test_few_jobs_are_done_here_and_drawn_one_by_one():
+    drawn = []
+
+    def draw():
+        for number in range(5):
+            drawn.append(number)
+            yield number
+
+    found = spread_jobs(LOCAL, lambda number: number * 2, draw())
+    assert next(found) == 0 and len(drawn) <= 3
+    assert list(found) == [2, 4, 6, 8]
+
+
+def test_the_driver_holds_no_rows(tmp_path, monkeypatch):
+    def write_nothing(workers, work, jobs):
+        return (repack.Written(each.kind.folder, count_rows(each)) for each in jobs)
+
+    def count_rows(job):
+        return sum(len(part.places) for part in job.parts)
+
+    monkeypatch.setattr(repack, "spread_jobs", write_nothing)
+    monkeypatch.setattr(repack, "put_in_place", lambda *names: None)
+    monkeypatch.setattr(NearPairs, "find", lambda near: None)  # blocks of fixed size
+    monkeypatch.setattr(Repeats, "complete", lambda repeats, walks: True)
+    peaks = []
+    for rows in (200, 200, 800):  # the first for what is imported late and kept
+        folder = commit_rows(tmp_path / f"{rows}-{len(peaks)}", rows, shard=20)
+        tracemalloc.start()
+        finalise(folder, per_file=40)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < 1.3 * peaks[1]
+
+
+def test_keys_that_repeat_are_found_in_parts(tmp_path, monkeypatch):
+    monkeypatch.setattr("factory.core.files.keys._PART", 100)
+    keys = np.random.default_rng(0).integers(1 << 63, size=1000, dtype=np.uint64) * 2
+    file = KeyFile(tmp_path / "keys")
+    file.add(keys)
+    assert file.find_repeated() == frozenset()
+    file.add(keys[::100])
+    assert file.find_repeated() == set(keys[::100].tolist())
