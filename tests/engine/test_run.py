@@ -231,7 +231,7 @@ def test_near_duplicates_go_on_with_the_next_attempt(tmp_path):
     assert result.summary.accepted == len(kept)
     folder = RunFolder(str(tmp_path / "a" / "run"))
     record = folder.read_run()
-    policy = build_policy(Recipe.model_validate(record.recipe))
+    policy = build_policy(folder, Recipe.model_validate(record.recipe))
     assert survey_run(folder, read_outline(record), policy).goes_on == []
     assert list((tmp_path / "a" / "run" / WORK / "shards").glob("*-r1.json"))
     other = write_recipe(tmp_path / "b", **near, budget=budget, output={"shard_size": 9})
