@@ -94,6 +94,14 @@ def test_no_image_is_shown_in_two_studies(place):
         open_study(place, "turing", 60)
 
 
+def test_real_images_of_another_folder_of_that_name_are_another_study(place):
+    desk = open_study(place, "turing", 8)
+    shutil.copytree(place / "real", place / "elsewhere" / "real")
+    options = ReviewOptions(study="turing", count=8, real=place / "elsewhere" / "real")
+    other = open_desk(str(place / "one" / "run"), options)
+    assert other.reading.id != desk.reading.id and other.cases.keys().isdisjoint(desk.cases)
+
+
 def test_readers_who_know_and_who_guess(place):
     desk = open_study(place, "turing")
     answer(desk, "Ada", say_truth)

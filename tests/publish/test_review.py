@@ -185,6 +185,18 @@ def test_images_are_those_of_the_rows(folder, client):
         assert rows[body] == case["class_name"]
 
 
+def test_a_refilter_while_people_look_changes_no_image(folder, client):
+    rows = {row["sample_id"]: row["image"]["bytes"] for row in read_rows(folder)}
+    told = client.enter("Ada")
+    for place, case in enumerate(told["cases"]):
+        said = {} if place % 2 else {"verdict": "reject", "reason": "blurred"}
+        client.answer(told["reader"]["number"], case["id"], **said)
+    assert call("refilter", folder, "--set", "filters.review.min_review=0.5").exit_code in (0, 1)
+    names = {each.id: each.images[0].key for each in ReviewStore(folder).list_cases("review")}
+    for case, name in names.items():
+        assert client.ask(f"/image/{case}/0")[2] == rows[name]
+
+
 @pytest.mark.parametrize("fields, part", [
     ({"verdict": None}, "verdict"),
     ({"verdict": "maybe"}, "verdict"),

@@ -1,5 +1,6 @@
 """`Desk`: what readers are told of a reading, and where their answers go; knows no network."""
 
+import contextlib
 import json
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -8,7 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from factory.core.errors import DamageError, InputError, MismatchError
+from factory.core.errors import DamageError, InputError, MismatchError, StoreError
 from factory.core.hashing import compute_digest
 from factory.data.artefact import describe_problem
 from factory.data.review.answers import (
@@ -167,8 +168,25 @@ class Desk:
                 raise DamageError(f"{self.store.path}: the picture of case {case} is gone")
             return png, MEDIA["png"]
         key = self.cases[case].images[side].key
-        image = self.dataset.read_row(*self._places[key]).values["image"]
+        image = self._read_row(key)["image"]
         return image["bytes"], MEDIA[image["path"].rpartition(".")[2]]
+
+    def _read_row(self, key: str) -> Mapping[str, Any]:
+        """Returns the row of an image, sought anew where a refilter has moved it since.
+
+        Raises:
+            StoreError: it cannot be read, or is gone.
+        """
+        with contextlib.suppress(StoreError):
+            return self._take_row(key)
+        self._places = dict(self._list_places())
+        return self._take_row(key)
+
+    def _take_row(self, key: str) -> Mapping[str, Any]:
+        row = self.dataset.read_row(*self._places[key]) if key in self._places else None
+        if row is None or row.sample_id != key:
+            raise DamageError(f"{self.dataset.url}: image {key} is not there any more")
+        return row.values
 
     def _list_places(self) -> Iterator[tuple[str, tuple[str, int]]]:
         for name in (*self.dataset.list_tables(DATA), *self.dataset.list_tables(REJECTED)):

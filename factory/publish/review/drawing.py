@@ -41,8 +41,8 @@ class Draw:
 
     def name_reading(self, run: str) -> str:
         """Returns the id of the study: the same draw of the same run is the same study."""
-        names = [None if each is None else each.absolute().name for each in self._sets]
-        said = [self.kind, run, self.count, self.seed, *names, self.size, self.fit]
+        places = [None if each is None else str(each.resolve()) for each in self._sets]
+        said = [self.kind, run, self.count, self.seed, *places, self.size, self.fit]
         return compute_digest("reading", said)[:16]
 
     @property

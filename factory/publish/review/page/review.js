@@ -68,10 +68,10 @@ async function ask(path, body) {
   return told;
 }
 
-function tellSaved() {
+function tellSaved(problem = "the server does not answer") {
   const waiting = outbox.length;
   $("saved").textContent = MAILED ? "kept in this browser" : waiting
-    ? `${waiting} not saved yet: the server does not answer` : "all saved";
+    ? `${waiting} not saved yet: ${problem}` : "all saved";
   $("saved").className = waiting && !MAILED ? "error" : "faint";
 }
 
@@ -83,7 +83,7 @@ async function send() {
     try {
       await ask("/api/answer", { reader: state.reader.number, answer: first });
     } catch (error) {
-      if (error.status !== 400) { tellSaved(); break; }
+      if (error.status !== 400) { tellSaved(error.status && error.message); break; }
       $("failed").textContent = `An answer was refused: ${error.message}`;
       delete state.answers[first.case];
     }
