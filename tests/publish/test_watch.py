@@ -89,6 +89,32 @@ def test_a_run_that_goes_on_is_told_with_speed_and_time_left(folder):
     assert Watcher(str(folder)).read()["speed"] is None
 
 
+def test_rounds_of_topping_up_are_seen_and_its_images_stay_while_it_reads(tmp_path):
+    near = {"filters": [], "dedup": {"max_similarity": 0.2}}
+    run(write_recipe(tmp_path, **near), tmp_path / "run")
+    work, aside = tmp_path / "run" / ".factory" / "shards", tmp_path / "aside"
+    aside.mkdir()
+    later = [path for path in work.glob("*.json") if not path.stem.endswith("-r0")]
+    assert later
+    for path in (*later, tmp_path / "run" / "summary.json"):
+        path.rename(aside / path.name)
+    watcher = Watcher(str(tmp_path / "run"))
+    first = watcher.read()["newest"][0]["id"]
+    for path in later:
+        (aside / path.name).rename(path)
+    (aside / "summary.json").rename(tmp_path / "run" / "summary.json")
+    read_table = watcher.folder.read_table
+
+    def read_slowly(*given):
+        assert watcher.read_image(first)[0]  # another page
+        return read_table(*given)
+
+    watcher.folder.read_table = read_slowly
+    told = watcher.read()
+    assert told["finalized"], told["unfinished"]
+    assert told["generated"] == read_json(tmp_path / "run" / "summary.json")["generated"]
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path, folder):
     with pytest.raises(MismatchError):
         Watcher(str(tmp_path))

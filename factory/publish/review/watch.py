@@ -1,5 +1,6 @@
 """`Watcher`: how far a run is, read from its folder alone, again and again and cheaply."""
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 from factory.core.errors import InputError
 from factory.data.records import Shard
+from factory.data.summary import Summary
 from factory.engine.continuing import read_outline
 from factory.engine.finalise import read_markers
 from factory.engine.lease import Holder
@@ -48,29 +50,37 @@ class Watcher:
     folder: RunFolder = field(init=False)
     seen: dict[str, _Seen] = field(default_factory=dict)
     newest: dict[str, Marker] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
         self.folder = RunFolder(self.url)
         self.folder.require_run()
 
     def read(self) -> dict[str, Any]:
-        """Returns what the page shows, as plain data.
+        """Returns what the page shows, as plain data; pages may ask at one time.
 
         Raises:
             StoreError: damaged records.
         """
+        with self._lock:
+            return self._read()
+
+    def _read(self) -> dict[str, Any]:
         record = self.folder.require_run()
         outline = read_outline(record)
         shards = list(outline.iterate_shards())
-        for shard in shards:
-            if shard.id not in self.seen and (found := read_markers(self.folder, shard)):
+        summary = read_summary(self.folder)
+        left = [shard for shard in shards if shard.id not in self.seen]
+        if not left and self._find_problem(summary, 0):
+            left = shards  # all have been made once; topping up adds rounds to some
+        for shard in left:
+            if found := read_markers(self.folder, shard):
                 self.seen[shard.id] = _Seen(found, self._find_time(shard))
         holder = self._read_holder()
-        markers = [marker for each in self.seen.values() for marker in each.markers]
+        markers = self._list_markers()
         generated = sum(marker.generated for marker in markers)
-        summary = read_summary(self.folder)
         done = len(self.seen)
-        problem = describe_unfinished(summary, len(shards) - done, sum(m.rows for m in markers))
+        problem = self._find_problem(summary, len(shards) - done)
         filled = Counter[str]()
         for marker in markers:
             filled[marker.series] += marker.filled
@@ -113,6 +123,12 @@ class Watcher:
             raise InputError(f"no image {sample_id} among the newest")
         image = rows[0]["image"]
         return image["bytes"], MEDIA[image["path"].rpartition(".")[2]]
+
+    def _list_markers(self) -> list[Marker]:
+        return [marker for each in self.seen.values() for marker in each.markers]
+
+    def _find_problem(self, summary: Summary | None, missing: int) -> str:
+        return describe_unfinished(summary, missing, sum(m.rows for m in self._list_markers()))
 
     def _find_time(self, shard: Shard) -> float | None:
         if not self.folder.files.is_local:
@@ -193,12 +209,12 @@ class Watcher:
         keeps = record.recipe["output"]["keep_rejected"] == "images"
         last = sorted(self.seen.values(), key=lambda each: each.at or 0.0)[-_SHARDS:]
         found: list[dict[str, Any]] = []
-        self.newest = {}
+        newest: dict[str, Marker] = {}
         for marker in (each.markers[-1] for each in reversed(last)):
             rows = self.folder.read_table(marker, _COLUMNS).to_pylist()
             for row in reversed(rows):
                 if len(found) < NEWEST and (row["accepted"] or keeps):
-                    self.newest[row["sample_id"]] = marker
+                    newest[row["sample_id"]] = marker
                     why = f"{row['rejected_by']}: {row['reason']}"
                     found.append(
                         {
@@ -207,6 +223,7 @@ class Watcher:
                             "verdict": "accepted" if row["accepted"] else why,
                         }
                     )
+        self.newest = newest  # at once: pages load images of it meanwhile
         return found
 
 
