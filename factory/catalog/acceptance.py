@@ -1,6 +1,7 @@
 """`accept`: which filters must agree, as a boolean expression of their kinds."""
 
 import ast
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,14 @@ class Rule:
     def holds(self, accepts: Callable[[str], bool]) -> bool:
         """Returns its value, where `accepts` says whether a filter accepts."""
         return _evaluate(_parse(self.text), accepts)
+
+    def needs(self, kind: str) -> bool:
+        """Whether it takes nothing that this filter rejects, whatever the others say."""
+        others = [each for each in self.kinds if each != kind]
+        for verdicts in itertools.product((False, True), repeat=len(others)):
+            if self.holds({kind: False, **dict(zip(others, verdicts, strict=True))}.__getitem__):
+                return False
+        return True
 
 
 def parse_rule(text: str) -> Rule:

@@ -36,6 +36,15 @@ def test_rule_names_all_its_filters():
     assert parse_rule("not a and (b or c) or a").kinds == ("a", "b", "c")
 
 
+@pytest.mark.parametrize(
+    ("text", "needed"),
+    [("a", "a"), ("a and b", "ab"), ("a or b", ""), ("a and (b or c)", "a"), ("not a or b", ""),
+     ("a and not b", "a"), ("(a or b) and (a or not b)", "a")],
+)  # fmt: skip
+def test_rule_tells_whose_rejections_stand(text, needed):
+    assert [kind for kind in "abc" if parse_rule(text).needs(kind)] == list(needed)
+
+
 @pytest.mark.parametrize("text", ["tissue and", "tissue > 1", "f(x)", "tissue & stain", "", "1"])
 def test_rule_refuses_anything_else(text):
     with pytest.raises(ValueError, match="and, or, not"):

@@ -123,3 +123,14 @@ def test_run_refilter_and_card(tmp_path):
     ask("refilter", out, "--set", "filters.conformal.max_mislabelled=0.1", code=1)
     assert min(bounds) > 0.1 and not read_rows(out)
     assert read_json(out / "recipe.json")["filters"][0]["max_mislabelled"] == 0.1
+
+
+def test_the_card_promises_nothing_where_the_rule_takes_what_it_rejects(tmp_path):
+    write_classifier(tmp_path / "it")
+    write_calibration(tmp_path / "real", 20)
+    filters = [{"kind": "finite"}, {"kind": "conformal", "model": "it", "images": "real"}]
+    filters[1]["max_mislabelled"] = 0.6
+    out = tmp_path / "out"
+    run(write_recipe(tmp_path, filters=filters, accept="finite or conformal"), out)
+    card = (out / "README.md").read_text()
+    assert "bounds nothing here" in card and "mislabelled, with confidence" not in card

@@ -11,6 +11,7 @@ from factory.core.errors import InputError
 from factory.data.streams import Vector
 from factory.recipe.conditions.family import FamilySeries
 from factory.recipe.conditions.grids import open_grid
+from tests.filters.test_conformal import write_calibration
 from tests.running import ask, find_messages, read_json, read_rows, run, write_recipe
 
 VARY = {"density": ["low", "medium", "high"], "scale": [1.0, 0.25]}
@@ -121,7 +122,10 @@ def test_a_table_of_vectors_is_varied(tmp_path):
         ({"pick": {"keep": "diverse"}}, "pick", "would take families apart"),
         ({"vary": {"density": ["low", "hihg"]}}, "conditions[0].vary.density", "no value 'hihg'"),
         ({"vary": {"densty": ["low", "high"]}}, "conditions[0].vary", "no template names densty"),
+        ({"vary": {"densty": ["low", "high"]}}, "conditions[0].vary", "did you mean 'density'"),
         ({"vary": {"scale": [1.0, -1]}}, "conditions[0].vary.scale", "0.01 to 100.0"),
+        ({"vary": {"scale": [0.5, "0.5"]}}, "conditions[0].vary.scale", "stands twice"),
+        ({"vary": {"scale": [0.50000001, 0.5]}}, "conditions[0].vary.scale", "stands twice"),
     ],
 )
 def test_what_cannot_be_varied_is_refused(tmp_path, changes, field, words):
@@ -129,6 +133,14 @@ def test_what_cannot_be_varied_is_refused(tmp_path, changes, field, words):
     others = {k: v for k, v in changes.items() if k != "vary"}
     messages = find_messages(write_families(tmp_path, conditions=[block], **others))
     assert words in messages[field]
+
+
+def test_a_quota_would_take_families_apart(tmp_path):
+    write_calibration(tmp_path / "real", 4)
+    block = {"kind": "reference", "images": "real", "strength": 0.5, "per_class": 4}
+    quotas = {"max_share_per_shot": 0.5, "vary": {"scale": [0.25, 0.5]}}
+    messages = find_messages(write_families(tmp_path, conditions=[{**block, **quotas}]))
+    assert "take families apart" in messages["conditions[0].max_share_per_shot"]
 
 
 def test_templates_that_tie_what_is_varied_are_passed_over():

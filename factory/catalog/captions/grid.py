@@ -216,6 +216,9 @@ class CaptionGrid(BaseModel):
             if wanted <= each.wordings.keys()
             and not any(rule.keys() & wanted for rule in each.rules)
         )
+        for name in sorted(wanted - self.attributes.keys()):
+            near = advise(name, tuple(self.attributes))
+            raise InputError(f"{self.id}: no template names {name}: {near}")
         if not kept:
             listed = " and ".join(sorted(wanted))
             raise InputError(f"{self.id}: no template names {listed} free of never_together")

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from factory.catalog.acceptance import parse_rule
 from factory.data.summary import Summary
 from factory.engine.dataset import DATA, REJECTED, Dataset
 from factory.filters import FILTERS
@@ -12,6 +13,9 @@ from factory.recipe.recipe import Recipe
 
 Promises = tuple[Sequence[str], ...]
 """Lines of each filter that promises something."""
+_BROKEN = (
+    "The filter `{}` bounds nothing here: the recipe's `accept: {}` takes images that it rejects."
+)
 
 
 def collect_promises(dataset: Dataset, recipe: Recipe, summary: Summary) -> Promises:
@@ -32,8 +36,11 @@ def collect_promises(dataset: Dataset, recipe: Recipe, summary: Summary) -> Prom
         return ()
     accepted, others = (_count(dataset, folder) for folder in (DATA, REJECTED))
     counts = {name: (accepted[name] + others[name], accepted[name]) for name in summary.class_names}
+    rule = None if recipe.accept is None else parse_rule(recipe.accept)
     return tuple(
         tell(settings, next(iter(summary.list_recorded(settings.kind)), {}), counts)
+        if rule is None or rule.needs(settings.kind)
+        else (_BROKEN.format(settings.kind, recipe.accept),)
         for settings, tell in telling
     )
 

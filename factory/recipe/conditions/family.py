@@ -17,7 +17,7 @@ from factory.data.family import Family
 from factory.data.records import Condition, Request
 from factory.data.streams import STREAMS, ClassName, Stream, Vector
 from factory.data.streams.cells import Cells
-from factory.recipe.conditions.series import Series
+from factory.recipe.conditions.series import Series, find_quotas
 
 if TYPE_CHECKING:
     from factory.recipe.checks.findings import Findings
@@ -27,8 +27,8 @@ Value = str | float
 
 
 def _check_values(values: tuple[Value, ...]) -> tuple[Value, ...]:
-    if len(set(values)) < len(values):
-        raise ValueError("a value stands twice: remove one")
+    if len(set(map(write_value, values))) < len(values):
+        raise ValueError("a value stands twice, as rows show it: remove one")
     return values
 
 
@@ -148,6 +148,8 @@ def check_vary(
             f"must be 1 with conditions[{path[1]}].vary, got {recipe.budget.attempts}: {message}; "
             "ask for more families instead",
         )
+    for field in find_quotas(block.settings):
+        findings.add((*path, field), "would take families apart: remove it, or vary")
     if block.is_existing:
         findings.add((*path, "vary"), "images that are there cannot be varied: remove it")
     model = findings.model
