@@ -13,7 +13,7 @@ from factory.core.errors import RunBrokenError
 GRACE = 25.0
 """Seconds for the batches in hand to end: less than the 30 s that Kubernetes gives."""
 HARD = 10.0
-"""Seconds after a second signal until the process ends as it is, whatever it hangs in."""
+"""Seconds after a second signal, or GRACE, until the process ends, whatever it hangs in."""
 
 
 class StoppedError(Exception):
@@ -43,6 +43,7 @@ class Drain:
         self.is_asked = False
         self._say, self._is_urgent = say, is_urgent
         self._ended = threading.Event()
+        self._is_last = threading.Lock()
 
     @contextmanager
     def listen(self) -> Iterator[None]:
@@ -84,9 +85,10 @@ class Drain:
         )
         if not self._ended.wait(GRACE):
             _thread.interrupt_main()
+            self._end_hard()  # a library that does not return to Python is not interrupted
 
     def _end_hard(self) -> None:
-        if not self._ended.wait(HARD):
+        if not self._ended.wait(HARD) and self._is_last.acquire(blocking=False):
             last = "stopped amid a batch that does not end; run the same command again to go on"
             saying = threading.Thread(target=self._say, args=(last,), daemon=True)
             saying.start()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -75,6 +77,23 @@ def test_a_batch_that_takes_too_long_is_not_waited_for(tmp_path, batches, monkey
     with pytest.raises(KeyboardInterrupt) as caught:
         run(write_recipe(tmp_path, **ONE), tmp_path / "run")
     assert not isinstance(caught.value, Drained)
+
+
+LIBRARY = """
+import ctypes, signal
+from factory.engine import drain
+drain.GRACE, drain.HARD = 0.2, 0.5
+with drain.Drain(lambda line: print(line, flush=True)).listen():
+    signal.raise_signal(signal.SIGTERM)
+    ctypes.CDLL(None).sleep(600)  # takes no signal that Python only notes
+"""
+
+
+def test_a_library_that_hangs_is_not_waited_for():
+    command = [sys.executable, "-c", LIBRARY]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.count("stopped amid a batch that does not end") == 1
 
 
 def hang_judging(recipe, out):

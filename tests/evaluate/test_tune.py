@@ -20,7 +20,7 @@ from factory.evaluate.fewshot.providers import Provided
 from factory.evaluate.fewshot.synthetic import read_synthetic
 from factory.evaluate.tune import study
 from factory.evaluate.tune.asking import open_base, write_making
-from factory.evaluate.tune.bed import Bed, Task, cut_repeats
+from factory.evaluate.tune.bed import Bed, Task, cut_repeats, describe_base
 from factory.evaluate.tune.search import Clock, Trial
 from factory.evaluate.tune.settings import TuneSettings
 from factory.evaluate.tune.space import build_default, read_space
@@ -214,10 +214,33 @@ def test_the_budget_ends_it(tmp_path, planted, monkeypatch):
     assert not clock.is_over()
     clock.slowest = 11.0
     assert clock.is_over(), "what the check takes is kept for it"
+    clock, fold = Clock(time.monotonic() + 60, check=6), {"seconds": 11.0, "failed": ""}
+    clock.note({**fold, "done": False})
+    assert not clock.is_over(), "nothing to check: a call that is run again gets on"
+    clock.note({**fold, "done": True})
+    assert clock.is_over()
     assert [parse_duration(text) for text in ("90s", "30m", "1.5h")] == [90, 1800, 5400]
     for text in ("", "0m", "30", "-1m", "2 days"):
         with pytest.raises(InputError, match="such as 90s, 30m or 2h"):
             parse_duration(text)
+
+
+def test_a_check_that_time_cuts_short_says_so(tmp_path, planted, here, monkeypatch):
+    write_shots(tmp_path / "real", 8, 1)
+    run, asked = here.run, []
+
+    def cut(self, configurations, splits, clock, halves_from):
+        asked.append(len(splits))
+        run(self, configurations, splits[: 3 if halves_from is None else None], clock, halves_from)
+
+    monkeypatch.setattr(here, "run", cut)
+    options = (*write_space(tmp_path, mix=["pooled"], strength=[0.5]), "--heads", "logistic")
+    shown = tune(tmp_path, 0, *options, filters=[{"kind": "finite"}])
+    assert asked == [6, 6]
+    assert "there was time for 1 of 2 repeats: the same command goes on" in shown
+    monkeypatch.setattr(here, "run", run)
+    shown = tune(tmp_path, 0, *options, filters=[{"kind": "finite"}])
+    assert "repeats" not in shown
 
 
 # --- folds ---------------------------------------------------------------------------------------
@@ -370,6 +393,22 @@ def test_the_default_space_is_what_the_recipe_can_do(base, tmp_path):
     asked = write_making({"way": "token"}, flow, None)
     assert asked.adapt == "nano-he-base"
     assert 'filters.training_copy.images="@shots"' in asked.overrides
+
+
+def test_a_way_of_other_conditions_suits_any_recipe(tmp_path):
+    token = {"kind": "class", "per_class": {"normal": 2}}
+    path = write_recipe(tmp_path / "recipe", conditions=[token, {**REFERENCE, "fit": "resize"}])
+    content = yaml.safe_load(path.read_text())
+    del content["filters"]
+    path.write_text(yaml.safe_dump(content))
+    settings = TuneSettings(real=tmp_path, out=tmp_path / "best.yaml", unlabelled=tmp_path)
+    base = open_base(path, settings)
+    for way in ("stained", "neighbours"):
+        making = write_making({"way": way, "strength": 0.35}, base, None)
+        [block] = load_recipe(path, making.overrides).recipe.blocks
+        assert (block.settings.strength, block.settings.fit) == (0.35, "resize")
+    other = settings.model_copy(update={"unlabelled": tmp_path / "other"})
+    assert describe_base(open_base(path, other)) != describe_base(base), "another search"
 
 
 def test_a_folder_of_other_things_and_bad_options_are_refused(tmp_path, here):

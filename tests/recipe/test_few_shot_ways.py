@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from factory.api import load_recipe
-from factory.core.errors import RecipeError
+from factory.core.errors import RecipeError, SourceError
 from factory.core.glass import find_glass
 from factory.core.stain_transfer import give_look, measure_look
 from factory.data.groups import hash_group
@@ -236,6 +237,22 @@ def test_the_surest_neighbours_come_first() -> None:
     assert [(each.row, each.shot) for each in found["a"]] == [(2, 1), (0, 0)]
     assert [(each.row, each.shot) for each in found["b"]] == [(3, 3), (4, 3)]
     assert 0 <= found["b"][0].ratio < found["b"][1].ratio < 1
+
+
+def test_looking_for_neighbours_takes_no_more_memory_than_the_pool() -> None:
+    rng = np.random.default_rng(0)
+    pool, shots = rng.normal(size=(2000, 64)), rng.normal(size=(20, 64))
+    tracemalloc.start()
+    find_neighbours(pool, shots, ["a", "b"] * 10, 32)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * pool.nbytes
+
+
+def test_a_pool_of_shots_alone_is_refused(folder: Path) -> None:
+    block = {"kind": "neighbours", "encoder": "color-texture", "per_class": 3}
+    with pytest.raises(SourceError, match="neighbours: holds shots alone"):
+        plan(write(folder, {**block, "unlabelled": {"images": "real"}}))
 
 
 def test_neighbours_are_unlabelled_and_have_the_class_of_a_shot(folder: Path) -> None:

@@ -118,6 +118,7 @@ class Way:
         list_overrides: of the recipe.
         adapts: whether the model is adapted to the shots first.
         leads: whether a classifier leads the sampling.
+        replaces: whether one condition of its own stands for those of the recipe.
         ignores: keys that have no effect.
     """
 
@@ -126,6 +127,7 @@ class Way:
     list_overrides: Callable[[Base], list[str]]
     adapts: bool = False
     leads: bool = False
+    replaces: bool = False
     ignores: frozenset[str] = frozenset()
 
 
@@ -176,11 +178,13 @@ def _borrow(recipe: str, place: str = "") -> Callable[[Base], list[str]]:
     def ask(base: Base) -> list[str]:
         shipped = read_document(find_shipped(recipe)).data
         block = dict(shipped["conditions"][0])
-        fits = [getattr(each.settings, "fit", None) for each in base.recipe.blocks]
-        block |= {"fit": fits[0]} if any(fits) else {}
+        fits = (getattr(each.settings, "fit", None) for each in base.recipe.blocks)
+        fit = next(filter(None, fits), None)
+        block |= {"fit": fit} if fit else {}
         kinds = {each["kind"] for each in shipped["filters"]}
-        written = zip(base.recipe.filters, base.loaded.document.data["filters"], strict=True)
-        kept = [(e, raw) for e, raw in written if not hasattr(e, "images") or e.kind in kinds]
+        written = base.loaded.document.data.get("filters", ())
+        pairs = zip(base.recipe.filters, written, strict=True)
+        kept = [(e, raw) for e, raw in pairs if not hasattr(e, "images") or e.kind in kinds]
         overrides = [f"filters={json.dumps([raw for _, raw in kept])}"]
         overrides += ["dedup=null"] if "dedup" not in shipped else []
         overrides += _ask_blocks(base, block, [each for each, _ in kept])
@@ -228,6 +232,7 @@ WAYS: Mapping[str, Way] = {
         "variations of the shots in the stains of unlabelled images",
         lambda base: _need_unlabelled(base) or _need_reference(base),
         _borrow("few-shot-stains", "stains.images"),
+        replaces=True,
     ),
     "translated": Way(
         "the shots, inverted and decoded in the look of unlabelled images",
@@ -239,6 +244,7 @@ WAYS: Mapping[str, Way] = {
         "variations of unlabelled images near the shots",
         lambda base: _need_unlabelled(base) or _need_reference(base),
         _borrow("few-shot-neighbours", "unlabelled.images"),
+        replaces=True,
     ),
     "between": Way(
         "embeddings from between shots of a class",
@@ -273,7 +279,8 @@ def write_making(
     overrides += [] if way is None else way.list_overrides(base)
     if "strength" in configuration:
         value = configuration["strength"]
-        overrides += [f"conditions[{place}].strength={value}" for place in base.varying]
+        places = [0] if way is not None and way.replaces else base.varying
+        overrides += [f"conditions[{place}].strength={value}" for place in places]
     for name, value in configuration.items():
         if name not in OWN:
             overrides.append(f"{name}={json.dumps(value)}")

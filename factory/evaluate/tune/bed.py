@@ -256,11 +256,12 @@ def describe_base(base: Base) -> dict[str, Any]:
     """Returns the recipe and how what it takes is fitted: what must stay for a search to go on."""
     from factory.recipe.recipe import select_content
 
-    settings = base.settings
+    settings, unlabelled = base.settings, base.settings.unlabelled
     return {
         "recipe": select_content(base.recipe),
         "filter_encoder": settings.filter_encoder,
         "guide_encoder": settings.guide_encoder,
         "adapt": settings.adapt,
         "adapt_set": list(settings.adapt_set),
+        **({} if unlabelled is None else {"unlabelled": str(Path(unlabelled).absolute())}),
     }

@@ -24,12 +24,14 @@ class Gain:
         real: of these.
         made: of both.
         resampled: patients or slides, or images.
+        repeats: that it rests on.
     """
 
     gain: Interval
     real: Interval
     made: Interval
     resampled: str
+    repeats: int
 
     @property
     def is_above(self) -> bool:
@@ -62,7 +64,7 @@ def measure_gain(
         scored.append(score_arm(chances, labels, resampling)[0][PRIMARY])
     real, made = scored
     gain, own, both = (to_interval(each) for each in (made - real, real, made))
-    return Gain(gain, own, both, resampling.units)
+    return Gain(gain, own, both, resampling.units, len(whole))
 
 
 def measure_so_far(shots: ImageSet, cells: Mapping[Split, Cell], splits: Sequence[Split]) -> float:

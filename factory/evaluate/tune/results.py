@@ -58,6 +58,11 @@ def _explain(search: Search) -> str:
             "time to check it on other folds: run the same command again"
         )
     where = "is above zero" if check.is_above else "is not above zero"
+    asked = search.settings.repeats
+    if check.repeats < asked:
+        where += (
+            f"; there was time for {check.repeats} of {asked} repeats: the same command goes on"
+        )
     return (
         f"on other folds than those by which it was chosen the best one gains {show(check.gain)} "
         f"balanced accuracy over real shots alone ({check.real.mean:.3f}): the interval {where}"

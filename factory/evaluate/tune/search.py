@@ -33,13 +33,21 @@ class Clock:
 
     Attributes:
         ends: `time.monotonic` of the end.
-        kept: folds that the check takes.
+        kept: folds for which time is kept: none until there is something to check.
         slowest: seconds of the slowest fold so far.
+        check: folds that the check takes.
     """
 
     ends: float
     kept: int = 0
     slowest: float = 0.0
+    check: int = 0
+
+    def note(self, result: Mapping[str, Any]) -> None:
+        """Takes what came of a fold, as `Trial.step` tells it."""
+        self.slowest = max(self.slowest, result["seconds"])
+        if result["done"] and not result["failed"]:
+            self.kept = self.check
 
     def is_over(self) -> bool:
         """Whether no more folds should begin."""
@@ -207,7 +215,7 @@ def _build_stopper(clock: Clock) -> Any:
 
     class Stopper(tune.Stopper):  # type: ignore[misc]
         def __call__(self, trial_id: str, result: Mapping[str, Any]) -> bool:
-            clock.slowest = max(clock.slowest, result["seconds"])
+            clock.note(result)
             return False
 
         def stop_all(self) -> bool:

@@ -97,7 +97,7 @@ class Search:
             f"each, of {len(self.shots)} shots; at most {format_duration(seconds)}"
         )
         self.configurations, self.began = configurations, began
-        clock = Clock(began + seconds, kept=sum(map(len, checks)))
+        clock = Clock(began + seconds, check=sum(map(len, checks)))
         workers = count_workers(settings.workers, settings.device)
         searcher: Searcher = RaySearcher(task, self.context.run, workers, self._tell)
         try:
@@ -108,7 +108,7 @@ class Search:
             self.check: Gain | None = None
             if self.best.gain is not None and self.best.gain.gain.mean > 0:
                 say(f"checking on {sum(map(len, checks))} other folds: {tell(self.best)}")
-                clock.kept = 0
+                clock.kept = clock.check = 0
                 splits = [split for each in checks for split in each]
                 searcher.run([self.best.configuration], splits, clock, halves_from=None)
                 found = self._collect(self.best.configuration, checks)

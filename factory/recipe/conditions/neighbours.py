@@ -72,10 +72,10 @@ def find_neighbours(
     """
     scale = pool.std(0)
     scale[scale == 0] = 1.0
-    away = np.linalg.norm((pool[:, None] - shots[None]) / scale, axis=2)
     names = np.array(classes)
     found: dict[str, list[Neighbour]] = {name: [] for name in dict.fromkeys(classes)}
-    for row, each in enumerate(away):
+    for row, image in enumerate(pool):
+        each = np.linalg.norm((image - shots) / scale, axis=1)
         shot = int(each.argmin())
         other = each[names != names[shot]].min()
         found[classes[shot]].append(Neighbour(row, shot, float(each[shot] / max(other, 1e-12))))
@@ -190,6 +190,11 @@ class NeighbourConditions(ConditionKind):
         ranked = rank_images(settings.unlabelled.block, session, planning.seed)
         seen = [image for image, _ in ranked[: settings.unlabelled.most]]
         pool = [image for image in seen if reader.hash_pixels(image) not in known]
+        if not pool:
+            place = session.resolve(settings.unlabelled.images)
+            raise SourceError(
+                f"{place}: neighbours: holds shots alone: give images of other slides"
+            )
         near = find_neighbours(
             self._encode(pool, session), self._encode(shots, session), classes, settings.near
         )
