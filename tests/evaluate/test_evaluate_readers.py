@@ -209,7 +209,11 @@ def test_a_study_by_mail_with_the_network_off(place, tmp_path):
             page.keyboard.press(str(1 + number % 6))
             if number == COUNT // 2:  # closed and opened again
                 page.wait_for_timeout(300)
+                with page.expect_download() as download:
+                    page.click("#save")
+                assert len(read_json(download.value.path())["answers"]) == number + 1
                 page.reload()
+                assert "folder of the run" not in page.inner_text("#enter")
                 page.fill("#name", "Ada")
                 page.press("#name", "Enter")
                 page.wait_for_selector("#work:visible")

@@ -120,6 +120,10 @@ async function begin() {
   document.title = state.reading.question;
   for (const role of state.reading.roles) $("role").append(new Option(role, role));
   const before = remembered();
+  if (MAILED) {
+    $("kept").textContent = "Your answers are kept in this browser, until you save them as a file to send back. "
+      + "Reports tell your role alone. Enter the same name again to go on where you stopped.";
+  }
   await box.open();
   if (before) { $("name").value = before.name; $("role").value = before.role; }
   $("enter").hidden = false;
@@ -144,6 +148,7 @@ $("enter").addEventListener("submit", async (event) => {
   for (const each of outbox) state.answers[each.case] = each;
   state.isReview = state.reading.kind === "review";
   $("enter").hidden = true;
+  $("save").hidden = !MAILED; // at any time: not all who begin answer all
   $("question").textContent = state.reading.question;
   $("mark").hidden = !state.reading.may.includes("region");
   writeKeys();
@@ -478,7 +483,6 @@ function askPair(before) {
 function finish() {
   $("work").hidden = true;
   $("done").hidden = false;
-  $("save").hidden = !MAILED;
   $("done-text").textContent = MAILED
     ? "Save the answer file, and send it back to whom you have this page from."
     : "Thank you. You may close this page when it says that all is saved.";
