@@ -56,19 +56,16 @@ class ReviewFilter(LaterFilter):
             StoreError: the answers cannot be read.
         """
         store = ReviewStore(folder)
+        blind = {each.id: each.blind for each in store.list_readings() if not each.asks.is_study}
+        cases = {(name, case.id): case for name in blind for case in store.list_cases(name)}
+        last: dict[tuple[str, int], tuple[bool, bool]] = {}  # blind or not, the latest counts
+        for name, reader, answer in store.list_kept():
+            if name in blind:
+                case = cases[name, answer.case]
+                last[case.images[0].key, reader] = _accepts(answer, case), blind[name]
         votes: dict[str, dict[int, bool]] = {}
-        shown: set[str] = set()
-        is_blind: set[bool] = set()
-        for reading in store.list_readings():
-            if reading.asks.is_study:
-                continue
-            cases = {case.id: case for case in store.list_cases(reading.id)}
-            shown |= {case.images[0].key for case in cases.values()}
-            for reader, answers in store.list_answers(reading.id).items():
-                is_blind.add(reading.blind)
-                for answer in answers:
-                    case = cases[answer.case]
-                    votes.setdefault(case.images[0].key, {})[reader] = _accepts(answer, case)
+        for (key, reader), (accepts, _) in last.items():
+            votes.setdefault(key, {})[reader] = accepts
         if not votes:
             raise InputError(f"{folder}: nobody has answered: `factory review {folder}` first")
         scores = {
@@ -78,9 +75,10 @@ class ReviewFilter(LaterFilter):
             }
             for name, given in votes.items()
         }
-        readers = {number for given in votes.values() for number in given}
+        readers = {reader for _, reader in last}
+        shown = {case.images[0].key for case in cases.values()}
         roles = Counter(each.role for each in store.list_readers() if each.number in readers)
-        looked = _tell(roles, len(votes), len(shown), is_blind)
+        looked = _tell(roles, len(votes), len(shown), {is_blind for _, is_blind in last.values()})
         return Gathered({"review": None, "reviewers": 0.0}, scores, looked)
 
 

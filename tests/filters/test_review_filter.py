@@ -9,6 +9,7 @@ import factory
 from factory.core.errors import DamageError
 from factory.data.review.answers import Answer
 from factory.data.review.store import ReviewStore
+from factory.filters.review import ReviewFilter
 from factory.publish.report import build_report
 from factory.publish.review import ReviewOptions, open_desk
 from tests.running import ask, call, read_json, read_rows, run, write_recipe
@@ -101,6 +102,18 @@ def test_the_way_back_and_newer_answers(folder):
     ask("refilter", folder)
     assert read_json(folder / "summary.json")["digest"] == summary["digest"]
     assert list_ids(folder) == before
+
+
+def test_the_latest_answer_counts_blind_or_not(folder):
+    look(folder, lambda *_: None)
+    look(folder, lambda *_: BAD, blind=True)
+    desk = open_desk(str(folder), ReviewOptions())
+    number = desk.enter({"name": "Ada", "role": "pathologist"})["reader"]["number"]
+    for case in desk.cases:
+        desk.take(number, {"key": f"again-{case}", "case": case, "seconds": 1.0, **GOOD})
+    came = ReviewFilter.gather(folder)
+    assert {own["review"] for own in came.scores.values()} == {1.0}
+    assert "class asked for was shown" in came.looked
 
 
 def test_a_run_whose_recipe_has_the_filter(tmp_path):

@@ -154,6 +154,13 @@ class ReviewStore:
                 found.setdefault(number, []).append(Answer.model_validate_json(body))
         return found
 
+    def list_kept(self) -> list[tuple[str, int, Answer]]:
+        """Returns (reading, reader, answer) of all that was ever answered, oldest first."""
+        rows = self._ask("SELECT reading, reader, body FROM answers ORDER BY number")
+        return [
+            (reading, reader, Answer.model_validate_json(body)) for reading, reader, body in rows
+        ]
+
     def count_kept(self) -> int:
         """Returns how many answers were ever given, changed ones too."""
         return int(self._ask("SELECT count(*) FROM answers")[0][0]) if self.exists() else 0
