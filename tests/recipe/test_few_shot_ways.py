@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from factory.api import load_recipe
+from factory.catalog.catalog import load_catalogs
 from factory.core.errors import RecipeError, SourceError
 from factory.core.glass import find_glass
 from factory.core.stain_transfer import give_look, measure_look
@@ -18,6 +19,7 @@ from factory.data.images import list_images
 from factory.data.streams import Domain, Embedding, Reference, Source
 from factory.data.varied import read_varied
 from factory.engine.plan import build_plan
+from factory.models.encoders import list_parts
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.conditions.between import interpolate
 from factory.recipe.conditions.looks import pair_all
@@ -219,6 +221,17 @@ def test_points_between_shots_are_of_their_class_and_tell_both(folder: Path) -> 
         assert {one.pixels_sha256 for one in each.shots} <= {hash_of(one) for one in own}
     [told, *_] = read_told(read_rows(folder / "run"))
     assert 1 <= len(told["shots_group_sha256"]) <= 2
+
+
+def test_an_encoder_is_used_where_its_teacher_is_not_and_names_all_teachers(folder: Path) -> None:
+    first, second = str(folder / "first"), str(folder / "second")
+    for place, teacher in ((first, "nowhere/gone"), (second, first)):
+        Path(place).mkdir()
+        told = {"architecture": "small-resnet", "teacher": teacher}
+        (Path(place) / "encoder.json").write_text(json.dumps(told))
+    block = {"kind": "between", "encoder": first, "per_class": 2}
+    check_recipe(load_recipe(write(folder, block)))
+    assert list_parts(second, load_catalogs()) == (second, first, "nowhere/gone")
 
 
 def hash_of(image: Any) -> str:

@@ -136,15 +136,37 @@ def find_weights(spec: str, catalogs: "Catalogs") -> str:
 
 
 def list_parts(spec: str, catalogs: "Catalogs") -> tuple[str, ...]:
-    """Returns an encoder, and the one whose features it moves or that taught it, if there is one.
+    """Returns an encoder, those whose features it moves or that taught it, and theirs in turn.
+
+    Raises:
+        RecipeError: a catalog file is wrong.
+    """
+    found = {spec: None}
+    waiting = [spec]
+    while waiting:
+        each = waiting.pop(0)
+        origins = [*list_needed(each, catalogs)[1:], _find_teacher(each, catalogs)]
+        waiting += [origin for origin in origins if origin is not None and origin not in found]
+        found |= dict.fromkeys(waiting)
+    return tuple(found)
+
+
+def list_needed(spec: str, catalogs: "Catalogs") -> tuple[str, ...]:
+    """Returns an encoder, and the one whose features it moves, if there is one: what is loaded.
 
     Raises:
         RecipeError: its catalog file is wrong.
     """
     entry = catalogs.get_encoder(spec)
-    space = None if entry is None else entry.space
-    teacher = open_kind(spec if entry is None else entry.source, entry).teacher
-    return (spec, *(each for each in (space, teacher) if each is not None))
+    return (spec,) if entry is None or entry.space is None else (spec, entry.space)
+
+
+def _find_teacher(spec: str, catalogs: "Catalogs") -> str | None:
+    entry = catalogs.get_encoder(spec)
+    try:
+        return open_kind(spec if entry is None else entry.source, entry).teacher
+    except PluginError:  # told where the recipe is checked
+        return None
 
 
 def find_source(spec: str) -> str:

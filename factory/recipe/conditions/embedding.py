@@ -16,7 +16,7 @@ from factory.data.rows import ARRAY, Rows
 from factory.data.streams import ClassName, Embedding, Stream
 from factory.data.streams.cells import Cells
 from factory.data.streams.embedding import EmbeddingCells
-from factory.models.encoders import list_parts
+from factory.models.encoders import list_needed
 from factory.models.encoders.check import check_encoder
 from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
@@ -235,7 +235,7 @@ class EmbeddingConditions(TableKind):
 def check_space(findings: Findings, encoder: str, tokens: int, place: FieldPath) -> None:
     """Notes an encoder that is not there, or whose tokens the model was not conditioned on."""
     entry = None if findings.model is None else findings.model.entry
-    for part in list_parts(encoder, findings.catalogs):
+    for part in list_needed(encoder, findings.catalogs):
         check_encoder(findings, part, place)
     known = encoder in findings.catalogs.list_ids("encoders")
     if known and entry is not None and entry.embedding is not None:
