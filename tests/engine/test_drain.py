@@ -9,7 +9,8 @@ import time
 import pytest
 
 from factory.engine import drain, shard
-from factory.engine.drain import Drained
+from factory.engine.drain import Drain, Drained
+from factory.engine.executors import cluster
 from factory.filters.finite import FiniteFilter
 from tests import forked
 from tests.running import list_identities, run, write_recipe
@@ -77,6 +78,18 @@ def test_a_batch_that_takes_too_long_is_not_waited_for(tmp_path, batches, monkey
     with pytest.raises(KeyboardInterrupt) as caught:
         run(write_recipe(tmp_path, **ONE), tmp_path / "run")
     assert not isinstance(caught.value, Drained)
+
+
+def test_a_signal_while_ray_starts_is_heard(monkeypatch):
+    import ray
+
+    def init(**arguments):
+        ray._private.utils.set_sigterm_handler(lambda number, frame: sys.exit(number))
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(Drained), Drain().listen(), cluster._keep_signals():
+        cluster._connect(str, address="local")
 
 
 LIBRARY = """

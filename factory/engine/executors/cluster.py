@@ -4,7 +4,6 @@ import contextlib
 import logging
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
@@ -257,12 +256,12 @@ def _use_loopback() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _keep_signals() -> Iterator[None]:
-    """Ray puts its own handler of SIGTERM, which ends the process without a word."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGTERM)
+    """Ray would put its own handlers of SIGTERM, which end the process without a word."""
+    from ray._private import utils
+
+    before = utils.set_sigterm_handler
+    utils.set_sigterm_handler = lambda sigterm_handler: None
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        utils.set_sigterm_handler = before
