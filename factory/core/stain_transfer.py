@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.glass import keep_glass
-from factory.core.stains import find_tissue
-
 Pixels = NDArray[np.uint8]
 Three = tuple[float, float, float]
 
@@ -61,6 +58,8 @@ def give_look(image: Pixels, look: StainLook) -> Pixels:
         image: (H, W, 3) uint8 RGB.
         look: of others.
     """
+    from factory.core.glass import keep_glass
+
     lab, tissue = _to_lab(image), _find(image)
     own = lab[tissue if tissue.sum() > LEAST_TISSUE else ...].reshape(-1, 3)
     moved = (lab - own.mean(0)) / np.maximum(own.std(0), 1e-6) * look.spread + look.mean
@@ -69,6 +68,8 @@ def give_look(image: Pixels, look: StainLook) -> Pixels:
 
 
 def _find(image: Pixels) -> NDArray[np.bool_]:
+    from factory.core.stains import find_tissue
+
     return np.asarray(find_tissue(image[None])[0])
 
 

@@ -40,12 +40,16 @@ class ReviewOptions(fields.Options):
     against: fields.Images | None = Field(
         None, description="The other set of --study pair: a run, or real images."
     )
+    image_column: fields.ImageColumn = None
     blind: bool = Field(False, description="Do not show the class asked for; studies never do.")
     size: Annotated[fields.Pixels | None, fields.Option()] = Field(
         None, description="px of all images of a study; default: the smallest side."
     )
     fit: fields.Fitted = "crop"
     seed: fields.Chance = 0
+
+
+_OF_STUDIES = ("real", "against", "image_column", "size")
 
 
 def open_desk(
@@ -78,8 +82,8 @@ def open_desk(
 def _open_review(dataset: Dataset, store: ReviewStore, options: ReviewOptions) -> Desk:
     from factory.publish.review.drawing import draw_review
 
-    if options.real is not None or options.against is not None or options.size is not None:
-        raise InputError("--real, --against and --size: only with --study")
+    if any(getattr(options, name) is not None for name in _OF_STUDIES):
+        raise InputError("--real, --against, --image-column and --size: only with --study")
     reading, cases = draw_review(dataset, options.count, options.seed, options.blind)
     _refuse_other(store, reading)
     store.add_reading(reading, cases)
@@ -93,7 +97,7 @@ def _open_study(
     from factory.publish.review.drawing import STUDY_COUNT, Draw, draw_study, find_run
 
     assert options.study is not None
-    given = {name: getattr(options, name) for name in ("seed", "real", "against", "size", "fit")}
+    given = {name: getattr(options, name) for name in ("seed", *_OF_STUDIES, "fit")}
     draw = Draw(options.study, options.count or STUDY_COUNT, **given)
     name = draw.name_reading(find_run(dataset))
     known = {each.id: each for each in store.list_readings()}

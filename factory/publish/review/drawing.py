@@ -14,6 +14,7 @@ from PIL import Image
 from factory.core.errors import InputError
 from factory.core.hashing import compute_digest
 from factory.data.images import iterate_rows
+from factory.data.images.image import Wanted
 from factory.data.review.answers import Case, Reading, Shown
 from factory.engine.dataset import DATA, Dataset
 from factory.engine.plan import describe_content
@@ -36,18 +37,16 @@ class Draw:
     seed: int = 0
     real: Path | None = None
     against: Path | None = None
+    image_column: str | None = None
     size: int | None = None
     fit: Fit = "crop"
 
     def name_reading(self, run: str) -> str:
         """Returns the id of the study: the same draw of the same run is the same study."""
-        places = [None if each is None else str(each.resolve()) for each in self._sets]
-        said = [self.kind, run, self.count, self.seed, *places, self.size, self.fit]
-        return compute_digest("reading", said)[:16]
-
-    @property
-    def _sets(self) -> tuple[Path | None, Path | None]:
-        return self.real, self.against
+        sets = self.real, self.against
+        places = [None if each is None else str(each.resolve()) for each in sets]
+        read = [*places, self.image_column, self.size, self.fit]
+        return compute_digest("reading", [self.kind, run, self.count, self.seed, *read])[:16]
 
 
 def find_run(dataset: Dataset) -> str:
@@ -122,8 +121,12 @@ def draw_study(
         raise InputError("--against: only for --study pair")
     if draw.real is not None and draw.kind == "pair":
         raise InputError("--real: not for --study pair, which compares DIR with --against")
-    roots = [Path(dataset.url), *(each for each in (draw.real, draw.against) if each is not None)]
-    sets = [list_set(root, fit=draw.fit) for root in roots]
+    others = [each for each in (draw.real, draw.against) if each is not None]
+    if draw.image_column is not None and not others:
+        raise InputError("--image-column: of --real or --against: give one, or leave it out")
+    column = Wanted(image=draw.image_column)
+    sets = [list_set(Path(dataset.url), fit=draw.fit)]
+    sets += [list_set(root, fit=draw.fit, columns=column) for root in others]
     size = draw.size or min(each.size for each in sets)
     sets = [_leave_out(replace(each, size=size), known) for each in sets]
     is_real = draw.kind != "pair"
