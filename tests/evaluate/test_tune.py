@@ -18,7 +18,7 @@ from factory.evaluate.base import Context
 from factory.evaluate.fewshot import tuners
 from factory.evaluate.fewshot.providers import Provided
 from factory.evaluate.fewshot.synthetic import read_synthetic
-from factory.evaluate.tune import study
+from factory.evaluate.tune import search, study
 from factory.evaluate.tune.asking import open_base, write_making
 from factory.evaluate.tune.bed import Bed, Task, cut_repeats, describe_base
 from factory.evaluate.tune.search import Clock, Trial
@@ -223,6 +223,17 @@ def test_the_budget_ends_it(tmp_path, planted, monkeypatch):
     for text in ("", "0m", "30", "-1m", "2 days"):
         with pytest.raises(InputError, match="such as 90s, 30m or 2h"):
             parse_duration(text)
+
+
+def test_relative_paths_mean_the_same_in_every_trial_of_an_actor(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(search, "Bed", lambda task, context: None)
+    kind = search._build_trainable()
+    actor = kind.__new__(kind)
+    actor.setup({"configuration": {}}, None, None, (), tmp_path)
+    monkeypatch.chdir(tmp_path.parent)
+    assert actor.reset_config({"configuration": {}})
+    assert Path.cwd() == tmp_path
 
 
 def test_a_check_that_time_cuts_short_says_so(tmp_path, planted, here, monkeypatch):

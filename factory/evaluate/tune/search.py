@@ -195,12 +195,14 @@ def _build_trainable() -> Any:
         def setup(
             self, config: Mapping[str, Any], task: Task, make: RunRecipe, splits: Any, at: Path
         ) -> None:
+            self.at = at
             os.chdir(at)  # relative paths mean the same
             self.bed = Bed(task, Context(lambda line: None, make))
             self.splits = splits
             self.reset_config(config)
 
         def reset_config(self, new_config: Mapping[str, Any]) -> bool:
+            os.chdir(self.at)  # Ray Tune went to a folder of the trial
             self.trial = Trial(self.bed, new_config["configuration"], self.splits)
             return True
 
