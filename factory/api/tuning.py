@@ -22,8 +22,9 @@ def tune(recipe: AnyPath, settings: "TuneSettings", say: Say = keep_quiet) -> Tu
         say: see above.
 
     Returns:
-        What `tune.json` holds: `answer` is `recipe` (`recipe` names its file) or `add nothing`,
-        with every trial. The same call goes on where it was stopped.
+        What `tune.json` holds: `answer` is `recipe` (`recipe` names its file), `add nothing` or
+        `undecided` (the budget ended before the check), with every trial. The same call goes on
+        where it was stopped.
 
     Raises:
         InputError: settings, images, recipe or space that do not fit; nothing was touched.

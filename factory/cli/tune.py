@@ -22,10 +22,11 @@ def tune(recipe: Path, as_json: bool, **given: Any) -> None:
     one is measured again on other folds; if its gain is above zero there, the recipe is written.
     No test set is read. The same command goes on where it was stopped.
 
-    Exit code 1: the answer is to add nothing, and no recipe is written.
+    Exit code 1: the answer is to add nothing, or the budget ended before there was one; no recipe
+    is written.
     """
     from factory import api
-    from factory.evaluate.tune import ADD_NOTHING
+    from factory.evaluate.tune import WRITTEN
     from factory.evaluate.tune.settings import TuneSettings
     from factory.evaluate.tune.tables import write_lines
 
@@ -41,5 +42,5 @@ def tune(recipe: Path, as_json: bool, **given: Any) -> None:
         click.echo(f"all trials: {settings.folder / 'tune.json'}")
         if found["recipe"] is not None:
             click.echo(f"next: factory run {found['recipe']}")
-    if found["answer"] == ADD_NOTHING:
+    if found["answer"] != WRITTEN:
         click.get_current_context().exit(1)

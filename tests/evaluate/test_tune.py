@@ -450,3 +450,21 @@ def test_a_way_that_fails_is_told_and_the_others_go_on(tmp_path, planted, monkey
     found = read_json(tmp_path / "best-tune" / "tune.json")
     states = {each["configuration"]["strength"]: each["state"] for each in found["trials"]}
     assert states == {0.3: "failed", 0.5: "measured"}
+
+
+def test_without_time_for_a_check_nothing_is_decided(tmp_path, planted, here, monkeypatch):
+    write_shots(tmp_path / "real", 8, 1)
+    run = here.run
+
+    def cut(self, configurations, splits, clock, halves_from):
+        if halves_from is not None:  # the search, not the check
+            run(self, configurations, splits, clock, halves_from)
+
+    monkeypatch.setattr(here, "run", cut)
+    options = (*write_space(tmp_path, mix=["pooled"], strength=[0.5]), "--heads", "logistic")
+    shown = tune(tmp_path, 1, *options, filters=[{"kind": "finite"}])
+    assert "UNDECIDED: the best one gained" in shown and "run the same command again" in shown
+    found = read_json(tmp_path / "best-tune" / "tune.json")
+    assert found["answer"] == "undecided" and found["recipe"] is found["checked"] is None
+    monkeypatch.setattr(here, "run", run)
+    assert "next: factory run" in tune(tmp_path, 0, *options, filters=[{"kind": "finite"}])

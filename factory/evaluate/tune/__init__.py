@@ -18,7 +18,7 @@ from factory.evaluate.base import Context
 from factory.evaluate.tune.settings import TuneSettings
 
 NAME = "tune.json"
-ADD_NOTHING, WRITTEN = "add nothing", "recipe"
+ADD_NOTHING, UNDECIDED, WRITTEN = "add nothing", "undecided", "recipe"
 
 
 class TuneResult(Artefact):
@@ -26,7 +26,7 @@ class TuneResult(Artefact):
 
     Attributes:
         kind: `tune`.
-        answer: `recipe`, or `add nothing`.
+        answer: `recipe`; `add nothing`; or `undecided`, where the budget ended before the check.
         why: of the answer, in words.
         chosen: configuration of the highest gain; None where none was measured.
         searched: its gain on the folds by which it was chosen, which is too high by that choice.

@@ -8,7 +8,7 @@ from factory import __version__
 from factory.core.stats.intervals import LEVEL
 from factory.data.shots import count_classes
 from factory.evaluate.fewshot.scores import ROUNDS
-from factory.evaluate.tune import ADD_NOTHING, WRITTEN
+from factory.evaluate.tune import ADD_NOTHING, UNDECIDED, WRITTEN
 from factory.evaluate.tune.asking import write_making
 from factory.evaluate.tune.study import FAILED, MEASURED, OPEN, STOPPED, Found, Search
 from factory.evaluate.tune.writing import show
@@ -31,7 +31,7 @@ def build_result(search: Search, written: Path | None) -> dict[str, Any]:
         searched["optimism"] = round(best.gain.gain.mean - check.gain.mean, 6)
     return {
         "kind": "tune",
-        "answer": ADD_NOTHING if search.adds_nothing else WRITTEN,
+        "answer": _answer(search),
         "why": _explain(search),
         "chosen": dict(best.configuration),
         "searched": searched,
@@ -44,6 +44,12 @@ def build_result(search: Search, written: Path | None) -> dict[str, Any]:
         "notes": _list_notes(search),
         "settings": _describe(search),
     }
+
+
+def _answer(search: Search) -> str:
+    if not search.adds_nothing:
+        return WRITTEN
+    return ADD_NOTHING if search.is_decided else UNDECIDED
 
 
 def _explain(search: Search) -> str:

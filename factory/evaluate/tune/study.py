@@ -122,6 +122,14 @@ class Search:
         """Whether nothing is to be added: the check's interval is not above zero, or not there."""
         return self.check is None or not self.check.is_above
 
+    @property
+    def is_decided(self) -> bool:
+        """Whether nothing gained where it was chosen, or the check had all its repeats."""
+        gain = self.best.gain
+        if gain is not None and gain.gain.mean <= 0:
+            return True
+        return self.check is not None and self.check.repeats >= self.settings.repeats
+
     def describe(self) -> dict[str, Any]:
         """Returns what must stay equal for a search to be continued."""
         settings = self.settings
