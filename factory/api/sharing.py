@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from factory.api.words import AnyPath, Say, keep_quiet
+from factory.api.words import AnyPath, ExportFormat, Say, keep_quiet
 from factory.core.errors import InputError, SourceError
 
 if TYPE_CHECKING:
@@ -114,12 +114,14 @@ def merge(
 
 def export(
     source: "Dataset | AnyPath",
-    to: Literal["imagefolder", "webdataset", "ome-tiff"],
+    to: ExportFormat,
     out: AnyPath,
     unlabelled: str | None = None,
     rows_per_file: int = 10_000,
 ) -> dict[str, Any]:
     """Writes accepted images as ImageFolder files or WebDataset tars, byte for byte, or OME-TIFF.
+
+    Or, byte for byte, with the objects of their masks: `coco`, `yolo`, `ome-labels`.
 
     Args:
         source: data set.
@@ -129,15 +131,21 @@ def export(
         rows_per_file: samples of a tar.
 
     Returns:
-        Split -> class -> images of `imagefolder` and `ome-tiff`, split -> images of `webdataset`.
+        Split -> class -> images of `imagefolder` and `ome-tiff`, split -> images of `webdataset`,
+        split -> `images` and `objects` (name -> count) of those with objects.
 
     Raises:
-        InputError: images without a class, `out` is in use, or tifffile is not installed.
+        InputError: images without a class or all without a mask, `out` is in use, or tifffile is
+            not installed.
+        SourceError: a mask with an id that its palette does not name.
         StoreError: a damaged file.
     """
+    from factory.publish.annotations import FORMATS, export_annotations
     from factory.publish.export import export_images, export_tars
     from factory.publish.ome import export_ome
 
+    if to in FORMATS:
+        return {**export_annotations(_open_dataset(source), Path(out), to)}
     if to == "ome-tiff":
         return {**export_ome(_open_dataset(source), Path(out), unlabelled)}
     if to == "webdataset":

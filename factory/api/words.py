@@ -4,7 +4,7 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, Literal
 
 from factory.recipe.file import LoadedRecipe
 
@@ -16,6 +16,10 @@ AnyRecipe = LoadedRecipe | AnyPath
 """A recipe that `load_recipe` gave, its file, or the name of one that ships."""
 Overrides = Sequence[str] | Mapping[str, Any]
 """`["generator.steps=8"]` or `{"generator.steps": 8}`."""
+ObjectFormat = Literal["coco", "yolo", "ome-labels"]
+"""What `export` writes with the objects of masks."""
+ExportFormat = Literal["imagefolder", "webdataset", "ome-tiff", ObjectFormat]
+"""What `export` writes."""
 
 
 def keep_quiet(line: str) -> None:

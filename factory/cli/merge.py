@@ -1,11 +1,12 @@
 """Commands that make other data sets of data sets: merge and export."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, get_args
 
 import click
 
 from factory import api
+from factory.api.words import ExportFormat, ObjectFormat
 from factory.cli.fields import SettingsCommand, read_settings
 from factory.cli.notes import list_notes
 from factory.cli.options import COUNT, IMAGE_COLUMN, NEW_FOLDER, LocalPath, defaulted
@@ -75,8 +76,8 @@ def merge(
     "--to",
     "target",
     required=True,
-    type=click.Choice(["imagefolder", "webdataset", "ome-tiff"]),
-    help="Files in folders by class, tars, or OME-TIFF with named channels.",
+    type=click.Choice(get_args(ExportFormat)),
+    help="Files in folders by class, tars, OME-TIFF with named channels, or objects of masks.",
 )
 @click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
 @click.option("--unlabelled", metavar="NAME", help="Folder of images without a class.")
@@ -84,7 +85,7 @@ def merge(
 @JSON_OPTION
 def export(
     source: str,
-    target: Literal["imagefolder", "webdataset", "ome-tiff"],
+    target: ExportFormat,
     out: Path,
     unlabelled: str | None,
     rows_per_file: int,
@@ -92,11 +93,14 @@ def export(
 ) -> None:
     """Writes the images of DIR as torchvision's ImageFolder or as WebDataset tars, byte for byte.
 
-    Or as OME-TIFF, with the names, units and µm per pixel of channels beside RGB. DIR is a run
+    Or as OME-TIFF, with the names, units and µm per pixel of channels beside RGB. Or with the
+    objects of their masks: coco, yolo (boxes), ome-labels (OME-TIFF label images). DIR is a run
     folder, a merged set, a copy of a published data set, or OWNER/NAME on the Hub.
     """
     totals = images = api.export(source, target, out, unlabelled, rows_per_file)
-    if target != "webdataset":
+    if target in get_args(ObjectFormat):
+        totals = {split: found["images"] for split, found in images.items()}
+    elif target != "webdataset":
         totals = {split: sum(by_class.values()) for split, by_class in images.items()}
     if target == "imagefolder" and len({frozenset(by_class) for by_class in images.values()}) > 1:
         click.echo(
@@ -108,5 +112,13 @@ def export(
         click.echo(write_json({"out": str(out), "images": images}))
         return
     for split, count in totals.items():
-        click.echo(f"{split}: {count:,} images")
+        click.echo(f"{split}: {count:,} images{_list_objects(images[split])}")
     click.echo(f"wrote {out}")
+
+
+def _list_objects(found: Any) -> str:
+    """Returns the counts of objects, where an export has them."""
+    if not isinstance(found, dict) or not isinstance(found.get("objects"), dict):
+        return ""
+    counts = sorted(found["objects"].items())
+    return f", objects: {', '.join(f'{name} {count:,}' for name, count in counts) or 'none'}"

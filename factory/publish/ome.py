@@ -9,6 +9,7 @@ import uuid
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -41,12 +42,7 @@ def export_ome(
         InputError: a class that cannot name a folder, `out` in use, or no tifffile here.
         StoreError: a damaged file.
     """
-    try:
-        import tifffile
-    except ImportError as error:
-        raise InputError(
-            "OME-TIFF needs the package tifffile: pip install 'factory-pathology[ome]'"
-        ) from error
+    tifffile = load_tifffile()
     counts: dict[str, Counter[str]] = {}
     with build_folder(out) as build:
         for split, row in iterate_splits(dataset):
@@ -72,6 +68,33 @@ def export_ome(
     return {split: dict(counted) for split, counted in counts.items()}
 
 
+def load_tifffile() -> ModuleType:
+    """Returns the module tifffile.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import tifffile
+    except ImportError as error:
+        raise InputError(
+            "OME-TIFF needs the package tifffile: pip install 'factory-pathology[ome]'"
+        ) from error
+    loaded: ModuleType = tifffile
+    return loaded
+
+
+def describe_scale(mpp: float | None) -> dict[str, Any]:
+    """Returns what OME-XML says of µm per pixel; nothing where they are not known."""
+    if mpp is None:
+        return {}
+    return {
+        key: value
+        for axis in "XY"
+        for key, value in ((f"PhysicalSize{axis}", mpp), (f"PhysicalSize{axis}Unit", "µm"))
+    }
+
+
 def describe_image(row: Mapping[str, Any]) -> tuple[Values, dict[str, Any]]:
     """Returns the planes of a row, and what OME-XML says of them.
 
@@ -84,9 +107,7 @@ def describe_image(row: Mapping[str, Any]) -> tuple[Values, dict[str, Any]]:
     identity = str(row.get("sample_id") or row["image_sha256"])[:32]
     told: dict[str, Any] = {"Name": str(Path(row["image"]["path"]).stem)}
     told["UUID"] = str(uuid.UUID(identity))  # tifffile's own would differ with each export
-    if mpp is not None:
-        told |= {"PhysicalSizeX": mpp, "PhysicalSizeXUnit": "µm"}
-        told |= {"PhysicalSizeY": mpp, "PhysicalSizeYUnit": "µm"}
+    told |= describe_scale(mpp)
     if row.get("caption") or row.get("prompt"):
         told["Description"] = row.get("caption") or row["prompt"]
     values, channels = row.get(COLUMN), None if record is None else record.generator.channels
