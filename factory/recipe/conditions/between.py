@@ -12,7 +12,6 @@ from pydantic import Field
 from factory.core.fields import Pixels
 from factory.core.hashing import compute_digest, derive_seed
 from factory.core.yaml.reader import FieldPath
-from factory.data.groups import read_groups
 from factory.data.images import SourceImage
 from factory.data.records import Condition, Request
 from factory.data.rows import ARRAY
@@ -32,7 +31,7 @@ from factory.recipe.conditions.base import (
 from factory.recipe.conditions.embedding import check_space
 from factory.recipe.conditions.encoded import EncodedRows
 from factory.recipe.conditions.series import OneClass, Series
-from factory.recipe.conditions.shots import check_shots, choose_by_class
+from factory.recipe.conditions.shots import Chosen, check_shots, choose_by_class, label_shots
 
 Features = NDArray[np.float32]
 _PARALLEL = 1e-6
@@ -154,10 +153,7 @@ class BetweenConditions(ConditionKind):
             fitted = (settings.size, settings.fit)
             rows = EncodedRows(root, images, session, settings.encoder, fitted=fitted)
             features = tuple(rows.read(row, [ARRAY])[ARRAY] for row in range(len(rows)))
-            shots = tuple(
-                Labelled(sha256, session.images.hash_pixels(image), group)
-                for (image, sha256), group in zip(chosen, read_groups(images), strict=True)
-            )
+            shots = label_shots(chosen, session)
             given = (settings.encoder, settings.reach, planning.seed, counts[name])
             found.append(BetweenSeries(name or None, features, shots, *given))
         return found
@@ -170,11 +166,6 @@ class BetweenConditions(ConditionKind):
         findings.asked.add(names, (*path, "per_class"), keyed=isinstance(settings.per_class, dict))
         return [("between", str(settings.images), "of class", name) for name in names or ("",)]
 
-    def _choose(
-        self, session: Session, seed: int
-    ) -> dict[str, tuple[tuple[SourceImage, str], ...]]:
-        settings, root = self.settings, session.resolve(self.settings.images)
-        listed = self.images.list(session)
-        return choose_by_class(
-            listed, settings.per_class, settings.shots, seed, root, session.images
-        )
+    def _choose(self, session: Session, seed: int) -> dict[str, tuple[Chosen, ...]]:
+        asked, shots = self.settings.per_class, self.settings.shots
+        return choose_by_class(self.images, asked, shots, session, seed)

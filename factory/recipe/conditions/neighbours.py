@@ -15,7 +15,6 @@ from factory.data.groups import read_groups
 from factory.data.images import SourceImage, check_fit
 from factory.data.rows import ARRAY
 from factory.data.streams import ClassName, Reference
-from factory.data.varied import Labelled
 from factory.models.encoders.check import check_encoder
 from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
@@ -32,7 +31,7 @@ from factory.recipe.conditions.encoded import EncodedRows
 from factory.recipe.conditions.looks import Unlabelled, rank_images
 from factory.recipe.conditions.prototypes import Prototypes, choose_medoids
 from factory.recipe.conditions.reference import ReferenceSeries
-from factory.recipe.conditions.shots import Chosen, check_shots, choose_by_class
+from factory.recipe.conditions.shots import Chosen, check_shots, choose_by_class, label_shots
 
 Features = NDArray[np.float64]
 
@@ -174,17 +173,16 @@ class NeighbourConditions(ConditionKind):
         return [("neighbours", *given, name) for name in names or ("",)]
 
     def _choose(self, session: Session, seed: int) -> Mapping[str, tuple[Chosen, ...]]:
-        settings, listed = self.settings, self.images.list(session)
-        root = session.resolve(settings.images)
-        given = (settings.per_class, settings.shots, seed, root, session.images)
-        return choose_by_class(listed, *given)
+        asked, shots = self.settings.per_class, self.settings.shots
+        return choose_by_class(self.images, asked, shots, session, seed)
 
     def _find(
         self, of_classes: Mapping[str, tuple[Chosen, ...]], planning: Planning
     ) -> dict[str, tuple[Reference, ...]]:
         """Returns what is varied of each class, the surest first."""
         settings, session, reader = self.settings, planning.session, planning.session.images
-        shots = [image for mine in of_classes.values() for image, _ in mine]
+        chosen = [each for mine in of_classes.values() for each in mine]
+        shots = [image for image, _ in chosen]
         classes = [name for name, mine in of_classes.items() for _ in mine]
         known = {reader.hash_pixels(image) for image in shots}
         ranked = rank_images(settings.unlabelled.block, session, planning.seed)
@@ -198,10 +196,7 @@ class NeighbourConditions(ConditionKind):
         near = find_neighbours(
             self._encode(pool, session), self._encode(shots, session), classes, settings.near
         )
-        labelled = [
-            Labelled(reader.hash_bytes(image), reader.hash_pixels(image), group)
-            for image, group in zip(shots, read_groups(shots), strict=True)
-        ]
+        labelled = label_shots(chosen, session)
         return {
             name: tuple(
                 replace(self._vary(image, session), shots=(labelled[one.shot],))

@@ -6,9 +6,12 @@ from pathlib import Path
 
 from factory.core.errors import SourceError
 from factory.core.yaml.reader import FieldPath
+from factory.data.groups import read_groups
 from factory.data.images import SourceImage, check_fit, list_classes
 from factory.data.images.reader import ImageReader
 from factory.data.shots import rank_shots, take_shots
+from factory.data.varied import Labelled
+from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import BlockImages, PerClass, expand_per_class
 
@@ -61,18 +64,23 @@ def group_by_class(
 
 
 def choose_by_class(
-    images: Sequence[SourceImage],
-    per_class: PerClass,
-    shots: int | None,
-    seed: int,
-    root: Path,
-    reader: ImageReader,
+    block: BlockImages, per_class: PerClass, shots: int | None, session: Session, seed: int
 ) -> dict[str, tuple[Chosen, ...]]:
     """Returns the shots of each class that is asked for; raises as the two above."""
+    root = session.resolve(block.path)
     return {
-        name: choose_shots(mine, shots, seed, f"{root} ({name})", reader)
-        for name, mine in group_by_class(images, per_class, root).items()
+        name: choose_shots(mine, shots, seed, f"{root} ({name})", session.images)
+        for name, mine in group_by_class(block.list(session), per_class, root).items()
     }
+
+
+def label_shots(chosen: Sequence[Chosen], session: Session) -> tuple[Labelled, ...]:
+    """Returns by which hashes rows tell the shots that gave their class."""
+    groups = read_groups([image for image, _ in chosen])
+    return tuple(
+        Labelled(sha256, session.images.hash_pixels(image), group)
+        for (image, sha256), group in zip(chosen, groups, strict=True)
+    )
 
 
 def check_shots(

@@ -220,9 +220,8 @@ class TranslateConditions(ConditionKind):
 
     def _choose_by_class(self, session: Session, seed: int) -> dict[str, tuple[Chosen, ...]]:
         """Returns the sources of each class that is asked for; raises as `choose_by_class`."""
-        settings, root = self.settings, session.resolve(self.settings.images)
-        images, asked = self.images.list(session), settings.per_class or {}
-        return choose_by_class(images, asked, settings.shots, seed, root, session.images)
+        asked, shots = self.settings.per_class or {}, self.settings.shots
+        return choose_by_class(self.images, asked, shots, session, seed)
 
     def _build_classes(self, domains: Sequence[Domain], planning: Planning) -> list[Series]:
         """Returns a series of each class: its sources, each in one look after the other."""

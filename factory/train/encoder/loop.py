@@ -16,7 +16,7 @@ from factory.train.encoder.export import export_encoder
 from factory.train.encoder.losses import Learner, compute_loss, measure_rank, measure_spread
 from factory.train.encoder.settings import EncoderOptimisation, EncoderRecipe
 from factory.train.encoder.teacher import read_targets
-from factory.train.encoder.views import draw_batch, draw_pair, view_rows
+from factory.train.encoder.views import draw_pair, view_rows
 from factory.train.images import TrainingImages, load_training_images
 from factory.train.loop import Report, Trainer, compute_warmup, open_folder
 from factory.train.running import run_training
@@ -100,9 +100,8 @@ class _EncoderTrainer(Trainer):
         return compute_rate(self._recipe.training, step)
 
     def compute_loss(self, network: Any, step: int, turn: int) -> torch.Tensor:
-        pair, targets = draw_pair(self._recipe, self._images, step), None
-        if self._targets is not None:
-            targets = self._targets[draw_batch(self._recipe, self._images, step)]
+        rows, pair = draw_pair(self._recipe, self._images, step)
+        targets = None if self._targets is None else self._targets[rows]
         return _compute(self._recipe, network, pair, self._device, targets)[0]
 
     def validate(self, average: Any, step: int, loss: float) -> dict[str, float]:

@@ -28,22 +28,16 @@ _TURNS = torch.tensor(
 """(8, 2, 2): the symmetries of the square."""
 
 
-def draw_pair(recipe: EncoderRecipe, images: TrainingImages, step: int) -> tuple[Tensor, Tensor]:
-    """Draws the batch of a step: two views of each image, (B, 3, S, S) float32 in [0, 255].
+def draw_pair(
+    recipe: EncoderRecipe, images: TrainingImages, step: int
+) -> tuple[NDArray[np.int64], tuple[Tensor, Tensor]]:
+    """Draws the batch of a step: (B,) rows, and two views of each, (B, 3, S, S) in [0, 255].
 
     Sources are drawn by weight, images of a source evenly; held-out images never.
     """
-    rows = draw_batch(recipe, images, step)
-    return view_rows(recipe, images, rows, derive_seed(recipe.seed, "views", step))
-
-
-def draw_batch(recipe: EncoderRecipe, images: TrainingImages, step: int) -> NDArray[np.int64]:
-    """Returns the (B,) rows of a step's images, sorted."""
     draw = np.random.default_rng(derive_seed(recipe.seed, "rows", step))
-    rows: NDArray[np.int64] = np.sort(
-        draw_rows(recipe.data, images, recipe.training.batch_size, draw)
-    )
-    return rows
+    rows = np.sort(draw_rows(recipe.data, images, recipe.training.batch_size, draw))
+    return rows, view_rows(recipe, images, rows, derive_seed(recipe.seed, "views", step))
 
 
 def view_rows(
