@@ -50,6 +50,7 @@ from factory.api.making import (
 from factory.api.reviewing import read_review_answers, review, watch, write_review_page
 from factory.api.sharing import (
     card,
+    check_words,
     export,
     merge,
     open_dataset,
@@ -57,6 +58,7 @@ from factory.api.sharing import (
     regenerate,
     report,
     verify,
+    write_words,
 )
 from factory.api.training import (
     train_adapter,
@@ -77,6 +79,7 @@ __all__ = [
     "card",
     "check_encoder",
     "check_model",
+    "check_words",
     "convert_model",
     "copy_recipe",
     "estimate",
@@ -126,4 +129,5 @@ __all__ = [
     "verify",
     "watch",
     "write_review_page",
+    "write_words",
 ]

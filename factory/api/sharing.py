@@ -1,4 +1,4 @@
-"""Reading, checking and sharing data sets: open, verify, regenerate, merge, export, publish."""
+"""Reading, checking and sharing data sets: open, verify, merge, export, words, publish."""
 
 from collections.abc import Sequence
 from os import PathLike
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from factory.publish.merge import MergeSettings
     from factory.publish.report import ReportOptions
     from factory.publish.verify import Report, VerifyOptions
+    from factory.publish.words import Checked, WordsOptions, WordsRecord
 
 
 def open_dataset(source: AnyPath) -> "Dataset":
@@ -151,6 +152,46 @@ def export(
     if to == "webdataset":
         return {**export_tars(_open_dataset(source), Path(out), rows_per_file)}
     return {**export_images(_open_dataset(source), Path(out), unlabelled)}
+
+
+def write_words(
+    source: "Dataset | AnyPath",
+    out: AnyPath,
+    options: "WordsOptions | None" = None,
+    say: Say = keep_quiet,
+) -> "WordsRecord":
+    """Writes captions, questions with answers, and reports, each with the facts it follows from.
+
+    Args:
+        source: data set.
+        out: new folder.
+        options: what is said, and in which formats.
+        say: see above.
+
+    Returns:
+        Counts by split, the blind guess by kind of question, and what is not said.
+
+    Raises:
+        InputError: no row tells what it shows, `out` is in use, or options that do not fit.
+        SourceError: an image or a mask that cannot be read.
+        StoreError: a damaged file.
+    """
+    from factory.publish.words import WordsOptions
+    from factory.publish.words import write_words as write_all
+
+    return write_all(_open_dataset(source), Path(out), options or WordsOptions(), say)
+
+
+def check_words(folder: AnyPath, source: "Dataset | AnyPath", say: Say = keep_quiet) -> "Checked":
+    """Computes every statement of a folder of words again from the rows of its data set.
+
+    Raises:
+        InputError: no folder of words, or no data set.
+        StoreError: a damaged data set.
+    """
+    from factory.publish.words import check_words as check_all
+
+    return check_all(Path(folder), _open_dataset(source), say)
 
 
 def report(

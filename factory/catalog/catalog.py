@@ -23,6 +23,7 @@ from factory.catalog.entries import (
     Stream,
 )
 from factory.catalog.terms import TermsEntry
+from factory.catalog.words import WordsEntry
 from factory.core.errors import CatalogError, Problem, RecipeError
 from factory.core.yaml.messages import advise
 from factory.core.yaml.model import Document, parse_model, read_document
@@ -56,7 +57,8 @@ EntryT = TypeVar(
     | CaptionGrid
     | ClassifierEntry
     | PathwaysEntry
-    | TermsEntry,
+    | TermsEntry
+    | WordsEntry,
 )
 
 _KINDS: dict[type[BaseModel], str] = {
@@ -67,6 +69,7 @@ _KINDS: dict[type[BaseModel], str] = {
     ClassifierEntry: "classifiers",
     PathwaysEntry: "pathways",
     TermsEntry: "terms",
+    WordsEntry: "words",
 }
 LAYOUTS = "layouts"
 """The folder of layouts, which are no YAML: `factory train layout` writes them."""
@@ -104,6 +107,10 @@ class Catalogs:
     def find_terms(self, name: str) -> TermsEntry:
         """Returns phrases and their concepts; raises as `find_model` does."""
         return self._find(TermsEntry, name)
+
+    def find_words(self, name: str) -> WordsEntry:
+        """Returns what is said of images; raises as `find_model` does."""
+        return self._find(WordsEntry, name)
 
     def find_classifier(self, name: str) -> ClassifierEntry:
         """Returns a classifier; raises as `find_model` does."""

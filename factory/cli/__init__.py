@@ -40,6 +40,7 @@ COMMANDS: dict[str, str] = {
     "verify": "factory.cli.verify:verify",
     "merge": "factory.cli.merge:merge",
     "export": "factory.cli.merge:export",
+    "words": "factory.cli.words:words",
     "models": "factory.cli.models:models",
     "encoders": "factory.cli.models:encoders",
     "expression": "factory.cli.expression:expression",

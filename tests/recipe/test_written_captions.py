@@ -44,12 +44,12 @@ WORDS = {
 LICENCE = {"id": "cc-by-nc-4.0", "date_read": "2026-11-27", "commercial_use": False}
 
 
-def save_writer(folder: Path, learns: bool) -> None:
-    """A GPT-2 of one layer and a tokenizer of words; it learns WORDS by heart, or nothing."""
+def save_writer(folder: Path, learns: bool, known: dict[str, str] = WORDS) -> None:
+    """A GPT-2 of one layer and a tokenizer of words; it learns them by heart, or nothing."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-    lines = [f"{caption} = {said}" for caption, said in WORDS.items()]
+    lines = [f"{caption} = {said}" for caption, said in known.items()]
     words = sorted({word for line in lines for word in line.replace(",", " ,").split()})
     vocabulary = {word: row for row, word in enumerate(["<pad>", "<eos>", "<unk>", *words])}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))

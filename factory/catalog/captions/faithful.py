@@ -2,16 +2,25 @@
 
 import re
 from collections.abc import Mapping
+from typing import Protocol
 
-from factory.catalog.captions.grid import CaptionGrid
 from factory.catalog.terms import TermsEntry
 
 _NOT = r"(?:no|not|non|without|lacks?|lacking|absent|absence of)"
 _LETTER = r"[\w\u2010\u2011-]"
 
 
+class Vocabulary(Protocol):
+    """What has wordings: a caption grid, or what is said of images."""
+
+    @property
+    def attributes(self) -> Mapping[str, Mapping[str, tuple[str, ...]]]:
+        """Attribute -> value -> its wordings; none: the name is the wording."""
+        ...
+
+
 def find_unfaithful(
-    grid: CaptionGrid,
+    grid: Vocabulary,
     values: Mapping[str, str],
     text: str,
     terms: TermsEntry | None = None,
@@ -23,7 +32,7 @@ def find_unfaithful(
     values is not read again, so that `moderately dense nuclei` is no `dense nuclei`.
 
     Args:
-        grid: the grid.
+        grid: the grid, or another vocabulary.
         values: attribute -> value that the caption says.
         text: what is to say the same.
         terms: phrases of concepts, whose synonyms are taken too.

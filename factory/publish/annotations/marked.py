@@ -132,10 +132,11 @@ def read_marked(split: str, row: Mapping[str, Any]) -> Marked:
         labels=np.asarray(mask.load(width, height) if coded is None else coded),
         palette=mask.palette,
         has_instances=mask.has_instances,
-        mpp=_read_mpp(row, record),
+        mpp=read_mpp(row, record),
     )
 
 
-def _read_mpp(row: Mapping[str, Any], record: Provenance) -> float | None:
+def read_mpp(row: Mapping[str, Any], record: Provenance) -> float | None:
+    """Returns µm per pixel: as asked, else those of the generator; None where neither is known."""
     found = row.get("asked_mpp") or record.generator.mpp
     return None if found is None else float(found)

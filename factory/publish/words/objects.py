@@ -1,0 +1,113 @@
+"""Facts of the objects that a mask asked for: whether, how many, how much, where, in which box."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from factory.catalog.words import WordsEntry
+from factory.core.stains import segment_nuclei
+from factory.data.label_maps import list_ids
+from factory.filters.mask_agreement import compute_dice
+from factory.publish.annotations.marked import Marked, read_marked
+
+ELSEWHERE = "nuclei of the mask and of the image disagree"
+SPECKS = "the mask marks specks alone"
+NO_LARGEST = "no object is clearly the largest"
+MIDDLE = "too near to the middle to be told a side"
+_MIDDLE = 0.05
+"""Share of a side from the middle within which no part of the image is named."""
+PLACES = ("upper left", "upper right", "lower left", "lower right")
+"""Parts of an image."""
+
+
+@dataclass
+class Found:
+    """Facts as (what, value, rule, unit, more), and what was passed over."""
+
+    facts: list[tuple[str, Any, str, str, dict[str, Any]]] = field(default_factory=list)
+    passed: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+
+def read_object_facts(
+    row: Mapping[str, Any], split: str, entry: WordsEntry, pixels: NDArray[np.uint8] | None
+) -> Found:
+    """Reads what the mask of a row asks for, name by name of its palette.
+
+    Args:
+        row: with a mask.
+        split: of the row.
+        entry: what is said.
+        pixels: (H, W, 3) uint8 RGB of the image, that nuclei are looked for in; None: it is no
+            H&E, and nothing is compared.
+
+    Raises:
+        SourceError: the mask cannot be read.
+        DamageError: it does not fit the image.
+    """
+    found, marked = Found(), read_marked(split, row)
+    nuclei = [name for name, each in entry.objects.items() if each.is_nuclei]
+    dice = None if pixels is None else _compare(marked, nuclei, pixels)
+    for identifier, name in marked.palette:
+        is_compared = name in nuclei and dice is not None
+        if is_compared and dice is not None and dice < entry.min_dice:
+            found.passed[name, ELSEWHERE] += 1
+            continue
+        told = f"; mask_dice {dice:.2f} >= {entry.min_dice:g}" if is_compared else ""
+        _add(found, marked, (identifier, name), entry, told or "; not compared with the image")
+    return found
+
+
+def _compare(marked: Marked, nuclei: list[str], pixels: NDArray[np.uint8]) -> float | None:
+    """Returns Dice of the nuclei of mask and image, as filter `mask_agreement`; None: no nuclei."""
+    ids = [identifier for identifier, name in marked.palette if name in nuclei]
+    if not ids:
+        return None
+    labels = list_ids(marked.labels) if marked.has_instances else marked.labels
+    return round(compute_dice(np.isin(labels, ids), segment_nuclei(pixels[None])[0]), 4)
+
+
+def _add(
+    found: Found, marked: Marked, named: tuple[int, str], entry: WordsEntry, told: str
+) -> None:
+    identifier, name = named
+    objects = marked.objects
+    mine = np.flatnonzero(objects.ids == identifier)
+    large = mine[objects.areas[mine] >= entry.least_px]
+    height, width = marked.labels.shape
+    more = {"of": name, "instances": marked.has_instances}
+    rule = f"of the mask, {entry.least_px} px or more{told}"
+    if len(mine) and not len(large):
+        found.passed[name, SPECKS] += 1
+        return
+    is_there = "yes" if len(large) else "no"
+    found.facts.append((f"present:{name}", is_there, rule, "", more))
+    found.facts.append((f"count:{name}", len(large), rule, "", more))
+    if not len(large):
+        return
+    area = int(objects.areas[mine].sum())
+    share = round(100 * area / (height * width))
+    found.facts.append((f"area:{name}", share, f"{area} px of the mask{told}", "%", more))
+    order = sorted(large.tolist(), key=lambda each: -objects.areas[each])
+    areas = [int(objects.areas[each]) for each in order[:2]]
+    if len(areas) > 1 and areas[0] < entry.largest_by * areas[1]:
+        found.passed[name, NO_LARGEST] += 1
+        return
+    largest = f"the object of {areas[0]} px" + (
+        f", the next has {areas[1]} px" if areas[1:] else ""
+    )
+    rows, columns = objects.boxes[order[0]]
+    box = [columns.start, rows.start, columns.stop, rows.stop]
+    sized = {**more, "size": [width, height]}
+    found.facts.append((f"box:{name}", box, f"x0, y0, x1, y1 of {largest}{told}", "px", sized))
+    x, y = (objects.centres[order[0]] + 0.5) / (width, height)
+    away = round(min(abs(x - 0.5), abs(y - 0.5)), 4)
+    if away < _MIDDLE:
+        found.passed[name, MIDDLE] += 1
+        return
+    place = PLACES[2 * int(y > 0.5) + int(x > 0.5)]
+    centred = {**more, "margin": _MIDDLE, "distance": away}
+    found.facts.append((f"place:{name}", place, f"centre of {largest}{told}", "", centred))
