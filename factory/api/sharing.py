@@ -119,10 +119,12 @@ def export(
     out: AnyPath,
     unlabelled: str | None = None,
     rows_per_file: int = 10_000,
+    encoder: str | None = None,
 ) -> dict[str, Any]:
     """Writes accepted images as ImageFolder files or WebDataset tars, byte for byte, or OME-TIFF.
 
-    Or, byte for byte, with the objects of their masks: `coco`, `yolo`, `ome-labels`.
+    Or, byte for byte, with the objects of their masks: `coco`, `yolo`, `ome-labels`. Or the slides
+    of a cohort, a file each: `bags`.
 
     Args:
         source: data set.
@@ -130,14 +132,16 @@ def export(
         out: new folder.
         unlabelled: folder of images without a class; None refuses them.
         rows_per_file: samples of a tar.
+        encoder: of bags, whose features they hold; None: the patches.
 
     Returns:
         Split -> class -> images of `imagefolder` and `ome-tiff`, split -> images of `webdataset`,
-        split -> `images` and `objects` (name -> count) of those with objects.
+        split -> label -> slides of `bags`, split -> `images` and `objects` (name -> count) of those
+        with objects.
 
     Raises:
-        InputError: images without a class or all without a mask, `out` is in use, or tifffile is
-            not installed.
+        InputError: images without a class, all without a mask or of no slide, `out` is in use, or
+            tifffile is not installed.
         SourceError: a mask with an id that its palette does not name.
         StoreError: a damaged file.
     """
@@ -145,6 +149,13 @@ def export(
     from factory.publish.export import export_images, export_tars
     from factory.publish.ome import export_ome
 
+    if encoder is not None and to != "bags":
+        raise InputError(f"encoder: {to} holds images, not features: remove it, or export bags")
+    if to == "bags":
+        from factory.models.session import Session
+        from factory.publish.bags import export_bags
+
+        return {**export_bags(_open_dataset(source), Path(out), encoder, Session.open())}
     if to in FORMATS:
         return {**export_annotations(_open_dataset(source), Path(out), to)}
     if to == "ome-tiff":

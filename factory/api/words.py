@@ -18,7 +18,7 @@ Overrides = Sequence[str] | Mapping[str, Any]
 """`["generator.steps=8"]` or `{"generator.steps": 8}`."""
 ObjectFormat = Literal["coco", "yolo", "ome-labels"]
 """What `export` writes with the objects of masks."""
-ExportFormat = Literal["imagefolder", "webdataset", "ome-tiff", ObjectFormat]
+ExportFormat = Literal["imagefolder", "webdataset", "ome-tiff", "bags", ObjectFormat]
 """What `export` writes."""
 
 

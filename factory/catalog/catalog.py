@@ -22,6 +22,7 @@ from factory.catalog.entries import (
     PathwaysEntry,
     Stream,
 )
+from factory.catalog.stains import StainsEntry
 from factory.catalog.terms import TermsEntry
 from factory.catalog.words import WordsEntry
 from factory.core.errors import CatalogError, Problem, RecipeError
@@ -41,6 +42,7 @@ __all__ = [
     "LicenceTerms",
     "ModelEntry",
     "PathwaysEntry",
+    "StainsEntry",
     "Stream",
     "caption_at",
     "count_captions",
@@ -57,6 +59,7 @@ EntryT = TypeVar(
     | CaptionGrid
     | ClassifierEntry
     | PathwaysEntry
+    | StainsEntry
     | TermsEntry
     | WordsEntry,
 )
@@ -68,6 +71,7 @@ _KINDS: dict[type[BaseModel], str] = {
     CaptionGrid: "captions",
     ClassifierEntry: "classifiers",
     PathwaysEntry: "pathways",
+    StainsEntry: "stains",
     TermsEntry: "terms",
     WordsEntry: "words",
 }
@@ -119,6 +123,10 @@ class Catalogs:
     def find_pathways(self, name: str) -> PathwaysEntry:
         """Returns a collection of gene sets; raises as `find_model` does."""
         return self._find(PathwaysEntry, name)
+
+    def find_stains(self, name: str) -> StainsEntry:
+        """Returns stains of real slides; raises as `find_model` does."""
+        return self._find(StainsEntry, name)
 
     def find_classifier_folder(self, name: str) -> Path | None:
         """Returns the folder of a classifier by id, or None where no catalog has it.

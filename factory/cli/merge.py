@@ -77,11 +77,12 @@ def merge(
     "target",
     required=True,
     type=click.Choice(get_args(ExportFormat)),
-    help="Files in folders by class, tars, OME-TIFF with named channels, or objects of masks.",
+    help="Files in folders by class, tars, OME-TIFF with named channels, objects of masks, bags.",
 )
 @click.option("--out", required=True, type=NEW_FOLDER, help="New folder.")
 @click.option("--unlabelled", metavar="NAME", help="Folder of images without a class.")
 @defaulted("--rows-per-file", 10_000, COUNT, "Samples of a tar.")
+@click.option("--encoder", metavar="ID", help="Of bags: its features instead of the patches.")
 @JSON_OPTION
 def export(
     source: str,
@@ -89,15 +90,17 @@ def export(
     out: Path,
     unlabelled: str | None,
     rows_per_file: int,
+    encoder: str | None,
     as_json: bool,
 ) -> None:
     """Writes the images of DIR as torchvision's ImageFolder or as WebDataset tars, byte for byte.
 
     Or as OME-TIFF, with the names, units and µm per pixel of channels beside RGB. Or with the
-    objects of their masks: coco, yolo (boxes), ome-labels (OME-TIFF label images). DIR is a run
+    objects of their masks: coco, yolo (boxes), ome-labels (OME-TIFF label images). Or the slides of
+    a cohort, one file each with their patches or features, and slides.csv: bags. DIR is a run
     folder, a merged set, a copy of a published data set, or OWNER/NAME on the Hub.
     """
-    totals = images = api.export(source, target, out, unlabelled, rows_per_file)
+    totals = images = api.export(source, target, out, unlabelled, rows_per_file, encoder)
     if target in get_args(ObjectFormat):
         totals = {split: found["images"] for split, found in images.items()}
     elif target != "webdataset":
@@ -111,8 +114,9 @@ def export(
     if as_json:
         click.echo(write_json({"out": str(out), "images": images}))
         return
+    kind = "slides" if target == "bags" else "images"
     for split, count in totals.items():
-        click.echo(f"{split}: {count:,} images{_list_objects(images[split])}")
+        click.echo(f"{split}: {count:,} {kind}{_list_objects(images[split])}")
     click.echo(f"wrote {out}")
 
 

@@ -32,6 +32,11 @@ class StainLook:
         return {name: list(values) for name, values in asdict(self).items()}
 
 
+REFERENCE = StainLook((-0.6117, -0.1035, 0.0255), (0.3719, 0.0669, 0.0174))
+"""The look of PatchCamelyon's training images: what images are brought to before nuclei are counted
+in stains that differ (`normalise`)."""
+
+
 def measure_look(images: Iterable[Pixels]) -> StainLook | None:
     """Returns the look of images, averaged over them; None where none has tissue enough.
 
@@ -48,7 +53,7 @@ def measure_look(images: Iterable[Pixels]) -> StainLook | None:
     return StainLook(_name(mean), _name(spread))
 
 
-def give_look(image: Pixels, look: StainLook) -> Pixels:
+def give_look(image: Pixels, look: StainLook, own: StainLook | None = None) -> Pixels:
     """Gives the tissue of an image the mean and deviation of a look, channel-wise; glass stays.
 
     In l-alpha-beta (Reinhard et al. 2001, Color transfer between images, IEEE Comput. Graph. Appl.
@@ -57,14 +62,43 @@ def give_look(image: Pixels, look: StainLook) -> Pixels:
     Args:
         image: (H, W, 3) uint8 RGB.
         look: of others.
+        own: what the image is taken to look like; None: as it does. Images of one `own` keep what
+            they differ in.
     """
     from factory.core.glass import keep_glass
 
-    lab, tissue = _to_lab(image), _find(image)
-    own = lab[tissue if tissue.sum() > LEAST_TISSUE else ...].reshape(-1, 3)
-    moved = (lab - own.mean(0)) / np.maximum(own.std(0), 1e-6) * look.spread + look.mean
+    lab = _to_lab(image)
+    mean, spread = _measure_own(lab, image) if own is None else (own.mean, own.spread)
+    moved = (lab - mean) / np.maximum(spread, 1e-6) * look.spread + look.mean
     pixels = 255.0 * 10.0 ** (moved @ np.linalg.inv(_LAB).T) @ np.linalg.inv(_LMS).T
     return keep_glass(np.rint(pixels.clip(0, 255)).astype(np.uint8), image)[0]
+
+
+def normalise(images: Pixels) -> Pixels:
+    """Gives each of (N, H, W, 3) uint8 RGB images the look `REFERENCE`.
+
+    What is measured above a threshold of stain then depends on where the stain is, and hardly on
+    how strong it is.
+    """
+    return np.stack([give_look(each, REFERENCE) for each in images])
+
+
+def restain(image: Pixels, look: StainLook, own: StainLook | None = None) -> Pixels:
+    """Gives an image a look, and its own haematoxylin plane back, as strong as the look has it.
+
+    So nuclei are where they were (`keep_haematoxylin`), and glass is what it was. Arguments as in
+    `give_look`.
+    """
+    from factory.core.glass import keep_glass
+    from factory.core.haematoxylin import keep_haematoxylin
+
+    return keep_glass(keep_haematoxylin(give_look(image, look, own), image), image)[0]
+
+
+def _measure_own(lab: NDArray[np.float64], image: Pixels) -> tuple[Any, Any]:
+    tissue = _find(image)
+    shown = lab[tissue if tissue.sum() > LEAST_TISSUE else ...].reshape(-1, 3)
+    return shown.mean(0), shown.std(0)
 
 
 def _find(image: Pixels) -> NDArray[np.bool_]:

@@ -25,6 +25,8 @@ UNMIX = np.linalg.inv(STAIN_VECTORS / np.linalg.norm(STAIN_VECTORS, axis=1, keep
 
 Planes = NDArray[np.float32]
 
+LEAST_NUCLEUS = 12
+"""px of area: a disc of 4 px across, the smallest nucleus whose size is measured."""
 _MIN_SIDE = 16
 _CHUNK_PIXELS = 32 * 96 * 96
 _LEVELS = 64  # of the histogram, and the haematoxylin density of its top
@@ -83,6 +85,18 @@ def segment_nuclei(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
     haematoxylin = split_stains(images)[0]
     smooth = ndimage.gaussian_filter(haematoxylin, 1.0, truncate=3.0, axes=(1, 2))
     return find_nuclei(smooth, find_tissue(images))
+
+
+def count_nuclei(images: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Returns (N,) how many nuclei, or clumps of them that touch, are in (N, H, W, 3) uint8 RGB.
+
+    Connected parts of `segment_nuclei` of LEAST_NUCLEUS px or more.
+    """
+    counts = []
+    for mask in segment_nuclei(images):
+        sizes = np.bincount(ndimage.label(mask)[0].ravel())[1:]
+        counts.append(int((sizes >= LEAST_NUCLEUS).sum()))
+    return np.array(counts, np.int64)
 
 
 def split_stains(images: NDArray[np.uint8]) -> Planes:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 RECORD = "family"
 """Key of a row's provenance."""
+LOOKS = ("stain", "domain")
+"""What is varied that changes how an image is stained, and nothing else of it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,11 @@ class Condition:
         """Whether the image is there, so that none is made."""
         return any(stream.is_image for stream in self.streams)
 
+    @property
+    def shown(self) -> frozenset[str]:
+        """Names of the streams that a model is told of."""
+        return frozenset(stream.name for stream in self.streams if stream.is_shown)
+
     def describe(self) -> dict[str, Any]:
         """Returns the streams in use as plain data: what the condition key is made of."""
         return {stream.recorded: stream.identity() for stream in self.streams}

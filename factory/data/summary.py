@@ -36,6 +36,15 @@ class SeriesPart(Part):
     )
 
 
+class BagsPart(Part):
+    """Slides of a cohort: patches asked for of each, how many there are, and which lack some."""
+
+    size: int
+    slides: int
+    short: int
+    lacking: dict[str, int] = Field({}, description="slide -> patches that it lacks, most first")
+
+
 class SeriesSummary(SeriesPart):
     """The funnel of one series: what was asked, made and kept, and why the rest was not."""
 
@@ -50,6 +59,7 @@ class SeriesSummary(SeriesPart):
     attributes: dict[str, dict[str, Share]] | None = Field(
         None, description="attribute -> value -> shares, where captions state them"
     )
+    bags: BagsPart | None = Field(None, description="of a cohort")
 
 
 class Cut(Part):

@@ -14,7 +14,13 @@ from factory.engine.plan import Generation, Outline, Plan, describe_content, ext
 from factory.engine.run_folder import GenerationRecord, RunFolder, RunRecord, SeriesRecord
 from factory.engine.run_records import compute_run_id
 from factory.engine.summary import RECIPE
-from factory.recipe.conditions.series import find_details, find_quotas, find_shares, find_sizes
+from factory.recipe.conditions.series import (
+    find_bag_size,
+    find_details,
+    find_quotas,
+    find_shares,
+    find_sizes,
+)
 from factory.recipe.earlier import split_duplicates
 from factory.recipe.recipe import Recipe, compute_recipe_digest, select_deciding
 
@@ -170,6 +176,7 @@ def build_record(recipe: Recipe, plan: Plan) -> RunRecord:
                 **({"shares": shares} if (shares := find_shares(part)) else {}),
                 **find_details(part),
                 **({"sizes": sizes} if (sizes := find_sizes(part)) else {}),
+                **({"bag_size": size} if (size := find_bag_size(part)) else {}),
                 **find_quotas(part),
             )
             for part in plan.series

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from factory.data.records import Shard
+from factory.engine.bags import Bags
 from factory.engine.diversity import Pick
 from factory.engine.families import LEFT_OUT, Families
 from factory.engine.later import Later
@@ -25,7 +26,7 @@ from factory.engine.selection import (
 from factory.engine.shard import name_reason
 from factory.engine.task import Task
 from factory.filters import Decide
-from factory.recipe.conditions.series import find_quotas, find_shares, find_sizes
+from factory.recipe.conditions.series import find_bag_size, find_quotas, find_shares, find_sizes
 
 SELECTION_COLUMNS = (
     "series",
@@ -138,7 +139,8 @@ def _walk(
     selectors = _Selectors(plan, policy, repeated, walks)
     pools = PickPools(policy.pick, policy.seed)
     families = Families({each.key: sizes for each in plan.series if (sizes := find_sizes(each))})
-    columns = (*SELECTION_COLUMNS, *pools.columns, *families.columns)
+    bags = Bags({each.key: size for each in plan.series if (size := find_bag_size(each))})
+    columns = (*SELECTION_COLUMNS, *pools.columns, *families.columns, *bags.columns)
     saying = (*columns, "provenance")
     for shard in plan.iterate_shards():
         markers = read_markers(folder, shard)
@@ -155,11 +157,13 @@ def _walk(
             is_filled = _count(funnel, candidates, decisions)
             pools.add(shard.series, candidates, decisions)
             families.add(shard.series, candidates, decisions)
+            bags.add(shard.series, candidates, decisions)
             if not is_filled and len(candidates) < policy.attempts:
                 starts[index] = len(candidates)
         if starts:
             survey.goes_on.append(Task(shard, len(markers), starts))
     survey.filled = {key: funnel.accepted for key, funnel in survey.funnel.items()}
+    bags.tell(survey.funnel)
     survey.left_out = pools.pick(survey.funnel) | families.leave_out(survey.funnel)
     return survey
 

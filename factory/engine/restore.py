@@ -20,6 +20,7 @@ from factory.models.generators.base import Generator
 from factory.models.generators.settings import GeneratorSettings, find_entry
 from factory.models.session import Session
 from factory.recipe.conditions import find_stream, restore_condition
+from factory.recipe.conditions.family_looks import list_domains
 from factory.recipe.recipe import Recipe
 
 _COMMIT_LENGTH = 40
@@ -167,7 +168,7 @@ def find_sources(wanted: Sequence[Varied | None], recipe: Recipe, places: Places
     own = {
         resolve_path(places.base, images.path): images.columns.get("image_column")
         for block in recipe.blocks
-        for images in block.list_read()
+        for images in (*block.list_read(), *list_domains(block))
     }
     given = dict.fromkeys(places.references, places.image_column)
     for folder, column in {**given, **{k: v for k, v in own.items() if k not in given}}.items():

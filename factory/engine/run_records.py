@@ -45,6 +45,7 @@ class SeriesRecord(SeriesPart):
     sizes: dict[str, int] | None = Field(
         None, description="what is varied -> images of a whole family, where there are families"
     )
+    bag_size: int | None = Field(None, description="patches of a slide, where there are slides")
 
 
 class RunRecord(Artefact):

@@ -121,6 +121,8 @@ class SeriesFunnel:
     """Attribute -> value -> share asked for; empty where none is stated."""
     said: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(attribute, value) -> accepted images whose caption says it."""
+    bags: Mapping[str, Any] | None = None
+    """Slides of a cohort: patches of one, how many there are, and which are short."""
 
     def note(self, seen: Seen) -> None:
         """Counts what an accepted image varies and says."""
@@ -144,6 +146,7 @@ class SeriesFunnel:
             "rejected": dict(sorted(self.rejected.items())),
             "reasons": dict(self.reasons.most_common()),
             **({"attributes": self._compare_shares()} if self.shares else {}),
+            **({"bags": dict(self.bags)} if self.bags is not None else {}),
         }
 
     def _compare_shares(self) -> dict[str, dict[str, dict[str, float]]]:

@@ -1,7 +1,7 @@
 """An image set to measure: which images, their classes, captions, groups and ids, one size."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -95,11 +95,17 @@ class ImageSet:
             SourceError: an image that cannot be read.
         """
         for start in range(0, len(self.images), block):
-            part = self.images[start : start + block]
-            fitted = (
-                fit_image(each.read_pixels(), self.size, self.size, self.fit) for each in part
-            )
-            yield np.stack([*fitted])
+            yield self.read(range(start, min(start + block, len(self.images))))
+
+    def read(self, places: Iterable[int]) -> NDArray[np.uint8]:
+        """Returns some images by their places in the order, (B, size, size, 3) uint8 RGB.
+
+        Raises:
+            SourceError: an image that cannot be read.
+        """
+        part = (self.images[place] for place in places)
+        fitted = (fit_image(each.read_pixels(), self.size, self.size, self.fit) for each in part)
+        return np.stack([*fitted])
 
     def read_all(self) -> NDArray[np.uint8]:
         """Returns all images at once, (N, size, size, 3) uint8 RGB.

@@ -46,7 +46,7 @@ def write_model(
     return path
 
 
-KINDS = {"models", "encoders", "classes", "captions", "classifiers", "pathways", "terms"}
+KINDS = {"models", "encoders", "classes", "captions", "classifiers", "pathways", "stains", "terms"}
 
 # --- shipped entries -----------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.metrics.similarity import measure_ssim
-from factory.core.stains import split_stains
+from factory.core.stains import find_tissue, split_stains
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601
 
@@ -22,7 +22,25 @@ def correlate_haematoxylin(
         others: of the same shape.
     """
     one, other = (split_stains(each)[0].reshape(len(each), -1) for each in (images, others))
-    one, other = (each - each.mean(1, keepdims=True, dtype=np.float64) for each in (one, other))
+    return _correlate(
+        *(each - each.mean(1, keepdims=True, dtype=np.float64) for each in (one, other))
+    )
+
+
+def correlate_in_tissue(
+    images: NDArray[np.uint8], others: NDArray[np.uint8]
+) -> NDArray[np.float64]:
+    """Returns (N,) the same over the tissue of `images` alone: glass is no part of it."""
+    tissue = find_tissue(images).reshape(len(images), -1)
+    count = np.maximum(tissue.sum(1, keepdims=True), 1)
+    planes = (split_stains(each)[0].reshape(len(each), -1) for each in (images, others))
+    return _correlate(
+        *((each - (each * tissue).sum(1, keepdims=True) / count) * tissue for each in planes)
+    )
+
+
+def _correlate(one: NDArray[np.floating], other: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Returns the correlations of (N, P) values whose means are 0."""
     size = np.sqrt((one**2).sum(1) * (other**2).sum(1))
     product = (one * other).sum(1)
     return np.where(size > 1e-9, product / np.maximum(size, 1e-9), np.nan)

@@ -7,6 +7,7 @@ from factory.data.streams.control import Control
 from factory.data.streams.domain import Domain
 from factory.data.streams.embedding import Embedding
 from factory.data.streams.existing import Existing
+from factory.data.streams.recolour import Recolour
 from factory.data.streams.reference import Reference
 from factory.data.streams.scale import Scale
 from factory.data.streams.source import Source
@@ -20,6 +21,7 @@ __all__ = [
     "Domain",
     "Embedding",
     "Existing",
+    "Recolour",
     "Reference",
     "Scale",
     "Source",
@@ -34,6 +36,7 @@ STREAMS: tuple[type[Stream], ...] = (
     Domain,
     Embedding,
     Existing,
+    Recolour,
     Reference,
     Scale,
     Source,

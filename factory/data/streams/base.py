@@ -41,6 +41,7 @@ class Stream(ABC):
         recorded: the key of its identity in condition keys and rows; the name, where it was not
             renamed since.
         is_image: whether it is the image itself, so that none is made.
+        is_shown: whether a model is told of it; else it is laid over what was made, or a note.
         is_real: whether it comes from real images of the recipe, whose terms the card tells.
         real_columns: of what `keep` puts into rows, real images: no model made them.
         Cells: how columns of a table give it, beside those of any kind; None: no table does.
@@ -49,6 +50,7 @@ class Stream(ABC):
     name: ClassVar[str]
     recorded: ClassVar[str]
     is_image: ClassVar[bool] = False
+    is_shown: ClassVar[bool] = True
     is_real: ClassVar[bool] = False
     real_columns: ClassVar[tuple[str, ...]] = ()
     Cells: ClassVar[type[Strict] | None] = None

@@ -26,5 +26,7 @@ class Stain:
 
     def record(self) -> dict[str, Any]:
         """Returns what the provenance of a row holds of it."""
+        if not self.pixels_sha256s:
+            return {}
         groups = {"stain_group_sha256": list(self.group_sha256s)} if self.group_sha256s else {}
         return {"stain_pixels_sha256": list(self.pixels_sha256s), **groups}

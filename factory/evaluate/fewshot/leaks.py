@@ -23,6 +23,7 @@ from factory.filters.base import Labels
 from factory.models.classifiers.model import read_classifier_info
 from factory.models.session import Session
 from factory.recipe.conditions import ConditionKind
+from factory.recipe.conditions.family_looks import list_domains
 from factory.recipe.judge_overlap import GUIDE
 from factory.train.adapter.shots import AdaptationRecord, Shot, digest_shots
 
@@ -117,7 +118,7 @@ def find_unlabelled(block: ConditionKind, session: Session, test: ImageSet) -> l
         SourceError: images that cannot be read.
     """
     found = []
-    for images in block.unlabelled:
+    for images in (*block.unlabelled, *list_domains(block)):
         shared = find_leaks(images.list(session), test.images)
         if shared:
             text = f"{session.resolve(images.path)}, which a recipe reads without classes, and "

@@ -1,6 +1,6 @@
 """`robustness`: what moves when one thing that was asked for is varied, and nothing else."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -8,6 +8,7 @@ from pydantic import Field
 from factory.core import fields
 from factory.evaluate import base
 from factory.evaluate.figures import align, write_metric
+from factory.evaluate.robustness.words import write_alone, write_kept
 
 NOT_ALONE = "MOVES TOO"
 """Mark of a measure that moves though another one was asked to."""
@@ -83,10 +84,10 @@ class Robustness(base.Evaluation):
         """Yields the shift of each measure that moves, or was to move."""
         for name, found in result["varied"].items():
             for measure, each in found["measures"].items():
-                if each["moves"] or measure == found["asked"]:
+                if each["moves"] or measure in _list_own(found):
                     beside = f"spread {each['spread']:.3g}, floor {each['floor']:.3g}"
                     words = f"{cls.name_measure('shift')}: {measure} by {name}"
-                    marks = _mark(found["asked"], measure, each)
+                    marks = _mark(_list_own(found), measure, each)
                     yield base.Row.of(cls.tier, words, each["shift"], beside, marks)
 
     @classmethod
@@ -99,14 +100,15 @@ class Robustness(base.Evaluation):
             "mean by value",
             "spread",
             "floor",
+            "JPEG",
             "p",
             "shift, SD",
         ]
-        rows, flips = [head], []
+        rows, flips, verdicts = [head], [], []
         for name, found in result["varied"].items():
             for measure, each in found["measures"].items():
                 means = " ".join(f"{point['mean']:.3g}" for point in each["response"].values())
-                marks = _mark(found["asked"], measure, each)
+                marks = _mark(_list_own(found), measure, each)
                 rows.append(
                     [
                         name,
@@ -115,6 +117,7 @@ class Robustness(base.Evaluation):
                         means,
                         f"{each['spread']:.3g}",
                         f"{each['floor']:.3g}",
+                        "-" if each.get("noise") is None else f"{each['noise']:.3g}",
                         f"{each['p']:.2g}",
                         write_metric(each["shift"]),
                     ]
@@ -123,19 +126,28 @@ class Robustness(base.Evaluation):
                 f"{judge}: another class within {write_metric(share)} of families of {name}"
                 for judge, share in found["flips"].items()
             ]
+            verdicts += [write_alone(name, found), write_kept(name, found)]
         level = result["settings"]["level"]
         lines = [
             f"{result['synthetic']['images']:,} images of {result['synthetic']['path']}",
             *align(rows),
             "floor: 95 % of spreads with the values shuffled within families; moves: p below "
-            f"{level:.2g} (0.05 over {result['settings']['tests']} tests); [95 % over families]",
+            f"{level:.2g} (0.05 over {result['settings']['tests']} tests); [95 % over families]; "
+            "JPEG: what saving as JPEG changes in one image",
+            *filter(None, verdicts),
             *flips,
         ]
         return lines
 
 
-def _mark(asked: str | None, measure: str, found: Mapping[str, Any]) -> tuple[str, ...]:
+def _list_own(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the measures of what is varied; of an older result the one that a grid asks for."""
+    own = found.get("own") or [found["asked"]]
+    return tuple(each for each in own if each is not None)
+
+
+def _mark(own: Sequence[str], measure: str, found: Mapping[str, Any]) -> tuple[str, ...]:
     """Returns what to say of a measure: that it was asked to move, or moves though it was not."""
-    if measure == asked:
+    if measure in own:
         return ("ASKED",) if found["moves"] else ("ASKED, DOES NOT MOVE",)
     return (NOT_ALONE,) if found["moves"] else ()

@@ -28,7 +28,7 @@ def draw_response(varied: Mapping[str, Any]) -> bytes:
         for row, (name, found) in zip(grid, varied.items(), strict=True):
             for axes, measure in zip(row, measures, strict=True):
                 each = found["measures"][measure]
-                _paint_one(axes, each, measure == found["asked"])
+                _paint_one(axes, each, measure in (found.get("own") or [found["asked"]]))
                 if measure == measures[0]:
                     axes.set_ylabel(name)
         for axes, measure in zip(grid[0], measures, strict=True):

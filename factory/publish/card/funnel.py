@@ -87,7 +87,18 @@ def describe_shortfall(part: SeriesSummary) -> str:
     """Says by how much a series fell short, and the commonest reasons."""
     reasons = ", ".join(f"{reason} ({count})" for reason, count in list(part.reasons.items())[:3])
     why = f"; most candidates were rejected for: {reasons}" if reasons else ""
-    return f"{part.label}: {part.short} short of {part.asked}{why}"
+    return f"{part.label}: {part.short} short of {part.asked}{_describe_bags(part)}{why}"
+
+
+def _describe_bags(part: SeriesSummary) -> str:
+    """Says which slides of a cohort lack patches."""
+    bags = part.bags
+    if bags is None or not bags.short:
+        return ""
+    listed = ", ".join(f"{slide} ({lacks} of {bags.size})" for slide, lacks in bags.lacking.items())
+    more = bags.short - len(bags.lacking)
+    beside = f" and {more:,} more" if more > 0 else ""
+    return f"; {bags.short:,} of {bags.slides:,} slides lack patches: {listed}{beside}"
 
 
 def describe_unjudged(summary: Summary) -> list[str]:

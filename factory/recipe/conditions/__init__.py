@@ -15,7 +15,7 @@ from factory.data.streams import STREAMS, Stream
 from factory.data.streams.base import HasFields
 from factory.models.session import Session
 from factory.recipe.conditions.base import ConditionKind, Planning
-from factory.recipe.conditions.family import FamilySeries, check_vary, list_varied
+from factory.recipe.conditions.family import build_families, check_vary, list_varied
 from factory.recipe.conditions.series import Series, SeriesInfo
 
 if TYPE_CHECKING:
@@ -44,9 +44,10 @@ def build_series(
     planning = Planning(recipe.seed, session, tuple(model_classes))
     found: list[Series] = []
     for block in recipe.blocks:
-        vary = block.settings.vary
-        for part in block.build_series(planning):
-            found.append(part if vary is None else FamilySeries.of(part, vary))
+        if block.settings.vary is None:
+            found += block.build_series(planning)
+        else:
+            found += build_families(block, planning)
     return tuple(found)
 
 

@@ -97,8 +97,9 @@ class ConditionSettings(Strict):
     vary: Vary | None = Field(
         None,
         description="families: what differs between images of one seed -> its values; a stream "
-        "(class_name, caption, scale), an attribute of a grid or a value of a vector. Counts are "
-        "then of families of each",
+        "(class_name, caption, scale), an attribute of a grid, a value of a vector, a stain (as "
+        "catalogs name them) or a domain (folders of real images). Counts are then of families of "
+        "each",
     )
 
 

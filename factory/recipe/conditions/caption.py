@@ -16,6 +16,7 @@ from factory.catalog.catalog import Catalogs
 from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest
 from factory.core.yaml.reader import FieldPath
+from factory.data.family import LOOKS
 from factory.data.records import Condition, Request
 from factory.data.streams import Caption, ClassName
 from factory.recipe.checks.findings import Findings
@@ -124,7 +125,7 @@ class CaptionConditions(ConditionKind):
         grid = planning.catalogs.find_captions(settings.captions)
         if settings.weights or settings.given:
             grid = grid.reweigh(settings.weights or {}, settings.given or {})
-        varied = [name for name in settings.vary or () if name not in PLAIN]
+        varied = [name for name in settings.vary or () if name not in (*PLAIN, *LOOKS)]
         if varied:
             grid = grid.keep_naming(varied)
         return [open_grid(grid, planning.seed, settings.count)]

@@ -1,8 +1,8 @@
 """Families: each request of a block with one thing varied, seed and all else the same."""
 
 import itertools
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,11 +13,12 @@ from factory.core.errors import InputError
 from factory.core.hashing import compute_digest
 from factory.core.yaml.messages import advise
 from factory.core.yaml.reader import FieldPath
-from factory.data.family import Family
+from factory.data.family import LOOKS, Family
 from factory.data.records import Condition, Request
-from factory.data.streams import STREAMS, ClassName, Stream, Vector
+from factory.data.streams import STREAMS, ClassName, Recolour, Stream, Vector
 from factory.data.streams.cells import Cells
-from factory.recipe.conditions.series import Series, find_quotas
+from factory.recipe.conditions.family_looks import Looks, check_looks, find_looks
+from factory.recipe.conditions.series import Series, find_details, find_quotas, find_shares
 
 if TYPE_CHECKING:
     from factory.recipe.checks.findings import Findings
@@ -55,11 +56,15 @@ class FamilySeries:
     base: Series
     vary: tuple[tuple[str, tuple[Value, ...]], ...]
     count: int
+    looks: Looks = field(default_factory=dict)
 
     @classmethod
-    def of(cls, base: Series, vary: Mapping[str, tuple[Value, ...]]) -> "FamilySeries":
-        """Returns the families of all requests of a series."""
-        return cls(base, tuple(vary.items()), base.count * sum(map(len, vary.values())))
+    def of(
+        cls, base: Series, vary: Mapping[str, tuple[Value, ...]], looks: Looks | None = None
+    ) -> "FamilySeries":
+        """Returns the families of all requests of a series; `looks` are those of its values."""
+        count = base.count * sum(map(len, vary.values()))
+        return cls(base, tuple(vary.items()), count, looks or {})
 
     @cached_property
     def members(self) -> tuple[tuple[str, Value], ...]:
@@ -75,13 +80,47 @@ class FamilySeries:
     @cached_property
     def key(self) -> str:
         """Identity of the series: that of its base, and what is varied."""
-        varied = [[name, list(values)] for name, values in self.vary]
+        varied = [[name, [self._tell(name, value) for value in of]] for name, of in self.vary]
         return compute_digest("series", {"base": self.base.key, "vary": varied})[:16]
 
     @property
     def label(self) -> str:
         """That of its base, and what is varied."""
         return f"{self.base.label}, families of {', '.join(name for name, _ in self.vary)}"
+
+    def _tell(self, name: str, value: Value) -> Any:
+        """Returns what of a value counts: the value, or the numbers or images of a look."""
+        if name not in self.looks:
+            return value
+        stream = self.looks[name][value].stream
+        return None if stream is None else stream.identity()
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """Those of its base."""
+        found: tuple[str, ...] = find_details(self.base).get("details", ())
+        return found
+
+    @property
+    def shares(self) -> dict[str, dict[str, float]]:
+        """Attribute -> value -> its share: those of its base, and of families that vary it.
+
+        Of such a family each value has an image of its own, of any other each image the value that
+        the base asks for.
+        """
+        varied, total = dict(self.vary), len(self.members)
+        return {
+            name: {
+                value: self._share(value, share, varied.get(name, ()), total)
+                for value, share in row.items()
+            }
+            for name, row in find_shares(self.base).items()
+        }
+
+    @staticmethod
+    def _share(value: str, share: float, values: Sequence[Value], total: int) -> float:
+        own = sum(write_value(each) == value for each in values)
+        return (own + (total - len(values)) * share) / total
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -99,10 +138,13 @@ class FamilySeries:
         asked, (name, value) = self.base.request_at(place), self.members[member]
         before = asked.condition_at(0)
         condition = self._vary(place, before, name, value)
-        family = Family(before.key, name, write_value(value))
+        text = self.looks[name][value].text if name in self.looks else write_value(value)
+        family = Family(before.key, name, text)
         return Request(self.key, index, condition, asked.ordinal, family=family)
 
     def _vary(self, place: int, condition: Condition, name: str, value: Value) -> Condition:
+        if name in self.looks:
+            return self._restain(condition, self.looks[name][value].stream)
         others = [each for each in condition.streams if each.name != name]
         if name in PLAIN:
             stream: Stream = PLAIN[name].read_cells({name: value}, Cells(column=name), Path())
@@ -114,10 +156,22 @@ class FamilySeries:
         vary_at: Any = getattr(self.base, "vary_at", None)
         found = None if vary_at is None else vary_at(place, name, write_value(value))
         if found is None:
-            known = (*PLAIN, *(() if vector is None else vector.names), *condition.attributes)
+            known = (
+                *PLAIN,
+                *LOOKS,
+                *(() if vector is None else vector.names),
+                *condition.attributes,
+            )
             raise InputError(f"no stream, attribute or value {name!r} here: {advise(name, known)}")
         whole: Condition = found
         return whole
+
+    @staticmethod
+    def _restain(condition: Condition, stream: Stream | None) -> Condition:
+        """Returns a condition with another look, or with none."""
+        replaced = Recolour.name if stream is None else stream.name
+        others = (each for each in condition.streams if each.name != replaced)
+        return Condition(None, None, *others, *([] if stream is None else [stream]))
 
 
 def write_value(value: Value) -> str:
@@ -125,9 +179,20 @@ def write_value(value: Value) -> str:
     return value if isinstance(value, str) else f"{value:g}"
 
 
+def build_families(block: "ConditionKind", planning: "Planning") -> list[FamilySeries]:
+    """Returns the families of all series of a block that varies something.
+
+    Raises:
+        InputError: what the block is made from, or a look, is not there.
+    """
+    looks, vary = find_looks(block, planning), block.settings.vary
+    return [FamilySeries.of(each, vary, looks) for each in block.build_series(planning)]
+
+
 def list_varied(vary: Mapping[str, Any] | None) -> tuple[type[Stream], ...]:
     """Returns the streams that a block varies, which its conditions hold besides its own."""
-    return tuple(PLAIN[name] for name in vary or () if name in PLAIN)
+    plain = tuple(PLAIN[name] for name in vary or () if name in PLAIN)
+    return (*plain, *([Recolour] if any(name in LOOKS for name in vary or ()) else []))
 
 
 def check_vary(
@@ -135,12 +200,12 @@ def check_vary(
 ) -> None:
     """Notes what of a block cannot be varied, and what of the recipe would part families."""
     recipe, vary = findings.loaded.recipe, block.settings.vary
-    for field, told in (
+    for whole, told in (
         ("dedup", "would take members of a family for near-duplicates: remove it"),
         ("pick", "would take families apart: remove it"),
     ):
-        if getattr(recipe, field) is not None:
-            findings.add((field,), f"{told}, or conditions[{path[1]}].vary")
+        if getattr(recipe, whole) is not None:
+            findings.add((whole,), f"{told}, or conditions[{path[1]}].vary")
     if recipe.budget.attempts != 1:
         message = "members of a family share one seed, and a further try has another"
         findings.add(
@@ -148,8 +213,8 @@ def check_vary(
             f"must be 1 with conditions[{path[1]}].vary, got {recipe.budget.attempts}: {message}; "
             "ask for more families instead",
         )
-    for field in find_quotas(block.settings):
-        findings.add((*path, field), "would take families apart: remove it, or vary")
+    for quota in find_quotas(block.settings):
+        findings.add((*path, quota), "would take families apart: remove it, or vary")
     if block.is_existing:
         findings.add((*path, "vary"), "images that are there cannot be varied: remove it")
     model = findings.model
@@ -164,6 +229,7 @@ def check_vary(
                 findings.check_names(
                     tuple(map(str, values)), model.class_names, place, model.name, keyed=False
                 )
+    check_looks(findings, block, path, planning)
     if findings.check_files and not findings.problems:
         _try_first(findings, block, path, planning)
 
@@ -174,9 +240,7 @@ def _try_first(
     """Notes what the first request of each series cannot be varied by, or a model not take."""
     entry = None if findings.model is None else findings.model.entry
     try:
-        found = [
-            FamilySeries.of(each, block.settings.vary) for each in block.build_series(planning)
-        ]
+        found = build_families(block, planning)
     except InputError as error:
         findings.add((*path, "vary"), str(error))
         return

@@ -109,6 +109,12 @@ def find_sizes(series: SeriesInfo) -> dict[str, int]:
     return getattr(series, "sizes", None) or {}
 
 
+def find_bag_size(series: SeriesInfo) -> int | None:
+    """Returns the patches of a slide, of a series of slides."""
+    found: int | None = getattr(series, "bag_size", None)
+    return found
+
+
 def find_details(series: SeriesInfo) -> dict[str, Any]:
     """Returns `details`, lines that say more of a series than its label, where it has any."""
     details = tuple(getattr(series, "details", None) or ())

@@ -19,6 +19,7 @@ from factory.models.encoders import find_source, find_weights, list_parts
 from factory.models.generators.families import does_generate
 from factory.models.generators.settings import find_entry
 from factory.models.session import Session
+from factory.recipe.conditions.family_looks import list_look_terms
 from factory.recipe.file import LoadedRecipe
 from factory.recipe.judge_overlap import GUIDE, list_encoders
 from factory.recipe.recipe import Card, Recipe, is_judging
@@ -144,7 +145,8 @@ def _list_conditions(recipe: Recipe, session: Session) -> list[Term]:
     """Returns the terms of what conditions are made from; those of real images are the card's."""
     source = describe_source(recipe.card)
     found = (term for block in recipe.blocks for term in block.list_terms(source, session))
-    return drop_repeated([*found])
+    looks = (term for block in recipe.blocks for term in list_look_terms(block, source, session))
+    return drop_repeated([*found, *looks])
 
 
 def _list_classifiers(recipe: Recipe, judges: Sequence[Filter]) -> Iterator[tuple[str, str]]:

@@ -330,7 +330,7 @@ class DiffusersFamily(TextFamily):
             InputError: a condition that the model does not take.
         """
         super().check_condition(condition, capabilities)
-        streams = {each.name for each in condition.streams}
+        streams = condition.shown
         is_known = self.signature is not _UNKNOWN or self._is_fetched
         if is_known and not streams - self._labels:
             takes = ", ".join(sorted(capabilities.required | capabilities.optional - self._labels))

@@ -109,7 +109,8 @@ class FakeGenerator(PlainGenerator):
     def _draw(self, condition: Condition, seed: int) -> NDArray[np.uint8]:
         width, height = self.capabilities.width, self.capabilities.height
         words = f"{condition.class_name or ''}|{condition.caption or ''}"
-        others = [stream.identity() for stream in condition.streams if stream.name not in _DRAWN]
+        shown = (each for each in condition.streams if each.is_shown)
+        others = [stream.identity() for stream in shown if stream.name not in _DRAWN]
         words += f"|{to_canonical_json(others)}" if others else ""
         look = np.random.default_rng(derive_seed(0, "fake", words))
         draw = np.random.default_rng(seed)

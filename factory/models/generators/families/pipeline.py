@@ -239,7 +239,7 @@ class PipelineFamily(TranslatingFamily):
         Raises:
             InputError: it does not; says what it takes.
         """
-        model, streams = self.settings.model, frozenset(each.name for each in condition.streams)
+        model, streams = self.settings.model, condition.shown
         if self.lacking is not None:
             raise InputError(f"model {model}: {self.lacking}")
         required, optional = capabilities.required, capabilities.optional

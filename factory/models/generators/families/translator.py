@@ -97,7 +97,7 @@ class TranslatorFamily(Family):
             InputError: it does not; says what the model takes.
         """
         required, optional = self.streams
-        given = {stream.name for stream in condition.streams}
+        given = condition.shown
         wrong = [f"{name} is missing" for name in sorted(required - given)]
         wrong += [
             f"{name} is not supported" for name in sorted(given - required - (optional or set()))

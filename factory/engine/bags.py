@@ -1,0 +1,52 @@
+"""Slides of cohorts: how many of their patches were accepted, and which stay short."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from factory.engine.selection import Decision, SeriesFunnel
+
+LISTED = 20
+"""Slides of a series that are told by name; of others, how many there are."""
+
+
+@dataclass(slots=True)
+class Bags:
+    """Counts the accepted patches of each slide.
+
+    Args:
+        sizes: of each series of slides, the patches of one.
+    """
+
+    sizes: Mapping[str, int]
+    lacking: dict[str, Counter[str]] = field(default_factory=dict)
+    slides: dict[str, set[str]] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What of rows is read for it."""
+        return ("slide",) if self.sizes else ()
+
+    def add(
+        self, series: str, candidates: Sequence[Mapping[str, Any]], decisions: Sequence[Decision]
+    ) -> None:
+        """Notes one request of a slide, and whether it has its patch."""
+        if series not in self.sizes:
+            return
+        slide = str(candidates[0]["slide"])
+        self.slides.setdefault(series, set()).add(slide)
+        if all(decision.status != "accepted" for decision in decisions):
+            self.lacking.setdefault(series, Counter())[slide] += 1
+
+    def tell(self, funnels: Mapping[str, SeriesFunnel]) -> None:
+        """Notes in the funnels how many slides are whole, and which are short by how much."""
+        for series, size in self.sizes.items():
+            lacking = self.lacking.get(series, Counter())
+            worst = sorted(lacking.items(), key=lambda each: (-each[1], each[0]))[:LISTED]
+            funnels[series].bags = {
+                "size": size,
+                "slides": len(self.slides.get(series, ())),
+                "short": len(lacking),
+                "lacking": dict(worst),
+            }

@@ -1,0 +1,162 @@
+"""Bags: slides exported as files, from which a model of slides learns what its patients are."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from factory.core.errors import InputError
+from factory.engine.dataset import open_dataset
+from factory.models.session import Session
+from factory.publish.bags import export_bags
+from tests.recipe.test_cohort import BLOCK, LABELS, change, write_cohort
+from tests.running import ask, read_rows, run, write_recipe
+
+SPLITS = {"train": 0.6, "test": 0.4}
+
+
+def read_table(folder):
+    with (folder / "slides.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cohort")
+    block = change(BLOCK, patients=60, slides=1, patches=4, splits=SPLITS)
+    block["labels"] = {**LABELS, "tumour": {**LABELS["tumour"], "positive": 0.5}}
+    run(write_cohort(folder, block, output={"shard_size": 40}), folder / "run")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def bags(cohort, tmp_path_factory):
+    out = tmp_path_factory.mktemp("bags") / "out"
+    told = ask("export", cohort, "--to", "bags", "--out", out, "--encoder", "color-texture")
+    assert "train: 36 slides" in told and "test: 24 slides" in told
+    return out
+
+
+class AttentionMil(torch.nn.Module):
+    """Attention-based deep MIL (Ilse et al. 2018, eq. 8): one score of a slide."""
+
+    def __init__(self, dim):
+        super().__init__()
+        self.see = torch.nn.Sequential(torch.nn.Linear(dim, 32), torch.nn.ReLU())
+        self.attend = torch.nn.Sequential(
+            torch.nn.Linear(32, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)
+        )
+        self.tell = torch.nn.Linear(32, 1)
+
+    def forward(self, bags):
+        """Returns (B,) scores and (B, N) weights of (B, N, dim) bags."""
+        seen = self.see(bags)
+        weights = self.attend(seen).softmax(1)
+        return self.tell((weights * seen).sum(1))[:, 0], weights[..., 0]
+
+
+def compute_auc(scores, labels):
+    """Returns the share of (positive, negative) pairs in order (Mann and Whitney 1947)."""
+    pairs = [(a > b) + 0.5 * (a == b) for a, x in zip(scores, labels, strict=True) if x
+             for b, y in zip(scores, labels, strict=True) if not y]  # fmt: skip
+    return float(np.mean(pairs))
+
+
+def test_a_model_of_slides_learns_labels_of_patients_that_it_has_not_seen(bags):
+    rows = read_table(bags)
+    found = [np.load(bags / "bags" / f"{row['slide_id']}.npz") for row in rows]
+    is_train = np.array([row["split"] == "train" for row in rows])
+    labels = np.array([row["label"] == "tumour" for row in rows])
+    features = np.stack([each["features"] for each in found])
+    seen = features[is_train].reshape(-1, features.shape[2])
+    inputs = torch.from_numpy((features - seen.mean(0)) / (seen.std(0) + 1e-6)).float()
+    train, wanted = np.flatnonzero(is_train), torch.from_numpy(labels[is_train]).float()
+    torch.manual_seed(0)
+    model = AttentionMil(inputs.shape[2])
+    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
+    for _ in range(60):
+        scores, _ = model(inputs[train])
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(scores, wanted)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    with torch.no_grad():
+        scores, attention = (each.numpy() for each in model(inputs))
+    test = np.flatnonzero(~is_train)
+    assert {row["case_id"] for row in np.array(rows)[train]}.isdisjoint(
+        row["case_id"] for row in np.array(rows)[test]
+    )
+    auc = compute_auc(scores[test], labels[test])
+    # of 12 against 12 slides chance is 0.5, and more than 0.75 once in 50 times
+    assert auc > 0.75
+    # what it looks at are the patches that show the label
+    looks = []
+    for place in test[labels[test]]:
+        positive = found[place]["patch_labels"] == "tumour"
+        weights = attention[place]
+        looks.append(weights[positive].mean() / weights[~positive].mean())
+    assert np.median(looks) > 1.5
+
+
+def test_no_patient_or_image_is_in_two_splits(bags, cohort):
+    rows = read_table(bags)
+    splits = {}
+    for row in rows:
+        assert splits.setdefault(row["case_id"], row["split"]) == row["split"]
+    images = {}
+    for row in read_rows(cohort):
+        assert images.setdefault(row["image_sha256"], row["bag_split"]) == row["bag_split"]
+    assert set(splits.values()) == {"train", "test"}
+
+
+def test_a_file_holds_the_patches_of_its_slide_in_place(cohort, tmp_path):
+    session = Session.open()
+    out = tmp_path / "out"
+    counts = export_bags(open_dataset(str(cohort)), out, None, session)
+    assert counts == {"train": {"tumour": 18, "benign": 18}, "test": {"tumour": 12, "benign": 12}}
+    by_id = {row["sample_id"]: row for row in read_rows(cohort)}
+    for row in read_table(out):
+        bag = np.load(out / "bags" / f"{row['slide_id']}.npz")
+        assert bag["images"].shape == (4, 32, 32, 3) and bag["images"].dtype == np.uint8
+        assert bag["coords"].tolist() == [[x * 32, y * 32] for y in range(2) for x in range(2)]
+        mine = [by_id[name] for name in bag["sample_ids"].tolist()]
+        assert {each["slide"] for each in mine} == {row["slide_id"]}
+        assert [each["patch_label"] for each in mine] == bag["patch_labels"].tolist()
+        assert int(row["positive"]) == sum(bag["patch_labels"] == row["label"])
+    assert json.loads((out / "bags.json").read_text())["encoder"] is None
+    again = tmp_path / "again"
+    export_bags(open_dataset(str(cohort)), again, None, session)
+    name = f"bags/{row['slide_id']}.npz"
+    assert (out / name).read_bytes() == (again / name).read_bytes()
+
+
+def test_two_cohorts_are_merged_and_exported_together(cohort, tmp_path):
+    other = change(BLOCK, patients=3, slides=1, patches=4)
+    run(write_cohort(tmp_path, other, seed=99), tmp_path / "other")
+    real = tmp_path / "real" / "normal"
+    real.mkdir(parents=True)
+    from PIL import Image
+
+    for number in range(3):
+        draw = np.random.default_rng(number)
+        Image.fromarray(draw.integers(0, 255, (32, 32, 3), np.uint8)).save(real / f"{number}.png")
+    merged = tmp_path / "merged"
+    ask("merge", real.parent, cohort, tmp_path / "other", "--out", merged)
+    out = tmp_path / "bags"
+    told = ask("export", merged, "--to", "bags", "--out", out)
+    rows = read_table(out)
+    assert len(rows) == 63 and len({row["case_id"] for row in rows}) == 63
+    assert "wrote" in told
+
+
+def test_sets_without_slides_and_encoders_of_images_are_refused(cohort, tmp_path):
+    run(write_recipe(tmp_path), tmp_path / "out")
+    with pytest.raises(InputError, match="no row is of a slide"):
+        export_bags(open_dataset(str(tmp_path / "out")), tmp_path / "x", None, Session.open())
+    assert not (tmp_path / "x").exists()
+    words = ("--to", "imagefolder", "--out", tmp_path / "y", "--encoder", "color-texture")
+    assert "export bags" in ask("export", cohort, *words, code=2)
+    shutil.rmtree(tmp_path / "out")
