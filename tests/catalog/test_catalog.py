@@ -46,7 +46,17 @@ def write_model(
     return path
 
 
-KINDS = {"models", "encoders", "classes", "captions", "classifiers", "pathways", "stains", "terms"}
+KINDS = {
+    "models",
+    "encoders",
+    "classes",
+    "captions",
+    "classifiers",
+    "pathways",
+    "stains",
+    "terms",
+    "words",
+}
 
 # --- shipped entries -----------------------------------------------------------------------------
 
