@@ -178,6 +178,11 @@ class WordsEntry(Strict):
         return (*self.captions, *self.more_captions)
 
     @property
+    def nuclei(self) -> tuple[str, ...]:
+        """Names of palettes that are nuclei."""
+        return tuple(name for name, each in self.objects.items() if each.is_nuclei)
+
+    @property
     def facts(self) -> tuple[str, ...]:
         """Names of facts that captions and reports may say."""
         own = (*self.levels, *self.asked, *self.numbers)

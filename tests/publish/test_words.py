@@ -20,9 +20,12 @@ from factory.engine.dataset import open_dataset
 from factory.filters.stain import measure_plausibility
 from factory.publish.merge import MergeSettings, merge_sets
 from factory.publish.words import WordsOptions, check_words, write_words
+from factory.publish.words.facts import Fact, Known, _read_class, _settle_shares
+from factory.publish.words.lexicon import Lexicon
+from factory.publish.words.statements import Statement, find_unwritten
 from tests import ASSETS
 from tests.recipe.test_written_captions import save_writer
-from tests.running import ask, call, read_json, read_rows, run, write_recipe
+from tests.running import ask, call, read_json, read_rows, run, stop_after, write_recipe
 
 SMALL = {"model": "fake", "width": 64, "height": 64, "batch_size": 4}
 ONCE = {"filters": [], "budget": {"attempts": 1}, "generator": SMALL}
@@ -222,6 +225,18 @@ def test_objects_of_masks_are_asked_about(made):
     assert all("connected area" in each for each in counted)
 
 
+def test_mask_and_pixels_give_one_answer_to_one_question(made):
+    for line in read_lines(made["masks"][1]):
+        assert "area:nucleus" in line["facts"] and "nuclei_share" not in line["facts"]
+    lexicon = Lexicon.open(load_catalogs(), "he-words")
+    for number, is_said in ((0.28, True), (0.36, False)):
+        known = Known()
+        known.add(Fact("nuclei_share", "30", "measured", "", "%", {"number": 0.3}))
+        known.add(Fact("area:nucleus", 28, "asked", "", "%", {"of": "nucleus", "number": number}))
+        _settle_shares(lexicon, known)
+        assert set(known.facts) == ({"area:nucleus"} if is_said else set())
+
+
 def test_yes_and_no_are_as_many_for_every_value(made):
     for name, (_, words) in made.items():
         answers = defaultdict(Counter)
@@ -315,7 +330,9 @@ def test_formats_hold_what_the_lines_say(made):
 def test_datasets_loads_questions_and_images(made, tmp_path):
     from datasets import load_dataset
 
-    _, words = made["pairs"]
+    folder, words = made["pairs"]
+    page = (words / "README.md").read_text("utf-8")
+    assert f"{len(read_rows(folder))} images are real" in page and "license: cc-by-4.0" in page
     for config, column in (("vqa", "image"), ("vqa-pairs", "image_2"), ("captions", "image")):
         loaded = load_dataset(str(words), config, split="train", cache_dir=str(tmp_path))
         assert loaded[0][column].size == (64, 64)
@@ -369,6 +386,9 @@ def test_whatever_is_changed_is_found(made, tmp_path):
         told = ask("words", "check", target, folder, code=1)
         assert what in told and "not the file that was written" in told
         shutil.rmtree(target)
+    shutil.copytree(tmp_path / "words", tmp_path / "counts")
+    change(tmp_path / "counts/words.json", '"images": 14', '"images": 15')
+    assert "counted again" in ask("words", "check", tmp_path / "counts", folder, code=1)
     target = tmp_path / "words"
     texts = (target / "words/train.jsonl").read_text("utf-8").splitlines()
     (row,) = [place for place, text in enumerate(texts) if line["sample_id"] in text]
@@ -438,8 +458,6 @@ def test_cut_points_of_real_images(made, tmp_path):
 
 
 def test_a_judge_of_another_opinion_is_not_overruled(made, tmp_path):
-    from factory.publish.words.facts import Known, _read_class
-
     for scores, is_said in (
         (None, True),
         ({"class_margin": 0.2, "contrast": 0.1}, True),
@@ -612,9 +630,6 @@ def test_a_reworded_sentence_holds_its_values_or_is_rejected(tmp_path, monkeypat
     ],
 )
 def test_what_a_reworded_sentence_may_say(text, fault):
-    from factory.publish.words.lexicon import Lexicon
-    from factory.publish.words.statements import Statement, find_unwritten
-
     lexicon = Lexicon.open(load_catalogs(), "he-words").with_classes(["normal", "tumor"], None)
     facts = {
         "density": {"what": "density", "value": "high"},
@@ -674,6 +689,25 @@ def test_real_rows_of_a_merged_set_are_left_out(made, tmp_path):
             path.unlink()
         write_words(open_dataset(str(tmp_path / "real")), tmp_path / "none", WordsOptions())
     assert not (tmp_path / "none").exists()
+
+
+def test_a_run_that_is_not_finished_says_so(tmp_path):
+    block = {"kind": "class", "per_class": {"normal": 8}}
+    grown = {"kind": "class", "per_class": {"normal": 16}}
+    run(write_recipe(tmp_path, **ONCE, conditions=[block]), tmp_path / "run")
+    recipe = write_recipe(tmp_path, **ONCE, conditions=[grown])
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, tmp_path / "run", extend=True, notify=stop_after(1))
+    with listen() as heard:
+        told = write_words(open_dataset(str(tmp_path / "run")), tmp_path / "out", WordsOptions())
+    assert told.unfinished and any("is not finished" in each for each in heard)
+    assert told.splits["train"]["images"] == 8
+    assert "was not finished" in (tmp_path / "out/README.md").read_text("utf-8")
+    stopped = tmp_path / "stopped"
+    with pytest.raises(KeyboardInterrupt):
+        run(recipe, stopped, notify=stop_after(1))
+    with pytest.raises(InputError, match="holds no data"):
+        open_dataset(str(stopped))
 
 
 def test_images_that_cannot_be_measured_are_asked_about_all_the_same(tmp_path):

@@ -32,7 +32,7 @@ from factory.publish.words.gather import IMAGES, Gathered
 from factory.publish.words.lexicon import Lexicon
 from factory.publish.words.questions import Asker
 from factory.publish.words.record import RECORD, Balanced, BlindGuess, Passed, WordsRecord
-from factory.publish.words.telling import Teller
+from factory.publish.words.telling import Teller, count_words
 
 Format = Literal["vqa", "captions", "llava", "clip"]
 TERMS = "pathology"
@@ -46,7 +46,8 @@ class WordsOptions(Options):
 
     words: str = Field("he-words", description="Catalog entry of facts, rules and templates.")
     formats: Annotated[tuple[Format, ...], Option(takes="list")] = Field(
-        ("vqa", "captions", "llava", "clip"), description="Of these, with commas between them."
+        ("vqa", "captions", "llava", "clip"),
+        description="Of vqa, captions, llava, clip, with commas; default: all.",
     )
     captions: int = Field(3, ge=0, le=100, description="Of an image, at most.")
     seed: Seed = Field(0, description="Of all draws, with the sample id.")
@@ -106,10 +107,10 @@ def write_words(
         say("writing words")
         teller.write_images(options.captions)
         teller.write_pairs()
-        for form in options.formats:
+        for form in dict.fromkeys(options.formats):
             say(f"writing {form}")
             for each in FORMATS[form]:
-                for split in teller.counts:
+                for split in sorted(rows.images):
                     each.write(build, split, teller.asker.ask_report)
         if not NEED_IMAGES & set(options.formats):
             shutil.rmtree(build / IMAGES)
@@ -140,6 +141,7 @@ def _open_writer(options: WordsOptions) -> Writer | None:
 
 def _build_record(dataset: Dataset, options: WordsOptions, teller: Teller) -> WordsRecord:
     rows, asker = teller.rows, teller.asker
+    counts, blind = count_words(teller.build, sorted(rows.images))
     passed = rows.passed + asker.passed
     settings = options.model_dump(mode="json", exclude={"catalogs", "writer", "real"})
     settings["real"] = None if options.real is None else options.real.name
@@ -154,18 +156,19 @@ def _build_record(dataset: Dataset, options: WordsOptions, teller: Teller) -> Wo
         "lexicon": asker.lexicon,
         "writer": told,
         "terms": None if asker.terms is None else TERMS,
-        "formats": options.formats,
-        "splits": {split: dict(counts) for split, counts in teller.counts.items()},
+        "formats": tuple(dict.fromkeys(options.formats)),
+        "splits": counts,
         "left_out": dict(rows.left),
+        "sources": rows.sources,
         "unfinished": dataset.unfinished if dataset.kind is FolderKind.RUN else "",
         "passed": tuple(
             Passed(about=about, reason=reason, count=count)
             for (about, reason), count in sorted(passed.items())
         ),
-        "blind": tuple(BlindGuess(**each) for each in teller.blind.count()),
+        "blind": tuple(BlindGuess(**each) for each in blind.count()),
         "balance": tuple(
-            Balanced(split=split, about=about, value=value, **counts)
-            for (split, about, value), counts in sorted(rows.balance.counts.items())
+            Balanced(split=split, about=about, value=value, **asked)
+            for (split, about, value), asked in sorted(rows.balance.counts.items())
         ),
         "files": _hash_files(teller.build),
     }

@@ -5,6 +5,7 @@ from typing import Any
 
 from factory.core.markdown import escape, write_code, write_line
 from factory.publish.card.text import join_blocks, join_table
+from factory.publish.words.balance import EITHER
 from factory.publish.words.record import RECORD, WordsRecord
 
 _TASKS = {
@@ -29,10 +30,14 @@ def build_readme(record: WordsRecord) -> str:
     blocks = [
         "\n".join(["---", *_list_header(record), "---"]),
         f"# Words on {escape(origin['run'])}",
-        "Captions, questions with answers, and short reports on **synthetic** images of the recipe "
+        "Captions, questions with answers, and short reports on **synthetic** images of "
         f"{write_code(str(origin['recipe']))}, written by templates ({write_code(entry.id)}) from "
-        "what each row was asked to show and what its pixels measure. Nobody looked at the images; "
-        "no statement is a diagnosis.",
+        "what each row was asked to show and what its pixels measure. No person checked them; no "
+        "statement is a diagnosis.",
+        f"**{record.sources:,} images are real**: those called `NAME-source`, which rows "
+        "translate; their terms are those of the real images."
+        if record.sources
+        else "",
         _describe_licence(record),
         "## Files",
         "\n".join(
@@ -142,7 +147,7 @@ def _list_unsaid(record: WordsRecord) -> Iterator[str]:
         yield join_table(("about", "times", "why"), rows)
     lost: dict[tuple[str, str], list[str]] = {}
     for one in record.balance:
-        if not one.yes:
+        if not one.yes and one.value != EITHER:
             lost.setdefault((one.split, one.about), []).append(one.value)
     yield "\n".join(
         f"- {escape(split)}: no yes/no question on {escape(about)} names "

@@ -24,6 +24,7 @@ from factory.publish.words.lexicon import Lexicon
 from factory.publish.words.pairs import Member, Pair, name_pair
 from factory.publish.words.record import RECORD, WordsRecord
 from factory.publish.words.statements import REPORT, Statement
+from factory.publish.words.telling import count_words
 
 MOST = 100
 """Differences that are listed; all are counted."""
@@ -105,6 +106,7 @@ def check_words(
     check.check_pairs()
     say("formats")
     check.check_formats()
+    check.check_counts()
     return check.found
 
 
@@ -265,6 +267,22 @@ class _Check:
         fault = statement.find_fault(facts, self.lexicon, self.terms)
         if fault is not None:
             self.found.fail(file, name, f"{statement.kind} about {statement.about}", fault)
+
+    def check_counts(self) -> None:
+        """Counts the statements again, and what a guess scores."""
+        try:
+            counts, blind = count_words(self.folder, self.record.splits)
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            self.found.fail(RECORD, "", "splits", f"cannot be counted again ({error!r})")
+            return
+        told = [each.to_json() for each in self.record.blind]
+        for name, was, now in (
+            ("splits", self.record.splits, counts),
+            ("blind", told, blind.count()),
+        ):
+            self.found.counts["summaries"] += 1
+            if was != now:
+                self.found.fail(RECORD, "", name, f"is {was}, counted again {now}")
 
     def check_formats(self) -> None:
         """Compares what the formats hold with what the lines give."""

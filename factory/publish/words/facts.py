@@ -29,11 +29,13 @@ NO_HE = "not the colours of H&E, which the measures are of"
 CHANNELS_BESIDE = "a composite of channels: the measures are of H&E"
 TOO_SMALL = "the image is too small to be measured"
 OTHER_SCALE = "its scale is not known, or not that of the cut points"
+TWICE = "the mask says it, by a little else"
 BEYOND = "beyond what the measure tells apart"
 UNNAMED = "asked, and no section of the words names it"
 UNKNOWN = "asked, and the vocabulary has no such value"
 JUDGES = {"class_margin": 0.0, "zero_shot_margin": 0.0, "class_agreement": 0.5}
 """Scores that judge the class, and the least of each that does not contradict it."""
+DENSITY = "nuclear_density"
 DECIMALS = 4
 """Of measures, so that last bits of another machine change no word."""
 _LEAST_SIDE = 16
@@ -110,6 +112,7 @@ def read_facts(row: Mapping[str, Any], split: str, lexicon: Lexicon) -> Known:
         for what, value, rule, unit, more in found.facts:
             known.add(Fact(what, value, "asked", rule, unit, more))
         known.passed.update(found.passed)
+        _settle_shares(lexicon, known)
     return known
 
 
@@ -227,6 +230,29 @@ def _read_numbers(seen: Measured, wrong: AbstractSet[str], lexicon: Lexicon, kno
         told = f"{rule.measure} x {rule.times:g}, rounded to {rule.decimals} decimals"
         more = {"measure": rule.measure, "number": number}
         known.add(Fact(name, said, "measured", told, rule.unit, more))
+
+
+def _settle_shares(lexicon: Lexicon, known: Known) -> None:
+    """Keeps one answer to how much nuclei cover, where a mask and the pixels both give one."""
+    entry = lexicon.entry
+    asked = [
+        what
+        for what, fact in known.facts.items()
+        if what.startswith("area:") and fact.more["of"] in entry.nuclei
+    ]
+    margins = [cut.margin for cut in lexicon.cuts.values() if cut.by == DENSITY]
+    for name, rule in entry.numbers.items():
+        if rule.measure != DENSITY or name not in known.facts or not asked:
+            continue
+        total = sum(known.facts[what].more["number"] for what in asked)
+        apart = abs(total - known.facts[name].more["number"])
+        if apart >= max(margins, default=0.0):
+            for what in (name, *asked):
+                del known.facts[what]
+                known.leave(what, CONTRADICTED)
+            return
+        del known.facts[name]
+        known.leave(name, TWICE)
 
 
 def tell_level(by: str, values: Sequence[str], edges: Sequence[float], value: str) -> str:

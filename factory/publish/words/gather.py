@@ -44,6 +44,7 @@ class Gathered:
         left: reason -> rows that nothing is said of.
         passed: (fact, reason) -> times that a fact is not said.
         recipes: digest of a recipe -> rows.
+        sources: real images that rows translate, written beside theirs.
     """
 
     lines: IO[bytes]
@@ -54,6 +55,7 @@ class Gathered:
     left: Counter[str] = field(default_factory=Counter)
     passed: Counter[tuple[str, str]] = field(default_factory=Counter)
     recipes: Counter[str] = field(default_factory=Counter)
+    sources: int = 0
     _families: "defaultdict[tuple[str, str], array[int]]" = field(
         default_factory=lambda: defaultdict(lambda: array("Q"))
     )
@@ -100,6 +102,7 @@ class Gathered:
         self.passed.update(known.passed)
         self.recipes[str(row.get("recipe_sha256"))] += 1
         if lexicon.entry.pairs is not None and has_source(row):
+            self.sources += 1
             member = Member(name, path, known.measures, facts)
             self._add_pair(split, build_translation(row, member, lexicon, seed, out))
 

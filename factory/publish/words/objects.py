@@ -1,7 +1,7 @@
 """Facts of the objects that a mask asked for: whether, how many, how much, where, in which box."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,7 +49,7 @@ def read_object_facts(
         DamageError: it does not fit the image.
     """
     found, marked = Found(), read_marked(split, row)
-    nuclei = [name for name, each in entry.objects.items() if each.is_nuclei]
+    nuclei = entry.nuclei
     dice = None if pixels is None else _compare(marked, nuclei, pixels)
     for identifier, name in marked.palette:
         is_compared = name in nuclei and dice is not None
@@ -61,7 +61,7 @@ def read_object_facts(
     return found
 
 
-def _compare(marked: Marked, nuclei: list[str], pixels: NDArray[np.uint8]) -> float | None:
+def _compare(marked: Marked, nuclei: Sequence[str], pixels: NDArray[np.uint8]) -> float | None:
     """Returns Dice of the nuclei of mask and image, as filter `mask_agreement`; None: no nuclei."""
     ids = [identifier for identifier, name in marked.palette if name in nuclei]
     if not ids:
@@ -90,7 +90,8 @@ def _add(
         return
     area = int(objects.areas[mine].sum())
     share = round(100 * area / (height * width))
-    found.facts.append((f"area:{name}", share, f"{area} px of the mask{told}", "%", more))
+    covered = {**more, "number": round(area / (height * width), 4)}
+    found.facts.append((f"area:{name}", share, f"{area} px of the mask{told}", "%", covered))
     order = sorted(large.tolist(), key=lambda each: -objects.areas[each])
     areas = [int(objects.areas[each]) for each in order[:2]]
     if len(areas) > 1 and areas[0] < entry.largest_by * areas[1]:

@@ -55,6 +55,7 @@ class WordsRecord(Artefact):
         description="split -> images, pairs, captions, reports, questions"
     )
     left_out: dict[str, int] = Field({}, description="reason -> rows of which nothing is said")
+    sources: int = Field(0, description="real images of pairs, that rows translate")
     unfinished: str = Field("", description="why the data set is not the whole of its run")
     passed: tuple[Passed, ...] = ()
     blind: tuple[BlindGuess, ...] = ()
