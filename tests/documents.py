@@ -24,6 +24,7 @@ NOT_RUN = {
     "export AWS_": "wants a bucket",
     "factory run quickstart --out s3://": "wants a bucket",
     "factory export runs/mif --to ome-tiff": "wants the extra ome: tests/engine/test_channels.py",
+    "factory forget": "wants a patient of the run: tests/engine/test_forget.py",
     "factory review": "waits for people: tests/publish/test_review.py",
     "factory refilter runs/quickstart --set filters.review": "follows the last",
     "factory evaluate readers": "follows the last",

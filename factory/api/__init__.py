@@ -33,6 +33,7 @@ from factory.api.evaluating import (
 )
 from factory.api.everything import evaluate_all
 from factory.api.expression import score_expression
+from factory.api.forgetting import forget
 from factory.api.making import (
     Preview,
     calibrate,
@@ -96,6 +97,7 @@ __all__ = [
     "export",
     "find_encoder",
     "find_model",
+    "forget",
     "list_catalog",
     "list_encoders",
     "list_models",

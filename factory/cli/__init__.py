@@ -33,6 +33,7 @@ COMMANDS: dict[str, str] = {
     "status": "factory.cli.runs:status",
     "refilter": "factory.cli.runs:refilter",
     "review": "factory.cli.review:review",
+    "forget": "factory.cli.forget:forget",
     "report": "factory.cli.report:report",
     "card": "factory.cli.runs:card",
     "publish": "factory.cli.publish:publish",

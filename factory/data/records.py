@@ -106,6 +106,10 @@ class Condition:
         drawn = (stream.draw(width, height) for stream in self.streams)
         return [picture for picture in drawn if picture is not None]
 
+    def groups(self) -> tuple[str, ...]:
+        """Returns the hashes of the patients or slides that its streams come from."""
+        return tuple(dict.fromkeys(one for each in self.streams for one in each.groups()))
+
     @property
     def key(self) -> str:
         """The condition key: equal streams give equal keys; the `condition_id` column."""
@@ -118,7 +122,8 @@ class Request:
 
     `pool` is for slots that any of several conditions may fill, such as variations of any shot of a
     class: attempt 0 takes `condition`, each further attempt the next of the pool, in turn. So one
-    bad shot does not leave its slots empty. Members of a `family` share their seed.
+    bad shot does not leave its slots empty. Members of a `family` share their seed. Attempts that
+    are `passed` are never made: their patient was forgotten.
     """
 
     series: str
@@ -127,6 +132,7 @@ class Request:
     ordinal: int
     pool: tuple[Condition, ...] = ()
     family: Family | None = None
+    passed: tuple[int, ...] = ()
 
     def condition_at(self, attempt: int) -> Condition:
         """Returns what a try is to show."""
@@ -142,6 +148,12 @@ class Request:
             (self.index + each) % attempts: self.condition_at(each) for each in range(attempts)
         }
         return replace(self, pool=tuple(shown[place] for place in range(attempts)))
+
+    def pass_over(self, attempt: int) -> int:
+        """Returns the first attempt from `attempt` on that may be made."""
+        while attempt in self.passed:
+            attempt += 1
+        return attempt
 
     def derive_seed(self, recipe_seed: int, attempt: int) -> int:
         """Returns the seed of one try: from identity alone (DESIGN section 3)."""

@@ -95,6 +95,13 @@ class Override(Part):
     terms: tuple[str, ...]
 
 
+class Forgot(Part):
+    """How many patients a run forgot, and how many candidates it removed for them."""
+
+    patients: int
+    rows: int
+
+
 class UsedPart(Part):
     """What a worker works with besides its model, and the terms of it as they were read."""
 
@@ -152,6 +159,7 @@ class Summary(Artefact):
     missing_shards: int = 0
     approval: str | None = None
     source_terms: dict[str, Any] | None = None
+    forgotten: Forgot | None = None
     makers: tuple[Maker, ...]
     digest: str
     encoders: tuple[JudgeSummary, ...] = ()

@@ -9,6 +9,7 @@ from factory.core.errors import MismatchError
 from factory.core.hashing import diff_values
 from factory.data.artefact import Artefact
 from factory.engine.finalise import SUMMARY
+from factory.engine.forgotten import read_forgotten
 from factory.engine.parts import PARTS
 from factory.engine.plan import Generation, Outline, Plan, describe_content, extend_plan
 from factory.engine.run_folder import GenerationRecord, RunFolder, RunRecord, SeriesRecord
@@ -39,13 +40,16 @@ def continue_run(
 ) -> tuple[RunRecord | None, Plan]:
     """Returns what a run folder recorded, and the plan of a recipe that goes on with it.
 
-    A folder into which another recipe committed nothing is as good as a new one: no record.
+    A folder into which another recipe committed nothing is as good as a new one: no record. What a
+    patient whom it forgot would make is passed over.
 
     Raises:
         MismatchError: the folder belongs to another recipe, or must grow and was not asked to.
         StoreError: the record is damaged.
     """
-    record = folder.read_run()
+    record, forgotten = folder.read_run(), read_forgotten(folder)
+    forgotten.refuse_ended(folder.url)
+    fresh = forgotten.spare(fresh, recipe.budget.attempts)
     if record is None:
         return None, fresh
     try:

@@ -2,7 +2,7 @@
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ from factory.engine.later import Later
 from factory.engine.plan import Outline
 from factory.engine.repeats import Earlier, TakenIds, WalkedSeries, open_repeats
 from factory.engine.run_folder import Marker, RunFolder
+from factory.engine.run_records import name_reason
 from factory.engine.selection import (
     NOT_PICKED,
     Decision,
@@ -23,7 +24,6 @@ from factory.engine.selection import (
     SeriesFunnel,
     read_seen,
 )
-from factory.engine.shard import name_reason
 from factory.engine.task import Task
 from factory.filters import Decide
 from factory.recipe.conditions.series import find_bag_size, find_quotas, find_shares, find_sizes
@@ -152,14 +152,15 @@ def _walk(
         funnel = survey.funnel[shard.series]
         is_telling = funnel.shares or selectors.reads_groups(shard)
         rows = read_rows(folder, markers, saying if is_telling else columns, policy.later)
-        starts: dict[int, int] = {}
+        made = count_tried(markers)
         for index, candidates, decisions in selectors.select(shard, rows):
             is_filled = _count(funnel, candidates, decisions)
             pools.add(shard.series, candidates, decisions)
             families.add(shard.series, candidates, decisions)
             bags.add(shard.series, candidates, decisions)
-            if not is_filled and len(candidates) < policy.attempts:
-                starts[index] = len(candidates)
+            done = policy.attempts if is_filled else candidates[-1]["attempt"] + 1
+            made[index] = max(made.get(index, 0), done)
+        starts = {index: done for index, done in sorted(made.items()) if done < policy.attempts}
         if starts:
             survey.goes_on.append(Task(shard, len(markers), starts))
     survey.filled = {key: funnel.accepted for key, funnel in survey.funnel.items()}
@@ -211,6 +212,15 @@ def read_markers(folder: RunFolder, shard: Shard) -> list[Marker]:
     while (marker := folder.read_marker(shard, len(markers))) is not None:
         markers.append(marker)
     return markers
+
+
+def count_tried(markers: Iterable[Marker]) -> dict[int, int]:
+    """Returns request -> first attempt that is left, of those that rows do not tell."""
+    made: dict[int, int] = {}
+    for marker in markers:
+        for index, done in (marker.tried or {}).items():
+            made[index] = max(made.get(index, 0), done)
+    return made
 
 
 class _Selectors:

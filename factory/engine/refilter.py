@@ -12,6 +12,7 @@ from factory.core.hashing import diff_values
 from factory.core.yaml.model import apply_overrides, parse_model
 from factory.core.yaml.reader import parse_document
 from factory.engine.continuing import only_decides
+from factory.engine.forgotten import read_forgotten
 from factory.engine.later import gather, write_later
 from factory.engine.run import RunResult, WriteCard, leave_card, refilter_run
 from factory.engine.run_folder import RunFolder
@@ -40,6 +41,7 @@ def refilter_folder(
     """
     folder = RunFolder(url)
     record = folder.require_run()
+    read_forgotten(folder).refuse_half(url)
     written = [rename_override(text, record.recipe) for text in overrides]
     asked = (found[1] for text in written if (found := _KIND.match(text)))
     old, came = gather(url, restore_recipe(record.recipe), asked)

@@ -172,7 +172,7 @@ def _is_written(folder: RunFolder, last: Summary, digest: str, say: Callable[[st
 
 
 def refilter_run(
-    folder: RunFolder, recipe: Recipe, decide: Decide, write_card: WriteCard = leave_card
+    folder: RunFolder, recipe: Recipe, decide: Decide | None, write_card: WriteCard = leave_card
 ) -> RunResult:
     """Decides anew over the stored scores, and writes the data set that follows; makes no image.
 

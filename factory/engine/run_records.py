@@ -1,7 +1,8 @@
 """What a run folder keeps as JSON: the run record and markers, and what can be wrong in them."""
 
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
@@ -86,6 +87,9 @@ class Marker(Artefact):
     rejected: dict[str, int] = Field(description="candidates by rejecting filter")
     reasons: dict[str, int] = Field(description="candidates by reason without its numbers")
     starts: dict[int, int] | None = Field(None, description="round > 0: request -> first attempt")
+    tried: dict[int, int] | None = Field(
+        None, description="request -> first attempt that is left, where some were forgotten"
+    )
     worker: str = Field(description="digest of the worker description that made it")
     seconds: dict[str, float]
     cut: dict[str, tuple[int, int]] = Field(
@@ -148,6 +152,19 @@ def select_shaping_parts(maker: Maker) -> dict[str, Any]:
         **pick,
         **terms,
     }
+
+
+def name_reason(reason: str | None) -> str:
+    """Returns the first word of a reason, without its numbers, so that reasons can be counted."""
+    return (reason or "").split(" ", 1)[0]
+
+
+def count_rejected(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Returns `rejected` and `reasons` of a marker, by what workers decided of its rows."""
+    refused = [row for row in rows if not row["accepted"]]
+    rejected = Counter(str(row["rejected_by"]) for row in refused)
+    reasons = Counter(f"{row['rejected_by']}: {name_reason(row['reason'])}" for row in refused)
+    return {"rejected": dict(sorted(rejected.items())), "reasons": dict(sorted(reasons.items()))}
 
 
 def dump_record(record: BaseModel) -> bytes:

@@ -1,7 +1,7 @@
 """A worker: it loads its models once and fills shards — generate, judge, retry, commit."""
 
 import time
-from collections import Counter, defaultdict, deque
+from collections import defaultdict, deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -29,7 +29,12 @@ from factory.engine.drain import Drain, StoppedError
 from factory.engine.parts import PartMarker, Parts
 from factory.engine.plan import describe_content
 from factory.engine.run_folder import Marker, RunFolder
-from factory.engine.run_records import compute_run_id, digest_worker, select_shaping_parts
+from factory.engine.run_records import (
+    compute_run_id,
+    count_rejected,
+    digest_worker,
+    select_shaping_parts,
+)
 from factory.engine.task import Order, Task
 from factory.filters import build_decide, build_filters, map_by_size, score_all
 from factory.models.encoders import Encoder
@@ -185,15 +190,17 @@ class _Filling:
     tried: int = 0
     recalled: int = 0
     rows: list[dict[str, Any]] = field(default_factory=list)
-    rejected: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def __post_init__(self) -> None:
         starts = self.task.starts or {}
         self.requests = dict(zip(self.task.indices, self.task.requests, strict=True))
-        self.queue.extend(self.requests)
-        self.next_attempt = {index: starts.get(index, 0) for index in self.requests}
+        self.next_attempt = {
+            index: each.pass_over(starts.get(index, 0)) for index, each in self.requests.items()
+        }
+        budget = self.worker.recipe.budget.attempts
+        self.queue.extend(index for index, first in self.next_attempt.items() if first < budget)
+        self.given_up = len(self.requests) - len(self.queue)
         self.seconds.update(self.parts.seconds)
 
     def run(self) -> None:
@@ -244,9 +251,9 @@ class _Filling:
             asked=len(self.next_attempt),
             filled=len(self.filled),
             generated=len(self.rows),
-            rejected=dict(sorted(self.rejected.items())),
-            reasons=dict(sorted(self.reasons.items())),
+            **count_rejected(self.rows),
             starts=self.task.copy_starts(),
+            tried={i: self.next_attempt[i] for i, r in self.requests.items() if r.passed} or None,
             worker=self.worker.digest,
             seconds={name: round(value, 4) for name, value in sorted(self.seconds.items())},
             cut=count_cut(self.rows),
@@ -271,7 +278,7 @@ class _Filling:
     def _make_job(self, index: int) -> Job:
         request = self.requests[index]
         attempt = self.next_attempt[index]
-        self.next_attempt[index] += 1
+        self.next_attempt[index] = request.pass_over(attempt + 1)
         return Job(request, attempt, request.derive_seed(self.worker.recipe.seed, attempt))
 
     def _generate(self, jobs: Sequence[Job]) -> Sequence[Sample]:
@@ -325,9 +332,6 @@ class _Filling:
         for row in rows:
             if row["accepted"]:
                 self.filled.add(row["index"])
-            else:
-                self.rejected[str(row["rejected_by"])] += 1
-                self.reasons[f"{row['rejected_by']}: {name_reason(row['reason'])}"] += 1
         budget = self.worker.recipe.budget.attempts
         tried = dict.fromkeys(row["index"] for row in rows)
         for index in (each for each in tried if each not in self.filled):
@@ -343,8 +347,3 @@ class _Filling:
         counts = (asked, self.tried, filled, self.given_up, self.recalled)
         notes = (*self.worker.notes, *self.parts.notes)
         return Progress(task.shard, task.round, *counts, note="; ".join(notes))
-
-
-def name_reason(reason: str | None) -> str:
-    """Returns the first word of a reason, without its numbers, so that reasons can be counted."""
-    return (reason or "").split(" ", 1)[0]

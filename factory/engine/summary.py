@@ -11,6 +11,7 @@ from factory.core.hashing import compute_digest
 from factory.data.artefact import describe_problem
 from factory.data.summary import Cut, SeriesSummary, Summary
 from factory.engine.finalise import SUMMARY, Survey
+from factory.engine.forgotten import read_forgotten
 from factory.engine.plan import Outline
 from factory.engine.run_folder import RunFolder
 from factory.recipe.conditions.series import find_details
@@ -41,6 +42,7 @@ def build_summary(folder: RunFolder, recipe: Recipe, plan: Outline, survey: Surv
         )
     filters = [settings.summarise() for settings in recipe.filters]
     dedup = None if recipe.dedup is None else recipe.dedup.model_dump(mode="json")
+    forgotten = read_forgotten(folder).describe()
     return Summary(
         version=Summary.newest,
         name=recipe.name,
@@ -62,6 +64,7 @@ def build_summary(folder: RunFolder, recipe: Recipe, plan: Outline, survey: Surv
         missing_shards=len(survey.missing),
         approval=recipe.generator.approval,
         source_terms=describe_source(recipe.card),
+        **({} if forgotten is None else {"forgotten": forgotten}),
         makers=tuple(folder.read_worker(digest) for digest in sorted(survey.workers)),
         digest=compute_digest(
             "dataset",

@@ -18,6 +18,7 @@ from factory.core.hashing import compute_digest, derive_seed
 from factory.core.plain import write_json
 from factory.core.stains import measure_attributes
 from factory.data.images import SourceImage, check_fit, fit_source, list_images
+from factory.data.patients import Patients, list_patients
 from factory.train.generator.settings import DataSettings, SourceSettings
 
 _CHUNK = 256
@@ -36,6 +37,7 @@ class TrainingImages:
         held_out: (N,) bool: kept out of training.
         class_names: in the order of the labels.
         digest: of all of it.
+        patients: whose images these are.
     """
 
     pixels: NDArray[np.uint8]
@@ -46,6 +48,7 @@ class TrainingImages:
     held_out: NDArray[np.bool_]
     class_names: tuple[str, ...]
     digest: str
+    patients: Patients
 
 
 def load_training_images(
@@ -102,6 +105,7 @@ def load_training_images(
         held_out=np.array(held, bool),
         class_names=class_names,
         digest=digest,
+        patients=list_patients([image for images in listed for image in images]),
     )
 
 

@@ -74,7 +74,8 @@ def read_pixels(root):
 def test_folder_holds_json_and_safetensors_only(fitted):
     base, report = fitted
     names = sorted(path.name for path in (base / "fine-coarse").iterdir())
-    assert names == ["README.md", "classifier.json", "head.safetensors", "reliability.png"]
+    own = ["README.md", "classifier.json", "head.safetensors", "patients.json", "reliability.png"]
+    assert names == own
     stored = json.loads((base / "fine-coarse" / "classifier.json").read_text())
     assert stored["report"] == report
     assert stored["data"]["per_class"] == {"coarse": 20, "fine": 30}

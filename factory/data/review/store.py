@@ -5,7 +5,7 @@ Answers are only ever added: the latest of a reader on a case counts, and earlie
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -160,6 +160,35 @@ class ReviewStore:
         return [
             (reading, reader, Answer.model_validate_json(body)) for reading, reader, body in rows
         ]
+
+    def remove_cases(self, keys: Set[str]) -> tuple[int, int]:
+        """Removes the cases that show images of these keys, with pictures and answers, for good.
+
+        What was there is overwritten in the file, not only unlinked.
+
+        Returns:
+            Cases and answers that were removed.
+
+        Raises:
+            StoreError: it cannot be written; then none was removed.
+        """
+        found = [
+            (reading, name)
+            for reading, name, body in self._ask("SELECT reading, id, body FROM cases")
+            if any(each.key in keys for each in Case.model_validate_json(body).images)
+        ]
+        answers = 0
+        if found:
+            with self._write() as db:
+                where = 'WHERE reading = ? AND "case" = ?'
+                for pair in found:
+                    answers += db.execute(f"DELETE FROM answers {where}", pair).rowcount
+                    db.execute(f"DELETE FROM pictures {where}", pair)
+                db.executemany("DELETE FROM cases WHERE reading = ? AND id = ?", found)
+        if self.exists():
+            with self._open() as db:
+                db.execute("VACUUM")
+        return len(found), answers
 
     def count_kept(self) -> int:
         """Returns how many answers were ever given, changed ones too."""

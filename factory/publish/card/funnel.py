@@ -36,6 +36,7 @@ def write_funnel(summary: Summary) -> str:
             "\n".join(notes),
             *(_write_shares(part) for part in summary.series if part.attributes),
             _describe_rest(summary),
+            _describe_forgotten(summary),
             "\n".join([*_describe_filters(summary), _ALWAYS, *_describe_rules(summary)]),
             "\n".join(f"- **Cut**: {escape(text)}" for text in describe_cut(summary)),
             "\n".join(f"- **Not independent**: {escape(text)}" for text in summary.warnings),
@@ -59,6 +60,18 @@ def _choose_columns(summary: Summary) -> tuple[tuple[str, ...], tuple[str, ...]]
 def _describe_filled(summary: Summary) -> str:
     is_short = bool(summary.shortfalls)
     return f"{'Not every' if is_short else 'Every'} request was filled."
+
+
+def _describe_forgotten(summary: Summary) -> str:
+    """Says for how many patients rows were removed afterwards, and how many."""
+    if summary.forgotten is None:
+        return ""
+    told = summary.forgotten
+    return (
+        f"On request {told.rows:,} candidates that images of {told.patients:,} patients or slides "
+        "had touched were removed afterwards, and are not counted here; what was made instead "
+        "passes these images over."
+    )
 
 
 def _describe_rest(summary: Summary) -> str:

@@ -32,6 +32,7 @@ from factory.publish.merge.members import (
     name_sources,
     read_real,
     read_synthetic,
+    refuse_forgotten,
     unite_classes,
 )
 from factory.publish.merge.splits import (
@@ -113,6 +114,7 @@ def merge_sets(
             members += read_real(test_set, names[test_set], rename, columns, is_test=True)
         for root in synthetic:
             members += read_synthetic(root, names[root], rename)
+        refuse_forgotten(members, synthetic)
         class_names = unite_classes(members)
         placement = place_members(members, shares, settings.seed, settings.test_synthetic)
         _tell_moved(members, placement)

@@ -9,9 +9,12 @@ from factory.core.errors import InputError, SourceError, StoreError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, hash_pixels
 from factory.core.places import name_place
+from factory.data.folders import FolderKind, tell_kind
 from factory.data.groups import hash_group
 from factory.data.images import SourceImage, iterate_rows, list_images
 from factory.data.provenance import read_origin
+from factory.engine.forgotten import read_forgotten
+from factory.engine.run_folder import RunFolder
 
 COLUMNS = ("sample_id", "model", "reference_sha256", "provenance")
 """Columns of factory's own rows that a merged row keeps."""
@@ -99,6 +102,26 @@ def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterat
             reference_pixels_sha256=origin.reference_pixels_sha256,
             groups=origin.groups,
         )
+
+
+def refuse_forgotten(members: Sequence[Member], runs: Sequence[Path]) -> None:
+    """Refuses images of patients whom one of the synthetic runs was made to forget.
+
+    Raises:
+        InputError: says how many, of which set.
+    """
+    for root in runs:
+        if tell_kind(root) is not FolderKind.RUN:
+            continue
+        forgotten = read_forgotten(RunFolder(str(root)))
+        forgotten.refuse_half(str(root))
+        own = ((each, {*each.groups, each.group_sha256} - {None}) for each in members)
+        back = [each for each, groups in own if forgotten.matches(str(one) for one in groups)]
+        if back:
+            raise InputError(
+                f"{back[0].image.path}: {len(back):,} images of {back[0].source} come from a "
+                f"patient whom {root} was made to forget: take them out of that set"
+            )
 
 
 def name_sources(roots: Sequence[Path]) -> dict[Path, str]:

@@ -16,6 +16,7 @@ from factory.engine.regenerate import MIN_PSNR, Places, Psnr, regenerate_rows
 from factory.publish.verify.duplicates import Duplicates
 from factory.publish.verify.files import check_counts, check_files, check_schema, check_tars
 from factory.publish.verify.findings import Failure, Report
+from factory.publish.verify.forgotten import check_forgotten
 from factory.publish.verify.rows import RowChecks, read_label_names
 from factory.publish.verify.shards import ShardRows
 
@@ -71,6 +72,9 @@ def verify_set(
         say("selection")
         ids = walk.checks.image_hashes
         walk.shards.check_selection(dataset.recipe, walk.checks.decide, dataset.summary, ids)
+    if walk.shards is not None:
+        with _booking(report, "forgotten"):
+            check_forgotten(dataset, report)
     report.note(ALWAYS_OPEN)
     if options.regenerate:
         say("regenerating")

@@ -245,6 +245,14 @@ class ConditionKind(ABC):
         """Returns `terms`, and those that stand in files that `session` opens."""
         return self.terms(source)
 
+    def list_fitted(self, session: Session) -> Sequence[Path]:
+        """Returns files that were fitted to real images and that its own are made by.
+
+        Raises:
+            CatalogError: a catalog id that is not known.
+        """
+        return ()
+
     def describe_content(self) -> dict[str, Any]:
         """Returns what of its settings enters the recipe's fingerprint, as plain data."""
         content: dict[str, Any] = self.settings.model_dump(mode="json")

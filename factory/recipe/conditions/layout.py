@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
@@ -161,6 +162,17 @@ class LayoutConditions(ConditionKind):
         except (SourceError, CatalogError):  # `check` says so
             return ()
 
+    def list_fitted(self, session: Session) -> Sequence[Path]:
+        """Returns the file of the layout; raises CatalogError for neither a file nor an id."""
+        return (self._find(session),)
+
+    def _find(self, session: Session) -> Path:
+        name = self.settings.layout
+        path = session.resolve(name)
+        if path.is_file() or "/" in name or name.endswith(".json"):
+            return path
+        return session.catalogs.find_layout(name)
+
     def _open(self, session: Session) -> Layout:
         """Returns the layout: of a file, else of a catalog.
 
@@ -168,8 +180,4 @@ class LayoutConditions(ConditionKind):
             SourceError: a file that is none.
             CatalogError: neither a file nor a catalog id.
         """
-        name = self.settings.layout
-        path = session.resolve(name)
-        if path.is_file() or "/" in name or name.endswith(".json"):
-            return read_layout(path)
-        return read_layout(session.catalogs.find_layout(name))
+        return read_layout(self._find(session))

@@ -16,6 +16,7 @@ from factory.core.files.new_folder import claim_folder
 from factory.core.hashing import derive_seed
 from factory.core.yaml.messages import advise
 from factory.data.images import check_fit
+from factory.data.patients import list_patients, write_patients
 from factory.models.generators import build_generator
 from factory.models.generators.diffusers import DiffusersGenerator
 from factory.models.generators.families import open_family
@@ -127,6 +128,7 @@ def train_adapter(
         training.load_good()
         trainee.save(out)
         adapted = Adapted(settings, entry, family, generator, trainee, shots, words, meter)
+        write_patients(list_patients(images), out)
         sha256 = write_adapter(adapted, progress, training.path_samples(progress.good_step), out)
     return AdapterResult(str(settings.id), progress, time.perf_counter() - began, sha256)
 

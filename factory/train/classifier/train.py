@@ -3,6 +3,7 @@
 factory train classifier --data DIR --out DIR [--encoder ID] [--head auto]
 """
 
+import re
 from collections.abc import Sequence
 from functools import partial
 from importlib.metadata import version
@@ -23,6 +24,7 @@ from factory.data.labelled import (
     read_labelled,
     split_folds,
 )
+from factory.data.patients import PATIENTS, Patients, list_patients, write_patients
 from factory.models.classifiers.heads import compute_softmax
 from factory.models.classifiers.model import (
     INFO_NAME,
@@ -48,7 +50,7 @@ from factory.train.classifier.temperature import (
     fit_temperature,
 )
 
-OWN = r"README\.md|reliability\.png|(head|encoder)\.(json|safetensors)"
+OWN = rf"README\.md|reliability\.png|(head|encoder)\.(json|safetensors)|{re.escape(PATIENTS)}"
 """Names of files that may be there: a card of a user's own, and what a broken try left."""
 SURE = 0.99
 """Of the interval that must lie above chance. Not 0.95: the head is chosen on the same folds, whose
@@ -89,7 +91,7 @@ def train_classifier(
     """
     say, settings = progress or (lambda line: None), settings or ClassifierSettings()
     _check(out, settings)
-    real, tested = _read(data, settings, say)
+    real, tested, patients = _read(data, settings, say)
     warnings: list[str] = []
     folds = split_folds(real, settings.seed, warnings)
     if settings.encoder == FROM_SCRATCH:
@@ -106,6 +108,7 @@ def train_classifier(
     if report["refused"] is not None and not settings.force:
         return report
     report["forced"] = report["refused"] is not None
+    write_patients(patients, out)
     _save(_describe(real, fitted, temperature, report, settings), fitted, out)
     return report
 
@@ -122,8 +125,8 @@ def _check(out: Path, settings: ClassifierSettings) -> None:
 
 def _read(
     data: Path, settings: ClassifierSettings, say: Progress
-) -> tuple[LabelledImages, LabelledImages | None]:
-    """Returns the images to fit on, and those to report on besides."""
+) -> tuple[LabelledImages, LabelledImages | None, Patients]:
+    """Returns the images to fit on, those to report on besides, and whose the former are."""
     list_columns = partial(
         list_images, image_column=settings.image_column, label_column=settings.label_column
     )
@@ -134,11 +137,12 @@ def _read(
     check_fit(listed, size, size, fit, data)
     real = read_labelled(data, listed, size, fit)
     say(f"{len(real.labels)} images of {len(real.class_names)} classes at {size} px")
+    patients = list_patients(listed)
     if settings.test is None:
-        return real, None
+        return real, None, patients
     others = list_columns(settings.test)
     check_fit(others, size, size, fit, settings.test)
-    return real, read_labelled(settings.test, others, size, fit, real.class_names)
+    return real, read_labelled(settings.test, others, size, fit, real.class_names), patients
 
 
 def _describe(

@@ -8,6 +8,7 @@ from safetensors.torch import save_file
 from factory.core.files.atomic import write_atomically, write_file
 from factory.core.markdown import escape
 from factory.core.plain import write_json
+from factory.data.patients import write_patients
 from factory.models.encoders.small_resnet import SmallResNet
 from factory.train.cards import write_foot, write_head, write_heading
 from factory.train.encoder.settings import EncoderRecipe, Simclr
@@ -23,7 +24,8 @@ def export_encoder(
     result: dict[str, Any],
     out: Path,
 ) -> None:
-    """Writes `encoder.safetensors` (float16), `encoder.json` and `README.md` to `out`."""
+    """Writes `encoder.safetensors` (float16), `encoder.json`, patients and `README.md` to `out`."""
+    write_patients(images.patients, out)
     state = {
         name: (value.half() if value.is_floating_point() else value).cpu().contiguous()
         for name, value in network.state_dict().items()

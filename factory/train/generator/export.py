@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from factory.core.markdown import escape, fence, write_code, write_line
+from factory.data.patients import write_patients
 from factory.train.cards import write_foot, write_head, write_heading
 from factory.train.generator.settings import TrainingRecipe
 from factory.train.generator.setup import Material
@@ -67,7 +68,8 @@ def save_entry(entry: dict[str, Any], out: Path) -> None:
 def write_documents(
     recipe: TrainingRecipe, material: Material, result: dict[str, Any], out: Path
 ) -> None:
-    """Writes catalog entry and model card (`out/README.md`) of what a training gave."""
+    """Writes catalog entry, patients and model card (`out/README.md`) of what a training gave."""
+    write_patients(material.patients, out)
     write_catalog_entry(recipe, material, out)
     images, options = material.images, recipe.training
     model = {"model": recipe.name}

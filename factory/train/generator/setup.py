@@ -14,6 +14,7 @@ from factory.catalog.captions.grid import CaptionGrid
 from factory.catalog.catalog import Catalogs, ClassEntry
 from factory.core.errors import InputError
 from factory.core.hashing import derive_seed
+from factory.data.patients import Patients, read_patients
 from factory.models.generators.families.base import read_index
 from factory.models.generators.flow import FlowPipeline
 from factory.models.generators.weights import compute_weights_digest
@@ -38,6 +39,7 @@ class Material:
         fold: pixel-unshuffle factor of a pixel model.
         start: pipeline to go on from, or None.
         start_sha256: digest of its weights, or None.
+        patients: whose images it learns from, those of `start` among them.
     """
 
     images: TrainingImages
@@ -48,6 +50,7 @@ class Material:
     fold: int
     start: FlowPipeline | None
     start_sha256: str | None
+    patients: Patients
 
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -102,6 +105,7 @@ def prepare_material(recipe: TrainingRecipe, catalogs: Catalogs, folder: Path) -
         fold=recipe.network.fold,
         start=start,
         start_sha256=digest,
+        patients=join_start(images.patients, recipe.init, catalogs),
     )
 
 
@@ -159,6 +163,18 @@ def load_start(init: str | None, catalogs: Catalogs, kind: type[Any]) -> tuple[A
             f"init: {init!r} is neither a catalog id nor a folder of a {kind.__name__}"
         )
     return kind.from_pretrained(folder, dtype=torch.float32), compute_weights_digest(folder)
+
+
+def join_start(patients: Patients, init: str | None, catalogs: Catalogs) -> Patients:
+    """Returns whose images a training learns from, and the model that it goes on from learned from.
+
+    Raises:
+        InputError: the record of that model is damaged.
+    """
+    if init is None:
+        return patients
+    entry = catalogs.get_model(init)
+    return patients.join(read_patients(Path(entry.source if entry is not None else init)), init)
 
 
 def _load_vae(recipe: TrainingRecipe) -> Any:

@@ -1,6 +1,6 @@
 """`train_layout`: reads masks, fits a pattern to each class, and writes the layout's file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from factory.data.images import SourceImage, list_images
 from factory.data.label_maps import decode_labels, list_unknown
 from factory.data.layouts import Layout
 from factory.data.objects import Objects, find_objects
+from factory.data.patients import list_patients, write_patients
 from factory.train.layout.fit import fit_pattern
 from factory.train.layout.settings import LayoutSettings
 
@@ -40,7 +41,8 @@ def train_layout(
         raise InputError(f"{out}: is there already: name another file, or remove it")
     licence = _read_licence(settings)
     palette = {str(number + 1): name for number, name in enumerate(settings.names)}
-    by_class = _read_masks(data, settings)
+    chosen = _choose_masks(data, settings)
+    by_class = _read_masks(chosen, settings)
     size = next(iter(by_class.values()))[0].size
     gap = 0 if settings.values != "ids" else 1
     patterns = {
@@ -56,6 +58,7 @@ def train_layout(
         licence=licence,
         patterns=patterns,
     )
+    write_patients(list_patients([each for mine in chosen.values() for each in mine]), out)
     write_file(out, layout.dump())
     return {name: dict(pattern.measured) for name, pattern in patterns.items()}
 
@@ -71,11 +74,11 @@ def _read_licence(settings: LayoutSettings) -> dict[str, Any] | None:
     return terms.model_dump(mode="json", exclude_defaults=True)
 
 
-def _read_masks(data: Path, settings: LayoutSettings) -> dict[str, list[Objects]]:
-    """Returns class -> the objects of its masks.
+def _choose_masks(data: Path, settings: LayoutSettings) -> dict[str, list[SourceImage]]:
+    """Returns class -> its masks, so many as are read.
 
     Raises:
-        SourceError: masks that cannot be read, of other ids or sizes.
+        SourceError: a folder that cannot be read.
         InputError: a class that is not there.
     """
     images: dict[str, list[SourceImage]] = {}
@@ -85,10 +88,22 @@ def _read_masks(data: Path, settings: LayoutSettings) -> dict[str, list[Objects]
     for name in settings.classes:
         if name not in images:
             raise InputError(f"--class: {data} has no {name!r}: it has {', '.join(images)}")
+    names = settings.classes or sorted(images)
+    return {name: images[name][: settings.most_masks] for name in names}
+
+
+def _read_masks(
+    chosen: Mapping[str, list[SourceImage]], settings: LayoutSettings
+) -> dict[str, list[Objects]]:
+    """Returns class -> the objects of its masks.
+
+    Raises:
+        SourceError: masks that cannot be read, of other ids or sizes.
+    """
     found: dict[str, list[Objects]] = {}
     first: tuple[tuple[int, int], str] | None = None
-    for name in settings.classes or sorted(images):
-        for image in images[name][: settings.most_masks]:
+    for name, images in chosen.items():
+        for image in images:
             objects = _read_objects(image, settings)
             first = first or (objects.size, image.place)
             if objects.size != first[0]:

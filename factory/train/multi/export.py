@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.core.markdown import escape, write_code
+from factory.data.patients import write_patients
 from factory.models.generators.query_text import QueryTextEncoder
 from factory.train.cards import write_heading
 from factory.train.generator.export import describe_entry, list_data, save_card, save_entry
@@ -31,7 +32,8 @@ def write_catalog_entry(recipe: MultiRecipe, material: MultiMaterial, out: Path)
 def write_documents(
     recipe: MultiRecipe, material: MultiMaterial, result: dict[str, Any], out: Path
 ) -> None:
-    """Writes catalog entry and model card (`out/README.md`) of what a training gave."""
+    """Writes catalog entry, patients and model card (`out/README.md`) of what a training gave."""
+    write_patients(material.patients, out)
     write_catalog_entry(recipe, material, out)
     collection, options = material.collection, recipe.training
     views = [(len(each.held_out), int(each.held_out.sum())) for each in collection.sets]

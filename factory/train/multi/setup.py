@@ -11,12 +11,13 @@ from factory.catalog.captions.grid import CaptionGrid
 from factory.catalog.captions.writing import write_caption
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import InputError
+from factory.data.patients import Patients
 from factory.models.encoders import load_encoder
 from factory.models.encoders.learned import LearnedEncoder
 from factory.models.generators.multi import MultiPipeline
 from factory.models.generators.query_text import load_language_model
 from factory.models.generators.straight import TEXT_TOKENS
-from factory.train.generator.setup import fit_tokenizer, load_start
+from factory.train.generator.setup import fit_tokenizer, join_start, load_start
 from factory.train.multi.batches import measure_features
 from factory.train.multi.network import Scales
 from factory.train.multi.settings import MultiRecipe
@@ -37,6 +38,7 @@ class MultiMaterial:
         language_model: frozen, of captions that queries read, or None.
         start: pipeline to go on from, or None.
         start_sha256: digest of its weights, or None.
+        patients: whose images it learns from, those of `start` among them.
     """
 
     collection: Collection
@@ -48,6 +50,7 @@ class MultiMaterial:
     language_model: Any
     start: MultiPipeline | None
     start_sha256: str | None
+    patients: Patients
 
     @torch.no_grad()
     def look(self, images: torch.Tensor) -> torch.Tensor | None:
@@ -99,6 +102,7 @@ def prepare_material(recipe: MultiRecipe, catalogs: Catalogs, folder: Path) -> M
     return MultiMaterial(
         collection, grid, tokenizer, _find_teacher(recipe, encoder),
         0 if encoder is None else encoder.dim, scales, language_model, start, digest,
+        join_start(collection.patients, recipe.init, catalogs),
     )  # fmt: skip
 
 

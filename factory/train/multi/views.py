@@ -23,6 +23,7 @@ from factory.core.plain import write_json
 from factory.core.stains import measure_attributes, segment_nuclei
 from factory.core.text_rows import read_table
 from factory.data.images import SourceImage, list_images
+from factory.data.patients import Patients, list_patients
 from factory.models.encoders import Encoder
 from factory.train.images import identify, is_held_out
 from factory.train.multi.settings import Masks, MultiData, MultiSource
@@ -71,6 +72,7 @@ class Collection:
         vector_names: named values, in the order of the vectors.
         control_labels: labels of masks; the k-th is k in the maps, counted from 1.
         digest: of all of it.
+        patients: whose images these are.
     """
 
     sets: tuple[Views, ...]
@@ -78,6 +80,7 @@ class Collection:
     vector_names: tuple[str, ...]
     control_labels: tuple[str, ...]
     digest: str
+    patients: Patients
 
 
 def load_collection(
@@ -116,7 +119,9 @@ def load_collection(
         )
         digests.append(digest)
     digest = compute_digest("collection", [digests, columns, labels, names])
-    return Collection(tuple(sets), tuple(names), tuple(columns), tuple(labels), digest)
+    patients = list_patients([image for images in listed for image in images])
+    told = tuple(names), tuple(columns), tuple(labels)
+    return Collection(tuple(sets), *told, digest, patients)
 
 
 def _list_source(source: MultiSource) -> tuple[SourceImage, ...]:

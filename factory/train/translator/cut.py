@@ -16,6 +16,7 @@ from factory.core.errors import SourceError
 from factory.core.hashing import derive_seed
 from factory.core.metrics import compute_kid
 from factory.core.metrics.structure import correlate_haematoxylin
+from factory.data.patients import write_patients
 from factory.models.encoders import load_encoder
 from factory.models.translators.config import ResnetSettings, TranslatorConfig
 from factory.models.translators.folder import About, save_translator
@@ -208,6 +209,7 @@ class _CutTrainer(Trainer):
             licence={**licence, "attribution": list(export.attribution)},
             labels_seen=False,
         )
+        write_patients(self._images.patients, self._out)
         save_translator(generator.state_dict(), config, about, self._out)
 
 

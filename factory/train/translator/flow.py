@@ -12,6 +12,7 @@ from torch.nn.functional import cosine_similarity, mse_loss
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import InputError
 from factory.core.hashing import derive_seed
+from factory.data.patients import write_patients
 from factory.models.encoders import explain_unknown, open_kind
 from factory.models.encoders.kinds.folder import FolderKind
 from factory.models.encoders.latent_flow import LatentFlow, transport
@@ -97,6 +98,7 @@ class _FlowTrainer(Trainer):
         best = self.state.get("best")
         if best is None or not measured or measured["error"] < best["error"]:
             self.state = {"best": measured, "best_step": step}
+            write_patients(self._pairs.patients, self._out)
             export_flow(self._recipe, average, self.summarise(step), self._session, self._out)
         return measured
 

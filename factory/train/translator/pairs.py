@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from factory.core.errors import InputError, SourceError
 from factory.core.hashing import compute_digest, derive_seed, hash_bytes
 from factory.core.notes import tell
+from factory.data.groups import hash_group
+from factory.data.patients import Patients, describe_patients, list_patients
 from factory.data.rows import ARRAY, Rows, open_rows
 from factory.data.streams import Embedding
 from factory.models.session import Session
@@ -33,6 +35,7 @@ class Pairs:
         held_out: (N,) rows that are validated on.
         passed: rows of either side that have no partner.
         digest: of all values.
+        patients: whose images these are of.
     """
 
     source: NDArray[np.float32]
@@ -40,6 +43,7 @@ class Pairs:
     held_out: NDArray[np.bool_]
     passed: int
     digest: str
+    patients: Patients
 
     @property
     def dim(self) -> int:
@@ -74,11 +78,12 @@ def load_pairs(recipe: FlowRecipe, session: Session) -> Pairs:
             "(tokens, dim): make all with one encoder and grid"
         )
     groups = [_find_group(source, row, data) for row, _ in matched]
+    patients = _list_patients(recipe, session, groups)
     held = _hold_out(groups, recipe)
     tokens = shapes[0][0]
     before, after = (np.concatenate([pair[side] for pair in found]) for side in (0, 1))
     digest = compute_digest("pairs", [hash_bytes(each.tobytes()) for each in (before, after)])
-    return Pairs(before, after, np.repeat(held, tokens), passed, digest)
+    return Pairs(before, after, np.repeat(held, tokens), passed, digest, patients)
 
 
 def _open(side: Side, data: PairedData, session: Session) -> _Side:
@@ -145,6 +150,19 @@ def _find_group(source: _Side, row: int, data: PairedData) -> Hashable:
             f"{source.rows.place(row)}: data.group_pattern finds no (group) in its path: correct it"
         )
     return found[1]
+
+
+def _list_patients(recipe: FlowRecipe, session: Session, groups: Sequence[Hashable]) -> Patients:
+    """Returns whose pairs these are: as the recipe tells, else as the images of both sides do."""
+    data = recipe.data
+    if data.group_column is not None or data.group_pattern is not None:
+        told = [hash_group(str(group)) for group in groups]
+        return describe_patients(told, 2 * len(groups), 0)
+    folders = [side.images for side in (data.source, data.target) if side.images is not None]
+    images = [each for root in folders for each in session.images.list(session.resolve(root))]
+    rows = len(groups) * (2 - len(folders))  # of tables, which tell nobody without a column
+    found = list_patients(images)
+    return describe_patients(found.groups, found.images + rows, found.unknown + rows)
 
 
 def _hold_out(groups: Sequence[Hashable], recipe: FlowRecipe) -> NDArray[np.bool_]:
