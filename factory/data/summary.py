@@ -43,6 +43,7 @@ class BagsPart(Part):
     slides: int
     short: int
     lacking: dict[str, int] = Field({}, description="slide -> patches that it lacks, most first")
+    unshown: int = Field(0, description="slides that lost every patch that shows their label")
 
 
 class SeriesSummary(SeriesPart):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from factory.data.streams.bag import BACKGROUND
 from factory.engine.selection import Decision, SeriesFunnel
 
 LISTED = 20
@@ -22,11 +23,14 @@ class Bags:
     sizes: Mapping[str, int]
     lacking: dict[str, Counter[str]] = field(default_factory=dict)
     slides: dict[str, set[str]] = field(default_factory=dict)
+    asked: dict[str, set[str]] = field(default_factory=dict)
+    """Slides of which some patch was to show the label; of `shown` some accepted one does."""
+    shown: dict[str, set[str]] = field(default_factory=dict)
 
     @property
     def columns(self) -> tuple[str, ...]:
         """What of rows is read for it."""
-        return ("slide",) if self.sizes else ()
+        return ("slide", "patch_label") if self.sizes else ()
 
     def add(
         self, series: str, candidates: Sequence[Mapping[str, Any]], decisions: Sequence[Decision]
@@ -36,8 +40,12 @@ class Bags:
             return
         slide = str(candidates[0]["slide"])
         self.slides.setdefault(series, set()).add(slide)
-        if all(decision.status != "accepted" for decision in decisions):
+        is_filled = any(decision.status == "accepted" for decision in decisions)
+        if not is_filled:
             self.lacking.setdefault(series, Counter())[slide] += 1
+        if candidates[0]["patch_label"] != BACKGROUND:
+            self.asked.setdefault(series, set()).add(slide)
+            self.shown.setdefault(series, set()).update([slide] if is_filled else [])
 
     def tell(self, funnels: Mapping[str, SeriesFunnel]) -> None:
         """Notes in the funnels how many slides are whole, and which are short by how much."""
@@ -49,4 +57,5 @@ class Bags:
                 "slides": len(self.slides.get(series, ())),
                 "short": len(lacking),
                 "lacking": dict(worst),
+                "unshown": len(self.asked.get(series, set()) - self.shown.get(series, set())),
             }

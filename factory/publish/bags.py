@@ -42,8 +42,8 @@ def export_bags(
 
     A file holds, for the N accepted patches of a slide by row and column, `features` (N, dim)
     float32 of an encoder or `images` (N, H, W, 3) uint8 RGB, `coords` (N, 2) int32, px of their
-    left upper corners, `patch_labels` (N,) and `sample_ids` (N,). Rows of no slide are left out,
-    and counted.
+    left upper corners, `patch_labels` (N,) and `sample_ids` (N,). Left out, and counted, are rows
+    of no slide, and slides that lost every patch that shows their label: it would not be true.
 
     Args:
         dataset: what to export; its accepted rows.
@@ -59,23 +59,21 @@ def export_bags(
             of one place, or `out` is in use.
         StoreError: a damaged file.
     """
-    sizes, apart = _count_patches(dataset)
+    sizes, shown, apart = _count_patches(dataset)
     loaded = None if encoder is None else session.encoders.load(encoder, session.base)
     counts: dict[str, Counter[str]] = {}
-    if apart:
-        tell(f"{apart:,} rows are of no slide: left out")
+    lost: list[str] = []
     with build_folder(out) as build:
         (build / BAGS).mkdir()
         with (build / TABLE).open("w", newline="", encoding="utf-8") as file:
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["case_id", "slide_id", "label", "split", "patches", "positive"])
             for head, patches in _iterate_slides(dataset, sizes):
-                check_folder_name(head["slide"])
-                arrays = _stack(head["slide"], patches)
-                if loaded is not None:
-                    arrays["features"] = loaded.encode(arrays.pop("images"))
-                np.savez(build / BAGS / f"{head['slide']}.npz", **arrays)
                 positive = sum(each.shows != BACKGROUND for each in patches)
+                if not positive and head["bag_label"] in shown:
+                    lost.append(head["slide"])
+                    continue
+                _write_slide(build / BAGS, head["slide"], patches, loaded)
                 told = (head["patient"], head["slide"], head["bag_label"], head["bag_split"])
                 table.writerow([*told, len(patches), positive])
                 counts.setdefault(head["bag_split"], Counter())[head["bag_label"]] += 1
@@ -83,28 +81,50 @@ def export_bags(
         if loaded is not None:
             about = {"encoder": loaded.describe(), "dim": loaded.dim}
         (build / ABOUT).write_text(write_json(about), encoding="utf-8")
+    _tell_left_out(apart, lost)
     return {split: dict(found) for split, found in counts.items()}
 
 
-def _count_patches(dataset: Dataset) -> tuple[Counter[str], int]:
-    """Returns slide -> accepted patches, and how many rows are of none."""
+def _write_slide(folder: Path, slide: str, patches: list[_Patch], encoder: Any) -> None:
+    check_folder_name(slide)
+    arrays = _stack(slide, patches)
+    if encoder is not None:
+        arrays["features"] = encoder.encode(arrays.pop("images"))
+    np.savez(folder / f"{slide}.npz", **arrays)
+
+
+def _tell_left_out(apart: int, lost: list[str]) -> None:
+    if apart:
+        tell(f"{apart:,} rows are of no slide: left out")
+    if lost:
+        tell(
+            f"{len(lost):,} slides lost all patches that show their label ({lost[0]}): left out; "
+            "raise budget.attempts with --extend to fill them"
+        )
+
+
+def _count_patches(dataset: Dataset) -> tuple[Counter[str], frozenset[str], int]:
+    """Returns slide -> accepted patches, labels that some patch shows, and rows of no slide."""
     sizes: Counter[str] = Counter()
+    shown: set[str] = set()
     apart = 0
     for name in dataset.list_tables(DATA):
         has = set(dataset.read_schema(name).names)
         if not has >= set(NEEDED):
             apart += sum(1 for _ in dataset.iterate_rows(name, ["sample_id"]))
             continue
-        for row in dataset.iterate_rows(name, ["slide"]):
+        for row in dataset.iterate_rows(name, ["slide", "patch_label"]):
             slide = row.values["slide"]
-            sizes.update([slide] if slide is not None else [])
             apart += slide is None
+            if slide is not None:
+                sizes[slide] += 1
+                shown.add(row.values["patch_label"])
     if not sizes:
         raise InputError(
             f"{dataset.url}: no row is of a slide: make the images by conditions of kind cohort, "
             "or take another --to"
         )
-    return sizes, apart
+    return sizes, frozenset(shown - {BACKGROUND}), apart
 
 
 def _iterate_slides(

@@ -5,6 +5,8 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -159,4 +161,22 @@ def test_sets_without_slides_and_encoders_of_images_are_refused(cohort, tmp_path
     assert not (tmp_path / "x").exists()
     words = ("--to", "imagefolder", "--out", tmp_path / "y", "--encoder", "color-texture")
     assert "export bags" in ask("export", cohort, *words, code=2)
-    shutil.rmtree(tmp_path / "out")
+
+
+def test_slides_that_lost_what_they_are_labelled_by_are_left_out(cohort, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(cohort, copy)
+    slide = next(row["slide"] for row in read_rows(copy) if row["bag_label"] == "tumour")
+    for path in (copy / "data").glob("*.parquet"):
+        table = pq.read_table(path)
+        keep = [
+            row["slide"] != slide or row["patch_label"] == "background"
+            for row in table.select(["slide", "patch_label"]).to_pylist()
+        ]
+        pq.write_table(table.filter(pa.array(keep)), path)
+    out = tmp_path / "out"
+    told = ask("export", copy, "--to", "bags", "--out", out)
+    assert "1 slides lost all patches that show their label" in told and slide in told
+    slides = {row["slide_id"] for row in read_table(out)}
+    assert slide not in slides and len(slides) == 59
+    assert {path.stem for path in (out / "bags").iterdir()} == slides

@@ -167,7 +167,7 @@ def test_rows_tell_the_bag_and_are_made_again_exactly(tmp_path):
         assert all(isinstance(row[name], str) for name in BAG)
         assert row["bag_label"] in LABELS and row["patch_label"] in ("background", row["bag_label"])
     (series,) = read_json(out / "summary.json")["series"]
-    assert series["bags"] == {"size": 5, "slides": 12, "short": 0, "lacking": {}}
+    assert series["bags"] == {"size": 5, "slides": 12, "short": 0, "lacking": {}, "unshown": 0}
     report = json.loads(ask("verify", out, "--regenerate", 6, "--json"))
     assert {each["status"] for each in report["regenerated"]} == {"exact"}
 
@@ -189,6 +189,9 @@ def test_slides_are_topped_up_and_short_ones_are_told(tmp_path):
     lacking = {slide: lacks for slide, lacks in lacking.items() if lacks}
     assert lacking and series["bags"]["lacking"] == lacking
     assert series["bags"]["short"] == len(lacking)
+    shows = {row["slide"] for row in read_rows(out) if row["patch_label"] != "background"}
+    tumours = {row["slide"] for row in read_rows(whole) if row["bag_label"] == "tumour"}
+    assert series["bags"]["unshown"] == len(tumours - shows)
     ask("card", out)
     assert "slides lack patches" in (out / "README.md").read_text()
     # a threshold that lets all pass fills them again

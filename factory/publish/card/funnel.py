@@ -111,7 +111,8 @@ def _describe_bags(part: SeriesSummary) -> str:
     listed = ", ".join(f"{slide} ({lacks} of {bags.size})" for slide, lacks in bags.lacking.items())
     more = bags.short - len(bags.lacking)
     beside = f" and {more:,} more" if more > 0 else ""
-    return f"; {bags.short:,} of {bags.slides:,} slides lack patches: {listed}{beside}"
+    lost = f"; {bags.unshown:,} of them lost all patches that show their label" * bool(bags.unshown)
+    return f"; {bags.short:,} of {bags.slides:,} slides lack patches: {listed}{beside}{lost}"
 
 
 def describe_unjudged(summary: Summary) -> list[str]:
