@@ -27,12 +27,22 @@ from factory.core.yaml.messages import advise
 KindT = TypeVar("KindT")
 
 
+def name_kind(cls: type) -> None:
+    """Sets the `kind` of a class that names none to the one word that its own `Settings` take."""
+    own = vars(cls).get("Settings")
+    if own is not None and "kind" not in vars(cls):
+        words = get_args(own.model_fields["kind"].annotation)
+        if len(words) == 1:
+            setattr(cls, "kind", words[0])  # noqa: B010
+
+
 class Registry(Generic[KindT]):
     """The kinds of one group, found on first use; of a broken plug-in only the error is kept.
 
     Args:
         group: of entry points, e.g. `factory.filters`.
-        base: class that every kind inherits from. A kind has `kind`, its name, in its own body.
+        base: class that every kind inherits from. A kind has `kind`, its name, in its own body, or
+            where `name_kind` sees to it in the `Settings` of its own body.
         built_in: the package whose modules hold this project's kinds, all imported at once; or
             kind -> `module:Class`, each imported on use.
     """
@@ -202,7 +212,7 @@ def find_fault(found: Any, base: type[Any]) -> str | None:
     if not (isinstance(found, type) and issubclass(found, base)):
         return f"is no class that inherits from {base.__module__}.{base.__name__}"
     if not isinstance(vars(found).get("kind"), str):
-        return "has no kind: name it in the class"
+        return "has no kind: name it in the class, or in its Settings as `kind: Literal[...]`"
     settings = getattr(found, "Settings", None)
     if hasattr(base, "Settings"):
         field = settings.model_fields.get("kind") if settings is not None else None

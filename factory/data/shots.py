@@ -11,13 +11,7 @@ from numpy.typing import NDArray
 
 from factory.core.errors import EvaluationError, SourceError
 from factory.core.hashing import compute_digest, hash_bytes
-from factory.data.images import (
-    SourceImage,
-    check_fit,
-    list_classes,
-    list_images,
-    read_fitted,
-)
+from factory.data.images import SourceImage, check_fit, list_classes, list_images, read_fitted
 from factory.data.images.reader import ImageReader
 from factory.data.splits import hash_all
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core.files.rows import RowFile
 from factory.core.hashing import derive_seed
 from factory.core.thumbnails import DIM, SIDE, Descriptors
 from factory.engine.dedup import ORBITS, SLACK, compare_pairs, find_near
@@ -72,22 +73,10 @@ def embed(descriptors: Descriptors) -> NDArray[np.float32]:
     return np.concatenate([values @ shared.T, np.abs(values @ signed.T), lengths], axis=1)
 
 
-class DescriptorFile:
-    """Descriptors in a file, as rows are added: memory holds the part at hand.
+class DescriptorFile(RowFile):
+    """Descriptors, (N, 256): memory holds the part at hand."""
 
-    Args:
-        path: of a new file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.count = path, 0
-        path.touch()
-
-    def add(self, descriptors: Descriptors) -> None:
-        """Appends (N, 256) descriptors."""
-        with self.path.open("ab") as stream:
-            np.asarray(descriptors, np.float16).tofile(stream)
-        self.count += len(descriptors)
+    dtype = np.float16
 
     def read(self, start: int, stop: int) -> Descriptors:
         """Returns the (stop - start, 256) descriptors of rows that follow each other."""

@@ -1,6 +1,7 @@
 """What an evaluation is: settings, a result with a version, a measure, and what is shown of it."""
 
 import shlex
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -8,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_origin
 
 from pydantic import Field
 
+from factory.core import fields
 from factory.core.errors import InputError
-from factory.core.fields import Options
-from factory.core.registry import import_name
+from factory.core.registry import import_name, name_kind
 from factory.data.artefact import Artefact
 
 if TYPE_CHECKING:
@@ -35,10 +36,23 @@ Items = Annotated[list[dict[str, Any]], Field(default_factory=list)]
 Texts = Annotated[list[Any], Field(default_factory=list)]
 
 
-class EvaluationSettings(Options):
+class EvaluationSettings(fields.Options):
     """What an evaluation measures, and how; each field is an option of its command."""
 
     kind: str
+
+
+class GridSettings(EvaluationSettings):
+    """Of an evaluation that measures in the pixels what a caption grid names."""
+
+    grid: str = Field(
+        "he-attributes",
+        description="Catalog id of the caption grid whose wordings and measures are used.",
+    )
+    catalogs: fields.CatalogFolders = ()
+    size: fields.Size = None
+    fit: fields.Fitted = "crop"
+    seed: fields.Chance = 0
 
 
 class EvaluationResult(Artefact):
@@ -148,8 +162,8 @@ class Evaluation:
 
     Attributes:
         kind: its command, `factory evaluate KIND`; by default the `kind` of its own `Settings`.
-        study: `module:function` that measures, called with settings and context on use; or the
-            class has a `measure` of its own.
+        study: `module:function` that measures, called with settings and context on use; by default
+            `study:measure` below the package of the class. Or the class has its own `measure`.
         Result: model of the result.
         tier: of the table, for metrics that no `list_rows` tells of.
         names: key of a result -> what it is called in tables, added to those below; other keys lose
@@ -187,8 +201,9 @@ class Evaluation:
             TypeError: says what is missing, or names the drawing.
         """
         super().__init_subclass__(**more)
-        if "Settings" in vars(cls) and "kind" not in vars(cls):
-            cls.kind = cls.Settings.model_fields["kind"].default
+        name_kind(cls)
+        if not cls.study and hasattr(sys.modules.get(cls.__module__), "__path__"):
+            cls.study = f"{cls.__module__}.study:measure"
         if not cls.study and cls.measure is Evaluation.measure:
             raise TypeError(f"{cls.__name__}: has no measure: write one")
         for each in cls.drawings:

@@ -24,7 +24,6 @@ class AgreementFilter(AskedFilter):
     accepted.
     """
 
-    kind = "agreement"
     scores = (
         Score("class_agreement", at_least="min_agreement", may_be_nan=True),
         Score("least_probability", at_least="min_probability", may_be_nan=True),

@@ -33,7 +33,6 @@ class AlignmentFilter(ImageTextFilter):
     without `captions`: not applicable, accepted.
     """
 
-    kind = "alignment"
     scores = (
         Score("caption_similarity", at_least="min_similarity", may_be_nan=True),
         Score("caption_rank", at_most="max_rank", may_be_nan=True),

@@ -15,6 +15,7 @@ from pydantic import model_validator
 from factory.catalog.entries import Strict
 from factory.catalog.licences.terms import Term
 from factory.core.errors import FilterError
+from factory.core.registry import name_kind
 from factory.data.images import SourceImage
 from factory.data.records import SCORE_DECIMALS, Condition, Sample, Verdict
 from factory.models.session import Session
@@ -161,19 +162,19 @@ class Labels:
 
 
 class Filter(ABC):
-    """Scores candidates; a subclass names its kind, its `Settings` and its scores, and scores.
+    """Scores candidates; a subclass has its `Settings`, names its scores, and scores.
 
     Scoring may load models; all else must not, so that `factory refilter` works on stored scores
     without torch. A filter that throws is an infrastructure failure, never a rejection.
 
     Attributes:
-        kind: its word in recipes, also the `kind` of its `Settings`.
+        kind: its word in recipes: the one that the `kind` of its own `Settings` may be.
         scores: what it writes, in the order in which thresholds are asked.
         revision: of the scoring; another one does not go on with stored scores.
         needs_class: it judges nothing where a condition has no class.
         needs_caption: it judges nothing where a condition has no caption.
         likeness: score that is highest for images most like one of `real_images`, or a reference.
-        nearness: score that is lowest for images nearest to a real one, if it has `find_nearest`.
+        nearness: score that is lowest for images nearest to a real one; it has `find_nearest`.
         fitted: field with a classifier's folder, which a few-shot study may fit on its shots.
         idle: of one that is `fitted`: thresholds that let every image pass.
         context: where it looks up files, catalogs and models: the session that it works in.
@@ -259,17 +260,18 @@ class Filter(ABC):
         return self.settings.model_dump(mode="json", exclude_none=True)
 
     def __init_subclass__(cls, **more: Any) -> None:
-        """Refuses thresholds that are no settings, or that point the other way than they are named.
+        """Names the kind; refuses thresholds that are no settings or point the other way.
 
         Raises:
             TypeError: names the score and the field.
         """
         super().__init_subclass__(**more)
+        name_kind(cls)
         for score in vars(cls).get("scores", ()):
             for field, start in ((score.at_least, "min_"), (score.at_most, "max_")):
                 if field and not (field.startswith(start) and field in cls.Settings.model_fields):
-                    wanted = f"a field of {cls.__name__}.Settings whose name starts with {start}"
-                    raise TypeError(f"score {score.name}: {field!r} must be {wanted}")
+                    wanted = f"must be a field of {cls.__name__}.Settings named {start}..."
+                    raise TypeError(f"score {score.name}: {field!r} {wanted}")
 
     @property
     def name(self) -> str:
@@ -344,6 +346,5 @@ class Filter(ABC):
 
     def _read(self, scores: Mapping[str, float | None], name: str) -> float:
         if name not in scores:
-            text = "the filter, or this score of it, was not there when the images were scored"
-            raise FilterError(f"{self.name}: no stored score {name}: {text}")
+            raise FilterError(f"{self.name}: no stored score {name}: images were scored without it")
         return read_score(scores, name)

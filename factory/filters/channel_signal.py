@@ -48,8 +48,6 @@ class ChannelSignalFilter(Filter):
     translator gives of glass, or where it fails.
     """
 
-    kind = "channel_signal"
-
     class Settings(FilterSettings):
         """Rejects images whose named channels are empty, flat or lit all over."""
 

@@ -15,10 +15,7 @@ from factory.filters.asked import AskedFilter, Images
 from factory.filters.base import FilterSettings, Labels, Score, Scores
 from factory.filters.check import FilterCheck
 from factory.models.classifiers.check import KnownClassifier, check_known
-from factory.models.classifiers.model import (
-    INFO_NAME,
-    Classifier,
-)
+from factory.models.classifiers.model import INFO_NAME, Classifier
 
 
 class ClassifierFilter(AskedFilter):
@@ -32,7 +29,6 @@ class ClassifierFilter(AskedFilter):
     `min_precision` rejects. Without a class in the condition all are NaN: not applicable, accepted.
     """
 
-    kind = "classifier"
     scores = (
         Score("class_probability", at_least="min_probability", may_be_nan=True),
         Score(

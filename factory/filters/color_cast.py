@@ -33,7 +33,6 @@ class ColorCastFilter(PixelFilter):
     (H&E of lymph node, oral mucosa and colon; Pap).
     """
 
-    kind = "color_cast"
     scores = (
         Score("color_cast", at_most="max_cast", may_be_nan=True),
         Score("tissue_cast", at_most="max_tissue_cast", may_be_nan=True),

@@ -38,7 +38,6 @@ class Conformal(AskedFilter):
     do (exchangeability with the calibration images), which no figure here shows.
     """
 
-    kind = "conformal"
     scores = (Score("mislabelled_bound", at_most="max_mislabelled", may_be_nan=True),)
     needs_class = True
 

@@ -33,7 +33,6 @@ class DomainReachedFilter(EncodedFilter):
     before a threshold is chosen (`factory calibrate`). Never NaN.
     """
 
-    kind = "domain_reached"
     scores = (Score("domain_reached", at_least="min_share"),)
 
     class Settings(FilterSettings):

@@ -23,7 +23,6 @@ class FiniteFilter(Filter):
     none.
     """
 
-    kind = "finite"
     scores = (
         Score(NONFINITE),
         Score("contrast", at_least="min_contrast"),

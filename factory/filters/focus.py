@@ -28,7 +28,6 @@ class FocusFilter(PixelFilter):
     sharper than tissue and loses more of its gradients (`max_sharpness`, `min_blur`).
     """
 
-    kind = "focus"
     scores = (
         Score("blur_effect", at_least="min_blur", at_most="max_blur"),
         Score("sharpness", at_least="min_sharpness", at_most="max_sharpness"),

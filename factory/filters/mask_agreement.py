@@ -29,7 +29,6 @@ class MaskAgreementFilter(Filter):
     has any. NaN without a mask in the condition: not applicable, accepted.
     """
 
-    kind = "mask_agreement"
     scores = (Score("mask_dice", at_least="min_dice", may_be_nan=True),)
 
     class Settings(FilterSettings):

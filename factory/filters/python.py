@@ -32,8 +32,6 @@ class PythonFilter(Filter):
     another source.
     """
 
-    kind = "python"
-
     class Settings(FilterSettings):
         """A filter of one's own: a class in a Python file, with its settings beside."""
 

@@ -50,7 +50,6 @@ class RealismFilter(EncodedFilter):
     there are any: quantile thresholds of distances are then stricter than between patients.
     """
 
-    kind = "realism"
     scores = (
         Score("realism", "min_realism"),
         Score("realism_quantile", "min_realism_quantile"),

@@ -26,7 +26,6 @@ class ReviewFilter(LaterFilter):
     that are there then, in a run whose recipe has this filter or not.
     """
 
-    kind = "review"
     scores = (
         Score("review", at_least="min_review", may_be_nan=True),
         Score("reviewers", at_least="min_reviewers"),

@@ -41,7 +41,6 @@ class StainFilter(PixelFilter):
     H and E vectors was tried first: real slides lie up to 20 degrees off that plane, and grey 18.5.
     """
 
-    kind = "stain"
     scores = (Score("stain_plausibility", at_least="min_plausibility"),)
 
     class Settings(FilterSettings):

@@ -22,7 +22,6 @@ class StructureFilter(Filter):
     has the same haematoxylin everywhere: not applicable, accepted.
     """
 
-    kind = "structure"
     scores = (
         Score("haematoxylin_correlation", at_least="min_correlation", may_be_nan=True),
         Score("structural_similarity", at_least="min_similarity", may_be_nan=True),

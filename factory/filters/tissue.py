@@ -23,7 +23,6 @@ class TissueFilter(PixelFilter):
     and dark pixels count as tissue whatever their colour: `stain` judges colour.
     """
 
-    kind = "tissue"
     scores = (Score("tissue_fraction", at_least="min_fraction"),)
 
     class Settings(FilterSettings):

@@ -35,7 +35,6 @@ class TrainingCopyFilter(Filter):
     parts, and it knows nothing of a generator's training data unless `images` names it.
     """
 
-    kind = "training_copy"
     scores = (Score("copy_similarity", at_most="max_similarity", may_be_nan=True),)
     likeness = "copy_similarity"
     revision = REVISION

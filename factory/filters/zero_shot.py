@@ -41,7 +41,6 @@ class ZeroShotFilter(ImageTextFilter):
     calibrated on anybody's images.
     """
 
-    kind = "zero_shot"
     scores = (
         Score("zero_shot_probability", at_least="min_probability", may_be_nan=True),
         Score("zero_shot_margin", at_least="min_margin", may_be_nan=True),

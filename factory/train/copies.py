@@ -6,13 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.thumbnails import (
-    DIM,
-    Descriptors,
-    compare_all,
-    describe_images,
-    turn_descriptors,
-)
+from factory.core.thumbnails import DIM, Descriptors, compare_all, describe_images, turn_descriptors
 from factory.filters.training_copy import TrainingCopyFilter
 
 LEAST_SIMILARITY = 0.9

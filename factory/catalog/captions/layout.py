@@ -9,14 +9,7 @@ import string
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from factory.catalog.captions.weights import (
-    Given,
-    Row,
-    Rule,
-    Weights,
-    find_parent,
-    list_ancestors,
-)
+from factory.catalog.captions.weights import Given, Row, Rule, Weights, find_parent, list_ancestors
 
 MOST_TIED = 100_000
 """Combinations of values that rules and tables may tie together in one template."""

@@ -1,31 +1,19 @@
 """Keys in a file, to find those that are there more than once: memory holds a part of them."""
 
-from pathlib import Path
-
 import numpy as np
 from numpy.typing import NDArray
+
+from factory.core.files.rows import RowFile
 
 _PART = 1 << 22
 """Keys that are sorted at a time, about."""
 _READ = 1 << 20
 
 
-class KeyFile:
-    """64-bit keys, spread evenly over their range, as they are added.
+class KeyFile(RowFile):
+    """64-bit keys, (N,), spread evenly over their range."""
 
-    Args:
-        path: of a new file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path, self.count = path, 0
-        path.touch()
-
-    def add(self, keys: NDArray[np.uint64]) -> None:
-        """Appends keys."""
-        with self.path.open("ab") as stream:
-            keys.tofile(stream)
-        self.count += len(keys)
+    dtype = np.uint64
 
     def find_repeated(self) -> frozenset[int]:
         """Returns the keys that were added more than once."""

@@ -14,12 +14,7 @@ from factory import __version__
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import InputError, SourceError
 from factory.core.files.atomic import write_file
-from factory.data.expression.gene_sets import (
-    HOUSEKEEPING,
-    MITOCHONDRIAL,
-    GeneSets,
-    find_gene_sets,
-)
+from factory.data.expression.gene_sets import HOUSEKEEPING, MITOCHONDRIAL, GeneSets, find_gene_sets
 from factory.data.expression.like import METADATA, count_unknown, describe_making, read_like
 from factory.data.expression.scoring import STILL, mark_members, score_mean_z, score_ssgsea
 from factory.data.expression.settings import ExpressionSettings

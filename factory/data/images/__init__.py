@@ -5,13 +5,7 @@ from pathlib import Path
 
 from factory.core.errors import SourceError
 from factory.core.text_rows import find_fault
-from factory.data.images.fit import (
-    check_fit,
-    fit_image,
-    fit_source,
-    read_fitted,
-    tell_crop,
-)
+from factory.data.images.fit import check_fit, fit_image, fit_source, read_fitted, tell_crop
 from factory.data.images.folder import list_folder
 from factory.data.images.image import IMAGE_SUFFIXES, SourceImage, Wanted
 from factory.data.images.layout import Found, find_files

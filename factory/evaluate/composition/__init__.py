@@ -23,7 +23,6 @@ class Composition(base.Evaluation):
     patients held out stand beside those of real images among themselves.
     """
 
-    study = "factory.evaluate.composition.study:measure"
     tier = base.TIERS[1]
     names: ClassVar[Mapping[str, str]] = {
         "distance": "Wasserstein distance",

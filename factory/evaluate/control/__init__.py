@@ -13,7 +13,6 @@ from factory.evaluate.figures import align
 class Control(base.Evaluation):
     """Measures attributes in the pixels and compares them with what the captions ask for."""
 
-    study = "factory.evaluate.control.study:measure"
     names: ClassVar[Mapping[str, str]] = {
         "rho": "Spearman's rho",
         "same_bin": "share in the asked bin",
@@ -21,21 +20,13 @@ class Control(base.Evaluation):
     }
     is_optional = True
 
-    class Settings(base.EvaluationSettings):
+    class Settings(base.GridSettings):
         """The images, and the grid that their captions follow."""
 
         kind: Literal["control"] = "control"
         synthetic: fields.Images = Field(
             description="Captioned images: finished run, parquet, WebDataset tars."
         )
-        grid: str = Field(
-            "he-attributes",
-            description="Catalog id of the caption grid whose wordings and measures are used.",
-        )
-        catalogs: fields.CatalogFolders = ()
-        size: fields.Size = None
-        fit: fields.Fitted = "crop"
-        seed: fields.Chance = 0
 
     class Result(base.EvaluationResult):
         """Attribute -> rho and shares, beside what ignoring the captions would give."""

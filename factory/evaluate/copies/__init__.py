@@ -38,7 +38,6 @@ class Copies(base.Evaluation):
     similarity of the filter training_copy, and leaks of patients or slides between the sets.
     """
 
-    study = "factory.evaluate.copies.study:measure"
     names: ClassVar[Mapping[str, str]] = {
         "authpct": "AuthPct, %: share that is no nearest copy",
         "c_t": "C_T (below 0: copies)",

@@ -16,12 +16,7 @@ from factory.core import fields
 from factory.core.duration import format_duration
 from factory.core.errors import InputError
 from factory.evaluate import DEFAULT_ENCODER, base
-from factory.evaluate.fewshot.settings import (
-    MIN_STEPS,
-    MakingOptions,
-    SourceOptions,
-    StudySettings,
-)
+from factory.evaluate.fewshot.settings import MIN_STEPS, MakingOptions, SourceOptions, StudySettings
 from factory.evaluate.fewshot.tables import list_studies, write_study
 
 RESNET_SECONDS = 100.0

@@ -10,12 +10,7 @@ from numpy.typing import NDArray
 
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import EvaluationError, SourceError
-from factory.data.shots import (
-    ImageSet,
-    PixelReader,
-    check_test_classes,
-    draw_shots,
-)
+from factory.data.shots import ImageSet, PixelReader, check_test_classes, draw_shots
 from factory.evaluate.cells import CellStore
 from factory.evaluate.fewshot.arms import ArmImages, choose_images, is_arm_augmented
 from factory.evaluate.fewshot.bank import FeatureBank

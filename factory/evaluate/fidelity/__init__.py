@@ -34,7 +34,6 @@ class Fidelity(base.Evaluation):
     held back get against the other real ones.
     """
 
-    study = "factory.evaluate.fidelity.study:measure"
     names: ClassVar[Mapping[str, str]] = {"cmmd": "CMMD", "fd": "Fréchet distance", "kid": "KID"}
     sources: ClassVar[Mapping[str, str]] = {"real": "real"}
 

@@ -25,7 +25,6 @@ class Privacy(base.Evaluation):
     under the ROC curve is 0.5 where that tells nothing; intervals are over whole patients.
     """
 
-    study = "factory.evaluate.privacy.study:measure"
     tier = base.COPIES
     names: ClassVar[Mapping[str, str]] = {
         "auroc": "AUROC of the attack",

@@ -19,7 +19,6 @@ class Readers(base.Evaluation):
     are blinded draws; a review says how many images people accept, and how far they agree.
     """
 
-    study = "factory.evaluate.readers.study:measure"
     tier = TIER
     names: ClassVar[Mapping[str, str]] = {
         "accuracy": "accuracy",

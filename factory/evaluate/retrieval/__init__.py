@@ -22,7 +22,6 @@ class Retrieval(base.Evaluation):
     for a caption. An image answers every caption equal to its own.
     """
 
-    study = "factory.evaluate.retrieval.study:measure"
     names: ClassVar[Mapping[str, str]] = {"i2t": "image to text", "t2i": "text to image"}
     hidden = frozenset({"by_seed"})
     sources: ClassVar[Mapping[str, str]] = {

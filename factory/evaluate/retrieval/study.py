@@ -35,13 +35,7 @@ from factory.evaluate.retrieval.model import (
     load_clip,
 )
 from factory.evaluate.retrieval.packing import pack_pairs
-from factory.evaluate.retrieval.pairs import (
-    Pair,
-    PairSet,
-    drop_leaks,
-    pick_pairs,
-    read_pairs,
-)
+from factory.evaluate.retrieval.pairs import Pair, PairSet, drop_leaks, pick_pairs, read_pairs
 from factory.evaluate.retrieval.settings import RetrievalSettings
 from factory.evaluate.retrieval.summary import summarise_arms, write_notes
 from factory.evaluate.retrieval.tuning import tune_clip

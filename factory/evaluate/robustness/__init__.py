@@ -22,7 +22,6 @@ class Robustness(base.Evaluation):
     within every family.
     """
 
-    study = "factory.evaluate.robustness.study:measure"
     tier = base.TIERS[3]
     names: ClassVar[Mapping[str, str]] = {
         "shift": "last value minus first, in standard deviations",
@@ -35,7 +34,7 @@ class Robustness(base.Evaluation):
     )
     is_optional = True
 
-    class Settings(base.EvaluationSettings):
+    class Settings(base.GridSettings):
         """The families, and what is measured in them."""
 
         kind: Literal["robustness"] = "robustness"
@@ -45,14 +44,7 @@ class Robustness(base.Evaluation):
         classifiers: Annotated[
             tuple[str, ...], fields.Option("--classifier", metavar="ID|FOLDER")
         ] = Field((), description="Classifier whose probabilities are measured; may be repeated.")
-        grid: str = Field(
-            "he-attributes", description="Caption grid that says what measures its attributes."
-        )
-        catalogs: fields.CatalogFolders = ()
         out: fields.NewFolder | None = Field(None, description="Folder for the plot.")
-        size: fields.Size = None
-        fit: fields.Fitted = "crop"
-        seed: fields.Chance = 0
 
     class Result(base.EvaluationResult):
         """What is varied -> measure -> response, spread, floor and shift."""

@@ -25,7 +25,6 @@ class Segmentation(base.Evaluation):
     images of other patients: Dice, aggregated Jaccard index and panoptic quality, paired.
     """
 
-    study = "factory.evaluate.segmentation.study:measure"
     tier = base.TIERS[2]
     names: ClassVar[Mapping[str, str]] = {**METRICS, "share": "share of real's"}
     hidden = frozenset({"by_seed"})

@@ -23,7 +23,6 @@ class Translation(base.Evaluation):
     of positive ones and the AUROC of telling them.
     """
 
-    study = "factory.evaluate.translation.study:measure"
     tier = base.TIERS[0]
     names: ClassVar[Mapping[str, str]] = {
         "pearson_patch": "Pearson r over patches",

@@ -210,6 +210,16 @@ def _ask_blocks(base: Base, block: Mapping[str, Any], filters: Sequence[Any]) ->
     return [*_vary(base), f"conditions={json.dumps([block])}", *needs]
 
 
+def _lend(description: str, ask: Callable[[Base], list[str]]) -> Way:
+    """Returns a way of varying images that unlabelled ones have a part in."""
+    return Way(
+        description,
+        lambda base: _need_unlabelled(base) or _need_reference(base),
+        ask,
+        replaces=True,
+    )
+
+
 WAYS: Mapping[str, Way] = {
     "variations": Way("variations of the shots", _need_reference, _vary),
     "guided": Way(
@@ -228,11 +238,9 @@ WAYS: Mapping[str, Way] = {
         adapts=True,
         ignores=frozenset({"strength"}),
     ),
-    "stained": Way(
+    "stained": _lend(
         "variations of the shots in the stains of unlabelled images",
-        lambda base: _need_unlabelled(base) or _need_reference(base),
         _borrow("few-shot-stains", "stains.images"),
-        replaces=True,
     ),
     "translated": Way(
         "the shots, inverted and decoded in the look of unlabelled images",
@@ -240,11 +248,9 @@ WAYS: Mapping[str, Way] = {
         _borrow("few-shot-translated", "to.domain"),
         ignores=frozenset({"strength"}),
     ),
-    "neighbours": Way(
+    "neighbours": _lend(
         "variations of unlabelled images near the shots",
-        lambda base: _need_unlabelled(base) or _need_reference(base),
         _borrow("few-shot-neighbours", "unlabelled.images"),
-        replaces=True,
     ),
     "between": Way(
         "embeddings from between shots of a class",

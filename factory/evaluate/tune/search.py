@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from factory.core.errors import FactoryError
 from factory.engine.executors.cluster import Cluster, end_actors, list_nodes, start_ray
@@ -58,34 +58,6 @@ Tell = Callable[[Configuration, int, float | None, str], None]
 """Called with a configuration, its folds done, the gain so far, and what failed."""
 
 
-class Searcher(Protocol):
-    """Measures configurations over folds; what was measured lies in the folder of the task."""
-
-    def run(
-        self,
-        configurations: Sequence[Configuration],
-        splits: Sequence[Split],
-        clock: Clock,
-        halves_from: int | None,
-    ) -> None:
-        """Measures until all is done or the clock says so; `tell` hears what came of it.
-
-        Args:
-            configurations: in the order in which they begin.
-            splits: folds, in their order.
-            clock: of the budget.
-            halves_from: folds after which trials that fall behind are stopped; None: none is.
-
-        Raises:
-            RunBrokenError: Ray could not start.
-        """
-        ...
-
-    def close(self) -> None:
-        """Ends all that it started."""
-        ...
-
-
 @dataclass
 class RaySearcher:
     """Ray Tune, on this machine's loopback or the cluster that RAY_ADDRESS names.
@@ -110,7 +82,19 @@ class RaySearcher:
         clock: Clock,
         halves_from: int | None,
     ) -> None:
-        """See `Searcher`."""
+        """Measures until all is done or the clock says so; `tell` hears what came of it.
+
+        What was measured lies in the folder of the task.
+
+        Args:
+            configurations: in the order in which they begin.
+            splits: folds, in their order.
+            clock: of the budget.
+            halves_from: folds after which trials that fall behind are stopped; None: none is.
+
+        Raises:
+            RunBrokenError: Ray could not start.
+        """
         os.environ.update(QUIET)
         from ray import tune
         from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler

@@ -66,16 +66,6 @@ class TuneSettings(ShotOptions):
 
     def as_study(self, per_class: int | None, seed: int) -> StudySettings:
         """Returns the settings of a few-shot study that trains and tunes as asked."""
-        return StudySettings(
-            seeds=1,
-            first_seed=seed,
-            per_class=per_class,
-            tune=self.heads,
-            features=self.features,
-            folds=self.folds,
-            size=self.size,
-            fit=self.fit,
-            device=self.device,
-            set_name=self.set_name,
-            force=self.force,
-        )
+        same = {"features", "folds", "size", "fit", "device", "set_name", "force"}
+        kept = {name: getattr(self, name) for name in same}
+        return StudySettings(seeds=1, first_seed=seed, per_class=per_class, tune=self.heads, **kept)

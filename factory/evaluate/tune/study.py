@@ -15,7 +15,7 @@ from factory.evaluate.fewshot.settings import check_settings
 from factory.evaluate.tune.asking import Base, open_base
 from factory.evaluate.tune.bed import Bed, Split, Task, cut_repeats, describe_base
 from factory.evaluate.tune.gains import Gain, measure_gain
-from factory.evaluate.tune.search import Clock, RaySearcher, Searcher
+from factory.evaluate.tune.search import Clock, RaySearcher
 from factory.evaluate.tune.settings import TuneSettings
 from factory.evaluate.tune.space import Configuration, build_default, read_space
 from factory.evaluate.workers import count_workers
@@ -65,15 +65,7 @@ class Search:
     failures: dict[str, str] = field(default_factory=dict)
 
     def run(self) -> None:
-        """Searches, chooses and checks.
-
-        Raises:
-            InputError: settings, images, recipe or space that do not fit; nothing was touched.
-            RecipeError: every problem of recipe or space, with file, line and field.
-            MismatchError: the folder holds a search of other settings.
-            EvaluationError: no configuration was measured on all folds.
-            RunBrokenError: Ray could not start.
-        """
+        """Searches, chooses and checks; raises as `tune_recipe`."""
         began = time.monotonic()
         settings, say = self.settings, self.context.say
         seconds = settings.seconds
@@ -99,7 +91,7 @@ class Search:
         self.configurations, self.began = configurations, began
         clock = Clock(began + seconds, check=sum(map(len, checks)))
         workers = count_workers(settings.workers, settings.device)
-        searcher: Searcher = RaySearcher(task, self.context.run, workers, self._tell)
+        searcher = RaySearcher(task, self.context.run, workers, self._tell)
         try:
             splits = [split for each in repeats for split in each]
             searcher.run(configurations, splits, clock, halves_from=len(repeats[0]))

@@ -14,12 +14,7 @@ from pydantic import ValidationError
 from factory.core.errors import InputError
 from factory.models.convert import Options
 from factory.models.translators import TranslatorConfig, build_network
-from factory.models.translators.config import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    SIGNED,
-    NetworkSettings,
-)
+from factory.models.translators.config import IMAGENET_MEAN, IMAGENET_STD, SIGNED, NetworkSettings
 from factory.models.translators.folder import About, check_name, save_translator
 
 if TYPE_CHECKING:

@@ -35,14 +35,7 @@ from factory.publish.merge.members import (
     refuse_forgotten,
     unite_classes,
 )
-from factory.publish.merge.splits import (
-    LEFT_OUT,
-    TEST,
-    TRAIN,
-    VALIDATION,
-    Placement,
-    place_members,
-)
+from factory.publish.merge.splits import LEFT_OUT, TEST, TRAIN, VALIDATION, Placement, place_members
 from factory.recipe.conditions import list_kept
 
 __all__ = ["MergeSettings", "describe_splits", "merge_sets"]

@@ -7,7 +7,7 @@ from typing import Any
 
 from factory.core.errors import InputError
 from factory.publish.review.desk import Desk
-from factory.publish.review.server import read_page
+from factory.publish.review.server import build_page, read_page
 
 MOST_BYTES = 100_000_000
 """Of the images of a page: browsers and mail take no more."""
@@ -57,4 +57,4 @@ def _join(told: dict[str, Any]) -> str:
         ),
     }
     pattern = "|".join(map(re.escape, parts))
-    return re.sub(pattern, lambda found: parts[found[0]], read_page("review.html"))
+    return re.sub(pattern, lambda found: parts[found[0]], build_page("review"))

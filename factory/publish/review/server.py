@@ -11,6 +11,7 @@ import secrets
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from importlib.resources import files
+from string import Template
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ PAGES = {
     "watch.js": "text/javascript",
 }
 """All files that are served by name."""
+TITLES = {"review": "Look at images", "watch": "A run"}
 HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; img-src 'self' data:; style-src 'self'; script-src 'self'; "
@@ -47,6 +49,12 @@ Newest = Callable[[str], tuple[bytes, str]]
 def read_page(name: str) -> str:
     """Returns the text of a file of the pages."""
     return (files("factory.publish.review") / "page" / name).read_text(encoding="utf-8")
+
+
+def build_page(name: str) -> str:
+    """Returns one of the pages TITLES, whole."""
+    main = read_page(f"{name}.html")
+    return Template(read_page("frame.html")).substitute(title=TITLES[name], name=name, main=main)
 
 
 class Server:
@@ -193,11 +201,11 @@ class Server:
             raise web.HTTPForbidden(text="open the link that the command printed: it holds a token")
 
     async def _show_first(self, request: web.Request) -> web.StreamResponse:
-        name = "watch.html" if self.desk is None else "review.html"
-        return web.Response(text=read_page(name), content_type="text/html")
+        name = "watch" if self.desk is None else "review"
+        return web.Response(text=build_page(name), content_type="text/html")
 
     async def _show_watch(self, request: web.Request) -> web.StreamResponse:
-        return web.Response(text=read_page("watch.html"), content_type="text/html")
+        return web.Response(text=build_page("watch"), content_type="text/html")
 
     async def _show_file(self, request: web.Request) -> web.StreamResponse:
         name = request.match_info["name"]

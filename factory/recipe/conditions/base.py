@@ -12,6 +12,7 @@ from pydantic import Field
 from factory.catalog.catalog import Catalogs
 from factory.catalog.entries import ClassName, Strict
 from factory.catalog.licences.terms import Term, drop_repeated
+from factory.core.registry import name_kind
 from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
 from factory.data.streams import Caption, Stream
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 Count = Annotated[int, Field(ge=1, le=10_000_000_000)]
 PerClass = Count | dict[ClassName, Count]
+Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Identity = tuple[str, ...]
 """Words that name what a block makes; two blocks must not make the same."""
 
@@ -122,10 +124,11 @@ class ImageSettings(ConditionSettings):
 
 
 class ConditionKind(ABC):
-    """A block of `conditions`; a subclass names its kind, nests its `Settings`, fills two methods.
+    """A block of `conditions`; a subclass nests its `Settings` and fills two methods.
 
     Attributes:
-        kind: its word in recipes, also the `kind` of its `Settings`.
+        kind: its word in recipes: the one that the `kind` of its own `Settings` may be. These say
+            what the class says, where they have no docstring.
         streams: what its conditions may hold; the first is what the kind stands for.
     """
 
@@ -136,6 +139,13 @@ class ConditionKind(ABC):
 
     def __init__(self, settings: Any) -> None:
         self.settings = settings
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        """Reads the kind off the settings, where the class has its own."""
+        super().__init_subclass__(**more)
+        name_kind(cls)
+        if "Settings" in vars(cls):
+            cls.Settings.__doc__ = cls.Settings.__doc__ or cls.__doc__
 
     @abstractmethod
     def build_series(self, planning: Planning) -> Sequence[Series]:

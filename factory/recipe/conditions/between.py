@@ -12,26 +12,16 @@ from pydantic import Field
 from factory.core.fields import Pixels
 from factory.core.hashing import compute_digest, derive_seed
 from factory.core.yaml.reader import FieldPath
-from factory.data.images import SourceImage
 from factory.data.records import Condition, Request
 from factory.data.rows import ARRAY
 from factory.data.streams import ClassName, Embedding
 from factory.data.varied import Labelled
-from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
-from factory.recipe.conditions.base import (
-    BlockImages,
-    ConditionKind,
-    Identity,
-    ImageSettings,
-    PerClass,
-    Planning,
-    expand_per_class,
-)
+from factory.recipe.conditions.base import Identity, Planning, expand_per_class
 from factory.recipe.conditions.embedding import check_space
 from factory.recipe.conditions.encoded import EncodedRows
 from factory.recipe.conditions.series import OneClass, Series
-from factory.recipe.conditions.shots import Chosen, check_shots, choose_by_class, label_shots
+from factory.recipe.conditions.shots import ShotKind, ShotSettings, label_shots
 
 Features = NDArray[np.float32]
 _PARALLEL = 1e-6
@@ -103,19 +93,14 @@ def interpolate(first: Features, other: Features, weight: float) -> Features:
     return np.asarray(length * (shares[0] * units[0] + shares[1] * units[1]), np.float32)
 
 
-class BetweenConditions(ConditionKind):
+class BetweenConditions(ShotKind):
     """Images of points between the embeddings of a few labelled images of each class."""
 
-    kind = "between"
     streams = (Embedding, ClassName)
 
-    class Settings(ImageSettings):
-        """Images of points between the embeddings of a few labelled images of each class."""
-
+    class Settings(ShotSettings):
         kind: Literal["between"]
         encoder: str = Field(min_length=1, description="catalog id of what encodes them")
-        per_class: PerClass = Field(description="accepted images: one number, or class -> number")
-        shots: int | None = Field(None, ge=1, description="images per class, chosen by seed")
         size: Pixels = Field(64, description="px of the square that is encoded, by fit")
         fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
         reach: float = Field(
@@ -129,15 +114,6 @@ class BetweenConditions(ConditionKind):
         """Its own."""
         return (self.settings.encoder,)
 
-    @property
-    def images(self) -> BlockImages:
-        """The images that shots are chosen of."""
-        return self.settings.block
-
-    def list_used(self, session: Session, seed: int) -> Sequence[SourceImage]:
-        """Returns the chosen shots; raises as `choose_by_class`."""
-        return [image for chosen in self._choose(session, seed).values() for image, _ in chosen]
-
     def build_series(self, planning: Planning) -> list[Series]:
         """Returns one series for each class.
 
@@ -146,7 +122,7 @@ class BetweenConditions(ConditionKind):
         """
         settings, session = self.settings, planning.session
         root, found = session.resolve(settings.images), list[Series]()
-        of_classes = self._choose(session, planning.seed)
+        of_classes = self.choose(session, planning.seed)
         counts = expand_per_class(settings.per_class, tuple(of_classes))
         for name, chosen in of_classes.items():
             images = [image for image, _ in chosen]
@@ -162,10 +138,5 @@ class BetweenConditions(ConditionKind):
         """Notes images that are missing or too few, and an encoder that the model does not take."""
         settings = self.settings
         check_space(findings, settings.encoder, 1, (*path, "encoder"))
-        _, names = check_shots(findings, path, self.images, settings.per_class, settings.shots)
-        findings.asked.add(names, (*path, "per_class"), keyed=isinstance(settings.per_class, dict))
+        names = self.check_block(findings, path)
         return [("between", str(settings.images), "of class", name) for name in names or ("",)]
-
-    def _choose(self, session: Session, seed: int) -> dict[str, tuple[Chosen, ...]]:
-        asked, shots = self.settings.per_class, self.settings.shots
-        return choose_by_class(self.images, asked, shots, session, seed)

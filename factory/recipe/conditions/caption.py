@@ -83,12 +83,9 @@ class ListSeries:
 class CaptionConditions(ConditionKind):
     """Images of captions: a catalog grid, or a file with captions."""
 
-    kind = "caption"
     streams = (Caption, ClassName)
 
     class Settings(ConditionSettings):
-        """Images of captions: a catalog grid, or a file with captions."""
-
         kind: Literal["caption"]
         captions: str = Field(
             min_length=1, description="catalog id, or file (jsonl, csv, tsv, parquet, txt)"

@@ -53,12 +53,9 @@ class ClassSeries(OneClass):
 class ClassConditions(ConditionKind):
     """Images of named classes."""
 
-    kind = "class"
     streams = (ClassStream, Caption)
 
     class Settings(ConditionSettings):
-        """Images of named classes."""
-
         kind: Literal["class"]
         per_class: PerClass = Field(description="accepted images: one number, or class -> number")
         classes: str | tuple[ClassName, ...] | None = Field(

@@ -37,13 +37,10 @@ from factory.recipe.conditions.table_series import ConditionTable, Part
 class EmbeddingConditions(TableKind):
     """Images of embeddings: what an encoder made of real patches."""
 
-    kind = "embedding"
     streams = (Embedding,)
     source = "embeddings"
 
     class Settings(TableSettings):
-        """Images of embeddings: what an encoder made of real patches."""
-
         kind: Literal["embedding"]
         embeddings: Path | None = Field(
             None, description="parquet, npy, safetensors, jsonl or datasets folder with the arrays"

@@ -64,8 +64,6 @@ class ExistingConditions(ConditionKind):
     streams = (Existing, ClassName, Caption)
 
     class Settings(ImageSettings):
-        """Images made elsewhere, or real ones, to be judged as they are (`factory judge`)."""
-
         kind: Annotated[
             Literal["existing", "given"],
             AfterValidator(lambda kind: "existing"),

@@ -79,7 +79,6 @@ class LayoutSeries(OneClass):
 class LayoutConditions(ConditionKind):
     """Images of masks that are drawn, one of its own for each image."""
 
-    kind = "layout"
     streams = (Control, ClassName, Caption)
 
     class Settings(ConditionSettings):

@@ -111,12 +111,9 @@ def _turn(condition: Condition, turn: int) -> Condition:
 class MaskConditions(ConditionKind):
     """Images of real masks: nuclei, glands or tissue where these mark them."""
 
-    kind = "mask"
     streams = (Control, ClassName, Caption)
 
     class Settings(ConditionSettings):
-        """Images of real masks: nuclei, glands or tissue where these mark them."""
-
         kind: Literal["mask"]
         masks: Path = Field(
             description="folder of PNG or TIFF label maps, parquet, tars, datasets folder or run"

@@ -20,18 +20,16 @@ from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
     BlockImages,
-    ConditionKind,
     Identity,
-    ImageSettings,
-    PerClass,
     Planning,
+    Share,
     expand_per_class,
 )
 from factory.recipe.conditions.encoded import EncodedRows
 from factory.recipe.conditions.looks import Unlabelled, rank_images
 from factory.recipe.conditions.prototypes import Prototypes, choose_medoids
 from factory.recipe.conditions.reference import ReferenceSeries
-from factory.recipe.conditions.shots import Chosen, check_shots, choose_by_class, label_shots
+from factory.recipe.conditions.shots import Chosen, ShotKind, ShotSettings, label_shots
 
 Features = NDArray[np.float64]
 
@@ -84,20 +82,15 @@ def find_neighbours(
     }
 
 
-class NeighbourConditions(ConditionKind):
+class NeighbourConditions(ShotKind):
     """Variations of unlabelled images that lie near the labelled ones of a class."""
 
-    kind = "neighbours"
     streams = (Reference, ClassName)
 
-    class Settings(ImageSettings):
-        """Variations of unlabelled images that lie near the labelled ones of a class."""
-
+    class Settings(ShotSettings):
         kind: Literal["neighbours"]
         unlabelled: Pool = Field(description="where neighbours are looked for")
         encoder: str = Field(min_length=1, description="whose features tell what is near")
-        per_class: PerClass = Field(description="accepted images: one number, or class -> number")
-        shots: int | None = Field(None, ge=1, description="labelled images per class, by seed")
         near: int = Field(
             32, ge=1, le=100_000, description="of each class: those that other classes are farthest"
         )
@@ -105,7 +98,7 @@ class NeighbourConditions(ConditionKind):
             None, ge=1, le=4096, description="of clusters of these; default: all of them"
         )
         size: Pixels = Field(64, description="px of the square that is encoded, by fit")
-        strength: float = Field(0.4, gt=0.0, le=1.0, description="share of the path run again")
+        strength: Share = Field(0.4, description="share of the path run again")
         fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
 
     settings: Settings
@@ -116,11 +109,6 @@ class NeighbourConditions(ConditionKind):
         return (self.settings.encoder,)
 
     @property
-    def images(self) -> BlockImages:
-        """The images that shots are chosen of."""
-        return self.settings.block
-
-    @property
     def unlabelled(self) -> tuple[BlockImages, ...]:
         """Those that neighbours are looked for in."""
         return (replace(self.settings.unlabelled.block, fit=self.settings.fit),)
@@ -129,10 +117,6 @@ class NeighbourConditions(ConditionKind):
         """Returns where shots and neighbours are."""
         return (self.images, *self.unlabelled)
 
-    def list_used(self, session: Session, seed: int) -> Sequence[SourceImage]:
-        """Returns the chosen shots; raises as `choose_by_class`."""
-        return [image for mine in self._choose(session, seed).values() for image, _ in mine]
-
     def build_series(self, planning: Planning) -> list[ReferenceSeries]:
         """Returns one series for each class.
 
@@ -140,7 +124,7 @@ class NeighbourConditions(ConditionKind):
             SourceError: images that cannot be read or are too few, or a class without neighbours.
         """
         settings, session = self.settings, planning.session
-        of_classes = self._choose(session, planning.seed)
+        of_classes = self.choose(session, planning.seed)
         counts = expand_per_class(settings.per_class, tuple(of_classes))
         found = []
         for name, references in self._find(of_classes, planning).items():
@@ -157,7 +141,7 @@ class NeighbourConditions(ConditionKind):
         """Notes images that are missing or too few, and an encoder that is not there."""
         settings = self.settings
         check_encoder(findings, settings.encoder, (*path, "encoder"))
-        _, names = check_shots(findings, path, self.images, settings.per_class, settings.shots)
+        names = self.check_block(findings, path)
         if findings.check_files and len(names) < 2:
             findings.add((*path, "per_class"), "neighbours are told by two classes or more")
         place: FieldPath = (*path, "unlabelled")
@@ -168,13 +152,8 @@ class NeighbourConditions(ConditionKind):
                 check_fit(pool.list(session), *findings.pixels, settings.fit, root, read_size)
             except SourceError as error:
                 findings.add((*place, "images"), str(error))
-        findings.asked.add(names, (*path, "per_class"), keyed=isinstance(settings.per_class, dict))
         given = (str(settings.images), "at strength", f"{settings.strength:g}", "of class")
         return [("neighbours", *given, name) for name in names or ("",)]
-
-    def _choose(self, session: Session, seed: int) -> Mapping[str, tuple[Chosen, ...]]:
-        asked, shots = self.settings.per_class, self.settings.shots
-        return choose_by_class(self.images, asked, shots, session, seed)
 
     def _find(
         self, of_classes: Mapping[str, tuple[Chosen, ...]], planning: Planning

@@ -1,7 +1,7 @@
 """Reference conditions: variations of a few real images of each class."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, Self
 
@@ -14,15 +14,12 @@ from factory.data.images import SourceImage
 from factory.data.records import Condition, Request
 from factory.data.streams import Caption, ClassName, Reference
 from factory.data.streams.prototype import Prototype
-from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions.base import (
     BlockImages,
-    ConditionKind,
     Identity,
-    ImageSettings,
-    PerClass,
     Planning,
+    Share,
     expand_per_class,
 )
 from factory.recipe.conditions.looks import Stains, pair_all
@@ -33,7 +30,7 @@ from factory.recipe.conditions.prototypes import (
     choose_medoids,
 )
 from factory.recipe.conditions.series import QUOTAS, OneClass, Series, find_quotas
-from factory.recipe.conditions.shots import check_shots, choose_shots, group_by_class
+from factory.recipe.conditions.shots import ShotKind, ShotSettings, check_shots, group_by_class
 
 
 @dataclass(frozen=True)
@@ -84,34 +81,27 @@ class ReferenceSeries(OneClass):
         return Request(self.key, index, condition, index, self.conditions)
 
 
-class ReferenceConditions(ConditionKind):
+class ReferenceConditions(ShotKind):
     """Variations of real images (image-to-image)."""
 
-    kind = "reference"
     streams = (Reference, ClassName, Caption)
 
-    class Settings(ImageSettings):
-        """Variations of real images (image-to-image)."""
-
+    class Settings(ShotSettings):
         kind: Literal["reference"]
-        per_class: PerClass = Field(description="accepted images: one number, or class -> number")
-        shots: int | None = Field(None, ge=1, description="references per class, chosen by seed")
         prototypes: Prototypes | None = Field(
             None, description="instead of shots: medoids of clusters of each class"
         )
-        max_share_per_shot: float | None = Field(
+        max_share_per_shot: Share | None = Field(
             None,
-            gt=0.0,
-            le=1.0,
             description="most images asked for of a class that vary one shot: a share, rounded up",
         )
-        max_share_per_group: float | None = Field(
-            None, gt=0.0, le=1.0, description="likewise that vary shots of one patient or slide"
+        max_share_per_group: Share | None = Field(
+            None, description="likewise that vary shots of one patient or slide"
         )
         stains: Stains | None = Field(
             None, description="of unlabelled images, which shots are given before they are varied"
         )
-        strength: float = Field(0.6, gt=0.0, le=1.0, description="share of the path run again")
+        strength: Share = Field(0.6, description="share of the path run again")
         fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
         caption: str | None = Field(None, description="prompt for text models, with {class_name}")
 
@@ -141,32 +131,10 @@ class ReferenceConditions(ConditionKind):
         return () if chosen is None or chosen.encoder is None else (chosen.encoder,)
 
     @property
-    def images(self) -> BlockImages:
-        """The images that shots are chosen of."""
-        return self.settings.block
-
-    @property
     def unlabelled(self) -> tuple[BlockImages, ...]:
         """Those that stains are measured of."""
         stains = self.settings.stains
         return () if stains is None else (stains.block,)
-
-    def list_used(self, session: Session, seed: int) -> Sequence[SourceImage]:
-        """Returns the chosen shots; all that prototypes are chosen of.
-
-        Raises:
-            SourceError: images that cannot be read, or fewer than shots.
-        """
-        settings, root = self.settings, session.resolve(self.images.path)
-        classes: dict[str | None, list[SourceImage]] = {}
-        for image in self.images.list(session):
-            classes.setdefault(image.class_name, []).append(image)
-        return [
-            image
-            for name, mine in classes.items()
-            if not isinstance(settings.per_class, dict) or name in settings.per_class
-            for image, _ in choose_shots(mine, settings.shots, seed, str(root), session.images)
-        ]
 
     def build_series(self, planning: Planning) -> list[Series]:
         """Returns one series for each class.
@@ -174,37 +142,45 @@ class ReferenceConditions(ConditionKind):
         Raises:
             SourceError: images that cannot be read, too few, or none of a class.
         """
+        prototypes = self.settings.prototypes
+        made = self._vary(planning) if prototypes is None else self._cluster(prototypes, planning)
+        return list(made)
+
+    def _vary(self, planning: Planning) -> Iterator[Series]:
+        """Yields the series of each class that varies shots."""
         settings, session = self.settings, planning.session
-        root, images = session.resolve(self.images.path), self.images.list(session)
-        of_classes = group_by_class(images, settings.per_class, root)
-        counts = expand_per_class(settings.per_class, tuple(of_classes))
-        found: list[Series] = []
         told = settings.stains
         stains = [None] if told is None else list(told.measure(session, planning.seed))
-        for name, mine in of_classes.items():
-            count = counts[name]
-            caption = settings.caption.format(class_name=name) if settings.caption else None
-            if settings.prototypes is not None:
-                held, prototypes = self._choose(settings.prototypes, mine, caption, planning)
-                order = settings.prototypes.order
-                found.append(
-                    PrototypeSeries(self.kind, name or None, held, prototypes, order, count)
-                )
-                continue
-            place = f"{root} ({name})"
-            shots = choose_shots(mine, settings.shots, planning.seed, place, session.images)
-            groups = read_groups([image for image, _ in shots])
+        of_classes = self.choose(session, planning.seed)
+        counts = expand_per_class(settings.per_class, tuple(of_classes))
+        for name, chosen in of_classes.items():
+            groups = read_groups([image for image, _ in chosen])
             plain = [
                 Reference(image, sha256, settings.strength, settings.fit, group)
-                for (image, sha256), group in zip(shots, groups, strict=True)
+                for (image, sha256), group in zip(chosen, groups, strict=True)
             ]
             references = tuple(
                 replace(plain[shot], stain=stains[look])
                 for shot, look in pair_all(len(plain), len(stains))
             )
             quotas = (settings.max_share_per_shot, settings.max_share_per_group)
-            found.append(ReferenceSeries(name or None, references, caption, count, *quotas))
-        return found
+            caption = self._write_caption(name)
+            yield ReferenceSeries(name or None, references, caption, counts[name], *quotas)
+
+    def _cluster(self, prototypes: Prototypes, planning: Planning) -> Iterator[Series]:
+        """Yields the series of each class that varies medoids of clusters."""
+        per_class, session = self.settings.per_class, planning.session
+        root = session.resolve(self.images.path)
+        of_classes = group_by_class(self.images.list(session), per_class, root)
+        counts = expand_per_class(per_class, tuple(of_classes))
+        for name, mine in of_classes.items():
+            held, chosen = self._choose(prototypes, mine, self._write_caption(name), planning)
+            order, count = prototypes.order, counts[name]
+            yield PrototypeSeries(self.kind, name or None, held, chosen, order, count)
+
+    def _write_caption(self, name: str) -> str | None:
+        caption: str | None = self.settings.caption
+        return caption.format(class_name=name) if caption else None
 
     def _choose(
         self,

@@ -3,6 +3,9 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import Field
 
 from factory.core.errors import SourceError
 from factory.core.yaml.reader import FieldPath
@@ -13,10 +16,58 @@ from factory.data.shots import rank_shots, take_shots
 from factory.data.varied import Labelled
 from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
-from factory.recipe.conditions.base import BlockImages, PerClass, expand_per_class
+from factory.recipe.conditions.base import (
+    BlockImages,
+    ConditionKind,
+    ImageSettings,
+    PerClass,
+    expand_per_class,
+)
 
 Chosen = tuple[SourceImage, str]
 """An image, and the sha256 of its bytes."""
+
+
+class ShotSettings(ImageSettings):
+    """What a block says that goes out from a few labelled images of each class."""
+
+    per_class: PerClass = Field(description="accepted images: one number, or class -> number")
+    shots: int | None = Field(None, ge=1, description="labelled images per class, chosen by seed")
+
+
+class ShotKind(ConditionKind):
+    """A block that goes out from shots: a few labelled images of each class, chosen by seed."""
+
+    settings: Any
+
+    @property
+    def images(self) -> BlockImages:
+        """The images that shots are chosen of."""
+        block: BlockImages = self.settings.block
+        return block
+
+    def list_used(self, session: Session, seed: int) -> Sequence[SourceImage]:
+        """Returns the chosen shots; raises as `choose`."""
+        return [image for mine in self.choose(session, seed).values() for image, _ in mine]
+
+    def choose(self, session: Session, seed: int) -> dict[str, tuple[Chosen, ...]]:
+        """Returns the shots of each class that is asked for.
+
+        Raises:
+            SourceError: images that cannot be read, too few, or none of a class.
+        """
+        asked, shots = self.settings.per_class, self.settings.shots
+        return choose_by_class(self.images, asked, shots, session, seed)
+
+    def check_block(
+        self, findings: Findings, path: FieldPath, fit: str | None = None
+    ) -> tuple[str, ...]:
+        """Notes what is wrong with images and counts, and the classes asked for; returns these."""
+        settings = self.settings
+        given = (settings.per_class, settings.shots, fit)
+        _, names = check_shots(findings, path, self.images, *given)
+        findings.asked.add(names, (*path, "per_class"), keyed=isinstance(settings.per_class, dict))
+        return names
 
 
 def choose_shots(

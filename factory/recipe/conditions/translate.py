@@ -24,6 +24,7 @@ from factory.recipe.conditions.base import (
     ImageSettings,
     PerClass,
     Planning,
+    Share,
     expand_per_class,
 )
 from factory.recipe.conditions.looks import pair_all
@@ -46,12 +47,9 @@ _NOT_INVERTED = ("scheduler", "classifier_guidance")
 class TranslateConditions(ConditionKind):
     """Real images in another stain, scanner or preparation; rows are pairs."""
 
-    kind = "translate"
     streams = (Source, ClassName, Caption, Domain, Control)
 
     class Settings(ImageSettings):
-        """Real images in another stain, scanner or preparation; rows are pairs."""
-
         kind: Literal["translate"]
         method: Method = Field(
             "model",
@@ -59,10 +57,8 @@ class TranslateConditions(ConditionKind):
             "from the inverted path of the image; image_to_image: from the image with noise",
         )
         to: Target | None = Field(None, description="what they become; a translator may know it")
-        strength: float | None = Field(
+        strength: Share | None = Field(
             None,
-            gt=0.0,
-            le=1.0,
             description="share of the path to noise; default: 1 of invert, 0.5 of image_to_image",
         )
         steps: int | None = Field(

@@ -16,7 +16,6 @@ from factory.recipe.conditions.table import TableKind, TableSettings, list_colum
 class VectorConditions(TableKind):
     """Images of named values, such as pathway scores of an RNA profile."""
 
-    kind = "vector"
     streams = (Vector,)
     source = "vectors"
 

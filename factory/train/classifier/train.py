@@ -37,11 +37,7 @@ from factory.models.classifiers.model import (
 )
 from factory.train.classifier.card import draw_reliability, write_card
 from factory.train.classifier.fit import FROM_SCRATCH, Fit, Progress, fit_from_scratch, fit_frozen
-from factory.train.classifier.report import (
-    find_confused,
-    measure_balanced,
-    measure_predictions,
-)
+from factory.train.classifier.report import find_confused, measure_balanced, measure_predictions
 from factory.train.classifier.settings import ClassifierSettings
 from factory.train.classifier.temperature import (
     ENOUGH,

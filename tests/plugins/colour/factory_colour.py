@@ -21,7 +21,6 @@ class Colour(Evaluation):
     of the three. The floor is what halves of the real images get against each other.
     """
 
-    kind = "colour"
     tier = TIERS[0]
     names = {
         "classes": "colour",

@@ -11,7 +11,6 @@ from factory.filters.base import Filter, FilterSettings, Score
 class Saturation(Filter):
     """Scores `mean_saturation`: the mean of (max - min) / 255 of the three channels."""
 
-    kind = "saturation"
     scores = (Score("mean_saturation", at_least="min_saturation"),)
 
     class Settings(FilterSettings):

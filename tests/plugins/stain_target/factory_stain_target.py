@@ -99,7 +99,6 @@ class StainTargetSeries:
 class StainTargetConditions(ConditionKind):
     """Images of asked stain amounts."""
 
-    kind = "stain_target"
     streams = (StainTarget, ClassName)
 
     class Settings(ConditionSettings):
