@@ -11,6 +11,7 @@ from factory.core.errors import FactoryError, InputError, RecipeError
 from factory.recipe.file import LoadedRecipe, find_recipe
 
 if TYPE_CHECKING:
+    from factory.engine.cost import CostOptions
     from factory.engine.executors import Notify, Outcome, Watch
     from factory.engine.plan import Plan
     from factory.engine.run import RunResult
@@ -134,24 +135,27 @@ def estimate(
     planned: "Plan | None" = None,
     calibrate: bool = True,
     say: Say = keep_quiet,
+    costs: "CostOptions | None" = None,
 ) -> dict[str, Any]:
-    """Returns what a run will take: candidates, seconds, disk; and the terms of its makers.
+    """Returns what a run will take: candidates, seconds, disk, costs; and the terms of its makers.
 
     Args:
         recipe: what to estimate.
         planned: what `plan` gave, where it is there already.
         calibrate: make and judge two batches, which loads the model.
         say: see above.
+        costs: what a worker costs.
 
     Raises:
         RecipeError: problems of the recipe.
+        InputError: costs that nothing can be reckoned of.
         FactoryError: the model or a filter cannot be loaded.
     """
     from factory.engine.estimate import estimate_cost
     from factory.recipe.licences import combine_recipe_terms
 
     loaded = _open(recipe)
-    found = estimate_cost(loaded, planned or plan(loaded), calibrate, say)
+    found = estimate_cost(loaded, planned or plan(loaded), calibrate, say, costs)
     return found | {"terms": combine_recipe_terms(loaded).to_json()}
 
 

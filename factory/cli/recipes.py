@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from factory import api
+from factory.cli.fields import SettingsCommand, read_settings
 from factory.cli.notes import list_notes
 from factory.cli.options import NEW_FILE, NEW_FOLDER
 from factory.cli.shipped import RECIPE
@@ -79,7 +80,7 @@ def schema(out: Path | None) -> None:
     click.echo(f"wrote {out}")
 
 
-@click.command()
+@click.command(cls=SettingsCommand, settings=["factory.engine.cost:CostOptions"])
 @RECIPE_ARGUMENT
 @SET_OPTION
 @click.option(
@@ -88,14 +89,23 @@ def schema(out: Path | None) -> None:
     help="Sample a few images to estimate acceptance, time and disk.",
 )
 @JSON_OPTION
-def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: bool) -> None:
-    """Shows what RECIPE asks for: counts, shards, expected attempts, disk and time."""
+def plan(
+    recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: bool, **given: Any
+) -> None:
+    """Shows what RECIPE asks for: counts, shards, expected attempts, disk, time and cost.
+
+    What a worker costs is yours to say: --price, or --watts with --carbon.
+    """
     from factory.cli.loading import load_checked, make_say
+    from factory.engine.cost import CostOptions, describe_costs
     from factory.recipe.licences import combine_recipe_terms
 
+    costs = read_settings(CostOptions, given)
+    if problem := costs.find_problem(calibrate):
+        raise InputError(problem)
     loaded = load_checked(recipe, overrides)
     planned, verdict = api.plan(loaded), combine_recipe_terms(loaded)
-    report = api.estimate(loaded, planned, calibrate, make_say(as_json))
+    report = api.estimate(loaded, planned, calibrate, make_say(as_json), costs)
     if as_json:
         click.echo(write_json({**report, "notes": list_notes()}))
         return
@@ -119,12 +129,18 @@ def plan(recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: boo
             "no image compresses (not calibrated)"
         )
         return
+    low, high = report["acceptance_ends"]
+    least, most = report["expected_candidates_ends"]
     click.echo(
         f"calibrated on {report['calibration']['candidates']} candidates: acceptance "
-        f"{report['acceptance']:.0%}, {report['seconds_per_candidate']:.3f} s each\n"
-        f"expect {report['expected_candidates']:,} candidates, {format_size(report['disk_gib'])}, "
+        f"{report['acceptance']:.0%} ({low:.0%} to {high:.0%}), "
+        f"{report['seconds_per_candidate']:.3f} s each\n"
+        f"expect {report['expected_candidates']:,} candidates ({least:,} to {most:,}), "
+        f"{format_size(report['disk_gib'])}, "
         f"{format_duration(report['expected_seconds'])} on one worker like this one"
     )
+    for line in describe_costs(report["costs"]) if costs != CostOptions() else ():
+        click.echo(f"  {line}")
 
 
 def format_size(gib: float) -> str:
