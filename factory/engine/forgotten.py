@@ -74,17 +74,24 @@ class Forgotten:
             return None
         return Forgot(patients=len(self.record.patients), rows=self.record.rows)
 
+    @property
+    def half(self) -> str:
+        """Says that somebody is half forgotten, and how that is ended; empty where nobody is."""
+        if self.record is None or self.record.removing is None:
+            return ""
+        return (
+            "a `factory forget` was stopped in the middle: give it again, with the same --group, "
+            "before anything else"
+        )
+
     def refuse_half(self, url: str) -> None:
-        """Refuses to work on a folder in which somebody is being forgotten.
+        """Refuses to work on a folder in which somebody is half forgotten.
 
         Raises:
             MismatchError: says how that is ended.
         """
-        if self.record is not None and self.record.removing is not None:
-            raise MismatchError(
-                f"{url}: a `factory forget` was stopped in the middle: give it again, with the "
-                "same --group, before anything else"
-            )
+        if self.half:
+            raise MismatchError(f"{url}: {self.half}")
 
     def refuse_ended(self, url: str) -> None:
         """Refuses to make rows with what learned from a patient who was forgotten; see above.

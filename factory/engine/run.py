@@ -14,6 +14,7 @@ from factory.engine.dataset import Dataset
 from factory.engine.drain import Drain
 from factory.engine.executors import Notify, NoWatch, Outcome, Watch, open_pool
 from factory.engine.finalise import SUMMARY, Policy, Survey, read_markers, survey_run
+from factory.engine.forgotten import read_forgotten
 from factory.engine.later import read_later
 from factory.engine.notebook import show_dataset, show_summary
 from factory.engine.parts import PARTS
@@ -327,7 +328,8 @@ def read_status(url: str) -> dict[str, Any]:
             rejected.update(marker.rejected)
     shards = outline.count_shards()
     summary = read_summary(folder)
-    problem = describe_unfinished(summary, shards - done, candidates)
+    half = read_forgotten(folder).half
+    problem = half or describe_unfinished(summary, shards - done, candidates)
     if summary is not None and not problem:  # near-duplicates, a pick or a refilter decided since
         filled = Counter({part.key: part.accepted for part in summary.series})
     return {

@@ -27,11 +27,13 @@ from factory.engine.forget.trained import trace_trained
 from factory.engine.forgotten import FORGOTTEN, Forgotten, ForgottenRecord, read_forgotten
 from factory.engine.run import read_status
 from factory.engine.run_folder import RunFolder
+from factory.publish.hub import prepare_publication
 from factory.publish.review.drawing import draw_review
 from factory.publish.verify import VerifyOptions, verify_set
 from factory.recipe.file import load_recipe
 from factory.train.classifier.settings import ClassifierSettings
 from tests import forked, killer
+from tests.engine.test_parts import run_and_die
 from tests.running import ask, call, read_json, read_rows, run, stop_after, write_recipe
 
 ANNA, BERT, CARL = PATIENTS = ("patient-anna", "patient-bert", "patient-carl")
@@ -199,7 +201,7 @@ def test_what_shows_them_beside_the_rows_goes(made, copied):
     with sqlite3.connect(copied / ".factory/review.sqlite") as db:
         assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
-    assert forget(copied, BERT).exit_code == 1, "one patient cannot fill all"
+    assert forget(copied, BERT).exit_code == 0, "the last patient fills all"
     assert_gone(made, copied, ANNA, BERT)
     assert len(read_json(copied / FORGOTTEN)["patients"]) == 2
 
@@ -265,6 +267,25 @@ def test_an_unfinished_run_forgets_and_goes_on_without_them(made, tmp_path):
     assert verify_set(Dataset(str(out)), VerifyOptions()).is_sound
 
 
+@pytest.mark.slow("test_an_unfinished_run_forgets_and_goes_on_without_them")
+def test_parts_of_a_shard_that_was_killed_forget_too(made, tmp_path):
+    """What an unfinished shard keeps of theirs goes, the rest is used, and no more is made."""
+    recipe, out = write_references_of(made, tmp_path, 24), tmp_path / "run"
+    command = ["run", str(recipe), "--out", str(out), "--set", "output.shard_size=24"]
+    killed = forked.wait(forked.start(run_and_die, 4, command))
+    assert killed == -signal.SIGKILL
+    parts = sorted((out / ".factory/parts").glob("*.json"))
+    assert parts and find_named(out, list_marks(made / "real", ANNA))
+    held = sum(read_json(path)["rows"] for path in parts)
+    assert forget(out, ANNA).exit_code == 0
+    assert find_named(out, list_marks(made / "real", ANNA)) == set()
+    left = sum(read_json(path)["rows"] for path in parts)
+    assert 0 < left < held
+    ask(*command)
+    assert read_rows(out) and find_named(out, list_marks(made / "real", ANNA)) == set()
+    assert verify_set(Dataset(str(out)), VerifyOptions()).is_sound
+
+
 def test_images_taken_away_before_are_told_and_the_rest_is_done(made, tmp_path):
     write_patches(tmp_path / "real")
     recipe = write_references(tmp_path)
@@ -308,6 +329,9 @@ def test_killed_at_a_write_and_given_again(made, copied, number, phase):
         other = ask("forget", copied, "--group", hash_name(BERT), code=2)
         assert "of others was stopped" in other
         assert not verify_set(Dataset(str(copied)), VerifyOptions()).is_sound
+        assert "stopped in the middle" in ask("status", copied)
+        with pytest.raises(InputError):
+            prepare_publication(copied)
     ended = call(*command)
     assert ended.exit_code == 0, ended.output
     assert_gone(made, copied, ANNA)

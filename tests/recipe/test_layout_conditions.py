@@ -8,6 +8,7 @@ import pytest
 from factory.api import load_recipe
 from factory.catalog.catalog import load_catalogs
 from factory.data.layouts import DrawnMask, read_layout
+from factory.data.patients import read_patients
 from factory.engine.dataset import open_dataset
 from factory.engine.plan import build_plan
 from factory.publish.verify import VerifyOptions, verify_set
@@ -49,6 +50,7 @@ def test_the_file_holds_patterns_terms_and_what_was_measured(layout):
         assert pattern.masks == 8
         assert set(pattern.measured) == {"count", "area", "nearest", "coverage"}
     assert layout.stat().st_size < 60_000
+    assert read_patients(layout).images == 16
 
 
 def test_a_plan_of_any_size_is_a_rule_not_a_list(tmp_path, layout):

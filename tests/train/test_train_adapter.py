@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import CatalogError, InputError, MismatchError, SourceError
+from factory.data.patients import read_patients
 from factory.data.records import Condition, Job, Request
 from factory.models.generators import build_generator
 from factory.models.generators.settings import GeneratorSettings
@@ -227,6 +228,8 @@ def test_what_an_adaptation_leaves_behind(adapted, catalog):
     written = card + (out / "models" / f"{result.id}.yaml").read_text()
     assert str(out.parent) not in written and str(catalog) not in written
     assert Image.open(out / "samples.png").size == (2 * SIZE, 2 * SIZE)
+    seen = read_patients(out)
+    assert (seen.images, len(seen.groups), seen.is_whole) == (8, 2, True)
 
 
 def test_models_show_and_check_know_an_adapted_entry(adapted, catalog):

@@ -13,6 +13,7 @@ from PIL import Image
 import factory
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import MismatchError, RecipeError, SourceError
+from factory.data.patients import read_patients
 from factory.models.generators.families.translator import TranslatorFamily
 from factory.models.generators.settings import GeneratorSettings
 from factory.models.translators import read_config
@@ -81,6 +82,7 @@ def test_leaves_a_catalog_whose_model_translates(trained: tuple[Path, str]) -> N
     assert [line["step"] for line in measured] == [3, 6]
     assert len({line["kid_source"] for line in measured}) == 1
     assert "correlation of haematoxylin" in (out / "README.md").read_text()
+    assert read_patients(out).images == 120
 
 
 def test_the_same_command_goes_on_to_the_same_weights(

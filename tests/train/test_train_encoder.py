@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from factory.catalog.catalog import load_catalogs
 from factory.cli import main
 from factory.core.errors import MismatchError, RecipeError, SourceError, TrainingError
+from factory.data.patients import read_patients
 from factory.evaluate.judge_overlap import Involved, Making, find_parts
 from factory.models.encoders import list_parts, load_encoder
 from factory.train.encoder.loop import check_collapse, compute_rate, train_self_supervised
@@ -426,6 +427,8 @@ def test_the_card_tells_data_method_and_licence(images, tmp_path):
         assert part in card, part
     front = yaml.safe_load(card.split("---")[1])
     assert front["license"] == "apache-2.0"
+    seen = read_patients(tmp_path / "out")
+    assert (seen.images, seen.unknown, seen.groups, seen.is_whole) == (30, 30, (), False)
 
 
 def test_command_reads_paths_from_the_recipes_folder(images, tmp_path, monkeypatch):

@@ -12,13 +12,14 @@ from PIL import Image
 
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import InputError, MismatchError, SourceError
+from factory.data.patients import read_patients
 from factory.models.generators.conditioner import Conditioner
 from factory.models.generators.flow import FlowPipeline, apply_network
 from factory.train.augment import jitter_stains, turn_images
 from factory.train.batches import draw_batch
 from factory.train.generator.network import build_denoiser
 from factory.train.generator.settings import DataSettings, SourceSettings, TrainingRecipe
-from factory.train.generator.setup import prepare_material
+from factory.train.generator.setup import join_start, prepare_material
 from factory.train.generator.train import compute_rate, train_generator
 from factory.train.images import cut_view, load_training_images
 from tests import forked
@@ -229,6 +230,10 @@ def test_trains_on_from_a_checkpoint(images, tmp_path):
     base, labelled = read_weights(tmp_path / "base"), read_weights(tmp_path / "labelled")
     assert set(labelled) - set(base) == {"conditioner.class_embedding.weight"}
     assert all(torch.allclose(base[name], labelled[name], atol=1e-3) for name in base)
+    seen = [read_patients(tmp_path / name) for name in ("base", "labelled")]
+    assert seen[1].images == 2 * seen[0].images, "those of the model that it went on from, too"
+    (tmp_path / "base/patients.json").unlink()
+    assert join_start(seen[0], str(tmp_path / "base"), load_catalogs()).started_from
     other = make_recipe(
         images,
         init=str(tmp_path / "base"),

@@ -13,6 +13,7 @@ from PIL import Image
 
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import InputError, MismatchError, SourceError
+from factory.data.patients import read_patients
 from factory.models.generators.multi import MultiPipeline
 from factory.models.generators.multi_guidance import NAMES
 from factory.train.generator.recipe import load_training_recipe
@@ -130,6 +131,8 @@ def test_resumed_equals_uninterrupted_and_what_comes_out_is_a_model(
     }
     assert entry["labels_seen"] is False
     assert (tmp_path / "whole/samples.png").exists()
+    seen = read_patients(tmp_path / "whole")
+    assert seen.is_whole and 1 < len(seen.groups) <= seen.images
     record = next((tmp_path / "whole/training").glob("checkpoint-*/*.json"))
     shaping = json.loads(record.read_text())["recipe"]["training"]  # what older records have, too
     assert "control_rate" not in shaping and shaping["reading_steps"] == 0

@@ -16,6 +16,8 @@ from PIL import Image
 import factory
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import InputError, MismatchError, RecipeError, SourceError
+from factory.core.hashing import hash_bytes
+from factory.data.patients import read_patients
 from factory.models.encoders import load_encoder
 from factory.models.encoders.latent_flow import LatentFlow, transport
 from factory.models.session import Session
@@ -72,6 +74,9 @@ def test_comes_nearer_than_the_mean_and_tells_what_it_passed_over(
     assert "2 without a partner passed over" in told
     card = (out / "README.md").read_text()
     assert "2 rows or images without a partner" in card and "moved by the mean" in card
+    seen = read_patients(out)
+    assert seen.groups == tuple(sorted(hash_bytes(f"p{each}".encode()) for each in range(10)))
+    assert seen.is_whole
 
 
 def test_the_same_command_goes_on_to_the_same_weights(

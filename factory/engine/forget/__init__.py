@@ -246,8 +246,11 @@ def _top_up(
         result.run = run_recipe(loaded, result.url, _pass_over, say, write_card=write_card)
     except InputError as error:
         kept = "the data set is written without them" if has_set else "there is no data set"
-        result.failed = (
-            f"not topped up ({kept}): {error}\nWhere the patient's images were taken away before, "
+        result.failed = f"not topped up ({kept}): {error}"
+        if Dataset(result.url).is_refiltered:  # which says what to do
+            return
+        result.failed += (
+            "\nWhere the patient's images were taken away before, "
             "the recipe plans others: bring them back until this is done, or run it into another "
             "folder"
         )

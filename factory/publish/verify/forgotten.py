@@ -20,8 +20,8 @@ def check_forgotten(dataset: Dataset, report: Report) -> None:
     if forgotten.record is None:
         return
     report.checked["forgotten"] += 1
-    if forgotten.record.removing is not None:
-        report.fail("forgotten", FORGOTTEN, "was stopped in the middle: give the command again")
+    if forgotten.half:
+        report.fail("forgotten", FORGOTTEN, forgotten.half)
     try:
         found = find_touched(folder, read_outline(folder.require_run()), forgotten.matches)
     except FactoryError as error:
