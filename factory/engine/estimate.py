@@ -85,23 +85,31 @@ def estimate_cost(
     disk = sum_disk(
         recipe.output, measured.pop("rows"), accepted, made - accepted, report["shards"]
     )
-    attempts, count = recipe.budget.attempts, recipe.workers.count
-    ends = compute_wilson(acceptance, measured["candidates"])
-    tries = [
-        images * expect_attempts(share, attempts) for share in (acceptance, ends.high, ends.low)
-    ]
-    expected, least, most = (each * measured["seconds"] for each in tries)
     return report | {
         "acceptance": acceptance,
-        "acceptance_ends": [ends.low, ends.high],
-        "expected_candidates_ends": [round(each) for each in tries[1:]],
-        "costs": reckon_costs((expected, least, most), costs, None if count == "auto" else count),
+        **_find_ends(recipe, images, measured, costs),
         "seconds_per_candidate": measured["seconds"],
         "expected_candidates": candidates,
         "expected_accepted": accepted,
         "expected_seconds": candidates * measured["seconds"],
         "disk_gib": disk / 2**30,
         "calibration": measured,
+    }
+
+
+def _find_ends(
+    recipe: Recipe, images: int, measured: Mapping[str, Any], costs: CostOptions
+) -> dict[str, Any]:
+    """Returns between what acceptance, candidates and costs likely lie."""
+    attempts, count = recipe.budget.attempts, recipe.workers.count
+    ends = compute_wilson(measured["acceptance"], measured["candidates"])
+    shares = (measured["acceptance"], ends.high, ends.low)
+    tries = [images * expect_attempts(share, attempts) for share in shares]
+    expected, least, most = (each * measured["seconds"] for each in tries)
+    return {
+        "acceptance_ends": [ends.low, ends.high],
+        "expected_candidates_ends": [round(each) for each in tries[1:]],
+        "costs": reckon_costs((expected, least, most), costs, None if count == "auto" else count),
     }
 
 
