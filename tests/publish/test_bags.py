@@ -1,6 +1,5 @@
 """Bags: slides exported as files, from which a model of slides learns what its patients are."""
 
-import csv
 import json
 import shutil
 
@@ -8,21 +7,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 
 from factory.core.errors import InputError
 from factory.engine.dataset import open_dataset
 from factory.models.session import Session
 from factory.publish.bags import export_bags
+from tests.benchmarks.slides import compare_attention, compute_auc, measure, read_table
 from tests.recipe.test_cohort import BLOCK, LABELS, change, write_cohort
 from tests.running import ask, read_rows, run, write_recipe
 
 SPLITS = {"train": 0.6, "test": 0.4}
-
-
-def read_table(folder):
-    with (folder / "slides.csv").open(newline="") as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.fixture(scope="module")
@@ -42,65 +36,14 @@ def bags(cohort, tmp_path_factory):
     return out
 
 
-class AttentionMil(torch.nn.Module):
-    """Attention-based deep MIL (Ilse et al. 2018, eq. 8): one score of a slide."""
-
-    def __init__(self, dim):
-        super().__init__()
-        self.see = torch.nn.Sequential(torch.nn.Linear(dim, 32), torch.nn.ReLU())
-        self.attend = torch.nn.Sequential(
-            torch.nn.Linear(32, 16), torch.nn.Tanh(), torch.nn.Linear(16, 1)
-        )
-        self.tell = torch.nn.Linear(32, 1)
-
-    def forward(self, bags):
-        """Returns (B,) scores and (B, N) weights of (B, N, dim) bags."""
-        seen = self.see(bags)
-        weights = self.attend(seen).softmax(1)
-        return self.tell((weights * seen).sum(1))[:, 0], weights[..., 0]
-
-
-def compute_auc(scores, labels):
-    """Returns the share of (positive, negative) pairs in order (Mann and Whitney 1947)."""
-    pairs = [(a > b) + 0.5 * (a == b) for a, x in zip(scores, labels, strict=True) if x
-             for b, y in zip(scores, labels, strict=True) if not y]  # fmt: skip
-    return float(np.mean(pairs))
-
-
 def test_a_model_of_slides_learns_labels_of_patients_that_it_has_not_seen(bags):
-    rows = read_table(bags)
-    found = [np.load(bags / "bags" / f"{row['slide_id']}.npz") for row in rows]
-    is_train = np.array([row["split"] == "train" for row in rows])
-    labels = np.array([row["label"] == "tumour" for row in rows])
-    features = np.stack([each["features"] for each in found])
-    seen = features[is_train].reshape(-1, features.shape[2])
-    inputs = torch.from_numpy((features - seen.mean(0)) / (seen.std(0) + 1e-6)).float()
-    train, wanted = np.flatnonzero(is_train), torch.from_numpy(labels[is_train]).float()
-    torch.manual_seed(0)
-    model = AttentionMil(inputs.shape[2])
-    optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3, weight_decay=1e-2)
-    for _ in range(60):
-        scores, _ = model(inputs[train])
-        loss = torch.nn.functional.binary_cross_entropy_with_logits(scores, wanted)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    with torch.no_grad():
-        scores, attention = (each.numpy() for each in model(inputs))
-    test = np.flatnonzero(~is_train)
-    assert {row["case_id"] for row in np.array(rows)[train]}.isdisjoint(
-        row["case_id"] for row in np.array(rows)[test]
-    )
-    auc = compute_auc(scores[test], labels[test])
+    scores, weights, labels, splits, positive = measure(bags)
+    test = splits == "test"
     # of 12 against 12 slides chance is 0.5, and more than 0.75 once in 50 times
-    assert auc > 0.75
+    assert compute_auc(scores[test], labels[test]) > 0.75
     # what it looks at are the patches that show the label
-    looks = []
-    for place in test[labels[test]]:
-        positive = found[place]["patch_labels"] == "tumour"
-        weights = attention[place]
-        looks.append(weights[positive].mean() / weights[~positive].mean())
-    assert np.median(looks) > 1.5
+    mine = test & labels
+    assert np.median(compare_attention(weights[mine], positive[mine])) > 1.5
 
 
 def test_no_patient_or_image_is_in_two_splits(bags, cohort):
@@ -180,3 +123,22 @@ def test_slides_that_lost_what_they_are_labelled_by_are_left_out(cohort, tmp_pat
     slides = {row["slide_id"] for row in read_table(out)}
     assert slide not in slides and len(slides) == 59
     assert {path.stem for path in (out / "bags").iterdir()} == slides
+
+
+def test_a_slide_of_two_sets_has_no_bag(cohort, tmp_path):
+    sets = []
+    for size in (32, 40):
+        folder = tmp_path / str(size)
+        block = change(BLOCK, patients=2, slides=1)
+        generator = {"width": size, "height": size}
+        run(write_cohort(folder, block, generator=generator), folder / "out")
+        sets.append(folder / "out")
+    slides = [{row["slide"] for row in read_rows(each)} for each in sets]
+    assert slides[0] == slides[1]  # the same patients: the seed is one
+    both = tmp_path / "both"
+    shutil.copytree(sets[0], both)
+    table = pq.read_table(next((sets[1] / "data").glob("*.parquet")))
+    pq.write_table(table, both / "data" / "train-00001-of-00002.parquet")
+    with pytest.raises(InputError, match="two patches are of one place"):
+        export_bags(open_dataset(str(both)), tmp_path / "bags", None, Session.open())
+    assert not (tmp_path / "bags").exists()
