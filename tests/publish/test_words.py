@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from factory.catalog.catalog import load_catalogs
+from factory.catalog.entries import ClassEntry, ClassesEntry
 from factory.core.errors import DamageError, InputError, RecipeError
 from factory.core.images import decode_image
 from factory.core.notes import listen
@@ -19,7 +20,8 @@ from factory.data.objects import find_objects
 from factory.engine.dataset import open_dataset
 from factory.filters.stain import measure_plausibility
 from factory.publish.merge import MergeSettings, merge_sets
-from factory.publish.words import WordsOptions, check_words, write_words
+from factory.publish.words import WordsOptions, WordsRecord, check_words, write_words
+from factory.publish.words.check import SAID
 from factory.publish.words.facts import Fact, Known, _read_class, _settle_shares
 from factory.publish.words.lexicon import Lexicon
 from factory.publish.words.statements import Statement, find_unwritten
@@ -223,6 +225,17 @@ def test_objects_of_masks_are_asked_about(made):
     asked = [each for line in read_lines(made["glands"][1]) for each in line["questions"]]
     counted = [each["answer"] for each in asked if each["about"].startswith("count:")]
     assert all("connected area" in each for each in counted)
+
+
+def test_what_a_layout_drew_is_called_an_outline(tmp_path):
+    block = {"kind": "layout", "layout": "nuinsseg", "per_class": {"human_liver": 2}}
+    run(write_recipe(tmp_path, **ONCE, conditions=[block]), tmp_path / "run")
+    dataset = open_dataset(str(tmp_path / "run"))
+    write_words(dataset, tmp_path / "words", WordsOptions())
+    asked = [each for line in read_lines(tmp_path / "words") for each in line["questions"]]
+    counted = [each["answer"] for each in asked if each["about"] == "count:nucleus"]
+    assert counted and all("outline" in each for each in counted)
+    assert check_words(tmp_path / "words", dataset).is_sound
 
 
 def test_mask_and_pixels_give_one_answer_to_one_question(made):
@@ -720,3 +733,97 @@ def test_images_that_cannot_be_measured_are_asked_about_all_the_same(tmp_path):
     lines = read_lines(tmp_path / "words")
     assert {each["about"] for line in lines for each in line["questions"]} == {"class_name"}
     assert check_words(tmp_path / "words", open_dataset(str(tmp_path / "run"))).is_sound
+
+
+# --- commands and names --------------------------------------------------------------------------
+
+
+def test_commands_tell_the_prior_and_what_is_not_said(made, tmp_path):
+    folder, _ = made["families"]
+    printed = ask("words", "write", folder, "--out", tmp_path / "a", "--formats", "clip,llava,clip")
+    assert "yes/no:" in printed and "yes 0.50, blind guess" in printed
+    assert (
+        "not said: density:" in printed and "what was asked and what is measured differ" in printed
+    )
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {
+        *("README.md", "clip", "images", "llava", "words", "words.json")
+    }
+    told = json.loads(ask("words", "write", folder, "--out", tmp_path / "b", "--json"))
+    assert told["overall"]["yes/no"]["yes"] == 0.5
+    assert {"splits", "blind", "balance", "passed", "left_out"} <= told.keys()
+    checked = json.loads(ask("words", "check", tmp_path / "b", folder, "--json"))
+    assert checked["sound"] and not checked["differences"]
+    assert checked["checked"]["caption"] == told["splits"]["train"]["captions"]
+    wrong = ask("words", "write", folder, "--out", tmp_path / "c", "--formats", "vqa,coco", code=2)
+    assert "coco" in wrong and not (tmp_path / "c").exists()
+    assert "did you mean 'he-words'" in ask(
+        "words", "write", folder, "--out", tmp_path / "c", "--words", "he-word", code=2
+    )
+
+
+def test_classes_are_called_by_their_titles_where_these_are_their_own():
+    catalogs = load_catalogs()
+    lexicon = Lexicon.open(catalogs, "he-words")
+    named = lexicon.with_classes(["TUM", "other"], catalogs.find_classes("crc-nct")).attributes
+    assert named["class_name"]["TUM"][0] == "colorectal adenocarcinoma epithelium"
+    assert named["class_name"]["other"] == ("other",)
+    shared = ClassesEntry(
+        id="two",
+        classes=(
+            ClassEntry(name="a", title="tissue", synonyms=("Gland",)),
+            ClassEntry(name="b", title="gland"),
+        ),
+    )
+    told = lexicon.with_classes(["a", "b"], shared).attributes["class_name"]
+    assert told == {"a": ("tissue",), "b": ("b",)}
+
+
+def test_objects_of_odd_names_are_counted(tmp_path):
+    odd = "Zelle: {x} | “y”"
+    block = write_mask("glands", {1: odd, 2: "gland"})
+    run(write_recipe(tmp_path, **ONCE, conditions=[block]), tmp_path / "run")
+    dataset = open_dataset(str(tmp_path / "run"))
+    write_words(dataset, tmp_path / "words", WordsOptions())
+    asked = [each for line in read_lines(tmp_path / "words") for each in line["questions"]]
+    counted = [each for each in asked if each["about"] == f"count:{odd}"]
+    assert counted and all(odd in each["question"] for each in counted)
+    assert check_words(tmp_path / "words", dataset).is_sound
+
+
+def list_wrong(told):
+    """Statements that say something else: another answer, value, fact, or kind of fact."""
+    kind, answer = told["kind"], told["answer"]
+    if kind == "yes/no":
+        yield {**told, "answer": {"yes": "no", "no": "yes"}[answer]}
+        yield {**told, "tested": "nothing"}
+    for place, (value, text) in enumerate(told.get("options", ())):
+        other = f"{'ABCD'[place]}. {text}"
+        if other != answer:
+            yield {**told, "answer": other}
+            mixed = [each for each in told["options"] if each[0] != value]
+            if len(mixed) > 1:
+                yield {**told, "options": mixed}
+    if kind in ("number", "box"):
+        yield {**told, "answer": answer.replace(answer[-3], "7"), "words": {"answer": "7 %"}}
+    yield {**told, "facts": []}
+    yield {**told, "facts": ["nothing"]}
+    yield {**told, "template": told["template"] + " Really."}
+    for slot, text in told.get("words", {}).items():
+        words = {**told["words"], slot: f"not {text}"}
+        yield {**told, "words": words, "question": told["question"].replace(text, f"not {text}")}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_no_wrong_statement_passes(made, name):
+    _, words = made[name]
+    lexicon = WordsRecord.parse((words / "words.json").read_bytes()).lexicon
+    tried = Counter()
+    for path in sorted((words / "words").glob("*.jsonl")):
+        for line in read_lines(words, path.stem):
+            said = [each for title in SAID for each in line.get(title, ())]
+            for told in said:
+                assert Statement(**told).find_fault(line["facts"], lexicon) is None
+                for wrong in list_wrong(told):
+                    assert Statement(**wrong).find_fault(line["facts"], lexicon), (told, wrong)
+                    tried[told["kind"]] += 1
+    assert tried["yes/no"] and tried["choice"] and tried["caption"]

@@ -128,13 +128,16 @@ class Lexicon(Part):
     def name_objects(self, fact: Mapping[str, Any]) -> tuple[str, str]:
         """Returns how one object of a mask and several are called.
 
-        Where the mask does not tell objects apart, what touches counts as one, and is called so.
+        Where the mask does not tell objects apart, what touches counts as one, and is called so;
+        and so may an outline of a layout hold several, as those that it was fitted to did.
         """
         name = fact["of"]
         known = self.entry.objects.get(name)
         one, many = (
             (f"object “{name}”", f"objects “{name}”") if known is None else (known.one, known.many)
         )
+        if fact.get("drawn"):
+            return f"outline of {many}", f"outlines of {many}"
         if fact["instances"]:
             return one, many
         return f"connected area of {many}", f"connected areas of {many}"

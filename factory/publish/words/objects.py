@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from factory.catalog.words import WordsEntry
 from factory.core.stains import segment_nuclei
 from factory.data.label_maps import list_ids
+from factory.data.provenance import read_provenance
+from factory.data.streams.control import Control
 from factory.filters.mask_agreement import compute_dice
 from factory.publish.annotations.marked import Marked, read_marked
 
@@ -20,6 +22,8 @@ NO_LARGEST = "no object is clearly the largest"
 MIDDLE = "too near to the middle to be told a side"
 _MIDDLE = 0.05
 """Share of a side from the middle within which no part of the image is named."""
+LAYOUT = "layout"
+"""In the identity of a mask that a layout drew."""
 PLACES = ("upper left", "upper right", "lower left", "lower right")
 """Parts of an image."""
 
@@ -49,6 +53,7 @@ def read_object_facts(
         DamageError: it does not fit the image.
     """
     found, marked = Found(), read_marked(split, row)
+    is_drawn = LAYOUT in read_provenance(row).condition[Control.name]
     nuclei = entry.nuclei
     dice = None if pixels is None else _compare(marked, nuclei, pixels)
     for identifier, name in marked.palette:
@@ -57,7 +62,10 @@ def read_object_facts(
             found.passed[name, ELSEWHERE] += 1
             continue
         told = f"; mask_dice {dice:.2f} >= {entry.min_dice:g}" if is_compared else ""
-        _add(found, marked, (identifier, name), entry, told or "; not compared with the image")
+        more = {"of": name, "instances": marked.has_instances}
+        more |= {"drawn": True} if is_drawn else {}
+        told = told or "; not compared with the image"
+        _add(found, marked, (identifier, more), entry, told)
     return found
 
 
@@ -71,14 +79,14 @@ def _compare(marked: Marked, nuclei: Sequence[str], pixels: NDArray[np.uint8]) -
 
 
 def _add(
-    found: Found, marked: Marked, named: tuple[int, str], entry: WordsEntry, told: str
+    found: Found, marked: Marked, named: tuple[int, dict[str, Any]], entry: WordsEntry, told: str
 ) -> None:
-    identifier, name = named
+    identifier, more = named
+    name = more["of"]
     objects = marked.objects
     mine = np.flatnonzero(objects.ids == identifier)
     large = mine[objects.areas[mine] >= entry.least_px]
     height, width = marked.labels.shape
-    more = {"of": name, "instances": marked.has_instances}
     rule = f"of the mask, {entry.least_px} px or more{told}"
     if len(mine) and not len(large):
         found.passed[name, SPECKS] += 1
