@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from factory.core.errors import DamageError, SourceError
+from factory.core.files.disk_map import DiskMap
 from factory.core.hashing import hash_bytes
 from factory.data.channel_tables import strip_extension
 from factory.data.channels import COLUMN as CHANNELS
@@ -148,8 +149,8 @@ def _list_declared(header: Mapping[str, Any]) -> Iterator[tuple[str, str, int]]:
 
 def check_tars(
     dataset: Dataset,
-    image_hashes: Mapping[str, str],
-    channel_hashes: Mapping[str, str],
+    image_hashes: DiskMap[str],
+    channel_hashes: DiskMap[str],
     report: Report,
 ) -> None:
     """Compares the samples of the tars with the accepted rows: the same ids, bytes and channels."""
@@ -159,7 +160,7 @@ def check_tars(
     if not dataset.files.is_local:
         report.note(f"{TARS}/: read where it is local only")
         return
-    seen: Counter[str] = Counter()
+    seen: DiskMap[int] = DiskMap()
     for name in names:
         try:
             images = list_images(Path(dataset.files.resolve(name)))
@@ -170,16 +171,15 @@ def check_tars(
             _check_channels(name, Path(dataset.files.resolve(name)), channel_hashes, report)
         for image in images:
             key = image.key.rpartition("#")[2].partition(".")[0]
-            seen[key] += 1
-            if key not in image_hashes:
+            known = image_hashes.get(key)
+            if seen.count_up(key) == 2:
+                report.fail("tars", name, "is there twice", key)
+            if known is None:
                 report.fail("tars", name, "is no accepted row", key)
                 continue
-            sha = hash_bytes(image.read_bytes())
-            report.expect("tars", name, sha, image_hashes[key], key, "image")
-    for key in sorted(set(image_hashes) - set(seen)):
+            report.expect("tars", name, hash_bytes(image.read_bytes()), known, key, "image")
+    for key in image_hashes.list_lacking(seen):
         report.fail("tars", f"{TARS}/", "is in no tar", key)
-    for key in sorted(key for key, count in seen.items() if count > 1):
-        report.fail("tars", f"{TARS}/", "is there twice", key)
 
 
 def _check_channels(name: str, path: Path, hashes: Mapping[str, str], report: Report) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from factory.core.errors import FilterError, SourceError, StoreError
+from factory.core.files.disk_map import DiskMap
 from factory.core.hashing import compute_digest, derive_seed, hash_bytes
 from factory.core.images import decode_image
 from factory.data.channels import COLUMN as CHANNELS
@@ -35,11 +36,11 @@ class RowChecks:
 
     def __init__(self, report: Report, recipe: Recipe | None) -> None:
         self.report, self.recipe = report, recipe
-        self.accepted: Counter[str] = Counter()
-        self.all: Counter[str] = Counter()
+        self.accepted: DiskMap[int] = DiskMap()
+        self.all: DiskMap[int] = DiskMap()
         self.classes: Counter[str | None] = Counter()
-        self.image_hashes: dict[str, str] = {}
-        self.channel_hashes: dict[str, str] = {}
+        self.image_hashes: DiskMap[str] = DiskMap()
+        self.channel_hashes: DiskMap[str] = DiskMap()
         self.score_names = {NONFINITE}
         self.decide: Decide | None = None
         if recipe is None:
@@ -72,10 +73,10 @@ class RowChecks:
         name = str(row.sample_id)
         blocks = 1 if self.recipe is None else len(self.recipe.conditions)
         counts, limit = (self.accepted, 1) if is_accepted else (self.all, blocks)
-        counts[name] += 1
+        found = counts.count_up(name)
         self.report.checked["unique ids"] += 1
-        if counts[name] > limit:
-            message = f"is there {counts[name]} times"
+        if found > limit:
+            message = f"is there {found} times"
             self.report.fail("unique ids", row.file, message, row.place, "sample_id")
         if is_accepted:
             self.classes[row.values.get("class_name")] += 1

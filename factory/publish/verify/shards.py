@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from factory.core.errors import FactoryError, StoreError
+from factory.core.files.disk_map import DiskMap
 from factory.core.hashing import compute_digest
 from factory.data.schema import CONTENT_COLUMNS
 from factory.data.summary import Maker, Summary
@@ -37,7 +38,7 @@ class ShardRows:
         self.markers: list[Marker] = []
         self.missing = 0
         self.makers: dict[str, Maker | None] = {}
-        self.digests: dict[str, tuple[int, str]] = {}
+        self.digests: DiskMap[tuple[int, str]] = DiskMap()
         self.later = Later()
         try:
             if dataset.recipe is not None:
@@ -78,7 +79,11 @@ class ShardRows:
             self.report.fail("workers", "summary.json", message, field="makers")
 
     def check_selection(
-        self, recipe: Recipe, decide: Decide, summary: Summary | None, ids: Any
+        self,
+        recipe: Recipe,
+        decide: Decide,
+        summary: Summary | None,
+        ids: DiskMap[str],
     ) -> None:
         """Selects again from the stored scores and compares with the accepted rows.
 
@@ -96,19 +101,18 @@ class ShardRows:
             policy = build_policy(self.folder, recipe, decide)
             survey = survey_run(self.folder, plan, policy)
             decisions = iterate_decisions(self.folder, plan, policy, survey)
-            kept = {
-                row["sample_id"]
-                for _, found in decisions
-                for row, decision in found
-                if decision.status == "accepted"
-            }
+            kept: DiskMap[bool] = DiskMap()
+            for _, decided in decisions:
+                for row, decision in decided:
+                    if decision.status == "accepted":
+                        kept[row["sample_id"]] = True
         except FactoryError as error:
             self.report.fail("selection", ".factory/", str(error))
             return
         self.report.checked["selection"] += len(kept)
-        for name in sorted(kept - set(ids)):
+        for name in kept.list_lacking(ids):
             self.report.fail("selection", f"{DATA}/", "was accepted, but is not there", name)
-        for name in sorted(set(ids) - kept):
+        for name in ids.list_lacking(kept):
             self.report.fail("selection", f"{DATA}/", "is there, but was not accepted", name)
         if summary is not None:
             parts = {part.key: part for part in summary.series}
