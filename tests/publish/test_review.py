@@ -224,7 +224,7 @@ def test_answers_that_do_not_fit_are_refused_in_words(folder, client, fields, pa
 def test_a_reader_who_never_entered_is_refused(client):
     case = client.enter("Ada")["cases"][0]["id"]
     assert client.answer(77, case)[1]["error"].startswith("no reader 77")
-    for given in ({}, {"name": "x"}, {"name": "", "role": "other"}, [], {"name": 3, "role": None}):
+    for given in ({}, {"name": "x"}, {"name": " ", "role": "other"}, [], {"name": 3, "role": None}):
         assert client.post("/api/enter", given)[0] == 400
 
 

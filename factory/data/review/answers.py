@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from factory.catalog.entries import Fraction
 from factory.core.errors import InputError
@@ -13,6 +13,7 @@ from factory.data.artefact import Artefact, Part, describe_problem
 ReadingKind = Literal["review", "turing", "label", "pair"]
 CaseId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f]+$")]
+Name = Annotated[Text, StringConstraints(strip_whitespace=True)]
 MOST_CONFIDENT = 3
 """Confidence goes from 1, a guess, to this."""
 REASONS = (
@@ -127,7 +128,7 @@ class Reading(Part):
 class Person(Part):
     """Who answered: only the role is told outside of the run folder."""
 
-    name: Text
+    name: Name
     role: Text
 
 
