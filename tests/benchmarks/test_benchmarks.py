@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from factory.catalog.catalog import load_catalogs
-from tests import ROOT
+from factory.data.images import fit_image, list_images
+from tests import ASSETS, ROOT
 
 sys.path.append(str(ROOT / "tests" / "benchmarks"))  # scripts import each other by bare names
 
@@ -21,6 +22,7 @@ from measures import (
     resample_scores,
     score_classes,
 )
+from restain import measure_tiles, thin
 from sheets import save_sheets
 
 GRID = load_catalogs().find_captions("he-attributes")
@@ -120,3 +122,12 @@ def test_sheets_are_split_so_that_each_stays_below_a_megabyte(tmp_path):
     assert sum(heights) == 13 * 98
     assert all((tmp_path / file).stat().st_size < 1_000_000 for file in files)
     assert save_sheets([("a", noise)], tmp_path, "one") == ["one.png"]
+
+
+def test_real_tiles_in_other_stains_keep_their_nuclei():
+    images = thin(list_images(ASSETS / "pcam" / "train"))
+    tiles = np.stack([fit_image(each.read_pixels(), 96, 96, "crop") for each in images[:8]])
+    found, alone, kept, by_jpeg = measure_tiles(tiles)
+    assert "normalised nuclear_density" not in alone["moving"]
+    assert found["stain_l"]["spread"] > 0.2
+    assert kept["haematoxylin"].mean() > by_jpeg["haematoxylin"].mean() > 0.9
