@@ -23,8 +23,10 @@ _UNIT = 1 << 63
 _DECIMALS = 4
 FARTHEST = 0.5
 """Share of the way from one real stain to another that a patient's may lie at."""
-LEAST_SPREAD = 0.002
-"""Of a look in l, alpha, beta: below it an image would have one colour."""
+STRETCH = 1.25
+"""How far the contrast of images is stretched at most: farther, colours are of no stain."""
+SQUEEZE = 0.5
+"""And how far it is squeezed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +169,13 @@ class Stains:
                 value + self.within * spread * draw.normal("slide stain", slide, part, place)
                 for place, (value, spread) in enumerate(zip(centre, spreads, strict=True))
             )
-            least = LEAST_SPREAD if part == "spread" else -math.inf
-            found.append(tuple(round(max(each, least), _DECIMALS) for each in moved))
+            if part == "spread":
+                usual = self.mean.spread
+                moved = (
+                    min(max(each, SQUEEZE * own), STRETCH * own)
+                    for each, own in zip(moved, usual, strict=True)
+                )
+            found.append(tuple(round(each, _DECIMALS) for each in moved))
         told = (looks[first], looks[other])
         hashes = (each for stain in told for each in stain.pixels_sha256s)
         groups = {each for stain in told for each in stain.group_sha256s}
