@@ -42,7 +42,7 @@ def find_unfaithful(
     dropped = None
     for name, value in values.items():
         wordings = sorted(grid.attributes[name][value] or (value,), key=len, reverse=True)
-        found = [match for each in wordings if (match := _find(each, left))]
+        found = [match for each in wordings if (match := find_phrase(each, left))]
         if any(match["no"] for match in found):
             return f"denies {name} {value}"
         if not found and not _is_named(wordings, named, terms):
@@ -54,7 +54,7 @@ def find_unfaithful(
         for name, known in grid.attributes.items()
         for value, texts in known.items()
         for each in texts or (value,)
-        if values.get(name) != value and _find(each, left)
+        if values.get(name) != value and find_phrase(each, left)
     ]
     wrong = next(
         (f"contradicts {name} by {each!r}" for name, each in others if name in values), None
@@ -68,8 +68,9 @@ def _compile(phrase: str) -> re.Pattern[str]:
     return re.compile(rf"(?<!{_LETTER})(?P<no>{_NOT}\s+)?{words}(?!{_LETTER})")
 
 
-def _find(phrase: str, text: str) -> re.Match[str] | None:
-    return _compile(phrase).search(text)
+def find_phrase(phrase: str, text: str) -> re.Match[str] | None:
+    """Returns where a text has a phrase, in whole words and any case; group `no` denies it."""
+    return _compile(phrase).search(text.casefold())
 
 
 def _is_named(wordings: list[str], named: frozenset[str], terms: TermsEntry | None) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from factory.catalog.captions.faithful import find_unfaithful
+from factory.catalog.captions.faithful import find_phrase, find_unfaithful
 from factory.catalog.terms import TermsEntry
 from factory.catalog.words import OBJECT_FACTS
 from factory.data.artefact import Part
@@ -17,6 +17,11 @@ Facts = Mapping[str, Mapping[str, Any]]
 """What -> fact, as plain data."""
 CAPTION, REPORT = "caption", "report"
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
+_DENIED = re.compile(
+    r"\b(?:no|not|non|none|never|neither|nor|without|lack(?:s|ing)?|absen(?:t|ce)|free of|"
+    r"rather than|instead of)\b|n[\u2019']t\b",
+    re.IGNORECASE,
+)
 _OWN = frozenset({"value", "one", "many", "answer"})
 """Slots that are no facts."""
 _OF_PAIRS = frozenset({"more", "relation", "varied"})
@@ -86,7 +91,7 @@ class Statement(Part):
             return f"cannot be rendered: {error!r}"
         if question != self.question:
             return f"the question is {self.question!r}, by the facts {question!r}"
-        if self.is_written:
+        if self.is_written and self.kind in (CAPTION, REPORT):
             return find_unwritten(self, self.answer, facts, lexicon, terms)
         is_same = answer == self.answer
         return None if is_same else f"the answer is {self.answer!r}, by the facts {answer!r}"
@@ -222,12 +227,25 @@ def find_unwritten(
 ) -> str | None:
     """Says which value a reworded sentence drops, changes or adds; None: it says the same.
 
-    Values of the vocabulary by any of their wordings; numbers, and what else fills the template, as
-    they stand in the template's own sentence, and no other numbers.
+    Values of the vocabulary by any of their wordings but those that say more than is measured;
+    numbers, and what else fills the template, as they stand in the template's own sentence, and no
+    other numbers. It denies no more than that sentence, and names no other concept of the terms:
+    what neither vocabulary nor terms know is not seen.
     """
     _, own = statement.render(facts)
     if sorted(_NUMBER.findall(text)) != sorted(_NUMBER.findall(own)):
         return "has other numbers"
+    if len(_DENIED.findall(text)) != len(_DENIED.findall(own)):
+        return "denies more or less than the template does"
+    concepts = (
+        set() if terms is None else {*terms.find_concepts(text)} - {*terms.find_concepts(own)}
+    )
+    if concepts:
+        return f"adds {', '.join(sorted(concepts))}"
+    for name, rule in lexicon.entry.levels.items():
+        for each in rule.unsaid:
+            if find_phrase(each, text):
+                return f"adds {name} by {each!r}, which says more than is measured"
     values = {what: facts[what]["value"] for what in statement.facts if what in lexicon.attributes}
     for slot, said in statement.words.items():
         if slot not in values and said.casefold() not in text.casefold():
