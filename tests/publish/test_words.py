@@ -428,6 +428,44 @@ def test_whatever_is_changed_is_found(made, tmp_path):
     assert {"llava/train.json", "vqa/train-00000-of-00001.parquet"} <= files
 
 
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("train", {"facts": [1]}, "byte 0: is no line of words"),
+        ("train", {"questions": 5}, "byte 0: is no line of words"),
+        ("train", {"captions": None}, "byte 0: is no line of words"),
+        ("train-pairs", {"facts": []}, "byte 0: is no line of words"),
+        ("train-pairs", {"questions": None}, "byte 0: is no line of words"),
+        ("train-pairs", {"images": [1]}, "byte 0: is no line of words"),
+    ],
+)
+def test_a_line_of_another_form_is_named(made, tmp_path, name, change, message):
+    folder, words = made["families"]
+    shutil.copytree(words, tmp_path / "words")
+    lines = read_lines(words, name)
+    lines[0] |= change
+    text = "".join(json.dumps(each) + "\n" for each in lines)
+    (tmp_path / "words/words" / f"{name}.jsonl").write_text(text, "utf-8")
+    assert message in ask("words", "check", tmp_path / "words", folder, code=1)
+
+
+def test_a_forged_line_before_the_true_one_and_words_of_no_model_are_found(made, tmp_path):
+    folder, words = made["classes"]
+    lines = read_lines(words)
+    forged = json.loads(json.dumps(lines[0]))
+    caption = forged["captions"][0]
+    caption |= {"answer": caption["answer"] + " It is remarkable.", "is_written": True}
+    for place, told, message in (
+        ("twice", [forged, *lines], "is there twice"),
+        ("model", [forged, *lines[1:]], "no model that rewords is told"),
+    ):
+        shutil.copytree(words, tmp_path / place)
+        text = "".join(json.dumps(each) + "\n" for each in told)
+        (tmp_path / place / "words/train.jsonl").write_text(text, "utf-8")
+        found = check_words(tmp_path / place, open_dataset(str(folder))).differences
+        assert any(message in each.message for each in found), place
+
+
 # --- levels, scales and contradictions -----------------------------------------------------------
 
 
@@ -696,6 +734,10 @@ def test_nothing_is_written_over_and_nothing_half_is_left(made, tmp_path):
     shutil.copytree(words, broken)
     (broken / "words.json").write_bytes(b"{}")
     assert "write the words again" in ask("words", "check", broken, folder, code=2)
+    record = read_json(words / "words.json")
+    for odd in ({"settings": {}}, {"formats": ["coco"]}):
+        (broken / "words.json").write_text(json.dumps(record | odd))
+        assert "write the words again" in ask("words", "check", broken, folder, code=2)
     shutil.copytree(folder, tmp_path / "run")
     data = next((tmp_path / "run/data").glob("*.parquet"))
     whole = bytearray(data.read_bytes())

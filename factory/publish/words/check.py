@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -113,14 +113,25 @@ def check_words(
 def _read_record(folder: Path) -> WordsRecord:
     path = folder / RECORD
     try:
-        return WordsRecord.parse(path.read_bytes())
+        record = WordsRecord.parse(path.read_bytes())
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be read ({error.strerror}): give a folder that `factory words write` "
-            "wrote"
-        ) from error
+        told = f"{path}: cannot be read ({error.strerror})"
+        raise InputError(f"{told}: give a folder that `factory words write` wrote") from error
     except (DamageError, MismatchError) as error:
         raise InputError(f"{path}: {error}: write the words again") from error
+    if not isinstance(record.settings.get("seed"), int) or not {*record.formats} <= {*FORMATS}:
+        raise InputError(f"{path}: tells no seed, or unknown formats: write the words again")
+    return record
+
+
+def _parse(line: bytes, lists: Sequence[str]) -> dict[str, Any]:
+    """Returns a line of words; raises ValueError, KeyError or TypeError for one that is none."""
+    found: dict[str, Any] = json.loads(line)
+    is_fit = isinstance(found["facts"], dict)
+    if not (is_fit and all(isinstance(found[each], list) for each in lists)):
+        raise TypeError("facts or lists")
+    _ = [each["name"] for each in found["images"]] if "images" in lists else found["sample_id"]
+    return found
 
 
 class _Check:
@@ -129,31 +140,33 @@ class _Check:
     def __init__(self, folder: Path, record: WordsRecord) -> None:
         self.folder, self.record, self.found = folder, record, Checked()
         self.lexicon: Lexicon = record.lexicon
-        self.seed = int(record.settings["seed"])
+        self.seed: int = record.settings["seed"]
         self.terms: TermsEntry | None = None
         if record.terms is not None:
             self.terms = load_catalogs().find_terms(record.terms)
         self.hashes: dict[str, str] = {}
-        self._places = {
-            (split, name): place for split in record.splits for name, place in self._index(split)
-        }
+        self._places: dict[tuple[str, str], int] = {}
+        for split in record.splits:
+            file = f"{WORDS}/{split}.jsonl"
+            for place, line in self._read_lines(file, SAID):
+                name = str(line["sample_id"])
+                if self._places.setdefault((split, name), place) != place:
+                    self.found.fail(file, name, f"byte {place}", "is there twice")
         self._pairs: dict[tuple[str, str], Pair] = {}
         self._families: dict[tuple[str, str], list[dict[str, Any]]] = {}
 
-    def _index(self, split: str) -> Iterator[tuple[str, int]]:
-        """Yields the sample id of each line, and where the line begins."""
-        path = self.folder / WORDS / f"{split}.jsonl"
+    def _read_lines(self, file: str, lists: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yields where each line begins, and what it holds: facts, and `lists` of more."""
+        path, place = self.folder / file, 0
         if not path.exists():
             return
-        with path.open("rb") as file:
-            while line := file.readline():
-                place = file.tell() - len(line)
+        with path.open("rb") as stream:
+            for line in stream:
                 try:
-                    yield str(json.loads(line)["sample_id"]), place
+                    yield place, _parse(line, lists)
                 except (ValueError, KeyError, TypeError):
-                    self.found.fail(
-                        f"{WORDS}/{path.name}", "", f"byte {place}", "is no line of words"
-                    )
+                    self.found.fail(file, "", f"byte {place}", "is no line of words")
+                place += len(line)
 
     def check_files(self) -> None:
         """Compares each file with its recorded hash."""
@@ -178,11 +191,11 @@ class _Check:
         known = read_facts(row, split, self.lexicon)
         facts = {what: fact.to_json() for what, fact in known.facts.items()}
         self.found.counts["rows"] += 1
-        self._compare_facts(file, name, line.get("facts") or {}, facts)
+        self._compare_facts(file, name, line["facts"], facts)
         if line.get("class_name") != row.get("class_name"):
             self.found.fail(file, name, "class_name", f"is {line.get('class_name')!r}")
         for title in SAID:
-            for told in line.get(title) or ():
+            for told in line[title]:
                 self._check_statement(file, name, told, facts)
         self._check_image(str(line.get("file_name")), row["image"]["bytes"], name)
         member = Member(name, str(line.get("file_name")), known.measures, facts)
@@ -219,7 +232,7 @@ class _Check:
                 self._pairs[split, pair.name] = pair
         for split in self.record.splits:
             file = f"{WORDS}/{split}{PAIRS}.jsonl"
-            for line in self._read_lines(file):
+            for _, line in self._read_lines(file, ("images", "questions")):
                 name = name_pair(each["name"] for each in line["images"])
                 known = self._pairs.get((split, name))
                 if known is None:
@@ -232,19 +245,6 @@ class _Check:
                     self.found.fail(file, name, "images", "are shown in another order")
                 for told in line["questions"]:
                     self._check_statement(file, name, told, facts)
-
-    def _read_lines(self, file: str) -> Iterator[dict[str, Any]]:
-        path = self.folder / file
-        if not path.exists():
-            return
-        for number, line in enumerate(path.read_bytes().splitlines(), 1):
-            try:
-                found = json.loads(line)
-                [each["name"] for each in found["images"]]
-            except (ValueError, KeyError, TypeError):
-                self.found.fail(file, "", f"line {number}", "is no line of words")
-                continue
-            yield found
 
     def _compare_facts(
         self, file: str, name: str, told: Mapping[str, Any], facts: Mapping[str, Any]
@@ -264,6 +264,10 @@ class _Check:
             self.found.fail(file, name, "statement", f"cannot be read ({error})")
             return
         self.found.counts[statement.kind] += 1
+        if statement.is_written and self.record.writer is None:
+            self.found.fail(
+                file, name, statement.kind, "is reworded, and no model that rewords is told"
+            )
         fault = statement.find_fault(facts, self.lexicon, self.terms)
         if fault is not None:
             self.found.fail(file, name, f"{statement.kind} about {statement.about}", fault)
