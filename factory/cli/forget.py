@@ -51,7 +51,8 @@ def _print(result: Any) -> None:
         )
     if told["untold"]:
         click.echo(
-            f"NOT TOLD {told['untold']:,} rows come from real images that tell no patient or slide",
+            f"NOT TOLD {told['untold']:,} rows come from real images or values that tell no "
+            "patient or slide: theirs may be among them",
             err=True,
         )
     for text in told["images_not_read"]:

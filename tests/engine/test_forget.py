@@ -235,7 +235,9 @@ def test_forgetting_twice_changes_nothing_more(made, copied):
 def test_what_cannot_be_forgotten_is_refused_and_nothing_is_touched(made, copied, tmp_path):
     before = list_files(copied)
     assert "is of" in ask("forget", copied, "--group", hash_name("nobody"), code=2)
-    assert "64 hexadecimal" in ask("forget", copied, "--group", "abc", code=2)
+    for wrong in ("abc", ANNA, hash_name(ANNA).upper()):
+        told = ask("forget", copied, "--group", wrong, code=2)
+        assert f"0-9 and a-f: where that is the name, printf %s {wrong}" in told
     everyone = [word for each in PATIENTS for word in ("--group", hash_name(each))]
     assert "--yes removes them" in ask("forget", copied, *everyone, code=2)
     assert "not a run folder" in ask("forget", made / "real", *everyone, code=2)

@@ -95,6 +95,7 @@ def test_every_way_to_use_real_images_is_found_and_made_up_for(kind, real, tmp_p
     theirs = {name for name, (groups, _) in before.items() if hash_name(ANNA) in groups}
     assert 0 < len(theirs) < len(before)
     result = forget(tmp_path / "run", ANNA)
+    assert result.told["untold"] == 0
     assert result.exit_code == 0 and result.summary.accepted == done.summary.accepted
     after = list_groups(tmp_path / "run")
     assert {k: v for k, v in before.items() if k not in theirs}.items() <= after.items()
@@ -127,6 +128,7 @@ def test_donors_of_stains_and_spots_of_a_table_are_found(real, tmp_path):
     told = json.loads(ask("forget", tmp_path / "run", "--group", hash_name("patient-dora"),
                           "--dry-run", "--json"))  # fmt: skip
     assert told["touched_as"].keys() == {"stain"} and told["rows"] > 0
+    assert told["untold"] == 0
 
 
 def test_a_series_is_spared_of_one_patient_and_asks_for_others(real, tmp_path):
@@ -214,3 +216,20 @@ def test_merge_refuses_their_images_and_verify_finds_rows_that_are_back(real, tm
     back = next(iter((tmp_path / "before/data").glob("*.parquet")))
     shutil.copy(back, next(iter((out / "data").glob("*.parquet"))))
     assert "FAILED forgotten" in ask("verify", out, code=1)
+
+
+def test_what_tells_no_patient_is_said(real, tmp_path):
+    """Values of nobody known, and stains of nobody known beside references that tell theirs."""
+    (tmp_path / "scores.csv").write_text("patient,A\npatient-anna,0.5\npatient-bert,0.1\n")
+    block = {"kind": "vector", "vectors": str(tmp_path / "scores.csv"), "ignore": ["patient"]}
+    block |= {"per_row": 1}
+    recipe = write_recipe(tmp_path / "values", conditions=[block], filters=ANY)
+    assert run(recipe, tmp_path / "values/run").exit_code == 0
+    told = ask("forget", tmp_path / "values/run", "--group", hash_name(ANNA), code=2)
+    assert "rows come from real images or values that tell no patient" in told
+    block = {**BLOCKS["stains"], "images": str(real), "group_pattern": PATTERN}
+    block |= {"per_class": 1, "stains": {"images": str(real)}}
+    recipe = write_recipe(tmp_path / "stains", conditions=[block], filters=ANY)
+    assert run(recipe, tmp_path / "stains/run").exit_code == 0
+    told = ask("forget", tmp_path / "stains/run", "--group", hash_name(ANNA), "--dry-run")
+    assert "NOT TOLD" in told

@@ -2,6 +2,7 @@
 
 import re
 import secrets
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,8 +148,9 @@ def check_asked(folder: RunFolder, options: ForgetOptions) -> None:
     for group in options.groups:
         if re.fullmatch(HASH, group) is None:
             raise InputError(
-                f"--group {group}: want 64 hexadecimal characters, the sha256 of the name of the "
-                "patient or slide"
+                f"--group {group}: want the sha256 of the name of the patient or slide, 64 "
+                f"characters of 0-9 and a-f: where that is the name, printf %s "
+                f"{shlex.quote(group)} | sha256sum tells it"
             )
     kind = tell_kind_of(folder.files.exists)
     if kind is FolderKind.MERGED:
@@ -188,8 +190,8 @@ def _refuse_strangers(found: Look, before: Forgotten, options: ForgetOptions) ->
     untold = ""
     if found.found.untold:
         untold = (
-            f" ({found.found.untold:,} rows come from real images that tell no patient: whose they "
-            "are cannot be known here)"
+            f" ({found.found.untold:,} rows come from real images or values that tell no patient: "
+            "whose they are cannot be known here)"
         )
     unknown = "".join(
         f"\n  not known whom it learned from: {e}: {w}" for e, w in found.traced.unknown
@@ -197,7 +199,8 @@ def _refuse_strangers(found: Look, before: Forgotten, options: ForgetOptions) ->
     raise InputError(
         f"{found.folder.url}: no row, no trained artefact and no real image that is found here is "
         f"of {', '.join(strange)}{untold}: nothing was touched. Give the sha256 of the name of the "
-        f"patient or slide, as `provenance` of rows has it{unknown}"
+        "patient or slide, as `provenance` of rows has it, without a line end: printf %s NAME | "
+        f"sha256sum{unknown}"
     )
 
 

@@ -42,7 +42,7 @@ class Found:
         accepted: of these, those that the filters accepted.
         by: what touched the rows (`reference`, `shots`, `stain` ...) -> how many.
         kept: rows that are not theirs.
-        untold: of these, rows that come from real images and tell no patient or slide.
+        untold: of these, rows of which something real tells no patient or slide.
         parts: names of the records of unfinished shards' parts that hold rows of theirs.
         groups: hashes of those of them who were found.
         sample_ids: of their rows.
@@ -67,7 +67,7 @@ class Found:
         by = [name for name, groups in told.items() if matches(groups)]
         if not by:
             self.kept += 1
-            self.untold += not told and bool(origin.sources)
+            self.untold += _is_untold(origin, told)
             return False
         self.rows += 1
         self.accepted += bool(row["accepted"])
@@ -91,6 +91,22 @@ def list_told(origin: Origin) -> dict[str, tuple[str, ...]]:
     lists = {k: v if isinstance(v, list | tuple) else [v] for k, v in named.items()}
     known = {name: tuple(str(one) for one in each if one) for name, each in lists.items()}
     return {name: groups for name, groups in known.items() if groups}
+
+
+def _is_untold(origin: Origin, told: Mapping[str, Sequence[str]]) -> bool:
+    """Whether something real that a row comes from tells no patient, though other things may.
+
+    A mask beside an image is of that image, and need not tell it again.
+    """
+    extra = origin.model_extra or {}
+    parts = {"domain", "embedding", "vector"} & (extra.get("condition") or {}).keys()
+    known = {
+        "reference": origin.reference_pixels_sha256,
+        "shots": origin.shots,
+        "stain": extra.get("stain_pixels_sha256"),
+    }
+    parts |= {name for name, value in known.items() if value}
+    return bool(parts - told.keys()) or (not told and bool(origin.sources))
 
 
 def _list_hashes(
