@@ -42,7 +42,7 @@ def reckon_costs(
     Args:
         seconds: of one worker alone: expected, and the ends of what is likely.
         options: what a worker costs.
-        workers: that are asked for; None: as many as there is room for.
+        workers: that have a shard; None: as many as there is room for.
 
     Returns:
         `worker_hours`; `hours` of so many workers, where their number is known; `money`;

@@ -87,7 +87,7 @@ def estimate_cost(
     )
     return report | {
         "acceptance": acceptance,
-        **_find_ends(recipe, images, measured, costs),
+        **_find_ends(recipe, plan, measured, costs),
         "seconds_per_candidate": measured["seconds"],
         "expected_candidates": candidates,
         "expected_accepted": accepted,
@@ -98,10 +98,15 @@ def estimate_cost(
 
 
 def _find_ends(
-    recipe: Recipe, images: int, measured: Mapping[str, Any], costs: CostOptions
+    recipe: Recipe, plan: Plan, measured: Mapping[str, Any], costs: CostOptions
 ) -> dict[str, Any]:
-    """Returns between what acceptance, candidates and costs likely lie."""
-    attempts, count = recipe.budget.attempts, recipe.workers.count
+    """Returns between what acceptance, candidates and costs likely lie.
+
+    A shard is one worker's: of more workers than shards, the others have nothing to do.
+    """
+    attempts, images = recipe.budget.attempts, plan.count_requests()
+    count = None if recipe.workers.count == "auto" else recipe.workers.count
+    busy = count and min(count, plan.count_shards())
     ends = compute_wilson(measured["acceptance"], measured["candidates"])
     shares = (measured["acceptance"], ends.high, ends.low)
     tries = [images * expect_attempts(share, attempts) for share in shares]
@@ -109,7 +114,7 @@ def _find_ends(
     return {
         "acceptance_ends": [ends.low, ends.high],
         "expected_candidates_ends": [round(each) for each in tries[1:]],
-        "costs": reckon_costs((expected, least, most), costs, None if count == "auto" else count),
+        "costs": reckon_costs((expected, least, most), costs, busy),
     }
 
 

@@ -62,6 +62,10 @@ def test_a_plan_tells_the_range_that_few_candidates_leave(tmp_path):
     assert report["expected_candidates_ends"] == [120, round(120 * (2 - low))]
     assert report["costs"]["money"] == report["costs"]["hours"]
     assert report["costs"]["money"][0] == pytest.approx(report["expected_seconds"] / 3600)
+    two_shards = ["workers.count=9", "output.shard_size=60"]
+    idle = load_recipe(recipe, two_shards)
+    found = estimate_cost(idle, plan_recipe(idle), True)["costs"]
+    assert found["hours"][0] == pytest.approx(found["worker_hours"][0] / 2)
     for options, calibrate, field in (
         (CostOptions(price=1.0), False, "--no-calibrate"),
         (CostOptions(carbon=1.0), True, "--carbon"),
