@@ -15,6 +15,8 @@ from factory.filters.base import FilterSettings
 from factory.filters.later import Gathered
 from factory.recipe.recipe import Recipe
 
+LATER = f"{WORK}/later"
+
 
 class LaterRecord(Artefact):
     """`later/DIGEST.json`: see `factory.filters.later.Gathered`."""
@@ -49,17 +51,27 @@ def read_later(folder: RunFolder, recipe: Recipe) -> Later:
         digest = getattr(settings, "later", None)
         if digest is None:
             continue
-        name = f"{WORK}/later/{digest}.json"
-        found = folder.read(name, LaterRecord)
-        if found is None or _digest(found.missing, found.scores) != digest:
-            raise DamageError(
-                f"{folder.url}/{name}: is gone or was changed: decide anew with factory refilter "
-                f"{folder.url} --set filters.{settings.name}.FIELD=VALUE"
-            )
+        found = read_scores(folder, settings.name, digest)
         missing |= found.missing
         for sample, own in found.scores.items():
             scores.setdefault(sample, {}).update(own)
     return Later(missing, scores)
+
+
+def read_scores(folder: RunFolder, kind: str, digest: str) -> LaterRecord:
+    """Returns the scores of one filter.
+
+    Raises:
+        DamageError: they are gone, or damaged.
+    """
+    name = f"{LATER}/{digest}.json"
+    found = folder.read(name, LaterRecord)
+    if found is None or compute_later(found.missing, found.scores) != digest:
+        raise DamageError(
+            f"{folder.url}/{name}: is gone or was changed: decide anew with factory refilter "
+            f"{folder.url} --set filters.{kind}.FIELD=VALUE"
+        )
+    return found
 
 
 def gather(url: str, recipe: Recipe, kinds: Iterable[str]) -> tuple[Recipe, dict[str, Gathered]]:
@@ -86,7 +98,7 @@ def gather(url: str, recipe: Recipe, kinds: Iterable[str]) -> tuple[Recipe, dict
         if "://" in url:
             raise InputError(f"{url}: answers lie in folders on this machine: refilter there")
         came = ask(Path(url))
-        digest = _digest(came.missing, came.scores)
+        digest = compute_later(came.missing, came.scores)
         found[digest] = came
         told = {"later": digest, "looked": came.looked}
         names = [each.name for each in filters]
@@ -107,8 +119,9 @@ def write_later(folder: RunFolder, found: Mapping[str, Gathered]) -> None:
     for digest, came in found.items():
         scores = {name: dict(own) for name, own in came.scores.items()}
         record = LaterRecord(version=1, missing=dict(came.missing), scores=scores)
-        folder.files.write(f"{WORK}/later/{digest}.json", record.dump())
+        folder.files.write(f"{LATER}/{digest}.json", record.dump())
 
 
-def _digest(missing: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
+def compute_later(missing: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
+    """Returns the digest that scores are kept under."""
     return compute_digest("later scores", [missing, scores])

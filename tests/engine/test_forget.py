@@ -23,10 +23,14 @@ from factory.data.review.answers import Answer
 from factory.data.review.store import ReviewStore
 from factory.engine.dataset import Dataset
 from factory.engine.forget import ForgetOptions
+from factory.engine.forget.traces import clean_later
 from factory.engine.forget.trained import trace_trained
 from factory.engine.forgotten import FORGOTTEN, Forgotten, ForgottenRecord, read_forgotten
+from factory.engine.later import compute_later, read_later, write_later
 from factory.engine.run import read_status
 from factory.engine.run_folder import RunFolder
+from factory.engine.summary import read_recipe
+from factory.filters.later import Gathered
 from factory.publish.hub import prepare_publication
 from factory.publish.review.drawing import draw_review
 from factory.publish.verify import VerifyOptions, verify_set
@@ -215,6 +219,47 @@ def test_running_growing_and_refiltering_bring_nothing_back(made, copied):
     assert grown.summary.accepted == 28
     ask("refilter", copied, "--set", "filters.finite.min_contrast=0.01")
     assert_gone(made, copied, ANNA)
+
+
+def test_scores_are_kept_without_rows_that_go(copied):
+    """Those that decide are written anew, others removed; a second call changes nothing."""
+    folder, (gone, stays, *_) = RunFolder(str(copied)), list_candidates(copied)
+    scores = {name: {"review": 1.0} for name in (gone, stays)}
+    digest = compute_later({}, scores)
+    write_later(folder, {digest: Gathered({}, scores), "unused": Gathered({}, scores)})
+    recipe = read_json(copied / "recipe.json")
+    recipe["filters"].append({"kind": "review", "later": digest})
+    (copied / "recipe.json").write_text(json.dumps(recipe))
+    clean_later(folder, {gone})
+    files = list_files(copied)
+    assert read_later(folder, read_recipe(folder)).scores == {stays: {"review": 1.0}}
+    assert len(list_files(copied / ".factory/later")) == 1
+    clean_later(folder, {gone})
+    assert list_files(copied) == files
+
+
+@pytest.mark.slow("test_scores_are_kept_without_rows_that_go")
+def test_scores_that_people_gave_of_their_rows_go(made, copied):
+    """After a review by which the set was decided: no id of a removed row is left anywhere."""
+    answer_all(copied)
+    ask("refilter", copied, "--set", "filters.review.min_reviewers=0")
+    ask("refilter", copied, "--set", "filters.review.min_reviewers=1")
+    theirs = {name for name, row in list_candidates(copied).items() if row[0] == hash_name(ANNA)}
+    (scores,) = (copied / ".factory/later").iterdir()
+    others = read_json(scores)["scores"].keys() - theirs
+    assert find_named(copied, theirs) >= {f".factory/later/{scores.name}"} and others
+    killed = forked.wait(
+        forked.start(
+            killer.run_armed, 4, "before", ["forget", str(copied), "--group", hash_name(ANNA)]
+        )
+    )
+    assert killed == -signal.SIGKILL
+    result = forget(copied, ANNA)
+    assert "was refiltered" in result.failed and find_named(copied, theirs) == set()
+    assert_gone(made, copied, ANNA)
+    (left,) = (copied / ".factory/later").iterdir()
+    assert read_json(left)["scores"].keys() == others
+    assert {row["sample_id"] for row in read_rows(copied)} == others
 
 
 def write_references_of(made: Path, folder: Path, per_class: int) -> Path:

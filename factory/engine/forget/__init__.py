@@ -31,6 +31,7 @@ from factory.engine.forget.remove import strip_part, strip_round, sweep
 from factory.engine.forget.touched import find_touched, iterate_rounds
 from factory.engine.forget.traces import (
     DESCRIBED,
+    clean_later,
     clean_records,
     clean_reviews,
     find_traces,
@@ -171,6 +172,7 @@ def _clean(found: Look, result: ForgetResult, options: ForgetOptions, say: Say) 
         say("removing what was measured with them")
         result.measured = remove_measured(found.folder)
     result.answers = clean_reviews(found.folder, found.found.sample_ids | found.own.keys)
+    clean_later(found.folder, found.found.sample_ids if found.record.ended is None else None)
     clean_records(found.folder, found.found.hashes | found.own.hashes, found.own.names)
 
 

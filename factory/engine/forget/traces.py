@@ -8,12 +8,16 @@ import pyarrow as pa
 
 from factory.core.errors import StoreError
 from factory.core.files.new_folder import WORK
+from factory.core.plain import write_json
 from factory.data.review.store import PLACE, ReviewStore
 from factory.engine.finalise import SUMMARY
 from factory.engine.forget.touched import Matches, list_groups
 from factory.engine.forgotten import hide_hashes
+from factory.engine.later import LATER, compute_later, read_scores, write_later
 from factory.engine.placing import BUILD, FOLDERS, PLACED
 from factory.engine.run_folder import RunFolder
+from factory.engine.summary import RECIPE, read_recipe
+from factory.filters.later import Gathered
 
 MEASURED = ("evaluation", "report.html")
 """What was measured of the set as it was, and shows its images and real ones beside them."""
@@ -73,6 +77,35 @@ def clean_records(folder: RunFolder, hashes: Set[str], names: Set[str]) -> None:
         place = f"{WORK}/quarantine/{name}"
         if marks is not None and marks.search(folder.files.read(place)):
             folder.files.remove(place)
+
+
+def clean_later(folder: RunFolder, sample_ids: Set[str] | None) -> None:
+    """Takes rows out of the scores that people gave after the run, and removes unused scores.
+
+    Args:
+        folder: run folder.
+        sample_ids: of the rows; None: of all.
+
+    Raises:
+        DamageError: scores that the data set was decided by are gone, or damaged.
+    """
+    recipe, named = read_recipe(folder), set[str]()
+    filters = [] if recipe is None else list(recipe.filters)
+    for place, settings in enumerate(filters):
+        digest = getattr(settings, "later", None)
+        if digest is not None:
+            found = read_scores(folder, settings.name, digest)
+            gone = found.scores.keys() if sample_ids is None else sample_ids
+            left = {name: own for name, own in found.scores.items() if name not in gone}
+            digest = compute_later(found.missing, left)
+            write_later(folder, {digest: Gathered(found.missing, left)})
+            filters[place] = settings.model_copy(update={"later": digest})
+            named.add(f"{digest}.json")
+    if recipe is not None and named:
+        recipe = recipe.model_copy(update={"filters": tuple(filters)})
+        folder.files.write(RECIPE, write_json(recipe.model_dump(mode="json")).encode())
+    for name in {*folder.files.list(LATER)} - named:
+        folder.files.remove(f"{LATER}/{name}")
 
 
 def find_traces(folder: RunFolder, matches: Matches, marks: Set[str]) -> list[str]:
