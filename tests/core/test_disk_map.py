@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from factory.core.errors import StoreError
 from factory.core.files.disk_map import DiskMap
 
 
@@ -35,6 +36,14 @@ def test_counts_and_what_another_lacks():
     assert mine["a"] == 2
     other["a"] = 0
     assert list(mine.list_lacking(other)) == ["b"] and list(other.list_lacking(mine)) == []
+
+
+def test_a_full_disk_is_told_in_words():
+    mine = DiskMap()
+    mine._table.execute("PRAGMA max_page_count = 9")
+    with pytest.raises(StoreError, match=r"TMPDIR.*full: free space"):
+        for number in range(2000):
+            mine[f"{number:032x}"] = "f" * 64
 
 
 FILL = """

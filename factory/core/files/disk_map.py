@@ -5,6 +5,8 @@ import sqlite3
 from collections.abc import Iterator, MutableMapping
 from typing import Any, Generic, TypeVar
 
+from factory.core.errors import StoreError
+
 ValueT = TypeVar("ValueT")
 _CACHE_KIB = 16 * 1024
 """Of one mapping, in memory."""
@@ -13,7 +15,9 @@ _CACHE_KIB = 16 * 1024
 class DiskMap(MutableMapping[str, ValueT], Generic[ValueT]):
     """Texts to what JSON can hold, in a nameless database of SQLite that goes with the process.
 
-    Keys come in the order of their bytes. Change nothing while it is iterated.
+    Keys come in the order of their bytes, and values as JSON gives them back: a tuple as a list.
+    Change nothing while it is iterated. It spills to SQLITE_TMPDIR, else TMPDIR; where that cannot
+    be written, every use raises StoreError.
     """
 
     def __init__(self) -> None:
@@ -26,36 +30,43 @@ class DiskMap(MutableMapping[str, ValueT], Generic[ValueT]):
 
     def __getitem__(self, key: str) -> ValueT:
         """Returns a value; raises KeyError."""
-        found = self._table.execute("SELECT value FROM map WHERE key = ?", (key,)).fetchone()
+        found = self._run("SELECT value FROM map WHERE key = ?", key).fetchone()
         if found is None:
             raise KeyError(key)
         value: ValueT = json.loads(found[0])
         return value
 
     def __setitem__(self, key: str, value: ValueT) -> None:
-        self._table.execute("INSERT OR REPLACE INTO map VALUES (?, ?)", (key, json.dumps(value)))
+        self._run("INSERT OR REPLACE INTO map VALUES (?, ?)", key, json.dumps(value))
 
     def __delitem__(self, key: str) -> None:
-        if not self._table.execute("DELETE FROM map WHERE key = ?", (key,)).rowcount:
+        if not self._run("DELETE FROM map WHERE key = ?", key).rowcount:
             raise KeyError(key)
 
     def __iter__(self) -> Iterator[str]:
-        for (key,) in self._table.execute("SELECT key FROM map ORDER BY key"):
+        for (key,) in self._run("SELECT key FROM map ORDER BY key"):
             yield key
 
     def __len__(self) -> int:
-        count: int = self._table.execute("SELECT count(*) FROM map").fetchone()[0]
+        count: int = self._run("SELECT count(*) FROM map").fetchone()[0]
         return count
 
     def __bool__(self) -> bool:
-        return self._table.execute("SELECT 1 FROM map LIMIT 1").fetchone() is not None
+        return self._run("SELECT 1 FROM map LIMIT 1").fetchone() is not None
 
     def count_up(self, key: str) -> int:
         """Adds one to a number, which begins at none, and returns it."""
         text = "INSERT INTO map VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
-        found: int = self._table.execute(f"{text} RETURNING value", (key,)).fetchone()[0]
+        found: int = self._run(f"{text} RETURNING value", key).fetchone()[0]
         return int(found)
 
     def list_lacking(self, other: "DiskMap[Any]") -> Iterator[str]:
         """Yields the keys that another mapping lacks, in order."""
         return (key for key in self if key not in other)
+
+    def _run(self, text: str, *values: str) -> sqlite3.Cursor:
+        try:
+            return self._table.execute(text, values)
+        except sqlite3.OperationalError as error:
+            message = f"temporary files (SQLITE_TMPDIR, else TMPDIR): {error}: free space there"
+            raise StoreError(message) from error
