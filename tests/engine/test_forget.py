@@ -351,6 +351,11 @@ def test_images_taken_away_before_are_told_and_the_rest_is_done(made, tmp_path):
     assert run(recipe, tmp_path / "run").summary.accepted == 20
     assert find_named(tmp_path / "run", list_marks(made / "real", ANNA)) == set()
 
+    for path in (tmp_path / "real").rglob(f"{ANNA}_*"):
+        path.unlink()
+    again = forget(tmp_path / "run", ANNA)
+    assert again.exit_code == 0 and "nothing is missing" in again.open_end
+
 
 # --- killed at any point -------------------------------------------------------------------------
 
