@@ -335,12 +335,19 @@ def test_formats_hold_what_the_lines_say(made):
         assert fact["source"] in ("asked", "measured")
         assert (fact["source"] == "measured") == ("number" in fact)
     talks = read_json(words / "llava" / "train.json")
-    assert [talk["id"] for talk in talks] == list(rows)
+    assert len({talk["id"] for talk in talks}) == len(talks) == len(asked) + len(rows)
     for talk in talks:
-        turns = talk["conversations"]
-        assert turns[0]["value"].startswith("<image>\n")
-        assert [turn["from"] for turn in turns] == ["human", "gpt"] * len(talk["facts"])
-        assert (words / talk["image"]).read_bytes() == rows[talk["id"]]["image"]["bytes"]
+        name, end = talk["id"].split()
+        question, answer = talk["conversations"]  # none stands behind another's answer
+        assert (question["from"], answer["from"]) == ("human", "gpt")
+        assert question["value"].startswith("<image>\n") and talk["facts"]
+        if end != "report":
+            told = [row for row in table if row["sample_id"] == name][int(end)]
+            assert question["value"] == f"<image>\n{told['question']}"
+            assert answer["value"] == told["answer"]
+        assert (words / talk["image"]).read_bytes() == rows[name]["image"]["bytes"]
+    pair = read_json(made["families"][1] / "llava" / "train.json")[-1]
+    assert pair["conversations"][0]["value"].startswith("<image>\n" * 2) and len(pair["image"]) == 2
     with (words / "clip" / "train.tsv").open(newline="", encoding="utf-8") as file:
         told = [*csv.DictReader(file, delimiter="\t")]
     assert len(told) == sum(len(line["captions"]) for line in lines)

@@ -18,7 +18,7 @@ _FILES = {
     "vqa": "`vqa/SPLIT-*.parquet`: `image`, `question`, `answer`, `answer_type`, `fact`, as "
     "PathVQA; `vqa-pairs/` of two images",
     "captions": "`captions/SPLIT-*.parquet`: `image`, `captions` (several), `report`, `facts`",
-    "llava": "`llava/SPLIT.json`: `conversations` of each image and each pair, as LLaVA",
+    "llava": "`llava/SPLIT.json`: `conversations`, one for each report and question, as LLaVA",
     "clip": "`clip/SPLIT.tsv`: `filepath` and `title`, with tabs, as open_clip reads them",
 }
 

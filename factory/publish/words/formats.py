@@ -155,42 +155,35 @@ class TextFile:
 
 
 def _render_llava(out: Path, split: str, ask_report: AskReport) -> Iterator[str]:
-    """Yields a conversation for each image, and for each pair of images."""
+    """Yields a conversation for each report and each question: none holds the answer to another."""
     mark = "[\n"
     for is_pairs in (False, True):
         for line in read_words(out, split, is_pairs):
-            made = _build_pair_talk(line) if is_pairs else _build_talk(line, ask_report)
-            if made["conversations"]:
+            for made in _list_talks(line, None if is_pairs else ask_report):
                 yield mark + to_canonical_json(made)
                 mark = ",\n"
     yield "[]\n" if mark == "[\n" else "\n]\n"
 
 
-def _build_talk(line: Line, ask_report: AskReport) -> dict[str, Any]:
-    turns = [(each["question"], each["answer"]) for each in line["questions"]]
-    told = [list_facts(each, line["facts"]) for each in line["questions"]]
-    if line["report"]:
-        turns.insert(0, (ask_report(line["sample_id"]), join_report(line)))
-        said = {what for each in line["report"] for what in each["facts"]}
-        told.insert(0, [line["facts"][what] for what in sorted(said)])
-    own = {"id": line["sample_id"], "image": line["file_name"], "facts": told}
-    return {**own, "conversations": _build_turns(turns, "<image>\n")}
+def _list_talks(line: Line, ask_report: AskReport | None) -> Iterator[dict[str, Any]]:
+    """Yields the conversations of an image, or of a pair where no report is asked for."""
+    files = [each["file_name"] for each in line.get("images", (line,))]
+    name = line["sample_id"] if ask_report else " ".join(each["name"] for each in line["images"])
+    own = {"image": files[0] if ask_report else files}
 
+    def build(end: str | int, asked: str, answer: str, facts: list[Any]) -> dict[str, Any]:
+        turns = [
+            {"from": "human", "value": "<image>\n" * len(files) + asked},
+            {"from": "gpt", "value": answer},
+        ]
+        return {"id": f"{name} {end}", **own, "facts": facts, "conversations": turns}
 
-def _build_pair_talk(line: Line) -> dict[str, Any]:
-    turns = [(each["question"], each["answer"]) for each in line["questions"]]
-    told = [list_facts(each, line["facts"]) for each in line["questions"]]
-    names = " ".join(each["name"] for each in line["images"])
-    own = {"id": names, "image": [each["file_name"] for each in line["images"]], "facts": told}
-    return {**own, "conversations": _build_turns(turns, "<image>\n<image>\n")}
-
-
-def _build_turns(turns: Sequence[tuple[str, str]], mark: str) -> list[dict[str, str]]:
-    found = []
-    for place, (question, answer) in enumerate(turns):
-        asked = question if place else f"{mark}{question}"
-        found += [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}]
-    return found
+    if ask_report and line["report"]:
+        said = sorted({what for each in line["report"] for what in each["facts"]})
+        told = [line["facts"][what] for what in said]
+        yield build("report", ask_report(name), join_report(line), told)
+    for number, each in enumerate(line["questions"]):
+        yield build(number, each["question"], each["answer"], list_facts(each, line["facts"]))
 
 
 def _render_clip(out: Path, split: str, ask_report: AskReport) -> Iterator[str]:
