@@ -1,11 +1,12 @@
 """The plan: a pure function from an index to a request, cut into shards, never materialised."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from factory.core.errors import MismatchError
+from factory.core.errors import InputError, MismatchError
 from factory.core.hashing import diff_values
 from factory.data.records import Request, Shard
 from factory.engine.diversity import count_pool
@@ -104,6 +105,7 @@ def build_plan(recipe: Recipe, session: Session) -> Plan:
     Raises:
         SourceError: images or captions that are missing or cannot be read.
         CatalogError: a catalog id that is not known.
+        InputError: two blocks that ask for the same images, of which a run would make one.
     """
     entry = find_entry(recipe.generator, session.catalogs)
     classes = entry.class_names or () if entry else ()
@@ -114,6 +116,10 @@ def build_plan(recipe: Recipe, session: Session) -> Plan:
             for part in series
         )
     counts = {part.key: part.count for part in series}
+    if len(counts) < len(series):
+        keys = Counter(part.key for part in series)
+        twice = next(part.label for part in series if keys[part.key] > 1)
+        raise InputError(f"conditions: two blocks ask for the same images, {twice}: join them")
     size = recipe.output.shard_size or choose_shard_size(recipe, sum(counts.values()))
     return Plan(series, (Generation(counts, size),))
 

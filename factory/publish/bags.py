@@ -19,7 +19,7 @@ from factory.core.images import decode_image
 from factory.core.notes import tell
 from factory.core.plain import write_json
 from factory.data.streams.bag import BACKGROUND
-from factory.engine.dataset import DATA, Dataset
+from factory.engine.dataset import DATA, REJECTED, Dataset
 from factory.models.session import Session
 from factory.publish.export import check_folder_name, iterate_splits
 
@@ -103,10 +103,10 @@ def _tell_left_out(apart: int, lost: list[str]) -> None:
         )
 
 
-def _count_patches(dataset: Dataset) -> tuple[Counter[str], frozenset[str], int]:
-    """Returns slide -> accepted patches, labels that some patch shows, and rows of no slide."""
+def _count_patches(dataset: Dataset) -> tuple[Counter[str], frozenset[str | None], int]:
+    """Returns slide -> accepted patches, labels that patches were to show, and rows of no slide."""
     sizes: Counter[str] = Counter()
-    shown: set[str] = set()
+    shown: set[str | None] = set()
     apart = 0
     for name in dataset.list_tables(DATA):
         has = set(dataset.read_schema(name).names)
@@ -119,12 +119,16 @@ def _count_patches(dataset: Dataset) -> tuple[Counter[str], frozenset[str], int]
             if slide is not None:
                 sizes[slide] += 1
                 shown.add(row.values["patch_label"])
+    for name in dataset.list_tables(REJECTED):
+        if "patch_label" in dataset.read_schema(name).names:
+            rows = dataset.iterate_rows(name, ["patch_label"])
+            shown.update(row.values["patch_label"] for row in rows)
     if not sizes:
         raise InputError(
             f"{dataset.url}: no row is of a slide: make the images by conditions of kind cohort, "
             "or take another --to"
         )
-    return sizes, frozenset(shown - {BACKGROUND}), apart
+    return sizes, frozenset(shown - {BACKGROUND, None}), apart
 
 
 def _iterate_slides(

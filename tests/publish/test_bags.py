@@ -125,6 +125,21 @@ def test_slides_that_lost_what_they_are_labelled_by_are_left_out(cohort, tmp_pat
     assert {path.stem for path in (out / "bags").iterdir()} == slides
 
 
+def test_a_label_that_no_accepted_patch_shows_is_known_by_the_rejected(cohort, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(cohort, copy)
+    (copy / "rejected").mkdir(exist_ok=True)
+    for path in (copy / "data").glob("*.parquet"):
+        table = pq.read_table(path)
+        shows = [label != "background" for label in table["patch_label"].to_pylist()]
+        pq.write_table(table.filter(pa.array(shows)), copy / "rejected" / path.name)
+        pq.write_table(table.filter(pa.array([not each for each in shows])), path)
+    out = tmp_path / "out"
+    told = ask("export", copy, "--to", "bags", "--out", out)
+    assert "30 slides lost all patches that show their label" in told
+    assert {row["label"] for row in read_table(out)} == {"benign"}
+
+
 def test_a_slide_of_two_sets_has_no_bag(cohort, tmp_path):
     sets = []
     for size in (32, 40):

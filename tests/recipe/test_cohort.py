@@ -1,5 +1,6 @@
 """Cohorts: patients, slides and patches planned in advance, of one stain, label and split each."""
 
+import copy
 import itertools
 import json
 from collections import Counter, defaultdict
@@ -9,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from factory.core.errors import InputError, MismatchError
 from factory.data.streams import Recolour, Vector
 from factory.data.streams.bag import Bag
+from factory.engine.plan import build_plan
 from factory.recipe.conditions import build_series
 from factory.recipe.conditions.cohort_draws import apportion
 from factory.recipe.conditions.series import find_details
@@ -127,7 +130,7 @@ def test_more_patients_change_none_and_no_split_is_shared(tmp_path):
         splits[each.get(Bag).patient].add(each.get(Bag).split)
     assert len(splits) == 11 and all(len(each) == 1 for each in splits.values())
     other, parted = plan(tmp_path, patients=11, splits={"train": 1.0})
-    assert more.key == other.key
+    assert more.key != other.key  # no run folder holds a patient in two splits
     assert [each.key for each in many] == [each.key for each in parted]
     # another seed is another cohort, whose patients are others
     loaded = load_recipe(write_cohort(tmp_path, seed=8))
@@ -209,6 +212,36 @@ def test_a_run_grows_by_patients_and_not_by_slides(tmp_path):
     fresh = tmp_path / "fresh"
     run(write_cohort(tmp_path, change(BLOCK, patients=3), output={"shard_size": 7}), fresh)
     assert list_identities(out) == list_identities(fresh)
+
+
+def test_a_run_keeps_the_splits_that_it_began_with(tmp_path):
+    out = tmp_path / "out"
+    run(write_cohort(tmp_path, change(BLOCK, patients=2)), out)
+    other = change(BLOCK, patients=3, splits={"train": 0.5, "test": 0.5})
+    with pytest.raises(MismatchError, match="a run can only grow"):
+        run(write_cohort(tmp_path, other), out, extend=True)
+    assert {row["bag_split"] for row in read_rows(out)} == {"train"}
+
+
+def test_the_order_of_classes_in_the_recipe_changes_no_patch(tmp_path):
+    _, one = plan(tmp_path, background={"classes": {"normal": 3, "stroma": 1}})
+    _, other = plan(tmp_path, background={"classes": {"stroma": 1, "normal": 3}})
+    assert [each.key for each in one] == [each.key for each in other]
+
+
+def test_two_blocks_of_one_cohort_are_refused(tmp_path):
+    other = change(BLOCK, splits={"train": 0.5, "test": 0.5})
+    messages = find_messages(
+        write_recipe(tmp_path, filters=[], conditions=[BLOCK, copy.deepcopy(other)])
+    )
+    assert any("asks again" in text for text in messages.values()), messages
+    # said in other words: one share, and the least and the greatest
+    blocks = [copy.deepcopy(BLOCK) for _ in range(2)]
+    for block, positive in zip(blocks, (0.5, [0.5, 0.5]), strict=True):
+        block["labels"]["tumour"]["positive"] = positive
+    loaded = load_recipe(write_recipe(tmp_path, filters=[], conditions=blocks))
+    with pytest.raises(InputError, match="two blocks ask for the same images"):
+        build_plan(loaded.recipe, loaded.session)
 
 
 def test_stains_may_be_measured_in_images_of_ones_own(tmp_path):

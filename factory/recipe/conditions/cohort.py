@@ -165,7 +165,8 @@ class CohortConditions(ConditionKind):
                 self._show(planning, settings.background).check()
             except InputError as error:
                 findings.add((*path, "captions"), str(error))
-        told = compute_digest("cohort", settings.model_dump(mode="json", exclude={"patients"}))[:8]
+        same = settings.model_dump(mode="json", exclude={"patients", "splits"})
+        told = compute_digest("cohort", same)[:8]
         return [("cohort", "of settings", told)]
 
     def _check_fixed(self, findings: Findings, place: FieldPath) -> None:

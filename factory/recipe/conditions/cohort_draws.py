@@ -101,7 +101,8 @@ class Shown:
     ) -> tuple[Stream, ...]:
         """Returns the streams of one of the patches of a slide."""
         if self.grid is None:
-            return (ClassName(draw.choose(self.classes, "class", patch)),)
+            weights = dict(sorted(self.classes.items()))  # as its identity, of no order
+            return (ClassName(draw.choose(weights, "class", patch)),)
         told = tuple(fixed.items())
         series = WeightedSeries(self._fixed(told), derive_seed(draw.seed, "captions"), patches)
         return series.request_at(patch).condition.streams
@@ -187,7 +188,7 @@ _PARTS = ("mean", "spread")
 
 
 def apportion(shares: Sequence[float]) -> Iterator[int]:
-    """Yields places without end, of any first n each as often as its share says, or one off.
+    """Yields places without end, of any first n each about as often as its share says.
 
     The place that lacks most comes next (the first of equals), so that no share above 0 waits for
     long, and what was dealt stays when more is.

@@ -23,7 +23,7 @@ from factory.recipe.conditions.cohort_draws import (
 
 @dataclass(frozen=True)
 class CohortSeries:
-    """Patches of slides of patients; more patients change none that there were.
+    """Patches of slides of patients; more patients, or other splits, change none that there were.
 
     Each request is a slot of a slide, tried until it has its image: so every slide is filled for
     itself.
@@ -47,7 +47,13 @@ class CohortSeries:
 
     @functools.cached_property
     def key(self) -> str:
-        """Identity of the series: all that draws, but for the number of patients and the splits."""
+        """Identity of the series: its cohort, and the splits, which one run folder has once."""
+        told = {"cohort": self.cohort_key, "splits": list(self.splits.items())}
+        return compute_digest("series", told)[:16]
+
+    @functools.cached_property
+    def cohort_key(self) -> str:
+        """Identity of its patients: all that draws, but for their number and the splits."""
         told: dict[str, Any] = {
             "kind": "cohort",
             "slides": self.slides,
@@ -132,7 +138,7 @@ class CohortSeries:
     def _draw_vector(self, patient: int, told: "_Slide", patch: int) -> Vector:
         own = self.profiles
         assert own is not None
-        person = Draw(derive_seed(self.seed, "cohort patient", self.key, patient))
+        person = Draw(derive_seed(self.seed, "cohort patient", self.cohort_key, patient))
         means = self.labels[told.label].means
         values = {
             name: means.get(name, 0.0)
@@ -148,7 +154,7 @@ class CohortSeries:
 
     def _draw_slide(self, patient: int, number: int) -> "_Slide":
         label, split = self._dealt.deal(patient)
-        person = Draw(derive_seed(self.seed, "cohort patient", self.key, patient))
+        person = Draw(derive_seed(self.seed, "cohort patient", self.cohort_key, patient))
         own = Draw(derive_seed(person.seed, "slide", number))
         name = f"p{compute_digest('patient', [person.seed])[:12]}"
         stain = None if self.stains is None else self.stains.draw(person, number)
