@@ -213,14 +213,16 @@ class WordsEntry(Strict):
                 yield from _check_slots((*at, "ask", number), text, question.slots, wanted)
         for title, texts in (("captions", self.captions), ("more_captions", self.more_captions)):
             for place, text in enumerate(texts):
-                yield from _check_slots((title, place), text, self.facts)
+                yield from _check_sentence((title, place), text, self.facts)
         for place, texts in enumerate(self.report):
             for number, text in enumerate(texts):
-                yield from _check_slots(("report", place, number), text, self.facts)
+                yield from _check_sentence(("report", place, number), text, self.facts)
         if self.pairs is not None:
             yield from self._find_pair_faults(self.pairs)
 
     def _find_pair_faults(self, pairs: PairWords) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        if pairs.places[0] == pairs.places[1]:
+            yield ("pairs", "places"), f"{pairs.places[0]!r} names both images: give two names"
         for name, each in pairs.compare.items():
             at = ("pairs", "compare", name)
             if name not in self.levels:
@@ -263,6 +265,15 @@ def _check_unsaid(
     for value, known in values.items():
         if set(known or (value,)) <= set(rule.unsaid):
             yield at, f"leaves no wording of {value!r}: keep one"
+
+
+def _check_sentence(
+    at: tuple[str | int, ...], text: str, known: Iterable[str]
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yields what is wrong with a sentence: what names no fact follows from none."""
+    if "{" not in text:
+        yield at, f"{text!r} names no fact that it follows from: add one in braces"
+    yield from _check_slots(at, text, known)
 
 
 def _check_slots(

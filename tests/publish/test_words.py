@@ -554,6 +554,9 @@ report:
 """
 
 
+TWICE = json.dumps({**ENTRY.pairs.model_dump(mode="json"), "places": ["left", "left"]})
+
+
 def write_own(folder, text):
     (folder / "words").mkdir(parents=True, exist_ok=True)
     (folder / "words" / "mine.yaml").write_text(text)
@@ -596,6 +599,9 @@ def test_a_file_of_ones_own_replaces_sections(made, tmp_path):
             "crc-nct has no measure of it",
         ),
         ("captions:", "more_captions: ['{no}']\ncaptions:", 6, "names {no}"),
+        ("captions:", "more_captions: ['Tissue.']\ncaptions:", 6, "names no fact"),
+        ("Klasse: {class_name}.", "Klasse.", 8, "names no fact"),
+        ("base: he-words", f"base: he-words\npairs: {TWICE}", 3, "names both images"),
     ],
 )
 def test_mistakes_of_an_entry_are_named_with_their_line(made, tmp_path, old, new, line, message):
