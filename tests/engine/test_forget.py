@@ -5,6 +5,7 @@ import json
 import shutil
 import signal
 import sqlite3
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from factory.data.review.answers import Answer
 from factory.data.review.store import ReviewStore
 from factory.engine.dataset import Dataset
 from factory.engine.forget import ForgetOptions
-from factory.engine.forget.traces import clean_later
+from factory.engine.forget.traces import clean_later, find_traces
 from factory.engine.forget.trained import trace_trained
 from factory.engine.forgotten import FORGOTTEN, Forgotten, ForgottenRecord, read_forgotten
 from factory.engine.later import compute_later, read_later, write_later
@@ -355,6 +356,22 @@ def test_images_taken_away_before_are_told_and_the_rest_is_done(made, tmp_path):
         path.unlink()
     again = forget(tmp_path / "run", ANNA)
     assert again.exit_code == 0 and "nothing is missing" in again.open_end
+
+
+def test_names_of_a_whole_slide_are_looked_for_in_seconds(copied):
+    """As many marks as a slide has patches, over a quarter of a MB of other hashes."""
+    folder = RunFolder(str(copied))
+    marks = {hash_name(str(number)) for number in range(4000)}
+    marks |= {f"tumor/é.{number}(x).png" for number in range(2000)} | {"tumor/é.1"}
+    text = "".join(hash_name(f"other {number}") for number in range(4000)) + "tumor/é.2(x)"
+    (copied / "others.json").write_text(text)
+    some = sorted(marks)[::1000]
+    for number, mark in enumerate(some):
+        (copied / f"named{number}.txt").write_text(f"a{mark}b")
+    begun = time.process_time()
+    found = find_traces(folder, lambda groups: False, marks)
+    assert found == [f"named{number}.txt" for number in range(len(some))]
+    assert time.process_time() - begun < 3
 
 
 # --- killed at any point -------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """What else in a run folder shows or names a patient's images: removed, and looked for again."""
 
+import itertools
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
 import pyarrow as pa
@@ -131,9 +132,21 @@ def find_traces(folder: RunFolder, matches: Matches, marks: Set[str]) -> list[st
 
 
 def _compile(marks: Set[str]) -> re.Pattern[bytes] | None:
-    return (
-        re.compile(b"|".join(re.escape(each.encode()) for each in sorted(marks))) if marks else None
-    )
+    return re.compile(_join(sorted(marks)).encode()) if marks else None
+
+
+def _join(words: Sequence[str]) -> str:
+    """Returns a pattern of any of these sorted words that tries what they begin with once.
+
+    A plain alternation tries each word at each byte: hours over a set, of a slide of 4,000 patches.
+    """
+    ends = zip(words[0], words[-1], strict=False)
+    head = "".join(one for one, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
+    rest = [each[len(head) :] for each in words]
+    if not rest[0]:  # which is in all others
+        return re.escape(head)
+    branches = (_join([*found]) for _, found in itertools.groupby(rest, lambda each: each[0]))
+    return f"{re.escape(head)}(?:{'|'.join(branches)})"
 
 
 def _read_blocks(folder: RunFolder, name: str) -> Iterator[bytes]:
