@@ -30,7 +30,7 @@ KindT = TypeVar("KindT")
 def name_kind(cls: type) -> None:
     """Sets the `kind` of a class that names none to the one word that its own `Settings` take."""
     own = vars(cls).get("Settings")
-    if own is not None and "kind" not in vars(cls):
+    if own is not None and "kind" not in vars(cls) and "kind" in own.model_fields:
         words = get_args(own.model_fields["kind"].annotation)
         if len(words) == 1:
             setattr(cls, "kind", words[0])  # noqa: B010

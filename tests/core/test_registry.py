@@ -8,6 +8,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from factory.core.errors import CatalogError, PluginError, SourceError
 from factory.core.registry import Registry, load_from_file
+from factory.evaluate.base import Evaluation
+from factory.filters.base import Filter
 
 GROUP = "factory.shapes"
 
@@ -158,3 +160,16 @@ def test_a_file_of_ones_own_is_run_and_hashed(tmp_path):
         load_from_file(path, "Triangle", Shape)
     with pytest.raises(SourceError, match="cannot be read"):
         load_from_file(tmp_path / "missing.py", "Triangle", Shape)
+
+
+@pytest.mark.parametrize("base", [Filter, Evaluation])
+def test_settings_without_a_kind_are_told_in_words(tmp_path, base):
+    path = tmp_path / "own.py"
+    path.write_text(
+        f"from pydantic import BaseModel\nfrom {base.__module__} import {base.__name__}\n"
+        f"class Mine({base.__name__}):\n"
+        "    class Settings(BaseModel):\n        limit: int = 1\n"
+        "    def measure(self, settings, context):\n        return None\n"
+    )
+    with pytest.raises(PluginError, match=r"has no kind: name it in the class, or in its Settings"):
+        load_from_file(path, "Mine", base)
