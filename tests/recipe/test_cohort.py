@@ -245,10 +245,15 @@ def test_two_blocks_of_one_cohort_are_refused(tmp_path):
 
 
 def test_stains_may_be_measured_in_images_of_ones_own(tmp_path):
-    measured = {"images": str(ASSETS / "pcam" / "train"), "looks": 3, "per_look": 2}
+    images = {"images": str(ASSETS / "pcam" / "train"), "group_pattern": r"(\d)\.webp$"}
+    measured = {**images, "looks": 3, "per_look": 2}
     _, conditions = plan(tmp_path, stain={"measured": measured})
-    stain = conditions[0].get(Recolour).stain
-    assert 2 <= len(stain.pixels_sha256s) <= 4
+    stains = [each.get(Recolour).stain for each in conditions]
+    # how far any of them may vary, and what images look like before, all images tell
+    assert len({each.pixels_sha256s for each in stains}) == 1
+    assert len({each.look for each in stains}) == 12
+    assert 3 <= len(stains[0].pixels_sha256s) <= 6
+    assert len(conditions[0].groups()) == 3
     block = change(BLOCK, stain={"measured": {**measured, "images": "nowhere"}})
     messages = find_messages(write_cohort(tmp_path, block))
     assert any("stain.measured" in field for field in messages)

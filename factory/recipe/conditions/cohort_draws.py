@@ -153,7 +153,7 @@ class Stains:
         """Returns the stain of a slide of a patient.
 
         The patient's lies between a real one and a point up to FARTHEST of the way to another;
-        that of a slide is normal around it.
+        that of a slide is normal around it. Notes the images and patients of all of them.
         """
         looks = self.looks
         first = int(draw.unit("stain") * len(looks))
@@ -177,9 +177,9 @@ class Stains:
                     for each, own in zip(moved, usual, strict=True)
                 )
             found.append(tuple(round(each, _DECIMALS) for each in moved))
-        told = (looks[first], looks[other])
-        hashes = (each for stain in told for each in stain.pixels_sha256s)
-        groups = {each for stain in told for each in stain.group_sha256s}
+        # mean and deviations are of all looks: each image that tells one has touched this stain
+        hashes = (each for stain in looks for each in stain.pixels_sha256s)
+        groups = {each for stain in looks for each in stain.group_sha256s}
         look = StainLook(*found)
         return Stain(look, tuple(dict.fromkeys(hashes)), tuple(sorted(groups)))
 
