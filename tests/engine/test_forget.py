@@ -6,6 +6,7 @@ import shutil
 import signal
 import sqlite3
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,9 @@ from factory.data.review.answers import Answer
 from factory.data.review.store import ReviewStore
 from factory.engine.dataset import Dataset
 from factory.engine.forget import ForgetOptions
+from factory.engine.forget.look import look
 from factory.engine.forget.traces import clean_later, find_traces
-from factory.engine.forget.trained import trace_trained
+from factory.engine.forget.trained import Traced, Trained, trace_trained
 from factory.engine.forgotten import FORGOTTEN, Forgotten, ForgottenRecord, read_forgotten
 from factory.engine.later import compute_later, read_later, write_later
 from factory.engine.run import read_status
@@ -443,6 +445,18 @@ def test_what_is_known_of_what_learned(made, tmp_path):
     (folder / PATIENTS_FILE).write_text("{")
     with pytest.raises(InputError, match="damaged"):
         trace()
+
+
+def test_what_was_decided_when_it_was_begun_is_told_of_it(copied):
+    """Killed under `keep` and given again with `touched`: it does, and tells, what it began."""
+    found = look(RunFolder(str(copied)), ForgetOptions(groups=(hash_name(ANNA),)))
+    judge = Trained("filter classifier", "judge", copied, makes=False)
+    unsure = replace(found, traced=Traced(unknown=[(judge, "has no record")]))
+    touched = ForgetOptions(groups=(hash_name(ANNA),), trained_unknown="touched")
+    assert unsure.to_json(touched)["kept"] == 0 and unsure.to_json(touched)["rows"] == 24
+    half = replace(unsure, is_half=True)
+    assert half.to_json(touched) == half.to_json(ForgetOptions(groups=(hash_name(ANNA),)))
+    assert half.to_json(touched)["rows"] == found.found.rows < 24
 
 
 @pytest.mark.slow("test_what_is_known_of_what_learned")

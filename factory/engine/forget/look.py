@@ -87,7 +87,12 @@ class Look:
         return replace(self, forgotten=Forgotten(record))
 
     def list_learned(self, options: ForgetOptions) -> list[str]:
-        """Returns what counts as having learned from them, so that all rows are touched."""
+        """Returns what counts as having learned from them, so that all rows are touched.
+
+        Of a removal that was begun, this was decided then, whatever is said now.
+        """
+        if self.is_half:
+            return [] if self.record.ended is None else [self.record.ended]
         unknown = self.traced.unknown if options.trained_unknown == "touched" else []
         return [str(each) for each in (*self.traced.touched, *(each for each, _ in unknown))]
 

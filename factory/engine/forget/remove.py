@@ -101,12 +101,8 @@ def strip_part(folder: RunFolder, name: str, matches: Matches) -> None:
         folder.files.remove(marker.data)
 
 
-def sweep(folder: RunFolder, plan: Outline) -> int:
-    """Removes data that no marker names, and what writers that died left half written.
-
-    Returns:
-        How many objects were removed.
-    """
+def sweep(folder: RunFolder, plan: Outline) -> None:
+    """Removes data that no marker names, and what writers that died left half written."""
     named = {f"{WORK}/{one.marker.data}" for one in iterate_rounds(folder, plan)}
     for name in folder.files.list(PARTS):
         if name.endswith(".json") and not name.startswith("."):
@@ -124,7 +120,6 @@ def sweep(folder: RunFolder, plan: Outline) -> int:
     ]
     for name in dict.fromkeys(lost):
         folder.files.remove(name)
-    return len(set(lost))
 
 
 def _name_part(folder: RunFolder, name: str) -> set[str]:
