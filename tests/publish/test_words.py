@@ -157,6 +157,7 @@ def check_object(question, row):
     elif what == "box":
         rows, columns = largest
         box = [columns.start, rows.start, columns.stop, rows.stop]
+        assert "[x0, y0, x1, y1], in shares of width and height" in question["question"]
         assert json.loads(question["answer"]) == [round(each / 64, 2) for each in box]
     else:
         x, y = found.centres[mine[int(np.argmax(areas))]]
