@@ -43,7 +43,8 @@ def export_bags(
     A file holds, for the N accepted patches of a slide by row and column, `features` (N, dim)
     float32 of an encoder or `images` (N, H, W, 3) uint8 RGB, `coords` (N, 2) int32, px of their
     left upper corners, `patch_labels` (N,) and `sample_ids` (N,). Left out, and counted, are rows
-    of no slide, and slides that lost every patch that shows their label: it would not be true.
+    of no slide, and slides that lost every patch, or all that show their label: it would not be
+    true.
 
     Args:
         dataset: what to export; its accepted rows.
@@ -59,7 +60,7 @@ def export_bags(
             of one place, or `out` is in use.
         StoreError: a damaged file.
     """
-    sizes, shown, apart = _count_patches(dataset)
+    sizes, shown, apart, empty = _count_patches(dataset)
     loaded = None if encoder is None else session.encoders.load(encoder, session.base)
     counts: dict[str, Counter[str]] = {}
     lost: list[str] = []
@@ -81,7 +82,7 @@ def export_bags(
         if loaded is not None:
             about = {"encoder": loaded.describe(), "dim": loaded.dim}
         (build / ABOUT).write_text(write_json(about), encoding="utf-8")
-    _tell_left_out(apart, lost)
+    _tell_left_out(apart, empty, lost)
     return {split: dict(found) for split, found in counts.items()}
 
 
@@ -93,9 +94,11 @@ def _write_slide(folder: Path, slide: str, patches: list[_Patch], encoder: Any) 
     np.savez(folder / f"{slide}.npz", **arrays)
 
 
-def _tell_left_out(apart: int, lost: list[str]) -> None:
+def _tell_left_out(apart: int, empty: int, lost: list[str]) -> None:
     if apart:
         tell(f"{apart:,} rows are of no slide: left out")
+    if empty:
+        tell(f"{empty:,} slides have no accepted patch: they have no bag")
     if lost:
         tell(
             f"{len(lost):,} slides lost all patches that show their label ({lost[0]}): left out; "
@@ -103,10 +106,16 @@ def _tell_left_out(apart: int, lost: list[str]) -> None:
         )
 
 
-def _count_patches(dataset: Dataset) -> tuple[Counter[str], frozenset[str | None], int]:
-    """Returns slide -> accepted patches, labels that patches were to show, and rows of no slide."""
+def _count_patches(dataset: Dataset) -> tuple[Counter[str], frozenset[str | None], int, int]:
+    """Counts the rows of slides.
+
+    Returns:
+        Slide -> accepted patches, labels that patches were to show, rows of no slide, and slides of
+        which all patches were rejected.
+    """
     sizes: Counter[str] = Counter()
     shown: set[str | None] = set()
+    tried: set[str | None] = set()
     apart = 0
     for name in dataset.list_tables(DATA):
         has = set(dataset.read_schema(name).names)
@@ -121,14 +130,16 @@ def _count_patches(dataset: Dataset) -> tuple[Counter[str], frozenset[str | None
                 shown.add(row.values["patch_label"])
     for name in dataset.list_tables(REJECTED):
         if "patch_label" in dataset.read_schema(name).names:
-            rows = dataset.iterate_rows(name, ["patch_label"])
-            shown.update(row.values["patch_label"] for row in rows)
+            for row in dataset.iterate_rows(name, ["slide", "patch_label"]):
+                tried.add(row.values["slide"])
+                shown.add(row.values["patch_label"])
     if not sizes:
         raise InputError(
             f"{dataset.url}: no row is of a slide: make the images by conditions of kind cohort, "
             "or take another --to"
         )
-    return sizes, frozenset(shown - {BACKGROUND, None}), apart
+    empty = len(tried - {None} - sizes.keys())
+    return sizes, frozenset(shown - {BACKGROUND, None}), apart, empty
 
 
 def _iterate_slides(

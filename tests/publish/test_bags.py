@@ -138,6 +138,12 @@ def test_a_label_that_no_accepted_patch_shows_is_known_by_the_rejected(cohort, t
     told = ask("export", copy, "--to", "bags", "--out", out)
     assert "30 slides lost all patches that show their label" in told
     assert {row["label"] for row in read_table(out)} == {"benign"}
+    for path in (copy / "data").glob("*.parquet"):
+        table = pq.read_table(path)
+        keep = [row["bag_label"] == "benign" for row in table.select(["bag_label"]).to_pylist()]
+        pq.write_table(table.filter(pa.array(keep)), path)
+    told = ask("export", copy, "--to", "bags", "--out", tmp_path / "without")
+    assert "30 slides have no accepted patch" in told
 
 
 def test_a_slide_of_two_sets_has_no_bag(cohort, tmp_path):
