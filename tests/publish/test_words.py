@@ -7,6 +7,7 @@ import shutil
 from collections import Counter, defaultdict
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -518,6 +519,13 @@ def test_cut_points_of_real_images(made, tmp_path):
     assert cuts["density"].edges == pytest.approx(np.quantile(numbers, [1 / 3, 2 / 3]), abs=2e-4)
     assert "quantiles of" in (tmp_path / "words/README.md").read_text("utf-8")
     assert check_words(tmp_path / "words", dataset).is_sound
+    files = sorted(real.rglob("*.webp"))
+    columns = {"image": [b"none"] * len(files), "patch": [each.read_bytes() for each in files]}
+    table = pa.table({name: [{"bytes": each} for each in of] for name, of in columns.items()})
+    pq.write_table(table, tmp_path / "real.parquet")
+    named = WordsOptions(real=tmp_path / "real.parquet", image_column="patch")
+    same = write_words(dataset, tmp_path / "named", named).lexicon.cuts
+    assert same["density"].edges == cuts["density"].edges
     (tmp_path / "one").mkdir()
     for number in range(3):
         shutil.copy(next(real.rglob("*.webp")), tmp_path / "one" / f"{number}.webp")

@@ -15,11 +15,12 @@ from pydantic import Field
 
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import InputError
-from factory.core.fields import CatalogFolders, Images, Option, Options, Seed
+from factory.core.fields import CatalogFolders, ImageColumn, Images, Option, Options, Seed
 from factory.core.files.new_folder import build_folder
 from factory.core.hashing import hash_bytes
 from factory.core.notes import tell
 from factory.data.folders import FolderKind
+from factory.data.images.image import Wanted
 from factory.engine.dataset import Dataset
 from factory.evaluate.image_sets import list_set
 from factory.models.text_writer import TextWriter, Writer, WriterSettings
@@ -57,6 +58,7 @@ class WordsOptions(Options):
     real: Images | None = Field(
         None, description="Real images whose quantiles are the cut points of levels."
     )
+    image_column: ImageColumn = None
     writer: str | None = Field(
         None, description="Language model that rewords sentences: folder, or Hub id."
     )
@@ -89,7 +91,8 @@ def write_words(
         StoreError: a damaged file, or the disk is full.
     """
     catalogs = load_catalogs(options.catalogs)
-    real = None if options.real is None else list_set(options.real)
+    wanted = Wanted(image=options.image_column)
+    real = None if options.real is None else list_set(options.real, columns=wanted)
     lexicon = Lexicon.open(catalogs, options.words, real)
     classes = None if options.classes is None else catalogs.find_classes(options.classes)
     writer = _open_writer(options)
@@ -143,7 +146,9 @@ def _build_record(dataset: Dataset, options: WordsOptions, teller: Teller) -> Wo
     rows, asker = teller.rows, teller.asker
     counts, blind = count_words(teller.build, sorted(rows.images))
     passed = rows.passed + asker.passed
-    settings = options.model_dump(mode="json", exclude={"catalogs", "writer", "real"})
+    settings = options.model_dump(
+        mode="json", exclude={"catalogs", "writer", "real", "image_column"}
+    )
     settings["real"] = None if options.real is None else options.real.name
     writer = asker.writer
     told = None
