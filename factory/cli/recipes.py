@@ -101,8 +101,6 @@ def plan(
     from factory.recipe.licences import combine_recipe_terms
 
     costs = read_settings(CostOptions, given)
-    if problem := costs.find_problem(calibrate):
-        raise InputError(problem)
     loaded = load_checked(recipe, overrides)
     planned, verdict = api.plan(loaded), combine_recipe_terms(loaded)
     report = api.estimate(loaded, planned, calibrate, make_say(as_json), costs)

@@ -1,6 +1,5 @@
 """What expected work costs: hours of workers, money, energy and carbon, with how sure that is."""
 
-from collections.abc import Callable
 from typing import Any
 
 from pydantic import Field
@@ -66,15 +65,12 @@ def reckon_costs(
 
 def describe_costs(costs: dict[str, list[float]]) -> list[str]:
     """Returns a line for each cost: what is expected, and between what it likely lies."""
-    named: dict[str, Callable[[str], str]] = {
-        "worker_hours": "{} hours of one worker like this one".format,
-        "hours": "{} hours with the workers asked for".format,
-        "money": "{} at the price given".format,
-        "energy_kwh": "{} kWh".format,
-        "carbon_kg": "{} kg CO2 equivalent".format,
+    named = {
+        "worker_hours": "hours of one worker like this one",
+        "hours": "hours with the workers asked for",
+        "money": "at the price given",
+        "energy_kwh": "kWh",
+        "carbon_kg": "kg CO2 equivalent",
     }
-    return [
-        f"{write(f'{costs[key][0]:.3g}')} ({costs[key][1]:.3g} to {costs[key][2]:.3g})"
-        for key, write in named.items()
-        if key in costs
-    ]
+    told = ((words, costs[key]) for key, words in named.items() if key in costs)
+    return [f"{mean:.3g} {words} ({low:.3g} to {high:.3g})" for words, (mean, low, high) in told]

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from factory.catalog.entries import Fraction, Strict
+from factory.catalog.entries import Fraction, PositiveFraction, Strict
 from factory.core.errors import InputError, Problem, RecipeError
 from factory.core.hashing import compute_digest
 from factory.core.yaml.messages import advise
@@ -33,7 +33,6 @@ def _refuse_twice(given: Any) -> Any:
 
 
 Listed = (Field(min_length=1), AfterValidator(_refuse_twice))
-Strength = Annotated[float, Field(gt=0.0, le=1.0)]
 Count = Annotated[int, Field(ge=1, le=100_000)]
 Name = Literal[
     "variations",
@@ -50,7 +49,7 @@ Name = Literal[
 class OwnKeys(Strict):
     """Keys of a space that are no field of a recipe."""
 
-    strength: Annotated[tuple[Strength, ...] | None, *Listed] = None
+    strength: Annotated[tuple[PositiveFraction, ...] | None, *Listed] = None
     way: Annotated[tuple[Name, ...] | None, *Listed] = None
     filter: Annotated[tuple[Literal["none"] | Fraction, ...] | None, *Listed] = None
     mix: Annotated[tuple[Mix, ...] | None, *Listed] = None

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 Count = Annotated[int, Field(ge=1, le=10_000_000_000)]
 PerClass = Count | dict[ClassName, Count]
-Share = Annotated[float, Field(gt=0.0, le=1.0)]
 Identity = tuple[str, ...]
 """Words that name what a block makes; two blocks must not make the same."""
 

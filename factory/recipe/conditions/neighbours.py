@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from factory.catalog.entries import PositiveFraction
 from factory.core.errors import SourceError
 from factory.core.fields import Pixels
 from factory.core.yaml.reader import FieldPath
@@ -22,7 +23,6 @@ from factory.recipe.conditions.base import (
     BlockImages,
     Identity,
     Planning,
-    Share,
     expand_per_class,
 )
 from factory.recipe.conditions.encoded import EncodedRows
@@ -98,7 +98,7 @@ class NeighbourConditions(ShotKind):
             None, ge=1, le=4096, description="of clusters of these; default: all of them"
         )
         size: Pixels = Field(64, description="px of the square that is encoded, by fit")
-        strength: Share = Field(0.4, description="share of the path run again")
+        strength: PositiveFraction = Field(0.4, description="share of the path run again")
         fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
 
     settings: Settings

@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from factory.catalog.entries import PositiveFraction
 from factory.core.hashing import compute_digest
 from factory.core.yaml.reader import FieldPath
 from factory.data.groups import read_groups
@@ -19,7 +20,6 @@ from factory.recipe.conditions.base import (
     BlockImages,
     Identity,
     Planning,
-    Share,
     expand_per_class,
 )
 from factory.recipe.conditions.looks import Stains, pair_all
@@ -91,17 +91,17 @@ class ReferenceConditions(ShotKind):
         prototypes: Prototypes | None = Field(
             None, description="instead of shots: medoids of clusters of each class"
         )
-        max_share_per_shot: Share | None = Field(
+        max_share_per_shot: PositiveFraction | None = Field(
             None,
             description="most images asked for of a class that vary one shot: a share, rounded up",
         )
-        max_share_per_group: Share | None = Field(
+        max_share_per_group: PositiveFraction | None = Field(
             None, description="likewise that vary shots of one patient or slide"
         )
         stains: Stains | None = Field(
             None, description="of unlabelled images, which shots are given before they are varied"
         )
-        strength: Share = Field(0.6, description="share of the path run again")
+        strength: PositiveFraction = Field(0.6, description="share of the path run again")
         fit: Literal["crop", "resize"] = Field("crop", description="crop keeps mpp")
         caption: str | None = Field(None, description="prompt for text models, with {class_name}")
 

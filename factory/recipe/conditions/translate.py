@@ -7,6 +7,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import ClassName as ClassWord
+from factory.catalog.entries import PositiveFraction
 from factory.core.hashing import compute_digest
 from factory.core.yaml.reader import FieldPath
 from factory.data.groups import read_groups
@@ -24,7 +25,6 @@ from factory.recipe.conditions.base import (
     ImageSettings,
     PerClass,
     Planning,
-    Share,
     expand_per_class,
 )
 from factory.recipe.conditions.looks import pair_all
@@ -57,7 +57,7 @@ class TranslateConditions(ConditionKind):
             "from the inverted path of the image; image_to_image: from the image with noise",
         )
         to: Target | None = Field(None, description="what they become; a translator may know it")
-        strength: Share | None = Field(
+        strength: PositiveFraction | None = Field(
             None,
             description="share of the path to noise; default: 1 of invert, 0.5 of image_to_image",
         )

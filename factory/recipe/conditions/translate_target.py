@@ -7,7 +7,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import ClassName as ClassWord
-from factory.catalog.entries import Strict
+from factory.catalog.entries import PositiveFraction, Strict
 from factory.core.errors import SourceError
 from factory.core.notes import tell
 from factory.core.yaml.reader import FieldPath
@@ -76,7 +76,7 @@ class Inject(Strict):
     layers: tuple[Text, ...] = Field(
         ("*",), min_length=1, description="self-attention layers by name, * for any letters"
     )
-    share: float = Field(0.5, gt=0.0, le=1.0, description="of the steps, from the first")
+    share: PositiveFraction = Field(0.5, description="of the steps, from the first")
 
 
 def choose_images(
