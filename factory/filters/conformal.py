@@ -12,6 +12,7 @@ from factory.core.errors import FilterError, SourceError
 from factory.core.hashing import compute_digest
 from factory.core.stats.conformal import bound_passed, bound_rates, count_needed
 from factory.data.images import SourceImage, check_fit, fit_source
+from factory.data.images.fields import GroupColumn, GroupPattern, ImageColumn
 from factory.data.records import SCORE_DECIMALS
 from factory.data.shots import rank_shots
 from factory.filters.asked import AskedFilter, Images
@@ -57,9 +58,9 @@ class Conformal(AskedFilter):
         )
         confidence: Open = Field(0.95, description="of the bound, over calibration and run")
         fit: Literal["crop", "resize"] = Field("crop", description="of real images to the sample's")
-        image_column: str | None = Field(None, description="column of the images in parquet, arrow")
-        group_column: str | None = Field(None, description="patient or slide column")
-        group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+        image_column: ImageColumn = None
+        group_column: GroupColumn = None
+        group_pattern: GroupPattern = None
 
     settings: Settings
 

@@ -12,6 +12,7 @@ from factory.core.errors import FilterError, SourceError
 from factory.core.hashing import compute_digest
 from factory.core.metrics.domains import Passage
 from factory.data.images import SourceImage, check_fit, fit_image
+from factory.data.images.fields import ImageColumn
 from factory.data.records import Condition, Sample
 from factory.data.shots import rank_shots
 from factory.filters.base import FilterSettings, RealImages, Score, Scores
@@ -45,7 +46,7 @@ class DomainReachedFilter(EncodedFilter):
         fit: Literal["crop", "resize"] = Field("crop", description="of real images to the sample's")
         limit: int = Field(500, ge=2, le=10_000, description="most real images used of each domain")
         seed: int = Field(0, ge=0, description="chooses them, where there are more")
-        image_column: str | None = Field(None, description="column of the images in parquet, arrow")
+        image_column: ImageColumn = None
         min_share: float = Field(0.3, ge=-10.0, le=10.0, description="1: the target's mean")
 
     settings: Settings

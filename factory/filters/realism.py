@@ -12,6 +12,7 @@ from factory.catalog.entries import Fraction
 from factory.core.errors import FilterError, SourceError
 from factory.core.yaml.messages import advise
 from factory.data.images import check_fit
+from factory.data.images.fields import GroupColumn, GroupPattern, ImageColumn
 from factory.data.records import Condition, Sample
 from factory.filters.base import FilterSettings, Labels, Near, RealImages, Score, Scores
 from factory.filters.batches import Size, group_by_size
@@ -80,9 +81,9 @@ class RealismFilter(EncodedFilter):
         fit: Literal["crop", "resize"] = Field("crop", description="of real images to the sample's")
         limit: int = Field(2000, ge=4, le=10_000, description="most real images used")
         seed: int = Field(0, ge=0, description="chooses them, where there are more")
-        image_column: str | None = Field(None, description="column of the images in parquet, arrow")
-        group_column: str | None = Field(None, description="patient or slide column")
-        group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+        image_column: ImageColumn = None
+        group_column: GroupColumn = None
+        group_pattern: GroupPattern = None
         min_realism: float | None = Field(None, ge=0.0, description="1: inside the real manifold")
         min_realism_quantile: Fraction | None = None
         max_neighbour_distance: float | None = Field(None, gt=0.0, description="1: usual for real")

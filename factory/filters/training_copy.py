@@ -14,6 +14,7 @@ from factory.core.errors import FilterError, SourceError
 from factory.core.hashing import compute_digest
 from factory.core.thumbnails import DIM, REVISION, compare_all, describe_images
 from factory.data.images import SourceImage, fit_image
+from factory.data.images.fields import ImageColumn
 from factory.data.records import Condition, Sample
 from factory.data.splits import find_leaks
 from factory.data.streams import Reference
@@ -51,7 +52,7 @@ class TrainingCopyFilter(Filter):
             None,
             description="test set: not to be copied either, nor shared with what the recipe uses",
         )
-        image_column: str | None = Field(None, description="column of the images in parquet, arrow")
+        image_column: ImageColumn = None
 
     settings: Settings
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 from factory.core.errors import DamageError
-from factory.data.images import SourceImage
-from factory.data.streams.base import Stream
+from factory.data.streams.base import RealImages, Row, Stream
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,9 +45,7 @@ class Bag(Stream):
         return dict(zip(COLUMNS, values, strict=True))
 
     @classmethod
-    def restore(
-        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
-    ) -> Self:
+    def restore(cls, identity: Any, images: RealImages, row: Row) -> Self:
         """Returns the bag of a row.
 
         Raises:

@@ -1,6 +1,5 @@
 """The stream `domain`: real images whose look an image is to have, by what a model sees in them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -11,7 +10,7 @@ from factory.core.errors import DamageError
 from factory.core.hashing import compute_digest
 from factory.data.images import SourceImage, fit_source
 from factory.data.provenance import Provenance
-from factory.data.streams.base import Stream
+from factory.data.streams.base import RealImages, Row, Stream
 from factory.data.streams.source import KeptImage
 from factory.data.varied import Varied
 
@@ -49,9 +48,7 @@ class Domain(Stream):
         return np.stack([fit_source(one, width, height, self.fit, at) for one, at in found])
 
     @classmethod
-    def restore(
-        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
-    ) -> Self:
+    def restore(cls, identity: Any, images: RealImages, row: Row) -> Self:
         """Returns the domain of a row.
 
         Raises:

@@ -13,7 +13,7 @@ from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, encode_image
 from factory.data.images import SourceImage, fit_source
 from factory.data.provenance import Provenance
-from factory.data.streams.base import Stream
+from factory.data.streams.base import RealImages, Row, Stream
 from factory.data.streams.reference import hash_source_pixels
 from factory.data.varied import Varied
 
@@ -166,9 +166,7 @@ class Source(Stream):
         return None if data is None else KeptImage(data).read_pixels()
 
     @classmethod
-    def restore(
-        cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
-    ) -> Self:
+    def restore(cls, identity: Any, images: RealImages, row: Row) -> Self:
         """Returns the source of a row: the one that it keeps, else the real image.
 
         Raises:

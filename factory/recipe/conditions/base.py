@@ -15,6 +15,7 @@ from factory.catalog.licences.terms import Term, drop_repeated
 from factory.core.registry import name_kind
 from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
+from factory.data.images.fields import GroupColumn, GroupPattern, ImageColumn
 from factory.data.streams import Caption, Stream
 from factory.models.session import Session
 from factory.recipe.conditions.family import Vary
@@ -104,15 +105,15 @@ class ConditionSettings(Strict):
     )
 
 
-class ImageSettings(ConditionSettings):
-    """What every block of real images says of them; some say `fit` and further columns too."""
+class NamedImages(Strict):
+    """Real images by name; some say `fit` and further columns too."""
 
     images: Path = Field(
         description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
     )
-    image_column: str | None = Field(None, description="column of the images in parquet, arrow")
-    group_column: str | None = Field(None, description="patient or slide column")
-    group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+    image_column: ImageColumn = None
+    group_column: GroupColumn = None
+    group_pattern: GroupPattern = None
 
     @property
     def block(self) -> BlockImages:
@@ -120,6 +121,10 @@ class ImageSettings(ConditionSettings):
         named = {f"{name}_column" for name in ("image", "label", "caption", "group")}
         columns = self.model_dump(include={*named, "group_pattern"})
         return BlockImages(self.images, getattr(self, "fit", "crop"), columns)
+
+
+class ImageSettings(NamedImages, ConditionSettings):
+    """What every block of real images says of them."""
 
 
 class ConditionKind(ABC):

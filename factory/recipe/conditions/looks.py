@@ -5,7 +5,6 @@ from pathlib import Path
 
 from pydantic import Field
 
-from factory.catalog.entries import Strict
 from factory.core.errors import SourceError
 from factory.core.stain_transfer import measure_look
 from factory.core.yaml.reader import FieldPath
@@ -14,23 +13,14 @@ from factory.data.shots import rank_shots
 from factory.data.streams.stain import Stain
 from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
-from factory.recipe.conditions.base import BlockImages
+from factory.recipe.conditions.base import BlockImages, NamedImages
 from factory.recipe.conditions.shots import Chosen
 
 
-class Unlabelled(Strict):
+class Unlabelled(NamedImages):
     """Real images of which no class is read."""
 
     images: Path = Field(description="real images of other slides; their classes are not read")
-    image_column: str | None = Field(None, description="column of the images in parquet, arrow")
-    group_column: str | None = Field(None, description="patient or slide column")
-    group_pattern: str | None = Field(None, description="regex on file names, one (group)")
-
-    @property
-    def block(self) -> BlockImages:
-        """Where they are."""
-        named = {"image_column", "group_column", "group_pattern"}
-        return BlockImages(self.images, columns=self.model_dump(include=named))
 
     def check(self, findings: Findings, path: FieldPath) -> bool:
         """Whether its images are there; notes it where they are missing."""

@@ -16,6 +16,7 @@ from factory.core.hashing import compute_digest
 from factory.core.yaml.reader import FieldPath
 from factory.data.groups import read_groups
 from factory.data.images import SourceImage
+from factory.data.images.fields import GroupColumn, GroupPattern
 from factory.data.label_maps import (
     INSTANCES,
     TURNS,
@@ -135,8 +136,8 @@ class MaskConditions(ConditionKind):
         mask_column: str | None = Field(None, description="column of the masks in parquet, arrow")
         label_column: str | None = Field(None, description="column with the class")
         caption_column: str | None = Field(None, description="column with the caption")
-        group_column: str | None = Field(None, description="patient or slide column")
-        group_pattern: str | None = Field(None, description="regex on file names, one (group)")
+        group_column: GroupColumn = None
+        group_pattern: GroupPattern = None
         licence: LicenceTerms | None = Field(
             None, description="terms of the masks; default: card.source_license"
         )

@@ -13,6 +13,7 @@ from factory.catalog.licences.terms import Term
 from factory.core.errors import InputError, SourceError
 from factory.core.yaml.messages import advise
 from factory.core.yaml.reader import FieldPath
+from factory.data.images.fields import GroupColumn
 from factory.data.rows import Rows, open_rows
 from factory.data.streams import Caption, ClassName, Stream
 from factory.models.session import Session
@@ -39,7 +40,7 @@ class TableSettings(ConditionSettings):
         description="what else a row asks for: stream -> its column, or column and more, e.g. "
         "{class_name: tissue, scale: mpp, embedding: {column: uni, encoder: uni2-h}}",
     )
-    group_column: str | None = Field(None, description="patient or slide column")
+    group_column: GroupColumn = None
     count: Count | None = Field(None, description="accepted images over all rows, in turn")
     per_row: Count | None = Field(None, description="accepted images of each row")
     licence: LicenceTerms | None = Field(None, description="terms of the table as you read them")

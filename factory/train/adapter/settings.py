@@ -6,7 +6,16 @@ from pydantic import Field, model_validator
 
 from factory.catalog.entries import Strict
 from factory.core.errors import InputError
-from factory.core.fields import Count, Fit, ImageColumn, Images, Options, Seed
+from factory.core.fields import (
+    Count,
+    Fit,
+    GroupColumn,
+    GroupPattern,
+    ImageColumn,
+    Images,
+    Options,
+    Seed,
+)
 from factory.models.generators.prompts import DEFAULT_TEMPLATE, check_template
 
 
@@ -33,10 +42,8 @@ class AdapterSettings(Options):
     )
     about: str = Field("", description="What the images are and on which terms, for the card.")
     image_column: ImageColumn = None
-    group_column: str | None = Field(None, description="Column of the patient or slide.")
-    group_pattern: str | None = Field(
-        None, description="Regular expression with one (group) on file names."
-    )
+    group_column: GroupColumn = None
+    group_pattern: GroupPattern = None
     steps: int | None = Field(
         None, ge=1, le=1_000_000, description="Training steps; may be raised on resume."
     )

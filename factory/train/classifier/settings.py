@@ -4,7 +4,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from factory.core.fields import Fit, ImageColumn, Images, Option, Options, Seed
+from factory.core.fields import (
+    Fit,
+    GroupColumn,
+    GroupPattern,
+    ImageColumn,
+    Images,
+    Option,
+    Options,
+    Seed,
+)
 
 HeadKind = Literal["auto", "logistic", "knn", "prototype"]
 Precision = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -26,10 +35,8 @@ class ClassifierSettings(Options):
     label_column: str | None = Field(
         None, description="Column of the class; default: the folders, or label."
     )
-    group_column: str | None = Field(None, description="Column of the patient or slide.")
-    group_pattern: str | None = Field(
-        None, description="Regular expression with one (group) on file names."
-    )
+    group_column: GroupColumn = None
+    group_pattern: GroupPattern = None
     precisions: Annotated[tuple[Precision, ...], Option("--precision")] = Field(
         (),
         description="Print and table each class's threshold for it (printed: 0.9; tabled: the "

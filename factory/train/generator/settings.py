@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from factory.catalog.entries import Strict
+from factory.data.images.fields import ImageColumn
 
 
 def _check_scale(scale: tuple[float, float]) -> tuple[float, float]:
@@ -23,7 +24,7 @@ class SourceSettings(Strict):
     """One set of real images to learn from."""
 
     images: Path = Field(description="ImageFolder, parquet, datasets folder or WebDataset")
-    image_column: str | None = Field(None, description="column of the images in parquet, arrow")
+    image_column: ImageColumn = None
     fit: Literal["crop", "resize"] = Field(
         "crop", description="centre crop keeps mpp; resize does not"
     )
