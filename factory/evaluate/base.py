@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self, get_origin
 
@@ -202,10 +203,14 @@ class Evaluation:
         """
         super().__init_subclass__(**more)
         name_kind(cls)
-        if not cls.study and hasattr(sys.modules.get(cls.__module__), "__path__"):
-            cls.study = f"{cls.__module__}.study:measure"
-        if not cls.study and cls.measure is Evaluation.measure:
-            raise TypeError(f"{cls.__name__}: has no measure: write one")
+        if cls.measure is Evaluation.measure:
+            is_package = hasattr(sys.modules.get(cls.__module__), "__path__")
+            if is_package and not cls.study:
+                cls.study = f"{cls.__module__}.study:measure"
+            module = cls.study.partition(":")[0]
+            if not module or find_spec(module) is None:
+                beside = f", or a module {module} with it" if module else ""
+                raise TypeError(f"{cls.__name__}: has no measure: write one{beside}")
         for each in cls.drawings:
             if not (isinstance(each, Drawing) and PurePath(each.place).suffix in MEDIA):
                 raise TypeError(f"{each!r}: want a Drawing, {' or '.join(MEDIA)}")

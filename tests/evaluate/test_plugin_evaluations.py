@@ -1,11 +1,15 @@
 """An evaluation of one's own, installed as a package: one file, and every command knows it."""
 
 import json
+import sys
+from importlib import invalidate_caches
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from factory.core.registry import Registry
+from factory.evaluate.base import Evaluation
 from tests import ROOT
 from tests.evaluate.test_evaluate_all import write_set
 from tests.plugged import PLUGINS, install, run_python
@@ -20,7 +24,8 @@ from tests.documents import load_hook
 from tests.plugged import call
 
 sets = ("--real", "real", "--synthetic", "run")
-assert "colour     Compares the colours of synthetic images" in call("evaluate", "--help")
+told = " ".join(call("evaluate", "--help").split())
+assert " colour Compares the colours of synthetic images" in told, told
 assert "--halves INTEGER RANGE" in call("evaluate", "colour", "--help")
 call("evaluate", "colour", *sets, "--halves", "0", code=2)
 told = call("evaluate", "colour", *sets, "--json", "run/evaluation/colour.json")
@@ -65,6 +70,33 @@ def test_an_installed_evaluation_is_known_to_every_command(tmp_path):
     for text in ((tmp_path / "run" / "README.md").read_text(), alone, together.read_text()):
         assert "distance in levels" in text
     assert "### colour" in (tmp_path / "run" / "README.md").read_text()
+
+
+HOLLOW = """
+from typing import Literal
+from factory.evaluate.base import Evaluation, EvaluationSettings
+
+class Hollow(Evaluation):
+    class Settings(EvaluationSettings):
+        kind: Literal["hollow"] = "hollow"
+"""
+
+
+def test_a_package_that_measures_nothing_is_named_as_soon_as_it_is_found(tmp_path, monkeypatch):
+    made = tmp_path / "hollow-1.2.dist-info"
+    made.mkdir()
+    (made / "METADATA").write_text("Metadata-Version: 2.1\nName: hollow\nVersion: 1.2\n")
+    (made / "entry_points.txt").write_text("[factory.hollows]\nhollow = hollow:Hollow\n")
+    (tmp_path / "hollow").mkdir()
+    (tmp_path / "hollow" / "__init__.py").write_text(HOLLOW)
+    monkeypatch.syspath_prepend(tmp_path)
+    _, broken = Registry("factory.hollows", Evaluation, {}).list_all()
+    said = "Hollow: has no measure: write one, or a module hollow.study with it"
+    assert "package hollow 1.2" in str(broken["hollow"]) and said in str(broken["hollow"])
+    (tmp_path / "hollow" / "study.py").write_text("def measure(settings, context): ...\n")
+    monkeypatch.delitem(sys.modules, "hollow", raising=False)
+    invalidate_caches()
+    assert Registry("factory.hollows", Evaluation, {}).get("hollow").study == "hollow.study:measure"
 
 
 @pytest.fixture
