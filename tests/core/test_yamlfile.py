@@ -43,6 +43,16 @@ class Ring(Strict):
     counts: int | dict[str, int] = 1
 
 
+class Best(Strict):
+    keep: Literal["best"]
+    by: str
+
+
+class Diverse(Strict):
+    keep: Literal["diverse"]
+    pool: int = 2
+
+
 class Drawing(Strict):
     name: str = Field(min_length=1)
     shapes: tuple[Line, ...] = ()
@@ -355,6 +365,21 @@ shapes:
         "r.yaml:6:32: shapes[4].counts: must be a whole number or a mapping, got 1.5",
         "r.yaml:6:18: shapes[4].radius: must be a number or a list, got 'wide'",
         "r.yaml:7:18: shapes[5].radis: unknown field, got 1: did you mean 'radius'?",
+    ]
+
+
+def test_a_union_may_be_told_apart_by_another_field_than_kind() -> None:
+    class Choice(Strict):
+        pick: Best | Diverse = Field(discriminator="keep")
+
+    assert problems_of("pick: {pool: 3}", Choice) == [
+        "r.yaml:1:1: pick.keep: is missing: add one of best, diverse"
+    ]
+    assert problems_of("pick: {keep: divers}", Choice) == [
+        "r.yaml:1:8: pick.keep: unknown keep 'divers': did you mean 'diverse'?"
+    ]
+    assert problems_of("pick: {keep: diverse, pol: 3}", Choice) == [
+        "r.yaml:1:23: pick.pol: unknown field, got 3: did you mean 'pool'?"
     ]
 
 

@@ -6,6 +6,7 @@ of what a person wrote.
 
 import types
 from dataclasses import dataclass
+from itertools import chain
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -26,9 +27,9 @@ class FieldType:
         return tuple(self.annotation.model_fields) if _is_model(self.annotation) else ()
 
     @property
-    def kinds(self) -> tuple[str, ...]:
-        """Values of `kind`, where this is a union of models that it tells apart."""
-        return tuple(_get_kinds(member)[0] for member in _list_members(self.annotation))
+    def tags(self) -> tuple[str, ...]:
+        """Where this is a union of models that a field such as `kind` tells apart, its values."""
+        return tuple(tag for tags in _list_tags(_list_members(self.annotation)) for tag in tags)
 
     def follow(
         self, location: tuple[str | int, ...]
@@ -46,7 +47,7 @@ class FieldType:
             here = FieldType(_unwrap(here.annotation), here.description)
             members = _list_members(here.annotation)
             if len(members) > 1:
-                union = union if _is_tagged(members) else path
+                union = union if _list_tags(members) else path
                 here = FieldType(_choose_member(members, step))
                 continue
             if step == "[key]":
@@ -90,22 +91,24 @@ def _list_members(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
-def _get_kinds(member: Any) -> tuple[str, ...]:
-    if _is_model(member) and "kind" in member.model_fields:
-        annotation = member.model_fields["kind"].annotation
-        if get_origin(annotation) is Literal:
-            return get_args(annotation)
-    return ("",)
-
-
-def _is_tagged(members: tuple[Any, ...]) -> bool:
-    return all(_get_kinds(member) != ("",) for member in members)
+def _list_tags(members: tuple[Any, ...]) -> tuple[tuple[str, ...], ...]:
+    """Returns of each branch the values of the field that tells all apart; () where none does."""
+    if not all(_is_model(member) for member in members):
+        return ()
+    for name in members[0].model_fields:
+        found = [member.model_fields.get(name) for member in members]
+        if all(each is not None and get_origin(each.annotation) is Literal for each in found):
+            tags = tuple(get_args(each.annotation) for each in found if each is not None)
+            if len(set(chain(*tags))) == sum(map(len, tags)):
+                return tags
+    return ()
 
 
 def _choose_member(members: tuple[Any, ...], tag: str | int) -> Any:
     """Returns the branch of a tagged union, or the only branch of a plain one that has parts."""
-    if _is_tagged(members):
-        return next(member for member in members if tag in _get_kinds(member))
+    tags = _list_tags(members)
+    if tags:
+        return next(each for each, own in zip(members, tags, strict=True) if tag in own)
     whole = [_unwrap(member) for member in members]
     parts = [member for member in whole if _is_model(member) or get_origin(member) in {dict, tuple}]
     return parts[0] if parts else whole[0]

@@ -82,6 +82,11 @@ def write_message(kind: FieldType, details: Mapping[str, Any]) -> str:
     return f"{details['msg']}, got {show(details['input'])}"
 
 
+def read_discriminator(details: Mapping[str, Any]) -> str:
+    """Returns the field by which a union tells its branches apart, as an error names it."""
+    return str(details["ctx"]["discriminator"]).strip("'")
+
+
 def _write_wanted(details: Mapping[str, Any]) -> str:
     wanted, value = _WANTED[details["type"]], details["input"]
     quote = wanted == "text" and isinstance(value, bool | int | float)
@@ -108,12 +113,12 @@ def _write_unknown(kind: FieldType, details: Mapping[str, Any]) -> str:
 
 
 def _write_no_kind(kind: FieldType, details: Mapping[str, Any]) -> str:
-    return f"is missing: add one of {', '.join(kind.kinds)}"
+    return f"is missing: add one of {', '.join(kind.tags)}"
 
 
 def _write_unknown_kind(kind: FieldType, details: Mapping[str, Any]) -> str:
-    tag = str(details["ctx"]["tag"])
-    return f"unknown kind {tag!r}: {advise(tag, kind.kinds)}"
+    tag, name = str(details["ctx"]["tag"]), read_discriminator(details)
+    return f"unknown {name} {tag!r}: {advise(tag, kind.tags)}"
 
 
 def _write_literal(kind: FieldType, details: Mapping[str, Any]) -> str:

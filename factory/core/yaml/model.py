@@ -16,6 +16,7 @@ from factory.core.yaml.messages import (
     FieldsError,
     advise,
     name_wanted,
+    read_discriminator,
     show,
     suggest,
     write_message,
@@ -218,4 +219,5 @@ def _settle_group(
 
 
 def _place_error(path: FieldPath, details: Any) -> FieldPath:
-    return (*path, "kind") if details["type"].startswith("union_tag") else path
+    is_tag = details["type"].startswith("union_tag")
+    return (*path, read_discriminator(details)) if is_tag else path
