@@ -148,15 +148,13 @@ def train_generator(
         MismatchError: `out` holds a training of another recipe.
     """
     from factory.train.generator.recipe import load_training_recipe
-    from factory.train.generator.train import train_generator as train
+    from factory.train.generator.train import GeneratorTrainer
     from factory.train.multi.settings import MultiRecipe
-    from factory.train.multi.train import train_multi
+    from factory.train.multi.train import MultiTrainer
 
     loaded, catalogs = load_training_recipe(Path(recipe), write_overrides(overrides))
-    if isinstance(loaded, MultiRecipe):
-        found = train_multi(loaded, catalogs, Path(out), report)
-    else:
-        found = train(loaded, catalogs, Path(out), report)
+    kind = MultiTrainer if isinstance(loaded, MultiRecipe) else GeneratorTrainer
+    found = kind.open(loaded, catalogs, Path(out)).train(report)
     return None if found is None else Figures(found)
 
 

@@ -22,7 +22,7 @@ from factory.train.batches import tokenize
 from factory.train.generator.recipe import load_training_recipe
 from factory.train.multi.export import _describe_reader
 from factory.train.multi.settings import MultiRecipe
-from factory.train.multi.train import MultiTrainer, train_multi
+from factory.train.multi.train import MultiTrainer
 from tests import parts
 
 QUERIES = 3
@@ -91,7 +91,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> tuple[Path, dict[str, Any]]:
     recipe = MultiRecipe.model_validate(describe(folder))
-    found = train_multi(recipe, load_catalogs(), folder / "model", lambda *state: None)
+    found = MultiTrainer.open(recipe, load_catalogs(), folder / "model").train(lambda *state: None)
     assert found is not None
     return folder / "model", found
 

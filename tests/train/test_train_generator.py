@@ -20,7 +20,8 @@ from factory.train.batches import draw_batch
 from factory.train.generator.network import build_denoiser
 from factory.train.generator.settings import DataSettings, SourceSettings, TrainingRecipe
 from factory.train.generator.setup import join_start, prepare_material
-from factory.train.generator.train import compute_rate, train_generator
+from factory.train.generator.train import GeneratorTrainer
+from factory.train.generator.trainer import compute_rate
 from factory.train.images import cut_view, load_training_images
 from tests import forked
 from tests.running import read_rows, run
@@ -58,7 +59,7 @@ def make_recipe(images, steps=4, **changes):
 
 
 def train(recipe, out, report=lambda *state: None):
-    return train_generator(recipe, load_catalogs(), out, report)
+    return GeneratorTrainer.open(recipe, load_catalogs(), out).train(report)
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from factory.train.generator.recipe import load_training_recipe
 from factory.train.multi.batches import draw_batch
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial, prepare_material
-from factory.train.multi.train import MultiTrainer, choose_precision, train_multi
+from factory.train.multi.train import MultiTrainer, choose_precision
 from factory.train.multi.views import describe_measures
 
 
@@ -88,7 +88,7 @@ def make_recipe(data: Path, steps: int = 4, **changes: Any) -> MultiRecipe:
 
 
 def train(recipe: MultiRecipe, out: Path) -> dict[str, Any]:
-    found = train_multi(recipe, load_catalogs(), out, lambda *state: None)
+    found = MultiTrainer.open(recipe, load_catalogs(), out).train(lambda *state: None)
     assert found is not None
     return found
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from factory.core.markdown import escape, fence, write_code, write_line
-from factory.data.patients import write_patients
 from factory.train.cards import write_foot, write_head, write_heading
 from factory.train.generator.settings import TrainingRecipe
 from factory.train.generator.setup import Material
@@ -17,14 +16,14 @@ if TYPE_CHECKING:
     from factory.train.multi.settings import MultiRecipe
 
 
-def write_catalog_entry(recipe: TrainingRecipe, material: Material, out: Path) -> None:
-    """Writes `out/models/NAME.yaml`, so that a recipe says `catalogs: [OUT]`, `model: NAME`."""
+def build_entry(recipe: TrainingRecipe, material: Material) -> dict[str, Any]:
+    """Returns the catalog entry of what a training gave."""
     streams = ["class_name"]  # without classes, a label beside other streams
     streams += ["caption"] if material.tokenizer is not None else []
-    entry = describe_entry(recipe, "flow", [*streams, "reference"], material.images.class_names)
+    entry = describe_entry(recipe, "flow", [*streams, "reference"], material.class_names)
     if recipe.data.mpp is not None:
         entry["mpp"] = recipe.data.mpp
-    save_entry(entry, out)
+    return entry
 
 
 def describe_entry(
@@ -58,23 +57,18 @@ def describe_entry(
 
 
 def save_entry(entry: dict[str, Any], out: Path) -> None:
-    """Writes a catalog entry to `out/models`."""
+    """Writes `out/models/NAME.yaml`, so that a recipe says `catalogs: [OUT]`, `model: NAME`."""
     path = out / "models" / f"{entry['id']}.yaml"
     path.parent.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(entry, sort_keys=False, allow_unicode=True, width=100)
     path.write_text(f"# Written by factory train generator.\n{text}", encoding="utf-8")
 
 
-def write_documents(
-    recipe: TrainingRecipe, material: Material, result: dict[str, Any], out: Path
-) -> None:
-    """Writes catalog entry, patients and model card (`out/README.md`) of what a training gave."""
-    write_patients(material.patients, out)
-    write_catalog_entry(recipe, material, out)
+def list_facts(recipe: TrainingRecipe, material: Material, result: dict[str, Any]) -> list[str]:
+    """Returns the lines of the model card of what a training gave."""
     images, options = material.images, recipe.training
-    model = {"model": recipe.name}
     kept = int((~images.held_out).sum())
-    lines = [
+    return [
         "![Samples, not picked](samples.png)",
         *write_heading("Data"),
         *(f"- {escape(line)}" for line in list_data(recipe)),
@@ -88,24 +82,31 @@ def write_documents(
         "images for classifier-free guidance (arXiv 2207.12598)",
         f"- {result['step']:,} steps of {options.batch_size * options.accumulate} images a "
         f"process, running average {options.ema_decay}, {options.precision}, seed {recipe.seed}",
-        f"- went on from: {escape(recipe.init or 'nothing, from scratch')}",
-        "- the whole recipe is `training/recipe.json`",
+        *list_origins(recipe),
         *write_heading("Measured"),
         _describe_quality(recipe, result),
-        *write_heading("Use"),
-        fence(f"{write_line('catalogs', [out.name])}\n{write_line('generator', model)}", "yaml"),
-        *write_heading("Limits"),
-        f"- {recipe.data.image_size} px; what is rare in the data is rare or wrong in the samples.",
     ]
-    save_card(recipe, lines, out)
+
+
+def list_origins(recipe: "TrainingRecipe | MultiRecipe") -> tuple[str, ...]:
+    """Returns lines that say what a training began with, and where the rest is told."""
+    return (
+        f"- went on from: {escape(recipe.init or 'nothing, from scratch')}",
+        "- the whole recipe is `training/recipe.json`",
+    )
 
 
 def save_card(recipe: "TrainingRecipe | MultiRecipe", lines: Sequence[str], out: Path) -> None:
-    """Writes `out/README.md`: between its head and foot lines that end among the limits."""
+    """Writes `out/README.md`: lines, then how the model is used, and its limits."""
     tags = "[pathology, synthetic, flow-matching]"
+    use = write_line("catalogs", [out.name]), write_line("generator", {"model": recipe.name})
     text = [
         *write_head(recipe.name, recipe.export, tags, "diffusers"),
         *lines,
+        *write_heading("Use"),
+        fence("\n".join(use), "yaml"),
+        *write_heading("Limits"),
+        f"- {recipe.data.image_size} px; what is rare in the data is rare or wrong in the samples.",
         "- Memorisation was not studied: use the filter `training_copy` with the real images.",
         *write_foot(recipe.export),
     ]

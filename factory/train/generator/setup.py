@@ -26,31 +26,42 @@ from factory.train.images import TrainingImages, load_training_images
 _TOKENIZER_CAPTIONS = 4000
 
 
-@dataclass(frozen=True, slots=True)
-class Material:
-    """What is learned from, and the parts that are not trained.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowMaterial:
+    """What every training by flow matching is given.
 
     Attributes:
-        images: the views.
-        write: (row, draw) -> caption, or None for a model without captions.
+        class_names: of the images, in the order of the labels.
         tokenizer: of the captions, or None.
-        vae: frozen autoencoder of a latent model, or None.
-        latent: its (channels, factor), or None.
-        fold: pixel-unshuffle factor of a pixel model.
         start: pipeline to go on from, or None.
         start_sha256: digest of its weights, or None.
         patients: whose images it learns from, those of `start` among them.
     """
 
+    class_names: tuple[str, ...]
+    tokenizer: Any
+    start: Any
+    start_sha256: str | None
+    patients: Patients
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Material(FlowMaterial):
+    """What is learned from, and the parts that are not trained.
+
+    Attributes:
+        images: the views.
+        write: (row, draw) -> caption, or None for a model without captions.
+        vae: frozen autoencoder of a latent model, or None.
+        latent: its (channels, factor), or None.
+        fold: pixel-unshuffle factor of a pixel model.
+    """
+
     images: TrainingImages
     write: Callable[[int, np.random.Generator], str] | None
-    tokenizer: Any
     vae: Any
     latent: tuple[int, int] | None
     fold: int
-    start: FlowPipeline | None
-    start_sha256: str | None
-    patients: Patients
 
     @torch.no_grad()
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -97,6 +108,7 @@ def prepare_material(recipe: TrainingRecipe, catalogs: Catalogs, folder: Path) -
     if vae is not None:
         latent = vae.config.latent_channels, 2 ** (len(vae.config.block_out_channels) - 1)
     return Material(
+        class_names=images.class_names,
         images=images,
         write=writer.write if writer else None,
         tokenizer=tokenizer,

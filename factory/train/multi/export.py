@@ -1,19 +1,17 @@
 """What a training of parallel streams leaves: catalog entry and model card."""
 
-from pathlib import Path
 from typing import Any
 
 from factory.core.markdown import escape, write_code
-from factory.data.patients import write_patients
 from factory.models.generators.query_text import QueryTextEncoder
 from factory.train.cards import write_heading
-from factory.train.generator.export import describe_entry, list_data, save_card, save_entry
+from factory.train.generator.export import describe_entry, list_data, list_origins
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial
 
 
-def write_catalog_entry(recipe: MultiRecipe, material: MultiMaterial, out: Path) -> None:
-    """Writes `out/models/NAME.yaml`, so that a recipe says `catalogs: [OUT]`, `model: NAME`."""
+def build_entry(recipe: MultiRecipe, material: MultiMaterial) -> dict[str, Any]:
+    """Returns the catalog entry of what a training gave."""
     collection = material.collection
     streams = ["class_name"]  # without classes, a label beside other streams
     streams += ["caption"] if material.tokenizer is not None else []
@@ -26,21 +24,18 @@ def write_catalog_entry(recipe: MultiRecipe, material: MultiMaterial, out: Path)
         entry["embedding"] = {"encoder": recipe.data.encoder, "dim": material.embedding_dim}
     if collection.vector_names:
         entry["vector"] = {"names": list(collection.vector_names)}
-    save_entry(entry, out)
+    return entry
 
 
-def write_documents(
-    recipe: MultiRecipe, material: MultiMaterial, result: dict[str, Any], out: Path
-) -> None:
-    """Writes catalog entry, patients and model card (`out/README.md`) of what a training gave."""
-    write_patients(material.patients, out)
-    write_catalog_entry(recipe, material, out)
+def list_facts(recipe: MultiRecipe, material: MultiMaterial, result: dict[str, Any]) -> list[str]:
+    """Returns the lines of the model card of what a training gave."""
     collection, options = material.collection, recipe.training
     views = [(len(each.held_out), int(each.held_out.sum())) for each in collection.sets]
     total, held = sum(each for each, _ in views), sum(each for _, each in views)
-    lines = ["![Held-out views, and what each stream alone makes of them](samples.png)", ""]
-    lines += ["## Data", "", *(f"- {escape(line)}" for line in list_data(recipe))]
-    lines += [
+    return [
+        "![Held-out views, and what each stream alone makes of them](samples.png)",
+        *write_heading("Data"),
+        *(f"- {escape(line)}" for line in list_data(recipe)),
         f"- {total - held:,} views to learn from, {held:,} held out to validate on",
         f"- classes learned: {escape(', '.join(collection.class_names)) or 'none, no label seen'}",
         f"- embeddings: {write_code(recipe.data.encoder) if recipe.data.encoder else 'none'}",
@@ -53,13 +48,10 @@ def write_documents(
         f"- {result['step']:,} steps of {options.batch_size * options.accumulate} images, running "
         f"average {options.ema_decay}, seed {recipe.seed}; each stream left out of "
         f"{options.stream_dropout:.0%} of the images, all of {options.dropout:.0%}",
-        f"- went on from: {escape(recipe.init or 'nothing, from scratch')}",
-        "- the whole recipe is `training/recipe.json`",
+        *list_origins(recipe),
         *write_heading("Measured"),
         *_describe_losses(result),
-        *write_heading("Limits"),
     ]
-    save_card(recipe, lines, out)
 
 
 def _describe_reader(recipe: MultiRecipe, material: MultiMaterial) -> str:

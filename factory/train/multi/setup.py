@@ -11,46 +11,37 @@ from factory.catalog.captions.grid import CaptionGrid
 from factory.catalog.captions.writing import write_caption
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import InputError
-from factory.data.patients import Patients
 from factory.models.encoders import load_encoder
 from factory.models.encoders.learned import LearnedEncoder
 from factory.models.generators.multi import MultiPipeline
 from factory.models.generators.query_text import load_language_model
 from factory.models.generators.straight import TEXT_TOKENS
-from factory.train.generator.setup import fit_tokenizer, join_start, load_start
+from factory.train.generator.setup import FlowMaterial, fit_tokenizer, join_start, load_start
 from factory.train.multi.batches import measure_features
 from factory.train.multi.network import Scales
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.views import Collection, load_collection
 
 
-@dataclass(frozen=True, slots=True)
-class MultiMaterial:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MultiMaterial(FlowMaterial):
     """What is learned from, and the parts that are not trained.
 
     Attributes:
         collection: the views.
         grid: caption grid that captions are written by, or None.
-        tokenizer: of the captions, or None.
         teacher: the encoder whose features are aligned with, or None.
         embedding_dim: width of the encoder's features; 0: none.
         scales: of `embedding` and `vector`, where they are.
         language_model: frozen, of captions that queries read, or None.
-        start: pipeline to go on from, or None.
-        start_sha256: digest of its weights, or None.
-        patients: whose images it learns from, those of `start` among them.
     """
 
     collection: Collection
     grid: CaptionGrid | None
-    tokenizer: Any
     teacher: LearnedEncoder | None
     embedding_dim: int
     scales: Scales
     language_model: Any
-    start: MultiPipeline | None
-    start_sha256: str | None
-    patients: Patients
 
     @torch.no_grad()
     def look(self, images: torch.Tensor) -> torch.Tensor | None:
@@ -100,10 +91,18 @@ def prepare_material(recipe: MultiRecipe, catalogs: Catalogs, folder: Path) -> M
     if collection.vector_names:
         scales["vector"] = measure_features(collection, "vector")
     return MultiMaterial(
-        collection, grid, tokenizer, _find_teacher(recipe, encoder),
-        0 if encoder is None else encoder.dim, scales, language_model, start, digest,
-        join_start(collection.patients, recipe.init, catalogs),
-    )  # fmt: skip
+        class_names=collection.class_names,
+        collection=collection,
+        grid=grid,
+        tokenizer=tokenizer,
+        teacher=_find_teacher(recipe, encoder),
+        embedding_dim=0 if encoder is None else encoder.dim,
+        scales=scales,
+        language_model=language_model,
+        start=start,
+        start_sha256=digest,
+        patients=join_start(collection.patients, recipe.init, catalogs),
+    )
 
 
 def _check_meaning(recipe: MultiRecipe, start: MultiPipeline) -> None:

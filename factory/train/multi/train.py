@@ -1,7 +1,6 @@
 """Trains a generator of parallel streams from scratch, and exports the best weights."""
 
 from contextlib import nullcontext
-from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -10,16 +9,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import mse_loss
 
-from factory.catalog.catalog import Catalogs
 from factory.core.hashing import derive_seed
 from factory.models.generators.multi import MultiPipeline
 from factory.models.generators.multi_network import LEAST_SIGMA
 from factory.models.generators.weights import compute_weights_digest
-from factory.train.generator.network import build_flow_scheduler
-from factory.train.generator.train import FlowTrainer
-from factory.train.loop import Report
+from factory.train.generator.trainer import FlowTrainer
 from factory.train.multi.batches import draw_batch
-from factory.train.multi.export import write_documents
+from factory.train.multi.export import build_entry, list_facts
 from factory.train.multi.network import MultiDenoiser, build_denoiser, start_from
 from factory.train.multi.reading import teach_streams
 from factory.train.multi.settings import MultiRecipe
@@ -27,39 +23,19 @@ from factory.train.multi.setup import MultiMaterial, prepare_material
 from factory.train.multi.validation import MultiJudge, encode, fold, save_sample_grid
 
 
-def train_multi(
-    recipe: MultiRecipe, catalogs: Catalogs, out: Path, report: Report
-) -> dict[str, Any] | None:
-    """Trains, or resumes training, and writes the pipeline to `out`.
+class MultiTrainer(FlowTrainer):
+    """Learns the velocity by flow matching, and, where it is asked to, to see as a teacher does.
 
     The weights exported are the running average's at the validation with the lowest loss; without
     held-out images, the last.
-
-    Args:
-        recipe: what to train on and how; its paths are resolved.
-        catalogs: where caption grid and encoder are looked up.
-        out: folder of the exported pipeline; `out/training` holds checkpoint, log, views, samples.
-        report: progress callback.
-
-    Returns:
-        `step`, `best_step`, and of the latter `validation_loss` and `gap_STREAM`, where images were
-        held out. None in all processes but the first.
-
-    Raises:
-        SourceError: an image, mask or table that cannot be read or does not fit.
-        InputError: a grid or encoder that there is not, or that cannot teach.
-        MismatchError: `out` holds the checkpoint of another recipe; InputError: something else.
     """
-    return MultiTrainer.open(recipe, catalogs, out).train(report)
-
-
-class MultiTrainer(FlowTrainer):
-    """Learns the velocity by flow matching, and, where it is asked to, to see as a teacher does."""
 
     network: MultiDenoiser
     _recipe: MultiRecipe
     _material: MultiMaterial
-    prepare, document = staticmethod(prepare_material), staticmethod(write_documents)
+    prepare = staticmethod(prepare_material)
+    enter, tell = staticmethod(build_entry), staticmethod(list_facts)
+    pipeline = MultiPipeline
     betas = (0.9, 0.99)
     compiled, measure = "transformer", "validation_loss"
 
@@ -78,9 +54,11 @@ class MultiTrainer(FlowTrainer):
             self._recipe, material.collection, material.tokenizer, material.embedding_dim,
             material.scales, material.language_model, material.start,
         )  # fmt: skip
-        if material.start is not None:
-            start_from(network, material.collection, material.start)
         return network.to(memory_format=torch.channels_last)
+
+    def start(self, network: MultiDenoiser, pipeline: MultiPipeline) -> None:
+        """Copies the weights of a pipeline."""
+        start_from(network, self._material.collection, pipeline)
 
     def compute_loss(self, network: Any, step: int, turn: int) -> torch.Tensor:
         """Returns the squared error of the velocity, and what alignment adds."""
@@ -115,20 +93,12 @@ class MultiTrainer(FlowTrainer):
         loss = loss + options.alignment * places + options.alignment_pooled * pooled
         return loss
 
-    def assemble(self, network: MultiDenoiser) -> MultiPipeline:
-        """Returns the pipeline of a network."""
-        recipe, material = self._recipe, self._material
-        return MultiPipeline(
-            transformer=network.transformer,
-            scheduler=build_flow_scheduler(recipe.sampling.scheduler),
-            text_encoder=network.text_encoder,
-            tokenizer=material.tokenizer,
-            class_names=",".join(material.collection.class_names),
-            fold=recipe.network.fold,
-            data_std=recipe.network.data_std,
-            prediction=recipe.network.prediction,
-            encoder=recipe.data.encoder or "",
-        )
+    def compose(self, network: MultiDenoiser) -> dict[str, Any]:
+        """Returns the network, how it sees pixels and embeddings, and what it predicts."""
+        told = self._recipe.network
+        encoder = self._recipe.data.encoder or ""
+        parts = {"transformer": network.transformer, "encoder": encoder}
+        return {**parts, "fold": told.fold, "prediction": told.prediction}
 
     def judge(self, average: MultiDenoiser, folder: Path, grid: Path) -> dict[str, float]:
         """Measures the loss, and draws held-out views."""
@@ -136,12 +106,9 @@ class MultiTrainer(FlowTrainer):
         save_sample_grid(self._material, folder, self._recipe, self._judge.rows, grid)
         return measured
 
-    def teach(self, average: Any, unread: Path) -> tuple[Any, float]:
-        """Returns the network of an exported pipeline, and how well its captions read."""
-        network = deepcopy(average)
-        before = MultiPipeline.from_pretrained(unread, dtype=torch.float32)
-        start_from(network, self._material.collection, before)
-        return network, teach_streams(self._recipe, self._material, network)
+    def teach(self, network: MultiDenoiser) -> float:
+        """Teaches the text model to read captions."""
+        return teach_streams(self._recipe, self._material, network)
 
     def describe(self) -> dict[str, Any]:
         """Returns the fields that shape the weights, and what identifies views."""
