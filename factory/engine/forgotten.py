@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from pydantic import Field
 
@@ -115,8 +115,8 @@ class Forgotten:
         """
         if self.record is None:
             return plan
-        series = tuple(SparedSeries(part, self, attempts) for part in plan.series)
-        return Plan(series, plan.generations)
+        series = [SparedSeries(part, self, attempts) for part in plan.series]
+        return Plan(tuple(cast("list[Series]", series)), plan.generations)
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class SparedSeries:
     One that nothing else could fill asks for the next condition instead, by ordinals of its own, so
     that no image is asked for twice; not in families and slides, which are of one condition.
 
-    All else that a series may have, such as quotas and shares, is that of the series.
+    All else that a series has is that of the series.
     """
 
     base: Series
@@ -137,26 +137,6 @@ class SparedSeries:
         if name == "base" or name.startswith("__"):
             raise AttributeError(name)
         return getattr(self.base, name)
-
-    @property
-    def key(self) -> str:
-        """That of the series."""
-        return self.base.key
-
-    @property
-    def label(self) -> str:
-        """That of the series."""
-        return self.base.label
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Those of the series."""
-        return self.base.class_names
-
-    @property
-    def count(self) -> int:
-        """That of the series."""
-        return self.base.count
 
     @property
     def details(self) -> tuple[str, ...]:
@@ -171,7 +151,7 @@ class SparedSeries:
         asked = self.base.request_at(index)
         conditions = [asked.condition_at(attempt) for attempt in range(self.attempts)]
         passed = tuple(each for each, one in enumerate(conditions) if self._is_theirs(one))
-        if len(passed) == self.attempts and asked.family is None and not find_bag_size(self):
+        if len(passed) == self.attempts and asked.family is None and not find_bag_size(self.base):
             other = self._find_other(index)
             if other is not None:
                 return replace(asked, condition=other, ordinal=INSTEAD + index, pool=())
