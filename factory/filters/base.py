@@ -1,5 +1,6 @@
 """What a filter is: settings, scores with the thresholds that bound them, and one way to decide."""
 
+import dataclasses
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -113,9 +114,8 @@ class RealImages:
     field: str
     path: Path
     is_held_out: bool = False
-    image_column: str | None = None
-    group_column: str | None = None
-    group_pattern: str | None = None
+    columns: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """`image_column`, `group_column` and `group_pattern`, as far as they are set."""
 
     def list(self, session: Session) -> tuple[SourceImage, ...]:
         """Lists them.
@@ -123,12 +123,7 @@ class RealImages:
         Raises:
             SourceError: nothing there, or a column that is missing.
         """
-        return session.images.list(
-            self.path,
-            image_column=self.image_column,
-            group_column=self.group_column,
-            group_pattern=self.group_pattern,
-        )
+        return session.images.list(self.path, **self.columns)
 
 
 @dataclass(frozen=True, slots=True)

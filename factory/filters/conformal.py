@@ -12,7 +12,7 @@ from factory.core.errors import FilterError, SourceError
 from factory.core.hashing import compute_digest
 from factory.core.stats.conformal import bound_passed, bound_rates, count_needed
 from factory.data.images import SourceImage, check_fit, fit_source
-from factory.data.images.fields import GroupColumn, GroupPattern, ImageColumn
+from factory.data.images.fields import NamedImages
 from factory.data.records import SCORE_DECIMALS
 from factory.data.shots import rank_shots
 from factory.filters.asked import AskedFilter, Images
@@ -42,7 +42,7 @@ class Conformal(AskedFilter):
     scores = (Score("mislabelled_bound", at_most="max_mislabelled", may_be_nan=True),)
     needs_class = True
 
-    class Settings(FilterSettings):
+    class Settings(NamedImages, FilterSettings):
         """Rejects images unless real images of no other class look so much like the asked one.
 
         Calibration images must not be those that the classifier was fitted on. With patients, one
@@ -58,9 +58,6 @@ class Conformal(AskedFilter):
         )
         confidence: Open = Field(0.95, description="of the bound, over calibration and run")
         fit: Literal["crop", "resize"] = Field("crop", description="of real images to the sample's")
-        image_column: ImageColumn = None
-        group_column: GroupColumn = None
-        group_pattern: GroupPattern = None
 
     settings: Settings
 
@@ -84,8 +81,8 @@ class Conformal(AskedFilter):
     def real_images(self) -> tuple[RealImages, ...]:
         """The calibration images."""
         settings = self.settings
-        columns = (settings.image_column, settings.group_column, settings.group_pattern)
-        return (RealImages("images", self.context.resolve(settings.images), False, *columns),)
+        place = self.context.resolve(settings.images)
+        return (RealImages("images", place, columns=settings.columns),)
 
     @property
     def level(self) -> float:

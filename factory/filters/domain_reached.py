@@ -60,7 +60,7 @@ class DomainReachedFilter(EncodedFilter):
         """Those of both domains."""
         settings, resolve = self.settings, self.context.resolve
         return tuple(
-            RealImages(field, resolve(path), False, settings.image_column)
+            RealImages(field, resolve(path), columns={"image_column": settings.image_column})
             for field, path in (("source", settings.source), ("target", settings.target))
         )
 

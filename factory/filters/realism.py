@@ -12,7 +12,7 @@ from factory.catalog.entries import Fraction
 from factory.core.errors import FilterError, SourceError
 from factory.core.yaml.messages import advise
 from factory.data.images import check_fit
-from factory.data.images.fields import GroupColumn, GroupPattern, ImageColumn
+from factory.data.images.fields import NamedImages
 from factory.data.records import Condition, Sample
 from factory.filters.base import FilterSettings, Labels, Near, RealImages, Score, Scores
 from factory.filters.batches import Size, group_by_size
@@ -66,7 +66,7 @@ class RealismFilter(EncodedFilter):
 
     nearness = "authenticity_ratio"
 
-    class Settings(FilterSettings):
+    class Settings(NamedImages, FilterSettings):
         """Rejects images too far from real ones, or from those of their class; or too near.
 
         A `*_quantile` bounds where a score lies among those of the real images of the asked class,
@@ -81,9 +81,6 @@ class RealismFilter(EncodedFilter):
         fit: Literal["crop", "resize"] = Field("crop", description="of real images to the sample's")
         limit: int = Field(2000, ge=4, le=10_000, description="most real images used")
         seed: int = Field(0, ge=0, description="chooses them, where there are more")
-        image_column: ImageColumn = None
-        group_column: GroupColumn = None
-        group_pattern: GroupPattern = None
         min_realism: float | None = Field(None, ge=0.0, description="1: inside the real manifold")
         min_realism_quantile: Fraction | None = None
         max_neighbour_distance: float | None = Field(None, gt=0.0, description="1: usual for real")
@@ -117,8 +114,8 @@ class RealismFilter(EncodedFilter):
     def real_images(self) -> tuple[RealImages, ...]:
         """The set compared with."""
         settings = self.settings
-        columns = (settings.image_column, settings.group_column, settings.group_pattern)
-        return (RealImages("images", self.context.resolve(settings.images), False, *columns),)
+        place = self.context.resolve(settings.images)
+        return (RealImages("images", place, columns=settings.columns),)
 
     def check(self, check: FilterCheck) -> None:
         """Notes a set that is missing, too small or without an asked class; a missing encoder."""

@@ -66,11 +66,11 @@ class TrainingCopyFilter(Filter):
         """The sets that must not be copied."""
         settings = self.settings
         named = (("images", settings.images), ("held_out", settings.held_out))
+        columns = {"image_column": settings.image_column}
         return tuple(
-            RealImages(field, self.context.resolve(path), field == "held_out", column)
+            RealImages(field, self.context.resolve(path), field == "held_out", columns)
             for field, path in named
             if path is not None
-            for column in [settings.image_column]
         )
 
     def check(self, check: FilterCheck) -> None:
@@ -92,7 +92,8 @@ class TrainingCopyFilter(Filter):
             SourceError: a group column that the held-out set does not have.
         """
         for used in (*check.varied, *check.judged_with):
-            held_out = replace(real, **used.columns).list(self.context)
+            both = {**real.columns, **used.columns}
+            held_out = replace(real, columns=both).list(self.context)
             leaks = find_leaks(used.list(), held_out, self.context.images)
             if leaks:
                 path = self.settings.held_out

@@ -77,12 +77,7 @@ def read_real_set(settings: "RealismFilter.Settings", session: Session) -> RealS
         SourceError: unreadable images, one image in two classes, or too few of them.
     """
     root = session.resolve(settings.images)
-    listed = session.images.list(
-        root,
-        image_column=settings.image_column,
-        group_column=settings.group_column,
-        group_pattern=settings.group_pattern,
-    )
+    listed = session.images.list(root, **settings.columns)
     unique: dict[str, RealImage] = {}
     for source in listed:
         image = RealImage(source, session.images.hash_bytes(source), hash_group(source.group))

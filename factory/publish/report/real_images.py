@@ -71,7 +71,7 @@ def list_real_sets(
         recorded = next(iter(state.summary.list_recorded(judge.name)), {})
         for real in judge.real_images if judge.nearness is None else ():
             title, digest = f"{judge.name}.{real.field}", recorded.get(f"{real.field}_sha256")
-            found.append(RealSet(title, real.path, digest, real.image_column))
+            found.append(RealSet(title, real.path, digest, real.columns.get("image_column")))
     return found
 
 

@@ -44,7 +44,7 @@ def check_filters(findings: Findings) -> None:
             UsedImages(
                 other.name,
                 _forgive(partial(real.list, session)),
-                {name: getattr(real, name) for name in GROUPS},
+                {name: real.columns.get(name) for name in GROUPS},
             )
             for other in judges
             for real in other.real_images

@@ -15,7 +15,7 @@ from factory.catalog.licences.terms import Term, drop_repeated
 from factory.core.registry import name_kind
 from factory.core.yaml.reader import FieldPath
 from factory.data.images import SourceImage
-from factory.data.images.fields import GroupColumn, GroupPattern, ImageColumn
+from factory.data.images.fields import NamedImages
 from factory.data.streams import Caption, Stream
 from factory.models.session import Session
 from factory.recipe.conditions.family import Vary
@@ -105,26 +105,13 @@ class ConditionSettings(Strict):
     )
 
 
-class NamedImages(Strict):
-    """Real images by name; some say `fit` and further columns too."""
-
-    images: Path = Field(
-        description="ImageFolder, parquet, WebDataset tars, datasets folder or finished run"
-    )
-    image_column: ImageColumn = None
-    group_column: GroupColumn = None
-    group_pattern: GroupPattern = None
+class ImageSettings(NamedImages, ConditionSettings):
+    """What every block of real images says of them."""
 
     @property
     def block(self) -> BlockImages:
         """Where they are, and how they are read and fitted."""
-        named = {f"{name}_column" for name in ("image", "label", "caption", "group")}
-        columns = self.model_dump(include={*named, "group_pattern"})
-        return BlockImages(self.images, getattr(self, "fit", "crop"), columns)
-
-
-class ImageSettings(NamedImages, ConditionSettings):
-    """What every block of real images says of them."""
+        return BlockImages(self.images, getattr(self, "fit", "crop"), self.columns)
 
 
 class ConditionKind(ABC):

@@ -9,11 +9,12 @@ from factory.core.errors import SourceError
 from factory.core.stain_transfer import measure_look
 from factory.core.yaml.reader import FieldPath
 from factory.data.groups import read_groups
+from factory.data.images.fields import NamedImages
 from factory.data.shots import rank_shots
 from factory.data.streams.stain import Stain
 from factory.models.session import Session
 from factory.recipe.checks.findings import Findings
-from factory.recipe.conditions.base import BlockImages, NamedImages
+from factory.recipe.conditions.base import BlockImages
 from factory.recipe.conditions.shots import Chosen
 
 
@@ -21,6 +22,11 @@ class Unlabelled(NamedImages):
     """Real images of which no class is read."""
 
     images: Path = Field(description="real images of other slides; their classes are not read")
+
+    @property
+    def block(self) -> BlockImages:
+        """Where they are."""
+        return BlockImages(self.images, columns=self.columns)
 
     def check(self, findings: Findings, path: FieldPath) -> bool:
         """Whether its images are there; notes it where they are missing."""
