@@ -112,10 +112,11 @@ def test_an_installed_family_and_encoder_are_known_to_every_command(tmp_path):
 def test_the_pages_show_these_files():
     blocks = list_blocks((ROOT / "docs" / "extending.md").read_text(encoding="utf-8"))
     shown = {block.title: block.text for block in blocks}
-    for path in (PLUGINS / "glands").glob("*.py"):
-        assert shown[path.name] == path.read_text(encoding="utf-8")
-    project = tomllib.loads((PLUGINS / "glands" / "pyproject.toml").read_text())["project"]
     written = [tomllib.loads(block.text) for block in blocks if block.title == "pyproject.toml"]
     points = [each["project"]["entry-points"] for each in written]
-    for group, entries in project["entry-points"].items():
-        assert {group: entries} in points
+    for plugin in ("glands", "ratio"):
+        for path in (PLUGINS / plugin).glob("*.py"):
+            assert shown[path.name] == path.read_text(encoding="utf-8")
+        project = tomllib.loads((PLUGINS / plugin / "pyproject.toml").read_text())["project"]
+        for group, entries in project["entry-points"].items():
+            assert {group: entries} in points

@@ -47,6 +47,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
     """Runs commands where the plug-in is installed, as an installer leaves it."""
     site = tmp_path_factory.mktemp("site")
     install("stain_target", site)
+    install("ratio", site)
     paths = os.pathsep.join([str(site), str(ROOT)])
     with open_commands({**os.environ, "PYTHONPATH": paths}, site) as call:
 
@@ -96,6 +97,21 @@ def test_it_is_in_the_schema(factory: Factory) -> None:
     assert part["properties"]["kind"]["const"] == "stain_target"
     mapping = schema["properties"]["conditions"]["items"]["discriminator"]["mapping"]
     assert mapping["stain_target"] == "#/$defs/StainTargetConditions"
+
+
+def test_the_one_of_the_pages_is_known_and_its_count_may_rise(
+    factory: Factory, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    block = {"kind": "ratio", "per_part": 2, "parts": {"normal": 1, "tumor": 3}}
+    model = {"model": "nano-he"}
+    content = {"name": "parts", "seed": 5, "generator": model, "conditions": [block]}
+    recipe.write_text(yaml.safe_dump(content))
+    told = json.loads(factory("plan", str(recipe), "--no-calibrate", "--json"))
+    counts = {"normal (ratio)": 2, "tumor (ratio)": 6}
+    assert {each["label"]: each["count"] for each in told["series"]} == counts
+    told = factory("validate", str(recipe), "--set", "conditions[0].parts={tumour: 1}", code=2)
+    assert "conditions[0].parts" in told and "did you mean 'tumor'" in told
 
 
 def test_it_is_planned(factory: Factory, recipe: Path) -> None:
