@@ -153,8 +153,10 @@ def train_generator(
     from factory.train.multi.train import MultiTrainer
 
     loaded, catalogs = load_training_recipe(Path(recipe), write_overrides(overrides))
-    kind = MultiTrainer if isinstance(loaded, MultiRecipe) else GeneratorTrainer
-    found = kind.open(loaded, catalogs, Path(out)).train(report)
+    if isinstance(loaded, MultiRecipe):
+        found = MultiTrainer.open(loaded, catalogs, Path(out)).train(report)
+    else:
+        found = GeneratorTrainer.open(loaded, catalogs, Path(out)).train(report)
     return None if found is None else Figures(found)
 
 

@@ -7,37 +7,27 @@ from typing import Any
 
 from factory.data.streams.bag import BACKGROUND
 from factory.engine.selection import Decision, SeriesFunnel
+from factory.engine.tally import Tally
 
 LISTED = 20
 """Slides of a series that are told by name; of others, how many there are."""
 
 
 @dataclass(slots=True)
-class Bags:
-    """Counts the accepted patches of each slide.
+class Bags(Tally):
+    """Counts the accepted patches of each slide; `sizes`: of each series, the patches of one."""
 
-    Args:
-        sizes: of each series of slides, the patches of one.
-    """
-
-    sizes: Mapping[str, int]
+    reads = ("slide", "patch_label")
     lacking: dict[str, Counter[str]] = field(default_factory=dict)
     slides: dict[str, set[str]] = field(default_factory=dict)
     asked: dict[str, set[str]] = field(default_factory=dict)
     """Slides of which some patch was to show the label; of `shown` some accepted one does."""
     shown: dict[str, set[str]] = field(default_factory=dict)
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """What of rows is read for it."""
-        return ("slide", "patch_label") if self.sizes else ()
-
-    def add(
+    def _note(
         self, series: str, candidates: Sequence[Mapping[str, Any]], decisions: Sequence[Decision]
     ) -> None:
         """Notes one request of a slide, and whether it has its patch."""
-        if series not in self.sizes:
-            return
         slide = str(candidates[0]["slide"])
         self.slides.setdefault(series, set()).add(slide)
         is_filled = any(decision.status == "accepted" for decision in decisions)

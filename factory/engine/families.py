@@ -6,35 +6,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from factory.engine.selection import Decision, Seen, SeriesFunnel, read_seen
+from factory.engine.tally import Tally
 
 LEFT_OUT = Decision("rejected", "family", "lacks another member of its family")
 """What becomes of a good image whose family is not whole."""
 
 
 @dataclass(slots=True)
-class Families:
+class Families(Tally):
     """Collects the accepted images of each family.
 
-    Args:
-        sizes: of each series with families, what is varied -> images of a whole one.
+    Of each series, `sizes` are what is varied -> images of a whole family.
     """
 
-    sizes: Mapping[str, Mapping[str, int]]
+    reads = ("family_id", "varied")
     found: dict[tuple[str, str, str], list[tuple[int, Seen]]] = field(
         default_factory=lambda: defaultdict(list)
     )
 
-    @property
-    def columns(self) -> tuple[str, ...]:
-        """What of rows is read for it."""
-        return ("family_id", "varied") if self.sizes else ()
-
-    def add(
+    def _note(
         self, series: str, candidates: Sequence[Mapping[str, Any]], decisions: Sequence[Decision]
     ) -> None:
         """Notes the accepted one of a request's candidates."""
-        if series not in self.sizes:
-            return
         for row, decision in zip(candidates, decisions, strict=True):
             if decision.status == "accepted":
                 seen = int(row["sample_id"], 16), read_seen(row)

@@ -155,9 +155,8 @@ def _walk(
         made = count_tried(markers)
         for index, candidates, decisions in selectors.select(shard, rows):
             is_filled = _count(funnel, candidates, decisions)
-            pools.add(shard.series, candidates, decisions)
-            families.add(shard.series, candidates, decisions)
-            bags.add(shard.series, candidates, decisions)
+            for each in (pools, families, bags):
+                each.add(shard.series, candidates, decisions)
             done = policy.attempts if is_filled else candidates[-1]["attempt"] + 1
             made[index] = max(made.get(index, 0), done)
         starts = {index: done for index, done in sorted(made.items()) if done < policy.attempts}

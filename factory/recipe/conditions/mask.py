@@ -79,10 +79,7 @@ class MaskSeries(ManyConditions):
     `conditions` are those of the masks as they are, in order; `turns` the flips and turns of each.
     """
 
-    name: str
-    conditions: tuple[Condition, ...]
     turns: tuple[tuple[int, ...], ...]
-    count: int
     origin = "masks"
 
     @functools.cached_property
@@ -180,7 +177,7 @@ class MaskConditions(ConditionKind):
         conditions = tuple(self._ask(*found[sha], groups[sha]) for sha in order)
         turns = tuple(_draw_turns(settings.variants, planning.seed, sha) for sha in order)
         count = settings.count or len(conditions) * (settings.per_mask or 0)
-        return [MaskSeries(settings.masks.name, conditions, turns, count)]
+        return [MaskSeries(settings.masks.name, conditions, count, turns)]
 
     def check(self, findings: Findings, path: FieldPath) -> Sequence[Identity]:
         """Notes masks that are missing, empty, too small, or have ids that are not named."""

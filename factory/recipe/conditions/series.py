@@ -1,5 +1,6 @@
 """Series of requests: what one is, and what those of one class or of many conditions share."""
 
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
 from factory.data.records import Condition, Request
@@ -65,17 +66,20 @@ class OneClass:
         return () if self.class_name is None else (self.class_name,)
 
 
+@dataclass(frozen=True)
 class ManyConditions:
     """A series of conditions that are asked for in turn.
 
     Attributes:
         name: what its conditions are called, such as a folder.
         conditions: in order.
+        count: requests.
         origin: what they are, as its label tells.
     """
 
     name: str
     conditions: tuple[Condition, ...]
+    count: int
     origin: ClassVar[str]
 
     @property

@@ -15,9 +15,6 @@ from factory.recipe.conditions.series import ManyConditions, OneClass
 class TranslateSeries(ManyConditions):
     """The sources in turn, then again with the next ordinals."""
 
-    name: str
-    conditions: tuple[Condition, ...]
-    count: int
     details: tuple[str, ...] = ()
     origin = "translated"
 

@@ -22,7 +22,7 @@ from factory.train.generator.trainer import FlowTrainer
 from factory.train.generator.validation import Judge, save_sample_grid
 
 
-class GeneratorTrainer(FlowTrainer):
+class GeneratorTrainer(FlowTrainer[TrainingRecipe, Material]):
     """Learns the velocity from noise to images (and the other way), by flow matching.
 
     The weights exported are the running average's at the validation with the lowest kernel
@@ -30,8 +30,6 @@ class GeneratorTrainer(FlowTrainer):
     """
 
     network: Denoiser
-    _recipe: TrainingRecipe
-    _material: Material
     prepare = staticmethod(prepare_material)
     enter, tell = staticmethod(build_entry), staticmethod(list_facts)
     pipeline = FlowPipeline

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -15,6 +15,7 @@ from factory.data.patients import write_patients
 from factory.train.generator.export import save_card, save_entry
 from factory.train.generator.network import build_flow_scheduler, save_pipeline
 from factory.train.generator.settings import OptimisationSettings, TrainingRecipe
+from factory.train.generator.setup import FlowMaterial
 from factory.train.loop import Loop, Report, Trainer, compute_warmup, open_folder
 from factory.train.running import run_training
 
@@ -22,7 +23,11 @@ if TYPE_CHECKING:
     from factory.train.multi.settings import MultiRecipe
 
 
-class FlowTrainer(Trainer):
+RecipeT = TypeVar("RecipeT", bound="TrainingRecipe | MultiRecipe")
+MaterialT = TypeVar("MaterialT", bound=FlowMaterial)
+
+
+class FlowTrainer(Trainer, Generic[RecipeT, MaterialT]):
     """A training by flow matching: a subclass builds the network, and gives loss and judgement.
 
     What is trained goes on from the pipeline of the material, if there is one. With the weights go
@@ -55,8 +60,8 @@ class FlowTrainer(Trainer):
 
     def __init__(
         self,
-        recipe: "TrainingRecipe | MultiRecipe",
-        material: Any,
+        recipe: RecipeT,
+        material: MaterialT,
         accelerator: Accelerator,
         out: Path,
     ) -> None:
@@ -83,7 +88,7 @@ class FlowTrainer(Trainer):
         )
 
     @classmethod
-    def open(cls, recipe: "TrainingRecipe | MultiRecipe", catalogs: Catalogs, out: Path) -> Self:
+    def open(cls, recipe: RecipeT, catalogs: Catalogs, out: Path) -> Self:
         """Prepares a training.
 
         Args:

@@ -23,7 +23,7 @@ from factory.train.multi.setup import MultiMaterial, prepare_material
 from factory.train.multi.validation import MultiJudge, encode, fold, save_sample_grid
 
 
-class MultiTrainer(FlowTrainer):
+class MultiTrainer(FlowTrainer[MultiRecipe, MultiMaterial]):
     """Learns the velocity by flow matching, and, where it is asked to, to see as a teacher does.
 
     The weights exported are the running average's at the validation with the lowest loss; without
@@ -31,8 +31,6 @@ class MultiTrainer(FlowTrainer):
     """
 
     network: MultiDenoiser
-    _recipe: MultiRecipe
-    _material: MultiMaterial
     prepare = staticmethod(prepare_material)
     enter, tell = staticmethod(build_entry), staticmethod(list_facts)
     pipeline = MultiPipeline
