@@ -18,12 +18,12 @@ from factory.core.files.new_folder import build_folder
 from factory.core.images import decode_image
 from factory.core.notes import tell
 from factory.core.plain import write_json
-from factory.data.streams.bag import BACKGROUND
+from factory.data.streams.bag import BACKGROUND, COLUMNS
 from factory.engine.dataset import DATA, REJECTED, Dataset
 from factory.models.session import Session
 from factory.publish.export import check_folder_name, iterate_splits
 
-NEEDED = ("patient", "slide", "bag_label", "patch_label", "patch_column", "patch_row", "bag_split")
+NEEDED = (*COLUMNS, "bag_split")
 TABLE, BAGS, ABOUT = "slides.csv", "bags", "bags.json"
 
 

@@ -24,7 +24,8 @@ from factory.filters.stain import measure_plausibility
 from factory.publish.merge import MergeSettings, merge_sets
 from factory.publish.words import WordsOptions, WordsRecord, check_words, write_words
 from factory.publish.words.check import SAID
-from factory.publish.words.facts import Fact, Known, _read_class, _settle_shares
+from factory.publish.words.facts import _read_class, _settle_shares
+from factory.publish.words.known import Fact, Known
 from factory.publish.words.lexicon import Lexicon
 from factory.publish.words.statements import Statement, find_unwritten
 from tests import ASSETS

@@ -57,8 +57,7 @@ class DiskMap(MutableMapping[str, ValueT], Generic[ValueT]):
     def count_up(self, key: str) -> int:
         """Adds one to a number, which begins at none, and returns it."""
         text = "INSERT INTO map VALUES (?, 1) ON CONFLICT (key) DO UPDATE SET value = value + 1"
-        found: int = self._run(f"{text} RETURNING value", key).fetchone()[0]
-        return int(found)
+        return int(self._run(f"{text} RETURNING value", key).fetchone()[0])
 
     def list_lacking(self, other: "DiskMap[Any]") -> Iterator[str]:
         """Yields the keys that another mapping lacks, in order."""

@@ -73,7 +73,7 @@ def apply_overrides(document: Document, overrides: Sequence[str]) -> Document:
             continue
         try:
             given = _find_from_here(parse_value(value, f"--set {text}"), name.strip(), document)
-            path = _set_value(data, name.strip(), given, text)
+            path = _set_value(data, name.strip(), given)
         except RecipeError as error:
             problems.extend(
                 Problem(problem.field or name.strip(), problem.message, f"--set {text}")
@@ -107,7 +107,7 @@ def _find_from_here(value: Any, name: str, document: Document) -> Any:
     return str(path.absolute()) if is_here else value
 
 
-def _set_value(data: dict[str, Any], name: str, value: Any, text: str) -> FieldPath:
+def _set_value(data: dict[str, Any], name: str, value: Any) -> FieldPath:
     parts = re.findall(r"[^.\[\]]+", name)
     holder: Any = data
     path: FieldPath = ()
@@ -184,7 +184,7 @@ def _collect_problems(
         groups.setdefault(path if union is None else union, []).append((path, kind, details))
     found: dict[tuple[FieldPath, str], Problem] = {}
     for union, group in groups.items():
-        for path, message in _settle_group(union, group, document):
+        for path, message in _settle_group(union, group):
             found[path, message] = document.make_problem(path, message)
     return tuple(sorted(found.values(), key=lambda problem: (problem.line or 0, problem.field)))
 
@@ -202,7 +202,7 @@ def _split_faults(error: ValidationError) -> Iterator[Any]:
 
 
 def _settle_group(
-    union: FieldPath, group: list[tuple[FieldPath, FieldType, Any]], document: Document
+    union: FieldPath, group: list[tuple[FieldPath, FieldType, Any]]
 ) -> list[tuple[FieldPath, str]]:
     """Keeps the errors of the union's branch that was meant; joins them if none was."""
     wanted = [name_wanted(details) for path, _, details in group if path == union]

@@ -71,7 +71,7 @@ def _read_folders(
     if len(tops) == 1:
         raise SourceError(
             f"{root}: {first[0]} is its only folder, and holds folders ({first[1]}): give "
-            f"{_find_folder(deep[0], root, 1)} if they are the classes; if {first[0]} is a class "
+            f"{_find_folder(deep[0], 1)} if they are the classes; if {first[0]} is a class "
             "and they are patients or slides, give label_column and group_column of a metadata.csv"
         )
     if wanted.group is None and wanted.pattern is None:
@@ -106,7 +106,7 @@ def _read_folders(
     ]
 
 
-def _find_folder(placed: Placed, root: Path, levels: int) -> Path:
+def _find_folder(placed: Placed, levels: int) -> Path:
     """Returns the folder of an image's first levels."""
     up = len(placed.folders) - levels
     return placed.path.parent if up == 0 else placed.path.parents[up]

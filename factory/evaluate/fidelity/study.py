@@ -213,14 +213,14 @@ class _Judge:
                 "n_real": len(side),
                 "n_synthetic": len(query),
                 "metrics": self._measure(side, query, name),
-                "floor": self._measure_floor(real, rows, len(query), name),
+                "floor": self._measure_floor(real, rows, len(query)),
             }
 
     def _measure(self, real: Side, query: Side, name: str | None) -> dict[str, Any]:
         return measure_pair(real, query, self._settings.force, self._settings.seed, name or "")
 
     def _measure_floor(
-        self, real: _Encoded, rows: NDArray[np.int64], count: int, name: str | None
+        self, real: _Encoded, rows: NDArray[np.int64], count: int
     ) -> dict[str, Any] | None:
         images = real.images.take(rows)
         keys = [image.key for image in images.images]

@@ -8,7 +8,7 @@ from pydantic import Field
 from factory.core import fields
 from factory.evaluate import base
 from factory.evaluate.figures import align, write_metric
-from factory.evaluate.robustness.words import write_alone, write_kept
+from factory.evaluate.robustness.words import list_asked, write_alone, write_kept
 
 NOT_ALONE = "MOVES TOO"
 """Mark of a measure that moves though another one was asked to."""
@@ -76,10 +76,10 @@ class Robustness(base.Evaluation):
         """Yields the shift of each measure that moves, or was to move."""
         for name, found in result["varied"].items():
             for measure, each in found["measures"].items():
-                if each["moves"] or measure in _list_own(found):
+                if each["moves"] or measure in list_asked(found):
                     beside = f"spread {each['spread']:.3g}, floor {each['floor']:.3g}"
                     words = f"{cls.name_measure('shift')}: {measure} by {name}"
-                    marks = _mark(_list_own(found), measure, each)
+                    marks = _mark(list_asked(found), measure, each)
                     yield base.Row.of(cls.tier, words, each["shift"], beside, marks)
 
     @classmethod
@@ -100,7 +100,7 @@ class Robustness(base.Evaluation):
         for name, found in result["varied"].items():
             for measure, each in found["measures"].items():
                 means = " ".join(f"{point['mean']:.3g}" for point in each["response"].values())
-                marks = _mark(_list_own(found), measure, each)
+                marks = _mark(list_asked(found), measure, each)
                 rows.append(
                     [
                         name,
@@ -130,12 +130,6 @@ class Robustness(base.Evaluation):
             *flips,
         ]
         return lines
-
-
-def _list_own(found: Mapping[str, Any]) -> tuple[str, ...]:
-    """Returns the measures of what is varied; of an older result the one that a grid asks for."""
-    own = found.get("own") or [found["asked"]]
-    return tuple(each for each in own if each is not None)
 
 
 def _mark(own: Sequence[str], measure: str, found: Mapping[str, Any]) -> tuple[str, ...]:

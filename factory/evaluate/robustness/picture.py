@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from factory.core.plots import draw_plot
+from factory.evaluate.robustness.words import list_asked
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,7 +29,7 @@ def draw_response(varied: Mapping[str, Any]) -> bytes:
         for row, (name, found) in zip(grid, varied.items(), strict=True):
             for axes, measure in zip(row, measures, strict=True):
                 each = found["measures"][measure]
-                _paint_one(axes, each, measure in (found.get("own") or [found["asked"]]))
+                _paint_one(axes, each, measure in list_asked(found))
                 if measure == measures[0]:
                     axes.set_ylabel(name)
         for axes, measure in zip(grid[0], measures, strict=True):

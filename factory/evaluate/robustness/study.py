@@ -1,6 +1,6 @@
 """Dose-response over counterfactual families: the measures, their spread, and its floors."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +35,6 @@ from factory.evaluate.robustness.verdict import judge_alone
 
 LEAST = 5
 """Families that a measure needs."""
-KIND = "robustness"
 COLUMNS = ("family_id", "varied", "value", "seed")
 
 
@@ -66,7 +65,9 @@ def measure(settings: Robustness.Settings, context: Context) -> dict[str, Any]:
     found = {}
     for name, families in kin.items():
         asked = None if (known := grid.measures.get(name)) is None else known.by
-        told = _compare_all(images, families, numbers, derive_seed(settings.seed, KIND, name))
+        told = _compare_all(
+            images, families, numbers, derive_seed(settings.seed, Robustness.kind, name)
+        )
         flips = {
             judge: compute_wilson(_count_flips(classes[families.rows]), len(families.rows))
             for judge, classes in predicted.items()
@@ -255,12 +256,8 @@ def _count_flips(classes: NDArray[np.int64]) -> float:
 
 def _order(values: Mapping[str, None]) -> tuple[str, ...]:
     """Returns values as they come, or rising where all are numbers."""
-
-    def read() -> Iterator[float]:
-        yield from map(float, values)
-
     try:
-        ranks = dict(zip(values, read(), strict=True))
+        ranks = {value: float(value) for value in values}
     except ValueError:
         return tuple(values)
     return tuple(sorted(values, key=ranks.__getitem__))

@@ -26,14 +26,12 @@ def judge_alone(
     for name in (each for each in ATTRIBUTES if each not in left_out):
         one = measures[name]
         noise, ends = one["noise"], one["spread_interval"]
+        place = "undecided"
         if one["families"] and ends["high"] is not None and noise is not None:
             if ends["high"] <= noise:
-                found["still"].append(name)
+                place = "still"
             elif one["moves"] and ends["low"] > noise:
-                found["moving"].append(name)
-            else:
-                found["undecided"].append(name)
-        else:
-            found["undecided"].append(name)
+                place = "moving"
+        found[place].append(name)
     answer = "no" if found["moving"] else "undecided" if found["undecided"] else "yes"
     return {"answer": answer, **found}

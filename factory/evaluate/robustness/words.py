@@ -12,6 +12,12 @@ WORDS = {
 }
 
 
+def list_asked(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the measures of what is varied; of an older result the one that a grid asks for."""
+    own = found.get("own") or [found["asked"]]
+    return tuple(each for each in own if each is not None)
+
+
 def write_alone(name: str, found: Mapping[str, Any]) -> str:
     """Returns the verdict on what is varied in words; nothing of an older result."""
     alone = found.get("alone")

@@ -16,14 +16,15 @@ from factory.core.hashing import hash_bytes
 from factory.data.columns import IMAGE_TYPE
 from factory.engine.dataset import Dataset
 from factory.publish.export import iterate_splits
-from factory.publish.words.balance import draw
+from factory.publish.words.balance import Balance
 from factory.publish.words.facts import read_facts
 from factory.publish.words.formats import FORMATS, NEED_IMAGES, PAIRS, WORDS, Table, TextFile
 from factory.publish.words.gather import build_family, build_translation, has_source
 from factory.publish.words.lexicon import Lexicon
 from factory.publish.words.pairs import Member, Pair, name_pair
+from factory.publish.words.questions import Asker
 from factory.publish.words.record import RECORD, WordsRecord
-from factory.publish.words.statements import REPORT, Statement
+from factory.publish.words.statements import Statement
 from factory.publish.words.telling import count_words
 
 MOST = 100
@@ -141,6 +142,7 @@ class _Check:
         self.folder, self.record, self.found = folder, record, Checked()
         self.lexicon: Lexicon = record.lexicon
         self.seed: int = record.settings["seed"]
+        self._asker = Asker(self.lexicon, self.seed, Balance(self.seed))
         self.terms: TermsEntry | None = None
         if record.terms is not None:
             self.terms = load_catalogs().find_terms(record.terms)
@@ -304,15 +306,11 @@ class _Check:
     def _check_text(self, form: TextFile, split: str) -> None:
         file = form.name.format(split=split)
         digest = hashlib.sha256()
-        for piece in form.render(self.folder, split, self._ask_report):
+        for piece in form.render(self.folder, split, self._asker.ask_report):
             digest.update(piece.encode())
         self.found.counts["format files"] += 1
         if digest.hexdigest() != hash_bytes((self.folder / file).read_bytes()):
             self.found.fail(file, "", "", "is not what the lines of words give")
-
-    def _ask_report(self, name: str) -> str:
-        asked = self.lexicon.entry.describe
-        return asked[draw(self.seed, name, REPORT, "ask", among=len(asked))]
 
     def _check_table(self, form: Table, split: str) -> None:
         images = [each.name for each in form.schema if each.type == IMAGE_TYPE]

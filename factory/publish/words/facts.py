@@ -1,11 +1,10 @@
 """Facts of a row: what it was asked to show and what its pixels measure, each with its rule."""
 
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,10 +17,10 @@ from factory.data.provenance import Provenance, read_provenance
 from factory.data.streams.control import Control
 from factory.filters.stain import measure_plausibility
 from factory.publish.annotations.marked import read_mpp
+from factory.publish.words.known import Fact, Known
 from factory.publish.words.lexicon import Lexicon
 from factory.publish.words.objects import read_object_facts
 
-Source = Literal["asked", "measured"]
 CONTRADICTED = "what was asked and what is measured differ"
 NEAR = "too near to a cut point"
 UNDEFINED = "the measure is not defined in the image"
@@ -41,51 +40,6 @@ DECIMALS = 4
 _LEAST_SIDE = 16
 _NOTES = frozenset({"wording"})
 """Attributes of rows that are notes on their captions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """One thing that is known of an image, and how.
-
-    Attributes:
-        what: its name; of an object of a mask `count:NAME` and the like.
-        value: as the vocabulary or a number has it.
-        source: `asked` of the model, or `measured` in the pixels.
-        rule: how the value follows.
-        unit: of a number.
-        more: what else a check needs or a reader may ask: `measure`, `number`, `edges`, `margin`,
-            `distance` (to the nearest cut point beyond which the value were another), `asked`.
-    """
-
-    what: str
-    value: Any
-    source: Source
-    rule: str
-    unit: str = ""
-    more: Mapping[str, Any] = field(default_factory=dict)
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns it as plain data."""
-        unit = {"unit": self.unit} if self.unit else {}
-        told = {"value": self.value, "source": self.source, "rule": self.rule}
-        return {"what": self.what, **told, **unit, **self.more}
-
-
-@dataclass
-class Known:
-    """What is known of a row, its measures, and what is passed over: (fact, reason) -> times."""
-
-    facts: dict[str, Fact] = field(default_factory=dict)
-    measures: dict[str, float] = field(default_factory=dict)
-    passed: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-    def add(self, fact: Fact) -> None:
-        """Keeps a fact."""
-        self.facts[fact.what] = fact
-
-    def leave(self, what: str, reason: str) -> None:
-        """Counts what is not said."""
-        self.passed[what, reason] += 1
 
 
 def read_facts(row: Mapping[str, Any], split: str, lexicon: Lexicon) -> Known:
@@ -108,10 +62,7 @@ def read_facts(row: Mapping[str, Any], split: str, lexicon: Lexicon) -> Known:
     _read_scale(mpp, lexicon, known)
     if (row.get("mask") or {}).get("bytes") and Control.name in record.condition:
         is_he = not why
-        found = read_object_facts(row, split, lexicon.entry, pixels if is_he else None)
-        for what, value, rule, unit, more in found.facts:
-            known.add(Fact(what, value, "asked", rule, unit, more))
-        known.passed.update(found.passed)
+        read_object_facts(row, split, lexicon.entry, pixels if is_he else None, known)
         _settle_shares(lexicon, known)
     return known
 

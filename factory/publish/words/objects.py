@@ -1,8 +1,6 @@
 """Facts of the objects that a mask asked for: whether, how many, how much, where, in which box."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,6 +13,7 @@ from factory.data.provenance import read_provenance
 from factory.data.streams.control import Control
 from factory.filters.mask_agreement import compute_dice
 from factory.publish.annotations.marked import Marked, read_marked
+from factory.publish.words.known import Fact, Known
 
 ELSEWHERE = "nuclei of the mask and of the image disagree"
 SPECKS = "the mask marks specks alone"
@@ -28,17 +27,13 @@ PLACES = ("upper left", "upper right", "lower left", "lower right")
 """Parts of an image."""
 
 
-@dataclass
-class Found:
-    """Facts as (what, value, rule, unit, more), and what was passed over."""
-
-    facts: list[tuple[str, Any, str, str, dict[str, Any]]] = field(default_factory=list)
-    passed: Counter[tuple[str, str]] = field(default_factory=Counter)
-
-
 def read_object_facts(
-    row: Mapping[str, Any], split: str, entry: WordsEntry, pixels: NDArray[np.uint8] | None
-) -> Found:
+    row: Mapping[str, Any],
+    split: str,
+    entry: WordsEntry,
+    pixels: NDArray[np.uint8] | None,
+    known: Known,
+) -> None:
     """Reads what the mask of a row asks for, name by name of its palette.
 
     Args:
@@ -47,26 +42,26 @@ def read_object_facts(
         entry: what is said.
         pixels: (H, W, 3) uint8 RGB of the image, that nuclei are looked for in; None: it is no
             H&E, and nothing is compared.
+        known: of the row, where the facts are added.
 
     Raises:
         SourceError: the mask cannot be read.
         DamageError: it does not fit the image.
     """
-    found, marked = Found(), read_marked(split, row)
+    marked = read_marked(split, row)
     is_drawn = LAYOUT in read_provenance(row).condition[Control.name]
     nuclei = entry.nuclei
     dice = None if pixels is None else _compare(marked, nuclei, pixels)
     for identifier, name in marked.palette:
         is_compared = name in nuclei and dice is not None
         if is_compared and dice is not None and dice < entry.min_dice:
-            found.passed[name, ELSEWHERE] += 1
+            known.leave(name, ELSEWHERE)
             continue
         told = f"; mask_dice {dice:.2f} >= {entry.min_dice:g}" if is_compared else ""
         more = {"of": name, "instances": marked.has_instances}
         more |= {"drawn": True} if is_drawn else {}
         told = told or "; not compared with the image"
-        _add(found, marked, (identifier, more), entry, told)
-    return found
+        _add(known, marked, (identifier, more), entry, told)
 
 
 def _compare(marked: Marked, nuclei: Sequence[str], pixels: NDArray[np.uint8]) -> float | None:
@@ -79,7 +74,7 @@ def _compare(marked: Marked, nuclei: Sequence[str], pixels: NDArray[np.uint8]) -
 
 
 def _add(
-    found: Found, marked: Marked, named: tuple[int, dict[str, Any]], entry: WordsEntry, told: str
+    known: Known, marked: Marked, named: tuple[int, dict[str, Any]], entry: WordsEntry, told: str
 ) -> None:
     identifier, more = named
     name = more["of"]
@@ -89,21 +84,21 @@ def _add(
     height, width = marked.labels.shape
     rule = f"of the mask, {entry.least_px} px or more{told}"
     if len(mine) and not len(large):
-        found.passed[name, SPECKS] += 1
+        known.leave(name, SPECKS)
         return
     is_there = "yes" if len(large) else "no"
-    found.facts.append((f"present:{name}", is_there, rule, "", more))
-    found.facts.append((f"count:{name}", len(large), rule, "", more))
+    known.add(Fact(f"present:{name}", is_there, "asked", rule, "", more))
+    known.add(Fact(f"count:{name}", len(large), "asked", rule, "", more))
     if not len(large):
         return
     area = int(objects.areas[mine].sum())
     share = round(100 * area / (height * width))
     covered = {**more, "number": round(area / (height * width), 4)}
-    found.facts.append((f"area:{name}", share, f"{area} px of the mask{told}", "%", covered))
+    known.add(Fact(f"area:{name}", share, "asked", f"{area} px of the mask{told}", "%", covered))
     order = sorted(large.tolist(), key=lambda each: -objects.areas[each])
     areas = [int(objects.areas[each]) for each in order[:2]]
     if len(areas) > 1 and areas[0] < entry.largest_by * areas[1]:
-        found.passed[name, NO_LARGEST] += 1
+        known.leave(name, NO_LARGEST)
         return
     largest = f"the object of {areas[0]} px" + (
         f", the next has {areas[1]} px" if areas[1:] else ""
@@ -111,12 +106,13 @@ def _add(
     rows, columns = objects.boxes[order[0]]
     box = [columns.start, rows.start, columns.stop, rows.stop]
     sized = {**more, "size": [width, height]}
-    found.facts.append((f"box:{name}", box, f"x0, y0, x1, y1 of {largest}{told}", "px", sized))
+    told_box = f"x0, y0, x1, y1 of {largest}{told}"
+    known.add(Fact(f"box:{name}", box, "asked", told_box, "px", sized))
     x, y = (objects.centres[order[0]] + 0.5) / (width, height)
     away = round(min(abs(x - 0.5), abs(y - 0.5)), 4)
     if away < _MIDDLE:
-        found.passed[name, MIDDLE] += 1
+        known.leave(name, MIDDLE)
         return
     place = PLACES[2 * int(y > 0.5) + int(x > 0.5)]
     centred = {**more, "margin": _MIDDLE, "distance": away}
-    found.facts.append((f"place:{name}", place, f"centre of {largest}{told}", "", centred))
+    known.add(Fact(f"place:{name}", place, "asked", f"centre of {largest}{told}", "", centred))

@@ -15,8 +15,8 @@ from factory.publish.words.facts import (
     OTHER_SCALE,
     UNDEFINED,
     UNNAMED,
-    Fact,
 )
+from factory.publish.words.known import Fact
 from factory.publish.words.lexicon import Lexicon
 from factory.publish.words.questions import ALONE, Asker
 from factory.publish.words.statements import Facts, Statement

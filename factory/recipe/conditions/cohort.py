@@ -30,7 +30,6 @@ from factory.recipe.conditions.series import Series
 class CohortConditions(ConditionKind):
     """Synthetic patients with slides, whose patches are a bag of one label."""
 
-    kind = "cohort"
     streams = (Caption, ClassName, Vector, Recolour, Bag)
 
     class Settings(CohortSettings):
