@@ -180,6 +180,7 @@ def test_what_cannot_be_drawn_or_summed_up_is_told(place, tmp_path):
         ({"study": "pair"}, "--against DIR"),
         ({"study": "pair", "real": place / "real"}, "--against DIR"),
         ({"study": "label", "against": place / "real"}, "only for --study pair"),
+        ({"study": "label", "count": 7, "real": place / "real"}, "give an even number"),
         ({"study": "turing", "real": place / "real", "count": 5}, "even number"),
         ({"study": "pair", "against": folder}, "rename a folder"),
     ):

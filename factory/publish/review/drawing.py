@@ -133,10 +133,11 @@ def draw_study(
     origins: list[Literal["real", "synthetic"]] = ["synthetic", "real" if is_real else "synthetic"]
     pool = _Pool(draw, sets, origins[: len(sets)])
     cases, pictures = {"turing": pool.turing, "label": pool.label, "pair": pool.pair}[draw.kind]()
+    run = find_run(dataset)
     reading = Reading(
-        id=draw.name_reading(find_run(dataset)),
+        id=draw.name_reading(run),
         kind=draw.kind,
-        run=find_run(dataset),
+        run=run,
         seed=draw.seed,
         blind=True,
         classes=pool.classes if draw.kind == "label" else (),
@@ -158,22 +159,14 @@ class _Pool:
 
     def turing(self) -> tuple[tuple[Case, ...], Pictures]:
         """Half real, half synthetic, of each class that both have alike."""
-        if self.draw.count % 2:
-            raise InputError(f"--count {self.draw.count}: half are real: give an even number")
         common = set.intersection(*(set(each.class_names) for each in self.sets))
-        rows = [self._choose(which, self.draw.count // 2, sorted(common)) for which in (0, 1)]
-        return self._build([(which, row) for which in (0, 1) for row in rows[which]], "origin")
+        return self._build(self._share([sorted(common)] * 2), "origin")
 
     def label(self) -> tuple[tuple[Case, ...], Pictures]:
         """Of each class alike; half of them real, where real images are given."""
         if len(self.classes) < 2:
             raise InputError("--study label: the images have no two classes to tell apart")
-        share = self.draw.count // len(self.sets)
-        chosen = []
-        for which, each in enumerate(self.sets):
-            rows = self._choose(which, share, sorted(each.class_names))
-            chosen += [(which, row) for row in rows]
-        return self._build(chosen, "class")
+        return self._build(self._share([sorted(each.class_names) for each in self.sets]), "class")
 
     def pair(self) -> tuple[tuple[Case, ...], Pictures]:
         """Images of two sets side by side, of one condition, or else of one class."""
@@ -198,6 +191,17 @@ class _Pool:
             cases.append(Case(id=name, images=tuple(shown), class_name=label, truth=own))
             pictures |= {(name, side): _encode(each) for side, each in enumerate(pixels)}
         return tuple(cases), pictures
+
+    def _share(self, classes: Sequence[Sequence[str]]) -> list[tuple[int, int]]:
+        """Returns (set, row), as many of each set, and in it of each of its classes."""
+        if self.draw.count % len(self.sets):
+            raise InputError(f"--count {self.draw.count}: half are real: give an even number")
+        share = self.draw.count // len(self.sets)
+        return [
+            (which, row)
+            for which, names in enumerate(classes)
+            for row in self._choose(which, share, names)
+        ]
 
     def _choose(self, which: int, count: int, classes: Sequence[str]) -> list[int]:
         images, seed = self.sets[which], self.draw.seed
