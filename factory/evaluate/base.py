@@ -204,13 +204,12 @@ class Evaluation:
         super().__init_subclass__(**more)
         name_kind(cls)
         if cls.measure is Evaluation.measure:
-            is_package = hasattr(sys.modules.get(cls.__module__), "__path__")
-            if is_package and not cls.study:
+            if not cls.study and hasattr(sys.modules.get(cls.__module__), "__path__"):
                 cls.study = f"{cls.__module__}.study:measure"
             module = cls.study.partition(":")[0]
             if not module or find_spec(module) is None:
-                beside = f", or a module {module} with it" if module else ""
-                raise TypeError(f"{cls.__name__}: has no measure: write one{beside}")
+                said = f"{cls.__name__}: has no measure: write one"
+                raise TypeError(f"{said}, or a module {module} with it" if module else said)
         for each in cls.drawings:
             if not (isinstance(each, Drawing) and PurePath(each.place).suffix in MEDIA):
                 raise TypeError(f"{each!r}: want a Drawing, {' or '.join(MEDIA)}")
