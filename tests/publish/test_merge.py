@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import tracemalloc
 from collections import Counter, defaultdict
 from dataclasses import replace
 from pathlib import Path
@@ -264,6 +265,7 @@ def test_the_same_run_twice_counts_once(sets, tmp_path):
     seed=st.integers(0, 5),
 )
 def test_every_unit_gets_one_split_and_no_split_stays_empty(units, seed):
+    units = {unit: [*counts.items()] for unit, counts in units.items()}
     chosen = assign_splits(units, SHARES, seed)
     assert set(chosen) == set(units)
     assert set(chosen.values()) == set(SHARES)
@@ -290,7 +292,7 @@ def test_an_image_made_of_two_patients_leaks_neither():
 
 def test_shares_are_kept_class_by_class():
     totals = {"x": 100, "y": 20}
-    units = {f"{name}{n}": {name: 2} for name, total in totals.items() for n in range(total)}
+    units = {f"{name}{n}": [(name, 2)] for name, total in totals.items() for n in range(total)}
     chosen = assign_splits(units, SHARES, 0)
     counts = Counter((unit[0], split) for unit, split in chosen.items())
     assert [counts["x", split] for split in SHARES] == [70, 10, 20]
@@ -475,3 +477,35 @@ def test_masks_pass_and_no_image_of_a_test_patients_mask_is_in_train(sets, maske
     shown = load_dataset(str(tmp_path / "out"), split="train")
     masks = [row["mask"] for row in shown if row["is_synthetic"]]
     assert masks and all(mask.size == (32, 32) for mask in masks)
+
+
+def write_rows(folder, rows, first):
+    """Parquet files of 20 rows each: tiny images, each of a patient and with a text of its own."""
+    (folder / "data").mkdir(parents=True)
+    for start in range(0, rows, 20):
+        part = [
+            {
+                "image": {"bytes": encode_image(make_pixels(first + row, 8), "png"), "path": None},
+                "class_name": "normal" if row % 2 else "tumor",
+                "patient": f"P{first + row // 2}",
+                "caption": f"{row} " * 20,
+            }
+            for row in range(start, min(start + 20, rows))
+        ]
+        pq.write_table(pa.Table.from_pylist(part), folder / "data" / f"train-{start:05d}.parquet")
+
+
+def test_an_image_more_costs_memory_a_few_bytes(tmp_path, monkeypatch):
+    monkeypatch.setattr("factory.publish.merge._BLOCK", 8)
+    peaks = []
+    for rows in (20, 60, 140):  # the first for what is imported late and kept
+        folder = tmp_path / str(rows)
+        write_rows(folder / "real", rows, 0)
+        write_rows(folder / "made", rows, 10_000)
+        settings = MergeSettings(columns={"group_column": "patient"}, rows_per_file=20)
+        tracemalloc.start()
+        summary = merge_sets(folder / "real", [folder / "made"], folder / "out", settings)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert sum(summary["units"].values()) == rows // 2
+    assert peaks[2] - peaks[1] < 500 * 2 * (140 - 60)  # a member in memory has over 1 kB

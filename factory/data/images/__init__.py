@@ -1,7 +1,9 @@
 """Real images: one way to read an ImageFolder, parquet, a `datasets` folder, or WebDataset tars."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 from factory.core.errors import SourceError
 from factory.core.text_rows import find_fault
@@ -9,7 +11,7 @@ from factory.data.images.fit import check_fit, fit_image, fit_source, read_fitte
 from factory.data.images.folder import list_folder
 from factory.data.images.image import IMAGE_SUFFIXES, SourceImage, Wanted
 from factory.data.images.layout import Found, find_files
-from factory.data.images.passed import tell_frames
+from factory.data.images.passed import Frames
 from factory.data.images.table import iterate_rows, list_tables
 from factory.data.images.tar import list_tars
 
@@ -19,6 +21,7 @@ __all__ = [
     "check_fit",
     "fit_image",
     "fit_source",
+    "iterate_images",
     "iterate_rows",
     "list_classes",
     "list_images",
@@ -75,21 +78,48 @@ def list_images(
             asked for that is empty for some images.
     """
     wanted = Wanted(image_column, label_column, caption_column, group_column, group_pattern)
-    images = _list_found(found or find_files(root), root, wanted)
-    if not images:
+    return tuple(_iterate(found or find_files(root), root, wanted, may_lack))
+
+
+def iterate_images(
+    root: Path,
+    *,
+    group_column: str | None = None,
+    group_pattern: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    caption_column: str | None = None,
+) -> Iterator[SourceImage]:
+    """Yields what `list_images` returns: memory holds a row group, or what a tar says, at a time.
+
+    Of a folder of image files it holds their names. Arguments are those of `list_images`.
+
+    Raises:
+        SourceError: as `list_images`; what all images together show, once they were yielded.
+    """
+    wanted = Wanted(image_column, label_column, caption_column, group_column, group_pattern)
+    yield from _iterate(find_files(root), root, wanted, may_lack=False)
+
+
+def _iterate(found: Found, root: Path, wanted: Wanted, may_lack: bool) -> Iterator[SourceImage]:
+    frames, asked, count = Frames(), _Asked(wanted), 0
+    for image in _iterate_found(found, root, wanted):
+        _check_texts(image)
+        frames.note(image)
+        asked.note(image)
+        count += 1
+        yield image
+    if not count:
         suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
         raise SourceError(
             f"{root}: holds no images ({suffixes}, or rows and samples of parquet, arrow and .tar)"
         )
-    for image in images:
-        _check_texts(image)
-    tell_frames(images, root)
+    frames.tell(root)
     if not may_lack:
-        _check_asked(images, root, wanted)
-    return tuple(images)
+        asked.check(root, count)
 
 
-def _list_found(found: Found, root: Path, wanted: Wanted) -> Sequence[SourceImage]:
+def _iterate_found(found: Found, root: Path, wanted: Wanted) -> Iterable[SourceImage]:
     if found.kind == "table":
         return list_tables(found.paths, root, wanted)
     if found.kind == "tar":
@@ -104,24 +134,43 @@ def _check_texts(image: SourceImage) -> None:
             raise SourceError(f"{image.place}: {text!r} {fault}: rename it, or write it anew")
 
 
-def _check_asked(images: Sequence[SourceImage], root: Path, wanted: Wanted) -> None:
-    """Refuses columns that were asked for and are empty for some images.
+class _Asked:
+    """Looks whether columns that were asked for are empty for some images.
 
-    Raises:
-        SourceError: says for how many, and names the first.
+    Args:
+        wanted: the columns.
     """
-    has = {
-        "label_column": lambda image: image.class_name,
-        "group_column": lambda image: image.group,
-        "caption_column": lambda image: image.caption,
+
+    _has: ClassVar[Mapping[str, str]] = {
+        "label_column": "class_name",
+        "group_column": "group",
+        "caption_column": "caption",
     }
-    for name, column in wanted.list_columns().items():
-        empty = [image.key for image in images if has[name](image) is None]
-        if empty:
-            raise SourceError(
-                f"{root}: {name} {column!r} is empty for {len(empty):,} of {len(images):,} images, "
-                f"such as {empty[0]}: fill it, or take these images out"
-            )
+
+    def __init__(self, wanted: Wanted) -> None:
+        self._columns = wanted.list_columns()
+        self._empty = Counter[str]()
+        self._first: dict[str, str] = {}
+
+    def note(self, image: SourceImage) -> None:
+        """Looks at one image."""
+        for name in self._columns:
+            if getattr(image, self._has[name]) is None:
+                self._empty[name] += 1
+                self._first.setdefault(name, image.key)
+
+    def check(self, root: Path, count: int) -> None:
+        """Refuses columns that are empty for some of so many images.
+
+        Raises:
+            SourceError: says for how many, and names the first.
+        """
+        for name, column in self._columns.items():
+            if self._empty[name]:
+                raise SourceError(
+                    f"{root}: {name} {column!r} is empty for {self._empty[name]:,} of {count:,} "
+                    f"images, such as {self._first[name]}: fill it, or take these images out"
+                )
 
 
 def list_classes(images: Sequence[SourceImage]) -> tuple[str, ...]:

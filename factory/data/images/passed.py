@@ -3,7 +3,6 @@
 import io
 import os
 import struct
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -58,13 +57,14 @@ def tell_passed_over(files: Sequence[Path], root: Path, beside: str) -> None:
         root: what the user named.
         beside: what is read.
     """
-    kinds: dict[str, list[str]] = defaultdict(list)
+    kinds: dict[str, tuple[int, str]] = {}
     for path in files:
         kind = _name_kind(path, beside)
         if kind is not None:
-            kinds[kind].append(path.relative_to(root).as_posix())
+            count, first = kinds.get(kind, (0, path.relative_to(root).as_posix()))
+            kinds[kind] = count + 1, first
     if kinds:
-        total = sum(map(len, kinds.values()))
+        total = sum(count for count, _ in kinds.values())
         many = "s" if total > 1 else ""
         said = _count_kinds(kinds)
         tell(f"{root}: {total:,} file{many} passed over beside its {beside}: {said}")
@@ -127,19 +127,26 @@ def tell_bare(folders: Sequence[Path], images: Sequence[Path], root: Path) -> No
 # --- frames --------------------------------------------------------------------------------------
 
 
-def tell_frames(images: Sequence[SourceImage], root: Path) -> None:
-    """Says how many files, or members of tars, have further pages or frames: one is read."""
-    kinds: dict[str, list[str]] = defaultdict(list)
-    for image in images:
+class Frames:
+    """Counts files, or members of tars, that have further pages or frames: one is read."""
+
+    def __init__(self) -> None:
+        self._kinds: dict[str, tuple[int, str]] = {}
+
+    def note(self, image: SourceImage) -> None:
+        """Looks at one image."""
         kind = _find_frames(image) if image.row is None else None
         if kind is not None:
-            kinds[kind].append(image.key)
-    if kinds:
-        total = sum(map(len, kinds.values()))
-        have = "files have" if total > 1 else "file has"
-        tell(
-            f"{root}: {total:,} {have} further pages or frames, passed over: {_count_kinds(kinds)}"
-        )
+            count, first = self._kinds.get(kind, (0, image.key))
+            self._kinds[kind] = count + 1, first
+
+    def tell(self, root: Path) -> None:
+        """Says how many there were."""
+        if self._kinds:
+            total = sum(count for count, _ in self._kinds.values())
+            have = "files have" if total > 1 else "file has"
+            said = _count_kinds(self._kinds)
+            tell(f"{root}: {total:,} {have} further pages or frames, passed over: {said}")
 
 
 def _find_frames(image: SourceImage) -> str | None:
@@ -176,10 +183,10 @@ def _has_animation(file: BinaryIO, start: int) -> bool:
         place += 12 + int.from_bytes(head[:4], "big")
 
 
-def _count_kinds(kinds: Mapping[str, Sequence[str]]) -> str:
+def _count_kinds(kinds: Mapping[str, tuple[int, str]]) -> str:
     """Lists kinds by their number, each with its first name."""
-    ranked = sorted(kinds, key=lambda kind: (-len(kinds[kind]), kind))
+    ranked = sorted(kinds, key=lambda kind: (-kinds[kind][0], kind))
     said = ", ".join(
-        f"{len(kinds[kind]):,} {kind} ({kinds[kind][0]})" for kind in ranked[:_KINDS_NAMED]
+        f"{kinds[kind][0]:,} {kind} ({kinds[kind][1]})" for kind in ranked[:_KINDS_NAMED]
     )
     return said + (", and further kinds" if len(ranked) > _KINDS_NAMED else "")

@@ -7,6 +7,7 @@ What `save_to_disk` writes is the Arrow stream format, with the features in the 
 import functools
 import json
 import os
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
@@ -21,10 +22,12 @@ from factory.data.images.image import SourceImage, Wanted, read_name, read_text
 LABELS, CAPTIONS = ("class_name", "label"), ("caption", "text")
 Stamp = tuple[int, int]
 """Time (ns) and size of a file: another file of the same name is opened anew."""
+_ROWS = 1024
+"""Rows of arrow files in memory at a time."""
 
 
-def list_tables(files: Sequence[Path], root: Path, wanted: Wanted) -> list[SourceImage]:
-    """Lists the rows of parquet or arrow files.
+def list_tables(files: Sequence[Path], root: Path, wanted: Wanted) -> Iterator[SourceImage]:
+    """Yields the rows of parquet or arrow files.
 
     Raises:
         SourceError: an unreadable file, a column that is missing, a label without a name, or a
@@ -32,7 +35,8 @@ def list_tables(files: Sequence[Path], root: Path, wanted: Wanted) -> list[Sourc
     """
     if wanted.pattern is not None:
         raise SourceError(f"{root}: group_pattern reads file names: give group_column for rows")
-    return [image for path in files for image in _list_table(path, root, wanted)]
+    for path in files:
+        yield from _list_table(path, root, wanted)
 
 
 def _list_table(path: Path, root: Path, wanted: Wanted) -> Iterator[SourceImage]:
@@ -44,23 +48,26 @@ def _list_table(path: Path, root: Path, wanted: Wanted) -> Iterator[SourceImage]
             has = ", ".join(schema.names)
             raise SourceError(f"{path}: no column {column!r}: it has {has}")
     caption = caption or _find(schema, CAPTIONS, text_only=True)
-    rows, columns = _read_columns(path, [c for c in (label, wanted.group, caption) if c])
-    nothing = [None] * rows
-    labels, groups, captions = (
-        columns[name] if name else nothing for name in (label, wanted.group, caption)
-    )
     names = _read_label_names(path, schema.metadata, label)
     stem = path.name if path == root else path.relative_to(root).as_posix()
-    for row in range(rows):
-        yield SourceImage(
-            f"{stem}#{row}",
-            _name_class(labels[row], names, f"{path}#{row}"),
-            read_name(groups[row], f"{path}#{row}", "patient or slide"),
-            path,
-            row,
-            image_column,
-            read_text(captions[row], f"{path}#{row}", str(caption)),
+    first = 0
+    for rows, columns in _iterate_columns(path, [c for c in (label, wanted.group, caption) if c]):
+        nothing = [None] * rows
+        labels, groups, captions = (
+            columns[name] if name else nothing for name in (label, wanted.group, caption)
         )
+        for place in range(rows):
+            row = first + place
+            yield SourceImage(
+                f"{stem}#{row}",
+                _name_class(labels[place], names, f"{path}#{row}"),
+                read_name(groups[place], f"{path}#{row}", "patient or slide"),
+                path,
+                row,
+                image_column,
+                read_text(captions[place], f"{path}#{row}", str(caption)),
+            )
+        first += rows
 
 
 def _choose_image(schema: Any, asked: str | None, path: Path) -> str:
@@ -96,22 +103,21 @@ def _choose_image(schema: Any, asked: str | None, path: Path) -> str:
 def iterate_rows(images: Iterable[SourceImage], columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yields, for each image, those of some columns that its row has; nothing where it is no row.
 
-    The columns of one file are in memory at a time: images of a file should follow each other.
+    The columns of one row group are in memory at a time: images should follow each other as they do
+    in their files.
 
     Raises:
         SourceError: an unreadable file.
     """
-    known: Path | None = None
+    known: tuple[Path, range] = Path(), range(0)
     cells: dict[str, list[Any]] = {}
     for image in images:
         if image.row is None or image.path.suffix not in (".parquet", ".arrow"):
             yield {}
             continue
-        if image.path != known:
-            names = _read_schema(image.path).names
-            known = image.path
-            cells = _read_columns(known, [name for name in columns if name in names])[1]
-        yield {name: values[image.row] for name, values in cells.items()}
+        if image.path != known[0] or image.row not in known[1]:
+            known, cells = _read_cells(image.path, image.row, columns)
+        yield {name: values[image.row - known[1].start] for name, values in cells.items()}
 
 
 def list_fields(path: Path) -> tuple[str, ...]:
@@ -182,7 +188,7 @@ def read_cell(path: Path, row: int, column: str) -> bytes:
             cell: Any = _open_arrow(path, stamp).column(column)[row].as_py()
         else:
             starts = _find_groups(path, stamp)
-            number = next(i for i in reversed(range(len(starts))) if starts[i] <= row)
+            number = bisect_right(starts, row) - 1
             cell = _read_group(path, stamp, number, column)[row - starts[number]].as_py()
         data: Any = cell.get("bytes") if isinstance(cell, dict) else cell
         if isinstance(cell, dict) and data is None and cell.get("path"):
@@ -215,16 +221,41 @@ def _read_schema(path: Path) -> Any:
         return read_schema(path)
 
 
-def _read_columns(path: Path, names: Sequence[str]) -> tuple[int, dict[str, list[Any]]]:
-    """Returns the number of rows, and the values of some columns."""
+def _iterate_columns(
+    path: Path, names: Sequence[str]
+) -> Iterator[tuple[int, dict[str, list[Any]]]]:
+    """Yields the number of rows, and the values of some columns, of one row group at a time."""
+    unique = [*dict.fromkeys(names)]
     with _name_damage(path):
-        if path.suffix == ".arrow":
-            table = _open_arrow(path, _take_stamp(path))
-            rows = int(table.num_rows)
-        else:
-            with open_parquet(path) as file:
-                rows, table = file.num_rows, file.read(names)
-        return rows, {name: table.column(name).to_pylist() for name in dict.fromkeys(names)}
+        stamp = _take_stamp(path)
+        starts = _find_groups(path, stamp)
+    for number, start in enumerate(starts[:-1]):
+        with _name_damage(path):
+            table = _read_part(path, stamp, number, unique)
+            found = {name: table.column(name).to_pylist() for name in unique}
+        yield starts[number + 1] - start, found
+
+
+def _read_cells(
+    path: Path, row: int, names: Sequence[str]
+) -> tuple[tuple[Path, range], dict[str, list[Any]]]:
+    """Returns the place of the row group that holds a row, and those of some columns it has."""
+    with _name_damage(path):
+        stamp = _take_stamp(path)
+        starts = _find_groups(path, stamp)
+        number = bisect_right(starts, row) - 1
+        has = _read_schema(path).names
+        table = _read_part(path, stamp, number, [name for name in names if name in has])
+        place = path, range(starts[number], starts[number + 1])
+        return place, {name: table.column(name).to_pylist() for name in table.column_names}
+
+
+def _read_part(path: Path, stamp: Stamp, number: int, names: Sequence[str]) -> Any:
+    """Returns some columns of a row group, or of as many rows of an arrow file."""
+    if path.suffix == ".arrow":
+        return _open_arrow(path, stamp).select(names).slice(number * _ROWS, _ROWS)
+    with open_parquet(path) as file:
+        return file.read_group(number, names)
 
 
 @contextmanager
@@ -257,9 +288,12 @@ def _open_arrow(path: Path, stamp: Stamp) -> Any:
 
 @functools.lru_cache(maxsize=256)
 def _find_groups(path: Path, stamp: Stamp) -> tuple[int, ...]:
-    """Returns the first row of each row group."""
+    """Returns the first row of each row group, or of each part of an arrow file; last, all rows."""
+    if path.suffix == ".arrow":
+        rows = int(_open_arrow(path, stamp).num_rows)
+        return (*range(0, rows, _ROWS), rows)
     with open_parquet(path) as table:
-        return tuple(accumulate(table.groups, initial=0))[:-1]
+        return tuple(accumulate(table.groups, initial=0))
 
 
 @functools.lru_cache(maxsize=4)

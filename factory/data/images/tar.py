@@ -35,19 +35,18 @@ class _Sample:
     names: dict[str, str] = field(default_factory=dict)
 
 
-def list_tars(files: Sequence[Path], root: Path, wanted: Wanted) -> list[SourceImage]:
-    """Lists the samples of tars, by file, then key.
+def list_tars(files: Sequence[Path], root: Path, wanted: Wanted) -> Iterator[SourceImage]:
+    """Yields the samples of tars, by file, then key.
 
     Raises:
         SourceError: a damaged tar, a sample without an image or with two, a field that is missing,
             or JSON that is none.
     """
-    found = []
     for path in files:
         stem = path.name if path == root else path.relative_to(root).as_posix()
         samples = _read_samples(path)
-        found += [_describe(samples[key], path, stem, wanted) for key in sorted(samples)]
-    return found
+        for key in sorted(samples):
+            yield _describe(samples[key], path, stem, wanted)
 
 
 def read_members(path: Path, suffix: str) -> Iterator[tuple[str, bytes | None]]:

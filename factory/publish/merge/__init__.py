@@ -3,7 +3,7 @@
 import io
 import itertools
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +13,9 @@ from pydantic import Field
 
 from factory.core.errors import InputError, SourceError, StoreError
 from factory.core.fields import Images, Option, Options, Seed
+from factory.core.files.disk_map import DiskMap
 from factory.core.files.new_folder import build_folder
+from factory.core.files.spool import Spool
 from factory.core.files.store import FileStore
 from factory.core.notes import tell
 from factory.core.plain import write_json
@@ -87,7 +89,9 @@ def merge_sets(
 ) -> dict[str, Any]:
     """Joins one real and several synthetic sets into a new data set folder.
 
-    Image bytes are copied as they are stored. Equal inputs and settings give equal files.
+    Image bytes are copied as they are stored. Equal inputs and settings give equal files. What is
+    known of each image lies in temporary files (TMPDIR); memory holds 8 bytes an image, and the
+    names of image files.
 
     Returns:
         What `merge.json` holds: counts by split, class and kind, units, what was left out.
@@ -102,11 +106,12 @@ def merge_sets(
         test_set, rename, columns = settings.test_set, settings.rename, settings.columns
         roots = [real, *([] if test_set is None else [test_set]), *synthetic]
         names = name_sources(roots)
-        members = list(read_real(real, names[real], rename, columns))
+        members = Spool(Member.pack, Member.unpack)
+        members.extend(read_real(real, names[real], rename, columns))
         if test_set is not None:
-            members += read_real(test_set, names[test_set], rename, columns, is_test=True)
+            members.extend(read_real(test_set, names[test_set], rename, columns, is_test=True))
         for root in synthetic:
-            members += read_synthetic(root, names[root], rename)
+            members.extend(read_synthetic(root, names[root], rename))
         refuse_forgotten(members, synthetic)
         class_names = unite_classes(members)
         placement = place_members(members, shares, settings.seed, settings.test_synthetic)
@@ -136,16 +141,21 @@ def _share_out(settings: MergeSettings) -> dict[str, float]:
 
 
 def _count(
-    members: Sequence[Member],
+    members: Iterable[Member],
     placement: Placement,
     class_names: Sequence[str],
     settings: MergeSettings,
 ) -> dict[str, Any]:
     counts: dict[str, dict[str, Counter[str]]] = {}
+    groups: DiskMap[int] = DiskMap()
+    unclassed = 0
     for split in (TRAIN, VALIDATION, TEST):
         if split in placement.splits:
             counts[split] = {"real": Counter(), "synthetic": Counter()}
     for member, split in zip(members, placement.splits, strict=True):
+        unclassed += member.class_name is None
+        if member.group_sha256 and not member.is_synthetic:
+            groups[member.group_sha256] = 1
         if split != LEFT_OUT:
             kind = "synthetic" if member.is_synthetic else "real"
             counts[split][kind][member.class_name or "no class"] += 1
@@ -155,47 +165,52 @@ def _count(
         "test": settings.test if settings.test_set is None else None,
         "test_synthetic": settings.test_synthetic,
         "class_names": list(class_names),
-        "unclassed": sum(member.class_name is None for member in members),
+        "unclassed": unclassed,
         "splits": counts,
         "units": {split: placement.units[split] for split in counts if placement.units[split]},
-        "groups": len({m.group_sha256 for m in members if m.group_sha256 and not m.is_synthetic}),
+        "groups": len(groups),
         "left_out": dict(placement.left_out),
         "unplaced": placement.unplaced,
         "conflicts": _describe_conflicts(members),
     }
 
 
-def _tell_moved(members: Sequence[Member], placement: Placement) -> None:
+def _tell_moved(members: Iterable[Member], placement: Placement) -> None:
     """Says which images of the training set are in test, as the given test set has them too."""
-    given = {member.pixels_sha256 for member in members if member.is_test}
-    moved = [
-        (member.pixels_sha256 in given, member)
-        for member, split in zip(members, placement.splits, strict=True)
-        if given and split == TEST and not member.is_test and not member.is_synthetic
-    ]
+    given: DiskMap[int] = DiskMap()
+    for member in members:
+        if member.is_test:
+            given[member.pixels_sha256] = 1
+    moved = same = 0
+    source, such = "", ""
+    for member, split in zip(members, placement.splits, strict=True) if given else ():
+        if split == TEST and not member.is_test and not member.is_synthetic:
+            moved += 1
+            source = source or member.source
+            if member.pixels_sha256 in given:
+                same += 1
+                such = such or member.image.place
     if moved:
-        same = [member for is_same, member in moved if is_same]
-        such = f", {len(same):,} of them the same image ({same[0].image.place})" if same else ""
+        such = f", {same:,} of them the same image ({such})" if same else ""
         tell(
-            f"{len(moved):,} images of {moved[0][1].source} show images or patients of the test "
-            f"set{such}: they are in test"
+            f"{moved:,} images of {source} show images or patients of the test set{such}: they are "
+            "in test"
         )
 
 
-def _describe_conflicts(members: Sequence[Member]) -> dict[str, int]:
+def _describe_conflicts(members: Iterable[Member]) -> dict[str, int]:
     """Returns classes -> images that stand under all of them; the first is told by name."""
-    found = find_conflicts(members)
-    for alike in [*found.values()][:1]:
-        places = " = ".join(f"{each.image.place} ({each.class_name})" for each in alike[:3])
+    found, alike = find_conflicts(members)
+    if found:
+        places = " = ".join(f"{each.image.place} ({each.class_name})" for each in alike)
         tell(
-            f"{len(found):,} images stand under several classes, such as {places}: all are kept, "
-            "in one split; correct their classes"
+            f"{found.total():,} images stand under several classes, such as {places}: all are "
+            "kept, in one split; correct their classes"
         )
-    named = (sorted({str(each.class_name) for each in alike}) for alike in found.values())
-    return dict(sorted(Counter(" and ".join(names) for names in named).items()))
+    return dict(sorted(found.items()))
 
 
-def _describe_sources(members: Sequence[Member], names: Mapping[Path, str]) -> list[dict[str, Any]]:
+def _describe_sources(members: Iterable[Member], names: Mapping[Path, str]) -> list[dict[str, Any]]:
     counts = Counter((member.source, member.is_synthetic) for member in members)
     roots = {name: root for root, name in names.items()}
     sources = []
@@ -213,7 +228,7 @@ def _describe_sources(members: Sequence[Member], names: Mapping[Path, str]) -> l
 
 
 def _write(
-    members: Sequence[Member],
+    members: Iterable[Member],
     placement: Placement,
     class_names: Sequence[str],
     build: Path,
@@ -225,21 +240,23 @@ def _write(
     schema = with_features(pa.schema(fields), tuple(class_names))
     files, hashes = FileStore(str(build)), {}
     for split in (TRAIN, VALIDATION, TEST):
-        pairs = zip(members, placement.splits, strict=True)
-        mine = [member for member, place in pairs if place == split]
-        if not mine:
+        count = placement.splits.count(split)
+        if not count:
             continue
+        mine = (
+            each for each, place in zip(members, placement.splits, strict=True) if place == split
+        )
         rows = _build_rows(mine, class_names, tuple(kept))
-        with ParquetFiles(files, "data", split, schema, len(mine), per_file) as writer:
+        with ParquetFiles(files, "data", split, schema, count, per_file) as writer:
             while block := list(itertools.islice(rows, _BLOCK)):
                 writer.write(pa.Table.from_pylist(block, schema=schema))
-        if writer.rows != len(mine):
-            raise StoreError(f"{build}: {writer.rows} rows written, not {len(mine)}")
+        if writer.rows != count:
+            raise StoreError(f"{build}: {writer.rows} rows written, not {count}")
         hashes.update(writer.hashes)
     return hashes
 
 
-def _list_kept(members: Sequence[Member]) -> dict[str, pa.DataType]:
+def _list_kept(members: Iterable[Member]) -> dict[str, pa.DataType]:
     """Returns the columns of streams, such as masks, that rows of the synthetic sets have."""
     has = {name for path in _list_files(members) for name in list_fields(path)}
     if CHANNELS in has:
@@ -247,17 +264,18 @@ def _list_kept(members: Sequence[Member]) -> dict[str, pa.DataType]:
     return list_kept(sorted(has - {*SCHEMA.names}))
 
 
-def _list_files(members: Sequence[Member]) -> list[Path]:
+def _list_files(members: Iterable[Member]) -> list[Path]:
     """Returns the files that hold rows of the synthetic sets."""
     mine = (each.image for each in members if each.is_synthetic and each.image.row is not None)
     return list(dict.fromkeys(image.path for image in mine))
 
 
 def _build_rows(
-    members: Sequence[Member], class_names: Sequence[str], kept: Sequence[str]
+    members: Iterable[Member], class_names: Sequence[str], kept: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     labels = {name: label for label, name in enumerate(class_names)}
-    rows = iterate_rows((member.image for member in members), (*COLUMNS, *kept))
+    members, again = itertools.tee(members)
+    rows = iterate_rows((member.image for member in again), (*COLUMNS, *kept))
     for member, row in zip(members, rows, strict=True):
         image = member.image
         data = image.read_bytes()

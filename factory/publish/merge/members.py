@@ -1,17 +1,20 @@
 """The images of a merge: what is known of each, real or synthetic, without its pixels."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from factory.core.errors import InputError, SourceError, StoreError
+from factory.core.files.disk_map import DiskMap
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, hash_pixels
 from factory.core.places import name_place
 from factory.data.folders import FolderKind, tell_kind
 from factory.data.groups import hash_group
-from factory.data.images import SourceImage, iterate_rows, list_images
+from factory.data.images import SourceImage, iterate_images, iterate_rows
 from factory.data.provenance import read_origin
 from factory.engine.forgotten import read_forgotten
 from factory.engine.run_folder import RunFolder
@@ -55,6 +58,25 @@ class Member:
         """Hash of its patient or slide, as `groups` are made."""
         return hash_group(self.image.group)
 
+    def pack(self) -> list[Any]:
+        """Returns what JSON can hold of it."""
+        own = [getattr(self, name) for name in _NAMES]
+        return [*(getattr(self.image, name) for name in _OF_IMAGE), str(self.image.path), *own]
+
+    @classmethod
+    def unpack(cls, packed: list[Any]) -> Self:
+        """Returns what `pack` was asked of."""
+        *of_image, path = packed[: len(_OF_IMAGE) + 1]
+        known = dict(zip(_OF_IMAGE, of_image, strict=True))
+        span = None if known["span"] is None else tuple(known["span"])
+        image = SourceImage(**{**known, "path": Path(path), "span": span})
+        *own, groups = packed[len(_OF_IMAGE) + 1 :]
+        return cls(image, *own, tuple(groups))
+
+
+_OF_IMAGE = [each.name for each in fields(SourceImage) if each.name != "path"]
+_NAMES = [each.name for each in fields(Member) if each.name != "image"]
+
 
 def read_real(
     root: Path,
@@ -63,12 +85,12 @@ def read_real(
     columns: Mapping[str, Any],
     is_test: bool = False,
 ) -> Iterator[Member]:
-    """Yields the images of a real set; `columns` are further arguments of `list_images`.
+    """Yields the images of a real set; `columns` are further arguments of `iterate_images`.
 
     Raises:
         SourceError: images that cannot be read.
     """
-    for image in list_images(root, **columns):
+    for image in iterate_images(root, **columns):
         name = rename.get(image.class_name or "", image.class_name)
         yield Member(image, source, False, name, *_hash(image), is_test)
 
@@ -85,8 +107,8 @@ def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterat
     Raises:
         SourceError: images that cannot be read.
     """
-    images = list_images(root)
-    for image, row in zip(images, iterate_rows(images, COLUMNS), strict=True):
+    images, again = itertools.tee(iterate_images(root))
+    for image, row in zip(images, iterate_rows(again, COLUMNS), strict=True):
         try:
             origin = read_origin(row, image.place)
         except StoreError as error:
@@ -104,7 +126,7 @@ def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterat
         )
 
 
-def refuse_forgotten(members: Sequence[Member], runs: Sequence[Path]) -> None:
+def refuse_forgotten(members: Iterable[Member], runs: Sequence[Path]) -> None:
     """Refuses images of patients whom one of the synthetic runs was made to forget.
 
     Raises:
@@ -116,10 +138,11 @@ def refuse_forgotten(members: Sequence[Member], runs: Sequence[Path]) -> None:
         forgotten = read_forgotten(RunFolder(str(root)))
         forgotten.refuse_half(str(root))
         own = ((each, {*each.groups, each.group_sha256} - {None}) for each in members)
-        back = [each for each, groups in own if forgotten.matches(str(one) for one in groups)]
-        if back:
+        back = (each for each, groups in own if forgotten.matches(str(one) for one in groups))
+        if (first := next(back, None)) is not None:
+            count = 1 + sum(1 for _ in back)
             raise InputError(
-                f"{back[0].image.path}: {len(back):,} images of {back[0].source} come from a "
+                f"{first.image.path}: {count:,} images of {first.source} come from a "
                 f"patient whom {root} was made to forget: take them out of that set"
             )
 
@@ -140,7 +163,7 @@ def name_sources(roots: Sequence[Path]) -> dict[Path, str]:
     return names
 
 
-def unite_classes(members: Sequence[Member]) -> tuple[str, ...]:
+def unite_classes(members: Iterable[Member]) -> tuple[str, ...]:
     """Returns the class names of all sets, sorted.
 
     Raises:
@@ -159,12 +182,21 @@ def unite_classes(members: Sequence[Member]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def find_conflicts(members: Sequence[Member]) -> dict[str, list[Member]]:
-    """Returns the images that stand under several classes, by the hash of their pixels."""
-    alike: dict[str, list[Member]] = {}
-    for member in members:
-        if member.class_name is not None:
-            alike.setdefault(member.pixels_sha256, []).append(member)
-    return {
-        sha: found for sha, found in alike.items() if len({each.class_name for each in found}) > 1
-    }
+def find_conflicts(members: Iterable[Member]) -> tuple[Counter[str], list[Member]]:
+    """Returns classes -> images that stand under all of them; and of the first, up to three.
+
+    Images are told apart by their pixels. `members` is walked through up to three times.
+    """
+    names: DiskMap[list[str]] = DiskMap()
+    for each in members:
+        if each.class_name is not None:
+            known = names.get(each.pixels_sha256, [])
+            if each.class_name not in known:
+                names[each.pixels_sha256] = [*known, each.class_name]
+    counts = Counter(" and ".join(sorted(found)) for found in names.values() if len(found) > 1)
+    if not counts:
+        return counts, []
+    classed = (each for each in members if each.class_name is not None)
+    first = next(each.pixels_sha256 for each in classed if len(names[each.pixels_sha256]) > 1)
+    classed = (each for each in members if each.class_name is not None)
+    return counts, [*itertools.islice((e for e in classed if e.pixels_sha256 == first), 3)]

@@ -1,19 +1,26 @@
 """Group-safe splits: real patients stay whole, and what varies an image stays with its patient."""
 
-from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from factory.core.errors import InputError
+from factory.core.files.disk_map import DiskMap
 from factory.core.hashing import compute_digest
 from factory.publish.merge.members import Member
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 LEFT_OUT = "left out"
+_LARGEST = 10**15
+"""More images than a unit has."""
 
 VARIES_TEST = "vary a real image of a patient in test"
 SEVERAL = "are made of patients in different splits"
 REPEATED = "are in an earlier set already"
+
+ClassCounts = Sequence[tuple[str | None, int]]
+"""Classes, each once, and images of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +41,7 @@ class Placement:
 
 
 def place_members(
-    members: Sequence[Member], shares: Mapping[str, float], seed: int, test_synthetic: bool
+    members: Iterable[Member], shares: Mapping[str, float], seed: int, test_synthetic: bool
 ) -> Placement:
     """Splits real images by patient or slide and puts synthetic ones where they leak nothing.
 
@@ -43,7 +50,7 @@ def place_members(
     that it varies goes, else to `train`; made of patients in different splits, it goes nowhere.
 
     Args:
-        members: real ones and synthetic ones.
+        members: real ones and synthetic ones; walked through several times.
         shares: split -> share of the real images of each class; they add up to 1.
         seed: of the choice among equal units.
         test_synthetic: let variations of test patients into `test` instead of leaving them out.
@@ -52,18 +59,21 @@ def place_members(
         InputError: fewer units than splits.
     """
     units = _join_units(members)
-    counts: dict[str, Counter[str | None]] = defaultdict(Counter)
-    pinned = {}
+    counts: DiskMap[ClassCounts] = DiskMap()
+    pinned: DiskMap[str] = DiskMap()
     for member in members:
         if not member.is_synthetic:
-            unit = units[f"image {member.image_sha256}"]
-            counts[unit][member.class_name] += 1
+            unit = units.find(f"image {member.image_sha256}")
+            counts[unit] = _count_one(counts.get(unit, ()), member.class_name)
             if member.is_test:
                 pinned[unit] = TEST
-    free = {unit: count for unit, count in counts.items() if unit not in pinned}
-    split_of = {**assign_splits(free, shares, seed), **pinned}
+    for unit in pinned:
+        del counts[unit]
+    split_of = assign_splits(counts, shares, seed)
+    for unit, split in pinned.items():
+        split_of[unit] = split
     left_out: Counter[str] = Counter()
-    seen: set[str] = set()
+    seen: DiskMap[int] = DiskMap()
     unplaced = 0
     splits = []
     for member in members:
@@ -79,15 +89,22 @@ def place_members(
                 reason = VARIES_TEST
             elif len(found) > 1:
                 reason = SEVERAL
-            seen.add(member.sample_id or "")
+            seen[member.sample_id or ""] = 1
         left_out.update([reason] if reason else [])
-        splits.append(LEFT_OUT if reason else split)
+        splits.append(LEFT_OUT if reason else sys.intern(split))
     return Placement(tuple(splits), left_out, unplaced, Counter(split_of.values()))
 
 
+def _count_one(counts: ClassCounts, class_name: str | None) -> ClassCounts:
+    """Returns the counts with one image more, classes in the order that they came in."""
+    found = dict(counts)
+    found[class_name] = found.get(class_name, 0) + 1
+    return [*found.items()]
+
+
 def assign_splits(
-    units: Mapping[str, Mapping[str | None, int]], shares: Mapping[str, float], seed: int
-) -> dict[str, str]:
+    units: Mapping[str, ClassCounts], shares: Mapping[str, float], seed: int
+) -> DiskMap[str]:
     """Gives each unit to a split, so that every class comes near its share in each.
 
     The largest first, equal ones in a seeded order; each goes where most of its images are missing.
@@ -101,70 +118,84 @@ def assign_splits(
         InputError: fewer units than splits.
     """
     wanted = {split: share for split, share in shares.items() if share > 0}
-    if len(units) < len(wanted):
+    count = len(units)
+    if count < len(wanted):
         raise InputError(
-            f"{len(units)} patients, slides or single images cannot fill {len(wanted)} splits: "
+            f"{count} patients, slides or single images cannot fill {len(wanted)} splits: "
             "give more images, or --validation 0 or --test 0"
         )
     totals: Counter[str | None] = Counter()
-    for count in units.values():
-        totals.update(count)
-    order = sorted(
-        units, key=lambda unit: (-sum(units[unit].values()), compute_digest("split", [seed, unit]))
-    )
+    order: DiskMap[str] = DiskMap()
+    for unit, found in units.items():
+        totals.update(dict(found))
+        rank = _LARGEST - sum(images for _, images in found)
+        order[f"{rank:016d} {compute_digest('split', [seed, unit])}"] = unit
     missing = {
         split: {name: share * total for name, total in totals.items()}
         for split, share in wanted.items()
     }
-    chosen: dict[str, str] = {}
-    for position, unit in enumerate(order):
-        empty = [split for split in wanted if split not in chosen.values()]
-        is_last_chance = len(order) - position <= len(empty)
+    chosen: DiskMap[str] = DiskMap()
+    empty = list(wanted)
+    for position, unit in enumerate(order.values()):
+        is_last_chance = count - position <= len(empty)
+        found = units[unit]
         split = max(
             empty if is_last_chance else wanted,
             key=lambda split: sum(
-                count * missing[split][name] / totals[name] for name, count in units[unit].items()
+                images * missing[split][name] / totals[name] for name, images in found
             ),
         )
         chosen[unit] = split
-        for name, images in units[unit].items():
+        empty = [each for each in empty if each != split]
+        for name, images in found:
             missing[split][name] -= images
     return chosen
 
 
-def _join_units(members: Sequence[Member]) -> dict[str, str]:
-    """Returns the unit of each real image, by `image SHA256`, `pixels SHA256`, `group SHA256`.
+class _Units:
+    """Sets of images that must not be parted, by `image SHA256`, `pixels SHA256`, `group SHA256`.
 
     Union-find; a unit is named by its smallest image hash, whatever the order of the images.
     """
-    parent: dict[str, str] = {}
 
-    def find(key: str) -> str:
-        while parent[key] != key:
-            parent[key] = parent[parent[key]]
-            key = parent[key]
+    def __init__(self) -> None:
+        self._above: DiskMap[str] = DiskMap()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._above
+
+    def find(self, key: str) -> str:
+        """Returns the unit of a key."""
+        while (above := self._above[key]) != key:
+            higher = self._above[above]
+            if higher != above:
+                self._above[key] = higher
+            key = higher
         return key
 
+    def join(self, image: str, others: Iterable[str]) -> None:
+        """Puts an image into one unit with all that has one of the other keys."""
+        unit = self.find(self._above.setdefault(image, image))
+        for key in others:
+            first, last = sorted((unit, self.find(self._above.setdefault(key, unit))))
+            self._above[last] = unit = first
+
+
+def _join_units(members: Iterable[Member]) -> _Units:
+    """Returns the units of the real images."""
+    units = _Units()
     for member in members:
-        if member.is_synthetic:
-            continue
-        image = f"image {member.image_sha256}"
-        parent.setdefault(image, image)
-        shared = [f"pixels {member.pixels_sha256}"]
-        shared += [] if member.group_sha256 is None else [f"group {member.group_sha256}"]
-        for key in shared:
-            parent.setdefault(key, key)
-            parent[find(image)] = find(key)
-    names: dict[str, str] = {}
-    for key in sorted(key for key in parent if key.startswith("image ")):
-        names.setdefault(find(key), key)
-    return {key: names[find(key)] for key in parent}
+        if not member.is_synthetic:
+            shared = [f"pixels {member.pixels_sha256}"]
+            shared += [] if member.group_sha256 is None else [f"group {member.group_sha256}"]
+            units.join(f"image {member.image_sha256}", shared)
+    return units
 
 
-def _find_units(member: Member, units: Mapping[str, str]) -> set[str]:
+def _find_units(member: Member, units: _Units) -> set[str]:
     """Returns the unit of a real image, or those of all that a synthetic image is made of."""
     keys = [f"image {member.image_sha256}", f"pixels {member.pixels_sha256}"]
     if member.is_synthetic:
         keys += [f"image {member.reference_sha256}", f"pixels {member.reference_pixels_sha256}"]
         keys += [f"group {group}" for group in member.groups]
-    return {units[key] for key in keys if key in units}
+    return {units.find(key) for key in keys if key in units}
