@@ -128,6 +128,7 @@ def print_result(
     """Prints how a run ended: counts, shortfalls with reasons, failures, what to do next."""
     from factory.publish.card import (
         describe_cut,
+        describe_early,
         describe_references,
         describe_shortfall,
         describe_unjudged,
@@ -140,6 +141,8 @@ def print_result(
         click.echo(write_json({**summary.to_json(), **more}))
         return
     _print_counts(summary)
+    if early := describe_early(summary):
+        click.echo(early)
     for part in summary.shortfalls:
         click.echo(f"SHORTFALL {describe_shortfall(part)}", err=True)
     if summary.shortfalls:

@@ -19,6 +19,11 @@ SCORE_DECIMALS = 4
 NONFINITE = "nonfinite_fraction"
 """Score known of every sample, with or without filters: what is above 0 is never accepted."""
 
+STOPPED = "stopped_at"
+"""Score of a recipe with `early`: share of the steps after which a try was stopped, else 0."""
+FORESEEN = "foreseen_"
+"""What the scores of the image foreseen there begin with."""
+
 
 def round_nonfinite(share: float) -> float:
     """Returns the share of values that were NaN or infinite as it is stored: never rounded to 0."""
@@ -203,11 +208,15 @@ Report = Callable[[Progress], None]
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One try at a request, ready to sample."""
+    """One try at a request, ready to sample.
+
+    One with `until` ends after that share of its steps: its image is the one foreseen there.
+    """
 
     request: Request
     attempt: int
     seed: int
+    until: float | None = None
 
     @property
     def condition(self) -> Condition:

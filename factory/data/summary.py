@@ -46,6 +46,15 @@ class BagsPart(Part):
     unshown: int = Field(0, description="slides that lost every patch that shows their label")
 
 
+class EarlyPart(Part):
+    """Tries that were looked at part-way, and what came of those that looked hopeless."""
+
+    looked: int
+    stopped: int
+    checked: int = Field(description="hopeless ones that were finished all the same")
+    passed: int = Field(description="of these, those that every filter accepts: false stops")
+
+
 class SeriesSummary(SeriesPart):
     """The funnel of one series: what was asked, made and kept, and why the rest was not."""
 
@@ -61,6 +70,7 @@ class SeriesSummary(SeriesPart):
         None, description="attribute -> value -> shares, where captions state them"
     )
     bags: BagsPart | None = Field(None, description="of a cohort")
+    early: EarlyPart | None = Field(None, description="of a recipe with `early`")
 
 
 class Cut(Part):
@@ -155,6 +165,7 @@ class Summary(Artefact):
     dedup: dict[str, Any] | None = None
     accept: str | None = None
     pick: dict[str, Any] | None = None
+    early: dict[str, Any] | None = None
     seconds: dict[str, float] = Field({})
     cut_prompts: dict[str, Cut] = Field({})
     missing_shards: int = 0

@@ -155,9 +155,9 @@ def _measure(loaded: LoadedRecipe, plan: Plan) -> dict[str, Any]:
     began = time.perf_counter()
     accepted = 0
     judged: list[Candidate] = []
-    for start in range(0, len(jobs), size):
-        batch = jobs[start : start + size]
-        candidates = worker.judge(batch, worker.generate(batch))
+    step = size if recipe.early is None else len(jobs)  # what goes on shares batches
+    for start in range(0, len(jobs), step):
+        candidates = worker.try_all(jobs[start : start + step])
         accepted += sum(each.verdict.accepted for each in candidates)
         judged += candidates
     rows = measure_rows(worker, judged)  # encodes the images, which a run does too

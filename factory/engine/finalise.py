@@ -1,12 +1,12 @@
 """Finalizing, first part: selects over the whole set from ids, scores and descriptors alone."""
 
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from factory.data.records import Shard
+from factory.data.records import STOPPED, Shard
 from factory.engine.bags import Bags
 from factory.engine.diversity import Pick
 from factory.engine.families import LEFT_OUT, Families
@@ -27,6 +27,7 @@ from factory.engine.selection import (
 from factory.engine.task import Task
 from factory.filters import Decide
 from factory.recipe.conditions.series import find_bag_size, find_quotas, find_shares, find_sizes
+from factory.recipe.early import Early
 
 SELECTION_COLUMNS = (
     "series",
@@ -49,7 +50,7 @@ class Policy:
     """How candidates are selected: None for `decide` trusts the verdicts of the workers.
 
     `pick` chooses among the accepted images of each series once all are there, by `seed`; `later`
-    are scores that came after the run.
+    are scores that came after the run; `early` says which tries looked hopeless part-way.
     """
 
     attempts: int
@@ -58,6 +59,7 @@ class Policy:
     pick: Pick | None = None
     seed: int = 0
     later: Later = field(default_factory=Later)
+    early: Early | None = None
 
 
 @dataclass(slots=True)
@@ -155,6 +157,7 @@ def _walk(
         made = count_tried(markers)
         for index, candidates, decisions in selectors.select(shard, rows):
             is_filled = _count(funnel, candidates, decisions)
+            _count_early(funnel, candidates, policy)
             for each in (pools, families, bags):
                 each.add(shard.series, candidates, decisions)
             done = policy.attempts if is_filled else candidates[-1]["attempt"] + 1
@@ -272,6 +275,27 @@ def _count(
             funnel.rejected[str(decision.rejected_by)] += 1
             funnel.reasons[f"{decision.rejected_by}: {name_reason(decision.reason)}"] += 1
     return is_filled
+
+
+def _count_early(
+    funnel: SeriesFunnel, candidates: Sequence[Mapping[str, Any]], policy: Policy
+) -> None:
+    """Counts what was looked at part-way, and what the filters say of the hopeless that went on."""
+    if policy.early is None:
+        return
+    if funnel.early is None:
+        funnel.early = Counter(looked=0, stopped=0, checked=0, passed=0)
+    judge = Selector(policy.decide, None, set()).judge
+    for candidate in candidates:
+        scores = candidate["scores"] or {}
+        is_stopped = (scores.get(STOPPED) or 0.0) > 0
+        is_checked = not is_stopped and policy.early.is_hopeless(scores)
+        funnel.early.update(
+            looked=1,
+            stopped=is_stopped,
+            checked=is_checked,
+            passed=is_checked and judge(candidate).accepted,
+        )
 
 
 def list_compared(policy: Policy) -> tuple[str, ...]:

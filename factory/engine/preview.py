@@ -90,7 +90,7 @@ def judge_first_tries(worker: "Worker", plan: Plan, count: int) -> Iterator[list
     jobs = draw_first_jobs(plan, worker.recipe.seed, count)
     for start in range(0, len(jobs), size):
         batch = jobs[start : start + size]
-        yield worker.judge(batch, worker.generate(batch))
+        yield worker.try_all(batch)
 
 
 def draw_sheet(candidates: Sequence[Candidate], largest: int | None = None) -> bytes:

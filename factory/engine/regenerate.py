@@ -135,7 +135,7 @@ def regenerate_rows(
             rebuilt[position] = _leave(rows[position], sources.explain(missing[0]))
             continue
         try:
-            restored[position] = restore_job(rows[position], record.condition, sources.images)
+            restored[position] = restore_job(rows[position], record, sources.images)
         except DamageError as error:
             rebuilt[position] = _leave(rows[position], str(error))
             continue

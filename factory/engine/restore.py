@@ -13,7 +13,7 @@ from factory.core.fields import Folder, ImageColumn, Images, Option, Options
 from factory.core.files.paths import resolve_path
 from factory.data.images import SourceImage, list_images
 from factory.data.provenance import Provenance
-from factory.data.records import Job, Request
+from factory.data.records import STOPPED, Job, Request
 from factory.data.varied import Varied, find_varied
 from factory.models.generators import build_generator
 from factory.models.generators.base import Generator
@@ -181,17 +181,18 @@ def find_sources(wanted: Sequence[Varied | None], recipe: Recipe, places: Places
 
 
 def restore_job(
-    row: Mapping[str, Any], described: Mapping[str, Any], images: Mapping[str, SourceImage]
+    row: Mapping[str, Any], record: Provenance, images: Mapping[str, SourceImage]
 ) -> Job:
-    """Returns the try that made a row.
+    """Returns the try that made a row; one that was stopped part-way ends there again.
 
     Raises:
         StoreError: a stream that nothing here knows.
         DamageError: the row does not hold what it was made from.
     """
-    condition = restore_condition(described, images, row)
+    condition = restore_condition(record.condition, images, row)
     request = Request("regenerated", 0, condition, row["ordinal"])
-    return Job(request, row["attempt"], row["seed"])
+    notes = (record.model_extra or {}).get("notes") or {}
+    return Job(request, row["attempt"], row["seed"], notes.get(STOPPED))
 
 
 def list_sources(record: Provenance) -> tuple[Varied, ...]:

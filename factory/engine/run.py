@@ -194,7 +194,8 @@ def build_policy(folder: RunFolder, recipe: Recipe, decide: Decide | None = None
     """
     similarity = None if recipe.dedup is None else recipe.dedup.max_similarity
     later = read_later(folder, recipe)
-    return Policy(recipe.budget.attempts, similarity, decide, recipe.pick, recipe.seed, later)
+    ruled = decide, recipe.pick, recipe.seed, later, recipe.early
+    return Policy(recipe.budget.attempts, similarity, *ruled)
 
 
 def read_score_names(folder: RunFolder, survey: Survey) -> list[str]:

@@ -123,6 +123,8 @@ class SeriesFunnel:
     """(attribute, value) -> accepted images whose caption says it."""
     bags: Mapping[str, Any] | None = None
     """Slides of a cohort: patches of one, how many there are, and which are short."""
+    early: Counter[str] | None = None
+    """Of a recipe with `early`: looked, stopped, checked, passed (`EarlyPart`)."""
 
     def note(self, seen: Seen) -> None:
         """Counts what an accepted image varies and says."""
@@ -147,6 +149,7 @@ class SeriesFunnel:
             "reasons": dict(self.reasons.most_common()),
             **({"attributes": self._compare_shares()} if self.shares else {}),
             **({"bags": dict(self.bags)} if self.bags is not None else {}),
+            **({"early": dict(self.early)} if self.early is not None else {}),
         }
 
     def _compare_shares(self) -> dict[str, dict[str, dict[str, float]]]:

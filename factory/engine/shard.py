@@ -1,11 +1,8 @@
 """A worker: it loads its models once and fills shards — generate, judge, retry, commit."""
 
-import time
-from collections import defaultdict, deque
-from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, cast
 
 import pyarrow as pa
 
@@ -17,28 +14,24 @@ from factory.data.records import (
     NONFINITE,
     Candidate,
     Job,
-    Progress,
     Report,
-    Request,
     Sample,
     round_nonfinite,
 )
-from factory.data.schema import build_row, build_shard_schema, count_cut
+from factory.data.schema import build_shard_schema
 from factory.data.summary import Maker
-from factory.engine.drain import Drain, StoppedError
+from factory.engine.drain import Drain
+from factory.engine.filling import Filling
+from factory.engine.looking import Seen, look_at
 from factory.engine.parts import PartMarker, Parts
 from factory.engine.plan import describe_content
 from factory.engine.run_folder import Marker, RunFolder
-from factory.engine.run_records import (
-    compute_run_id,
-    count_rejected,
-    digest_worker,
-    select_shaping_parts,
-)
+from factory.engine.run_records import compute_run_id, digest_worker, select_shaping_parts
 from factory.engine.task import Order, Task
 from factory.filters import build_decide, build_filters, map_by_size, score_all
 from factory.models.encoders import Encoder
 from factory.models.generators import build_generator
+from factory.models.generators.base import Begun, Pausable
 from factory.models.generators.environment import describe_environment
 from factory.models.generators.settings import find_entry
 from factory.recipe.licences import describe_terms
@@ -58,7 +51,9 @@ class Worker:
         terms = recipe.terms
         self.terms = None if terms is None else session.catalogs.find_terms(terms.catalog)
         names = {name for each in self.filters for name in each.score_names}
-        self.score_names = sorted({*names, NONFINITE})
+        self.early = recipe.early
+        own = () if recipe.early is None else recipe.early.score_names
+        self.score_names = sorted({*names, *own, NONFINITE})
         self.decide = build_decide(self.filters, recipe.accept)
         self.encoder: Encoder | None = None
         if isinstance(recipe.pick, DiversePick):
@@ -120,15 +115,62 @@ class Worker:
         samples = self.generator.generate(jobs)
         return [made.finish(job.condition) for job, made in zip(jobs, samples, strict=True)]
 
-    def judge(self, jobs: Sequence[Job], samples: Sequence[Sample]) -> list[Candidate]:
-        """Scores and judges what was made of jobs.
+    def begin(self, jobs: Sequence[Job]) -> list[Begun]:
+        """Returns what the generator foresees of jobs part-way, finished; raises as `generate`."""
+        assert self.early is not None
+        generator = cast(Pausable, self.generator)
+        begun = generator.begin(jobs, self.early.at)
+        return [replace(each, foreseen=each.foreseen.finish(each.job.condition)) for each in begun]
+
+    def look(self, begun: Sequence[Begun]) -> list[Seen]:
+        """Judges what was begun by what is foreseen of it.
 
         Raises:
             FilterError: scoring failed.
         """
-        names = name_made(self.generator.capabilities.channels)
-        if names:
-            samples = [replace(sample, channel_names=names) for sample in samples]
+        assert self.early is not None
+        samples = self._name_channels([each.foreseen for each in begun])
+        found = look_at(begun, samples, self.filters, self.early)
+        return [
+            each
+            if each.goes_on
+            else replace(each, stopped=self.decide(each.scores, each.job.condition.class_name))
+            for each in found
+        ]
+
+    def finish(self, seen: Sequence[Seen]) -> list[Sample]:
+        """Returns what the generator makes of what goes on, finished; raises as `generate`."""
+        made = cast(Pausable, self.generator).finish([each.begun for each in seen])
+        return [one.finish(each.job.condition) for each, one in zip(seen, made, strict=True)]
+
+    def try_all(self, jobs: Sequence[Job]) -> list[Candidate]:
+        """Returns the judged candidates of jobs, in order; raises as `generate` and `judge`."""
+        if self.early is None:
+            return self.judge(jobs, self.generate(jobs))
+        seen = self.look(self.begin(jobs))
+        going = [each for each in seen if each.stopped is None]
+        samples = self.finish(going) if going else ()
+        scores = [each.scores for each in going]
+        judged = iter(self.judge([each.job for each in going], samples, scores))
+        return [each.to_candidate() or next(judged) for each in seen]
+
+    def judge(
+        self,
+        jobs: Sequence[Job],
+        samples: Sequence[Sample],
+        earlier: Sequence[Mapping[str, float]] | None = None,
+    ) -> list[Candidate]:
+        """Scores and judges what was made of jobs.
+
+        Args:
+            jobs: N tries.
+            samples: what was made of each.
+            earlier: scores that each has already, of `look`.
+
+        Raises:
+            FilterError: scoring failed.
+        """
+        samples = self._name_channels(samples)
         scores = score_all(self.filters, samples, [job.condition for job in jobs])
         descriptors: list[Any] = [None] * len(samples)
         features: list[Any] = [None] * len(samples)
@@ -138,12 +180,17 @@ class Worker:
             features = map_by_size(self.encoder.encode, samples)
         candidates = []
         for row, (job, sample) in enumerate(zip(jobs, samples, strict=True)):
-            known = {NONFINITE: round_nonfinite(sample.nonfinite), **scores[row]}
+            before = earlier[row] if earlier is not None else {}
+            known = {NONFINITE: round_nonfinite(sample.nonfinite), **before, **scores[row]}
             verdict = self.decide(known, job.condition.class_name)
             candidates.append(
                 Candidate(job, sample, known, verdict, descriptors[row], features[row])
             )
         return candidates
+
+    def _name_channels(self, samples: Sequence[Sample]) -> Sequence[Sample]:
+        names = name_made(self.generator.capabilities.channels)
+        return [replace(each, channel_names=names) for each in samples] if names else samples
 
     def run(self, task: Task, report: Report, drain: Drain) -> Marker:
         """Fills one shard and commits it; a shard that is committed already is left as it is.
@@ -165,185 +212,9 @@ class Worker:
             return done
         owner = PartMarker(run=self.run_id, worker=self.digest, shard=shard.id, round=number)
         parts = Parts(self.folder.files, owner, self.schema)
-        filling = _Filling(self, task, report, parts, drain)
+        filling = Filling(self, task, report, parts, drain)
         filling.run()
         table = pa.Table.from_pylist(filling.rows_in_order(), schema=self.schema)
         marker = self.folder.commit(table, filling.build_marker(), shard)
         parts.remove()
         return marker
-
-
-@dataclass(slots=True)
-class _Filling:
-    """The state of one shard while it is filled."""
-
-    worker: Worker
-    task: Task
-    report: Report
-    parts: Parts
-    drain: Drain
-    requests: dict[int, Request] = field(default_factory=dict)
-    queue: deque[int] = field(default_factory=deque)
-    next_attempt: dict[int, int] = field(default_factory=dict)
-    filled: set[int] = field(default_factory=set)
-    given_up: int = 0
-    tried: int = 0
-    recalled: int = 0
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
-
-    def __post_init__(self) -> None:
-        starts = self.task.starts or {}
-        self.requests = dict(zip(self.task.indices, self.task.requests, strict=True))
-        self.next_attempt = {
-            index: each.pass_over(starts.get(index, 0)) for index, each in self.requests.items()
-        }
-        budget = self.worker.recipe.budget.attempts
-        self.queue.extend(index for index, first in self.next_attempt.items() if first < budget)
-        self.given_up = len(self.requests) - len(self.queue)
-        self.seconds.update(self.parts.seconds)
-
-    def run(self) -> None:
-        """Generates batch after batch; the batch before is judged meanwhile.
-
-        Which tries there are follows from the verdicts alone, so that what parts of an earlier
-        start hold stands for what this one would make.
-        """
-        self.report(self._describe_progress())
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            judging: Future[list[dict[str, Any]]] | None = None
-            size = self.worker.recipe.generator.batch_size
-            while self.queue or judging:
-                self.parts.save_if_due(self.seconds)
-                if judging is not None and (self.drain.is_asked or len(self.queue) < size):
-                    self._settle(judging.result())
-                    judging = None
-                    continue
-                if self.drain.is_asked and judging is None:
-                    self.parts.save(self.seconds)
-                    raise StoppedError
-                jobs = self._draw_jobs(size)
-                known = [self._recall(job) for job in jobs]
-                new = [job for job, row in zip(jobs, known, strict=True) if row is None]
-                samples = self._generate(new) if new else ()
-                if judging is not None:
-                    self._settle(judging.result())
-                judging = pool.submit(self._judge, new, samples, known)
-
-    def rows_in_order(self) -> list[dict[str, Any]]:
-        """Returns all rows by request, then attempt."""
-        return sorted(self.rows, key=lambda row: (row["index"], row["attempt"]))
-
-    def build_marker(self) -> Marker:
-        """Returns the marker of what was done, before the data object has a name."""
-        shard = self.task.shard
-        return Marker(
-            run=self.worker.run_id,
-            shard=shard.id,
-            series=shard.series,
-            start=shard.start,
-            stop=shard.stop,
-            round=self.task.round,
-            data="",
-            sha256="",
-            bytes=0,
-            rows=len(self.rows),
-            asked=len(self.next_attempt),
-            filled=len(self.filled),
-            generated=len(self.rows),
-            **count_rejected(self.rows),
-            starts=self.task.copy_starts(),
-            tried={i: self.next_attempt[i] for i, r in self.requests.items() if r.passed} or None,
-            worker=self.worker.digest,
-            seconds={name: round(value, 4) for name, value in sorted(self.seconds.items())},
-            cut=count_cut(self.rows),
-        )
-
-    def _draw_jobs(self, size: int) -> list[Job]:
-        """Takes the next tries; places left over go to further tries of the same requests.
-
-        The forward pass has a fixed shape anyway, so these cost nothing. They are kept: the first
-        accepted attempt of a request wins, later ones are spare.
-        """
-        indices = [self.queue.popleft() for _ in range(min(size, len(self.queue)))]
-        jobs = [self._make_job(index) for index in indices]
-        budget = self.worker.recipe.budget.attempts
-        while len(jobs) < size:
-            open_indices = [i for i in indices if self.next_attempt[i] < budget]
-            if not open_indices:
-                break
-            jobs.extend(self._make_job(index) for index in open_indices[: size - len(jobs)])
-        return jobs
-
-    def _make_job(self, index: int) -> Job:
-        request = self.requests[index]
-        attempt = self.next_attempt[index]
-        self.next_attempt[index] = request.pass_over(attempt + 1)
-        return Job(request, attempt, request.derive_seed(self.worker.recipe.seed, attempt))
-
-    def _generate(self, jobs: Sequence[Job]) -> Sequence[Sample]:
-        began = time.perf_counter()
-        samples = self.worker.generate(jobs)
-        self.seconds["generate"] += time.perf_counter() - began
-        return samples
-
-    def _recall(self, job: Job) -> dict[str, Any] | None:
-        """Returns the row of a try that a part holds, as this run's: its recipe may have grown."""
-        row = self.parts.recall(job.request.index, job.attempt)
-        return None if row is None else {**row, "recipe_sha256": self.worker.recipe_sha256}
-
-    def _judge(
-        self,
-        jobs: Sequence[Job],
-        samples: Sequence[Sample],
-        known: Sequence[dict[str, Any] | None],
-    ) -> list[dict[str, Any]]:
-        """Judges what is new of a batch; returns all its rows, in the order of `known`."""
-        if not jobs:
-            return [row for row in known if row is not None]
-        began = time.perf_counter()
-        candidates = self.worker.judge(jobs, samples)
-        self.seconds["judge"] += time.perf_counter() - began
-        began = time.perf_counter()
-        new = iter([self._build_row(candidate) for candidate in candidates])
-        self.seconds["encode"] += time.perf_counter() - began
-        return [next(new) if row is None else row for row in known]
-
-    def _build_row(self, candidate: Candidate) -> dict[str, Any]:
-        worker, output = self.worker, self.worker.recipe.output
-        row = build_row(
-            candidate,
-            worker.description["generator"],
-            worker.description["filters"],
-            worker.recipe_sha256,
-            worker.score_names,
-            output.image_format,
-            keep_image=candidate.verdict.accepted or output.keep_rejected == "images",
-        )
-        if worker.terms is not None:
-            said = (row[name] for name in ("class_name", "caption", "prompt"))
-            row["concepts"] = list(worker.terms.find_concepts("\n".join(filter(None, said))))
-        return row
-
-    def _settle(self, rows: Sequence[dict[str, Any]]) -> None:
-        """Books the verdicts of a batch and queues what still needs a try."""
-        self.rows.extend(rows)
-        self.recalled += len(rows) - self.parts.add(rows)
-        for row in rows:
-            if row["accepted"]:
-                self.filled.add(row["index"])
-        budget = self.worker.recipe.budget.attempts
-        tried = dict.fromkeys(row["index"] for row in rows)
-        for index in (each for each in tried if each not in self.filled):
-            if self.next_attempt[index] < budget:
-                self.queue.append(index)
-            else:
-                self.given_up += 1
-        self.tried += len(rows)
-        self.report(self._describe_progress())
-
-    def _describe_progress(self) -> Progress:
-        task, asked, filled = self.task, len(self.next_attempt), len(self.filled)
-        counts = (asked, self.tried, filled, self.given_up, self.recalled)
-        notes = (*self.worker.notes, *self.parts.notes)
-        return Progress(task.shard, task.round, *counts, note="; ".join(notes))

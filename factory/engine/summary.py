@@ -81,10 +81,11 @@ def build_summary(folder: RunFolder, recipe: Recipe, plan: Outline, survey: Surv
 
 
 def _list_rules(recipe: Recipe) -> dict[str, Any]:
-    """Returns how verdicts are combined and images picked, where the recipe says so."""
+    """Returns how verdicts are combined, images picked and tries stopped, where it says so."""
     rules = {
         "accept": recipe.accept,
         "pick": None if recipe.pick is None else recipe.pick.model_dump(mode="json"),
+        "early": None if recipe.early is None else recipe.early.model_dump(mode="json"),
     }
     return {name: rule for name, rule in rules.items() if rule is not None}
 

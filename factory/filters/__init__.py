@@ -11,12 +11,23 @@ import numpy as np
 from factory.catalog.acceptance import Rule, parse_rule
 from factory.core.errors import FilterError
 from factory.core.registry import Registry
-from factory.data.records import NONFINITE, SCORE_DECIMALS, Condition, Sample, Verdict
+from factory.data.records import (
+    FORESEEN,
+    NONFINITE,
+    SCORE_DECIMALS,
+    STOPPED,
+    Condition,
+    Sample,
+    Verdict,
+)
 from factory.filters.base import Filter, FilterSettings, Labels, read_score
 from factory.models.session import Session
 
 FILTERS = Registry("factory.filters", Filter, "factory.filters")  # type: ignore[type-abstract]
 """All kinds: those of this package, each a module, and those of plug-ins."""
+
+EARLY = "early"
+"""What rejects a try that was stopped part-way."""
 
 Decide = Callable[[Mapping[str, float | None], str | None], Verdict]
 """Decides from stored scores, and the class that was asked for."""
@@ -151,12 +162,16 @@ def decide_all(
         accept: which of them must accept; None: all. Filters that it does not name only score.
         class_name: what the candidate was asked to show, for thresholds that differ by class.
 
-    An image with a value that is not finite is rejected whatever the filters are and say; all else
-    is each filter's own `decide`.
+    A try that was stopped part-way, and an image with a value that is not finite, are rejected
+    whatever the filters are and say; all else is each filter's own `decide`.
 
     Raises:
         FilterError: a score that a decision needs was never stored.
     """
+    stopped = read_score(scores, STOPPED) if STOPPED in scores else 0.0
+    if stopped > 0:
+        seen = ", ".join(f"{k} {v:g}" for k, v in scores.items() if v and k.startswith(FORESEEN))
+        return Verdict(False, EARLY, f"{STOPPED} {stopped:g} > 0: {seen}")
     share = read_score(scores, NONFINITE) if NONFINITE in scores else 0.0
     if not share <= 0:
         return Verdict(False, "finite", f"{NONFINITE} {share:g} > 0")

@@ -21,6 +21,7 @@ from factory.recipe.conditions import CONDITIONS, ConditionKind
 from factory.recipe.conditions.base import ConditionSettings as AnyConditionSettings
 from factory.recipe.conditions.family import list_varied
 from factory.recipe.earlier import NEAR_DUPLICATE, find_place, join_duplicates, split_duplicates
+from factory.recipe.early import Early
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 
@@ -178,6 +179,7 @@ class Recipe(Strict):
     )
     terms: Terms | None = Field(None, description="concepts of captions and classes, in each row")
     pick: PickSettings | None = Field(None, description="which accepted images are kept")
+    early: Early | None = Field(None, description="stops hopeless tries part-way; default: none")
     budget: Budget = Budget()
     workers: Workers = Workers()
     output: Output = Output()

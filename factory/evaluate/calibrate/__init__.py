@@ -125,7 +125,8 @@ def _score_sets(
 
     recipe = loaded.recipe
     real = read_real(loaded, given[0], plan.class_names, count, given[1])
-    worker = Worker(Order(recipe, loaded.session, "memory://calibration"))
+    whole = recipe.model_copy(update={"early": None})  # thresholds are of whole images
+    worker = Worker(Order(whole, loaded.session, "memory://calibration"))
     rows: list[Scored] = []
     notes: list[str] = []
     if real is not None:

@@ -78,6 +78,33 @@ def name_model(settings: GeneratorSettings, entry: ModelEntry | None) -> str:
     return PurePath(settings.model).name if is_path else settings.model
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A try that was begun: the image foreseen, and what its generator goes on from.
+
+    The foreseen sample notes STOPPED: it is that of the job with `until`.
+    """
+
+    job: Job
+    foreseen: Sample
+    state: Any
+
+
+class Pausable(Generator, Protocol):
+    """A generator that stops part-way: of a family that `pauses`."""
+
+    def begin(self, jobs: Sequence[Job], until: float) -> list[Begun]:
+        """Samples jobs up to a share of their steps, in order; raises as `generate`."""
+        ...
+
+    def finish(self, begun: Sequence[Begun]) -> list[Sample]:
+        """Samples what was begun to its end, in order, whatever calls it was begun in.
+
+        The samples are those of `generate`; raises as it does.
+        """
+        ...
+
+
 class PlainGenerator(ABC):
     """A generator without pipeline, weights and batches: one image after the other.
 

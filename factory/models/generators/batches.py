@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 from factory.core.errors import FOREIGN_ERRORS, CallError, OutOfMemoryError
-from factory.data.records import Job, Sample
 from factory.models.generators.outputs import is_out_of_memory
+
+ItemT = TypeVar("ItemT")
+MadeT = TypeVar("MadeT")
 
 
 class BatchedGenerator:
@@ -18,14 +21,14 @@ class BatchedGenerator:
     batch_size: int
 
     def run_batches(
-        self, jobs: Sequence[Job], sample: Callable[[Sequence[Job]], list[Sample]]
-    ) -> list[Sample]:
-        """Returns one sample a job, in order; `sample` makes those of a batch, padded to its shape.
+        self, jobs: Sequence[ItemT], sample: Callable[[Sequence[ItemT]], list[MadeT]]
+    ) -> list[MadeT]:
+        """Returns what is made of each job, in order; `sample` pads a batch of them to the shape.
 
         Raises:
             OutOfMemoryError: the device cannot hold a single image.
         """
-        samples: list[Sample] = []
+        samples: list[MadeT] = []
         while len(samples) < len(jobs):
             try:
                 samples += sample(jobs[len(samples) : len(samples) + self.batch_size])

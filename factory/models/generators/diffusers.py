@@ -3,22 +3,22 @@
 import copy
 import inspect
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from factory.core.errors import CallError, InputError
-from factory.data.records import Condition, Job, Sample
+from factory.data.records import STOPPED, Condition, Job, Sample
 from factory.data.streams import Reference, Source
 from factory.data.streams.source import Translation
 from factory.models.classifiers.model import read_classifier_info
-from factory.models.generators.base import Capabilities, name_model
+from factory.models.generators.base import Begun, Capabilities, name_model
 from factory.models.generators.batches import BatchedGenerator, tell_failure
 from factory.models.generators.families.pipeline import PipelineFamily, Prompts
 from factory.models.generators.loading import LoadedModel, describe_making, load_model
@@ -31,23 +31,15 @@ from factory.models.generators.sampling import (
     seed_steps,
 )
 from factory.models.generators.settings import Guidance
+from factory.models.generators.starts import Start, find_start, note_start
 
 if TYPE_CHECKING:
     from factory.models.generators.classifier_guidance import ClassifierGuide
+    from factory.models.generators.pausing import Pause
 
+ItemT = TypeVar("ItemT")
+MadeT = TypeVar("MadeT")
 _REFERENCES_KEPT = 128  # fitted images in memory: 100 MB at 512 px
-
-
-Start = float | Translation | None
-"""How an image begins: at noise, at a reference with a strength, or at a source."""
-
-
-def find_start(condition: Condition) -> Start:
-    """Returns how the image of a condition begins."""
-    source, reference = condition.get(Source), condition.get(Reference)
-    if source is not None:
-        return source.translation
-    return None if reference is None else reference.strength
 
 
 class DiffusersGenerator(BatchedGenerator):
@@ -100,18 +92,34 @@ class DiffusersGenerator(BatchedGenerator):
             OutOfMemoryError: the device cannot hold a single image.
             CallError: the pipeline failed.
         """
+        return self._run_parts(jobs, jobs, self._sample_batch)
+
+    def begin(self, jobs: Sequence[Job], until: float) -> list[Begun]:
+        """Samples jobs up to a share of their steps; see `Pausable.begin`."""
+        return self._run_parts(jobs, jobs, partial(self._begin_batch, until=until))
+
+    def finish(self, begun: Sequence[Begun]) -> list[Sample]:
+        """Samples what was begun to its end; see `Pausable.finish`."""
+        return self._run_parts([each.job for each in begun], begun, self._finish_batch)
+
+    def _run_parts(
+        self,
+        jobs: Sequence[Job],
+        items: Sequence[ItemT],
+        make: Callable[..., list[MadeT]],
+    ) -> list[MadeT]:
+        """Returns what is made of items, one a job; those of one call have a batch together."""
         for job in jobs:
             self.family.check_condition(job.condition, self.capabilities)
-        parts: dict[tuple[Start, Any], list[int]] = {}
+        parts: dict[tuple[Start, Any, float | None], list[int]] = {}
         for row, job in enumerate(jobs):
-            start = find_start(job.condition)
-            parts.setdefault((start, self.family.group(job.condition)), []).append(row)
-        samples: dict[int, Sample] = {}
-        for (start, _), rows in parts.items():
-            sample = partial(self._sample_batch, start=start)
-            made = self.run_batches([jobs[row] for row in rows], sample)
-            samples.update(zip(rows, made, strict=True))
-        return [samples[row] for row in range(len(jobs))]
+            part = find_start(job.condition), self.family.group(job.condition), job.until
+            parts.setdefault(part, []).append(row)
+        made: dict[int, MadeT] = {}
+        for (start, *_), rows in parts.items():
+            found = self.run_batches([items[row] for row in rows], partial(make, start=start))
+            made.update(zip(rows, found, strict=True))
+        return [made[row] for row in range(len(jobs))]
 
     def describe(self) -> dict[str, Any]:
         """Returns what made the pixels, as plain data for provenance; loads the weights."""
@@ -159,15 +167,43 @@ class DiffusersGenerator(BatchedGenerator):
         return model
 
     def _sample_batch(self, jobs: Sequence[Job], start: Start) -> list[Sample]:
-        """Samples jobs that share one call, padded to the fixed shape."""
+        """Samples jobs that share one call, and end alike."""
+        until = jobs[0].until
+        if until is None:
+            return self._call_batch(jobs, start)
+        return [each.foreseen for each in self._begin_batch(jobs, start, until)]
+
+    def _begin_batch(self, jobs: Sequence[Job], start: Start, until: float) -> list[Begun]:
+        from factory.models.generators.pausing import Pause
+
+        pause = Pause(until)
+        foreseen = self._call_batch(jobs, start, pause)
+        return [
+            Begun(job, replace(sample, notes={**sample.notes, STOPPED: until}), held)
+            for job, sample, held in zip(jobs, foreseen, pause.held[: len(jobs)], strict=True)
+        ]
+
+    def _finish_batch(self, begun: Sequence[Begun], start: Start) -> list[Sample]:
+        from factory.models.generators.pausing import Pause
+
+        padded = [*begun, *[begun[-1]] * (self.batch_size - len(begun))]
+        pause = Pause(begun=[each.state for each in padded])
+        return self._call_batch([each.job for each in begun], start, pause)
+
+    def _call_batch(
+        self, jobs: Sequence[Job], start: Start, pause: "Pause | None" = None
+    ) -> list[Sample]:
+        """Samples jobs that share one call, padded to the fixed shape, or a part of their steps."""
         model, family, size = self.model, self.family, self.batch_size
         padded = [*jobs, *[jobs[-1]] * (size - len(jobs))]
         conditions = [job.condition for job in padded]
         arguments, prompts = family.bind(conditions, model), family.write_prompts(conditions)
         pipeline = model.pipeline
         if isinstance(start, Translation) and start.method == "invert":
+            if pause is not None:
+                raise InputError("an image that is inverted cannot be stopped part-way")
             made = self._invert(conditions, arguments, start)[: len(jobs)]
-            return self._build_samples(jobs, made, prompts, self._note_steps(start))
+            return self._build_samples(jobs, made, prompts, note_start(start, self.model))
         if start is not None:
             pipeline = model.image_pipeline
             begun = [each.get(Reference) or each.get(Source) for each in conditions]
@@ -179,21 +215,9 @@ class DiffusersGenerator(BatchedGenerator):
                 arguments["num_inference_steps"] = start.steps
         if self._guide is not None:
             arguments |= self._guide.build_arguments([each.class_name for each in conditions])
-        made = self.call_pipeline(pipeline, arguments, [job.seed for job in padded])[: len(jobs)]
-        return self._build_samples(jobs, made, prompts, self._note_steps(start))
-
-    def _note_steps(self, start: Start) -> dict[str, Any]:
-        """Returns how a source is sampled, where that is not as the generator describes itself."""
-        if not isinstance(start, Translation):
-            return {}
-        noted: dict[str, Any] = {}
-        if start.steps is not None:
-            noted["num_inference_steps"] = start.steps
-        if start.method == "invert":
-            from factory.models.generators.inversion import name_steps
-
-            noted["scheduler"] = name_steps(self.model)
-        return noted
+        seeds = [job.seed for job in padded]
+        made = self.call_pipeline(pipeline, arguments, seeds, pause)[: len(jobs)]
+        return self._build_samples(jobs, made, prompts, note_start(start, self.model))
 
     def _invert(
         self, conditions: Sequence[Condition], arguments: dict[str, Any], way: Translation
@@ -239,9 +263,15 @@ class DiffusersGenerator(BatchedGenerator):
         ]
 
     def call_pipeline(
-        self, pipeline: Any, arguments: dict[str, Any], seeds: list[int]
+        self,
+        pipeline: Any,
+        arguments: dict[str, Any],
+        seeds: list[int],
+        pause: "Pause | None" = None,
     ) -> NDArray[np.float32]:
         """Runs a pipeline on a fresh scheduler; returns (N, H, W, 3) float32 in [0, 1] or NaN.
+
+        One that pauses gives the images foreseen where it stops.
 
         Raises:
             OutOfMemoryError: the device cannot hold the batch.
@@ -256,6 +286,10 @@ class DiffusersGenerator(BatchedGenerator):
         if "num_inference_steps" in takes and "num_inference_steps" not in call:
             call["num_inference_steps"] = family.num_inference_steps
         call["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        if pause is not None:
+            if pause.begun:
+                call["generator"] = [each.copy_generator() for each in pause.begun]
+            pause.generators, call["pause"] = call["generator"], pause
         if self._callback is not None:
             call["callback_on_step_end"] = self._callback
         width, height = self.capabilities.width, self.capabilities.height

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from factory.models.generators.conditioner import Conditioner
+from factory.models.generators.pausing import Pause
 from factory.models.generators.straight import (
     TEXT_TOKENS,
     Guide,
@@ -93,6 +94,7 @@ class FlowPipeline(StraightPipeline):
         guide: Guide | None = None,
         guide_scale: float = 1.0,
         features: Sequence[torch.Tensor | None] | None = None,
+        pause: Pause | None = None,
     ) -> Any:
         """Samples one image for each condition; give at least one stream.
 
@@ -113,6 +115,7 @@ class FlowPipeline(StraightPipeline):
             guide_scale: how often its gradient is added; 1 is Bayes' rule.
             features: N times (reference_dim,) of `encode_look`, or None for no look, in place of
                 those of `image`.
+            pause: where it stops part-way, with the images foreseen there, or goes on.
 
         Raises:
             ValueError: labels or strength out of range, streams of different lengths or none, or a
@@ -124,7 +127,7 @@ class FlowPipeline(StraightPipeline):
         first = self._choose_first(num_inference_steps, 1.0 if image is None else strength)
         pixels = None if image is None else stack_images(image).to(self._execution_device)
         shape = (count, self.unet.config.in_channels, *[self.unet.config.sample_size] * 2)
-        sample = self._begin(shape, generator, pixels, first)
+        sample = self._begin(shape, generator, pixels, first, pause)
         held = self.encode_conditions(count, class_labels, prompts, pixels, features)
         null = self.conditioner(count)
 
@@ -132,7 +135,7 @@ class FlowPipeline(StraightPipeline):
             return self._predict(sample, sigma, held, null)
 
         asked = None if guide is None else partial(self._ask, guide, guide_scale)
-        sample = self._walk(sample, first, predict, asked, callback_on_step_end)
+        sample = self._walk(sample, first, predict, asked, callback_on_step_end, pause)
         return self._to_output(sample, output_type, return_dict)
 
     def encode_conditions(

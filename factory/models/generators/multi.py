@@ -13,6 +13,7 @@ from PIL import Image
 from factory.models.generators.multi_guidance import StreamScale, plan_predictions
 from factory.models.generators.multi_network import MultiTransformer, apply_transformer
 from factory.models.generators.multi_streams import Rows, Streams, pad_tokens, stack_maps
+from factory.models.generators.pausing import Pause
 from factory.models.generators.query_text import encode_tokens
 from factory.models.generators.straight import (
     TEXT_TOKENS,
@@ -104,6 +105,7 @@ class MultiPipeline(StraightPipeline):
         callback_on_step_end: Callable[..., dict[str, Any]] | None = None,
         guide: Guide | None = None,
         guide_scale: float = 1.0,
+        pause: Pause | None = None,
         **streams: Any,
     ) -> Any:
         """Samples one image for each condition; give at least one stream, or `image`.
@@ -123,6 +125,7 @@ class MultiPipeline(StraightPipeline):
             callback_on_step_end: see there.
             guide: see there.
             guide_scale: see there.
+            pause: see there.
             **streams: the arguments of `encode_streams`.
 
         Raises:
@@ -136,14 +139,14 @@ class MultiPipeline(StraightPipeline):
         own = self._read_scales(stream_guidance or {})
         pixels = None if image is None else stack_images(image).to(self._execution_device)
         start = self._begin(
-            (count, self.transformer.config.in_channels, *size), generator, pixels, first
+            (count, self.transformer.config.in_channels, *size), generator, pixels, first, pause
         )
 
         def predict(sample: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
             return self._guide_streams(sample, sigma, held, own)
 
         asked = None if guide is None else partial(self._ask, guide, guide_scale)
-        sample = self._walk(start, first, predict, asked, callback_on_step_end)
+        sample = self._walk(start, first, predict, asked, callback_on_step_end, pause)
         return self._to_output(sample, output_type, return_dict)
 
     def build_predict(self, count: int, guidance_scale: float, **streams: Any) -> Predict:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from factory.data.streams.source import Translation
+from factory.models.generators.pausing import Pause
 
 Guide = Callable[[torch.Tensor], torch.Tensor]
 """From (N, 3, H, W) images, in [-1, 1] but for overshoot, to (N,) log probabilities of what each
@@ -116,8 +117,14 @@ class StraightPipeline(DiffusionPipeline):  # type: ignore[misc]
         generator: Generators,
         pixels: torch.Tensor | None,
         first: int,
+        pause: Pause | None = None,
     ) -> torch.Tensor:
-        """Returns where the path starts: at noise, or between it and the images to vary."""
+        """Returns where the path starts: at noise, or between it and the images to vary.
+
+        What was paused goes on where it is.
+        """
+        if pause is not None and pause.begun:
+            return pause.restore(self.scheduler)
         noise: torch.Tensor = randn_tensor(
             shape, generator=generator, device=self._execution_device, dtype=torch.float32
         )
@@ -136,22 +143,38 @@ class StraightPipeline(DiffusionPipeline):  # type: ignore[misc]
         predict: Predict,
         ask: Callable[..., torch.Tensor] | None,
         callback: Callable[..., dict[str, Any]] | None,
+        pause: Pause | None = None,
     ) -> torch.Tensor:
-        """Returns where the scheduler's steps from `first` on lead, guided by what `ask` takes."""
+        """Returns where the scheduler's steps from `first` on lead, guided by what `ask` takes.
+
+        A call that stops part-way gives the images foreseen at its last step, x - sigma v: what
+        they are by the last prediction alone, which costs nothing more.
+        """
         timesteps = self.scheduler.timesteps[first:]
         self._num_timesteps = len(timesteps)
-        with self.progress_bar(total=len(timesteps)) as bar:
-            for step, timestep in enumerate(timesteps):
+        pause = pause or Pause()
+        steps = pause.find_steps(len(timesteps))
+        foreseen = sample
+        if callback is not None and steps.start:  # as the step before had left it
+            callback(self, steps.start - 1, timesteps[steps.start - 1], {})
+        with self.progress_bar(total=len(steps)) as bar:
+            for step in steps:
+                timestep = timesteps[step]
                 # Some schedulers round their timesteps to integers; their sigmas are exact.
                 sigma = self.scheduler.sigmas[first + step].to(sample.device)
                 velocity = predict(sample, sigma)
                 if ask is not None:
                     velocity = velocity - ask(sample, sigma, velocity)
+                if step == steps.stop - 1 and pause.until is not None:
+                    foreseen = sample - sigma * velocity
                 sample = self.scheduler.step(velocity, timestep, sample).prev_sample
                 if callback is not None:
                     callback(self, step, timestep, {})
                 bar.update()
-        return sample
+        if pause.until is None:
+            return sample
+        pause.hold(self.scheduler, sample, steps.stop)
+        return foreseen
 
     def build_predict(self, count: int, guidance_scale: float, **streams: Any) -> Predict:
         """Returns what predicts the guided velocity under streams, as a call is given them."""

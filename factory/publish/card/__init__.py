@@ -10,6 +10,7 @@ from factory.publish.card.documents import build_documents, write_card
 from factory.publish.card.facts import Facts, collect_facts
 from factory.publish.card.funnel import (
     describe_cut,
+    describe_early,
     describe_references,
     describe_shortfall,
     describe_unjudged,
@@ -28,6 +29,7 @@ __all__ = [
     "choose_size_category",
     "collect_facts",
     "describe_cut",
+    "describe_early",
     "describe_licence",
     "describe_references",
     "describe_shortfall",

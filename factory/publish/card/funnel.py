@@ -2,6 +2,7 @@
 
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
+from factory.core.stats.intervals import compute_wilson
 from factory.data.summary import SeriesSummary, Summary
 from factory.filters import needs_class
 from factory.publish.card.text import join_blocks, join_table
@@ -36,6 +37,7 @@ def write_funnel(summary: Summary) -> str:
             "\n".join(notes),
             *(_write_shares(part) for part in summary.series if part.attributes),
             _describe_rest(summary),
+            describe_early(summary),
             _describe_forgotten(summary),
             "\n".join([*_describe_filters(summary), _ALWAYS, *_describe_rules(summary)]),
             "\n".join(f"- **Cut**: {escape(text)}" for text in describe_cut(summary)),
@@ -84,6 +86,30 @@ def _describe_rest(summary: Summary) -> str:
     return (
         f"{summary.generated:,} candidates were generated; {where}; so are the {spare:,} spare "
         "ones, whose request an earlier attempt had filled or that were not picked."
+    )
+
+
+def describe_early(summary: Summary) -> str:
+    """Says what was stopped part-way, and how often in error; nothing where it was not asked."""
+    rule, parts = summary.early, [part.early for part in summary.series if part.early]
+    if rule is None:
+        return ""
+    looked, stopped = sum(part.looked for part in parts), sum(part.stopped for part in parts)
+    checked, passed = sum(part.checked for part in parts), sum(part.passed for part in parts)
+    limits = [f"{name} below {value:g}" for name, value in rule["min"].items()]
+    limits += [f"{name} above {value:g}" for name, value in rule["max"].items()]
+    text = (
+        f"Early rejection: after {rule['at']:.0%} of the steps {stopped + checked:,} of {looked:,} "
+        f"tries looked hopeless (foreseen {' or '.join(limits)}). {stopped:,} were stopped there"
+    )
+    if not checked:
+        return f"{text}; none was finished to check, so how many in error is not known."
+    share = compute_wilson(passed / checked, checked)
+    return (
+        f"{text}, and {checked:,}, drawn by their seeds, finished to check: {passed:,} of these "
+        f"pass all filters. So {share.mean:.1%} of stops are in error ({share.low:.1%} to "
+        f"{share.high:.1%}, Wilson 95 %), about {share.mean * stopped:,.0f} images "
+        f"({share.low * stopped:,.0f} to {share.high * stopped:,.0f})."
     )
 
 

@@ -8,6 +8,7 @@ from factory.core.places import shorten_places
 from factory.data.summary import Summary
 from factory.models.generators.families import does_generate
 from factory.publish.card import (
+    describe_early,
     describe_licence,
     describe_references,
     describe_shortfall,
@@ -76,7 +77,7 @@ def render_page(
         makers=describe_makers(state.summary),
         filters=describe_filters(state),
         dedup=state.recipe.dedup,
-        rules=describe_rules(state.recipe),
+        rules=[*describe_rules(state.recipe), *filter(None, [describe_early(state.summary)])],
         picks=state.recipe.pick is not None,
         references=[
             (describe_references(part), is_one_sided(part))

@@ -16,10 +16,10 @@ from factory.data.channels import hash_image, hash_values
 from factory.data.columns import hash_value
 from factory.data.family import Family
 from factory.data.provenance import Provenance, read_provenance
-from factory.data.records import NONFINITE, SCORE_DECIMALS, round_nonfinite
+from factory.data.records import NONFINITE, SCORE_DECIMALS, STOPPED, round_nonfinite
 from factory.data.schema import compute_described_id, show_generator
 from factory.engine.dataset import DATA, Row
-from factory.filters import Decide, build_decide, build_filters
+from factory.filters import EARLY, Decide, build_decide, build_filters
 from factory.publish.verify.findings import Report
 from factory.recipe.conditions import show_condition
 from factory.recipe.file import reopen_session
@@ -48,6 +48,7 @@ class RowChecks:
             return
         judges = build_filters(recipe.filters, reopen_session(recipe, Path()))
         self.score_names |= {name for judge in judges for name in judge.score_names}
+        self.score_names |= set(recipe.early.score_names if recipe.early else ())
         self.decide = build_decide(judges, recipe.accept)
 
     def check(self, row: Row, class_names: Sequence[str]) -> None:
@@ -186,6 +187,7 @@ class RowChecks:
         if self.decide is None or self.recipe is None:
             return
         values, report = row.values, self.report
+        self._check_early(row)
         try:
             verdict = self.decide(values["scores"], values["class_name"])
         except FilterError as error:
@@ -196,9 +198,20 @@ class RowChecks:
             report.expect("verdict", row.file, why, None, row.place, "scores")
             return
         judging: set[str] = {settings.name for settings in self.recipe.filters}
-        judging |= {"accept", "finite"}  # what is not finite is never accepted
+        judging |= {"accept", "finite", EARLY}  # what is not finite is never accepted
         found = values["rejected_by"] if values["rejected_by"] in judging else None
         report.expect("verdict", row.file, found, verdict.filter, row.place, "rejected_by")
+
+    def _check_early(self, row: Row) -> None:
+        """Checks that a try was stopped part-way where the recipe and its seed say so."""
+        early = None if self.recipe is None else self.recipe.early
+        if early is None:
+            return
+        scores, seed = row.values["scores"], row.values["seed"]
+        is_stopped = early.is_hopeless(scores) and not early.is_checked(seed)
+        expected = round(early.at, SCORE_DECIMALS) if is_stopped else 0.0
+        found = scores.get(STOPPED)
+        self.report.expect("verdict", row.file, found, expected, row.place, f"scores.{STOPPED}")
 
 
 def read_label_names(metadata: Mapping[bytes, bytes] | None) -> list[str]:

@@ -8,6 +8,7 @@ from factory.core.yaml.messages import advise
 from factory.core.yaml.reader import FieldPath
 from factory.data.channels import name_made
 from factory.data.images import SourceImage
+from factory.data.streams import Source
 from factory.filters import build_filters
 from factory.filters.base import Filter
 from factory.filters.check import FilterCheck, UsedImages
@@ -23,6 +24,7 @@ def check_filters(findings: Findings) -> None:
     recipe, session = findings.loaded.recipe, findings.loaded.session
     judges = build_filters(recipe.filters, session)
     _check_pick(findings, judges)
+    _check_early(findings, judges)
     _check_judges_of_classes(findings, judges)
     varied = tuple(
         UsedImages(
@@ -80,6 +82,27 @@ def _check_pick(findings: Findings, judges: Sequence[Filter]) -> None:
         if name not in known:
             message = f"no filter of the recipe writes score {name!r}: {advise(name, known)}"
             findings.add(("pick", "by"), message)
+
+
+def _check_early(findings: Findings, judges: Sequence[Filter]) -> None:
+    """Notes scores that no filter writes, and models whose tries cannot be stopped part-way."""
+    recipe, model = findings.loaded.recipe, findings.model
+    early = recipe.early
+    if early is None:
+        return
+    known = [name for judge in judges for name in judge.score_names]
+    for side in ("min", "max"):
+        for name in (each for each in getattr(early, side) if each not in known):
+            message = f"no filter of the recipe writes score {name!r}: {advise(name, known)}"
+            findings.add(("early", side, name), message)
+    family = None if model is None else model.family
+    if family is not None and not family.pauses:
+        message = f"{recipe.generator.model} is of family {family.kind!r}, which cannot be stopped"
+        findings.add(("early",), f"{message} part-way: remove it, or take a model of family flow")
+    for number, block in enumerate(recipe.blocks):
+        if Source in block.held:
+            message = "images that are translated are not stopped part-way: remove early"
+            findings.add(("conditions", number), message)
 
 
 def _forgive(list_them: Callable[[], Sequence[SourceImage]]) -> Callable[[], Sequence[SourceImage]]:

@@ -44,6 +44,7 @@ class Family(ABC):
         shifts: gives the scheduler its own sigmas and a shift.
         guidable: can be led by a classifier.
         guides_streams: has a guidance of its own for each stream.
+        pauses: its generator is `Pausable`.
         paints_masks: masks beside a source say what of it is made anew.
         trainee: `module:Class` that adapts its models, as `factory.train` imports it.
     """
@@ -61,6 +62,7 @@ class Family(ABC):
     shifts: bool = False
     guidable: bool = False
     guides_streams: bool = False
+    pauses: bool = False
     paints_masks: bool = False
     trainee: str | None = None
 

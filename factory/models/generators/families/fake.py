@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,9 @@ from factory.catalog.entries import ImageChannels
 from factory.core.errors import InputError
 from factory.core.hashing import derive_seed, to_canonical_json
 from factory.data.channels import compose_rgb
-from factory.data.records import Condition, Job, Sample
+from factory.data.records import STOPPED, Condition, Job, Sample
 from factory.data.streams import Caption, ClassName, Control, Reference, Source
-from factory.models.generators.base import PlainGenerator
+from factory.models.generators.base import Begun, PlainGenerator
 from factory.models.generators.families.base import Family
 from factory.models.generators.prompts import choose_wording, write_prompt
 
@@ -31,6 +32,7 @@ class FakeFamily(Family):
 
     kind = "fake"
     optional = None
+    pauses = True
 
     def load(self) -> "FakeGenerator":
         """Returns the generator.
@@ -71,10 +73,29 @@ class FakeGenerator(PlainGenerator):
         """
         return super().generate(jobs)
 
+    def begin(self, jobs: Sequence[Job], until: float) -> list[Begun]:
+        """Draws each image, pale, after a share of its pause; see `Pausable.begin`."""
+        made = super().generate([replace(job, until=until) for job in jobs])
+        return [Begun(job, each, until) for job, each in zip(jobs, made, strict=True)]
+
+    def finish(self, begun: Sequence[Begun]) -> list[Sample]:
+        """Draws what was begun, after the rest of its pause; see `Pausable.finish`."""
+        time.sleep(self._seconds * sum(1.0 - each.state for each in begun))
+        return [self._make_whole(each.job) for each in begun]
+
     def make(self, job: Job) -> Sample:
-        """Draws an image, after the pause."""
+        """Draws an image, after the pause; pale, and after a share of it, where the job ends so."""
+        share = 1.0 if job.until is None else job.until
         if self._seconds:
-            time.sleep(self._seconds)
+            time.sleep(self._seconds * share)
+        whole = self._make_whole(job)
+        if job.until is None:
+            return whole
+        mean = whole.pixels.mean((0, 1))
+        pale = np.rint(mean + share * (whole.pixels - mean)).astype(np.uint8)
+        return replace(whole, pixels=pale, notes={**whole.notes, STOPPED: job.until})
+
+    def _make_whole(self, job: Job) -> Sample:
         pixels, channels = self._draw(job.condition, job.seed), None
         if self.capabilities.channels is not None:
             channels = self._draw_channels(pixels, job.seed, self.capabilities.channels)

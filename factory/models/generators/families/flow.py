@@ -37,6 +37,7 @@ class FlowFamily(ClassFamily):
     inverts = True
     sees_domains = True
     sized = False
+    pauses = True
     token_limits = MappingProxyType({"tokenizer": 64})  # factory.models.generators.flow.TEXT_TOKENS
     lowercases = True
     trainee = "factory.train.generator.objectives.flow:FlowTrainee"
