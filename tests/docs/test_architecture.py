@@ -38,10 +38,16 @@ def parse(source: str) -> ast.Module:
     return ast.parse(source)
 
 
+@functools.cache
+def list_nodes(source: str) -> tuple[ast.AST, ...]:
+    """Walks a module once for all checks."""
+    return tuple(ast.walk(parse(source)))
+
+
 def list_imports(source: str, package: tuple[str, ...]) -> list[tuple[int, str]]:
     """Every (line, dotted name) imported anywhere in a module, relative ones made absolute."""
     found = []
-    for node in ast.walk(parse(source)):
+    for node in list_nodes(source):
         if isinstance(node, ast.Import):
             found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -58,7 +64,7 @@ def find_prints(source: str) -> list[str]:
         for line, name in list_imports(source, ())
         if name.split(".")[0] in {"click", "rich"}
     ]
-    for node in ast.walk(parse(source)):
+    for node in list_nodes(source):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             found += [f"line {node.lineno}: print"] if node.func.id == "print" else []
         if isinstance(node, ast.Attribute) and node.attr in {"stdout", "stderr", "echo"}:
@@ -68,7 +74,7 @@ def find_prints(source: str) -> list[str]:
 
 def find_broad_excepts(source: str) -> list[str]:
     found = []
-    for node in ast.walk(parse(source)):
+    for node in list_nodes(source):
         if isinstance(node, ast.ExceptHandler):
             caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
             names = {each.id if isinstance(each, ast.Name) else each for each in caught}
@@ -84,11 +90,13 @@ def find_pickles(source: str) -> list[str]:
         for line, name in list_imports(source, ())
         if name.split(".")[0] in PICKLES
     ]
-    for node in ast.walk(parse(source)):
+    for node in list_nodes(source):
         if not isinstance(node, ast.Call):
             continue
         given = {key.arg: getattr(key.value, "value", "?") for key in node.keywords}
-        if ast.unparse(node.func) == "torch.load" and given.get("weights_only") is not True:
+        is_load = isinstance(node.func, ast.Attribute) and node.func.attr == "load"
+        is_torch = is_load and ast.unparse(node.func) == "torch.load"
+        if is_torch and given.get("weights_only") is not True:
             found.append(f"line {node.lineno}: torch.load without weights_only=True")
         if given.get("allow_pickle") is True:
             found.append(f"line {node.lineno}: allow_pickle=True")
@@ -97,8 +105,8 @@ def find_pickles(source: str) -> list[str]:
 
 def find_parquet_readers(source: str) -> list[str]:
     """Everything that opens parquet with a library: Arrow would read ahead on its own threads."""
-    tree, found, aliases = parse(source), [], {"pa.parquet", "pyarrow.parquet"}
-    for node in ast.walk(tree):
+    found, aliases = [], {"pa.parquet", "pyarrow.parquet"}
+    for node in list_nodes(source):
         if isinstance(node, ast.Import):
             names = [alias for alias in node.names if alias.name == "pyarrow.parquet"]
             aliases |= {alias.asname or alias.name for alias in names}
@@ -107,8 +115,8 @@ def find_parquet_readers(source: str) -> list[str]:
             found += [f"line {node.lineno}: {alias.name}" for alias in names]
     for line, name in list_imports(source, ()):
         found += [f"line {line}: {name}"] if name.startswith("pyarrow.dataset") else []
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Attribute):
+    for node in list_nodes(source):
+        if not isinstance(node, ast.Attribute) or "parquet" not in source:  # as all of them have it
             continue
         is_reader = ast.unparse(node.value) in aliases and node.attr not in PARQUET_WRITERS
         if is_reader or ast.unparse(node) in {"pd.read_parquet", "pandas.read_parquet"}:
@@ -127,7 +135,7 @@ def find_shapeless(source: str) -> list[str]:
 
 def find_long_functions(source: str) -> list[str]:
     found = []
-    for node in ast.walk(parse(source)):
+    for node in list_nodes(source):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
             if lines > MAX_FUNCTION:
