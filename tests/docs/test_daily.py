@@ -4,6 +4,7 @@
 """
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -20,37 +21,35 @@ FILES = {
 MAX_SPINE = 8
 
 
+@functools.cache
+def list_functions(source: str) -> tuple[ast.FunctionDef, ...]:
+    """Parses a file once."""
+    return tuple(node for node in ast.parse(source).body if isinstance(node, ast.FunctionDef))
+
+
 def list_marks(sources: dict[str, str], name: str) -> dict[str, ast.expr]:
     """Returns the decorator of each test that is marked so, by `file::function`."""
     return {
         f"{file}::{node.name}": mark
         for file, source in sources.items()
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef)
+        if f"pytest.mark.{name}" in source
+        for node in list_functions(source)
         for mark in node.decorator_list
         if re.fullmatch(rf"pytest\.mark\.{name}(\(.*\))?", ast.unparse(mark), re.DOTALL)
-    }
-
-
-def list_tests(sources: dict[str, str]) -> set[str]:
-    """Returns every `file::function`."""
-    return {
-        f"{file}::{node.name}"
-        for file, source in sources.items()
-        for node in ast.parse(source).body
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
     }
 
 
 def find_widows(sources: dict[str, str]) -> list[str]:
     """Returns the slow tests beside which no test of every day stands."""
     slow = list_marks(sources, "slow")
-    daily = list_tests(sources) - slow.keys()
     found = []
     for test, mark in slow.items():
         words = [ast.literal_eval(each) for each in getattr(mark, "args", ())]
         kin = [word if "::" in word else f"{test.partition('::')[0]}::{word}" for word in words]
-        if len(kin) != 1 or kin[0] not in daily:
+        file, _, name = kin[0].partition("::") if kin else ("", "", "")
+        known = {each.name for each in list_functions(sources.get(file, ""))}
+        is_daily = name.startswith("test_") and name in known and kin[0] not in slow
+        if len(kin) != 1 or not is_daily:
             found.append(f"{test}: {kin or 'names none'}")
     return found
 
