@@ -289,7 +289,8 @@ def _count_early(
     for candidate in candidates:
         scores = candidate["scores"] or {}
         is_stopped = (scores.get(STOPPED) or 0.0) > 0
-        is_checked = not is_stopped and policy.early.is_hopeless(scores)
+        is_hopeless = policy.early.is_hopeless(scores, candidate["class_name"])
+        is_checked = is_hopeless and not is_stopped
         funnel.early.update(
             looked=1,
             stopped=is_stopped,

@@ -70,7 +70,8 @@ def look_at(
     found = []
     for each, sample, scores in zip(begun, samples, seen, strict=True):
         known = {f"{FORESEEN}{name}": scores[name] for name in early.looked}
-        if early.is_hopeless(known) and not early.is_checked(each.job.seed):
+        asked = each.job.condition.class_name
+        if early.is_hopeless(known, asked) and not early.is_checked(each.job.seed):
             nonfinite = round_nonfinite(sample.nonfinite)
             stopped = {NONFINITE: nonfinite, STOPPED: round(early.at, SCORE_DECIMALS), **known}
             found.append(Seen(each, stopped))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from factory.core.hashing import derive_seed
 from factory.data.records import FORESEEN, SCORE_DECIMALS, STOPPED
 
 Scores = Mapping[str, float | None]
+Bound = float | Annotated[dict[str, float], Field(min_length=1)]
+"""A number, or class -> number; other classes are not bounded."""
 
 
 class Early(Strict):
@@ -19,11 +21,11 @@ class Early(Strict):
     at: float = Field(
         0.5, gt=0.0, lt=1.0, description="share of the steps after which an image is foreseen"
     )
-    min: dict[str, float] = Field(
-        {}, description="score of a filter -> least value; a foreseen image below it is stopped"
+    min: dict[str, Bound] = Field(
+        {}, description="score of a filter -> least value, or class -> least value; below it stops"
     )
-    max: dict[str, float] = Field(
-        {}, description="score of a filter -> largest value; a foreseen image above it is stopped"
+    max: dict[str, Bound] = Field(
+        {}, description="score -> largest value, likewise; a foreseen image above it is stopped"
     )
     check: Fraction = Field(
         0.05, description="share of the hopeless that is finished all the same, to count errors"
@@ -45,19 +47,20 @@ class Early(Strict):
         """Scores that rows have of it."""
         return (STOPPED, *(f"{FORESEEN}{name}" for name in self.looked))
 
-    def is_hopeless(self, scores: Scores) -> bool:
+    def is_hopeless(self, scores: Scores, class_name: str | None) -> bool:
         """Whether the scores of a row, or of a try part-way, say that it is not worth its end."""
-        return next(self._find_faults(scores), None) is not None
+        return next(self._find_faults(scores, class_name), None) is not None
 
     def is_checked(self, seed: int) -> bool:
         """Whether the try of a seed is finished even if it is hopeless; the seed alone decides."""
         return derive_seed(0, "early", seed) / 2**63 < self.check
 
-    def _find_faults(self, scores: Scores) -> Iterator[str]:
+    def _find_faults(self, scores: Scores, class_name: str | None) -> Iterator[str]:
         for limits, sign in ((self.min, 1.0), (self.max, -1.0)):
-            for name, limit in limits.items():
+            for name, bound in limits.items():
                 value = scores.get(f"{FORESEEN}{name}")
-                if value is None or math.isnan(value):
+                limit = bound.get(str(class_name)) if isinstance(bound, dict) else bound
+                if value is None or math.isnan(value) or limit is None:
                     continue
                 if sign * value < sign * round(limit, SCORE_DECIMALS):
                     yield name

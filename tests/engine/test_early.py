@@ -11,6 +11,7 @@ from factory.catalog.vocabulary import SCHEDULERS
 from factory.core.errors import RecipeError
 from factory.data.records import STOPPED, Condition, Job, Request
 from factory.data.streams import Reference
+from factory.evaluate.fewshot.synthetic import read_first_attempts
 from factory.models.generators import build_generator
 from factory.models.generators.settings import GeneratorSettings
 from factory.recipe.checks.recipe import check_recipe
@@ -95,7 +96,8 @@ def test_a_job_that_ends_part_way_is_what_was_foreseen(models):
 
 
 def write(folder: Path, **changes):
-    return write_recipe(folder, **{"filters": FINITE, "early": EARLY, **changes})
+    few = [{"kind": "class", "per_class": {"normal": 6, "tumor": 7}}]
+    return write_recipe(folder, **{"filters": FINITE, "conditions": few, "early": EARLY, **changes})
 
 
 def by_id(rows):
@@ -119,8 +121,10 @@ def test_stopped_tries_are_rejected_and_the_rest_is_as_without(tmp_path):
     assert stopped and all(row["rejected_by"] == "early" for row in stopped)
     assert all(row["scores"]["contrast"] is None for row in stopped)
     early = Early.model_validate(EARLY)
-    assert all(early.is_hopeless(row["scores"]) for row in stopped)
-    checked = [row for row in finished.values() if early.is_hopeless(row["scores"])]
+    assert all(early.is_hopeless(row["scores"], row["class_name"]) for row in stopped)
+    checked = [
+        row for row in finished.values() if early.is_hopeless(row["scores"], row["class_name"])
+    ]
     assert checked and all(early.is_checked(row["seed"]) for row in checked)
     common = finished.keys() & whole.keys()
     assert common
@@ -135,6 +139,8 @@ def test_stopped_tries_are_rejected_and_the_rest_is_as_without(tmp_path):
     assert sum(part["checked"] for part in counts) == len(checked)
     assert sum(part["passed"] for part in counts) == len(passed) > 0
     assert "early" in summary["series"][0]["rejected"]
+    told = read_first_attempts(tmp_path / "early")
+    assert isinstance(told, str) and "their images are not whole" in told
 
 
 def test_batches_shards_and_workers_change_nothing(tmp_path):
@@ -186,7 +192,7 @@ def test_a_drained_run_goes_on_to_the_same_rows(tmp_path, monkeypatch):
 
     def stop(self, size):
         batches[0] += 1
-        if batches[0] > 3 * starts[0]:
+        if batches[0] > 2 * starts[0]:
             self.parts.save(self.seconds)
             raise KeyboardInterrupt
         return made(self, size)
@@ -200,7 +206,7 @@ def test_a_drained_run_goes_on_to_the_same_rows(tmp_path, monkeypatch):
         except KeyboardInterrupt:
             continue
     one, other = (by_id(read_all(tmp_path / name)) for name in ("whole", "cut"))
-    assert starts[0] > 3 and one.keys() == other.keys()
+    assert starts[0] >= 3 and one.keys() == other.keys()
     for name, row in one.items():
         assert row["image_sha256"] == other[name]["image_sha256"]
         assert row["scores"] == other[name]["scores"]
@@ -211,9 +217,21 @@ def test_what_cannot_be_stopped_is_refused(tmp_path, models):
         check_recipe(load_recipe(write(tmp_path, early={"min": {"focus": 1.0}})))
     with pytest.raises(RecipeError, match=r"early: names no score"):
         load_recipe(write_recipe(tmp_path / "b", filters=FINITE, early={"at": 0.5}))
+    bounds = {"contrast": {"normal": 0.1, "tumour": 0.1}}
+    with pytest.raises(RecipeError, match=r"early\.min\.contrast\.tumour: no condition asks"):
+        check_recipe(load_recipe(write(tmp_path / "d", early={"min": bounds})))
     text = {"model": "stable-diffusion-1-5", "prompt_template": "{class_name}"}
     with pytest.raises(RecipeError, match=r"early: .* cannot be stopped part-way"):
         check_recipe(load_recipe(write(tmp_path / "c", generator=text)))
+
+
+def test_a_bound_may_be_of_a_class(tmp_path):
+    bounds = {"contrast": {"normal": 0.08}}
+    run(write(tmp_path, early={**EARLY, "min": bounds}), tmp_path / "out")
+    rows = read_rows(tmp_path / "out", "rejected")
+    stopped = [row["class_name"] for row in rows if row["scores"][STOPPED] > 0]
+    assert set(stopped) == {"normal"}
+    assert "for normal" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_without_it_nothing_changes(tmp_path):

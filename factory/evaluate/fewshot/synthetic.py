@@ -15,6 +15,7 @@ from factory.data.shots import ImageSet, make_set
 from factory.data.varied import Varied, read_varied
 from factory.engine.dataset import Dataset
 from factory.evaluate.measured import describe_data
+from factory.filters import EARLY
 from factory.recipe.judge_overlap import list_guides
 
 
@@ -107,6 +108,8 @@ def read_first_attempts(root: Path) -> SyntheticSet | str:
         others = list_images(root / "rejected")
         if any(row["image"]["bytes"] is None for row in iterate_rows(others[:1], ("image",))):
             return f"{root} kept the scores of rejected candidates only (output.keep_rejected)"
+        if any(row["rejected_by"] == EARLY for row in iterate_rows(others, ("rejected_by",))):
+            return f"{root} stopped candidates part-way (early): their images are not whole"
         found += others
     rows = zip(found, iterate_rows(found, ("attempt",)), strict=True)
     images = [image for image, row in rows if row["attempt"] == 0]

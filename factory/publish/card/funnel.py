@@ -1,5 +1,8 @@
 """What was asked, made or judged, and kept: the table of the card, and its sentences."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
 from factory.core.stats.intervals import compute_wilson
@@ -96,8 +99,8 @@ def describe_early(summary: Summary) -> str:
         return ""
     looked, stopped = sum(part.looked for part in parts), sum(part.stopped for part in parts)
     checked, passed = sum(part.checked for part in parts), sum(part.passed for part in parts)
-    limits = [f"{name} below {value:g}" for name, value in rule["min"].items()]
-    limits += [f"{name} above {value:g}" for name, value in rule["max"].items()]
+    limits = [f"{name} below {_show(value)}" for name, value in rule["min"].items()]
+    limits += [f"{name} above {_show(value)}" for name, value in rule["max"].items()]
     text = (
         f"Early rejection: after {rule['at']:.0%} of the steps {stopped + checked:,} of {looked:,} "
         f"tries looked hopeless (foreseen {' or '.join(limits)}). {stopped:,} were stopped there"
@@ -111,6 +114,13 @@ def describe_early(summary: Summary) -> str:
         f"{share.high:.1%}, Wilson 95 %), about {share.mean * stopped:,.0f} images "
         f"({share.low * stopped:,.0f} to {share.high * stopped:,.0f})."
     )
+
+
+def _show(bound: Any) -> str:
+    """Returns a number, or those of classes."""
+    if not isinstance(bound, Mapping):
+        return f"{bound:g}"
+    return " and ".join(f"{value:g} for {escape(name)}" for name, value in bound.items())
 
 
 def describe_cut(summary: Summary) -> list[str]:

@@ -208,7 +208,8 @@ class RowChecks:
         if early is None:
             return
         scores, seed = row.values["scores"], row.values["seed"]
-        is_stopped = early.is_hopeless(scores) and not early.is_checked(seed)
+        is_hopeless = early.is_hopeless(scores, row.values["class_name"])
+        is_stopped = is_hopeless and not early.is_checked(seed)
         expected = round(early.at, SCORE_DECIMALS) if is_stopped else 0.0
         found = scores.get(STOPPED)
         self.report.expect("verdict", row.file, found, expected, row.place, f"scores.{STOPPED}")

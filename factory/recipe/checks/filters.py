@@ -95,6 +95,12 @@ def _check_early(findings: Findings, judges: Sequence[Filter]) -> None:
         for name in (each for each in getattr(early, side) if each not in known):
             message = f"no filter of the recipe writes score {name!r}: {advise(name, known)}"
             findings.add(("early", side, name), message)
+        asked = findings.asked.fields if findings.check_files else {}
+        for name, bound in getattr(early, side).items():
+            for each in bound if isinstance(bound, dict) and asked else ():
+                if each not in asked:
+                    message = f"no condition asks for class {each!r}: {advise(each, tuple(asked))}"
+                    findings.add(("early", side, name, each), message)
     family = None if model is None else model.family
     if family is not None and not family.pauses:
         message = f"{recipe.generator.model} is of family {family.kind!r}, which cannot be stopped"
