@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -79,6 +79,21 @@ LAYOUTS = "layouts"
 """The folder of layouts, which are no YAML: `factory train layout` writes them."""
 
 
+def _look_for(entry_class: type[EntryT]) -> "Callable[[Catalogs, str], EntryT]":
+    """Returns a method that looks an entry up."""
+
+    def find(self: "Catalogs", name: str) -> EntryT:
+        """Returns an entry by its id.
+
+        Raises:
+            CatalogError: no such id; names the nearest.
+            RecipeError: its file is wrong.
+        """
+        return self._find(entry_class, name)
+
+    return find
+
+
 class Catalogs:
     """Catalog folders, the first one first; an entry `x` is `<folder>/<kind>/x.yaml`.
 
@@ -91,42 +106,24 @@ class Catalogs:
         self._entries: dict[Path, Any] = {}
         self._documents: dict[tuple[str, str], Document] = {}
 
-    def find_model(self, name: str) -> ModelEntry:
-        """Returns a generative model.
-
-        Raises:
-            CatalogError: no such id; names the nearest.
-            RecipeError: its file is wrong.
-        """
-        return self._find(ModelEntry, name)
-
-    def find_classes(self, name: str) -> ClassesEntry:
-        """Returns a set of classes; raises as `find_model` does."""
-        return self._find(ClassesEntry, name)
-
-    def find_captions(self, name: str) -> CaptionGrid:
-        """Returns a caption grid; raises as `find_model` does."""
-        return self._find(CaptionGrid, name)
-
-    def find_terms(self, name: str) -> TermsEntry:
-        """Returns phrases and their concepts; raises as `find_model` does."""
-        return self._find(TermsEntry, name)
-
-    def find_words(self, name: str) -> WordsEntry:
-        """Returns what is said of images; raises as `find_model` does."""
-        return self._find(WordsEntry, name)
-
-    def find_classifier(self, name: str) -> ClassifierEntry:
-        """Returns a classifier; raises as `find_model` does."""
-        return self._find(ClassifierEntry, name)
-
-    def find_pathways(self, name: str) -> PathwaysEntry:
-        """Returns a collection of gene sets; raises as `find_model` does."""
-        return self._find(PathwaysEntry, name)
-
-    def find_stains(self, name: str) -> StainsEntry:
-        """Returns stains of real slides; raises as `find_model` does."""
-        return self._find(StainsEntry, name)
+    find_model = _look_for(ModelEntry)
+    """Returns a generative model."""
+    find_encoder = _look_for(EncoderEntry)
+    """Returns an image encoder."""
+    find_classes = _look_for(ClassesEntry)
+    """Returns a set of classes."""
+    find_captions = _look_for(CaptionGrid)
+    """Returns a caption grid."""
+    find_terms = _look_for(TermsEntry)
+    """Returns phrases and their concepts."""
+    find_words = _look_for(WordsEntry)
+    """Returns what is said of images."""
+    find_classifier = _look_for(ClassifierEntry)
+    """Returns a classifier."""
+    find_pathways = _look_for(PathwaysEntry)
+    """Returns a collection of gene sets."""
+    find_stains = _look_for(StainsEntry)
+    """Returns stains of real slides."""
 
     def find_classifier_folder(self, name: str) -> Path | None:
         """Returns the folder of a classifier by id, or None where no catalog has it.
@@ -137,10 +134,6 @@ class Catalogs:
         if name not in self.list_ids("classifiers"):
             return None
         return Path(self.find_classifier(name).source)
-
-    def find_encoder(self, name: str) -> EncoderEntry:
-        """Returns an image encoder; raises as `find_model` does."""
-        return self._find(EncoderEntry, name)
 
     def get_encoder(self, name: str) -> EncoderEntry | None:
         """Returns an image encoder by id, or None where no catalog has it.
