@@ -8,7 +8,7 @@ from typing import Any
 from factory.core.errors import InputError, RunBrokenError
 from factory.core.plain import write_json
 from factory.data.features import build_final_schema
-from factory.data.summary import SeriesSummary, Summary
+from factory.data.summary import Summary
 from factory.engine.continuing import build_record, continue_run, has_commits, read_outline
 from factory.engine.dataset import Dataset
 from factory.engine.drain import Drain
@@ -52,11 +52,6 @@ class RunResult:
     summary: Summary
     quarantined: tuple[Quarantine, ...]
 
-    @property
-    def shortfalls(self) -> tuple[SeriesSummary, ...]:
-        """Series with fewer accepted than asked."""
-        return self.summary.shortfalls
-
     def _repr_html_(self) -> str:
         """What a notebook shows: counts and funnel, and images where a data set was written."""
         if self.summary.files is None or not self.summary.accepted:
@@ -68,7 +63,7 @@ class RunResult:
         """0 as asked, 1 with a shortfall, 3 where shards are quarantined."""
         if self.quarantined:
             return RunBrokenError.exit_code
-        return 1 if self.shortfalls else 0
+        return 1 if self.summary.shortfalls else 0
 
 
 def plan_recipe(loaded: LoadedRecipe) -> Plan:

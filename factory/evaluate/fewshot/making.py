@@ -33,7 +33,7 @@ def run_fully(context: Context) -> RunRecipe:
         result = context.run(recipe, overrides, to)
         if result.quarantined:
             raise RunBrokenError(f"{to}: shards failed: run the same command again to make them")
-        short = [f"{part.label} {part.accepted}/{part.asked}" for part in result.shortfalls]
+        short = [f"{part.label} {part.accepted}/{part.asked}" for part in result.summary.shortfalls]
         return f"fewer accepted than asked for ({', '.join(short)})" if short else ""
 
     return fill
