@@ -126,14 +126,7 @@ def print_result(
     url: str, summary: "Summary", quarantined: "tuple[Quarantine, ...]", as_json: bool
 ) -> None:
     """Prints how a run ended: counts, shortfalls with reasons, failures, what to do next."""
-    from factory.publish.card import (
-        describe_cut,
-        describe_early,
-        describe_references,
-        describe_shortfall,
-        describe_unjudged,
-        is_one_sided,
-    )
+    from factory.publish.card import funnel
 
     if as_json:
         failed = [each.to_json() for each in quarantined]
@@ -141,26 +134,26 @@ def print_result(
         click.echo(write_json({**summary.to_json(), **more}))
         return
     _print_counts(summary)
-    if early := describe_early(summary):
+    if early := funnel.describe_early(summary):
         click.echo(early)
     for part in summary.shortfalls:
-        click.echo(f"SHORTFALL {describe_shortfall(part)}", err=True)
+        click.echo(f"SHORTFALL {funnel.describe_shortfall(part)}", err=True)
     if summary.shortfalls:
         click.echo(
             "raise budget.attempts (with --extend), lower a threshold (factory refilter), or ask "
             "for less",
             err=True,
         )
-    for text in describe_cut(summary):
+    for text in funnel.describe_cut(summary):
         click.echo(f"CUT {text}; write shorter captions or take a model with more tokens", err=True)
     for part in summary.series:
-        if is_one_sided(part) and part.references and part.references.used > 1:
+        if funnel.is_one_sided(part) and part.references and part.references.used > 1:
             click.echo(
-                f"ONE-SIDED {describe_references(part)}: the filters refuse the others; fit the "
-                "classifier on more images, or change strength or thresholds",
+                f"ONE-SIDED {funnel.describe_references(part)}: the filters refuse the others; fit "
+                "the classifier on more images, or change strength or thresholds",
                 err=True,
             )
-    for text in describe_unjudged(summary):
+    for text in funnel.describe_unjudged(summary):
         click.echo(f"NOT JUDGED {text}", err=True)
     for record in quarantined:
         click.echo(f"QUARANTINED {record.shard}: {record.error}", err=True)

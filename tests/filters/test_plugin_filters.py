@@ -18,7 +18,7 @@ from factory.evaluate.calibrate.scored import Scored
 from factory.evaluate.calibrate.thresholds import Decider, propose_threshold
 from factory.filters import build_filters, decide_all, score_all
 from factory.models.session import Session
-from factory.publish.card import describe_unjudged
+from factory.publish.card.funnel import describe_unjudged
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import compute_recipe_digest, restore_recipe
 from tests import ROOT

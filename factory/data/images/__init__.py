@@ -81,23 +81,14 @@ def list_images(
     return tuple(_iterate(found or find_files(root), root, wanted, may_lack))
 
 
-def iterate_images(
-    root: Path,
-    *,
-    group_column: str | None = None,
-    group_pattern: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    caption_column: str | None = None,
-) -> Iterator[SourceImage]:
+def iterate_images(root: Path, wanted: Wanted) -> Iterator[SourceImage]:
     """Yields what `list_images` returns: memory holds a row group, or what a tar says, at a time.
 
-    Of a folder of image files it holds their names. Arguments are those of `list_images`.
+    Of a folder of image files it holds their names.
 
     Raises:
         SourceError: as `list_images`; what all images together show, once they were yielded.
     """
-    wanted = Wanted(image_column, label_column, caption_column, group_column, group_pattern)
     yield from _iterate(find_files(root), root, wanted, may_lack=False)
 
 

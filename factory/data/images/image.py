@@ -2,9 +2,10 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,15 @@ IMAGE_SUFFIXES = frozenset(
 )
 
 
+_ARGUMENTS = {
+    "image_column": "image",
+    "label_column": "label",
+    "caption_column": "caption",
+    "group_column": "group",
+    "group_pattern": "pattern",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Wanted:
     """Which columns to read, and how file names tell the group."""
@@ -26,6 +36,11 @@ class Wanted:
     caption: str | None = None
     group: str | None = None
     pattern: str | None = None
+
+    @classmethod
+    def of(cls, columns: Mapping[str, str | None]) -> Self:
+        """Returns it by the names of the arguments of `list_images`; raises KeyError for others."""
+        return cls(**{_ARGUMENTS[name]: column for name, column in columns.items()})
 
     def list_columns(self) -> dict[str, str]:
         """Returns the columns asked for that must tell something of every image, by argument."""

@@ -8,14 +8,6 @@ README.md keeps what a user wrote outside the marked block, and header keys that
 
 from factory.publish.card.documents import build_documents, write_card
 from factory.publish.card.facts import Facts, collect_facts
-from factory.publish.card.funnel import (
-    describe_cut,
-    describe_early,
-    describe_references,
-    describe_shortfall,
-    describe_unjudged,
-    is_one_sided,
-)
 from factory.publish.card.grid import draw_sample_grid
 from factory.publish.card.header import build_header, choose_size_category
 from factory.publish.card.makers import describe_licence
@@ -28,13 +20,7 @@ __all__ = [
     "build_header",
     "choose_size_category",
     "collect_facts",
-    "describe_cut",
-    "describe_early",
     "describe_licence",
-    "describe_references",
-    "describe_shortfall",
-    "describe_unjudged",
     "draw_sample_grid",
-    "is_one_sided",
     "write_card",
 ]

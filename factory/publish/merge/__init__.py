@@ -22,6 +22,7 @@ from factory.core.plain import write_json
 from factory.data.channels import COLUMN as CHANNELS
 from factory.data.features import with_features
 from factory.data.images import iterate_rows
+from factory.data.images.image import Wanted
 from factory.data.images.table import list_fields
 from factory.data.schema import CONTENT_COLUMNS
 from factory.data.writers.parquet import ParquetFiles
@@ -103,13 +104,14 @@ def merge_sets(
     """
     shares = _share_out(settings)
     with build_folder(out) as build:
-        test_set, rename, columns = settings.test_set, settings.rename, settings.columns
+        test_set, rename = settings.test_set, settings.rename
+        wanted = Wanted.of(settings.columns)
         roots = [real, *([] if test_set is None else [test_set]), *synthetic]
         names = name_sources(roots)
         members = Spool(Member.pack, Member.unpack)
-        members.extend(read_real(real, names[real], rename, columns))
+        members.extend(read_real(real, names[real], rename, wanted))
         if test_set is not None:
-            members.extend(read_real(test_set, names[test_set], rename, columns, is_test=True))
+            members.extend(read_real(test_set, names[test_set], rename, wanted, is_test=True))
         for root in synthetic:
             members.extend(read_synthetic(root, names[root], rename))
         refuse_forgotten(members, synthetic)

@@ -15,6 +15,7 @@ from factory.core.places import name_place
 from factory.data.folders import FolderKind, tell_kind
 from factory.data.groups import hash_group
 from factory.data.images import SourceImage, iterate_images, iterate_rows
+from factory.data.images.image import Wanted
 from factory.data.provenance import read_origin
 from factory.engine.forgotten import read_forgotten
 from factory.engine.run_folder import RunFolder
@@ -70,8 +71,8 @@ class Member:
         known = dict(zip(_OF_IMAGE, of_image, strict=True))
         span = None if known["span"] is None else tuple(known["span"])
         image = SourceImage(**{**known, "path": Path(path), "span": span})
-        *own, groups = packed[len(_OF_IMAGE) + 1 :]
-        return cls(image, *own, tuple(groups))
+        own = dict(zip(_NAMES, packed[len(_OF_IMAGE) + 1 :], strict=True))
+        return cls(image, **{**own, "groups": tuple(own["groups"])})
 
 
 _OF_IMAGE = [each.name for each in fields(SourceImage) if each.name != "path"]
@@ -82,15 +83,15 @@ def read_real(
     root: Path,
     source: str,
     rename: Mapping[str, str],
-    columns: Mapping[str, Any],
+    wanted: Wanted,
     is_test: bool = False,
 ) -> Iterator[Member]:
-    """Yields the images of a real set; `columns` are further arguments of `iterate_images`.
+    """Yields the images of a real set.
 
     Raises:
         SourceError: images that cannot be read.
     """
-    for image in iterate_images(root, **columns):
+    for image in iterate_images(root, wanted):
         name = rename.get(image.class_name or "", image.class_name)
         yield Member(image, source, False, name, *_hash(image), is_test)
 
@@ -107,7 +108,7 @@ def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterat
     Raises:
         SourceError: images that cannot be read.
     """
-    images, again = itertools.tee(iterate_images(root))
+    images, again = itertools.tee(iterate_images(root, Wanted()))
     for image, row in zip(images, iterate_rows(again, COLUMNS), strict=True):
         try:
             origin = read_origin(row, image.place)

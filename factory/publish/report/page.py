@@ -7,14 +7,7 @@ from typing import Any
 from factory.core.places import shorten_places
 from factory.data.summary import Summary
 from factory.models.generators.families import does_generate
-from factory.publish.card import (
-    describe_early,
-    describe_licence,
-    describe_references,
-    describe_shortfall,
-    describe_unjudged,
-    is_one_sided,
-)
+from factory.publish.card import describe_licence, funnel
 from factory.publish.report.charts import Histogram, draw_acceptance, draw_histogram
 from factory.publish.report.comparisons import Comparison
 from factory.publish.report.evaluations import Evaluations
@@ -77,10 +70,13 @@ def render_page(
         makers=describe_makers(state.summary),
         filters=describe_filters(state),
         dedup=state.recipe.dedup,
-        rules=[*describe_rules(state.recipe), *filter(None, [describe_early(state.summary)])],
+        rules=[
+            *describe_rules(state.recipe),
+            *filter(None, [funnel.describe_early(state.summary)]),
+        ],
         picks=state.recipe.pick is not None,
         references=[
-            (describe_references(part), is_one_sided(part))
+            (funnel.describe_references(part), funnel.is_one_sided(part))
             for part in state.summary.series
             if part.references
         ],
@@ -107,8 +103,8 @@ def list_alarms(state: RunState, numbers: Mapping[str, Any]) -> list[tuple[str, 
         alarms.append(("unfinished", text))
     if not state.survey.missing:
         short = state.summary.shortfalls
-        alarms += [("shortfall", describe_shortfall(part)) for part in short]
-    alarms += [("not judged", text) for text in describe_unjudged(state.summary)]
+        alarms += [("shortfall", funnel.describe_shortfall(part)) for part in short]
+    alarms += [("not judged", text) for text in funnel.describe_unjudged(state.summary)]
     more = len(alarms) - MANY_ALARMS
     return alarms[:MANY_ALARMS] + ([("and", f"{more:,} more of these")] if more > 0 else [])
 
