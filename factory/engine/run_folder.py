@@ -196,8 +196,6 @@ class RunFolder:
                 folder is opened to be mended it counts as absent instead.
         """
         name = name_marker(shard, round_number)
-        if not self.files.exists(name):
-            return None
         marker = self.read(name, Marker)
         if marker is None:
             return None
@@ -238,10 +236,9 @@ class RunFolder:
             StoreError: it is damaged; where the folder is opened to be mended it counts as absent.
             MismatchError: a newer version of factory wrote it.
         """
-        if not self.files.exists(name):
-            return None
+        data = self.files.find(name)
         try:
-            return kind.parse(self.files.read(name))
+            return None if data is None else kind.parse(data)
         except DamageError as error:
             self._give_up(name, str(error))
             return None

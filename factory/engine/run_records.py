@@ -98,19 +98,16 @@ class Marker(Artefact):
 
     def find_misfit(self, shard: Shard, round_number: int, run: str | None) -> str:
         """Returns what of it belongs to another shard, round or run; "" where all fits."""
-        wanted = {
-            "shard": shard.id,
-            "series": shard.series,
-            "start": shard.start,
-            "stop": shard.stop,
-            "round": round_number,
-            "data": name_data(shard.id, round_number, self.sha256),
-            "run": run,
-        }
-        for field, value in wanted.items():
-            if getattr(self, field) != value:
-                return f"belongs elsewhere: {field} is {getattr(self, field)!r}, not {value!r}"
-        return ""
+        name = shard.id
+        data = name_data(name, round_number, self.sha256)
+        wanted = (name, shard.series, shard.start, shard.stop, round_number, data, run)
+        found = (self.shard, self.series, self.start, self.stop, self.round, self.data, self.run)
+        if found == wanted:
+            return ""
+        fields = ("shard", "series", "start", "stop", "round", "data", "run")
+        both = zip(fields, found, wanted, strict=True)
+        field, mine, other = next(each for each in both if each[1] != each[2])
+        return f"belongs elsewhere: {field} is {mine!r}, not {other!r}"
 
     def check_rows(self, table: pa.Table) -> pa.Table:
         """Returns a table that was read under this marker's name, some of its columns or all.

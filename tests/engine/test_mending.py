@@ -388,7 +388,8 @@ def test_a_full_disk_ends_in_words_and_is_resumed(tmp_path, monkeypatch):
         assert answer.exit_code == 3, number
         assert "No space left on device: free space" in answer.stderr.splitlines()[-1]
         disk.arm(0)
-        assert call("run", recipe, "--out", out).exit_code == 0, number
+        resumed = call("run", recipe, "--out", out)
+        assert resumed.exit_code == 0, (number, resumed.stderr)
         assert list_identities(out) == expected
         shutil.rmtree(out, ignore_errors=True)
 

@@ -4,6 +4,7 @@ import functools
 import io
 import json
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -356,6 +357,25 @@ def test_status_counts_shards(plain):
     assert report["done"] == report["shards"] == 7
     assert report["finalized"]
     assert [part["filled"] for part in report["series"]] == [10, 13]
+
+
+def test_status_asks_for_each_marker_once(plain, monkeypatch):
+    folder, _ = plain
+    asked = Counter()
+
+    def note(method):
+        def call(self, name):
+            asked[name] += 1
+            return method(self, name)
+
+        return call
+
+    for name in ("find", "read", "exists"):
+        monkeypatch.setattr(FileStore, name, note(getattr(FileStore, name)))
+    shards = read_status(str(folder / "run"))["shards"]
+    markers = {name: count for name, count in asked.items() if "/shards/" in name}
+    assert len(markers) == 2 * shards  # of the first round, and that there is no second
+    assert set(markers.values()) == {1}
 
 
 def test_summary_is_on_disk(plain):
