@@ -6,8 +6,9 @@
 Both arms are the recipe, one with `early`. They take turns shard by shard in one process, on the
 same requests and seeds, so that a machine that is slow for a minute is so for both; a batch of each
 warms up. `ratio` is accepted requests per second with `early`, divided by that without, over all
-shards: of CPU seconds of all threads, and of seconds that passed. Both runs are then finished, and
-`factory evaluate fidelity` measures both accepted sets against real images. Prints JSON.
+shards: of CPU seconds of all threads, of seconds that passed, and of scheduler steps of a batch,
+which no other work on the machine changes. Both runs are then finished, and `factory evaluate
+fidelity` measures both accepted sets against real images. Prints JSON.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import shutil
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import torch
@@ -28,9 +30,33 @@ from factory.engine.estimate import draw_first_jobs
 from factory.engine.executors import start_worker
 from factory.engine.plan import build_plan
 from factory.engine.task import Order, Task
+from factory.models.generators.pausing import Pause
 from factory.recipe.file import load_recipe
 
 ARMS = ("whole", "early")
+KINDS = ("second", "cpu_second", "batch_step")
+
+
+class Steps:
+    """Counts the scheduler steps of all calls."""
+
+    def __init__(self) -> None:
+        self.count, whole = 0, Pause.find_steps
+
+        def find(pause: Pause, count: int) -> range:
+            steps = whole(pause, count)
+            self.count += len(steps)
+            return steps
+
+        self.find = find
+
+
+STEPS = Steps()
+
+
+def read_clocks() -> np.ndarray:
+    """Seconds that passed, CPU seconds of all threads, and scheduler steps of batches."""
+    return np.array([time.perf_counter(), time.process_time(), STEPS.count])
 
 
 class Arm:
@@ -49,25 +75,26 @@ class Arm:
         self.found: list[list[float]] = []
 
     def fill(self, shard: Any) -> None:
-        """Fills a shard; notes seconds, CPU seconds, filled requests and candidates."""
-        began = np.array([time.perf_counter(), time.process_time()])
+        """Fills a shard; notes what `read_clocks` reads, filled requests and candidates."""
+        began = read_clocks()
         task = Task(shard).ask(self.plan, self.recipe.budget.attempts)
         marker = self.worker.run(task, lambda progress: None, Drain())
-        spent = np.array([time.perf_counter(), time.process_time()]) - began
-        self.found.append([*spent, marker.filled, marker.generated])
+        self.found.append([*(read_clocks() - began), marker.filled, marker.generated])
 
     def finish(self) -> dict[str, Any]:
         """Writes the data set; returns what was made of it."""
         summary = run(self.loaded, self.url).summary
-        seconds, cpu, filled, tries = np.sum(self.found, 0)
+        *spent, filled, tries = np.sum(self.found, 0)
         early = [part.early.to_json() for part in summary.series if part.early]
         told = {key: sum(each[key] for each in early) for key in early[0]} if early else None
         return {
             "accepted": int(filled),
             "tries": int(tries),
             "acceptance": filled / tries,
-            "accepted_per_second": filled / seconds,
-            "accepted_per_cpu_second": filled / cpu,
+            **{
+                f"accepted_per_{kind}": filled / each
+                for kind, each in zip(KINDS, spent, strict=True)
+            },
             "early": told,
         }
 
@@ -80,7 +107,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             arms[name].fill(shard)
             print(name, np.round(arms[name].found[-1], 1).tolist(), flush=True)
     found: dict[str, Any] = {name: arm.finish() for name, arm in arms.items()}
-    keys = ("accepted_per_second", "accepted_per_cpu_second")
+    keys = [f"accepted_per_{kind}" for kind in KINDS]
     found["ratio"] = {key: found["early"][key] / found["whole"][key] for key in keys}
     if options.real is not None:
         words = ["evaluate", "fidelity", "--real", str(options.real), "--force"]
@@ -103,7 +130,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.threads:
         torch.set_num_threads(options.threads)
-    text = json.dumps(measure(options), indent=1)
+    with mock.patch.object(Pause, "find_steps", STEPS.find):
+        text = json.dumps(measure(options), indent=1)
     print(text)
     if options.json:
         options.json.write_text(text, "utf-8")
