@@ -13,7 +13,11 @@ _DENSITY = tabulate_density()
 _MIX = np.linalg.inv(UNMIX)
 
 
-def keep_haematoxylin(made: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def keep_haematoxylin(
+    made: NDArray[np.uint8],
+    source: NDArray[np.uint8],
+    strength: tuple[float, float] | None = None,
+) -> NDArray[np.uint8]:
     """Returns an image with the haematoxylin of its source, as strong as it was made.
 
     Both are unmixed by colour deconvolution (Ruifrok & Johnston 2001, `factory.core.stains`). The
@@ -25,6 +29,7 @@ def keep_haematoxylin(made: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDA
     Args:
         made: (H, W, 3) uint8 RGB.
         source: of the same shape.
+        strength: mean and deviation that it gets instead of those of `made`.
     """
     tissue = find_tissue(source[None])[0]
     if tissue.mean() < LEAST_SHARE:
@@ -34,7 +39,7 @@ def keep_haematoxylin(made: NDArray[np.uint8], source: NDArray[np.uint8]) -> NDA
     spread = plane[tissue].std()
     if spread < _LEAST_SPREAD:
         return made
-    scale = wanted[tissue].std() / spread
-    stains[..., 0] = wanted[tissue].mean() + scale * (plane - plane[tissue].mean())
+    mean, deviation = strength or (wanted[tissue].mean(), wanted[tissue].std())
+    stains[..., 0] = mean + deviation / spread * (plane - plane[tissue].mean())
     values = 256.0 * 10.0 ** -(stains @ _MIX) - 1.0
     return np.asarray(np.rint(values.clip(0.0, 255.0)), np.uint8)

@@ -17,6 +17,12 @@ _LMS = np.array(
 _LAB = np.diag(np.array([3.0, 6.0, 2.0]) ** -0.5) @ np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]])
 LEAST_TISSUE = 100
 """px of tissue, to know the stain of an image by."""
+RESTAINED = 2
+"""Version of `restain`, part of the identity of what it made."""
+STRETCH = 1.25
+"""How far the contrast of images is stretched at most: farther, colours are of no stain."""
+SQUEEZE = 0.5
+"""And how far it is squeezed."""
 _DECIMALS = 4  # rounded, so that last bits never decide an id
 
 
@@ -35,6 +41,8 @@ class StainLook:
 REFERENCE = StainLook((-0.6117, -0.1035, 0.0255), (0.3719, 0.0669, 0.0174))
 """The look of PatchCamelyon's training images: what images are brought to before nuclei are counted
 in stains that differ (`normalise`)."""
+HAEMATOXYLIN = (0.2528, 0.198)
+"""Mean and standard deviation of haematoxylin in the tissue of these."""
 
 
 def measure_look(images: Iterable[Pixels]) -> StainLook | None:
@@ -75,24 +83,51 @@ def give_look(image: Pixels, look: StainLook, own: StainLook | None = None) -> P
 
 
 def normalise(images: Pixels) -> Pixels:
-    """Gives each of (N, H, W, 3) uint8 RGB images the look `REFERENCE`.
+    """Gives each of (N, H, W, 3) uint8 RGB images the look `REFERENCE`, as `restain` does.
 
-    What is measured above a threshold of stain then depends on where the stain is, and hardly on
-    how strong it is.
+    Its contrast, too, however far it is: what is measured above a threshold of stain then depends
+    on where the stain is, and hardly on how strong it is.
     """
-    return np.stack([give_look(each, REFERENCE) for each in images])
+    return np.stack([_restain(each, REFERENCE, None, HAEMATOXYLIN) for each in images])
 
 
 def restain(image: Pixels, look: StainLook, own: StainLook | None = None) -> Pixels:
-    """Gives an image a look, and its own haematoxylin plane back, as strong as the look has it.
+    """Gives an image a look, in which nuclei, tissue and glass are where they were.
 
-    So nuclei are where they were (`keep_haematoxylin`), and glass is what it was. Arguments as in
-    `give_look`.
+    Mean and deviation of its tissue become those of the look (`give_look`), the deviation as far as
+    `bound_contrast` lets it; tissue stays tissue and nothing else becomes it (`keep_tissue`); its
+    own haematoxylin plane comes back, as strong as the look has it (`keep_haematoxylin`). What
+    changes here makes images that no earlier version made again: raise RESTAINED.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        look: of others.
+        own: as in `give_look`.
     """
+    before = own or StainLook(*map(_name, _measure_own(_to_lab(image), image)))
+    return _restain(image, bound_contrast(look, before), own)
+
+
+def bound_contrast(look: StainLook, own: StainLook) -> StainLook:
+    """Returns a look whose deviations are SQUEEZE to STRETCH times those of what it is given to."""
+    pairs = zip(look.spread, own.spread, strict=True)
+    spread = [min(max(each, SQUEEZE * before), STRETCH * before) for each, before in pairs]
+    return StainLook(look.mean, _name(np.round(spread, _DECIMALS)))
+
+
+def _restain(
+    image: Pixels,
+    look: StainLook,
+    own: StainLook | None,
+    haematoxylin: tuple[float, float] | None = None,
+) -> Pixels:
     from factory.core.glass import keep_glass
     from factory.core.haematoxylin import keep_haematoxylin
+    from factory.core.tissue import keep_tissue
 
-    return keep_glass(keep_haematoxylin(give_look(image, look, own), image), image)[0]
+    made = keep_tissue(give_look(image, look, own), image)
+    made = keep_haematoxylin(made, image, haematoxylin)
+    return keep_tissue(keep_glass(made, image)[0], image, by_eosin=True)
 
 
 def _measure_own(lab: NDArray[np.float64], image: Pixels) -> tuple[Any, Any]:
@@ -111,6 +146,6 @@ def _to_lab(image: Pixels) -> NDArray[np.float64]:
     return np.asarray(np.log10(np.maximum(image / 255.0 @ _LMS.T, 1 / 255.0)) @ _LAB.T)
 
 
-def _name(values: NDArray[np.float64]) -> Three:
+def _name(values: NDArray[Any]) -> Three:
     first, second, third = map(float, values)
     return first, second, third

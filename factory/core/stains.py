@@ -25,6 +25,8 @@ UNMIX = np.linalg.inv(STAIN_VECTORS / np.linalg.norm(STAIN_VECTORS, axis=1, keep
 
 Planes = NDArray[np.float32]
 
+TISSUE_STRENGTH = 0.11
+"""Strength of stain that tissue has at least (`measure_strength`)."""
 LEAST_NUCLEUS = 12
 """px of area: a disc of 4 px across, the smallest nucleus whose size is measured."""
 _MIN_SIDE = 16
@@ -35,7 +37,6 @@ _LEAST_NUCLEAR = 0.14  # haematoxylin density that a nucleus has at least
 _DARKEST = 0.04  # share of the image that shows how dark its nuclei are,
 _SHARE_OF_DARKEST = 0.62  # and the part of that darkness that is surely nuclear
 _LEAST_SHARE = 0.01  # of the image, to average over
-_BRIGHT = 0.11  # optical density of green that tissue has at least
 _OPEN_RADIUS = 5  # px
 _SIGMAS = tuple(1.6**step for step in range(5))  # px
 _DIAMETER_SLOPE = 6.2  # from mean scale to diameter, fitted to drawn discs of 4 to 16 px
@@ -139,13 +140,23 @@ def _measure_chunk(images: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
 
 
 def find_tissue(images: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Returns (N, H, W) bool: what absorbs green, grey glass counting half.
+    """Returns (N, H, W) bool: where stain is stronger than TISSUE_STRENGTH, smoothed."""
+    return smooth_strength(measure_strength(OPTICAL_DENSITY[images])) > TISSUE_STRENGTH
 
-    Both stains absorb green most, so a background that is a little dark or tinted is not tissue.
+
+def measure_strength(density: NDArray[Any]) -> NDArray[Any]:
+    """Returns (...) how strong the stain is of (..., 3) optical densities of R, G, B.
+
+    What absorbs green, grey counting half: both stains absorb green most, so a background that is a
+    little dark or tinted is not tissue.
     """
-    red, green, blue = OPTICAL_DENSITY[np.moveaxis(images, 3, 0)]
-    stained = green - np.float32(0.5) * np.minimum(red, blue)
-    return np.asarray(ndimage.gaussian_filter(stained, 1.0, truncate=3.0, axes=(1, 2)) > _BRIGHT)
+    red, green, blue = np.moveaxis(density, -1, 0)
+    return np.asarray(green - density.dtype.type(0.5) * np.minimum(red, blue))
+
+
+def smooth_strength(strength: NDArray[Any]) -> NDArray[Any]:
+    """Returns (..., H, W) strengths as they are compared: smoothed by a Gaussian of 1 px."""
+    return np.asarray(ndimage.gaussian_filter(strength, 1.0, truncate=3.0, axes=(-2, -1)))
 
 
 def _split_levels(planes: Planes, tissue: NDArray[np.bool_]) -> NDArray[np.float64]:

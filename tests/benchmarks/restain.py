@@ -1,7 +1,8 @@
 """Does another stain move real tiles in nothing else? `python -m tests.benchmarks.restain DIR...`
 
 Each tile, its central 96 px, as it is and in looks of `he-slides`, judged as families of
-`factory evaluate robustness` are: each measure beside what saving as JPEG changes in one tile.
+`factory evaluate robustness` are: each measure beside what saving as JPEG changes in one tile. What
+is normalised is so by `restain` itself; beside it stands the same by Reinhard's transfer alone.
 """
 
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from factory.catalog.catalog import load_catalogs
-from factory.core.stain_transfer import restain
+from factory.core.stain_transfer import REFERENCE, give_look, restain
+from factory.core.stains import count_nuclei, measure_attributes
 from factory.core.stats.intervals import LEVEL, bootstrap_mean
 from factory.data.images import fit_image, list_images
 from factory.evaluate.robustness.measures import (
@@ -25,6 +27,7 @@ from factory.evaluate.robustness.verdict import judge_alone
 
 LOOKS = ("cmu-1", "brecahad", "osteosarcoma-case48")
 SIDE, EACH = 96, 40
+REINHARD = "by Reinhard alone: "
 
 
 def measure_tiles(tiles):
@@ -35,19 +38,27 @@ def measure_tiles(tiles):
         tiles,
         *(np.stack([restain(each, entry.find_look(n)) for each in tiles]) for n in LOOKS),
     ]
-    plain, copies = [measure_pixels(each) for each in sets], spoil(tiles)
-    noise = measure_pixels(copies)
+    copies = spoil(tiles)
+    *plain, noise = [{**measure_pixels(each), **measure_plainly(each)} for each in (*sets, copies)]
     found = {}
-    for name in ATTRIBUTES:
+    for name in plain[0]:
         values = np.stack([each[name] for each in plain], axis=1)
         found[name] = compare_values(values, names, 0)
         found[name]["noise"] = float(np.nanmean(abs(noise[name] - plain[0][name])))
-    tests = sum(each["tested"] for each in found.values())
+    tests = sum(found[name]["tested"] for name in ATTRIBUTES)
     for each in found.values():
         each["moves"] = each["tested"] and each["p"] < (1 - LEVEL) / tests
     pairs = [compare_pairs(tiles, each) for each in sets[1:]]
     kept = {name: np.nanmean([each[name] for each in pairs], axis=0) for name in pairs[0]}
     return found, judge_alone(found, COLOUR, True), kept, compare_pairs(tiles, copies)
+
+
+def measure_plainly(images):
+    """Returns what is measured in images once Reinhard's transfer gave them one stain."""
+    alike = np.stack([give_look(each, REFERENCE) for each in images])
+    found = {**measure_attributes(alike), "nuclei": count_nuclei(alike).astype(float)}
+    names = ("nuclear_density", "nuclear_size", "nuclei", "tissue", "fat")
+    return {f"{REINHARD}{name}": found[name] for name in names}
 
 
 def main(folders):

@@ -129,5 +129,6 @@ def test_real_tiles_in_other_stains_keep_their_nuclei():
     tiles = np.stack([fit_image(each.read_pixels(), 96, 96, "crop") for each in images[:8]])
     found, alone, kept, by_jpeg = measure_tiles(tiles)
     assert "normalised nuclear_density" not in alone["moving"]
+    assert found["tissue"]["spread"] < 0.003
     assert found["stain_l"]["spread"] > 0.2
     assert kept["haematoxylin"].mean() > by_jpeg["haematoxylin"].mean() > 0.9

@@ -9,7 +9,7 @@ from PIL import Image
 
 from factory.catalog.catalog import load_catalogs
 from factory.catalog.stains import NamedLook, StainsEntry
-from factory.core.errors import CatalogError
+from factory.core.errors import CatalogError, DamageError
 from factory.core.metrics.structure import correlate_in_tissue
 from factory.core.stain_transfer import measure_look
 from factory.data.images import list_images
@@ -78,6 +78,15 @@ def test_families_of_looks_are_made_again_exactly(made):
     report = json.loads(ask("verify", made, "--regenerate", 30, "--json"))
     assert {each["status"] for each in report["regenerated"]} == {"exact"}
     assert len(report["regenerated"]) == 30
+
+
+def test_what_another_version_recoloured_is_not_made_again(made):
+    row = next(each for each in read_rows(made) if each["value"] == STAINS[1])
+    told = json.loads(row["provenance"])["condition"]["stain"]
+    assert Recolour.restore(told, {}, row).identity() == told
+    older = {name: value for name, value in told.items() if name != "restained"}
+    with pytest.raises(DamageError, match="as version 1"):
+        Recolour.restore(older, {}, row)
 
 
 def test_other_values_change_no_member_that_was(made, tmp_path):

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from factory.core.stain_transfer import StainLook, restain
+from factory.core.errors import DamageError
+from factory.core.stain_transfer import RESTAINED, StainLook, restain
 from factory.data.images import SourceImage
 from factory.data.streams.base import Stream
 from factory.data.streams.stain import Stain
@@ -28,19 +29,29 @@ class Recolour(Stream):
     own: StainLook | None = None
 
     def identity(self) -> dict[str, Any]:
-        """Returns the numbers of the look, and of that before where it is told."""
-        told = self.stain.look.describe()
+        """Returns the numbers of the look, and of that before where it is told; the version."""
+        told = {**self.stain.look.describe(), "restained": RESTAINED}
         return told if self.own is None else {**told, "own": self.own.describe()}
 
     def finish(self, pixels: "NDArray[np.uint8]") -> "tuple[NDArray[np.uint8], dict[str, Any]]":
-        """Recolours the tissue (`restain`); glass stays, and the haematoxylin plane where it is."""
+        """Recolours the tissue (`restain`), where it, glass and haematoxylin are."""
         return restain(pixels, self.stain.look, self.own), {}
 
     @classmethod
     def restore(
         cls, identity: Any, images: Mapping[str, SourceImage], row: Mapping[str, Any]
     ) -> Self:
-        """Returns the stain of a row, by its numbers."""
+        """Returns the stain of a row, by its numbers.
+
+        Raises:
+            DamageError: another version of `restain` made it.
+        """
+        version = identity.get("restained", 1)
+        if version != RESTAINED:
+            raise DamageError(
+                f"it was recoloured as version {version} of factory's stain transfer did; this "
+                f"factory has version {RESTAINED} alone"
+            )
         own = identity.get("own")
         before = None if own is None else StainLook(tuple(own["mean"]), tuple(own["spread"]))
         return cls(Stain.restore(identity), before)

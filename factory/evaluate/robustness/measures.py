@@ -20,14 +20,15 @@ JPEG = 80
 """Quality at which an image is saved and read again, to tell how much of a measure is noise."""
 COLOUR = ("haematoxylin", "eosin", "stain_l", "stain_alpha", "stain_beta")
 """What a stain is: strengths of its dyes in nuclei and outside, and its mean in l-alpha-beta."""
-READS_STAIN = ("nuclear_density", "nuclear_size", "tissue", "fat")
-"""Measured above a threshold of stain, so that another stain moves them where nothing else does."""
+READS_STAIN = ("nuclear_density", "nuclear_size")
+"""Measured above a level of haematoxylin: another stain moves them where no nucleus moves."""
 NORMALISED = "normalised "
 """Begins the name of what is measured once images have one stain (`normalise`)."""
+_AGAIN = (*READS_STAIN, "tissue", "fat")
 ATTRIBUTES = (
     *MEASURED,
     *COLOUR[2:],
-    *(f"{NORMALISED}{name}" for name in (*READS_STAIN, "nuclei")),
+    *(f"{NORMALISED}{name}" for name in (*_AGAIN, "nuclei")),
 )
 """All that is measured in pixels."""
 
@@ -40,7 +41,7 @@ def measure_pixels(images: NDArray[np.uint8]) -> dict[str, Values]:
     for place, name in enumerate(COLOUR[2:]):
         found[name] = [np.nan if look is None else look.mean[place] for look in looks]
     again = measure_attributes(plain)
-    found |= {f"{NORMALISED}{name}": again[name] for name in READS_STAIN}
+    found |= {f"{NORMALISED}{name}": again[name] for name in _AGAIN}
     found[f"{NORMALISED}nuclei"] = count_nuclei(plain)
     return {name: np.asarray(found[name], np.float64) for name in ATTRIBUTES}
 

@@ -13,8 +13,8 @@ def judge_alone(
 
     One stays where the interval of its spread lies within its noise (what saving as JPEG changes
     in one image); it moves where it does by the permutation test and the interval lies above the
-    noise. What is read above a threshold of stain is not judged where the stain is what varies: the
-    same, normalised, is.
+    noise. What is read above a level of haematoxylin is not judged where the stain is what varies:
+    the same, normalised, is. Tissue and open space are judged as they are, and normalised.
 
     Args:
         measures: name -> response, with `noise` and `moves`.

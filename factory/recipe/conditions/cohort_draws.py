@@ -13,7 +13,7 @@ from typing import Any
 
 from factory.catalog.captions.grid import CaptionGrid, list_shares
 from factory.core.hashing import derive_seed
-from factory.core.stain_transfer import StainLook
+from factory.core.stain_transfer import StainLook, bound_contrast
 from factory.data.streams import ClassName, Stream
 from factory.data.streams.stain import Stain
 from factory.recipe.conditions.grids import WeightedSeries
@@ -23,10 +23,6 @@ _UNIT = 1 << 63
 _DECIMALS = 4
 FARTHEST = 0.5
 """Share of the way from one real stain to another that a patient's may lie at."""
-STRETCH = 1.25
-"""How far the contrast of images is stretched at most: farther, colours are of no stain."""
-SQUEEZE = 0.5
-"""And how far it is squeezed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,17 +166,11 @@ class Stains:
                 value + self.within * spread * draw.normal("slide stain", slide, part, place)
                 for place, (value, spread) in enumerate(zip(centre, spreads, strict=True))
             )
-            if part == "spread":
-                usual = self.mean.spread
-                moved = (
-                    min(max(each, SQUEEZE * own), STRETCH * own)
-                    for each, own in zip(moved, usual, strict=True)
-                )
             found.append(tuple(round(each, _DECIMALS) for each in moved))
         # mean and deviations are of all looks: each image that tells one has touched this stain
         hashes = (each for stain in looks for each in stain.pixels_sha256s)
         groups = {each for stain in looks for each in stain.group_sha256s}
-        look = StainLook(*found)
+        look = bound_contrast(StainLook(*found), self.mean)
         return Stain(look, tuple(dict.fromkeys(hashes)), tuple(sorted(groups)))
 
 

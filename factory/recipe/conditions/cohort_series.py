@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from factory.core.hashing import compute_digest, derive_seed
+from factory.core.stain_transfer import RESTAINED
 from factory.data.records import Condition, Request
 from factory.data.streams import Recolour, Stream, Vector
 from factory.data.streams.bag import BACKGROUND, Bag
@@ -48,7 +49,9 @@ class CohortSeries:
     @functools.cached_property
     def key(self) -> str:
         """Identity of the series: its cohort, and the splits, which one run folder has once."""
-        told = {"cohort": self.cohort_key, "splits": list(self.splits.items())}
+        told: dict[str, Any] = {"cohort": self.cohort_key, "splits": list(self.splits.items())}
+        if self.stains is not None:
+            told["restained"] = RESTAINED
         return compute_digest("series", told)[:16]
 
     @functools.cached_property
