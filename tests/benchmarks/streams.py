@@ -9,10 +9,11 @@ same for other spots' images (`shuffled`, 95 % of 200 permutations) and for a ri
 the scores, fitted to the training spots (`ridge`, what the scores know). `masks`: Dice of segmented
 nuclei against the mask, of images made from it and of real ones. `ablation`: images asked by
 caption, mask, scores and scale at once, and with one of them left out: what becomes of what each
-asks for. `captions`: images asked by one phrase of `he-attributes` and nothing else, a level drawn
-for each; the correlation of the level with what is measured, and the mean of each level. SCORES has
-a column `spot` and a column for each set, scaled by the training spots only (`factory expression
-score --like`).
+asks for; of haematoxylin also beyond what the share of nuclei in the mask explains. `captions`:
+images asked by one phrase of `he-attributes` and nothing else, a level drawn for each; the
+correlation of the level with what is measured, and the mean of each level. SCORES has a column
+`spot` and a column for each set, scaled by the training spots only (`factory expression score
+--like`).
 """
 
 import argparse
@@ -25,7 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 from sklearn.linear_model import RidgeCV
 
 from factory.catalog.catalog import load_catalogs
@@ -79,6 +80,25 @@ def correlate(one: NDArray[Any], other: NDArray[Any]) -> list[float]:
         for rows in block
     ]
     return [round(each, 3) for each in take_percentiles(spearmanr(one, other).statistic, rounds)]
+
+
+def correlate_given(one: NDArray[Any], other: NDArray[Any], given: NDArray[Any]) -> list[float]:
+    """Returns the partial correlation of ranks, and its interval over resampled rows.
+
+    That is Pearson's of what a linear regression of `given`'s ranks leaves of both ranks.
+    """
+    known = np.isfinite(one) & np.isfinite(other) & np.isfinite(given)
+    one, other, given = one[known], other[known], given[known]
+
+    def find(rows: NDArray[Any]) -> float:
+        first, second, by = (rankdata(each[rows]) for each in (one, other, given))
+        against = np.column_stack([by, np.ones(len(rows))])
+        left = [r - against @ np.linalg.lstsq(against, r, rcond=None)[0] for r in (first, second)]
+        return float(np.corrcoef(*left)[0, 1])
+
+    draw = np.random.default_rng(0)
+    rounds = [find(rows) for block in draw_rows(draw, len(one), 500) for rows in block]
+    return [round(each, 3) for each in take_percentiles(find(np.arange(len(one))), rounds)]
 
 
 def shuffle(one: NDArray[Any], other: NDArray[Any]) -> list[float]:
@@ -174,6 +194,7 @@ def measure_ablation(maker: Maker, tiles: Path, spots: Table, label: int, count:
         "vector": np.full_like(streams["vector"], np.nan),
         "mpp": [None] * count,
     }
+    covered = np.array([np.mean(each > 0) for each in streams["control_maps"]])
     found = {}
     for name in ("all", *streams):
         given = streams if name == "all" else streams | {name: nothing[name]}
@@ -187,6 +208,9 @@ def measure_ablation(maker: Maker, tiles: Path, spots: Table, label: int, count:
             "prompt: eosin": correlate(asked.astype(float), seen["eosin"]),
             "control_maps: Dice": [round(each, 3) for each in bootstrap_mean(agreed)],
             "vector: haematoxylin": correlate(stained, seen["haematoxylin"]),
+            "vector: haematoxylin, given the mask": correlate_given(
+                stained, seen["haematoxylin"], covered
+            ),
             "mpp: nuclear size": correlate(-wide.astype(float), seen["nuclear_size"]),
         }
     return found

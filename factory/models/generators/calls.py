@@ -41,6 +41,10 @@ _OTHER_NAMES = re.compile(
 """Other things than images, halves of a pipeline, and other frameworks, whose calls do not tell."""
 
 
+_IMAGE_BESIDE = ("Flux2", "FluxKontext")
+"""How pipelines are called that make an image without the one that they may look at."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """What one pipeline is made of and called with.
@@ -120,8 +124,12 @@ class Call:
     @property
     def starts_from_latents(self) -> bool:
         """Whether it begins at latents that it is given, without an image, and can end at some."""
-        is_bare = self.image is None and self.control is None and self.mask is None
-        return is_bare and "latents" in self and "output_type" in self
+        does_without = self.image is None or self.name.startswith(_IMAGE_BESIDE)
+        is_bare = does_without and self.control is None and self.mask is None
+        draws = "noise_level" in self  # beside the latents, on an embedding
+        has_steps = "original_inference_steps" in self  # those of its own scheduler alone
+        goes_through = "latents" in self and "output_type" in self
+        return is_bare and goes_through and not draws and not has_steps
 
     @property
     def has_strength(self) -> bool:

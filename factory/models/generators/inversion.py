@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from factory.data.streams.source import Translation
+from factory.models.generators.autoencoders import encode_images, pack_latents, return_latents
 from factory.models.generators.injection import Injector
 from factory.models.generators.inversion_steps import build_schedulers, is_flow, tell_steps
-from factory.models.generators.straight import StraightPipeline, stack_images
+from factory.models.generators.straight import StraightPipeline
 
 if TYPE_CHECKING:
     from factory.models.generators.families.pipeline import PipelineFamily
@@ -63,9 +63,10 @@ def invert_images(
     try:
         pipeline.scheduler = up
         tell_steps(up, injector, range(count))
-        latents = family.pack_latents(pipeline, _encode(model, images))
+        latents = pack_latents(pipeline, encode_images(pipeline, images))
         with injector.run("hold"):
             noise = family.run_latents(pipeline, latents, {**back, **plain}, "latent")
+        noise = return_latents(pipeline, noise, latents)
         pipeline.scheduler = down
         tell_steps(down, injector, reversed(range(count)))
         with injector.run("put"):
@@ -80,23 +81,3 @@ def name_steps(model: "LoadedModel") -> str:
     if isinstance(model.pipeline, StraightPipeline) or is_flow(model.scheduler):
         return f"Euler on the sigmas of {type(model.scheduler).__name__}"
     return "DDIMInverseScheduler, DDIMScheduler"
-
-
-@torch.no_grad()
-def _encode(model: "LoadedModel", images: Sequence[Image.Image]) -> torch.Tensor:
-    """Returns the latents of images: the mode of what the autoencoder says, so nothing is drawn."""
-    vae = model.pipeline.vae
-    own, narrow = vae.dtype, vae.dtype == torch.float16 and vae.config.get("force_upcast")
-    if narrow:
-        vae.to(torch.float32)
-    latents = vae.encode(stack_images(images).to(vae.device, vae.dtype)).latent_dist.mode()
-    vae.to(own)
-    latents = latents.to(own)
-    mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
-    if mean is not None and std is not None:  # by channel, as diffusers' pipelines decode
-        latents = (latents - latents.new_tensor(mean).view(1, -1, 1, 1)) / latents.new_tensor(
-            std
-        ).view(1, -1, 1, 1)
-    shift = vae.config.get("shift_factor") or 0.0
-    encoded: torch.Tensor = (latents - shift) * vae.config.scaling_factor
-    return encoded

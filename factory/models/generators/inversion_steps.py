@@ -35,8 +35,11 @@ def build_schedulers(current: Any, count: int) -> tuple[Any, Any]:
 
 def is_flow(scheduler: Any) -> bool:
     """Tells whether a scheduler steps the velocity of a flow along sigmas from 1 to 0."""
-    return type(scheduler).__name__.startswith("FlowMatch") and not scheduler.config.get(
-        "invert_sigmas"
+    config = scheduler.config
+    if type(scheduler).__name__.startswith("FlowMatch"):
+        return not config.get("invert_sigmas")
+    return bool(config.get("use_flow_sigmas")) and config.get("prediction_type") == (
+        "flow_prediction"
     )
 
 
@@ -79,6 +82,8 @@ def _build_euler(current: Any, count: int) -> tuple[Any, Any]:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     config = {**dict(current.config), "stochastic_sampling": False}
+    if "flow_shift" in config:  # of a solver of several kinds of schedules, which calls it so
+        config["shift"] = config["flow_shift"]
     found = []
     for is_up in (True, False):
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)

@@ -10,6 +10,7 @@ from factory.core.errors import GenerationError, InputError
 from factory.data.records import Condition
 from factory.data.streams import Control, Reference, Source
 from factory.models.generators import weights
+from factory.models.generators.autoencoders import can_encode
 from factory.models.generators.base import Capabilities
 from factory.models.generators.binding import bind_stream, draw_changed
 from factory.models.generators.calls import REQUIRED, Call, find_call, find_image_twin
@@ -145,9 +146,8 @@ class DiffusersFamily(TextFamily):
         self.image_call = call if call.image else find_call(twin) if twin else None
         if self.image_call is not None:
             self.image_pipelines = self.pipelines if call.image else (f"diffusers:{twin}",)
-        self.inverts = (
-            call.starts_from_latents and name_component(self.index, "vae") == "AutoencoderKL"
-        )
+        autoencoder = name_component(self.index, "vae")
+        self.inverts = call.starts_from_latents and can_encode(call.name, autoencoder)
         self.paints_masks = call.mask is not None and call.control is None
         self.is_indexed = "class_labels" in call
         self.sized = "height" in call or self.image_call is call

@@ -52,11 +52,6 @@ class TranslatingFamily(Family):
         """Returns what a source shows, as far as it is told: what it is inverted under."""
         return Condition(source.translation.class_name, source.translation.caption)
 
-    def pack_latents(self, pipeline: Any, latents: Any) -> Any:
-        """Returns (N, C, h, w) latents as the call takes and gives them: in patches, for some."""
-        pack = getattr(pipeline, "_pack_latents", None)
-        return latents if pack is None else pack(latents, *latents.shape)
-
     def run_latents(self, pipeline: Any, latents: Any, arguments: dict[str, Any], to: str) -> Any:
         """Returns the images, or latents, as `to` says, that a call makes from latents."""
         return pipeline(**arguments, latents=latents, output_type=to).images
