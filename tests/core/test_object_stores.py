@@ -220,6 +220,7 @@ def write_stream(files):
 OPERATIONS = {
     "exists": lambda files: files.exists("a"),
     "read": lambda files: files.read("a"),
+    "find": lambda files: files.find("a"),
     "write": lambda files: files.write("a", b"1"),
     "create": lambda files: files.create("a", b"1"),
     "list": lambda files: files.list("a"),
@@ -240,13 +241,14 @@ def test_every_operation_fails_in_words(operation, refusing, at):
     assert "\n" not in str(e.value)
 
 
-def test_what_never_answers_is_given_up(at, monkeypatch):
+@pytest.mark.parametrize("question", ["exists", "find"])
+def test_what_never_answers_is_given_up(question, at, monkeypatch):
     monkeypatch.setattr("factory.core.files.store._PATIENCE", 1.0)
     with socket.create_server(("127.0.0.1", 0)) as server:
         at(f"http://127.0.0.1:{server.getsockname()[1]}")
         began = time.monotonic()
         with pytest.raises(StoreError, match=r"cannot be reached .*endpoint and network"):
-            FileStore("s3://bucket/run").exists("a")
+            getattr(FileStore("s3://bucket/run"), question)("a")
         assert time.monotonic() - began < 15
 
 

@@ -52,7 +52,8 @@ def test_objects_round_trip(url):
     assert not files.exists("a/b.bin")
     files.write("a/b.bin", b"12")
     files.write("a/b.bin", b"345")
-    assert files.read("a/b.bin") == b"345"
+    assert files.read("a/b.bin") == files.find("a/b.bin") == b"345"
+    assert files.find("a/none.bin") is files.find("a/b.bin/none.bin") is None  # b.bin is a file
     files.write("c/d.bin", b"6")
     files.move("a/b.bin", "c/d.bin")
     assert files.list("c") == ("d.bin",)

@@ -69,7 +69,7 @@ class FileStore:
             return data
 
     def find(self, name: str) -> bytes | None:
-        """Returns the whole object; None where it is not there.
+        """Returns the whole object; None where it is not there: for small ones, such as markers.
 
         Raises:
             StoreError: it cannot be read.
@@ -80,10 +80,12 @@ class FileStore:
                     # Not through fsspec, nor Path: a large run has markers by the 100,000.
                     with open(self.resolve(name), "rb") as stream:  # noqa: PTH123
                         return stream.read()
-                except FileNotFoundError:
+                except (FileNotFoundError, NotADirectoryError):
                     return None
         try:
-            return self.read(name)
+            with self._edge(name):
+                data: bytes = self._ask("cat_file", self.resolve(name))
+                return data
         except MissingError:
             return None
 
