@@ -1,5 +1,10 @@
 """Objects on disk come back in order, in several readings at once too, and go with their spool."""
 
+import contextlib
+import errno
+import os
+import tempfile
+
 import pytest
 
 from factory.core.errors import StoreError
@@ -15,27 +20,28 @@ def test_what_was_put_in_comes_back_again_and_again():
     assert [*zip(spool, spool, strict=True)] == [*zip(items, items, strict=True)]
 
 
-def test_it_leaves_nothing():
+def test_it_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     spool = Spool(list, tuple)
-    folder = spool._path.parent
-    assert folder.exists() and [*spool] == []
-    del spool
-    assert not folder.exists()
+    spool.extend([(1,)])
+    assert not [*tmp_path.iterdir()]  # not even what a kill would leave: names of patients
+    assert [*spool] == [(1,)]
 
 
-def test_a_full_disk_is_told_in_words(monkeypatch):
+@pytest.mark.parametrize("count", [1, 500])
+def test_a_full_disk_is_told_in_words(count):
     spool = Spool(list, tuple)
+    spool._file = open("/dev/full", "r+b", buffering=1 << 16)  # noqa: SIM115, PTH123
+    with pytest.raises(StoreError, match=r"TMPDIR.*No space left.*free space"):
+        spool.extend([("text" * 50,)] * count)
+    with contextlib.suppress(OSError):
+        spool._file.close()
 
-    class Full:
-        def write(self, line):
-            raise OSError(28, "No space left on device")
 
-        def __enter__(self):
-            return self
+def test_no_place_is_told_in_words(monkeypatch):
+    def refuse(**options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
-        def __exit__(self, *error):
-            pass
-
-    monkeypatch.setattr(type(spool._path), "open", lambda *names, **options: Full())
-    with pytest.raises(StoreError, match="No space left"):
-        spool.extend([(1,)])
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(StoreError, match=r"TMPDIR.*make it writable"):
+        Spool(list, tuple)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import ExifTags, Image
 
-from factory.core.errors import InputError
+from factory.core.errors import InputError, SourceError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, encode_image, hash_pixels
 from factory.core.notes import listen
@@ -493,6 +493,34 @@ def write_rows(folder, rows, first):
             for row in range(start, min(start + 20, rows))
         ]
         pq.write_table(pa.Table.from_pylist(part), folder / "data" / f"train-{start:05d}.parquet")
+
+
+def test_a_synthetic_set_may_be_one_file_of_rows(tmp_path):
+    write_rows(tmp_path / "real", 8, 0)
+    write_rows(tmp_path / "made", 8, 100)
+    file = tmp_path / "made" / "data" / "train-00000.parquet"
+    merge_sets(tmp_path / "real", [file], tmp_path / "out", MergeSettings())
+    merge_sets(tmp_path / "real", [tmp_path / "made"], tmp_path / "folder" / "out", MergeSettings())
+    own = [row["image_sha256"] for row in read_splits(tmp_path / "out")["train"]]
+    assert own == [row["image_sha256"] for row in read_splits(tmp_path / "folder" / "out")["train"]]
+
+
+@pytest.mark.parametrize("column", ["sample_id", "model", "reference_sha256", "provenance"])
+@pytest.mark.parametrize("cell", [7, b"{}", b"\xff", ["x"], None])
+def test_columns_of_our_names_hold_text(tmp_path, column, cell):
+    write_rows(tmp_path / "real", 8, 0)
+    write_rows(tmp_path / "made", 8, 100)
+    path = next((tmp_path / "made" / "data").iterdir())
+    table = pq.read_table(path)
+    pq.write_table(table.append_column(column, [[cell] * len(table)]), path)
+    sets = tmp_path / "real", [tmp_path / "made"], tmp_path / "out", MergeSettings()
+    if cell in (b"{}", None):
+        assert merge_sets(*sets)["sources"][1]["images"] == 8
+        return
+    with pytest.raises(
+        SourceError, match=rf"#0: column '{column}': want text.*: rename the column"
+    ):
+        merge_sets(*sets)
 
 
 def test_an_image_more_costs_memory_a_few_bytes(tmp_path, monkeypatch):

@@ -43,6 +43,11 @@ class DiskMap(MutableMapping[str, ValueT], Generic[ValueT]):
         if not self._run("DELETE FROM map WHERE key = ?", key).rowcount:
             raise KeyError(key)
 
+    def __contains__(self, key: object) -> bool:
+        if not isinstance(key, str):
+            return False
+        return self._run("SELECT 1 FROM map WHERE key = ?", key).fetchone() is not None
+
     def __iter__(self) -> Iterator[str]:
         for (key,) in self._run("SELECT key FROM map ORDER BY key"):
             yield key

@@ -117,7 +117,8 @@ def merge_sets(
         refuse_forgotten(members, synthetic)
         class_names = unite_classes(members)
         placement = place_members(members, shares, settings.seed, settings.test_synthetic)
-        _tell_moved(members, placement)
+        if test_set is not None:
+            _tell_moved(members, placement)
         summary = _count(members, placement, class_names, settings)
         summary["sources"] = _describe_sources(members, names)
         summary["sha256"] = _write(members, placement, class_names, build, settings.rows_per_file)
@@ -185,7 +186,7 @@ def _tell_moved(members: Iterable[Member], placement: Placement) -> None:
             given[member.pixels_sha256] = 1
     moved = same = 0
     source, such = "", ""
-    for member, split in zip(members, placement.splits, strict=True) if given else ():
+    for member, split in zip(members, placement.splits, strict=True):
         if split == TEST and not member.is_test and not member.is_synthetic:
             moved += 1
             source = source or member.source

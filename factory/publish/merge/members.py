@@ -1,9 +1,11 @@
 """The images of a merge: what is known of each, real or synthetic, without its pixels."""
 
+import contextlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -61,22 +63,27 @@ class Member:
 
     def pack(self) -> list[Any]:
         """Returns what JSON can hold of it."""
-        own = [getattr(self, name) for name in _NAMES]
-        return [*(getattr(self.image, name) for name in _OF_IMAGE), str(self.image.path), *own]
+        of_image = [getattr(self.image, name) for name in _OF_IMAGE]
+        of_image[_PATH] = str(self.image.path)
+        return [*of_image, *(getattr(self, name) for name in _NAMES)]
 
     @classmethod
     def unpack(cls, packed: list[Any]) -> Self:
         """Returns what `pack` was asked of."""
-        *of_image, path = packed[: len(_OF_IMAGE) + 1]
-        known = dict(zip(_OF_IMAGE, of_image, strict=True))
-        span = None if known["span"] is None else tuple(known["span"])
-        image = SourceImage(**{**known, "path": Path(path), "span": span})
-        own = dict(zip(_NAMES, packed[len(_OF_IMAGE) + 1 :], strict=True))
-        return cls(image, **{**own, "groups": tuple(own["groups"])})
+        of_image, own = packed[: len(_OF_IMAGE)], packed[len(_OF_IMAGE) :]
+        of_image[_PATH] = _make_path(of_image[_PATH])
+        span = of_image[_SPAN]
+        of_image[_SPAN] = None if span is None else tuple(span)
+        own[_GROUPS] = tuple(own[_GROUPS])
+        return cls(SourceImage(*of_image), *own)
 
 
-_OF_IMAGE = [each.name for each in fields(SourceImage) if each.name != "path"]
-_NAMES = [each.name for each in fields(Member) if each.name != "image"]
+_OF_IMAGE = [each.name for each in fields(SourceImage)]
+_PATH, _SPAN = map(_OF_IMAGE.index, ("path", "span"))
+_NAMES = [each.name for each in fields(Member)][1:]
+_GROUPS = _NAMES.index("groups")
+_make_path = lru_cache(maxsize=8)(Path)
+"""Rows that follow each other lie in one file."""
 
 
 def read_real(
@@ -109,7 +116,8 @@ def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterat
         SourceError: images that cannot be read.
     """
     images, again = itertools.tee(iterate_images(root, Wanted()))
-    for image, row in zip(images, iterate_rows(again, COLUMNS), strict=True):
+    for image, cells in zip(images, iterate_rows(again, COLUMNS), strict=True):
+        row = {name: _read_text(cell, name, image.place) for name, cell in cells.items()}
         try:
             origin = read_origin(row, image.place)
         except StoreError as error:
@@ -125,6 +133,24 @@ def read_synthetic(root: Path, source: str, rename: Mapping[str, str]) -> Iterat
             reference_pixels_sha256=origin.reference_pixels_sha256,
             groups=origin.groups,
         )
+
+
+def _read_text(cell: Any, column: str, where: str) -> str | None:
+    """Returns the text of a cell; some writers store it as bytes.
+
+    Raises:
+        SourceError: something else.
+    """
+    if isinstance(cell, bytes):
+        with contextlib.suppress(UnicodeDecodeError):
+            return cell.decode()
+    if cell is None or isinstance(cell, str):
+        return cell
+    got = type(cell).__name__
+    raise SourceError(
+        f"{where}: column {column!r}: want text, as factory writes it, got {got}: rename the "
+        "column, or leave it out"
+    )
 
 
 def refuse_forgotten(members: Iterable[Member], runs: Sequence[Path]) -> None:
