@@ -19,7 +19,7 @@ class Early(Strict):
     """Stops a try part-way where the image foreseen there is hopeless, and begins another one."""
 
     at: float = Field(
-        0.5, gt=0.0, lt=1.0, description="share of the steps after which an image is foreseen"
+        0.5, ge=0.01, lt=1.0, description="share of the steps after which an image is foreseen"
     )
     min: dict[str, Bound] = Field(
         {}, description="score of a filter -> least value, or class -> least value; below it stops"
@@ -59,7 +59,7 @@ class Early(Strict):
         for limits, sign in ((self.min, 1.0), (self.max, -1.0)):
             for name, bound in limits.items():
                 value = scores.get(f"{FORESEEN}{name}")
-                limit = bound.get(str(class_name)) if isinstance(bound, dict) else bound
+                limit = bound.get(class_name or "") if isinstance(bound, dict) else bound
                 if value is None or math.isnan(value) or limit is None:
                     continue
                 if sign * value < sign * round(limit, SCORE_DECIMALS):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from factory import api
 from factory.catalog.vocabulary import SCHEDULERS
@@ -68,8 +69,6 @@ def test_what_is_finished_in_other_batches_is_what_one_call_makes(models, family
 
 
 def test_a_variation_of_a_real_image_goes_on_as_well(models, tmp_path):
-    from PIL import Image
-
     from factory.data.images import list_images
 
     pixels = np.random.default_rng(0).integers(0, 255, (16, 16, 3), np.uint8)
@@ -220,6 +219,13 @@ def test_what_cannot_be_stopped_is_refused(tmp_path, models):
     bounds = {"contrast": {"normal": 0.1, "tumour": 0.1}}
     with pytest.raises(RecipeError, match=r"early\.min\.contrast\.tumour: no condition asks"):
         check_recipe(load_recipe(write(tmp_path / "d", early={"min": bounds})))
+    (tmp_path / "captions.txt").write_text("tumor tissue\nnormal tissue\n")
+    spoken = [{"kind": "caption", "captions": str(tmp_path / "captions.txt"), "count": 2}]
+    changes = {"conditions": spoken, "early": {"min": {"contrast": {"tumor": 0.1}}}}
+    with pytest.raises(RecipeError, match=r"early\.min\.contrast\.tumor: no condition asks"):
+        check_recipe(load_recipe(write(tmp_path / "e", **changes)))
+    with pytest.raises(RecipeError, match=r"early\.at: must be >= 0\.01"):
+        load_recipe(write(tmp_path / "f", early={"at": 0.00001}))  # a row would say 0: not stopped
     text = {"model": "stable-diffusion-1-5", "prompt_template": "{class_name}"}
     with pytest.raises(RecipeError, match=r"early: .* cannot be stopped part-way"):
         check_recipe(load_recipe(write(tmp_path / "c", generator=text)))
@@ -232,6 +238,33 @@ def test_a_bound_may_be_of_a_class(tmp_path):
     stopped = [row["class_name"] for row in rows if row["scores"][STOPPED] > 0]
     assert set(stopped) == {"normal"}
     assert "for normal" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_what_is_not_foreseen_stops_nothing():
+    early = Early.model_validate({"min": {"focus": {"tumor": 2.0}}, "max": {"contrast": 0.5}})
+    said = {"foreseen_focus": 1.0, "foreseen_contrast": 0.4}
+    assert early.is_hopeless(said, "tumor")
+    assert not early.is_hopeless(said, "normal") and not early.is_hopeless(said, None)
+    for missing in (None, float("nan")):
+        assert not early.is_hopeless({**said, "foreseen_focus": missing}, "tumor")
+
+
+def test_the_card_says_no_more_than_was_seen(tmp_path):
+    run(write(tmp_path / "a", early={**EARLY, "min": {"contrast": 0.0}}), tmp_path / "none")
+    assert (
+        "tries looked hopeless (foreseen contrast below 0).\n"
+        in (tmp_path / "none" / "README.md").read_text()
+    )
+    (tmp_path / "seen").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "seen" / "one.png")
+    seen = str(tmp_path / "seen")
+    copies = {"kind": "training_copy", "images": seen, "max_similarity": 0.99}
+    run(write(tmp_path / "b", filters=[*FINITE, copies]), tmp_path / "some")
+    summary = read_json(tmp_path / "some" / "summary.json")
+    stopped = sum(part["early"]["stopped"] for part in summary["series"])
+    judged = f" of {summary['generated'] - stopped} candidates whose similarity"
+    assert stopped and judged in (tmp_path / "some" / "README.md").read_text()
 
 
 def test_without_it_nothing_changes(tmp_path):

@@ -103,8 +103,11 @@ def describe_early(summary: Summary) -> str:
     limits += [f"{name} above {_show(value)}" for name, value in rule["max"].items()]
     text = (
         f"Early rejection: after {rule['at']:.0%} of the steps {stopped + checked:,} of {looked:,} "
-        f"tries looked hopeless (foreseen {' or '.join(limits)}). {stopped:,} were stopped there"
+        f"tries looked hopeless (foreseen {' or '.join(limits)})."
     )
+    if not stopped + checked:
+        return text
+    text += f" {stopped:,} were stopped there"
     if not checked:
         return f"{text}; none was finished to check, so how many in error is not known."
     share = compute_wilson(passed / checked, checked)

@@ -32,14 +32,16 @@ def write_memorisation(facts: Facts) -> str:
 
 
 def _describe_filter(facts: Facts) -> Iterator[str]:
+    summary = facts.summary  # what was stopped part-way, no filter has judged whole
+    judged = summary.generated - sum(each.early.stopped for each in summary.series if each.early)
     for judge in build_filters(facts.recipe.filters, Session.open()):
         field = next((f for f, score in judge.thresholds.items() if score == judge.likeness), None)
         if field is None:
             continue
-        rejected = facts.summary.rejected.get(judge.name, 0)
+        rejected = summary.rejected.get(judge.name, 0)
         against = list(_name_references(facts, judge))
         yield (
-            f"filter `{judge.name}` rejected {rejected:,} of {facts.summary.generated:,} "
+            f"filter `{judge.name}` rejected {rejected:,} of {judged:,} "
             f"candidates whose similarity was above {getattr(judge.settings, field):g}; checked "
             f"against {' and '.join(against) or 'nothing (no references, no images named)'} only"
         )

@@ -95,16 +95,17 @@ def _check_early(findings: Findings, judges: Sequence[Filter]) -> None:
         for name in (each for each in getattr(early, side) if each not in known):
             message = f"no filter of the recipe writes score {name!r}: {advise(name, known)}"
             findings.add(("early", side, name), message)
-        asked = findings.asked.fields if findings.check_files else {}
+        asked = tuple(findings.asked.fields)
+        is_known = findings.check_files and bool(asked or not findings.problems)
         for name, bound in getattr(early, side).items():
-            for each in bound if isinstance(bound, dict) and asked else ():
+            for each in bound if isinstance(bound, dict) and is_known else ():
                 if each not in asked:
-                    message = f"no condition asks for class {each!r}: {advise(each, tuple(asked))}"
+                    message = f"no condition asks for class {each!r}: {advise(each, asked)}"
                     findings.add(("early", side, name, each), message)
     family = None if model is None else model.family
     if family is not None and not family.pauses:
         message = f"{recipe.generator.model} is of family {family.kind!r}, which cannot be stopped"
-        findings.add(("early",), f"{message} part-way: remove it, or take a model of family flow")
+        findings.add(("early",), f"{message} part-way: remove it, or take one of flow or multi")
     for number, block in enumerate(recipe.blocks):
         if Source in block.held:
             message = "images that are translated are not stopped part-way: remove early"
