@@ -184,10 +184,10 @@ def test_a_batch_that_was_halved_is_made_again_in_its_own_shape(tmp_path, monkey
     save_tiny("flow", tmp_path / "model")
     call = DiffusersGenerator.call_pipeline
 
-    def fill_memory(self, pipeline, arguments, seeds):
+    def fill_memory(self, pipeline, arguments, seeds, pause=None):
         if len(seeds) > 4:
             raise OutOfMemoryError("full")
-        return call(self, pipeline, arguments, seeds)
+        return call(self, pipeline, arguments, seeds, pause)
 
     monkeypatch.setattr(DiffusersGenerator, "call_pipeline", fill_memory)
     recipe = write_recipe(

@@ -200,7 +200,7 @@ def test_a_recipe_that_cannot_be_filled_says_so_and_delivers_the_rest(tmp_path):
     recipe = write_recipe(tmp_path, filters=filters, budget={"attempts": 2})
     result = run(recipe, tmp_path / "run")
     assert result.exit_code == 1
-    short = {part.label: part.short for part in result.shortfalls}
+    short = {part.label: part.short for part in result.summary.shortfalls}
     assert set(short) == {"normal"}
     rows = read_rows(tmp_path / "run")
     assert 0 < len(rows) == 23 - sum(short.values()) < 23

@@ -169,7 +169,7 @@ def test_a_bare_folder_is_asked_by_caption_and_reference(saved: Any, tmp_path: P
     values = {"width": SIZE, "height": SIZE, "steps": 2, "batch_size": 2}
     settings = GeneratorSettings(model=str(saved("SanaPipeline")), **values)
     generator = build_generator(settings, None, Path())
-    assert generator.capabilities.optional == {"caption", "class_name"}
+    assert generator.capabilities.optional == {"caption", "class_name", "source"}
     contract = Contract(saved("SanaPipeline"), tmp_path)
     (sample,) = generator.generate([contract.make_job(0)])
     assert sample.pixels.shape == (SIZE, SIZE, 3) and sample.prompt == "tumor cells"
