@@ -189,8 +189,9 @@ def build_policy(folder: RunFolder, recipe: Recipe, decide: Decide | None = None
     """
     similarity = None if recipe.dedup is None else recipe.dedup.max_similarity
     later = read_later(folder, recipe)
-    ruled = decide, recipe.pick, recipe.seed, later, recipe.early
-    return Policy(recipe.budget.attempts, similarity, *ruled)
+    return Policy(
+        recipe.budget.attempts, similarity, decide, recipe.pick, recipe.seed, later, recipe.early
+    )
 
 
 def read_score_names(folder: RunFolder, survey: Survey) -> list[str]:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,13 +23,14 @@ import pyarrow as pa
 from factory.api import run
 from factory.core.hashing import hash_bytes
 from factory.data.features import build_final_schema
+from factory.data.records import Shard
 from factory.engine.continuing import build_record, read_outline
 from factory.engine.finalise import survey_run
 from factory.engine.near_pairs import NearPairs
 from factory.engine.repack import write_dataset
 from factory.engine.run import build_policy, find_first_marker, plan_recipe, read_status
 from factory.engine.run_folder import RunFolder
-from factory.engine.run_records import compute_run_id
+from factory.engine.run_records import Marker, RunRecord, compute_run_id
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import Workers, restore_recipe
 from tests.running import write_recipe
@@ -85,16 +87,20 @@ def commit_rows(folder: Path, rows: int, shard: int = 1000, repeats: int = 100) 
         for name, values in new.items():
             at = table.schema.get_field_index(name)
             table = table.set_column(at, name, pa.array(values, table.schema.field(name).type))
-        changed = {
-            "run": compute_run_id(record.content),
-            "shard": each.id,
-            "series": each.series,
-            "start": each.start,
-            "stop": each.stop,
-            "rows": size,
-        }
-        target.commit(table, marker.model_copy(update=changed), each)
+        target.commit(table, move_marker(marker, record, each, rows=size), each)
     return target
+
+
+def move_marker(marker: Marker, record: RunRecord, shard: Shard, **others: Any) -> Marker:
+    """Returns a marker as that of another shard of a run."""
+    place = {
+        "run": compute_run_id(record.content),
+        "shard": shard.id,
+        "series": shard.series,
+        "start": shard.start,
+        "stop": shard.stop,
+    }
+    return marker.model_copy(update=place | others)
 
 
 def finalise(url: str, workers: int) -> dict:

@@ -21,8 +21,9 @@ from factory.engine import run as engine
 from factory.engine.continuing import build_record
 from factory.engine.run import find_first_marker, plan_recipe, read_status
 from factory.engine.run_folder import RunFolder
-from factory.engine.run_records import compute_run_id, dump_record, name_data, name_marker
+from factory.engine.run_records import dump_record, name_data, name_marker
 from factory.recipe.file import load_recipe
+from tests.benchmarks.finalise import move_marker
 from tests.running import write_recipe
 
 
@@ -51,16 +52,9 @@ def write_markers(folder: Path, shards: int) -> str:
     (folder / "run" / ".factory" / "shards").mkdir()
     for each in plan.iterate_shards():
         if each.stop < shards:
-            changed = {
-                "run": compute_run_id(record.content),
-                "shard": each.id,
-                "series": each.series,
-                "start": each.start,
-                "stop": each.stop,
-                "data": name_data(each.id, 0, marker.sha256),
-            }
+            data = name_data(each.id, 0, marker.sha256)
             path = folder / "run" / name_marker(each, 0)
-            path.write_bytes(dump_record(marker.model_copy(update=changed)))
+            path.write_bytes(dump_record(move_marker(marker, record, each, data=data)))
     return target.url
 
 
