@@ -17,9 +17,11 @@ def turn_images(batch: torch.Tensor, turns: torch.Tensor) -> torch.Tensor:
         turns: (B,) in 0..7: quarter turns, from 4 on with a flip.
     """
     turned = torch.empty_like(batch)
-    for row, turn in enumerate(turns.tolist()):
-        image = torch.rot90(batch[row], turn % 4, (1, 2))
-        turned[row] = image.flip(2) if turn >= 4 else image
+    for turn in range(8):
+        rows = torch.nonzero(turns == turn).flatten().to(batch.device)
+        if len(rows):
+            images = torch.rot90(batch[rows], turn % 4, (2, 3))
+            turned[rows] = images.flip(3) if turn >= 4 else images
     return turned
 
 

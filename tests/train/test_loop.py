@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from factory.core.errors import MismatchError, StoreError, TrainingError
+from factory.train.ahead import Ahead
 from factory.train.loop import Loop, Trainer, compute_warmup, open_folder, update_average
 
 
@@ -175,3 +176,35 @@ def test_the_average_moves_weights_and_statistics_of_norms():
     assert mine.num_batches_tracked.item() == 3
     update_average(mine, theirs, 0.75, 2)  # warming up: (1 + 2) / (10 + 2)
     assert mine.weight.item() == pytest.approx(0.25 * 1.5 + 0.75 * 3)
+
+
+def test_batches_are_drawn_ahead_of_a_device_that_is_no_cpu_and_come_in_order():
+    drawn = []
+
+    def draw(step, turn):
+        drawn.append((step, turn))
+        return step, turn
+
+    ahead = Ahead(draw, 2, torch.device("meta"))
+    keys = [(step, turn) for step in range(5, 9) for turn in (0, 1)]
+    assert [ahead.take(*key) for key in keys] == keys
+    assert ahead.take(20, 1) == (20, 1)  # a training that goes on elsewhere
+    assert set(drawn) >= {*keys, (9, 0)}
+    assert len(drawn) == len(set(drawn))  # none of them twice
+
+    plain = Ahead(draw, 2, torch.device("cpu"))
+    drawn.clear()
+    assert plain.take(3, 1) == (3, 1)
+    assert drawn == [(3, 1)]  # a CPU draws what it is asked for
+
+
+def test_a_batch_that_cannot_be_drawn_ahead_says_so_when_its_turn_comes():
+    def draw(step, turn):
+        if step == 2:
+            raise ValueError("no such view")
+        return step
+
+    ahead = Ahead(draw, 1, torch.device("meta"))
+    assert [ahead.take(step, 0) for step in (0, 1)] == [0, 1]
+    with pytest.raises(ValueError, match="no such view"):
+        ahead.take(2, 0)

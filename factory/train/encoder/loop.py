@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.nn.functional import mse_loss
 
 from factory.core.errors import SourceError, TrainingError
 from factory.core.hashing import derive_seed
+from factory.train.ahead import Ahead
 from factory.train.encoder.export import export_encoder
 from factory.train.encoder.losses import Learner, compute_loss, measure_rank, measure_spread
 from factory.train.encoder.settings import EncoderOptimisation, EncoderRecipe
@@ -77,7 +79,7 @@ class _EncoderTrainer(Trainer):
         recipe: EncoderRecipe,
         images: TrainingImages,
         out: Path,
-        targets: torch.Tensor | None,
+        targets: Tensor | None,
     ) -> None:
         super().__init__()
         self._recipe, self._images, self._out = recipe, images, out
@@ -95,12 +97,16 @@ class _EncoderTrainer(Trainer):
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
         )
+        self._ahead = Ahead(self._draw, self.accumulate, self._device)
+
+    def _draw(self, step: int, turn: int) -> tuple[NDArray[np.int64], tuple[Tensor, Tensor]]:
+        return draw_pair(self._recipe, self._images, step, self._device)
 
     def compute_rate(self, step: int) -> float:
         return compute_rate(self._recipe.training, step)
 
-    def compute_loss(self, network: Any, step: int, turn: int) -> torch.Tensor:
-        rows, pair = draw_pair(self._recipe, self._images, step)
+    def compute_loss(self, network: Any, step: int, turn: int) -> Tensor:
+        rows, pair = self._ahead.take(step, turn)
         targets = None if self._targets is None else self._targets[rows]
         return _compute(self._recipe, network, pair, self._device, targets)[0]
 
@@ -119,10 +125,10 @@ class _EncoderTrainer(Trainer):
 def _compute(
     recipe: EncoderRecipe,
     network: Learner,
-    pair: tuple[torch.Tensor, torch.Tensor],
+    pair: tuple[Tensor, Tensor],
     device: torch.device,
-    targets: torch.Tensor | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    targets: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
     """Returns loss, (2 N, F) features and (2 N, D) embeddings; both views share a batch norm.
 
     `targets` are the (N, T) features that the recipe's teacher has of the images.
@@ -171,7 +177,7 @@ def _measure(
     images: TrainingImages,
     network: Learner,
     device: torch.device,
-    targets: torch.Tensor | None,
+    targets: Tensor | None,
 ) -> dict[str, float]:
     """Returns loss, spreads and rank on held-out images, each batch as large as in training.
 
@@ -186,7 +192,7 @@ def _measure(
     for number in range(len(order) // size):
         seed = derive_seed(recipe.seed, "validation-views", number)
         chosen: NDArray[np.int64] = np.sort(order[number * size : (number + 1) * size])
-        pair = view_rows(recipe, images, chosen, seed)
+        pair = view_rows(recipe, images, chosen, seed, device)
         taught = None if targets is None else targets[chosen]
         loss, found, embedding = _compute(recipe, network, pair, device, taught)
         losses.append(loss.item())

@@ -18,6 +18,7 @@ from factory.train.multi.views import Collection
 
 EMBEDDING_NOISE = 0.2
 """Standard deviation of the noise on features shown to the network, in units of theirs."""
+_CPU = torch.device("cpu")
 Row = tuple[int, int]
 """Source and view."""
 
@@ -57,15 +58,17 @@ def draw_batch(
     grid: CaptionGrid | None,
     spread: NDArray[np.float32] | None,
     key: tuple[int, ...],
+    device: torch.device = _CPU,
 ) -> MultiBatch:
     """Draws one batch: each image turned and jittered, and some of what is known of it left out.
 
-    `spread` is the standard deviation of the features, which noise on them has in proportion.
+    `spread` is the standard deviation of the features, which noise on them has in proportion. All
+    random numbers are a CPU's; what is done to pixels is done on `device`.
     """
     generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "batch", *key))
     draw = np.random.default_rng(derive_seed(recipe.seed, "captions", *key))
     rows, options = draw_rows(recipe, collection, key), recipe.training
-    batch = gather(collection, grid, rows, draw)
+    batch = gather(collection, grid, rows, draw, device)
     turns = torch.randint(0, 8, (len(rows),), generator=generator)
     images = turn_images(jitter_stains(batch.images, options.stain_jitter, generator), turns)
     streams = batch.streams
@@ -73,11 +76,11 @@ def draw_batch(
         streams = replace(streams, control=turn_images(streams.control.unsqueeze(1), turns)[:, 0])
     if streams.embedding is not None and spread is not None:
         noise = torch.randn(streams.embedding.shape, generator=generator) * EMBEDDING_NOISE
-        noisy = streams.embedding + noise * torch.from_numpy(spread)
+        noisy = streams.embedding + (noise * torch.from_numpy(spread)).to(device)
         streams = replace(streams, embedding=noisy)
     dropped = _draw_dropped(options, len(rows), generator)
     for name in NAMES:
-        streams = streams.drop(name, dropped[name])
+        streams = streams.drop(name, dropped[name].to(device))
     told = zip(batch.captions, dropped["caption"].tolist(), strict=True)
     return MultiBatch(images, streams, tuple("" if gone else text for text, gone in told))
 
@@ -100,11 +103,12 @@ def gather(
     grid: CaptionGrid | None,
     rows: Sequence[Row],
     draw: np.random.Generator,
+    device: torch.device = _CPU,
 ) -> MultiBatch:
-    """Returns rows of one size as they are, with all that is known of them."""
+    """Returns rows of one size as they are, with all that is known of them, on `device`."""
     sets = collection.sets
-    pixels = np.stack([sets[source].pixels[view] for source, view in rows])
-    images = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    pixels = torch.from_numpy(np.stack([sets[source].pixels[view] for source, view in rows]))
+    images = pixels.to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
     captions = [
         write_caption(grid, sets[source].attributes[view], draw) if grid else ""
         for source, view in rows
@@ -125,7 +129,7 @@ def gather(
         kept.remove("class_name")
     if not collection.vector_names:
         kept.remove("vector")
-    return MultiBatch(images, streams.keep(kept), tuple(captions))
+    return MultiBatch(images, streams.keep(kept).to(device), tuple(captions))
 
 
 def _gather_maps(collection: Collection, rows: Sequence[Row]) -> torch.Tensor | None:

@@ -13,14 +13,19 @@ from factory.core.hashing import derive_seed
 from factory.models.generators.multi import MultiPipeline
 from factory.models.generators.multi_network import LEAST_SIGMA
 from factory.models.generators.weights import compute_weights_digest
+from factory.train.ahead import Ahead
 from factory.train.generator.trainer import FlowTrainer
-from factory.train.multi.batches import draw_batch
+from factory.train.multi.batches import MultiBatch, draw_batch
 from factory.train.multi.export import build_entry, list_facts
 from factory.train.multi.network import MultiDenoiser, build_denoiser, start_from
 from factory.train.multi.reading import teach_streams
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial, prepare_material
 from factory.train.multi.validation import MultiJudge, encode, fold, save_sample_grid
+
+_Pass = tuple[
+    MultiBatch, torch.Tensor, torch.Tensor, tuple[torch.Tensor | None, torch.Tensor | None]
+]
 
 
 class MultiTrainer(FlowTrainer[MultiRecipe, MultiMaterial]):
@@ -42,6 +47,10 @@ class MultiTrainer(FlowTrainer[MultiRecipe, MultiMaterial]):
         return MultiJudge(self._recipe, self._material, self._device)
 
     @cached_property
+    def _ahead(self) -> Ahead[_Pass]:
+        return Ahead(self._draw, self.accumulate, self._device)
+
+    @cached_property
     def _dtype(self) -> torch.dtype:
         return choose_precision(self._recipe.training.precision, self._device)
 
@@ -58,19 +67,23 @@ class MultiTrainer(FlowTrainer[MultiRecipe, MultiMaterial]):
         """Copies the weights of a pipeline."""
         start_from(network, self._material.collection, pipeline)
 
+    def _draw(self, step: int, turn: int) -> _Pass:
+        """Returns batch, noise, times and tokens of one pass, on the device."""
+        recipe, material, device = self._recipe, self._material, self._device
+        key = (step, turn, self._accelerator.process_index)
+        spread = material.scales.get("embedding", (None, None))[1]
+        batch = draw_batch(recipe, material.collection, material.grid, spread, key, device)
+        generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "noise", *key))
+        noise = torch.randn(fold(batch.images, recipe).shape, generator=generator).to(device)
+        times = draw_times(recipe, len(noise), generator).to(device)
+        return batch, noise, times, encode(material, batch.captions, device)
+
     def compute_loss(self, network: Any, step: int, turn: int) -> torch.Tensor:
         """Returns the squared error of the velocity, and what alignment adds."""
         recipe, material = self._recipe, self._material
-        key = (step, turn, self._accelerator.process_index)
-        spread = material.scales.get("embedding", (None, None))[1]
-        batch = draw_batch(recipe, material.collection, material.grid, spread, key)
-        images = batch.images.to(self._device)
-        clean = fold(images, recipe)
-        generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "noise", *key))
-        noise = torch.randn(clean.shape, generator=generator).to(self._device)
-        weight = draw_times(recipe, len(clean), generator).to(self._device).view(-1, 1, 1, 1)
+        batch, noise, times, (tokens, mask) = self._ahead.take(step, turn)
+        clean, weight = fold(batch.images, recipe), times.view(-1, 1, 1, 1)
         noisy = (1 - weight) * clean + weight * noise
-        tokens, mask = encode(material, batch.captions, self._device)
         # On a CPU the fused attention goes backward slowly over so few tokens.
         attention = sdpa_kernel(SDPBackend.MATH) if self._device.type == "cpu" else nullcontext()
         with (
@@ -80,8 +93,7 @@ class MultiTrainer(FlowTrainer[MultiRecipe, MultiMaterial]):
             ),
         ):
             velocity, places, pooled = network(
-                noisy, weight.flatten(), batch.streams.to(self._device), tokens, mask,
-                material.look(images),
+                noisy, times, batch.streams, tokens, mask, material.look(batch.images),
             )  # fmt: skip
         target = noise - clean
         if recipe.network.prediction == "image":  # where the velocity is blown up no further
