@@ -74,13 +74,12 @@ def write_json(
 
     Python alone writes and reads NaN and Infinity, which are no JSON (RFC 8259, section 6).
     """
-    return json.dumps(
-        _blank(value),
-        indent=indent,
-        ensure_ascii=ensure_ascii,
-        sort_keys=sort_keys,
-        allow_nan=False,
-    )
+    options: dict[str, Any] = {"indent": indent, "ensure_ascii": ensure_ascii}
+    options |= {"sort_keys": sort_keys, "allow_nan": False}
+    try:
+        return json.dumps(value, **options)
+    except (TypeError, ValueError):  # not plain, or not finite: rare where rows are many
+        return json.dumps(_blank(value), **options)
 
 
 def _blank(value: Any) -> Any:

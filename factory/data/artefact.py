@@ -39,6 +39,14 @@ class Artefact(Part):
             MismatchError: a newer version of factory wrote it.
         """
         try:
+            read = cls.model_validate_json(data)
+        except ValidationError:  # what is wrong is told by what is read step by step
+            return cls._parse_slowly(data)
+        return read if read.version <= cls.newest else cls._parse_slowly(data)
+
+    @classmethod
+    def _parse_slowly(cls, data: bytes | str) -> Self:
+        try:
             found = json.loads(data)
         except (ValueError, RecursionError) as error:
             raise DamageError(f"damaged, no JSON ({error})") from error

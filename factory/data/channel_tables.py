@@ -103,3 +103,19 @@ def _read_cell(cell: Any) -> Values | None:
     count, height = len(nested), len(planes) // max(len(nested), 1)
     values: Values = flat.to_numpy(zero_copy_only=False)
     return values.reshape(count, height, -1)
+
+
+def list_arrays(column: pa.ChunkedArray) -> list[Values | None]:
+    """Returns an array for each cell of a column of lists of numbers, without an object for each.
+
+    They are parts of one; None where a cell is empty.
+    """
+    found: list[Values | None] = []
+    for chunk in column.chunks:
+        values: Values = chunk.flatten().to_numpy(zero_copy_only=False)
+        sizes = chunk.value_lengths().fill_null(-1).to_pylist()
+        start = 0
+        for size in sizes:
+            found.append(None if size < 0 else values[start : start + size])
+            start += max(size, 0)
+    return found

@@ -1,6 +1,5 @@
 """Types of columns, and how their values are hashed."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ IMAGE_TYPE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
 
 def is_image(value: Any) -> bool:
     """Whether a cell holds an encoded image."""
-    return isinstance(value, Mapping) and value.keys() == {"bytes", "path"}
+    return isinstance(value, dict) and value.keys() == {"bytes", "path"}
 
 
 def hash_value(value: Any) -> str:

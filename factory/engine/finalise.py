@@ -2,17 +2,20 @@
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from factory.data.records import STOPPED, Shard
 from factory.engine.bags import Bags
+from factory.engine.committed import count_tried, iterate_rows, read_markers, read_rows
 from factory.engine.diversity import Pick
+from factory.engine.executors import choose_executor
 from factory.engine.families import LEFT_OUT, Families
 from factory.engine.later import Later
+from factory.engine.near_pairs import EXACT
 from factory.engine.plan import Outline
-from factory.engine.repeats import Earlier, TakenIds, WalkedSeries, open_repeats
+from factory.engine.repeats import HERE, Earlier, TakenIds, WalkedSeries, open_repeats
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.run_records import name_reason
 from factory.engine.selection import (
@@ -28,6 +31,7 @@ from factory.engine.task import Task
 from factory.filters import Decide
 from factory.recipe.conditions.series import find_bag_size, find_quotas, find_shares, find_sizes
 from factory.recipe.early import Early
+from factory.recipe.recipe import Workers
 
 SELECTION_COLUMNS = (
     "series",
@@ -104,8 +108,15 @@ class Survey:
         return sum(each.generated - each.accepted for each in self.funnel.values())
 
 
-def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
+def survey_run(folder: RunFolder, plan: Outline, policy: Policy, workers: Workers = HERE) -> Survey:
     """Selects over all committed shards without reading an image.
+
+    Args:
+        folder: run folder; workers elsewhere find descriptors in it meanwhile.
+        plan: its series and shards.
+        policy: how candidates are selected.
+        workers: that look for near-duplicates where images are many; by default this process, and
+            nothing is written.
 
     Returns:
         The funnel, the shards without a marker, and the further rounds for near-duplicates and
@@ -115,8 +126,11 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy) -> Survey:
         StoreError: a shard is damaged.
     """
     judge = Selector(policy.decide, None, set()).judge
-    with open_repeats(policy.max_similarity) as repeats:
-        for shard, rows in _iterate_rows(folder, plan, list_compared(policy), policy.later):
+    is_large = policy.max_similarity is not None and plan.count_requests() > EXACT
+    is_spread = is_large and choose_executor(workers) == "ray"
+    places = (workers, folder.files) if is_spread else ()
+    with open_repeats(policy.max_similarity, *places) as repeats:
+        for shard, rows in iterate_rows(folder, plan, list_compared(policy), policy.later):
             repeats.add(shard.series, rows, judge)
         repeats.find()
         while True:
@@ -208,23 +222,6 @@ def iterate_decisions(
         yield shard, found
 
 
-def read_markers(folder: RunFolder, shard: Shard) -> list[Marker]:
-    """Returns the markers of a shard's rounds, from round 0 on."""
-    markers: list[Marker] = []
-    while (marker := folder.read_marker(shard, len(markers))) is not None:
-        markers.append(marker)
-    return markers
-
-
-def count_tried(markers: Iterable[Marker]) -> dict[int, int]:
-    """Returns request -> first attempt that is left, of those that rows do not tell."""
-    made: dict[int, int] = {}
-    for marker in markers:
-        for index, done in (marker.tried or {}).items():
-            made[index] = max(made.get(index, 0), done)
-    return made
-
-
 class _Selectors:
     """One selector per series, walked shard by shard."""
 
@@ -304,37 +301,3 @@ def list_compared(policy: Policy) -> tuple[str, ...]:
     judged = ("scores", "class_name") if policy.decide else ("accepted", "rejected_by", "reason")
     compared = () if policy.max_similarity is None else ("descriptor", *judged)
     return ("series", "index", "attempt", "sample_id", *compared)
-
-
-def _iterate_rows(
-    folder: RunFolder, plan: Outline, columns: tuple[str, ...], later: Later
-) -> Iterator[tuple[Shard, list[dict[str, Any]]]]:
-    for shard in plan.iterate_shards():
-        markers = read_markers(folder, shard)
-        if markers:
-            yield shard, read_rows(folder, markers, columns, later)
-
-
-def read_rows(
-    folder: RunFolder,
-    markers: Sequence[Marker],
-    columns: tuple[str, ...] | None,
-    later: Later,
-) -> list[dict[str, Any]]:
-    """Returns the rows of a shard's rounds, by request and attempt.
-
-    Args:
-        folder: run folder.
-        markers: of the rounds.
-        columns: those to read; None: all, with hashes checked.
-        later: scores to lay over those that are read.
-
-    Raises:
-        StoreError: damaged data.
-    """
-    rows: list[dict[str, Any]] = []
-    for marker in markers:
-        rows.extend(folder.read_table(marker, columns, verify=columns is None).to_pylist())
-    if columns is None or "scores" in columns:
-        later.lay_over(rows)
-    return sorted(rows, key=lambda row: (row["index"], row["attempt"]))

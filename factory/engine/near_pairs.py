@@ -1,99 +1,33 @@
-"""Near-duplicate pairs of a large set of descriptors, at a cost that grows with its size.
+"""Near-duplicate pairs of large sets of descriptors, at a cost that grows with their size.
 
-Up to EXACT rows all pairs are compared, spared by a bound. Beyond, pairs are candidates where they
-share a bucket of random hashes (p-stable locality-sensitive hashing, Datar et al. 2004); candidates
-are compared exactly. Hashes are drawn by a fixed seed and not by the data, rows or their order.
+Up to EXACT rows of a series all pairs are compared, spared by a bound. Beyond, those that share a
+bucket of hashes. Both are jobs for any worker; what they found is settled here, in one order.
 """
 
-import functools
-import math
-import mmap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.files.rows import RowFile
-from factory.core.hashing import derive_seed
-from factory.core.thumbnails import DIM, SIDE, Descriptors
-from factory.engine.dedup import ORBITS, SLACK, compare_pairs, find_near
+from factory.core.files.borrowed import borrow, lend
+from factory.engine.dedup import find_near
+from factory.engine.executors.spread import spread_jobs
+from factory.engine.near_files import CHUNK, NAMES, DescriptorFile, write_hashed
+from factory.engine.near_hashes import (
+    TABLES,
+    Buckets,
+    GroupFound,
+    GroupJob,
+    Rows,
+    count_groups,
+    count_taken,
+)
+from factory.recipe.recipe import Workers
 
 EXACT = 1 << 15
 """Rows up to which all pairs are compared; of more rows, the first so many."""
-MISSED = 1e-6
-"""Chance that a pair beyond them, just above the similarity, shares no bucket, at most."""
-WIDTH = 4.0
-"""Of a hash's buckets, in distances of a pair that is just above the similarity."""
-TABLES, DIRECTIONS, PROJECTIONS = 32, 128, 18
-"""Tables of a group, directions that it draws, and how many of them a table takes, at least."""
-_BLOCK, _CHUNK, _PAIRS = 1024, 4096, 1 << 15
-_STEPS = 400
-"""Steps per unit of the sketch, of 36 numbers that are hardly above 0.3."""
-
-WIDE = 192
-"""Invariants of a descriptor."""
-
-Rows = NDArray[np.int64]
-
-
-@functools.cache
-def _build_invariants() -> tuple[NDArray[np.float32], ...]:
-    """Returns the (36, 256), (92, 256), (64, 256) and (64, 256) rows that `embed` projects on.
-
-    The symmetry group of the square splits descriptors into orthogonal parts: what all eight poses
-    share, what they only change the sign of, and pairs of numbers that they turn.
-    """
-    line = np.eye(SIDE // 2)
-    even = np.concatenate([line, line[:, ::-1]], axis=1) / math.sqrt(2)
-    odd = np.concatenate([line, -line[:, ::-1]], axis=1) / math.sqrt(2)
-    signed = []
-    for waves in (even, odd):
-        for i in range(len(waves)):
-            for j in range(i + 1):
-                outer = np.outer(waves[i], waves[j])
-                if i == j:
-                    signed += [outer] if waves is odd else []
-                    continue
-                signed += [(outer - outer.T) / math.sqrt(2)]
-                signed += [(outer + outer.T) / math.sqrt(2)] if waves is odd else []
-    turned = [np.outer(first, second) for first in odd for second in even]
-    parts = [ORBITS, signed, turned, [each.T for each in turned]]
-    return tuple(np.asarray(part, np.float32).reshape(-1, DIM) for part in parts)
-
-
-def embed(descriptors: Descriptors) -> NDArray[np.float32]:
-    """Returns (N, 192) numbers that no flip or turn changes.
-
-    Their distances are at most those of the descriptors in the nearest pose.
-    """
-    shared, signed, first, second = _build_invariants()
-    values = descriptors.astype(np.float32)
-    lengths = np.hypot(values @ first.T, values @ second.T)
-    return np.concatenate([values @ shared.T, np.abs(values @ signed.T), lengths], axis=1)
-
-
-class DescriptorFile(RowFile):
-    """Descriptors, (N, 256): memory holds the part at hand."""
-
-    dtype = np.float16
-
-    def read(self, start: int, stop: int) -> Descriptors:
-        """Returns the (stop - start, 256) descriptors of rows that follow each other."""
-        return _read(self.path, DIM, start, stop)
-
-    def pick(self, rows: Rows) -> Descriptors:
-        """Returns the (N, 256) descriptors of any rows."""
-        opened = np.memmap(self.path, np.float16, "r", shape=(self.count, DIM))
-        found = np.asarray(opened[rows])
-        opened._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # pages count as ours
-        return found
-
-
-def _read(path: Path, width: int, start: int, stop: int) -> Descriptors:
-    size = width * np.dtype(np.float16).itemsize
-    found = np.fromfile(path, np.float16, (stop - start) * width, offset=start * size)
-    return found.reshape(-1, width)
+_BLOCK = 1024
 
 
 @dataclass(slots=True)
@@ -106,22 +40,49 @@ class NearPairs:
     Attributes:
         earlier: row -> earlier rows that it nearly repeats.
         is_checked: (N,) bool; of any two rows where this is true it is known whether they are near.
+        key: of the series.
+        url: folder where workers find the file; "": where it lies.
         compared: pairs that were compared, by the bound or in full.
     """
 
     rows: DescriptorFile
     max_similarity: float
+    key: str = ""
+    url: str = ""
     earlier: dict[int, list[int]] = field(default_factory=dict)
     is_checked: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     compared: int = 0
+    _buckets: Buckets | None = None
 
-    def find(self) -> None:
-        """Looks for pairs among all rows."""
-        count = self.rows.count
-        self.is_checked = np.zeros(count, bool)
-        self.compare(np.arange(min(count, EXACT)), self.is_checked)
-        if count > EXACT:
-            _Hashes(self).find()
+    def compare_first(self) -> None:
+        """Compares all pairs of the first EXACT rows."""
+        self.is_checked = np.zeros(self.rows.count, bool)
+        self.compare(np.arange(min(self.rows.count, EXACT)), self.is_checked)
+
+    def ask(self, group: int, first: int = 0) -> GroupJob:
+        """Returns the job of a group of hashes, by what is known now."""
+        known = [(row, min(earlier)) for row, earlier in self.earlier.items()]
+        settled = np.array(known, np.int64).reshape(-1, 2).T
+        given = self.key, self.url, self.rows.count, EXACT, self.max_similarity
+        return GroupJob(*given, settled, group, first)
+
+    def look_again(self, found: GroupFound) -> None:
+        """Takes what was found in a group of hashes, when all groups before it are settled."""
+        if self._buckets is None:
+            at = self.rows.path.parent
+            self._buckets = Buckets(at, self.rows.count, EXACT, self.max_similarity)
+            self._buckets.settle(*self.ask(0).settled)
+        self.compared += found.compared
+        for table in found.tables:
+            self.note(*self._buckets.look(table.codes, table.rows))
+        if found.stop < TABLES:  # most rows repeat others: what is settled now makes them few
+            self.look_again(self.ask(found.group, found.stop).search())
+
+    def complete(self) -> None:
+        """Compares what is kept and was compared with too few, once all groups are settled."""
+        if self._buckets is not None:
+            self.is_checked |= self._buckets.settled == self.rows.count
+            self._buckets = None
         while len(rows := np.flatnonzero((kept := self._keep()) & ~self.is_checked)):
             self.compare(rows, kept)
 
@@ -137,8 +98,8 @@ class NearPairs:
             mine = self.rows.pick(block)
             repeats = np.zeros(len(block), bool)
             others = np.flatnonzero(self.is_checked)
-            for begin in range(0, len(others), _CHUNK):
-                part = others[begin : begin + _CHUNK]
+            for begin in range(0, len(others), CHUNK):
+                part = others[begin : begin + CHUNK]
                 first, second = find_near(mine, self.rows.pick(part), self.max_similarity)
                 self.compared += len(block) * len(part)
                 self.note(block[first], part[second])
@@ -169,133 +130,82 @@ class NearPairs:
         return kept
 
 
-class _Hashes:
-    """Rows beyond EXACT beside all that share a bucket with them.
+@dataclass(frozen=True, slots=True)
+class FirstFound:
+    """What was found among the first rows of a series."""
 
-    The chance to share one depends on the distance of their invariants alone, which is at most that
-    of the descriptors, sqrt(2 - 2 similarity).
-    """
+    key: str
+    earlier: dict[int, list[int]]
+    is_checked: NDArray[np.bool_]
+    compared: int
 
-    def __init__(self, near: NearPairs) -> None:
-        self.near, self.count = near, near.rows.count
-        self.distance = math.sqrt(max(2 * (1 - near.max_similarity), 0.0) + 2 * SLACK)
-        self.taken = max(PROJECTIONS, self.count.bit_length() - 2)
-        self.settled = np.full(self.count, self.count)
-        """(N,) first checked or open row that each repeats, or N."""
-        for row, earlier in near.earlier.items():
-            self.settled[row] = min(earlier)
-        self.sketch = np.zeros((self.count, len(ORBITS)), np.int8)
-        folder = near.rows.path.parent
-        self.invariants, self.codes = folder / "invariants", folder / "codes"
-        self.refuted = np.zeros(0, np.int64)
-
-    def find(self) -> None:
-        """Looks through all tables."""
-        with self.invariants.open("wb") as stream:
-            for start in range(0, self.count, _CHUNK):
-                values = embed(self.near.rows.read(start, min(start + _CHUNK, self.count)))
-                steps = np.rint(_STEPS * values[:, : len(ORBITS)])
-                self.sketch[start : start + _CHUNK] = np.clip(steps, -127, 127)
-                values.astype(np.float16).tofile(stream)
-        for group in range(count_groups(self.taken)):
-            self._write_codes(np.random.default_rng(derive_seed(group, "near_pairs")))
-            for table in range(TABLES):
-                self._look_through(table)
-            self.refuted = np.zeros(0, np.int64)
-        self.near.is_checked |= self.settled == self.count
-
-    def _write_codes(self, generator: np.random.Generator) -> None:
-        """Writes the (TABLES, N) codes of a group: sums of hashed places along its directions."""
-        width = WIDTH * self.distance
-        directions = generator.normal(size=(DIRECTIONS, WIDE)).astype(np.float32) / width
-        offsets = generator.random((DIRECTIONS, 1), np.float32)
-        factors = generator.integers(1 << 31, size=(DIRECTIONS, 1), dtype=np.uint32) * 2 + 1
-        drawn = [generator.permutation(DIRECTIONS)[: self.taken] for _ in range(TABLES)]
-        with self.codes.open("wb") as stream:
-            for start in range(0, self.count, _CHUNK):
-                part = _read(self.invariants, WIDE, start, min(start + _CHUNK, self.count))
-                places = np.floor(directions @ part.astype(np.float32).T + offsets)
-                hashed = places.astype(np.int32).view(np.uint32) * factors
-                for table, rows in enumerate(drawn):
-                    stream.seek((table * self.count + start) * hashed.itemsize)
-                    hashed[rows].sum(axis=0, dtype=np.uint32).tofile(stream)
-
-    def _look_through(self, table: int) -> None:
-        """Compares the rows of each bucket of a table with the open ones before them."""
-        codes = np.fromfile(self.codes, np.uint32, self.count, offset=table * self.count * 4)
-        keys = codes.astype(np.uint64) << 32
-        keys |= (self.settled < self.count).astype(np.uint64) << 31
-        keys |= np.arange(self.count, dtype=np.uint64)
-        keys.sort()  # in a bucket: open rows first, then settled ones; each by number
-        codes = (keys >> 32).astype(np.uint32)
-        places = np.flatnonzero(codes[1:] == codes[:-1]) + 1
-        if not len(places):
-            return
-        is_second = np.diff(places, prepend=-1) != 1
-        begins = np.maximum.accumulate(np.where(is_second, places - 1, 0))
-        numbers = (keys & ((1 << 31) - 1)).astype(np.int64)
-        step, stop = 0, 1
-        while len(places):
-            pairs = [np.zeros((2, 0), np.int64)]
-            for place in range(step, stop):
-                is_after = places > begins + place
-                pairs.append(
-                    np.stack([numbers[begins[is_after] + place], numbers[places[is_after]]])
-                )
-            self._compare(*np.concatenate(pairs, axis=1))
-            step, stop = stop, 2 * stop
-            is_left = places > begins + step
-            places, begins = places[is_left], begins[is_left]
-            following = numbers[begins + step]
-            is_left = (following < self.settled[numbers[places]]) & (
-                self.settled[following] == self.count
-            )
-            places, begins = places[is_left], begins[is_left]
-
-    def _compare(self, first: Rows, second: Rows) -> None:
-        """Compares pairs that could settle the second row, and settles it where they do."""
-        is_open = (self.settled[first] == self.count) & (first < second) & (second >= EXACT)
-        is_open &= first < self.settled[second]
-        first, second = first[is_open], second[is_open]
-        self.near.compared += len(first)
-        limit = (_STEPS * self.distance + math.sqrt(len(ORBITS))) ** 2
-        is_possible = np.zeros(len(first), bool)
-        for start in range(0, len(first), _PAIRS):
-            part = slice(start, start + _PAIRS)
-            apart = self.sketch[first[part]].astype(np.int16) - self.sketch[second[part]]
-            squares = np.einsum("ij,ij->i", apart, apart, dtype=np.int32)
-            is_possible[part] = squares <= limit
-        keys = np.sort(second[is_possible] << 32 | first[is_possible])
-        known = np.searchsorted(self.refuted, keys)
-        known[known == len(self.refuted)] = -1
-        keys = keys[self.refuted[known] != keys] if len(self.refuted) else keys
-        refuted = [self.refuted]
-        for start in range(0, len(keys), _CHUNK):
-            some = keys[start : start + _CHUNK]
-            later, earlier = some >> 32, some & 0xFFFFFFFF
-            similar = compare_pairs(self.near.rows.pick(later), self.near.rows.pick(earlier))
-            is_near = similar > self.near.max_similarity
-            refuted.append(some[~is_near])
-            self.near.note(earlier[is_near], later[is_near])
-            np.minimum.at(self.settled, later[is_near], earlier[is_near])
-        self.refuted = np.unique(np.concatenate(refuted))
+    def settle(self, near: NearPairs) -> None:
+        """Gives it to the series."""
+        near.earlier, near.is_checked = self.earlier, self.is_checked.copy()  # Ray's is frozen
+        near.compared = self.compared
 
 
-@functools.cache
-def count_groups(taken: int) -> int:
-    """Returns how many groups leave a pair just above the similarity unseen by chance MISSED.
+@dataclass(frozen=True, slots=True)
+class FirstJob:
+    """The first rows of a series, all pairs of which are compared."""
+
+    key: str
+    url: str
+    count: int
+    max_similarity: float
+
+    def search(self) -> FirstFound:
+        """Compares them."""
+        with borrow(self.url, [DescriptorFile.name]) as at:
+            rows = DescriptorFile(at / DescriptorFile.name, self.count)
+            near = NearPairs(rows, self.max_similarity)
+            near.compare_first()
+        return FirstFound(self.key, near.earlier, near.is_checked, near.compared)
+
+
+Job = FirstJob | GroupJob
+
+
+def find_pairs(series: Sequence[NearPairs], workers: Workers, lent: str = "") -> None:
+    """Looks for pairs among all rows of each series; the same whoever does what, and when.
 
     Args:
-        taken: projections of a table, of the DIRECTIONS of its group.
+        series: whose files are whole.
+        workers: that do it.
+        lent: URL that workers see, where they do not see the files themselves.
     """
-    from scipy.stats import binom, norm
+    nears = {near.key: near for near in series}
+    for found in spread_jobs(workers, search_all, _draw(series, lent), beside=True):
+        for each in found:
+            each.settle(nears[each.key])
+    for near in series:
+        near.complete()
 
-    # That a bucket's edge falls not between two points (Datar et al. 2004, section 3.2).
-    spread = (1 - math.exp(-(WIDTH**2) / 2)) * 2 / (math.sqrt(2 * math.pi) * WIDTH)
-    alike = 2 * norm.cdf(WIDTH) - 1 - spread
-    whole = math.comb(DIRECTIONS, taken)
-    missed = sum(
-        binom.pmf(same, DIRECTIONS, alike) * (1 - math.comb(same, taken) / whole) ** TABLES
-        for same in range(DIRECTIONS + 1)
-    )
-    return math.ceil(math.log(MISSED) / math.log(missed))
+
+def search_all(jobs: Sequence[Job]) -> tuple[FirstFound | GroupFound, ...]:
+    """Does jobs, one after the other."""
+    return tuple(job.search() for job in jobs)
+
+
+def _draw(series: Sequence[NearPairs], lent: str) -> Iterator[tuple[Job, ...]]:
+    """Yields the jobs of the first rows, small series together, then those of each group."""
+    waiting: list[Job] = []
+    rows = 0
+    for near in series:
+        near.url = f"{lent}/{near.key}" if lent else str(near.rows.path.parent)
+        if lent:
+            lend([near.rows.path], near.url)
+        waiting.append(FirstJob(near.key, near.url, near.rows.count, near.max_similarity))
+        rows += near.rows.count
+        if rows >= EXACT:
+            yield tuple(waiting)
+            waiting, rows = [], 0
+    if waiting:
+        yield tuple(waiting)
+    for near in series:
+        if near.rows.count > EXACT:
+            write_hashed(near.rows)
+            if lent:
+                lend([near.rows.path.parent / name for name in NAMES[1:]], near.url)
+            for group in range(count_groups(count_taken(near.rows.count))):
+                yield (near.ask(group),)

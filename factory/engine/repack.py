@@ -16,15 +16,9 @@ from factory.data.channel_tables import build_table
 from factory.data.features import with_features
 from factory.data.writers.parquet import ParquetFiles, fit_rows_per_file
 from factory.data.writers.webdataset import TarFiles
+from factory.engine.committed import read_markers, read_rows
 from factory.engine.executors.spread import spread_jobs
-from factory.engine.finalise import (
-    SUMMARY,
-    Policy,
-    Survey,
-    iterate_decisions,
-    read_markers,
-    read_rows,
-)
+from factory.engine.finalise import SUMMARY, Policy, Survey, iterate_decisions
 from factory.engine.later import Later
 from factory.engine.placing import BUILD, put_in_place
 from factory.engine.plan import Outline

@@ -1,5 +1,6 @@
 """What is known of a run's candidates before they are selected: repeated ids, near-duplicates."""
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,9 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.files.keys import KeyFile
+from factory.core.files.store import FileStore
 from factory.data.records import Verdict
-from factory.engine.near_pairs import DescriptorFile, NearPairs
+from factory.engine.near_files import DescriptorFile
+from factory.engine.near_pairs import NearPairs, find_pairs
+from factory.engine.placing import BUILD
+from factory.recipe.recipe import Workers
 
+NEAR = f"{BUILD}/near"
+"""Where workers on other machines find descriptors."""
+HERE = Workers(executor="local")
 Row = Mapping[str, Any]
 Earlier = Mapping[int, list[int]]
 """Place of a candidate in its series -> places of earlier ones that it nearly repeats."""
@@ -94,10 +102,15 @@ class Repeats:
     Args:
         folder: for what is kept on disk meanwhile.
         max_similarity: above it two images are near-duplicates; None: they are not looked for.
+        workers: that look for them.
+        lent: URL of a store where they find what the folder holds; "": they see the folder.
     """
 
-    def __init__(self, folder: Path, max_similarity: float | None) -> None:
+    def __init__(
+        self, folder: Path, max_similarity: float | None, workers: Workers = HERE, lent: str = ""
+    ) -> None:
         self.folder, self.max_similarity = folder, max_similarity
+        self.workers, self.lent = workers, lent
         self._ids = KeyFile(folder / "ids")
         self._series: dict[str, _Series] = {}
         self.repeated: frozenset[int] = frozenset()
@@ -110,8 +123,8 @@ class Repeats:
         if series not in self._series:
             below = self.folder / series
             below.mkdir()
-            rows_of = DescriptorFile(below / "descriptors")
-            self._series[series] = _Series(NearPairs(rows_of, self.max_similarity))
+            rows_of = DescriptorFile(below / DescriptorFile.name)
+            self._series[series] = _Series(NearPairs(rows_of, self.max_similarity, series))
         known = self._series[series]
         chosen = [
             place
@@ -127,8 +140,7 @@ class Repeats:
     def find(self) -> None:
         """Looks for repeats, once all candidates are there."""
         self.repeated = self._ids.find_repeated()
-        for known in self._series.values():
-            known.near.find()
+        find_pairs([known.near for known in self._series.values()], self.workers, self.lent)
 
     def begin_walks(self) -> dict[str, WalkedSeries]:
         """Begins a walk over each series."""
@@ -159,7 +171,25 @@ class Repeats:
 
 
 @contextmanager
-def open_repeats(max_similarity: float | None) -> Iterator[Repeats]:
-    """Opens an empty one; what it keeps on disk goes with it."""
-    with tempfile.TemporaryDirectory(prefix="factory-finalise-") as folder:
-        yield Repeats(Path(folder), max_similarity)
+def open_repeats(
+    max_similarity: float | None, workers: Workers = HERE, files: FileStore | None = None
+) -> Iterator[Repeats]:
+    """Opens an empty one; what it keeps on disk goes with it.
+
+    Args:
+        max_similarity: above it two images are near-duplicates; None: they are not looked for.
+        workers: that look for them.
+        files: that all workers see; None: they are on this machine.
+    """
+    with contextlib.ExitStack() as stack:
+        if files is not None:
+            files.remove(NEAR)
+            stack.callback(files.remove, NEAR)
+        if files is not None and files.is_local:
+            folder = Path(files.resolve(NEAR))
+            folder.mkdir(parents=True)
+        else:
+            below = tempfile.TemporaryDirectory(prefix="factory-finalise-")
+            folder = Path(stack.enter_context(below))
+        lent = f"{files.url}/{NEAR}" if files is not None and not files.is_local else ""
+        yield Repeats(folder, max_similarity, workers, lent)

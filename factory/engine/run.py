@@ -9,11 +9,12 @@ from factory.core.errors import InputError, RunBrokenError
 from factory.core.plain import write_json
 from factory.data.features import build_final_schema
 from factory.data.summary import Summary
+from factory.engine.committed import read_markers
 from factory.engine.continuing import build_record, continue_run, has_commits, read_outline
 from factory.engine.dataset import Dataset
 from factory.engine.drain import Drain
 from factory.engine.executors import Notify, NoWatch, Outcome, Watch, open_pool
-from factory.engine.finalise import SUMMARY, Policy, Survey, read_markers, survey_run
+from factory.engine.finalise import SUMMARY, Policy, Survey, survey_run
 from factory.engine.forgotten import read_forgotten
 from factory.engine.later import read_later
 from factory.engine.notebook import show_dataset, show_summary
@@ -177,7 +178,8 @@ def refilter_run(
     """
     record = folder.require_run()
     outline = read_outline(record)
-    survey = survey_run(folder, outline, build_policy(folder, recipe, decide))
+    policy = build_policy(folder, recipe, decide)
+    survey = survey_run(folder, outline, policy, recipe.workers)
     return finalize(folder, recipe, outline, survey, decide, write_card=write_card)
 
 
@@ -264,14 +266,14 @@ def _fill(
     with open_pool(order, begun_with, say, drain) as pool:
         with drain.listen():
             pool.fill(draw_open(tasks), notify, watch.report)
-        survey = survey_run(folder, plan, policy)
+        survey = survey_run(folder, plan, policy, order.recipe.workers)
         while survey.goes_on and not survey.missing:
             say(f"topping up {count_open(survey).total()} requests")
             watch.recount(survey.filled, count_open(survey))
             booked = _Booked(notify)
             with drain.listen():
                 pool.fill(map(ask, survey.goes_on), booked, watch.report)
-            survey = survey_run(folder, plan, policy)
+            survey = survey_run(folder, plan, policy, order.recipe.workers)
             drawn += 1
             if booked.has_failed:
                 break

@@ -33,6 +33,8 @@ class Decision:
     match: str | None = None
 
 
+ACCEPTED = Decision("accepted")
+"""One for all: jobs name it by the 10,000."""
 NOT_PICKED = Decision("spare", "pick", "good, but others of its series were kept")
 
 
@@ -240,7 +242,7 @@ class Selector:
         for quota in self.quotas:
             quota.count(candidate)
         self.taken.add(identity)
-        return Decision("accepted")
+        return ACCEPTED
 
 
 class PickPools:

@@ -4,30 +4,33 @@
 
 Shards are real files of tiny images, committed without sampling: rows of one small run, each with
 an index, an id and a descriptor of its own. Each size is finalised by a process of its own. Prints
-JSON: seconds, CPU seconds, the peak of resident memory (MiB), and pairs that were compared.
+JSON: seconds, CPU seconds of the driver and of jobs (with one worker these are part of the
+driver's), the peak of resident memory (MiB), and pairs that were compared.
 """
 
 import argparse
+import contextlib
 import json
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pyarrow as pa
 
 from factory.api import run
 from factory.core.hashing import hash_bytes
 from factory.data.features import build_final_schema
 from factory.data.records import Shard
+from factory.engine import near_pairs, repack, repeats
 from factory.engine.continuing import build_record, read_outline
 from factory.engine.finalise import survey_run
-from factory.engine.near_pairs import NearPairs
-from factory.engine.repack import write_dataset
 from factory.engine.run import build_policy, find_first_marker, plan_recipe, read_status
 from factory.engine.run_folder import RunFolder
 from factory.engine.run_records import Marker, RunRecord, compute_run_id
@@ -103,15 +106,49 @@ def move_marker(marker: Marker, record: RunRecord, shard: Shard, **others: Any) 
     return marker.model_copy(update=place | others)
 
 
+class Others(threading.Thread):
+    """CPU seconds of jobs: of their processes, or of themselves where they are done in this one."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.known, self.here, self.ended = {}, 0.0, threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(0.2):
+            for each in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    if each.name().startswith("ray::"):
+                        times = each.cpu_times()
+                        self.known[each.pid] = times.user + times.system
+
+    def spread(self, workers, work, jobs, beside=False):
+        for job in jobs:
+            began = time.process_time()
+            found = work(job)
+            self.here += time.process_time() - began
+            yield found
+
+    def stop(self) -> None:
+        self.ended.set()
+        self.join()
+
+    @property
+    def seconds(self) -> float:
+        return self.here + sum(self.known.values())
+
+
 def finalise(url: str, workers: int) -> dict:
     """Selects and repacks a committed run."""
-    compared = []
+    compared, others = [], Others()
+    others.start()
+    if workers == 1:
+        near_pairs.spread_jobs = repack.spread_jobs = others.spread
 
-    def find(near, find=NearPairs.find):
-        find(near)
-        compared.append(near.compared)
+    def find(series, *others, find=repeats.find_pairs):
+        find(series, *others)
+        compared.extend(near.compared for near in series)
 
-    NearPairs.find = find
+    repeats.find_pairs = find
     folder = RunFolder(url)
     record = folder.require_run()
     recipe, outline = restore_recipe(record.recipe), read_outline(record)
@@ -119,12 +156,13 @@ def finalise(url: str, workers: int) -> dict:
     status = read_status(url)
     told = time.perf_counter() - began
     began = time.perf_counter()
+    asked = Workers(executor="local" if workers == 1 else "ray", count=workers)
     policy = build_policy(folder, recipe)
-    survey = survey_run(folder, outline, policy)
+    survey = survey_run(folder, outline, policy, asked)
     selected = time.perf_counter() - began
     schema = build_final_schema(outline.class_names, ["nonfinite"], recipe.columns)
-    asked = Workers(executor="local" if workers == 1 else "ray", count=workers)
-    files = write_dataset(folder, outline, policy, survey, recipe.output, schema, asked)
+    files = repack.write_dataset(folder, outline, policy, survey, recipe.output, schema, asked)
+    others.stop()
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "rows": status["generated"] and files["rows"],
@@ -133,6 +171,7 @@ def finalise(url: str, workers: int) -> dict:
         "select_seconds": round(selected, 1),
         "seconds": round(time.perf_counter() - began, 1),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
+        "jobs_cpu_seconds": round(others.seconds, 1),
         "peak_mib": round(usage.ru_maxrss / 1024),
         "compared": sum(compared),
     }

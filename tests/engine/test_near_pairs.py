@@ -1,17 +1,23 @@
 """Near-duplicates of a large set: none is missed, at a cost that grows as it does."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from factory.core.thumbnails import SYMMETRIES
-from factory.engine import near_pairs
+from factory.engine import near_hashes, near_pairs
 from factory.engine.dedup import compare_pairs
-from factory.engine.near_pairs import DescriptorFile, NearPairs, count_groups, embed
+from factory.engine.near_files import DescriptorFile, embed
+from factory.engine.near_hashes import count_groups
+from factory.engine.near_pairs import NearPairs, find_pairs
+from factory.recipe.recipe import Workers
 from tests.filters.test_filters import find_duplicates_plainly, make_descriptors
 
 SIMILARITY = 0.97
+LOCAL = Workers(executor="local")
 
 
 def find(folder, descriptors, similarity=SIMILARITY):
@@ -19,8 +25,8 @@ def find(folder, descriptors, similarity=SIMILARITY):
     rows = DescriptorFile(folder / "descriptors")
     rows.add(descriptors[:7])
     rows.add(descriptors[7:])
-    near = NearPairs(rows, similarity)
-    near.find()
+    near = NearPairs(rows, similarity, "series")
+    find_pairs([near], LOCAL)
     return near
 
 
@@ -77,6 +83,97 @@ def test_no_pose_changes_invariants_and_no_distance_grows(seed, share):
         np.testing.assert_allclose(embed(both[:, pose]), here, atol=1e-5)
     apart = min(np.linalg.norm(both[0] - both[1][pose]) for pose in SYMMETRIES)
     assert np.linalg.norm(here[0] - here[1]) <= apart + 1e-5
+
+
+def make_walk(generator):
+    """Descriptors that drift, so that each repeats some before it: chains everywhere."""
+    steps = np.cumsum(0.1 * generator.normal(size=(300, 256)), axis=0) + generator.normal(size=256)
+    return (steps / np.linalg.norm(steps, axis=1, keepdims=True)).astype(np.float16)
+
+
+def make_crowds(generator):
+    """Five images, sixty times each, in any order."""
+    return np.repeat(make_descriptors(5, 7, {}), 60, axis=0)[generator.permutation(300)]
+
+
+def make_mixed(generator):
+    return add_hard_ones(make_descriptors(300, 1, {250: 9}), generator)
+
+
+@pytest.mark.parametrize(
+    ("make", "similarity", "ahead", "told"),
+    [
+        (make_mixed, 0.97, 6, 1 << 20),
+        (make_mixed, 0.97, 40, 1),
+        (make_walk, 0.97, 3, 1 << 20),
+        (make_walk, 0.97, 40, 50),
+        (make_crowds, 0.97, 6, 1),
+    ],
+)
+def test_pairs_are_the_same_whoever_does_which_job_when(
+    make, similarity, ahead, told, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(near_pairs, "EXACT", 60)
+    monkeypatch.setattr(near_pairs, "count_groups", lambda taken: 9)
+    descriptors = make(np.random.default_rng(2))
+    (tmp_path / "alone").mkdir()
+    alone = find(tmp_path / "alone", descriptors, similarity)
+
+    def spread(workers, work, jobs, beside):
+        """Has so many jobs drawn before what the first of them found is known."""
+        while some := list(itertools.islice(jobs, ahead)):
+            found = [work(job) for job in reversed(some)]
+            yield from reversed(found)
+
+    monkeypatch.setattr(near_pairs, "spread_jobs", spread)
+    monkeypatch.setattr(near_hashes, "_TOLD", told)
+    (tmp_path / "spread").mkdir()
+    others = find(tmp_path / "spread", descriptors, similarity)
+    assert len(alone.earlier) > 20
+    assert sort_pairs(others) == sort_pairs(alone)
+    assert (others.is_checked == alone.is_checked).all()
+
+
+def sort_pairs(near):
+    return {row: sorted(earlier) for row, earlier in near.earlier.items()}
+
+
+def test_series_are_jobs_of_their_own_unless_they_are_small(tmp_path, monkeypatch):
+    monkeypatch.setattr(near_pairs, "EXACT", 100)
+    sizes = []
+
+    def spread(workers, work, jobs, beside):
+        for some in jobs:
+            sizes.append([job.key for job in some])
+            yield work(some)
+
+    monkeypatch.setattr(near_pairs, "spread_jobs", spread)
+    series = []
+    for key, count in {"a": 60, "b": 50, "c": 30, "d": 90, "e": 1}.items():
+        (tmp_path / key).mkdir()
+        rows = DescriptorFile(tmp_path / key / DescriptorFile.name)
+        rows.add(make_descriptors(count, 3, {count - 1: 0} if count > 1 else {}))
+        series.append(NearPairs(rows, SIMILARITY, key))
+    find_pairs(series, LOCAL)
+    assert sizes == [["a", "b"], ["c", "d"], ["e"]]
+    assert [[*near.earlier] for near in series] == [[59], [49], [29], [89], []]
+
+
+def test_workers_elsewhere_borrow_what_is_lent(tmp_path, monkeypatch):
+    monkeypatch.setattr(near_pairs, "EXACT", 60)
+    monkeypatch.setattr(near_pairs, "count_groups", lambda taken: 3)
+    descriptors = make_mixed(np.random.default_rng(2))
+    (tmp_path / "here").mkdir()
+    rows = DescriptorFile(tmp_path / "here" / DescriptorFile.name)
+    rows.add(descriptors)
+    lent, here = (NearPairs(rows, SIMILARITY, "series") for _ in range(2))
+    find_pairs([here], LOCAL)
+    for path in (tmp_path / "here").iterdir():
+        if path.name != DescriptorFile.name:
+            path.unlink()
+    find_pairs([lent], LOCAL, "memory://lent")
+    assert sort_pairs(lent) == sort_pairs(here)
+    assert lent.url == "memory://lent/series"
 
 
 def test_groups_are_as_many_as_leave_a_pair_unseen_once_in_a_million():

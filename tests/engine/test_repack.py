@@ -8,11 +8,11 @@ import pytest
 from factory.core.errors import StoreError
 from factory.core.files.keys import KeyFile
 from factory.data.features import build_final_schema
-from factory.engine import repack
+from factory.engine import finalise as selecting
+from factory.engine import near_pairs, repack, repeats
 from factory.engine.continuing import read_outline
 from factory.engine.executors.spread import spread_jobs
 from factory.engine.finalise import survey_run
-from factory.engine.near_pairs import NearPairs
 from factory.engine.repeats import Repeats
 from factory.engine.run import build_policy
 from factory.recipe.recipe import Workers, restore_recipe
@@ -32,7 +32,7 @@ def finalise(folder, per_file=70, workers=LOCAL):
     record = folder.require_run()
     recipe, outline = restore_recipe(record.recipe), read_outline(record)
     policy = build_policy(folder, recipe)
-    survey = survey_run(folder, outline, policy)
+    survey = survey_run(folder, outline, policy, workers)
     output = recipe.output.model_copy(update={"rows_per_file": per_file})
     schema = build_final_schema(outline.class_names, ["nonfinite"], recipe.columns)
     return repack.write_dataset(folder, outline, policy, survey, output, schema, workers)
@@ -55,9 +55,31 @@ def test_files_are_the_same_in_any_order_and_when_jobs_are_done_twice(committed,
 
 
 @pytest.mark.slow("test_files_are_the_same_in_any_order_and_when_jobs_are_done_twice")
-def test_files_are_the_same_from_two_workers(committed):
+def test_files_are_the_same_from_two_workers(committed, monkeypatch):
     workers = Workers(executor="ray", count=2, cpus=0.5)
-    assert finalise(committed, workers=workers) == finalise(committed)
+    first = finalise(committed)
+    monkeypatch.setattr(selecting, "EXACT", 200)
+    monkeypatch.setattr(near_pairs, "EXACT", 200)
+    assert finalise(committed, workers=workers) == first
+    assert not committed.files.exists(repeats.NEAR)
+
+
+def test_a_search_by_workers_leaves_nothing_and_clears_what_a_kill_left(committed, monkeypatch):
+    first = finalise(committed)
+    monkeypatch.setattr(selecting, "EXACT", 200)
+    monkeypatch.setattr(selecting, "choose_executor", lambda workers: "ray")
+    committed.files.write(f"{repeats.NEAR}/left/descriptors", b"of a kill")
+    seen = []
+
+    def find(series, workers, lent, find=repeats.find_pairs):
+        seen.extend(near.rows.path.is_relative_to(committed.files.resolve("")) for near in series)
+        seen.append(committed.files.exists(f"{repeats.NEAR}/left"))
+        find(series, workers, lent)
+
+    monkeypatch.setattr(repeats, "find_pairs", find)
+    assert finalise(committed) == first
+    assert seen == [True, False]
+    assert not committed.files.exists(repeats.NEAR)
 
 
 def test_an_image_of_another_hash_is_no_row(committed, monkeypatch):
@@ -88,7 +110,7 @@ def test_the_driver_holds_no_rows(tmp_path, monkeypatch):
 
     monkeypatch.setattr(repack, "spread_jobs", write_nothing)
     monkeypatch.setattr(repack, "put_in_place", lambda *names: None)
-    monkeypatch.setattr(NearPairs, "find", lambda near: None)  # blocks of fixed size
+    monkeypatch.setattr(repeats, "find_pairs", lambda *given: None)  # blocks of fixed size
     monkeypatch.setattr(Repeats, "complete", lambda repeats, walks: True)
     peaks = []
     for rows in (200, 200, 800):  # the first for what is imported late and kept

@@ -78,7 +78,7 @@ class FileStore:
             with self._edge(name):
                 try:
                     # Not through fsspec, nor Path: a large run has markers by the 100,000.
-                    with open(self.resolve(name), "rb") as stream:  # noqa: PTH123
+                    with open(self.resolve(name), "rb", buffering=0) as stream:  # noqa: PTH123
                         return stream.read()
                 except (FileNotFoundError, NotADirectoryError):
                     return None

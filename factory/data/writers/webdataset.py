@@ -6,6 +6,7 @@ from typing import Any
 
 from factory.core.files.store import FileStore
 from factory.core.files.streams import HashedStream, NumberedFiles
+from factory.core.files.tars import TarStream
 from factory.core.plain import write_json
 from factory.data.channels import COLUMN, encode_values
 from factory.data.columns import is_image
@@ -31,7 +32,7 @@ class TarFiles(NumberedFiles):
         for row in rows:
             if self._writer is None:
                 self._start()
-            self._writer.write(build_sample(row))
+            self._writer.write(name_members(build_sample(row)))
             self.rows += 1
             self._room -= 1
             if not self._room:
@@ -43,13 +44,18 @@ class TarFiles(NumberedFiles):
             self._end_file()
 
     def _start(self) -> None:
-        import webdataset
-
         name = f"{self.folder}/{self.split}-{self.first + len(self.names):05d}.tar"
         self._stream = HashedStream(self.files.open(name, "wb"))
-        self._writer = webdataset.TarWriter(self._stream, mtime=0)
+        self._writer = TarStream(self._stream)
         self._room = self.per_file
         self.names.append(name)
+
+
+def name_members(sample: dict[str, Any]) -> dict[str, bytes]:
+    """Returns the members of a sample, by the order of their names; texts and labels as UTF-8."""
+    key = sample.pop("__key__")
+    named = ((f"{key}.{suffix}", sample[suffix]) for suffix in sorted(sample))
+    return {name: each if isinstance(each, bytes) else str(each).encode() for name, each in named}
 
 
 def build_sample(row: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Jobs that need no model, spread over the machines of a run; each is a pure function, redone."""
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
@@ -12,6 +13,8 @@ HERE = 2
 """Jobs up to which no other process is worth its start."""
 DEATHS = 5
 """Times that the process of one job may die."""
+AHEAD = 4
+"""Jobs for each worker that may have ended before their turn."""
 _LOOK = 5.0
 """Seconds between looks at the cluster."""
 
@@ -19,18 +22,24 @@ J = TypeVar("J")
 R = TypeVar("R")
 
 
-def spread_jobs(workers: Workers, work: Callable[[J], R], jobs: Iterable[J]) -> Iterator[R]:
-    """Yields `work(job)` of each job as it ends: in this process, or as tasks of Ray.
+def spread_jobs(
+    workers: Workers, work: Callable[[J], R], jobs: Iterable[J], beside: bool = False
+) -> Iterator[R]:
+    """Yields `work(job)` of each job, in their order: in this process, or as tasks of Ray.
 
     Args:
         workers: of the recipe.
         work: a function of a module, of which a second try gives the same.
         jobs: drawn as there is room for them, never listed.
+        beside: whether workers that hold the CPUs may be there, and stand still meanwhile.
 
     Raises:
         FactoryError: what `work` raised.
         RunBrokenError: processes keep dying.
     """
+    if workers.executor == "local":
+        yield from map(work, jobs)
+        return
     jobs = iter(jobs)
     first = list(itertools.islice(jobs, HERE + 1))
     jobs = itertools.chain(first, jobs)
@@ -41,38 +50,53 @@ def spread_jobs(workers: Workers, work: Callable[[J], R], jobs: Iterable[J]) -> 
 
     cluster = start_ray(workers.address)
     try:
-        yield from _spread(workers, work, jobs, cluster.check)
+        yield from _spread(workers, work, jobs, cluster.check, 0.0 if beside else workers.cpus)
     finally:
         cluster.close()
 
 
 def _spread(
-    workers: Workers, work: Callable[[J], R], jobs: Iterator[J], check: Callable[[], None]
+    workers: Workers,
+    work: Callable[[J], R],
+    jobs: Iterator[J],
+    check: Callable[[], None],
+    cpus: float,
 ) -> Iterator[R]:
     import ray
-    from ray.exceptions import RayError
 
-    options = {"num_cpus": workers.cpus, "max_retries": DEATHS, "scheduling_strategy": "SPREAD"}
+    options = {"num_cpus": cpus, "max_retries": DEATHS, "scheduling_strategy": "SPREAD"}
     remote: Any = ray.remote(_attempt).options(**options)
     count = workers.count
     limit = int(ray.cluster_resources().get("CPU", 1)) if count == "auto" else count
+    sent: deque[Any] = deque()
     running: list[Any] = []
     while True:
-        drawn = list(itertools.islice(jobs, max(limit - len(running), 0)))
-        running += [remote.remote(work, job) for job in drawn]
-        if not running:
+        room = min(limit - len(running), AHEAD * limit - len(sent))
+        drawn = [remote.remote(work, job) for job in itertools.islice(jobs, max(room, 0))]
+        sent += drawn
+        running += drawn
+        if not sent:
             return
-        ended, running = ray.wait(running, timeout=_LOOK)
+        if running:
+            _, running = ray.wait(running, timeout=_LOOK)
         check()
-        for ref in ended:
-            try:
-                found, error = ray.get(ref)
-            except RayError as death:
-                why = " ".join(str(death).split())
-                raise RunBrokenError(f"the processes of a job keep dying: {why}") from death
-            if error is not None:
-                raise error
-            yield found
+        while sent and sent[0] not in running:
+            yield _take(sent.popleft())
+
+
+def _take(ref: Any) -> Any:
+    """Returns what a job that ended gave."""
+    import ray
+    from ray.exceptions import RayError
+
+    try:
+        found, error = ray.get(ref)
+    except RayError as death:
+        why = " ".join(str(death).split())
+        raise RunBrokenError(f"the processes of a job keep dying: {why}") from death
+    if error is not None:
+        raise error
+    return found
 
 
 def _attempt(work: Callable[[J], R], job: J) -> tuple[R | None, FactoryError | None]:

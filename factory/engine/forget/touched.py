@@ -10,7 +10,7 @@ from factory.core.files.new_folder import WORK
 from factory.core.parquet import read_parquet
 from factory.data.provenance import Origin, read_origin
 from factory.data.records import Shard
-from factory.engine.finalise import read_markers
+from factory.engine.committed import read_markers
 from factory.engine.parts import PARTS, PartMarker
 from factory.engine.plan import Outline
 from factory.engine.run_folder import RunFolder

@@ -7,7 +7,9 @@ from pathlib import Path
 from PIL import Image
 
 from factory.core.errors import InputError
+from factory.core.files.tars import TarStream
 from factory.core.images import decode_image, encode_image
+from factory.data.writers.webdataset import name_members
 from factory.evaluate.retrieval.pairs import Pair
 
 _SUFFIXES = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
@@ -33,8 +35,6 @@ def pack_pairs(
     Raises:
         InputError: webdataset would take the folder's name for a pattern.
     """
-    import webdataset
-
     folder = folder.resolve()
     if any(part in str(folder) for part in _READ_AS_PATTERN):
         raise InputError(
@@ -47,11 +47,12 @@ def pack_pairs(
         rows = range(shard * len(pairs) // shards, (shard + 1) * len(pairs) // shards)
         path = folder / f"{shard:05d}.tar"
         with path.open("wb") as stream:
-            writer = webdataset.TarWriter(stream, mtime=0)
+            tar = TarStream(stream)
             for row in rows:
                 suffix, data = _encode(pairs[row])
-                writer.write({"__key__": f"{row:08d}", suffix: data, "txt": captions[row]})
-            writer.close()
+                sample = {"__key__": f"{row:08d}", suffix: data, "txt": captions[row]}
+                tar.write(name_members(sample))
+            tar.close()
         paths.append(path)
     return tuple(paths)
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.data.records import SCORE_DECIMALS, Shard
-from factory.engine.finalise import SELECTION_COLUMNS, iterate_decisions, read_markers
+from factory.engine.committed import read_markers
+from factory.engine.finalise import SELECTION_COLUMNS, iterate_decisions
 from factory.engine.selection import Decision
 from factory.publish.report.acceptance import Acceptance
 from factory.publish.report.margins import (

@@ -17,7 +17,7 @@ from factory.core.images import XMP_MARK, decode_image
 from factory.data.provenance import read_provenance
 from factory.data.records import Shard
 from factory.data.varied import Varied, parse_varied
-from factory.engine.finalise import read_markers
+from factory.engine.committed import read_markers
 from factory.engine.plan import Outline
 from factory.engine.run_folder import Marker, RunFolder
 from factory.publish.report.collect import Shown

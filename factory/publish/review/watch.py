@@ -11,8 +11,8 @@ from typing import Any
 from factory.core.errors import InputError
 from factory.data.records import Shard
 from factory.data.summary import Summary
+from factory.engine.committed import read_markers
 from factory.engine.continuing import read_outline
-from factory.engine.finalise import read_markers
 from factory.engine.lease import Holder
 from factory.engine.run_folder import LEASE, Marker, RunFolder, RunRecord
 from factory.engine.run_records import name_marker

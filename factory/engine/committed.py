@@ -1,0 +1,76 @@
+"""Markers and rows of committed shards, over all rounds."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from factory.data.channel_tables import list_arrays
+from factory.data.records import Shard
+from factory.engine.later import Later
+from factory.engine.plan import Outline
+from factory.engine.run_folder import Marker, RunFolder
+
+NUMBERS = ("descriptor", "features")
+"""Columns of hundreds of numbers a row, which no data set has: read as arrays."""
+
+
+def read_markers(folder: RunFolder, shard: Shard) -> list[Marker]:
+    """Returns the markers of a shard's rounds, from round 0 on."""
+    markers: list[Marker] = []
+    while (marker := folder.read_marker(shard, len(markers))) is not None:
+        markers.append(marker)
+    return markers
+
+
+def count_tried(markers: Iterable[Marker]) -> dict[int, int]:
+    """Returns request -> first attempt that is left, of those that rows do not tell."""
+    made: dict[int, int] = {}
+    for marker in markers:
+        for index, done in (marker.tried or {}).items():
+            made[index] = max(made.get(index, 0), done)
+    return made
+
+
+def iterate_rows(
+    folder: RunFolder, plan: Outline, columns: tuple[str, ...], later: Later
+) -> Iterator[tuple[Shard, list[dict[str, Any]]]]:
+    """Yields each committed shard with its rows; see `read_rows`.
+
+    Raises:
+        StoreError: a shard is damaged.
+    """
+    for shard in plan.iterate_shards():
+        markers = read_markers(folder, shard)
+        if markers:
+            yield shard, read_rows(folder, markers, columns, later)
+
+
+def read_rows(
+    folder: RunFolder,
+    markers: Sequence[Marker],
+    columns: tuple[str, ...] | None,
+    later: Later,
+) -> list[dict[str, Any]]:
+    """Returns the rows of a shard's rounds, by request and attempt.
+
+    Args:
+        folder: run folder.
+        markers: of the rounds.
+        columns: those to read; None: all but NUMBERS, with hashes checked.
+        later: scores to lay over those that are read.
+
+    Raises:
+        StoreError: damaged data.
+    """
+    rows: list[dict[str, Any]] = []
+    for marker in markers:
+        table = folder.read_table(marker, columns, verify=columns is None)
+        apart = [name for name in NUMBERS if name in table.column_names]
+        more = table.drop_columns(apart).to_pylist()
+        if columns is not None:
+            for name in apart:
+                for row, numbers in zip(more, list_arrays(table[name]), strict=True):
+                    row[name] = numbers
+        rows.extend(more)
+    if columns is None or "scores" in columns:
+        later.lay_over(rows)
+    return sorted(rows, key=lambda row: (row["index"], row["attempt"]))
