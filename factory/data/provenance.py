@@ -60,6 +60,7 @@ class GeneratorRecord(Part):
     threads: int | None = Field(None, ge=1, description="of a CPU; None: not recorded, or a GPU")
     adapters: tuple[AdapterRecord, ...] = ()
     classifier_guidance: dict[str, Any] | None = None
+    cache: dict[str, Any] | None = None
     channels: ChannelsRecord | None = None
     libraries: dict[str, str] = Field({})
 

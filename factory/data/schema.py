@@ -75,6 +75,7 @@ SHAPES_PIXELS = (
     "guidance",
     "guidance_scale",
     "classifier_guidance",
+    "cache",
     "negative_prompt",
     "width",
     "height",

@@ -4,7 +4,7 @@ import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -124,7 +124,7 @@ class DiffusersGenerator(BatchedGenerator):
     def describe(self) -> dict[str, Any]:
         """Returns what made the pixels, as plain data for provenance; loads the weights."""
         model, capabilities, family = self.model, self.capabilities, self.family
-        guidance = family.guidance_scale
+        guidance, cache = family.guidance_scale, self._settings.cache
         names = ["diffusers", "torch", "transformers", "numpy", "pillow", "safetensors"]
         names += ["peft"] if model.adapters else []
         return {
@@ -141,6 +141,7 @@ class DiffusersGenerator(BatchedGenerator):
             **describe_making(capabilities, model.dtype, model.device, names),
             "adapters": list(model.adapters),
             **({} if self._guide is None else {"classifier_guidance": self._guide.describe()}),
+            **({} if cache is None else {"cache": cache.model_dump()}),
         }
 
     @cached_property
@@ -176,6 +177,8 @@ class DiffusersGenerator(BatchedGenerator):
     def _begin_batch(self, jobs: Sequence[Job], start: Start, until: float) -> list[Begun]:
         from factory.models.generators.pausing import Pause
 
+        if self._settings.cache is not None:
+            raise InputError("generator.cache: what it holds is of one call: none stops part-way")
         pause = Pause(until)
         foreseen = self._call_batch(jobs, start, pause)
         return [
@@ -300,7 +303,8 @@ class DiffusersGenerator(BatchedGenerator):
             seed_steps(fresh, call["generator"])
             setattr(pipeline, name, fresh)
         call = family.adapt_call(call, len(seeds))
-        with self._tell_failure(len(seeds)), seed_global_noise(seeds[0], self.model.device):
+        noise = seed_global_noise(seeds[0], self.model.device)
+        with self._tell_failure(len(seeds)), noise, self._use_cache(pipeline):
             made = pipeline(**call, output_type="np")
             named = "images" if hasattr(made, "images") else "image"  # so by Kandinsky 5 alone
             images = lay_on_white(np.asarray(getattr(made, named)))
@@ -311,6 +315,15 @@ class DiffusersGenerator(BatchedGenerator):
                 "give a width and height that it can make"
             )
         return images
+
+    def _use_cache(self, pipeline: Any) -> AbstractContextManager[None]:
+        """Around a pipeline's call: its network runs with the cache that is asked for, if any."""
+        cache = self._settings.cache
+        if cache is None:
+            return nullcontext()
+        from factory.models.generators.step_cache import use_cache
+
+        return use_cache(cache, pipeline)
 
     def _tell_failure(self, count: int) -> AbstractContextManager[None]:
         """Says what of a pipeline's call failed; raises as `call_pipeline`."""

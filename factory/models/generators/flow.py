@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from factory.models.generators.conditioner import Conditioner
+from factory.models.generators.guiders import GuiderSettings, Predictions
 from factory.models.generators.pausing import Pause
 from factory.models.generators.straight import (
     TEXT_TOKENS,
@@ -95,6 +96,7 @@ class FlowPipeline(StraightPipeline):
         guide_scale: float = 1.0,
         features: Sequence[torch.Tensor | None] | None = None,
         pause: Pause | None = None,
+        guider: GuiderSettings | None = None,
     ) -> Any:
         """Samples one image for each condition; give at least one stream.
 
@@ -116,6 +118,7 @@ class FlowPipeline(StraightPipeline):
             features: N times (reference_dim,) of `encode_look`, or None for no look, in place of
                 those of `image`.
             pause: where it stops part-way, with the images foreseen there, or goes on.
+            guider: how guidance makes one prediction of two; None: as Ho & Salimans do.
 
         Raises:
             ValueError: labels or strength out of range, streams of different lengths or none, or a
@@ -123,7 +126,7 @@ class FlowPipeline(StraightPipeline):
         """
         prompts = [prompt] if isinstance(prompt, str) else prompt
         count = self._check(class_labels, prompts, image, strength)
-        self._guidance_scale = guidance_scale
+        self._guidance_scale, self._guider = guidance_scale, guider
         first = self._choose_first(num_inference_steps, 1.0 if image is None else strength)
         pixels = None if image is None else stack_images(image).to(self._execution_device)
         shape = (count, self.unet.config.in_channels, *[self.unet.config.sample_size] * 2)
@@ -167,10 +170,10 @@ class FlowPipeline(StraightPipeline):
         Raises:
             ValueError: labels out of range, or captions of a model without them.
         """
-        given = {"class_labels": None, "prompt": None, "features": None, **streams}
+        given = {"class_labels": None, "prompt": None, "features": None, "guider": None, **streams}
         labels, prompts = given["class_labels"], given["prompt"]
         self._check(labels, prompts, [None] * count, 1.0)
-        self._guidance_scale = guidance_scale
+        self._guidance_scale, self._guider = guidance_scale, given["guider"]
         held = self.encode_conditions(count, labels, prompts, None, given["features"])
         null = self.conditioner(count)
         return lambda sample, sigma: self._predict(sample, sigma, held, null)
@@ -221,7 +224,11 @@ class FlowPipeline(StraightPipeline):
         twice, both = torch.cat([sample, sample]), torch.cat([null, held])
         output = apply_network(self.unet, twice, sigma.expand(len(twice)), both, std)
         free, bound = output.chunk(2)
-        return free + guidance * (bound - free)
+        guided = free + guidance * (bound - free)
+        if self._guider is None:
+            return guided
+        found = Predictions(guided, bound, free, 1.0 - guidance, sample, sigma)
+        return self._guider.guide(found)  # type: ignore[no-any-return]
 
 
 def apply_network(

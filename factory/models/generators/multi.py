@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from factory.models.generators.guiders import GuiderSettings, Predictions
 from factory.models.generators.multi_guidance import StreamScale, plan_predictions
 from factory.models.generators.multi_network import MultiTransformer, apply_transformer
 from factory.models.generators.multi_streams import Rows, Streams, pad_tokens, stack_maps
@@ -106,6 +107,7 @@ class MultiPipeline(StraightPipeline):
         guide: Guide | None = None,
         guide_scale: float = 1.0,
         pause: Pause | None = None,
+        guider: GuiderSettings | None = None,
         **streams: Any,
     ) -> Any:
         """Samples one image for each condition; give at least one stream, or `image`.
@@ -126,6 +128,7 @@ class MultiPipeline(StraightPipeline):
             guide: see there.
             guide_scale: see there.
             pause: see there.
+            guider: see there.
             **streams: the arguments of `encode_streams`.
 
         Raises:
@@ -133,7 +136,7 @@ class MultiPipeline(StraightPipeline):
                 the model was not trained with.
         """
         count, size = self._check(image, strength, streams), self._choose_size(height, width)
-        self._guidance_scale = guidance_scale
+        self._guidance_scale, self._guider = guidance_scale, guider
         first = self._choose_first(num_inference_steps, 1.0 if image is None else strength)
         held = self.encode_streams(**streams)
         own = self._read_scales(stream_guidance or {})
@@ -155,8 +158,9 @@ class MultiPipeline(StraightPipeline):
         Raises:
             ValueError: as `__call__`.
         """
-        told = {name: each for name, each in streams.items() if name != "stream_guidance"}
-        own = self._read_scales(streams.get("stream_guidance") or {})
+        told = dict(streams)
+        own = self._read_scales(told.pop("stream_guidance", None) or {})
+        self._guider = told.pop("guider", None)
         if guidance_scale == 1.0:  # without any guidance
             own = {}
         self._check([None] * count, 1.0, told)
@@ -191,17 +195,26 @@ class MultiPipeline(StraightPipeline):
         """Returns the guided velocity.
 
         The plan is the same whatever streams a batch has, so that its rows do not matter to each
-        other; what its rows lack is not predicted twice.
+        other; what its rows lack is not predicted twice, unless a cache follows each prediction.
         """
         names, present = self.transformer.stream_names, frozenset(streams.names)
         found: dict[frozenset[str], torch.Tensor] = {}
+        told: dict[frozenset[str], tuple[torch.Tensor | None, float]] = {}
         total: Any = 0.0
         for shown, weight in plan_predictions(names, self._guidance_scale, own, float(sigma)):
             seen = shown & present
-            if seen not in found:
-                found[seen] = self.predict_velocity(sample, sigma, streams.keep(seen))
-            total = total + weight * found[seen]
-        return total  # type: ignore[no-any-return]
+            key = shown if self.transformer.is_cache_enabled else seen
+            if key not in found:
+                with self.transformer.cache_context(",".join(sorted(shown))):
+                    found[key] = self.predict_velocity(sample, sigma, streams.keep(seen))
+            total = total + weight * found[key]
+            told[shown] = found[key], weight
+        if self._guider is None:
+            return total  # type: ignore[no-any-return]
+        bound, _ = told.get(frozenset(names), (None, 0.0))
+        free, weight = told.get(frozenset(), (None, 0.0))
+        guided = self._guider.guide(Predictions(total, bound, free, weight, sample, sigma))
+        return guided  # type: ignore[no-any-return]
 
     def predict_velocity(
         self, sample: torch.Tensor, sigma: torch.Tensor, streams: Streams

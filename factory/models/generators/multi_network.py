@@ -5,6 +5,8 @@ from typing import Any, Literal
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.models.cache_utils import CacheMixin
 from torch import nn
 from torch.nn.functional import one_hot, pixel_unshuffle
 
@@ -27,7 +29,10 @@ LEAST_SIGMA = 0.05
 """Share of noise below which the velocity of a predicted image is not blown up further."""
 
 
-class MultiTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]
+TransformerBlockRegistry.register(Block, TransformerBlockMetadata(return_hidden_states_index=0))
+
+
+class MultiTransformer(ModelMixin, ConfigMixin, CacheMixin):  # type: ignore[misc]
     """Predicts from a noisy image and any subset of the streams, row by row.
 
     A diffusion transformer (DiT, Peebles & Xie 2023, arXiv 2212.09748; SiT, Ma et al. 2024,

@@ -1,11 +1,13 @@
 """Settings of a generator: which model samples, and how; and the catalog entry of that model."""
 
-from typing import Any, Literal
+import re
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from factory.catalog.catalog import Catalogs
 from factory.catalog.entries import Adapter, ModelEntry, RuntimeEnv, Stream, Strict
+from factory.models.generators.guiders import Guider
 
 
 class Guidance(Strict):
@@ -35,6 +37,51 @@ class ClassifierGuidance(Strict):
     )
 
 
+class TaylorSeer(Strict):
+    """Blocks of a transformer run at some steps; between, a series foretells (arXiv 2503.06923)."""
+
+    kind: Literal["taylorseer"]
+    interval: int = Field(2, ge=2, le=100, description="from one whole step to the next")
+    order: int = Field(1, ge=0, le=4, description="of the series; 0 repeats the last whole step")
+    start: int = Field(2, ge=1, le=1000, description="first steps, all whole")
+
+
+class PyramidAttention(Strict):
+    """Attention is computed at some steps and repeated between them (arXiv 2408.12588)."""
+
+    kind: Literal["pyramid_attention"]
+    interval: int = Field(2, ge=2, le=100, description="from one attention computed to the next")
+    low: float = Field(
+        0.1, ge=0.0, le=1.0, description="least timestep, as a share; elsewhere all is computed"
+    )
+    high: float = Field(0.8, ge=0.0, le=1.0, description="greatest timestep, as a share")
+
+
+Cache = Annotated[TaylorSeer | PyramidAttention, Field(discriminator="kind")]
+_BY_BATCH = (
+    "decides by what all images of a batch show whether a step is left out, so that an image would "
+    "depend on its company: take taylorseer, which leaves out steps by their number"
+)
+REFUSED_CACHES = {
+    "firstblock": _BY_BATCH,
+    "sea": _BY_BATCH,
+    "tea": _BY_BATCH,
+    "mag": "needs ratios measured for a model, its scheduler and number of steps, which no model "
+    "here has: take taylorseer",
+    "faster": "tells the unguided half of a batch by argument names of pipelines of films: take "
+    "taylorseer, or stream_guidance between two shares of noise",
+    "textkv": "knows a prompt by where it lies in memory, for one network (NucleusMoEImage): take "
+    "taylorseer",
+}
+"""Caches of diffusers by name, without `_` and `cache`, and why they are none here."""
+
+
+def _add_bare_kinds(schema: dict[str, Any]) -> None:
+    """Adds the bare names of kinds to the JSON Schema."""
+    kinds = list(schema["anyOf"][0]["discriminator"]["mapping"])
+    schema["anyOf"].insert(0, {"enum": kinds, "type": "string"})
+
+
 def _list_families(schema: dict[str, Any]) -> None:
     """Writes the families that are installed into the JSON Schema."""
     from factory.models.generators.families import FAMILIES
@@ -60,8 +107,19 @@ class GeneratorSettings(Strict):
     stream_guidance: dict[Stream, StreamGuidance] | None = Field(
         None, description="of single streams, for models of family multi; others take `guidance`"
     )
+    guider: Guider | None = Field(
+        None,
+        description="how guidance makes one prediction of two: a kind, or its settings; of the "
+        "families flow and multi",
+        json_schema_extra=_add_bare_kinds,
+    )
     classifier_guidance: ClassifierGuidance | None = Field(
         None, description="leads models of family flow to the class; needs no training of theirs"
+    )
+    cache: Cache | None = Field(
+        None,
+        description="parts of the network that some steps leave out: a kind, or its settings",
+        json_schema_extra=_add_bare_kinds,
     )
     scheduler: str | None = Field(None, description="diffusers scheduler, e.g. UniPCMultistep")
     negative_prompt: str | None = None
@@ -85,6 +143,22 @@ class GeneratorSettings(Strict):
         min_length=3,
         description="who approved in writing, and when, where terms forbid making data sets",
     )
+
+    @field_validator("cache", "guider", mode="before")
+    @classmethod
+    def _read_kind(cls, given: Any) -> Any:
+        """Reads a bare name as its kind."""
+        return {"kind": given} if isinstance(given, str) else given
+
+    @field_validator("cache", mode="before")
+    @classmethod
+    def _refuse_cache(cls, cache: Any) -> Any:
+        """Says why a cache of diffusers is none here."""
+        kind = cache.get("kind") if isinstance(cache, dict) else cache
+        name = re.sub(r"[_\W]", "", str(kind).lower()).removesuffix("cache")
+        if name in REFUSED_CACHES:
+            raise ValueError(f"{kind} {REFUSED_CACHES[name]}")
+        return cache
 
 
 def find_entry(settings: GeneratorSettings, catalogs: Catalogs) -> ModelEntry | None:

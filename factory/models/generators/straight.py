@@ -12,6 +12,7 @@ from PIL import Image
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 from factory.data.streams.source import Translation
+from factory.models.generators.guiders import GuiderSettings
 from factory.models.generators.pausing import Pause
 
 Guide = Callable[[torch.Tensor], torch.Tensor]
@@ -42,6 +43,7 @@ class StraightPipeline(DiffusionPipeline):  # type: ignore[misc]
     network_name: ClassVar[str]
     classes_name: ClassVar[str]
     classes_count: ClassVar[str]
+    _guider: GuiderSettings | None = None
 
     def __init__(self, scheduler: Any, text_encoder: Any, tokenizer: Any, vae: Any) -> None:
         super().__init__()

@@ -58,6 +58,10 @@ def write_makers(summary: Summary, sampled: Sampled) -> str:
                 f"{write_code(shorten_places(guide['model']))} (classifier.json sha256 "
                 f"{write_code(guide['revision'])}), scale {guide['scale']:g}"
             )
+        if generator.cache is not None:
+            told = [f"{key} {each}" for key, each in generator.cache.items() if key != "kind"]
+            cached = escape(f"{generator.cache['kind']}: {', '.join(told)}")
+            lines.append(f"- parts of the network were left out at some steps by {cached}")
         libraries = generator.libraries
         lines.append("- " + ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries)))
         lines.append("- " + describe_licence("the model", maker.licence, escape))

@@ -106,6 +106,9 @@ def _check_early(findings: Findings, judges: Sequence[Filter]) -> None:
     if family is not None and not family.pauses:
         message = f"{recipe.generator.model} is of family {family.kind!r}, which cannot be stopped"
         findings.add(("early",), f"{message} part-way: remove it, or take one of flow or multi")
+    if recipe.generator.cache is not None:
+        message = "what generator.cache holds is of one call, which no try goes on in: remove one"
+        findings.add(("early",), message)
     for number, block in enumerate(recipe.blocks):
         if Source in block.held:
             message = "images that are translated are not stopped part-way: remove early"

@@ -41,7 +41,7 @@ from factory.recipe.conditions.translate_target import (
 )
 
 _STRENGTH = {"invert": 1.0, "image_to_image": 0.5}
-_NOT_INVERTED = ("scheduler", "classifier_guidance")
+_NOT_INVERTED = ("scheduler", "classifier_guidance", "cache")
 
 
 class TranslateConditions(ConditionKind):

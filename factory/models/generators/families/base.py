@@ -11,7 +11,7 @@ from factory.catalog.entries import ImageChannels
 from factory.core.errors import InputError
 from factory.data.records import Condition
 from factory.models.generators.base import Capabilities, Generator
-from factory.models.generators.settings import GeneratorSettings
+from factory.models.generators.settings import GeneratorSettings, Guidance, TaylorSeer
 from factory.models.session import Session
 
 _USUAL = frozenset({"class_name", "caption", "reference"})
@@ -45,6 +45,8 @@ class Family(ABC):
         guidable: can be led by a classifier.
         guides_streams: has a guidance of its own for each stream.
         pauses: its generator is `Pausable`.
+        takes_guider: its guidance may be made by a guider, not as its pipeline does.
+        caches: kinds of caches that may leave out parts of its networks; the network decides.
         paints_masks: masks beside a source say what of it is made anew.
         trainee: `module:Class` that adapts its models, as `factory.train` imports it.
     """
@@ -63,6 +65,8 @@ class Family(ABC):
     guidable: bool = False
     guides_streams: bool = False
     pauses: bool = False
+    takes_guider: bool = False
+    caches: frozenset[str] = frozenset()
     paints_masks: bool = False
     trainee: str | None = None
 
@@ -111,6 +115,16 @@ class Family(ABC):
         return required, known - required
 
     @property
+    def num_inference_steps(self) -> int | None:
+        """Steps of an image; None where there are none."""
+        return None
+
+    @property
+    def guidance_scale(self) -> float | Guidance | None:
+        """Guidance; None where there is none."""
+        return None
+
+    @property
     def translations(self) -> frozenset[str]:
         """Ways by which its models translate a source (`factory.data.streams.source.Method`)."""
         required, optional = self.streams
@@ -152,6 +166,25 @@ class Family(ABC):
         if self.settings.stream_guidance is not None and not self.guides_streams:
             message = f"{self.settings.model} is of family {self.kind!r}, which has one guidance"
             yield "stream_guidance", f"{message}: give guidance instead"
+        yield from self._list_cache_faults()
+        if self.settings.guider is None:
+            return
+        if not self.takes_guider:
+            message = f"{self.settings.model} is of family {self.kind!r}, whose pipeline guides"
+            yield "guider", f"{message} by itself: remove it, or take one of flow or multi"
+        elif self.guidance_scale == 1.0 and not self.settings.stream_guidance:
+            yield "guider", "has no effect at guidance 1: raise generator.guidance, or remove it"
+
+    def _list_cache_faults(self) -> Iterator[tuple[str, str]]:
+        cache, steps = self.settings.cache, self.num_inference_steps
+        if cache is None:
+            return
+        if cache.kind not in self.caches:
+            message = f"{self.settings.model} is of family {self.kind!r}, whose network has nothing"
+            known = ", ".join(sorted(self.caches)) or "no cache has"
+            yield "cache", f"{message} that {cache.kind} could leave out ({known}): remove it"
+        elif isinstance(cache, TaylorSeer) and steps is not None and cache.start >= steps:
+            yield "cache", f"start {cache.start} leaves out none of {steps} steps: lower it"
 
     def replace(self, streams: frozenset[str]) -> frozenset[str]:
         """Returns the streams that need not be there beside these."""

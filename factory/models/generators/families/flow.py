@@ -38,6 +38,8 @@ class FlowFamily(ClassFamily):
     sees_domains = True
     sized = False
     pauses = True
+    caches = frozenset()
+    takes_guider = True
     token_limits = MappingProxyType({"tokenizer": 64})  # factory.models.generators.flow.TEXT_TOKENS
     lowercases = True
     trainee = "factory.train.generator.objectives.flow:FlowTrainee"
@@ -52,7 +54,17 @@ class FlowFamily(ClassFamily):
         arguments = super().bind(conditions, model)
         if any(captions):
             arguments["prompt"] = [caption or "" for caption in captions]
+        if self.settings.guider is not None:
+            arguments["guider"] = self.settings.guider
         return arguments | self.bind_looks(conditions, model)
+
+    def describe(self) -> dict[str, Any]:
+        """Adds the guider to the arguments of a call, which shape the pixels."""
+        described, guider = super().describe(), self.settings.guider
+        if guider is not None:
+            told = {**described["arguments"], "guider": guider.model_dump()}
+            described["arguments"] = told
+        return described
 
     def bind_looks(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
         """Returns the features of domains, where sources are translated: their own are no target.

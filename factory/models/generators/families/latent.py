@@ -35,6 +35,7 @@ class LatentFamily(TextFamily):
     steps = 50
     scale = 1.5
     sized = False
+    caches = frozenset({"pyramid_attention"})
 
     def adjust(self) -> None:
         """Reads which stream the folder takes."""

@@ -30,6 +30,7 @@ class MultiFamily(FlowFamily):
     optional = frozenset({*NAMES, "reference", "source", "domain"})
     sized = True
     guides_streams = True
+    caches = frozenset({"taylorseer"})
     trainee = "factory.train.generator.objectives.multi:MultiTrainee"
 
     def group(self, condition: Condition) -> Any:

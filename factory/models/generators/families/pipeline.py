@@ -56,6 +56,7 @@ class PipelineFamily(TranslatingFamily):
     steps: int
     scale: float
     predicts: Literal["noise", "flow"] | None = "noise"
+    caches = frozenset({"taylorseer", "pyramid_attention"})
     token_limits: Mapping[str, int | None] = NONE
     lowercases: bool = False
     load_arguments: Mapping[str, Any] = NONE

@@ -15,6 +15,7 @@ class StableDiffusionFamily(TextFamily):
     optional = frozenset({"class_name", "caption", "reference", "source"})
     steps = 50
     inverts = True
+    caches = frozenset({"pyramid_attention"})
     scale = 7.5
     token_limits = MappingProxyType({"tokenizer": CLIP_TOKENS})
     # The safety checker blackens what it takes for nudity: tissue is a frequent false alarm.
@@ -45,6 +46,7 @@ class StableDiffusion3Family(StableDiffusionFamily):
     steps = 28
     scale = 7.0
     predicts = "flow"
+    caches = TextFamily.caches
     token_limits = MappingProxyType(
         {"tokenizer": CLIP_TOKENS, "tokenizer_2": CLIP_TOKENS, "tokenizer_3": None}
     )
