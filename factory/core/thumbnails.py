@@ -13,10 +13,13 @@ Shifted copies are not found. The floor makes blank images similar to each other
 of nearly blank ones from counting as structure.
 """
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.errors import FilterError
+from factory.core.files.rows import Rows, hold, iterate_rows
 
 Descriptors = NDArray[np.float16]
 
@@ -57,12 +60,12 @@ def turn_descriptors(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray(descriptors[:, SYMMETRIES].swapaxes(0, 1))
 
 
-def compare_all(queries: Descriptors, others: NDArray[np.float32]) -> NDArray[np.float64]:
+def compare_all(queries: Descriptors, others: NDArray[Any] | Rows) -> NDArray[np.float64]:
     """Returns, for each query, its largest similarity to any of the others over all symmetries.
 
     Args:
         queries: (N, 256).
-        others: (M, 256) float32, at least one.
+        others: (M, 256), at least one.
 
     Returns:
         (N,) float64 in [-1, 1].
@@ -71,19 +74,19 @@ def compare_all(queries: Descriptors, others: NDArray[np.float32]) -> NDArray[np
 
 
 def find_nearest(
-    queries: Descriptors, others: NDArray[np.float32]
+    queries: Descriptors, others: NDArray[Any] | Rows
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Finds, for each query, the most similar of the others over all symmetries.
 
     Args:
         queries: (N, 256).
-        others: (M, 256) float32, at least one.
+        others: (M, 256), at least one; of a file, a block of them at a time.
 
     Returns:
         (N,) positions in `others`, and (N,) similarities in [-1, 1].
     """
     parts = [
-        _find_in_block(queries[start : start + _QUERIES], others)
+        _find_in_block(queries[start : start + _QUERIES], hold(others))
         for start in range(0, len(queries), _QUERIES)
     ]
     if not parts:
@@ -93,19 +96,19 @@ def find_nearest(
 
 
 def _find_in_block(
-    queries: Descriptors, others: NDArray[np.float32]
+    queries: Descriptors, others: Rows
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     turned = turn_descriptors(queries.astype(np.float32)).reshape(-1, DIM)
     best = np.full(len(turned), -np.inf, np.float32)
     nearest = np.zeros(len(turned), np.int64)
-    for start in range(0, len(others), _BLOCK):
-        inner = turned @ others[start : start + _BLOCK].T
+    for start, block in iterate_rows(others, _BLOCK):
+        inner = turned @ block.astype(np.float32).T
         position = inner.argmax(axis=1)
         highest = inner[np.arange(len(turned)), position]
         nearest = np.where(highest > best, start + position, nearest)
         best = np.maximum(best, highest)
     # Exactly, once more: a product's last bits depend on who shares the batch.
-    exact = (turned.astype(np.float64) * others[nearest]).sum(axis=1).reshape(8, -1)
+    exact = (turned.astype(np.float64) * others.pick(nearest)).sum(axis=1).reshape(8, -1)
     pose, query = exact.argmax(axis=0), np.arange(len(queries))
     similarity = np.clip(exact[pose, query], -1.0, 1.0)
     return nearest.reshape(8, -1)[pose, query], np.asarray(similarity)

@@ -1,6 +1,6 @@
 """Features of an image set by an encoder, kept on disk by the pixels and weights they come from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.errors import EvaluationError
+from factory.core.files.rows import RowFile, Rows, hold
 from factory.core.images import hash_pixels
+from factory.core.metrics.copying import average
 from factory.evaluate.image_sets import ImageSet
 from factory.models.encoders import Encoder
 from factory.models.encoders.cache import FeatureCache
@@ -48,20 +50,38 @@ def encode_set(
         EvaluationError: the encoder failed, or gave numbers that are not finite.
         StoreError: the cache cannot be written.
     """
-    kept = FeatureCache(cache, encoder)
     rows: list[NDArray[np.float32]] = [np.zeros((0, encoder.dim), np.float32)]
     hashes: list[str] = []
+    for named, values in iterate_encoded(images, encoder, cache):
+        rows.append(values)
+        hashes.extend(named)
+        if notify is not None:
+            notify(len(hashes))
+    return SetFeatures(np.concatenate(rows), tuple(hashes))
+
+
+def iterate_encoded(
+    images: ImageSet, encoder: Encoder, cache: Path | None = None
+) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+    """Yields pixel hashes and (B, D) features of each block of a set; see `encode_set`."""
+    kept = FeatureCache(cache, encoder)
     for block in images.iterate_blocks():
         named = [hash_pixels(pixels) for pixels in block]
         values = kept.read(named)
         if values is None:
             values = _encode(encoder, block)
             kept.write(named, values)
-        rows.append(values)
-        hashes.extend(named)
-        if notify is not None:
-            notify(len(hashes))
-    return SetFeatures(np.concatenate(rows), tuple(hashes))
+        yield named, values
+
+
+class FeatureFile(RowFile):
+    """Features in a file, (N, D) float32: memory holds a block of them."""
+
+    dtype = np.float32
+
+    def __init__(self, path: Path, dim: int) -> None:
+        super().__init__(path)
+        self.width = dim
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +106,28 @@ class Scaling:
         return np.asarray((raw - self.mean) / self.deviation)
 
 
-def fit_scaling(values: NDArray[np.float32], described: dict[str, Any]) -> Scaling:
+@dataclass(frozen=True, slots=True)
+class ScaledRows:
+    """Features that are scaled as they are read, (N, K) float64."""
+
+    rows: Rows
+    scaling: Scaling
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return self.rows.count
+
+    def read(self, start: int, stop: int) -> NDArray[np.float64]:
+        """Returns rows that follow each other."""
+        return self.scaling.apply(self.rows.read(start, stop))
+
+    def pick(self, rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Returns the rows of any places."""
+        return self.scaling.apply(self.rows.pick(rows))
+
+
+def fit_scaling(values: NDArray[np.float32] | Rows, described: dict[str, Any]) -> Scaling:
     """Returns the scaling by a real set's (N, D) features.
 
     Hand-made features have units of their own and are standardised, so that none counts more for
@@ -95,9 +136,9 @@ def fit_scaling(values: NDArray[np.float32], described: dict[str, Any]) -> Scali
     Raises:
         EvaluationError: the features do not differ.
     """
-    dim = values.shape[1]
-    raw = values.astype(np.float64)
-    mean, deviation = raw.mean(axis=0), raw.std(axis=0)
+    rows = hold(values)
+    mean = average(rows)
+    deviation, dim = np.sqrt(average(rows, 2, mean)), len(mean)
     varies = deviation > 1e-6 * (np.abs(mean) + 1e-6)
     if not varies.any():
         raise EvaluationError(

@@ -1,5 +1,6 @@
 """Metrics on fixed features against outside packages, and against the papers written as loops."""
 
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch_fidelity.metric_prc import prc_features_to_metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
+from factory.core.files.rows import RowFile
 from factory.core.metrics import (
     compare_manifolds,
     compute_authenticity,
@@ -21,6 +23,7 @@ from factory.core.metrics import (
     compute_copy_test,
     compute_fd,
     compute_kid,
+    copying,
     find_nearest,
     measure_cmmd,
     measure_kid,
@@ -180,6 +183,52 @@ def test_nearest_is_that_of_a_loop_and_copies_are_at_zero():
     assert distances.tolist() == [0.0, 0.0, 0.0]
     positions, distances = find_nearest(REAL[:9], REAL[:9], is_same=True)
     assert (positions != np.arange(9)).all()
+
+
+class Wide(RowFile):
+    dtype, width = np.float32, 24
+
+
+def test_rows_of_files_give_what_arrays_give_and_memory_holds_blocks_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(copying, "_BLOCK", 32)
+    monkeypatch.setattr(copying, "_OTHERS", 64)
+    generator = np.random.default_rng(0)
+    files, arrays = [], []
+    for number, count in enumerate((3000, 500, 700)):
+        values = generator.normal(size=(count, 24)).astype(np.float32)
+        values[1:3] = values[0]  # twins: the first of them is the nearest
+        (file := Wide(tmp_path / str(number))).add(values)
+        files.append(file)
+        arrays.append(values)
+    found = find_nearest(files[1], files[0])
+    apart = [np.linalg.norm(arrays[0].astype(np.float64) - row, axis=1) for row in arrays[1]]
+    assert found[0].tolist() == [int(each.argmin()) for each in apart]
+    np.testing.assert_allclose(found[1], [each.min() for each in apart])
+    for here, there in zip(found, find_nearest(arrays[1], arrays[0]), strict=True):
+        assert (here == there).all()
+    own = find_nearest(files[0], files[0], is_same=True)
+    assert own[0][:3].tolist() == [1, 0, 0]
+    whole = arrays[0].astype(np.float64)
+    assert (copying.average(files[0]) == whole.mean(axis=0)).all()
+    spread = copying.average(files[0], 2, whole.mean(axis=0))
+    assert (np.sqrt(spread) == whole.std(axis=0)).all()
+    tracemalloc.start()
+    find_nearest(files[0], files[0], is_same=True)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < whole.nbytes / 2
+
+
+def test_copy_test_of_many_training_images_is_that_of_all_at_once(monkeypatch):
+    generator = np.random.default_rng(1)
+    mixed = generator.normal(size=(40, 40))
+    train, held, made = (generator.normal(size=(count, 40)) @ mixed for count in (300, 90, 80))
+    whole = compute_copy_test(train, held, made, components=8)
+    monkeypatch.setattr(copying, "WHOLE", 100)
+    monkeypatch.setattr(copying, "_OTHERS", 64)
+    parts = compute_copy_test(train, held, made, components=8)
+    assert parts.c_t == pytest.approx(whole.c_t)
+    assert parts.z == pytest.approx(whole.z)
 
 
 def test_copy_test_is_that_of_the_paper():

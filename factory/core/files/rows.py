@@ -1,11 +1,55 @@
 """Numbers in a file, a row at a time, as they come: memory holds none of them."""
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+
+class Rows(Protocol):
+    """Rows that are read in part, wherever they lie."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        ...
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Returns the (stop - start, width) rows that follow each other."""
+        ...
+
+    def pick(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Returns the (N, width) rows of any places."""
+        ...
+
+
+class HeldRows:
+    """Rows of an array, (N, width)."""
+
+    def __init__(self, values: NDArray[Any]) -> None:
+        self.values, self.count = values, len(values)
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Returns rows that follow each other."""
+        return self.values[start:stop]
+
+    def pick(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Returns the rows of any places."""
+        return self.values[rows]
+
+
+def hold(values: NDArray[Any] | Rows) -> Rows:
+    """Returns rows, of an array or as they are."""
+    return HeldRows(values) if isinstance(values, np.ndarray) else values
+
+
+def iterate_rows(rows: Rows, block: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yields the place of the first of each block of rows, and the rows."""
+    for start in range(0, rows.count, block):
+        yield start, rows.read(start, min(start + block, rows.count))
 
 
 class RowFile:
@@ -22,7 +66,7 @@ class RowFile:
     """
 
     dtype: ClassVar[type[np.generic]]
-    width: ClassVar[int] = 1
+    width: int = 1
 
     def __init__(self, path: Path, count: int = 0) -> None:
         self.path, self.count = path, count

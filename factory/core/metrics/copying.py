@@ -1,11 +1,13 @@
 """Tests of copying: authenticity of each synthetic image, and the three-sample test C_T."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core.files.rows import Rows, hold, iterate_rows
 from factory.core.metrics.manifolds import measure_distances
 
 Features = NDArray[np.floating[Any]]
@@ -15,7 +17,10 @@ COMPONENTS, CELLS = 64, 3
 """As in layer6ai-labs/dgm-eval, `metrics/ct.py`."""
 LEAST_IN_CELL = 20
 """A cell counts with more synthetic images than this; dgm-eval's tau is 20 / M."""
-_BLOCK = 512
+_BLOCK, _OTHERS = 512, 8192
+"""Rows that are compared, and others, at a time."""
+WHOLE = 20_000
+"""Training images up to which the PCA is that of all at once; of more, of sums of products."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,27 +39,49 @@ class CopyTest:
 
 
 def find_nearest(
-    queries: Features, others: Features, is_same: bool = False
+    queries: Features | Rows, others: Features | Rows, is_same: bool = False
 ) -> tuple[NDArray[np.int64], Floats]:
     """Returns (N,) position of the nearest other feature, and (N,) Euclidean distance to it.
 
     Args:
-        queries: (N, D).
+        queries: (N, D); of both, blocks are read as they are compared.
         others: (M, D).
         is_same: both are one set, and no image is its own neighbour.
     """
-    y = np.asarray(others, np.float64)
-    centre = y.mean(axis=0)
-    x, y = np.asarray(queries, np.float64) - centre, y - centre
-    positions = np.empty(len(x), np.int64)
-    for start in range(0, len(x), _BLOCK):
-        distances = measure_distances(x[start : start + _BLOCK], y)
-        if is_same:
-            rows = np.arange(len(distances))
-            distances[rows, start + rows] = np.inf
-        positions[start : start + _BLOCK] = distances.argmin(axis=1)
-    # Once more by differences: copies are at 0, not at the rounding of large squares.
-    return positions, np.linalg.norm(x - y[positions], axis=1)
+    x, y = hold(queries), hold(others)
+    centre = average(y)
+    positions, distances = np.empty(x.count, np.int64), np.empty(x.count)
+    for start, block in iterate_rows(x, _BLOCK):
+        part = np.asarray(block, np.float64) - centre
+        rows = np.arange(len(part))
+        nearest, lowest = np.zeros(len(part), np.int64), np.full(len(part), np.inf)
+        for begin, other in iterate_rows(y, _OTHERS):
+            apart = measure_distances(part, np.asarray(other, np.float64) - centre)
+            if is_same:
+                own = start + rows - begin
+                is_here = (own >= 0) & (own < len(other))
+                apart[rows[is_here], own[is_here]] = np.inf
+            first = apart.argmin(axis=1)
+            is_nearer = apart[rows, first] < lowest
+            nearest[is_nearer] = begin + first[is_nearer]
+            lowest[is_nearer] = apart[rows, first][is_nearer]
+        # Once more by differences: copies are at 0, not at the rounding of large squares.
+        apart = part - (np.asarray(y.pick(nearest), np.float64) - centre)
+        positions[start : start + len(part)] = nearest
+        # One order in memory: the sum of a row, to its last bit, hangs on it.
+        distances[start : start + len(part)] = np.linalg.norm(np.ascontiguousarray(apart), axis=1)
+    return positions, distances
+
+
+def average(rows: Rows, power: int = 1, centre: Floats | float = 0.0) -> Floats:
+    """Returns the (D,) mean of a power of rows less a centre: that of numpy, bit for bit."""
+    total: Floats | None = None
+    for _, block in iterate_rows(rows, _OTHERS):
+        values = (np.asarray(block, np.float64) - centre) ** power
+        values = values if total is None else np.concatenate([total[None], values])
+        total = values.sum(axis=0)
+    assert total is not None
+    return np.asarray(total / rows.count)
 
 
 def compute_authenticity(train: Features, synthetic: Features) -> NDArray[np.bool_]:
@@ -76,9 +103,9 @@ def compute_authenticity(train: Features, synthetic: Features) -> NDArray[np.boo
 
 
 def compute_copy_test(
-    train: Features,
-    held_out: Features,
-    synthetic: Features,
+    train: Features | Rows,
+    held_out: Features | Rows,
+    synthetic: Features | Rows,
     *,
     components: int = COMPONENTS,
     cells: int = CELLS,
@@ -101,13 +128,8 @@ def compute_copy_test(
         seed: of k-means.
     """
     from sklearn.cluster import KMeans
-    from sklearn.decomposition import PCA
 
-    t, p, q = (np.asarray(each, np.float64) for each in (train, held_out, synthetic))
-    kept = min(components, len(t))
-    if t.shape[1] > kept:
-        reduce = PCA(n_components=kept, svd_solver="full").fit(t)
-        t, p, q = (reduce.transform(each) for each in (t, p, q))
+    t, p, q = _reduce([hold(each) for each in (train, held_out, synthetic)], components)
     clusters = KMeans(min(cells, len(t)), n_init=10, random_state=seed).fit(t)
     t_cells, p_cells, q_cells = (clusters.predict(each) for each in (t, p, q))
     described, weighted = [], []
@@ -123,6 +145,38 @@ def compute_copy_test(
     whole = sum(weight for weight, _ in weighted)
     c_t = sum(weight * z for weight, z in weighted) / whole if whole else None
     return CopyTest(c_t, compute_copy_z(t, p, q), tuple(described))
+
+
+def _reduce(sets: Sequence[Rows], components: int) -> list[Floats]:
+    """Returns the sets, (N, components) each, along the directions in which the first varies.
+
+    Of few rows by singular values of all at once; of more by the covariance, block by block.
+    """
+    from sklearn.decomposition import PCA
+
+    train = sets[0]
+    kept, width = min(components, train.count), train.read(0, 1).shape[1]
+    if width <= kept:
+        return [np.asarray(each.read(0, each.count), np.float64) for each in sets]
+    if train.count <= WHOLE:
+        whole = np.asarray(train.read(0, train.count), np.float64)
+        reduce = PCA(n_components=kept, svd_solver="full").fit(whole).transform
+    else:
+        centre = average(train)
+        products = np.zeros((width, width))
+        for _, block in iterate_rows(train, _OTHERS):
+            part = np.asarray(block, np.float64) - centre
+            products += part.T @ part
+        directions = np.linalg.eigh(products)[1][:, ::-1][:, :kept]
+
+        def reduce(values: Floats) -> Floats:
+            return np.asarray((values - centre) @ directions)
+
+    reduced = []
+    for each in sets:
+        parts = [reduce(np.asarray(block, np.float64)) for _, block in iterate_rows(each, _OTHERS)]
+        reduced.append(np.concatenate(parts))
+    return reduced
 
 
 def compute_copy_z(train: Features, held_out: Features, synthetic: Features) -> float:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.errors import EvaluationError
+from factory.core.files.rows import Rows
 from factory.core.hashing import derive_seed
 from factory.core.metrics import compute_copy_test, find_nearest
 from factory.core.metrics.copying import LEAST_IN_CELL
@@ -46,7 +47,7 @@ class Distances:
         return np.asarray(self.distance / np.maximum(self.own, _SMALLEST))
 
 
-def measure_distances(train: Floats, queries: Floats | None, own: Floats) -> Distances:
+def measure_distances(train: Rows, queries: Rows | None, own: Floats) -> Distances:
     """Finds the nearest training image of each query, or of each training image (None).
 
     Args:
@@ -65,7 +66,7 @@ def describe_authenticity(near: Distances, seed: int) -> dict[str, Any]:
 
 
 def describe_copy_test(
-    train: Floats, held_out: Floats | None, synthetic: Floats, cells: int, seed: int
+    train: Rows, held_out: Rows | None, synthetic: Rows, cells: int, seed: int
 ) -> dict[str, Any]:
     """Returns C_T of Meehan et al. 2020, Z of all as one cell, and the cells; or why there is none.
 

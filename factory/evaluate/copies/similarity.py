@@ -1,19 +1,21 @@
 """The similarity of the filter `training_copy`, of any images to a set, and which image it is."""
 
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.thumbnails import (
-    DIM,
     compare_all,
     describe_images,
     find_nearest,
     turn_descriptors,
 )
 from factory.data.images import SourceImage, fit_image
+from factory.engine.near_files import DescriptorFile
 from factory.evaluate.image_sets import BLOCK, Fit, ImageSet
 from factory.train.copies import find_featureless
 
@@ -40,9 +42,9 @@ class Similar:
 
 @dataclass(frozen=True, slots=True)
 class _Described:
-    """(M, 256) descriptors, the image that each is of, and how it was fitted."""
+    """(M, 256) descriptors in a file, the image that each is of, and how it was fitted."""
 
-    rows: NDArray[np.float32]
+    rows: DescriptorFile
     owners: NDArray[np.int64]
     fits: tuple[Fit, ...]
 
@@ -50,6 +52,7 @@ class _Described:
 class CopySearch:
     """Compares images with a set of real ones as `training_copy` does with its `images`.
 
+    Descriptors of real images lie in a temporary file, and memory holds a block of them.
     Each real image counts at its own scale (centre crop) and as a whole (resized), over all flips
     and quarter turns.
 
@@ -60,6 +63,7 @@ class CopySearch:
     def __init__(self, real: Sequence[SourceImage]) -> None:
         self._real = real
         self._described: dict[Size, _Described] = {}
+        self._folder = tempfile.TemporaryDirectory(prefix="factory-copies-")
 
     def search_images(self, images: Sequence[SourceImage]) -> Similar:
         """Searches for images at their own sizes, as the filter sees them.
@@ -102,7 +106,7 @@ class CopySearch:
         for row, (image, position) in enumerate(zip(images, positions, strict=True)):
             pixels = image.read_pixels()
             real = self._describe((pixels.shape[0], pixels.shape[1]))
-            own = real.rows[real.owners == position]
+            own = real.rows.pick(np.flatnonzero(real.owners == position))
             found[row] = compare_all(describe_images(pixels[None]), own)[0]
         return found
 
@@ -120,12 +124,13 @@ class CopySearch:
 
     def _describe(self, size: Size) -> _Described:
         if size not in self._described:
-            rows, owners, fits = [np.zeros((0, DIM), np.float32)], [], []
+            rows = DescriptorFile(Path(self._folder.name) / f"{size[0]}x{size[1]}")
+            owners, fits = [], []
             for number, pixels, fit in _fit_all(self._real, size):
-                rows.append(describe_images(pixels[None]).astype(np.float32))
+                rows.add(describe_images(pixels[None]))
                 owners.append(number)
                 fits.append(fit)
-            self._described[size] = _Described(np.concatenate(rows), np.array(owners), tuple(fits))
+            self._described[size] = _Described(rows, np.array(owners), tuple(fits))
         return self._described[size]
 
 

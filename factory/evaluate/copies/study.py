@@ -1,5 +1,6 @@
 """Compares synthetic images with training images: AuthPct, C_T, distances, similarity, pairs."""
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from factory.evaluate.copies.measures import (
     measure_distances,
 )
 from factory.evaluate.copies.similarity import CopySearch, Similar
-from factory.evaluate.features import encode_set, fit_scaling
+from factory.evaluate.features import FeatureFile, ScaledRows, fit_scaling, iterate_encoded
 from factory.evaluate.image_sets import ImageSet, list_set
 from factory.evaluate.judge_overlap import find_parts, read_making, write_circle
 from factory.models.encoders import load_encoder
@@ -94,7 +95,8 @@ def study_copies(
     catalogs = catalogs or load_catalogs()
     sets = _list_sets(real, synthetic, held_out, settings)
     train, made = sets.train, sets.synthetic
-    described, near, hashes = _measure_features(sets, settings, say, catalogs)
+    with tempfile.TemporaryDirectory(prefix="factory-copies-") as below:
+        described, near, hashes = _measure_features(sets, settings, say, catalogs, Path(below))
     say(f"similarity, as of the filter training_copy, to {len(train):,} images")
     search = CopySearch(train.images)
     similar = search.search_images(made.images)
@@ -147,16 +149,23 @@ def _list_sets(real: Path, synthetic: Path, held_out: Path | None, settings: Cop
 
 
 def _measure_features(
-    sets: _Sets, settings: CopySettings, say: Say, catalogs: Catalogs
-) -> tuple[dict[str, Any], Distances, dict[str, tuple[str, ...]]]:
-    """Returns what hangs on the encoder, the distances, and the hashes of all pixels."""
+    sets: _Sets, settings: CopySettings, say: Say, catalogs: Catalogs, below: Path
+) -> tuple[dict[str, Any], Distances, dict[str, list[str]]]:
+    """Returns what hangs on the encoder, the distances, and the hashes of all pixels.
+
+    Features lie in files below a folder, and memory holds blocks of them.
+    """
     encoder = load_encoder(settings.encoder, device=settings.device, catalogs=catalogs)
-    found = {}
+    found: dict[str, FeatureFile] = {}
+    hashes: dict[str, list[str]] = {}
     for name, images in sets.items():
         say(f"{settings.encoder}: {len(images):,} images of {images.name}")
-        found[name] = encode_set(images, encoder, settings.cache)
-    scaling = fit_scaling(found["train"].values, encoder.describe())
-    scaled = {name: scaling.apply(each.values) for name, each in found.items()}
+        found[name], hashes[name] = FeatureFile(below / name, encoder.dim), []
+        for named, values in iterate_encoded(images, encoder, settings.cache):
+            found[name].add(values)
+            hashes[name] += named
+    scaling = fit_scaling(found["train"], encoder.describe())
+    scaled = {name: ScaledRows(each, scaling) for name, each in found.items()}
     say("nearest neighbours")
     train, held_out, seed = scaled["train"], scaled.get("held_out"), settings.seed
     own = find_nearest(train, train, is_same=True)[1]
@@ -173,7 +182,7 @@ def _measure_features(
         "c_t": describe_copy_test(train, held_out, scaled["synthetic"], settings.cells, seed),
         "distance": describe_distances(near, usual, seed),
     }
-    return described, near, {name: each.pixels_sha256 for name, each in found.items()}
+    return described, near, hashes
 
 
 def _compare_references(
