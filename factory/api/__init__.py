@@ -5,6 +5,9 @@ is a folder, a file or an fsspec URL, as on the command line. `say` is called wi
 start of each step; by default nothing is said.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from factory.api.catalogs import (
     adopt_model,
     check_encoder,
@@ -70,7 +73,9 @@ from factory.api.training import (
     train_translator,
 )
 from factory.api.tuning import tune
-from factory.evaluate.everything import AllSettings
+
+if TYPE_CHECKING:
+    from factory.evaluate.everything import AllSettings
 
 __all__ = [
     "AllSettings",
@@ -133,3 +138,10 @@ __all__ = [
     "write_review_page",
     "write_words",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Returns `AllSettings`, whose module takes longer to load than those of all functions."""
+    if name == "AllSettings":
+        return import_module("factory.evaluate.everything").AllSettings
+    raise AttributeError(f"module 'factory.api' has no attribute {name!r}")

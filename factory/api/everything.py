@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 from factory.api.evaluating import make_context
 from factory.api.sharing import card
 from factory.api.words import Say, keep_quiet
-from factory.evaluate.everything import AllSettings, Everything, Tell, pass_over
 
 if TYPE_CHECKING:
+    from factory.evaluate.everything import AllSettings, Tell
     from factory.publish.evaluation import Evaluation
 
 
 def evaluate_all(
-    settings: AllSettings, tell: Tell = pass_over, say: Say = keep_quiet
+    settings: "AllSettings", tell: "Tell | None" = None, say: Say = keep_quiet
 ) -> "Evaluation":
     """Runs every evaluation that the data allow, and fills one table of four tiers.
 
@@ -21,7 +21,7 @@ def evaluate_all(
 
     Args:
         settings: what is measured, and how.
-        tell: called before and after each part.
+        tell: called before and after each part; None: nobody asks.
         say: called with one line at the start of each step.
 
     Returns:
@@ -31,9 +31,10 @@ def evaluate_all(
         StoreError: results cannot be written.
     """
     from factory.core.files.atomic import write_file
+    from factory.evaluate.everything import Everything, pass_over
     from factory.publish.evaluation import Evaluation
 
-    found = Everything(settings, tell).take(make_context(say))
+    found = Everything(settings, tell or pass_over).take(make_context(say))
     write_file(settings.folder / "tiers.json", found.dump())
     if settings.has_card:
         card(settings.synthetic)

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import cache, cached_property, reduce
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from keyword import iskeyword
 from operator import or_
 from pathlib import Path
 from pkgutil import iter_modules
@@ -74,11 +75,8 @@ class Registry(Generic[KindT]):
                 except PluginError as error:
                     self._broken[name] = error
                     raise
-            elif name in self._own:
-                self._loaded[name] = import_name(self._own[name])
             else:
-                noun = self.group.rpartition(".")[2]
-                raise CatalogError(f"{noun}: no kind {name!r}: {advise(name, self.names)}")
+                self._loaded[name] = self._load_own(name)
         return self._loaded[name]
 
     def find_plugin(self, name: str) -> str | None:
@@ -121,17 +119,42 @@ class Registry(Generic[KindT]):
             return members[0]
         return Annotated[reduce(or_, members), Field(discriminator="kind")]
 
+    def _load_own(self, name: str) -> type[KindT]:
+        """Returns a kind of this project: of the module named so, if there is one, or of any.
+
+        Raises:
+            CatalogError: no such kind.
+        """
+        for module in self._list_modules():
+            # What Python keeps for itself no module is named: `class` is in class_name.py.
+            if module == name or (iskeyword(name) and module.startswith(f"{name}_")):
+                found = self._read_module(module)
+                if name in found:
+                    return import_name(found[name])  # type: ignore[no-any-return]
+        if name not in self._own:
+            noun = self.group.rpartition(".")[2]
+            raise CatalogError(f"{noun}: no kind {name!r}: {advise(name, self.names)}")
+        return import_name(self._own[name])  # type: ignore[no-any-return]
+
     @cached_property
     def _own(self) -> dict[str, str]:
         if not isinstance(self._built_in, str):
             return dict(self._built_in)
-        found = {}
+        modules = self._list_modules()
+        return {kind: place for each in modules for kind, place in self._read_module(each).items()}
+
+    def _list_modules(self) -> list[str]:
+        """Returns the modules of this project's package of kinds; none of a mapping."""
+        if not isinstance(self._built_in, str):
+            return []
         package = import_module(self._built_in)
-        for info in iter_modules(package.__path__, f"{package.__name__}."):
-            if not info.ispkg:
-                for each in _list_kinds(import_module(info.name), self.base):
-                    found[getattr(each, "kind")] = f"{info.name}:{each.__name__}"  # noqa: B009
-        return found
+        return [info.name for info in iter_modules(package.__path__) if not info.ispkg]
+
+    def _read_module(self, name: str) -> dict[str, str]:
+        """Returns kind -> `module:Class` of a module of that package."""
+        module = import_module(f"{self._built_in}.{name}")
+        kinds = _list_kinds(module, self.base)
+        return {each.kind: f"{module.__name__}:{each.__name__}" for each in kinds}  # type: ignore[attr-defined]
 
     @cached_property
     def _entries(self) -> dict[str, list[EntryPoint]]:

@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr, TypeAdapter, ValidationInfo, field_vali
 from factory.catalog.acceptance import parse_rule
 from factory.catalog.entries import Fraction, Strict
 from factory.catalog.terms import Concepts
+from factory.core.any_settings import annotate_settings
 from factory.core.hashing import compute_digest, drop_none
 from factory.core.thumbnails import REVISION
 from factory.data.family import Family
@@ -29,7 +30,7 @@ Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 if TYPE_CHECKING:
     ConditionSettings = AnyConditionSettings
 else:
-    ConditionSettings = CONDITIONS.build_union()
+    ConditionSettings = annotate_settings(CONDITIONS)
 
 
 # --- picking ---
@@ -160,7 +161,7 @@ class Terms(Strict):
 if TYPE_CHECKING:
     AnyFilter = FilterSettings
 else:
-    AnyFilter = FILTERS.build_union()
+    AnyFilter = annotate_settings(FILTERS)
 
 
 class Recipe(Strict):

@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from factory.api.everything import AllSettings
 from factory.cli.evaluate.command import show
 from factory.engine.dataset import Dataset
 from factory.evaluate import EVALUATIONS
 from factory.evaluate.base import COPIES, TIERS, Context, Drawing, Evaluation
 from factory.evaluate.control import Control
-from factory.evaluate.everything import Everything, build_tiers, list_rows
+from factory.evaluate.everything import AllSettings, Everything, build_tiers, list_rows
 from factory.publish.card.evaluations import write_evaluation
 from factory.publish.card.facts import write_again
 from tests.running import call, run, write_recipe

@@ -41,7 +41,7 @@ from tests.documents import load_hook
 from tests.plugged import call
 
 call("validate", "recipe.yaml")
-schema = json.loads(call("schema").stdout)["$defs"]
+schema = json.loads(call("schema"))["$defs"]
 assert "glands" in schema["GeneratorSettings"]["properties"]["family"]["anyOf"][0]["enum"]
 assert "hues:NUMBER" in schema["RealismFilter"]["properties"]["encoder"]["examples"]
 listed = json.loads(call("models", "list", "--catalog", ".", "--json"))

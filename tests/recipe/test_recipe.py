@@ -1,5 +1,6 @@
 import copy
 import json
+import re
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from factory.catalog.vocabulary import LICENCES, SCHEDULERS
 from factory.core.errors import Problem, RecipeError
 from factory.core.yaml.model import parse_model, read_document
 from factory.engine.plan import build_plan
+from factory.filters import FILTERS
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import (
     build_recipe_schema,
@@ -25,7 +27,7 @@ from factory.recipe.file import (
 )
 from factory.recipe.recipe import NOT_CONTENT, Recipe, compute_recipe_digest
 from factory.train.generator.recipe import choose_model
-from tests import ROOT
+from tests import ROOT, run_alone
 from tests.mutations import SOUND
 from tests.running import find_problems
 
@@ -631,3 +633,45 @@ def test_an_override_of_near_duplicate_reaches_dedup() -> None:
     recipe = load_recipe(RECIPES / "quickstart.yaml", [text]).recipe
     assert recipe.dedup is not None
     assert recipe.dedup.max_similarity == 0.5
+
+
+def test_reading_a_recipe_imports_the_kinds_that_it_names_and_no_others():
+    code = (
+        "import sys; from factory import load_recipe; load_recipe('quickstart');"
+        "from factory.filters import FILTERS; from factory.recipe.conditions import CONDITIONS;"
+        "found, kinds = set(sys.modules), 'factory.recipe.conditions.';"
+        "assert {'factory.filters.tissue', kinds + 'class_name'} <= found;"
+        "assert not {'factory.filters.realism', kinds + 'cohort'} & found;"
+        "assert not {'factory.evaluate.everything', 'factory.evaluate.base'} & found;"
+        "assert {'realism', 'tissue'} <= set(FILTERS.names);"
+        "assert {'cohort', 'class'} <= set(CONDITIONS.names)"
+    )
+    run_alone(code)
+
+
+@pytest.mark.parametrize(
+    ("filters", "said"),
+    [
+        ([{"kind": "tisue"}], "unknown kind 'tisue'"),
+        ([{}], "filters[0].kind: is missing: add one of"),
+        ([{"kind": 3}], "unknown kind"),
+        (["tissue"], "must be"),
+        ([{"kind": "tissue", "min_fraction": "much"}], "filters[0].min_fraction: must be"),
+        ([{"kind": "tissue", "colour": 1}], "filters[0].colour: unknown field"),
+    ],
+)
+def test_what_no_kind_takes_is_told_as_by_the_union_of_all(tmp_path, filters, said):
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        load_recipe(write_recipe(tmp_path, filters=filters))
+
+
+def test_settings_that_are_made_already_stay_what_they_are():
+    made = FILTERS.get("tissue").Settings(kind="tissue", min_fraction=0.25)
+    data = yaml.safe_load((RECIPES / "quickstart.yaml").read_text())
+    recipe = Recipe.model_validate({**data, "filters": [made]})
+    assert recipe.filters == (made,)
+    assert type(recipe.filters[0]) is type(made)
+    dumped = recipe.model_dump(mode="json")
+    assert dumped["filters"] == [made.model_dump(mode="json")]
+    assert Recipe.model_validate(dumped) == recipe
+    assert Recipe.model_validate_json(recipe.model_dump_json()) == recipe

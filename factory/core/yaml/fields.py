@@ -14,6 +14,12 @@ from pydantic import BaseModel
 from factory.core.yaml.reader import FieldPath
 
 
+class LateUnion:
+    """In an annotation: a union that is made once somebody asks for it."""
+
+    union: Any
+
+
 @dataclass(frozen=True, slots=True)
 class FieldType:
     """The annotation of a field, and what it says about the values that fit."""
@@ -75,17 +81,24 @@ def _is_model(annotation: Any) -> bool:
 
 def _unwrap(annotation: Any) -> Any:
     """Removes `Annotated` and an optional None."""
-    while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+    annotation = _strip(annotation)
     members = _list_members(annotation)
     if len(members) == 1 and members[0] is not annotation:
         return _unwrap(members[0])
     return annotation
 
 
-def _list_members(annotation: Any) -> tuple[Any, ...]:
+def _strip(annotation: Any) -> Any:
+    """Removes `Annotated`; of a late union, returns the union."""
     while get_origin(annotation) is Annotated:
-        annotation = get_args(annotation)[0]
+        inner, *told = get_args(annotation)
+        late = next((each for each in told if isinstance(each, LateUnion)), None)
+        annotation = inner if late is None else late.union
+    return annotation
+
+
+def _list_members(annotation: Any) -> tuple[Any, ...]:
+    annotation = _strip(annotation)
     if get_origin(annotation) in {Union, types.UnionType}:
         return tuple(member for member in get_args(annotation) if member is not type(None))
     return (annotation,)

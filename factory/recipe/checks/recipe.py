@@ -12,6 +12,7 @@ from factory.core.errors import CatalogError, InputError, PluginError, RecipeErr
 from factory.core.notes import tell
 from factory.core.yaml.messages import advise
 from factory.core.yaml.reader import FieldPath
+from factory.data.streams import STREAMS
 from factory.models.generators.environment import find_absent, find_environment
 from factory.models.generators.families import FAMILIES, open_family, read_index
 from factory.models.generators.families.base import Family
@@ -145,9 +146,10 @@ def _describe_entry(findings: Findings, entry: ModelEntry) -> Model | None:
             findings.catalogs.make_problem(entry, ("family",), f"{error} (model {entry.id})")
         )
         return None
-    unasked = sorted(set(entry.required) - {stream.name for stream in list_streams()})
-    if unasked:
-        message = f"{entry.id} needs {', '.join(unasked)}, which no condition kind gives yet"
+    unasked = set(entry.required) - {stream.name for stream in STREAMS}
+    if unasked and (unasked := unasked - {stream.name for stream in list_streams()}):
+        lacking = ", ".join(sorted(unasked))
+        message = f"{entry.id} needs {lacking}, which no condition kind gives yet"
         findings.add(place, f"{message}: take another model")
         return None
     if family.is_on_record:

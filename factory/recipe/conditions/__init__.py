@@ -75,8 +75,8 @@ def _check_stream(findings: "Findings", block: ConditionKind, path: FieldPath) -
     model = findings.model
     if model is None or model.streams is None:
         return
-    kinds = CONDITIONS.list_all()[0]
     if block.stream.name not in model.streams:
+        kinds = CONDITIONS.list_all()[0]
         takes = [name for name, kind in kinds.items() if kind.streams[0].name in model.streams]
         message = f"{model.name} takes no {block.kind} conditions"
         findings.add((*path, "kind"), f"{message}: take {', '.join(takes) or 'another model'}")

@@ -77,7 +77,9 @@ def does_generate(name: str | None) -> bool:
 
     A family that is not installed here, or broken, is taken for one that makes them.
     """
+    if name is None:  # looked for among the modules of all families otherwise
+        return True
     try:
-        return FAMILIES.get(str(name)).generates
+        return FAMILIES.get(name).generates
     except (CatalogError, PluginError):
         return True

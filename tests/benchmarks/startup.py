@@ -1,0 +1,74 @@
+"""What a command costs before it does anything: CPU seconds of new processes, taken in turns.
+
+    python tests/benchmarks/startup.py [--tree ANOTHER_CHECKOUT ...] [--times 9] [--json FILE]
+
+Each command runs `--times` times in each tree, turn by turn; the least and the median are printed.
+CPU seconds of user and system, since seconds that pass tell of the machine's other work.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from measures import write_table
+
+COMMANDS = (
+    ("--version",),
+    ("validate", "recipes/quickstart.yaml"),
+    ("validate", "recipes/he-captions.yaml"),
+)
+HEADERS = ("command", "tree", "least", "median")
+HERE = Path(__file__).parents[2]
+
+
+def measure(tree: Path, command: tuple[str, ...]) -> float:
+    """Returns the CPU seconds of one process that runs a command of a tree's factory.
+
+    Raises:
+        subprocess.CalledProcessError: the command failed.
+    """
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(
+        [sys.executable, "-m", "factory", *command],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree)},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main() -> None:
+    """Measures every command in every tree and prints a table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--tree", type=Path, action="append", default=[])
+    parser.add_argument("--times", type=int, default=9)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    trees = [HERE, *(each.absolute() for each in options.tree)]
+    rows = []
+    for command in COMMANDS:
+        taken: dict[Path, list[float]] = {tree: [] for tree in trees}
+        for _ in range(options.times):
+            for tree in trees:
+                taken[tree].append(measure(tree, command))
+        for tree, seconds in taken.items():
+            name = "this" if tree == HERE else str(tree)
+            rows.append((" ".join(command), name, min(seconds), statistics.median(seconds)))
+    print(write_table("CPU seconds of a command", HEADERS, rows))
+    if options.json is not None:
+        options.json.write_text(
+            json.dumps([dict(zip(HEADERS, row, strict=True)) for row in rows]), encoding="utf-8"
+        )
+
+
+if __name__ == "__main__":
+    main()
