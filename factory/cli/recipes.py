@@ -112,6 +112,8 @@ def plan(
         click.echo(f"  {part['label']}: {part['count']:,}")
         for line in part.get("details", ()):
             click.echo(f"    {line}")
+    for label, first in report.get("may_end", {}).items():
+        click.echo(f"  {label} may end early (budget.stop), after {first:,} requests or more")
     click.echo(f"recipe sha256 {report['recipe_sha256']}")
     click.echo("what the terms of its makers let the data set be:")
     for line in verdict.describe():

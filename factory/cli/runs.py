@@ -134,8 +134,8 @@ def print_result(
         click.echo(write_json({**summary.to_json(), **more}))
         return
     _print_counts(summary)
-    if early := funnel.describe_early(summary):
-        click.echo(early)
+    for line in filter(None, [funnel.describe_early(summary), *funnel.describe_ends(summary)]):
+        click.echo(line)
     for part in summary.shortfalls:
         click.echo(f"SHORTFALL {funnel.describe_shortfall(part)}", err=True)
     if summary.shortfalls:
@@ -234,7 +234,10 @@ def status(folder: str, watch: bool, web: bool, as_json: bool, **place: Any) -> 
             click.echo(f"{report['name']}: {report['done']:,} of {report['shards']:,} shards")
             for part in report["series"]:
                 done = f"{part['filled']:,} of {part['asked']:,} {verb}"
-                click.echo(f"  {part['label']}: {done}")
+                ended = f", ended after {part['ended']:,} requests" if "ended" in part else ""
+                click.echo(f"  {part['label']}: {done}{ended}")
+                if "tests" in part:
+                    click.echo(f"    {part['tests'][-1]}")
             for record in report["quarantined"]:
                 click.echo(f"  quarantined {record['shard']}: {record['error']}")
             problem = report["unfinished"]

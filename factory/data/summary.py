@@ -55,6 +55,30 @@ class EarlyPart(Part):
     passed: int = Field(description="of these, those that every filter accepts: false stops")
 
 
+class StopTest(Part):
+    """One test of `budget.stop`: what the newest block of a series changed."""
+
+    series: str = Field(description="key")
+    at: int = Field(description="requests of the series that were there")
+    images: int = Field(description="accepted ones of these")
+    sample: str = Field(description="digest of their sample ids")
+    before: float | None = Field(None, description="figure without the newest block")
+    after: float | None = Field(None, description="figure with it; None: too few images to tell")
+    change: float | None = None
+    low: float | None = None
+    high: float | None = None
+    stops: bool = Field(description="whether the series ends here")
+
+
+class StopPart(Part):
+    """How a series ended, of a recipe with `budget.stop`."""
+
+    at: int | None = Field(description="requests after which it ended; None: it never did")
+    beyond: int = Field(0, description="candidates made beyond that, which count nowhere")
+    beside: int = Field(0, description="of these, those in shards that hold others")
+    tests: tuple[StopTest, ...] = ()
+
+
 class SeriesSummary(SeriesPart):
     """The funnel of one series: what was asked, made and kept, and why the rest was not."""
 
@@ -71,6 +95,13 @@ class SeriesSummary(SeriesPart):
     )
     bags: BagsPart | None = Field(None, description="of a cohort")
     early: EarlyPart | None = Field(None, description="of a recipe with `early`")
+    stop: StopPart | None = Field(None, description="of a recipe with `budget.stop`")
+
+    @property
+    def wanted(self) -> int:
+        """Requests that were to be filled: those up to its end, where it ended early."""
+        at = None if self.stop is None else self.stop.at
+        return self.asked if at is None else min(at, self.asked)
 
 
 class Cut(Part):
@@ -122,7 +153,7 @@ class UsedPart(Part):
 
 
 class UsedEncoder(Part):
-    """The encoder of a diverse pick."""
+    """The encoder of a diverse pick, or of `budget.stop`."""
 
     id: str
     weights_sha256: str | None = None
@@ -136,6 +167,7 @@ class Maker(Artefact):
     score_names: tuple[str, ...]
     dedup: dict[str, Any] | None = None
     pick_encoder: UsedEncoder | None = None
+    stop_encoder: UsedEncoder | None = None
     terms: dict[str, str] | None = Field(
         None, description="of concepts: catalog, and the digest of its phrases"
     )
@@ -166,6 +198,7 @@ class Summary(Artefact):
     accept: str | None = None
     pick: dict[str, Any] | None = None
     early: dict[str, Any] | None = None
+    stop: dict[str, Any] | None = None
     seconds: dict[str, float] = Field({})
     cut_prompts: dict[str, Cut] = Field({})
     missing_shards: int = 0
@@ -199,6 +232,16 @@ class Summary(Artefact):
     def models(self) -> tuple[str, ...]:
         """Models that made its images, sorted."""
         return tuple(sorted({maker.model for maker in self.makers}))
+
+    @property
+    def candidates(self) -> int:
+        """Candidates in its shards: those beyond the end of a series are not `generated`."""
+        return self.generated + sum(part.stop.beside for part in self.series if part.stop)
+
+    @property
+    def wanted(self) -> int:
+        """Requests that were to be filled; of series that ended early, those up to their end."""
+        return sum(part.wanted for part in self.series)
 
     @property
     def shortfalls(self) -> tuple[SeriesSummary, ...]:

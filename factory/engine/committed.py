@@ -11,6 +11,8 @@ from factory.engine.run_folder import Marker, RunFolder
 
 NUMBERS = ("descriptor", "features")
 """Columns of hundreds of numbers a row, which no data set has: read as arrays."""
+PLACES = ("series", "index", "attempt")
+"""Columns that tell where in the plan a row lies."""
 
 
 def read_markers(folder: RunFolder, shard: Shard) -> list[Marker]:
@@ -33,7 +35,7 @@ def count_tried(markers: Iterable[Marker]) -> dict[int, int]:
 def iterate_rows(
     folder: RunFolder, plan: Outline, columns: tuple[str, ...], later: Later
 ) -> Iterator[tuple[Shard, list[dict[str, Any]]]]:
-    """Yields each committed shard with its rows; see `read_rows`.
+    """Yields each committed shard with its rows, those before the end of its series.
 
     Raises:
         StoreError: a shard is damaged.
@@ -41,7 +43,34 @@ def iterate_rows(
     for shard in plan.iterate_shards():
         markers = read_markers(folder, shard)
         if markers:
-            yield shard, read_rows(folder, markers, columns, later)
+            yield shard, keep_wanted(plan, read_rows(folder, markers, columns, later))
+
+
+def count_beyond(folder: RunFolder, plan: Outline) -> dict[str, tuple[int, int]]:
+    """Returns series that ended -> candidates made beyond its end, and those beside others of it.
+
+    Raises:
+        StoreError: a shard is damaged.
+    """
+    found: dict[str, tuple[int, int]] = {}
+    for shard in plan.cut({}).iterate_shards() if plan.stops else ():
+        if plan.wants(shard.series, shard.stop - 1):
+            continue
+        markers = read_markers(folder, shard)
+        rows = sum(marker.rows for marker in markers)
+        is_beside = plan.wants(shard.series, shard.start)
+        if is_beside:
+            rows -= len(keep_wanted(plan, read_rows(folder, markers, PLACES, Later())))
+        beyond, beside = found.get(shard.series, (0, 0))
+        found[shard.series] = beyond + rows, beside + rows * is_beside
+    return found
+
+
+def keep_wanted(plan: Outline, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns the rows of a shard that lie before the end of its series: its first ones."""
+    if not plan.stops:
+        return rows
+    return [row for row in rows if plan.wants(row["series"], row["index"])]
 
 
 def read_rows(

@@ -13,7 +13,7 @@ from factory.engine.forgotten import read_forgotten
 from factory.engine.parts import PARTS
 from factory.engine.plan import Generation, Outline, Plan, describe_content, extend_plan
 from factory.engine.run_folder import GenerationRecord, RunFolder, RunRecord, SeriesRecord
-from factory.engine.run_records import compute_run_id
+from factory.engine.run_records import StopRecord, compute_run_id
 from factory.engine.summary import RECIPE
 from factory.recipe.conditions.series import (
     find_bag_size,
@@ -163,8 +163,8 @@ def has_commits(folder: RunFolder, record: RunRecord) -> bool:
     return any(folder.has_marker(shard) for shard in shards)
 
 
-def build_record(recipe: Recipe, plan: Plan) -> RunRecord:
-    """Returns the run record of a plan."""
+def build_record(recipe: Recipe, plan: Plan, stop: StopRecord | None = None) -> RunRecord:
+    """Returns the run record of a plan; `stop` is what was tested of its series."""
     return RunRecord(
         version=RunRecord.newest,
         name=recipe.name,
@@ -189,10 +189,13 @@ def build_record(recipe: Recipe, plan: Plan) -> RunRecord:
             GenerationRecord(counts=dict(each.counts), shard_size=each.shard_size)
             for each in plan.generations
         ),
+        **({} if stop is None else {"stop": stop}),
     )
 
 
 def read_outline(record: RunRecord) -> Outline:
     """Returns the series and shards that a run folder recorded."""
     generations = [Generation(each.counts, each.shard_size) for each in record.generations]
-    return Outline(record.series, tuple(generations))
+    return Outline(
+        record.series, tuple(generations), {} if record.stop is None else record.stop.stops
+    )

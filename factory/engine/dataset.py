@@ -196,7 +196,7 @@ class Dataset:
 
         summary = self.summary
         missing = 0 if summary is None else summary.missing_shards
-        problem = describe_unfinished(summary, missing, summary.generated if summary else 0)
+        problem = describe_unfinished(summary, missing, summary.candidates if summary else 0)
         if not problem and self.kind is FolderKind.RUN:
             status = read_status(self.url)
             problem = status["unfinished"]

@@ -13,8 +13,10 @@ from factory.engine.disk import assume_rows, measure_rows, sum_disk
 from factory.engine.plan import Plan
 from factory.models.generators.settings import find_entry
 from factory.recipe.conditions.series import find_details
+from factory.recipe.ending import FIRST
 from factory.recipe.file import LoadedRecipe
 from factory.recipe.recipe import Recipe, compute_recipe_digest
+from factory.recipe.stop import Stop
 
 CALIBRATION_BATCHES = 2
 DEFAULT_SIDE = 512
@@ -67,6 +69,7 @@ def estimate_cost(
         ],
         "max_candidates": images * recipe.budget.attempts,
         "idle_share": compute_idle_share(plan, recipe.generator.batch_size),
+        **({} if recipe.budget.stop is None else {"may_end": list_ends(plan, recipe.budget.stop)}),
     }
     if not calibrate:
         entry = find_entry(recipe.generator, loaded.session.catalogs)
@@ -95,6 +98,12 @@ def estimate_cost(
         "disk_gib": disk / 2**30,
         "calibration": measured,
     }
+
+
+def list_ends(plan: Plan, rule: Stop) -> dict[str, int]:
+    """Returns series -> requests after which it may end at the earliest, of those that may."""
+    first = FIRST * rule.every
+    return {part.label: first for part in plan.series if part.count > first}
 
 
 def _find_ends(

@@ -8,7 +8,7 @@ from typing import Any
 
 from factory.data.records import STOPPED, Shard
 from factory.engine.bags import Bags
-from factory.engine.committed import count_tried, iterate_rows, read_markers, read_rows
+from factory.engine.committed import count_tried, iterate_rows, keep_wanted, read_markers, read_rows
 from factory.engine.diversity import Pick
 from factory.engine.executors import choose_executor
 from factory.engine.families import LEFT_OUT, Families
@@ -167,7 +167,8 @@ def _walk(
             survey.count_marker(marker)
         funnel = survey.funnel[shard.series]
         is_telling = funnel.shares or selectors.reads_groups(shard)
-        rows = read_rows(folder, markers, saying if is_telling else columns, policy.later)
+        told = saying if is_telling else columns
+        rows = keep_wanted(plan, read_rows(folder, markers, told, policy.later))
         made = count_tried(markers)
         for index, candidates, decisions in selectors.select(shard, rows):
             is_filled = _count(funnel, candidates, decisions)
@@ -176,7 +177,12 @@ def _walk(
                 each.add(shard.series, candidates, decisions)
             done = policy.attempts if is_filled else candidates[-1]["attempt"] + 1
             made[index] = max(made.get(index, 0), done)
-        starts = {index: done for index, done in sorted(made.items()) if done < policy.attempts}
+        wanted = plan.count_wanted(shard.series, shard.stop)
+        starts = {
+            index: done
+            for index, done in sorted(made.items())
+            if done < policy.attempts and index < wanted
+        }
         if starts:
             survey.goes_on.append(Task(shard, len(markers), starts))
     survey.filled = {key: funnel.accepted for key, funnel in survey.funnel.items()}
@@ -212,7 +218,8 @@ def iterate_decisions(
         if not markers:
             continue
         more = ("provenance",) if selectors.reads_groups(shard) else ()
-        rows = read_rows(folder, markers, tuple(dict.fromkeys((*columns, *more))), policy.later)
+        told = tuple(dict.fromkeys((*columns, *more)))
+        rows = keep_wanted(plan, read_rows(folder, markers, told, policy.later))
         found: list[tuple[dict[str, Any], Decision]] = []
         for _, candidates, decisions in selectors.select(shard, rows):
             for row, decision in zip(candidates, decisions, strict=True):

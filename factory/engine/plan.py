@@ -3,8 +3,8 @@
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 from factory.core.errors import InputError, MismatchError
 from factory.core.hashing import diff_values
@@ -37,10 +37,14 @@ class Outline:
 
     A shard never crosses a series. Growing a run adds a generation that covers only the new end of
     each series, so every shard of an earlier generation stays as it was.
+
+    `stops` tells after how many requests a series ended that was asked for more: what is beyond
+    belongs to no shard, and of a shard across it only the rows before count.
     """
 
     series: tuple[SeriesInfo, ...]
     generations: tuple[Generation, ...]
+    stops: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -60,19 +64,34 @@ class Outline:
         """Returns the number of accepted images asked for."""
         return sum(part.count for part in self.series)
 
+    def cut(self, stops: Mapping[str, int]) -> Self:
+        """Returns it with series that end after so many requests."""
+        return replace(self, stops=dict(stops))
+
+    def wants(self, key: str, index: int) -> bool:
+        """Whether a request lies before the end of its series."""
+        return key not in self.stops or index < self.stops[key]
+
+    def count_wanted(self, key: str, count: int) -> int:
+        """Returns how many of `count` requests of a series lie before its end."""
+        return min(count, self.stops.get(key, count))
+
     def count_shards(self) -> int:
         """Returns the number of shards, by arithmetic."""
         total = 0
         for generation, before in self._pair_generations():
             for key, count in generation.counts.items():
-                total += -(-(count - before.get(key, 0)) // generation.shard_size)
+                new = self.count_wanted(key, count) - before.get(key, 0)
+                total += max(0, -(-new // generation.shard_size))
         return total
 
     def iterate_shards(self) -> Iterator[Shard]:
         """Yields every shard, the series taking turns, so that a stopped run is balanced."""
         for generation, before in self._pair_generations():
             cuts = [
-                _cut(key, before.get(key, 0), stop, generation.shard_size)
+                _cut(
+                    key, before.get(key, 0), stop, generation.shard_size, self.stops.get(key, stop)
+                )
                 for key, stop in generation.counts.items()
             ]
             for turn in itertools.zip_longest(*cuts):
@@ -179,8 +198,8 @@ def describe_content(recipe: Recipe) -> dict[str, Any]:
     return content
 
 
-def _cut(key: str, start: int, stop: int, size: int) -> Iterator[Shard]:
-    for first in range(start, stop, size):
+def _cut(key: str, start: int, stop: int, size: int, end: int) -> Iterator[Shard]:
+    for first in range(start, min(stop, end), size):
         yield Shard(key, first, min(first + size, stop))
 
 

@@ -1,29 +1,30 @@
 """Runs a recipe into a run folder: plan, fill, top up, finalize, write the card."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from factory.core.errors import InputError, RunBrokenError
 from factory.core.plain import write_json
 from factory.data.features import build_final_schema
-from factory.data.summary import Summary
+from factory.data.summary import StopTest, Summary
 from factory.engine.committed import read_markers
 from factory.engine.continuing import build_record, continue_run, has_commits, read_outline
 from factory.engine.dataset import Dataset
 from factory.engine.drain import Drain
-from factory.engine.executors import Notify, NoWatch, Outcome, Watch, open_pool
+from factory.engine.executors import Notify, NoWatch, Watch
 from factory.engine.finalise import SUMMARY, Policy, Survey, survey_run
 from factory.engine.forgotten import read_forgotten
 from factory.engine.later import read_later
 from factory.engine.notebook import show_dataset, show_summary
-from factory.engine.parts import PARTS
 from factory.engine.placing import compare_files
 from factory.engine.plan import Outline, Plan, build_plan
 from factory.engine.repack import write_dataset
+from factory.engine.rounds import Rounds, Told
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.run_records import Quarantine
+from factory.engine.stopping import Stopping, describe_test, open_record
 from factory.engine.summary import (
     RECIPE,
     build_summary,
@@ -31,7 +32,7 @@ from factory.engine.summary import (
     describe_unfinished,
     read_summary,
 )
-from factory.engine.task import Order, Task
+from factory.engine.task import Order
 from factory.filters import Decide
 from factory.recipe.file import LoadedRecipe
 from factory.recipe.licences import check_generation
@@ -106,19 +107,26 @@ def run_recipe(
         record, plan = continue_run(folder, recipe, fresh, extend)
         if record is None and folder.clear():
             say(f"{url}: another recipe began here and committed nothing: begun anew")
-        folder.write_run(build_record(recipe, plan))
-        order = Order(recipe, loaded.session, url)
+        tested, real = open_record(recipe.budget.stop, loaded.session, url, record)
+        now = build_record(recipe, plan, tested)
+        folder.write_run(now)
+        order, policy = Order(recipe, loaded.session, url), build_policy(folder, recipe)
         try:
             first = None if record is None else find_first_marker(folder, plan)
             drain = Drain(say, lambda: bool(lease.lost))
-            told = notify, say, watch or NoWatch(), drain
-            survey = _fill(order, folder, plan, first, *told)
+            told = Told(notify, say, watch or NoWatch(), drain)
+            rounds = Rounds(order, folder, plan, policy, told)
+            if recipe.budget.stop is not None and real is not None:
+                given = recipe.budget.stop, loaded.session, folder, plan, policy, now, real, say
+                rounds.stopping = Stopping(*given)
+            survey = rounds.fill(first)
         except InputError:
             if record is None and not has_commits(folder, build_record(recipe, plan)):
                 folder.clear()
             raise
         judges = describe_judges(loaded)
-        return finalize(folder, recipe, plan, survey, judges=judges, say=say, write_card=write_card)
+        what = folder, recipe, rounds.plan, survey
+        return finalize(*what, judges=judges, say=say, write_card=write_card)
 
 
 def finalize(
@@ -210,101 +218,6 @@ def find_first_marker(folder: RunFolder, plan: Plan) -> Marker | None:
     return next((marker for marker in markers if marker is not None), None)
 
 
-@dataclass(slots=True)
-class _Booked:
-    """Hands outcomes on, and keeps whether a shard failed."""
-
-    notify: Notify
-    has_failed: bool = False
-
-    def __call__(self, outcome: Outcome) -> None:
-        self.has_failed |= outcome.marker is None
-        self.notify(outcome)
-
-
-def _fill(
-    order: Order,
-    folder: RunFolder,
-    plan: Plan,
-    first: Marker | None,
-    notify: Notify,
-    say: Callable[[str], None],
-    watch: Watch,
-    drain: Drain,
-) -> Survey:
-    """Fills all shards, then goes on with requests that lost their image to a near-duplicate.
-
-    Returns:
-        The survey of what is committed at the end.
-    """
-    known, drawn = set[str](), 0
-
-    def is_done(marker: Marker) -> bool:
-        """Tells whether nothing is to be made: a worker writes its lost description again."""
-        if marker.worker not in known and folder.has_worker(marker.worker):
-            known.add(marker.worker)
-        return marker.worker in known
-
-    def draw_open(tasks: Iterable[Task]) -> Iterator[Task]:
-        nonlocal drawn
-        for task in tasks:
-            marker = folder.read_marker(task.shard, task.round)
-            if marker is not None and is_done(marker):
-                notify(Outcome(task, marker, is_new=False))
-                continue
-            if not drawn:
-                say("judging" if is_judging(order.recipe) else "generating")
-            drawn += 1
-            yield ask(task)
-
-    def ask(task: Task) -> Task:
-        return task.ask(plan, order.recipe.budget.attempts)
-
-    policy = build_policy(folder, order.recipe)
-    tasks: Iterable[Task] = (Task(shard) for shard in plan.iterate_shards())
-    begun_with = first.worker if first else None
-    with open_pool(order, begun_with, say, drain) as pool:
-        with drain.listen():
-            pool.fill(draw_open(tasks), notify, watch.report)
-        survey = survey_run(folder, plan, policy, order.recipe.workers)
-        while survey.goes_on and not survey.missing:
-            say(f"topping up {count_open(survey).total()} requests")
-            watch.recount(survey.filled, count_open(survey))
-            booked = _Booked(notify)
-            with drain.listen():
-                pool.fill(map(ask, survey.goes_on), booked, watch.report)
-            survey = survey_run(folder, plan, policy, order.recipe.workers)
-            drawn += 1
-            if booked.has_failed:
-                break
-    if not survey.missing:
-        folder.files.remove(PARTS)
-    if not drawn:
-        say(describe_complete(survey, is_judging(order.recipe)))
-    return survey
-
-
-def count_open(survey: Survey) -> Counter[str]:
-    """Returns the requests of each series that go on."""
-    counts: Counter[str] = Counter()
-    for task in survey.goes_on:
-        counts[task.shard.series] += len(task.starts or ())
-    return counts
-
-
-def describe_complete(survey: Survey, judged: bool) -> str:
-    """Says that a run has nothing left to make, or to judge."""
-    asked = sum(each.asked for each in survey.funnel.values())
-    if judged:
-        return f"already complete: {asked:,} of {asked:,} judged"
-    if survey.accepted >= asked:
-        return f"already complete: {survey.accepted:,} of {asked:,}"
-    return (
-        f"nothing left to make: {survey.accepted:,} of {asked:,}, all tries of budget.attempts are "
-        "spent"
-    )
-
-
 def read_status(url: str) -> dict[str, Any]:
     """Returns how far a run is: shards done, filled of asked per series, quarantined shards.
 
@@ -331,6 +244,7 @@ def read_status(url: str) -> dict[str, Any]:
     problem = half or describe_unfinished(summary, shards - done, candidates)
     if summary is not None and not problem:  # near-duplicates, a pick or a refilter decided since
         filled = Counter({part.key: part.accepted for part in summary.series})
+    tests = record.stop.tests if record.stop else ()
     return {
         "name": record.name,
         "judged": is_judging(restore_recipe(record.recipe)),
@@ -339,10 +253,21 @@ def read_status(url: str) -> dict[str, Any]:
         "generated": generated,
         "rejected": dict(rejected),
         "series": [
-            {"label": part.label, "asked": part.count, "filled": filled[part.key]}
+            {
+                "label": part.label,
+                "asked": part.count,
+                "filled": filled[part.key],
+                **({"ended": outline.stops[part.key]} if part.key in outline.stops else {}),
+                **({"tests": mine} if (mine := _list_tests(tests, part.key)) else {}),
+            }
             for part in record.series
         ],
         "quarantined": [each.to_json() for each in folder.list_quarantined()],
         "finalized": not problem,
         "unfinished": problem,
     }
+
+
+def _list_tests(tests: Iterable[StopTest], key: str) -> list[str]:
+    """Says what each test of a series found."""
+    return [describe_test(each) for each in tests if each.series == key]

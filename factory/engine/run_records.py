@@ -16,7 +16,7 @@ from factory.core.plain import write_json
 from factory.data.artefact import Artefact, Part
 from factory.data.records import Shard
 from factory.data.schema import select_shaping
-from factory.data.summary import Maker, SeriesPart
+from factory.data.summary import Maker, SeriesPart, StopTest
 from factory.recipe.earlier import join_duplicates, split_duplicates
 
 PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out", "captions", "path"})
@@ -49,6 +49,19 @@ class SeriesRecord(SeriesPart):
     bag_size: int | None = Field(None, description="patches of a slide, where there are slides")
 
 
+class StopRecord(Part):
+    """The tests of `budget.stop` so far, and the real images that they compare with."""
+
+    real_images: int
+    real_sha256: str
+    tests: tuple[StopTest, ...] = ()
+
+    @property
+    def stops(self) -> dict[str, int]:
+        """Series -> requests after which it ended."""
+        return {each.series: each.at for each in self.tests if each.stops}
+
+
 class RunRecord(Artefact):
     """`run.json`: what the run folder belongs to."""
 
@@ -58,6 +71,7 @@ class RunRecord(Artefact):
     recipe: dict[str, Any]
     series: tuple[SeriesRecord, ...]
     generations: tuple[GenerationRecord, ...]
+    stop: StopRecord | None = Field(None, description="of a recipe with `budget.stop`")
 
 
 class Quarantine(Artefact):
@@ -140,6 +154,7 @@ def select_shaping_parts(maker: Maker) -> dict[str, Any]:
         for each in described["filters"]
     }
     pick = {"pick_encoder": maker.pick_encoder.weights_sha256} if maker.pick_encoder else {}
+    stop = {"stop_encoder": maker.stop_encoder.weights_sha256} if maker.stop_encoder else {}
     terms = {"terms": maker.terms} if maker.terms else {}
     generator = select_shaping(maker.generator.to_json())
     return {
@@ -147,6 +162,7 @@ def select_shaping_parts(maker: Maker) -> dict[str, Any]:
         "filters": filters,
         "dedup": described["dedup"],
         **pick,
+        **stop,
         **terms,
     }
 

@@ -35,7 +35,7 @@ from factory.models.generators.base import Begun, Pausable
 from factory.models.generators.environment import describe_environment
 from factory.models.generators.settings import find_entry
 from factory.recipe.licences import describe_terms
-from factory.recipe.recipe import DiversePick, compute_recipe_digest
+from factory.recipe.recipe import compute_recipe_digest, find_kept_encoder
 
 
 class Worker:
@@ -56,8 +56,9 @@ class Worker:
         self.score_names = sorted({*names, *own, NONFINITE})
         self.decide = build_decide(self.filters, recipe.accept)
         self.encoder: Encoder | None = None
-        if isinstance(recipe.pick, DiversePick):
-            self.encoder = session.encoders.load(recipe.pick.encoder, session.base)
+        if (spec := find_kept_encoder(recipe)) is not None:
+            self.encoder = session.encoders.load(spec, session.base)
+        used_by = "stop_encoder" if recipe.pick is None else "pick_encoder"
         has_features = self.encoder is not None
         has_channels = self.generator.capabilities.channels is not None
         self.schema = build_shard_schema(
@@ -74,7 +75,7 @@ class Worker:
                 "filters": [each.describe() for each in self.filters],
                 "score_names": self.score_names,
                 **({} if recipe.dedup is None else {"dedup": recipe.dedup.describe()}),
-                **({} if self.encoder is None else {"pick_encoder": self.encoder.describe()}),
+                **({} if self.encoder is None else {used_by: self.encoder.describe()}),
                 **({} if self.terms is None else {"terms": self.terms.describe()}),
                 **({} if entry is None or entry.scale is None else {"scale": entry.scale}),
                 **describe_terms(recipe, session),
@@ -173,19 +174,25 @@ class Worker:
         samples = self._name_channels(samples)
         scores = score_all(self.filters, samples, [job.condition for job in jobs])
         descriptors: list[Any] = [None] * len(samples)
-        features: list[Any] = [None] * len(samples)
         if self.recipe.dedup is not None:
             descriptors = map_by_size(describe_images, samples)
-        if self.encoder is not None and samples:
-            features = map_by_size(self.encoder.encode, samples)
         candidates = []
         for row, (job, sample) in enumerate(zip(jobs, samples, strict=True)):
             before = earlier[row] if earlier is not None else {}
             known = {NONFINITE: round_nonfinite(sample.nonfinite), **before, **scores[row]}
             verdict = self.decide(known, job.condition.class_name)
-            candidates.append(
-                Candidate(job, sample, known, verdict, descriptors[row], features[row])
-            )
+            candidates.append(Candidate(job, sample, known, verdict, descriptors[row]))
+        return self._add_features(candidates)
+
+    def _add_features(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Adds what a pick compares, or the tests of `budget.stop`: these see accepted ones."""
+        picks = self.recipe.pick is not None
+        chosen = [row for row, each in enumerate(candidates) if picks or each.verdict.accepted]
+        if self.encoder is None or not chosen:
+            return candidates
+        features = map_by_size(self.encoder.encode, [candidates[row].sample for row in chosen])
+        for row, values in zip(chosen, features, strict=True):
+            candidates[row] = replace(candidates[row], features=values)
         return candidates
 
     def _name_channels(self, samples: Sequence[Sample]) -> Sequence[Sample]:

@@ -10,6 +10,7 @@ from factory.core.errors import StoreError
 from factory.core.hashing import compute_digest
 from factory.data.artefact import describe_problem
 from factory.data.summary import Cut, SeriesSummary, Summary
+from factory.engine.committed import count_beyond
 from factory.engine.finalise import SUMMARY, Survey
 from factory.engine.forgotten import read_forgotten
 from factory.engine.plan import Outline
@@ -27,16 +28,18 @@ RECIPE = "recipe.json"
 
 def build_summary(folder: RunFolder, recipe: Recipe, plan: Outline, survey: Survey) -> Summary:
     """Returns counts, funnel and makers of a run: what `--json` prints and the card is made of."""
-    series = []
+    series, stop = [], _list_stops(folder, recipe, plan)
     for part in plan.series:
         funnel = survey.funnel[part.key]
+        wanted = plan.count_wanted(part.key, funnel.asked)
         series.append(
             SeriesSummary(
                 key=part.key,
                 label=part.label,
                 class_names=part.class_names,
-                short=0 if is_judging(recipe) else funnel.asked - funnel.accepted,
+                short=0 if is_judging(recipe) else wanted - funnel.accepted,
                 **funnel.to_json(),
+                **({"stop": stop[part.key]} if part.key in stop else {}),
                 **find_details(part),
             )
         )
@@ -75,17 +78,34 @@ def build_summary(folder: RunFolder, recipe: Recipe, plan: Outline, survey: Surv
                 join_duplicates({"filters": filters, "dedup": dedup})["filters"],
                 recipe.output.model_dump(mode="json", exclude={"path"}),
                 *_list_rules(recipe).values(),
+                *([dict(sorted(plan.stops.items()))] if plan.stops else []),
             ],
         ),
     )
 
 
+def _list_stops(folder: RunFolder, recipe: Recipe, plan: Outline) -> dict[str, dict[str, Any]]:
+    """Returns how each series ended, and its tests, where `budget.stop` may end it."""
+    if recipe.budget.stop is None:
+        return {}
+    record, beyond = folder.require_run().stop, count_beyond(folder, plan)
+    found: dict[str, dict[str, Any]] = {}
+    for part in plan.series:
+        made, beside = beyond.get(part.key, (0, 0))
+        tests = [each.to_json() for each in record.tests] if record else []
+        mine = [each for each in tests if each["series"] == part.key]
+        told = {"at": plan.stops.get(part.key), "beyond": made, "beside": beside, "tests": mine}
+        found[part.key] = told
+    return found
+
+
 def _list_rules(recipe: Recipe) -> dict[str, Any]:
-    """Returns how verdicts are combined, images picked and tries stopped, where it says so."""
+    """Returns how verdicts are combined, images picked, tries and series ended, where told."""
     rules = {
         "accept": recipe.accept,
         "pick": None if recipe.pick is None else recipe.pick.model_dump(mode="json"),
         "early": None if recipe.early is None else recipe.early.model_dump(mode="json"),
+        "stop": None if recipe.budget.stop is None else recipe.budget.stop.summarise(),
     }
     return {name: rule for name, rule in rules.items() if rule is not None}
 
@@ -128,8 +148,8 @@ def describe_unfinished(summary: Summary | None, missing: int, candidates: int) 
         return "there is no summary.json of a data set that was written"
     if missing:
         return f"{missing:,} shards are missing"
-    if summary.generated != candidates:
-        return f"{candidates:,} candidates are there, it was made of {summary.generated:,}"
+    if summary.candidates != candidates:
+        return f"{candidates:,} candidates are there, it was made of {summary.candidates:,}"
     return ""
 
 

@@ -36,7 +36,7 @@ class Making:
     """What a finished run says of the encoders in it.
 
     Attributes:
-        involved: encoders of its filters, of its pick, and of its generator.
+        involved: encoders of its filters, pick and stop, and of its generator.
         is_known: whether the set is a run at all.
     """
 
@@ -136,7 +136,7 @@ def _say_part(user: str) -> str:
 
 
 def _list_described(maker: Maker) -> list[Involved]:
-    """What filters and pick said of their encoders when the images were made."""
+    """What filters, pick and stop said of their encoders when the images were made."""
     found = [
         Involved(
             f"filter {each.kind} judged with it",
@@ -146,13 +146,14 @@ def _list_described(maker: Maker) -> list[Involved]:
         for each in maker.filters
         if each.get("encoder") is not None
     ]
-    pick = maker.pick_encoder
-    if pick is not None:
-        sha256 = pick.weights_sha256
+    for user, used in (("pick", maker.pick_encoder), ("stop", maker.stop_encoder)):
+        if used is None:
+            continue
+        sha256 = used.weights_sha256
         if sha256 is None:
-            found.append(Involved("pick judged with it", frozenset({pick.id})))
+            found.append(Involved(_say_part(user), frozenset({used.id})))
         else:  # an id may be that of an architecture only
-            found.append(Involved("pick judged with it", frozenset(), frozenset({sha256})))
+            found.append(Involved(_say_part(user), frozenset(), frozenset({sha256})))
     return found
 
 

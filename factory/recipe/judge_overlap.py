@@ -35,7 +35,7 @@ class UsedEncoder:
 
 
 def list_encoders(recipe: Recipe, session: Session) -> tuple[UsedEncoder, ...]:
-    """Returns the encoders that filters and picks use; a classifier that is missing has none."""
+    """Returns the encoders of filters, pick and stop; a classifier that is missing has none."""
     catalogs = session.catalogs
     found = [
         UsedEncoder(user, spec, find_weights(spec, catalogs).rstrip("/").rpartition("/")[2])
@@ -105,6 +105,8 @@ def _list_specs(recipe: Recipe, session: Session) -> Iterator[tuple[str, str]]:
             yield from _list_inner(name, model, session)
     if isinstance(recipe.pick, DiversePick):
         yield "pick", recipe.pick.encoder
+    if recipe.budget.stop is not None:
+        yield "stop", recipe.budget.stop.encoder
 
 
 def _list_inner(user: str, model: str, session: Session) -> Iterator[tuple[str, str]]:

@@ -23,6 +23,7 @@ from factory.recipe.conditions.base import ConditionSettings as AnyConditionSett
 from factory.recipe.conditions.family import list_varied
 from factory.recipe.earlier import NEAR_DUPLICATE, find_place, join_duplicates, split_duplicates
 from factory.recipe.early import Early
+from factory.recipe.stop import Stop
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,95}$")]
 
@@ -70,6 +71,9 @@ class Budget(Strict):
     on_shortfall: Literal["warn", "error"] = Field("warn", description="error: write no data set")
     retries: int = Field(2, ge=0, le=100, description="of a shard whose worker failed")
     max_error_rate: Fraction = Field(0.1, description="quarantined shards that stop the run")
+    stop: Stop | None = Field(
+        None, description="ends series that more images no longer change; default: none ends early"
+    )
 
 
 class Workers(Strict):
@@ -257,6 +261,13 @@ def select_deciding(recorded: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _MAPPING = TypeAdapter(dict[str, Any])
+
+
+def find_kept_encoder(recipe: Recipe) -> str | None:
+    """Returns the encoder whose features rows keep, for a diverse pick or `budget.stop`."""
+    if isinstance(recipe.pick, DiversePick):
+        return recipe.pick.encoder
+    return None if recipe.budget.stop is None else recipe.budget.stop.encoder
 
 
 def is_judging(recipe: Recipe) -> bool:

@@ -44,7 +44,7 @@ SOURCE_MASKS = "source masks"
 SOURCE_SHAPES = "source shapes"
 SOURCES = (SOURCE_IMAGES, SOURCE_MASKS, SOURCE_SHAPES)
 """Roles of what itself, changed, is in the data set; a model only makes it."""
-INDIRECT = ("teacher", "filter", "pick", "classifier")
+INDIRECT = ("teacher", "filter", "pick", "stop", "classifier")
 """Beginnings of the roles that leave no trace in pixels: they teach, judge or choose."""
 
 

@@ -10,6 +10,7 @@ from factory.data.groups import hash_group
 from factory.data.images import SourceImage
 from factory.engine.forget.touched import Matches
 from factory.filters import build_filters
+from factory.filters.base import RealImages
 from factory.models.session import Session
 from factory.recipe.conditions.family_looks import list_domains
 from factory.recipe.recipe import Recipe
@@ -28,7 +29,7 @@ class OwnImages:
         names: of images and patients, as files may have them.
         keys: of images in their sets.
         hashes: of bytes and pixels.
-        compared: filters that compare with some of them -> how many.
+        compared: filters, and `budget.stop`, that compare with some of them -> how many.
         unread: where images were not found, and why.
     """
 
@@ -69,19 +70,26 @@ def _place(image: SourceImage) -> Place:
 def _list_sets(
     recipe: Recipe, session: Session, found: OwnImages
 ) -> Iterator[tuple[str, Sequence[SourceImage]]]:
-    """Yields the sets of conditions, and of filters by their names; notes what cannot be read."""
+    """Yields the sets of conditions, and others by who compares with them; notes what is unread."""
     for block in recipe.blocks:
         for one in (*block.list_read(), *block.unlabelled, *list_domains(block)):
             try:
                 yield "", one.list(session)
             except FactoryError as error:
                 found.unread.append(str(error))
-    for judge in build_filters(recipe.filters, session):
-        for real in judge.real_images:
-            try:
-                yield f"filter {judge.name}", real.list(session)
-            except FactoryError as error:
-                found.unread.append(str(error))
+    compared = [
+        (f"filter {judge.name}", real)
+        for judge in build_filters(recipe.filters, session)
+        for real in judge.real_images
+    ]
+    if (rule := recipe.budget.stop) is not None:
+        real = RealImages("images", session.resolve(rule.images), columns=rule.columns)
+        compared.append(("budget.stop", real))
+    for name, real in compared:
+        try:
+            yield name, real.list(session)
+        except FactoryError as error:
+            found.unread.append(str(error))
 
 
 def _hash_pixels(session: Session, image: SourceImage) -> list[str]:

@@ -98,6 +98,8 @@ def _list_trained(recipe: Recipe, session: Session) -> Iterator[Trained]:
         yield from _open_encoders(f"filter {judge.name}", judge.encoders, session, makes=False)
     if isinstance(recipe.pick, DiversePick):
         yield from _open_encoders("pick", [recipe.pick.encoder], session, makes=False)
+    if recipe.budget.stop is not None:
+        yield from _open_encoders("stop", [recipe.budget.stop.encoder], session, makes=False)
 
 
 def _list_makers(recipe: Recipe, session: Session) -> Iterator[Trained]:

@@ -313,7 +313,8 @@ def find_circular(
     for root in roots:
         for part in find_parts(spec, described, read_making(root, catalogs), catalogs):
             text = write_circle(spec, "the synthetic images", part).removeprefix(f"{CIRCULAR}: ")
-            found.append(Leak(CIRCULAR, text, unfiltered=not part.startswith(("filter", "pick"))))
+            judges = ("filter", "pick", "stop")
+            found.append(Leak(CIRCULAR, text, unfiltered=not part.startswith(judges)))
     return found
 
 

@@ -33,7 +33,9 @@ def run_fully(context: Context) -> RunRecipe:
         result = context.run(recipe, overrides, to)
         if result.quarantined:
             raise RunBrokenError(f"{to}: shards failed: run the same command again to make them")
-        short = [f"{part.label} {part.accepted}/{part.asked}" for part in result.summary.shortfalls]
+        short = [
+            f"{part.label} {part.accepted}/{part.wanted}" for part in result.summary.shortfalls
+        ]
         return f"fewer accepted than asked for ({', '.join(short)})" if short else ""
 
     return fill
@@ -60,7 +62,7 @@ def describe_runs(roots: Sequence[Path]) -> dict[str, Any] | None:
         "asked": asked,
         "accepted": accepted,
         "unfilled": round(1 - accepted / asked, 4) if asked else 0.0,
-        "unfilled_by_class": {part.label: round(part.short / part.asked, 4) for part in parts},
+        "unfilled_by_class": {part.label: round(part.short / part.wanted, 4) for part in parts},
         "largest_share": max(shares) if shares else None,
         "over_quota": sum(part.rejected.get(name, 0) for part in parts for name in OVER),
         "generated": sum(part.generated for part in parts),

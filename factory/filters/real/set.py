@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,14 +67,49 @@ class RealSet:
             yield np.stack([fit_image(each, width, height, fit) for each in pixels])
 
 
+class ChosenImages(Protocol):
+    """Settings that say which real images are used."""
+
+    @property
+    def images(self) -> Path:
+        """Where they are."""
+        ...
+
+    @property
+    def columns(self) -> dict[str, Any]:
+        """How they are read: further arguments of `list_images`."""
+        ...
+
+    @property
+    def limit(self) -> int:
+        """Most that are used."""
+        ...
+
+    @property
+    def seed(self) -> int:
+        """Chooses them, where there are more."""
+        ...
+
+
 def read_real_set(settings: "RealismFilter.Settings", session: Session) -> RealSet:
+    """Reads a set that neighbours are looked for in; see `choose_real_set`.
+
+    Raises:
+        SourceError: unreadable images, one image in two classes, or too few of them.
+    """
+    found = choose_real_set(settings, session)
+    check_real_set(found.images, settings.neighbours, found.root)
+    return found
+
+
+def choose_real_set(settings: ChosenImages, session: Session) -> RealSet:
     """Lists and hashes the real images, byte-identical ones once, and chooses `limit` of them.
 
     Classes take turns, so that few images of one are not lost among many of another; within a class
     the order is that of a keyed hash of the bytes, so that files may be renamed.
 
     Raises:
-        SourceError: unreadable images, one image in two classes, or too few of them.
+        SourceError: unreadable images, or one image in two classes.
     """
     root = session.resolve(settings.images)
     listed = session.images.list(root, **settings.columns)
@@ -88,7 +123,6 @@ def read_real_set(settings: "RealismFilter.Settings", session: Session) -> RealS
                 "remove one"
             )
     chosen = _choose(unique, settings.limit, settings.seed)
-    check_real_set(chosen, settings.neighbours, root)
     ordered = tuple(sorted(chosen, key=lambda image: image.sha256))
     return RealSet(ordered, len(unique), root)
 

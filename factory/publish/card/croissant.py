@@ -14,7 +14,7 @@ from factory.core.places import shorten_places
 from factory.data.columns import IMAGE_TYPE
 from factory.publish.card.citation import build_bibtex
 from factory.publish.card.facts import CONFIGS, Facts
-from factory.publish.card.funnel import describe_shortfall
+from factory.publish.card.funnel import describe_ends, describe_shortfall
 from factory.recipe.licences import collect_summary_terms, combine_terms, find_known
 
 if TYPE_CHECKING:
@@ -144,13 +144,18 @@ def _describe_making(facts: Facts) -> dict[str, Any]:
     rejected = ", ".join(f"{name} {count:,}" for name, count in summary.rejected.items())
     made = f"Sampled from {', '.join(models)} by factory {__version__}"
     counts = (
-        f"{summary.generated:,} candidates for {summary.asked:,} requests, "
+        f"{summary.generated:,} candidates for {summary.wanted:,} requests, "
         f"{summary.accepted:,} accepted."
     )
     if not facts.is_synthetic:
         made = f"Given images, judged by factory {__version__}"
         counts = f"{summary.generated:,} images, {summary.accepted:,} accepted."
-    filled = "Every request was filled." if facts.is_synthetic else "None: every image was judged."
+    ends = "".join(f" {text}." for text in describe_ends(summary))
+    filled = (
+        f"Every request was filled.{ends}"
+        if facts.is_synthetic
+        else "None: every image was judged."
+    )
     raw = "Variations of real images." if facts.varies_real_images else "No image is a photograph."
     for name in facts.real_columns:
         raw += f" Where it is not empty, the column {name} holds the real image itself."

@@ -6,10 +6,12 @@ from typing import Any
 from factory.core.markdown import escape, write_code
 from factory.core.places import shorten_places
 from factory.core.stats.intervals import compute_wilson
-from factory.data.summary import SeriesSummary, Summary
+from factory.data.summary import SeriesSummary, StopPart, Summary
 from factory.filters import needs_class
 from factory.publish.card.text import join_blocks, join_table
 
+STOP_FIGURES = {"fidelity": "the kernel distance to real images"}
+"""What a test of `budget.stop` looks at."""
 ONE_SIDED = 0.5
 """Share of a series that varies one real image from which people are told."""
 
@@ -41,6 +43,8 @@ def write_funnel(summary: Summary) -> str:
             *(_write_shares(part) for part in summary.series if part.attributes),
             _describe_rest(summary),
             describe_early(summary),
+            describe_stop_rule(summary),
+            "\n".join(f"- {escape(text)}" for text in describe_ends(summary)),
             _describe_forgotten(summary),
             "\n".join([*_describe_filters(summary), _ALWAYS, *_describe_rules(summary)]),
             "\n".join(f"- **Cut**: {escape(text)}" for text in describe_cut(summary)),
@@ -64,7 +68,8 @@ def _choose_columns(summary: Summary) -> tuple[tuple[str, ...], tuple[str, ...]]
 
 def _describe_filled(summary: Summary) -> str:
     is_short = bool(summary.shortfalls)
-    return f"{'Not every' if is_short else 'Every'} request was filled."
+    up_to = " up to where its series ended" if summary.wanted < summary.asked else ""
+    return f"{'Not every' if is_short else 'Every'} request{up_to} was filled."
 
 
 def _describe_forgotten(summary: Summary) -> str:
@@ -119,6 +124,37 @@ def describe_early(summary: Summary) -> str:
     )
 
 
+def describe_stop_rule(summary: Summary) -> str:
+    """Says by which test series may end early; nothing where none may."""
+    rule = summary.stop
+    if rule is None:
+        return ""
+    return (
+        f"Series end early (`budget.stop`) where a block of {rule['every']:,} requests changes "
+        f"{STOP_FIGURES[rule['when']]} by no more than {rule['tolerance']:.2%}, up or down, by the "
+        f"whole {rule['confidence']:.0%} interval of the change (features of "
+        f"{write_code(shorten_places(rule['encoder']))}):"
+    )
+
+
+def describe_ends(summary: Summary) -> list[str]:
+    """Says of each series that may end early where it did, and by which figures."""
+    return [_describe_end(part, part.stop) for part in summary.series if part.stop is not None]
+
+
+def _describe_end(part: SeriesSummary, stop: StopPart) -> str:
+    told = [each for each in stop.tests if each.change is not None]
+    last = ""
+    if told:
+        change, low, high = (getattr(told[-1], name) or 0.0 for name in ("change", "low", "high"))
+        last = f" (its last test, at {told[-1].at:,}: {-change:+.2%}, {-high:+.2%} to {-low:+.2%})"
+    if stop.at is None:
+        tests = f"{len(stop.tests):,} tests" if len(stop.tests) != 1 else "one test"
+        return f"{part.label}: went on to all {part.asked:,} through {tests}{last}"
+    beyond = f"; {stop.beyond:,} candidates made beyond that are left out" if stop.beyond else ""
+    return f"{part.label}: ended after {stop.at:,} of {part.asked:,} requests{last}{beyond}"
+
+
 def _show(bound: Any) -> str:
     """Returns a number, or those of classes."""
     if not isinstance(bound, Mapping):
@@ -139,7 +175,7 @@ def describe_shortfall(part: SeriesSummary) -> str:
     """Says by how much a series fell short, and the commonest reasons."""
     reasons = ", ".join(f"{reason} ({count})" for reason, count in list(part.reasons.items())[:3])
     why = f"; most candidates were rejected for: {reasons}" if reasons else ""
-    return f"{part.label}: {part.short} short of {part.asked}{_describe_bags(part)}{why}"
+    return f"{part.label}: {part.short} short of {part.wanted}{_describe_bags(part)}{why}"
 
 
 def _describe_bags(part: SeriesSummary) -> str:

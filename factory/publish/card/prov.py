@@ -37,6 +37,7 @@ def build_prov(facts: Facts) -> str:
         f"factory:run-{summary.digest[:16]}",
         other_attributes={
             "factory:asked": summary.asked,
+            **({"factory:wanted": summary.wanted} if summary.stop else {}),
             "factory:generated": summary.generated,
             "factory:accepted": summary.accepted,
         },

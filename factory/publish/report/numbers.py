@@ -14,7 +14,7 @@ from factory.recipe.earlier import NEAR_DUPLICATE
 
 KEPT = {"name", "recipe_sha256", "asked", "accepted", "generated", "judged", "seconds"}
 COUNTS = {"label", "asked", "accepted", "short", "generated", "spare", "rejected", "reasons"}
-"""Besides `attributes`, where shares are stated, and `early`."""
+"""Besides `attributes`, where shares are stated, `early` and `stop`."""
 MAX_LINES = 6
 """Series that get a line of their own; of more, one line stands for all."""
 
@@ -65,7 +65,7 @@ def build_numbers(
 
 def build_series(part: SeriesSummary, label: str) -> dict[str, Any]:
     """Returns the funnel of one series; near-duplicates stand beside what filters rejected."""
-    kept = COUNTS | {name for name in ("attributes", "early") if getattr(part, name)}
+    kept = COUNTS | {name for name in ("attributes", "early", "stop") if getattr(part, name)}
     counts = part.model_dump(mode="json", include=kept)
     rejected = counts["rejected"]
     repeats = rejected.pop(NEAR_DUPLICATE, 0)

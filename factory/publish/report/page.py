@@ -73,6 +73,8 @@ def render_page(
         rules=[
             *describe_rules(state.recipe),
             *filter(None, [funnel.describe_early(state.summary)]),
+            *filter(None, [funnel.describe_stop_rule(state.summary)]),
+            *funnel.describe_ends(state.summary),
         ],
         picks=state.recipe.pick is not None,
         references=[

@@ -70,6 +70,8 @@ class Watcher:
         outline = read_outline(record)
         shards = list(outline.iterate_shards())
         summary = read_summary(self.folder)
+        names = {shard.id for shard in shards}  # what lies beyond the end of a series counts not
+        self.seen = {name: each for name, each in self.seen.items() if name in names}
         left = [shard for shard in shards if shard.id not in self.seen]
         if not left and self._find_problem(summary, 0):
             left = shards  # all have been made once; topping up adds rounds to some

@@ -19,6 +19,7 @@ from factory.publish.verify.findings import Failure, Report
 from factory.publish.verify.forgotten import check_forgotten
 from factory.publish.verify.rows import RowChecks, read_label_names
 from factory.publish.verify.shards import ShardRows
+from factory.publish.verify.stops import check_stops
 
 __all__ = ["Failure", "Report", "VerifyOptions", "verify_set"]
 
@@ -65,6 +66,8 @@ def verify_set(
     with _booking(report, "counts"):
         check_counts(dataset, walk.counts, walk.checks.classes, report)
     check_tars(dataset, walk.checks.image_hashes, walk.checks.channel_hashes, report)
+    with _booking(report, "stops", "summary.json"):
+        check_stops(dataset.summary, report)
     if walk.shards is not None:
         with _booking(report, "finalized", "summary.json"):
             walk.shards.check_finished(dataset.summary)

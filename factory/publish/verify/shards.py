@@ -14,12 +14,13 @@ from factory.engine.dataset import DATA, Dataset
 from factory.engine.finalise import iterate_decisions, survey_run
 from factory.engine.later import Later, read_later
 from factory.engine.run import build_policy
-from factory.engine.run_folder import Marker, RunFolder
+from factory.engine.run_folder import Marker, RunFolder, RunRecord
 from factory.engine.run_records import name_worker
 from factory.engine.summary import describe_unfinished
 from factory.filters import Decide
 from factory.publish.verify.findings import Report
-from factory.recipe.recipe import Recipe
+from factory.publish.verify.stops import TestedImages
+from factory.recipe.recipe import Recipe, restore_recipe, select_deciding
 
 COMPARED = (*(name for name, _ in CONTENT_COLUMNS if name != "image"), "scores", "provenance")
 """Columns that a final row has from its shard; the image is compared by its hash."""
@@ -102,13 +103,16 @@ class ShardRows:
             survey = survey_run(self.folder, plan, policy)
             decisions = iterate_decisions(self.folder, plan, policy, survey)
             kept: DiskMap[bool] = DiskMap()
-            for _, decided in decisions:
+            tested = self._open_tested(record, recipe)
+            for shard, decided in decisions:
                 for row, decision in decided:
                     if decision.status == "accepted":
                         kept[row["sample_id"]] = True
+                        tested.add(shard.series, row["index"], row["sample_id"])
         except FactoryError as error:
             self.report.fail("selection", ".factory/", str(error))
             return
+        tested.check(self.report)
         self.report.checked["selection"] += len(kept)
         for name in kept.list_lacking(ids):
             self.report.fail("selection", f"{DATA}/", "was accepted, but is not there", name)
@@ -127,6 +131,14 @@ class ShardRows:
                         found[field],
                         field=f"series {said.get('label', key)}: {field}",
                     )
+
+    def _open_tested(self, record: RunRecord, recipe: Recipe) -> TestedImages:
+        """Returns the tests of `budget.stop`; of a run that was refiltered they saw others."""
+        made = restore_recipe(record.recipe)
+        both = (select_deciding(each.model_dump(mode="json")) for each in (made, recipe))
+        if record.stop is None or made.budget.stop is None or len({*map(str, both)}) > 1:
+            return TestedImages((), 1)
+        return TestedImages(record.stop.tests, made.budget.stop.every)
 
     def _read(self) -> None:
         record = self.folder.read_run()

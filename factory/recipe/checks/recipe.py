@@ -22,6 +22,7 @@ from factory.recipe.checks.filters import check_filters
 from factory.recipe.checks.findings import Findings, Model
 from factory.recipe.checks.guidance import check_guidance
 from factory.recipe.checks.phrases import check_phrases
+from factory.recipe.checks.stop import check_stop
 from factory.recipe.conditions import check_conditions, list_streams
 from factory.recipe.file import LoadedRecipe
 from factory.recipe.licences import check_generation
@@ -51,6 +52,7 @@ def check_recipe(loaded: LoadedRecipe, check_files: bool = True) -> None:
     check_phrases(findings)
     check_filters(findings)
     check_guidance(findings)
+    check_stop(findings)
     _check_environment(findings)
     _check_adapters(findings)
     for name in ("license", "source_license"):

@@ -1,0 +1,66 @@
+"""Checks of `budget.stop`: that the ends of series follow from the figures of their tests."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from factory.data.summary import StopPart, StopTest, Summary
+from factory.engine.stopping import BlockDigests
+from factory.publish.verify.findings import Report
+
+
+def check_stops(summary: Summary | None, report: Report) -> None:
+    """Decides again from the figures of the summary where each series ended."""
+    rule = None if summary is None else summary.stop
+    if summary is None or rule is None:
+        return
+    for part in (each for each in summary.series if each.stop is not None):
+        assert part.stop is not None
+        report.checked["stops"] += 1
+        for problem in _find_problems(part.stop, rule):
+            report.fail("stops", "summary.json", problem, field=f"series {part.label}: stop")
+
+
+def _find_problems(stop: StopPart, rule: Mapping[str, Any]) -> list[str]:
+    """Says what does not follow."""
+    problems = []
+    for test in stop.tests:
+        ends = _is_within(test, float(rule["tolerance"]))
+        if test.stops != ends:
+            said = "ends" if test.stops else "does not end"
+            problems.append(f"the test at {test.at:,} {said} it, which its figures do not say")
+    first = next((test.at for test in stop.tests if test.stops), None)
+    if stop.at != first:
+        problems.append(f"ended at {stop.at}, where the tests say {first}")
+    return problems
+
+
+def _is_within(test: StopTest, tolerance: float) -> bool:
+    if test.low is None or test.high is None:
+        return False
+    return -tolerance <= test.low and test.high <= tolerance
+
+
+class TestedImages:
+    """The accepted images of series, as their tests saw them; none is kept.
+
+    Args:
+        tests: of the run record.
+        every: requests of a block.
+    """
+
+    def __init__(self, tests: tuple[StopTest, ...], every: int) -> None:
+        self.tests = tests
+        self._seen = {each.series: BlockDigests(every) for each in tests}
+
+    def add(self, series: str, index: int, name: str) -> None:
+        """Takes the next accepted image of a series."""
+        if series in self._seen:
+            self._seen[series].add(index, name)
+
+    def check(self, report: Report) -> None:
+        """Compares with what the tests recorded."""
+        for test in self.tests:
+            report.checked["stops"] += 1
+            if self._seen[test.series].find(test.at) != test.sample:
+                message = f"the test at {test.at:,} saw other images than those that are accepted"
+                report.fail("stops", ".factory/run.json", message, field=f"stop: {test.series}")

@@ -1,0 +1,158 @@
+"""What `budget.stop` spares, and how far the sets that it ends are from the whole ones.
+
+    python tests/benchmarks/stopping.py RECIPE --out DIR --held-out DIR [--encoder ID]
+        [--tolerance 0.02 0.05 0.1] [--every 50 100] [--set FIELD=VALUE ...] [--json FILE]
+
+RECIPE has a section `budget.stop`. It is run once with a tolerance that ends nothing, or gone on
+with in DIR. Every rule is then decided again over the features that the rows keep: where a series
+would end, and the share of requests that it spares. The encoder of the evaluation is another one
+than that of the rule; held-out real images of the same classes are what the rule never saw. For
+the ended and the whole set of each series it gives FD and KID to these, for ended sets also half of
+the whole, and the FD that two random halves of the whole have, as a floor. Prints JSON.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from factory.api import run
+from factory.core.images import decode_image
+from factory.core.metrics.frechet import compute_fd
+from factory.core.metrics.growing import GrowingSet
+from factory.core.metrics.kernels import compute_kid
+from factory.data.images import fit_image, list_images
+from factory.data.records import SCORE_DECIMALS
+from factory.engine.committed import read_markers
+from factory.engine.continuing import read_outline
+from factory.engine.run_folder import RunFolder
+from factory.models.encoders import Encoder, load_encoder
+from factory.recipe.ending import FIRST, read_real
+from factory.recipe.file import LoadedRecipe, load_recipe
+
+NOTHING = 1e-6
+"""A tolerance that ends nothing."""
+Rows = dict[str, dict[int, dict[str, Any]]]
+
+
+def read_accepted(url: str) -> Rows:
+    """Returns series -> request -> the first accepted row, with features and image."""
+    folder = RunFolder(url)
+    found: Rows = {}
+    for shard in read_outline(folder.require_run()).iterate_shards():
+        mine = found.setdefault(shard.series, {})
+        columns = ["index", "attempt", "accepted", "features", "image", "class_name"]
+        for marker in read_markers(folder, shard):
+            rows = folder.read_table(marker, columns).to_pylist()
+            for row in sorted(rows, key=lambda each: each["attempt"]):
+                if row["accepted"]:
+                    mine.setdefault(row["index"], row)
+    return found
+
+
+def replay(rows: dict[int, dict[str, Any]], real: np.ndarray, every: int, level: float) -> Any:
+    """Returns (requests, growth) of each test of a series."""
+    grown, tests = GrowingSet(real), []
+    for block in range((max(rows) + 1) // every):
+        mine = [rows[index] for index in sorted(rows) if index // every == block]
+        grown.add(np.array([row["features"] for row in mine], np.float32))
+        found = grown.compare(level) if block + 1 >= FIRST else None
+        if found is not None:
+            tests.append(((block + 1) * every, found.round(SCORE_DECIMALS)))
+    return tests
+
+
+def encode(encoder: Encoder, images: list[np.ndarray]) -> np.ndarray:
+    """Returns features of images of one size."""
+    blocks = (np.stack(images[start : start + 64]) for start in range(0, len(images), 64))
+    return np.concatenate([encoder.encode(block) for block in blocks])
+
+
+def compare(ended: np.ndarray, whole: np.ndarray, held: np.ndarray) -> dict[str, float]:
+    """Returns FD and KID of a set, and of the whole one, to real images, scaled by these."""
+    spread = np.where(held.std(0) > 0, held.std(0), 1.0)
+    one, other, real = ((each - held.mean(0)) / spread for each in (ended, whole, held))
+    return {
+        "images": len(one),
+        "fd": compute_fd(one, real),
+        "fd_whole": compute_fd(other, real),
+        "fd_whole_of_as_many": compute_fd(other[-len(one) :], real),
+        "kid": compute_kid(one, real),
+        "kid_whole": compute_kid(other, real),
+    }
+
+
+def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Runs the recipe, and decides again by every rule."""
+    sets = [*options.set, f"budget.stop.tolerance={NOTHING}"]
+    loaded = load_recipe(options.recipe, sets)
+    run(loaded, str(options.out), say=print)
+    rows, judge = read_accepted(str(options.out)), load_encoder(options.encoder)
+    found = []
+    for series in rows.values():
+        name = next(iter(series.values()))["class_name"]
+        pixels = [
+            decode_image(series[index]["image"]["bytes"], str(index)) for index in sorted(series)
+        ]
+        size = pixels[0].shape[:2]
+        whole, held = encode(judge, pixels), encode(judge, read_held(options.held_out, name, size))
+        real = encode_real(loaded, name, size)
+        for every in options.every:
+            tests = replay(series, real, every, options.confidence)
+            for tolerance in options.tolerance:
+                ends = [at for at, growth in tests if growth.is_within(tolerance)]
+                at = ends[0] if ends else max(series) + 1
+                kept = whole[: sum(index < at for index in series)]
+                found.append(
+                    {
+                        "class": name,
+                        "every": every,
+                        "tolerance": tolerance,
+                        "ended_at": ends[0] if ends else None,
+                        "spared": 1 - at / (max(series) + 1),
+                        **compare(kept, whole, held),
+                        "changes": [[at, *growth.change] for at, growth in tests],
+                    }
+                )
+    return found
+
+
+def read_held(folder: Path, name: str, size: tuple[int, ...]) -> list[np.ndarray]:
+    """Returns held-out images of a class at a size."""
+    images = [each for each in list_images(folder) if each.class_name == name]
+    return [fit_image(each.read_pixels(), size[1], size[0], "crop") for each in images]
+
+
+def encode_real(loaded: LoadedRecipe, name: str, size: tuple[int, ...]) -> np.ndarray:
+    """Returns the features of the rule's own real images of a class."""
+    rule = loaded.recipe.budget.stop
+    assert rule is not None
+    real = read_real(rule, loaded.session)
+    encoder = loaded.session.encoders.load(rule.encoder, loaded.session.base)
+    blocks = [encoder.encode(each) for each in real.iterate_blocks(size[1], size[0], rule.fit)]
+    return np.concatenate(blocks)[[each.class_name == name for each in real.images]]
+
+
+def main() -> None:
+    """Parses the options and prints the result."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--held-out", type=Path, required=True)
+    parser.add_argument("--encoder", default="he-ssl-eval")
+    parser.add_argument("--tolerance", type=float, nargs="+", default=[0.02, 0.05, 0.1])
+    parser.add_argument("--every", type=int, nargs="+", default=[50, 100])
+    parser.add_argument("--confidence", type=float, default=0.95)
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    text = json.dumps(measure(options), indent=1)
+    print(text)
+    if options.json:
+        options.json.write_text(text, "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,359 @@
+"""`budget.stop`: series end where their newest images change nothing, the same however made."""
+
+import json
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from factory import api
+from factory.catalog.catalog import load_catalogs
+from factory.core.errors import InputError, MismatchError
+from factory.engine.executors.base import attempt_task, open_ledger, start_worker
+from factory.engine.executors.local import LocalPool
+from factory.evaluate.judge_overlap import find_parts, read_making
+from factory.models.encoders import load_encoder
+from factory.publish.review.watch import Watcher
+from factory.recipe.file import load_recipe
+from tests import ROOT, forked, killer
+from tests.running import (
+    ask,
+    call,
+    find_problems,
+    list_identities,
+    read_json,
+    read_rows,
+    run,
+    run_recipe,
+    write_recipe,
+)
+
+FINITE = [{"kind": "finite", "min_contrast": 0.1435}]
+FEW = {"normal": 70, "tumor": 50}
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> Path:
+    folder, generator = tmp_path_factory.mktemp("real"), np.random.default_rng(0)
+    for name in ("normal", "tumor"):
+        (folder / name).mkdir()
+        for number in range(25):
+            pixels = generator.integers(120, 230, 3) + generator.normal(0, 25, (32, 32, 3))
+            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+            image.save(folder / name / f"{number}.png")
+    return folder
+
+
+def write(folder: Path, real: Path, tolerance: float = 0.08, counts=FEW, **changes) -> Path:
+    """A recipe whose series `normal` ends at 40 of 70 by this tolerance; `tumor` goes on."""
+    rule = {"when": "fidelity", "every": 20, "images": str(real), "tolerance": tolerance}
+    stop = {**rule, **changes.pop("stop", {})}
+    few = [{"kind": "class", "per_class": counts}]
+    base = {"filters": FINITE, "conditions": few, "output": {"shard_size": 8}}
+    budget = {"attempts": 6, "stop": stop, **changes.pop("budget", {})}
+    return write_recipe(folder, **{**base, **changes, "budget": budget})
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory, real) -> Path:
+    folder = tmp_path_factory.mktemp("ended")
+    run(write(folder, real), folder / "run")
+    return folder / "run"
+
+
+def read_ends(out: Path) -> dict[str, int | None]:
+    summary = read_json(out / "summary.json")
+    return {part["label"]: part["stop"]["at"] for part in summary["series"]}
+
+
+def test_series_end_where_the_newest_block_changes_nothing(ended, real, tmp_path):
+    ends = read_ends(ended)
+    assert ends == {"normal": 40, "tumor": None}
+    for part in read_json(ended / "summary.json")["series"]:
+        *went_on, last = part["stop"]["tests"]
+        assert part["short"] == 0 and part["accepted"] == (part["stop"]["at"] or part["asked"])
+        within = [max(-each["low"], each["high"]) <= 0.08 for each in (*went_on, last)]
+        assert within == [each["stops"] for each in (*went_on, last)]
+        assert not any(each["stops"] for each in went_on)
+    never = write(tmp_path, real, 0.0001)
+    assert run(never, tmp_path / "whole").exit_code == 0
+    assert read_ends(tmp_path / "whole") == {"normal": None, "tumor": None}
+    whole = read_rows(tmp_path / "whole")
+    assert len(whole) == sum(FEW.values())
+    kept = {(r["sample_id"], r["image_sha256"]) for r in whole}
+    assert list_identities(ended) < kept
+
+
+def test_told_in_plan_command_status_card_and_report(real, tmp_path):
+    recipe, out = write(tmp_path, real), tmp_path / "run"
+    told = ask("plan", recipe, "--no-calibrate")
+    assert "normal may end early (budget.stop), after 40 requests or more" in told
+    printed = ask("run", recipe, "--out", out)
+    end = "normal: ended after 40 of 70 requests (its last test, at 40: "
+    assert end in printed and "SHORTFALL" not in printed
+    assert "normal: 40 of 70 filled, ended after 40 requests" in ask("status", out)
+    card = (out / "README.md").read_text()
+    assert end in card and "changes the kernel distance to real images by no more than 8" in card
+    assert "Every request up to where its series ended was filled." in card
+    ask("report", out)
+    assert end in (out / "report.html").read_text()
+    assert api.status(out)["finalized"] and Watcher(str(out)).read()["finalized"]
+    assert "already complete" in ask("run", recipe, "--out", out)
+    again = json.loads(ask("run", recipe, "--out", out, "--json"))
+    assert again["asked"] == sum(FEW.values()) and not api.open_dataset(out).unfinished
+
+
+def test_verify_decides_again_where_series_ended(ended, tmp_path):
+    assert api.verify(api.open_dataset(ended)).is_sound
+    out = tmp_path / "changed"
+    shutil.copytree(ended, out)
+    summary = read_json(out / "summary.json")
+    part = next(each for each in summary["series"] if each["label"] == "normal")
+    part["stop"]["tests"][0]["high"] = 0.5
+    (out / "summary.json").write_text(json.dumps(summary))
+    failures = api.verify(api.open_dataset(out)).failures
+    assert any("the test at 40 ends it, which its figures do not say" in str(f) for f in failures)
+    record = read_json(out / ".factory" / "run.json")
+    record["stop"]["tests"][0]["sample"] = "0" * 64
+    (out / ".factory" / "run.json").write_text(json.dumps(record))
+    failures = api.verify(api.open_dataset(out)).failures
+    assert any("the test at 40 saw other images" in str(each) for each in failures)
+
+
+class Ahead(LocalPool):
+    """Draws several tasks before it works on any, and not in their order: workers at once."""
+
+    def fill(self, tasks, notify, report):
+        ledger, drawn, order = open_ledger(self.order, notify), [], random.Random(1)
+        while True:
+            while len(drawn) < 5 and (task := next(tasks, None)) is not None:
+                drawn.append(task)
+            if not drawn:
+                return
+            self.worker = self.worker or start_worker(self.order, self.began_with)
+            task = drawn.pop(order.randrange(len(drawn)))
+            marker, error, _ = attempt_task(self.worker, task, report, self.drain)
+            assert marker is not None, error
+            ledger.record_success(task, marker)
+
+
+@pytest.mark.parametrize("size", [3, 16])
+def test_workers_at_once_change_nothing_and_what_they_made_beyond_is_counted(
+    ended, real, tmp_path, monkeypatch, size
+):
+    monkeypatch.setattr("factory.engine.executors.local.LocalPool", Ahead)
+    recipe, out = write(tmp_path, real, output={"shard_size": size}), tmp_path / "run"
+    told: list[str] = []
+    run(recipe, out, say=told.append)
+    assert list_identities(out) == list_identities(ended)
+    summary = read_json(out / "summary.json")
+    beyond = sum(part["stop"]["beyond"] for part in summary["series"])
+    assert beyond > 0
+    rows = [*read_rows(out), *read_rows(out, "rejected")]
+    assert len(rows) == summary["generated"]
+    assert "candidates made beyond that are left out" in (out / "README.md").read_text()
+    assert api.status(out)["finalized"] and Watcher(str(out)).read()["finalized"]
+    assert api.verify(api.open_dataset(out)).is_sound
+    assert any("already complete" in line for line in run_again(recipe, out))
+
+
+@pytest.mark.slow("test_workers_at_once_change_nothing_and_what_they_made_beyond_is_counted")
+def test_two_workers_of_ray_end_series_where_one_does(ended, real, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    two = ["workers.executor=ray", "workers.count=2", "workers.cpus=0.5"]
+    run(write(tmp_path, real), tmp_path / "run", overrides=two)
+    assert list_identities(tmp_path / "run") == list_identities(ended)
+    assert read_ends(tmp_path / "run") == read_ends(ended)
+
+
+def run_again(recipe: Path, out: Path) -> list[str]:
+    told: list[str] = []
+    run(recipe, out, say=told.append)
+    return told
+
+
+def test_near_duplicates_are_topped_up_before_a_test(real, tmp_path, monkeypatch):
+    """Requests that lose their image to one before them go on before the block is tested."""
+    counts = {"normal": 45}
+    changes = {"filters": [], "dedup": {"max_similarity": 0.33}, "counts": counts}
+    one = write(tmp_path / "a", real, 0.5, **changes)
+    run(one, tmp_path / "one")
+    rejected = read_json(tmp_path / "one" / "summary.json")["series"][0]["rejected"]
+    assert rejected["near_duplicate"] > 0
+    monkeypatch.setattr("factory.engine.executors.local.LocalPool", Ahead)
+    other = write(tmp_path / "b", real, 0.5, **changes, output={"shard_size": 5})
+    run(other, tmp_path / "other")
+    assert list_identities(tmp_path / "one") == list_identities(tmp_path / "other")
+    assert api.verify(api.open_dataset(tmp_path / "other")).is_sound
+
+
+SHORT = {"normal": 50, "tumor": 45}
+MOMENTS = [(14, "before"), (15, "after")]
+"""Amid the shards of the first test, and at the record of what it found."""
+FURTHER = [(1, "after"), (6, "amid"), (13, "amid"), (14, "amid"), (16, "before"), (20, "amid")]
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory, real):
+    folder = tmp_path_factory.mktemp("short")
+    recipe = write(folder, real, 0.4, SHORT)
+    run(recipe, folder / "run")
+    return recipe, list_identities(folder / "run")
+
+
+@pytest.mark.parametrize(
+    ("number", "phase"),
+    [*MOMENTS, *(pytest.param(*each, marks=pytest.mark.slow) for each in FURTHER)],
+)
+def test_killed_at_a_write_and_resumed(short, tmp_path, number, phase):
+    recipe, expected = short
+    command = ["run", str(recipe), "--out", str(tmp_path / "run")]
+    assert forked.wait(forked.start(killer.run_armed, number, phase, command)) == -signal.SIGKILL
+    resumed = call(*command)
+    assert resumed.exit_code == 0, resumed.output
+    assert list_identities(tmp_path / "run") == expected
+
+
+def test_interrupted_again_and_again_and_resumed(short, tmp_path):
+    recipe, expected = short
+    for count in (2, 4, 9):
+        ended: list[object] = []
+
+        def stop(outcome, ended=ended, count=count):
+            ended.append(outcome)
+            if len(ended) == count:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run(recipe, tmp_path / "run", notify=stop)
+    assert run(recipe, tmp_path / "run").exit_code == 0
+    assert list_identities(tmp_path / "run") == expected
+
+
+def test_refilter_decides_over_what_was_made_and_the_ends_stay(real, tmp_path):
+    out = tmp_path / "run"
+    run(write(tmp_path, real), out)
+    before, ends = list_identities(out), read_ends(out)
+    result = call("refilter", out, "--set", "filters.finite.min_contrast=0.15")
+    assert result.exit_code == 1 and "SHORTFALL" in result.output  # short of where it ended
+    summary = read_json(out / "summary.json")
+    assert read_ends(out) == ends
+    for part in summary["series"]:
+        assert part["short"] == (part["stop"]["at"] or part["asked"]) - part["accepted"]
+    assert api.verify(api.open_dataset(out)).is_sound
+    ask("refilter", out)
+    assert list_identities(out) == before
+
+
+def test_a_run_that_grows_is_the_run_that_was_larger_at_once(ended, real, tmp_path):
+    more = {"normal": 90, "tumor": 80}
+    out = tmp_path / "run"
+    run(write(tmp_path / "a", real), out)
+    run(write(tmp_path / "b", real, counts=more), out, extend=True)
+    assert read_ends(out)["normal"] == 40
+    run(write(tmp_path / "b", real, counts=more), tmp_path / "whole")
+    assert list_identities(out) == list_identities(tmp_path / "whole")
+    assert list_identities(out) >= list_identities(ended)
+
+
+def test_more_attempts_fill_what_was_short_and_all_is_tested_anew(real, tmp_path):
+    few, many = ({"counts": SHORT, "budget": {"attempts": n}} for n in (1, 6))
+    out, told = tmp_path / "run", []
+    assert run(write(tmp_path / "a", real, 0.5, **few), out).exit_code == 1
+    recipe = write(tmp_path / "b", real, 0.5, **many)
+    run(recipe, out, extend=True, say=told.append)
+    assert any("all are tested anew" in line for line in told)
+    run(recipe, tmp_path / "whole")
+    assert list_identities(out) == list_identities(tmp_path / "whole")
+    assert read_ends(out) == read_ends(tmp_path / "whole")
+
+
+def test_a_shard_that_fails_ends_the_tests_until_it_is_mended(short, tmp_path, monkeypatch):
+    from factory.engine.shard import Worker
+
+    recipe, expected = short
+    work, failing = Worker.run, [0]
+
+    def fail(self, task, report, drain):
+        if (task.shard.start, task.shard.stop) == (24, 32) and failing[0] < 3:
+            failing[0] += 1
+            raise OSError("a lens fell off")
+        return work(self, task, report, drain)
+
+    monkeypatch.setattr(Worker, "run", fail)
+    result = run(recipe, tmp_path / "run", overrides=["budget.retries=2"])
+    assert result.exit_code == 3
+    made = {json.loads(p.read_text())["start"] for p in find_markers(tmp_path / "run")}
+    assert max(made) < 60  # what cannot be tested yet is not made
+    assert run(recipe, tmp_path / "run").exit_code == 0
+    assert list_identities(tmp_path / "run") == expected
+
+
+def find_markers(out: Path) -> list[Path]:
+    return sorted((out / ".factory" / "shards").glob("*.json"))
+
+
+def test_other_real_images_or_another_rule_are_refused(real, tmp_path):
+    recipe, out = write(tmp_path, real, 0.4, SHORT), tmp_path / "run"
+    run(recipe, out)
+    with pytest.raises(MismatchError, match=r"budget\.stop\.tolerance: 0\.4 -> 0\.3"):
+        run(write(tmp_path, real, 0.3, SHORT), out)
+    other = tmp_path / "real"
+    for path in real.rglob("*.png"):
+        if path.stem != "3":
+            (other / path.parent.name).mkdir(parents=True, exist_ok=True)
+            (other / path.parent.name / path.name).write_bytes(path.read_bytes())
+    before = list_identities(out)
+    with pytest.raises(MismatchError, match=r"budget\.stop\.images: .* other images"):
+        run(write(tmp_path, other, 0.4, SHORT), out)
+    assert list_identities(out) == before
+
+
+def find_stop_problem(path: Path, field: str):
+    problem = find_problems(path)[f"budget.stop{field}"]
+    assert problem.line is not None
+    return problem.message
+
+
+def test_what_cannot_end_early_is_refused_with_its_line(real, tmp_path):
+    def find(field: str, **changes):
+        return find_stop_problem(write(tmp_path / str(len(changes)), real, **changes), field)
+
+    assert "no such" in find(".images", stop={"images": str(tmp_path / "none")})
+    message = "must be below 35, or remove budget.stop"
+    assert message in find(".every", stop={"every": 35})
+    assert "nope" in find(".encoder", stop={"encoder": "nope"})
+    pick = {"keep": "diverse"}
+    assert "remove pick or budget.stop" in find("", pick=pick)
+    (tmp_path / "few").mkdir()
+    for path in list((real / "tumor").glob("*.png"))[:5]:
+        (tmp_path / "few" / path.name).write_bytes(path.read_bytes())
+    assert "5 different images are too few" in find(".images", stop={"images": "../few"})
+    (tmp_path / "other" / "normal").mkdir(parents=True)
+    for path in (real / "normal").glob("*.png"):
+        (tmp_path / "other" / "normal" / path.name).write_bytes(path.read_bytes())
+    assert "has no class 'tumor'" in find(".images", stop={"images": "../other"})
+
+
+def test_what_only_a_plan_tells_is_refused_by_a_run_as_well(real, tmp_path):
+    recipe = write(tmp_path, real, stop={"every": 40})
+    with pytest.raises(InputError, match="must be below 35"):
+        run_recipe(load_recipe(recipe), str(tmp_path / "run"))
+
+
+def test_its_encoder_is_a_judge(ended):
+    catalogs, described = load_catalogs(), load_encoder("color-texture").describe()
+    parts = find_parts("color-texture", described, read_making(ended, catalogs), catalogs)
+    assert parts == ("stop judged with it",)
+    assert read_json(ended / "summary.json")["encoders"][0]["used_by"] == "stop"
+
+
+def test_without_it_nothing_changes(tmp_path):
+    run(write_recipe(tmp_path, filters=FINITE), tmp_path / "out")
+    summary = read_json(tmp_path / "out" / "summary.json")
+    assert "stop" not in summary and "stop" not in summary["series"][0]
+    assert "stop" not in read_json(tmp_path / "out" / ".factory" / "run.json")
