@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.errors import EvaluationError, SourceError
+from factory.core.files.kept import KeptRows
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.data.images import SourceImage, check_fit, list_classes, list_images, read_fitted
 from factory.data.images.reader import ImageReader
@@ -172,12 +173,16 @@ def split_held_out(real: ImageSet) -> tuple[ImageSet, ImageSet]:
     )
 
 
+_BLOCK = 64
+"""Images that are read before they are written down."""
+
+
 class PixelReader:
-    """Reads images as (N, size, size, 3) uint8 RGB, each once."""
+    """Reads images as (N, size, size, 3) uint8 RGB, each once; a temporary file keeps them."""
 
     def __init__(self, size: int, fit: str) -> None:
         self.size, self.fit = size, fit
-        self._known: dict[str, NDArray[np.uint8]] = {}
+        self._known: KeptRows[str] = KeptRows(np.uint8)
 
     def check(self, images: ImageSet) -> None:
         """Tells where little of real images is seen.
@@ -193,11 +198,15 @@ class PixelReader:
         Raises:
             SourceError: an image that cannot be decoded, or that a crop would enlarge.
         """
-        for image, sha in zip(images.images, images.sha256s, strict=True):
-            if sha not in self._known:
-                self._known[sha] = read_fitted(image, self.size, self.size, self.fit)
-        rows = [self._known[sha] for sha in images.sha256s]
-        return np.stack(rows) if rows else np.zeros((0, self.size, self.size, 3), np.uint8)
+        named = dict(zip(images.sha256s, images.images, strict=True))
+        lacking = self._known.list_lacking(named)
+        for start in range(0, len(lacking), _BLOCK):
+            part = lacking[start : start + _BLOCK]
+            fitted = [read_fitted(named[sha], self.size, self.size, self.fit) for sha in part]
+            self._known.add(part, np.stack(fitted))
+        if not named:
+            return np.zeros((0, self.size, self.size, 3), np.uint8)
+        return self._known.read(images.sha256s)
 
 
 def count_classes(images: ImageSet, class_names: Sequence[str]) -> Mapping[str, int]:

@@ -3,7 +3,7 @@
 import mmap
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,7 @@ class RowFile:
         count: rows that it holds, or that were added.
     """
 
-    dtype: ClassVar[type[np.generic]]
+    dtype: type[np.generic]
     width: int = 1
 
     def __init__(self, path: Path, count: int = 0) -> None:

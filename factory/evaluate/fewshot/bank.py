@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from factory.core.files.kept import KeptRows
 from factory.core.hashing import derive_seed, hash_bytes
 from factory.evaluate.fewshot.augment import Strength, augment_images
 from factory.models.encoders import Encoder
@@ -15,11 +16,14 @@ MANY = 50
 
 
 class FeatureBank:
-    """What an encoder makes of images, by the hash of their bytes; kept while the study runs."""
+    """What an encoder makes of images, by the hash of their bytes.
+
+    It is kept in a temporary file while the study runs; that of images to predict in memory.
+    """
 
     def __init__(self, encoder: Encoder, say: Callable[[str], None]) -> None:
         self.encoder, self.say = encoder, say
-        self._known: dict[tuple[str, int, Strength], NDArray[np.float32]] = {}
+        self._known: KeptRows[tuple[str, int, Strength]] = KeptRows(np.float32)
         self._tests: dict[str, NDArray[np.float32]] = {}
 
     def encode(
@@ -39,14 +43,15 @@ class FeatureBank:
         """
         places = {sha: row for row, sha in enumerate(sha256s)}
         how: Strength = strength if view else "none"
-        unknown = {sha: row for sha, row in places.items() if (sha, view, how) not in self._known}
+        keys: list[tuple[str, int, Strength]] = [(sha, view, how) for sha in sha256s]
+        unknown = self._known.list_lacking(keys)
         if unknown:
-            shown = pixels[list(unknown.values())]
+            names = [sha for sha, _, _ in unknown]
+            shown = pixels[[places[sha] for sha in names]]
             if view:
-                shown = _augment_alone(shown, list(unknown), view, strength)
-            for sha, row in zip(unknown, self.encoder.encode(shown), strict=True):
-                self._known[sha, view, how] = row
-        return np.stack([self._known[sha, view, how] for sha in sha256s])
+                shown = _augment_alone(shown, names, view, strength)
+            self._known.add(unknown, self.encoder.encode(shown))
+        return self._known.read(keys)
 
     def encode_test(self, test: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns (M, dim) features of images that are predicted again and again."""
