@@ -59,6 +59,7 @@ def _load(
         f"conditions={json.dumps([block])}",
         "budget.attempts=1",
         "budget.on_shortfall=warn",
+        "budget.stop=null",
     ]
     return load_recipe(recipe, [*overrides, *replaced], session)
 

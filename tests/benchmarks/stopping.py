@@ -1,14 +1,15 @@
 """What `budget.stop` spares, and how far the sets that it ends are from the whole ones.
 
     python tests/benchmarks/stopping.py RECIPE --out DIR --held-out DIR [--encoder ID]
-        [--tolerance 0.02 0.05 0.1] [--every 50 100] [--set FIELD=VALUE ...] [--json FILE]
+        [--tolerance 0.02 0.05 0.1] [--every 50 100] [--set FIELD=VALUE ...] [--so-far]
+        [--json FILE]
 
 RECIPE has a section `budget.stop`. It is run once with a tolerance that ends nothing, or gone on
-with in DIR. Every rule is then decided again over the features that the rows keep: where a series
-would end, and the share of requests that it spares. The encoder of the evaluation is another one
-than that of the rule; held-out real images of the same classes are what the rule never saw. For
-the ended and the whole set of each series it gives FD and KID to these, for ended sets also half of
-the whole, and the FD that two random halves of the whole have, as a floor. Prints JSON.
+with in DIR (with --so-far what DIR holds is taken as it is). Every rule is then decided again over
+the features that the rows keep: where a series would end, and the share of requests that it spares.
+The encoder of the evaluation is another one than that of the rule, and the real images are ones
+that the rule never saw. FD and KID to these are given for the ended set, for the whole one, and for
+as many of the whole as were kept, the last ones instead of the first. Prints JSON.
 """
 
 import argparse
@@ -88,7 +89,8 @@ def measure(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Runs the recipe, and decides again by every rule."""
     sets = [*options.set, f"budget.stop.tolerance={NOTHING}"]
     loaded = load_recipe(options.recipe, sets)
-    run(loaded, str(options.out), say=print)
+    if not options.so_far:
+        run(loaded, str(options.out), say=print)
     rows, judge = read_accepted(str(options.out)), load_encoder(options.encoder)
     found = []
     for series in rows.values():
@@ -146,6 +148,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, nargs="+", default=[50, 100])
     parser.add_argument("--confidence", type=float, default=0.95)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--so-far", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     text = json.dumps(measure(options), indent=1)

@@ -345,6 +345,14 @@ def test_what_only_a_plan_tells_is_refused_by_a_run_as_well(real, tmp_path):
         run_recipe(load_recipe(recipe), str(tmp_path / "run"))
 
 
+def test_judging_images_that_are_there_passes_it_over(real, tmp_path):
+    told = ask(
+        "judge", "--data", real, "--recipe", write(tmp_path, real), "--out", tmp_path / "out"
+    )
+    assert "50 judged" in told
+    assert read_json(tmp_path / "out" / "recipe.json")["budget"]["stop"] is None
+
+
 def test_its_encoder_is_a_judge(ended):
     catalogs, described = load_catalogs(), load_encoder("color-texture").describe()
     parts = find_parts("color-texture", described, read_making(ended, catalogs), catalogs)
