@@ -76,7 +76,7 @@ def _print_removed(result: Any) -> None:
         click.echo("no file of the folder names the patient or an image of theirs")
     if result.summary is not None:
         summary = result.summary
-        click.echo(f"topped up: {summary.accepted:,} of {summary.asked:,} images")
+        click.echo(f"topped up: {summary.accepted:,} of {summary.wanted:,} images")
         if summary.shortfalls:
             click.echo(
                 "SHORTFALL what only the patient's images could fill stays open, and so does what "

@@ -1,5 +1,6 @@
 """`budget.stop`: series end where their newest images change nothing, the same however made."""
 
+import hashlib
 import json
 import random
 import shutil
@@ -343,6 +344,28 @@ def test_what_only_a_plan_tells_is_refused_by_a_run_as_well(real, tmp_path):
     recipe = write(tmp_path, real, stop={"every": 40})
     with pytest.raises(InputError, match="must be below 35"):
         run_recipe(load_recipe(recipe), str(tmp_path / "run"))
+
+
+def test_what_a_forgotten_patient_touched_is_made_again_and_tested_anew(real, tmp_path):
+    """In between, rows are missing that the tests saw: that is told, and no damage."""
+    for path in real.rglob("*.png"):
+        copy = tmp_path / "shots" / path.parent.name / f"p{int(path.stem) % 6}_{path.name}"
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    block = {"kind": "reference", "images": str(tmp_path / "shots"), "per_class": 45}
+    block |= {"strength": 0.5, "group_pattern": r"(?P<group>p\d)_"}
+    recipe = write(tmp_path, real, 0.4, filters=[], conditions=[block])
+    out, patient = tmp_path / "run", hashlib.sha256(b"p3").hexdigest()
+    run(recipe, out)
+    ends = read_ends(out)
+    assert set(ends.values()) == {40}
+    call("forget", out, "--group", patient, "--no-top-up", "--base", tmp_path)
+    found = api.verify(api.open_dataset(out))
+    assert found.is_sound and any("forgotten since" in note for note in found.notes)
+    told: list[str] = []
+    run(recipe, out, say=told.append)
+    assert any("all are tested anew" in line for line in told)
+    assert len(read_rows(out)) == sum(end or 45 for end in read_ends(out).values())
 
 
 def test_judging_images_that_are_there_passes_it_over(real, tmp_path):

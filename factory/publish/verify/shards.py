@@ -12,6 +12,7 @@ from factory.data.summary import Maker, Summary
 from factory.engine.continuing import read_outline
 from factory.engine.dataset import DATA, Dataset
 from factory.engine.finalise import iterate_decisions, survey_run
+from factory.engine.forgotten import read_forgotten
 from factory.engine.later import Later, read_later
 from factory.engine.run import build_policy
 from factory.engine.run_folder import Marker, RunFolder, RunRecord
@@ -137,6 +138,9 @@ class ShardRows:
         made = restore_recipe(record.recipe)
         both = (select_deciding(each.model_dump(mode="json")) for each in (made, recipe))
         if record.stop is None or made.budget.stop is None or len({*map(str, both)}) > 1:
+            return TestedImages((), 1)
+        if read_forgotten(self.folder).record is not None:
+            self.report.note("what tests of budget.stop saw: somebody was forgotten since")
             return TestedImages((), 1)
         return TestedImages(record.stop.tests, made.budget.stop.every)
 
