@@ -1,5 +1,8 @@
 """Finalising: the files are the same whoever writes them, and the driver holds no rows."""
 
+import os
+import signal
+import time
 import tracemalloc
 
 import numpy as np
@@ -99,6 +102,27 @@ def test_few_jobs_are_done_here_and_drawn_one_by_one():
     found = spread_jobs(LOCAL, lambda number: number * 2, draw())
     assert next(found) == 0 and len(drawn) <= 3
     assert list(found) == [2, 4, 6, 8]
+
+
+def die_once(job):
+    """Kills its own process at the first try of some jobs; the first job is the slowest."""
+    number, folder = job
+    mark = folder / str(number)
+    if number % 3 == 1 and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.5 if number == 0 else 0)
+    return number, os.getpid()
+
+
+@pytest.mark.slow("test_few_jobs_are_done_here_and_drawn_one_by_one")
+def test_jobs_of_workers_that_die_are_done_again_and_come_in_order(tmp_path):
+    workers = Workers(executor="ray", count=2, cpus=0.5)
+    jobs = [(number, tmp_path) for number in range(7)]
+    found = list(spread_jobs(workers, die_once, jobs, beside=True))
+    assert [number for number, _ in found] == [*range(7)]
+    assert os.getpid() not in {process for _, process in found}
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 def test_the_driver_holds_no_rows(tmp_path, monkeypatch):
