@@ -223,6 +223,17 @@ class Job:
         """What this try is to show."""
         return self.request.condition_at(self.attempt)
 
+    @property
+    def made_from(self) -> tuple[Any, ...]:
+        """What decides what a model makes of it: the members of a family of stains share it.
+
+        They differ in what is laid over the image alone, of which no model is told.
+        """
+        if self.request.family is None:
+            return self.request.index, self.attempt
+        shown = {each.recorded: each.identity() for each in self.condition.streams if each.is_shown}
+        return self.seed, self.until, compute_digest("shown", shown)
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:

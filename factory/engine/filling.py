@@ -20,6 +20,8 @@ from factory.models.generators.base import Begun
 if TYPE_CHECKING:
     from factory.engine.shard import Worker
 
+_MOST = 16
+"""Tries in a batch for each of its places, at most: what is made of many alike is held at once."""
 Row = dict[str, Any]
 ResultT = TypeVar("ResultT")
 
@@ -192,24 +194,40 @@ class Filling:
         """Takes the next tries; places left over go to further tries of the same requests.
 
         The forward pass has a fixed shape anyway, so these cost nothing. They are kept: the first
-        accepted attempt of a request wins, later ones are spare.
+        accepted attempt of a request wins, later ones are spare. What is made of several tries
+        alike is made once, and takes one place; with `early` each has its own.
         """
-        indices = [self.queue.popleft() for _ in range(min(size, len(self.queue)))]
-        jobs = [self._make_job(index) for index in indices]
+        jobs: list[Job] = []
+        places: set[Any] = set()
+        while self.queue and (len(places) < size or self._peek(self.queue[0]) in places):
+            jobs.append(self._make_job(self.queue.popleft()))
+            places.add(jobs[-1].made_from if self.worker.early is None else len(jobs))
+            if len(jobs) >= _MOST * size:
+                return jobs
+        indices = [job.request.index for job in jobs]
         budget = self.worker.recipe.budget.attempts
-        while len(jobs) < size:
+        while len(places) < size:
             open_indices = [i for i in indices if self.next_attempt[i] < budget]
             if not open_indices:
                 break
-            jobs.extend(self._make_job(index) for index in open_indices[: size - len(jobs)])
+            for index in open_indices[: size - len(places)]:
+                jobs.append(self._make_job(index))
+                places.add(jobs[-1].made_from if self.worker.early is None else len(jobs))
         return jobs
 
-    def _make_job(self, index: int) -> Job:
-        request = self.requests[index]
-        attempt = self.next_attempt[index]
-        self.next_attempt[index] = request.pass_over(attempt + 1)
-        self.in_flight[index] += 1
+    def _peek(self, index: int) -> Any:
+        """Returns what decides the next try of a request, without making it."""
+        return self._build_job(index).made_from
+
+    def _build_job(self, index: int) -> Job:
+        request, attempt = self.requests[index], self.next_attempt[index]
         return Job(request, attempt, request.derive_seed(self.worker.recipe.seed, attempt))
+
+    def _make_job(self, index: int) -> Job:
+        job = self._build_job(index)
+        self.next_attempt[index] = job.request.pass_over(job.attempt + 1)
+        self.in_flight[index] += 1
+        return job
 
     def _recall(self, job: Job) -> dict[str, Any] | None:
         """Returns the row of a try that a part holds, as this run's: its recipe may have grown."""

@@ -109,12 +109,17 @@ class Worker:
     def generate(self, jobs: Sequence[Job]) -> list[Sample]:
         """Returns what the generator made of jobs, finished; see `Generator.generate`.
 
+        What is made of several jobs alike is made once (`Job.made_from`).
+
         Raises:
             GenerationError: sampling failed.
             SourceError: what a condition is made from cannot be read.
         """
-        samples = self.generator.generate(jobs)
-        return [made.finish(job.condition) for job, made in zip(jobs, samples, strict=True)]
+        distinct: dict[Any, Job] = {}
+        for job in jobs:
+            distinct.setdefault(job.made_from, job)
+        made = dict(zip(distinct, self.generator.generate([*distinct.values()]), strict=True))
+        return [made[job.made_from].finish(job.condition) for job in jobs]
 
     def begin(self, jobs: Sequence[Job]) -> list[Begun]:
         """Returns what the generator foresees of jobs part-way, finished; raises as `generate`."""

@@ -14,6 +14,7 @@ from factory.core.metrics.structure import correlate_in_tissue
 from factory.core.stain_transfer import measure_look
 from factory.data.images import list_images
 from factory.data.streams import Domain, Recolour
+from factory.models.generators.families.fake import FakeGenerator
 from factory.recipe.conditions.base import Planning
 from factory.recipe.conditions.family import FamilySeries, build_families
 from factory.recipe.conditions.grids import open_grid
@@ -172,3 +173,27 @@ def test_shares_are_compared_in_the_summary(tmp_path):
     (series,) = read_json(tmp_path / "out" / "summary.json")["series"]
     assert series["attributes"]["eosin"]["pale"]["asked"] == 0.75
     assert sum(each["images"] for each in series["attributes"]["eosin"].values()) > 0
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_what_members_of_stains_share_is_made_once(tmp_path, monkeypatch, size, made):
+    calls = []
+    plain = FakeGenerator.make
+
+    def count(self, job):
+        calls.append(job.seed)
+        return plain(self, job)
+
+    monkeypatch.setattr(FakeGenerator, "make", count)
+    vary = {"stain": STAINS, "domain": [str(PCAM), str(CRC.parent)]}
+    block = {**BLOCK, "count": 6, "vary": vary}
+    settings = {"generator": {**SIZE["generator"], "batch_size": size}}
+    path = write_families(tmp_path, conditions=[block], output={"shard_size": 30}, **settings)
+    assert run(path, tmp_path / "out").exit_code == 0
+    rows = read_rows(tmp_path / "out")
+    known = {row["sample_id"]: row["image_sha256"] for row in read_rows(made)}
+    assert {row["sample_id"]: row["image_sha256"] for row in rows} == known
+    tries = {(row["seed"], row["caption"]) for row in rows}
+    assert len(tries) == 12 and len(rows) == 30
+    assert len(set(calls)) == len(tries)
+    assert len(calls) == len(tries)
