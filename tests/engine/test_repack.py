@@ -137,10 +137,10 @@ def test_the_driver_holds_no_rows(tmp_path, monkeypatch):
     monkeypatch.setattr(repeats, "find_pairs", lambda *given: None)  # blocks of fixed size
     monkeypatch.setattr(Repeats, "complete", lambda repeats, walks: True)
     peaks = []
-    for rows in (200, 200, 800):  # the first for what is imported late and kept
-        folder = commit_rows(tmp_path / f"{rows}-{len(peaks)}", rows, shard=20)
+    for rows in (400, 400, 1600):  # the first for what is imported late and kept
+        folder = commit_rows(tmp_path / f"{rows}-{len(peaks)}", rows, shard=100)
         tracemalloc.start()
-        finalise(folder, per_file=40)
+        finalise(folder, per_file=100)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[2] < 1.3 * peaks[1]
