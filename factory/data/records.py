@@ -230,7 +230,7 @@ class Job:
         They differ in what is laid over the image alone, of which no model is told.
         """
         if self.request.family is None:
-            return self.request.index, self.attempt
+            return self.request.series, self.request.index, self.attempt
         shown = {each.recorded: each.identity() for each in self.condition.streams if each.is_shown}
         return self.seed, self.until, compute_digest("shown", shown)
 
