@@ -21,6 +21,7 @@ from unittest import mock
 
 import numpy as np
 import torch
+from measures import tell
 
 from factory.api import run
 from factory.cli import main as run_factory
@@ -131,10 +132,7 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     with mock.patch.object(Pause, "find_steps", STEPS.find):
-        text = json.dumps(measure(options), indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text, "utf-8")
+        tell(measure(options), options.json)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ filters as a recipe would have them) asks it once for each image.
 """
 
 import argparse
-import json
 import statistics
 import tempfile
 import time
@@ -20,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measures import Sampler, write_table
+from measures import Sampler, tell, write_table
 from pydantic import TypeAdapter
 
 from factory.catalog.catalog import load_catalogs
@@ -118,11 +117,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     found = measure(options)
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
     rows = [(key, *each.values()) for key, each in found["rows"].items()]
     title = f"{found['images']} images a round, {found['threads']} threads"
-    print(write_table(title, ("what", "ms an image", "share of sampling"), rows))
+    headers = ("what", "ms an image", "share of sampling")
+    tell(found, options.json, write_table(title, headers, rows))
 
 
 if __name__ == "__main__":

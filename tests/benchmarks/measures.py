@@ -241,8 +241,9 @@ def _split(kind: Callable[[str], Any], text: str) -> list[Any]:
     return [kind(each) for each in text.split(",")]
 
 
-def tell(found: Any, path: Path | None, table: str) -> None:
-    """Prints a table, and writes all numbers as JSON where a file is asked for."""
+def tell(found: Any, path: Path | None, table: str | None = None) -> None:
+    """Prints a table, or all numbers as JSON; writes these where a file is asked for."""
+    text = json.dumps(found, indent=1)
     if path:
-        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(table)
+        path.write_text(text + "\n", encoding="utf-8")
+    print(text if table is None else table)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import yaml
-from measures import Pixels, Sampler, read_set, write_table
+from measures import Pixels, Sampler, read_set, tell, write_table
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 from scipy.stats import binomtest
@@ -160,14 +160,12 @@ def main() -> None:
             build_folder(options, data)
         judge(options, data, out)
         found = summarise(count_verdicts(out))
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     rows = [
         [kind, one["images"], one["rejected"], one["interval"], describe(one["by"])]
         for kind, one in found.items()
     ]
     headers = ["kind", "images", "rejected", "95 % (Wilson)", "by"]
-    print(write_table("What the filters reject", headers, rows))
+    tell(found, options.json, write_table("What the filters reject", headers, rows))
 
 
 def describe(by: dict[str, int]) -> str:

@@ -7,7 +7,6 @@ CPU seconds of user and system, since seconds that pass tell of the machine's ot
 """
 
 import argparse
-import json
 import os
 import resource
 import statistics
@@ -15,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from measures import write_table
+from measures import tell, write_table
 
 COMMANDS = (
     ("--version",),
@@ -63,11 +62,8 @@ def main() -> None:
         for tree, seconds in taken.items():
             name = "this" if tree == HERE else str(tree)
             rows.append((" ".join(command), name, min(seconds), statistics.median(seconds)))
-    print(write_table("CPU seconds of a command", HEADERS, rows))
-    if options.json is not None:
-        options.json.write_text(
-            json.dumps([dict(zip(HEADERS, row, strict=True)) for row in rows]), encoding="utf-8"
-        )
+    found = [dict(zip(HEADERS, row, strict=True)) for row in rows]
+    tell(found, options.json, write_table("CPU seconds of a command", HEADERS, rows))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ JSON.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from measures import make_seeds, read_images, tell
 from numpy.typing import NDArray
 
 from factory.catalog.catalog import load_catalogs
@@ -38,7 +38,6 @@ from factory.models.encoders import load_encoder
 from factory.models.generators.diffusers import DiffusersGenerator
 from factory.models.generators.families import open_family
 from factory.models.generators.settings import GeneratorSettings
-from tests.benchmarks.measures import make_seeds, read_images
 
 ARMS = """
 plain: {}
@@ -197,10 +196,7 @@ def main() -> None:
     asked, others = share_out(list_images(options.real), options.count)
     make_all(arms, make_jobs(asked, size, options), options)
     real = np.asarray(encoder.encode(read_images(others, size, options.fit).pixels), np.float64)
-    text = json.dumps(measure(arms, real, encoder, options.seed), indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text, "utf-8")
+    tell(measure(arms, real, encoder, options.seed), options.json)
 
 
 if __name__ == "__main__":

@@ -13,11 +13,11 @@ as many of the whole as were kept, the last ones instead of the first. Prints JS
 """
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measures import tell
 
 from factory.api import run
 from factory.core.images import decode_image
@@ -151,10 +151,7 @@ def main() -> None:
     parser.add_argument("--so-far", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    text = json.dumps(measure(options), indent=1)
-    print(text)
-    if options.json:
-        options.json.write_text(text, "utf-8")
+    tell(measure(options), options.json)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ correlation of the level with what is measured, and the mean of each level. SCOR
 """
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from measures import tell
 from numpy.typing import NDArray
 from scipy.stats import rankdata, spearmanr
 from sklearn.linear_model import RidgeCV
@@ -259,10 +259,7 @@ def main() -> None:
         "captions": lambda: measure_captions(maker, options.images),
     }  # fmt: skip
     found: Table = {name: measures[name]() for name in options.parts or measures}
-    text = json.dumps(found, indent=1)
-    print(text)
-    if options.json is not None:
-        options.json.write_text(text, encoding="utf-8")
+    tell(found, options.json)
 
 
 if __name__ == "__main__":
