@@ -6,7 +6,6 @@ hashing, Datar et al. 2004). Hashes are drawn by a fixed seed, not by the data, 
 
 import functools
 import math
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.files.borrowed import borrow
+from factory.core.files.edge import Edge
+from factory.core.files.temporary import make_temporary
 from factory.core.hashing import derive_seed
 from factory.engine.dedup import ORBITS, SLACK, compare_pairs
 from factory.engine.near_files import (
@@ -106,7 +107,7 @@ class GroupJob:
         """Looks through the tables."""
         with (
             borrow(self.url, NAMES) as at,
-            tempfile.TemporaryDirectory(prefix="factory-finalise-") as below,
+            make_temporary("factory-finalise-") as below,
         ):
             buckets = Buckets(at, self.count, self.exact, self.max_similarity)
             buckets.settle(*self.settled)
@@ -254,14 +255,14 @@ def write_codes(path: Path, invariants: InvariantFile, group: int, max_similarit
     offsets = generator.random((DIRECTIONS, 1), np.float32)
     factors = generator.integers(1 << 31, size=(DIRECTIONS, 1), dtype=np.uint32) * 2 + 1
     drawn = [generator.permutation(DIRECTIONS)[: count_taken(count)] for _ in range(TABLES)]
-    with path.open("wb") as stream:
+    with Edge(str(path.parent), path.name, is_local=True), path.open("wb") as stream:
         for start in range(0, count, CHUNK):
             part = invariants.read(start, min(start + CHUNK, count))
             places = np.floor(directions @ part.astype(np.float32).T + offsets)
             hashed = places.astype(np.int32).view(np.uint32) * factors
             for table, rows in enumerate(drawn):
                 stream.seek((table * count + start) * hashed.itemsize)
-                hashed[rows].sum(axis=0, dtype=np.uint32).tofile(stream)
+                stream.write(hashed[rows].sum(axis=0, dtype=np.uint32).data)
 
 
 def find_distance(max_similarity: float) -> float:

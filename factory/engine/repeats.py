@@ -1,7 +1,6 @@
 """What is known of a run's candidates before they are selected: repeated ids, near-duplicates."""
 
 import contextlib
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,8 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core.files.edge import Edge
 from factory.core.files.keys import KeyFile
 from factory.core.files.store import FileStore
+from factory.core.files.temporary import make_temporary
 from factory.data.records import Verdict
 from factory.engine.near_files import DescriptorFile
 from factory.engine.near_pairs import NearPairs, find_pairs
@@ -122,7 +123,8 @@ class Repeats:
             return
         if series not in self._series:
             below = self.folder / series
-            below.mkdir()
+            with Edge(str(self.folder), series, is_local=True):
+                below.mkdir()
             rows_of = DescriptorFile(below / DescriptorFile.name)
             self._series[series] = _Series(NearPairs(rows_of, self.max_similarity, series))
         known = self._series[series]
@@ -187,9 +189,9 @@ def open_repeats(
             stack.callback(files.remove, NEAR)
         if files is not None and files.is_local:
             folder = Path(files.resolve(NEAR))
-            folder.mkdir(parents=True)
+            with Edge(files.url, NEAR, is_local=True):
+                folder.mkdir(parents=True)
         else:
-            below = tempfile.TemporaryDirectory(prefix="factory-finalise-")
-            folder = Path(stack.enter_context(below))
+            folder = Path(stack.enter_context(make_temporary("factory-finalise-")))
         lent = f"{files.url}/{NEAR}" if files is not None and not files.is_local else ""
         yield Repeats(folder, max_similarity, workers, lent)

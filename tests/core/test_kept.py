@@ -1,6 +1,8 @@
 """Arrays kept in a temporary file: what was put in comes out, and memory does not hold it."""
 
+import errno
 import os
+import tempfile
 import tracemalloc
 from pathlib import Path
 
@@ -9,7 +11,18 @@ import pytest
 
 from factory.core.errors import StoreError
 from factory.core.files.kept import KeptRows
+from factory.core.files.keys import KeyFile
 from factory.core.files.rows import RowFile
+from factory.core.files.temporary import make_temporary
+
+
+class Numbers(RowFile):
+    """Rows of three."""
+
+    dtype, width = np.int16, 3
+
+
+VALUES = np.arange(60, dtype=np.int16).reshape(20, 3)
 
 
 def test_arrays_come_back_by_key_in_any_order_and_number():
@@ -23,16 +36,59 @@ def test_arrays_come_back_by_key_in_any_order_and_number():
 
 
 def test_rows_of_a_file_that_was_cut_are_no_rows(tmp_path):
-    class Numbers(RowFile):
-        dtype, width = np.int16, 3
-
-    values = np.arange(60, dtype=np.int16).reshape(20, 3)
-    (file := Numbers(tmp_path / "rows")).add(values)
+    (file := Numbers(tmp_path / "rows")).add(VALUES)
     for rows in ([], [3], [4, 5, 6, 19], [9, 8, 8, 0, 1]):
-        assert (file.pick(np.array(rows, np.int64)) == values[rows]).all()
+        assert (file.pick(np.array(rows, np.int64)) == VALUES[rows]).all()
+    assert (file.read(3, 9) == VALUES[3:9]).all()
+    assert file.read(20, 20).shape == (0, 3)
     os.truncate(file.path, 100)
-    with pytest.raises(OSError, match="ends before row 17"):
+    with pytest.raises(StoreError, match="rows: ends before row 17: "):
         file.pick(np.array([2, 15, 16, 17]))
+    with pytest.raises(StoreError, match="rows: ends before row 19: "):
+        file.read(0, 20)
+
+
+def test_keys_of_a_file_that_was_cut_are_no_keys(tmp_path):
+    (file := KeyFile(tmp_path / "keys")).add(np.array([5, 7, 5], np.uint64))
+    assert file.find_repeated() == {5}
+    os.truncate(file.path, 16)
+    with pytest.raises(StoreError, match="keys: ends before row 2: "):
+        file.find_repeated()
+
+
+def test_a_full_disk_is_told_in_words(tmp_path):
+    (tmp_path / "rows").symlink_to("/dev/full")
+    with pytest.raises(StoreError, match="rows: No space left on device: free space"):
+        Numbers(tmp_path / "rows").add(VALUES)
+
+
+def test_what_a_write_that_failed_left_is_no_row(tmp_path):
+    (file := Numbers(tmp_path / "rows")).add(VALUES[:5])
+    with file.path.open("ab") as stream:
+        stream.write(b"half of")
+    file.add(VALUES[5:])
+    assert (file.read(0, 20) == VALUES).all()
+
+
+def test_rows_in_a_folder_that_is_gone_are_told(tmp_path):
+    (file := Numbers(tmp_path / "rows")).add(VALUES)
+    file.path.unlink()
+    for ask in (lambda: file.add(VALUES), lambda: file.read(0, 1)):
+        with pytest.raises(StoreError, match=r"rows: No such file.* run the same command again"):
+            ask()
+
+
+def test_no_place_for_a_temporary_folder_is_told_in_words(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    with pytest.raises(StoreError, match=r"gone/factory-x-.*have TMPDIR name a folder"):
+        make_temporary("factory-x-")
+
+    def refuse(*given, **named):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    with pytest.raises(StoreError, match=r"TMPDIR.*make it writable"):
+        make_temporary("factory-x-")
 
 
 def test_memory_holds_no_arrays_and_the_file_goes_with_the_object():
@@ -55,5 +111,5 @@ def test_a_temporary_folder_that_cannot_be_written_is_told(monkeypatch):
 
     kept = KeptRows[str](np.uint8)
     monkeypatch.setattr(Path, "open", fail)
-    with pytest.raises(StoreError, match="temporary files"):
+    with pytest.raises(StoreError, match=r"factory-kept-.*/rows: No space left"):
         kept.add(["a"], np.zeros((1, 2), np.uint8))

@@ -1,12 +1,16 @@
 """Near-duplicates of a large set: none is missed, at a cost that grows as it does."""
 
+import errno
 import itertools
+import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factory.core.errors import StoreError
 from factory.core.thumbnails import SYMMETRIES
 from factory.engine import near_hashes, near_pairs
 from factory.engine.dedup import compare_pairs
@@ -174,6 +178,24 @@ def test_workers_elsewhere_borrow_what_is_lent(tmp_path, monkeypatch):
     find_pairs([lent], LOCAL, "memory://lent")
     assert sort_pairs(lent) == sort_pairs(here)
     assert lent.url == "memory://lent/series"
+
+
+@pytest.mark.parametrize("name", ["codes", "descriptors"])
+def test_a_worker_without_room_for_its_files_tells_so(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(near_pairs, "EXACT", 60)
+    rows = DescriptorFile(tmp_path / "descriptors")
+    rows.add(make_mixed(np.random.default_rng(2)))
+    near = NearPairs(rows, SIMILARITY, "series")
+    near.compare_first()
+
+    def open_full(path, mode="r", *given, open_it=Path.open, **named):
+        if mode == "wb" and path.name == name:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return open_it(path, mode, *given, **named)
+
+    monkeypatch.setattr(Path, "open", open_full)
+    with pytest.raises(StoreError, match=f"factory-.*/{name}: No space left.*: free space"):
+        find_pairs([near], LOCAL, "memory://full")
 
 
 def test_groups_are_as_many_as_leave_a_pair_unseen_once_in_a_million():

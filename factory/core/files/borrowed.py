@@ -1,12 +1,13 @@
 """Files that workers on other machines read in part: where they lie, or copied there and back."""
 
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from factory.core.files.edge import Edge
 from factory.core.files.store import FileStore
+from factory.core.files.temporary import make_temporary
 
 _BLOCK = 1 << 20
 
@@ -19,7 +20,11 @@ def lend(paths: Iterable[Path], url: str) -> None:
     """
     store = FileStore(url)
     for path in paths:
-        with path.open("rb") as source, store.open(path.name, "wb") as target:
+        with (
+            Edge(str(path.parent), path.name, is_local=True),
+            path.open("rb") as source,
+            store.open(path.name, "wb") as target,
+        ):
             shutil.copyfileobj(source, target, _BLOCK)
 
 
@@ -28,15 +33,18 @@ def borrow(url: str, names: Sequence[str]) -> Iterator[Path]:
     """Gives a local folder of files meanwhile: their own where they lie on a disk, else a copy.
 
     Raises:
-        StoreError: they cannot be read.
+        StoreError: they cannot be read, or the temporary folder has no room.
     """
     store = FileStore(url)
     if store.is_local:
         yield Path(store.root)
         return
-    with tempfile.TemporaryDirectory(prefix="factory-borrowed-") as below:
+    with make_temporary("factory-borrowed-") as below:
         for name in names:
-            path = Path(below) / name
-            with store.open(name, "rb", _BLOCK) as source, path.open("wb") as target:
+            with (
+                Edge(below, name, is_local=True),
+                store.open(name, "rb", _BLOCK) as source,
+                (Path(below) / name).open("wb") as target,
+            ):
                 shutil.copyfileobj(source, target, _BLOCK)
         yield Path(below)

@@ -1,6 +1,5 @@
 """Arrays by key in a temporary file, of one shape and type: memory holds keys and places."""
 
-import tempfile
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -8,8 +7,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.files.edge import Edge
 from factory.core.files.rows import RowFile
+from factory.core.files.temporary import make_temporary
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 
@@ -28,8 +27,7 @@ class KeptRows(Generic[KeyT]):
         self._dtype = dtype
         self._places: dict[KeyT, int] = {}
         self._shape: tuple[int, ...] = ()
-        with self._edge():
-            self._folder = tempfile.TemporaryDirectory(prefix="factory-kept-")
+        self._folder = make_temporary("factory-kept-")
         self._file: _Rows | None = None
 
     def list_lacking(self, keys: Iterable[KeyT]) -> list[KeyT]:
@@ -42,13 +40,12 @@ class KeptRows(Generic[KeyT]):
         Raises:
             StoreError: the temporary folder has no room.
         """
-        with self._edge():
-            if self._file is None:
-                self._shape = values.shape[1:]
-                path = Path(self._folder.name) / "rows"
-                self._file = _Rows(path, self._dtype, int(np.prod(self._shape)))
-            first = self._file.count
-            self._file.add(values)
+        if self._file is None:
+            self._shape = values.shape[1:]
+            path = Path(self._folder.name) / "rows"
+            self._file = _Rows(path, self._dtype, int(np.prod(self._shape)))
+        first = self._file.count
+        self._file.add(values)
         self._places.update((key, first + number) for number, key in enumerate(keys))
 
     def read(self, keys: Sequence[KeyT]) -> NDArray[Any]:
@@ -59,11 +56,7 @@ class KeptRows(Generic[KeyT]):
         """
         places = np.array([self._places[key] for key in keys], np.int64)
         assert self._file is not None
-        with self._edge():
-            return self._file.pick(places).reshape(-1, *self._shape)
-
-    def _edge(self) -> Edge:
-        return Edge("temporary files (TMPDIR)", "factory-kept", is_local=True)
+        return self._file.pick(places).reshape(-1, *self._shape)
 
 
 class _Rows(RowFile):

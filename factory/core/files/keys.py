@@ -28,9 +28,9 @@ class KeyFile(RowFile):
     def _read(self, bits: int, prefix: int) -> NDArray[np.uint64]:
         """Returns the keys whose first bits are these."""
         if not bits:
-            return np.fromfile(self.path, np.uint64)
+            return self.read(0, self.count)[:, 0]
         parts = []
         for start in range(0, self.count, _READ):
-            part = np.fromfile(self.path, np.uint64, _READ, offset=8 * start)
+            part = self.read(start, min(start + _READ, self.count))[:, 0]
             parts.append(part[part >> np.uint64(64 - bits) == prefix])
         return np.concatenate(parts)

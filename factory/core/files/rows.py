@@ -1,11 +1,14 @@
 """Numbers in a file, a row at a time, as they come: memory holds none of them."""
 
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from factory.core.files.edge import Edge
 
 
 class Rows(Protocol):
@@ -62,6 +65,10 @@ class RowFile:
         dtype: of the numbers.
         width: numbers of a row.
         count: rows that it holds, or that were added.
+
+    Raises:
+        StoreError: the disk has no room or cannot be written, here and in `add`; the file cannot be
+            read, or ends too early.
     """
 
     dtype: type[np.generic]
@@ -70,19 +77,23 @@ class RowFile:
     def __init__(self, path: Path, count: int = 0) -> None:
         self.path, self.count = path, count
         if not count:
-            path.touch()
+            with self._edge():
+                path.touch()
 
     def add(self, rows: NDArray[Any]) -> None:
         """Appends (N, ...) rows."""
-        with self.path.open("ab") as stream:
-            np.asarray(rows, self.dtype).tofile(stream)
+        data = np.ascontiguousarray(rows, self.dtype)
+        with self._edge(), self.path.open("r+b") as stream:
+            stream.seek(self.count * self._size)  # over what a write that failed left
+            stream.write(data.data)  # not `tofile`, which tells not why it fails
         self.count += len(rows)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Returns the (stop - start, width) rows that follow each other."""
-        offset = start * self.width * np.dtype(self.dtype).itemsize
-        found = np.fromfile(self.path, self.dtype, (stop - start) * self.width, offset=offset)
-        return found.reshape(-1, self.width)
+        found = np.empty((stop - start, self.width), self.dtype)
+        with self._edge(), self.path.open("rb") as stream:
+            self._fill(stream, start, found)
+        return found
 
     def pick(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Returns the (N, width) rows of any places; those that follow each other in one go.
@@ -92,11 +103,22 @@ class RowFile:
         """
         found = np.empty((len(rows), self.width), self.dtype)
         ends = [*(np.flatnonzero(np.diff(rows) != 1) + 1).tolist(), len(rows)]
-        begin, size = 0, found.strides[0]
-        with self.path.open("rb") as stream:  # whose buffer reads on until all is there
+        begin = 0
+        with self._edge(), self.path.open("rb") as stream:
             for end in ends if len(rows) else ():
-                stream.seek(int(rows[begin]) * size)
-                if stream.readinto(found[begin:end].data) != (end - begin) * size:
-                    raise OSError(f"{self.path}: ends before row {rows[end - 1]}")
+                self._fill(stream, int(rows[begin]), found[begin:end])
                 begin = end
         return found
+
+    @property
+    def _size(self) -> int:
+        return self.width * np.dtype(self.dtype).itemsize
+
+    def _fill(self, stream: BufferedReader, first: int, found: NDArray[Any]) -> None:
+        """Reads rows from the first on; the stream's buffer reads on until all is there."""
+        stream.seek(first * self._size)
+        if stream.readinto(found.data) != found.nbytes:
+            raise OSError(f"ends before row {first + len(found) - 1}")
+
+    def _edge(self) -> Edge:
+        return Edge(str(self.path.parent), self.path.name, is_local=True)

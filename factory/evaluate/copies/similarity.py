@@ -1,6 +1,5 @@
 """The similarity of the filter `training_copy`, of any images to a set, and which image it is."""
 
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core.files.temporary import make_temporary
 from factory.core.thumbnails import (
     compare_all,
     describe_images,
@@ -63,7 +63,7 @@ class CopySearch:
     def __init__(self, real: Sequence[SourceImage]) -> None:
         self._real = real
         self._described: dict[Size, _Described] = {}
-        self._folder = tempfile.TemporaryDirectory(prefix="factory-copies-")
+        self._folder = make_temporary("factory-copies-")
 
     def search_images(self, images: Sequence[SourceImage]) -> Similar:
         """Searches for images at their own sizes, as the filter sees them.

@@ -1,6 +1,5 @@
 """Compares synthetic images with training images: AuthPct, C_T, distances, similarity, pairs."""
 
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from factory import __version__
 from factory.catalog.catalog import Catalogs, load_catalogs
 from factory.core.errors import EvaluationError
 from factory.core.files.atomic import write_file
+from factory.core.files.temporary import make_temporary
 from factory.core.metrics import find_nearest
 from factory.data.images.image import Wanted
 from factory.data.varied import find_varied
@@ -90,12 +90,12 @@ def study_copies(
         SourceError: a set that cannot be read.
         InputError: an encoder that cannot be had, or does not take the images.
         EvaluationError: too few training images or twins among them, or an encoder that failed.
-        StoreError: the cache cannot be written.
+        StoreError: the cache or a temporary file cannot be written.
     """
     catalogs = catalogs or load_catalogs()
     sets = _list_sets(real, synthetic, held_out, settings)
     train, made = sets.train, sets.synthetic
-    with tempfile.TemporaryDirectory(prefix="factory-copies-") as below:
+    with make_temporary("factory-copies-") as below:
         described, near, hashes = _measure_features(sets, settings, say, catalogs, Path(below))
     say(f"similarity, as of the filter training_copy, to {len(train):,} images")
     search = CopySearch(train.images)
