@@ -1,6 +1,7 @@
 """What is known of a run's candidates before they are selected: repeated ids, near-duplicates."""
 
 import contextlib
+import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from factory.engine.placing import BUILD
 from factory.recipe.recipe import Workers
 
 NEAR = f"{BUILD}/near"
-"""Where workers on other machines find descriptors."""
+"""Where workers on other machines find descriptors, each search in a folder of its own."""
 HERE = Workers(executor="local")
 Row = Mapping[str, Any]
 Earlier = Mapping[int, list[int]]
@@ -184,14 +185,22 @@ def open_repeats(
         files: that all workers see; None: they are on this machine.
     """
     with contextlib.ExitStack() as stack:
+        own = f"{NEAR}/{secrets.token_hex(4)}"  # one that lost its lease asleep writes on
         if files is not None:
             files.remove(NEAR)
-            stack.callback(files.remove, NEAR)
+            if files.is_local:
+                stack.callback(_remove_empty, Path(files.resolve(NEAR)))
+            stack.callback(files.remove, own)
         if files is not None and files.is_local:
-            folder = Path(files.resolve(NEAR))
-            with Edge(files.url, NEAR, is_local=True):
+            folder = Path(files.resolve(own))
+            with Edge(files.url, own, is_local=True):
                 folder.mkdir(parents=True)
         else:
             folder = Path(stack.enter_context(make_temporary("factory-finalise-")))
-        lent = f"{files.url}/{NEAR}" if files is not None and not files.is_local else ""
+        lent = f"{files.url}/{own}" if files is not None and not files.is_local else ""
         yield Repeats(folder, max_similarity, workers, lent)
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

@@ -10,7 +10,9 @@ import pytest
 
 from factory.core.errors import StoreError
 from factory.core.files.keys import KeyFile
+from factory.core.files.store import FileStore
 from factory.data.features import build_final_schema
+from factory.data.records import Verdict
 from factory.engine import finalise as selecting
 from factory.engine import near_pairs, repack, repeats
 from factory.engine.continuing import read_outline
@@ -20,6 +22,7 @@ from factory.engine.repeats import Repeats
 from factory.engine.run import build_policy
 from factory.recipe.recipe import Workers, restore_recipe
 from tests.benchmarks.finalise import commit_rows
+from tests.filters.test_filters import make_descriptors
 
 LOCAL = Workers(executor="local")
 
@@ -83,6 +86,27 @@ def test_a_search_by_workers_leaves_nothing_and_clears_what_a_kill_left(committe
     assert finalise(committed) == first
     assert seen == [True, False]
     assert not committed.files.exists(repeats.NEAR)
+
+
+def test_a_driver_that_sleeps_on_writes_nothing_into_the_search_of_its_successor(tmp_path):
+    files = FileStore(str(tmp_path))
+    described = make_descriptors(9, 1, {})
+    rows = [{"sample_id": f"{i:032x}", "descriptor": each} for i, each in enumerate(described)]
+    ray = Workers(executor="ray")
+
+    def judge(row):
+        return Verdict(True)
+
+    with repeats.open_repeats(0.97, ray, files) as late:
+        late.add("series", rows[:3], judge)
+        with repeats.open_repeats(0.97, ray, files) as now:
+            now.add("series", rows[:3], judge)
+            with pytest.raises(StoreError, match="run the same command again"):
+                late.add("series", rows[6:], judge)
+            now.add("series", rows[3:6], judge)
+            found = now._series["series"].near.rows
+            assert (np.fromfile(found.path, np.float16).reshape(-1, 256) == described[:6]).all()
+    assert not files.exists(repeats.NEAR)
 
 
 def test_an_image_of_another_hash_is_no_row(committed, monkeypatch):
