@@ -69,6 +69,12 @@ class StopTest(Part):
     high: float | None = None
     stops: bool = Field(description="whether the series ends here")
 
+    def is_within(self, tolerance: float) -> bool:
+        """Whether its figures say that the series ends: the whole interval within +- this."""
+        if self.low is None or self.high is None:
+            return False
+        return -tolerance <= self.low and self.high <= tolerance
+
 
 class StopPart(Part):
     """How a series ended, of a recipe with `budget.stop`."""

@@ -18,6 +18,8 @@ from factory.data.records import Shard
 from factory.data.schema import select_shaping
 from factory.data.summary import Maker, SeriesPart, StopTest
 from factory.recipe.earlier import join_duplicates, split_duplicates
+from factory.recipe.ending import FIRST
+from factory.recipe.stop import Stop
 
 PATHS_DESCRIBED = frozenset({"model", "models", "images", "held_out", "captions", "path"})
 """Keys of a filter's description that say where it was found; its revision says what it is."""
@@ -60,6 +62,27 @@ class StopRecord(Part):
     def stops(self) -> dict[str, int]:
         """Series -> requests after which it ended."""
         return {each.series: each.at for each in self.tests if each.stops}
+
+    def find_problem(self, series: Iterable[tuple[str, int]], rule: Stop) -> str:
+        """Returns why no run leaves these tests; "" where all is well.
+
+        Args:
+            series: key, and images asked for, of each.
+            rule: by which they were made.
+        """
+        counts = dict(series)
+        if strange := sorted({each.series for each in self.tests} - {*counts}):
+            return f"tests of a series {strange[0]!r}, which is not asked for"
+        for key, count in counts.items():
+            mine = [each for each in self.tests if each.series == key]
+            due = range(FIRST * rule.every, count, rule.every)[: len(mine)]
+            if [each.at for each in mine] != [*due]:
+                return f"tests of {key} that do not follow each other block by block"
+            for test in mine:
+                ends = test.is_within(rule.tolerance)
+                if test.stops != ends or (ends and test is not mine[-1]):
+                    return f"a test of {key} at {test.at:,} whose figures do not say how it went on"
+        return ""
 
 
 class RunRecord(Artefact):

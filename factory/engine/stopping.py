@@ -120,6 +120,11 @@ class Stopping:
     def __post_init__(self) -> None:
         if problem := check_series(self.plan.series, self.rule):
             raise InputError(f"{self.folder.url}: {problem}")
+        counts = [(part.key, part.count) for part in self.plan.series]
+        stop = self.record.stop
+        if stop is not None and (problem := stop.find_problem(counts, self.rule)):
+            self.say(f"budget.stop: run.json holds {problem}: all are tested anew")
+            self._write(())
         while self.tests and all(self._find_test(part) for part in self._list_open()):
             if self.is_over:
                 break

@@ -118,11 +118,49 @@ def test_verify_decides_again_where_series_ended(ended, tmp_path):
     (out / "summary.json").write_text(json.dumps(summary))
     failures = api.verify(api.open_dataset(out)).failures
     assert any("the test at 40 ends it, which its figures do not say" in str(f) for f in failures)
-    record = read_json(out / ".factory" / "run.json")
-    record["stop"]["tests"][0]["sample"] = "0" * 64
-    (out / ".factory" / "run.json").write_text(json.dumps(record))
+    change_tests(out, lambda tests: tests[0].update(sample="0" * 64))
     failures = api.verify(api.open_dataset(out)).failures
     assert any("the test at 40 saw other images" in str(each) for each in failures)
+
+
+def change_tests(out: Path, change) -> None:
+    record = read_json(out / ".factory" / "run.json")
+    change(record["stop"]["tests"])
+    (out / ".factory" / "run.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tests: tests[0].update(at=41), "do not follow each other"),
+        (lambda tests: tests[0].update(at=0), "do not follow each other"),
+        (lambda tests: tests.append(tests[0]), "do not follow each other"),
+        (lambda tests: tests[0].update(series="abc"), "'abc', which is not asked for"),
+        (lambda tests: tests[0].update(stops=not tests[0]["stops"]), "do not say how it went on"),
+        (lambda tests: tests[0].update(high=float("nan")), "do not say how it went on"),
+    ],
+)
+def test_tests_that_no_run_leaves_are_told_and_made_anew(ended, real, tmp_path, change, words):
+    out = tmp_path / "run"
+    shutil.copytree(ended, out)
+    change_tests(out, change)
+    assert any(words in str(each) for each in api.verify(api.open_dataset(out)).failures)
+    told = run_again(write(tmp_path, real), out)
+    assert any(words in line and "all are tested anew" in line for line in told)
+    assert list_identities(out) == list_identities(ended)
+    assert (
+        read_json(out / ".factory" / "run.json")["stop"]
+        == read_json(ended / ".factory" / "run.json")["stop"]
+    )
+    assert api.verify(api.open_dataset(out)).is_sound
+
+
+def test_other_figures_in_the_run_record_than_in_the_summary_are_told(ended, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(ended, out)
+    change_tests(out, lambda tests: tests[0].update(high=tests[0]["high"] - 0.001))
+    failures = api.verify(api.open_dataset(out)).failures
+    assert any("are not those of .factory/run.json" in str(each) for each in failures)
 
 
 class Ahead(LocalPool):

@@ -79,6 +79,12 @@ class ShardRows:
         if summary is not None and not problem and all(made) and summary.makers != made:
             message = "are not what the records of the workers say"
             self.report.fail("workers", "summary.json", message, field="makers")
+        record = self.folder.read_run()
+        if summary is not None and not problem and record is not None and record.stop is not None:
+            said = [test for part in summary.series if part.stop for test in part.stop.tests]
+            if sorted(map(str, said)) != sorted(map(str, record.stop.tests)):
+                message = "are not those of .factory/run.json"
+                self.report.fail("stops", "summary.json", message, field="series: stop.tests")
 
     def check_selection(
         self,
@@ -138,6 +144,10 @@ class ShardRows:
         made = restore_recipe(record.recipe)
         both = (select_deciding(each.model_dump(mode="json")) for each in (made, recipe))
         if record.stop is None or made.budget.stop is None or len({*map(str, both)}) > 1:
+            return TestedImages((), 1)
+        counts = [(part.key, part.count) for part in record.series]
+        if problem := record.stop.find_problem(counts, made.budget.stop):
+            self.report.fail("stops", ".factory/run.json", f"holds {problem}", field="stop")
             return TestedImages((), 1)
         if read_forgotten(self.folder).record is not None:
             self.report.note("what tests of budget.stop saw: somebody was forgotten since")

@@ -24,7 +24,7 @@ def _find_problems(stop: StopPart, rule: Mapping[str, Any]) -> list[str]:
     """Says what does not follow."""
     problems = []
     for test in stop.tests:
-        ends = _is_within(test, float(rule["tolerance"]))
+        ends = test.is_within(float(rule["tolerance"]))
         if test.stops != ends:
             said = "ends" if test.stops else "does not end"
             problems.append(f"the test at {test.at:,} {said} it, which its figures do not say")
@@ -32,12 +32,6 @@ def _find_problems(stop: StopPart, rule: Mapping[str, Any]) -> list[str]:
     if stop.at != first:
         problems.append(f"ended at {stop.at}, where the tests say {first}")
     return problems
-
-
-def _is_within(test: StopTest, tolerance: float) -> bool:
-    if test.low is None or test.high is None:
-        return False
-    return -tolerance <= test.low and test.high <= tolerance
 
 
 class TestedImages:
