@@ -197,7 +197,7 @@ def open_repeats(
                 folder.mkdir(parents=True)
         else:
             folder = Path(stack.enter_context(make_temporary("factory-finalise-")))
-        lent = f"{files.url}/{own}" if files is not None and not files.is_local else ""
+        lent = f"{files.url.rstrip('/')}/{own}" if files is not None and not files.is_local else ""
         yield Repeats(folder, max_similarity, workers, lent)
 
 

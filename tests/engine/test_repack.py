@@ -109,6 +109,13 @@ def test_a_driver_that_sleeps_on_writes_nothing_into_the_search_of_its_successor
     assert not files.exists(repeats.NEAR)
 
 
+@pytest.mark.parametrize("url", ["memory://run", "memory://run/"])
+def test_what_is_lent_lies_where_it_is_removed(url):
+    files = FileStore(url)
+    with repeats.open_repeats(0.97, Workers(executor="ray"), files) as found:
+        assert FileStore(found.lent).root.startswith(f"{files.resolve(repeats.NEAR)}/")
+
+
 def test_an_image_of_another_hash_is_no_row(committed, monkeypatch):
     monkeypatch.setattr(repack, "hash_bytes", lambda data: "0" * 64)
     with pytest.raises(StoreError, match="not have the hash that was recorded"):
