@@ -107,7 +107,8 @@ def run_recipe(
         record, plan = continue_run(folder, recipe, fresh, extend)
         if record is None and folder.clear():
             say(f"{url}: another recipe began here and committed nothing: begun anew")
-        tested, real = open_record(recipe.budget.stop, loaded.session, url, record)
+        rule, names = recipe.budget.stop, plan.class_names
+        tested, real = open_record(rule, loaded.session, url, record, names)
         now = build_record(recipe, plan, tested)
         folder.write_run(now)
         order, policy = Order(recipe, loaded.session, url), build_policy(folder, recipe)
@@ -116,8 +117,8 @@ def run_recipe(
             drain = Drain(say, lambda: bool(lease.lost))
             told = Told(notify, say, watch or NoWatch(), drain)
             rounds = Rounds(order, folder, plan, policy, told)
-            if recipe.budget.stop is not None and real is not None:
-                given = recipe.budget.stop, loaded.session, folder, plan, policy, now, real, say
+            if rule is not None and real is not None:
+                given = rule, loaded.session, folder, plan, policy, now, real, say
                 rounds.stopping = Stopping(*given)
             survey = rounds.fill(first)
         except InputError:

@@ -5,7 +5,7 @@ asked for. So neither workers nor the order of shards nor a kill changes what it
 is kept in the run record; it is taken from there as long as the images are the same.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -39,7 +39,7 @@ Size = tuple[int, int]
 
 
 def open_record(
-    rule: Stop | None, session: Session, url: str, last: RunRecord | None
+    rule: Stop | None, session: Session, url: str, last: RunRecord | None, asked: Container[str]
 ) -> tuple[StopRecord | None, RealSet | None]:
     """Returns what was tested so far, and the real images; None where no series ends early.
 
@@ -49,7 +49,7 @@ def open_record(
     """
     if rule is None:
         return None, None
-    real = read_real(rule, session)
+    real = read_real(rule, session, asked)
     kept = None if last is None else last.stop
     if kept is not None and kept.real_sha256 != real.sha256:
         raise MismatchError(

@@ -1,6 +1,6 @@
 """What `budget.stop` needs of a recipe: real images to compare with, and series that are long."""
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 
 from factory.core.errors import SourceError
 from factory.core.metrics.growing import GROUPS
@@ -14,20 +14,27 @@ FIRST = 2
 """Blocks of the first test: one, and the newest."""
 
 
-def read_real(rule: Stop, session: Session) -> RealSet:
+def read_real(rule: Stop, session: Session, asked: Container[str]) -> RealSet:
     """Returns the real images that are compared with.
+
+    Args:
+        rule: says where they are.
+        session: that reads them.
+        asked: classes that are asked for; of others there may be few.
 
     Raises:
         SourceError: they cannot be read, or are too few.
     """
     real = choose_real_set(rule, session)
-    for name in real.class_names or (None,):
+    is_limited = real.found > len(real.images)
+    remedy = "add some, or raise budget.stop.limit" if is_limited else "add some"
+    for name in [each for each in real.class_names if each in asked] or (None,):
         count = sum(name in (None, image.class_name) for image in real.images)
         if count < GROUPS:
             where = "" if name is None else f" of class {name!r}"
             raise SourceError(
-                f"{real.root}: {count} different images{where} are too few to compare with: add "
-                f"some, {GROUPS} at least"
+                f"{real.root}: {count} different images{where} are too few to compare with: "
+                f"{remedy}: {GROUPS} at least"
             )
     return real
 

@@ -131,7 +131,7 @@ def encode_real(loaded: LoadedRecipe, name: str, size: tuple[int, ...]) -> np.nd
     """Returns the features of the rule's own real images of a class."""
     rule = loaded.recipe.budget.stop
     assert rule is not None
-    real = read_real(rule, loaded.session)
+    real = read_real(rule, loaded.session, (name,))
     encoder = loaded.session.encoders.load(rule.encoder, loaded.session.base)
     blocks = [encoder.encode(each) for each in real.iterate_blocks(size[1], size[0], rule.fit)]
     return np.concatenate(blocks)[[each.class_name == name for each in real.images]]

@@ -372,10 +372,31 @@ def test_what_cannot_end_early_is_refused_with_its_line(real, tmp_path):
     for path in list((real / "tumor").glob("*.png"))[:5]:
         (tmp_path / "few" / path.name).write_bytes(path.read_bytes())
     assert "5 different images are too few" in find(".images", stop={"images": "../few"})
+    message = find(".images", stop={"limit": 30})
+    assert (
+        "15 different images of class 'normal'" in message and "raise budget.stop.limit" in message
+    )
     (tmp_path / "other" / "normal").mkdir(parents=True)
     for path in (real / "normal").glob("*.png"):
         (tmp_path / "other" / "normal" / path.name).write_bytes(path.read_bytes())
     assert "has no class 'tumor'" in find(".images", stop={"images": "../other"})
+
+
+def test_few_real_images_of_a_class_that_nothing_asks_for_are_no_matter(real, tmp_path):
+    shutil.copytree(real, tmp_path / "real")
+    (tmp_path / "real" / "rare").mkdir()
+    Image.new("RGB", (32, 32), "pink").save(tmp_path / "real" / "rare" / "1.png")
+    out = tmp_path / "run"
+    assert run(write(tmp_path, tmp_path / "real", 0.4, SHORT), out).exit_code == 0
+    assert set(read_ends(out).values()) == {40}
+
+
+def test_tests_that_lack_accepted_images_are_told(real, tmp_path):
+    filters, counts = [{"kind": "finite", "min_contrast": 0.9}], {"normal": 45}
+    recipe, out = write(tmp_path, real, 0.4, counts, filters=filters), tmp_path / "run"
+    told = "went on to all 45 through one test (too few accepted images to test)"
+    assert told in ask("run", recipe, "--out", out, "--set", "budget.attempts=1", code=1)
+    assert told in (out / "README.md").read_text()
 
 
 def test_what_only_a_plan_tells_is_refused_by_a_run_as_well(real, tmp_path):

@@ -144,7 +144,7 @@ def describe_ends(summary: Summary) -> list[str]:
 
 def _describe_end(part: SeriesSummary, stop: StopPart) -> str:
     told = [each for each in stop.tests if each.change is not None]
-    last = ""
+    last = " (too few accepted images to test)" if stop.tests else ""
     if told:
         change, low, high = (getattr(told[-1], name) or 0.0 for name in ("change", "low", "high"))
         last = f" (its last test, at {told[-1].at:,}: {-change:+.2%}, {-high:+.2%} to {-low:+.2%})"

@@ -36,7 +36,7 @@ def _check_images(findings: Findings) -> None:
     session, rule = findings.loaded.session, findings.loaded.recipe.budget.stop
     assert rule is not None
     try:
-        real = read_real(rule, session)
+        real = read_real(rule, session, findings.asked.fields)
         sources = [image.source for image in real.images]
         if findings.pixels is not None:
             reader = session.images
