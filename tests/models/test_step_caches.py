@@ -2,6 +2,8 @@
 
 import functools
 import json
+import runpy
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -9,13 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers.hooks import _helpers, taylorseer_cache
+from PIL import Image
 
 from factory.core.errors import CallError, InputError, MismatchError
 from factory.data.records import Condition, Job, Request
 from factory.data.streams import Scale, Vector
 from factory.engine.dataset import open_dataset
 from factory.engine.regenerate import Places, regenerate_rows
-from factory.models.generators import build_generator
+from factory.models.generators import build_generator, multi_network
 from factory.models.generators.diffusers import DiffusersGenerator
 from factory.models.generators.settings import REFUSED_CACHES, GeneratorSettings
 from factory.models.generators.step_cache import find_network
@@ -184,6 +188,49 @@ def test_networks_without_the_parts_are_refused(build, tmp_path):
         build("SanaPipeline", cache="taylorseer").generate([make_job(caption="a")])
     with pytest.raises(InputError, match=r"cache: start 2 leaves out none of 2 steps"):
         build("multi", cache="taylorseer", steps=2)
+
+
+def test_a_start_within_the_path_that_leaves_no_step_out_is_refused(tmp_path):
+    (tmp_path / "crops" / "TUM").mkdir(parents=True)
+    Image.new("RGB", (128, 128), (200, 90, 160)).save(tmp_path / "crops" / "TUM" / "one.png")
+    model = {"model": "he-multi-base", "width": None, "height": None}
+    way = {"kind": "translate", "images": "crops", "method": "image_to_image"}
+    recipe = write_recipe(
+        tmp_path,
+        generator={**model, "cache": "taylorseer", "steps": 6},
+        conditions=[
+            {"kind": "reference", "images": "crops", "per_class": 1, "strength": 0.3},
+            {"kind": "reference", "images": "crops", "per_class": 1, "strength": 0.5},
+            {**way, "to": {"caption": "fat"}, "steps": 4},
+            {**way, "to": {"caption": "fat"}},
+        ],
+    )
+    found = find_messages(recipe)
+    assert sorted(found) == ["conditions[0].strength", "conditions[2].strength"]
+    wanted = "start 2 leaves out none of 2 steps that it runs: raise strength or steps, or lower"
+    assert all(wanted in each for each in found.values())
+
+
+def test_a_range_of_timesteps_that_holds_none_is_refused():
+    cache = {"kind": "pyramid_attention", "low": 0.8, "high": 0.1}
+    with pytest.raises(ValueError, match=r"high must be above low \(0\.8\), got 0\.1"):
+        GeneratorSettings(model="he-multi-base", cache=cache)
+
+
+@pytest.mark.parametrize(
+    ("home", "name"),
+    [
+        (_helpers, "TransformerBlockRegistry"),
+        (taylorseer_cache, "_TAYLORSEER_CACHE_HOOK"),
+    ],
+)
+def test_what_diffusers_lacks_is_missed_by_a_cache_alone(build, monkeypatch, home, name):
+    monkeypatch.delattr(home, name)
+    monkeypatch.delitem(sys.modules, "factory.models.generators.step_cache")
+    runpy.run_path(str(multi_network.__file__))
+    build("multi").generate([make_job()])
+    with pytest.raises(InputError, match=rf"^generator\.cache: .*{name}'.*fit\)$"):
+        build("multi", cache="taylorseer").generate([make_job()])
 
 
 def test_what_it_holds_is_of_one_call_so_none_stops_part_way(build, tmp_path):

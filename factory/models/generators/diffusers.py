@@ -4,7 +4,7 @@ import copy
 import inspect
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,6 +29,7 @@ from factory.models.generators.sampling import (
     plan_guidance,
     seed_global_noise,
     seed_steps,
+    start_cache,
 )
 from factory.models.generators.settings import Guidance
 from factory.models.generators.starts import Start, find_start, note_start
@@ -304,7 +305,7 @@ class DiffusersGenerator(BatchedGenerator):
             setattr(pipeline, name, fresh)
         call = family.adapt_call(call, len(seeds))
         noise = seed_global_noise(seeds[0], self.model.device)
-        with self._tell_failure(len(seeds)), noise, self._use_cache(pipeline):
+        with self._tell_failure(len(seeds)), noise, start_cache(family, pipeline):
             made = pipeline(**call, output_type="np")
             named = "images" if hasattr(made, "images") else "image"  # so by Kandinsky 5 alone
             images = lay_on_white(np.asarray(getattr(made, named)))
@@ -315,15 +316,6 @@ class DiffusersGenerator(BatchedGenerator):
                 "give a width and height that it can make"
             )
         return images
-
-    def _use_cache(self, pipeline: Any) -> AbstractContextManager[None]:
-        """Around a pipeline's call: its network runs with the cache that is asked for, if any."""
-        cache = self._settings.cache
-        if cache is None:
-            return nullcontext()
-        from factory.models.generators.step_cache import use_cache
-
-        return use_cache(cache, pipeline)
 
     def _tell_failure(self, count: int) -> AbstractContextManager[None]:
         """Says what of a pipeline's call failed; raises as `call_pipeline`."""

@@ -3,10 +3,8 @@
 from typing import Any, Literal
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import CacheMixin, ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
-from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
-from diffusers.models.cache_utils import CacheMixin
 from torch import nn
 from torch.nn.functional import one_hot, pixel_unshuffle
 
@@ -27,9 +25,6 @@ from factory.models.generators.multi_streams import Streams
 Prediction = Literal["image", "velocity"]
 LEAST_SIGMA = 0.05
 """Share of noise below which the velocity of a predicted image is not blown up further."""
-
-
-TransformerBlockRegistry.register(Block, TransformerBlockMetadata(return_hidden_states_index=0))
 
 
 class MultiTransformer(ModelMixin, ConfigMixin, CacheMixin):  # type: ignore[misc]

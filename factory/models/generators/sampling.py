@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -174,6 +174,24 @@ class _HeldScale(float):
 
     def __gt__(self, other: float) -> bool:
         return True
+
+
+def start_cache(family: PipelineFamily, pipeline: Any) -> AbstractContextManager[None]:
+    """Around a pipeline's call: its network runs with the cache that is asked for, if any.
+
+    Raises:
+        InputError: a diffusers without such caches: what is taken of it is new, or private.
+    """
+    cache = family.settings.cache
+    if cache is None:
+        return nullcontext()
+    try:
+        from factory.models.generators.step_cache import use_cache
+    except ImportError as error:
+        raise InputError(
+            f"generator.cache: {error}: remove it, or install another diffusers (0.41 and 0.42 fit)"
+        ) from error
+    return use_cache(cache, pipeline)
 
 
 def plan_guidance(

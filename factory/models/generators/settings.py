@@ -1,9 +1,9 @@
 """Settings of a generator: which model samples, and how; and the catalog entry of that model."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from factory.catalog.catalog import Catalogs
 from factory.catalog.entries import Adapter, ModelEntry, RuntimeEnv, Stream, Strict
@@ -55,6 +55,12 @@ class PyramidAttention(Strict):
         0.1, ge=0.0, le=1.0, description="least timestep, as a share; elsewhere all is computed"
     )
     high: float = Field(0.8, ge=0.0, le=1.0, description="greatest timestep, as a share")
+
+    @model_validator(mode="after")
+    def _check_range(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"high must be above low ({self.low:g}), got {self.high:g}")
+        return self
 
 
 Cache = Annotated[TaylorSeer | PyramidAttention, Field(discriminator="kind")]

@@ -11,6 +11,7 @@ from functools import wraps
 from typing import Any
 
 import torch
+from diffusers import CacheMixin
 from diffusers.hooks import (
     HookRegistry,
     ModelHook,
@@ -20,18 +21,19 @@ from diffusers.hooks import (
     apply_taylorseer_cache,
 )
 from diffusers.hooks._common import _ALL_TRANSFORMER_BLOCK_IDENTIFIERS as _STACKS
-from diffusers.hooks._helpers import TransformerBlockRegistry
-from diffusers.hooks.hooks import BaseState, StateManager
+from diffusers.hooks._helpers import TransformerBlockMetadata, TransformerBlockRegistry
+from diffusers.hooks.hooks import BaseState, CacheContext, StateManager
 from diffusers.hooks.pyramid_attention_broadcast import _PYRAMID_ATTENTION_BROADCAST_HOOK
 from diffusers.hooks.taylorseer_cache import _TAYLORSEER_CACHE_HOOK
-from diffusers.models.cache_utils import CacheMixin
 
 from factory.core.errors import InputError
+from factory.models.generators.multi_layers import Block
 from factory.models.generators.settings import PyramidAttention, TaylorSeer
 
 Cache = TaylorSeer | PyramidAttention
 _CLOCK = "factory_clock"
 _HOOKS = (_CLOCK, _TAYLORSEER_CACHE_HOOK, _PYRAMID_ATTENTION_BROADCAST_HOOK)
+TransformerBlockRegistry.register(Block, TransformerBlockMetadata(return_hidden_states_index=0))
 
 
 @contextmanager
@@ -109,11 +111,11 @@ class Clock(ModelHook):  # type: ignore[misc]
 
     def new_forward(self, module: Any, *args: Any, **kwargs: Any) -> Any:
         """Runs the network under the name of the prediction."""
-        own = ""
+        own: CacheContext | None = None
         with suppress(ValueError):  # that no name is given
-            own = self.named.context.name
+            own = self.named.context
         rows = _count_rows((*args, *kwargs.values()))
-        names = (f"{own} {number} {rows}" for number in range(len(self._now) + 1))
+        names = (f"{own and own.name} {number} {rows}" for number in range(len(self._now) + 1))
         name = next(each for each in names if each not in self._now)
         self._now.append(name)
         if self._last.get(name, -2) < self.step - 1:

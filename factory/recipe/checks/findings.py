@@ -46,6 +46,17 @@ class Findings(Checker):
         catalogs = loaded.session.catalogs
         return cls(loaded.document, loaded.base, catalogs, check_files, loaded=loaded)
 
+    def check_strength(self, strength: float, steps: int | None, path: FieldPath) -> None:
+        """Notes a start within the path that leaves a cache nothing to leave out."""
+        family = None if self.model is None else self.model.family
+        steps = family.num_inference_steps if family is not None and steps is None else steps
+        if family is None or steps is None:
+            return
+        idle = family.explain_idle_cache(max(1, round(steps * strength)))
+        if idle is not None:
+            advice = "raise strength or steps, or lower generator.cache.start"
+            self.add((*path, "strength"), f"cache: {idle} that it runs: {advice}")
+
     def check_prompt(self, template: str | None, path: FieldPath) -> None:
         """Checks a block's own template of prompts, and that the model takes text."""
         self.check_template(template, path, required=False)

@@ -141,6 +141,7 @@ class NeighbourConditions(ShotKind):
         """Notes images that are missing or too few, and an encoder that is not there."""
         settings = self.settings
         check_encoder(findings, settings.encoder, (*path, "encoder"))
+        findings.check_strength(settings.strength, None, path)
         names = self.check_block(findings, path)
         if findings.check_files and len(names) < 2:
             findings.add((*path, "per_class"), "neighbours are told by two classes or more")

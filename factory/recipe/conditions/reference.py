@@ -209,6 +209,7 @@ class ReferenceConditions(ShotKind):
         """Notes images that are missing or too few, classes they lack, and a prompt not taken."""
         settings = self.settings
         findings.check_prompt(settings.caption, (*path, "caption"))
+        findings.check_strength(settings.strength, None, path)
         given = (settings.per_class, settings.shots, settings.fit)
         counts, names = check_shots(findings, path, self.images, *given)
         place: FieldPath = (*path, "per_class")

@@ -284,6 +284,9 @@ class TranslateConditions(ConditionKind):
             if settings.keep_haematoxylin and model.family.channels is not None:
                 message = f"{model.name} makes channels, which have no haematoxylin: remove it"
                 findings.add((*path, "keep_haematoxylin"), message)
+        if settings.method == "image_to_image":
+            strength = settings.strength or _STRENGTH[settings.method]
+            findings.check_strength(strength, settings.steps, path)
         recipe = findings.loaded.recipe
         for name in _NOT_INVERTED if settings.method == "invert" else ():
             if getattr(recipe.generator, name) is not None:

@@ -183,8 +183,15 @@ class Family(ABC):
             message = f"{self.settings.model} is of family {self.kind!r}, whose network has nothing"
             known = ", ".join(sorted(self.caches)) or "no cache has"
             yield "cache", f"{message} that {cache.kind} could leave out ({known}): remove it"
-        elif isinstance(cache, TaylorSeer) and steps is not None and cache.start >= steps:
-            yield "cache", f"start {cache.start} leaves out none of {steps} steps: lower it"
+        elif steps is not None and (idle := self.explain_idle_cache(steps)) is not None:
+            yield "cache", f"{idle}: lower it"
+
+    def explain_idle_cache(self, steps: int) -> str | None:
+        """Says that the cache leaves out none of so many steps, or None."""
+        cache = self.settings.cache
+        if not isinstance(cache, TaylorSeer) or cache.start < steps:
+            return None
+        return f"start {cache.start} leaves out none of {steps} steps"
 
     def replace(self, streams: frozenset[str]) -> frozenset[str]:
         """Returns the streams that need not be there beside these."""
