@@ -61,12 +61,14 @@ class StopTest(Part):
     series: str = Field(description="key")
     at: int = Field(description="requests of the series that were there")
     images: int = Field(description="accepted ones of these")
-    sample: str = Field(description="digest of their sample ids")
+    sample: str = Field(description="digest of their sample ids; for utility of all series'")
     before: float | None = Field(None, description="figure without the newest block")
     after: float | None = Field(None, description="figure with it; None: too few images to tell")
     change: float | None = None
     low: float | None = None
     high: float | None = None
+    units: int | None = Field(None, description="of utility: what the interval is over")
+    by: str | None = Field(None, description="patients; or images, where no patient is told")
     stops: bool = Field(description="whether the series ends here")
 
     def is_within(self, tolerance: float) -> bool:

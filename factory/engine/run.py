@@ -37,6 +37,7 @@ from factory.filters import Decide
 from factory.recipe.file import LoadedRecipe
 from factory.recipe.licences import check_generation
 from factory.recipe.recipe import Recipe, is_judging, restore_recipe
+from factory.recipe.stop import Stop
 
 WriteCard = Callable[[Dataset], object]
 """Writes the card of a finalized run."""
@@ -245,10 +246,11 @@ def read_status(url: str) -> dict[str, Any]:
     problem = half or describe_unfinished(summary, shards - done, candidates)
     if summary is not None and not problem:  # near-duplicates, a pick or a refilter decided since
         filled = Counter({part.key: part.accepted for part in summary.series})
-    tests = record.stop.tests if record.stop else ()
+    tests, recipe = record.stop.tests if record.stop else (), restore_recipe(record.recipe)
+    rule = recipe.budget.stop
     return {
         "name": record.name,
-        "judged": is_judging(restore_recipe(record.recipe)),
+        "judged": is_judging(recipe),
         "shards": shards,
         "done": done,
         "generated": generated,
@@ -259,7 +261,7 @@ def read_status(url: str) -> dict[str, Any]:
                 "asked": part.count,
                 "filled": filled[part.key],
                 **({"ended": outline.stops[part.key]} if part.key in outline.stops else {}),
-                **({"tests": mine} if (mine := _list_tests(tests, part.key)) else {}),
+                **({"tests": mine} if (mine := _list_tests(tests, rule, part.key)) else {}),
             }
             for part in record.series
         ],
@@ -269,6 +271,7 @@ def read_status(url: str) -> dict[str, Any]:
     }
 
 
-def _list_tests(tests: Iterable[StopTest], key: str) -> list[str]:
+def _list_tests(tests: Iterable[StopTest], rule: Stop | None, key: str) -> list[str]:
     """Says what each test of a series found."""
-    return [describe_test(each) for each in tests if each.series == key]
+    mine = [each for each in tests if each.series == key]
+    return [] if rule is None else [describe_test(each, rule.when) for each in mine]

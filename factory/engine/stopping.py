@@ -5,37 +5,32 @@ asked for. So neither workers nor the order of shards nor a kill changes what it
 is kept in the run record; it is taken from there as long as the images are the same.
 """
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-from numpy.typing import NDArray
-
 from factory.core.errors import InputError, MismatchError
-from factory.core.hashing import compute_digest
-from factory.core.metrics.growing import GrowingSet
+from factory.core.metrics.growing import Growth
 from factory.data.records import SCORE_DECIMALS
 from factory.data.summary import StopTest
-from factory.engine.committed import read_markers
 from factory.engine.finalise import Policy, Survey, iterate_decisions
 from factory.engine.plan import Plan
 from factory.engine.run_folder import RunFolder
 from factory.engine.run_records import RunRecord, StopRecord
+from factory.engine.stop_figures import (
+    Accuracies,
+    Distances,
+    Figures,
+    SeenImages,
+    Source,
+    compute_real_digest,
+)
 from factory.filters.real.set import RealSet
 from factory.models.session import Session
 from factory.recipe.conditions import Series
 from factory.recipe.ending import FIRST, check_series, read_real
-from factory.recipe.stop import Stop
+from factory.recipe.stop import FIGURES, Stop
 
-COLUMNS = ("sample_id", "features", "width", "height")
 CHANGE = ("change", "low", "high")
-
-Kept = Sequence[tuple[int, str]]
-"""Index and sample id of the accepted images of a series, in order."""
-Size = tuple[int, int]
-"""Height and width in px."""
 
 
 def open_record(
@@ -50,41 +45,14 @@ def open_record(
     if rule is None:
         return None, None
     real = read_real(rule, session, asked)
+    sha256 = compute_real_digest(rule, real)
     kept = None if last is None else last.stop
-    if kept is not None and kept.real_sha256 != real.sha256:
+    if kept is not None and kept.real_sha256 != sha256:
         raise MismatchError(
             f"{url}: budget.stop.images: {real.root} holds other images than those that the run "
             "began with; nothing was touched. Bring them back, or use another --out"
         )
-    return kept or StopRecord(real_images=len(real.images), real_sha256=real.sha256), real
-
-
-class BlockDigests:
-    """Digests of the accepted images of a series, block after block; keeps one block of ids.
-
-    Args:
-        every: requests of a block.
-    """
-
-    def __init__(self, every: int) -> None:
-        self._every, self._names = every, list[str]()
-        self._found: dict[int, str] = {}
-        self._last = ""
-
-    def add(self, index: int, name: str) -> None:
-        """Takes the next accepted image, in the order of the requests."""
-        self._close(index)
-        self._names.append(name)
-
-    def find(self, at: int) -> str:
-        """Returns the digest of those among the first `at` requests, a number of blocks."""
-        self._close(at)
-        return self._found[at]
-
-    def _close(self, index: int) -> None:
-        while (end := (len(self._found) + 1) * self._every) <= index:
-            self._last = compute_digest("stop test", [self._last, self._names])
-            self._found[end], self._names = self._last, []
+    return kept or StopRecord(real_images=len(real.images), real_sha256=sha256), real
 
 
 @dataclass(slots=True)
@@ -114,17 +82,19 @@ class Stopping:
     real: RealSet
     say: Callable[[str], None]
     blocks: int = FIRST
-    _sets: dict[str, GrowingSet] = field(default_factory=dict)
-    _encoded: dict[Size, NDArray[np.float32]] = field(default_factory=dict)
+    _source: Source = field(init=False)
+    _figures: Figures = field(init=False)
 
     def __post_init__(self) -> None:
-        if problem := check_series(self.plan.series, self.rule):
-            raise InputError(f"{self.folder.url}: {problem}")
+        if found := check_series(self.plan.series, self.rule, self.real):
+            raise InputError(f"{self.folder.url}: budget.stop.{found[0]}: {found[1]}")
         counts = [(part.key, part.count) for part in self.plan.series]
         stop = self.record.stop
         if stop is not None and (problem := stop.find_problem(counts, self.rule)):
             self.say(f"budget.stop: run.json holds {problem}: all are tested anew")
             self._write(())
+        self._source = Source(self.rule, self.session, self.folder, self.plan, self.real)
+        self._begin()
         while self.tests and all(self._find_test(part) for part in self._list_open()):
             if self.is_over:
                 break
@@ -165,15 +135,29 @@ class Stopping:
             SourceError: a real image cannot be read any more.
         """
         kept = self._list_kept(survey)
-        if any(not self._is_same(part, kept[part.key]) for part in self.plan.series):
+        samples = SeenImages(self.rule, self.plan.series)
+        for key, each in kept.items():
+            for index, name in each:
+                samples.add(key, index, name)
+        if any(not self._is_same(part, samples) for part in self.plan.series):
             self.say("budget.stop: other images than those that were tested: all are tested anew")
             self._write(())
-            self._sets, self.blocks = {}, FIRST
+            self._begin()
+            self.blocks = FIRST
             return
         new = [part for part in self._list_open() if self._find_test(part) is None]
         if new:
-            self._write((*self.tests, *(self._test(part, kept[part.key]) for part in new)))
+            found = self._figures.measure(new, kept, self.blocks)
+            tests = [
+                self._book(part, len(kept[part.key]), samples, growth)
+                for part, growth in zip(new, found, strict=True)
+            ]
+            self._write((*self.tests, *tests))
         self.blocks += 1
+
+    def _begin(self) -> None:
+        kind = Accuracies if self.rule.is_joint else Distances
+        self._figures = kind(self._source)
 
     def _list_open(self) -> list[Series]:
         """Series that ask for more than the next test looks at, and did not end before it."""
@@ -184,18 +168,11 @@ class Stopping:
         at = self.blocks * self.rule.every
         return next((each for each in self.tests if (each.series, each.at) == (part.key, at)), None)
 
-    def _is_same(self, part: Series, kept: Kept) -> bool:
+    def _is_same(self, part: Series, samples: SeenImages) -> bool:
         """Whether the last test that can be compared saw these images."""
         end = self.blocks * self.rule.every
         mine = [each for each in self.tests if each.series == part.key and each.at <= end]
-        return not mine or mine[-1].sample == self._digest(kept, mine[-1].at)
-
-    def _digest(self, kept: Kept, at: int) -> str:
-        """Returns the digest of the accepted images among the first `at` requests."""
-        digests = BlockDigests(self.rule.every)
-        for index, name in kept:
-            digests.add(index, name)
-        return digests.find(at)
+        return not mine or mine[-1].sample == samples.find(part.key, mine[-1].at)
 
     def _list_kept(self, survey: Survey) -> dict[str, list[tuple[int, str]]]:
         kept: dict[str, list[tuple[int, str]]] = {part.key: [] for part in self.plan.series}
@@ -206,6 +183,26 @@ class Stopping:
                     kept[shard.series].append((row["index"], row["sample_id"]))
         return {key: sorted(each) for key, each in kept.items()}
 
+    def _book(
+        self, part: Series, images: int, samples: SeenImages, growth: Growth | None
+    ) -> StopTest:
+        """Returns what a test of a series found, and says it."""
+        at = self.blocks * self.rule.every
+        found = None if growth is None else growth.round(SCORE_DECIMALS)
+        told = {} if found is None else {"before": found.before, "after": found.after}
+        test = StopTest(
+            series=part.key,
+            at=at,
+            images=images,
+            sample=samples.find(part.key, at),
+            **told,
+            **({} if found is None else dict(zip(CHANGE, found.change, strict=True))),
+            **({} if found is None else self._figures.told),
+            stops=found is not None and found.is_within(self.rule.tolerance),
+        )
+        self.say(f"{part.label}: {describe_test(test, self.rule.when)}")
+        return test
+
     def _write(self, tests: tuple[StopTest, ...]) -> None:
         assert self.record.stop is not None
         stop = self.record.stop.model_copy(update={"tests": tests})
@@ -213,70 +210,12 @@ class Stopping:
         self.folder.confirm()
         self.folder.write_run(self.record)
 
-    def _test(self, part: Series, kept: Kept) -> StopTest:
-        """Tests the newest block of a series."""
-        known = self._sets.get(part.key)
-        for block in range(0 if known is None else known.blocks, self.blocks):
-            features, size = self._read_features(part, kept, block)
-            if known is None and len(features):
-                real = self._choose_real(part, size)
-                known = self._sets[part.key] = GrowingSet(real, block)
-            if known is not None:
-                known.add(features)
-        at = self.blocks * self.rule.every
-        found = None if known is None else known.compare(self.rule.confidence)
-        growth = None if found is None else found.round(SCORE_DECIMALS)
-        told = {} if growth is None else {"before": growth.before, "after": growth.after}
-        test = StopTest(
-            series=part.key,
-            at=at,
-            images=len(kept),
-            sample=self._digest(kept, at),
-            **told,
-            **({} if growth is None else dict(zip(CHANGE, growth.change, strict=True))),
-            stops=growth is not None and growth.is_within(self.rule.tolerance),
-        )
-        self.say(f"{part.label}: {describe_test(test)}")
-        return test
 
-    def _read_features(
-        self, part: Series, kept: Kept, block: int
-    ) -> tuple[NDArray[np.float32], Size]:
-        """Returns (N, D) features of the accepted images of a block, in order, and their size."""
-        start, stop = block * self.rule.every, (block + 1) * self.rule.every
-        wanted = [name for index, name in kept if start <= index < stop]
-        named, found = {*wanted}, {}
-        for shard in self.plan.iterate_shards():
-            if shard.series != part.key or shard.stop <= start or shard.start >= stop:
-                continue
-            for marker in read_markers(self.folder, shard):
-                table = self.folder.read_table(marker, COLUMNS)
-                names = pa.array(named, pa.string())
-                for row in table.filter(pc.is_in(table["sample_id"], names)).to_pylist():
-                    found[row["sample_id"]] = row
-        rows = [found[name] for name in wanted]
-        size = (rows[0]["height"], rows[0]["width"]) if rows else (0, 0)
-        return np.array([row["features"] for row in rows], np.float32), size
-
-    def _choose_real(self, part: Series, size: Size) -> NDArray[np.float32]:
-        """Returns the features of real images at this size, of the class of a series."""
-        if size not in self._encoded:
-            encoder = self.session.encoders.load(self.rule.encoder, self.session.base)
-            blocks = self.real.iterate_blocks(size[1], size[0], self.rule.fit)
-            self._encoded[size] = np.concatenate([encoder.encode(block) for block in blocks])
-        is_one = len(part.class_names) == 1 and self.real.class_names
-        name = part.class_names[0] if is_one else None
-        chosen = [name in (None, image.class_name) for image in self.real.images]
-        return self._encoded[size][chosen]
-
-
-def describe_test(test: StopTest) -> str:
-    """Says what one test found."""
+def describe_test(test: StopTest, when: str) -> str:
+    """Says what one test found; `when` is that of the rule."""
     said = f"after {test.at:,} requests ({test.images:,} accepted)"
-    if test.change is None or test.low is None or test.high is None:
+    ends, figure = "ends here" if test.stops else "goes on", FIGURES[when]
+    change = figure.write(test)
+    if not change:
         return f"{said}: too few accepted images to test"
-    ends = "ends here" if test.stops else "goes on"
-    return (
-        f"{said} the newest block changed the distance by {-test.change:+.2%} ({-test.high:+.2%} "
-        f"to {-test.low:+.2%}): {ends}"
-    )
+    return f"{said} the newest block changed {figure.short} by {change}: {ends}"

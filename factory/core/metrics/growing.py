@@ -21,12 +21,12 @@ _BLOCK = 512
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """A set before and after its newest images.
+    """A figure of a set before and after its newest images.
 
     Attributes:
-        before: distance without them.
+        before: without them.
         after: with them.
-        change: share of `before` that they took away, above 0 where they brought the set nearer.
+        change: above 0 for the better: share of a distance that they took away, or a difference.
     """
 
     before: float

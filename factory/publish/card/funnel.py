@@ -9,9 +9,8 @@ from factory.core.stats.intervals import compute_wilson
 from factory.data.summary import SeriesSummary, StopPart, Summary
 from factory.filters import needs_class
 from factory.publish.card.text import join_blocks, join_table
+from factory.recipe.stop import FIGURES, Figure
 
-STOP_FIGURES = {"fidelity": "the kernel distance to real images"}
-"""What a test of `budget.stop` looks at."""
 ONE_SIDED = 0.5
 """Share of a series that varies one real image from which people are told."""
 
@@ -129,25 +128,32 @@ def describe_stop_rule(summary: Summary) -> str:
     rule = summary.stop
     if rule is None:
         return ""
+    figure = FIGURES[rule["when"]]
+    series = "All series end early, at once," if figure.is_joint else "Series end early"
     return (
-        f"Series end early (`budget.stop`) where a block of {rule['every']:,} requests changes "
-        f"{STOP_FIGURES[rule['when']]} by no more than {rule['tolerance']:.2%}, up or down, by the "
-        f"whole {rule['confidence']:.0%} interval of the change (features of "
+        f"{series} (`budget.stop`) where a block of {rule['every']:,} requests changes "
+        f"{figure.name} by no more than {figure.write_tolerance(rule['tolerance'])}, up or down, "
+        f"by the whole {rule['confidence']:.0%} interval of the change (features of "
         f"{write_code(shorten_places(rule['encoder']))}):"
     )
 
 
 def describe_ends(summary: Summary) -> list[str]:
     """Says of each series that may end early where it did, and by which figures."""
-    return [_describe_end(part, part.stop) for part in summary.series if part.stop is not None]
+    rule = summary.stop
+    if rule is None:
+        return []
+    figure = FIGURES[rule["when"]]
+    stops = [(part, part.stop) for part in summary.series if part.stop is not None]
+    return [_describe_end(part, stop, figure) for part, stop in stops]
 
 
-def _describe_end(part: SeriesSummary, stop: StopPart) -> str:
+def _describe_end(part: SeriesSummary, stop: StopPart, figure: Figure) -> str:
     told = [each for each in stop.tests if each.change is not None]
     last = " (too few accepted images to test)" if stop.tests else ""
     if told:
-        change, low, high = (getattr(told[-1], name) or 0.0 for name in ("change", "low", "high"))
-        last = f" (its last test, at {told[-1].at:,}: {-change:+.2%}, {-high:+.2%} to {-low:+.2%})"
+        test = told[-1]
+        last = f" (its last test, at {test.at:,}: {figure.write(test)})"
     if stop.at is None:
         tests = f"{len(stop.tests):,} tests" if len(stop.tests) != 1 else "one test"
         return f"{part.label}: went on to all {part.asked:,} through {tests}{last}"

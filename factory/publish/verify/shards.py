@@ -17,6 +17,7 @@ from factory.engine.later import Later, read_later
 from factory.engine.run import build_policy
 from factory.engine.run_folder import Marker, RunFolder, RunRecord
 from factory.engine.run_records import name_worker
+from factory.engine.stop_figures import SeenImages
 from factory.engine.summary import describe_unfinished
 from factory.filters import Decide
 from factory.publish.verify.findings import Report
@@ -141,18 +142,18 @@ class ShardRows:
 
     def _open_tested(self, record: RunRecord, recipe: Recipe) -> TestedImages:
         """Returns the tests of `budget.stop`; of a run that was refiltered they saw others."""
-        made = restore_recipe(record.recipe)
+        made, nothing = restore_recipe(record.recipe), TestedImages((), None)
         both = (select_deciding(each.model_dump(mode="json")) for each in (made, recipe))
         if record.stop is None or made.budget.stop is None or len({*map(str, both)}) > 1:
-            return TestedImages((), 1)
+            return nothing
         counts = [(part.key, part.count) for part in record.series]
         if problem := record.stop.find_problem(counts, made.budget.stop):
             self.report.fail("stops", ".factory/run.json", f"holds {problem}", field="stop")
-            return TestedImages((), 1)
+            return nothing
         if read_forgotten(self.folder).record is not None:
             self.report.note("what tests of budget.stop saw: somebody was forgotten since")
-            return TestedImages((), 1)
-        return TestedImages(record.stop.tests, made.budget.stop.every)
+            return nothing
+        return TestedImages(record.stop.tests, SeenImages(made.budget.stop, record.series))
 
     def _read(self) -> None:
         record = self.folder.read_run()

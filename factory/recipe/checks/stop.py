@@ -3,7 +3,7 @@
 from factory.core.errors import FactoryError, SourceError
 from factory.core.yaml.messages import advise
 from factory.data.images import check_fit
-from factory.filters.real.set import check_pixels
+from factory.filters.real.set import RealSet, check_pixels
 from factory.models.encoders.check import check_encoder
 from factory.recipe.checks.findings import Findings
 from factory.recipe.conditions import build_series
@@ -27,11 +27,11 @@ def check_stop(findings: Findings) -> None:
         findings.add(_PLACE, f"{message}: remove pick or budget.stop")
     check_encoder(findings, rule.encoder, (*_PLACE, "encoder"))
     if findings.check_files:
-        _check_images(findings)
-        _check_counts(findings)
+        real = _check_images(findings)
+        _check_counts(findings, real)
 
 
-def _check_images(findings: Findings) -> None:
+def _check_images(findings: Findings) -> RealSet | None:
     """Notes a real set that is missing, too small, or without a class that is asked for."""
     session, rule = findings.loaded.session, findings.loaded.recipe.budget.stop
     assert rule is not None
@@ -44,23 +44,24 @@ def _check_images(findings: Findings) -> None:
         check_pixels(sources, session.images)
     except SourceError as error:
         findings.add((*_PLACE, "images"), str(error))
-        return
+        return None
     for name in findings.asked.fields if real.class_names else ():
         if name not in real.class_names:
             hint = advise(name, real.class_names)
             message = f"{rule.images} has no class {name!r}, which is asked for: {hint}"
             findings.add((*_PLACE, "images"), f"{message}; take another real set")
+    return real
 
 
-def _check_counts(findings: Findings) -> None:
+def _check_counts(findings: Findings, real: RealSet | None) -> None:
     """Notes series that are cut or too short; those that cannot be planned are told elsewhere."""
     recipe, model = findings.loaded.recipe, findings.model
-    if findings.problems or recipe.budget.stop is None:
+    if findings.problems or recipe.budget.stop is None or real is None:
         return
     classes = (None if model is None else model.class_names) or ()
     try:
         series = build_series(recipe, findings.loaded.session, classes)
     except FactoryError:
         return
-    if problem := check_series(series, recipe.budget.stop):
-        findings.add((*_PLACE, "every"), problem)
+    if problem := check_series(series, recipe.budget.stop, real):
+        findings.add((*_PLACE, problem[0]), problem[1])
