@@ -105,9 +105,11 @@ class NearPairs:
                 self.note(block[first], part[second])
                 is_settled = kept[part[second]] & (part[second] < block[first])
                 repeats[first[is_settled]] = True
-            first, second = find_near(mine, mine, self.max_similarity)
-            self.compared += len(block) ** 2 // 2
-            for j, i in zip(first.tolist(), second.tolist(), strict=True):  # in the order of rows
+            open_rows = np.flatnonzero(~repeats)
+            first, second = find_near(mine, mine[open_rows], self.max_similarity)
+            self.compared += len(block) * len(open_rows) // 2
+            pairs = zip(first.tolist(), open_rows[second].tolist(), strict=True)
+            for j, i in pairs:  # in the order of rows
                 if i < j and not repeats[i]:
                     self.note(block[[i]], block[[j]])
                     repeats[j] = True

@@ -198,6 +198,19 @@ def test_a_worker_without_room_for_its_files_tells_so(name, tmp_path, monkeypatc
         find_pairs([near], LOCAL, "memory://full")
 
 
+def test_images_that_are_all_alike_cost_one_block_of_pairs(tmp_path, monkeypatch):
+    monkeypatch.setattr(near_pairs, "_BLOCK", 20)
+    (tmp_path / "alike").mkdir()
+    alike = find(tmp_path / "alike", np.repeat(make_descriptors(1, 3, {}), 300, axis=0))
+    assert alike.is_checked.sum() == 1
+    assert alike.compared <= 20 * 20 // 2 + 280  # each of the others with the first alone
+    descriptors = make_mixed(np.random.default_rng(2))
+    (tmp_path / "mixed").mkdir()
+    kept, _ = keep(find(tmp_path / "mixed", descriptors))
+    plain = find_duplicates_plainly(descriptors, SIMILARITY)
+    assert kept == {row for row, repeated in enumerate(plain) if repeated < 0}
+
+
 def test_groups_are_as_many_as_leave_a_pair_unseen_once_in_a_million():
     assert count_groups(18) == 29
     assert count_groups(22) > count_groups(18)
