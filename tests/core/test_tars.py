@@ -12,6 +12,7 @@ import webdataset
 from hypothesis import given
 from hypothesis import strategies as st
 
+from factory.core.errors import SourceError
 from factory.core.files import tars
 from factory.core.files.store import FileStore
 from factory.data.channels import encode_values
@@ -62,6 +63,12 @@ def test_tars_have_the_bytes_of_webdataset():
     writer.close()
     tar.close()
     assert ours.getvalue() == theirs.getvalue()
+
+
+def test_an_image_that_is_only_named_is_no_member():
+    row = next(make_rows()) | {"mask": {"bytes": None, "path": "m.png"}}
+    with pytest.raises(SourceError, match=r"0: mask\.png: holds no bytes"):
+        name_members(build_sample(row))
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1))

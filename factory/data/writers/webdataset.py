@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from factory.core.errors import SourceError
 from factory.core.files.store import FileStore
 from factory.core.files.streams import HashedStream, NumberedFiles
 from factory.core.files.tars import TarStream
@@ -52,8 +53,15 @@ class TarFiles(NumberedFiles):
 
 
 def name_members(sample: dict[str, Any]) -> dict[str, bytes]:
-    """Returns the members of a sample, by the order of their names; texts and labels as UTF-8."""
+    """Returns the members of a sample, by the order of their names; texts and labels as UTF-8.
+
+    Raises:
+        SourceError: one is None, as of an image that is only named.
+    """
     key = sample.pop("__key__")
+    for suffix, each in sample.items():
+        if each is None:
+            raise SourceError(f"{key}: {suffix}: holds no bytes: give rows that hold their images")
     named = ((f"{key}.{suffix}", sample[suffix]) for suffix in sorted(sample))
     return {name: each if isinstance(each, bytes) else str(each).encode() for name, each in named}
 
