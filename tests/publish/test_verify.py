@@ -16,6 +16,7 @@ from factory.engine.dataset import open_dataset
 from factory.engine.run import read_status
 from factory.engine.run_folder import WORK
 from factory.publish.verify import VerifyOptions, verify_set
+from tests import ASSETS
 from tests.running import DEDUP, call, run, write_recipe
 
 NEAR = {"filters": [{"kind": "finite", "min_contrast": 0.1435}], "dedup": DEDUP}
@@ -437,6 +438,14 @@ def test_what_is_no_data_set_is_refused(tmp_path):
     assert call("verify", tmp_path / "nothing").exit_code == 2
     with pytest.raises(InputError, match=r"holds no data/\*.parquet"):
         open_dataset(str(tmp_path))
+
+
+def test_a_merged_set_is_refused_and_its_members_are_named(made, tmp_path):
+    real, merged = ASSETS / "pcam" / "train", tmp_path / "all"
+    assert call("merge", real, made, "--out", merged).exit_code == 0
+    answer = call("verify", merged)
+    assert answer.exit_code == 2
+    assert "a merged set" in answer.stderr and "verify the runs" in answer.stderr
 
 
 def test_a_published_folder_is_sound_and_its_rows_are_made_again(tmp_path):

@@ -51,8 +51,13 @@ def verify_set(
         say: called with one line at the start of each step.
 
     Raises:
-        InputError: a recipe.json that cannot be read.
+        InputError: a recipe.json that cannot be read; or a merged set, which no recipe made.
     """
+    if dataset.kind is FolderKind.MERGED:
+        raise InputError(
+            f"{dataset.url}: a merged set, whose real images no run made: verify the runs that it "
+            "was merged from; merge.json counts what came of each"
+        )
     report = Report()
     say("files")
     with _booking(report, "files"):
