@@ -37,26 +37,36 @@ FINITE = [{"kind": "finite", "min_contrast": 0.1435}]
 FEW = {"normal": 70, "tumor": 50}
 
 
-@pytest.fixture(scope="module")
-def real(tmp_path_factory) -> Path:
-    folder, generator = tmp_path_factory.mktemp("real"), np.random.default_rng(0)
-    for name in ("normal", "tumor"):
-        (folder / name).mkdir()
-        for number in range(25):
+def save_real(folder: Path, names: dict[str, list[str]]) -> Path:
+    """Saves images, no two alike, of class -> names without their ending."""
+    generator = np.random.default_rng(0)
+    for class_name, stems in names.items():
+        (folder / class_name).mkdir()
+        for stem in stems:
             pixels = generator.integers(120, 230, 3) + generator.normal(0, 25, (32, 32, 3))
             image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-            image.save(folder / name / f"{number}.png")
+            image.save(folder / class_name / f"{stem}.png")
     return folder
+
+
+def write_rule(folder: Path, rule: dict, counts: dict, attempts: int, **changes) -> Path:
+    stop = {**rule, **changes.pop("stop", {})}
+    few = [{"kind": "class", "per_class": counts}]
+    base = {"filters": FINITE, "conditions": few, "output": {"shard_size": 8}}
+    budget = {"attempts": attempts, "stop": stop, **changes.pop("budget", {})}
+    return write_recipe(folder, **{**base, **changes, "budget": budget})
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> Path:
+    stems = [str(number) for number in range(25)]
+    return save_real(tmp_path_factory.mktemp("real"), {"normal": stems, "tumor": stems})
 
 
 def write(folder: Path, real: Path, tolerance: float = 0.08, counts=FEW, **changes) -> Path:
     """A recipe whose series `normal` ends at 40 of 70 by this tolerance; `tumor` goes on."""
     rule = {"when": "fidelity", "every": 20, "images": str(real), "tolerance": tolerance}
-    stop = {**rule, **changes.pop("stop", {})}
-    few = [{"kind": "class", "per_class": counts}]
-    base = {"filters": FINITE, "conditions": few, "output": {"shard_size": 8}}
-    budget = {"attempts": 6, "stop": stop, **changes.pop("budget", {})}
-    return write_recipe(folder, **{**base, **changes, "budget": budget})
+    return write_rule(folder, rule, counts, 6, **changes)
 
 
 @pytest.fixture(scope="module")

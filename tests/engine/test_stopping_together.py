@@ -15,7 +15,7 @@ from factory import api
 from factory.core.errors import InputError, MismatchError
 from factory.recipe.file import load_recipe
 from tests import forked, killer
-from tests.engine.test_stopping import Ahead
+from tests.engine.test_stopping import Ahead, save_real, write_rule
 from tests.running import (
     ask,
     call,
@@ -25,10 +25,8 @@ from tests.running import (
     read_rows,
     run,
     run_recipe,
-    write_recipe,
 )
 
-FINITE = [{"kind": "finite", "min_contrast": 0.1435}]
 FEW = {"normal": 110, "tumor": 90}
 PATTERN = r"(?P<group>p\d+)_"
 
@@ -36,23 +34,16 @@ PATTERN = r"(?P<group>p\d+)_"
 @pytest.fixture(scope="module")
 def real(tmp_path_factory) -> Path:
     """Labelled images of 20 patients a class, two of each; ten of these have both classes."""
-    folder, generator = tmp_path_factory.mktemp("real"), np.random.default_rng(0)
-    for name, first in (("normal", 0), ("tumor", 10)):
-        (folder / name).mkdir()
-        for number in range(40):
-            pixels = generator.integers(120, 230, 3) + generator.normal(0, 25, (32, 32, 3))
-            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-            image.save(folder / name / f"p{first + number // 2}_{number}.png")
-    return folder
+    names = {
+        name: [f"p{first + number // 2}_{number}" for number in range(40)]
+        for name, first in (("normal", 0), ("tumor", 10))
+    }
+    return save_real(tmp_path_factory.mktemp("real"), names)
 
 
 def write(folder: Path, real: Path, tolerance: float = 0.1, counts=FEW, **changes) -> Path:
     rule = {"when": "utility", "every": 24, "images": str(real), "tolerance": tolerance}
-    stop = {**rule, "group_pattern": PATTERN, **changes.pop("stop", {})}
-    few = [{"kind": "class", "per_class": counts}]
-    base = {"filters": FINITE, "conditions": few, "output": {"shard_size": 8}}
-    budget = {"attempts": 12, "stop": stop, **changes.pop("budget", {})}
-    return write_recipe(folder, **{**base, **changes, "budget": budget})
+    return write_rule(folder, {**rule, "group_pattern": PATTERN}, counts, 12, **changes)
 
 
 @pytest.fixture(scope="module")
