@@ -199,9 +199,15 @@ class Filling:
         """
         jobs: list[Job] = []
         places: set[Any] = set()
-        while self.queue and (len(places) < size or self._peek(self.queue[0]) in places):
-            jobs.append(self._make_job(self.queue.popleft()))
-            places.add(jobs[-1].made_from if self.worker.early is None else len(jobs))
+
+        def take(index: int) -> None:
+            jobs.append(self._make_job(index))
+            places.add(self._find_place(jobs[-1]))
+
+        while self.queue and (
+            len(places) < size or self._find_place(self._build_job(self.queue[0])) in places
+        ):
+            take(self.queue.popleft())
             if len(jobs) >= _MOST * size:
                 return jobs
         indices = [job.request.index for job in jobs]
@@ -211,15 +217,15 @@ class Filling:
             if not open_indices:
                 break
             for index in open_indices[: size - len(places)]:
-                jobs.append(self._make_job(index))
-                places.add(jobs[-1].made_from if self.worker.early is None else len(jobs))
+                take(index)
         return jobs
 
-    def _peek(self, index: int) -> Any:
-        """Returns what decides the next try of a request, without making it."""
-        return self._build_job(index).made_from
+    def _find_place(self, job: Job) -> tuple[Any, ...]:
+        """Returns what tells the place of a batch that a try takes."""
+        return job.made_from if self.worker.early is None else (job.request.index, job.attempt)
 
     def _build_job(self, index: int) -> Job:
+        """Returns the next try of a request, which is not booked yet."""
         request, attempt = self.requests[index], self.next_attempt[index]
         return Job(request, attempt, request.derive_seed(self.worker.recipe.seed, attempt))
 

@@ -117,10 +117,10 @@ def run_recipe(
             first = None if record is None else find_first_marker(folder, plan)
             drain = Drain(say, lambda: bool(lease.lost))
             told = Told(notify, say, watch or NoWatch(), drain)
-            rounds = Rounds(order, folder, plan, policy, told)
+            stopping = None
             if rule is not None and real is not None:
-                given = rule, loaded.session, folder, plan, policy, now, real, say
-                rounds.stopping = Stopping(*given)
+                stopping = Stopping(rule, loaded.session, folder, plan, policy, now, real, say)
+            rounds = Rounds(order, folder, plan, policy, told, stopping)
             survey = rounds.fill(first)
         except InputError:
             if record is None and not has_commits(folder, build_record(recipe, plan)):

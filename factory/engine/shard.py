@@ -115,11 +115,11 @@ class Worker:
             GenerationError: sampling failed.
             SourceError: what a condition is made from cannot be read.
         """
-        distinct: dict[Any, Job] = {}
-        for job in jobs:
-            distinct.setdefault(job.made_from, job)
+        keys, distinct = [job.made_from for job in jobs], dict[Any, Job]()
+        for key, job in zip(keys, jobs, strict=True):
+            distinct.setdefault(key, job)
         made = dict(zip(distinct, self.generator.generate([*distinct.values()]), strict=True))
-        return [made[job.made_from].finish(job.condition) for job in jobs]
+        return [made[key].finish(job.condition) for key, job in zip(keys, jobs, strict=True)]
 
     def begin(self, jobs: Sequence[Job]) -> list[Begun]:
         """Returns what the generator foresees of jobs part-way, finished; raises as `generate`."""

@@ -121,13 +121,12 @@ class Source:
         """Returns the rows of the accepted images of a block, in order."""
         start, stop = block * self.rule.every, (block + 1) * self.rule.every
         wanted = [name for index, name in kept if start <= index < stop]
-        named, found = {*wanted}, {}
+        names, found = pa.array(wanted, pa.string()), {}
         for shard in self.plan.iterate_shards():
             if shard.series != part.key or shard.stop <= start or shard.start >= stop:
                 continue
             for marker in read_markers(self.folder, shard):
                 table = self.folder.read_table(marker, COLUMNS)
-                names = pa.array(named, pa.string())
                 for row in table.filter(pc.is_in(table["sample_id"], names)).to_pylist():
                     found[row["sample_id"]] = row
         return [found[name] for name in wanted]

@@ -89,10 +89,10 @@ def _list_stops(folder: RunFolder, recipe: Recipe, plan: Outline) -> dict[str, d
     if recipe.budget.stop is None:
         return {}
     record, beyond = folder.require_run().stop, count_beyond(folder, plan)
+    tests = [each.to_json() for each in record.tests] if record else []
     found: dict[str, dict[str, Any]] = {}
     for part in plan.series:
         made, beside = beyond.get(part.key, (0, 0))
-        tests = [each.to_json() for each in record.tests] if record else []
         mine = [each for each in tests if each["series"] == part.key]
         told = {"at": plan.stops.get(part.key), "beyond": made, "beside": beside, "tests": mine}
         found[part.key] = told

@@ -23,6 +23,7 @@ class BusyGpu:
 
     def __enter__(self) -> Self:
         if torch.cuda.is_available():
+            torch.cuda.utilization()  # says here, and not in the thread, what is not installed
             self._thread.start()
         return self
 

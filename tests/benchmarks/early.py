@@ -20,8 +20,7 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import torch
-from measures import tell
+from measures import parse_options, tell
 
 from factory.api import run
 from factory.cli import main as run_factory
@@ -126,11 +125,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--real", type=Path)
     parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
-    parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parse_options(parser)
     with mock.patch.object(Pause, "find_steps", STEPS.find):
         tell(measure(options), options.json)
 

@@ -237,6 +237,16 @@ def make_parser(doc: str | None, **defaults: Any) -> argparse.ArgumentParser:
     return parser
 
 
+def parse_options(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """Parses, with `--threads` and `--json` besides; torch takes as many threads."""
+    parser.add_argument("--threads", type=int, help="of torch")
+    parser.add_argument("--json", type=Path, help="file for all numbers")
+    options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return options
+
+
 def _split(kind: Callable[[str], Any], text: str) -> list[Any]:
     return [kind(each) for each in text.split(",")]
 

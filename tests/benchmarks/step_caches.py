@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from measures import make_seeds, read_images, tell
+from measures import make_seeds, parse_options, read_images, tell
 from numpy.typing import NDArray
 
 from factory.catalog.catalog import load_catalogs
@@ -182,11 +182,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--encoder", default="he-ssl-eval")
     parser.add_argument("--arm", action="append", default=[], metavar="NAME={...}")
-    parser.add_argument("--threads", type=int, help="of torch")
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
+    options = parse_options(parser)
     own = dict(each.split("=", 1) for each in options.arm)
     given = {"plain": {}, **{name: yaml.safe_load(text) for name, text in own.items()}}
     given = given if own else yaml.safe_load(ARMS)

@@ -15,7 +15,6 @@ share of factory's time in which a kernel ran, by the driver; null without a GPU
 import argparse
 import copy
 import functools
-import json
 import sys
 import tempfile
 import time
@@ -27,6 +26,7 @@ import numpy as np
 import torch
 import yaml
 from busy import BusyGpu
+from measures import parse_options, tell
 
 from factory.engine.drain import Drain
 from factory.engine.executors import start_worker
@@ -205,11 +205,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--threads", type=int, help="of torch")
-    options = parser.parse_args()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    print(json.dumps(measure(options), indent=1))
+    options = parse_options(parser)
+    tell(measure(options), options.json)
 
 
 if __name__ == "__main__":

@@ -143,8 +143,8 @@ class ShardRows:
     def _open_tested(self, record: RunRecord, recipe: Recipe) -> TestedImages:
         """Returns the tests of `budget.stop`; of a run that was refiltered they saw others."""
         made, nothing = restore_recipe(record.recipe), TestedImages((), None)
-        both = (select_deciding(each.model_dump(mode="json")) for each in (made, recipe))
-        if record.stop is None or made.budget.stop is None or len({*map(str, both)}) > 1:
+        first, now = (select_deciding(each.model_dump(mode="json")) for each in (made, recipe))
+        if record.stop is None or made.budget.stop is None or first != now:
             return nothing
         counts = [(part.key, part.count) for part in record.series]
         if problem := record.stop.find_problem(counts, made.budget.stop):

@@ -23,9 +23,8 @@ from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial, prepare_material
 from factory.train.multi.validation import MultiJudge, encode, fold, save_sample_grid
 
-_Pass = tuple[
-    MultiBatch, torch.Tensor, torch.Tensor, tuple[torch.Tensor | None, torch.Tensor | None]
-]
+_Tokens = tuple[torch.Tensor | None, torch.Tensor | None]
+_Pass = tuple[MultiBatch, torch.Tensor, torch.Tensor, torch.Tensor, _Tokens]
 
 
 class MultiTrainer(FlowTrainer[MultiRecipe, MultiMaterial]):
@@ -68,21 +67,22 @@ class MultiTrainer(FlowTrainer[MultiRecipe, MultiMaterial]):
         start_from(network, self._material.collection, pipeline)
 
     def _draw(self, step: int, turn: int) -> _Pass:
-        """Returns batch, noise, times and tokens of one pass, on the device."""
+        """Returns batch, folded images, noise, times and tokens of one pass, on the device."""
         recipe, material, device = self._recipe, self._material, self._device
         key = (step, turn, self._accelerator.process_index)
         spread = material.scales.get("embedding", (None, None))[1]
         batch = draw_batch(recipe, material.collection, material.grid, spread, key, device)
         generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "noise", *key))
-        noise = torch.randn(fold(batch.images, recipe).shape, generator=generator).to(device)
-        times = draw_times(recipe, len(noise), generator).to(device)
-        return batch, noise, times, encode(material, batch.captions, device)
+        clean = fold(batch.images, recipe)
+        noise = torch.randn(clean.shape, generator=generator).to(device)
+        times = draw_times(recipe, len(clean), generator).to(device)
+        return batch, clean, noise, times, encode(material, batch.captions, device)
 
     def compute_loss(self, network: Any, step: int, turn: int) -> torch.Tensor:
         """Returns the squared error of the velocity, and what alignment adds."""
         recipe, material = self._recipe, self._material
-        batch, noise, times, (tokens, mask) = self._ahead.take(step, turn)
-        clean, weight = fold(batch.images, recipe), times.view(-1, 1, 1, 1)
+        batch, clean, noise, times, (tokens, mask) = self._ahead.take(step, turn)
+        weight = times.view(-1, 1, 1, 1)
         noisy = (1 - weight) * clean + weight * noise
         # On a CPU the fused attention goes backward slowly over so few tokens.
         attention = sdpa_kernel(SDPBackend.MATH) if self._device.type == "cpu" else nullcontext()
