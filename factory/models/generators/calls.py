@@ -230,18 +230,18 @@ def find_image_twin(name: str) -> str | None:
 def _find_in_diffusers(name: str) -> Call | None:
     if not name.isidentifier():
         return None
-    head = re.compile(rf"^class {name}\b", re.MULTILINE)
-    for path in _list_sources():
-        if head.search(path.read_text(encoding="utf-8")):
-            found = _read_class(path, name)
-            if found is not None:
-                return found
-    return None
+    calls = (_read_class(path, name) for path in _index_sources().get(name, ()))
+    return next((each for each in calls if each is not None), None)
 
 
 @functools.cache
-def _list_sources() -> tuple[Path, ...]:
-    return tuple(sorted((_find_package() / "pipelines").rglob("pipeline_*.py")))
+def _index_sources() -> Mapping[str, tuple[Path, ...]]:
+    """Returns the files that define each class, in order: they are read once, for all names."""
+    found: dict[str, tuple[Path, ...]] = {}
+    for path in sorted((_find_package() / "pipelines").rglob("pipeline_*.py")):
+        for name in re.findall(r"^class (\w+)", path.read_text(encoding="utf-8"), re.MULTILINE):
+            found[name] = (*found.get(name, ()), path)
+    return found
 
 
 @functools.cache
