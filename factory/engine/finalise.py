@@ -86,6 +86,8 @@ class Survey:
     """First 64 bits of the sample ids that several candidates have."""
     earlier: Mapping[str, Earlier] = field(default_factory=dict)
     """Series -> its near-duplicates."""
+    kept: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
+    """Series -> index and sample id of its accepted images, where they were asked for."""
 
     def count_marker(self, marker: Marker) -> None:
         """Counts what a marker says."""
@@ -96,6 +98,17 @@ class Survey:
         for name, (count, dropped) in marker.cut.items():
             before = self.cut.get(name, (0, 0))
             self.cut[name] = before[0] + count, before[1] + dropped
+
+    def keep(
+        self, series: str, candidates: list[dict[str, Any]], decisions: list[Decision]
+    ) -> None:
+        """Notes the accepted image of a request."""
+        accepted = (
+            (row["index"], row["sample_id"])
+            for row, decision in zip(candidates, decisions, strict=True)
+            if decision.status == "accepted"
+        )
+        self.kept.setdefault(series, []).extend(accepted)
 
     @property
     def accepted(self) -> int:
@@ -108,7 +121,13 @@ class Survey:
         return sum(each.generated - each.accepted for each in self.funnel.values())
 
 
-def survey_run(folder: RunFolder, plan: Outline, policy: Policy, workers: Workers = HERE) -> Survey:
+def survey_run(
+    folder: RunFolder,
+    plan: Outline,
+    policy: Policy,
+    workers: Workers = HERE,
+    keeps: bool = False,
+) -> Survey:
     """Selects over all committed shards without reading an image.
 
     Args:
@@ -117,6 +136,7 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy, workers: Worker
         policy: how candidates are selected.
         workers: that look for near-duplicates where images are many; by default this process, and
             nothing is written.
+        keeps: note the accepted images of each series, by request (`kept`).
 
     Returns:
         The funnel, the shards without a marker, and the further rounds for near-duplicates and
@@ -135,7 +155,7 @@ def survey_run(folder: RunFolder, plan: Outline, policy: Policy, workers: Worker
         repeats.find()
         while True:
             walks = repeats.begin_walks()
-            survey = _walk(folder, plan, policy, repeats.repeated, walks)
+            survey = _walk(folder, plan, policy, repeats.repeated, walks, keeps)
             if repeats.complete(walks):
                 survey.repeated, survey.earlier = repeats.repeated, repeats.list_earlier()
                 return survey
@@ -147,6 +167,7 @@ def _walk(
     policy: Policy,
     repeated: frozenset[int],
     walks: Mapping[str, WalkedSeries],
+    keeps: bool,
 ) -> Survey:
     survey = Survey()
     for part in plan.series:
@@ -175,6 +196,8 @@ def _walk(
             _count_early(funnel, candidates, policy)
             for each in (pools, families, bags):
                 each.add(shard.series, candidates, decisions)
+            if keeps:
+                survey.keep(shard.series, candidates, decisions)
             done = policy.attempts if is_filled else candidates[-1]["attempt"] + 1
             made[index] = max(made.get(index, 0), done)
         wanted = plan.count_wanted(shard.series, shard.stop)

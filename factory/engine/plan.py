@@ -97,6 +97,15 @@ class Outline:
             for turn in itertools.zip_longest(*cuts):
                 yield from (shard for shard in turn if shard is not None)
 
+    def find_shards(self, key: str, start: int, stop: int) -> Iterator[Shard]:
+        """Yields the shards of a series that hold requests of a range, by arithmetic."""
+        for generation, before in self._pair_generations():
+            size, first = generation.shard_size, before.get(key, 0)
+            last = self.count_wanted(key, generation.counts.get(key, 0))
+            if start < last:
+                begin = first + max(0, start - first) // size * size
+                yield from _cut(key, begin, generation.counts[key], size, min(stop, last))
+
     def _pair_generations(self) -> Iterator[tuple[Generation, Mapping[str, int]]]:
         before: Mapping[str, int] = {}
         for generation in self.generations:

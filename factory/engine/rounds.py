@@ -115,7 +115,7 @@ class Rounds:
                 yield task
             if self._lacks(now):
                 return
-            survey = survey_run(self.folder, now, self.policy)
+            survey = survey_run(self.folder, now, self.policy, keeps=True)
             if survey.missing:
                 return
             if survey.goes_on:

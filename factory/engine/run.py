@@ -119,7 +119,7 @@ def run_recipe(
             told = Told(notify, say, watch or NoWatch(), drain)
             stopping = None
             if rule is not None and real is not None:
-                stopping = Stopping(rule, loaded.session, folder, plan, policy, now, real, say)
+                stopping = Stopping(rule, loaded.session, folder, plan, now, real, say)
             rounds = Rounds(order, folder, plan, policy, told, stopping)
             survey = rounds.fill(first)
         except InputError:

@@ -122,9 +122,7 @@ class Source:
         start, stop = block * self.rule.every, (block + 1) * self.rule.every
         wanted = [name for index, name in kept if start <= index < stop]
         names, found = pa.array(wanted, pa.string()), {}
-        for shard in self.plan.iterate_shards():
-            if shard.series != part.key or shard.stop <= start or shard.start >= stop:
-                continue
+        for shard in self.plan.find_shards(part.key, start, stop):
             for marker in read_markers(self.folder, shard):
                 table = self.folder.read_table(marker, COLUMNS)
                 for row in table.filter(pc.is_in(table["sample_id"], names)).to_pylist():

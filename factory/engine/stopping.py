@@ -12,7 +12,7 @@ from factory.core.errors import InputError, MismatchError
 from factory.core.metrics.growing import Growth
 from factory.data.records import SCORE_DECIMALS
 from factory.data.summary import StopTest
-from factory.engine.finalise import Policy, Survey, iterate_decisions
+from factory.engine.finalise import Survey
 from factory.engine.plan import Plan
 from factory.engine.run_folder import RunFolder
 from factory.engine.run_records import RunRecord, StopRecord
@@ -64,7 +64,6 @@ class Stopping:
         session: that the encoder is loaded in.
         folder: run folder, held.
         plan: of the whole run.
-        policy: how candidates are selected.
         record: run record with what was tested so far.
         real: images that are compared with.
         say: called with one line for each test.
@@ -77,7 +76,6 @@ class Stopping:
     session: Session
     folder: RunFolder
     plan: Plan
-    policy: Policy
     record: RunRecord
     real: RealSet
     say: Callable[[str], None]
@@ -127,14 +125,14 @@ class Stopping:
         """Tests every series that goes on, once all requests of `cut()` are settled.
 
         Args:
-            survey: of them, complete.
+            survey: of them, complete, with the images that it kept.
 
         Raises:
             StoreError: damaged data.
             InputError: the encoder cannot be had.
             SourceError: a real image cannot be read any more.
         """
-        kept = self._list_kept(survey)
+        kept = {part.key: sorted(survey.kept.get(part.key, ())) for part in self.plan.series}
         samples = SeenImages(self.rule, self.plan.series)
         for key, each in kept.items():
             for index, name in each:
@@ -173,15 +171,6 @@ class Stopping:
         end = self.blocks * self.rule.every
         mine = [each for each in self.tests if each.series == part.key and each.at <= end]
         return not mine or mine[-1].sample == samples.find(part.key, mine[-1].at)
-
-    def _list_kept(self, survey: Survey) -> dict[str, list[tuple[int, str]]]:
-        kept: dict[str, list[tuple[int, str]]] = {part.key: [] for part in self.plan.series}
-        walk = iterate_decisions(self.folder, self.cut(), self.policy, survey)
-        for shard, decided in walk:
-            for row, decision in decided:
-                if decision.status == "accepted":
-                    kept[shard.series].append((row["index"], row["sample_id"]))
-        return {key: sorted(each) for key, each in kept.items()}
 
     def _book(
         self, part: Series, images: int, samples: SeenImages, growth: Growth | None

@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.errors import EvaluationError
-from factory.core.files.rows import RowFile, Rows, hold
+from factory.core.files.rows import RowFile, Rows, average_rows, hold
 from factory.core.images import hash_pixels
-from factory.core.metrics.copying import average
 from factory.evaluate.image_sets import ImageSet
 from factory.models.encoders import Encoder
 from factory.models.encoders.cache import FeatureCache
@@ -137,8 +136,8 @@ def fit_scaling(values: NDArray[np.float32] | Rows, described: dict[str, Any]) -
         EvaluationError: the features do not differ.
     """
     rows = hold(values)
-    mean = average(rows)
-    deviation, dim = np.sqrt(average(rows, 2, mean)), len(mean)
+    mean = average_rows(rows)
+    deviation, dim = np.sqrt(average_rows(rows, 2, mean)), len(mean)
     varies = deviation > 1e-6 * (np.abs(mean) + 1e-6)
     if not varies.any():
         raise EvaluationError(

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from factory.core.errors import StoreError
+from factory.core.files import rows as rows_module
 from factory.core.files.kept import KeptRows
 from factory.core.files.keys import KeyFile
-from factory.core.files.rows import RowFile
+from factory.core.files.rows import RowFile, average_rows
 from factory.core.files.temporary import make_temporary
 
 
@@ -46,6 +47,16 @@ def test_rows_of_a_file_that_was_cut_are_no_rows(tmp_path):
         file.pick(np.array([2, 15, 16, 17]))
     with pytest.raises(StoreError, match="rows: ends before row 19: "):
         file.read(0, 20)
+
+
+def test_means_of_rows_in_blocks_are_those_of_numpy_bit_for_bit(tmp_path, monkeypatch):
+    monkeypatch.setattr(rows_module, "_BLOCK", 64)
+    values = np.random.default_rng(0).integers(-999, 999, (1000, 3), np.int16)
+    (file := Numbers(tmp_path / "rows")).add(values)
+    whole = values.astype(np.float64)
+    assert (average_rows(file) == whole.mean(axis=0)).all()
+    spread = average_rows(file, 2, whole.mean(axis=0))
+    assert (np.sqrt(spread) == whole.std(axis=0)).all()
 
 
 def test_keys_of_a_file_that_was_cut_are_no_keys(tmp_path):

@@ -75,6 +75,22 @@ def test_growing_keeps_every_shard(counts, more, size, later_size):
     assert sorted(list_identities(grown)) == sorted(list_identities(fresh))
 
 
+@given(COUNTS, *3 * [st.integers(1, 9)], st.integers(0, 50), st.integers(1, 50), st.integers(0, 50))
+@settings(max_examples=15)
+def test_shards_of_a_range_are_those_of_a_walk(counts, more, size, later_size, start, wide, end):
+    old = make_plan(counts, size)
+    raised = {name: count + more for name, count in counts.items()} | {"new": 3}
+    grown = extend_plan(make_plan(raised, later_size), old.generations, True, "x")
+    for plan in (grown, grown.cut({grown.series[0].key: end})):
+        for part in plan.series:
+            walked = [
+                shard
+                for shard in plan.iterate_shards()
+                if shard.series == part.key and shard.start < start + wide and shard.stop > start
+            ]
+            assert [*plan.find_shards(part.key, start, start + wide)] == walked
+
+
 def test_shrinking_or_growing_unasked_is_refused_with_a_diff():
     old = make_plan({"a": 5, "b": 5})
     with pytest.raises(MismatchError, match=r"series a: 5 -> 4.*only grow"):

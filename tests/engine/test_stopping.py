@@ -5,6 +5,7 @@ import json
 import random
 import shutil
 import signal
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,12 @@ from PIL import Image
 from factory import api
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import InputError, MismatchError
+from factory.engine import rounds
 from factory.engine.executors.base import attempt_task, open_ledger, start_worker
 from factory.engine.executors.local import LocalPool
+from factory.engine.plan import Plan
+from factory.engine.run_folder import RunFolder
+from factory.engine.stopping import Stopping
 from factory.evaluate.judge_overlap import find_parts, read_making
 from factory.models.encoders import load_encoder
 from factory.publish.review.watch import Watcher
@@ -97,6 +102,44 @@ def test_series_end_where_the_newest_block_changes_nothing(ended, real, tmp_path
     assert len(whole) == sum(FEW.values())
     kept = {(r["sample_id"], r["image_sha256"]) for r in whole}
     assert list_identities(ended) < kept
+
+
+def test_a_test_reads_what_its_survey_reads_and_its_newest_block(real, tmp_path, monkeypatch):
+    read, surveyed, deciding = Counter(), Counter(), []
+    read_table, survey_run, walk = RunFolder.read_table, rounds.survey_run, Plan.iterate_shards
+    decide = Stopping.decide
+
+    def note_read(folder, marker, columns=None, verify=False):
+        if columns is not None:  # all of them, as it is written
+            kinds = (each for each in ("features", "scores", "sample_id") if each in columns)
+            read[next(kinds), marker.shard] += 1
+        return read_table(folder, marker, columns, verify)
+
+    def note_survey(folder, plan, *others, **named):
+        surveyed.update(shard.id for shard in walk(plan))
+        return survey_run(folder, plan, *others, **named)
+
+    def note_decision(*given):
+        deciding.append(True)
+        decide(*given)
+        deciding.append(False)
+
+    def refuse_walk(plan):
+        assert deciding[-1:] != [True], "a test finds its shards by arithmetic"
+        return walk(plan)
+
+    monkeypatch.setattr(RunFolder, "read_table", note_read)
+    monkeypatch.setattr(rounds, "survey_run", note_survey)
+    monkeypatch.setattr(Stopping, "decide", note_decision)
+    monkeypatch.setattr(Plan, "iterate_shards", refuse_walk)
+    result = run_recipe(load_recipe(write(tmp_path, real, 0.0001)), str(tmp_path / "run"))
+    assert sum(len(part.stop.tests) for part in result.summary.series) == 3
+    assert deciding == 2 * [True, False]
+    assert max(surveyed.values()) == 2 + 1  # that of the whole
+    for shard, count in surveyed.items():
+        assert read["sample_id", shard] == count
+        assert read["scores", shard] == count + 1  # as it is written
+        assert read["features", shard] <= 2  # one across two blocks
 
 
 def test_told_in_plan_command_status_card_and_report(real, tmp_path):

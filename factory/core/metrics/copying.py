@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.files.rows import Rows, hold, iterate_rows
+from factory.core.files.rows import Rows, average_rows, hold, iterate_rows
 from factory.core.metrics.manifolds import measure_distances
 
 Features = NDArray[np.floating[Any]]
@@ -49,7 +49,7 @@ def find_nearest(
         is_same: both are one set, and no image is its own neighbour.
     """
     x, y = hold(queries), hold(others)
-    centre = average(y)
+    centre = average_rows(y)
     positions, distances = np.empty(x.count, np.int64), np.empty(x.count)
     for start, block in iterate_rows(x, _BLOCK):
         part = np.asarray(block, np.float64) - centre
@@ -71,17 +71,6 @@ def find_nearest(
         # One order in memory: the sum of a row, to its last bit, hangs on it.
         distances[start : start + len(part)] = np.linalg.norm(np.ascontiguousarray(apart), axis=1)
     return positions, distances
-
-
-def average(rows: Rows, power: int = 1, centre: Floats | float = 0.0) -> Floats:
-    """Returns the (D,) mean of a power of rows less a centre: that of numpy, bit for bit."""
-    total: Floats | None = None
-    for _, block in iterate_rows(rows, _OTHERS):
-        values = (np.asarray(block, np.float64) - centre) ** power
-        values = values if total is None else np.concatenate([total[None], values])
-        total = values.sum(axis=0)
-    assert total is not None
-    return np.asarray(total / rows.count)
 
 
 def compute_authenticity(train: Features, synthetic: Features) -> NDArray[np.bool_]:
@@ -162,7 +151,7 @@ def _reduce(sets: Sequence[Rows], components: int) -> list[Floats]:
         whole = np.asarray(train.read(0, train.count), np.float64)
         reduce = PCA(n_components=kept, svd_solver="full").fit(whole).transform
     else:
-        centre = average(train)
+        centre = average_rows(train)
         products = np.zeros((width, width))
         for _, block in iterate_rows(train, _OTHERS):
             part = np.asarray(block, np.float64) - centre
