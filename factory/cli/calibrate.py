@@ -85,6 +85,7 @@ def _print_report(report: Mapping[str, Any], out: Path) -> None:
         click.echo(row)
     click.echo("(real, mislabelled: of the class for which it is worst)")
     _print_cost(report)
+    _print_early(report["early"])
     click.echo(f"\nlook at {out / 'calibration.png'}; all numbers: {out / 'calibration.json'}")
     if report["set"]:
         click.echo("\nto use the proposed thresholds:")
@@ -186,6 +187,25 @@ def _print_cost(report: Mapping[str, Any]) -> None:
                 f"to miss{also}: {more}, lower --keep, or ask for less",
                 err=True,
             )
+
+
+def _print_early(early: Mapping[str, Any] | None) -> None:
+    """Prints what stopping hopeless tries would bring, for each share of the steps at its best."""
+    if early is None:
+        return
+    click.echo("\nstopping hopeless tries part-way (early), under the thresholds as they are now:")
+    rows = [["at", "good kept", "stopped", "of the good", "accepted images per step"]]
+    for at in sorted({each["at"] for each in early["choices"]}):
+        mine = [each for each in early["choices"] if each["at"] == at]
+        best = max(mine, key=lambda each: each["gain"])
+        shares = [_show_share(best["stopped"]), _show_share(best["false_stops"])]
+        rows.append([f"{at:g}", f"{best['keep']:.0%}", *shares, f"{best['gain']:.2f} times"])
+    for row in _align(rows):
+        click.echo(row)
+    if early["proposed"] is None:
+        click.echo("(no bound is worth it)")
+    else:
+        click.echo(f"to use the best of them:\n  --set '{early['proposed']['set']}'")
 
 
 def _show(found: Mapping[str, Any] | None, key: str, interval: bool = True) -> str:

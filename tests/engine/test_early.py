@@ -68,6 +68,20 @@ def test_what_is_finished_in_other_batches_is_what_one_call_makes(models, family
     )
 
 
+@pytest.mark.parametrize("scheduler", FLOW[:2])
+def test_what_is_looked_at_on_its_way_is_what_was_begun_so_far(models, scheduler):
+    generator, jobs = open_model(models / "flow", scheduler=scheduler), draw_jobs(5)
+    begun = generator.begin(jobs, 0.25)
+    for until in (0.3, 0.5, 0.6, 0.75):  # of four steps: 1, 2, 2, 3
+        begun = generator.go_on(begun[::-1], until)[::-1]
+        for one, other in zip(begun, generator.begin(jobs, until), strict=True):
+            assert np.array_equal(one.foreseen.pixels, other.foreseen.pixels)
+            assert one.foreseen.notes[STOPPED] == until
+            assert one.state.step == other.state.step
+    for one, other in zip(generator.finish(begun), generator.generate(jobs), strict=True):
+        assert np.array_equal(one.pixels, other.pixels)
+
+
 def test_a_variation_of_a_real_image_goes_on_as_well(models, tmp_path):
     from factory.data.images import list_images
 

@@ -15,6 +15,7 @@ from factory.core.plain import write_json
 from factory.engine.diversity import count_kept
 from factory.engine.plan import Plan, describe_content
 from factory.evaluate.calibrate.costs import Ask
+from factory.evaluate.calibrate.foresight import can_watch, propose_early, watch_tries
 from factory.evaluate.calibrate.picture import draw_calibration
 from factory.evaluate.calibrate.scored import (
     MISLABELLED,
@@ -64,8 +65,9 @@ def calibrate_recipe(
         image_column: of the images in `real`.
 
     Returns:
-        The sets, and what `Study.describe` says; `set` and `yaml` to copy, and `short`, the series
-        that would end under their count.
+        The sets, and what `Study.describe` says; `early`, what stopping hopeless tries would bring
+        (`propose_early`); `set` and `yaml` to copy, and `short`, the series that would end under
+        their count.
 
     Raises:
         InputError: `out` holds something else, no filter has a threshold, the real images do not
@@ -139,11 +141,11 @@ def _score_sets(
         rows, known = leave_out_known(worker.filters, real, rows)
         notes = [*real.notes, *known, *note_fitted(worker.filters, real.about["sha256"])]
     say(f"sampling {min(count, plan.count_requests())} first tries")
-    candidates, seconds = _sample(worker, plan, count)
-    for candidate in candidates:
-        name = candidate.job.condition.class_name or NO_CLASS
-        series = candidate.job.request.series
-        rows.append(Scored(SYNTHETIC, str(candidate.job.seed), name, series, candidate.scores))
+    candidates, looks, seconds = _sample(worker, plan, count, can_watch(loaded))
+    for candidate, seen in zip(candidates, looks, strict=True):
+        job, scores = candidate.job, candidate.scores
+        name = job.condition.class_name or NO_CLASS
+        rows.append(Scored(SYNTHETIC, str(job.seed), name, job.request.series, scores, seen))
     write_file(out / "preview.png", draw_sheet(candidates, largest=128))
     header = Header(
         _digest_content(loaded), seconds, None if real is None else real.about, tuple(notes)
@@ -161,20 +163,31 @@ def _score_sets(
     return header, rows
 
 
-def _sample(worker: Any, plan: Plan, count: int) -> tuple[list[Any], float]:
-    """Returns candidates, and seconds for each; the first batch warms up, if there is another."""
+def _sample(
+    worker: Any, plan: Plan, count: int, watches: bool
+) -> tuple[list[Any], list[Any], float]:
+    """Returns candidates, what was foreseen of each, and seconds for each, without the looks.
+
+    The first batch warms up, if there is another.
+    """
     from factory.engine.preview import judge_first_tries
 
     candidates: list[Any] = []
+    looks: list[Any] = []
     batches: list[tuple[float, int]] = []
     began = time.perf_counter()
-    for batch in judge_first_tries(worker, plan, count):
-        candidates += batch
-        batches.append((time.perf_counter() - began, len(batch)))
-        began = time.perf_counter()
+    if watches:
+        for batch, seen, seconds in watch_tries(worker, plan, count):
+            candidates, looks = candidates + batch, looks + seen
+            batches.append((seconds, len(batch)))
+    else:
+        for batch in judge_first_tries(worker, plan, count):
+            candidates, looks = candidates + batch, looks + [{} for _ in batch]
+            batches.append((time.perf_counter() - began, len(batch)))
+            began = time.perf_counter()
     timed = batches[1:] or batches
     seconds = sum(each for each, _ in timed) / sum(size for _, size in timed)
-    return candidates, round(seconds, 4)
+    return candidates, looks, round(seconds, 4)
 
 
 def _write_report(loaded: LoadedRecipe, header: Header, study: Study) -> dict[str, Any]:
@@ -198,6 +211,7 @@ def _write_report(loaded: LoadedRecipe, header: Header, study: Study) -> dict[st
             *_note_unset(described, study),
         ],
         **described,
+        "early": propose_early(study.decider, study.synthetic),
         "set": [f"{path}={_show_value(value)}" for path, value in proposed.items()],
         "yaml": _write_yaml(loaded, proposed),
         "short": [part["series"] for part in list_short(described["proposed"])],
@@ -256,7 +270,7 @@ def _note_unset(described: dict[str, Any], study: Study) -> list[str]:
 def _digest_content(loaded: LoadedRecipe) -> str:
     """Returns the digest of what shapes first tries and scores, without thresholds."""
     content = describe_content(loaded.recipe)
-    for name in ("accept", "pick", "output", "budget", "name"):
+    for name in ("accept", "pick", "output", "budget", "name", "early"):
         content.pop(name, None)
     content["filters"] = [
         {key: value for key, value in each.items() if not key.startswith(("min_", "max_"))}

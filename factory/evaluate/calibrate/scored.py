@@ -33,6 +33,7 @@ class Scored:
         group: the class that was asked for, or `NO_CLASS`.
         series: key of the try's series; None for real images.
         scores: as `score_all` gives them; NaN where one does not apply.
+        looks: of a try, share of the steps -> scores of the image foreseen there, likewise.
     """
 
     set: str
@@ -40,6 +41,7 @@ class Scored:
     group: str
     series: str | None
     scores: Mapping[str, float]
+    looks: Mapping[float, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def class_name(self) -> str | None:
@@ -76,6 +78,7 @@ def write_table(
         verdicts: `accepted`, `rejected_by` and `reason` of each row.
     """
     names = sorted({name for row in rows for name in row.scores})
+    scores = pa.struct([pa.field(name, pa.float64()) for name in names])
     schema = pa.schema(
         [
             pa.field("set", pa.string()),
@@ -85,7 +88,8 @@ def write_table(
             pa.field("accepted", pa.bool_()),
             pa.field("rejected_by", pa.string()),
             pa.field("reason", pa.string()),
-            pa.field("scores", pa.struct([pa.field(name, pa.float64()) for name in names])),
+            pa.field("scores", scores),
+            pa.field("looks", pa.map_(pa.float64(), scores)),
         ],
         metadata={_HEADER_KEY: json.dumps(asdict(header)).encode()},
     )
@@ -96,7 +100,8 @@ def write_table(
             "class_name": None if row.group == NO_CLASS else row.group,
             "series": row.series,
             **verdict,
-            "scores": {k: None if math.isnan(v) else v for k, v in row.scores.items()},
+            "scores": _leave_out_nan(row.scores),
+            "looks": [(share, _leave_out_nan(each)) for share, each in row.looks.items()],
         }
         for row, verdict in zip(rows, verdicts, strict=True)
     ]
@@ -130,8 +135,17 @@ def read_table(folder: Path, content: str) -> tuple[Header, list[Scored]]:
             key=row["key"],
             group=row["class_name"] or NO_CLASS,
             series=row["series"],
-            scores={k: math.nan if v is None else v for k, v in row["scores"].items()},
+            scores=_put_nan(row["scores"]),
+            looks={share: _put_nan(scores) for share, scores in row.get("looks") or ()},
         )
         for row in table.to_pylist()
     ]
     return header, rows
+
+
+def _leave_out_nan(scores: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in scores.items()}
+
+
+def _put_nan(scores: Mapping[str, float | None]) -> dict[str, float]:
+    return {name: math.nan if value is None else value for name, value in scores.items()}

@@ -97,6 +97,10 @@ class Pausable(Generator, Protocol):
         """Samples jobs up to a share of their steps, in order; raises as `generate`."""
         ...
 
+    def go_on(self, begun: Sequence[Begun], until: float) -> list[Begun]:
+        """Samples what was begun up to a later share of its steps: as `begin` up to there."""
+        ...
+
     def finish(self, begun: Sequence[Begun]) -> list[Sample]:
         """Samples what was begun to its end, in order, whatever calls it was begun in.
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from factory.core.errors import CallError, InputError
-from factory.data.records import STOPPED, Condition, Job, Sample
+from factory.data.records import Condition, Job, Sample
 from factory.data.streams import Reference, Source
 from factory.data.streams.source import Translation
 from factory.models.classifiers.model import read_classifier_info
@@ -99,6 +99,11 @@ class DiffusersGenerator(BatchedGenerator):
         """Samples jobs up to a share of their steps; see `Pausable.begin`."""
         return self._run_parts(jobs, jobs, partial(self._begin_batch, until=until))
 
+    def go_on(self, begun: Sequence[Begun], until: float) -> list[Begun]:
+        """Samples what was begun up to a later share; see `Pausable.go_on`."""
+        make = partial(self._go_on_batch, until=until)
+        return self._run_parts([each.job for each in begun], begun, make)
+
     def finish(self, begun: Sequence[Begun]) -> list[Sample]:
         """Samples what was begun to its end; see `Pausable.finish`."""
         return self._run_parts([each.job for each in begun], begun, self._finish_batch)
@@ -181,18 +186,21 @@ class DiffusersGenerator(BatchedGenerator):
         if self._settings.cache is not None:
             raise InputError("generator.cache: what it holds is of one call: none stops part-way")
         pause = Pause(until)
-        foreseen = self._call_batch(jobs, start, pause)
-        return [
-            Begun(job, replace(sample, notes={**sample.notes, STOPPED: until}), held)
-            for job, sample, held in zip(jobs, foreseen, pause.held[: len(jobs)], strict=True)
-        ]
+        return pause.tell(jobs, self._call_batch(jobs, start, pause))
+
+    def _go_on_batch(self, begun: Sequence[Begun], start: Start, until: float) -> list[Begun]:
+        pause, jobs = self._resume(begun, until), [each.job for each in begun]
+        seen = [each.foreseen for each in begun]  # at the same step
+        return pause.tell(jobs, self._call_batch(jobs, start, pause) if pause.goes_on else seen)
 
     def _finish_batch(self, begun: Sequence[Begun], start: Start) -> list[Sample]:
+        return self._call_batch([each.job for each in begun], start, self._resume(begun))
+
+    def _resume(self, begun: Sequence[Begun], until: float | None = None) -> "Pause":
         from factory.models.generators.pausing import Pause
 
         padded = [*begun, *[begun[-1]] * (self.batch_size - len(begun))]
-        pause = Pause(begun=[each.state for each in padded])
-        return self._call_batch([each.job for each in begun], start, pause)
+        return Pause(until, [each.state for each in padded])
 
     def _call_batch(
         self, jobs: Sequence[Job], start: Start, pause: "Pause | None" = None

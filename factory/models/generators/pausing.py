@@ -1,10 +1,13 @@
 """Pausing: a call of a pipeline stops part-way, and its images go on later, in other batches."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+
+from factory.data.records import STOPPED, Job, Sample
+from factory.models.generators.base import Begun
 
 _KEPT_OUT = frozenset({"_internal_dict", "step"})
 """Of a scheduler: its configuration, and the step that `seed_steps` wrapped."""
@@ -16,6 +19,7 @@ class Paused:
 
     Attributes:
         step: scheduler steps taken.
+        count: of all.
         sample: (C, h, w), where it is on the path.
         state: attribute of the scheduler -> what it holds of this image, such as earlier
             predictions; what is the same for all images as it is.
@@ -23,6 +27,7 @@ class Paused:
     """
 
     step: int
+    count: int
     sample: torch.Tensor
     state: Mapping[str, Any]
     generator: torch.Generator
@@ -53,12 +58,24 @@ class Pause:
         generators: Sequence[torch.Generator] = (),
     ) -> None:
         self.until, self.begun, self.generators = until, begun, generators
-        self.held: list[Paused] = []
+        self.held = [*begun]
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether steps are left until it stops, of one that was begun."""
+        return len(self.find_steps(self.begun[0].count)) > 0
 
     def find_steps(self, count: int) -> range:
         """Returns which of so many scheduler steps are to be taken: one at least to stop after."""
         first = self.begun[0].step if self.begun else 0
         return range(first, count if self.until is None else max(1, round(self.until * count)))
+
+    def tell(self, jobs: Sequence[Job], foreseen: Sequence[Sample]) -> list[Begun]:
+        """Returns what of a call is left to be finished: each noted as stopped here."""
+        return [
+            Begun(job, replace(sample, notes={**sample.notes, STOPPED: self.until}), held)
+            for job, sample, held in zip(jobs, foreseen, self.held, strict=False)
+        ]
 
     def restore(self, scheduler: Any) -> torch.Tensor:
         """Puts a scheduler where it stopped; returns the (N, C, h, w) images on the path."""
@@ -66,12 +83,13 @@ class Pause:
             setattr(scheduler, name, _join([each.state[name] for each in self.begun]))
         return torch.stack([each.sample for each in self.begun])
 
-    def hold(self, scheduler: Any, sample: torch.Tensor, step: int) -> None:
-        """Keeps where each of (N, C, h, w) images is after so many steps."""
+    def hold(self, scheduler: Any, sample: torch.Tensor, step: int, count: int) -> None:
+        """Keeps where each of (N, C, h, w) images is after so many steps of all."""
         known = {name: each for name, each in vars(scheduler).items() if name not in _KEPT_OUT}
         self.held = [
             Paused(
                 step,
+                count,
                 sample[row].clone(),
                 {name: _take(each, row, sample.shape) for name, each in known.items()},
                 generator,

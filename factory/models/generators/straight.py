@@ -175,7 +175,7 @@ class StraightPipeline(DiffusionPipeline):  # type: ignore[misc]
                 bar.update()
         if pause.until is None:
             return sample
-        pause.hold(self.scheduler, sample, steps.stop)
+        pause.hold(self.scheduler, sample, steps.stop, len(timesteps))
         return foreseen
 
     def build_predict(self, count: int, guidance_scale: float, **streams: Any) -> Predict:

@@ -1,6 +1,6 @@
 """Checks of a recipe's filters and of what picks: each filter's own, and that it has any effect."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from factory.core.errors import SourceError
@@ -13,8 +13,9 @@ from factory.filters import build_filters
 from factory.filters.base import Filter
 from factory.filters.check import FilterCheck, UsedImages
 from factory.models.encoders.check import check_encoder
+from factory.models.generators.families import Family
 from factory.recipe.checks.findings import Findings
-from factory.recipe.recipe import BestPick, DiversePick
+from factory.recipe.recipe import BestPick, DiversePick, Recipe
 
 GROUPS = ("group_column", "group_pattern")
 
@@ -102,17 +103,22 @@ def _check_early(findings: Findings, judges: Sequence[Filter]) -> None:
                 if each not in asked:
                     message = f"no condition asks for class {each!r}: {advise(each, asked)}"
                     findings.add(("early", side, name, each), message)
-    family = None if model is None else model.family
+    for place, message in list_unstoppable(recipe, None if model is None else model.family):
+        findings.add(place, message)
+
+
+def list_unstoppable(recipe: Recipe, family: Family | None) -> Iterator[tuple[FieldPath, str]]:
+    """Yields why no try of a recipe can be stopped part-way: a field, and what to do."""
     if family is not None and not family.pauses:
         message = f"{recipe.generator.model} is of family {family.kind!r}, which cannot be stopped"
-        findings.add(("early",), f"{message} part-way: remove it, or take one of flow or multi")
+        yield ("early",), f"{message} part-way: remove it, or take one of flow or multi"
     if recipe.generator.cache is not None:
         message = "what generator.cache holds is of one call, which no try goes on in: remove one"
-        findings.add(("early",), message)
+        yield ("early",), message
     for number, block in enumerate(recipe.blocks):
         if Source in block.held:
             message = "images that are translated are not stopped part-way: remove early"
-            findings.add(("conditions", number), message)
+            yield ("conditions", number), message
 
 
 def _forgive(list_them: Callable[[], Sequence[SourceImage]]) -> Callable[[], Sequence[SourceImage]]:

@@ -78,6 +78,10 @@ class FakeGenerator(PlainGenerator):
         made = super().generate([replace(job, until=until) for job in jobs])
         return [Begun(job, each, until) for job, each in zip(jobs, made, strict=True)]
 
+    def go_on(self, begun: Sequence[Begun], until: float) -> list[Begun]:
+        """Draws what was begun once more, less pale; see `Pausable.go_on`."""
+        return self.begin([each.job for each in begun], until)
+
     def finish(self, begun: Sequence[Begun]) -> list[Sample]:
         """Draws what was begun, after the rest of its pause; see `Pausable.finish`."""
         time.sleep(self._seconds * sum(1.0 - each.state for each in begun))
