@@ -18,7 +18,6 @@ LIBRARIES = (
     "factory.api.making",
     "factory.publish.card",
     "datasets",
-    "mlcroissant",
     "factory.train.encoder.loop",
     "factory.train.generator.train",
     "diffusers.models.unets.unet_2d",
