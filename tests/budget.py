@@ -28,6 +28,7 @@ SPINE_BOUND = 120.0
 LIBRARIES = (
     "datasets",
     "diffusers.models.unets.unet_2d",
+    "mlcroissant",
     "open_clip",
     "ray",
     "sklearn.linear_model",

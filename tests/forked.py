@@ -18,6 +18,7 @@ LIBRARIES = (
     "factory.api.making",
     "factory.publish.card",
     "datasets",
+    "mlcroissant",
     "factory.train.encoder.loop",
     "factory.train.generator.train",
     "diffusers.models.unets.unet_2d",
