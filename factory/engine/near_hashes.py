@@ -107,7 +107,7 @@ class GroupJob:
         """Looks through the tables."""
         with (
             borrow(self.url, NAMES) as at,
-            make_temporary("factory-finalise-") as below,
+            make_temporary("finalise") as below,
         ):
             buckets = Buckets(at, self.count, self.exact, self.max_similarity)
             buckets.settle(*self.settled)

@@ -196,7 +196,7 @@ def open_repeats(
             with Edge(files.url, own, is_local=True):
                 folder.mkdir(parents=True)
         else:
-            folder = Path(stack.enter_context(make_temporary("factory-finalise-")))
+            folder = Path(stack.enter_context(make_temporary("finalise")))
         lent = f"{files.url.rstrip('/')}/{own}" if files is not None and not files.is_local else ""
         yield Repeats(folder, max_similarity, workers, lent)
 

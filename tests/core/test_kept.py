@@ -2,8 +2,11 @@
 
 import errno
 import os
+import subprocess
+import sys
 import tempfile
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,12 @@ import pytest
 
 from factory.core.errors import StoreError
 from factory.core.files import rows as rows_module
+from factory.core.files import temporary
 from factory.core.files.kept import KeptRows
 from factory.core.files.keys import KeyFile
 from factory.core.files.rows import RowFile, average_rows
 from factory.core.files.temporary import make_temporary
+from factory.core.notes import listen
 
 
 class Numbers(RowFile):
@@ -92,14 +97,39 @@ def test_rows_in_a_folder_that_is_gone_are_told(tmp_path):
 def test_no_place_for_a_temporary_folder_is_told_in_words(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
     with pytest.raises(StoreError, match=r"gone/factory-x-.*have TMPDIR name a folder"):
-        make_temporary("factory-x-")
+        make_temporary("x")
 
     def refuse(*given, **named):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     with pytest.raises(StoreError, match=r"TMPDIR.*make it writable"):
-        make_temporary("factory-x-")
+        make_temporary("x")
+
+
+def test_what_a_killed_process_left_is_removed_and_told_and_nothing_else(tmp_path, monkeypatch):
+    text = "import sys; from factory.core.files.temporary import make_temporary\n"
+    text += "held = make_temporary('kept'); print(held.name, flush=True); sys.stdin.read()"
+    begin = partial(subprocess.Popen, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    both = [begin([sys.executable, "-c", text], env=environment) for _ in range(2)]
+    dead, alive = (Path(each.stdout.readline().strip()) for each in both)
+    (dead / "rows").write_bytes(b"pixels of a patient")
+    both[0].kill()
+    both[0].wait()
+    (tmp_path / "factory-of-another-kind").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with listen() as heard, make_temporary("copies"):
+        assert dead.exists() and not heard  # too young
+        for folder in (dead, alive):
+            os.utime(folder / temporary.LOCK, (0, 0))
+        temporary.remove_left.cache_clear()
+        with make_temporary("copies"):
+            names = {path.name.split("-")[1] for path in tmp_path.iterdir()}
+    assert names == {"kept", "copies", "of"} and alive.exists() and not dead.exists()
+    assert heard == [f"{tmp_path}: 1 temporary folders that killed processes had left were removed"]
+    both[1].communicate("")
+    assert not alive.exists()
 
 
 def test_memory_holds_no_arrays_and_the_file_goes_with_the_object():

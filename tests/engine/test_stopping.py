@@ -15,12 +15,17 @@ from PIL import Image
 from factory import api
 from factory.catalog.catalog import load_catalogs
 from factory.core.errors import InputError, MismatchError
+from factory.data.images import list_images
+from factory.data.shots import make_set
 from factory.engine import rounds
 from factory.engine.executors.base import attempt_task, open_ledger, start_worker
 from factory.engine.executors.local import LocalPool
 from factory.engine.plan import Plan
 from factory.engine.run_folder import RunFolder
 from factory.engine.stopping import Stopping
+from factory.engine.summary import RECIPE
+from factory.evaluate.fewshot.leaks import TEST_LEAK
+from factory.evaluate.fewshot.providers import FolderProvider
 from factory.evaluate.judge_overlap import find_parts, read_making
 from factory.models.encoders import load_encoder
 from factory.publish.review.watch import Watcher
@@ -493,6 +498,32 @@ def test_its_encoder_is_a_judge(ended):
     parts = find_parts("color-texture", described, read_making(ended, catalogs), catalogs)
     assert parts == ("stop judged with it",)
     assert read_json(ended / "summary.json")["encoders"][0]["used_by"] == "stop"
+
+
+def test_test_images_that_ended_series_are_a_leak(ended, real, tmp_path):
+    def find(root, test):
+        provider = FolderProvider([root], [root], load_catalogs)
+        leaks, notes = provider.check([], make_set(str(test), list_images(test)))
+        return [each.text for each in leaks if each.mark == TEST_LEAK], notes
+
+    (text,), notes = find(ended, real)
+    assert f"{real}, by which budget.stop ends series, and {real} share 50 images" in text
+    assert not notes
+    (tmp_path / "other").mkdir()
+    other = save_real(tmp_path / "other", {"normal": ["a"], "tumor": ["b"]})
+    (other / "normal" / "a.png").write_bytes((real / "tumor" / "3.png").read_bytes())
+    (text,), _ = find(ended, other)
+    assert "share 2 images, such as" in text
+    out, moved = tmp_path / "run", tmp_path / "moved"
+    shutil.copytree(ended, out)
+    shutil.copytree(real, moved)
+    for name in (RECIPE, ".factory/run.json"):  # as if the real set had been moved since
+        text = (out / name).read_text().replace(str(real), str(tmp_path / "gone"))
+        (out / name).write_text(text)
+    (text,), _ = find(out, moved)
+    assert f"{moved}, by which budget.stop ends series" in text
+    found, (note,) = find(out, other)
+    assert not found and "it is not known whether test images are among them" in note
 
 
 def test_without_it_nothing_changes(tmp_path):

@@ -219,6 +219,9 @@ def test_unlabelled_images_of_the_test_are_refused(data, tmp_path):
         shown = study(data, recipe, *out, code=2)
         assert "TEST LEAK" in shown and "which a recipe reads without classes" in shown
         assert "TEST LEAK" in study(data, recipe, *out, "--mark-leaks", code=2)
+    rule = {"when": "fidelity", "every": 20, "images": str(data / "test")}
+    shown = study(data, write(tmp_path, budget={"stop": rule}), *out, code=2)
+    assert "TEST LEAK" in shown and "by which budget.stop ends series" in shown
     write_images(tmp_path / "other", 4, 2, groups=2)  # other images of patients of the test
     for path in list((tmp_path / "other").rglob("*.png")):
         Image.fromarray(np.asarray(Image.open(path))[::-1]).save(path)

@@ -39,7 +39,7 @@ def borrow(url: str, names: Sequence[str]) -> Iterator[Path]:
     if store.is_local:
         yield Path(store.root)
         return
-    with make_temporary("factory-borrowed-") as below:
+    with make_temporary("borrowed") as below:
         for name in names:
             with (
                 Edge(below, name, is_local=True),

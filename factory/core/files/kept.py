@@ -27,7 +27,7 @@ class KeptRows(Generic[KeyT]):
         self._dtype = dtype
         self._places: dict[KeyT, int] = {}
         self._shape: tuple[int, ...] = ()
-        self._folder = make_temporary("factory-kept-")
+        self._folder = make_temporary("kept")
         self._file: _Rows | None = None
 
     def list_lacking(self, keys: Iterable[KeyT]) -> list[KeyT]:

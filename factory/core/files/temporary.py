@@ -1,19 +1,45 @@
 """Folders for what is kept on disk meanwhile; where there can be none, that is told in words."""
 
+import contextlib
+import fcntl
+import functools
+import itertools
+import os
+import shutil
 import tempfile
+import time
+import weakref
+from collections.abc import Iterator
+from pathlib import Path
 
 from factory.core.errors import StoreError
 from factory.core.files.edge import describe_failure
+from factory.core.notes import tell
+
+PREFIX = "factory-"
+LOCK = ".in-use"
+"""File of a folder that its process holds locked; the system lets go of it with the process."""
+YOUNG = 60.0
+"""Seconds for which a folder is left alone: its lock may just be about to be taken."""
+MOST = 64
+"""Folders of killed processes that are removed at a time."""
 
 
-def make_temporary(prefix: str) -> "tempfile.TemporaryDirectory[str]":
+def make_temporary(name: str) -> "tempfile.TemporaryDirectory[str]":
     """Makes an empty folder of this machine, which goes with the object that is returned.
+
+    What a killed process left is removed by the first that makes one after it, and told.
+
+    Args:
+        name: what the folder is for.
 
     Raises:
         StoreError: there is no room for it, or no place.
     """
     try:
-        return tempfile.TemporaryDirectory(prefix=prefix)
+        remove_left(tempfile.gettempdir())
+        made = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{name}-")
+        lock = os.open(Path(made.name) / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     except FileNotFoundError as error:  # none of the folders that it may be in can be written
         where = f" ({error.filename})" if error.filename else ""
         raise StoreError(
@@ -22,3 +48,40 @@ def make_temporary(prefix: str) -> "tempfile.TemporaryDirectory[str]":
         ) from error
     except OSError as error:
         raise describe_failure("temporary files (TMPDIR)", error, is_local=True) from error
+    weakref.finalize(made, os.close, lock)
+    with contextlib.suppress(OSError):  # no locks here: nobody takes it for one of the dead
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return made
+
+
+@functools.cache
+def remove_left(parent: str) -> None:
+    """Removes the folders of ours that processes which were killed left there, once in a process.
+
+    Raises:
+        OSError: there is no such folder.
+    """
+    count = 0
+    for folder in itertools.islice(_lock_left(Path(parent)), MOST):
+        shutil.rmtree(folder, ignore_errors=True)
+        count += not folder.exists()
+    if count:
+        tell(f"{parent}: {count} temporary folders that killed processes had left were removed")
+
+
+def _lock_left(parent: Path) -> Iterator[Path]:
+    """Yields each folder of ours that nobody holds, while it is held."""
+    for folder in sorted(parent.glob(f"{PREFIX}*")):
+        try:
+            lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
+        except OSError:  # none of these, or another user's
+            continue
+        try:
+            told = os.fstat(lock)
+            if told.st_uid == os.getuid() and time.time() - told.st_mtime > YOUNG:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                yield folder
+        except OSError:  # its process lives
+            continue
+        finally:
+            os.close(lock)

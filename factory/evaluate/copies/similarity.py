@@ -63,7 +63,7 @@ class CopySearch:
     def __init__(self, real: Sequence[SourceImage]) -> None:
         self._real = real
         self._described: dict[Size, _Described] = {}
-        self._folder = make_temporary("factory-copies-")
+        self._folder = make_temporary("copies")
 
     def search_images(self, images: Sequence[SourceImage]) -> Similar:
         """Searches for images at their own sizes, as the filter sees them.

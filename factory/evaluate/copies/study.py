@@ -95,7 +95,7 @@ def study_copies(
     catalogs = catalogs or load_catalogs()
     sets = _list_sets(real, synthetic, held_out, settings)
     train, made = sets.train, sets.synthetic
-    with make_temporary("factory-copies-") as below:
+    with make_temporary("copies") as below:
         described, near, hashes = _measure_features(sets, settings, say, catalogs, Path(below))
     say(f"similarity, as of the filter training_copy, to {len(train):,} images")
     search = CopySearch(train.images)

@@ -26,6 +26,7 @@ from factory.evaluate.fewshot.leaks import (
 from factory.evaluate.fewshot.making import RunRecipe
 from factory.evaluate.fewshot.providers import Draw, Provided
 from factory.evaluate.fewshot.settings import Making, StudySettings
+from factory.evaluate.fewshot.stopped import find_stop_images
 from factory.evaluate.fewshot.synthetic import read_first_attempts, read_synthetic
 from factory.filters import FILTERS
 from factory.models.classifiers.model import INFO_NAME, read_classifier_info
@@ -139,6 +140,7 @@ class RecipeProvider:
         if test is not None:
             for block in recipe.blocks:
                 leaks += find_unlabelled(block, self.loaded.session, test)
+            leaks += find_stop_images(recipe.budget.stop, self.loaded.session, test)
         return leaks, notes
 
     def prepare(self, draw: Draw) -> Prepared:

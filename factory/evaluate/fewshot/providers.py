@@ -13,6 +13,7 @@ from factory.evaluate.fewshot.leaks import (
     find_other_shots,
     find_test_sources,
 )
+from factory.evaluate.fewshot.stopped import find_run_stops
 from factory.evaluate.fewshot.synthetic import (
     SyntheticSet,
     join_sets,
@@ -119,13 +120,17 @@ class FolderProvider:
     def check(
         self, draws: Sequence[Draw], test: ImageSet | None = None
     ) -> tuple[list[Leak], list[str]]:
-        """Finds the leaks of all draws, and test images that rows are made of."""
+        """Finds the leaks of all draws, and test images that rows are made of or ended by."""
         found = [self.provide(draw) for draw in draws]
         leaks = [leak for each in found for leak in each.leaks]
+        notes = [note for each in found for note in each.notes]
         if test is not None:
             for each in (*self.sets, *self.unfiltered):
                 leaks += find_test_sources(each, test)
-        return leaks, [note for each in found for note in each.notes]
+            for root in dict.fromkeys(each.images.root for each in (*self.sets, *self.unfiltered)):
+                shared, told = find_run_stops(Path(root), test)
+                leaks, notes = leaks + shared, notes + told
+        return leaks, notes
 
     def provide(self, draw: Draw) -> Provided:
         """Returns the sets that count for a draw."""
