@@ -74,12 +74,14 @@ class Budget:
     def __init__(self, strict: bool) -> None:
         self.strict = strict
         self.told: dict[str, float] = {}
-        self._began = self._shared = 0.0
+        self._began: float | None = None
+        self._shared = 0.0
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self) -> Generator[None, object, object]:
-        """Begins to count."""
-        self._began, self._shared = read_cpu(), 0.0
+        """Begins to count, where the test before ended: to read takes milliseconds."""
+        self._began = read_cpu() if self._began is None else self._began
+        self._shared = 0.0
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
@@ -101,7 +103,8 @@ class Budget:
         report = yield
         if call.when == "teardown":
             marks = {mark.name for mark in item.iter_markers()}
-            seconds = read_cpu() - self._began - self._shared
+            began, self._began = self._began or 0.0, read_cpu()
+            seconds = self._began - began - self._shared
             fault = find_fault(seconds, marks)
             if fault is not None and self.strict and report.passed:
                 report.outcome, report.longrepr = "failed", f"{report.nodeid} {fault}"
