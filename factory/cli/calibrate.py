@@ -194,6 +194,11 @@ def _print_early(early: Mapping[str, Any] | None) -> None:
     if early is None:
         return
     click.echo("\nstopping hopeless tries part-way (early), under the thresholds as they are now:")
+    for group, count in early["few"].items():
+        least = early["least"]
+        click.echo(f"({count} tries of {group} pass, and {least} choose a bound: raise -n)")
+    if not early["choices"]:
+        return
     rows = [["at", "good kept", "stopped", "of the good", "accepted images per step"]]
     for at in sorted({each["at"] for each in early["choices"]}):
         mine = [each for each in early["choices"] if each["at"] == at]

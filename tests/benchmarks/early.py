@@ -1,6 +1,7 @@
 """Accepted images per second with and without `early`, side by side, and how near both are to real.
 
-    python tests/benchmarks/early.py RECIPE --early '{at: 0.5, min: {tissue_fraction: 0.3}}'
+    python tests/benchmarks/early.py tests/benchmarks/early.yaml
+        --early '{at: 0.33, min: {contrast: 0.12}}'
         --out DIR [--real DIR] [--set FIELD=VALUE ...] [--threads N] [--json FILE]
 
 Both arms are the recipe, one with `early`. They take turns shard by shard in one process, on the

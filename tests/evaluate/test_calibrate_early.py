@@ -85,7 +85,9 @@ def test_each_class_has_its_own_bound_and_one_that_few_pass_has_none(decider):
     sure = {"noise": lambda share: 0.001}
     many = draw_tries(150, **sure), draw_tries(150, **sure, group="tumor", passed=0.5, seed=1)
     few = draw_tries(60, **sure, group="stroma", passed=0.05, seed=2)
-    best = propose_early(decider, [*many[0], *many[1], *few])["proposed"]
+    found = propose_early(decider, [*many[0], *many[1], *few])
+    best, counts = found["proposed"], found["few"]
+    assert set(counts) == {"stroma"} and counts["stroma"] < found["least"]
     assert set(best["early"]["min"]["contrast"]) == {"normal", "tumor"}
     alone = propose_early(decider, many[0])["proposed"]["early"]
     assert isinstance(alone["min"]["contrast"], float)
@@ -100,9 +102,9 @@ def test_what_is_seen_is_what_a_run_sees_and_is_kept_for_reuse(tmp_path):
     out = tmp_path / "out"
     first = call("calibrate", recipe, "-n", 8, "--out", out)
     assert "stopping hopeless tries part-way (early)" in first.stdout
-    assert "(no bound is worth it)" in first.stdout  # of eight tries nothing is said
+    assert "tries of normal pass, and 20 choose a bound: raise -n)" in first.stdout
     early = read_json(out / "calibration.json")["early"]
-    assert {each["at"] for each in early["choices"]} == {*SHARES} and early["proposed"] is None
+    assert {*early["few"]} == {"normal", "tumor"} and not early["choices"]
     table = pq.read_table(out / "scores.parquet").to_pylist()
     seen = {row["key"]: dict(row["looks"])[0.33]["contrast"] for row in table}
     looked = {"at": 0.33, "min": {"contrast": 0.05}, "check": 1.0}

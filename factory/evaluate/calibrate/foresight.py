@@ -128,7 +128,8 @@ def propose_early(decider: Decider, rows: Sequence[Scored]) -> dict[str, Any] | 
     Returns:
         `choices` (at, keep, bounds, stopped, false stops, gain in accepted images a scheduler
         step), and as `proposed` of the best of them the one that loses least, with the section to
-        copy as `set` (None where none is worth it); None where nothing was looked at.
+        copy as `set` (None where none is worth it); `few`, the classes of which fewer tries pass
+        than the `least` that choose a bound. None where nothing was looked at.
     """
     if not rows or not all(row.looks for row in rows):
         return None
@@ -138,14 +139,20 @@ def propose_early(decider: Decider, rows: Sequence[Scored]) -> dict[str, Any] | 
     groups = np.array(names if NO_CLASS not in names else [NO_CLASS] * len(rows))
     tries = _Tries(tuple(rows), passed)
     classes = {str(group): tries.take(groups == group) for group in np.unique(groups)}
+    counts = {group: int(tries.passed.sum()) for group, tries in classes.items()}
+    few = {group: count for group, count in counts.items() if count < LEAST}
+    told = {"least": LEAST, "few": few, "choices": [], "proposed": None}
+    if len(few) == len(classes):
+        return told
     choices = [_describe(share, keep, classes, bounds) for share in SHARES for keep in KEEPS]
     highest = max(each["gain"] for each in choices)
     near = [each for each in choices if each["gain"] >= highest - _ALIKE]
     best = min(near, key=lambda each: (each["false_stops"]["share"] or 0.0, -each["gain"]))
     if best["gain"] < WORTH:
-        return {"choices": choices, "proposed": None}
+        return {**told, "choices": choices}
     text = yaml.safe_dump(best["early"], default_flow_style=True, sort_keys=False, width=10**6)
-    return {"choices": choices, "proposed": {**best, "set": f"early={text.strip()}"}}
+    proposed = {**best, "set": f"early={text.strip()}"}
+    return {**told, "choices": choices, "proposed": proposed}
 
 
 def _describe(
@@ -154,12 +161,13 @@ def _describe(
     limits: dict[Bound, dict[str, float]] = {}
     stopped, passed, costs = [], [], np.zeros(2)
     for group, tries in classes.items():
-        chosen = _choose(share, keep, tries, bounds)
+        is_chosen = tries.passed.sum() >= LEAST
+        chosen = _choose(share, keep, tries, bounds) if is_chosen else {}
         for bound, limit in chosen.items():
             limits.setdefault(bound, {})[group] = limit
         part = np.arange(len(tries.rows)) % PARTS
         mask = np.zeros(len(tries.rows), bool)
-        for number in range(PARTS):
+        for number in range(PARTS if is_chosen else 0):
             others = _choose(share, keep, tries.take(part != number), bounds)
             mask[part == number] = tries.take(part == number).stop(share, others)
         stopped.append(mask)
@@ -183,10 +191,7 @@ def _choose(
     share: float, keep: float, tries: _Tries, bounds: Sequence[Bound]
 ) -> dict[Bound, float]:
     """Returns the bounds that pay most, each letting `keep` of the good tries go on."""
-    good = tries.take(tries.passed)
-    if len(good.rows) < LEAST:
-        return {}
-    limits = {}
+    good, limits = tries.take(tries.passed), {}
     for bound in bounds:
         seen = np.array([row.looks[share][bound.score] for row in good.rows])
         seen = np.sort(seen[~np.isnan(seen)])
