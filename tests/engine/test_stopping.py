@@ -137,7 +137,8 @@ def test_a_test_reads_what_its_survey_reads_and_its_newest_block(real, tmp_path,
     monkeypatch.setattr(rounds, "survey_run", note_survey)
     monkeypatch.setattr(Stopping, "decide", note_decision)
     monkeypatch.setattr(Plan, "iterate_shards", refuse_walk)
-    result = run_recipe(load_recipe(write(tmp_path, real, 0.0001)), str(tmp_path / "run"))
+    recipe = write(tmp_path, real, 0.0001, {"normal": 61, "tumor": 41})
+    result = run_recipe(load_recipe(recipe), str(tmp_path / "run"))
     assert sum(len(part.stop.tests) for part in result.summary.series) == 3
     assert deciding == 2 * [True, False]
     assert max(surveyed.values()) == 2 + 1  # that of the whole
