@@ -50,6 +50,7 @@ _SMALL = "--set generator.batch_size=4 --set budget.attempts="
 SHORTENED = {
     "factory run quickstart": "--set conditions.0.per_class=1 " + _SMALL + "30",
     "factory train classifier --data PATCHES/train --size 64 --encoder he-ssl": "--force",
+    "factory plan quickstart": "--set generator.batch_size=2",
     "factory preview": "-n 2 --set generator.batch_size=2",
     "factory run few-shot-variations": "--set conditions.0.per_class=4 " + _SMALL + "10",
     "factory run few-shot-stains": "--set conditions.0.per_class=2 " + _SMALL + "10",
