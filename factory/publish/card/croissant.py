@@ -31,7 +31,9 @@ def build_croissant(facts: Facts) -> str:
     recipe, own = facts.recipe, facts.recipe.card
     about = own.description.strip() or recipe.description.strip()
     kind = "synthetic" if facts.is_synthetic else "given and judged"
+    ctx = mlc.Context()  # of all nodes: each would have its own, and keep it for ever
     metadata = mlc.Metadata(
+        ctx=ctx,
         name=facts.title,
         description=f"{facts.summary.accepted:,} {kind} histopathology images. {about}".strip(),
         conforms_to=list(CONFORMS_TO),
@@ -39,12 +41,12 @@ def build_croissant(facts: Facts) -> str:
         url=facts.url,
         version=None,
         cite_as=own.citation.strip() or build_bibtex(facts),
-        creators=[mlc.Person(name=name) for name in own.authors]
-        or [mlc.Organization(name=f"The makers of {facts.title}")],
+        creators=[mlc.Person(ctx=ctx, name=name) for name in own.authors]
+        or [mlc.Organization(ctx=ctx, name=f"The makers of {facts.title}")],
         keywords=["pathology", "histology", *own.tags],
-        distribution=[each for folder in CONFIGS for each in _list_files(facts, folder)],
+        distribution=[each for folder in CONFIGS for each in _list_files(ctx, facts, folder)],
         record_sets=[
-            _build_records(facts, folder) for folder in CONFIGS if folder in facts.schemas
+            _build_records(ctx, facts, folder) for folder in CONFIGS if folder in facts.schemas
         ],
         **_describe_making(facts),
         **_describe_care(facts),
@@ -54,13 +56,14 @@ def build_croissant(facts: Facts) -> str:
     return write_inert_json(written) + "\n"
 
 
-def _list_files(facts: Facts, folder: str) -> Iterator[Any]:
+def _list_files(ctx: "mlc.Context", facts: Facts, folder: str) -> Iterator[Any]:
     """Yields a FileObject with its hash for each file, and the FileSet that records come from."""
     import mlcroissant as mlc
 
     files = facts.list_files(folder)
     for file in files:
         yield mlc.FileObject(
+            ctx=ctx,
             id=file.name,
             name=file.name,
             content_url=file.name,
@@ -70,6 +73,7 @@ def _list_files(facts: Facts, folder: str) -> Iterator[Any]:
         )
     if files:
         yield mlc.FileSet(
+            ctx=ctx,
             id=f"{folder}-files",
             name=f"{folder}-files",
             description=f"All parquet files of {folder}; each is a FileObject with its sha256.",
@@ -78,39 +82,47 @@ def _list_files(facts: Facts, folder: str) -> Iterator[Any]:
         )
 
 
-def _build_records(facts: Facts, folder: str) -> "mlc.RecordSet":
+def _build_records(ctx: "mlc.Context", facts: Facts, folder: str) -> "mlc.RecordSet":
     import mlcroissant as mlc
 
     config, split = CONFIGS[folder]
     what = "Accepted rows" if folder == "data" else "Rejected and spare rows, with reasons"
     schema = facts.schemas[folder]
     return mlc.RecordSet(
+        ctx=ctx,
         id=config,
         name=config,
         description=f"{what}: configuration `{config}`, split `{split}` of load_dataset.",
         fields=[
-            _build_field(f"{config}/{column.name}", folder, column.name, column.type)
+            _build_field(ctx, f"{config}/{column.name}", folder, column.name, column.type)
             for column in schema
         ],
     )
 
 
-def _build_field(name: str, folder: str, column: str, kind: pa.DataType) -> "mlc.Field":
+def _build_field(
+    ctx: "mlc.Context", name: str, folder: str, column: str, kind: pa.DataType
+) -> "mlc.Field":
     """Returns the field of a column; the scores, a struct, become one field each."""
     import mlcroissant as mlc
 
     def extract(path: str | None) -> "mlc.Source":
-        steps = [] if path is None else [mlc.Transform(json_path=path)]
-        source = mlc.Extract(column=column)
-        return mlc.Source(file_set=f"{folder}-files", extract=source, transforms=steps)
+        steps = [] if path is None else [mlc.Transform(ctx=ctx, json_path=path)]
+        source = mlc.Extract(ctx=ctx, column=column)
+        return mlc.Source(ctx=ctx, file_set=f"{folder}-files", extract=source, transforms=steps)
 
     if kind == IMAGE_TYPE:
         return mlc.Field(
-            id=name, name=name, data_types=[mlc.DataType.IMAGE_OBJECT], source=extract("bytes")
+            ctx=ctx,
+            id=name,
+            name=name,
+            data_types=[mlc.DataType.IMAGE_OBJECT],
+            source=extract("bytes"),
         )
     if pa.types.is_struct(kind):
         parts = [
             mlc.Field(
+                ctx=ctx,
                 id=f"{name}/{part.name}",
                 name=f"{name}/{part.name}",
                 data_types=[_choose_type(part.type)],
@@ -118,8 +130,10 @@ def _build_field(name: str, folder: str, column: str, kind: pa.DataType) -> "mlc
             )
             for part in kind
         ]
-        return mlc.Field(id=name, name=name, sub_fields=parts)
-    return mlc.Field(id=name, name=name, data_types=[_choose_type(kind)], source=extract(None))
+        return mlc.Field(ctx=ctx, id=name, name=name, sub_fields=parts)
+    return mlc.Field(
+        ctx=ctx, id=name, name=name, data_types=[_choose_type(kind)], source=extract(None)
+    )
 
 
 def _choose_type(kind: pa.DataType) -> Any:
