@@ -114,6 +114,9 @@ def list_arrays(column: pa.ChunkedArray) -> list[Values | None]:
     for chunk in column.chunks:
         values: Values = chunk.flatten().to_numpy(zero_copy_only=False)
         sizes = chunk.value_lengths().fill_null(-1).to_pylist()
+        if len(set(sizes)) == 1 and sizes[0] > 0:
+            found.extend(values.reshape(len(sizes), sizes[0]))
+            continue
         start = 0
         for size in sizes:
             found.append(None if size < 0 else values[start : start + size])

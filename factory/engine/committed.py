@@ -3,6 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+
 from factory.data.channel_tables import list_arrays
 from factory.data.records import Shard
 from factory.engine.later import Later
@@ -74,17 +77,14 @@ def keep_wanted(plan: Outline, rows: list[dict[str, Any]]) -> list[dict[str, Any
 
 
 def read_rows(
-    folder: RunFolder,
-    markers: Sequence[Marker],
-    columns: tuple[str, ...] | None,
-    later: Later,
+    folder: RunFolder, markers: Sequence[Marker], columns: tuple[str, ...], later: Later
 ) -> list[dict[str, Any]]:
     """Returns the rows of a shard's rounds, by request and attempt.
 
     Args:
         folder: run folder.
         markers: of the rounds.
-        columns: those to read; None: all but NUMBERS, with hashes checked.
+        columns: those to read.
         later: scores to lay over those that are read.
 
     Raises:
@@ -92,14 +92,44 @@ def read_rows(
     """
     rows: list[dict[str, Any]] = []
     for marker in markers:
-        table = folder.read_table(marker, columns, verify=columns is None)
-        apart = [name for name in NUMBERS if name in table.column_names]
+        table = folder.read_table(marker, columns)
+        apart = [name for name in NUMBERS if name in columns]
         more = table.drop_columns(apart).to_pylist()
-        if columns is not None:
-            for name in apart:
-                for row, numbers in zip(more, list_arrays(table[name]), strict=True):
-                    row[name] = numbers
+        for name in apart:
+            for row, numbers in zip(more, list_arrays(table[name]), strict=True):
+                row[name] = numbers
         rows.extend(more)
-    if columns is None or "scores" in columns:
+    if "scores" in columns:
         later.lay_over(rows)
     return sorted(rows, key=lambda row: (row["index"], row["attempt"]))
+
+
+def pick_rows(
+    folder: RunFolder, markers: Sequence[Marker], places: Sequence[int], later: Later
+) -> list[dict[str, Any]]:
+    """Returns some rows of a shard's rounds, all but NUMBERS, with the shard's hashes checked.
+
+    Args:
+        folder: run folder.
+        markers: of the rounds.
+        places: of the rows, among all by request and attempt.
+        later: scores to lay over those that are read.
+
+    Raises:
+        StoreError: damaged data.
+    """
+    tables = [folder.read_table(marker, verify=True, without=NUMBERS) for marker in markers]
+    index, attempt = (
+        np.concatenate([table[name].to_numpy() for table in tables])
+        for name in ("index", "attempt")
+    )
+    wanted = np.lexsort((attempt, index))[list(places)]
+    found: dict[int, dict[str, Any]] = {}
+    first = 0
+    for table in tables:
+        is_wanted = np.isin(np.arange(first, first + len(table)), wanted)
+        rows = table.filter(pa.array(is_wanted)).to_pylist()
+        found.update(zip((first + np.flatnonzero(is_wanted)).tolist(), rows, strict=True))
+        first += len(table)
+    later.lay_over(found.values())
+    return [found[row] for row in wanted.tolist()]

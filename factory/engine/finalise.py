@@ -11,11 +11,12 @@ from factory.engine.bags import Bags
 from factory.engine.committed import count_tried, iterate_rows, keep_wanted, read_markers, read_rows
 from factory.engine.diversity import Pick
 from factory.engine.executors import choose_executor
+from factory.engine.executors.machines import HERE, Machines
 from factory.engine.families import LEFT_OUT, Families
 from factory.engine.later import Later
 from factory.engine.near_pairs import EXACT
 from factory.engine.plan import Outline
-from factory.engine.repeats import HERE, Earlier, TakenIds, WalkedSeries, open_repeats
+from factory.engine.repeats import Earlier, TakenIds, WalkedSeries, open_repeats
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.run_records import name_reason
 from factory.engine.selection import (
@@ -31,7 +32,6 @@ from factory.engine.task import Task
 from factory.filters import Decide
 from factory.recipe.conditions.series import find_bag_size, find_quotas, find_shares, find_sizes
 from factory.recipe.early import Early
-from factory.recipe.recipe import Workers
 
 SELECTION_COLUMNS = (
     "series",
@@ -121,21 +121,31 @@ class Survey:
         return sum(each.generated - each.accepted for each in self.funnel.values())
 
 
+@dataclass(frozen=True, slots=True)
+class Selected:
+    """A run whose candidates are selected: `survey` was made by `policy`, of `plan`."""
+
+    folder: RunFolder
+    plan: Outline
+    policy: Policy
+    survey: Survey
+
+
 def survey_run(
     folder: RunFolder,
     plan: Outline,
     policy: Policy,
-    workers: Workers = HERE,
+    machines: Machines = HERE,
     keeps: bool = False,
 ) -> Survey:
     """Selects over all committed shards without reading an image.
 
     Args:
-        folder: run folder; workers elsewhere find descriptors in it meanwhile.
+        folder: run folder; machines elsewhere find descriptors in it meanwhile.
         plan: its series and shards.
         policy: how candidates are selected.
-        workers: that look for near-duplicates where images are many; by default this process, and
-            nothing is written.
+        machines: that look for near-duplicates where images are many; by default this process,
+            and nothing is written.
         keeps: note the accepted images of each series, by request (`kept`).
 
     Returns:
@@ -147,12 +157,13 @@ def survey_run(
     """
     judge = Selector(policy.decide, None, set()).judge
     is_large = policy.max_similarity is not None and plan.count_requests() > EXACT
-    is_spread = is_large and choose_executor(workers) == "ray"
-    places = (workers, folder.files) if is_spread else ()
+    is_spread = is_large and choose_executor(machines.workers) == "ray"
+    if is_spread:
+        machines.begin()
+    places = (machines, folder.files) if is_spread else ()
     with open_repeats(policy.max_similarity, *places) as repeats:
-        for shard, rows in iterate_rows(folder, plan, list_compared(policy), policy.later):
-            repeats.add(shard.series, rows, judge)
-        repeats.find()
+        read = iterate_rows(folder, plan, list_compared(policy), policy.later)
+        repeats.find(((shard.series, rows) for shard, rows in read), judge)
         while True:
             walks = repeats.begin_walks()
             survey = _walk(folder, plan, policy, repeats.repeated, walks, keeps)

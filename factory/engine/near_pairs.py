@@ -4,7 +4,7 @@ Up to EXACT rows of a series all pairs are compared, spared by a bound. Beyond, 
 bucket of hashes. Both are jobs for any worker; what they found is settled here, in one order.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from factory.core.files.borrowed import borrow, lend
 from factory.engine.dedup import find_near
+from factory.engine.executors.machines import Machines
 from factory.engine.executors.spread import spread_jobs
 from factory.engine.near_files import CHUNK, NAMES, DescriptorFile, write_hashed
 from factory.engine.near_hashes import (
@@ -23,11 +24,12 @@ from factory.engine.near_hashes import (
     count_groups,
     count_taken,
 )
-from factory.recipe.recipe import Workers
 
 EXACT = 1 << 15
 """Rows up to which all pairs are compared; of more rows, the first so many."""
 _BLOCK = 1024
+_FIRST = "first"
+"""Folder of what is lent of a series while its file still grows."""
 
 
 @dataclass(slots=True)
@@ -53,6 +55,14 @@ class NearPairs:
     is_checked: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     compared: int = 0
     _buckets: Buckets | None = None
+
+    def begin(self, lent: str) -> "FirstJob":
+        """Returns the job of the first rows, of those that are there; lends them below a URL."""
+        self.url = url = f"{lent}/{self.key}" if lent else str(self.rows.path.parent)
+        if lent:
+            url = f"{self.url}/{_FIRST}"
+            lend([self.rows.path], url)
+        return FirstJob(self.key, url, min(self.rows.count, EXACT), self.max_similarity)
 
     def compare_first(self) -> None:
         """Compares all pairs of the first EXACT rows."""
@@ -80,6 +90,8 @@ class NearPairs:
 
     def complete(self) -> None:
         """Compares what is kept and was compared with too few, once all groups are settled."""
+        later = np.zeros(self.rows.count - len(self.is_checked), bool)  # added since the first
+        self.is_checked = np.concatenate([self.is_checked, later])
         if self._buckets is not None:
             self.is_checked |= self._buckets.settled == self.rows.count
             self._buckets = None
@@ -143,7 +155,7 @@ class FirstFound:
 
     def settle(self, near: NearPairs) -> None:
         """Gives it to the series."""
-        near.earlier, near.is_checked = self.earlier, self.is_checked.copy()  # Ray's is frozen
+        near.earlier, near.is_checked = self.earlier, self.is_checked
         near.compared = self.compared
 
 
@@ -168,19 +180,20 @@ class FirstJob:
 Job = FirstJob | GroupJob
 
 
-def find_pairs(series: Sequence[NearPairs], workers: Workers, lent: str = "") -> None:
+def find_pairs(growing: Iterable[NearPairs], machines: Machines, lent: str = "") -> None:
     """Looks for pairs among all rows of each series; the same whoever does what, and when.
 
     Args:
-        series: whose files are whole.
-        workers: that do it.
+        growing: series, each as often as its file grew; all are whole at the end. First rows are
+            compared while others are still to come.
+        machines: that do it.
         lent: URL that workers see, where they do not see the files themselves.
     """
-    nears = {near.key: near for near in series}
-    for found in spread_jobs(workers, search_all, _draw(series, lent), beside=True):
+    series: dict[str, NearPairs] = {}
+    for found in spread_jobs(machines, search_all, _draw(growing, series, lent), beside=True):
         for each in found:
-            each.settle(nears[each.key])
-    for near in series:
+            each.settle(series[each.key])
+    for near in series.values():
         near.complete()
 
 
@@ -189,25 +202,33 @@ def search_all(jobs: Sequence[Job]) -> tuple[FirstFound | GroupFound, ...]:
     return tuple(job.search() for job in jobs)
 
 
-def _draw(series: Sequence[NearPairs], lent: str) -> Iterator[tuple[Job, ...]]:
-    """Yields the jobs of the first rows, small series together, then those of each group."""
+def _draw(
+    growing: Iterable[NearPairs], series: dict[str, NearPairs], lent: str
+) -> Iterator[tuple[Job, ...]]:
+    """Yields the jobs of the first rows, small series together, then those of each group.
+
+    `series` takes what grows, by key.
+    """
+    small: dict[str, NearPairs] = {}
+    for near in growing:
+        if near.key not in series:
+            series[near.key] = small[near.key] = near
+        if near.rows.count >= EXACT and small.pop(near.key, None) is not None:
+            yield (near.begin(lent),)
     waiting: list[Job] = []
     rows = 0
-    for near in series:
-        near.url = f"{lent}/{near.key}" if lent else str(near.rows.path.parent)
-        if lent:
-            lend([near.rows.path], near.url)
-        waiting.append(FirstJob(near.key, near.url, near.rows.count, near.max_similarity))
+    for near in small.values():
+        waiting.append(near.begin(lent))
         rows += near.rows.count
         if rows >= EXACT:
             yield tuple(waiting)
             waiting, rows = [], 0
     if waiting:
         yield tuple(waiting)
-    for near in series:
+    for near in series.values():
         if near.rows.count > EXACT:
             write_hashed(near.rows)
             if lent:
-                lend([near.rows.path.parent / name for name in NAMES[1:]], near.url)
+                lend([near.rows.path.parent / name for name in NAMES], near.url)
             for group in range(count_groups(count_taken(near.rows.count))):
                 yield (near.ask(group),)

@@ -16,15 +16,15 @@ from factory.data.channel_tables import build_table
 from factory.data.features import with_features
 from factory.data.writers.parquet import ParquetFiles, fit_rows_per_file
 from factory.data.writers.webdataset import TarFiles
-from factory.engine.committed import read_markers, read_rows
+from factory.engine.committed import pick_rows, read_markers
+from factory.engine.executors.machines import Machines
 from factory.engine.executors.spread import spread_jobs
-from factory.engine.finalise import SUMMARY, Policy, Survey, iterate_decisions
+from factory.engine.finalise import SUMMARY, Selected, iterate_decisions
 from factory.engine.later import Later
 from factory.engine.placing import BUILD, put_in_place
-from factory.engine.plan import Outline
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.selection import Decision
-from factory.recipe.recipe import Output, Workers
+from factory.recipe.recipe import Output
 
 DECIDED = (("rejected_by", pa.string()), ("reason", pa.string()), ("status", pa.string()))
 """Columns of rows that were not taken, besides."""
@@ -86,18 +86,12 @@ class Written:
 
 
 def write_dataset(
-    folder: RunFolder,
-    plan: Outline,
-    policy: Policy,
-    survey: Survey,
-    output: Output,
-    schema: pa.Schema,
-    workers: Workers,
+    selected: Selected, output: Output, schema: pa.Schema, machines: Machines
 ) -> dict[str, Any]:
     """Repacks the selected rows into `data/`, `rejected/` and `webdataset/`.
 
-    Built aside and moved into place when whole; every image's hash and the counts of `survey` (made
-    with the same policy) are checked on the way. A job that dies is done again; so is all, where
+    Built aside and moved into place when whole; every image's hash and the counts of the survey are
+    checked on the way. A job that dies is done again; so is all, where
     this process dies: the files are the same whoever writes them.
 
     Returns:
@@ -107,19 +101,20 @@ def write_dataset(
         StoreError: damaged images, or rows that are missing.
         InputError: a candidate to accept whose image was not kept.
     """
+    folder, survey = selected.folder, selected.survey
     folder.files.remove(BUILD)
     more = pa.schema([*schema, *(pa.field(*each) for each in DECIDED)], schema.metadata)
-    names, per_file = plan.class_names, output.rows_per_file
+    names, per_file = selected.plan.class_names, output.rows_per_file
     tars = "webdataset" in output.formats
     kept = Kind(folder.url, "data", "train", schema, names, survey.accepted, per_file, tars)
     more = with_features(more, names)
     others = Kind(folder.url, "rejected", "rejected", more, names, survey.others, per_file)
-    kept, others = (replace(each, later=policy.later) for each in (kept, others))
+    kept, others = (replace(each, later=selected.policy.later) for each in (kept, others))
     rows = dict.fromkeys((kept.folder, others.folder), 0)
     sha256: dict[str, str] = {}
     sizes: dict[str, int] = {}
-    jobs = _cut_jobs(folder, plan, policy, survey, (kept, others))
-    for written in spread_jobs(workers, repack, jobs):
+    jobs = _cut_jobs(selected, (kept, others))
+    for written in spread_jobs(machines, repack, jobs):
         rows[written.folder] += written.rows
         sha256 |= written.sha256
         sizes |= written.bytes
@@ -142,16 +137,12 @@ def _order(named: dict[str, Any]) -> dict[str, Any]:
     return dict(sorted(named.items()))
 
 
-def _cut_jobs(
-    folder: RunFolder,
-    plan: Outline,
-    policy: Policy,
-    survey: Survey,
-    kinds: tuple[Kind, Kind],
-) -> Iterator[Job]:
+def _cut_jobs(selected: Selected, kinds: tuple[Kind, Kind]) -> Iterator[Job]:
     """Yields the jobs of all files as their rows are decided."""
     kept, others = (_Cut(kind) for kind in kinds)
-    for shard, candidates in iterate_decisions(folder, plan, policy, survey):
+    folder = selected.folder
+    made = folder, selected.plan, selected.policy, selected.survey
+    for shard, candidates in iterate_decisions(*made):
         markers = tuple(read_markers(folder, shard))
         decisions = [decision for _, decision in candidates]
         taken = [each.status == "accepted" for each in decisions]
@@ -225,8 +216,7 @@ def repack(job: Job) -> Written:
 
 def _read_part(folder: RunFolder, kind: Kind, part: Part) -> list[dict[str, Any]]:
     labels = {name: label for label, name in enumerate(kind.class_names)}
-    rows = read_rows(folder, part.markers, None, kind.later)
-    chosen = [rows[place] for place in part.places]
+    chosen = pick_rows(folder, part.markers, part.places, kind.later)
     for row, decision in zip(chosen, part.decisions, strict=True):
         row["label"] = labels.get(row["class_name"])
         row["status"] = decision.status

@@ -2,7 +2,7 @@
 
 import contextlib
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,14 +16,13 @@ from factory.core.files.keys import KeyFile
 from factory.core.files.store import FileStore
 from factory.core.files.temporary import make_temporary
 from factory.data.records import Verdict
+from factory.engine.executors.machines import HERE, Machines
 from factory.engine.near_files import DescriptorFile
 from factory.engine.near_pairs import NearPairs, find_pairs
 from factory.engine.placing import BUILD
-from factory.recipe.recipe import Workers
 
 NEAR = f"{BUILD}/near"
 """Where workers on other machines find descriptors, each search in a folder of its own."""
-HERE = Workers(executor="local")
 Row = Mapping[str, Any]
 Earlier = Mapping[int, list[int]]
 """Place of a candidate in its series -> places of earlier ones that it nearly repeats."""
@@ -104,18 +103,39 @@ class Repeats:
     Args:
         folder: for what is kept on disk meanwhile.
         max_similarity: above it two images are near-duplicates; None: they are not looked for.
-        workers: that look for them.
+        machines: that look for them.
         lent: URL of a store where they find what the folder holds; "": they see the folder.
     """
 
     def __init__(
-        self, folder: Path, max_similarity: float | None, workers: Workers = HERE, lent: str = ""
+        self, folder: Path, max_similarity: float | None, machines: Machines = HERE, lent: str = ""
     ) -> None:
         self.folder, self.max_similarity = folder, max_similarity
-        self.workers, self.lent = workers, lent
+        self.machines, self.lent = machines, lent
         self._ids = KeyFile(folder / "ids")
         self._series: dict[str, _Series] = {}
         self.repeated: frozenset[int] = frozenset()
+
+    def find(
+        self, candidates: Iterable[tuple[str, Sequence[Row]]], judge: Callable[[Row], Verdict]
+    ) -> None:
+        """Takes all candidates, and looks for repeats among them while they come.
+
+        Args:
+            candidates: series and its next candidates; of each series in order.
+            judge: those that it calls good are compared.
+        """
+        find_pairs(self._take(candidates, judge), self.machines, self.lent)
+        self.repeated = self._ids.find_repeated()
+
+    def _take(
+        self, candidates: Iterable[tuple[str, Sequence[Row]]], judge: Callable[[Row], Verdict]
+    ) -> Iterator[NearPairs]:
+        """Takes candidates; yields those of each series that are there."""
+        for series, rows in candidates:
+            self.add(series, rows, judge)
+            if series in self._series:
+                yield self._series[series].near
 
     def add(self, series: str, rows: Sequence[Row], judge: Callable[[Row], Verdict]) -> None:
         """Takes the next candidates of a series, in order; those judged good are compared."""
@@ -139,11 +159,6 @@ class Repeats:
         if chosen:
             found = [rows[place]["descriptor"] for place in chosen]
             known.near.rows.add(np.array(found, np.float16))
-
-    def find(self) -> None:
-        """Looks for repeats, once all candidates are there."""
-        self.repeated = self._ids.find_repeated()
-        find_pairs([known.near for known in self._series.values()], self.workers, self.lent)
 
     def begin_walks(self) -> dict[str, WalkedSeries]:
         """Begins a walk over each series."""
@@ -175,13 +190,13 @@ class Repeats:
 
 @contextmanager
 def open_repeats(
-    max_similarity: float | None, workers: Workers = HERE, files: FileStore | None = None
+    max_similarity: float | None, machines: Machines = HERE, files: FileStore | None = None
 ) -> Iterator[Repeats]:
     """Opens an empty one; what it keeps on disk goes with it.
 
     Args:
         max_similarity: above it two images are near-duplicates; None: they are not looked for.
-        workers: that look for them.
+        machines: that look for them.
         files: that all workers see; None: they are on this machine.
     """
     with contextlib.ExitStack() as stack:
@@ -198,7 +213,7 @@ def open_repeats(
         else:
             folder = Path(stack.enter_context(make_temporary("finalise")))
         lent = f"{files.url.rstrip('/')}/{own}" if files is not None and not files.is_local else ""
-        yield Repeats(folder, max_similarity, workers, lent)
+        yield Repeats(folder, max_similarity, machines, lent)
 
 
 def _remove_empty(folder: Path) -> None:

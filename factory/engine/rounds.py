@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from factory.data.records import Shard
 from factory.engine.drain import Drain
 from factory.engine.executors import Notify, Outcome, Pool, Watch, open_pool
+from factory.engine.executors.machines import Machines
 from factory.engine.finalise import Policy, Survey, survey_run
 from factory.engine.parts import PARTS
 from factory.engine.plan import Outline, Plan
@@ -36,6 +37,7 @@ class Rounds:
         plan: of the whole run.
         policy: how candidates are selected.
         told: who is told.
+        machines: of the run; workers leave them when all is filled.
         stopping: tests of series that may end early; None: none does.
 
     Attributes:
@@ -47,6 +49,7 @@ class Rounds:
     plan: Plan
     policy: Policy
     told: Told
+    machines: Machines
     stopping: Stopping | None = None
     _failed: dict[str, Shard] = field(default_factory=dict)
     _workers: set[str] = field(default_factory=set)
@@ -64,7 +67,8 @@ class Rounds:
             The survey of what is committed at the end.
         """
         begun_with = first.worker if first else None
-        with open_pool(self.order, begun_with, self.told.say, self.told.drain) as pool:
+        told = self.told
+        with open_pool(self.order, begun_with, told.say, told.drain, self.machines) as pool:
             if self.stopping is not None:
                 self._fill_tested(pool, self.stopping)
             if self.stopping is None or self.stopping.is_over:
@@ -86,7 +90,7 @@ class Rounds:
         return survey
 
     def _survey(self) -> Survey:
-        return survey_run(self.folder, self.plan, self.policy, self.order.recipe.workers)
+        return survey_run(self.folder, self.plan, self.policy, self.machines)
 
     def _fill_tested(self, pool: Pool, stopping: Stopping) -> None:
         """Fills block after block until no series is left to test; cuts the plan where they ended.

@@ -14,12 +14,13 @@ from factory.engine.continuing import build_record, continue_run, has_commits, r
 from factory.engine.dataset import Dataset
 from factory.engine.drain import Drain
 from factory.engine.executors import Notify, NoWatch, Watch
-from factory.engine.finalise import SUMMARY, Policy, Survey, survey_run
+from factory.engine.executors.machines import Machines, open_machines
+from factory.engine.finalise import SUMMARY, Policy, Selected, Survey, survey_run
 from factory.engine.forgotten import read_forgotten
 from factory.engine.later import read_later
 from factory.engine.notebook import show_dataset, show_summary
 from factory.engine.placing import compare_files
-from factory.engine.plan import Outline, Plan, build_plan
+from factory.engine.plan import Plan, build_plan
 from factory.engine.repack import write_dataset
 from factory.engine.rounds import Rounds, Told
 from factory.engine.run_folder import Marker, RunFolder
@@ -104,7 +105,8 @@ def run_recipe(
     check_generation(loaded)
     fresh = planned or plan_recipe(loaded)
     continue_run(folder, recipe, fresh, extend)  # refused before anything is touched
-    with folder.hold("judge" if is_judging(recipe) else "run") as lease:
+    command = "judge" if is_judging(recipe) else "run"
+    with folder.hold(command) as lease, open_machines(recipe.workers) as machines:
         record, plan = continue_run(folder, recipe, fresh, extend)
         if record is None and folder.clear():
             say(f"{url}: another recipe began here and committed nothing: begun anew")
@@ -120,23 +122,21 @@ def run_recipe(
             stopping = None
             if rule is not None and real is not None:
                 stopping = Stopping(rule, loaded.session, folder, plan, now, real, say)
-            rounds = Rounds(order, folder, plan, policy, told, stopping)
+            rounds = Rounds(order, folder, plan, policy, told, machines, stopping)
             survey = rounds.fill(first)
         except InputError:
             if record is None and not has_commits(folder, build_record(recipe, plan)):
                 folder.clear()
             raise
         judges = describe_judges(loaded)
-        what = folder, recipe, rounds.plan, survey
-        return finalize(*what, judges=judges, say=say, write_card=write_card)
+        selected = Selected(folder, rounds.plan, policy, survey)
+        return finalize(selected, recipe, machines, judges, say, write_card)
 
 
 def finalize(
-    folder: RunFolder,
+    selected: Selected,
     recipe: Recipe,
-    plan: Outline,
-    survey: Survey,
-    decide: Decide | None = None,
+    machines: Machines,
     judges: dict[str, Any] | None = None,
     say: Callable[[str], None] = lambda line: None,
     write_card: WriteCard = leave_card,
@@ -145,21 +145,20 @@ def finalize(
 
     `judges` is what `describe_judges` gave; None: as in the last summary.
     """
+    folder, plan, survey = selected.folder, selected.plan, selected.survey
     summary = build_summary(folder, recipe, plan, survey)
     last = read_summary(folder)
     kept = {name: getattr(last, name, ()) for name in ("encoders", "warnings", "overrides")}
     summary = summary.change(**{**kept, **(judges or {})})
-    policy = build_policy(folder, recipe, decide)
     if summary.shortfalls and recipe.budget.on_shortfall == "error":
         return RunResult(folder.url, summary, folder.list_quarantined())
     if last is not None and _is_written(folder, last, summary.digest, say):
         files: Any = last.files
     else:
         say("finalizing")
-        names = sorted({*read_score_names(folder, survey), *policy.later.missing})
+        names = sorted({*read_score_names(folder, survey), *selected.policy.later.missing})
         schema = build_final_schema(plan.class_names, names, recipe.columns, summary.maker)
-        made = folder, plan, policy, survey, recipe.output, schema
-        files = write_dataset(*made, recipe.workers)
+        files = write_dataset(selected, recipe.output, schema, machines)
         last = None
     summary = summary.change(files=files)
     folder.files.write(RECIPE, write_json(recipe.model_dump(mode="json")).encode())
@@ -189,8 +188,10 @@ def refilter_run(
     record = folder.require_run()
     outline = read_outline(record)
     policy = build_policy(folder, recipe, decide)
-    survey = survey_run(folder, outline, policy, recipe.workers)
-    return finalize(folder, recipe, outline, survey, decide, write_card=write_card)
+    with open_machines(recipe.workers) as machines:
+        survey = survey_run(folder, outline, policy, machines)
+        selected = Selected(folder, outline, policy, survey)
+        return finalize(selected, recipe, machines, write_card=write_card)
 
 
 def build_policy(folder: RunFolder, recipe: Recipe, decide: Decide | None = None) -> Policy:

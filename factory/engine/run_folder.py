@@ -12,7 +12,7 @@ from factory.core.errors import DamageError, MismatchError, MissingError, StoreE
 from factory.core.files.new_folder import WORK
 from factory.core.files.store import FileStore
 from factory.core.hashing import hash_bytes
-from factory.core.parquet import read_parquet
+from factory.core.parquet import open_parquet
 from factory.data.artefact import Artefact
 from factory.data.records import Shard
 from factory.data.summary import Maker
@@ -262,27 +262,32 @@ class RunFolder:
         return final
 
     def read_table(
-        self, marker: Marker, columns: Sequence[str] | None = None, verify: bool = False
+        self,
+        marker: Marker,
+        columns: Sequence[str] | None = None,
+        verify: bool = False,
+        without: Sequence[str] = (),
     ) -> pa.Table:
         """Reads a committed shard's table.
 
         Args:
             marker: which.
-            columns: only these, e.g. all but the images.
+            columns: only these, e.g. all but the images; None: all.
             verify: read all bytes and compare their hash with the marker's.
+            without: columns that are not read of all.
 
         Raises:
             StoreError: missing or damaged data; names the remedy.
         """
         name = f"{WORK}/{marker.data}"
         try:
-            if not verify:
-                with self.files.open_parquet(name) as table:
-                    return marker.check_rows(table.read(columns))
-            data = self.files.read(name)
-            if hash_bytes(data) != marker.sha256:
+            data = self.files.read(name) if verify else None
+            if data is not None and hash_bytes(data) != marker.sha256:
                 raise DamageError(f"{name}: its bytes changed")
-            return marker.check_rows(read_parquet(data, columns, name))
+            opened = self.files.open_parquet(name) if data is None else open_parquet(data, name)
+            with opened as file:
+                all_others = [each for each in file.schema.names if each not in without]
+                return marker.check_rows(file.read(all_others if columns is None else columns))
         except (DamageError, MissingError) as error:
             raise self._describe_damage(marker, error) from error
 

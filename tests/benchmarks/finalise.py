@@ -1,11 +1,13 @@
 """Memory and time of finalising, of near-duplicates, and of status and resume, by size of a run.
 
-    python -m tests.benchmarks.finalise [--rows 10000 100000] [--workers 1] [--shard 1000]
+    python -m tests.benchmarks.finalise [--rows 10000 100000] [--workers 1 2] [--turns 1]
 
 Shards are real files of tiny images, committed without sampling: rows of one small run, each with
-an index, an id and a descriptor of its own. Each size is finalised by a process of its own. Prints
-JSON: seconds, CPU seconds of the driver and of jobs (with one worker these are part of the
-driver's), the peak of resident memory (MiB), and pairs that were compared.
+an index, an id and a descriptor of its own. Each size is finalised by a process of its own, with
+each number of workers in turns. Prints JSON: seconds in all and of each part (starting Ray lies in
+that of `pairs`, or of `write`), CPU seconds of the driver, of jobs (with one worker these are part
+of the driver's) and of Ray's own processes, the peak of resident memory (MiB), and pairs that were
+compared.
 """
 
 import argparse
@@ -17,6 +19,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +31,12 @@ from factory.api import run
 from factory.core.hashing import hash_bytes
 from factory.data.features import build_final_schema
 from factory.data.records import Shard
+from factory.engine import finalise as finalising
 from factory.engine import near_pairs, repack, repeats
 from factory.engine.continuing import build_record, read_outline
-from factory.engine.finalise import survey_run
+from factory.engine.executors import cluster
+from factory.engine.executors.machines import Machines, open_machines
+from factory.engine.finalise import Selected, survey_run
 from factory.engine.run import build_policy, find_first_marker, plan_recipe, read_status
 from factory.engine.run_folder import RunFolder
 from factory.engine.run_records import Marker, RunRecord, compute_run_id
@@ -107,21 +113,28 @@ def move_marker(marker: Marker, record: RunRecord, shard: Shard, **others: Any) 
 
 
 class Others(threading.Thread):
-    """CPU seconds of jobs: of their processes, or of themselves where they are done in this one."""
+    """CPU seconds of jobs: of their processes, or of themselves where they are done in this one.
+
+    Those of Ray's own processes are counted apart.
+    """
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.known, self.here, self.ended = {}, 0.0, threading.Event()
+        self.jobs, self.ray, self.here = {}, {}, 0.0
+        self.ended = threading.Event()
 
     def run(self) -> None:
-        while not self.ended.wait(0.2):
-            for each in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.Error):
-                    if each.name().startswith("ray::"):
-                        times = each.cpu_times()
-                        self.known[each.pid] = times.user + times.system
+        while not self.ended.wait(5.0):  # to look costs CPU seconds of this process
+            self.look()
 
-    def spread(self, workers, work, jobs, beside=False):
+    def look(self) -> None:
+        for each in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                name, times = each.name(), each.cpu_times()
+                is_job = name.startswith("ray::") and not name.endswith("Agent")
+                (self.jobs if is_job else self.ray)[each.pid] = times.user + times.system
+
+    def spread(self, machines, work, jobs, beside=False):
         for job in jobs:
             began = time.process_time()
             found = work(job)
@@ -134,21 +147,51 @@ class Others(threading.Thread):
 
     @property
     def seconds(self) -> float:
-        return self.here + sum(self.known.values())
+        return self.here + sum(self.jobs.values())
+
+
+class Parts:
+    """Wall-clock seconds of parts of finalising."""
+
+    def __init__(self) -> None:
+        self.seconds = Counter()
+
+    def time(self, owner, name, told):
+        """Has a function of a module or class timed from now on."""
+        do = getattr(owner, name)
+
+        def timed(*given, **named):
+            began = time.perf_counter()
+            try:
+                return do(*given, **named)
+            finally:
+                self.seconds[told] += time.perf_counter() - began
+
+        setattr(owner, name, timed)
+
+    def tell(self) -> dict:
+        return {told: round(seconds, 1) for told, seconds in self.seconds.items()}
 
 
 def finalise(url: str, workers: int) -> dict:
     """Selects and repacks a committed run."""
-    compared, others = [], Others()
+    others, parts, series = Others(), Parts(), {}
     others.start()
     if workers == 1:
         near_pairs.spread_jobs = repack.spread_jobs = others.spread
+    parts.time(cluster, "start_ray", "ray_start")
+    parts.time(Machines, "connect", "ray_awaited")
+    parts.time(repeats.Repeats, "find", "pairs")
+    parts.time(finalising, "_walk", "walk")
+    parts.time(repack, "write_dataset", "write")
+    parts.time(Machines, "close", "ray_end")
 
-    def find(series, *others, find=repeats.find_pairs):
-        find(series, *others)
-        compared.extend(near.compared for near in series)
+    def keep(growing):
+        for near in growing:
+            series[near.key] = near
+            yield near
 
-    repeats.find_pairs = find
+    repeats.find_pairs = lambda growing, *more, find=repeats.find_pairs: find(keep(growing), *more)
     folder = RunFolder(url)
     record = folder.require_run()
     recipe, outline = restore_recipe(record.recipe), read_outline(record)
@@ -158,22 +201,26 @@ def finalise(url: str, workers: int) -> dict:
     began = time.perf_counter()
     asked = Workers(executor="local" if workers == 1 else "ray", count=workers)
     policy = build_policy(folder, recipe)
-    survey = survey_run(folder, outline, policy, asked)
-    selected = time.perf_counter() - began
-    schema = build_final_schema(outline.class_names, ["nonfinite"], recipe.columns)
-    files = repack.write_dataset(folder, outline, policy, survey, recipe.output, schema, asked)
-    others.stop()
+    with open_machines(asked) as machines:
+        survey = survey_run(folder, outline, policy, machines)
+        schema = build_final_schema(outline.class_names, ["nonfinite"], recipe.columns)
+        selected = Selected(folder, outline, policy, survey)
+        files = repack.write_dataset(selected, recipe.output, schema, machines)
+        others.look()
+        others.stop()
+    seconds = time.perf_counter() - began
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return {
         "rows": status["generated"] and files["rows"],
         "near_duplicates": sum(each.rejected.total() for each in survey.funnel.values()),
         "status_seconds": round(told, 2),
-        "select_seconds": round(selected, 1),
-        "seconds": round(time.perf_counter() - began, 1),
+        "seconds": round(seconds, 1),
+        "parts": parts.tell(),
         "cpu_seconds": round(usage.ru_utime + usage.ru_stime, 1),
         "jobs_cpu_seconds": round(others.seconds, 1),
+        "ray_cpu_seconds": round(sum(others.ray.values()), 1),
         "peak_mib": round(usage.ru_maxrss / 1024),
-        "compared": sum(compared),
+        "compared": sum(near.compared for near in series.values()),
     }
 
 
@@ -182,6 +229,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000])
     parser.add_argument("--shard", type=int, default=1000)
     parser.add_argument("--workers", type=int, nargs="+", default=[1])
+    parser.add_argument("--turns", type=int, default=1)
     parser.add_argument("--folder", help="of a committed run: finalise it, and no more")
     options = parser.parse_args()
     if options.folder:
@@ -190,7 +238,7 @@ def main() -> None:
     for rows in options.rows:
         with tempfile.TemporaryDirectory() as folder:
             made = commit_rows(Path(folder), rows, options.shard)
-            for workers in options.workers:
+            for workers in options.workers * options.turns:
                 words = [
                     sys.executable,
                     "-m",

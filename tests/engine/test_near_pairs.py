@@ -14,14 +14,13 @@ from factory.core.errors import StoreError
 from factory.core.thumbnails import SYMMETRIES
 from factory.engine import near_hashes, near_pairs
 from factory.engine.dedup import compare_pairs
+from factory.engine.executors.machines import HERE
 from factory.engine.near_files import DescriptorFile, embed
 from factory.engine.near_hashes import count_groups
 from factory.engine.near_pairs import NearPairs, find_pairs
-from factory.recipe.recipe import Workers
 from tests.filters.test_filters import find_duplicates_plainly, make_descriptors
 
 SIMILARITY = 0.97
-LOCAL = Workers(executor="local")
 
 
 def find(folder, descriptors, similarity=SIMILARITY):
@@ -30,7 +29,7 @@ def find(folder, descriptors, similarity=SIMILARITY):
     rows.add(descriptors[:7])
     rows.add(descriptors[7:])
     near = NearPairs(rows, similarity, "series")
-    find_pairs([near], LOCAL)
+    find_pairs([near], HERE)
     return near
 
 
@@ -123,7 +122,7 @@ def test_pairs_are_the_same_whoever_does_which_job_when(
     (tmp_path / "alone").mkdir()
     alone = find(tmp_path / "alone", descriptors, similarity)
 
-    def spread(workers, work, jobs, beside):
+    def spread(machines, work, jobs, beside):
         """Has so many jobs drawn before what the first of them found is known."""
         while some := list(itertools.islice(jobs, ahead)):
             found = [work(job) for job in reversed(some)]
@@ -146,7 +145,7 @@ def test_series_are_jobs_of_their_own_unless_they_are_small(tmp_path, monkeypatc
     monkeypatch.setattr(near_pairs, "EXACT", 100)
     sizes = []
 
-    def spread(workers, work, jobs, beside):
+    def spread(machines, work, jobs, beside):
         for some in jobs:
             sizes.append([job.key for job in some])
             yield work(some)
@@ -158,7 +157,7 @@ def test_series_are_jobs_of_their_own_unless_they_are_small(tmp_path, monkeypatc
         rows = DescriptorFile(tmp_path / key / DescriptorFile.name)
         rows.add(make_descriptors(count, 3, {count - 1: 0} if count > 1 else {}))
         series.append(NearPairs(rows, SIMILARITY, key))
-    find_pairs(series, LOCAL)
+    find_pairs(series, HERE)
     assert sizes == [["a", "b"], ["c", "d"], ["e"]]
     assert [[*near.earlier] for near in series] == [[59], [49], [29], [89], []]
 
@@ -171,13 +170,40 @@ def test_workers_elsewhere_borrow_what_is_lent(tmp_path, monkeypatch):
     rows = DescriptorFile(tmp_path / "here" / DescriptorFile.name)
     rows.add(descriptors)
     lent, here = (NearPairs(rows, SIMILARITY, "series") for _ in range(2))
-    find_pairs([here], LOCAL)
+    find_pairs([here], HERE)
     for path in (tmp_path / "here").iterdir():
         if path.name != DescriptorFile.name:
             path.unlink()
-    find_pairs([lent], LOCAL, "memory://lent")
+    find_pairs([lent], HERE, "memory://lent")
     assert sort_pairs(lent) == sort_pairs(here)
     assert lent.url == "memory://lent/series"
+
+
+@pytest.mark.parametrize("lent", ["", "memory://growing"])
+def test_first_rows_are_compared_while_others_still_come(lent, tmp_path, monkeypatch):
+    monkeypatch.setattr(near_pairs, "EXACT", 60)
+    monkeypatch.setattr(near_pairs, "count_groups", lambda taken: 3)
+    descriptors, drawn = make_mixed(np.random.default_rng(2)), []
+    for name in ("alone", "growing"):
+        (tmp_path / name).mkdir()
+    alone = find(tmp_path / "alone", descriptors)
+    near = NearPairs(DescriptorFile(tmp_path / "growing" / "descriptors"), SIMILARITY, "series")
+
+    def grow():
+        for start in range(0, 300, 50):
+            near.rows.add(descriptors[start : start + 50])
+            yield near
+
+    def spread(machines, work, jobs, beside):
+        for some in jobs:
+            drawn.append((*(type(job) for job in some), near.rows.count))
+            yield work(some)
+
+    monkeypatch.setattr(near_pairs, "spread_jobs", spread)
+    find_pairs(grow(), HERE, lent)
+    assert drawn == [(near_pairs.FirstJob, 100), *[(near_pairs.GroupJob, 300)] * 3]
+    assert sort_pairs(near) == sort_pairs(alone)
+    assert (near.is_checked == alone.is_checked).all()
 
 
 @pytest.mark.parametrize("name", ["codes", "descriptors"])
@@ -195,7 +221,7 @@ def test_a_worker_without_room_for_its_files_tells_so(name, tmp_path, monkeypatc
 
     monkeypatch.setattr(Path, "open", open_full)
     with pytest.raises(StoreError, match=f"factory-.*/{name}: No space left.*: free space"):
-        find_pairs([near], LOCAL, "memory://full")
+        find_pairs([near], HERE, "memory://full")
 
 
 def test_images_that_are_all_alike_cost_one_block_of_pairs(tmp_path, monkeypatch):

@@ -13,7 +13,8 @@ import pytest
 from pydantic import ValidationError
 
 from factory.core.errors import InputError
-from factory.engine.executors import NoWatch
+from factory.engine.dataset import Dataset
+from factory.engine.executors import NoWatch, cluster
 from factory.engine.executors.sizing import size_cluster
 from factory.recipe.recipe import Workers
 from tests import ROOT
@@ -79,16 +80,26 @@ def find_workers(parent):
 
 @pytest.mark.spine
 @pytest.mark.stranger
-def test_two_workers_give_the_same_rows(tmp_path):
-    done, watch = [], Watching()
-    few = ["conditions.0.per_class={normal: 8, tumor: 8}"]
+def test_two_workers_give_the_same_rows(tmp_path, monkeypatch):
+    """Ray starts once: its workers fill shards, then others write the files."""
+    done, watch, started = [], Watching(), []
+
+    def start(address, start_it=cluster.start_ray):
+        started.append(start_it(address))
+        return started[-1]
+
+    monkeypatch.setattr(cluster, "start_ray", start)
+    few = ["conditions.0.per_class={normal: 8, tumor: 8}", "output.rows_per_file=6"]
     slow, fast = write_slow(tmp_path, 0.3), write_slow(tmp_path / "fast", 0)
     result = run(slow, tmp_path / "run", (), [*few, *RAY], done.append, watch)
     assert result.exit_code == 0
     assert len(done) == 4
     assert len({(each.shard, each.tried) for each in watch.told}) > 2
+    assert len(started) == 1 and not started[0].is_ours  # no more
     assert run(fast, tmp_path / "alone", overrides=few).exit_code == 0
     assert list_identities(tmp_path / "run") == list_identities(tmp_path / "alone")
+    assert len(result.summary.hashes) == 5
+    assert result.summary.hashes == Dataset(str(tmp_path / "alone")).summary.hashes
 
 
 @pytest.mark.slow("test_two_workers_give_the_same_rows")

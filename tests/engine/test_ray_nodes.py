@@ -20,6 +20,7 @@ from factory.engine.executors import pulse, sizing, watchdog
 from factory.engine.executors import ray as ray_actors
 from factory.engine.executors.address import check_address
 from factory.engine.executors.cluster import start_ray
+from factory.engine.executors.machines import HERE
 from factory.engine.task import Task
 from factory.recipe.recipe import Workers
 from tests import ROOT
@@ -324,5 +325,5 @@ def test_nodes_that_join_get_workers(count, expected, monkeypatch):
     actors = ray_actors._Actors(None, None, Workers(count=count), 0.0, target=1)
     actors.complete()
     assert len(actors.busy) == 1
-    ray_actors.RayPool(None, None, print, Drain())._resize(actors)
+    ray_actors.RayPool(None, None, print, Drain(), HERE)._resize(actors)
     assert len(actors.busy) == expected

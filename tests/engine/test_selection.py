@@ -44,8 +44,7 @@ def select_all(*requests, max_similarity=0.97):
     """Decides the candidates of requests, one after the other, as a run does."""
     with open_repeats(max_similarity) as repeats:
         judge = Selector(None, None, set()).judge
-        repeats.add("series", [row for candidates in requests for row in candidates], judge)
-        repeats.find()
+        repeats.find([("series", [row for candidates in requests for row in candidates])], judge)
         while True:
             walks = repeats.begin_walks()
             taken = TakenIds(repeats.repeated)

@@ -114,11 +114,11 @@ def test_a_test_reads_what_its_survey_reads_and_its_newest_block(real, tmp_path,
     read_table, survey_run, walk = RunFolder.read_table, rounds.survey_run, Plan.iterate_shards
     decide = Stopping.decide
 
-    def note_read(folder, marker, columns=None, verify=False):
+    def note_read(folder, marker, columns=None, **others):
         if columns is not None:  # all of them, as it is written
             kinds = (each for each in ("features", "scores", "sample_id") if each in columns)
             read[next(kinds), marker.shard] += 1
-        return read_table(folder, marker, columns, verify)
+        return read_table(folder, marker, columns, **others)
 
     def note_survey(folder, plan, *others, **named):
         surveyed.update(shard.id for shard in walk(plan))

@@ -8,13 +8,18 @@ from dataclasses import dataclass
 from factory.data.records import Report
 from factory.engine.drain import Drain
 from factory.engine.executors.base import Notify, NoWatch, Outcome, Pool, Watch, start_worker
+from factory.engine.executors.machines import Machines
 from factory.engine.task import Order, Task
 from factory.recipe.recipe import Workers
 
 
 @contextlib.contextmanager
 def open_pool(
-    order: Order, began_with: str | None, say: Callable[[str], None], drain: Drain
+    order: Order,
+    began_with: str | None,
+    say: Callable[[str], None],
+    drain: Drain,
+    machines: Machines,
 ) -> Iterator[Pool]:
     """Opens the workers of a run with the first task: a run with none asks for no device.
 
@@ -23,9 +28,10 @@ def open_pool(
         began_with: digest of the worker description that the run folder was begun with.
         say: takes lines about workers that do not start.
         drain: whether the run is asked to stop.
+        machines: of the run.
     """
     with contextlib.ExitStack() as stack:
-        yield _LatePool(lambda: stack.enter_context(_open(order, began_with, say, drain)))
+        yield _LatePool(lambda: stack.enter_context(_open(order, began_with, say, drain, machines)))
 
 
 @dataclass(slots=True)
@@ -45,7 +51,11 @@ class _LatePool:
 
 @contextlib.contextmanager
 def _open(
-    order: Order, began_with: str | None, say: Callable[[str], None], drain: Drain
+    order: Order,
+    began_with: str | None,
+    say: Callable[[str], None],
+    drain: Drain,
+    machines: Machines,
 ) -> Iterator[Pool]:
     if choose_executor(order.recipe.workers) == "local":
         from factory.engine.executors.local import LocalPool
@@ -54,11 +64,8 @@ def _open(
         return
     from factory.engine.executors.ray import RayPool
 
-    pool = RayPool(order, began_with, say, drain)
-    try:
+    with RayPool(order, began_with, say, drain, machines) as pool:
         yield pool
-    finally:
-        pool.close()
 
 
 def choose_executor(workers: Workers) -> str:

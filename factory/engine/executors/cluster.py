@@ -135,14 +135,19 @@ def start_ray(address: str | None = None) -> Cluster:
 
 def end_actors(actors: Iterable[Any], cluster: Cluster) -> None:
     """Ends what was started on a cluster, and leaves it."""
+    if not cluster.is_ours:  # else they end with the connection
+        kill_actors(actors)
+    cluster.close()
+
+
+def kill_actors(actors: Iterable[Any]) -> None:
+    """Ends actors, whatever they are at."""
     import ray
     from ray.exceptions import RayError
 
-    if not cluster.is_ours:  # else they end with the connection
-        for actor in actors:
-            with contextlib.suppress(RayError):
-                ray.kill(actor)
-    cluster.close()
+    for actor in actors:
+        with contextlib.suppress(RayError):
+            ray.kill(actor)
 
 
 def list_nodes() -> list[dict[str, float]]:

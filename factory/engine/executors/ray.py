@@ -11,7 +11,8 @@ from factory.core.errors import FactoryError, InputError, RunBrokenError
 from factory.data.records import Progress, Report
 from factory.engine.drain import Drain
 from factory.engine.executors.base import Ledger, Notify, attempt_task, open_ledger, start_worker
-from factory.engine.executors.cluster import Cluster, end_actors, start_ray
+from factory.engine.executors.cluster import Cluster, kill_actors
+from factory.engine.executors.machines import Machines
 from factory.engine.executors.metrics import RunMetrics
 from factory.engine.executors.pulse import Pulse, Waiting, get_answer, make_remote, wait_for
 from factory.engine.executors.sizing import describe_ask, size_now, wait_for_nodes
@@ -183,12 +184,13 @@ class _Actors:
 
 @dataclass(slots=True)
 class RayPool:
-    """Ray actors; Ray and they start with the first task."""
+    """Ray actors, which start with the first task, and Ray with them if it has not."""
 
     order: Order
     began_with: str | None
     say: Callable[[str], None]
     drain: Drain
+    machines: Machines
     actors: _Actors | None = None
     cluster: Cluster | None = None
     waiting: Waiting | None = None
@@ -226,10 +228,20 @@ class RayPool:
                 round_.bury(actor, f"{why}, and was ended")
         self._drain(actors, round_)
 
-    def close(self) -> None:
-        """Ends the actors, and Ray where it was started here."""
-        if self.cluster is not None:
-            end_actors(() if self.actors is None else self.actors.busy, self.cluster)
+    def __enter__(self) -> "RayPool":
+        return self
+
+    def __exit__(self, kind: object, *others: object) -> None:
+        """Ends the actors; Ray goes on for what comes after.
+
+        After an error they end with Ray, which may be what broke and answers nothing.
+        """
+        if self.cluster is None or self.actors is None or self.metrics is None:
+            return
+        if kind is None or not self.cluster.is_ours:
+            kill_actors(self.actors.busy)
+            self.actors.busy.clear()
+            self.metrics.look()
 
     def _drain(self, actors: _Actors, round_: "_Round") -> None:
         """Has the actors lay their tasks down, and takes what they commit meanwhile."""
@@ -258,7 +270,7 @@ class RayPool:
 
     def _start(self) -> _Actors:
         workers = self.order.recipe.workers
-        self.cluster = start_ray(workers.address)
+        self.cluster = self.machines.connect()
         count, gpus = wait_for_nodes(workers, self.cluster)
         ask = describe_ask(count, workers, gpus)
         self.waiting = Waiting(self.cluster, ask, workers.wait, self.say)

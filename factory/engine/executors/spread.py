@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from factory.core.errors import FactoryError, RunBrokenError
 from factory.engine.executors import choose_executor
-from factory.recipe.recipe import Workers
+from factory.engine.executors.machines import Machines
 
 HERE = 2
 """Jobs up to which no other process is worth its start."""
@@ -23,65 +23,67 @@ R = TypeVar("R")
 
 
 def spread_jobs(
-    workers: Workers, work: Callable[[J], R], jobs: Iterable[J], beside: bool = False
+    machines: Machines, work: Callable[[J], R], jobs: Iterable[J], beside: bool = False
 ) -> Iterator[R]:
     """Yields `work(job)` of each job, in their order: in this process, or as tasks of Ray.
 
     Args:
-        workers: of the recipe.
+        machines: of the run.
         work: a function of a module, of which a second try gives the same.
-        jobs: drawn as there is room for them, never listed.
-        beside: whether workers that hold the CPUs may be there, and stand still meanwhile.
+        jobs: drawn as there is room for them, a few ahead, never listed.
+        beside: whether workers that hold the CPUs may be there, and stand still meanwhile; then
+            even few jobs are worth a process.
 
     Raises:
         FactoryError: what `work` raised.
         RunBrokenError: processes keep dying.
     """
+    workers = machines.workers
     if workers.executor == "local":
         yield from map(work, jobs)
         return
+    few = 0 if beside else HERE
     jobs = iter(jobs)
-    first = list(itertools.islice(jobs, HERE + 1))
+    first = list(itertools.islice(jobs, few + 1))
     jobs = itertools.chain(first, jobs)
-    if len(first) <= HERE or choose_executor(workers) == "local":
+    if len(first) <= few or choose_executor(workers) == "local":
         yield from map(work, jobs)
         return
-    from factory.engine.executors.cluster import start_ray
-
-    cluster = start_ray(workers.address)
-    try:
-        yield from _spread(workers, work, jobs, cluster.check, 0.0 if beside else workers.cpus)
-    finally:
-        cluster.close()
+    yield from _spread(machines, work, jobs, 0.0 if beside else workers.cpus)
 
 
 def _spread(
-    workers: Workers,
-    work: Callable[[J], R],
-    jobs: Iterator[J],
-    check: Callable[[], None],
-    cpus: float,
+    machines: Machines, work: Callable[[J], R], jobs: Iterator[J], cpus: float
 ) -> Iterator[R]:
+    check = machines.connect().check
     import ray
 
     options = {"num_cpus": cpus, "max_retries": DEATHS, "scheduling_strategy": "SPREAD"}
     remote: Any = ray.remote(_attempt).options(**options)
-    count = workers.count
+    count = machines.workers.count
     limit = int(ray.cluster_resources().get("CPU", 1)) if count == "auto" else count
     sent: deque[Any] = deque()
     running: list[Any] = []
+    drawn: deque[J] = deque()
     while True:
-        room = min(limit - len(running), AHEAD * limit - len(sent))
-        drawn = [remote.remote(work, job) for job in itertools.islice(jobs, max(room, 0))]
-        sent += drawn
-        running += drawn
+        while len(running) < limit and len(sent) < AHEAD * limit and (drawn or _draw(jobs, drawn)):
+            sent.append(remote.remote(work, drawn.popleft()))
+            running.append(sent[-1])
         if not sent:
             return
+        is_ahead = len(drawn) < limit and _draw(jobs, drawn)  # while others run, one at a time
         if running:
-            _, running = ray.wait(running, timeout=_LOOK)
+            _, running = ray.wait(running, timeout=0 if is_ahead else _LOOK)
         check()
         while sent and sent[0] not in running:
             yield _take(sent.popleft())
+
+
+def _draw(jobs: Iterator[J], drawn: deque[J]) -> bool:
+    """Draws one job more; returns whether there was one."""
+    before = len(drawn)
+    drawn.extend(itertools.islice(jobs, 1))
+    return len(drawn) > before
 
 
 def _take(ref: Any) -> Any:
