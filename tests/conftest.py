@@ -52,8 +52,12 @@ def pytest_sessionstart():
 
 
 def pytest_collection_finish():
-    """What was imported stays: it need not be looked through for garbage again and again."""
+    """What was imported stays: it need not be looked through for garbage again and again.
+
+    Nor is the rest looked through after every 700 new objects: of 47 s of tests that took 4 s.
+    """
     gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def pytest_unconfigure():
