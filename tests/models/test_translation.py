@@ -1,5 +1,6 @@
 """Diffusion models translate: inversion, injection, and rows stand alone."""
 
+import functools
 import json
 import re
 from dataclasses import replace
@@ -84,19 +85,28 @@ def find_entry(folder):
     )
 
 
-def sample(folder, sources, way=INVERT, target=(None, None), *others, soften=1.0, **settings):
+@functools.lru_cache(maxsize=1)
+def load(folder, **settings):
+    """Loads a model once for the calls of a test that differ in what they ask alone."""
     given = {"model": str(folder), "steps": 6, "batch_size": 4, "device": "cpu"}
     if folder.name not in BUILDERS:
         given |= {"width": 32, "height": 32}
-    asked = GeneratorSettings(**given | settings)
-    generator = build_generator(asked, find_entry(folder), folder)
-    if soften != 1.0:
-        pipeline = generator.model.pipeline
-        network = getattr(pipeline, "unet", None) or pipeline.transformer
-        network.register_forward_hook(lambda _module, _given, said: multiply(said, soften))
+    return build_generator(GeneratorSettings(**given | settings), find_entry(folder), folder)
+
+
+def sample(folder, sources, way=INVERT, target=(None, None), *others, soften=1.0, **settings):
+    generator = load(folder, **settings)
     conditions = [Condition(*target, Source(*each, way, "resize"), *others) for each in sources]
     jobs = [Job(Request("s", 0, each, 0), 0, 5) for each in conditions]
-    return generator.generate(jobs)
+    if soften == 1.0:
+        return generator.generate(jobs)
+    pipeline = generator.model.pipeline
+    network = getattr(pipeline, "unet", None) or pipeline.transformer
+    hook = network.register_forward_hook(lambda _module, _given, said: multiply(said, soften))
+    try:
+        return generator.generate(jobs)
+    finally:
+        hook.remove()
 
 
 def multiply(said, share):
