@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -90,6 +91,28 @@ def test_a_signal_while_ray_starts_is_heard(monkeypatch):
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(Drained), Drain().listen(), cluster._keep_signals():
         cluster._connect(str, address="local")
+
+
+@pytest.mark.parametrize("place", ["here", "in a thread"])
+def test_a_signal_after_ray_took_it_over_is_heard(place, monkeypatch):
+    """As its core does, below Python, in whatever thread it starts."""
+    import ray
+
+    def init(**arguments):
+        cluster.SET_HANDLER(signal.SIGTERM, signal.SIG_IGN)
+
+    def connect():
+        with cluster._keep_signals():
+            cluster._connect(str, address="local")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(Drained), Drain().listen():
+        if place == "here":
+            connect()
+        else:
+            with ThreadPoolExecutor(1) as threads:
+                threads.submit(connect).result()
+        signal.raise_signal(signal.SIGTERM)
 
 
 LIBRARY = """

@@ -85,7 +85,9 @@ def test_two_workers_give_the_same_rows(tmp_path, monkeypatch):
     done, watch, started = [], Watching(), []
 
     def start(address, start_it=cluster.start_ray):
+        heard = cluster.GET_HANDLER(signal.SIGTERM)
         started.append(start_it(address))
+        assert cluster.GET_HANDLER(signal.SIGTERM) == heard  # Ray's would abort, however we drain
         return started[-1]
 
     monkeypatch.setattr(cluster, "start_ray", start)

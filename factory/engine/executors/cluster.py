@@ -1,9 +1,11 @@
 """Ray, started here or joined: on this machine unless an address is given, bounded, cleaned up."""
 
 import contextlib
+import ctypes
 import logging
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -28,6 +30,11 @@ HEAD_EVERY = 5.0
 HEAD_LOST = float(os.environ.get("RAY_gcs_rpc_server_reconnect_timeout_s", "60")) / 2  # noqa: SIM112
 """Seconds without an answer until it counts as dead; after twice as long Ray ends the process."""
 _DAEMONS = ("gcs_server", "raylet")
+GET_HANDLER = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_int)(("PyOS_getsig", ctypes.pythonapi))
+SET_HANDLER = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)(
+    ("PyOS_setsig", ctypes.pythonapi)
+)
+"""What the system calls at a signal; Python's `signal` works in the main thread alone."""
 
 
 @dataclass(slots=True)
@@ -261,12 +268,17 @@ def _use_loopback() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _keep_signals() -> Iterator[None]:
-    """Ray would put its own handlers of SIGTERM, which end the process without a word."""
+    """Ray would put its own handlers of SIGTERM, which end the process without a word.
+
+    One in Python, and one below it that aborts three seconds after the signal, whatever Python's
+    does (ray-project/ray pull request 64830). Both are kept out from any thread.
+    """
     from ray._private import utils
 
-    before = utils.set_sigterm_handler
+    before, below = utils.set_sigterm_handler, GET_HANDLER(signal.SIGTERM)
     utils.set_sigterm_handler = lambda sigterm_handler: None
     try:
         yield
     finally:
         utils.set_sigterm_handler = before
+        SET_HANDLER(signal.SIGTERM, below)
