@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import time
 import tracemalloc
 from collections import deque
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from factory.core.errors import StoreError
+from factory.core.errors import RunBrokenError, StoreError
 from factory.core.files.keys import KeyFile
 from factory.core.files.store import FileStore
 from factory.data.features import build_final_schema
@@ -19,6 +20,7 @@ from factory.engine import finalise as selecting
 from factory.engine import near_pairs, repack, repeats
 from factory.engine.committed import pick_rows, read_rows
 from factory.engine.continuing import read_outline
+from factory.engine.executors import cluster, spread
 from factory.engine.executors.machines import HERE, Machines, open_machines
 from factory.engine.executors.spread import spread_jobs
 from factory.engine.finalise import Selected, survey_run
@@ -157,6 +159,26 @@ def test_few_jobs_are_done_here_and_drawn_one_by_one():
     found = spread_jobs(HERE, lambda number: number * 2, draw())
     assert next(found) == 0 and len(drawn) <= 3
     assert list(found) == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize(("ready", "drawn"), [(3, 3), (99, spread.AHEAD)])
+def test_jobs_are_drawn_while_ray_starts_and_not_without_bound(ready, drawn, monkeypatch):
+    found, ended = [], threading.Event()
+    jobs = (found.append(number) or number for number in range(9))
+
+    def start(address):
+        while len(found) < ready and not ended.wait(0.01):
+            pass
+        raise RunBrokenError("no Ray")
+
+    monkeypatch.setattr(cluster, "start_ray", start)
+    wait = threading.Timer(1.0, ended.set)
+    wait.start()
+    raised = pytest.raises(RunBrokenError, match="no Ray")
+    with open_machines(Workers(executor="ray")) as machines, raised:
+        next(spread_jobs(machines, abs, jobs, beside=True))
+    wait.cancel()
+    assert drawn <= len(found) <= spread.AHEAD + 1
 
 
 def die_once(job):

@@ -29,6 +29,11 @@ class Machines:
         if self._cluster is None:
             self._cluster = self._thread.submit(self._start)
 
+    @property
+    def is_up(self) -> bool:
+        """Whether Ray has started, or failed to: `connect` does not wait."""
+        return self._cluster is not None and self._cluster.done()
+
     def connect(self) -> "Cluster":
         """Returns Ray, which starts now if it has not.
 

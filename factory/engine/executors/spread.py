@@ -55,6 +55,10 @@ def spread_jobs(
 def _spread(
     machines: Machines, work: Callable[[J], R], jobs: Iterator[J], cpus: float
 ) -> Iterator[R]:
+    machines.begin()
+    drawn: deque[J] = deque()
+    while not machines.is_up and len(drawn) < AHEAD and _draw(jobs, drawn):
+        pass
     check = machines.connect().check
     import ray
 
@@ -64,7 +68,6 @@ def _spread(
     limit = int(ray.cluster_resources().get("CPU", 1)) if count == "auto" else count
     sent: deque[Any] = deque()
     running: list[Any] = []
-    drawn: deque[J] = deque()
     while True:
         while len(running) < limit and len(sent) < AHEAD * limit and (drawn or _draw(jobs, drawn)):
             sent.append(remote.remote(work, drawn.popleft()))
