@@ -525,6 +525,21 @@ def test_test_images_that_ended_series_are_a_leak(ended, real, tmp_path):
     assert f"{moved}, by which budget.stop ends series" in text
     found, (note,) = find(out, other)
     assert not found and "it is not known whether test images are among them" in note
+    assert "they are not there as they were" in note
+    for name in (RECIPE, ".factory/run.json"):  # as if its recipe lay beside it
+        text = (out / name).read_text().replace(str(tmp_path / "gone"), "../moved")
+        (out / name).write_text(text)
+    (text,), notes = find(out, other)
+    assert f"{moved}, by which" in text and "share 2 images" in text and not notes
+    (moved / "normal" / "0.png").unlink()  # no longer those that were looked at
+    (text,), _ = find(out, other)
+    assert "share 2 images" in text
+    shutil.rmtree(out / ".factory")  # a copy
+    (text,), _ = find(out, other)
+    assert "share 2 images" in text
+    shutil.rmtree(moved)
+    found, (note,) = find(out, other)
+    assert not found and "no record of a run lies there" in note
 
 
 def test_without_it_nothing_changes(tmp_path):

@@ -1,5 +1,7 @@
 """Test images among those that `budget.stop` looks at: these decide where series end."""
 
+import contextlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from factory.core.errors import SourceError, StoreError
@@ -28,10 +30,11 @@ def find_run_stops(root: Path, test: ImageSet) -> tuple[list[Leak], list[str]]:
     """Finds them for a finished run, or a copy of one; nothing for other images.
 
     The run record holds the digest of what its tests looked at: it is looked for where the recipe
-    says, and among the test images themselves.
+    says, and among the test images themselves. Test images that lie where the recipe says are a
+    leak even where these are other images by now, or a copy holds no digest.
 
     Returns:
-        The leaks, and a note where it is not there any more.
+        The leaks, and a note where it is not known whether there are any.
 
     Raises:
         SourceError: damaged records, or images that cannot be decoded.
@@ -40,16 +43,34 @@ def find_run_stops(root: Path, test: ImageSet) -> tuple[list[Leak], list[str]]:
     if not run.kind.has_rows or run.recipe is None or run.recipe.budget.stop is None:
         return [], []
     rule, sha256 = run.recipe.budget.stop, _read_digest(run)
-    for path in (rule.images, Path(test.root)) if sha256 else ():
-        here = rule.model_copy(update={"images": path})
-        try:
-            real = choose_real_set(here, Session.open())
-        except SourceError:
-            continue
-        if compute_real_digest(here, real) == sha256:
+    there = list(_read_sets(rule, [base / rule.images.expanduser() for base in _list_bases(root)]))
+    for real in (*there, *(_read_sets(rule, [Path(test.root)]) if sha256 else ())):
+        if compute_real_digest(rule, real) == sha256:
             return _compare(real, test), []
-    why = f"{root}: the real images that budget.stop looked at ({rule.images}) are not there as"
-    return [], [f"{why} they were, so that it is not known whether test images are among them"]
+    leaks = [leak for real in there for leak in _compare(real, test)]
+    if leaks:
+        return leaks, []
+    if sha256 is None:
+        why = "no record of a run lies there that tells which these were"
+    else:
+        why = "they are not there as they were"
+    looked = f"the real images that budget.stop looked at ({rule.images})"
+    return [], [
+        f"{root}: {looked}: {why}, so that it is not known whether test images are among them"
+    ]
+
+
+def _list_bases(root: Path) -> list[Path]:
+    """Returns what a relative path of a run's recipe may begin at: its folder is not recorded."""
+    return [Path(), root, *root.absolute().parents]
+
+
+def _read_sets(rule: Stop, places: Iterable[Path]) -> Iterator[RealSet]:
+    """Yields what can be read, each place once."""
+    session = Session.open()
+    for place in dict.fromkeys(each.resolve() for each in places if each.exists()):
+        with contextlib.suppress(SourceError):
+            yield choose_real_set(rule.model_copy(update={"images": place}), session)
 
 
 def _read_digest(run: Dataset) -> str | None:
