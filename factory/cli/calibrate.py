@@ -89,7 +89,7 @@ def _print_report(report: Mapping[str, Any], out: Path) -> None:
     click.echo(f"\nlook at {out / 'calibration.png'}; all numbers: {out / 'calibration.json'}")
     if report["set"]:
         click.echo("\nto use the proposed thresholds:")
-        click.echo("  " + " ".join(f"--set '{each}'" for each in report["set"]))
+        click.echo("  " + " ".join(map(_write_set, report["set"])))
         click.echo("\n" + report["yaml"].rstrip())
 
 
@@ -210,7 +210,13 @@ def _print_early(early: Mapping[str, Any] | None) -> None:
     if early["proposed"] is None:
         click.echo("(no bound is worth it)")
     else:
-        click.echo(f"to use the best of them:\n  --set '{early['proposed']['set']}'")
+        click.echo(f"to use the best of them:\n  {_write_set(early['proposed']['set'])}")
+
+
+def _write_set(text: str) -> str:
+    """Returns an option that a shell passes on as it is: names of classes may hold quotes."""
+    quoted = text.replace("'", "'\\''")
+    return f"--set '{quoted}'"
 
 
 def _show(found: Mapping[str, Any] | None, key: str, interval: bool = True) -> str:

@@ -1,6 +1,7 @@
 """What `factory calibrate` says of `early`: bounds that pay, and by how much."""
 
 import json
+import shlex
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,6 +9,7 @@ import pytest
 import yaml
 from pydantic import TypeAdapter
 
+from factory.cli.calibrate import _print_early
 from factory.data.records import FORESEEN
 from factory.evaluate import calibrate
 from factory.evaluate.calibrate.foresight import SHARES, can_watch, propose_early
@@ -98,6 +100,16 @@ def test_each_class_has_its_own_bound_and_one_that_few_pass_has_none(decider):
     mixed = propose_early(decider, [*many[0], *without])["proposed"]["early"]
     assert isinstance(mixed["min"]["contrast"], float)
     assert propose_early(decider, [Scored("synthetic", "0", "normal", "s", {})]) is None
+
+
+def test_the_line_to_copy_passes_a_shell_whatever_classes_are_called(decider, capsys):
+    sure = {"noise": lambda share: 0.001}
+    rows = [*draw_tries(150, **sure, group="1"), *draw_tries(150, **sure, group="it's", seed=1)]
+    found = propose_early(decider, rows)
+    _print_early(found)
+    name, line = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    assert (name, line) == ("--set", found["proposed"]["set"])
+    assert load_early(line).model_dump(exclude_defaults=True) == found["proposed"]["early"]
 
 
 def test_what_is_seen_is_what_a_run_sees_and_is_kept_for_reuse(tmp_path):
