@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -127,9 +128,26 @@ def test_what_a_killed_process_left_is_removed_and_told_and_nothing_else(tmp_pat
         with make_temporary("copies"):
             names = {path.name.split("-")[1] for path in tmp_path.iterdir()}
     assert names == {"kept", "copies", "of"} and alive.exists() and not dead.exists()
-    assert heard == [f"{tmp_path}: 1 temporary folders that killed processes had left were removed"]
+    assert heard == [
+        f"{tmp_path}: temporary folders that killed processes had left were removed: 1"
+    ]
     both[1].communicate("")
     assert not alive.exists()
+
+
+def test_what_cannot_be_removed_is_told_and_found_again(tmp_path, monkeypatch):
+    folder = tmp_path / "factory-kept-x"
+    (folder / "held").mkdir(parents=True)
+    lock = folder / temporary.LOCK
+    monkeypatch.setattr(shutil, "rmtree", lambda path, **named: (path / temporary.LOCK).unlink())
+    for _ in range(2):
+        lock.touch()
+        os.utime(lock, (0, 0))
+        temporary.remove_left.cache_clear()
+        with listen() as heard:
+            temporary.remove_left(str(tmp_path))
+        (told,) = heard
+        assert told.startswith(f"{folder}: left by a killed process") and lock.exists()
 
 
 def test_memory_holds_no_arrays_and_the_file_goes_with_the_object():

@@ -61,12 +61,17 @@ def remove_left(parent: str) -> None:
     Raises:
         OSError: there is no such folder.
     """
-    count = 0
+    gone = 0
     for folder in itertools.islice(_lock_left(Path(parent)), MOST):
         shutil.rmtree(folder, ignore_errors=True)
-        count += not folder.exists()
-    if count:
-        tell(f"{parent}: {count} temporary folders that killed processes had left were removed")
+        if not folder.exists():
+            gone += 1
+            continue
+        with contextlib.suppress(OSError):  # so that it is found again
+            (folder / LOCK).touch()
+        tell(f"{folder}: left by a killed process, and cannot be removed whole: remove it yourself")
+    if gone:
+        tell(f"{parent}: temporary folders that killed processes had left were removed: {gone}")
 
 
 def _lock_left(parent: Path) -> Iterator[Path]:
