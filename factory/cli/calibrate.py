@@ -198,6 +198,8 @@ def _print_early(early: Mapping[str, Any] | None) -> None:
         least = early["least"]
         click.echo(f"({count} tries of {group} pass, and {least} choose a bound: raise -n)")
     if not early["choices"]:
+        if not early["few"]:
+            click.echo("(the model takes too few steps to be stopped on its way)")
         return
     rows = [["at", "good kept", "stopped", "of the good", "accepted images per step"]]
     for at in sorted({each["at"] for each in early["choices"]}):

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 from factory.cli.calibrate import _print_early
 from factory.data.records import FORESEEN
 from factory.evaluate import calibrate
-from factory.evaluate.calibrate.foresight import SHARES, can_watch, propose_early
+from factory.evaluate.calibrate.foresight import SHARES, can_watch, list_shares, propose_early
 from factory.evaluate.calibrate.scored import NO_CLASS, Scored, read_table
 from factory.evaluate.calibrate.thresholds import Decider
 from factory.models.session import Session
@@ -140,3 +140,16 @@ def test_models_that_cannot_be_stopped_are_not_looked_at(tmp_path):
     assert ask("a")
     assert not ask("b", model="stable-diffusion-1-5", prompt_template="{class_name}")
     assert not ask("c", model="he-multi-base", cache="taylorseer")
+
+
+def test_few_steps_are_stopped_where_they_end_only(decider, tmp_path, capsys):
+    def ask(steps):
+        generator = {"model": "nano-he", "steps": steps, "width": 64, "height": 64}
+        return list_shares(load_recipe(write_recipe(tmp_path / str(steps), generator=generator)))
+
+    assert [ask(1), ask(2), ask(4)] == [(), (0.5,), (0.25, 0.5)]
+    assert ask(12) == SHARES
+    rows = draw_tries(150, lambda share: 0.001)
+    assert {each["at"] for each in propose_early(decider, rows, (0.5,))["choices"]} == {0.5}
+    _print_early(propose_early(decider, rows, ()))
+    assert "(the model takes too few steps" in capsys.readouterr().out

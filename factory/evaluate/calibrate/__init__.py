@@ -15,7 +15,12 @@ from factory.core.plain import write_json
 from factory.engine.diversity import count_kept
 from factory.engine.plan import Plan, describe_content
 from factory.evaluate.calibrate.costs import Ask
-from factory.evaluate.calibrate.foresight import can_watch, propose_early, watch_tries
+from factory.evaluate.calibrate.foresight import (
+    can_watch,
+    list_shares,
+    propose_early,
+    watch_tries,
+)
 from factory.evaluate.calibrate.picture import draw_calibration
 from factory.evaluate.calibrate.scored import (
     MISLABELLED,
@@ -211,7 +216,7 @@ def _write_report(loaded: LoadedRecipe, header: Header, study: Study) -> dict[st
             *_note_unset(described, study),
         ],
         **described,
-        "early": propose_early(study.decider, study.synthetic),
+        "early": propose_early(study.decider, study.synthetic, list_shares(loaded)),
         "set": [f"{path}={_show_value(value)}" for path, value in proposed.items()],
         "yaml": _write_yaml(loaded, proposed),
         "short": [part["series"] for part in list_short(described["proposed"])],

@@ -18,7 +18,7 @@ from factory.evaluate.calibrate.scored import NO_CLASS, Scored
 from factory.evaluate.calibrate.thresholds import Bound, Decider, Mask, Value
 from factory.filters import score_all
 from factory.models.generators.base import Pausable
-from factory.models.generators.families import open_family
+from factory.models.generators.families import Family, open_family
 from factory.models.generators.settings import find_entry
 from factory.recipe.checks.filters import list_unstoppable
 from factory.recipe.early import Early
@@ -41,16 +41,31 @@ _BETTER = 0.02
 """Gain for which a further score is bounded."""
 _ALIKE = 0.03
 """Gains that differ by no more are alike: of them that with the fewest false stops is taken."""
+_NEAR = 0.05
+"""Of the steps, by which the step where a share stops may differ from it."""
 Looks = Mapping[float, Mapping[str, float]]
 """Share of the steps -> name of a score -> that of the image foreseen there."""
 
 
 def can_watch(loaded: LoadedRecipe) -> bool:
     """Whether tries of a recipe can be stopped part-way, and so be looked at on their way."""
+    return next(list_unstoppable(loaded.recipe, _open_family(loaded)), None) is None
+
+
+def list_shares(loaded: LoadedRecipe) -> tuple[float, ...]:
+    """Returns those of `SHARES` that end at a step: a few steps are not stopped at all of them."""
+    steps = _open_family(loaded).num_inference_steps
+    if steps is None:
+        return SHARES
+    return tuple(
+        share for share in SHARES if abs(max(1, round(share * steps)) / steps - share) < _NEAR
+    )
+
+
+def _open_family(loaded: LoadedRecipe) -> Family:
     recipe, session = loaded.recipe, loaded.session
     entry = find_entry(recipe.generator, session.catalogs)
-    family = open_family(recipe.generator, entry, session.base, session)
-    return next(list_unstoppable(recipe, family), None) is None
+    return open_family(recipe.generator, entry, session.base, session)
 
 
 def watch_tries(
@@ -114,7 +129,9 @@ def build_early(share: float, limits: Mapping[Bound, Value]) -> Early:
     return Early(at=share, min=lower, max=upper)
 
 
-def propose_early(decider: Decider, rows: Sequence[Scored]) -> dict[str, Any] | None:
+def propose_early(
+    decider: Decider, rows: Sequence[Scored], shares: Sequence[float] = SHARES
+) -> dict[str, Any] | None:
     """Reckons what `early` would bring under the thresholds as they are.
 
     For each share of the steps and each share of the good tries that are to go on, bounds are
@@ -124,6 +141,7 @@ def propose_early(decider: Decider, rows: Sequence[Scored]) -> dict[str, Any] | 
     Args:
         decider: of the recipe's filters.
         rows: first tries.
+        shares: of the steps, after which tries may be stopped.
 
     Returns:
         `choices` (at, keep, bounds, stopped, false stops, gain in accepted images a scheduler
@@ -142,9 +160,9 @@ def propose_early(decider: Decider, rows: Sequence[Scored]) -> dict[str, Any] | 
     counts = {group: int(tries.passed.sum()) for group, tries in classes.items()}
     few = {group: count for group, count in counts.items() if count < LEAST}
     told = {"least": LEAST, "few": few, "choices": [], "proposed": None}
-    if len(few) == len(classes):
+    if len(few) == len(classes) or not shares:
         return told
-    choices = [_describe(share, keep, classes, bounds) for share in SHARES for keep in KEEPS]
+    choices = [_describe(share, keep, classes, bounds) for share in shares for keep in KEEPS]
     highest = max(each["gain"] for each in choices)
     near = [each for each in choices if each["gain"] >= highest - _ALIKE]
     best = min(near, key=lambda each: (each["false_stops"]["share"] or 0.0, -each["gain"]))
