@@ -151,5 +151,5 @@ def test_few_steps_are_stopped_where_they_end_only(decider, tmp_path, capsys):
     assert ask(12) == SHARES
     rows = draw_tries(150, lambda share: 0.001)
     assert {each["at"] for each in propose_early(decider, rows, (0.5,))["choices"]} == {0.5}
-    _print_early(propose_early(decider, rows, ()))
+    _print_early(propose_early(decider, rows[:4], ()))  # more tries would not help
     assert "(the model takes too few steps" in capsys.readouterr().out

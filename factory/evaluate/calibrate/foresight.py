@@ -158,7 +158,7 @@ def propose_early(
     tries = _Tries(tuple(rows), passed)
     classes = {str(group): tries.take(groups == group) for group in np.unique(groups)}
     counts = {group: int(tries.passed.sum()) for group, tries in classes.items()}
-    few = {group: count for group, count in counts.items() if count < LEAST}
+    few = {group: count for group, count in counts.items() if shares and count < LEAST}
     told = {"least": LEAST, "few": few, "choices": [], "proposed": None}
     if len(few) == len(classes) or not shares:
         return told
