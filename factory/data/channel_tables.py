@@ -113,12 +113,12 @@ def list_arrays(column: pa.ChunkedArray) -> list[Values | None]:
     found: list[Values | None] = []
     for chunk in column.chunks:
         values: Values = chunk.flatten().to_numpy(zero_copy_only=False)
-        sizes = chunk.value_lengths().fill_null(-1).to_pylist()
-        if len(set(sizes)) == 1 and sizes[0] > 0:
+        sizes = chunk.value_lengths().to_pylist()  # fill_null would import pandas
+        if len(set(sizes)) == 1 and sizes[0]:
             found.extend(values.reshape(len(sizes), sizes[0]))
             continue
         start = 0
         for size in sizes:
-            found.append(None if size < 0 else values[start : start + size])
-            start += max(size, 0)
+            found.append(None if size is None else values[start : start + size])
+            start += size or 0
     return found

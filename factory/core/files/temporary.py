@@ -1,11 +1,11 @@
 """Folders for what is kept on disk meanwhile; where there can be none, that is told in words."""
 
 import contextlib
-import fcntl
 import functools
 import itertools
 import os
 import shutil
+import sys
 import tempfile
 import time
 import weakref
@@ -39,7 +39,7 @@ def make_temporary(name: str) -> "tempfile.TemporaryDirectory[str]":
     try:
         remove_left(tempfile.gettempdir())
         made = tempfile.TemporaryDirectory(prefix=f"{PREFIX}{name}-")
-        lock = os.open(Path(made.name) / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+        _hold(made)
     except FileNotFoundError as error:  # none of the folders that it may be in can be written
         where = f" ({error.filename})" if error.filename else ""
         raise StoreError(
@@ -48,10 +48,19 @@ def make_temporary(name: str) -> "tempfile.TemporaryDirectory[str]":
         ) from error
     except OSError as error:
         raise describe_failure("temporary files (TMPDIR)", error, is_local=True) from error
+    return made
+
+
+def _hold(made: "tempfile.TemporaryDirectory[str]") -> None:
+    """Locks a folder for as long as its object, or this process, lives."""
+    if sys.platform == "win32":  # it removes no open file: what is left stays
+        return
+    import fcntl
+
+    lock = os.open(Path(made.name) / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
     weakref.finalize(made, os.close, lock)
     with contextlib.suppress(OSError):  # no locks here: nobody takes it for one of the dead
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    return made
 
 
 @functools.cache
@@ -76,6 +85,10 @@ def remove_left(parent: str) -> None:
 
 def _lock_left(parent: Path) -> Iterator[Path]:
     """Yields each folder of ours that nobody holds, while it is held."""
+    if sys.platform == "win32":
+        return
+    import fcntl
+
     for folder in sorted(parent.glob(f"{PREFIX}*")):
         try:
             lock = os.open(folder / LOCK, os.O_RDWR | os.O_NOFOLLOW)
