@@ -24,6 +24,7 @@ settings.register_profile("daily", max_examples=25, **BUSY)
 settings.register_profile("full", max_examples=200, **BUSY)
 settings.load_profile("full" if os.environ.get("FACTORY_CI") == "full" else "daily")
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
+USUAL_GC = gc.get_threshold()
 # Pipelines of models' own code are copied there: no process of tests reads those of another.
 os.environ["HF_MODULES_CACHE"] = tempfile.mkdtemp(prefix="modules-")
 if WORKER is None:
@@ -64,6 +65,15 @@ def pytest_unconfigure():
     """Takes Ray's folder away when all processes have ended."""
     if WORKER is None:
         shutil.rmtree(os.environ["RAY_TMPDIR"], ignore_errors=True)
+
+
+@pytest.fixture
+def usual_gc():
+    """Garbage is looked for as often as in a command, where what a test holds is memory."""
+    before = gc.get_threshold()
+    gc.set_threshold(*USUAL_GC)
+    yield
+    gc.set_threshold(*before)
 
 
 @pytest.fixture(scope="session")

@@ -150,6 +150,7 @@ def test_what_cannot_be_removed_is_told_and_found_again(tmp_path, monkeypatch):
         assert told.startswith(f"{folder}: left by a killed process") and lock.exists()
 
 
+@pytest.mark.usefixtures("usual_gc")
 def test_memory_holds_no_arrays_and_the_file_goes_with_the_object():
     kept = KeptRows[int](np.float32)
     tracemalloc.start()

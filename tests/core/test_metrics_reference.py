@@ -190,6 +190,7 @@ class Wide(RowFile):
     dtype, width = np.float32, 24
 
 
+@pytest.mark.usefixtures("usual_gc")
 def test_rows_of_files_give_what_arrays_give_and_memory_holds_blocks_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr(copying, "_BLOCK", 32)
     monkeypatch.setattr(copying, "_OTHERS", 64)

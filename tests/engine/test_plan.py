@@ -101,6 +101,7 @@ def test_shrinking_or_growing_unasked_is_refused_with_a_diff():
     assert same.generations == old.generations
 
 
+@pytest.mark.usefixtures("usual_gc")
 def test_a_hundred_million_images_plan_in_constant_memory():
     tracemalloc.start()
     began = time.perf_counter()

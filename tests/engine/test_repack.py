@@ -203,6 +203,7 @@ def test_jobs_of_workers_that_die_are_done_again_and_come_in_order(tmp_path):
     assert len([*tmp_path.iterdir()]) == 2
 
 
+@pytest.mark.usefixtures("usual_gc")
 def test_the_driver_holds_no_rows(tmp_path, monkeypatch):
     def write_nothing(machines, work, jobs):
         return (repack.Written(each.kind.folder, count_rows(each)) for each in jobs)

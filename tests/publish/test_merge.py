@@ -523,6 +523,7 @@ def test_columns_of_our_names_hold_text(tmp_path, column, cell):
         merge_sets(*sets)
 
 
+@pytest.mark.usefixtures("usual_gc")
 def test_an_image_more_costs_memory_a_few_bytes(tmp_path, monkeypatch):
     monkeypatch.setattr("factory.publish.merge._BLOCK", 8)
     peaks = []

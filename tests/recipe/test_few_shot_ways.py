@@ -252,6 +252,7 @@ def test_the_surest_neighbours_come_first() -> None:
     assert 0 <= found["b"][0].ratio < found["b"][1].ratio < 1
 
 
+@pytest.mark.usefixtures("usual_gc")
 def test_looking_for_neighbours_takes_no_more_memory_than_the_pool() -> None:
     rng = np.random.default_rng(0)
     pool, shots = rng.normal(size=(2000, 64)), rng.normal(size=(20, 64))
