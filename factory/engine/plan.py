@@ -101,10 +101,11 @@ class Outline:
         """Yields the shards of a series that hold requests of a range, by arithmetic."""
         for generation, before in self._pair_generations():
             size, first = generation.shard_size, before.get(key, 0)
-            last = self.count_wanted(key, generation.counts.get(key, 0))
-            if start < last:
+            count = generation.counts.get(key, 0)
+            if start < count:  # where a series was cut, the last shard goes on beyond
                 begin = first + max(0, start - first) // size * size
-                yield from _cut(key, begin, generation.counts[key], size, min(stop, last))
+                last = min(stop, self.count_wanted(key, count))
+                yield from _cut(key, begin, count, size, last)
 
     def _pair_generations(self) -> Iterator[tuple[Generation, Mapping[str, int]]]:
         before: Mapping[str, int] = {}

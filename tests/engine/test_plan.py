@@ -4,7 +4,7 @@ import time
 import tracemalloc
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from factory.core.errors import MismatchError
@@ -76,6 +76,7 @@ def test_growing_keeps_every_shard(counts, more, size, later_size):
 
 
 @given(COUNTS, *3 * [st.integers(1, 9)], st.integers(0, 50), st.integers(1, 50), st.integers(0, 50))
+@example({"a": 2}, 1, 2, 1, 1, 1, 1)  # a range beyond a cut, amid a shard
 @settings(max_examples=15)
 def test_shards_of_a_range_are_those_of_a_walk(counts, more, size, later_size, start, wide, end):
     old = make_plan(counts, size)
