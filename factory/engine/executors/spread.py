@@ -9,7 +9,7 @@ from factory.core.errors import FactoryError, RunBrokenError
 from factory.engine.executors import choose_executor
 from factory.engine.executors.machines import Machines
 
-HERE = 2
+FEW = 2
 """Jobs up to which no other process is worth its start."""
 DEATHS = 5
 """Times that the process of one job may die."""
@@ -42,7 +42,7 @@ def spread_jobs(
     if workers.executor == "local":
         yield from map(work, jobs)
         return
-    few = 0 if beside else HERE
+    few = 0 if beside else FEW
     jobs = iter(jobs)
     first = list(itertools.islice(jobs, few + 1))
     jobs = itertools.chain(first, jobs)
