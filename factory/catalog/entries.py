@@ -144,16 +144,17 @@ class CallArgument(Strict):
     """How one stream enters the call of a pipeline."""
 
     argument: str = Field(pattern=r"^[A-Za-z_]\w*$", description="of the pipeline's call")
-    shape: Literal["image", "mask", "pixels", "row token dim", "row dim", "pair token dim"] = Field(
+    shape: Literal[
+        "image", "mask", "mask array", "pixels", "row token dim", "row dim", "pair token dim"
+    ] = Field(
         "image",
-        description="what it becomes: a list of RGB images or of masks (white where an id is), "
-        "a tensor (row, 3, height, width) in [-1, 1], or an array; `pair` has the null rows first",
+        description="a list of RGB images or of masks (white where an id is), such a mask of one "
+        "image as bytes (height, width, 3), a tensor (row, 3, height, width) in [-1, 1], or an "
+        "array; `pair` has the null rows first",
     )
     listed: bool = Field(False, description="the array stands in a list of one, as IP-Adapters ask")
     null_argument: str | None = Field(None, description="argument that takes the null rows")
-    null: str = Field(
-        "zeros", description="null rows: zeros, or a method of the pipeline that is given a number"
-    )
+    null: str = Field("zeros", description="zeros, or the pipeline's method of a number of rows")
     colors: dict[str, tuple[int, int, int]] = Field(
         {}, description="RGB of a control map's names; others get a color by their id"
     )

@@ -1,6 +1,9 @@
 """`pixcell` on a tiny twin with its own code: what goes in, and that rows stand alone."""
 
 import functools
+import importlib
+import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +18,12 @@ from factory.catalog.entries import Component, LicenceTerms, ModelEntry, TakenEm
 from factory.cli import main
 from factory.core.errors import InputError
 from factory.data.records import Condition, Job, Request
-from factory.data.streams import Embedding
+from factory.data.streams import Control, Embedding
 from factory.models.generators import build_generator
+from factory.models.generators.consent import find_imports
 from factory.models.generators.settings import GeneratorSettings
 from tests import tiny
+from tests.contract import PALETTE, Drawn
 from tests.running import read_rows, run
 
 TERMS = LicenceTerms(id="cc0-1.0", date_read="2026-11-26")
@@ -224,3 +229,94 @@ def test_cytosyn_is_asked_by_a_vector_beside_which_a_class_is_a_label(
     assert np.array_equal(alone, made)
     other = Job(make_job(5).request, 0, jobs[0].seed)
     assert not np.array_equal(generator.generate([other])[0].pixels, made[0])
+
+
+CONTROL = """
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from diffusers.models.controlnet import zero_module  # where diffusers had it
+
+
+class PixCellControlNet(ModelMixin, ConfigMixin):
+    @register_to_config
+    def __init__(self, channels: int = 4) -> None:
+        super().__init__()
+        self.leave = zero_module(torch.nn.Conv2d(channels, channels, 1))
+
+    def forward(self, latents):
+        return self.leave(latents)
+"""
+
+
+def save_masked(folder: Path) -> Path:
+    """Saves a twin of the ControlNet: loose files beside the pipeline, one mask a call."""
+    tiny.save_pixcell(folder)
+    (folder / "pixcell_controlnet.py").write_text(CONTROL)
+    code = (folder / "pipeline.py").read_text()
+    for old, new in (
+        ("null: Any, scheduler: Any)", "null: Any, controlnet: Any, scheduler: Any)"),
+        ("null=null, scheduler", "null=null, controlnet=controlnet, scheduler"),
+        ('output_type: str = "pil",\n    )', 'controlnet_input=None, output_type="pil")'),
+        (
+            "        self.scheduler.set_timesteps",
+            "        mask = torch.from_numpy(controlnet_input.copy() / 127.5 - 1.0).float()\n"
+            "        seen = self.vae.encode(mask.permute(2, 0, 1)[None]).latent_dist.mean\n"
+            "        tokens = tokens + self.controlnet(seen).mean()\n"
+            "        self.scheduler.set_timesteps",
+        ),
+    ):
+        assert code.count(old) == 1, old
+        code = code.replace(old, new)
+    (folder / "pipeline.py").write_text(code)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["controlnet"] = ["pixcell_controlnet", "PixCellControlNet"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with find_imports({"custom_pipeline": str(folder)}, folder):
+        network = importlib.import_module("pixcell_controlnet").PixCellControlNet()
+    torch.nn.init.constant_(network.leave.bias, 0.5)
+    torch.nn.init.constant_(network.leave.weight, 1.0)
+    network.save_pretrained(folder / "controlnet", safe_serialization=True)
+    return folder
+
+
+def test_its_controlnet_takes_a_mask_a_call_by_code_of_an_older_diffusers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_masked(tmp_path / "twin")
+    monkeypatch.delitem(sys.modules, "diffusers.models.controlnet", raising=False)
+    shipped = load_catalogs().find_model("pixcell-256-cell-controlnet")
+    same = ("family", "required", "optional", "guidance")
+    entry = make_entry(folder, **{name: getattr(shipped, name) for name in same})
+    generator = build(entry)
+    assert "pixcell_controlnet" not in sys.modules and str(folder) not in sys.path
+
+    def ask(number: int, place: int) -> Job:
+        job = make_job(number)
+        streams = (*job.condition.streams, Control(Drawn(place), PALETTE))
+        return Job(Request("s", number, Condition(None, None, *streams), number), 0, job.seed)
+
+    calls: list[Any] = []
+    kind = type(generator.model.pipeline)
+    inner = kind.__call__
+
+    @functools.wraps(inner)
+    def call(self: Any, *given: Any, **named: Any) -> Any:
+        calls.append(named["controlnet_input"])
+        return inner(self, *given, **named)
+
+    monkeypatch.setattr(kind, "__call__", call)
+    jobs = [ask(number, number % 2) for number in range(3)]
+    made = np.stack([each.pixels for each in generator.generate(jobs)])
+    assert made.std() > 1 and len(calls) == 3
+    assert calls[0].shape == (32, 32, 3) and set(np.unique(calls[0])) == {0, 255}
+    assert np.array_equal(generator.generate([jobs[1]])[0].pixels, made[1])
+    other = generator.generate([ask(0, 2)])[0].pixels
+    assert not np.array_equal(other, made[0])
+    again = np.stack([each.pixels for each in build(entry).generate(jobs)])
+    assert np.array_equal(again, made)
+    with pytest.raises(InputError, match="control is missing"):
+        generator.generate([make_job(0)])
+    (folder / "pixcell_controlnet.py").write_text("from diffusers.models import gone\n")
+    with pytest.raises(InputError, match=r"pixcell_controlnet\.py: cannot be imported: .*gone"):
+        build(entry).generate(jobs)

@@ -33,8 +33,11 @@ def bind_stream(
         SourceError: an image that cannot be read.
     """
     loaded = [stream.load(*size) for stream in streams]
-    if spec.shape in ("image", "mask", "pixels"):
+    if spec.shape in ("image", "mask", "mask array", "pixels"):
         images = [_draw(spec, stream, each) for stream, each in zip(streams, loaded, strict=True)]
+        if spec.shape == "mask array":
+            (alone,) = images  # its family has one image a call
+            return {spec.argument: np.asarray(alone.convert("RGB"))}
         is_tensor = spec.shape == "pixels"
         return {spec.argument: _stack_images(images, pipeline) if is_tensor else images}
     rows = _stack_arrays(spec, loaded)
@@ -56,7 +59,7 @@ def draw_changed(source: Source, size: tuple[int, int]) -> Image.Image:
 
 def _draw(spec: CallArgument, stream: Stream, loaded: NDArray[Any]) -> Image.Image:
     """Returns what a stream loaded as an image: RGB, or a mask that is white where an id is."""
-    if spec.shape == "mask":
+    if spec.shape.startswith("mask"):
         marked = loaded if loaded.ndim == 2 else loaded.max(axis=2)
         return Image.fromarray(np.where(marked > 0, 255, 0).astype(np.uint8))
     if loaded.ndim == 2:

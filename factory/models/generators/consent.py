@@ -1,5 +1,10 @@
 """Code that a model brings along: it runs where recipe and catalog entry both allow it."""
 
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +12,9 @@ from factory.core.errors import InputError
 from factory.models.generators import weights
 from factory.models.generators.families.base import read_index
 from factory.models.generators.families.pipeline import PipelineFamily
+
+MOVED = {"diffusers.models.controlnet": "diffusers.models.controlnets.controlnet"}
+"""Module that published code imports -> where diffusers has it now."""
 
 
 def find_own_code(folder: Path) -> str | None:
@@ -64,3 +72,49 @@ def allow_remote_code(family: PipelineFamily, folder: Path) -> dict[str, Any]:
             "pinned revision: download it and give its folder"
         )
     return {"trust_remote_code": True, "custom_pipeline": str(place)}
+
+
+@contextmanager
+def find_imports(own_code: Mapping[str, Any], folder: Path) -> Iterator[None]:
+    """Lets allowed code import the loose files beside it, and what diffusers has moved.
+
+    Parts whose classes are in such files are imported at once: diffusers asks for that.
+
+    Args:
+        own_code: of `allow_remote_code`.
+        folder: of the model, with its index.
+
+    Raises:
+        InputError: a file that cannot be imported.
+    """
+    place = own_code.get("custom_pipeline")
+    for old, new in MOVED.items() if own_code else ():
+        if old not in sys.modules and find_spec(old) is None:
+            sys.modules[old] = import_module(new)
+    if place is None:
+        yield
+        return
+    loose = {path.stem for path in Path(place).glob("*.py")}
+    parts = (value for name, value in read_index(folder).items() if not name.startswith("_"))
+    named = {str(each[0]) for each in parts if isinstance(each, list) and each}
+    sys.path.append(place)
+    try:
+        for name in sorted(loose & named):
+            _import_loose(name, place)
+        yield
+    finally:
+        sys.path.remove(place)
+        for name in loose & set(sys.modules):
+            own = getattr(sys.modules[name], "__file__", None)
+            if own and Path(own).parent == Path(place):  # the next model's may have this name
+                del sys.modules[name]
+
+
+def _import_loose(name: str, place: str) -> None:
+    try:
+        import_module(name)
+    except ImportError as error:
+        raise InputError(
+            f"{place}/{name}.py: cannot be imported: {error}: it is of other library versions: run "
+            "it with these in runtime_env"
+        ) from error

@@ -16,7 +16,7 @@ from factory.core.warned import shorten_warnings
 from factory.models.generators import weights
 from factory.models.generators.adapters import load_adapters
 from factory.models.generators.base import Capabilities
-from factory.models.generators.consent import allow_remote_code, check_consent
+from factory.models.generators.consent import allow_remote_code, check_consent, find_imports
 from factory.models.generators.families.base import read_index
 from factory.models.generators.families.pipeline import PipelineFamily
 from factory.models.generators.quiet import READ_ERRORS, listen_to_libraries
@@ -106,7 +106,7 @@ def load_model(family: PipelineFamily) -> LoadedModel:
         "dtype": getattr(torch, dtype),
     }
     shorten_warnings()
-    with listen_to_libraries() as said:
+    with listen_to_libraries() as said, find_imports(own_code, folder):
         arguments |= {name: _read_part(name, place, dtype) for name, place in parts.items()}
         pipeline = _read_pipeline(pipeline_class, folder, arguments, settings.model)
         lacking = said.find_new_weights()

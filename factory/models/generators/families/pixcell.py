@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from factory.catalog.entries import CallArgument
 from factory.core.errors import InputError
 from factory.data.records import Condition
-from factory.data.streams import Embedding
+from factory.data.streams import Control, Embedding
 from factory.models.generators import weights
 from factory.models.generators.binding import bind_stream
 from factory.models.generators.families.pipeline import PipelineFamily
@@ -23,12 +23,15 @@ _CALL = CallArgument(
 )
 """uni_embeds (B, 1, 1536) at 256 px, (B, 16, 1536) at 1024 px: the 4 x 4 crops of an image row by
 row; guidance is refused without the learned null embedding (PixCell's model card)."""
+_MASK = CallArgument(argument="controlnet_input", shape="mask array")
+"""(H, W, 3) of 0 and 255, of one image, as those who run PixCell-256-Cell-ControlNet give it."""
 
 
 class PixCellFamily(PipelineFamily):
-    """PixCell: a diffusion transformer of UNI2-h embeddings.
+    """PixCell: a diffusion transformer of UNI2-h embeddings; its ControlNet takes masks of cells.
 
-    A class or caption beside the embedding labels the row and is not sent.
+    A class or caption beside the embedding labels the row and is not sent. Where the catalog entry
+    requires `control`, each image has a call of its own, as a call takes one mask.
     """
 
     kind = "pixcell"
@@ -46,11 +49,20 @@ class PixCellFamily(PipelineFamily):
         """Its pipeline is code of its repository, without a class of its own."""
         return False
 
+    @property
+    def runs_alone(self) -> bool:
+        """Whether masks are taken, of which a call reads one."""
+        return Control.name in self.streams[0]
+
     def bind(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
-        """Returns the embeddings, and a null embedding for each."""
-        found = (each.get(Embedding) for each in conditions)
-        streams = [stream for stream in found if stream is not None]
-        return bind_stream(_CALL, streams, (model.width, model.height), model.pipeline)
+        """Returns the embeddings, a null embedding for each, and the mask where there is one."""
+        bound: dict[str, Any] = {}
+        for spec, kind in ((_CALL, Embedding), (_MASK, Control)):
+            streams = [each for c in conditions if (each := c.get(kind)) is not None]
+            if streams:
+                size = model.width, model.height
+                bound |= bind_stream(spec, streams, size, model.pipeline)
+        return bound
 
     def find_parts(self, folder: Path) -> dict[str, Path]:
         """Returns the VAE of the catalog entry, where the model's own folder has none.
