@@ -374,3 +374,51 @@ def test_scores_are_scaled_like_what_is_comparable(tmp_path: Path, own: str) -> 
     write_csv(table, *lines)
     told = score(table, **z, **SMALL)[1]["steps"]
     assert "1 genes of the sets are not in mean_z.parquet: they count as 0" in told
+
+
+def test_spots_are_scaled_to_few_reads_and_within_their_sections(spots: Path) -> None:
+    counts = pd.read_csv(spots, index_col=0).T
+    table = spots.with_name("turned.csv")
+    sections = ["B4"] * 4 + ["C2"] * 4
+    counts.assign(section=sections).rename_axis("spot").to_csv(table)
+    found, told = score(table, method="mean_z", target_sum=1e4, within="section", **LOW)
+    assert found.pop("section").tolist() == sections
+    steps = "; ".join(told["steps"])
+    assert "taken for counts: log1p of counts per 10,000, of all genes" in steps
+    assert "genes are scaled within each section, by its own samples: B4 of 4, C2 of 4" in steps
+    logs = np.log1p(counts.div(counts.sum(axis=1), axis=0) * 1e4)
+    genes = find_gene_sets("hallmark", load_catalogs()).sets["HALLMARK_E2F_TARGETS"]
+    mine = logs[[gene for gene in genes if gene in logs and gene not in HOUSEKEEPING]]
+    own = mine.groupby(sections)
+    deviation = own.transform("std", ddof=0)
+    z = ((mine - own.transform("mean")) / deviation.where(deviation > 0)).fillna(0.0).mean(axis=1)
+    assert np.allclose(found["HALLMARK_E2F_TARGETS"], z)
+    # A section's scores are those of its table alone.
+    counts.iloc[4:].rename_axis("spot").to_csv(spots.with_name("alone.csv"))
+    alone, _ = score(spots.with_name("alone.csv"), method="mean_z", target_sum=1e4, **LOW)
+    assert np.allclose(alone["HALLMARK_E2F_TARGETS"], z[4:])
+
+
+def test_groups_and_sums_that_do_not_fit_are_refused(tmp_path: Path, own: str) -> None:
+    rows = ["a,S1,1,2,3,4", "b,S1,4,3,2,1", "c,S1,4,1,2,6", "d,S2,1,1,2,3"]
+    table = write_csv(tmp_path / "t.csv", "id,section,MYC,TP53,KRAS,EGFR", *rows)
+    given: dict[str, Any] = {"sets": own, "method": "mean_z", "within": "section", **SMALL}
+    with pytest.raises(SourceError, match=r"--within section: S2 has 1 samples, .*of 3 or more"):
+        score(table, **given)
+    with pytest.raises(InputError, match=r"--within scales each group .* leave out --like and"):
+        score(table, **{**given, "method": "ssgsea"})
+    write_csv(table, "id,section,MYC,TP53,KRAS,EGFR", *rows[:3], "d,,1,1,2,3")
+    with pytest.raises(SourceError, match=r"--within section: sample 'd' has none"):
+        score(table, **given)
+    write_csv(table, "id,section,MYC,TP53,KRAS,EGFR", *rows[:3])
+    score(table, **given)
+    (tmp_path / "scores.parquet").rename(tmp_path / "first.parquet")
+    like = {**given, "within": None, "keep": ("section",), "like": tmp_path / "first.parquet"}
+    with pytest.raises(InputError, match=r"each section of it was scaled by itself.*both --within"):
+        score(table, **like)
+    score(table, **{**like, "like": None, "target_sum": 1e4})
+    (tmp_path / "scores.parquet").rename(tmp_path / "first.parquet")
+    with pytest.raises(InputError, match=r"made with target_sum 10000.0, not 1000000.0: give both"):
+        score(table, **like)
+    with pytest.raises(InputError, match=r"--target-sum 10000: its values are given as log and"):
+        score(table, **{**like, "like": None, "values": "log", "target_sum": 1e4})

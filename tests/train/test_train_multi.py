@@ -17,7 +17,7 @@ from factory.data.patients import read_patients
 from factory.models.generators.multi import MultiPipeline
 from factory.models.generators.multi_guidance import NAMES
 from factory.train.generator.recipe import load_training_recipe
-from factory.train.multi.batches import draw_batch
+from factory.train.multi.batches import MultiBatch, draw_batch
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.setup import MultiMaterial, prepare_material
 from factory.train.multi.train import MultiTrainer, choose_precision
@@ -144,9 +144,8 @@ def test_a_batch_has_what_its_images_have_and_leaves_some_out(
     data: Path, material: MultiMaterial
 ) -> None:
     recipe = make_recipe(data, training={"batch_size": 200, "embedding_rate": 0.5})
-    spread = material.scales["embedding"][1]
-    batch = draw_batch(recipe, material.collection, material.grid, spread, (0,))
-    again = draw_batch(recipe, material.collection, material.grid, spread, (0,))
+    batch = draw_batch(recipe, material.collection, material.grid, material.scales, (0,))
+    again = draw_batch(recipe, material.collection, material.grid, material.scales, (0,))
     assert torch.equal(batch.images, again.images) and batch.captions == again.captions
     shares = {name: batch.streams.present(name) for name in NAMES}
     assert shares["class_name"] is None
@@ -158,16 +157,37 @@ def test_a_batch_has_what_its_images_have_and_leaves_some_out(
     nothing = [not any(bool(shares[n][row]) for n in kept) for row in range(200)]  # type: ignore[index]
     assert 0.05 < np.mean(nothing) < 0.17
     recipe = make_recipe(data, training={"batch_size": 200, "control_rate": 0.25})
-    fewer = draw_batch(recipe, material.collection, material.grid, spread, (0,)).streams
+    fewer = draw_batch(recipe, material.collection, material.grid, material.scales, (0,)).streams
     assert torch.equal(fewer.present("scale"), shares["scale"])  # type: ignore[arg-type]
     assert 0.12 < float(fewer.present("control").float().mean()) < 0.3  # type: ignore[union-attr]
+
+
+def test_a_source_may_be_shown_without_what_tells_most_and_values_get_noise(
+    data: Path, material: MultiMaterial
+) -> None:
+    def draw(**changes: Any) -> MultiBatch:
+        recipe = make_recipe(data, **changes)
+        return draw_batch(recipe, material.collection, material.grid, material.scales, (0,))
+
+    plain = draw(training={"batch_size": 200})
+    alone = draw(training={"batch_size": 200}, source={"alone": 1.0})
+    assert not any(alone.captions) and alone.streams.present("embedding") is None
+    for name in ("vector", "control", "scale"):
+        assert torch.equal(alone.streams.present(name), plain.streams.present(name))  # type: ignore[arg-type]
+    noisy = draw(training={"batch_size": 200, "vector_noise": 0.5})
+    before, after = plain.streams.vector, noisy.streams.vector
+    assert before is not None and after is not None
+    assert torch.equal(before.isnan(), after.isnan())
+    moved = (after - before).numpy() / material.scales["vector"][1]
+    assert np.nanstd(moved, axis=0) == pytest.approx(0.5, rel=0.2)
+    assert torch.equal(noisy.images, plain.images)
 
 
 def test_masks_turn_with_their_images_and_scales_follow_the_cut(
     data: Path, material: MultiMaterial
 ) -> None:
     recipe = make_recipe(data, training={"batch_size": 32, "stain_jitter": 0.0})
-    batch = draw_batch(recipe, material.collection, material.grid, None, (1,))
+    batch = draw_batch(recipe, material.collection, material.grid, {}, (1,))
     control = batch.streams.control
     assert control is not None
     dark = batch.images[:, 1] < -0.3

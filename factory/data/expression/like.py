@@ -9,27 +9,30 @@ from factory.core.errors import InputError, SourceError, StoreError
 from factory.core.hashing import compute_digest
 from factory.core.parquet import read_schema
 from factory.data.expression.gene_sets import GeneSets
+from factory.data.expression.settings import MILLION, ExpressionSettings
 
 METADATA = b"factory.expression"
 """Key of a scores file's metadata: how they were made, and what scales others like them."""
 
 
 def describe_making(
-    method: str, values: str, sets: GeneSets, genes: Sequence[str]
+    settings: ExpressionSettings, values: str, sets: GeneSets, genes: Sequence[str]
 ) -> dict[str, Any]:
     """Returns what scores of other samples must share, to be scaled as these.
 
     Args:
-        method: of scoring.
+        settings: of scoring.
         values: what the table held: counts, tpm or log.
         sets: that are scored.
         genes: that a sample is ranked over.
     """
     members = {name: sorted(each) for name, each in sets.sets.items()}
     return {
-        "method": method,
+        "method": settings.method,
         "sets": sets.name,
         "values": values,
+        "target_sum": settings.target_sum,
+        "within": settings.within,
         "sets_sha256": compute_digest("gene sets", members),
         "genes_sha256": compute_digest("genes", sorted(set(genes))),
     }
@@ -50,9 +53,15 @@ def read_like(path: Path, made: Mapping[str, Any]) -> tuple[dict[str, Any], list
         found = json.loads((read_schema(path).metadata or {})[METADATA])
     except (StoreError, KeyError, ValueError) as error:
         raise SourceError(f"{path}: no scores that factory expression score wrote") from error
-    for name in ("method", "sets", "values"):
+    if found.get("within") is not None:
+        raise InputError(
+            f"--like {path}: each {found['within']} of it was scaled by itself, which scales no "
+            f"other: score both --within {found['within']}"
+        )
+    found.setdefault("target_sum", MILLION)  # scores of earlier versions do not say it
+    for name in ("method", "sets", "values", "target_sum"):
         if name in found and found[name] != made[name]:
-            do = ": give both in one unit" if name == "values" else ""
+            do = ": give both in one unit" if name in ("values", "target_sum") else ""
             raise InputError(
                 f"--like {path}: was made with {name} {found[name]}, not {made[name]}{do}"
             )

@@ -16,10 +16,20 @@ from factory.core.errors import InputError, SourceError
 from factory.core.files.atomic import write_file
 from factory.data.expression.gene_sets import HOUSEKEEPING, MITOCHONDRIAL, GeneSets, find_gene_sets
 from factory.data.expression.like import METADATA, count_unknown, describe_making, read_like
-from factory.data.expression.scoring import STILL, mark_members, score_mean_z, score_ssgsea
+from factory.data.expression.scoring import (
+    STILL,
+    mark_members,
+    score_mean_z,
+    score_ssgsea,
+    score_within,
+)
 from factory.data.expression.settings import ExpressionSettings
-from factory.data.expression.table import Profiles, normalise, read_profiles
+from factory.data.expression.table import Profiles, list_groups, normalise, read_profiles
 
+_NO_GROUPS = (
+    "--within scales each group by its own samples, for --method mean_z: leave out --like and "
+    "other methods, or leave out --within"
+)
 _NO_RANGE = "{}, so that nothing scales them: give more samples, or scores by --like"
 ID = "sample"
 """Column of the samples' names."""
@@ -75,14 +85,14 @@ def score_expression(table: Path, out: Path, settings: ExpressionSettings) -> di
         raise InputError(f"{out}: scores are written as .parquet: name it so")
     sets = find_gene_sets(settings.sets, load_catalogs(settings.catalogs))
     read = read_profiles(table, settings, sets.genes)
-    profiles, values = normalise(read, settings.values, sets.genes, table)
+    profiles, values = normalise(read, settings, sets.genes, table)
     steps = [*profiles.told]
     dropped = frozenset() if settings.keep_all else _list_dropped(profiles.genes)
     if dropped:
         steps.append(f"{len(dropped)} mitochondrial and housekeeping genes are dropped")
     profiles = _leave_out(profiles, dropped)
     coverage = _measure_coverage(profiles, sets, dropped, settings)
-    made = describe_making(settings.method, values, sets, profiles.genes)
+    made = describe_making(settings, values, sets, profiles.genes)
     scores, scaling, more = _score(profiles, sets, coverage, settings, made)
     result = {
         "factory_version": __version__,
@@ -148,8 +158,10 @@ def _score(
 
     Raises:
         SourceError: nothing to scale by: scores or genes that do not vary.
-        InputError: as `read_like`.
+        InputError: as `read_like`; groups where they do not count.
     """
+    if settings.within is not None and (settings.method != "mean_z" or settings.like is not None):
+        raise InputError(_NO_GROUPS)
     like, told = (None, []) if settings.like is None else read_like(settings.like, made)
     scored = [name for name, each in coverage.items() if not each.is_low]
     scores = np.full((len(profiles.samples), len(coverage)), np.nan)
@@ -173,6 +185,13 @@ def _score(
     used = np.asarray(members.any(axis=1))
     genes = [gene for gene, is_used in zip(profiles.genes, used, strict=True) if is_used]
     values = profiles.values[:, used]
+    if settings.within is not None:
+        groups = list_groups(profiles, settings.within)
+        scores[:, columns] = score_within(values, members[used], list(groups.values()))
+        sizes = {name: len(rows) for name, rows in groups.items()}
+        named = ", ".join(f"{name} of {size:,}" for name, size in sizes.items())
+        words = f"genes are scaled within each {settings.within}, by its own samples: {named}"
+        return scores, {"groups": sizes}, [*told, words]
     mean, deviation = values.mean(axis=0), values.std(axis=0)
     if like is not None and settings.like is not None:
         told = [*told, *count_unknown(like, genes, settings.like)]

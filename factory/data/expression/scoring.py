@@ -63,3 +63,21 @@ def score_mean_z(values: Values, members: Values, mean: Values, deviation: Value
     varies = deviation > STILL
     z = np.where(varies, (values - mean) / np.where(varies, deviation, 1.0), 0.0)
     return np.asarray(z @ members / members.sum(axis=0))
+
+
+def score_within(values: Values, members: Values, groups: Sequence[Sequence[int]]) -> Values:
+    """Returns (S, P) means of z-scores, each gene scaled by the samples of a sample's own group.
+
+    What differs between sections of a tissue by handling (reads, reagents) goes so, and with it
+    what differs by biology: scores tell the samples of a group apart, not groups.
+
+    Args:
+        values: (S, G) expression.
+        members: (G, P).
+        groups: places of samples, each once.
+    """
+    scores = np.empty((len(values), members.shape[1]))
+    for rows in groups:
+        own = values[rows]
+        scores[rows] = score_mean_z(own, members, own.mean(axis=0), own.std(axis=0))
+    return scores

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from factory.core.fields import CatalogFolders, Option, Options
 
+MILLION = 1e6
 Method = Literal["ssgsea", "mean_z"]
 
 
@@ -23,7 +24,14 @@ class ExpressionSettings(Options):
         description="ssgsea after Barbie et al. 2009, or the mean z-score of a set's genes.",
     )
     values: Literal["auto", "counts", "tpm", "log"] = Field(
-        "auto", description="What the table holds; counts and tpm become log1p of a million."
+        "auto", description="What the table holds; counts and tpm become log1p of --target-sum."
+    )
+    target_sum: float = Field(
+        MILLION,
+        ge=1.0,
+        le=1e9,
+        description="What a sample's counts or TPM add up to before log1p: 1e6, or 1e4 for spots "
+        "and cells, of few reads.",
     )
     genes: Literal["auto", "columns", "rows"] = Field(
         "auto", description="Where the genes stand; auto: where more are of the sets."
@@ -47,4 +55,15 @@ class ExpressionSettings(Options):
         description="Scores of other samples, e.g. of the training patients, by whose genes' "
         "means, deviations and range these are scaled.",
     )
+    within: str | None = Field(
+        None,
+        min_length=1,
+        description="Column, e.g. of sections, in whose groups the genes are scaled, each group "
+        "by its own samples (mean_z); handed on as --keep does.",
+    )
     catalogs: CatalogFolders = ()
+
+    @property
+    def handed_on(self) -> tuple[str, ...]:
+        """Columns that are no genes."""
+        return tuple(dict.fromkeys((*self.keep, *([self.within] if self.within else []))))

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from factory.core.errors import InputError, SourceError, StoreError
 from factory.core.parquet import read_parquet
 from factory.core.yaml.messages import advise
-from factory.data.expression.settings import ExpressionSettings
+from factory.data.expression.settings import MILLION, ExpressionSettings
 
-MILLION = 1e6
+LEAST_OF_GROUP = 3
 _LOG_MOST = 30.0
 """No log1p of a million goes beyond 14, none in base 2 beyond 20; counts soon do."""
 
@@ -88,20 +88,21 @@ def read_profiles(path: Path, settings: ExpressionSettings, known: frozenset[str
 
 
 def normalise(
-    profiles: Profiles, kind: str, known: frozenset[str], path: Path
+    profiles: Profiles, settings: ExpressionSettings, known: frozenset[str], path: Path
 ) -> tuple[Profiles, str]:
-    """Returns log1p of values per million, each gene once, and what the values were taken for.
+    """Returns log1p of scaled values, each gene once, and what the values were taken for.
 
     Args:
         profiles: as read.
-        kind: `counts`, `tpm`, `log` (left as it is) or `auto`.
+        settings: `values` (`log` is left as it is), and what others of a sample add up to.
         known: symbols of the sets.
         path: of the table, for messages.
 
     Raises:
         SourceError: a negative count, a sample without any, or logarithms of a known gene twice.
+        InputError: another sum for logarithms.
     """
-    values, genes = profiles.values, profiles.genes
+    values, genes, kind = profiles.values, profiles.genes, str(settings.values)
     totals = values.sum(axis=1)
     if kind == "auto":
         is_million = bool(np.all(np.abs(totals - MILLION) < 0.02 * MILLION))
@@ -112,6 +113,11 @@ def normalise(
     else:
         told = f"given as {kind}"
     if kind == "log":
+        if settings.target_sum != MILLION:
+            raise InputError(
+                f"{path}: --target-sum {settings.target_sum:g}: its values are {told} and stay as "
+                "they are: leave it out, or say what they are by --values"
+            )
         _refuse_repeats(genes, known, path)
         steps = (*profiles.told, f"{told}: left as they are")
         return replace(profiles, told=steps), kind
@@ -121,10 +127,35 @@ def normalise(
     if empty:
         raise SourceError(f"{path}: sample {empty[0]!r} has no {kind} at all: remove it")
     genes, values, more = _join_genes(genes, values)
-    scaled = values / totals[:, None] * MILLION if kind == "counts" else values
+    share = settings.target_sum / MILLION
+    scaled = values / totals[:, None] * settings.target_sum if kind == "counts" else values * share
     what = "counts per million" if kind == "counts" else "TPM"
+    if share != 1:
+        what = f"{kind if kind == 'counts' else 'TPM'} per {settings.target_sum:,.6g}"
     steps = (*profiles.told, *more, f"{told}: log1p of {what}, of all genes")
     return Profiles(profiles.samples, genes, np.log1p(scaled), profiles.kept, steps), kind
+
+
+def list_groups(profiles: Profiles, column: str) -> dict[str, list[int]]:
+    """Returns group -> its samples' places, in the order of the table.
+
+    Raises:
+        SourceError: no such column of samples, one without a group, or a group of too few.
+    """
+    if column not in profiles.kept:
+        raise SourceError(f"--within {column}: genes in rows have no columns of samples")
+    groups: dict[str, list[int]] = {}
+    for place, name in enumerate(profiles.kept[column]):
+        if name is None:
+            raise SourceError(f"--within {column}: sample {profiles.samples[place]!r} has none")
+        groups.setdefault(str(name), []).append(place)
+    few = [name for name, rows in groups.items() if len(rows) < LEAST_OF_GROUP]
+    if few:
+        raise SourceError(
+            f"--within {column}: {few[0]} has {len(groups[few[0]])} samples, which give no "
+            f"deviations: remove them, or take a column of groups of {LEAST_OF_GROUP} or more"
+        )
+    return groups
 
 
 def _read_frame(path: Path, settings: ExpressionSettings) -> tuple[Any, dict[str, list[Any]]]:
@@ -151,14 +182,14 @@ def _read_frame(path: Path, settings: ExpressionSettings) -> tuple[Any, dict[str
         frame = frame.set_index(named)
     frame.index = frame.index.map(lambda name: "" if pd.isna(name) else name)
     kept = _hand_on(frame, settings, path)
-    return frame.drop(columns=list(settings.keep)), kept
+    return frame.drop(columns=list(settings.handed_on)), kept
 
 
 def _read_text(path: Path, delimiter: str, settings: ExpressionSettings) -> Any:
     """Returns a frame whose names and columns to hand on are text as it stands: 007, NA."""
     import pandas as pd
 
-    named: tuple[Any, ...] = (settings.id_column or 0, *settings.keep)
+    named: tuple[Any, ...] = (settings.id_column or 0, *settings.handed_on)
     text = dict.fromkeys(named, str)
     how: dict[str, Any] = {"sep": delimiter, "keep_default_na": False}
     frame = pd.read_csv(path, converters=text, na_values=[""], **how)
@@ -172,10 +203,10 @@ def _hand_on(frame: Any, settings: ExpressionSettings, path: Path) -> dict[str, 
     """Returns the columns to hand on, None where a cell is empty."""
     import pandas as pd
 
-    _require(settings.keep, frame.columns, path)
+    _require(settings.handed_on, frame.columns, path)
     return {
         column: [None if pd.isna(value) or value == "" else value for value in frame[column]]
-        for column in settings.keep
+        for column in settings.handed_on
     }
 
 

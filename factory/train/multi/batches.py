@@ -1,6 +1,6 @@
 """Batches of a generator of parallel streams, keyed by (seed, step, process)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -18,7 +18,10 @@ from factory.train.multi.views import Collection
 
 EMBEDDING_NOISE = 0.2
 """Standard deviation of the noise on features shown to the network, in units of theirs."""
+_TELL_MOST = ("caption", "embedding")
 _CPU = torch.device("cpu")
+Scales = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
+"""Stream -> mean and standard deviation of its numbers."""
 Row = tuple[int, int]
 """Source and view."""
 
@@ -56,13 +59,13 @@ def draw_batch(
     recipe: MultiRecipe,
     collection: Collection,
     grid: CaptionGrid | None,
-    spread: NDArray[np.float32] | None,
+    scales: Scales,
     key: tuple[int, ...],
     device: torch.device = _CPU,
 ) -> MultiBatch:
     """Draws one batch: each image turned and jittered, and some of what is known of it left out.
 
-    `spread` is the standard deviation of the features, which noise on them has in proportion. All
+    `scales` are means and standard deviations of the streams, which noise has in proportion. All
     random numbers are a CPU's; what is done to pixels is done on `device`.
     """
     generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "batch", *key))
@@ -74,15 +77,30 @@ def draw_batch(
     streams = batch.streams
     if streams.control is not None:
         streams = replace(streams, control=turn_images(streams.control.unsqueeze(1), turns)[:, 0])
-    if streams.embedding is not None and spread is not None:
-        noise = torch.randn(streams.embedding.shape, generator=generator) * EMBEDDING_NOISE
-        noisy = streams.embedding + (noise * torch.from_numpy(spread)).to(device)
-        streams = replace(streams, embedding=noisy)
+    if streams.embedding is not None and "embedding" in scales:
+        streams = _add_noise(streams, "embedding", EMBEDDING_NOISE, scales, generator)
     dropped = _draw_dropped(options, len(rows), generator)
+    alone = [recipe.data.sources[source].alone for source, _ in rows]
+    if any(alone):
+        is_alone = torch.rand(len(rows), generator=generator) < torch.tensor(alone)
+        for name in _TELL_MOST:
+            dropped[name] |= is_alone
+    if streams.vector is not None and options.vector_noise:
+        streams = _add_noise(streams, "vector", options.vector_noise, scales, generator)
     for name in NAMES:
         streams = streams.drop(name, dropped[name].to(device))
     told = zip(batch.captions, dropped["caption"].tolist(), strict=True)
     return MultiBatch(images, streams, tuple("" if gone else text for text, gone in told))
+
+
+def _add_noise(
+    streams: Streams, name: str, share: float, scales: Scales, generator: torch.Generator
+) -> Streams:
+    """Adds noise of `share` times the standard deviation of each number of a stream."""
+    value = getattr(streams, name)
+    noise = torch.randn(value.shape, generator=generator) * share
+    noisy = value + (noise * torch.from_numpy(scales[name][1])).to(value.device)
+    return replace(streams, **{name: noisy})
 
 
 def _draw_dropped(

@@ -54,6 +54,13 @@ class MultiSource(SourceSettings):
     held_out_classes: tuple[str, ...] = Field(
         (), description="folders that are never trained on, e.g. a section"
     )
+    alone: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="share of its images shown without caption and embedding, which tell most: "
+        "the network then learns what values, mask and scale tell by themselves",
+    )
 
 
 class MultiData(Strict):
@@ -113,6 +120,13 @@ class MultiOptimisation(OptimisationSettings):
     stream_dropout: float = Field(0.1, ge=0, lt=1, description="each stream by itself")
     embedding_rate: float = Field(
         0.5, ge=0, le=1, description="images shown with their own features"
+    )
+    vector_noise: float = Field(
+        0.0,
+        ge=0,
+        le=5,
+        description="standard deviation of the noise on named values, in units of theirs: few "
+        "profiles are not learnt by heart",
     )
     control_rate: float = Field(1.0, ge=0, le=1, description="images shown with their mask")
     time_shift: float = Field(

@@ -70,8 +70,7 @@ class MultiTrainer(FlowTrainer[MultiRecipe, MultiMaterial]):
         """Returns batch, folded images, noise, times and tokens of one pass, on the device."""
         recipe, material, device = self._recipe, self._material, self._device
         key = (step, turn, self._accelerator.process_index)
-        spread = material.scales.get("embedding", (None, None))[1]
-        batch = draw_batch(recipe, material.collection, material.grid, spread, key, device)
+        batch = draw_batch(recipe, material.collection, material.grid, material.scales, key, device)
         generator = torch.Generator().manual_seed(derive_seed(recipe.seed, "noise", *key))
         clean = fold(batch.images, recipe)
         noise = torch.randn(clean.shape, generator=generator).to(device)
