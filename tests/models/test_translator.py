@@ -153,7 +153,7 @@ def test_the_seed_changes_nothing_and_a_class_is_a_label(folders: dict[str, Path
     )
     assert np.array_equal(first.pixels, again.pixels)
     assert np.array_equal(first.pixels, named.pixels)
-    assert FAMILIES.get("translator").is_seeded is False
+    assert generator._family.is_seeded is False
 
 
 def test_capabilities_and_description_are_plain(folders: dict[str, Path]) -> None:

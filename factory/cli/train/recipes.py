@@ -97,6 +97,10 @@ def format_translator(result: dict[str, Any], out: Path) -> str:
     passed = ""
     if result.get("passed"):
         passed = f", {result['passed']:,} without a partner passed over"
+    if "pixel_error" in result:
+        from factory.train.translator.paired import describe_paired
+
+        return f"{head}, {describe_paired(result)}{passed}"
     if "error" not in result:
         return f"{head}, not validated{passed}"
     return (

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from factory.core.errors import InputError, SourceError, StoreError
 from factory.core.hashing import compute_digest, hash_bytes
+from factory.data.channel_files import name_key
 from factory.data.groups import read_groups
 from factory.data.images import fit_image, iterate_rows
 from factory.data.images.image import Wanted
@@ -29,7 +30,7 @@ from factory.data.objects import find_objects
 from factory.data.provenance import read_origin
 from factory.data.splits import find_leaks
 from factory.evaluate.image_sets import Fit, ImageSet, list_set
-from factory.evaluate.translation.pairs import list_masks, name_key
+from factory.evaluate.translation.pairs import list_masks
 
 
 @dataclass(frozen=True, slots=True)

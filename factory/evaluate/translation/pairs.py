@@ -7,19 +7,16 @@ from pathlib import Path
 
 import numpy as np
 
-from factory.core.errors import DamageError, InputError, SourceError
+from factory.core.errors import DamageError, InputError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image
 from factory.core.text_rows import read_table
+from factory.data.channel_files import list_values, name_key, read_values
 from factory.data.channels import COLUMN, Values
 from factory.data.images import list_images
 from factory.data.images.image import match_group
 from factory.engine.dataset import Dataset
 
-SUFFIXES = (
-    *(".channels.npy", ".npy", ".ome.tiff", ".ome.tif"),
-    *(".png", ".jpg", ".jpeg", ".webp", ".tiff", ".tif"),
-)
 RGB = ("red", "green", "blue")
 LEAST = 3
 """Pairs, and labels of a channel, under which nothing is measured."""
@@ -48,13 +45,6 @@ class Side:
     passed_over: Mapping[str, int] = field(default_factory=dict)
 
 
-def name_key(path: Path) -> str:
-    """Returns a file's name without its suffixes, with the folders that it lies in."""
-    text = path.as_posix()
-    suffix = next((each for each in SUFFIXES if text.lower().endswith(each)), "")
-    return text[: len(text) - len(suffix)]
-
-
 def list_side(root: Path, sources: Path | None = None) -> Side:
     """Lists a folder of files, or the accepted rows of a run that translated `sources`.
 
@@ -64,20 +54,9 @@ def list_side(root: Path, sources: Path | None = None) -> Side:
     dataset = Dataset(str(root)) if root.is_dir() else None
     if dataset is not None and dataset.list_tables("data"):
         return _list_run(dataset, sources)
-    if not root.is_dir():
-        raise InputError(f"{root}: no such folder: give one of .npy, OME-TIFF or RGB images")
-    items: dict[str, Read] = {}
-    files = []
-    for path in sorted(root.rglob("*")):
-        if path.is_file() and path.name.lower().endswith(SUFFIXES):
-            key = name_key(path.relative_to(root))
-            if key in items:
-                raise InputError(f"{path}: another file has the key {key!r}: remove one")
-            items[key] = partial(_read_file, path)
-            files.append(path)
-    if not items:
-        raise InputError(f"{root}: holds no {', '.join(SUFFIXES)}")
-    return Side(items, (), tuple(files))
+    files = list_values(root)
+    items = {key: partial(read_values, path) for key, path in files.items()}
+    return Side(items, (), tuple(files.values()))
 
 
 def _list_run(dataset: Dataset, sources: Path | None) -> Side:
@@ -108,28 +87,6 @@ def _list_run(dataset: Dataset, sources: Path | None) -> Side:
     return Side(items, names, tuple(files), passed)
 
 
-def _read_file(path: Path) -> Values:
-    """Returns (C, H, W).
-
-    Raises:
-        SourceError: it cannot be read, or has other axes.
-        InputError: OME-TIFF without tifffile.
-    """
-    name = path.name.lower()
-    if name.endswith(".npy"):
-        try:
-            found: Values = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise SourceError(f"{path}: not a readable .npy ({error})") from error
-    elif name.endswith((".ome.tif", ".ome.tiff")):
-        found = _read_ome(path)
-    else:
-        return np.moveaxis(decode_image(path.read_bytes(), str(path)), -1, 0)
-    if found.ndim != 3 or not found.size or found.dtype.kind not in "uif":
-        raise SourceError(f"{path}: want (C, H, W), got {found.shape} {found.dtype}")
-    return found
-
-
 def _read_row(dataset: Dataset, name: str, number: int) -> Values:
     """Returns (C, H, W): the channels of a row, else its RGB; raises StoreError if damaged."""
     values = dataset.read_row(name, number).values
@@ -140,22 +97,6 @@ def _read_row(dataset: Dataset, name: str, number: int) -> Values:
     if data is None:
         raise DamageError(f"{name} row {number}: has no image bytes")
     return np.moveaxis(decode_image(data, f"{name} row {number}"), -1, 0)
-
-
-def _read_ome(path: Path) -> Values:
-    try:
-        import tifffile
-    except ImportError as error:
-        raise InputError(
-            f"{path}: needs the package tifffile: pip install 'factory-pathology[ome]'"
-        ) from error
-    try:
-        with tifffile.TiffFile(path) as tiff:
-            found: Values = tiff.asarray()
-            axes = tiff.series[0].axes
-    except (OSError, ValueError, tifffile.TiffFileError) as error:
-        raise SourceError(f"{path}: not a readable TIFF ({error})") from error
-    return np.moveaxis(found, -1, 0) if axes == "YXS" else found
 
 
 def read_places(path: Path | None, keys: list[str], pattern: str | None) -> dict[str, Place]:

@@ -14,6 +14,7 @@ from factory.core.stats.correlation import bootstrap_pearson, draw_weights, perm
 from factory.core.stats.intervals import take_percentiles
 from factory.core.stats.ranking import measure_auroc
 from factory.core.stats.resampling import Groups, bootstrap_groups, name_unit, number_groups
+from factory.data.channel_files import name_key
 from factory.data.channels import Values
 from factory.data.label_maps import decode_labels
 from factory.evaluate.base import Context
@@ -27,7 +28,6 @@ from factory.evaluate.translation.pairs import (
     find_unused,
     list_masks,
     list_side,
-    name_key,
     read_places,
 )
 

@@ -1,4 +1,4 @@
-"""`TranslatorGenerator`: one pass of a network from source images to translated ones."""
+"""`TranslatorGenerator`: a network from source images to translated ones, once or on a path."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +25,7 @@ from factory.models.generators.families.translator import TranslatorFamily
 from factory.models.generators.loading import choose_device, choose_dtype, describe_making
 from factory.models.generators.outputs import quantise
 from factory.models.translators import WEIGHTS, TranslatorConfig, build_network
+from factory.models.translators.path import follow
 
 LIBRARIES = ("torch", "numpy", "pillow", "safetensors")
 """Whose versions shape the pixels."""
@@ -41,6 +42,7 @@ class Translator:
         dtype: of the weights, e.g. `float32`.
         folder: of its files.
         sha256: digest of the weights.
+        steps: from noise to the image; None: one pass.
     """
 
     network: nn.Module
@@ -49,15 +51,23 @@ class Translator:
     dtype: str
     folder: Path
     sha256: str
+    steps: int | None = None
 
     @torch.inference_mode()
-    def translate(self, sources: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Returns (N, H, W, C) float32 in [0, 1], NaN where not finite, of (N, H, W, 3) uint8."""
+    def translate(
+        self, sources: NDArray[np.uint8], noise: Tensor | None = None
+    ) -> NDArray[np.float32]:
+        """Returns (N, H, W, C) float32 in [0, 1], NaN where not finite, of (N, H, W, 3) uint8.
+
+        Args:
+            sources: images that are translated.
+            noise: (N, C, H, W) where the path begins, of a network that follows one.
+        """
         config, dtype = self.config, getattr(torch, self.dtype)
         mean, std = (torch.tensor(values)[:, None, None] for values in (config.mean, config.std))
         pixels = torch.from_numpy(np.ascontiguousarray(sources.transpose(0, 3, 1, 2)))
         entered = ((pixels.float() / 255.0 - mean) / std).to(self.device, dtype)
-        made: Tensor = self.network(entered).float().cpu()
+        made: Tensor = self._pass(entered, noise).float().cpu()
         made = torch.where(made.isfinite(), made, torch.nan)
         if config.output == "signed":
             made = (made + 1.0) / 2.0
@@ -65,6 +75,22 @@ class Translator:
             made = made.sigmoid()
         found: NDArray[np.float32] = made.clamp(0.0, 1.0).permute(0, 2, 3, 1).numpy()
         return found
+
+    def draw_noise(self, seeds: Sequence[int], rows: int, height: int, width: int) -> Tensor | None:
+        """Returns (rows, C, height, width), a row for each seed and zeros below; None: no path."""
+        if self.steps is None:
+            return None
+        shape = self.config.network.out_channels, height, width
+        noise = torch.zeros(rows, *shape)
+        for row, seed in enumerate(seeds):
+            noise[row] = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        return noise
+
+    def _pass(self, entered: Tensor, noise: Tensor | None) -> Tensor:
+        if self.steps is None or noise is None:
+            made: Tensor = self.network(entered)
+            return made
+        return follow(self.network, entered, noise.to(entered), self.steps)
 
 
 class TranslatorGenerator(BatchedGenerator):
@@ -111,8 +137,8 @@ class TranslatorGenerator(BatchedGenerator):
             "weights_sha256": model.sha256,
             "family": self._family.kind,
             "pipeline": type(model.network).__name__,
-            "scheduler": "none",
-            "num_inference_steps": 0,
+            "scheduler": "none" if model.steps is None else "Euler",
+            "num_inference_steps": model.steps or 0,
             "guidance_scale": None,
             "arguments": model.config.model_dump(mode="json"),
             **describe_making(self.capabilities, model.dtype, model.device, LIBRARIES),
@@ -146,7 +172,8 @@ class TranslatorGenerator(BatchedGenerator):
         dtype = choose_dtype(settings, family.entry, device)
         network = load_network(config, folder).to(device, getattr(torch, dtype))
         digest = weights.compute_weights_digest(folder)
-        return Translator(network, config, device, dtype, folder, digest)
+        steps = family.num_inference_steps
+        return Translator(network, config, device, dtype, folder, digest, steps)
 
     def _translate(self, jobs: Sequence[Job]) -> list[Sample]:
         """Translates the sources of one pass, padded to its fixed shape."""
@@ -156,7 +183,8 @@ class TranslatorGenerator(BatchedGenerator):
         padded = np.stack(sources + [sources[-1]] * (size - len(jobs)))
         where = f"model {self._settings.model}"
         with tell_failure(where, size, width, height):
-            made = self.model.translate(padded)
+            noise = self.model.draw_noise([job.seed for job in jobs], size, height, width)
+            made = self.model.translate(padded, noise)
         declared = self.capabilities.channels
         depth = 3 if declared is None else len(declared.named)
         if made.shape != (size, height, width, depth):

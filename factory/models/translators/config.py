@@ -15,7 +15,13 @@ SIGNED = (0.5, 0.5, 0.5)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of RGB pixels in [0, 1], as torchvision states them."""
 
+RGB = 3
 Norm = Literal["instance", "batch", "none"]
+
+
+def count_entering(made: int) -> int:
+    """Returns the channels that enter a network on a path: source, noisy image and time."""
+    return RGB + made + 1
 
 
 class _Network(Strict):
@@ -138,6 +144,9 @@ class TranslatorConfig(Strict):
         "signed", description="what the last layer gives: [-1, 1], logits of [0, 1], or [0, 1]"
     )
     channel_names: tuple[str, ...] = Field((), description="of outputs that are no RGB image")
+    path_steps: int | None = Field(
+        None, ge=1, le=1000, description="from noise beside the source; none: one pass, no noise"
+    )
     width: int = Field(256, ge=8, description="px that it was trained on")
     height: int = Field(256, ge=8, description="px")
     mpp: float | None = Field(None, gt=0, description="µm per pixel of its training images")
@@ -145,10 +154,13 @@ class TranslatorConfig(Strict):
     @model_validator(mode="after")
     def _check_channels(self) -> Self:
         taken, made = self.network.in_channels, self.network.out_channels
-        if taken != 3:
-            raise ValueError(f"network.in_channels: must be 3, RGB, got {taken}")
-        if (len(self.mean), len(self.std)) != (taken, taken):
-            raise ValueError(f"mean and std: must have {taken} values each")
+        wanted = RGB if self.path_steps is None else count_entering(made)
+        if taken != wanted:
+            raise ValueError(f"network.in_channels: must be {wanted}, got {taken}")
+        if self.path_steps is not None and self.output != "signed":
+            raise ValueError(f"output: must be signed where path_steps is given, got {self.output}")
+        if (len(self.mean), len(self.std)) != (RGB, RGB):
+            raise ValueError(f"mean and std: must have {RGB} values each")
         if self.channel_names and len(set(self.channel_names)) != made:
             raise ValueError(f"channel_names: must be {made} different names")
         if made != 3 and not self.channel_names:

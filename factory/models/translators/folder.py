@@ -102,7 +102,7 @@ def _describe_entry(config: TranslatorConfig, about: About) -> dict[str, Any]:
         "optional": ["class_name"],
         "width": config.width,
         "height": config.height,
-        "steps": 1,
+        "steps": config.path_steps or 1,
         "guidance": 1.0,
         "dtype": "float32",
     }
@@ -143,9 +143,15 @@ def _write_card(config: TranslatorConfig, about: About) -> str:
         "",
         "## Use",
         "",
-        "One pass: the same source gives the same image, whatever the seed. In a recipe:",
+        f"{_tell_way(config)} In a recipe:",
         "",
         fence("\n".join(recipe), "yaml"),
         "",
     ]
     return "\n".join(lines)
+
+
+def _tell_way(config: TranslatorConfig) -> str:
+    if config.path_steps is None:
+        return "One pass: the same source gives the same image, whatever the seed."
+    return f"{config.path_steps} Euler steps from noise beside the source: an image for each seed."

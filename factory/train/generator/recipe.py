@@ -13,7 +13,7 @@ from factory.recipe.file import find_base
 from factory.train.encoder.settings import EncoderRecipe
 from factory.train.generator.settings import NamedRecipe, TrainingRecipe
 from factory.train.multi.settings import MultiRecipe
-from factory.train.translator.settings import TRANSLATORS, CutRecipe, FlowRecipe
+from factory.train.translator.settings import TRANSLATORS, AnyTranslator, FlowRecipe
 
 RecipeT = TypeVar("RecipeT", bound=NamedRecipe)
 
@@ -36,7 +36,7 @@ def load_encoder_recipe(path: Path, overrides: Sequence[str] = ()) -> EncoderRec
 
 def load_translator_recipe(
     path: Path, overrides: Sequence[str] = ()
-) -> tuple[FlowRecipe | CutRecipe, Catalogs]:
+) -> tuple[AnyTranslator, Catalogs]:
     """Returns what `load_training_recipe` does, of a translator."""
     return _load(path, overrides, _choose_translator)
 
@@ -58,7 +58,7 @@ def load_training_recipe(
     return recipe.model_copy(update=update), catalogs
 
 
-def _choose_translator(data: Mapping[str, Any]) -> type[FlowRecipe] | type[CutRecipe]:
+def _choose_translator(data: Mapping[str, Any]) -> type[AnyTranslator]:
     return TRANSLATORS.get(str(data.get("kind")), FlowRecipe)
 
 

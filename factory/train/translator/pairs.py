@@ -79,7 +79,7 @@ def load_pairs(recipe: FlowRecipe, session: Session) -> Pairs:
         )
     groups = [_find_group(source, row, data) for row, _ in matched]
     patients = _list_patients(recipe, session, groups)
-    held = _hold_out(groups, recipe)
+    held = hold_out(groups, data.held_out, recipe.seed)
     tokens = shapes[0][0]
     before, after = (np.concatenate([pair[side] for pair in found]) for side in (0, 1))
     digest = compute_digest("pairs", [hash_bytes(each.tobytes()) for each in (before, after)])
@@ -165,11 +165,11 @@ def _list_patients(recipe: FlowRecipe, session: Session, groups: Sequence[Hashab
     return describe_patients(found.groups, found.images + rows, found.unknown + rows)
 
 
-def _hold_out(groups: Sequence[Hashable], recipe: FlowRecipe) -> NDArray[np.bool_]:
+def hold_out(groups: Sequence[Hashable], share: float, seed: int) -> NDArray[np.bool_]:
     """Returns (N,) which pairs are validated on: whole groups, until the share is reached."""
     sizes = Counter(groups)
-    names, wanted, held = sorted(sizes, key=str), recipe.data.held_out * len(groups), set()
-    order = np.random.default_rng(derive_seed(recipe.seed, "held-out")).permutation(len(names))
+    names, wanted, held = sorted(sizes, key=str), share * len(groups), set()
+    order = np.random.default_rng(derive_seed(seed, "held-out")).permutation(len(names))
     for number in order[: len(names) - 1]:
         if wanted <= 0:
             break

@@ -1,4 +1,4 @@
-"""The recipe of a translator: what `factory train translator` reads."""
+"""The recipes of translators: what `factory train translator` reads."""
 
 from pathlib import Path
 from typing import Literal, Self
@@ -144,5 +144,78 @@ class CutRecipe(NamedRecipe):
     validation: ValidationSettings = ValidationSettings()
 
 
-TRANSLATORS: dict[str, type[FlowRecipe] | type[CutRecipe]] = {"flow": FlowRecipe, "cut": CutRecipe}
+class ImageFolder(Strict):
+    """One side of pairs of images."""
+
+    images: Path = Field(description="files of one relative name, whatever the suffix, are a pair")
+
+
+class PairedImages(Strict):
+    """The same places twice: RGB sources, and targets of any channels (.npy, OME-TIFF, RGB)."""
+
+    source: ImageFolder = Field(description="RGB images that are translated, as H&E")
+    target: ImageFolder = Field(description="(C, H, W) of the same pixels, as mIF")
+    channels: tuple[str, ...] = Field((), description="names of targets that are no RGB images")
+    windows: dict[str, tuple[float, float]] = Field(
+        {}, description="channel -> values that become 0 and 1; default: [0, 1], or the type's own"
+    )
+    image_size: int = Field(256, ge=32, le=1024, multiple_of=32, description="px that are cut")
+    mpp: float | None = Field(None, gt=0, description="µm per pixel, where both share it")
+    group_pattern: str | None = Field(
+        None, description="regex on relative names, one (group): the patient, held out whole"
+    )
+    held_out: float = Field(0.1, ge=0, lt=1, description="share of the pairs kept to validate on")
+
+    @model_validator(mode="after")
+    def _check_windows(self) -> Self:
+        strange = [name for name in self.windows if name not in self.channels]
+        if strange:
+            raise ValueError(f"windows: {strange[0]!r} is none of channels: name it there")
+        if any(low >= high for low, high in self.windows.values()):
+            raise ValueError("windows: the first value must be below the second")
+        return self
+
+
+class PairedNetwork(Strict):
+    """The U-Net of pix2pix, with instance norm."""
+
+    channels: int = Field(64, ge=4, le=256)
+    downs: int = Field(5, ge=5, le=8, description="halvings; images are multiples of 2 ** downs")
+
+
+class PairedOptimisation(Optimisation):
+    """How it is fitted: AdamW, warm-up, constant rate, a running average of the weights."""
+
+    batch_size: int = Field(8, gt=0, le=256, description="pairs in a step")
+    learning_rate: float = Field(3e-4, gt=0)
+    ema_decay: float = Field(0.999, ge=0, lt=1)
+    validate_every: int = Field(1000, gt=0, description="steps")
+
+
+class PairedRecipe(NamedRecipe):
+    """A network from images to channels of the same place: source and noise side by side."""
+
+    kind: Literal["paired"]
+    data: PairedImages
+    network: PairedNetwork = PairedNetwork()
+    training: PairedOptimisation
+    path_steps: int = Field(
+        8, ge=0, le=1000, description="from noise to the image; 0: one pass without noise"
+    )
+    validated: int = Field(64, ge=8, description="held-out pairs at most that are translated")
+
+    @model_validator(mode="after")
+    def _check_size(self) -> Self:
+        multiple = 2**self.network.downs
+        if self.data.image_size % multiple:
+            raise ValueError(f"data.image_size: must be a multiple of {multiple} (network.downs)")
+        return self
+
+
+AnyTranslator = FlowRecipe | CutRecipe | PairedRecipe
+TRANSLATORS: dict[str, type[AnyTranslator]] = {
+    "flow": FlowRecipe,
+    "cut": CutRecipe,
+    "paired": PairedRecipe,
+}
 """`kind` of a recipe -> what it holds."""

@@ -24,13 +24,30 @@ class TranslatorFamily(Family):
     """Folders of `factory models convert --kind` and `factory train translator`.
 
     A network sees a source image once: no noise, no steps, no guidance. The same source gives the
-    same image whatever the seed, so a second try at a request gives what the first one gave.
+    same image whatever the seed, so a second try at a request gives what the first one gave. One
+    that was trained beside noise (`path_steps` of its `config.json`) draws an image for each seed,
+    and may be told other `steps`.
     """
 
     kind = "translator"
     required = frozenset({Source.name})
     optional = frozenset({"class_name"})
-    is_seeded = is_stepped = False
+    is_stepped = False
+
+    @property
+    def is_seeded(self) -> bool:  # type: ignore[override]
+        """Whether its network begins at noise, where its folder is here."""
+        return self.num_inference_steps is not None
+
+    @property
+    def num_inference_steps(self) -> int | None:
+        """Steps from noise, as the recipe says, else the folder; None: one pass."""
+        try:
+            folder = self.find_folder(fetch=False)
+        except InputError:  # told where it is loaded
+            return None
+        steps = None if folder is None else read_config(folder).path_steps
+        return steps if steps is None else self.settings.steps or steps
 
     def load(self) -> "TranslatorGenerator":
         """Returns the generator.
@@ -65,7 +82,9 @@ class TranslatorFamily(Family):
         """Adds what steps and guides, of which a single pass reads nothing."""
         yield from super().list_faults()
         for name in _IDLE:
-            if getattr(self.settings, name) is not None:
+            if getattr(self.settings, name) is not None and not (
+                name == "steps" and self.is_seeded
+            ):
                 yield name, f"a {self.kind} makes its image in one pass and reads none: remove it"
         if self.settings.adapters or (self.entry is not None and self.entry.adapters):
             yield "adapters", f"a {self.kind} takes none: remove them"
