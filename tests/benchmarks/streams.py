@@ -7,7 +7,9 @@
 alone; Spearman's correlation of what its pixels measure with what the real spot's do, beside the
 same for other spots' images (`shuffled`, 95 % of 200 permutations) and for a ridge regression of
 the scores, fitted to the training spots (`ridge`, what the scores know). `masks`: Dice of segmented
-nuclei against the mask, of images made from it and of real ones. `ablation`: images asked by
+nuclei against the mask, of images made from it and of real ones. `segmenter`: the same with a U-Net
+that learned nuclei of the real training tiles (three trainings), and the share of the Dice on real
+tiles that it reaches on images made from their masks. `ablation`: images asked by
 caption, mask, scores and scale at once, and with one of them left out: what becomes of what each
 asks for; of haematoxylin also beyond what the share of nuclei in the mask explains. `captions`:
 images asked by one phrase of `he-attributes` and nothing else, a level drawn for each; the
@@ -35,6 +37,8 @@ from factory.core.stains import measure_attributes, segment_nuclei
 from factory.core.stats.intervals import bootstrap_mean, draw_rows, take_percentiles
 from factory.data.images import fit_image, list_images
 from factory.data.label_maps import decode_labels
+from factory.evaluate.segmentation import Segmentation
+from factory.evaluate.segmentation.segmenter import Segmenter
 from factory.filters.mask_agreement import compute_dice
 from factory.models.generators.multi import MultiPipeline
 
@@ -140,11 +144,13 @@ def measure_rna(maker: Maker, root: Path, scores: pd.DataFrame) -> Table:
     return found
 
 
-def read_tiles(root: Path, label: int, size: int) -> tuple[NDArray[np.uint8], list[Any]]:
-    """Returns held-out tiles and their masks of `label`."""
+def read_tiles(
+    root: Path, label: int, size: int, part: str = "test"
+) -> tuple[NDArray[np.uint8], list[Any]]:
+    """Returns held-out tiles, or others, and their masks of `label`."""
     pixels, masks = [], []
-    for image in list_images(root / "test"):
-        place = root / "masks/test" / Path(image.place).relative_to(root / "test")
+    for image in list_images(root / part):
+        place = root / "masks" / part / Path(image.place).relative_to(root / part)
         mask = decode_labels(place.with_suffix(".png").read_bytes(), str(place)) > 0
         step = max(1, mask.shape[0] // size)
         masks.append(mask[::step, ::step][:size, :size] * label)
@@ -170,6 +176,34 @@ def measure_masks(maker: Maker, root: Path, label: int, count: int) -> Table:
             )
         ]
         for name, images in found.items()
+    }
+
+
+def measure_segmenter(maker: Maker, root: Path, label: int, seeds: int = 3) -> Table:
+    """Holds what a segmenter of real tiles finds in made images against what it finds in real ones.
+
+    It has seen no image that is made and no tile that it is asked about; intervals are of images.
+    """
+    learned, marks = read_tiles(root, label, maker.size, "train")
+    pixels, masks = read_tiles(root, label, maker.size)
+    made = maker.make(len(masks), "masks", control_maps=masks)
+    settings = Segmentation.Settings(
+        real=root, test=root, synthetic=root, steps=150, width=12, batch_size=8
+    )
+    truth, is_made = np.stack(marks) > 0, np.zeros(len(learned), bool)
+    both, scores = np.concatenate([pixels, made]), []
+    for seed in range(seeds):
+        found = Segmenter(settings).fit_predict(learned, truth, is_made, both, seed)
+        pairs = zip([*masks, *masks], found, strict=True)
+        scores.append([compute_dice(mask > 0, nuclei) for mask, nuclei in pairs])
+    real, generated = np.mean(scores, axis=0).reshape(2, -1)
+    blocks = draw_rows(np.random.default_rng(4), len(real), 1000)
+    share = np.concatenate([generated[each].mean(1) / real[each].mean(1) for each in blocks])
+    return {
+        "real": [round(each, 3) for each in bootstrap_mean(real)],
+        "generated": [round(each, 3) for each in bootstrap_mean(generated)],
+        "share": take_percentiles(generated.mean() / real.mean(), share).to_dict(),
+        "by_seed": np.mean(np.reshape(scores, (seeds, 2, -1)), axis=2).round(3).tolist(),
     }
 
 
@@ -242,7 +276,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--steps", type=int, default=16)
     parser.add_argument("--guidance", type=float, default=2.0)
-    parser.add_argument("--parts", nargs="+", help="of rna, masks, ablation, captions; all")
+    parser.add_argument(
+        "--parts", nargs="+", help="of rna, masks, segmenter, ablation, captions; all"
+    )
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     maker = Maker(options.model, options.steps, options.guidance)
@@ -252,6 +288,7 @@ def main() -> None:
     measures = {
         "rna": lambda: measure_rna(maker, options.spots, scores),
         "masks": lambda: measure_masks(maker, options.tiles, label, options.images),
+        "segmenter": lambda: measure_segmenter(maker, options.tiles, label),
         "ablation": lambda: measure_ablation(
             maker, options.tiles, read_spots(options.spots, known, SECTION, maker.size), label,
             options.images,
