@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from factory.core.errors import CallError, GenerationError, InputError, OutOfMemoryError
 from factory.data.records import Job
 from factory.data.streams import Caption, Stream
+from factory.models.adoption.memory import watch_memory
 from factory.models.adoption.trials import Trials, make_job
 from factory.models.generators.diffusers import DiffusersGenerator
 from factory.models.generators.settings import Guidance
@@ -275,21 +276,18 @@ def count_words(trials: Trials, streams: dict[str, Stream], found: Found) -> int
 
 def measure(trials: Trials, streams: dict[str, Stream], largest: int, found: Found) -> None:
     """Measures seconds and memory of an image at full steps, and the batch sizes that fit."""
-    import torch
-
     job = make_job(0, streams)
     full = trials.build(steps=trials.entry.steps)
     sample(full, [job])
-    is_cuda = full.model.device.startswith("cuda")
-    if is_cuda:
-        torch.cuda.reset_peak_memory_stats()
-    began = time.perf_counter()
-    sample(full, [job])
-    found.fields["seconds_per_image"] = round(time.perf_counter() - began, 3)
-    if is_cuda:
-        found.fields["memory_gb"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    with watch_memory(full.model.device) as peak:
+        began = time.perf_counter()
+        sample(full, [job])
+        found.fields["seconds_per_image"] = round(time.perf_counter() - began, 3)
+    if peak.gb is not None:
+        found.fields["memory_gb"] = round(peak.gb, 2)
+        found.proven.append(f"memory: {peak.gb:.2f} GB at most ({peak.told})")
     else:
-        found.unproven.append(f"memory: not measured on {full.model.device}, only on CUDA")
+        found.unproven.append(f"memory: not measured on {full.model.device}, only on CUDA and CPU")
     if found.fields.get("one_per_call"):
         found.fields["batch_sizes"] = (1,)
         return
