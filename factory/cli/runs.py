@@ -203,9 +203,7 @@ def preview(recipe: Path, out: Path, count: int, overrides: tuple[str, ...], as_
 
 @click.command(cls=SettingsCommand, settings=["factory.publish.review:ServeOptions"])
 @DIR_ARGUMENT
-@click.option(
-    "--watch", is_flag=True, help="Print again every 5 seconds until all shards are done."
-)
+@click.option("--watch", is_flag=True, help="Print again every 5 s until all shards are done.")
 @click.option("--web", is_flag=True, help="Serve a page that shows it instead.")
 @JSON_OPTION
 def status(folder: str, watch: bool, web: bool, as_json: bool, **place: Any) -> None:

@@ -63,6 +63,9 @@ Chance = Annotated[Seed, Field(description="Of choices and intervals.")]
 CatalogFolders = Annotated[
     tuple[Path, ...], Option("--catalog"), Field(description="User catalog folder.")
 ]
+StudyFolder = Annotated[
+    NewFolder | None, Field(description="Folder that keeps what is done, to resume.")
+]
 Device = Annotated[str, Field(description="Torch device.")]
 
 

@@ -29,9 +29,18 @@ KindT = TypeVar("KindT")
 
 
 def name_kind(cls: type) -> None:
-    """Sets the `kind` of a class that names none to the one word that its own `Settings` take."""
+    """Sets the `kind` of a class that names none to the one word that its own `Settings` take.
+
+    Settings without a docstring get what their kind says: the first line of its module after a
+    "`NAME`: ", or the class's docstring.
+    """
     own = vars(cls).get("Settings")
-    if own is not None and "kind" not in vars(cls) and "kind" in own.model_fields:
+    if own is None:
+        return
+    told = getattr(sys.modules.get(cls.__module__), "__doc__", None) or ""
+    said = told.partition("\n")[0].partition("`: ")[2]
+    own.__doc__ = own.__doc__ or said[:1].upper() + said[1:] or cls.__doc__
+    if "kind" not in vars(cls) and "kind" in own.model_fields:
         words = get_args(own.model_fields["kind"].annotation)
         if len(words) == 1:
             setattr(cls, "kind", words[0])  # noqa: B010

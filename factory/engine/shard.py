@@ -35,7 +35,7 @@ from factory.models.generators.base import Begun, Pausable
 from factory.models.generators.environment import describe_environment
 from factory.models.generators.settings import find_entry
 from factory.recipe.licences import describe_terms
-from factory.recipe.recipe import compute_recipe_digest, find_kept_encoder
+from factory.recipe.recipe import compute_recipe_digest, list_kept_encoders
 
 
 class Worker:
@@ -56,9 +56,10 @@ class Worker:
         self.score_names = sorted({*names, *own, NONFINITE})
         self.decide = build_decide(self.filters, recipe.accept)
         self.encoder: Encoder | None = None
-        if (spec := find_kept_encoder(recipe)) is not None:
+        used_by = ""
+        for user, spec in list_kept_encoders(recipe):
             self.encoder = session.encoders.load(spec, session.base)
-        used_by = "stop_encoder" if recipe.pick is None else "pick_encoder"
+            used_by = f"{user}_encoder"
         has_features = self.encoder is not None
         has_channels = self.generator.capabilities.channels is not None
         self.schema = build_shard_schema(

@@ -1,6 +1,6 @@
 """Features of an image set by an encoder, kept on disk by the pixels and weights they come from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,19 +29,13 @@ class SetFeatures:
     pixels_sha256: tuple[str, ...]
 
 
-def encode_set(
-    images: ImageSet,
-    encoder: Encoder,
-    cache: Path | None = None,
-    notify: Callable[[int], None] | None = None,
-) -> SetFeatures:
+def encode_set(images: ImageSet, encoder: Encoder, cache: Path | None = None) -> SetFeatures:
     """Encodes a set block by block; blocks that the cache holds are read from there.
 
     Args:
         images: the set; its size and fit decide what the encoder sees.
         encoder: its features hang on an image's pixels alone.
         cache: folder to keep features in; None keeps none. A damaged file is computed anew.
-        notify: is told how many images are done, after each block.
 
     Raises:
         SourceError: an image that cannot be read.
@@ -54,8 +48,6 @@ def encode_set(
     for named, values in iterate_encoded(images, encoder, cache):
         rows.append(values)
         hashes.extend(named)
-        if notify is not None:
-            notify(len(hashes))
     return SetFeatures(np.concatenate(rows), tuple(hashes))
 
 

@@ -28,11 +28,8 @@ class AgreementFilter(AskedFilter):
         Score("class_agreement", at_least="min_agreement", may_be_nan=True),
         Score("least_probability", at_least="min_probability", may_be_nan=True),
     )
-    needs_class = True
 
     class Settings(FilterSettings):
-        """Rejects images on whose class several classifiers do not agree."""
-
         kind: Literal["agreement"]
         models: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
             min_length=2, description="catalog ids of classifiers, or their folders"

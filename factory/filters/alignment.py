@@ -37,11 +37,9 @@ class AlignmentFilter(ImageTextFilter):
         Score("caption_similarity", at_least="min_similarity", may_be_nan=True),
         Score("caption_rank", at_most="max_rank", may_be_nan=True),
     )
-    needs_caption = True
+    needs_class, needs_caption = False, True
 
     class Settings(ImageTextSettings):
-        """Rejects images that do not show what their caption says."""
-
         kind: Literal["alignment"]
         captions: str | None = Field(
             None, min_length=1, description="catalog id or file that distractor captions come from"

@@ -14,10 +14,12 @@ Images = Sequence[NDArray[np.uint8]]
 
 
 class AskedFilter(Filter):
-    """Scores the images of conditions with a class (`needs_class`), or with a caption.
+    """Scores the images of conditions with a class; with `needs_caption`, of those with a caption.
 
     Those of other conditions get NaN: not applicable, accepted.
     """
+
+    needs_class = True
 
     @abstractmethod
     def score_asked(self, images: Images, asked: Sequence[str]) -> Scores:
@@ -39,7 +41,7 @@ class AskedFilter(Filter):
             InputError: what judges cannot be had.
             FilterError: scoring failed.
         """
-        asked = [each.class_name if self.needs_class else each.caption for each in conditions]
+        asked = [each.caption if self.needs_caption else each.class_name for each in conditions]
         rows = [row for row, each in enumerate(asked) if each is not None]
         scores = {name: np.full(len(samples), np.nan) for name in self.score_names}
         if rows:

@@ -49,8 +49,6 @@ class ChannelSignalFilter(Filter):
     """
 
     class Settings(FilterSettings):
-        """Rejects images whose named channels are empty, flat or lit all over."""
-
         kind: Literal["channel_signal"]
         channels: dict[str, ChannelBounds] = Field(min_length=1, description="name -> its bounds")
 

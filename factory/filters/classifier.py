@@ -1,4 +1,4 @@
-"""`classifier`: rejects images that a classifier of real images does not take for their class."""
+"""`classifier`: rejects images that a classifier of real ones does not take for the asked class."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +41,6 @@ class ClassifierFilter(AskedFilter):
         Score("class_margin", at_least="min_margin", may_be_nan=True),
         Score("class_entropy", at_most="max_entropy", may_be_nan=True),
     )
-    needs_class = True
     fitted = "model"
     idle: ClassVar[Mapping[str, Any]] = {
         "min_probability": 0.0,
@@ -51,8 +50,6 @@ class ClassifierFilter(AskedFilter):
     }
 
     class Settings(FilterSettings):
-        """Rejects images that a classifier of real images does not take for the asked class."""
-
         kind: Literal["classifier"]
         model: str = Field(min_length=1, description="catalog id of a classifier, or its folder")
         min_probability: Fraction | dict[ClassName, Fraction] = Field(

@@ -1,4 +1,4 @@
-"""`color_cast`: rejects images whose glass is tinted."""
+"""`color_cast`: rejects images whose brightest pixels, which should be glass, are tinted."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -39,8 +39,6 @@ class ColorCastFilter(PixelFilter):
     )
 
     class Settings(FilterSettings):
-        """Rejects images whose brightest pixels, which should be glass, are tinted."""
-
         kind: Literal["color_cast"]
         max_cast: float = Field(
             25.0, ge=0.0, description="CIE chroma of the brightest 5 % of pixels"

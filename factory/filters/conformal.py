@@ -40,7 +40,6 @@ class Conformal(AskedFilter):
     """
 
     scores = (Score("mislabelled_bound", at_most="max_mislabelled", may_be_nan=True),)
-    needs_class = True
 
     class Settings(NamedImages, FilterSettings):
         """Rejects images unless real images of no other class look so much like the asked one.

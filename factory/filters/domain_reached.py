@@ -37,8 +37,6 @@ class DomainReachedFilter(EncodedFilter):
     scores = (Score("domain_reached", at_least="min_share"),)
 
     class Settings(FilterSettings):
-        """Rejects translated images that still look like their source's domain."""
-
         kind: Literal["domain_reached"]
         source: Path = Field(description="real images of the domain that is left")
         target: Path = Field(description="real images of the domain that is sought")

@@ -30,8 +30,6 @@ class FiniteFilter(Filter):
     )
 
     class Settings(FilterSettings):
-        """Rejects NaN, blank, saturated and constant images."""
-
         kind: Literal["finite"]
         min_contrast: float = Field(
             0.01, ge=0.0, le=1.0, description="grey standard deviation / 255"

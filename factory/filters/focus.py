@@ -34,8 +34,6 @@ class FocusFilter(PixelFilter):
     )
 
     class Settings(FilterSettings):
-        """Rejects blurred images."""
-
         kind: Literal["focus"]
         max_blur: Fraction | None = Field(
             None,

@@ -32,8 +32,6 @@ class MaskAgreementFilter(Filter):
     scores = (Score("mask_dice", at_least="min_dice", may_be_nan=True),)
 
     class Settings(FilterSettings):
-        """Rejects images whose nuclei lie elsewhere than the mask asked for."""
-
         kind: Literal["mask_agreement"]
         names: tuple[ClassName, ...] | None = Field(
             None, min_length=1, description="of the palette, those that are nuclei; default: all"

@@ -33,8 +33,6 @@ class PythonFilter(Filter):
     """
 
     class Settings(FilterSettings):
-        """A filter of one's own: a class in a Python file, with its settings beside."""
-
         model_config = ConfigDict(extra="allow")
 
         kind: Literal["python"]

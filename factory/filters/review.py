@@ -1,4 +1,4 @@
-"""`review`: decides by what people said who looked at the images (`factory review`)."""
+"""`review`: rejects images that people rejected who looked at them (`factory review`)."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -32,8 +32,6 @@ class ReviewFilter(LaterFilter):
     )
 
     class Settings(LaterSettings):
-        """Rejects images that people rejected who looked at them."""
-
         kind: Literal["review"]
         min_review: Fraction = Field(0.5, description="share of people who accept the image")
         min_reviewers: int = Field(

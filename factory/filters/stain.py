@@ -44,8 +44,6 @@ class StainFilter(PixelFilter):
     scores = (Score("stain_plausibility", at_least="min_plausibility"),)
 
     class Settings(FilterSettings):
-        """Rejects colours that are not haematoxylin and eosin."""
-
         kind: Literal["stain"]
         min_plausibility: Fraction = 0.5
 

@@ -28,8 +28,6 @@ class StructureFilter(Filter):
     )
 
     class Settings(FilterSettings):
-        """Rejects translated images that do not show what their source shows."""
-
         kind: Literal["structure"]
         min_correlation: float | None = Field(
             0.7, ge=-1.0, le=1.0, description="of haematoxylin; null where a stain has none"

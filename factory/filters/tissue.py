@@ -26,8 +26,6 @@ class TissueFilter(PixelFilter):
     scores = (Score("tissue_fraction", at_least="min_fraction"),)
 
     class Settings(FilterSettings):
-        """Rejects images with too little tissue."""
-
         kind: Literal["tissue"]
         min_fraction: Fraction = 0.3
 

@@ -41,8 +41,6 @@ class TrainingCopyFilter(Filter):
     revision = REVISION
 
     class Settings(FilterSettings):
-        """Rejects images that copy a reference or another named real image."""
-
         kind: Literal["training_copy"]
         max_similarity: Fraction = 0.95
         images: Path | None = Field(

@@ -45,11 +45,8 @@ class ZeroShotFilter(ImageTextFilter):
         Score("zero_shot_probability", at_least="min_probability", may_be_nan=True),
         Score("zero_shot_margin", at_least="min_margin", may_be_nan=True),
     )
-    needs_class = True
 
     class Settings(ImageTextSettings):
-        """Rejects images that an image-text model does not take for their class; no training."""
-
         kind: Literal["zero_shot"]
         classes: str = Field(
             min_length=1, description="catalog id of classes with titles, synonyms"

@@ -10,7 +10,7 @@ from factory.filters import build_filters
 from factory.models.classifiers.model import read_classifier_info
 from factory.models.encoders import find_source, find_weights, list_parts
 from factory.models.session import Session
-from factory.recipe.recipe import DiversePick, Recipe
+from factory.recipe.recipe import Recipe, list_kept_encoders
 
 ROLES = {
     "image_encoder": "conditions the generator",
@@ -103,10 +103,7 @@ def _list_specs(recipe: Recipe, session: Session) -> Iterator[tuple[str, str]]:
         yield from ((name, spec) for spec in judge.encoders)
         for model in judge.classifiers:
             yield from _list_inner(name, model, session)
-    if isinstance(recipe.pick, DiversePick):
-        yield "pick", recipe.pick.encoder
-    if recipe.budget.stop is not None:
-        yield "stop", recipe.budget.stop.encoder
+    yield from list_kept_encoders(recipe)
 
 
 def _list_inner(user: str, model: str, session: Session) -> Iterator[tuple[str, str]]:

@@ -1,6 +1,6 @@
 """The recipe: the validated YAML that a person writes, and its content fingerprint."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -263,11 +263,12 @@ def select_deciding(recorded: Mapping[str, Any]) -> dict[str, Any]:
 _MAPPING = TypeAdapter(dict[str, Any])
 
 
-def find_kept_encoder(recipe: Recipe) -> str | None:
-    """Returns the encoder whose features rows keep, for a diverse pick or `budget.stop`."""
+def list_kept_encoders(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """Yields `pick` or `stop` and the encoder whose features rows keep for it; one at most."""
     if isinstance(recipe.pick, DiversePick):
-        return recipe.pick.encoder
-    return None if recipe.budget.stop is None else recipe.budget.stop.encoder
+        yield "pick", recipe.pick.encoder
+    if recipe.budget.stop is not None:
+        yield "stop", recipe.budget.stop.encoder
 
 
 def is_judging(recipe: Recipe) -> bool:

@@ -7,8 +7,9 @@ import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from factory.core.errors import CatalogError, PluginError, SourceError
-from factory.core.registry import Registry, load_from_file
+from factory.core.registry import Registry, load_from_file, name_kind
 from factory.evaluate.base import Evaluation
+from factory.filters import FILTERS
 from factory.filters.base import Filter
 
 GROUP = "factory.shapes"
@@ -173,3 +174,18 @@ def test_settings_without_a_kind_are_told_in_words(tmp_path, base):
     )
     with pytest.raises(PluginError, match=r"has no kind: name it in the class, or in its Settings"):
         load_from_file(path, "Mine", base)
+
+
+def test_settings_without_words_say_what_their_kind_says():
+    told = {kind: FILTERS.get(kind).Settings.__doc__ for kind in ("focus", "conformal")}
+    assert told["focus"] == "Rejects blurred images."  # its module's first line
+    assert told["conformal"].startswith("Rejects images unless")  # its own
+
+    class Plain:
+        """Says this."""
+
+        class Settings(BaseModel):
+            kind: Literal["plain"]
+
+    name_kind(Plain)
+    assert (Plain.kind, Plain.Settings.__doc__) == ("plain", "Says this.")

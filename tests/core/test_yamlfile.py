@@ -67,7 +67,7 @@ class Sheet(Strict):
 
 def problems_of(text: str, model: type[BaseModel], overrides: tuple[str, ...] = ()) -> list[str]:
     with pytest.raises(RecipeError) as caught:
-        parse_model(parse_document(text, "r.yaml"), model, overrides)
+        parse_model(apply_overrides(parse_document(text, "r.yaml"), overrides), model)
     return [str(problem) for problem in caught.value.problems]
 
 
@@ -408,7 +408,7 @@ def test_problems_of_overridden_fields_name_the_override() -> None:
 
 def test_a_sound_document_becomes_a_model() -> None:
     text = "name: x\nlimits: {no: 3}\nshapes: [{kind: line, length: 1}]"
-    drawing = parse_model(parse_document(text, "r.yaml"), Drawing, ["pen=thick"])
+    drawing = parse_model(apply_overrides(parse_document(text, "r.yaml"), ["pen=thick"]), Drawing)
     assert drawing.pen == "thick" and drawing.limits == {"no": 3}
     assert drawing.shapes == (Line(kind="line", length=1.0),)
 

@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-import random
 import shutil
 import signal
 from collections import Counter
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
@@ -18,8 +16,6 @@ from factory.core.errors import InputError, MismatchError
 from factory.data.images import list_images
 from factory.data.shots import make_set
 from factory.engine import rounds
-from factory.engine.executors.base import attempt_task, open_ledger, start_worker
-from factory.engine.executors.local import LocalPool
 from factory.engine.plan import Plan
 from factory.engine.run_folder import RunFolder
 from factory.engine.stopping import Stopping
@@ -31,6 +27,16 @@ from factory.models.encoders import load_encoder
 from factory.publish.review.watch import Watcher
 from factory.recipe.file import load_recipe
 from tests import ROOT, forked, killer
+from tests.engine.stopping import (
+    FINITE,
+    Ahead,
+    change_first_test,
+    change_tests,
+    read_ends,
+    read_series,
+    save_real,
+    write_rule,
+)
 from tests.running import (
     ask,
     call,
@@ -43,28 +49,7 @@ from tests.running import (
     write_recipe,
 )
 
-FINITE = [{"kind": "finite", "min_contrast": 0.1435}]
 FEW = {"normal": 70, "tumor": 50}
-
-
-def save_real(folder: Path, names: dict[str, list[str]]) -> Path:
-    """Saves images, no two alike, of class -> names without their ending."""
-    generator = np.random.default_rng(0)
-    for class_name, stems in names.items():
-        (folder / class_name).mkdir()
-        for stem in stems:
-            pixels = generator.integers(120, 230, 3) + generator.normal(0, 25, (32, 32, 3))
-            image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
-            image.save(folder / class_name / f"{stem}.png")
-    return folder
-
-
-def write_rule(folder: Path, rule: dict, counts: dict, attempts: int, **changes) -> Path:
-    stop = {**rule, **changes.pop("stop", {})}
-    few = [{"kind": "class", "per_class": counts}]
-    base = {"filters": FINITE, "conditions": few, "output": {"shard_size": 8}}
-    budget = {"attempts": attempts, "stop": stop, **changes.pop("budget", {})}
-    return write_recipe(folder, **{**base, **changes, "budget": budget})
 
 
 @pytest.fixture(scope="module")
@@ -86,15 +71,10 @@ def ended(tmp_path_factory, real) -> Path:
     return folder / "run"
 
 
-def read_ends(out: Path) -> dict[str, int | None]:
-    summary = read_json(out / "summary.json")
-    return {part["label"]: part["stop"]["at"] for part in summary["series"]}
-
-
 def test_series_end_where_the_newest_block_changes_nothing(ended, real, tmp_path):
     ends = read_ends(ended)
     assert ends == {"normal": 40, "tumor": None}
-    for part in read_json(ended / "summary.json")["series"]:
+    for part in read_series(ended):
         *went_on, last = part["stop"]["tests"]
         assert part["short"] == 0 and part["accepted"] == (part["stop"]["at"] or part["asked"])
         within = [max(-each["low"], each["high"]) <= 0.08 for each in (*went_on, last)]
@@ -171,21 +151,12 @@ def test_verify_decides_again_where_series_ended(ended, tmp_path):
     assert api.verify(api.open_dataset(ended)).is_sound
     out = tmp_path / "changed"
     shutil.copytree(ended, out)
-    summary = read_json(out / "summary.json")
-    part = next(each for each in summary["series"] if each["label"] == "normal")
-    part["stop"]["tests"][0]["high"] = 0.5
-    (out / "summary.json").write_text(json.dumps(summary))
+    change_first_test(out, "normal", high=0.5)
     failures = api.verify(api.open_dataset(out)).failures
     assert any("the test at 40 ends it, which its figures do not say" in str(f) for f in failures)
     change_tests(out, lambda tests: tests[0].update(sample="0" * 64))
     failures = api.verify(api.open_dataset(out)).failures
     assert any("the test at 40 saw other images" in str(each) for each in failures)
-
-
-def change_tests(out: Path, change) -> None:
-    record = read_json(out / ".factory" / "run.json")
-    change(record["stop"]["tests"])
-    (out / ".factory" / "run.json").write_text(json.dumps(record))
 
 
 @pytest.mark.parametrize(
@@ -220,23 +191,6 @@ def test_other_figures_in_the_run_record_than_in_the_summary_are_told(ended, tmp
     change_tests(out, lambda tests: tests[0].update(high=tests[0]["high"] - 0.001))
     failures = api.verify(api.open_dataset(out)).failures
     assert any("are not those of .factory/run.json" in str(each) for each in failures)
-
-
-class Ahead(LocalPool):
-    """Draws several tasks before it works on any, and not in their order: workers at once."""
-
-    def fill(self, tasks, notify, report):
-        ledger, drawn, order = open_ledger(self.order, notify), [], random.Random(1)
-        while True:
-            while len(drawn) < 5 and (task := next(tasks, None)) is not None:
-                drawn.append(task)
-            if not drawn:
-                return
-            self.worker = self.worker or start_worker(self.order, self.began_with)
-            task = drawn.pop(order.randrange(len(drawn)))
-            marker, error, _ = attempt_task(self.worker, task, report, self.drain)
-            assert marker is not None, error
-            ledger.record_success(task, marker)
 
 
 @pytest.mark.parametrize("size", [3, 16])
@@ -280,7 +234,7 @@ def test_near_duplicates_are_topped_up_before_a_test(real, tmp_path, monkeypatch
     changes = {"filters": [], "dedup": {"max_similarity": 0.33}, "counts": counts}
     one = write(tmp_path / "a", real, 0.5, **changes)
     run(one, tmp_path / "one")
-    rejected = read_json(tmp_path / "one" / "summary.json")["series"][0]["rejected"]
+    rejected = read_series(tmp_path / "one")[0]["rejected"]
     assert rejected["near_duplicate"] > 0
     monkeypatch.setattr("factory.engine.executors.local.LocalPool", Ahead)
     other = write(tmp_path / "b", real, 0.5, **changes, output={"shard_size": 5})

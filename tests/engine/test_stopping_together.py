@@ -1,6 +1,5 @@
 """`budget.stop` by utility: all series end at once where their newest images teach nothing more."""
 
-import json
 import shutil
 import signal
 from pathlib import Path
@@ -15,17 +14,16 @@ from factory import api
 from factory.core.errors import InputError, MismatchError
 from factory.recipe.file import load_recipe
 from tests import forked, killer
-from tests.engine.test_stopping import Ahead, save_real, write_rule
-from tests.running import (
-    ask,
-    call,
-    find_problems,
-    list_identities,
-    read_json,
-    read_rows,
-    run,
-    run_recipe,
+from tests.engine.stopping import (
+    Ahead,
+    change_first_test,
+    change_tests,
+    read_ends,
+    read_stops,
+    save_real,
+    write_rule,
 )
+from tests.running import ask, call, find_problems, list_identities, read_rows, run, run_recipe
 
 FEW = {"normal": 110, "tumor": 90}
 PATTERN = r"(?P<group>p\d+)_"
@@ -59,14 +57,6 @@ def whole(tmp_path_factory, real) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     assert run(write(folder, real, 0.07), folder / "run").exit_code == 0
     return folder / "run"
-
-
-def read_stops(out: Path) -> dict[str, dict]:
-    return {part["label"]: part["stop"] for part in read_json(out / "summary.json")["series"]}
-
-
-def read_ends(out: Path) -> dict[str, int | None]:
-    return {label: stop["at"] for label, stop in read_stops(out).items()}
 
 
 def test_all_series_end_at_once_where_the_newest_block_teaches_nothing(ended, whole):
@@ -106,12 +96,8 @@ def test_verify_decides_again_and_sees_what_the_tests_saw(ended, tmp_path):
     assert api.verify(api.open_dataset(ended)).is_sound
     out = tmp_path / "changed"
     shutil.copytree(ended, out)
-    summary = read_json(out / "summary.json")
-    summary["series"][0]["stop"]["tests"][0]["high"] = 0.5
-    (out / "summary.json").write_text(json.dumps(summary))
-    record = read_json(out / ".factory" / "run.json")
-    record["stop"]["tests"][1]["sample"] = "0" * 64
-    (out / ".factory" / "run.json").write_text(json.dumps(record))
+    change_first_test(out, "normal", high=0.5)
+    change_tests(out, lambda tests: tests[1].update(sample="0" * 64))
     failures = "\n".join(str(each) for each in api.verify(api.open_dataset(out)).failures)
     assert "the test at 48 ends it, which its figures do not say" in failures
     assert "the tests at 48 say different things of series that end at once" in failures

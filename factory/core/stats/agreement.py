@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from factory.core.stats.intervals import LEVEL, Interval, find_quantile
 
 
-def compute_cohen_kappa(table: NDArray[np.int64], level: float = LEVEL) -> Interval | None:
+def compute_cohen_kappa(table: NDArray[np.int64]) -> Interval | None:
     """Returns Cohen's kappa (1960) with the large-sample interval of Fleiss, Cohen & Everitt 1969.
 
     Psychological Bulletin 72:323, equation 13. None where chance alone agrees always: all answers
@@ -17,7 +17,6 @@ def compute_cohen_kappa(table: NDArray[np.int64], level: float = LEVEL) -> Inter
 
     Args:
         table: (K, K) cases by the answer of one rater (rows) and of the other.
-        level: of the interval.
     """
     shares = np.asarray(table, np.float64) / np.sum(table)
     rows, columns = shares.sum(1), shares.sum(0)
@@ -30,10 +29,10 @@ def compute_cohen_kappa(table: NDArray[np.int64], level: float = LEVEL) -> Inter
     np.fill_diagonal(other, 0.0)
     spread = same.sum() + (1 - kappa) ** 2 * other.sum() - (kappa - chance * (1 - kappa)) ** 2
     error = math.sqrt(max(float(spread), 0.0) / float(np.sum(table))) / (1 - chance)
-    return _surround(kappa, find_quantile(level) * error)
+    return _surround(kappa, find_quantile(LEVEL) * error)
 
 
-def compute_fleiss_kappa(counts: NDArray[np.int64], level: float = LEVEL) -> Interval | None:
+def compute_fleiss_kappa(counts: NDArray[np.int64]) -> Interval | None:
     """Returns Fleiss' kappa (1971, Psychological Bulletin 76:378) with Gwet's interval over cases.
 
     Gwet 2014, Handbook of Inter-Rater Reliability, 4th ed., section 5.5: raters are as they are,
@@ -43,7 +42,6 @@ def compute_fleiss_kappa(counts: NDArray[np.int64], level: float = LEVEL) -> Int
     Args:
         counts: (N, K) raters who gave case n the category k; cases with fewer than two are left
             out.
-        level: of the interval.
     """
     given = np.asarray(counts, np.float64)
     given = given[given.sum(1) >= 2]
@@ -60,7 +58,7 @@ def compute_fleiss_kappa(counts: NDArray[np.int64], level: float = LEVEL) -> Int
     of_case = (agreed - chance) / (1 - chance)
     of_case -= 2 * (1 - kappa) * (by_chance - chance) / (1 - chance)
     error = math.sqrt(float(np.square(of_case - kappa).sum()) / (len(given) * (len(given) - 1)))
-    return _surround(kappa, find_quantile(level, len(given) - 1) * error)
+    return _surround(kappa, find_quantile(LEVEL, len(given) - 1) * error)
 
 
 def count_answers(answers: Sequence[Mapping[str, str]]) -> NDArray[np.int64]:

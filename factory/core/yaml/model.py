@@ -159,15 +159,12 @@ def _find_entry(entries: list[Any], part: str, path: FieldPath) -> int:
 # --- validation ----------------------------------------------------------------------------------
 
 
-def parse_model(
-    document: Document, model_class: type[ModelT], overrides: Sequence[str] = ()
-) -> ModelT:
+def parse_model(document: Document, model_class: type[ModelT]) -> ModelT:
     """Validates a document strictly: text is no number, and numbers are no text or booleans.
 
     Raises:
         RecipeError: with every problem of the document, in the order of the file.
     """
-    document = apply_overrides(document, overrides)
     try:
         return model_class.model_validate_json(json.dumps(document.data), strict=True)
     except ValidationError as error:

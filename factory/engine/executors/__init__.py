@@ -31,7 +31,17 @@ def open_pool(
         machines: of the run.
     """
     with contextlib.ExitStack() as stack:
-        yield _LatePool(lambda: stack.enter_context(_open(order, began_with, say, drain, machines)))
+
+        def start() -> Pool:
+            if choose_executor(order.recipe.workers) == "local":
+                from factory.engine.executors.local import LocalPool
+
+                return LocalPool(order, began_with, drain)
+            from factory.engine.executors.ray import RayPool
+
+            return stack.enter_context(RayPool(order, began_with, say, drain, machines))
+
+        yield _LatePool(start)
 
 
 @dataclass(slots=True)
@@ -47,25 +57,6 @@ class _LatePool:
         if first is not None:
             self.pool = self.pool or self.open()
             self.pool.fill(itertools.chain([first], tasks), notify, report)
-
-
-@contextlib.contextmanager
-def _open(
-    order: Order,
-    began_with: str | None,
-    say: Callable[[str], None],
-    drain: Drain,
-    machines: Machines,
-) -> Iterator[Pool]:
-    if choose_executor(order.recipe.workers) == "local":
-        from factory.engine.executors.local import LocalPool
-
-        yield LocalPool(order, began_with, drain)
-        return
-    from factory.engine.executors.ray import RayPool
-
-    with RayPool(order, began_with, say, drain, machines) as pool:
-        yield pool
 
 
 def choose_executor(workers: Workers) -> str:

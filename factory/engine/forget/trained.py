@@ -14,7 +14,7 @@ from factory.models.encoders import list_parts, open_kind
 from factory.models.encoders.kinds.folder import FolderKind
 from factory.models.generators.settings import find_entry
 from factory.models.session import Session
-from factory.recipe.recipe import DiversePick, Recipe, is_judging
+from factory.recipe.recipe import Recipe, is_judging, list_kept_encoders
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +96,8 @@ def _list_trained(recipe: Recipe, session: Session) -> Iterator[Trained]:
         for name in judge.classifiers:
             yield from _open_classifier(f"filter {judge.name}", name, session, makes=False)
         yield from _open_encoders(f"filter {judge.name}", judge.encoders, session, makes=False)
-    if isinstance(recipe.pick, DiversePick):
-        yield from _open_encoders("pick", [recipe.pick.encoder], session, makes=False)
-    if recipe.budget.stop is not None:
-        yield from _open_encoders("stop", [recipe.budget.stop.encoder], session, makes=False)
+    for user, encoder in list_kept_encoders(recipe):
+        yield from _open_encoders(user, [encoder], session, makes=False)
 
 
 def _list_makers(recipe: Recipe, session: Session) -> Iterator[Trained]:

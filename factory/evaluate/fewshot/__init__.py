@@ -58,9 +58,7 @@ class Fewshot(base.Evaluation):
         recipe: Annotated[Path | None, fields.Option("--generator", takes="recipe")] = Field(
             None, description="Recipe that is run anew for every draw."
         )
-        out: fields.NewFolder | None = Field(
-            None, description="Folder for cells, plots and runs; the study resumes."
-        )
+        out: fields.StudyFolder = None
 
     class Result(base.EvaluationResult):
         """Arms, differences and label fidelity; with several counts of shots, those of each."""

@@ -40,18 +40,15 @@ class Resampling:
     units: str
 
 
-def resample(
-    labels: NDArray[np.int64], groups: Sequence[str | None], draws: int, seed: int = 0
-) -> Resampling:
+def resample(labels: NDArray[np.int64], groups: Sequence[str | None], draws: int) -> Resampling:
     """Draws the rounds of the bootstrap.
 
     Args:
         labels: (N,) classes of the test images.
         groups: patient or slide of each, or None.
         draws: number of draws S.
-        seed: of the resampling.
     """
-    draw = np.random.default_rng(derive_seed(seed, "fewshot", "bootstrap"))
+    draw = np.random.default_rng(derive_seed(0, "fewshot", "bootstrap"))
     known = np.array([str(group) for group in groups])
     is_grouped = None not in groups and all(
         len(np.unique(known[labels == name])) >= FEW_GROUPS for name in np.unique(labels)

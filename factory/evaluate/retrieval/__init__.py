@@ -57,9 +57,7 @@ class Retrieval(base.Evaluation):
             "drop",
             description="Held-out pairs whose image, caption, patient or slide is in training.",
         )
-        out: fields.NewFolder | None = Field(
-            None, description="Folder that keeps what is done, to resume."
-        )
+        out: fields.StudyFolder = None
 
     class Result(base.EvaluationResult):
         """Arm -> recalls, their differences, and what chance gives."""

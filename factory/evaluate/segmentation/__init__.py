@@ -69,9 +69,7 @@ class Segmentation(base.Evaluation):
         group_pattern: fields.GroupPattern = None
         size: fields.Pixels = Field(128, description="px of all images, a multiple of 32.")
         fit: fields.Fitted = "crop"
-        out: fields.NewFolder | None = Field(
-            None, description="Folder that keeps trainings done, to resume."
-        )
+        out: fields.StudyFolder = None
         device: fields.Device = "auto"
         seed: fields.Chance = 0
 

@@ -144,8 +144,9 @@ def describe_ends(summary: Summary) -> list[str]:
     if rule is None:
         return []
     figure = FIGURES[rule["when"]]
-    stops = [(part, part.stop) for part in summary.series if part.stop is not None]
-    return [_describe_end(part, stop, figure) for part, stop in stops]
+    return [
+        _describe_end(part, part.stop, figure) for part in summary.series if part.stop is not None
+    ]
 
 
 def _describe_end(part: SeriesSummary, stop: StopPart, figure: Figure) -> str:

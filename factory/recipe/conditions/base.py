@@ -135,8 +135,6 @@ class ConditionKind(ABC):
         """Reads the kind off the settings, where the class has its own."""
         super().__init_subclass__(**more)
         name_kind(cls)
-        if "Settings" in vars(cls):
-            cls.Settings.__doc__ = cls.Settings.__doc__ or cls.__doc__
 
     @abstractmethod
     def build_series(self, planning: Planning) -> Sequence[Series]:

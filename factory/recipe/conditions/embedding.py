@@ -52,9 +52,7 @@ class EmbeddingConditions(TableKind):
             None, description="of the arrays; default: `embedding`, or the only one"
         )
         encoder: str = Field(min_length=1, description="catalog id or Hub id of what made them")
-        revision: str | None = Field(
-            None, description="of the encoder that made the arrays of a table"
-        )
+        revision: str | None = Field(None, description="of the encoder that made a table's arrays")
         group_pattern: str | None = Field(
             None, description="of images: regex on file names, one (group) around the patient"
         )

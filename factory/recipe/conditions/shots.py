@@ -59,12 +59,10 @@ class ShotKind(ConditionKind):
         asked, shots = self.settings.per_class, self.settings.shots
         return choose_by_class(self.images, asked, shots, session, seed)
 
-    def check_block(
-        self, findings: Findings, path: FieldPath, fit: str | None = None
-    ) -> tuple[str, ...]:
+    def check_block(self, findings: Findings, path: FieldPath) -> tuple[str, ...]:
         """Notes what is wrong with images and counts, and the classes asked for; returns these."""
         settings = self.settings
-        given = (settings.per_class, settings.shots, fit)
+        given = (settings.per_class, settings.shots)
         _, names = check_shots(findings, path, self.images, *given)
         findings.asked.add(names, (*path, "per_class"), keyed=isinstance(settings.per_class, dict))
         return names

@@ -11,7 +11,7 @@ from factory.core.plain import write_json
 from factory.data.patients import write_patients
 from factory.models.encoders.small_resnet import SmallResNet
 from factory.train.cards import write_foot, write_head, write_heading
-from factory.train.encoder.settings import EncoderRecipe, Simclr
+from factory.train.encoder.settings import EncoderRecipe
 from factory.train.images import TrainingImages
 
 _READOUTS = {"last": "", "stages": " (mean and standard deviation of every stage)"}
@@ -66,7 +66,7 @@ def write_card(
         *(f"  - {escape(line)}" for line in sets),
         f"  - {kept:,} cuts of {recipe.data.image_size} px to learn from, "
         f"{len(images.labels) - kept:,} held out",
-        f"- **Method**: {_describe_method(recipe)}",
+        f"- **Method**: {recipe.method.describe()}",
         *_describe_teacher(recipe),
         f"- **Views**: {_describe_views(recipe)}",
         f"- **Training**: {options.steps:,} steps of {options.batch_size} images, AdamW, cosine "
@@ -85,19 +85,6 @@ def write_card(
         *write_foot(export),
     ]
     return "\n".join(lines)
-
-
-def _describe_method(recipe: EncoderRecipe) -> str:
-    method = recipe.method
-    if isinstance(method, Simclr):
-        return (
-            f"SimCLR (arXiv 2002.05709), projector {method.hidden}-{method.dim}, temperature "
-            f"{method.temperature}"
-        )
-    return (
-        f"VICReg (arXiv 2105.04906), expander {method.hidden}-{method.hidden}-{method.dim}, "
-        f"weights {method.invariance:g}, {method.variance:g}, {method.covariance:g}"
-    )
 
 
 def _describe_teacher(recipe: EncoderRecipe) -> list[str]:

@@ -80,6 +80,13 @@ class Vicreg(Strict):
     variance: float = Field(25.0, ge=0)
     covariance: float = Field(1.0, ge=0)
 
+    def describe(self) -> str:
+        """Says what it is, for a card."""
+        return (
+            f"VICReg (arXiv 2105.04906), expander {self.hidden}-{self.hidden}-{self.dim}, "
+            f"weights {self.invariance:g}, {self.variance:g}, {self.covariance:g}"
+        )
+
 
 class Simclr(Strict):
     """Contrast with the other images of the batch (Chen et al. 2020, arXiv 2002.05709)."""
@@ -88,6 +95,11 @@ class Simclr(Strict):
     hidden: int = Field(512, ge=8, description="width of the projector's hidden layer")
     dim: int = Field(128, ge=8, description="of the embedding that the loss is on")
     temperature: float = Field(0.2, gt=0)
+
+    def describe(self) -> str:
+        """Says what it is, for a card."""
+        sizes = f"projector {self.hidden}-{self.dim}"
+        return f"SimCLR (arXiv 2002.05709), {sizes}, temperature {self.temperature}"
 
 
 MethodSettings = Annotated[Vicreg | Simclr, Field(discriminator="kind")]

@@ -230,10 +230,10 @@ def copy_weights(
     mine.load_state_dict({**own, **{key: value.float() for key, value in state.items()}})
 
 
-def build_flow_scheduler(name: str, shift: float = 1.0) -> Any:
-    """Returns a scheduler of flow velocities by its diffusers name; `shift` favours noise."""
+def build_flow_scheduler(name: str) -> Any:
+    """Returns a scheduler of flow velocities by its diffusers name."""
     family = FlowFamily(GeneratorSettings(model=FlowFamily.kind))
-    return build_scheduler(name, FlowMatchEulerDiscreteScheduler(shift=shift), family)
+    return build_scheduler(name, FlowMatchEulerDiscreteScheduler(), family)
 
 
 def save_pipeline(pipeline: Any, out: Path) -> None:

@@ -43,7 +43,6 @@ class DiffusersFamily(TextFamily):
     optional: frozenset[str] | None = None
     guidance: Literal["step", "call", "distilled"] = "call"
     predicts = None
-    steps = 50
     scale = 5.0
 
     def adjust(self) -> None:

@@ -15,7 +15,6 @@ class DiTFamily(ClassFamily):
     pipelines = ("diffusers:DiTPipeline",)
     guidance = "call"
     null_condition = "extra class embedding"
-    steps = 50
     scale = 4.0
     sized = False
     inverts = True

@@ -32,7 +32,6 @@ class LatentFamily(TextFamily):
     pipelines = ("factory.models.generators.latent:LatentPipeline",)
     guidance = "call"
     null_condition = "negative prompt, last class or zeros"
-    steps = 50
     scale = 1.5
     sized = False
     caches = frozenset({"pyramid_attention"})

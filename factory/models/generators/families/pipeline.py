@@ -53,7 +53,7 @@ class PipelineFamily(TranslatingFamily):
     image_pipelines: tuple[str, ...] = ()
     guidance: Literal["step", "call", "distilled"] = "step"
     null_condition: str
-    steps: int
+    steps: int = 50
     scale: float
     predicts: Literal["noise", "flow"] | None = "noise"
     caches = frozenset({"taylorseer", "pyramid_attention"})

@@ -13,7 +13,6 @@ class StableDiffusionFamily(TextFamily):
     pipelines = ("diffusers:StableDiffusionPipeline",)
     image_pipelines: tuple[str, ...] = ("diffusers:StableDiffusionImg2ImgPipeline",)
     optional = frozenset({"class_name", "caption", "reference", "source"})
-    steps = 50
     inverts = True
     caches = frozenset({"pyramid_attention"})
     scale = 7.5
