@@ -21,7 +21,7 @@ HELD_OUT_PARTS = 3
 
 
 @dataclass(frozen=True)
-class ImageSet:
+class LabelledSet:
     """Images with classes; `sha256s` are those of their bytes, in the same order."""
 
     root: str
@@ -51,9 +51,9 @@ class ImageSet:
         pairs = zip(self.images, self.sha256s, strict=True)
         return compute_digest("images", sorted(f"{each.class_name}/{sha}" for each, sha in pairs))
 
-    def take(self, rows: Sequence[int]) -> "ImageSet":
+    def take(self, rows: Sequence[int]) -> "LabelledSet":
         """Returns some of the images."""
-        return ImageSet(
+        return LabelledSet(
             self.root,
             tuple(self.images[row] for row in rows),
             tuple(self.sha256s[row] for row in rows),
@@ -63,7 +63,7 @@ class ImageSet:
         """Returns the rows of a class."""
         return [row for row, image in enumerate(self.images) if image.class_name == class_name]
 
-    def thin(self, most: int, key: str) -> "ImageSet":
+    def thin(self, most: int, key: str) -> "LabelledSet":
         """Returns up to `most` images of each class, chosen by `key` and their bytes."""
         rows: list[int] = []
         for name in self.class_names:
@@ -81,7 +81,7 @@ def list_real(
     group_column: str | None = None,
     group_pattern: str | None = None,
     image_column: str | None = None,
-) -> ImageSet:
+) -> LabelledSet:
     """Lists real images, every one with a class.
 
     Raises:
@@ -101,16 +101,16 @@ def list_real(
     return make_set(str(root), images)
 
 
-def make_set(root: str, images: Sequence[SourceImage]) -> ImageSet:
+def make_set(root: str, images: Sequence[SourceImage]) -> LabelledSet:
     """Hashes images.
 
     Raises:
         SourceError: an image that cannot be read.
     """
-    return ImageSet(root, tuple(images), tuple(hash_bytes(each.read_bytes()) for each in images))
+    return LabelledSet(root, tuple(images), tuple(hash_bytes(each.read_bytes()) for each in images))
 
 
-def check_test_classes(train: ImageSet, test: ImageSet) -> None:
+def check_test_classes(train: LabelledSet, test: LabelledSet) -> None:
     """Refuses a test set of other classes.
 
     Raises:
@@ -123,7 +123,7 @@ def check_test_classes(train: ImageSet, test: ImageSet) -> None:
         )
 
 
-def draw_shots(train: ImageSet, shots: int, seed: int) -> ImageSet:
+def draw_shots(train: LabelledSet, shots: int, seed: int) -> LabelledSet:
     """Draws the shots of every class as a recipe's `shots` and `seed` do (`choose_shots`).
 
     Raises:
@@ -139,7 +139,7 @@ def draw_shots(train: ImageSet, shots: int, seed: int) -> ImageSet:
     return train.take(rows)
 
 
-def split_held_out(real: ImageSet) -> tuple[ImageSet, ImageSet]:
+def split_held_out(real: LabelledSet) -> tuple[LabelledSet, LabelledSet]:
     """Splits off a test part whose patients or slides give no shot (equal pixels stay together).
 
     Returns:
@@ -184,7 +184,7 @@ class PixelReader:
         self.size, self.fit = size, fit
         self._known: KeptRows[str] = KeptRows(np.uint8)
 
-    def check(self, images: ImageSet) -> None:
+    def check(self, images: LabelledSet) -> None:
         """Tells where little of real images is seen.
 
         Raises:
@@ -192,7 +192,7 @@ class PixelReader:
         """
         check_fit(images.images, self.size, self.size, self.fit, images.root)
 
-    def read(self, images: ImageSet) -> NDArray[np.uint8]:
+    def read(self, images: LabelledSet) -> NDArray[np.uint8]:
         """Returns the pixels of a set.
 
         Raises:
@@ -209,7 +209,7 @@ class PixelReader:
         return self._known.read(images.sha256s)
 
 
-def count_classes(images: ImageSet, class_names: Sequence[str]) -> Mapping[str, int]:
+def count_classes(images: LabelledSet, class_names: Sequence[str]) -> Mapping[str, int]:
     """Returns class -> images."""
     return {name: len(images.list_rows(name)) for name in class_names}
 

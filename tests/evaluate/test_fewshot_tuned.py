@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from factory.data.images import SourceImage
-from factory.data.shots import ImageSet, draw_shots, list_real
+from factory.data.shots import LabelledSet, draw_shots, list_real
 from factory.data.varied import Varied
 from factory.evaluate.fewshot import tuners
 from factory.evaluate.fewshot.augment import STRENGTHS, augment_images
@@ -59,7 +59,7 @@ def make_shots(groups, labels):
     images = [
         SourceImage(str(row), CLASSES[label], group, Path("none")) for row, (group, label) in pairs
     ]
-    return ImageSet("here", tuple(images), tuple(f"{row:064x}" for row in range(len(images))))
+    return LabelledSet("here", tuple(images), tuple(f"{row:064x}" for row in range(len(images))))
 
 
 # --- folds and options ---------------------------------------------------------------------------
@@ -97,7 +97,7 @@ def test_what_varies_a_held_out_shot_is_not_learned_from():
     shots = make_shots("abcd", [0, 0, 1, 1])
     shots.__dict__["pixels_sha256s"] = shots.sha256s  # no files stand behind them
     material = make_material([0, 10, 250, 240, 5, 245, 3, 7], [False] * 4 + [True] * 4)
-    made = ImageSet("made", shots.images, material.sha256s[4:])
+    made = LabelledSet("made", shots.images, material.sha256s[4:])
     first, second, third = (Varied(sha) for sha in shots.sha256s[:3])
     between = Varied(second.sha256, None, (second, first))
     varied = dict(zip(made.sha256s, (first, third, None, between), strict=True))

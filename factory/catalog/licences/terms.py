@@ -122,7 +122,7 @@ class Limit:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Permissions:
     """What a data set may be, by the terms of all its makers.
 
     Attributes:
@@ -169,7 +169,7 @@ class Verdict:
         }
 
 
-def combine_terms(components: Sequence[Term]) -> Verdict:
+def combine_terms(components: Sequence[Term]) -> Permissions:
     """Combines the terms of all makers: what one forbids, the data set must not be."""
     terms = tuple(drop_repeated(components))
     limits = [
@@ -179,7 +179,7 @@ def combine_terms(components: Sequence[Term]) -> Verdict:
         if _restricts(term, restriction)
     ]
     attribution = [text for term in terms for text in (term.licence or {}).get("attribution", ())]
-    return Verdict(
+    return Permissions(
         tuple(each for each in limits if each.term.reaches),
         tuple(each for each in limits if not each.term.reaches and _is_grave(each)),
         tuple(text for term in terms if (text := _say_unstated(term))),

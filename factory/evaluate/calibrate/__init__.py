@@ -31,7 +31,7 @@ from factory.evaluate.calibrate.scored import (
     read_table,
     write_table,
 )
-from factory.evaluate.calibrate.study import Study, list_short
+from factory.evaluate.calibrate.study import ScoredSets, list_short
 from factory.evaluate.calibrate.thresholds import Decider
 from factory.recipe.file import LoadedRecipe
 from factory.recipe.recipe import compute_recipe_digest
@@ -70,9 +70,9 @@ def calibrate_recipe(
         image_column: of the images in `real`.
 
     Returns:
-        The sets, and what `Study.describe` says; `early`, what stopping hopeless tries would bring
-        (`propose_early`); `set` and `yaml` to copy, and `short`, the series that would end under
-        their count.
+        The sets, and what `ScoredSets.describe` says; `early`, what stopping hopeless tries would
+        bring (`propose_early`); `set` and `yaml` to copy, and `short`, the series that would end
+        under their count.
 
     Raises:
         InputError: `out` holds something else, no filter has a threshold, the real images do not
@@ -95,7 +95,7 @@ def calibrate_recipe(
         Ask(part.key, part.label, count_kept(part.count, recipe.pick), part.count)
         for part in plan.series
     )
-    study = Study(decider, tuple(rows), asks, recipe.budget.attempts, header.seconds, keep)
+    study = ScoredSets(decider, tuple(rows), asks, recipe.budget.attempts, header.seconds, keep)
     say("choosing thresholds")
     report = _write_report(loaded, header, study)
     text = write_json(report)
@@ -195,7 +195,7 @@ def _sample(
     return candidates, looks, round(seconds, 4)
 
 
-def _write_report(loaded: LoadedRecipe, header: Header, study: Study) -> dict[str, Any]:
+def _write_report(loaded: LoadedRecipe, header: Header, study: ScoredSets) -> dict[str, Any]:
     described = study.describe()
     proposed = described["proposed"]["thresholds"]
     counts: dict[str, int] = {}
@@ -224,7 +224,7 @@ def _write_report(loaded: LoadedRecipe, header: Header, study: Study) -> dict[st
     }
 
 
-def _note_numbers(study: Study, has_dedup: bool) -> list[str]:
+def _note_numbers(study: ScoredSets, has_dedup: bool) -> list[str]:
     """Returns what small or missing sets mean."""
     notes = []
     if not study.real:
@@ -263,7 +263,7 @@ def _note_mislabelled(described: dict[str, Any]) -> list[str]:
     ]
 
 
-def _note_unset(described: dict[str, Any], study: Study) -> list[str]:
+def _note_unset(described: dict[str, Any], study: ScoredSets) -> list[str]:
     what = "real" if study.real else "synthetic"
     return [
         f"{part['path']}: no proposal: no {what} image has {part['score']}, or none that it allows"

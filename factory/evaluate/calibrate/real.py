@@ -24,7 +24,7 @@ BLOCK = 32
 
 
 @dataclass(frozen=True, slots=True)
-class RealImage:
+class ChosenImage:
     """A chosen real image, decoded; `group` is its class, or `NO_CLASS`."""
 
     source: SourceImage
@@ -35,14 +35,14 @@ class RealImage:
 
 
 @dataclass
-class RealSet:
+class RealChoice:
     """The chosen real images and what is to be said of them.
 
     `about["sha256"]` holds a digest of each whole folder with its classes, as classifiers keep it
     of what they were fitted on.
     """
 
-    images: list[RealImage]
+    images: list[ChosenImage]
     about: dict[str, Any]
     notes: list[str] = field(default_factory=list)
 
@@ -53,7 +53,7 @@ def read_real(
     classes: Sequence[str],
     most: int,
     image_column: str | None = None,
-) -> RealSet | None:
+) -> RealChoice | None:
     """Reads real images: those given, else those of the recipe's reference conditions.
 
     Images of classes that the recipe does not ask for are left out. The choice among many is that
@@ -77,7 +77,7 @@ def read_real(
         return None
     session = loaded.session
     roots = ", ".join(str(session.resolve(source.path)) for source in sources)
-    real = RealSet([], {"path": roots, "given": given is not None})
+    real = RealChoice([], {"path": roots, "given": given is not None})
     found, digests = 0, []
     for source in sources:
         images = source.list(session)
@@ -94,7 +94,7 @@ def read_real(
         for name, mine in sorted(by_group.items()):
             chosen = rank_shots(mine, loaded.recipe.seed)[:most]
             real.images += [
-                RealImage(mine[sha], sha, name, mine[sha].read_pixels(), source.fit)
+                ChosenImage(mine[sha], sha, name, mine[sha].read_pixels(), source.fit)
                 for sha in chosen
             ]
         digests.append(compute_digest("images", sorted(hashes)))
@@ -111,7 +111,7 @@ def read_real(
 
 def score_real(
     filters: Sequence[Filter],
-    real: RealSet,
+    real: RealChoice,
     size: tuple[int, int],
     with_captions: bool,
     mislabelled: bool = False,
@@ -157,7 +157,7 @@ def score_real(
             yield Scored(name, each.source.key, group, None, scores)
 
 
-def has_classes(real: RealSet) -> bool:
+def has_classes(real: RealChoice) -> bool:
     """Says whether there are two classes, so that images can be asked for as another."""
     return len({each.group for each in real.images}) > 1
 
@@ -183,7 +183,7 @@ def _list_sources(
 
 
 def _drop_unasked(
-    real: RealSet, by_group: dict[str, Any], classes: Sequence[str], root: Path
+    real: RealChoice, by_group: dict[str, Any], classes: Sequence[str], root: Path
 ) -> None:
     has = sorted(by_group)
     unasked = [name for name in has if name not in classes]
@@ -199,7 +199,7 @@ def _drop_unasked(
         )
 
 
-def _note_missing(real: RealSet, classes: Sequence[str]) -> None:
+def _note_missing(real: RealChoice, classes: Sequence[str]) -> None:
     groups = {each.group for each in real.images}
     if classes and groups == {NO_CLASS}:
         real.notes.append(

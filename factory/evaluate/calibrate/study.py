@@ -28,7 +28,7 @@ QUANTILES = (0.0, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 1.0)
 
 
 @dataclass(frozen=True)
-class Study:
+class ScoredSets:
     """Scored images of both sets, how to decide on them, and what a run would ask for.
 
     Proposals rest on the real images, or, without any, on the synthetic ones.

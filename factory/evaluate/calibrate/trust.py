@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from factory.evaluate.calibrate.real import RealSet
+from factory.evaluate.calibrate.real import RealChoice
 from factory.evaluate.calibrate.scored import Scored
 from factory.filters.base import Filter
 from factory.models.classifiers.model import read_classifier_info
@@ -31,7 +31,7 @@ def note_fitted(filters: Sequence[Filter], digests: Collection[str]) -> list[str
 
 
 def leave_out_known(
-    filters: Sequence[Filter], real: RealSet, rows: Sequence[Scored]
+    filters: Sequence[Filter], real: RealChoice, rows: Sequence[Scored]
 ) -> tuple[list[Scored], list[str]]:
     """Makes scores not applicable where a filter compares a real image with itself.
 

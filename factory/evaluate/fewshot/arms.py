@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from factory.data.shots import ImageSet, PixelReader, count_classes
+from factory.data.shots import LabelledSet, PixelReader, count_classes
 from factory.evaluate.fewshot.learners import TrainingSet
 from factory.evaluate.fewshot.providers import Draw, Provided
 from factory.evaluate.fewshot.settings import StudySettings
@@ -16,8 +16,8 @@ from factory.evaluate.fewshot.settings import StudySettings
 class ArmImages:
     """Real images, then synthetic ones, and whether they get classical augmentation."""
 
-    real: ImageSet
-    synthetic: ImageSet
+    real: LabelledSet
+    synthetic: LabelledSet
     is_augmented: bool
 
     def count(self, class_names: Sequence[str]) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def choose_images(
     draw: Draw,
     provided: Provided,
     count: int | None,
-    train: ImageSet,
+    train: LabelledSet,
     is_augmented: bool,
 ) -> ArmImages | str:
     """Returns what an arm trains on, or why there is nothing.

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.hashing import compute_digest
-from factory.data.shots import ImageSet, PixelReader
+from factory.data.shots import LabelledSet, PixelReader
 from factory.evaluate.cells import DECIMALS, Cell, CellStore
 from factory.evaluate.fewshot.arms import ArmImages, read_training_set
 from factory.evaluate.fewshot.learners import Learner, Say
@@ -38,7 +38,7 @@ class Filler:
         settings: StudySettings,
         learner: Learner,
         names: tuple[str, ...],
-        test: ImageSet,
+        test: LabelledSet,
         pixels: NDArray[np.uint8],
         reader: PixelReader,
         cells: CellStore,

@@ -14,7 +14,7 @@ from factory.core.errors import EvaluationError, InputError
 from factory.core.files.paths import resolve_path
 from factory.core.files.store import FileStore
 from factory.core.hashing import compute_digest
-from factory.data.shots import ImageSet
+from factory.data.shots import LabelledSet
 from factory.evaluate.base import Context
 from factory.evaluate.fewshot.leaks import (
     Leak,
@@ -117,7 +117,7 @@ class RecipeProvider:
         }
 
     def check(
-        self, draws: Sequence[Draw], test: ImageSet | None = None
+        self, draws: Sequence[Draw], test: LabelledSet | None = None
     ) -> tuple[list[Leak], list[str]]:
         """Finds models and filters that saw labels, and test images that would be read."""
         recipe, set_name = self.loaded.recipe, self.settings.set_name
@@ -323,7 +323,7 @@ def _name_made(kind: str, shaped_by: Any) -> str:
     return f"{kind}-{compute_digest('fewshot draw', shaped_by)[:DIGITS]}"
 
 
-def write_shots(shots: ImageSet, folder: Path) -> None:
+def write_shots(shots: LabelledSet, folder: Path) -> None:
     """Writes shots as an ImageFolder with their bytes as they are, and groups where known.
 
     Raises:

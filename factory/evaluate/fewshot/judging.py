@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.hashing import compute_digest
-from factory.data.shots import ImageSet, PixelReader
+from factory.data.shots import LabelledSet, PixelReader
 from factory.evaluate.cells import DECIMALS, Cell, CellStore
 from factory.evaluate.fewshot import SHOTS, TEST
 from factory.evaluate.fewshot.arms import ArmImages, read_training_set
@@ -30,16 +30,16 @@ Fit = Callable[[TrainingSet, Seen], NDArray[np.float64]]
 class Judging:
     """Lets a classifier of real images judge synthetic ones, the shots and test images."""
 
-    train: ImageSet
-    test: ImageSet
+    train: LabelledSet
+    test: LabelledSet
     reader: PixelReader
     cells: CellStore
     say: Say
 
     def run(
         self,
-        shots: Sequence[ImageSet],
-        made: Mapping[str, Sequence[ImageSet]],
+        shots: Sequence[LabelledSet],
+        made: Mapping[str, Sequence[LabelledSet]],
         identify: Callable[[ArmImages], Mapping[str, Any]],
         fit: Fit,
         is_augmented: bool = False,
@@ -80,7 +80,10 @@ class Judging:
         return {kind: (part, each.index_labels(names)) for (kind, each), part in parts}
 
     def run_head(
-        self, tuner: Tuner, shots: Sequence[ImageSet], made: Mapping[str, Sequence[ImageSet]]
+        self,
+        tuner: Tuner,
+        shots: Sequence[LabelledSet],
+        made: Mapping[str, Sequence[LabelledSet]],
     ) -> Judged | str:
         """Judges by a head of fixed options, where no arm learns from all real images."""
         plan = Plan(len(self.train.class_names), 1, 0)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.stats.intervals import compute_wilson
-from factory.data.shots import ImageSet
+from factory.data.shots import LabelledSet
 from factory.evaluate.fewshot import SHOTS, TEST
 from factory.evaluate.fewshot.scores import measure, resample, to_interval
 from factory.evaluate.fewshot.settings import PRIMARY
@@ -18,7 +18,7 @@ Judged = dict[str, tuple[NDArray[np.float64], NDArray[np.int64]]]
 """Kind of images -> (N, C) probabilities, (N,) classes asked for."""
 
 
-def choose_judge(train: ImageSet, shots: Sequence[ImageSet]) -> ImageSet | str:
+def choose_judge(train: LabelledSet, shots: Sequence[LabelledSet]) -> LabelledSet | str:
     """Returns the real images that a judge learns from, or why there are too few.
 
     All but the shots of every draw: a judge that knows the image which a synthetic one varies would
@@ -32,14 +32,14 @@ def choose_judge(train: ImageSet, shots: Sequence[ImageSet]) -> ImageSet | str:
     return found
 
 
-def join_images(sets: Sequence[ImageSet]) -> ImageSet:
+def join_images(sets: Sequence[LabelledSet]) -> LabelledSet:
     """Returns the images of several sets, each once."""
     found: dict[str, tuple[int, int]] = {}
     for number, each in enumerate(sets):
         for row, sha in enumerate(each.sha256s):
             found.setdefault(f"{each.images[row].class_name}/{sha}", (number, row))
     places = found.values()
-    return ImageSet(
+    return LabelledSet(
         ", ".join(dict.fromkeys(each.root for each in sets)),
         tuple(sets[number].images[row] for number, row in places),
         tuple(sets[number].sha256s[row] for number, row in places),

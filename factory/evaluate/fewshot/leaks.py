@@ -14,7 +14,7 @@ from factory.core.errors import DamageError, InputError, MismatchError
 from factory.core.hashing import compute_digest, hash_bytes
 from factory.core.thumbnails import DIM, compare_all, describe_images
 from factory.data.groups import hash_group
-from factory.data.shots import ImageSet
+from factory.data.shots import LabelledSet
 from factory.data.splits import find_leaks
 from factory.evaluate.fewshot.synthetic import Origin, SyntheticSet
 from factory.evaluate.judge_overlap import find_parts, read_making, write_circle
@@ -93,7 +93,7 @@ def mark_arms(leaks: Sequence[Leak], arms: Sequence[str]) -> dict[str, list[str]
     return {arm: marks for arm, marks in found.items() if marks}
 
 
-def find_test_leaks(train: ImageSet, test: ImageSet) -> list[Leak]:
+def find_test_leaks(train: LabelledSet, test: LabelledSet) -> list[Leak]:
     """Finds images and patients or slides that lie on both sides."""
     found = find_leaks(train.images, test.images)
     if not found:
@@ -102,7 +102,7 @@ def find_test_leaks(train: ImageSet, test: ImageSet) -> list[Leak]:
     return [Leak(TEST_LEAK, text, synthetic=False)]
 
 
-def find_test_images(synthetic: SyntheticSet, test: ImageSet) -> list[Leak]:
+def find_test_images(synthetic: SyntheticSet, test: LabelledSet) -> list[Leak]:
     """Finds test images, by their pixels, among the synthetic ones."""
     shared = set(synthetic.images.pixels_sha256s) & set(test.pixels_sha256s)
     if not shared:
@@ -111,7 +111,7 @@ def find_test_images(synthetic: SyntheticSet, test: ImageSet) -> list[Leak]:
     return [Leak(TEST_LEAK, text)]
 
 
-def find_unlabelled(block: ConditionKind, session: Session, test: ImageSet) -> list[Leak]:
+def find_unlabelled(block: ConditionKind, session: Session, test: LabelledSet) -> list[Leak]:
     """Finds test images, and their patients or slides, among those whose classes are not read.
 
     Raises:
@@ -126,7 +126,7 @@ def find_unlabelled(block: ConditionKind, session: Session, test: ImageSet) -> l
     return found
 
 
-def find_test_sources(synthetic: SyntheticSet, test: ImageSet) -> list[Leak]:
+def find_test_sources(synthetic: SyntheticSet, test: LabelledSet) -> list[Leak]:
     """Finds test images, and their patients or slides, among those that rows were made of."""
     groups = {each for each in map(hash_group, (one.group for one in test.images)) if each}
     files, pixels = set(test.sha256s), set(test.pixels_sha256s)
@@ -138,7 +138,7 @@ def find_test_sources(synthetic: SyntheticSet, test: ImageSet) -> list[Leak]:
     return [Leak(TEST_LEAK, f"{synthetic.images.root} was made of {text}")]
 
 
-def find_other_shots(synthetic: SyntheticSet, shots: ImageSet, draw: str) -> list[Leak]:
+def find_other_shots(synthetic: SyntheticSet, shots: LabelledSet, draw: str) -> list[Leak]:
     """Finds synthetic images that vary real images which are no shots of the draw."""
     varied = [each for each in synthetic.references if each is not None]
     files, pixels = set(shots.sha256s), set(shots.pixels_sha256s if varied else ())
@@ -156,7 +156,7 @@ def find_other_shots(synthetic: SyntheticSet, shots: ImageSet, draw: str) -> lis
 
 
 def find_label_leaks(
-    origin: Origin, shots: ImageSet, catalogs: Catalogs, set_name: str | None
+    origin: Origin, shots: LabelledSet, catalogs: Catalogs, set_name: str | None
 ) -> tuple[list[Leak], list[str]]:
     """Finds models and filters that may have seen labels of the evaluated set beyond the shots.
 
@@ -179,7 +179,7 @@ def find_label_leaks(
 
 
 def find_model_leaks(
-    model: str, catalogs: Catalogs, set_name: str | None, shots: ImageSet | None = None
+    model: str, catalogs: Catalogs, set_name: str | None, shots: LabelledSet | None = None
 ) -> tuple[list[Leak], list[str]]:
     """Reads in the catalog whether a generative model has seen labels of the evaluated set.
 
@@ -193,7 +193,7 @@ def find_model_leaks(
     return _judge_entry(f"model {model}", entry, set_name, True)
 
 
-def _is_adapted_to(entry: ModelEntry, shots: ImageSet | None) -> bool:
+def _is_adapted_to(entry: ModelEntry, shots: LabelledSet | None) -> bool:
     """Whether the record of an adaptation, beside its weights, names exactly the shots."""
     if shots is None or not entry.adapters:
         return False
@@ -258,7 +258,7 @@ def _simplify(text: str) -> str:
 
 
 def find_filter_leaks(
-    described: Mapping[str, Any], shots: ImageSet, catalogs: Catalogs
+    described: Mapping[str, Any], shots: LabelledSet, catalogs: Catalogs
 ) -> list[Leak]:
     """Finds filters fitted on labelled images other than exactly the shots.
 
@@ -274,7 +274,7 @@ def find_filter_leaks(
     return [Leak(LABELS_SEEN, f"{who} {text}", unfiltered=is_guide) for text in texts if text]
 
 
-def _find_foreign(labels: Labels, shots: ImageSet, catalogs: Catalogs) -> str:
+def _find_foreign(labels: Labels, shots: LabelledSet, catalogs: Catalogs) -> str:
     """Says which labels other than those of the shots were learned from; empty where none."""
     if labels.classifier is None:
         pairs = zip(shots.sha256s, shots.images, strict=True)

@@ -9,7 +9,7 @@ import numpy as np
 from factory.core.errors import RunBrokenError
 from factory.core.hashing import derive_seed
 from factory.core.stats.ranking import measure_auroc
-from factory.data.shots import ImageSet, PixelReader
+from factory.data.shots import LabelledSet, PixelReader
 from factory.engine.selection import OVER_GROUP_QUOTA, OVER_QUOTA
 from factory.evaluate.base import Context
 from factory.evaluate.fewshot.bank import FeatureBank
@@ -71,7 +71,11 @@ def describe_runs(roots: Sequence[Path]) -> dict[str, Any] | None:
 
 
 def measure_gap(
-    train: ImageSet, test: ImageSet, reader: PixelReader, bank: FeatureBank, encoder: str
+    train: LabelledSet,
+    test: LabelledSet,
+    reader: PixelReader,
+    bank: FeatureBank,
+    encoder: str,
 ) -> Mapping[str, Any] | None:
     """Measures how well training and test images are told apart, classes in equal parts.
 
@@ -112,5 +116,5 @@ def measure_gap(
     }
 
 
-def _count(images: ImageSet) -> list[int]:
+def _count(images: LabelledSet) -> list[int]:
     return [len(images.list_rows(name)) for name in images.class_names]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from factory.catalog.catalog import Catalogs
-from factory.data.shots import ImageSet, count_classes
+from factory.data.shots import LabelledSet, count_classes
 from factory.evaluate.fewshot.leaks import (
     Leak,
     find_label_leaks,
@@ -30,7 +30,7 @@ class Draw:
 
     shots: int
     seed: int
-    images: ImageSet
+    images: LabelledSet
 
     @property
     def name(self) -> str:
@@ -64,7 +64,7 @@ class Provider(Protocol):
         ...
 
     def check(
-        self, draws: Sequence[Draw], test: ImageSet | None = None
+        self, draws: Sequence[Draw], test: LabelledSet | None = None
     ) -> tuple[list[Leak], list[str]]:
         """Finds leaks, and what to note, before anything is trained; `test` where it is known."""
         ...
@@ -118,7 +118,7 @@ class FolderProvider:
         }
 
     def check(
-        self, draws: Sequence[Draw], test: ImageSet | None = None
+        self, draws: Sequence[Draw], test: LabelledSet | None = None
     ) -> tuple[list[Leak], list[str]]:
         """Finds the leaks of all draws, and test images that rows are made of or ended by."""
         found = [self.provide(draw) for draw in draws]

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from factory import __version__
 from factory.core.stats.intervals import LEVEL
-from factory.data.shots import ImageSet
+from factory.data.shots import LabelledSet
 from factory.evaluate.fewshot.augment import DESCRIPTION
 from factory.evaluate.fewshot.labels import describe_judged, explain_shift
 from factory.evaluate.fewshot.leaks import mark_arms
@@ -145,7 +145,7 @@ def _list_notes(study: Study, outcome: Outcome) -> list[str]:
     return notes
 
 
-def _describe_set(images: ImageSet) -> dict[str, Any]:
+def _describe_set(images: LabelledSet) -> dict[str, Any]:
     return {"path": images.root, "images": len(images), "sha256": images.digest}
 
 

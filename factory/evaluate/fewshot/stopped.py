@@ -6,7 +6,7 @@ from pathlib import Path
 
 from factory.core.errors import SourceError, StoreError
 from factory.data.folders import FolderKind
-from factory.data.shots import ImageSet
+from factory.data.shots import LabelledSet
 from factory.data.splits import find_leaks
 from factory.engine.dataset import Dataset
 from factory.engine.run_folder import RunFolder
@@ -17,7 +17,7 @@ from factory.models.session import Session
 from factory.recipe.stop import Stop
 
 
-def find_stop_images(rule: Stop | None, session: Session, test: ImageSet) -> list[Leak]:
+def find_stop_images(rule: Stop | None, session: Session, test: LabelledSet) -> list[Leak]:
     """Finds test images, and their patients or slides, among those that a recipe's tests look at.
 
     Raises:
@@ -26,7 +26,7 @@ def find_stop_images(rule: Stop | None, session: Session, test: ImageSet) -> lis
     return [] if rule is None else _compare(choose_real_set(rule, session), test)
 
 
-def find_run_stops(root: Path, test: ImageSet) -> tuple[list[Leak], list[str]]:
+def find_run_stops(root: Path, test: LabelledSet) -> tuple[list[Leak], list[str]]:
     """Finds them for a finished run, or a copy of one; nothing for other images.
 
     The run record holds the digest of what its tests looked at: it is looked for where the recipe
@@ -83,7 +83,7 @@ def _read_digest(run: Dataset) -> str | None:
     return None if record.stop is None else record.stop.real_sha256
 
 
-def _compare(real: RealSet, test: ImageSet) -> list[Leak]:
+def _compare(real: RealSet, test: LabelledSet) -> list[Leak]:
     shared = find_leaks([image.source for image in real.images], test.images)
     if not shared:
         return []

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import EvaluationError, SourceError
-from factory.data.shots import ImageSet, PixelReader, check_test_classes, draw_shots
+from factory.data.shots import LabelledSet, PixelReader, check_test_classes, draw_shots
 from factory.evaluate.cells import CellStore
 from factory.evaluate.fewshot.arms import ArmImages, choose_images, is_arm_augmented
 from factory.evaluate.fewshot.bank import FeatureBank
@@ -43,8 +43,8 @@ class Study:
     """A study's inputs and what came of it."""
 
     settings: StudySettings
-    train: ImageSet
-    test: ImageSet
+    train: LabelledSet
+    test: LabelledSet
     provider: Provider
     cells: CellStore
     say: Say
@@ -176,7 +176,7 @@ class Study:
     def _run_shots(self, learner: Learner, shots: int, draws: Sequence[Draw]) -> Outcome:
         """Runs all arms of all draws; an arm that one draw lacks is left out."""
         outcome = Outcome(shots, self.settings.count_steps(shots, len(self.names)))
-        made: dict[str, list[ImageSet]] = {}
+        made: dict[str, list[LabelledSet]] = {}
         for draw in draws:
             provided = self._provide(draw, outcome)
             arms = {
@@ -245,8 +245,8 @@ class Study:
         self,
         learner: Learner,
         outcome: Outcome,
-        shots: Sequence[ImageSet],
-        made: Mapping[str, Sequence[ImageSet]],
+        shots: Sequence[LabelledSet],
+        made: Mapping[str, Sequence[LabelledSet]],
     ) -> None:
         """Lets a classifier of all real images but the shots judge the synthetic ones."""
         judging = Judging(self.train, self.test, self.reader, self.cells, self.say)

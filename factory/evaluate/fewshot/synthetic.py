@@ -11,7 +11,7 @@ from factory.core.parquet import count_rows
 from factory.data.folders import tell_kind
 from factory.data.images import SourceImage, iterate_rows, list_images
 from factory.data.provenance import read_origin as read_told
-from factory.data.shots import ImageSet, make_set
+from factory.data.shots import LabelledSet, make_set
 from factory.data.varied import Varied, read_varied
 from factory.engine.dataset import Dataset
 from factory.evaluate.measured import describe_data
@@ -51,7 +51,7 @@ class SyntheticSet:
         groups: hashes of the patients or slides of these.
     """
 
-    images: ImageSet
+    images: LabelledSet
     references: tuple[Varied | None, ...]
     origins: tuple[Origin, ...]
     data: tuple[Mapping[str, Any], ...] = ()
@@ -63,7 +63,7 @@ class SyntheticSet:
         """The classes, sorted."""
         return self.images.class_names
 
-    def choose(self, per_class: int | None, class_names: Sequence[str], seed: int) -> ImageSet:
+    def choose(self, per_class: int | None, class_names: Sequence[str], seed: int) -> LabelledSet:
         """Chooses images of each class by seed; fewer are the first of more.
 
         Args:
@@ -120,7 +120,7 @@ def read_first_attempts(root: Path) -> SyntheticSet | str:
 def join_sets(sets: Sequence[SyntheticSet]) -> SyntheticSet:
     """Returns several sets as one."""
     return SyntheticSet(
-        ImageSet(
+        LabelledSet(
             ", ".join(each.images.root for each in sets),
             tuple(image for each in sets for image in each.images.images),
             tuple(sha for each in sets for sha in each.images.sha256s),

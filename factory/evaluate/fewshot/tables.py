@@ -6,15 +6,15 @@ from typing import Any
 from factory.evaluate.fewshot.protocol import tell_changes
 from factory.evaluate.figures import align
 
-Study = Mapping[str, Any]
+StudyResult = Mapping[str, Any]
 
 
-def list_studies(result: Study) -> list[Study]:
+def list_studies(result: StudyResult) -> list[StudyResult]:
     """Returns the study of every count of shots."""
     return list((result.get("shots") or {"": result}).values())
 
 
-def write_study(study: Study) -> Iterator[str]:
+def write_study(study: StudyResult) -> Iterator[str]:
     """Yields settings, arms, differences, classes and curve of one count of shots."""
     if study["settings"].get("protocol"):
         yield tell_changes(study["settings"]["protocol"])
@@ -56,7 +56,7 @@ def write_study(study: Study) -> Iterator[str]:
     yield ""
 
 
-def _write_tuned(tuned: Study) -> Iterator[str]:
+def _write_tuned(tuned: StudyResult) -> Iterator[str]:
     """Yields arms of the chosen classifiers, what they gain, and those of each classifier."""
     if not tuned:
         return
@@ -78,11 +78,11 @@ def _write_tuned(tuned: Study) -> Iterator[str]:
     yield from align([[name, _show(value, "+"), f"{gain:+.1%}"] for (name, value), gain in pairs])
 
 
-def _find(arms: Study, arm: str) -> str:
+def _find(arms: StudyResult, arm: str) -> str:
     return _show(arms[arm]["balanced_accuracy"]) if arm in arms else ""
 
 
-def _write_making(study: Study) -> Iterator[str]:
+def _write_making(study: StudyResult) -> Iterator[str]:
     """Yields how far the test set is from the training set, and what the images cost."""
     gap = study.get("domain_gap")
     if gap:
@@ -105,7 +105,7 @@ def _write_making(study: Study) -> Iterator[str]:
         )
 
 
-def _write_fidelity(study: Study) -> Iterator[str]:
+def _write_fidelity(study: StudyResult) -> Iterator[str]:
     if study["label_fidelity"]:
         yield ""
         yield "label fidelity: share whose class a classifier of all real images but the shots sees"
@@ -135,11 +135,11 @@ def _describe(settings: Mapping[str, Any]) -> str:
     )
 
 
-def _mark(arm: str, study: Study) -> str:
+def _mark(arm: str, study: StudyResult) -> str:
     return arm + "".join(f" [{mark}]" for mark in study["marks"].get(arm, ()))
 
 
-def _mark_pair(pair: str, study: Study) -> str:
+def _mark_pair(pair: str, study: StudyResult) -> str:
     marks = [mark for arm in pair.split(" - ") for mark in study["marks"].get(arm, ())]
     return pair + "".join(f" [{mark}]" for mark in dict.fromkeys(marks))
 

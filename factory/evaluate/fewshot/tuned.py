@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.hashing import compute_digest
-from factory.data.shots import ImageSet, PixelReader
+from factory.data.shots import LabelledSet, PixelReader
 from factory.evaluate.cells import DECIMALS, Cell, CellStore
 from factory.evaluate.fewshot.arms import ArmImages, read_training_set
 from factory.evaluate.fewshot.learners import Say
@@ -63,7 +63,7 @@ class Bench:
     reader: PixelReader
     cells: CellStore
     names: tuple[str, ...]
-    test: ImageSet
+    test: LabelledSet
     seen: Seen
     say: Say
     arms: Sequence[str] = TUNED_ARMS

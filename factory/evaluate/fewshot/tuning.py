@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.hashing import derive_seed
-from factory.data.shots import ImageSet
+from factory.data.shots import LabelledSet
 from factory.data.varied import Varied
 from factory.evaluate.fewshot.learners import TrainingSet
 from factory.evaluate.fewshot.tuners import Options, Plan, Seen, Tuner
@@ -37,7 +37,7 @@ class Choice:
         }
 
 
-def cut_folds(shots: ImageSet, class_names: Sequence[str], count: int, seed: int) -> list[Fold]:
+def cut_folds(shots: LabelledSet, class_names: Sequence[str], count: int, seed: int) -> list[Fold]:
     """Cuts shots into folds by class; patients or slides, where known, are never divided.
 
     Returns:
@@ -66,7 +66,7 @@ def cut_folds(shots: ImageSet, class_names: Sequence[str], count: int, seed: int
 
 
 def find_shots(
-    made: ImageSet, varied: Mapping[str, Varied | None], shots: ImageSet
+    made: LabelledSet, varied: Mapping[str, Varied | None], shots: LabelledSet
 ) -> NDArray[np.int64]:
     """Returns (N, K) rows of the shots that each synthetic image comes from; -1 fills up.
 

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from factory.core.errors import InputError, SourceError
 from factory.core.hashing import compute_digest
-from factory.data.shots import ImageSet, PixelReader, count_classes
+from factory.data.shots import LabelledSet, PixelReader, count_classes
 from factory.engine.refilter import refilter_folder
 from factory.evaluate.base import Context
 from factory.evaluate.cells import DECIMALS, Cell, CellStore
@@ -70,7 +70,7 @@ class Task:
 
     settings: TuneSettings
     recipe: Path
-    shots: ImageSet
+    shots: LabelledSet
     space: Space
     work: Path
 
@@ -80,7 +80,7 @@ class Task:
         return self.shots.class_names
 
 
-def cut_repeats(shots: ImageSet, count: int, folds: int, first: int = 0) -> list[list[Split]]:
+def cut_repeats(shots: LabelledSet, count: int, folds: int, first: int = 0) -> list[list[Split]]:
     """Cuts the shots `count` times, so that each is held out once in every repeat.
 
     Args:
@@ -174,7 +174,7 @@ class Bed:
         return RecipeProvider(making, settings, task.work / "draws", run, self.context)
 
     def _provide(
-        self, configuration: Configuration, draw: Draw, held: ImageSet
+        self, configuration: Configuration, draw: Draw, held: LabelledSet
     ) -> tuple[Provided, str]:
         """Makes the images of a fold; a choice of the filter is decided on what is there.
 
@@ -217,7 +217,7 @@ class Bed:
         refilter_folder(str(build), self.base.set_filter(choice))
         return build.rename(folder)
 
-    def _build_bench(self, configuration: Configuration, seed: int, held: ImageSet) -> Bench:
+    def _build_bench(self, configuration: Configuration, seed: int, held: LabelledSet) -> Bench:
         task = self.task
         settings = task.settings.as_study(configuration.get("per_class"), seed)
         if self._banks is None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.stats.intervals import Interval
-from factory.data.shots import ImageSet
+from factory.data.shots import LabelledSet
 from factory.evaluate.cells import Cell
 from factory.evaluate.fewshot.scores import resample, score_arm, to_interval
 from factory.evaluate.fewshot.settings import PRIMARY
@@ -45,7 +45,7 @@ class Gain:
 
 
 def measure_gain(
-    shots: ImageSet, repeats: Sequence[Sequence[Split]], cells: Mapping[Split, Cell]
+    shots: LabelledSet, repeats: Sequence[Sequence[Split]], cells: Mapping[Split, Cell]
 ) -> Gain | None:
     """Measures over the repeats of which every fold is there; None where there is none.
 
@@ -67,7 +67,9 @@ def measure_gain(
     return Gain(gain, own, both, resampling.units, len(whole))
 
 
-def measure_so_far(shots: ImageSet, cells: Mapping[Split, Cell], splits: Sequence[Split]) -> float:
+def measure_so_far(
+    shots: LabelledSet, cells: Mapping[Split, Cell], splits: Sequence[Split]
+) -> float:
     """Returns the mean gain of folds, by which trials that fall behind are stopped."""
     labels = shots.index_labels(shots.class_names)
     rows = np.concatenate([split.held for split in splits])

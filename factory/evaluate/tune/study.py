@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from factory.core.duration import format_duration
 from factory.core.errors import EvaluationError, InputError
-from factory.data.shots import ImageSet, draw_shots, list_real
+from factory.data.shots import LabelledSet, draw_shots, list_real
 from factory.evaluate.base import Context
 from factory.evaluate.cells import STUDY, Cell, CellStore
 from factory.evaluate.fewshot.settings import check_settings
@@ -190,7 +190,7 @@ class Search:
         )
 
 
-def choose_shots(settings: TuneSettings, base: Base) -> ImageSet:
+def choose_shots(settings: TuneSettings, base: Base) -> LabelledSet:
     """Returns the shots: those that the recipe draws by its `shots` and `seed`, or all images.
 
     Raises:

@@ -10,7 +10,7 @@ from factory.data.summary import Maker, Summary
 from factory.models.generators.families import does_generate
 from factory.publish.card.facts import Facts
 from factory.publish.card.text import join_blocks
-from factory.recipe.licences import Verdict, collect_summary_terms, combine_terms, find_known
+from factory.recipe.licences import Permissions, collect_summary_terms, combine_terms, find_known
 
 LICENCE_MARK = "<!-- Written by factory; remove this line to keep the file as you edit it. -->"
 
@@ -134,7 +134,7 @@ def write_licence_file(facts: Facts) -> str:
     return f"{LICENCE_MARK}\n\n# {escape(facts.title)}: {escape(name)}\n\n{text}\n"
 
 
-def _list_limits(verdict: Verdict) -> list[str]:
+def _list_limits(verdict: Permissions) -> list[str]:
     lines = [f"**{escape(each)}**" for each in verdict.limits]
     rest = verdict.describe()[len(lines) :]
     rest = tuple(escape(line) for line in rest if not line.startswith("attribution: "))

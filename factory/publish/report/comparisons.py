@@ -15,9 +15,9 @@ from factory.filters.base import Filter
 from factory.publish.report.collect import Shown
 from factory.publish.report.pictures import Stored, fetch_stored
 from factory.publish.report.real_images import (
+    NamedSet,
     Neighbours,
     RealMatch,
-    RealSet,
     Size,
     find_references,
     list_reference_paths,
@@ -110,7 +110,7 @@ class Comparer:
             notes.append(describe_missing(error, self.base))
         return self._build("References", intro, found, notes)
 
-    def compare_set(self, real: RealSet, shown: Sequence[Shown]) -> Comparison:
+    def compare_set(self, real: NamedSet, shown: Sequence[Shown]) -> Comparison:
         """Puts the images that are most like one of a set beside it.
 
         Args:

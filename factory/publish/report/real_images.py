@@ -46,7 +46,7 @@ class RealMatch:
 
 
 @dataclass(frozen=True, slots=True)
-class RealSet:
+class NamedSet:
     """A set of real images named by the recipe or by the user.
 
     Attributes:
@@ -64,14 +64,14 @@ class RealSet:
 
 def list_real_sets(
     state: RunState, extra: Sequence[Path], image_column: str | None = None
-) -> list[RealSet]:
+) -> list[NamedSet]:
     """Returns the sets compared with by descriptors: those of such filters, and `extra` ones."""
-    found = [RealSet("real images given", path, None, image_column) for path in extra]
+    found = [NamedSet("real images given", path, None, image_column) for path in extra]
     for judge in state.decider.filters:
         recorded = next(iter(state.summary.list_recorded(judge.name)), {})
         for real in judge.real_images if judge.nearness is None else ():
             title, digest = f"{judge.name}.{real.field}", recorded.get(f"{real.field}_sha256")
-            found.append(RealSet(title, real.path, digest, real.columns.get("image_column")))
+            found.append(NamedSet(title, real.path, digest, real.columns.get("image_column")))
     return found
 
 
@@ -123,7 +123,7 @@ class Neighbours:
         SourceError: the set cannot be read.
     """
 
-    def __init__(self, real: RealSet, size: Size) -> None:
+    def __init__(self, real: NamedSet, size: Size) -> None:
         self.real, self.size = real, size
         listed = list_images(real.path, image_column=real.image_column)
         self.images = listed[:: -(-len(listed) // MAX_IMAGES)]

@@ -9,7 +9,7 @@ says `not stated` and guesses nothing.
 """
 
 from factory.catalog.licences.known import KNOWN, KnownLicence, find_known
-from factory.catalog.licences.terms import Limit, Term, Verdict, combine_terms
+from factory.catalog.licences.terms import Limit, Permissions, Term, combine_terms
 from factory.recipe.licences.collect import (
     collect_recipe_terms,
     collect_summary_terms,
@@ -30,9 +30,9 @@ __all__ = [
     "KNOWN",
     "KnownLicence",
     "Limit",
+    "Permissions",
     "Refusal",
     "Term",
-    "Verdict",
     "check_generation",
     "check_publish",
     "collect_recipe_terms",

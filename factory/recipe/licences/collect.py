@@ -6,8 +6,8 @@ from typing import Any
 from factory.catalog.catalog import Catalogs, EncoderEntry
 from factory.catalog.licences.terms import (
     SOURCE_IMAGES,
+    Permissions,
     Term,
-    Verdict,
     combine_terms,
     drop_repeated,
 )
@@ -73,7 +73,7 @@ def collect_recipe_terms(recipe: Recipe, session: Session) -> tuple[Term, ...]:
     )
 
 
-def combine_recipe_terms(loaded: LoadedRecipe) -> Verdict:
+def combine_recipe_terms(loaded: LoadedRecipe) -> Permissions:
     """Returns what the terms of a recipe's makers, as catalogs say now, let its data set be."""
     return combine_terms(collect_recipe_terms(loaded.recipe, loaded.session))
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from factory.catalog.licences.known import find_known
-from factory.catalog.licences.terms import SAYS, Limit, Verdict, combine_terms
+from factory.catalog.licences.terms import SAYS, Limit, Permissions, combine_terms
 from factory.core.errors import LicenceError
 from factory.data.summary import Summary
 from factory.recipe.file import LoadedRecipe
@@ -96,7 +96,7 @@ def list_refusals(summary: Summary, license_id: str) -> tuple[Refusal, ...]:
     return _compare(verdict, license_id, summary.approval)
 
 
-def suggest_licence(verdict: Verdict, approval: str | None = None) -> str | None:
+def suggest_licence(verdict: Permissions, approval: str | None = None) -> str | None:
     """Returns the freest common licence that the terms allow, or None where none does."""
     return next((name for name in LADDER if not _compare(verdict, name, approval)), None)
 
@@ -118,7 +118,7 @@ def record_licence(summary: Summary, license_id: str, override: str | None) -> S
     return summary.change(license=license_id, overrides=overrides)
 
 
-def _compare(verdict: Verdict, license_id: str, approval: str | None) -> tuple[Refusal, ...]:
+def _compare(verdict: Permissions, license_id: str, approval: str | None) -> tuple[Refusal, ...]:
     found: list[Refusal] = []
     for limit in verdict.limits:
         if limit.restriction == "dataset_generation" and approval is not None:
