@@ -27,7 +27,7 @@ from factory.train.adapter.settings import AdapterSettings
 from factory.train.adapter.shots import choose_all_shots
 from factory.train.adapter.train import train_adapter
 from factory.train.copies import CopyMeter
-from factory.train.generator.objectives import find_trainee
+from factory.train.generator.objectives import find_objective
 from factory.train.generator.objectives.base import CLASSLESS, WEIGHTS, Subject
 from tests import tiny
 from tests.running import call, read_rows, run, write_recipe
@@ -121,13 +121,13 @@ def open_base(catalog, family, **changes):
     return build_generator(settings, entry, Path())
 
 
-def open_trainee(catalog, data, family, **changes):
-    trainee_class = find_trainee(family, family)
-    settings = trainee_class.choices.settle(settle(data, family, **changes))
+def open_objective(catalog, data, family, **changes):
+    objective_class = find_objective(family, family)
+    settings = objective_class.choices.settle(settle(data, family, **changes))
     shots = {"dark": torch.zeros(1, 3, SIZE, SIZE), "pale_pink": torch.ones(1, 3, SIZE, SIZE)}
     words = {"dark": "dark", "pale_pink": "pale pink"}
     generator = open_base(catalog, family, guidance=settings.guidance)
-    return trainee_class(Subject(generator, settings, words, shots))
+    return objective_class(Subject(generator, settings, words, shots))
 
 
 # --- what is learnt, and what a recipe makes of it -----------------------------------------------
@@ -269,13 +269,13 @@ def test_the_saved_adapter_samples_what_the_trained_one_did(family, catalog, dat
     generator = build_generator(GeneratorSettings(model=result.id, batch_size=2), entry, Path())
     samples = generator.generate(make_jobs(class_name="pale_pink"))
 
-    trainee = open_trainee(catalog, data, family, layers="all")
+    objective = open_objective(catalog, data, family, layers="all")
     good = load_file(*out.glob("training/checkpoint-*/model_2.safetensors"))  # of the last check
-    plain = trainee.sample(["dark" if family in OWN else "pale_pink"] * 2, [100, 101])
+    plain = objective.sample(["dark" if family in OWN else "pale_pink"] * 2, [100, 101])
     with torch.no_grad():
-        for number, parameter in enumerate(trainee.parameters.values()):
+        for number, parameter in enumerate(objective.parameters.values()):
             parameter.copy_(good[str(number)])
-    trained = trainee.sample(["pale_pink"] * 2, [100, 101])
+    trained = objective.sample(["pale_pink"] * 2, [100, 101])
     for row, sample in enumerate(samples):  # merging rounds otherwise than adding
         apart = np.abs(sample.pixels.astype(int) - trained[row]).max()
         moved = np.abs(sample.pixels.astype(int) - plain[row]).max()
@@ -293,11 +293,11 @@ def test_the_saved_adapter_samples_what_the_trained_one_did(family, catalog, dat
 class Oracle(torch.nn.Module):
     """Knows the clean latents, and predicts from them what a perfect model would."""
 
-    def __init__(self, network, trainee, pixels, target):
+    def __init__(self, network, objective, pixels, target):
         super().__init__()
         self.config, self.dtype, self.target = network.config, torch.float32, target
         with torch.no_grad():  # the tiny autoencoders are sure of their latents
-            self.clean = trainee._encode_images(pixels, torch.Generator())
+            self.clean = objective._encode_images(pixels, torch.Generator())
         self.seen = {}
 
     def forward(self, noisy=None, times=None, states=None, **arguments):
@@ -339,19 +339,19 @@ def test_a_perfect_model_has_no_loss(family, target, catalog, data, monkeypatch)
             "from_config",
             classmethod(lambda cls, *a, **kw: load(cls, *a, **{**kw, "prediction_type": target})),
         )
-    trainee = open_trainee(catalog, data, family)
+    objective = open_objective(catalog, data, family)
     pixels = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    oracle = Oracle(trainee._network, trainee, pixels, target)
-    wrong = Oracle(trainee._network, trainee, pixels, target)
+    oracle = Oracle(objective._network, objective, pixels, target)
+    wrong = Oracle(objective._network, objective, pixels, target)
     wrong.clean = oracle.clean + 1.0
-    trainee._network = wrong
+    objective._network = wrong
     conditions = ["dark", CLASSLESS, None]
     draw = torch.Generator().manual_seed(3)
-    assert trainee.compute_losses(pixels, conditions, draw)[0] > 0.01
-    trainee._network = oracle
-    losses = trainee.compute_losses(pixels, conditions, torch.Generator().manual_seed(3))
+    assert objective.compute_losses(pixels, conditions, draw)[0] > 0.01
+    objective._network = oracle
+    losses = objective.compute_losses(pixels, conditions, torch.Generator().manual_seed(3))
     assert losses.shape == (3,) and float(losses.detach().abs().max()) < 1e-4
-    prompts = [trainee.write_prompt(condition) for condition in conditions]
+    prompts = [objective.write_prompt(condition) for condition in conditions]
     assert prompts == ["H&E histopathology patch, dark", "H&E histopathology patch", ""]
     if family == "stable-diffusion-xl":
         added = oracle.seen["added_cond_kwargs"]
@@ -370,16 +370,18 @@ def test_a_base_that_predicts_samples_is_refused(catalog, data, monkeypatch):
         classmethod(lambda cls, *a, **kw: load(cls, *a, **{**kw, "prediction_type": "sample"})),
     )
     with pytest.raises(InputError, match="predicts 'sample'"):
-        open_trainee(catalog, data, "stable-diffusion")
+        open_objective(catalog, data, "stable-diffusion")
 
 
 @pytest.mark.parametrize(("family", "rows"), [("flow", 5), ("multi", 2)])
 def test_only_the_rows_of_the_adapted_classes_move(family, rows, catalog, data):
-    trainee = open_trainee(catalog, data, family)
-    table = trainee.parameters["class_embedding"]
+    objective = open_objective(catalog, data, family)
+    table = objective.parameters["class_embedding"]
     assert len(table) == rows  # of multi those of adapters alone
     draw = torch.Generator().manual_seed(0)
-    losses = trainee.compute_losses(torch.zeros(4, 3, SIZE, SIZE), ["dark", None, "", "dark"], draw)
+    losses = objective.compute_losses(
+        torch.zeros(4, 3, SIZE, SIZE), ["dark", None, "", "dark"], draw
+    )
     torch.autograd.backward(losses.mean())
     assert table.grad is not None
     assert table.grad.any(1).tolist() == [*[False] * (rows - 2), True, False]
@@ -417,7 +419,7 @@ def test_the_threshold_comes_from_the_shots():
 
 
 class Copycat:
-    """A trainee that turns from noise into the first shot, as its one weight goes to 1."""
+    """An objective that turns from noise into the first shot, as its one weight goes to 1."""
 
     def __init__(self, shot):
         self.shot = shot
@@ -446,23 +448,23 @@ def train_copycat(folder, data, **changes):
     shots = draw_structure(2, 0)
     values = {"steps": 60, "check_every": 10, "learning_rate": 0.05, "prior_weight": 0, "rank": 1}
     settings = settle(data, **{**values, **changes})
-    settings = find_trainee("flow", "").choices.settle(settings)
+    settings = find_objective("flow", "").choices.settle(settings)
     material = Material(shots, ("a", "b"), shots[:0])
-    trainee = Copycat(shots[0])
-    training = AdapterTraining(trainee, settings, material, CopyMeter(shots, None), folder)
-    return training, trainee
+    objective = Copycat(shots[0])
+    training = AdapterTraining(objective, settings, material, CopyMeter(shots, None), folder)
+    return training, objective
 
 
 def test_copies_stop_the_training_and_the_last_good_weights_are_kept(tmp_path, data):
-    training, trainee = train_copycat(tmp_path / "a", data)
+    training, objective = train_copycat(tmp_path / "a", data)
     progress = training.run(lambda line: None)
     assert progress.is_stopped and 10 <= progress.good_step < progress.step < 60
     assert progress.step == progress.good_step + 10
     copies = [check.copies for check in progress.checks]
     assert copies[-1] > 0.1 and max(copies[:-1]) <= 0.1
-    stopped_at = trainee.weight.item()
+    stopped_at = objective.weight.item()
     training.load_good()
-    assert trainee.weight.item() < stopped_at
+    assert objective.weight.item() < stopped_at
     again, _ = train_copycat(tmp_path / "a", data, steps=100)
     assert again.run(lambda line: None).step == progress.step  # stopped is stopped
     free, _ = train_copycat(tmp_path / "b", data, max_copies=1.0)

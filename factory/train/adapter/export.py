@@ -21,7 +21,7 @@ from factory.train.adapter.loop import Progress
 from factory.train.adapter.settings import AdapterSettings, describe_settings
 from factory.train.adapter.shots import Shot
 from factory.train.copies import CopyMeter
-from factory.train.generator.objectives.base import WEIGHTS, Trainee
+from factory.train.generator.objectives.base import WEIGHTS, Objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Adapted:
     entry: ModelEntry | None
     family: str
     generator: DiffusersGenerator
-    trainee: Trainee
+    objective: Objective
     shots: tuple[Shot, ...]
     words: Mapping[str, str]
     meter: CopyMeter
@@ -88,7 +88,7 @@ def build_entry(adapted: Adapted, folder: Path) -> dict[str, Any]:
     return {
         **fields,
         "adapters": [{"source": "..", "weight_name": WEIGHTS}],
-        **adapted.trainee.describe_entry(),
+        **adapted.objective.describe_entry(),
         "mpp": settings.mpp,
         "training_data": [*known, adapted.data],
         "labels_seen": True,

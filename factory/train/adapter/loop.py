@@ -15,7 +15,7 @@ from factory.core.hashing import derive_seed
 from factory.train.adapter.settings import AdapterSettings
 from factory.train.augment import jitter_stains, turn_images
 from factory.train.copies import CopyCheck, CopyMeter
-from factory.train.generator.objectives.base import CLASSLESS, Trainee
+from factory.train.generator.objectives.base import CLASSLESS, Objective
 from factory.train.loop import Loop, Trainer, compute_warmup
 
 WARMUP_STEPS = 20
@@ -55,7 +55,7 @@ class AdapterTraining(Trainer):
     """Trains an adapter until its steps are done or its samples copy the shots.
 
     Args:
-        trainee: what is trained.
+        objective: what is trained.
         settings: with nothing left open.
         material: what it learns from.
         meter: finds copies of the shots.
@@ -71,20 +71,20 @@ class AdapterTraining(Trainer):
 
     def __init__(
         self,
-        trainee: Trainee,
+        objective: Objective,
         settings: AdapterSettings,
         material: Material,
         meter: CopyMeter,
         folder: Path,
     ) -> None:
         super().__init__()
-        self._trainee, self._settings, self._material = trainee, settings, material
+        self._objective, self._settings, self._material = objective, settings, material
         self._meter, self._folder = meter, folder
         self.state = {"good_step": 0, "checks": []}
         self.learning_rate = settings.learning_rate or 0.0
-        self.network = torch.nn.ParameterList(trainee.parameters.values())
+        self.network = torch.nn.ParameterList(objective.parameters.values())
         self.kept = (deepcopy(self.network),)  # of the last check that passed
-        rates = [trainee.rates.get(name, 1.0) for name in trainee.parameters]
+        rates = [objective.rates.get(name, 1.0) for name in objective.parameters]
         self.optimizer = torch.optim.AdamW(
             [
                 {"params": [parameter], "rate": rate}
@@ -125,7 +125,7 @@ class AdapterTraining(Trainer):
         return self.progress
 
     def load_good(self) -> None:
-        """Gives the trainee the weights of the last check that passed."""
+        """Gives the objective the weights of the last check that passed."""
         _copy(self.kept[0], self.network)
 
     def compute_rate(self, step: int) -> float:
@@ -137,10 +137,10 @@ class AdapterTraining(Trainer):
         settings = self._settings
         draw = torch.Generator().manual_seed(derive_seed(settings.seed, "step", step))
         pixels, conditions = draw_shots(self._material, settings, step, draw)
-        loss = self._trainee.compute_losses(pixels, conditions, draw).mean()
+        loss = self._objective.compute_losses(pixels, conditions, draw).mean()
         if settings.prior_weight:
             pixels = draw_prior(self._material, settings, draw)
-            held = self._trainee.compute_losses(pixels, [CLASSLESS] * len(pixels), draw)
+            held = self._objective.compute_losses(pixels, [CLASSLESS] * len(pixels), draw)
             loss = loss + settings.prior_weight * held.mean()
         return loss
 
@@ -152,7 +152,7 @@ class AdapterTraining(Trainer):
         seeds = [derive_seed(settings.seed, "check", step, row) for row in rows]
         live = deepcopy(self.network)
         _copy(average, self.network)
-        samples = self._trainee.sample(conditions, seeds)
+        samples = self._objective.sample(conditions, seeds)
         _copy(live, self.network)
         found = self._meter.check(samples, step, loss)
         save_grid(samples, len(names), self.path_samples(step))

@@ -32,8 +32,8 @@ from factory.train.adapter.shots import (
     read_shots,
 )
 from factory.train.copies import CopyMeter
-from factory.train.generator.objectives import find_trainee
-from factory.train.generator.objectives.base import CLASSLESS, Subject, Trainee
+from factory.train.generator.objectives import find_objective
+from factory.train.generator.objectives.base import CLASSLESS, Objective, Subject
 
 SAMPLED_AT_ONCE = 8
 HUB_ID = r"[\w.-]+/[\w.-]+"
@@ -99,8 +99,8 @@ def train_adapter(
     began = time.perf_counter()
     entry = find_base(settings, catalogs)
     family = open_family(GeneratorSettings(model=settings.base), entry, Path()).kind
-    trainee_class = find_trainee(family, settings.base)
-    settings = trainee_class.choices.settle(settings)
+    objective_class = find_objective(family, settings.base)
+    settings = objective_class.choices.settle(settings)
     shots = choose_all_shots(settings)
     names = tuple(sorted({shot.class_name for shot in shots}))
     words = choose_words(names, settings, catalogs)
@@ -117,17 +117,17 @@ def train_adapter(
     by_class = {
         name: to_tensor(pixels[[shot.class_name == name for shot in shots]]) for name in names
     }
-    trainee: Trainee = trainee_class(Subject(generator, settings, words, by_class))
-    prior = make_prior(trainee, settings, folder, report)
+    objective: Objective = objective_class(Subject(generator, settings, words, by_class))
+    prior = make_prior(objective, settings, folder, report)
     material = Material(pixels, tuple(shot.class_name for shot in shots), prior)
     meter = CopyMeter(pixels, settings.max_similarity)
-    training = AdapterTraining(trainee, settings, material, meter, folder)
+    training = AdapterTraining(objective, settings, material, meter, folder)
     progress = training.run(report)
     sha256 = None
     if progress.good_step:
         training.load_good()
-        trainee.save(out)
-        adapted = Adapted(settings, entry, family, generator, trainee, shots, words, meter)
+        objective.save(out)
+        adapted = Adapted(settings, entry, family, generator, objective, shots, words, meter)
         write_patients(list_patients(images), out)
         sha256 = write_adapter(adapted, progress, training.path_samples(progress.good_step), out)
     return AdapterResult(str(settings.id), progress, time.perf_counter() - began, sha256)
@@ -208,11 +208,11 @@ def describe_training(
 
 
 def make_prior(
-    trainee: Trainee, settings: AdapterSettings, folder: Path, report: Report
+    objective: Objective, settings: AdapterSettings, folder: Path, report: Report
 ) -> NDArray[np.uint8]:
     """Samples the unadapted base without a class, once; (N, H, W, 3) uint8 RGB.
 
-    A fresh adapter changes nothing, so the trainee is the base until its training resumes.
+    A fresh adapter changes nothing, so the objective is the base until its training resumes.
 
     Raises:
         GenerationError: sampling failed.
@@ -224,7 +224,7 @@ def make_prior(
         return np.asarray(np.load(path, allow_pickle=False), np.uint8)
     report(f"sampling {settings.prior_images:,} images of the base, to keep what it knows")
     seeds = [derive_seed(settings.seed, "prior", row) for row in range(settings.prior_images)]
-    images = trainee.sample([CLASSLESS] * len(seeds), seeds)
+    images = objective.sample([CLASSLESS] * len(seeds), seeds)
     with write_atomically(path) as temporary, temporary.open("wb") as file:
         np.save(file, images)
     return images

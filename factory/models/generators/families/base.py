@@ -48,7 +48,7 @@ class Family(ABC):
         takes_guider: its guidance may be made by a guider, not as its pipeline does.
         caches: kinds of caches that may leave out parts of its networks; the network decides.
         paints_masks: masks beside a source say what of it is made anew.
-        trainee: `module:Class` that adapts its models, as `factory.train` imports it.
+        objective: `module:Class` that adapts its models, as `factory.train` imports it.
     """
 
     kind: ClassVar[str]
@@ -68,7 +68,7 @@ class Family(ABC):
     takes_guider: bool = False
     caches: frozenset[str] = frozenset()
     paints_masks: bool = False
-    trainee: str | None = None
+    objective: str | None = None
 
     def __init__(
         self,

@@ -42,7 +42,7 @@ class FlowFamily(ClassFamily):
     takes_guider = True
     token_limits = MappingProxyType({"tokenizer": 64})  # factory.models.generators.flow.TEXT_TOKENS
     lowercases = True
-    trainee = "factory.train.generator.objectives.flow:FlowTrainee"
+    objective = "factory.train.generator.objectives.flow:FlowObjective"
 
     def write_prompts(self, conditions: Sequence[Condition]) -> Prompts:
         """Returns the captions."""

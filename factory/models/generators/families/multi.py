@@ -31,7 +31,7 @@ class MultiFamily(FlowFamily):
     sized = True
     guides_streams = True
     caches = frozenset({"taylorseer"})
-    trainee = "factory.train.generator.objectives.multi:MultiTrainee"
+    objective = "factory.train.generator.objectives.multi:MultiObjective"
 
     def group(self, condition: Condition) -> Any:
         """Conditions of as many embedding tokens share a call: padding would touch last bits."""

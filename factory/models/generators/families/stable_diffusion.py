@@ -21,7 +21,7 @@ class StableDiffusionFamily(TextFamily):
     load_arguments = MappingProxyType(
         {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
     )
-    trainee = "factory.train.generator.objectives.text:NoiseTrainee"
+    objective = "factory.train.generator.objectives.text:NoiseObjective"
 
 
 class StableDiffusionXLFamily(StableDiffusionFamily):
@@ -51,4 +51,4 @@ class StableDiffusion3Family(StableDiffusionFamily):
     )
     load_arguments = MappingProxyType({})
     call_arguments = MappingProxyType({"max_sequence_length": 256})
-    trainee = "factory.train.generator.objectives.text:FlowTextTrainee"
+    objective = "factory.train.generator.objectives.text:FlowTextObjective"

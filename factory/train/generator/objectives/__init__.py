@@ -1,4 +1,4 @@
-"""`find_trainee`: what of each pipeline family is trained, by what objective."""
+"""`find_objective`: what of each pipeline family is trained, and by what loss."""
 
 from typing import Any
 
@@ -7,17 +7,17 @@ from factory.core.registry import import_name
 from factory.models.generators.families import FAMILIES
 
 
-def find_trainee(family: str, model: str) -> Any:
+def find_objective(family: str, model: str) -> Any:
     """Returns the class that trains a family: the one that it names.
 
     Raises:
         InputError: none does; names those that can be adapted.
         PluginError: its plug-in is broken.
     """
-    found = FAMILIES.get(family).trainee
+    found = FAMILIES.get(family).objective
     if found is None:
         working, _ = FAMILIES.list_all()
-        known = ", ".join(name for name, each in working.items() if each.trainee is not None)
+        known = ", ".join(name for name, each in working.items() if each.objective is not None)
         raise InputError(
             f"model {model}: family {family!r} cannot be adapted: take a model of the families "
             f"{known}"

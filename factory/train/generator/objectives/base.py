@@ -1,4 +1,4 @@
-"""What a trainee is: the part of a pipeline that is trained, its objective, and how it samples."""
+"""What an objective is: the part of a pipeline that is trained, its loss, and how it samples."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ WEIGHTS = "pytorch_lora_weights.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What a trainee is made for.
+    """What an objective is made for.
 
     Attributes:
         generator: of the base model; sampling with it samples with the present weights.
@@ -34,8 +34,8 @@ class Subject:
     shots: Mapping[str, torch.Tensor]
 
 
-class Trainee(Protocol):
-    """A model whose adapter is trained.
+class Objective(Protocol):
+    """A model whose adapter is trained, and by what loss.
 
     A condition is a class name, CLASSLESS (what prior images show), or None (the null condition of
     classifier-free guidance, Ho & Salimans 2022, arXiv 2207.12598).

@@ -1,4 +1,4 @@
-"""The trainee of our own flow models: LoRA on the whole UNet, and an embedding for each class."""
+"""The objective of our own flow models: LoRA on the whole UNet, and an embedding for each class."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,7 +42,7 @@ tissue it is .71, .86 at 1.5, 2.5 (real .54), and 447, 511 (770 before).
 """
 
 
-class FlowTrainee:
+class FlowObjective:
     """`FlowPipeline`: the squared error of the velocity noise - x at logit-normal times.
 
     Esser et al. 2024, arXiv 2403.03206, section 3.1. A class is a new embedding, which starts where

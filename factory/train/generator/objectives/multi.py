@@ -1,4 +1,4 @@
-"""The trainee of transformers of parallel streams: LoRA, and features that stand for each class."""
+"""The objective of transformers of parallel streams: LoRA, and features that are each class."""
 
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -9,11 +9,11 @@ import torch
 from factory.core.errors import InputError
 from factory.train.adapter.settings import AdapterSettings
 from factory.train.generator.objectives.base import Subject
-from factory.train.generator.objectives.flow import FlowTrainee
+from factory.train.generator.objectives.flow import FlowObjective
 
 
-class MultiTrainee(FlowTrainee):
-    """`MultiPipeline`: as `FlowTrainee`, with classes in the stream `embedding`.
+class MultiObjective(FlowObjective):
+    """`MultiPipeline`: as `FlowObjective`, with classes in the stream `embedding`.
 
     A class is a token of features, which starts at the mean of what the model's encoder sees in the
     class's shots: the network learned to follow such tokens and needs no new part.

@@ -1,4 +1,4 @@
-"""Trainees of the text-to-image families: Stable Diffusion 1 and 2, XL, and 3."""
+"""Objectives of the text-to-image families: Stable Diffusion 1 and 2, XL, and 3."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,7 +41,7 @@ _TRANSFORMER = (
 )
 
 
-class _TextTrainee:
+class _TextObjective:
     """What the text families share: prompts for classes, latents, LoRA on the denoiser.
 
     A class is the words that stand for it in the prompt template; text encoders stay as they are.
@@ -156,7 +156,7 @@ class _TextTrainee:
         return (drawn - float(config.get("shift_factor") or 0.0)) * factor
 
 
-class NoiseTrainee(_TextTrainee):
+class NoiseObjective(_TextObjective):
     """Stable Diffusion 1, 2 and XL: a UNet that predicts noise (epsilon) or velocity v.
 
     The squared error of epsilon (Ho et al. 2020, arXiv 2006.11239, equation 14) or of
@@ -229,7 +229,7 @@ class NoiseTrainee(_TextTrainee):
         return {"states": states, "pooled": pooled}
 
 
-class FlowTextTrainee(_TextTrainee):
+class FlowTextObjective(_TextObjective):
     """Stable Diffusion 3: a transformer that predicts the velocity noise - x of a straight path.
 
     The squared error at logit-normal times, shifted as the base's own scheduler shifts them (Esser
