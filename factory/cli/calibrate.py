@@ -10,6 +10,7 @@ from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FOLDER, Number, defaul
 from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION
 from factory.core.duration import format_duration
 from factory.core.plain import write_json
+from factory.evaluate.figures import align
 
 
 @click.command()
@@ -75,13 +76,13 @@ def calibrate(
 def _print_report(report: Mapping[str, Any], out: Path) -> None:
     _print_sets(report)
     click.echo()
-    for row in _align(_tabulate_fields(report)):
+    for row in align(_tabulate_fields(report)):
         click.echo(row)
     hidden = sum(not part["shown"] and part["proposed"] is not None for part in report["fields"])
     if hidden:
         click.echo(f"({hidden} more that are off: in calibration.json)")
     click.echo("\nall thresholds together, by share of real images that each keeps:")
-    for row in _align(_tabulate_choices(report)):
+    for row in align(_tabulate_choices(report)):
         click.echo(row)
     click.echo("(real, mislabelled: of the class for which it is worst)")
     _print_cost(report)
@@ -207,7 +208,7 @@ def _print_early(early: Mapping[str, Any] | None) -> None:
         best = max(mine, key=lambda each: each["gain"])
         shares = [_show_share(best["stopped"]), _show_share(best["false_stops"])]
         rows.append([f"{at:g}", f"{best['keep']:.0%}", *shares, f"{best['gain']:.2f} times"])
-    for row in _align(rows):
+    for row in align(rows):
         click.echo(row)
     if early["proposed"] is None:
         click.echo("(no bound is worth it)")
@@ -242,11 +243,3 @@ def _show_value(value: float | Mapping[str, float] | None, group: str, missing: 
 
 def _show_number(value: float | None, form: str) -> str:
     return "-" if value is None else format(value, form)
-
-
-def _align(rows: list[list[str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]

@@ -1,9 +1,11 @@
 """Image bytes: lossless encoding with the synthetic-media mark, decoding, and hashes."""
 
+import contextlib
 import hashlib
 import io
 import re
 import struct
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -55,6 +57,25 @@ def encode_image(
     return buffer.getvalue()
 
 
+@contextlib.contextmanager
+def open_image(data: bytes, name: str) -> Iterator[Image.Image]:
+    """Opens image bytes; what Pillow raises meanwhile is told with their name.
+
+    Raises:
+        SourceError: bytes that are not a readable image.
+    """
+    try:
+        with name_image(name), Image.open(io.BytesIO(data)) as opened:
+            yield opened
+    except UnidentifiedImageError as error:
+        raise SourceError(f"{name}: not a readable image: replace or remove it") from error
+    except Image.DecompressionBombError as error:
+        raise SourceError(f"{name}: {error}: cut it into patches, or replace it") from error
+    except (OSError, ValueError, LookupError, SyntaxError, struct.error) as error:
+        told = f"{name}: not a readable image ({error})"
+        raise SourceError(f"{told}: replace or remove it") from error
+
+
 def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     """Decodes image bytes to (H, W, 3) uint8 RGB; `name` is used in the error.
 
@@ -64,24 +85,15 @@ def decode_image(data: bytes, name: str) -> NDArray[np.uint8]:
     Raises:
         SourceError: bytes that are not a readable 8-bit image.
     """
-    try:
-        with name_image(name), Image.open(io.BytesIO(data)) as opened:
-            _check_depth(opened, data, name)
-            opened.load()
-            ImageOps.exif_transpose(opened, in_place=True)
-            image: Image.Image = opened
+    with open_image(data, name) as opened:
+        _check_depth(opened, data, name)
+        opened.load()
+        ImageOps.exif_transpose(opened, in_place=True)
+        image = opened
         if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
             rgba = image.convert("RGBA")
             image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
         return np.asarray(image.convert("RGB"))
-    except UnidentifiedImageError as error:
-        raise SourceError(f"{name}: not a readable image: replace or remove it") from error
-    except Image.DecompressionBombError as error:
-        raise SourceError(f"{name}: {error}: cut it into patches, or replace it") from error
-    except (OSError, ValueError, LookupError, SyntaxError, struct.error) as error:
-        raise SourceError(
-            f"{name}: not a readable image ({error}): replace or remove it"
-        ) from error
 
 
 def read_size(data: bytes, name: str) -> tuple[int, int]:
@@ -90,20 +102,13 @@ def read_size(data: bytes, name: str) -> tuple[int, int]:
     Raises:
         SourceError: bytes that are not a readable image.
     """
-    try:
-        with name_image(name), Image.open(io.BytesIO(data)) as opened:
-            width, height = opened.size
-            if opened.format == "TIFF":  # some versions of Pillow give its size turned already
-                tags = opened.tag_v2  # type: ignore[attr-defined]
-                width, height = int(tags[256]), int(tags[257])
-            is_turned = opened.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
-        return (height, width) if is_turned else (width, height)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise SourceError(f"{name}: not a readable image: replace or remove it") from error
-    except (OSError, ValueError, LookupError, SyntaxError, struct.error) as error:
-        raise SourceError(
-            f"{name}: not a readable image ({error}): replace or remove it"
-        ) from error
+    with open_image(data, name) as opened:
+        width, height = opened.size
+        if opened.format == "TIFF":  # some versions of Pillow give its size turned already
+            tags = opened.tag_v2  # type: ignore[attr-defined]
+            width, height = int(tags[256]), int(tags[257])
+        is_turned = opened.getexif().get(ExifTags.Base.Orientation) in _QUARTER_TURNS
+    return (height, width) if is_turned else (width, height)
 
 
 def _check_depth(image: Image.Image, data: bytes, name: str) -> None:

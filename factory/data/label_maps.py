@@ -7,16 +7,15 @@ apart: each value is id * 1000 + n, as Cityscapes codes its `instanceIds`
 
 import hashlib
 import io
-import struct
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from factory.core.errors import SourceError
-from factory.core.warned import name_image
+from factory.core.images import open_image
 
 INSTANCES = 1000
 """Values of a map of instances: id * INSTANCES + n, with n from 1 to INSTANCES - 1."""
@@ -76,15 +75,10 @@ def decode_labels(data: bytes, name: str) -> Labels:
     Raises:
         SourceError: no readable image, several channels or frames, or values that are no ids.
     """
-    try:
-        with name_image(name), Image.open(io.BytesIO(data)) as opened:
-            if getattr(opened, "n_frames", 1) > 1:
-                raise SourceError(f"{name}: a label map has one frame: save them one by one")
-            found = np.asarray(opened)
-    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise SourceError(f"{name}: not a readable image: replace or remove it") from error
-    except (OSError, ValueError, LookupError, SyntaxError, struct.error) as error:
-        raise SourceError(f"{name}: not a readable image ({error}): replace it") from error
+    with open_image(data, name) as opened:
+        if getattr(opened, "n_frames", 1) > 1:
+            raise SourceError(f"{name}: a label map has one frame: save them one by one")
+        found = np.asarray(opened)
     if found.ndim != 2:
         raise SourceError(
             f"{name}: {found.shape[-1]} channels, but a label map has one, whose values are ids: "

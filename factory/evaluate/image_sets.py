@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from factory.core import fields
 from factory.core.hashing import compute_digest
 from factory.core.places import name_place
 from factory.data.images import SourceImage, fit_image, iterate_rows, list_images, tell_crop
@@ -133,6 +134,13 @@ class ImageSet:
             "size": self.size,
             "fit": self.fit,
         }
+
+
+def read_columns(settings: fields.SetOptions) -> Wanted:
+    """Returns which columns of real images the settings name."""
+    return Wanted(
+        settings.image_column, group=settings.group_column, pattern=settings.group_pattern
+    )
 
 
 def list_set(

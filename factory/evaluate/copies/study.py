@@ -13,7 +13,6 @@ from factory.core.errors import EvaluationError
 from factory.core.files.atomic import write_file
 from factory.core.files.temporary import make_temporary
 from factory.core.metrics import find_nearest
-from factory.data.images.image import Wanted
 from factory.data.varied import find_varied
 from factory.evaluate.base import Context, Say
 from factory.evaluate.copies import Copies, CopySettings
@@ -30,7 +29,7 @@ from factory.evaluate.copies.measures import (
 )
 from factory.evaluate.copies.similarity import CopySearch, Similar
 from factory.evaluate.features import FeatureFile, ScaledRows, fit_scaling, iterate_encoded
-from factory.evaluate.image_sets import ImageSet, list_set
+from factory.evaluate.image_sets import ImageSet, list_set, read_columns
 from factory.evaluate.judge_overlap import find_parts, read_making, write_circle
 from factory.models.encoders import load_encoder
 
@@ -135,13 +134,8 @@ def _describe_similar(
 
 def _list_sets(real: Path, synthetic: Path, held_out: Path | None, settings: CopySettings) -> _Sets:
     made = list_set(synthetic, size=settings.size, fit=settings.fit)
-    options: dict[str, Any] = {
-        "size": made.size,
-        "fit": settings.fit,
-        "columns": Wanted(
-            settings.image_column, group=settings.group_column, pattern=settings.group_pattern
-        ),
-    }
+    options: dict[str, Any] = {"size": made.size, "fit": settings.fit}
+    options["columns"] = read_columns(settings)
     train = list_set(real, **options)
     if len(train) < 2:
         raise EvaluationError(f"{real}: a single training image: two are the least")

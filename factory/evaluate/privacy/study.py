@@ -11,13 +11,12 @@ from factory.core.metrics import find_nearest
 from factory.core.stats.intervals import ROUNDS, take_percentiles
 from factory.core.stats.ranking import measure_auroc
 from factory.core.stats.resampling import name_unit, number_groups
-from factory.data.images.image import Wanted
 from factory.data.splits import find_leaks
 from factory.data.varied import find_varied
 from factory.evaluate.base import Context
 from factory.evaluate.copies.similarity import CopySearch
 from factory.evaluate.features import encode_set, fit_scaling
-from factory.evaluate.image_sets import ImageSet, list_set
+from factory.evaluate.image_sets import ImageSet, list_set, read_columns
 from factory.evaluate.privacy import Privacy
 from factory.models.encoders import load_encoder
 
@@ -84,13 +83,8 @@ def measure(settings: Privacy.Settings, context: Context) -> dict[str, Any]:
 def _list_sets(settings: Privacy.Settings) -> tuple[ImageSet, ImageSet, ImageSet]:
     """Returns the synthetic images, and the real ones that were used and that were not."""
     made = list_set(settings.synthetic, size=settings.size, fit=settings.fit)
-    options: dict[str, Any] = {
-        "size": made.size,
-        "fit": settings.fit,
-        "columns": Wanted(
-            settings.image_column, group=settings.group_column, pattern=settings.group_pattern
-        ),
-    }
+    options: dict[str, Any] = {"size": made.size, "fit": settings.fit}
+    options["columns"] = read_columns(settings)
     return made, list_set(settings.real, **options), list_set(settings.held_out, **options)
 
 
