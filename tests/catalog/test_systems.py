@@ -25,7 +25,8 @@ TWINS = ("QwenImagePipeline", "ZImagePipeline")
 ASKED = """
 mupad-256 mupad-512 mupad-he2mif mupad-he2st pixcell-256 pixcell-1024
 pixcell-256-cell-controlnet pixcell-virtual-staining pathldm zoomldm
-large-image-diffusion-brca-20x unipath-7b cytosyn stable-diffusion-1-5 stable-diffusion-xl
+large-image-diffusion-brca-20x unipath-7b cytosyn cytosyn-unconditional
+stable-diffusion-1-5 stable-diffusion-xl
 stable-diffusion-3-5-large flux-1-dev flux-2-dev flux-2-klein-4b pixart-sigma sana
 qwen-image z-image-turbo dit-256 geneflow ai-ffpe cut cyclegan gigatime gigatime-flash
 histoplexer

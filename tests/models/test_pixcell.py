@@ -229,6 +229,19 @@ def test_cytosyn_is_asked_by_a_vector_beside_which_a_class_is_a_label(
     assert np.array_equal(alone, made)
     other = Job(make_job(5).request, 0, jobs[0].seed)
     assert not np.array_equal(generator.generate([other])[0].pixels, made[0])
+    calls.clear()
+    nothing = load_catalogs().find_model("cytosyn-unconditional")
+    told = entry.model_copy(
+        update={name: getattr(nothing, name) for name in (*same, "class_names")}
+    )
+    generator = build(told, steps=2)
+    bare = [Job(Request("s", n, Condition("histology"), n), 0, n) for n in range(2)]
+    made = np.stack([each.pixels for each in generator.generate(bare)])
+    assert not np.array_equal(made[0], made[1]) and made.std() > 1
+    assert np.array_equal(generator.generate(bare[1:])[0].pixels, made[1])
+    assert all("h0_mini_embeds" not in each and each["guidance_scale"] == 1.0 for each in calls)
+    with pytest.raises(InputError, match="no class 'tissue'"):
+        generator.generate([Job(Request("s", 9, Condition("tissue"), 9), 0, 109)])
 
 
 CONTROL = """

@@ -261,7 +261,7 @@ def _check_effect(findings: Findings, model: Model | None) -> None:
     """Notes settings that the model's family does not read."""
     family = None if model is None else model.family
     for field, message in family.list_faults() if family is not None else ():
-        findings.add(("generator", field), message)
+        findings.add(("generator", *field.split(".")), message)
     attempts = findings.loaded.recipe.budget.attempts
     if model is not None and family is not None and not family.is_seeded and attempts > 1:
         tell(

@@ -201,7 +201,8 @@ class DiffusersFamily(TextFamily):
         """Streams that label a row and are not sent."""
         if "prompt" in self.signature:
             return frozenset()
-        return _TEXT - {"class_name" if self.is_indexed else ""} - frozenset(self.arguments)
+        is_all = self.entry is not None and len(self.entry.class_names or ()) == 1  # all it makes
+        return _TEXT - {"class_name" if self.is_indexed or is_all else ""} - set(self.arguments)
 
     @property
     def native_size(self) -> tuple[int, int] | None:
@@ -329,9 +330,8 @@ class DiffusersFamily(TextFamily):
             InputError: a condition that the model does not take.
         """
         super().check_condition(condition, capabilities)
-        streams = condition.shown
         is_known = self.signature is not _UNKNOWN or self._is_fetched
-        if is_known and not streams - self._labels:
+        if is_known and not (streams := condition.shown) - self._labels:
             takes = ", ".join(sorted(capabilities.required | capabilities.optional - self._labels))
             raise InputError(
                 f"model {self.settings.model}: {', '.join(sorted(streams))} would only label the "

@@ -31,13 +31,13 @@ class PixCellFamily(PipelineFamily):
     """PixCell: a diffusion transformer of UNI2-h embeddings; its ControlNet takes masks of cells.
 
     A class or caption beside the embedding labels the row and is not sent. Where the catalog entry
-    requires `control`, each image has a call of its own, as a call takes one mask.
+    names `control`, each image has a call of its own, as a call takes one mask.
     """
 
     kind = "pixcell"
     pipelines = ("diffusers:DiffusionPipeline",)
     required = frozenset({"embedding"})
-    optional = frozenset({"class_name", "caption"})
+    optional = frozenset({"class_name", "caption", "control"})
     guidance = "call"
     null_condition = "learned embedding"
     steps = 20
@@ -52,7 +52,8 @@ class PixCellFamily(PipelineFamily):
     @property
     def runs_alone(self) -> bool:
         """Whether masks are taken, of which a call reads one."""
-        return Control.name in self.streams[0]
+        required, optional = self.streams
+        return Control.name in required | (optional or frozenset())
 
     def bind(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
         """Returns the embeddings, a null embedding for each, and the mask where there is one."""
