@@ -14,6 +14,8 @@ from PIL import Image
 from factory import api
 from factory.cli import main
 from factory.core.errors import Problem, RecipeError
+from factory.engine.drain import Drain
+from factory.engine.executors.abreast import Abreast
 from factory.recipe.checks.recipe import check_recipe
 from factory.recipe.file import load_recipe
 
@@ -89,6 +91,15 @@ def run(
     """Runs a recipe in this process."""
     loaded = load_recipe(recipe, overrides)
     return run_recipe(loaded, str(out), notify, say, extend, watch=watch)
+
+
+def fill_shard(worker, task, report=lambda progress: None, drain=None):
+    """Has a worker fill one shard alone; returns its marker."""
+    tasks = [task]
+    abreast = Abreast(worker, report, drain or Drain())
+    [(_, (marker, error, _))] = abreast.fill(lambda is_busy: tasks.pop() if tasks else None)
+    assert marker is not None, error
+    return marker
 
 
 def read_rows(out: Path, folder: str = "data") -> list[dict]:

@@ -2,8 +2,8 @@
 
 import time
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -75,31 +75,38 @@ class Filling:
         self.given_up = len(self.requests) - len(self.queue)
         self.seconds.update(self.parts.seconds)
 
-    def run(self) -> None:
-        """Generates batch after batch; the batch before is judged meanwhile.
+    def steps(self, helper: Executor) -> Iterator[Future[_Judged] | None]:
+        """Generates batch after batch; the batch before is judged and encoded meanwhile.
 
         Which tries there are follows from the verdicts alone, so that what parts of an earlier
         start hold stands for what this one would make. With `early` tries are begun first; those
         that go on wait until they fill a batch, or until nothing is left to begin.
+
+        Args:
+            helper: judges beside the sampling, one batch after the other.
+
+        Yields:
+            Between batches: verdicts without which it cannot go on, or None where it could at once.
         """
         self.report(self._describe_progress())
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            judging: Future[_Judged] | None = None
-            size = self.worker.recipe.generator.batch_size
-            while self.queue or self.going or judging:
-                self.parts.save_if_due(self.seconds)
-                is_full = max(len(self.queue), len(self.going)) >= size
-                if judging is not None and (self.drain.is_asked or not is_full):
-                    self._settle(judging.result())
-                    judging = None
-                    continue
-                if self.drain.is_asked and judging is None:
-                    self.parts.save(self.seconds)
-                    raise StoppedError
-                judge = self._make_batch(size)
-                if judging is not None:
-                    self._settle(judging.result())
-                judging = pool.submit(judge)
+        judging: Future[_Judged] | None = None
+        size = self.worker.recipe.generator.batch_size
+        while self.queue or self.going or judging:
+            self.parts.save_if_due(self.seconds)
+            is_full = max(len(self.queue), len(self.going)) >= size
+            if judging is not None and (self.drain.is_asked or not is_full):
+                yield judging
+                self._settle(judging.result())
+                judging = None
+                continue
+            if self.drain.is_asked and judging is None:
+                self.parts.save(self.seconds)
+                raise StoppedError
+            judge = self._make_batch(size)
+            if judging is not None:
+                self._settle(judging.result())
+            judging = helper.submit(judge)
+            yield None
 
     def rows_in_order(self) -> list[dict[str, Any]]:
         """Returns all rows by request, then attempt."""

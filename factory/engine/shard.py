@@ -1,6 +1,7 @@
 """A worker: it loads its models once and fills shards — generate, judge, retry, commit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import replace
 from typing import Any, cast
 
@@ -36,6 +37,9 @@ from factory.models.generators.environment import describe_environment
 from factory.models.generators.settings import find_entry
 from factory.recipe.licences import describe_terms
 from factory.recipe.recipe import compute_recipe_digest, list_kept_encoders
+
+Steps = Generator[Future[Any] | None, None, Marker]
+"""The filling of one shard: see `Worker.steps`."""
 
 
 class Worker:
@@ -205,13 +209,20 @@ class Worker:
         names = name_made(self.generator.capabilities.channels)
         return [replace(each, channel_names=names) for each in samples] if names else samples
 
-    def run(self, task: Task, report: Report, drain: Drain) -> Marker:
-        """Fills one shard and commits it; a shard that is committed already is left as it is.
+    def steps(self, task: Task, report: Report, drain: Drain, helper: Executor) -> Steps:
+        """Fills one shard and commits it, in steps; one that is committed already is left as it is.
 
         Args:
             task: what to fill.
             report: called at the beginning, and whenever a batch was judged.
             drain: whether to stop; looked at between batches.
+            helper: judges, encodes and commits, one thing after the other.
+
+        Yields:
+            Between batches: what it has to wait for, or None where it could go on at once.
+
+        Returns:
+            The marker.
 
         Raises:
             StoppedError: it was; what was made is kept as a part.
@@ -226,8 +237,14 @@ class Worker:
         owner = PartMarker(run=self.run_id, worker=self.digest, shard=shard.id, round=number)
         parts = Parts(self.folder.files, owner, self.schema)
         filling = Filling(self, task, report, parts, drain)
-        filling.run()
+        yield from filling.steps(helper)
+        committing = helper.submit(self._commit, filling)
+        yield committing
+        return committing.result()
+
+    def _commit(self, filling: Filling) -> Marker:
+        """Commits a shard that is filled."""
         table = pa.Table.from_pylist(filling.rows_in_order(), schema=self.schema)
-        marker = self.folder.commit(table, filling.build_marker(), shard)
-        parts.remove()
+        marker = self.folder.commit(table, filling.build_marker(), filling.task.shard)
+        filling.parts.remove()
         return marker

@@ -26,13 +26,13 @@ from measures import parse_options, tell
 from factory.api import run
 from factory.cli import main as run_factory
 from factory.engine.continuing import build_record
-from factory.engine.drain import Drain
 from factory.engine.estimate import draw_first_jobs
 from factory.engine.executors import start_worker
 from factory.engine.plan import build_plan
 from factory.engine.task import Order, Task
 from factory.models.generators.pausing import Pause
 from factory.recipe.file import load_recipe
+from tests.running import fill_shard
 
 ARMS = ("whole", "early")
 KINDS = ("second", "cpu_second", "batch_step")
@@ -79,7 +79,7 @@ class Arm:
         """Fills a shard; notes what `read_clocks` reads, filled requests and candidates."""
         began = read_clocks()
         task = Task(shard).ask(self.plan, self.recipe.budget.attempts)
-        marker = self.worker.run(task, lambda progress: None, Drain())
+        marker = fill_shard(self.worker, task)
         self.found.append([*(read_clocks() - began), marker.filled, marker.generated])
 
     def finish(self) -> dict[str, Any]:

@@ -28,12 +28,12 @@ import yaml
 from busy import BusyGpu
 from measures import parse_options, tell
 
-from factory.engine.drain import Drain
 from factory.engine.executors import start_worker
 from factory.engine.plan import build_plan
 from factory.engine.task import Order, Task
 from factory.recipe.file import load_recipe
 from tests.pipelines import build_pipeline, save
+from tests.running import fill_shard
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -142,7 +142,7 @@ def time_shard(worker, plan, shard, attempts: int) -> tuple[np.ndarray, np.ndarr
 
     began = read_clocks()
     with mock.patch.object(kind, "__call__", timed):
-        worker.run(Task(shard).ask(plan, attempts), lambda progress: None, Drain())
+        fill_shard(worker, Task(shard).ask(plan, attempts))
     return read_clocks() - began, within
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests import ROOT
 
 PACKAGE = ROOT / "factory"
-EDGES = {"engine/executors/base.py": 1, "cli/__init__.py": 1, "core/registry.py": 1}
+EDGES = {"engine/executors/abreast.py": 1, "cli/__init__.py": 1, "core/registry.py": 1}
 """Where everything is caught, and how often: at the shard's edge, by the command line's last
 handler, and around foreign code (a plug-in, a file of the user's own)."""
 READER = "core/parquet.py"

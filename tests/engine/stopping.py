@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from factory.engine.executors.base import attempt_task, open_ledger, start_worker
+from factory.engine.executors.base import open_ledger, start_worker
 from factory.engine.executors.local import LocalPool
-from tests.running import read_json, write_recipe
+from tests.running import fill_shard, read_json, write_recipe
 
 FINITE = [{"kind": "finite", "min_contrast": 0.1435}]
 
@@ -47,9 +47,7 @@ class Ahead(LocalPool):
                 return
             self.worker = self.worker or start_worker(self.order, self.began_with)
             task = drawn.pop(order.randrange(len(drawn)))
-            marker, error, _ = attempt_task(self.worker, task, report, self.drain)
-            assert marker is not None, error
-            ledger.record_success(task, marker)
+            ledger.record_success(task, fill_shard(self.worker, task, report, self.drain))
 
 
 def read_series(out: Path) -> list[dict]:

@@ -328,15 +328,15 @@ def test_a_shard_that_fails_ends_the_tests_until_it_is_mended(short, tmp_path, m
     from factory.engine.shard import Worker
 
     recipe, expected = short
-    work, failing = Worker.run, [0]
+    work, failing = Worker.steps, [0]
 
-    def fail(self, task, report, drain):
+    def fail(self, task, report, drain, helper):
         if (task.shard.start, task.shard.stop) == (24, 32) and failing[0] < 3:
             failing[0] += 1
             raise OSError("a lens fell off")
-        return work(self, task, report, drain)
+        return (yield from work(self, task, report, drain, helper))
 
-    monkeypatch.setattr(Worker, "run", fail)
+    monkeypatch.setattr(Worker, "steps", fail)
     result = run(recipe, tmp_path / "run", overrides=["budget.retries=2"])
     assert result.exit_code == 3
     made = {json.loads(p.read_text())["start"] for p in find_markers(tmp_path / "run")}

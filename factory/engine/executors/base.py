@@ -4,10 +4,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from factory.core.errors import RunBrokenError, StoreError
+from factory.core.errors import RunBrokenError
 from factory.core.warned import shorten_warnings
 from factory.data.records import Progress, Report
-from factory.engine.drain import Drain, StoppedError
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.shard import Worker
 from factory.engine.task import Order, Task
@@ -126,22 +125,3 @@ def start_worker(order: Order, began_with: str | None) -> Worker:
         worker.check_same_content(worker.folder.read_worker(began_with))
     worker.folder.write_worker(worker.digest, worker.description)
     return worker
-
-
-def attempt_task(
-    worker: Worker, task: Task, report: Report, drain: Drain
-) -> tuple[Marker | None, str, bool]:
-    """Runs one task at the shard edge: the one place where every exception is caught.
-
-    Returns:
-        The marker or None, the error text, and whether storage itself failed; None and no text
-        where the task was laid down.
-    """
-    try:
-        return worker.run(task, report, drain), "", False
-    except StoppedError:
-        return None, "", False
-    except StoreError as error:
-        return None, str(error), True
-    except Exception as error:
-        return None, f"{type(error).__name__}: {error}", False

@@ -7,23 +7,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from factory.core.errors import FactoryError, InputError, RunBrokenError
+from factory.core.errors import InputError, RunBrokenError
 from factory.data.records import Progress, Report
 from factory.engine.drain import Drain
-from factory.engine.executors.base import Ledger, Notify, attempt_task, open_ledger, start_worker
+from factory.engine.executors.abreast import ABREAST, Answer
+from factory.engine.executors.actor import RayWorker
+from factory.engine.executors.base import Ledger, Notify, open_ledger
 from factory.engine.executors.cluster import Cluster, kill_actors
 from factory.engine.executors.machines import Machines
 from factory.engine.executors.metrics import RunMetrics
 from factory.engine.executors.pulse import Pulse, Waiting, get_answer, make_remote, wait_for
 from factory.engine.executors.sizing import describe_ask, size_now, wait_for_nodes
-from factory.engine.run_folder import Marker
-from factory.engine.shard import Worker
 from factory.engine.task import Order, Task
 from factory.recipe.recipe import Workers
-
-MAX_IN_FLIGHT = 2
-"""Tasks sent to one actor at a time: one at work, one waiting (FACTS section 9)."""
-
 
 FIRST_BATCH = 7200.0
 """Seconds that models may take to load, and the first batch of all: no speed is known yet."""
@@ -33,45 +29,6 @@ RESIZE = 10.0
 """Seconds between counts of the nodes, which an autoscaler adds and takes away."""
 TIMES_LONGER = 20
 """How many times longer than the longest batch so far another may take."""
-
-
-class RayWorker:
-    """What runs inside a Ray actor; exceptions come back as text, never as a dead actor."""
-
-    def __init__(self, order: Order, began_with: str | None, threads: int) -> None:
-        self.order, self.began_with, self.threads = order, began_with, threads
-        self.worker: Worker | None = None
-        self.progress: Progress | None = None
-        self.drain = Drain()
-
-    def start(self) -> tuple[str, int]:
-        """Loads the models; returns the error text and exit code, or ("", 0)."""
-        import torch
-
-        if not torch.cuda.is_available():
-            torch.set_num_threads(self.threads)
-        try:
-            self.worker = start_worker(self.order, self.began_with)
-        except FactoryError as error:
-            return str(error), error.exit_code
-        return "", 0
-
-    def run(self, task: Task) -> tuple[Marker | None, str, bool]:
-        """Fills one shard."""
-        if self.worker is None:
-            return None, "worker was not started", False
-        return attempt_task(self.worker, task, self._keep, self.drain)
-
-    def ping(self) -> Progress | None:
-        """Returns how far the task at work is; answers beside `run`, in a thread of its own."""
-        return self.progress
-
-    def stop(self) -> None:
-        """Has tasks laid down; answers beside `run`, too."""
-        self.drain.is_asked = True
-
-    def _keep(self, progress: Progress) -> None:
-        self.progress = progress
 
 
 @dataclass(slots=True)
@@ -92,6 +49,8 @@ class _Actors:
     """When an actor got on last, and how far it was."""
     longest: float | None = None
     """Seconds of the longest batch so far."""
+    suspects: set[tuple[str, int]] = field(default_factory=set)
+    """Shard and round of what several were at work on when their worker died: each has its own."""
     deaths: int = 0
 
     def complete(self) -> None:
@@ -106,6 +65,7 @@ class _Actors:
             "num_gpus": self.gpus,
             "resources": dict(self.workers.resources),
             "max_restarts": 0,
+            "max_concurrency": ABREAST,
         }
         environment = self.order.environment
         if environment is not None:
@@ -173,8 +133,19 @@ class _Actors:
         """Started actors with room, the idlest first."""
         loading = set(self.starting.values())
         started = [actor for actor in self.busy if actor not in loading]
-        free = [actor for actor in started if len(self.busy[actor]) < MAX_IN_FLIGHT]
+        free = [actor for actor in started if self._has_room(actor)]
         return sorted(free, key=lambda actor: len(self.busy[actor]))
+
+    def may_take(self, actor: Any, task: Task) -> bool:
+        """Whether a task that may have ended its worker would be alone."""
+        return not self.busy[actor] or not self._is_suspect(task)
+
+    def _has_room(self, actor: Any) -> bool:
+        at_work = self.busy[actor].values()
+        return len(at_work) < ABREAST and not any(map(self._is_suspect, at_work))
+
+    def _is_suspect(self, task: Task) -> bool:
+        return (task.shard.id, task.round) in self.suspects
 
     def _is_at_work(self, actor: Any, progress: Progress) -> bool:
         """Whether a task that an actor told of has not ended meanwhile."""
@@ -210,6 +181,8 @@ class RayPool:
         exhausted = False
         while not self.drain.is_asked:
             for actor in actors.list_free():
+                if round_.again and not actors.may_take(actor, round_.again[0]):
+                    continue
                 task = round_.again.popleft() if round_.again else next(tasks, None)
                 if task is None:
                     exhausted = True
@@ -315,22 +288,25 @@ class _Round:
             self._settle(actors.take(ref), result)
 
     def bury(self, actor: Any, why: str) -> None:
-        """Replaces a dead actor and re-queues its tasks; the one at work counts a try.
+        """Replaces a dead actor and re-queues its tasks; one that was alone counts a try.
 
         Raises:
             RunBrokenError: workers keep dying.
         """
         actors = self.actors
-        for position, task in enumerate(actors.remove(actor)):
-            if position > 0 or self.ledger.record_failure(task, f"worker died: {why}"):
-                self.again.append(task)
+        left = actors.remove(actor)
+        if len(left) > 1:  # nobody knows which of them it was: from now on each has its worker
+            actors.suspects.update((task.shard.id, task.round) for task in left)
+            self.again.extend(left)
+        elif left and self.ledger.record_failure(left[0], f"worker died: {why}"):
+            self.again.append(left[0])
         limit = 3 + 2 * len(actors.busy) + self.ledger.done
         if actors.deaths > limit:
             raise RunBrokenError(f"workers keep dying ({actors.deaths} times); last: {why}")
         time.sleep(0.1)
         actors.complete()
 
-    def _settle(self, task: Task, result: tuple[Marker | None, str, bool]) -> None:
+    def _settle(self, task: Task, result: Answer) -> None:
         marker, error, is_fatal = result
         if is_fatal:
             raise RunBrokenError(error)
