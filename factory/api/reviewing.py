@@ -62,10 +62,7 @@ def watch(folder: AnyPath, serve: "ServeOptions | None" = None) -> "Server":
 
 
 def write_review_page(
-    folder: AnyPath,
-    out: AnyPath,
-    options: "ReviewOptions | None" = None,
-    say: Say = keep_quiet,
+    folder: AnyPath, out: AnyPath, options: "ReviewOptions | None" = None, say: Say = keep_quiet
 ) -> int:
     """Writes the page as one HTML file to send by mail; it saves an answer file.
 

@@ -4,11 +4,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from pydantic import BaseModel
 from torch import nn
 
 from factory.train.loop import Loop, Report, Trainer
+
+
+def take_options(trainer: Trainer, network: nn.Module, options: Any) -> None:
+    """Gives a trainer its network, and AdamW and the intervals as a recipe names them."""
+    trainer.network, trainer.learning_rate = network, options.learning_rate
+    trainer.steps, trainer.ema_decay = options.steps, options.ema_decay
+    trainer.validate_every = options.validate_every
+    trainer.checkpoint_every = options.checkpoint_every
+    trainer.optimizer = torch.optim.AdamW(
+        network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
+    )
 
 
 def run_training(

@@ -1,6 +1,5 @@
 """Trains an image encoder on real patches without labels, and exports the best weights."""
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from factory.train.encoder.teacher import read_targets
 from factory.train.encoder.views import draw_pair, view_rows
 from factory.train.images import TrainingImages, load_training_images
 from factory.train.loop import Report, Trainer, compute_warmup, open_folder
-from factory.train.running import run_training
+from factory.train.running import run_training, take_options
 
 JUDGED = 1024
 """Images at most that a validation looks at."""
@@ -89,14 +88,7 @@ class _EncoderTrainer(Trainer):
             torch.manual_seed(derive_seed(recipe.seed, "weights"))
             network = Learner(recipe, 0 if targets is None else targets.shape[1])
         network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        options = recipe.training
-        self.network, self.learning_rate = network, options.learning_rate
-        self.steps, self.ema_decay = options.steps, options.ema_decay
-        self.validate_every = options.validate_every
-        self.checkpoint_every = options.checkpoint_every
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-        )
+        take_options(self, network, recipe.training)
         self._ahead = Ahead(self._draw, self.accumulate, self._device)
 
     def _draw(self, step: int, turn: int) -> tuple[NDArray[np.int64], tuple[Tensor, Tensor]]:
@@ -209,12 +201,12 @@ def _measure(
 
 def _describe(recipe: EncoderRecipe, images: TrainingImages) -> dict[str, Any]:
     """The fields that shape the weights; the length shapes the learning rate, so it is one."""
-    described: dict[str, Any] = json.loads(recipe.model_dump_json())
-    for source in described["data"]["sources"]:
-        source.pop("images")
-    for name in ("validate_every", "checkpoint_every", "compile", "min_spread"):
-        described["training"].pop(name)
-    described.pop("export")
+    left_out: Any = {
+        "data": {"sources": {"__all__": {"images"}}},
+        "training": {"validate_every", "checkpoint_every", "compile", "min_spread"},
+        "export": True,
+    }
+    described = recipe.model_dump(mode="json", exclude=left_out)
     if recipe.network.readout == "last":  # as trainings begun before there was another one say
         described["network"].pop("readout")
     if recipe.teacher is None:

@@ -1,7 +1,5 @@
 """Trains a network from images of one domain to those of another, of unpaired images (CUT)."""
 
-import datetime
-import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -19,12 +17,13 @@ from factory.core.metrics.structure import correlate_haematoxylin
 from factory.data.patients import write_patients
 from factory.models.encoders import load_encoder
 from factory.models.translators.config import ResnetSettings, TranslatorConfig
-from factory.models.translators.folder import About, save_translator
+from factory.models.translators.folder import save_translator
 from factory.train.augment import turn_images
 from factory.train.images import TrainingImages, load_training_images
 from factory.train.loop import Report, Trainer, open_folder
 from factory.train.running import run_training
 from factory.train.translator.contrast import Contrast
+from factory.train.translator.export import describe_translator
 from factory.train.translator.settings import CutRecipe
 
 LEAST = 16
@@ -186,29 +185,19 @@ class _CutTrainer(Trainer):
 
     def _export(self, generator: Any, step: int) -> None:
         recipe, result = self._recipe, self.summarise(step)
-        size, export, options = recipe.data.image_size, recipe.export, recipe.training
+        size = recipe.data.image_size
         config = TranslatorConfig(
             network=self._settings, width=size, height=size, mpp=recipe.data.mpp
         )
-        licence = {"id": export.license, "date_read": datetime.date.today().isoformat()}
         learnt = [len(pool) for pool in self._pools]
         lines = (
             "CUT (arXiv 2007.15651) from unpaired images, no label seen; sources over their "
             "translations: ![samples](samples.png)",
             f"{learnt[0]:,} source and {learnt[1]:,} target images to learn from",
-            f"{step:,} of {options.steps:,} steps of {options.batch_size}, contrast "
-            f"{options.contrast:g}, seed {recipe.seed}; the whole recipe is `training/recipe.json`",
             *_describe_result(result, recipe.validation.encoder),
         )
-        about = About(
-            name=recipe.name,
-            title=export.title or f"{recipe.name}, CUT",
-            writer="factory train translator",
-            lines=lines,
-            data=export.training_data,
-            licence={**licence, "attribution": list(export.attribution)},
-            labels_seen=False,
-        )
+        how = f"contrast {recipe.training.contrast:g}"
+        about = describe_translator(recipe, "CUT", step, how, lines)
         write_patients(self._images.patients, self._out)
         save_translator(generator.state_dict(), config, about, self._out)
 
@@ -226,11 +215,9 @@ def _describe_result(result: dict[str, Any], encoder: str) -> list[str]:
 
 def _describe(recipe: CutRecipe, images: TrainingImages) -> dict[str, Any]:
     """The fields that shape the weights; what is still to come may change on resume."""
-    described: dict[str, Any] = json.loads(recipe.model_dump_json())
-    for side in ("source", "target"):
-        described["data"][side].pop("images")
-    for name in ("steps", "decay_steps", "checkpoint_every"):
-        described["training"].pop(name)
-    for section in ("validation", "export"):
-        described.pop(section)
-    return described | {"images": images.digest}
+    left_out: Any = {
+        "data": {"source": {"images"}, "target": {"images"}},
+        "training": {"steps", "decay_steps", "checkpoint_every"},
+        **dict.fromkeys(("validation", "export"), True),
+    }
+    return recipe.model_dump(mode="json", exclude=left_out) | {"images": images.digest}

@@ -1,6 +1,7 @@
 """What the training of a flow leaves: weights, an encoder's catalog entry, and the model card."""
 
 import datetime
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,38 @@ from factory.core.plain import write_json
 from factory.models.encoders.kinds.flow import CONFIG, FlowConfig
 from factory.models.encoders.latent_flow import WEIGHTS
 from factory.models.session import Session
+from factory.models.translators.folder import About
 from factory.train.cards import write_foot, write_head, write_heading
-from factory.train.translator.settings import FlowRecipe
+from factory.train.translator.settings import CutRecipe, FlowRecipe, PairedRecipe
+
+
+def describe_translator(
+    recipe: CutRecipe | PairedRecipe, way: str, step: int, how: str, lines: Sequence[str]
+) -> About:
+    """Returns what card and catalog entry of a trained network say.
+
+    Args:
+        recipe: that it was trained by.
+        way: of the training, for the title.
+        step: of the exported weights.
+        how: it was fitted, in words.
+        lines: of the card, before those of the fit.
+    """
+    export, options = recipe.export, recipe.training
+    fitted = (
+        f"{step:,} of {options.steps:,} steps of {options.batch_size}, {how}, seed {recipe.seed}; "
+        "the whole recipe is `training/recipe.json`"
+    )
+    licence = {"id": export.license, "date_read": datetime.date.today().isoformat()}
+    return About(
+        name=recipe.name,
+        title=export.title or f"{recipe.name}, {way}",
+        writer="factory train translator",
+        lines=(*lines, fitted),
+        data=export.training_data,
+        licence={**licence, "attribution": list(export.attribution)},
+        labels_seen=False,
+    )
 
 
 def export_flow(

@@ -1,6 +1,5 @@
 """Trains a flow between the embeddings of two domains, and exports the best weights."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,17 @@ from torch.nn.functional import cosine_similarity, mse_loss
 
 from factory.catalog.catalog import Catalogs
 from factory.core.errors import InputError
-from factory.core.hashing import derive_seed
 from factory.data.patients import write_patients
 from factory.models.encoders import explain_unknown, open_kind
 from factory.models.encoders.kinds.folder import FolderKind
 from factory.models.encoders.latent_flow import LatentFlow, transport
 from factory.models.session import Session
-from factory.train.loop import Report, Trainer, compute_warmup, open_folder
+from factory.train.loop import Report, open_folder
 from factory.train.running import run_training
 from factory.train.translator.export import export_flow
 from factory.train.translator.pairs import Pairs, load_pairs
 from factory.train.translator.settings import FlowRecipe
+from factory.train.translator.trainer import PairTrainer, describe_shaping
 
 JUDGED = 4096
 """Held-out embeddings at most that a validation moves."""
@@ -54,39 +53,27 @@ def train_flow(recipe: FlowRecipe, catalogs: Catalogs, out: Path, report: Report
     folder = open_folder(out)
     pairs = load_pairs(recipe, session)
     trainer = _FlowTrainer(recipe, pairs, session, out)
-    loop = run_training(trainer, folder, recipe, _describe(recipe, pairs), report)
+    shaping = describe_shaping(recipe, pairs, "catalogs", "sampling_steps")
+    loop = run_training(trainer, folder, recipe, shaping, report)
     return trainer.summarise(loop.step)
 
 
-class _FlowTrainer(Trainer):
+class _FlowTrainer(PairTrainer):
     """The velocity from source to target, at random times of the straight way between them."""
 
     network: LatentFlow
-    max_norm = 1.0
 
     def __init__(self, recipe: FlowRecipe, pairs: Pairs, session: Session, out: Path) -> None:
-        super().__init__()
-        self._recipe, self._pairs, self._session, self._out = recipe, pairs, session, out
-        options = recipe.training
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(recipe.seed, "weights"))
-            network = LatentFlow(pairs.dim, recipe.network.width, recipe.network.blocks)
-        self.network, self.learning_rate = network.to(self._device), options.learning_rate
-        self.steps, self.ema_decay = options.steps, options.ema_decay
-        self.validate_every = options.validate_every
-        self.checkpoint_every = options.checkpoint_every
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-        )
-        self._rows = np.flatnonzero(~pairs.held_out)
+        self._recipe, self._pairs, self._session = recipe, pairs, session
+        super().__init__(recipe, pairs, out)
+        self._counted["dim"] = pairs.dim
 
-    def compute_rate(self, step: int) -> float:
-        return compute_warmup(step, self._recipe.training.warmup_steps)
+    def build(self) -> LatentFlow:
+        network = self._recipe.network
+        return LatentFlow(self._pairs.dim, network.width, network.blocks)
 
     def compute_loss(self, network: Any, step: int, turn: int) -> Tensor:
-        draw = np.random.default_rng(derive_seed(self._recipe.seed, "batch", step, turn))
-        rows = draw.choice(self._rows, self._recipe.training.batch_size)
+        draw, rows = self.draw_rows(step, turn)
         source, target = self._read(rows)
         times = torch.from_numpy(draw.random(len(rows), np.float32)).to(self._device)
         between = times[:, None] * target + (1.0 - times[:, None]) * source
@@ -101,18 +88,6 @@ class _FlowTrainer(Trainer):
             write_patients(self._pairs.patients, self._out)
             export_flow(self._recipe, average, self.summarise(step), self._session, self._out)
         return measured
-
-    def summarise(self, step: int) -> dict[str, Any]:
-        """Returns what a training of so many steps gave."""
-        pairs, state = self._pairs, self.state
-        counted = {
-            "pairs": int((~pairs.held_out).sum()),
-            "held_out": int(pairs.held_out.sum()),
-            "passed": pairs.passed,
-            "dim": pairs.dim,
-        }
-        measured = state.get("best", {})
-        return {"step": step, "best_step": state.get("best_step", step), **counted, **measured}
 
     def _measure(self, network: Any) -> dict[str, float]:
         """Returns errors and cosines of held-out pairs: moved, left, and moved by the mean alone.
@@ -141,15 +116,3 @@ class _FlowTrainer(Trainer):
             for each in (self._pairs.source, self._pairs.target)
         )
         return source, target
-
-
-def _describe(recipe: FlowRecipe, pairs: Pairs) -> dict[str, Any]:
-    """The fields that shape the weights; what is still to come may change on resume."""
-    described: dict[str, Any] = json.loads(recipe.model_dump_json())
-    for name in ("steps", "validate_every", "checkpoint_every"):
-        described["training"].pop(name)
-    for section in ("export", "catalogs", "sampling_steps"):
-        described.pop(section)
-    for side in ("source", "target"):
-        described["data"].pop(side)
-    return described | {"pairs": pairs.digest}

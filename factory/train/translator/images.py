@@ -14,36 +14,28 @@ from factory.data.channel_files import list_values, read_values
 from factory.data.channels import Values
 from factory.data.groups import hash_group
 from factory.data.images.image import match_group
-from factory.data.patients import Patients, describe_patients
-from factory.train.translator.pairs import LEAST, hold_out
+from factory.data.patients import describe_patients
+from factory.train.translator.pairs import LEAST, SplitPairs, hold_out
 from factory.train.translator.settings import PairedRecipe
 
 Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
-class ImagePairs:
-    """Sources and targets of the same pixels.
+class ImagePairs(SplitPairs):
+    """Images of the same pixels.
 
     Attributes:
         files: (source, target) of each pair.
         names: of the target's channels; empty where it is RGB.
         windows: (C, 2) values that become 0 and 1; NaN where the type of a file says them.
         size: px that are cut.
-        held_out: (N,) pairs that are validated on.
-        passed: files of either side that have no partner.
-        digest: of all files.
-        patients: whose images these are.
     """
 
     files: Sequence[tuple[Path, Path]]
     names: tuple[str, ...]
     windows: NDArray[np.float64]
     size: int
-    held_out: NDArray[np.bool_]
-    passed: int
-    digest: str
-    patients: Patients
 
     @property
     def depth(self) -> int:
@@ -128,12 +120,12 @@ def load_image_pairs(recipe: PairedRecipe) -> ImagePairs:
     unknown = 2 * sum(each is None for each in told)
     units = [key if group is None else group for key, group in zip(keys, groups, strict=True)]
     return ImagePairs(
-        files,
-        names,
-        np.array(windows, np.float64),
-        data.image_size,
         hold_out(units, data.held_out, recipe.seed),
         passed,
         compute_digest("image-pairs", hashes),
         describe_patients(told, 2 * len(keys), unknown),
+        files,
+        names,
+        np.array(windows, np.float64),
+        data.image_size,
     )

@@ -1,7 +1,5 @@
 """Trains a network from images to channels of the same place, of pairs: H&E to mIF, or to IHC."""
 
-import datetime
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -10,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
 from factory.catalog.entries import ImageChannels
@@ -19,13 +17,15 @@ from factory.data.channels import compose_rgb
 from factory.data.patients import write_patients
 from factory.models.translators import TranslatorConfig, build_network
 from factory.models.translators.config import UnetSettings, count_entering
-from factory.models.translators.folder import About, save_translator
+from factory.models.translators.folder import save_translator
 from factory.models.translators.path import follow, join_channels, mix
 from factory.train.augment import turn_images
-from factory.train.loop import Report, Trainer, compute_warmup, open_folder
+from factory.train.loop import Report, open_folder
 from factory.train.running import run_training
+from factory.train.translator.export import describe_translator
 from factory.train.translator.images import ImagePairs, load_image_pairs
 from factory.train.translator.settings import PairedRecipe
+from factory.train.translator.trainer import PairTrainer, describe_shaping
 
 _SHOWN = 6
 _BATCH = 8
@@ -55,45 +55,32 @@ def train_paired(recipe: PairedRecipe, out: Path, report: Report) -> dict[str, A
     folder = open_folder(out)
     pairs = load_image_pairs(recipe)
     trainer = _PairedTrainer(recipe, pairs, out)
-    loop = run_training(trainer, folder, recipe, _describe(recipe, pairs), report)
+    shaping = describe_shaping(recipe, pairs, "validated")
+    shaping["path_steps"] = bool(recipe.path_steps)
+    loop = run_training(trainer, folder, recipe, shaping, report)
     return trainer.summarise(loop.step)
 
 
-class _PairedTrainer(Trainer):
+class _PairedTrainer(PairTrainer):
     """Foresees the target from the source beside it on the straight way from noise."""
 
-    max_norm = 1.0
-
     def __init__(self, recipe: PairedRecipe, pairs: ImagePairs, out: Path) -> None:
-        super().__init__()
-        self._recipe, self._pairs, self._out = recipe, pairs, out
-        self._device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        options, depth = recipe.training, pairs.depth
+        self._recipe, self._pairs = recipe, pairs
         self.settings = UnetSettings(
             kind="unet",
-            in_channels=count_entering(depth) if recipe.path_steps else 3,
-            out_channels=depth,
+            in_channels=count_entering(pairs.depth) if recipe.path_steps else 3,
+            out_channels=pairs.depth,
             channels=recipe.network.channels,
             downs=recipe.network.downs,
             norm="instance",
         )
-        with torch.random.fork_rng():
-            torch.manual_seed(derive_seed(recipe.seed, "weights"))
-            self.network = build_network(self.settings).to(self._device)
-        self.learning_rate, self.steps = options.learning_rate, options.steps
-        self.ema_decay, self.checkpoint_every = options.ema_decay, options.checkpoint_every
-        self.validate_every = options.validate_every
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=options.learning_rate, weight_decay=options.weight_decay
-        )
-        self._rows = np.flatnonzero(~pairs.held_out)
+        super().__init__(recipe, pairs, out)
 
-    def compute_rate(self, step: int) -> float:
-        return compute_warmup(step, self._recipe.training.warmup_steps)
+    def build(self) -> nn.Module:
+        return build_network(self.settings)
 
     def compute_loss(self, network: Any, step: int, turn: int) -> Tensor:
-        draw = np.random.default_rng(derive_seed(self._recipe.seed, "batch", step, turn))
-        rows = draw.choice(self._rows, self._recipe.training.batch_size)
+        draw, rows = self.draw_rows(step, turn)
         source, target = self._read(rows, draw)
         if not self._recipe.path_steps:
             return mse_loss(network(source), target)
@@ -113,17 +100,6 @@ class _PairedTrainer(Trainer):
             self._show(average, self._out / "samples.png")
             self._export(average, step)
         return measured
-
-    def summarise(self, step: int) -> dict[str, Any]:
-        """Returns what a training of so many steps gave."""
-        pairs, state = self._pairs, self.state
-        counted = {
-            "pairs": int((~pairs.held_out).sum()),
-            "held_out": int(pairs.held_out.sum()),
-            "passed": pairs.passed,
-        }
-        best = state.get("best", {})
-        return {"step": step, "best_step": state.get("best_step", step), **counted, **best}
 
     def _read(self, rows: Any, draw: np.random.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Returns sources and targets in [-1, 1]; turned alike, where they are drawn."""
@@ -189,26 +165,15 @@ class _PairedTrainer(Trainer):
 
     def _export(self, network: Any, step: int) -> None:
         recipe, told = self._recipe, self.summarise(step)
-        export, options = recipe.export, recipe.training
-        licence = {"id": export.license, "date_read": datetime.date.today().isoformat()}
         way = "source and noise side by side" if recipe.path_steps else "one pass"
         lines = (
             f"pairs of the same place, {way}; sources, targets and what is made of the sources: "
             "![samples](samples.png)",
             f"{told['pairs']:,} pairs to learn from, {told['held_out']:,} held out",
-            f"{step:,} of {options.steps:,} steps of {options.batch_size}, AdamW, running average "
-            f"{options.ema_decay}, seed {recipe.seed}; the whole recipe is `training/recipe.json`",
             *(() if "pixel_error" not in told else (describe_paired(told),)),
         )
-        about = About(
-            name=recipe.name,
-            title=export.title or f"{recipe.name}, of pairs",
-            writer="factory train translator",
-            lines=lines,
-            data=export.training_data,
-            licence={**licence, "attribution": list(export.attribution)},
-            labels_seen=False,
-        )
+        how = f"AdamW, running average {recipe.training.ema_decay}"
+        about = describe_translator(recipe, "of pairs", step, how, lines)
         write_patients(self._pairs.patients, self._out)
         save_translator(network.state_dict(), self._config, about, self._out)
 
@@ -238,16 +203,3 @@ def _compose(image: NDArray[np.float32], channels: ImageChannels | None) -> NDAr
         return compose_rgb(image, channels)
     pixels: NDArray[np.uint8] = np.rint(image.transpose(1, 2, 0) * 255).astype(np.uint8)
     return pixels
-
-
-def _describe(recipe: PairedRecipe, pairs: ImagePairs) -> dict[str, Any]:
-    """The fields that shape the weights; what is still to come may change on resume."""
-    described: dict[str, Any] = json.loads(recipe.model_dump_json())
-    for side in ("source", "target"):
-        described["data"].pop(side)
-    for name in ("steps", "validate_every", "checkpoint_every"):
-        described["training"].pop(name)
-    for section in ("validated", "export"):
-        described.pop(section)
-    described["path_steps"] = bool(recipe.path_steps)
-    return described | {"pairs": pairs.digest}

@@ -26,24 +26,39 @@ LEAST = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
-    """Embeddings of the same tissue in two domains.
+class SplitPairs:
+    """Pairs of the same tissue in two domains, of which some are held out.
 
     Attributes:
-        source: (N, dim) float32.
-        target: (N, dim) float32.
-        held_out: (N,) rows that are validated on.
-        passed: rows of either side that have no partner.
-        digest: of all values.
-        patients: whose images these are of.
+        held_out: (N,) pairs that are validated on.
+        passed: files, rows or images of either side that have no partner.
+        digest: of all that they hold.
+        patients: whose images these are, or are of.
     """
 
-    source: NDArray[np.float32]
-    target: NDArray[np.float32]
     held_out: NDArray[np.bool_]
     passed: int
     digest: str
     patients: Patients
+
+    def count(self) -> dict[str, int]:
+        """Returns how many there are to learn from, held out, and passed over."""
+        held_out = int(self.held_out.sum())
+        learnt = len(self.held_out) - held_out
+        return {"pairs": learnt, "held_out": held_out, "passed": self.passed}
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs(SplitPairs):
+    """Embeddings.
+
+    Attributes:
+        source: (N, dim) float32.
+        target: (N, dim) float32.
+    """
+
+    source: NDArray[np.float32]
+    target: NDArray[np.float32]
 
     @property
     def dim(self) -> int:
@@ -83,7 +98,7 @@ def load_pairs(recipe: FlowRecipe, session: Session) -> Pairs:
     tokens = shapes[0][0]
     before, after = (np.concatenate([pair[side] for pair in found]) for side in (0, 1))
     digest = compute_digest("pairs", [hash_bytes(each.tobytes()) for each in (before, after)])
-    return Pairs(before, after, np.repeat(held, tokens), passed, digest, patients)
+    return Pairs(np.repeat(held, tokens), passed, digest, patients, before, after)
 
 
 def _open(side: Side, data: PairedData, session: Session) -> _Side:

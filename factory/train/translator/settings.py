@@ -183,12 +183,11 @@ class PairedNetwork(Strict):
     downs: int = Field(5, ge=5, le=8, description="halvings; images are multiples of 2 ** downs")
 
 
-class PairedOptimisation(Optimisation):
+class PairedOptimisation(FlowOptimisation):
     """How it is fitted: AdamW, warm-up, constant rate, a running average of the weights."""
 
     batch_size: int = Field(8, gt=0, le=256, description="pairs in a step")
     learning_rate: float = Field(3e-4, gt=0)
-    ema_decay: float = Field(0.999, ge=0, lt=1)
     validate_every: int = Field(1000, gt=0, description="steps")
 
 
