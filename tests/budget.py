@@ -4,13 +4,16 @@ A test's seconds are those of its process and of the processes that this has sta
 test runs, without the setting up of fixtures that several tests share, and without the libraries
 that most of them need.
 
-Usage: python -m tests.budget    (imports those libraries, so that they are compiled once)
+Usage: python -m tests.budget    (imports those libraries and all tests, so that they are compiled
+once; lists the tests)
 """
 
 import importlib
 import resource
+import sys
 from collections.abc import Generator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -38,10 +41,9 @@ LIBRARIES = (
 
 
 def import_libraries() -> None:
-    """Imports what most tests need, here and in the server that processes are forked off."""
-    for name in LIBRARIES:
+    """Imports what most tests need, and what processes to kill are forked with."""
+    for name in (*LIBRARIES, *forked.LIBRARIES):
         importlib.import_module(name)
-    forked.load()
 
 
 def read_cpu() -> float:
@@ -51,10 +53,28 @@ def read_cpu() -> float:
     """
     kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     seconds = sum(each.ru_utime + each.ru_stime for each in map(resource.getrusage, kinds))
-    for child in psutil.Process().children():
+    for child in list_children():
         with suppress(psutil.Error):
             seconds += sum(child.cpu_times()[:4])
     return seconds
+
+
+def list_children() -> list[psutil.Process]:
+    """Returns the processes that this one has started, as the kernel lists them if it does.
+
+    psutil looks at every process of the machine: 2.3 ms instead of 0.02.
+    """
+    try:
+        texts = [path.read_text() for path in Path("/proc/self/task").glob("*/children")]
+    except OSError:  # a thread has ended
+        texts = []
+    if not texts:
+        return psutil.Process().children()
+    found = []
+    for number in " ".join(texts).split():
+        with suppress(psutil.Error):
+            found.append(psutil.Process(int(number)))
+    return found
 
 
 def find_fault(seconds: float, marks: set[str]) -> str | None:
@@ -128,3 +148,4 @@ class Budget:
 
 if __name__ == "__main__":
     import_libraries()
+    sys.exit(pytest.main(["-n", "0", "--collect-only", "-qq"]))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import forked
 from tests.budget import Budget, import_libraries
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -23,6 +24,14 @@ BUSY = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("daily", max_examples=25, **BUSY)
 settings.register_profile("full", max_examples=200, **BUSY)
 settings.load_profile("full" if os.environ.get("FACTORY_CI") == "full" else "daily")
+
+
+def skip_fsync(file):
+    """Awaits no disk: no test cuts the power, and what a killed process wrote the system has."""
+    os.fstat(file if isinstance(file, int) else file.fileno())
+
+
+os.fsync = skip_fsync
 WORKER = os.environ.get("PYTEST_XDIST_WORKER")
 USUAL_GC = gc.get_threshold()
 # Pipelines of models' own code are copied there: no process of tests reads those of another.
@@ -45,14 +54,15 @@ def pytest_xdist_auto_num_workers(config):
 
 
 def pytest_configure(config):
-    """Meters the tests; where all of them run, those that take far too long fail."""
+    """Meters the tests; where all of them run, those that take far too long fail.
+
+    Libraries are imported before, and the server of forked processes is begun: pytest has not
+    taken the streams yet.
+    """
     config.pluginmanager.register(Budget(strict=WORKER is not None), "budget")
-
-
-def pytest_sessionstart():
-    """Imports libraries before any test is metered."""
     if WORKER is not None:
         import_libraries()
+        forked.load()
 
 
 def pytest_collection_finish():

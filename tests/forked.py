@@ -1,14 +1,22 @@
 """Processes that may be killed: forked off a server that has loaded what is heavy, once a session.
 
+Where all tests run, that server is a copy of the process that they run in, made before the first.
+
 What a test kills is a process of its own, with memory and signals of its own; it only begins where
 a new interpreter is after ten seconds of imports.
 """
 
+import faulthandler
 import multiprocessing
 import os
 import signal
+import sys
+import threading
 import time
+import traceback
 from collections.abc import Callable
+from itertools import pairwise
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -28,13 +36,48 @@ LIBRARIES = (
 """What the server has loaded before it forks."""
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(list(LIBRARIES))
+_SPAWN = util.spawnv_passfds
 
 
 def load() -> None:
-    """Begins the server, and returns when it has loaded all."""
-    process = _CONTEXT.Process(target=int)
-    process.start()
+    """Begins the server as a copy of this process, which has done nothing yet but import.
+
+    A new interpreter would import all of it again: 10 s of CPU.
+    """
+    resource_tracker.ensure_running()  # a new interpreter, as ever
+    util.spawnv_passfds = _copy
+    try:
+        process = _CONTEXT.Process(target=int)
+        process.start()
+    finally:
+        util.spawnv_passfds = _SPAWN
     process.join()
+
+
+def _copy(path: bytes, arguments: list[str], passed: list[int]) -> int:
+    """Does what `spawnv_passfds` does for `python -c`, with the modules of this process."""
+    process = os.fork()
+    if process == 0:
+        try:
+            _forget()
+            for low, high in pairwise(sorted([2, *passed, util.MAXFD])):
+                if high > low + 1:
+                    os.closerange(low + 1, high)
+            exec(arguments[-1], {})
+        except Exception:
+            traceback.print_exc()
+        finally:
+            os._exit(0)
+    return process
+
+
+def _forget() -> None:
+    """Undoes in a copy what pytest and the beginning of the server have set in the process."""
+    util.spawnv_passfds = _SPAWN
+    forkserver._forkserver.__init__()  # its lock is held
+    resource_tracker._resource_tracker._pid = None
+    faulthandler.disable()
+    sys.unraisablehook, threading.excepthook = sys.__unraisablehook__, threading.__excepthook__
 
 
 def start(function: Callable[..., Any], *arguments: Any, **environment: str) -> BaseProcess:
