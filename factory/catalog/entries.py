@@ -55,7 +55,7 @@ class Component(Strict):
 
 
 class Adapter(Strict):
-    """A LoRA adapter in safetensors, by Hub id or local folder."""
+    """A LoRA or IP-Adapter in safetensors, by Hub id or local folder."""
 
     source: str = Field(
         min_length=1, description="Hub id, or folder relative to the recipe or catalog file"

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from factory.catalog.catalog import LicenceTerms, ModelEntry
-from factory.catalog.entries import CallArgument
+from factory.catalog.entries import Adapter, CallArgument
 from factory.core.errors import InputError
 from factory.data.label_maps import encode_labels
-from factory.data.records import Condition
+from factory.data.records import Condition, Job, Request
 from factory.data.streams import Control, Embedding
 from factory.data.streams.control import KeptMask
 from factory.models.generators import build_generator, weights
@@ -233,6 +234,74 @@ def test_embeddings_of_an_ip_adapter_have_a_call_each(tmp_path: Path) -> None:
     assert generator.family.runs_alone and generator.batch_size == 1
     proven = entry.model_copy(update={"one_per_call": False})  # by adoption
     assert build_generator(settings, proven, Path()).batch_size == 8
+
+
+def save_ip_adapter(unet: Any, folder: Path, dim: int) -> Path:
+    """Saves an IP-Adapter for a UNet: a projection of one vector, keys and values of each layer."""
+    draw = torch.Generator().manual_seed(3)
+    width = unet.config.cross_attention_dim
+    state = {
+        "image_proj.proj.weight": torch.randn(4 * width, dim, generator=draw),
+        "image_proj.proj.bias": torch.zeros(4 * width),
+        "image_proj.norm.weight": torch.ones(width),
+        "image_proj.norm.bias": torch.zeros(width),
+    }
+    number = 1
+    for name in unet.attn_processors:
+        if "attn2" in name:
+            layer = unet.get_submodule(name.removesuffix(".processor"))
+            for half in ("k", "v"):
+                weight = torch.randn(layer.to_k.weight.shape, generator=draw)
+                state[f"ip_adapter.{number}.to_{half}_ip.weight"] = weight
+            number += 2
+    folder.mkdir()
+    save_file(state, folder / "ip-adapter.safetensors")
+    return folder
+
+
+def test_an_ip_adapter_is_loaded_by_its_entry_and_each_row_gets_its_own_embedding(
+    saved: Any, tmp_path: Path
+) -> None:
+    from diffusers import UNet2DConditionModel
+
+    place = saved("StableDiffusionPipeline")
+    unet = UNet2DConditionModel.from_pretrained(place / "unet")
+    folder = save_ip_adapter(unet, tmp_path / "ip", 6)
+    spec = {"argument": "ip_adapter_image_embeds", "shape": "pair token dim", "listed": True}
+    entry = make_entry(
+        source=str(place),
+        call={"embedding": [spec]},
+        required=("embedding",),
+        optional=("caption",),
+        adapters=(Adapter(source=str(folder)),),
+    )
+
+    def build(scale: float = 1.0) -> Any:
+        adapter = Adapter(source=str(folder), scale=scale)
+        told = entry.model_copy(update={"adapters": (adapter,)})
+        return build_generator(GeneratorSettings(model="far", batch_size=8), told, Path())
+
+    def ask(number: int, seed: int = 7) -> Job:
+        drawn = np.random.default_rng(number).standard_normal((1, 6)).astype(np.float32)
+        condition = Condition(None, "nuclei", Embedding.of(drawn, "drawn"))
+        return Job(Request("series", number, condition, number), 0, seed)
+
+    generator = build()
+    made = [each.pixels for each in generator.generate([ask(number) for number in range(3)])]
+    assert len({each.tobytes() for each in made}) == 3  # the same seed, another embedding
+    assert np.array_equal(generator.generate([ask(1)])[0].pixels, made[1])
+    assert [each.pixels.tobytes() for each in build().generate([ask(0)])] == [made[0].tobytes()]
+    (told,) = generator.describe()["adapters"]
+    assert told["weight_name"] == "ip-adapter.safetensors" and len(told["sha256"]) == 64
+    off = [each.pixels for each in build(0.0).generate([ask(0), ask(1)])]
+    assert np.array_equal(off[0], off[1])  # of scale 0 it is not there
+    other = save_ip_adapter(unet, tmp_path / "other", 6)
+    state = load_file(other / "ip-adapter.safetensors")
+    state["ip_adapter.1.to_k_ip.weight"] = torch.zeros(3, 3)
+    save_file(state, other / "ip-adapter.safetensors")
+    wrong = entry.model_copy(update={"adapters": (Adapter(source=str(other)),)})
+    with pytest.raises(InputError, match="no IP-Adapter that fits StableDiffusionPipeline"):
+        build_generator(GeneratorSettings(model="far"), wrong, Path()).generate([ask(0)])
 
 
 def make_entry(**changes: Any) -> ModelEntry:

@@ -1,5 +1,7 @@
-"""LoRA adapters: found, checked, and merged into a pipeline's weights."""
+"""Adapters: LoRA, merged into a pipeline's weights, and IP-Adapters, which stand beside them."""
 
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from factory.models.generators.settings import GeneratorSettings
 
 _HALVES = (("lora_A", "lora_B"), ("lora_down", "lora_up"), (".down.weight", ".up.weight"))
 """Names of the two matrices of a layer, as peft, kohya's scripts and diffusers write them."""
+_IMAGE = ("image_proj.", "ip_adapter.")
+"""Beginnings of the names of all weights of an IP-Adapter."""
 _NOT_WHOLE = "the file is not whole: fetch or save it again"
 
 
@@ -22,7 +26,8 @@ def load_adapters(
 ) -> tuple[dict[str, Any], ...]:
     """Merges the LoRA adapters of catalog entry and recipe into the weights, each with its scale.
 
-    Merged weights sample as fast as the base model's (Hu et al. 2022, arXiv 2106.09685, section 4).
+    IP-Adapters, of which pipelines save nothing, are loaded beside them. Merged weights sample as
+    fast as the base model's (Hu et al. 2022, arXiv 2106.09685, section 4).
 
     Raises:
         InputError: the pipeline takes no adapters, or an adapter may not be loaded.
@@ -34,18 +39,20 @@ def load_adapters(
     is_flow = hasattr(pipeline, "put_classes")
     if not is_flow and not hasattr(pipeline, "load_lora_weights"):
         raise InputError(f"generator.adapters: {name} takes no LoRA adapters: leave them out")
-    loaded = []
+    loaded, scales, seeing = [], dict[str, float](), dict[Path, float]()
     for position, adapter in enumerate(adapters):
         path = find_adapter(
             adapter.source, adapter.weight_name, adapter.revision, base, settings.allow_pickle
         )
-        _check_whole(path)
-        if is_flow:
+        if _check_whole(path):
+            seeing[path] = adapter.scale
+        elif is_flow:
             from factory.models.generators.flow_adapter import merge_adapter
 
             merge_adapter(pipeline, path, adapter.scale)
         else:
             _load_lora(pipeline, path, f"adapter_{position}")
+            scales[f"adapter_{position}"] = adapter.scale
         loaded.append(
             {
                 "source": take_name(adapter.source),
@@ -55,16 +62,44 @@ def load_adapters(
                 "sha256": weights.hash_file(path),
             }
         )
-    if not is_flow:
-        names = [f"adapter_{position}" for position in range(len(loaded))]
-        pipeline.set_adapters(names, [adapter.scale for adapter in adapters])
-        pipeline.fuse_lora(adapter_names=names)
+    if scales:
+        pipeline.set_adapters([*scales], [*scales.values()])
+        pipeline.fuse_lora(adapter_names=[*scales])
         pipeline.unload_lora_weights()
+    if seeing:
+        _load_image_adapters(pipeline, seeing)
     return tuple(loaded)
 
 
-def _check_whole(path: Path) -> None:
+def _load_image_adapters(pipeline: Any, scales: Mapping[Path, float]) -> None:
+    """Loads all IP-Adapters; their image encoder is not needed, as embeddings are given.
+
+    Raises:
+        InputError: the pipeline takes none, or weights that do not fit its layers.
+    """
+    name, first = type(pipeline).__name__, next(iter(scales))
+    if not hasattr(pipeline, "load_ip_adapter"):
+        raise InputError(f"{first}: an IP-Adapter, and {name} takes none: leave it out")
+    known = inspect.signature(pipeline.load_ip_adapter).parameters
+    options: dict[str, Any] = {"subfolder": "", "local_files_only": True}
+    encoders = ("image_encoder_folder", "image_encoder_pretrained_model_name_or_path")
+    options |= {each: None for each in encoders if each in known}
+    many = {"weight_name": [path.name for path in scales]}
+    try:
+        pipeline.load_ip_adapter([str(path.parent) for path in scales], **many, **options)
+        pipeline.set_ip_adapter_scale([*scales.values()])
+    except (ArithmeticError, AttributeError, LookupError, OSError, *READ_ERRORS) as error:
+        said = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{first}: no IP-Adapter that fits {name} ({said}): it was trained on another model: "
+            "take its base, or another adapter"
+        ) from error
+
+
+def _check_whole(path: Path) -> bool:
     """Checks that a file of safetensors holds weights, and both halves of each layer's pair.
+
+    Returns whether it is an IP-Adapter.
 
     Raises:
         InputError: an empty file, one that cannot be read, one without weights, or lone halves.
@@ -72,7 +107,7 @@ def _check_whole(path: Path) -> None:
     if not path.stat().st_size:
         raise InputError(f"{path}: an empty file, no LoRA adapter: {_NOT_WHOLE}")
     if path.suffix != ".safetensors":
-        return
+        return False
     try:
         with safe_open(path, framework="np") as opened:
             keys = frozenset(opened.keys())
@@ -89,6 +124,7 @@ def _check_whole(path: Path) -> None:
             f"of their pair (down and up, A and B), e.g. {key} is there, {partner} is missing: "
             f"{_NOT_WHOLE}"
         )
+    return all(key.startswith(_IMAGE) for key in keys)
 
 
 def _name_partner(key: str) -> str | None:
