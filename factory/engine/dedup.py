@@ -8,7 +8,8 @@ from factory.data.records import SCORE_DECIMALS
 
 _QUERY_BLOCK = 1024
 _STORED_BLOCK = 16384
-_PAIR_BLOCK = 4096
+PAIR_BLOCK = 1024
+"""Pairs that are compared in full at a time: 8 kB of each and more."""
 _DENSE_SHARE = 0.005
 """Pairs left by the bound above which plain matrix products are cheaper than one by one."""
 SLACK = 4e-3
@@ -104,8 +105,8 @@ def _pair(
         possible[:, some] &= close
     rows, columns = np.nonzero(possible)
     confirmed = np.zeros(len(rows), bool)
-    for start in range(0, len(rows), _PAIR_BLOCK):
-        part = slice(start, start + _PAIR_BLOCK)
+    for start in range(0, len(rows), PAIR_BLOCK):
+        part = slice(start, start + PAIR_BLOCK)
         values = compare_pairs(queries[rows[part]], stored[columns[part]])
         confirmed[part] = values > max_similarity
     return rows[confirmed], columns[confirmed]

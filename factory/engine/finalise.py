@@ -4,11 +4,20 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 from factory.data.records import STOPPED, Shard
 from factory.engine.bags import Bags
-from factory.engine.committed import count_tried, iterate_rows, keep_wanted, read_markers, read_rows
+from factory.engine.committed import (
+    PLACES,
+    count_tried,
+    iterate_rows,
+    keep_wanted,
+    read_markers,
+    read_rows,
+)
+from factory.engine.decided import Decided, DecidedShard
 from factory.engine.diversity import Pick
 from factory.engine.executors import choose_executor
 from factory.engine.executors.machines import HERE, Machines
@@ -16,7 +25,7 @@ from factory.engine.families import LEFT_OUT, Families
 from factory.engine.later import Later
 from factory.engine.near_pairs import EXACT
 from factory.engine.plan import Outline
-from factory.engine.repeats import Earlier, TakenIds, WalkedSeries, open_repeats
+from factory.engine.repeats import TakenIds, WalkedSeries, open_repeats
 from factory.engine.run_folder import Marker, RunFolder
 from factory.engine.run_records import name_reason
 from factory.engine.selection import (
@@ -33,18 +42,6 @@ from factory.filters import Decide
 from factory.recipe.conditions.series import find_bag_size, find_quotas, find_shares, find_sizes
 from factory.recipe.early import Early
 
-SELECTION_COLUMNS = (
-    "series",
-    "index",
-    "attempt",
-    "sample_id",
-    "class_name",
-    "scores",
-    "accepted",
-    "rejected_by",
-    "reason",
-    "reference_sha256",
-)
 SUMMARY = "summary.json"
 """Written after the data set, so that without it the data set is written again."""
 
@@ -80,12 +77,8 @@ class Survey:
     """Tokenizer -> candidates whose prompt it cut, and tokens that it dropped of them."""
     filled: dict[str, int] = field(default_factory=dict)
     """Requests of each series that have their image, those that a pick leaves out among them."""
-    left_out: frozenset[int] = frozenset()
-    """Sample ids of good images that a pick did not keep, or whose family is not whole."""
-    repeated: frozenset[int] = frozenset()
-    """First 64 bits of the sample ids that several candidates have."""
-    earlier: Mapping[str, Earlier] = field(default_factory=dict)
-    """Series -> its near-duplicates."""
+    decided: Decided = field(default_factory=Decided)
+    """What became of each candidate."""
     kept: dict[str, list[tuple[int, str]]] = field(default_factory=dict)
     """Series -> index and sample id of its accepted images, where they were asked for."""
 
@@ -168,7 +161,6 @@ def survey_run(
             walks = repeats.begin_walks()
             survey = _walk(folder, plan, policy, repeats.repeated, walks, keeps)
             if repeats.complete(walks):
-                survey.repeated, survey.earlier = repeats.repeated, repeats.list_earlier()
                 return survey
 
 
@@ -188,7 +180,10 @@ def _walk(
     pools = PickPools(policy.pick, policy.seed)
     families = Families({each.key: sizes for each in plan.series if (sizes := find_sizes(each))})
     bags = Bags({each.key: size for each in plan.series if (size := find_bag_size(each))})
-    columns = (*SELECTION_COLUMNS, *pools.columns, *families.columns, *bags.columns)
+    watching: list[PickPools | Families | Bags] = [each for each in (families, bags) if each.sizes]
+    watching += [pools] if policy.pick is not None else []
+    leaves_out = policy.pick is not None or bool(families.sizes)
+    columns = (*list_walked(policy), *pools.columns, *families.columns, *bags.columns)
     saying = (*columns, "provenance")
     for shard in plan.iterate_shards():
         markers = read_markers(folder, shard)
@@ -202,15 +197,20 @@ def _walk(
         told = saying if is_telling else columns
         rows = keep_wanted(plan, read_rows(folder, markers, told, policy.later))
         made = count_tried(markers)
+        decided: list[Decision] = []
         for index, candidates, decisions in selectors.select(shard, rows):
-            is_filled = _count(funnel, candidates, decisions)
+            decided += decisions
+            if _count(funnel, candidates, decisions):
+                made.pop(index, None)
+            else:
+                made[index] = max(made.get(index, 0), candidates[-1]["attempt"] + 1)
             _count_early(funnel, candidates, policy)
-            for each in (pools, families, bags):
+            for each in watching:
                 each.add(shard.series, candidates, decisions)
             if keeps:
                 survey.keep(shard.series, candidates, decisions)
-            done = policy.attempts if is_filled else candidates[-1]["attempt"] + 1
-            made[index] = max(made.get(index, 0), done)
+        names = _name_accepted(rows, decided) if leaves_out else ()
+        survey.decided.add(DecidedShard(shard, len(markers), decided, names))
         wanted = plan.count_wanted(shard.series, shard.stop)
         starts = {
             index: done
@@ -221,46 +221,14 @@ def _walk(
             survey.goes_on.append(Task(shard, len(markers), starts))
     survey.filled = {key: funnel.accepted for key, funnel in survey.funnel.items()}
     bags.tell(survey.funnel)
-    survey.left_out = pools.pick(survey.funnel) | families.leave_out(survey.funnel)
+    left_out = pools.pick(survey.funnel) | families.leave_out(survey.funnel)
+    survey.decided.leave_out(left_out, LEFT_OUT if policy.pick is None else NOT_PICKED)
     return survey
 
 
-def iterate_decisions(
-    folder: RunFolder,
-    plan: Outline,
-    policy: Policy,
-    survey: Survey,
-    columns: tuple[str, ...] = SELECTION_COLUMNS,
-) -> Iterator[tuple[Shard, list[tuple[dict[str, Any], Decision]]]]:
-    """Yields each committed shard's candidates with what became of them, by request and attempt.
-
-    Args:
-        folder: run folder.
-        plan: its series and shards.
-        policy: how candidates are selected.
-        survey: that `survey_run` made with the same policy.
-        columns: those to read, SELECTION_COLUMNS among them.
-
-    Raises:
-        StoreError: a shard is damaged.
-    """
-    walks = {key: WalkedSeries(each) for key, each in survey.earlier.items()}
-    selectors = _Selectors(plan, policy, survey.repeated, walks)
-    instead = NOT_PICKED if policy.pick is not None else LEFT_OUT
-    for shard in plan.iterate_shards():
-        markers = read_markers(folder, shard)
-        if not markers:
-            continue
-        more = ("provenance",) if selectors.reads_groups(shard) else ()
-        told = tuple(dict.fromkeys((*columns, *more)))
-        rows = keep_wanted(plan, read_rows(folder, markers, told, policy.later))
-        found: list[tuple[dict[str, Any], Decision]] = []
-        for _, candidates, decisions in selectors.select(shard, rows):
-            for row, decision in zip(candidates, decisions, strict=True):
-                is_good = decision.status == "accepted"
-                is_left_out = is_good and int(row["sample_id"], 16) in survey.left_out
-                found.append((row, instead if is_left_out else decision))
-        yield shard, found
+def _name_accepted(rows: list[dict[str, Any]], decisions: list[Decision]) -> list[str]:
+    both = zip(rows, decisions, strict=True)
+    return [row["sample_id"] for row, decision in both if decision.status == "accepted"]
 
 
 class _Selectors:
@@ -292,7 +260,7 @@ class _Selectors:
             selector = Selector(*known, self.walks.get(shard.series))
             self.by_series[shard.series] = selector
         selector = self.by_series[shard.series]
-        for index, group in itertools.groupby(rows, key=lambda row: row["index"]):
+        for index, group in itertools.groupby(rows, itemgetter("index")):
             candidates = list(group)
             yield index, candidates, selector.select(candidates)
 
@@ -339,6 +307,16 @@ def _count_early(
 
 def list_compared(policy: Policy) -> tuple[str, ...]:
     """Returns the columns that tell of repeats."""
-    judged = ("scores", "class_name") if policy.decide else ("accepted", "rejected_by", "reason")
-    compared = () if policy.max_similarity is None else ("descriptor", *judged)
-    return ("series", "index", "attempt", "sample_id", *compared)
+    compared = () if policy.max_similarity is None else ("descriptor", *_list_judged(policy))
+    return (*PLACES, "sample_id", *compared)
+
+
+def list_walked(policy: Policy) -> tuple[str, ...]:
+    """Returns the columns by which candidates are selected and counted."""
+    scored = ("scores", "class_name") if policy.early or policy.pick else ()
+    found = (*PLACES, "sample_id", "reference_sha256", *_list_judged(policy), *scored)
+    return tuple(dict.fromkeys(found))
+
+
+def _list_judged(policy: Policy) -> tuple[str, ...]:
+    return ("scores", "class_name") if policy.decide else ("accepted", "rejected_by", "reason")

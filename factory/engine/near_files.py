@@ -75,11 +75,17 @@ class SketchFile(RowFile):
 NAMES = tuple(kind.name for kind in (DescriptorFile, InvariantFile, SketchFile))
 
 
-def write_hashed(descriptors: DescriptorFile) -> None:
-    """Writes invariants and sketches of descriptors, beside them."""
+def write_hashed(descriptors: DescriptorFile, start: int, stop: int) -> None:
+    """Writes invariants and sketches of descriptors, beside them.
+
+    Args:
+        descriptors: of a series.
+        start: first of them; those before are written. A multiple of CHUNK.
+        stop: a multiple of CHUNK, or where all end.
+    """
     folder = descriptors.path.parent
-    invariants, sketches = (kind(folder / kind.name) for kind in (InvariantFile, SketchFile))
-    for start in range(0, descriptors.count, CHUNK):
-        values = embed(descriptors.read(start, min(start + CHUNK, descriptors.count)))
+    invariants, sketches = (kind(folder / kind.name, start) for kind in (InvariantFile, SketchFile))
+    for begin in range(start, stop, CHUNK):
+        values = embed(descriptors.read(begin, min(begin + CHUNK, stop)))
         sketches.add(np.clip(np.rint(STEPS * values[:, : len(ORBITS)]), -127, 127))
         invariants.add(values)

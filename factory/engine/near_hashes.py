@@ -17,7 +17,7 @@ from factory.core.files.borrowed import borrow
 from factory.core.files.edge import Edge
 from factory.core.files.temporary import make_temporary
 from factory.core.hashing import derive_seed
-from factory.engine.dedup import ORBITS, SLACK, compare_pairs
+from factory.engine.dedup import ORBITS, PAIR_BLOCK, SLACK, compare_pairs
 from factory.engine.near_files import (
     CHUNK,
     NAMES,
@@ -36,6 +36,8 @@ TABLES, DIRECTIONS, PROJECTIONS = 32, 128, 18
 """Tables of a group, directions that it draws, and how many of them a table takes, at least."""
 _PAIRS, _TOLD = 1 << 15, 1 << 20
 """Pairs of sketches at a time; rows of buckets that a job tells of before it ends early."""
+_KEYS, _NUMBER = 1 << 16, (1 << 31) - 1
+"""Keys that are built at a time; the bits of a key that tell its row."""
 Rows = NDArray[np.int64]
 
 
@@ -44,7 +46,7 @@ class Bucketed:
     """Rows of some buckets of one table, and the codes of these buckets."""
 
     codes: NDArray[np.uint32]
-    rows: Rows
+    rows: NDArray[np.int32]
 
 
 class TakesGroup(Protocol):
@@ -116,7 +118,7 @@ class GroupJob:
             return self._look(buckets, Path(below) / "codes")
 
     def _look(self, buckets: "Buckets", path: Path) -> GroupFound:
-        every = np.arange(self.count)
+        every = np.arange(self.count, dtype=np.int32)
         tables: list[Bucketed] = []
         table = self.first
         while table < TABLES and sum(len(each.rows) for each in tables) < _TOLD:
@@ -132,7 +134,7 @@ def _select(codes: NDArray[np.uint32], wanted: NDArray[np.uint32]) -> Bucketed:
     """Returns the buckets of some codes, of all rows."""
     is_likely = np.zeros(1 << 16, bool)  # before the sort of all that `isin` would be
     is_likely[wanted & 0xFFFF] = True
-    rows = np.flatnonzero(is_likely[codes & 0xFFFF])
+    rows = np.flatnonzero(is_likely[codes & 0xFFFF]).astype(np.int32)
     rows = rows[np.isin(codes[rows], wanted)]
     return Bucketed(codes[rows], rows)
 
@@ -152,22 +154,35 @@ class Buckets:
     def __init__(self, at: Path, count: int, exact: int, max_similarity: float) -> None:
         self.count, self.exact, self.max_similarity = count, exact, max_similarity
         self.rows = DescriptorFile(at / DescriptorFile.name, count)
-        self.sketch = np.memmap(at / SketchFile.name, np.int8, "r", shape=(count, SketchFile.width))
         self.distance = find_distance(max_similarity)
-        self.settled = np.full(count, count)
+        self.settled = np.full(count, count, np.int32)
         self.compared = 0
         self._near = self._unlike = np.zeros(0, np.int64)
         """Pairs that were compared in full, sorted: later << 32 | earlier."""
+        self._at = at
+        self._map: NDArray[np.int8] | None = None
+
+    @property
+    def sketch(self) -> NDArray[np.int8]:
+        """(N, 36) sketches, a map of their file."""
+        if self._map is None:
+            shape = self.count, SketchFile.width
+            self._map = np.memmap(self._at / SketchFile.name, np.int8, "r", shape=shape)
+        return self._map
+
+    def rest(self) -> None:
+        """Lets go of the map, whose pages count as memory of ours, until it is needed again."""
+        self._map = None
 
     def settle(self, later: Rows, first: Rows) -> None:
         """Notes which rows repeat an earlier one."""
-        np.minimum.at(self.settled, later, first)
+        np.minimum.at(self.settled, later, first.astype(self.settled.dtype))
 
     def open(self, rows: Rows) -> None:
         """Forgets that rows repeat an earlier one."""
         self.settled[rows] = self.count
 
-    def look(self, codes: NDArray[np.uint32], rows: Rows) -> tuple[Rows, Rows]:
+    def look(self, codes: NDArray[np.uint32], rows: NDArray[np.int32]) -> tuple[Rows, Rows]:
         """Compares the rows of each bucket of a table with the open ones before them.
 
         Args:
@@ -177,37 +192,41 @@ class Buckets:
         Returns:
             Earlier and later rows of the near-duplicates that settle the later one, which is noted.
         """
-        keys = codes.astype(np.uint64) << 32
-        keys |= (self.settled[rows] < self.count).astype(np.uint64) << 31
-        keys |= rows.astype(np.uint64)
-        keys.sort()  # in a bucket: open rows first, then settled ones; each by number
-        codes = (keys >> 32).astype(np.uint32)
-        places = np.flatnonzero(codes[1:] == codes[:-1]) + 1
+        keys = self._sort(codes, rows)
+        places = _find_shared(keys)
         found = [np.zeros((2, 0), np.int64)]
         if not len(places):
             return found[0][0], found[0][1]
         is_second = np.diff(places, prepend=-1) != 1
         begins = np.maximum.accumulate(np.where(is_second, places - 1, 0))
-        numbers = (keys & ((1 << 31) - 1)).astype(np.int64)
         step, stop = 0, 1
         while len(places):
             pairs = [np.zeros((2, 0), np.int64)]
             for place in range(step, stop):
                 is_after = places > begins + place
-                pairs.append(
-                    np.stack([numbers[begins[is_after] + place], numbers[places[is_after]]])
-                )
+                both = keys[begins[is_after] + place], keys[places[is_after]]
+                pairs.append(np.stack([_read_rows(each) for each in both]))
             found.append(self._compare(*np.concatenate(pairs, axis=1)))
             step, stop = stop, 2 * stop
             is_left = places > begins + step
             places, begins = places[is_left], begins[is_left]
-            following = numbers[begins + step]
-            is_left = (following < self.settled[numbers[places]]) & (
-                self.settled[following] == self.count
-            )
+            following = _read_rows(keys[begins + step])
+            is_left = following < self.settled[_read_rows(keys[places])]
+            is_left &= self.settled[following] == self.count
             places, begins = places[is_left], begins[is_left]
         earlier, later = np.concatenate(found, axis=1)
         return earlier, later
+
+    def _sort(self, codes: NDArray[np.uint32], rows: NDArray[np.int32]) -> NDArray[np.uint64]:
+        """Returns keys: in a bucket open rows come first, then settled ones; each by number."""
+        keys = codes.astype(np.uint64)
+        for start in range(0, len(keys), _KEYS):
+            part = slice(start, start + _KEYS)
+            keys[part] <<= 32
+            keys[part] |= (self.settled[rows[part]] < self.count).astype(np.uint64) << 31
+            keys[part] |= rows[part].astype(np.uint64)
+        keys.sort()
+        return keys
 
     def _compare(self, first: Rows, second: Rows) -> Rows:
         """Compares pairs that could settle the second row, and settles it where they do."""
@@ -233,13 +252,27 @@ class Buckets:
     def _confirm(self, keys: Rows) -> Rows:
         """Compares pairs in full, and keeps what came of it; returns those that are near."""
         is_near = np.zeros(len(keys), bool)
-        for start in range(0, len(keys), CHUNK):
-            later, earlier = _split(keys[start : start + CHUNK])
+        for start in range(0, len(keys), PAIR_BLOCK):
+            later, earlier = _split(keys[start : start + PAIR_BLOCK])
             similar = compare_pairs(self.rows.pick(later), self.rows.pick(earlier))
-            is_near[start : start + CHUNK] = similar > self.max_similarity
+            is_near[start : start + PAIR_BLOCK] = similar > self.max_similarity
         self._near = np.union1d(self._near, keys[is_near])
         self._unlike = np.union1d(self._unlike, keys[~is_near])
         return keys[is_near]
+
+
+def _find_shared(keys: NDArray[np.uint64]) -> Rows:
+    """Returns the places of sorted keys that have the code of the one before."""
+    found = [np.zeros(0, np.int64)]
+    for start in range(1, len(keys), _KEYS):
+        codes = keys[start - 1 : start + _KEYS] >> 32
+        found.append(start + np.flatnonzero(codes[1:] == codes[:-1]))
+    return np.concatenate(found)
+
+
+def _read_rows(keys: NDArray[np.uint64]) -> Rows:
+    """Returns the rows of keys."""
+    return (keys & _NUMBER).astype(np.int64)
 
 
 def _split(keys: Rows) -> tuple[Rows, Rows]:

@@ -4,14 +4,18 @@ Up to EXACT rows of a series all pairs are compared, spared by a bound. Beyond, 
 bucket of hashes. Both are jobs for any worker; what they found is settled here, in one order.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from factory.core.files.borrowed import borrow, lend
 from factory.engine.dedup import find_near
+from factory.engine.executors import choose_executor
 from factory.engine.executors.machines import Machines
 from factory.engine.executors.spread import spread_jobs
 from factory.engine.near_files import CHUNK, NAMES, DescriptorFile, write_hashed
@@ -28,6 +32,8 @@ from factory.engine.near_hashes import (
 EXACT = 1 << 15
 """Rows up to which all pairs are compared; of more rows, the first so many."""
 _BLOCK = 1024
+_HASHED = 8 * CHUNK
+"""Rows whose hashes are written in one go, beside what is read meanwhile."""
 _FIRST = "first"
 """Folder of what is lent of a series while its file still grows."""
 
@@ -85,6 +91,7 @@ class NearPairs:
         self.compared += found.compared
         for table in found.tables:
             self.note(*self._buckets.look(table.codes, table.rows))
+        self._buckets.rest()
         if found.stop < TABLES:  # most rows repeat others: what is settled now makes them few
             self.look_again(self.ask(found.group, found.stop).search())
 
@@ -190,9 +197,11 @@ def find_pairs(growing: Iterable[NearPairs], machines: Machines, lent: str = "")
         lent: URL that workers see, where they do not see the files themselves.
     """
     series: dict[str, NearPairs] = {}
-    for found in spread_jobs(machines, search_all, _draw(growing, series, lent), beside=True):
-        for each in found:
-            each.settle(series[each.key])
+    with Hashing(machines) as hashing:
+        jobs = _draw(growing, series, lent, hashing)
+        for found in spread_jobs(machines, search_all, jobs, beside=True):
+            for each in found:
+                each.settle(series[each.key])
     for near in series.values():
         near.complete()
 
@@ -202,8 +211,45 @@ def search_all(jobs: Sequence[Job]) -> tuple[FirstFound | GroupFound, ...]:
     return tuple(job.search() for job in jobs)
 
 
+class Hashing:
+    """Writes what descriptors are hashed by.
+
+    Where the jobs are processes of their own, which this one would keep waiting, a thread begins
+    with it while more descriptors are read.
+    """
+
+    def __init__(self, machines: Machines) -> None:
+        self.machines = machines
+        self._thread = ThreadPoolExecutor(1, "hashing")
+        self._begun: dict[str, int] = {}
+        self._writing: list[Future[None]] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._thread.shutdown(cancel_futures=True)
+
+    def go_on(self, near: NearPairs) -> None:
+        """Begins with whole blocks of rows, where a series will need them."""
+        start, stop = self._begun.get(near.key, 0), near.rows.count // _HASHED * _HASHED
+        if start < stop and near.rows.count > EXACT and self._is_aside:
+            self._begun[near.key] = stop
+            self._writing.append(self._thread.submit(write_hashed, near.rows, start, stop))
+
+    def end(self, near: NearPairs) -> None:
+        """Writes what is left of a series whose rows are all there, and waits for the rest."""
+        for each in self._writing:
+            each.result()
+        write_hashed(near.rows, self._begun.get(near.key, 0), near.rows.count)
+
+    @functools.cached_property
+    def _is_aside(self) -> bool:
+        return choose_executor(self.machines.workers) == "ray"
+
+
 def _draw(
-    growing: Iterable[NearPairs], series: dict[str, NearPairs], lent: str
+    growing: Iterable[NearPairs], series: dict[str, NearPairs], lent: str, hashing: Hashing
 ) -> Iterator[tuple[Job, ...]]:
     """Yields the jobs of the first rows, small series together, then those of each group.
 
@@ -215,6 +261,7 @@ def _draw(
             series[near.key] = small[near.key] = near
         if near.rows.count >= EXACT and small.pop(near.key, None) is not None:
             yield (near.begin(lent),)
+        hashing.go_on(near)
     waiting: list[Job] = []
     rows = 0
     for near in small.values():
@@ -227,7 +274,7 @@ def _draw(
         yield tuple(waiting)
     for near in series.values():
         if near.rows.count > EXACT:
-            write_hashed(near.rows)
+            hashing.end(near)
             if lent:
                 lend([near.rows.path.parent / name for name in NAMES], near.url)
             for group in range(count_groups(count_taken(near.rows.count))):

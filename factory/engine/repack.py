@@ -1,10 +1,10 @@
 """Finalizing, second part: repacks the selected rows into full-size files, each a job of its own.
 
-The driver walks over decisions and holds those of the files at hand; a worker reads the shards that
-a file is made of, checks every image, and writes it.
+The driver goes through the decisions and holds those of the files at hand; a worker reads the
+shards that a file is made of, checks every image, and writes it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,10 +16,11 @@ from factory.data.channel_tables import build_table
 from factory.data.features import with_features
 from factory.data.writers.parquet import ParquetFiles, fit_rows_per_file
 from factory.data.writers.webdataset import TarFiles
-from factory.engine.committed import pick_rows, read_markers
+from factory.engine.committed import pick_rows
+from factory.engine.decided import read_decided
 from factory.engine.executors.machines import Machines
 from factory.engine.executors.spread import spread_jobs
-from factory.engine.finalise import SUMMARY, Selected, iterate_decisions
+from factory.engine.finalise import SUMMARY, Selected
 from factory.engine.later import Later
 from factory.engine.placing import BUILD, put_in_place
 from factory.engine.run_folder import Marker, RunFolder
@@ -138,17 +139,14 @@ def _order(named: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cut_jobs(selected: Selected, kinds: tuple[Kind, Kind]) -> Iterator[Job]:
-    """Yields the jobs of all files as their rows are decided."""
+    """Yields the jobs of all files, one after the other."""
     kept, others = (_Cut(kind) for kind in kinds)
-    folder = selected.folder
-    made = folder, selected.plan, selected.policy, selected.survey
-    for shard, candidates in iterate_decisions(*made):
-        markers = tuple(read_markers(folder, shard))
-        decisions = [decision for _, decision in candidates]
-        taken = [each.status == "accepted" for each in decisions]
+    for decided in selected.survey.decided:
+        markers = read_decided(selected.folder, decided)
+        taken = [each.status == "accepted" for each in decided.decisions]
         for cut, wanted in ((kept, True), (others, False)):
             places = [place for place, is_taken in enumerate(taken) if is_taken == wanted]
-            yield from cut.add(markers, places, decisions)
+            yield from cut.add(markers, places, decided.decisions)
     yield from kept.close()
     yield from others.close()
 
@@ -162,7 +160,7 @@ class _Cut:
         self.per_file = self.room = fit_rows_per_file(kind.total, kind.per_file)
 
     def add(
-        self, markers: tuple[Marker, ...], places: list[int], decisions: list[Decision]
+        self, markers: tuple[Marker, ...], places: list[int], decisions: Sequence[Decision]
     ) -> Iterator[Job]:
         while places:
             now, places = places[: self.room], places[self.room :]

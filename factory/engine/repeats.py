@@ -79,18 +79,17 @@ class WalkedSeries:
 
 @dataclass(slots=True)
 class _Series:
-    """The good candidates of a series: their descriptors, and their places among all of it."""
+    """The candidates of a series: which are good, and the descriptors of these."""
 
     near: NearPairs
-    places: list[NDArray[np.int64]] = field(default_factory=list)
-    count: int = 0
+    parts: list[NDArray[np.bool_]] = field(default_factory=list)
 
-    def list_places(self) -> NDArray[np.int64]:
-        self.places = [np.concatenate([np.zeros(0, np.int64), *self.places])]
-        return self.places[0]
+    def list_good(self) -> NDArray[np.bool_]:
+        self.parts = [np.concatenate([np.zeros(0, bool), *self.parts])]
+        return self.parts[0]
 
     def list_earlier(self) -> Earlier:
-        places = self.list_places()
+        places = np.flatnonzero(self.list_good())
         return {
             int(places[row]): [int(places[each]) for each in earlier]
             for row, earlier in self.near.earlier.items()
@@ -154,8 +153,9 @@ class Repeats:
             for place, row in enumerate(rows)
             if row["descriptor"] is not None and judge(row).accepted
         ]
-        known.places.append(known.count + np.array(chosen, np.int64))
-        known.count += len(rows)
+        is_good = np.zeros(len(rows), bool)
+        is_good[chosen] = True
+        known.parts.append(is_good)
         if chosen:
             found = [rows[place]["descriptor"] for place in chosen]
             known.near.rows.add(np.array(found, np.float16))
@@ -163,7 +163,7 @@ class Repeats:
     def begin_walks(self) -> dict[str, WalkedSeries]:
         """Begins a walk over each series."""
         return {
-            series: WalkedSeries(known.list_earlier(), known.count)
+            series: WalkedSeries(known.list_earlier(), len(known.list_good()))
             for series, known in self._series.items()
         }
 
@@ -176,16 +176,12 @@ class Repeats:
         is_complete = True
         for series, walked in walks.items():
             known = self._series[series]
-            taken = walked.is_taken[known.list_places()]
+            taken = walked.is_taken[known.list_good()]
             rows = np.flatnonzero(taken & ~known.near.is_checked)
             if len(rows):
                 is_complete = False
                 known.near.compare(rows, taken & known.near.is_checked)
         return is_complete
-
-    def list_earlier(self) -> dict[str, Earlier]:
-        """Returns the near-duplicates of each series."""
-        return {series: known.list_earlier() for series, known in self._series.items()}
 
 
 @contextmanager

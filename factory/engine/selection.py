@@ -100,12 +100,17 @@ class Seen:
     said: tuple[tuple[str, str], ...] = ()
 
 
+NOTHING = Seen(None)
+GOOD = Verdict(True)
+"""One for all, likewise."""
+
+
 def read_seen(candidate: Mapping[str, Any]) -> Seen:
     """Returns what a candidate's row tells; what it says only where its provenance was read."""
-    said: Mapping[str, str] = {}
+    reference = candidate["reference_sha256"]
     if "provenance" in candidate:
-        said = read_provenance(candidate).attributes
-    return Seen(candidate["reference_sha256"], tuple(said.items()))
+        return Seen(reference, tuple(read_provenance(candidate).attributes.items()))
+    return NOTHING if reference is None else Seen(reference)
 
 
 @dataclass(slots=True)
@@ -132,7 +137,8 @@ class SeriesFunnel:
         """Counts what an accepted image varies and says."""
         if seen.reference is not None:
             self.references[seen.reference] += 1
-        self.said.update(seen.said)
+        if seen.said:  # to count nothing takes as long as all else
+            self.said.update(seen.said)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain data; `references` says how many of them the accepted images vary."""
@@ -222,7 +228,9 @@ class Selector:
         """Returns whether the filters accept a candidate."""
         if self.decide is not None:
             return self.decide(candidate["scores"] or {}, candidate["class_name"])
-        return Verdict(candidate["accepted"], candidate["rejected_by"], candidate["reason"])
+        if candidate["accepted"]:
+            return GOOD
+        return Verdict(False, candidate["rejected_by"], candidate["reason"])
 
     def _compare(self, candidate: Mapping[str, Any]) -> Decision:
         identity = int(candidate["sample_id"], 16)

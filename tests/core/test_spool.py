@@ -45,3 +45,10 @@ def test_no_place_is_told_in_words(monkeypatch):
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     with pytest.raises(StoreError, match=r"TMPDIR.*make it writable"):
         Spool(list, tuple)
+
+
+def test_the_file_is_closed_with_it():
+    spool = Spool(list, tuple)
+    file = spool._file
+    del spool
+    assert file.closed

@@ -3,6 +3,9 @@
 import errno
 import itertools
 import os
+import threading
+import tracemalloc
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +15,13 @@ from hypothesis import strategies as st
 
 from factory.core.errors import StoreError
 from factory.core.thumbnails import SYMMETRIES
-from factory.engine import near_hashes, near_pairs
+from factory.engine import near_files, near_hashes, near_pairs
 from factory.engine.dedup import compare_pairs
-from factory.engine.executors.machines import HERE
-from factory.engine.near_files import DescriptorFile, embed
-from factory.engine.near_hashes import count_groups
-from factory.engine.near_pairs import NearPairs, find_pairs
+from factory.engine.executors.machines import HERE, Machines
+from factory.engine.near_files import NAMES, DescriptorFile, embed, write_hashed
+from factory.engine.near_hashes import Buckets, count_groups
+from factory.engine.near_pairs import Hashing, NearPairs, find_pairs
+from factory.recipe.recipe import Workers
 from tests.filters.test_filters import find_duplicates_plainly, make_descriptors
 
 SIMILARITY = 0.97
@@ -204,6 +208,61 @@ def test_first_rows_are_compared_while_others_still_come(lent, tmp_path, monkeyp
     assert drawn == [(near_pairs.FirstJob, 100), *[(near_pairs.GroupJob, 300)] * 3]
     assert sort_pairs(near) == sort_pairs(alone)
     assert (near.is_checked == alone.is_checked).all()
+
+
+@pytest.mark.parametrize("count", [300, 256, 257, 40])
+def test_hashes_written_beside_what_is_read_are_those_written_at_the_end(
+    count, tmp_path, monkeypatch
+):
+    for module, name, size in ((near_files, "CHUNK", 16), (near_pairs, "_HASHED", 64)):
+        monkeypatch.setattr(module, name, size)
+    monkeypatch.setattr(near_pairs, "EXACT", 60)
+    threads, descriptors = Counter(), make_descriptors(count, 1, {})
+
+    def write(rows, start, stop):
+        threads[threading.current_thread().name.partition("_")[0]] += 1
+        write_hashed(rows, start, stop)
+
+    monkeypatch.setattr(near_pairs, "write_hashed", write)
+    for name, machines in (("here", HERE), ("aside", Machines(Workers(executor="ray")))):
+        (tmp_path / name).mkdir()
+        near = NearPairs(DescriptorFile(tmp_path / name / "descriptors"), SIMILARITY, "series")
+        with Hashing(machines) as hashing:
+            for start in range(0, count, 50):
+                near.rows.add(descriptors[start : start + 50])
+                hashing.go_on(near)
+            hashing.end(near)
+    for name in NAMES:
+        here, aside = ((tmp_path / each / name).read_bytes() for each in ("here", "aside"))
+        assert here == aside and len(here) % count == 0
+    whole = [stop for stop in (64, 128, 192, 256) if 60 < stop <= count]
+    assert threads["hashing"] == len({min(stop, count) for stop in whole})
+    assert threads["MainThread"] == 2
+
+
+def test_hashes_that_cannot_be_written_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(near_pairs, "_HASHED", 4096)
+    monkeypatch.setattr(near_pairs, "EXACT", 60)
+    near = NearPairs(DescriptorFile(tmp_path / "descriptors"), SIMILARITY, "series")
+    near.rows.add(np.zeros((4096, 256), np.float16))
+    (tmp_path / "sketch").mkdir()
+    with Hashing(Machines(Workers(executor="ray"))) as hashing:
+        hashing.go_on(near)
+        with pytest.raises(StoreError, match="sketch"):
+            hashing.end(near)
+
+
+def test_a_table_is_looked_through_with_few_bytes_of_each_row(tmp_path):
+    count = 1 << 20
+    codes = np.random.default_rng(0).integers(1 << 32, size=count, dtype=np.uint32)
+    buckets = Buckets(tmp_path, count, count, SIMILARITY)
+    every = np.arange(count, dtype=np.int32)
+    tracemalloc.start()
+    earlier, later = buckets.look(codes, every)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(earlier) == len(later) == 0
+    assert peak < 12 * count and buckets.settled.nbytes == 4 * count
 
 
 @pytest.mark.parametrize("name", ["codes", "descriptors"])

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import tempfile
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +35,7 @@ class Spool(Iterable[ItemT], Generic[ItemT]):
         self._pack, self._unpack = pack, unpack
         with self._edge():
             self._file = tempfile.TemporaryFile(prefix="factory-spool-")  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
 
     def extend(self, items: Iterable[ItemT]) -> None:
         """Appends objects.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from factory.data.records import SCORE_DECIMALS, Shard
 from factory.engine.committed import read_markers
-from factory.engine.finalise import SELECTION_COLUMNS, iterate_decisions
+from factory.engine.decided import iterate_decisions
 from factory.engine.selection import Decision
 from factory.publish.report.acceptance import Acceptance
 from factory.publish.report.margins import (
@@ -27,7 +27,18 @@ from factory.publish.report.margins import (
 )
 from factory.publish.report.state import RunState
 
-COLUMNS = (*SELECTION_COLUMNS, "descriptor", "caption", "prompt", "seed", "width", "height")
+COLUMNS = (
+    "sample_id",
+    "class_name",
+    "scores",
+    "reference_sha256",
+    "descriptor",
+    "caption",
+    "prompt",
+    "seed",
+    "width",
+    "height",
+)
 BINS = 30
 WIDTH = 4.0
 """Standard deviations on both sides of the mean that bins span; the rest is in the end bins."""
@@ -161,7 +172,8 @@ def collect(state: RunState, limits: list[Limit], per_gallery: int) -> Collected
     judges = state.decider.filters
     found.likeness = next(filter(None, (each.likeness for each in judges)), None)
     found.nearness = next(filter(None, (each.nearness for each in judges)), None)
-    walk = iterate_decisions(state.folder, state.outline, state.policy, state.survey, COLUMNS)
+    read = state.folder, state.outline, state.policy.later
+    walk = iterate_decisions(*read, state.survey.decided, COLUMNS)
     for shard, candidates in walk:
         for row, decision in candidates:
             _count(found, row, decision)

@@ -11,7 +11,8 @@ from factory.data.schema import CONTENT_COLUMNS
 from factory.data.summary import Maker, Summary
 from factory.engine.continuing import read_outline
 from factory.engine.dataset import DATA, Dataset
-from factory.engine.finalise import iterate_decisions, survey_run
+from factory.engine.decided import iterate_decisions
+from factory.engine.finalise import survey_run
 from factory.engine.forgotten import read_forgotten
 from factory.engine.later import Later, read_later
 from factory.engine.run import build_policy
@@ -109,7 +110,8 @@ class ShardRows:
         try:
             policy = build_policy(self.folder, recipe, decide)
             survey = survey_run(self.folder, plan, policy)
-            decisions = iterate_decisions(self.folder, plan, policy, survey)
+            read = self.folder, plan, policy.later
+            decisions = iterate_decisions(*read, survey.decided, ("sample_id",))
             kept: DiskMap[bool] = DiskMap()
             tested = self._open_tested(record, recipe)
             for shard, decided in decisions:
