@@ -291,6 +291,23 @@ def test_no_more_is_remembered_than_said(monkeypatch):
     assert inner.seen == 11
 
 
+def test_what_one_thread_forgets_another_still_has(monkeypatch):
+    """A batch is judged while the next is made, and both may ask; here one does amid the other."""
+    monkeypatch.setattr("factory.models.encoders.pool.KEPT", 2)
+    images, asked = make_images(4), []
+
+    class Interrupted(CountingEncoder):
+        def encode(self, images):
+            if asked:
+                encoder.encode(asked.pop())
+            return super().encode(images)
+
+    encoder = RememberingEncoder(Interrupted())
+    encoder.encode(images[:1])
+    asked.append(images[2:])  # the first is forgotten meanwhile
+    np.testing.assert_array_equal(encoder.encode(images[:2]), CountingEncoder().encode(images[:2]))
+
+
 def test_a_pool_loads_each_encoder_once(tmp_path):
     pool = EncoderPool(Catalogs([write_vit(tmp_path, image_size=32).folders[0]]), "cpu")
     assert pool.load("mine", Path()) is pool.load("mine", tmp_path)

@@ -14,6 +14,8 @@ from factory.models.encoders import Encoder, load_encoder
 
 KEPT = 2048
 """Images whose features are remembered: more than a batch of any worker."""
+_REMEMBERING = threading.Lock()
+"""Held while features are looked up or noted: a model may ask for some while a filter does."""
 
 
 class EncoderPool:
@@ -80,15 +82,17 @@ class RememberingEncoder:
     def encode(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Returns (N, dim) float32 features of (N, H, W, 3) uint8 RGB."""
         keys = [(hash_bytes(each.tobytes()), each.shape) for each in images]
-        rows = {key: row for row, key in enumerate(keys) if key not in self._features}
-        found = dict.fromkeys(keys, np.empty(0, np.float32))
+        with _REMEMBERING:
+            found = {key: self._features[key] for key in keys if key in self._features}
+        rows = {key: row for row, key in enumerate(keys) if key not in found}
         if rows:
             fresh = self.inner.encode(images[list(rows.values())])
-            self._features.update(zip(rows, fresh, strict=True))
-        for key in found:
-            found[key] = self._features[key]
-            self._features.move_to_end(key)
-        while len(self._features) > KEPT:
-            self._features.popitem(last=False)
+            found.update(zip(rows, fresh, strict=True))
+        with _REMEMBERING:
+            for key, features in found.items():
+                self._features[key] = features
+                self._features.move_to_end(key)
+            while len(self._features) > KEPT:
+                self._features.popitem(last=False)
         empty = np.zeros((0, self.dim), np.float32)
         return np.stack([found[key] for key in keys]) if keys else empty
