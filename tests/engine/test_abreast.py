@@ -4,6 +4,8 @@ import threading
 from concurrent.futures import CancelledError
 
 import pytest
+import torch
+from threadpoolctl import threadpool_info
 
 from factory.data.records import Shard
 from factory.engine.executors import ray as ray_actors
@@ -114,6 +116,34 @@ def test_an_actor_answers_each_call_with_its_shard(tmp_path):
     assert {name: marker.shard for name, (marker, *_) in found.items()} == {
         task.shard.id: task.shard.id for task in tasks
     }
+
+
+def test_torch_has_as_many_threads_as_were_set_where_it_samples_and_judges(tmp_path, monkeypatch):
+    """What OpenMP was told in the thread that loads the models holds in no other by itself."""
+    order, tasks = open_worker(write(tmp_path), str(tmp_path / "run"))
+    before, found = torch.get_num_threads(), {}
+    actor = RayWorker(order, None, before + 1)
+
+    def note(name):
+        act = getattr(Worker, name)
+
+        def counting(*given):
+            pools = [each for each in threadpool_info() if each["user_api"] == "openmp"]
+            found[name] = {p["num_threads"] for p in pools if "torch" in p["filepath"]}
+            return act(*given)
+
+        monkeypatch.setattr(Worker, name, counting)
+
+    note("generate")
+    note("judge")
+    try:
+        starting = threading.Thread(target=actor.start)
+        starting.start()
+        starting.join(PATIENCE)
+        assert actor.run(tasks[0])[1:] == ("", False)
+    finally:
+        torch.set_num_threads(before)
+    assert found == {"generate": {before + 1}, "judge": {before + 1}}
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")

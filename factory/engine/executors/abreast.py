@@ -1,5 +1,6 @@
 """One worker fills shards abreast: while one waits for verdicts or its commit, the next samples."""
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -66,7 +67,7 @@ class Abreast:
         Args:
             draw: returns another task, or None: no more, or none yet; told whether any is open.
         """
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="beside") as helper:
+        with ThreadPoolExecutor(1, "beside", initializer=follow_threads) as helper:
             try:
                 while True:
                     ready = next((each for each in self._open if each.is_ready), None)
@@ -106,3 +107,13 @@ class Abreast:
         except Exception as error:
             return None, f"{type(error).__name__}: {error}", False
         return None
+
+
+def follow_threads() -> None:
+    """Has torch compute in this thread with as many as were set in another.
+
+    A count that was set holds for a new thread once that one has asked; some operations do not.
+    """
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.get_num_threads()

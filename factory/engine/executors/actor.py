@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from factory.core.errors import FactoryError
 from factory.data.records import Progress
 from factory.engine.drain import Drain
-from factory.engine.executors.abreast import Abreast, Answer
+from factory.engine.executors.abreast import Abreast, Answer, follow_threads
 from factory.engine.executors.base import start_worker
 from factory.engine.shard import Worker
 from factory.engine.task import Order, Task
@@ -67,6 +67,7 @@ class RayWorker:
 
     def _serve(self, worker: Worker) -> None:
         """Fills what is asked for, for as long as the actor lives; all sampling is in here."""
+        follow_threads()
         abreast = Abreast(worker, self._keep, self.drain)
         try:
             for task, answer in abreast.fill(self._draw):
