@@ -67,6 +67,15 @@ class Drain:
             raise Drained
         self._ended.clear()
 
+    def check(self) -> None:
+        """Looks whether anything may still be written.
+
+        Raises:
+            StoppedError: no.
+        """
+        if self._is_urgent():
+            raise StoppedError
+
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.is_asked or self._is_urgent():
             self._start(self._end_hard)

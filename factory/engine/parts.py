@@ -4,13 +4,11 @@ A part is committed as a shard is, its marker last. It is no result: a worker th
 shard walks through the same tries, and takes from parts what was judged instead of making it.
 """
 
-import io
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from factory.core.errors import DamageError, MismatchError, MissingError
@@ -19,7 +17,7 @@ from factory.core.files.store import FileStore
 from factory.core.hashing import hash_bytes
 from factory.core.parquet import read_parquet
 from factory.data.artefact import Artefact
-from factory.engine.run_records import dump_record
+from factory.engine.run_records import dump_record, dump_table
 
 PARTS = f"{WORK}/parts"
 PART_SECONDS = 60.0
@@ -97,10 +95,8 @@ class Parts:
         if not self._unsaved:
             return
         known = dict(seconds)
-        buffer = io.BytesIO()
         table = pa.Table.from_pylist(self._unsaved, schema=self.schema)
-        pq.write_table(table, buffer, compression="zstd", row_group_size=256)
-        data = buffer.getvalue()
+        data = dump_table(table)
         digest, name = hash_bytes(data), self._name(self._count)
         marker = self.owner.model_copy(
             update={

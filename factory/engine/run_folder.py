@@ -1,12 +1,10 @@
 """The run folder: what it was planned for, and the committed shards that markers name."""
 
 import contextlib
-import io
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from factory.core.errors import DamageError, MismatchError, MissingError, StoreError
 from factory.core.files.new_folder import WORK
@@ -25,6 +23,7 @@ from factory.engine.run_records import (
     SeriesRecord,
     compute_run_id,
     dump_record,
+    dump_table,
     dump_worker,
     find_other,
     name_data,
@@ -245,18 +244,20 @@ class RunFolder:
         except MismatchError as error:
             raise MismatchError(f"{self.url}/{name}: {error}") from error
 
-    def commit(self, table: pa.Table, marker: Marker, shard: Shard) -> Marker:
-        """Writes the data object under its content hash, then the marker, last.
+    def commit(
+        self, table: pa.Table, marker: Marker, shard: Shard, check: Callable[[], None] | None = None
+    ) -> Marker:
+        """Writes the data object under its content hash; calls `check`; writes the marker, last.
 
         Raises:
             StoreError: nothing counts; what was written is found unnamed and harmless.
         """
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd", row_group_size=256)
-        data = buffer.getvalue()
+        data = dump_table(table)
         digest = hash_bytes(data)
         name = name_data(marker.shard, marker.round, digest)
         self.files.write(f"{WORK}/{name}", data)
+        if check is not None:
+            check()
         final = marker.model_copy(update={"data": name, "sha256": digest, "bytes": len(data)})
         self.files.write(name_marker(shard, marker.round), dump_record(final))
         return final

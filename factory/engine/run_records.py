@@ -1,11 +1,13 @@
 """What a run folder keeps as JSON: the run record and markers, and what can be wrong in them."""
 
+import io
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import BaseModel, Field
 
 from factory.core.errors import DamageError
@@ -206,6 +208,13 @@ def count_rejected(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int
 def dump_record(record: BaseModel) -> bytes:
     """Returns a record as indented JSON."""
     return record.model_dump_json(indent=1).encode()
+
+
+def dump_table(table: pa.Table) -> bytes:
+    """Returns candidates as the parquet file of a shard, or of a part of one."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd", row_group_size=256)
+    return buffer.getvalue()
 
 
 def parse_worker(data: bytes, digest: str) -> Maker:

@@ -245,6 +245,7 @@ class Worker:
     def _commit(self, filling: Filling) -> Marker:
         """Commits a shard that is filled."""
         table = pa.Table.from_pylist(filling.rows_in_order(), schema=self.schema)
-        marker = self.folder.commit(table, filling.build_marker(), filling.task.shard)
+        shard, check = filling.task.shard, filling.drain.check
+        marker = self.folder.commit(table, filling.build_marker(), shard, check)
         filling.parts.remove()
         return marker

@@ -53,10 +53,10 @@ def test_the_next_shard_is_sampled_while_one_is_committed(tmp_path, monkeypatch,
     second.clear()
     commit, threads = RunFolder.commit, set()
 
-    def wait_for_next(self, table, marker, shard):
+    def wait_for_next(self, *given):
         threads.add(threading.get_ident())
         assert second.wait(PATIENCE)
-        return commit(self, table, marker, shard)
+        return commit(self, *given)
 
     monkeypatch.setattr(RunFolder, "commit", wait_for_next)
     assert run(write(tmp_path), tmp_path / "run").exit_code == 0

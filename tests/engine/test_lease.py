@@ -190,6 +190,25 @@ def test_a_driver_that_was_followed_stops(tmp_path, monkeypatch):
     assert not (out / "data").exists()
 
 
+def test_what_is_committed_beside_the_sampling_gets_no_marker_then(tmp_path, monkeypatch):
+    """The folder is lost while a shard's data is written, in a thread that nothing interrupts."""
+    monkeypatch.setattr(lease, "BEAT", 0.05)
+    out, write, slept = tmp_path / "run", FileStore.write, []
+
+    def write_slowly(self, name, data):
+        write(self, name, data)
+        if name.endswith(".parquet"):
+            leave(FileStore(str(out)), host="elsewhere", machine="m", token="t")
+            time.sleep(1)
+            slept.append(name)
+
+    monkeypatch.setattr(FileStore, "write", write_slowly)
+    with pytest.raises(RunBrokenError, match="taken over"):
+        run(write_recipe(tmp_path), out)
+    assert len(slept) == 1
+    assert not list(out.glob(f"{WORK}/shards/*.json"))
+
+
 def test_a_driver_that_slept_does_not_finalize(tmp_path):
     """No sign of life was due yet when it woke; it looks before it puts files in their place."""
     out = tmp_path / "run"

@@ -3,12 +3,10 @@
 A kill at any point leaves what was, or what is wanted; the same call again ends what was begun.
 """
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from factory.core.errors import MissingError
 from factory.core.files.new_folder import WORK
@@ -26,7 +24,7 @@ from factory.engine.forget.touched import (
 from factory.engine.parts import PARTS, PartMarker
 from factory.engine.plan import Outline
 from factory.engine.run_folder import RunFolder
-from factory.engine.run_records import Marker, count_rejected, dump_record
+from factory.engine.run_records import Marker, count_rejected, dump_record, dump_table
 
 _COUNTED = ["index", "attempt", "accepted", "rejected_by", "reason", "prompt", "provenance"]
 
@@ -88,10 +86,8 @@ def strip_part(folder: RunFolder, name: str, matches: Matches) -> None:
     marker = PartMarker.parse(folder.files.read(name))
     table = read_parquet(folder.files.read(marker.data), name=marker.data)
     stays = [not matches(list_groups(row, name)) for row in rows]
-    buffer = io.BytesIO()
     kept = table.filter(pa.array(stays, pa.bool_()))
-    pq.write_table(kept, buffer, compression="zstd", row_group_size=256)
-    data = buffer.getvalue()
+    data = dump_table(kept)
     digest = hash_bytes(data)
     place = name.replace(".json", f"-{digest[:16]}.parquet")
     update = {"data": place, "sha256": digest, "rows": len(kept)}
