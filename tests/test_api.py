@@ -54,6 +54,7 @@ def test_importing_it_loads_nothing_heavy():
         "pyarrow",
         "sklearn",
         "matplotlib",
+        "numpy",
     }
     code = (
         "import sys, factory; factory.run; "

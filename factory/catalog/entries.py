@@ -17,7 +17,7 @@ class Strict(BaseModel):
     """Base of everything read from YAML: frozen, and unknown keys are errors."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+        extra="forbid", frozen=True, protected_namespaces=(), defer_build=True, allow_inf_nan=False
     )
 
 

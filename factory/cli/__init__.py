@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import errno
+import gc
 import importlib.util
 import os
 import signal
@@ -70,7 +71,8 @@ class LazyGroup(click.Group):
         if cmd_name not in self._table:
             return None
         module, name = self._table[cmd_name].split(":")
-        command: click.Command = getattr(importlib.import_module(module), name)
+        with _import_in_peace():
+            command: click.Command = getattr(importlib.import_module(module), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -118,6 +120,16 @@ class LazyGroup(click.Group):
             raise
         except Exception as error:
             ctx.exit(_tell_unforeseen(error))
+
+
+@contextlib.contextmanager
+def _import_in_peace() -> Iterator[None]:
+    """Around imports: what they make stays, and to look through it for garbage takes time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _read_docstring(place: str) -> str | None:

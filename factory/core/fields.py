@@ -73,7 +73,7 @@ class Options(BaseModel):
     """Settings whose fields are options of a command too: each with its help and bounds."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False
+        extra="forbid", frozen=True, protected_namespaces=(), defer_build=True, allow_inf_nan=False
     )
 
     def __init__(self, **given: Any) -> None:

@@ -1,5 +1,7 @@
 """Image bytes: lossless encoding with the synthetic-media mark, decoding, and hashes."""
 
+from __future__ import annotations
+
 import contextlib
 import hashlib
 import io
@@ -8,11 +10,10 @@ import struct
 from collections.abc import Iterator
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from factory.core.errors import SourceError
+from factory.core.late import NDArray, np
 from factory.core.warned import name_image
 
 ImageFormat = Literal["webp", "png"]

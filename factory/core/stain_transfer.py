@@ -1,20 +1,17 @@
 """Stain transfer without a network: the tissue of an image gets the stain that others have."""
 
+from __future__ import annotations
+
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import cache
+from typing import Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from factory.core.late import NDArray, np
 
-Pixels = NDArray[np.uint8]
+Pixels: TypeAlias = "NDArray[np.uint8]"
 Three = tuple[float, float, float]
 
-# RGB to LMS, and log LMS to l, alpha, beta (Reinhard et al. 2001, eqs. 4 and 6).
-_LMS = np.array(
-    [[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]], np.float64
-)
-_LAB = np.diag(np.array([3.0, 6.0, 2.0]) ** -0.5) @ np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]])
 LEAST_TISSUE = 100
 """px of tissue, to know the stain of an image by."""
 RESTAINED = 2
@@ -78,7 +75,8 @@ def give_look(image: Pixels, look: StainLook, own: StainLook | None = None) -> P
     lab = _to_lab(image)
     mean, spread = _measure_own(lab, image) if own is None else (own.mean, own.spread)
     moved = (lab - mean) / np.maximum(spread, 1e-6) * look.spread + look.mean
-    pixels = 255.0 * 10.0 ** (moved @ np.linalg.inv(_LAB).T) @ np.linalg.inv(_LMS).T
+    lms, from_lms = _build_matrices()
+    pixels = 255.0 * 10.0 ** (moved @ np.linalg.inv(from_lms).T) @ np.linalg.inv(lms).T
     return keep_glass(np.rint(pixels.clip(0, 255)).astype(np.uint8), image)[0]
 
 
@@ -130,6 +128,14 @@ def _restain(
     return keep_tissue(keep_glass(made, image)[0], image, by_eosin=True)
 
 
+@cache
+def _build_matrices() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns RGB to LMS, and log LMS to l, alpha, beta (Reinhard et al. 2001, eqs. 4 and 6)."""
+    lms = [[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]]
+    turn = np.array([[1, 1, 1], [1, 1, -2], [1, -1, 0]])
+    return np.array(lms), np.diag(np.array([3.0, 6.0, 2.0]) ** -0.5) @ turn
+
+
 def _measure_own(lab: NDArray[np.float64], image: Pixels) -> tuple[Any, Any]:
     tissue = _find(image)
     shown = lab[tissue if tissue.sum() > LEAST_TISSUE else ...].reshape(-1, 3)
@@ -143,7 +149,8 @@ def _find(image: Pixels) -> NDArray[np.bool_]:
 
 
 def _to_lab(image: Pixels) -> NDArray[np.float64]:
-    return np.asarray(np.log10(np.maximum(image / 255.0 @ _LMS.T, 1 / 255.0)) @ _LAB.T)
+    lms, from_lms = _build_matrices()
+    return np.asarray(np.log10(np.maximum(image / 255.0 @ lms.T, 1 / 255.0)) @ from_lms.T)
 
 
 def _name(values: NDArray[Any]) -> Three:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from factory.core.attributes import MEASURED
-from factory.core.color import OPTICAL_DENSITY
+from factory.core.color import tabulate_density
 from factory.core.errors import InputError
 
 STAIN_VECTORS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
@@ -22,6 +22,9 @@ STAIN_VECTORS = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0
 
 UNMIX = np.linalg.inv(STAIN_VECTORS / np.linalg.norm(STAIN_VECTORS, axis=1, keepdims=True))
 """(3, 3): optical densities of R, G, B times this give amounts of haematoxylin, eosin, rest."""
+
+OPTICAL_DENSITY = tabulate_density().astype(np.float32)
+"""(256,) float32: optical density of an 8-bit value, 0 for 255."""
 
 Planes = NDArray[np.float32]
 

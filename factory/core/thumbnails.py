@@ -13,22 +13,24 @@ Shifted copies are not found. The floor makes blank images similar to each other
 of nearly blank ones from counting as structure.
 """
 
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from functools import cache
+from typing import Any, TypeAlias
 
 from factory.core.errors import FilterError
 from factory.core.files.rows import Rows, hold, iterate_rows
+from factory.core.late import NDArray, np
 
-Descriptors = NDArray[np.float16]
+Descriptors: TypeAlias = "NDArray[np.float16]"
 
 REVISION = "1"
 SIDE = 16
 DIM = SIDE * SIDE
 _WINDOW = 5
 _FLOOR = 1.0
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_BLOCK, _QUERIES = 8192, 256
+_LUMA = (0.299, 0.587, 0.114)
 
 
 def describe_images(pixels: NDArray[np.uint8]) -> Descriptors:
@@ -48,7 +50,8 @@ def describe_images(pixels: NDArray[np.uint8]) -> Descriptors:
     if pixels.ndim != 4 or pixels.shape[3] != 3 or 0 in pixels.shape:
         raise FilterError(f"images must be (N, H, W, 3), got {pixels.shape}")
     rows, columns = (_build_averages(side) for side in pixels.shape[1:3])
-    thumbnails = np.stack([rows @ (image @ _LUMA) @ columns.T for image in pixels])
+    luma = np.array(_LUMA, np.float32)
+    thumbnails = np.stack([rows @ (image @ luma) @ columns.T for image in pixels])
     detail = thumbnails - uniform_filter(thumbnails, (0, _WINDOW, _WINDOW), mode="reflect")
     flat = detail.reshape(len(pixels), DIM)
     flat = flat - flat.mean(1, keepdims=True) + np.float32(_FLOOR)
@@ -57,7 +60,7 @@ def describe_images(pixels: NDArray[np.uint8]) -> Descriptors:
 
 def turn_descriptors(descriptors: NDArray[np.float32]) -> NDArray[np.float32]:
     """Returns (8, N, 256): the descriptors of the eight flips and quarter turns of each image."""
-    return np.asarray(descriptors[:, SYMMETRIES].swapaxes(0, 1))
+    return np.asarray(descriptors[:, list_symmetries()].swapaxes(0, 1))
 
 
 def compare_all(queries: Descriptors, others: NDArray[Any] | Rows) -> NDArray[np.float64]:
@@ -123,12 +126,9 @@ def _build_averages(side: int) -> NDArray[np.float32]:
     return np.asarray(overlap / (side / SIDE), np.float32)
 
 
-def _list_symmetries() -> NDArray[np.int64]:
+@cache
+def list_symmetries() -> NDArray[np.int64]:
     """Returns (8, 256): positions read by each flip and quarter turn of a 16 x 16 grid."""
     grid = np.arange(DIM).reshape(SIDE, SIDE)
     turns = [np.rot90(grid, turn) for turn in range(4)]
     return np.stack([g.ravel() for turn in turns for g in (turn, turn[:, ::-1])])
-
-
-SYMMETRIES = _list_symmetries()
-_BLOCK, _QUERIES = 8192, 256

@@ -16,7 +16,7 @@ from factory.core.plain import write_json
 class Part(BaseModel):
     """A part of a record: of it, too, fields that this version does not know are kept."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", defer_build=True)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what is written: fields that were given, in their order, and unknown ones."""

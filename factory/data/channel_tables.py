@@ -1,5 +1,7 @@
 """Channels in tables: nested lists that `datasets` reads as `Array3D`, from and to arrays."""
 
+from __future__ import annotations
+
 import json
 import math
 from collections.abc import Mapping, Sequence

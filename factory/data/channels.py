@@ -6,17 +6,17 @@ channel is scaled from its `window`, or from the 1st and 99.8th percentile of it
 out; where none has one, the first six are blue, green, red, yellow, magenta and cyan.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 from collections.abc import Iterable
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, TypeAlias
 
 from factory.catalog.entries import ImageChannels
 from factory.core.errors import DamageError, GenerationError
 from factory.core.images import hash_pixels
+from factory.core.late import NDArray, np
 from factory.data.provenance import ChannelsRecord
 from factory.data.records import Sample
 
@@ -27,7 +27,7 @@ PERCENTILES = (1.0, 99.8)
 CYCLE = ((0, 0, 255), (0, 255, 0), (255, 0, 0), (255, 255, 0), (255, 0, 255), (0, 255, 255))
 TYPES = ("uint8", "uint16", "float16", "float32")
 
-Values = NDArray[Any]
+Values: TypeAlias = "NDArray[Any]"
 """(C, H, W) of one of the types of TYPES."""
 
 

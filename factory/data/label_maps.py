@@ -5,17 +5,18 @@ apart: each value is id * 1000 + n, as Cityscapes codes its `instanceIds`
 (https://github.com/mcordts/cityscapesScripts), so that one 16-bit image holds name and object.
 """
 
+from __future__ import annotations
+
 import hashlib
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from factory.core.errors import SourceError
 from factory.core.images import open_image
+from factory.core.late import NDArray, np
 
 INSTANCES = 1000
 """Values of a map of instances: id * INSTANCES + n, with n from 1 to INSTANCES - 1."""
@@ -26,7 +27,7 @@ TURNS = 8
 
 Values = Literal["ids", "objects", "coded"]
 """Of a mask: ids of a palette; 1 .. n, each an object; or id * INSTANCES + n."""
-Labels = NDArray[np.unsignedinteger[Any]]
+Labels: TypeAlias = "NDArray[np.unsignedinteger[Any]]"
 Palette = tuple[tuple[int, str], ...]
 """(id, name), sorted by id."""
 

@@ -17,18 +17,19 @@ out where it would lose more than a fifth. Objects of masks that did not tell to
 stay 1 px apart (`gap`), as they were parts of their own.
 """
 
+from __future__ import annotations
+
 import base64
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, PrivateAttr
 
 from factory.core.errors import DamageError, MismatchError, SourceError
 from factory.core.hashing import compute_digest, derive_seed
+from factory.core.late import NDArray, np
 from factory.data.artefact import Artefact, Part
 from factory.data.label_maps import INSTANCES, Palette
 
@@ -42,7 +43,7 @@ MOST_LOST = 0.2
 """Share of its pixels that an object may lose to others and still be drawn."""
 _FORBIDDEN = 50.0
 
-Floats = NDArray[np.float64]
+Floats: TypeAlias = "NDArray[np.float64]"
 
 
 class Shapes(Part):
@@ -57,7 +58,7 @@ class Shapes(Part):
         return flat.reshape(-1, RAYS).astype(np.float64) * self.unit
 
     @classmethod
-    def encode(cls, radii: Floats) -> "Shapes":
+    def encode(cls, radii: Floats) -> Shapes:
         """Stores (N, RAYS) distances, px."""
         unit = round(float(radii.max()) / 255, 6)
         data = np.rint(radii / unit).clip(1, 255).astype(np.uint8).tobytes()

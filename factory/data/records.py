@@ -1,13 +1,13 @@
 """Frozen values that travel between the parts: conditions, requests, candidates, scores, shards."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.hashing import compute_digest, derive_seed
+from factory.core.late import NDArray, np
 from factory.data.family import Family
 from factory.data.streams import Caption, ClassName, Stream
 
@@ -145,7 +145,7 @@ class Request:
             return self.condition
         return self.pool[(self.index + attempt) % len(self.pool)]
 
-    def limit(self, attempts: int) -> "Request":
+    def limit(self, attempts: int) -> Request:
         """Returns the request with no more of its pool than its first tries show: to be sent."""
         if len(self.pool) <= attempts:
             return self
@@ -266,7 +266,7 @@ class Sample:
             return self.nonfinite_fraction
         return max(self.nonfinite_fraction, 1.0 - float(np.isfinite(self.channels).mean()))
 
-    def finish(self, condition: Condition) -> "Sample":
+    def finish(self, condition: Condition) -> Sample:
         """Returns it as the streams of its condition let it stand (`Stream.finish`).
 
         The composite of channels stands as it is: it shows them, and nothing else.

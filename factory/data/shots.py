@@ -1,17 +1,17 @@
 """Real images of a study: listed with hashes and groups, drawn as shots, split, read once."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.errors import EvaluationError, SourceError
 from factory.core.files.kept import KeptRows
 from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.late import NDArray, np
 from factory.data.images import SourceImage, check_fit, list_classes, list_images, read_fitted
 from factory.data.images.reader import ImageReader
 from factory.data.splits import hash_all
@@ -51,7 +51,7 @@ class LabelledSet:
         pairs = zip(self.images, self.sha256s, strict=True)
         return compute_digest("images", sorted(f"{each.class_name}/{sha}" for each, sha in pairs))
 
-    def take(self, rows: Sequence[int]) -> "LabelledSet":
+    def take(self, rows: Sequence[int]) -> LabelledSet:
         """Returns some of the images."""
         return LabelledSet(
             self.root,
@@ -63,7 +63,7 @@ class LabelledSet:
         """Returns the rows of a class."""
         return [row for row, image in enumerate(self.images) if image.class_name == class_name]
 
-    def thin(self, most: int, key: str) -> "LabelledSet":
+    def thin(self, most: int, key: str) -> LabelledSet:
         """Returns up to `most` images of each class, chosen by `key` and their bytes."""
         rows: list[int] = []
         for name in self.class_names:

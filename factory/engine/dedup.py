@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from factory.core.thumbnails import DIM, SYMMETRIES, Descriptors
+from factory.core.thumbnails import DIM, Descriptors, list_symmetries
 from factory.data.records import SCORE_DECIMALS
 
 _QUERY_BLOCK = 1024
@@ -97,10 +97,10 @@ def _pair(
     possible = gap >= 2.0 * (least - 1.0)
     some = np.flatnonzero(possible.any(axis=0))
     if np.count_nonzero(possible) > _DENSE_SHARE * len(queries) * max(len(some), 1):
-        turned = queries.astype(np.float32)[:, SYMMETRIES]
+        turned = queries.astype(np.float32)[:, list_symmetries()]
         wide = stored[some].astype(np.float32).T
         close = np.zeros((len(queries), len(some)), bool)
-        for pose in range(len(SYMMETRIES)):
+        for pose in range(len(list_symmetries())):
             close |= turned[:, pose] @ wide >= least
         possible[:, some] &= close
     rows, columns = np.nonzero(possible)
@@ -115,7 +115,7 @@ def _pair(
 def compare_pairs(first: Descriptors, second: Descriptors) -> NDArray[np.float64]:
     """Returns (N,) similarities of corresponding rows over all symmetries, rounded."""
     left, right = first.astype(np.float64), second.astype(np.float64)
-    poses = [(left[:, order] * right).sum(axis=1) for order in SYMMETRIES]
+    poses = [(left[:, order] * right).sum(axis=1) for order in list_symmetries()]
     return np.asarray(np.round(np.max(poses, axis=0), SCORE_DECIMALS))
 
 
@@ -127,7 +127,7 @@ def _average_orbits(descriptors: Descriptors) -> NDArray[np.float32]:
 
 def _list_orbits() -> NDArray[np.float32]:
     """Returns (36, 256) orthonormal rows, one for each orbit of grid cells."""
-    least = SYMMETRIES.min(axis=0)
+    least = list_symmetries().min(axis=0)
     orbits = (least[None] == np.unique(least)[:, None]).astype(np.float32)
     return np.asarray(orbits / np.sqrt(orbits.sum(1, keepdims=True)))
 

@@ -1,5 +1,7 @@
 """Regenerating: makes images again from what their rows recorded, and says how equal they are."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -3,13 +3,14 @@
 Deciding imports neither torch nor scikit-learn: thresholds can be changed on stored scores alone.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from factory.catalog.acceptance import Rule, parse_rule
 from factory.core.errors import FilterError
+from factory.core.late import np
 from factory.core.registry import Registry
 from factory.data.records import (
     FORESEEN,

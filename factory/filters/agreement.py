@@ -1,13 +1,15 @@
 """`agreement`: rejects images on whose class several classifiers of real images do not agree."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import Fraction
+from factory.core.late import np
 from factory.filters.asked import AskedFilter, Images
 from factory.filters.base import FilterSettings, Labels, Score, Scores
 from factory.filters.check import FilterCheck

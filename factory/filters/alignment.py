@@ -1,13 +1,14 @@
 """`alignment`: rejects images that an image-text model does not find in their caption."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from factory.core.errors import CatalogError, FilterError, RecipeError, SourceError
+from factory.core.late import NDArray, np
 from factory.filters.asked import Images
 from factory.filters.base import Score, Scores
 from factory.filters.check import FilterCheck

@@ -1,15 +1,16 @@
 """`AskedFilter`: base of filters that hold an image against what its condition asks for."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
+from factory.core.late import NDArray, np
 from factory.data.records import Condition, Sample
 from factory.filters.base import Filter, Scores
 
-Images = Sequence[NDArray[np.uint8]]
+Images: TypeAlias = "Sequence[NDArray[np.uint8]]"
 """Each (H, W, 3) uint8 RGB, all of one size."""
 
 

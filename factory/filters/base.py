@@ -1,5 +1,7 @@
 """What a filter is: settings, scores with the thresholds that bound them, and one way to decide."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from abc import ABC, abstractmethod
@@ -9,13 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from pydantic import model_validator
 
 from factory.catalog.entries import Strict
 from factory.catalog.licences.terms import Term
 from factory.core.errors import FilterError
+from factory.core.late import ArrayLike, NDArray, np
 from factory.core.registry import name_kind
 from factory.data.images import SourceImage
 from factory.data.records import SCORE_DECIMALS, Condition, Sample, Verdict
@@ -203,7 +204,7 @@ class Filter(ABC):
             FilterError: scoring failed.
         """
 
-    def check(self, check: "FilterCheck") -> None:  # noqa: B027 - most need none
+    def check(self, check: FilterCheck) -> None:  # noqa: B027 - most need none
         """Notes what is wrong with the files, classes and catalog ids that the settings name."""
 
     def terms(self) -> tuple[Term, ...]:

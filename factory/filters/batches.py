@@ -1,16 +1,17 @@
 """Images of any sizes: those of one size are judged together."""
 
+from __future__ import annotations
+
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from factory.core.late import NDArray, np
 
 if TYPE_CHECKING:
     from factory.models.encoders import Encoder
 
-Images = Sequence[NDArray[np.uint8]] | NDArray[np.uint8]
+Images: TypeAlias = "Sequence[NDArray[np.uint8]] | NDArray[np.uint8]"
 """Each (H, W, 3) uint8 RGB."""
 Size = tuple[int, int]
 """Height and width, px."""
@@ -24,7 +25,7 @@ def group_by_size(images: Iterable[NDArray[np.uint8]]) -> Mapping[Size, list[int
     return rows
 
 
-def encode_images(encoder: "Encoder", images: Images) -> NDArray[np.float32]:
+def encode_images(encoder: Encoder, images: Images) -> NDArray[np.float32]:
     """Returns (N, D) float32 features of N images (H, W, 3) uint8 RGB, N at least 1."""
     groups = list(group_by_size(images).values())
     found = [encoder.encode(np.stack([images[row] for row in rows])) for rows in groups]

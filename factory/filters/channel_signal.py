@@ -1,15 +1,16 @@
 """`channel_signal`: rejects images whose named channels are empty, flat or lit all over."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import Fraction, Strict
 from factory.core.errors import FilterError
+from factory.core.late import NDArray, np
 from factory.data.records import Condition, Sample, Verdict
 from factory.filters.base import Filter, FilterSettings, Score, Scores, read_score, round_limit
 from factory.filters.check import FilterCheck

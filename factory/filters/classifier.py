@@ -1,16 +1,17 @@
 """`classifier`: rejects images that a classifier of real ones does not take for the asked class."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import ClassName, Fraction
 from factory.core.errors import FilterError
 from factory.core.hashing import hash_bytes
+from factory.core.late import NDArray, np
 from factory.filters.asked import AskedFilter, Images
 from factory.filters.base import FilterSettings, Labels, Score, Scores
 from factory.filters.check import FilterCheck

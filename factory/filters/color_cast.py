@@ -1,13 +1,14 @@
 """`color_cast`: rejects images whose brightest pixels, which should be glass, are tinted."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.core.color import to_grey, to_lab
+from factory.core.late import NDArray, np
 from factory.filters.base import FilterSettings, Score
 from factory.filters.pixels import PixelFilter
 

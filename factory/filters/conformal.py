@@ -1,15 +1,16 @@
 """`conformal`: a bound on how many mislabelled images pass, from real ones kept for it."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.core.errors import FilterError, SourceError
 from factory.core.hashing import compute_digest
+from factory.core.late import NDArray, np
 from factory.core.stats.conformal import bound_passed, bound_rates, count_needed
 from factory.data.images import SourceImage, check_fit, fit_source
 from factory.data.images.fields import NamedImages

@@ -1,15 +1,16 @@
 """`domain_reached`: rejects translated images that still look like their source's domain."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.core.errors import FilterError, SourceError
 from factory.core.hashing import compute_digest
+from factory.core.late import NDArray, np
 from factory.core.metrics.domains import Passage
 from factory.data.images import SourceImage, check_fit, fit_image
 from factory.data.images.fields import ImageColumn

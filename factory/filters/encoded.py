@@ -1,12 +1,12 @@
 """`EncodedFilter`: what filters share that look at images in the features of an encoder."""
 
+from __future__ import annotations
+
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.errors import FilterError
+from factory.core.late import NDArray, np
 from factory.filters.base import Filter
 from factory.filters.batches import Images, encode_images
 from factory.filters.check import FilterCheck
@@ -26,7 +26,7 @@ class EncodedFilter(Filter):
         return (self.settings.encoder,)
 
     @cached_property
-    def encoder(self) -> "Encoder":
+    def encoder(self) -> Encoder:
         """The encoder; raises InputError where it cannot be loaded."""
         return self.context.encoders.load(self.settings.encoder, self.context.base)
 

@@ -1,13 +1,15 @@
 """`finite`: rejects images that are NaN, blank, constant or saturated."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from factory.catalog.entries import Fraction
 from factory.core.color import to_grey
+from factory.core.late import np
 from factory.data.records import NONFINITE, Condition, Sample, round_nonfinite
 from factory.filters.base import Filter, FilterSettings, Score, Scores
 

@@ -1,14 +1,15 @@
 """`focus`: rejects blurred images."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import Fraction
 from factory.core.color import to_grey
+from factory.core.late import NDArray, np
 from factory.filters.base import FilterSettings, Score
 from factory.filters.pixels import PixelFilter
 

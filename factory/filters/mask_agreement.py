@@ -1,14 +1,15 @@
 """`mask_agreement`: rejects images whose nuclei lie elsewhere than the mask asked for."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.catalog.entries import ClassName, Fraction
 from factory.core.errors import FilterError, SourceError
+from factory.core.late import NDArray, np
 from factory.core.yaml.messages import advise
 from factory.data.records import Condition, Sample
 from factory.data.streams import Control

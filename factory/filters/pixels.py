@@ -1,11 +1,11 @@
 """`PixelFilter`: base of filters that judge each image by its pixels alone."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
+from factory.core.late import NDArray, np
 from factory.data.records import Condition, Sample
 from factory.filters.base import Filter, Scores
 

@@ -1,17 +1,18 @@
 """`python`: a filter of one's own, from a Python file beside the recipe."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError
 
 from factory.catalog.licences.terms import Term
 from factory.core.errors import PluginError, Problem, RecipeError
+from factory.core.late import NDArray, np
 from factory.core.registry import load_from_file
 from factory.core.yaml.fields import FieldType
 from factory.core.yaml.messages import write_message

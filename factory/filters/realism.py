@@ -1,15 +1,16 @@
 """`realism`: rejects images that lie too far from a set of real ones, or too near to one."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.catalog.entries import Fraction
 from factory.core.errors import FilterError, SourceError
+from factory.core.late import NDArray, np
 from factory.core.yaml.messages import advise
 from factory.data.images import check_fit
 from factory.data.images.fields import NamedImages

@@ -1,15 +1,17 @@
 """`review`: rejects images that people rejected who looked at them (`factory review`)."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from factory.catalog.entries import Fraction
 from factory.core.errors import InputError
+from factory.core.late import np
 from factory.data.records import SCORE_DECIMALS, Condition, Sample
 from factory.data.review.answers import Answer, Case
 from factory.data.review.store import ReviewStore

@@ -1,13 +1,13 @@
 """`stain`: rejects colours that are not haematoxylin and eosin."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.catalog.entries import Fraction
 from factory.core.color import tabulate_density
+from factory.core.late import NDArray, np
 from factory.filters.base import FilterSettings, Score
 from factory.filters.pixels import PixelFilter
 

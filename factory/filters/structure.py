@@ -1,12 +1,14 @@
 """`structure`: rejects translated images that do not show what their source shows."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from factory.core.errors import FilterError, SourceError
+from factory.core.late import np
 from factory.data.records import Condition, Sample
 from factory.data.streams import Source
 from factory.filters.base import Filter, FilterSettings, Score, Scores

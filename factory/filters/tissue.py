@@ -1,13 +1,13 @@
 """`tissue`: rejects images with too little tissue."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.catalog.entries import Fraction
 from factory.core.color import to_density
+from factory.core.late import NDArray, np
 from factory.filters.base import FilterSettings, Score
 from factory.filters.pixels import PixelFilter
 

@@ -1,17 +1,18 @@
 """`training_copy`: rejects images that copy their reference or another named real image."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.catalog.entries import Fraction
 from factory.core.errors import FilterError, SourceError
 from factory.core.hashing import compute_digest
+from factory.core.late import NDArray, np
 from factory.core.thumbnails import DIM, REVISION, compare_all, describe_images
 from factory.data.images import SourceImage, fit_image
 from factory.data.images.fields import ImageColumn

@@ -6,16 +6,17 @@ features, brought to length 1 again; CONCH (Lu et al. 2024, Nature Medicine 30) 
 synonyms too. Then p = softmax(scale * cos(image, class)), with the scale that the model learned.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.catalog.entries import ClassEntry, Fraction
 from factory.core.errors import FilterError
 from factory.core.hashing import compute_digest
+from factory.core.late import NDArray, np
 from factory.filters.asked import Images
 from factory.filters.base import Score, Scores
 from factory.filters.check import FilterCheck

@@ -11,7 +11,6 @@ from factory.catalog.entries import Fraction, Strict
 from factory.catalog.terms import Concepts
 from factory.core.any_settings import annotate_settings
 from factory.core.hashing import compute_digest, drop_none
-from factory.core.thumbnails import REVISION
 from factory.data.family import Family
 from factory.data.streams.base import HasFields, Stream
 from factory.filters import FILTERS
@@ -152,6 +151,8 @@ class Dedup(Strict):
 
     def describe(self) -> dict[str, Any]:
         """Returns the settings, and the revision of what is compared, for provenance."""
+        from factory.core.thumbnails import REVISION
+
         return {**self.model_dump(mode="json"), "revision": REVISION}
 
 

@@ -25,7 +25,7 @@ from tests.running import call, list_identities, read_json, read_rows, write_rec
 
 HEAVY = (
     *("torch", "ray", "diffusers", "datasets", "pyarrow", "sklearn", "transformers", "open_clip"),
-    *("matplotlib", "scipy", "pandas", "jinja2", "fsspec"),
+    *("matplotlib", "scipy", "pandas", "jinja2", "fsspec", "numpy"),
 )
 SHORT = ("--set", "budget.attempts=1")
 """One attempt each: about half of the normals that `fake` draws are rejected."""

@@ -42,7 +42,7 @@ class Measure(BaseModel):
     on an edge belongs to the higher value.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     by: str
     edges: tuple[Annotated[float, Field(allow_inf_nan=False)], ...] = Field(min_length=1)
@@ -76,7 +76,7 @@ class CaptionGrid(BaseModel):
     whose fields hold where this one has none.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
     id: CatalogId
     title: str = ""

@@ -1,14 +1,14 @@
 """Arrays by key in a temporary file, of one shape and type: memory holds keys and places."""
 
+from __future__ import annotations
+
 from collections.abc import Hashable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.files.rows import RowFile
 from factory.core.files.temporary import make_temporary
+from factory.core.late import NDArray, np
 
 KeyT = TypeVar("KeyT", bound=Hashable)
 

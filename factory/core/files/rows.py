@@ -1,14 +1,14 @@
 """Numbers in a file, a row at a time, as they come: memory holds none of them."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.files.edge import Edge
+from factory.core.late import NDArray, np
 
 _BLOCK = 8192
 """Rows that are averaged at a time."""

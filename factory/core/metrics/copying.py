@@ -1,17 +1,17 @@
 """Tests of copying: authenticity of each synthetic image, and the three-sample test C_T."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, TypeAlias
 
 from factory.core.files.rows import Rows, average_rows, hold, iterate_rows
+from factory.core.late import NDArray, np
 from factory.core.metrics.manifolds import measure_distances
 
-Features = NDArray[np.floating[Any]]
-Floats = NDArray[np.float64]
+Features: TypeAlias = "NDArray[np.floating[Any]]"
+Floats: TypeAlias = "NDArray[np.float64]"
 
 COMPONENTS, CELLS = 64, 3
 """As in layer6ai-labs/dgm-eval, `metrics/ct.py`."""

@@ -1,9 +1,12 @@
 """How far images have come from one domain to another."""
 
-import numpy as np
-from numpy.typing import NDArray
+from __future__ import annotations
 
-Features = NDArray[np.float32]
+from typing import TypeAlias
+
+from factory.core.late import NDArray, np
+
+Features: TypeAlias = "NDArray[np.float32]"
 
 
 class Passage:

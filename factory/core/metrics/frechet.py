@@ -1,11 +1,12 @@
 """The Fréchet distance of two sets of features."""
 
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, TypeAlias
 
-Features = NDArray[np.floating[Any]]
+from factory.core.late import NDArray, np
+
+Features: TypeAlias = "NDArray[np.floating[Any]]"
 
 
 def compute_fd(first: Features, second: Features) -> float:

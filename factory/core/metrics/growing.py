@@ -1,16 +1,16 @@
 """What a set's newest images change of its kernel distance to real ones, with an interval."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
+from factory.core.late import NDArray, np
 from factory.core.stats.intervals import Interval, find_quantile
 
-Floats = NDArray[np.float64]
-AnyFloats = NDArray[np.floating[Any]]
+Floats: TypeAlias = "NDArray[np.float64]"
+AnyFloats: TypeAlias = "NDArray[np.floating[Any]]"
 
 GROUPS = 20
 """Parts that the jackknife leaves out in turn: image i of a set lies in part i modulo this."""
@@ -33,7 +33,7 @@ class Growth:
     after: float
     change: Interval
 
-    def round(self, decimals: int) -> "Growth":
+    def round(self, decimals: int) -> Growth:
         """Returns it rounded, so that last bits decide nothing."""
         change = Interval(*(round(each, decimals) for each in self.change))
         return Growth(round(self.before, decimals), round(self.after, decimals), change)
@@ -126,7 +126,7 @@ class GrowingSet:
                 total += summed @ y_parts[begin : begin + _BLOCK]
         return total
 
-    def _measure(self, sums: "_Sums") -> Floats:
+    def _measure(self, sums: _Sums) -> Floats:
         """Returns (1 + GROUPS,) distances: of all, and with each part left out."""
         counts, inner, across = sums.counts, sums.inner, sums.across
         kept = np.concatenate([[counts.sum()], counts.sum() - counts])
@@ -146,10 +146,10 @@ class _Sums:
     across: Floats
 
     @classmethod
-    def begin(cls) -> "_Sums":
+    def begin(cls) -> _Sums:
         return cls(np.zeros(GROUPS), np.zeros((GROUPS, GROUPS)), np.zeros(GROUPS))
 
-    def add(self, counts: Floats, inner: Floats, across: Floats) -> "_Sums":
+    def add(self, counts: Floats, inner: Floats, across: Floats) -> _Sums:
         return _Sums(self.counts + counts, self.inner + inner, self.across + across)
 
 

@@ -1,17 +1,18 @@
 """Kernel distances (squared MMD) of two sets of features: KID and CMMD, whole and by subsets."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from factory.core.late import NDArray, np
 
-Features = NDArray[np.floating[Any]]
-Floats = NDArray[np.float64]
+Features: TypeAlias = "NDArray[np.floating[Any]]"
+Floats: TypeAlias = "NDArray[np.float64]"
 Kernel = Callable[[Floats, Floats], Floats]
-Picks = NDArray[np.bool_]
-PairOfPicks = tuple[Picks | None, Picks | None]
+Picks: TypeAlias = "NDArray[np.bool_]"
+PairOfPicks: TypeAlias = "tuple[Picks | None, Picks | None]"
 
 CMMD_SIGMA, CMMD_SCALE = 10.0, 1000.0
 """Of Jayasumana et al. 2024 (arXiv 2401.09603) and their reference implementation."""
@@ -34,7 +35,7 @@ class Mmd:
     draws: Floats
     biased_draws: Floats
 
-    def scale(self, factor: float) -> "Mmd":
+    def scale(self, factor: float) -> Mmd:
         """Returns all of it times a factor."""
         both = (self.draws * factor, self.biased_draws * factor)
         return Mmd(self.unbiased * factor, self.biased * factor, *both)

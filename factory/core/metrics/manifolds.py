@@ -1,13 +1,14 @@
 """Precision, recall, density and coverage of two sets of features, image by image."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from factory.core.late import NDArray, np
 
-Features = NDArray[np.floating[Any]]
-Floats = NDArray[np.float64]
+Features: TypeAlias = "NDArray[np.floating[Any]]"
+Floats: TypeAlias = "NDArray[np.float64]"
 _BLOCK = 512
 
 

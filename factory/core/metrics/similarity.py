@@ -1,9 +1,10 @@
 """Likeness of two images of one place: PSNR and SSIM, for planes of any range."""
 
+from __future__ import annotations
+
 import math
 
-import numpy as np
-from numpy.typing import NDArray
+from factory.core.late import NDArray, np
 
 SIGMA = 1.5
 """px, of the Gaussian window of SSIM; cut off at 3.5 sigma, 11 x 11 px (Wang et al. 2004)."""

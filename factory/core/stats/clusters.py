@@ -1,10 +1,11 @@
 """Clusters of features, patients whole, and the medoid of each: the same whatever the order."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
+from factory.core.late import NDArray, np
 
 STARTS = 8
 """Seedings of k-means, of which the one with the least inertia is kept."""

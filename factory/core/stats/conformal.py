@@ -1,9 +1,10 @@
 """Conformal bounds: how often images of another class pass, from a finite number of real ones."""
 
+from __future__ import annotations
+
 import math
 
-import numpy as np
-from numpy.typing import NDArray
+from factory.core.late import NDArray, np
 
 
 def bound_rates(passed: NDArray[np.int64], count: int, confidence: float) -> NDArray[np.float64]:

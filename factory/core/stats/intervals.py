@@ -1,14 +1,14 @@
 """Intervals: of shares (Wilson), of means by bootstrap, of whatever was resampled."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.errors import EvaluationError
 from factory.core.hashing import derive_seed
+from factory.core.late import NDArray, np
 
 ROUNDS = 2000
 LEVEL = 0.95

@@ -1,13 +1,14 @@
 """Bringing real images to a size: at their own scale, or whole; and what of them is then seen."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from factory.core.errors import SourceError
+from factory.core.late import NDArray, np
 from factory.core.notes import tell
 from factory.data.images.image import SourceImage
 

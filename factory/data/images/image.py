@@ -1,5 +1,7 @@
 """One real image of a source: where it lies, what is known of it, its bytes and pixels."""
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Mapping
@@ -7,11 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.errors import SourceError
 from factory.core.images import decode_image, read_size
+from factory.core.late import NDArray, np
 
 IMAGE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".bmp"}

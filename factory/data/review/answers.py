@@ -32,7 +32,7 @@ ROLES = ("pathologist", "pathologist in training", "technician", "researcher", "
 class Answer(BaseModel):
     """What one person said of one case; `key` is the page's own, so that none counts twice."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, defer_build=True)
 
     key: str = Field(pattern=r"^[A-Za-z0-9-]{8,64}$")
     case: CaseId

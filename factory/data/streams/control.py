@@ -1,5 +1,7 @@
 """The stream `control`: a mask that says where an image shows what; nuclei, glands, tissue."""
 
+from __future__ import annotations
+
 import functools
 import json
 import os
@@ -8,13 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from factory.catalog.entries import ClassName, ModelEntry
 from factory.core.errors import DamageError, InputError, SourceError
 from factory.core.hashing import hash_bytes, to_canonical_json
+from factory.core.late import NDArray, np
 from factory.data.images import SourceImage
 from factory.data.label_maps import (
     MOST_ID,
@@ -267,7 +268,7 @@ class Control(Stream):
         return cls(source, tuple(palette), identity.get("instances", False))
 
     @classmethod
-    def fields(cls) -> "Mapping[str, pa.DataType]":
+    def fields(cls) -> Mapping[str, pa.DataType]:
         """Returns the column of the mask."""
         from factory.data.columns import IMAGE_TYPE
 

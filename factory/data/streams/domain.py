@@ -1,13 +1,13 @@
 """The stream `domain`: real images whose look an image is to have, by what a model sees in them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.errors import DamageError
 from factory.core.hashing import compute_digest
+from factory.core.late import NDArray, np
 from factory.data.images import SourceImage, fit_source
 from factory.data.provenance import Provenance
 from factory.data.streams.base import RealImages, Row, Stream

@@ -1,18 +1,19 @@
 """The stream `embedding`: tokens of an encoder, which a model is conditioned on."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
 
 from factory.catalog.entries import ModelEntry
 from factory.core.errors import DamageError, InputError
 from factory.core.hashing import hash_bytes
+from factory.core.late import ArrayLike, NDArray, np
 from factory.data.streams.base import RealImages, Row, Stream
 from factory.data.streams.cells import Cells
 from factory.data.streams.prototype import ATTRIBUTE, Prototype
@@ -140,7 +141,7 @@ class Embedding(Stream):
         return found
 
     @classmethod
-    def fields(cls) -> "Mapping[str, pa.DataType]":
+    def fields(cls) -> Mapping[str, pa.DataType]:
         """Returns the columns of array, hash and encoder."""
         import pyarrow as pa
 

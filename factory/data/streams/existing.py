@@ -1,13 +1,13 @@
 """The stream `existing`: an image that is there already, to be judged as it is."""
 
+from __future__ import annotations
+
 import functools
 from dataclasses import dataclass
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.hashing import hash_bytes
+from factory.core.late import NDArray, np
 from factory.data.images import SourceImage
 from factory.data.provenance import Provenance
 from factory.data.streams.base import RealImages, Row, Stream

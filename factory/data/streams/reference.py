@@ -1,14 +1,14 @@
 """The stream `reference`: a real image to vary, and how strongly."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.images import hash_pixels
+from factory.core.late import NDArray, np
 from factory.core.stain_transfer import give_look
 from factory.data.images import SourceImage, read_fitted
 from factory.data.provenance import Provenance

@@ -1,16 +1,16 @@
 """The stream `source`: a real image to translate, as frozen to FFPE or H&E to IHC, and how."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
-
-import numpy as np
-from numpy.typing import NDArray
 
 from factory.catalog.entries import ModelEntry
 from factory.core.errors import DamageError
 from factory.core.hashing import hash_bytes
 from factory.core.images import decode_image, encode_image
+from factory.core.late import NDArray, np
 from factory.data.images import SourceImage, fit_source
 from factory.data.provenance import Provenance
 from factory.data.streams.base import RealImages, Row, Stream
@@ -181,7 +181,7 @@ class Source(Stream):
         return cls(images[identity["sha256"]], **told, is_kept=False)
 
     @classmethod
-    def fields(cls) -> "Mapping[str, pa.DataType]":
+    def fields(cls) -> Mapping[str, pa.DataType]:
         """Returns the column of the source."""
         from factory.data.columns import IMAGE_TYPE
 

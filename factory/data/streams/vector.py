@@ -1,17 +1,18 @@
 """The stream `vector`: named values, such as pathway scores of an RNA profile."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.catalog.entries import ModelEntry, Strict
 from factory.core.errors import InputError
+from factory.core.late import NDArray, np
 from factory.core.yaml.messages import advise
 from factory.data.streams.base import RealImages, Row, Stream
 from factory.data.streams.cells import read_number
@@ -156,7 +157,7 @@ class Vector(Stream):
         return cls.of(identity)
 
     @classmethod
-    def fields(cls) -> "Mapping[str, pa.DataType]":
+    def fields(cls) -> Mapping[str, pa.DataType]:
         """Returns the columns of values and names."""
         import pyarrow as pa
 

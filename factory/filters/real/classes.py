@@ -1,11 +1,13 @@
 """How near a feature lies to a class of real ones: Mahalanobis and centroid distance."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from factory.core.late import NDArray, np
 
-Floats = NDArray[np.float64]
+Floats: TypeAlias = "NDArray[np.float64]"
 
 MIN_SHRINKAGE = 1e-3
 """Least weight of the identity, so that the covariance can always be inverted."""

@@ -1,11 +1,12 @@
 """How near a feature lies to real ones: realism score, k-NN distance and authenticity."""
 
-from typing import Any, NamedTuple
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, NamedTuple, TypeAlias
 
-Floats = NDArray[np.float64]
+from factory.core.late import NDArray, np
+
+Floats: TypeAlias = "NDArray[np.float64]"
 
 NEAREST = 1e-3
 """Distances under this share of a radius, or of the unit, count as this share, so that copies give

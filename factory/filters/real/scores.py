@@ -1,16 +1,16 @@
 """All scores of a feature against a labelled set of real ones, and their places among the real."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 from factory.core.errors import FilterError
+from factory.core.late import NDArray, np
 from factory.filters.real.classes import RealClasses, pick_classes
 from factory.filters.real.neighbours import Near, RealNeighbours
 
-Floats = NDArray[np.float64]
+Floats: TypeAlias = "NDArray[np.float64]"
 
 SCORES = (
     "realism",

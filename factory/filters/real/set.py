@@ -1,16 +1,16 @@
 """The real images that `realism` compares with: which ones, their hashes, groups and pixels."""
 
+from __future__ import annotations
+
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest
+from factory.core.late import NDArray, np
 from factory.data.groups import hash_group
 from factory.data.images import SourceImage, fit_image
 from factory.data.images.reader import ImageReader
@@ -91,7 +91,7 @@ class ChosenImages(Protocol):
         ...
 
 
-def read_real_set(settings: "RealismFilter.Settings", session: Session) -> RealSet:
+def read_real_set(settings: RealismFilter.Settings, session: Session) -> RealSet:
     """Reads a set that neighbours are looked for in; see `choose_real_set`.
 
     Raises:

@@ -3,11 +3,12 @@
 Computed with numpy and stored as safetensors: scikit-learn is needed for fitting only.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from factory.core.late import NDArray, np
 
 BLOCK = 256
 """Images compared at a time with all neighbours, so that memory stays small."""
@@ -89,34 +90,50 @@ class NeighbourHead:
         return _save({name: np.ascontiguousarray(getattr(self, name)) for name in names})
 
 
+def check_head(data: bytes, classes: int, dim: int, neighbours: int | None) -> None:
+    """Checks a safetensors file of `to_bytes`, a linear head without a look at its numbers.
+
+    Raises:
+        ValueError: not a head, or of other shapes.
+    """
+    from safetensors import SafetensorError, deserialize
+
+    try:
+        found = deserialize(data)  # type: ignore[no-untyped-call]
+        shapes = {name: tuple(tensor["shape"]) for name, tensor in found}
+        fits = shapes["mean"] == (dim,) and shapes["scale"] == (dim,)
+        if neighbours is None:
+            fits = fits and shapes["coef"] == (classes, dim) and shapes["intercept"] == (classes,)
+        else:
+            known, labels = shapes["known"], shapes["labels"]
+            fits = fits and known == (*labels, dim) and known[0] >= neighbours
+            fits = fits and _has_classes(data, classes)
+    except (SafetensorError, KeyError) as error:
+        raise ValueError(str(error)) from error
+    if not fits:
+        raise ValueError(f"shapes {shapes} do not suit {classes} classes and {dim} features")
+
+
+def _has_classes(data: bytes, classes: int) -> bool:
+    from safetensors.numpy import load
+
+    return bool(np.isin(load(data)["labels"], np.arange(classes)).all())
+
+
 def parse_head(data: bytes, classes: int, dim: int, neighbours: int | None) -> Head | NeighbourHead:
     """Reads a safetensors file of `to_bytes`; `neighbours` is None for a linear head.
 
     Raises:
         ValueError: not a head, or of other shapes.
     """
-    from safetensors import SafetensorError
+    check_head(data, classes, dim, neighbours)
     from safetensors.numpy import load
 
-    try:
-        arrays = load(data)
-        head: Head | NeighbourHead
-        if neighbours is None:
-            head = Head(arrays["mean"], arrays["scale"], arrays["coef"], arrays["intercept"])
-            fits = head.coef.shape == (classes, dim) and head.intercept.shape == (classes,)
-        else:
-            known, labels = arrays["known"], arrays["labels"]
-            head = NeighbourHead(
-                arrays["mean"], arrays["scale"], known, labels, classes, neighbours
-            )
-            fits = known.shape == (len(labels), dim) and len(labels) >= neighbours
-            fits = fits and bool(np.isin(labels, np.arange(classes)).all())
-    except (SafetensorError, KeyError) as error:
-        raise ValueError(str(error)) from error
-    if not fits or head.mean.shape != (dim,) or head.scale.shape != (dim,):
-        shapes = {name: array.shape for name, array in arrays.items()}
-        raise ValueError(f"shapes {shapes} do not suit {classes} classes and {dim} features")
-    return head
+    arrays = load(data)
+    mean, scale = arrays["mean"], arrays["scale"]
+    if neighbours is None:
+        return Head(mean, scale, arrays["coef"], arrays["intercept"])
+    return NeighbourHead(mean, scale, arrays["known"], arrays["labels"], classes, neighbours)
 
 
 def compute_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:

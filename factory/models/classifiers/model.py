@@ -7,32 +7,42 @@
 Nothing is pickled, and the head is computed with numpy: scikit-learn is needed for fitting only.
 """
 
-import math
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, Literal
+from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from factory.core.errors import InputError, Problem, RecipeError
 from factory.core.files.atomic import write_file
 from factory.core.hashing import hash_bytes
+from factory.core.late import NDArray, np
 from factory.core.plain import write_json
 from factory.data.images import fit_image
 from factory.data.records import SCORE_DECIMALS
-from factory.models.classifiers.heads import Head, NeighbourHead, compute_softmax, parse_head
+from factory.models.classifiers.heads import (
+    Head,
+    NeighbourHead,
+    check_head,
+    compute_softmax,
+    parse_head,
+)
 from factory.models.encoders import Encoder, load_encoder
 from factory.models.encoders.pool import EncoderPool
 
+HeadT = TypeVar("HeadT")
 INFO_NAME = "classifier.json"
 HEAD_NAME = "head.safetensors"
 ENCODER_NAMES = ("encoder.json", "encoder.safetensors")
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, protected_namespaces=(), defer_build=True
+    )
 
 
 class EncoderDescription(_Strict):
@@ -119,7 +129,7 @@ class ClassifierInfo(_Strict):
         return max((row.precision for row in rows if rounded >= row.probability), default=0.0)
 
     @model_validator(mode="after")
-    def _check_distinct(self) -> "ClassifierInfo":
+    def _check_distinct(self) -> ClassifierInfo:
         if len(set(self.class_names)) != len(self.class_names):
             raise ValueError("class_names: each name once")
         return self
@@ -168,7 +178,7 @@ def check_classifier(folder: Path) -> ClassifierInfo:
         InputError: something is missing or damaged.
     """
     info = read_classifier_info(folder)
-    _load_head(folder, info)
+    _read_head(folder, info, check_head)
     if info.encoder == ".":
         for name in ENCODER_NAMES:
             if not (folder / name).is_file():
@@ -193,7 +203,7 @@ def load_classifier(
     """
     data = _read(folder / INFO_NAME)
     info = _parse_info(folder, data)
-    head = _load_head(folder, info)
+    head = _read_head(folder, info, parse_head)
     encoder: Encoder
     if encoders is None:
         encoder = load_encoder(info.encoder, base=folder, device=device or "auto")
@@ -249,7 +259,11 @@ def _parse_info(folder: Path, data: bytes) -> ClassifierInfo:
         raise RecipeError(problems) from error
 
 
-def _load_head(folder: Path, info: ClassifierInfo) -> Head | NeighbourHead:
+def _read_head(
+    folder: Path,
+    info: ClassifierInfo,
+    parse: Callable[[bytes, int, int, int | None], HeadT],
+) -> HeadT:
     path = folder / HEAD_NAME
     data = _read(path)
     if hash_bytes(data) != info.head_sha256:
@@ -257,6 +271,6 @@ def _load_head(folder: Path, info: ClassifierInfo) -> Head | NeighbourHead:
     classes, dim = len(info.class_names), info.encoder_description.dim
     neighbours = None if info.head is None else info.head.neighbours
     try:
-        return parse_head(data, classes, dim, neighbours)
+        return parse(data, classes, dim, neighbours)
     except ValueError as error:
         raise InputError(f"{path}: not a classifier head ({error})") from error

@@ -1,14 +1,14 @@
 """What an image encoder is, and what a kind of encoders is: which specs it loads, and how."""
 
+from __future__ import annotations
+
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.errors import InputError
+from factory.core.late import NDArray, np
 
 if TYPE_CHECKING:
     from factory.catalog.catalog import Catalogs, EncoderEntry
@@ -66,11 +66,9 @@ class EncoderKind(ABC):
     form: ClassVar[str]
     is_bare: ClassVar[bool] = False
     text_forms: ClassVar[tuple[str, ...]] = ()
-    catalogs: "Catalogs | None" = None
+    catalogs: Catalogs | None = None
 
-    def __init__(
-        self, source: str, entry: "EncoderEntry | None" = None, base: Path = Path()
-    ) -> None:
+    def __init__(self, source: str, entry: EncoderEntry | None = None, base: Path = Path()) -> None:
         self.source, self.entry, self.base = source, entry, base
         self.name = source.partition(":")[2]
         self.label = source if entry is None else entry.id

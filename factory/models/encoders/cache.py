@@ -1,14 +1,14 @@
 """Features of images kept on disk, by the pixels and the weights that they come from."""
 
+from __future__ import annotations
+
 import io
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.files.store import FileStore
 from factory.core.hashing import compute_digest, hash_bytes
+from factory.core.late import NDArray, np
 from factory.models.encoders.base import Encoder
 
 _HASH_LENGTH = 64

@@ -1,15 +1,15 @@
 """Encoders that filters, picks and guidance share: loaded once, and asked once for an image."""
 
+from __future__ import annotations
+
 import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.catalog.catalog import Catalogs
 from factory.core.hashing import hash_bytes
+from factory.core.late import NDArray, np
 from factory.models.encoders import Encoder, load_encoder
 
 KEPT = 2048
@@ -31,7 +31,7 @@ class EncoderPool:
         self._loaded: dict[tuple[str, str, str], RememberingEncoder] = {}
         self._lock = threading.Lock()  # a batch is judged while the next is made
 
-    def load(self, spec: str, base: Path, device: str | None = None) -> "RememberingEncoder":
+    def load(self, spec: str, base: Path, device: str | None = None) -> RememberingEncoder:
         """Returns the encoder of a spec.
 
         Args:

@@ -4,15 +4,16 @@ Streams are known by name and by what they load alone: `control` a label map wit
 `embedding` an array of tokens.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from factory.catalog.entries import CallArgument
 from factory.core.errors import InputError
+from factory.core.late import NDArray, np
 from factory.data.label_maps import Palette, paint_labels
 from factory.data.streams import Source, Stream
 

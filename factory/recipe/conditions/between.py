@@ -1,16 +1,17 @@
 """Between conditions: images of what lies between the embeddings of two labelled images."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.core.fields import Pixels
 from factory.core.hashing import compute_digest, derive_seed
+from factory.core.late import NDArray, np
 from factory.core.yaml.reader import FieldPath
 from factory.data.records import Condition, Request
 from factory.data.rows import ARRAY
@@ -23,7 +24,7 @@ from factory.recipe.conditions.encoded import EncodedRows
 from factory.recipe.conditions.series import OneClass, Series
 from factory.recipe.conditions.shots import ShotKind, ShotSettings, label_shots
 
-Features = NDArray[np.float32]
+Features: TypeAlias = "NDArray[np.float32]"
 _PARALLEL = 1e-6
 
 

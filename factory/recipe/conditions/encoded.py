@@ -1,16 +1,16 @@
 """Real images as rows of embeddings: encoded when they are asked for, and kept by content."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.errors import InputError, SourceError
 from factory.core.hashing import compute_digest
+from factory.core.late import NDArray, np
 from factory.data.groups import read_groups
 from factory.data.images import SourceImage, read_fitted
 from factory.data.rows import ARRAY, Rows

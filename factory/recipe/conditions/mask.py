@@ -1,18 +1,20 @@
 """Mask conditions: images that show what real masks mark, where they mark it."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 from pydantic import Field, model_validator
 
 from factory.catalog.entries import LicenceTerms, ModelEntry
 from factory.catalog.licences.terms import SOURCE_MASKS, Term
 from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest
+from factory.core.late import np
 from factory.core.yaml.reader import FieldPath
 from factory.data.groups import read_groups
 from factory.data.images import SourceImage

@@ -1,16 +1,17 @@
 """Neighbour conditions: variations of unlabelled images, of the class of the nearest shot."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from factory.catalog.entries import PositiveFraction
 from factory.core.errors import SourceError
 from factory.core.fields import Pixels
+from factory.core.late import NDArray, np
 from factory.core.yaml.reader import FieldPath
 from factory.data.groups import read_groups
 from factory.data.images import SourceImage, check_fit
@@ -31,7 +32,7 @@ from factory.recipe.conditions.prototypes import Prototypes, choose_medoids
 from factory.recipe.conditions.reference import ReferenceSeries
 from factory.recipe.conditions.shots import Chosen, ShotKind, ShotSettings, label_shots
 
-Features = NDArray[np.float64]
+Features: TypeAlias = "NDArray[np.float64]"
 
 
 class Pool(Unlabelled):

@@ -1,5 +1,7 @@
 """Prototypes: medoids of the real images of a class, in the space of an encoder, as conditions."""
 
+from __future__ import annotations
+
 import bisect
 import functools
 import itertools
@@ -8,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from factory.catalog.entries import Strict
 from factory.core.errors import SourceError
 from factory.core.hashing import compute_digest, derive_seed
+from factory.core.late import np
 from factory.core.stats.clusters import find_clusters
 from factory.core.yaml.reader import FieldPath
 from factory.data.groups import read_groups

@@ -1,13 +1,13 @@
 """`open_clip:ARCH/WEIGHTS_TAG`, `open_clip:hf-hub:OWNER/NAME` or `open_clip:local-dir:FOLDER`."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.errors import InputError
+from factory.core.late import NDArray, np
 from factory.models.encoders.kinds.packaged import RANDOM, LibraryKind, Loaded, Loading
 
 CONFIG_NAME = "open_clip_config.json"
@@ -68,7 +68,7 @@ class OpenClipKind(LibraryKind):
             model, _, preprocess = open_clip.create_model_and_transforms(architecture)
         return model, model.encode_image, preprocess, tag
 
-    def load_text(self, device: str = "auto") -> "ClipText":
+    def load_text(self, device: str = "auto") -> ClipText:
         """Returns the text side; random weights are those that the image side has too.
 
         Raises:

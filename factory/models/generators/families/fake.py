@@ -1,16 +1,16 @@
 """`fake`: H&E-like blobs without a model, for tests and dry runs."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.catalog.entries import ImageChannels
 from factory.core.errors import InputError
 from factory.core.hashing import derive_seed, to_canonical_json
+from factory.core.late import NDArray, np
 from factory.data.channels import compose_rgb
 from factory.data.records import STOPPED, Condition, Job, Sample
 from factory.data.streams import Caption, ClassName, Control, Reference, Source
@@ -18,8 +18,8 @@ from factory.models.generators.base import Begun, PlainGenerator
 from factory.models.generators.families.base import Family
 from factory.models.generators.prompts import choose_wording, write_prompt
 
-_EOSIN = np.array([233.0, 168.0, 202.0])
-_HAEMATOXYLIN = np.array([98.0, 58.0, 140.0])
+_EOSIN = (233.0, 168.0, 202.0)
+_HAEMATOXYLIN = (98.0, 58.0, 140.0)
 _DRAWN = (ClassName.name, Caption.name, Control.name, Reference.name, Source.name)
 
 
@@ -34,7 +34,7 @@ class FakeFamily(Family):
     optional = None
     pauses = True
 
-    def load(self) -> "FakeGenerator":
+    def load(self) -> FakeGenerator:
         """Returns the generator.
 
         Raises:
@@ -150,7 +150,8 @@ class FakeGenerator(PlainGenerator):
             radius = look.uniform(2.0, 5.0) * draw.uniform(0.8, 1.25, nuclei)
             stain = _paint_nuclei(draw, nuclei, radius, width, height) * look.uniform(0.6, 1.0)
         grain = draw.normal(0.0, 6.0, (height, width, 1))
-        pixels = _EOSIN + stain[..., None] * (_HAEMATOXYLIN - _EOSIN) + grain
+        eosin, haematoxylin = np.array(_EOSIN), np.array(_HAEMATOXYLIN)
+        pixels = eosin + stain[..., None] * (haematoxylin - eosin) + grain
         reference = condition.get(Reference)
         if reference is not None:
             fitted = reference.load(width, height)

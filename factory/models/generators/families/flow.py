@@ -1,14 +1,14 @@
 """`flow`: the models that `factory train generator` makes, asked by class, caption, reference."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.errors import InputError
+from factory.core.late import NDArray, np
 from factory.data.records import Condition
 from factory.data.streams import Domain, Source
 from factory.models.generators.families.pipeline import ClassFamily, Prompts
@@ -48,7 +48,7 @@ class FlowFamily(ClassFamily):
         """Returns the captions."""
         return [each.caption or None for each in conditions]
 
-    def bind(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
+    def bind(self, conditions: Sequence[Condition], model: LoadedModel) -> dict[str, Any]:
         """Returns the indices of classes, and captions where there are any."""
         captions = self.write_prompts(conditions)
         arguments = super().bind(conditions, model)
@@ -66,7 +66,7 @@ class FlowFamily(ClassFamily):
             described["arguments"] = told
         return described
 
-    def bind_looks(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
+    def bind_looks(self, conditions: Sequence[Condition], model: LoadedModel) -> dict[str, Any]:
         """Returns the features of domains, where sources are translated: their own are no target.
 
         Raises:
@@ -78,7 +78,7 @@ class FlowFamily(ClassFamily):
         seen = [None if each is None else self.see_domain(each, model) for each in domains]
         return {"features": seen}
 
-    def see_domain(self, domain: Domain, model: "LoadedModel") -> Any:
+    def see_domain(self, domain: Domain, model: LoadedModel) -> Any:
         """Returns the features of a domain, once for all that is made of it; raises as above."""
         if domain.digest not in self._seen:
             pixels = domain.load(*self._choose_size(model))
@@ -88,7 +88,7 @@ class FlowFamily(ClassFamily):
             self._seen[domain.digest] = features
         return self._seen[domain.digest]
 
-    def encode_look(self, pixels: NDArray[np.uint8], model: "LoadedModel") -> Any:
+    def encode_look(self, pixels: NDArray[np.uint8], model: LoadedModel) -> Any:
         """Returns the mean features of (N, H, W, 3) images, as the pipeline takes them.
 
         Raises:
@@ -100,7 +100,7 @@ class FlowFamily(ClassFamily):
             raise InputError(f"domain: {name} was trained without references: {advice}")
         return model.pipeline.encode_look(pixels)
 
-    def tell_source(self, source: Source, model: "LoadedModel") -> Condition:
+    def tell_source(self, source: Source, model: LoadedModel) -> Condition:
         """Adds its own look, where the model sees any."""
         told = super().tell_source(source, model)
         if not model.pipeline.sees_looks:
@@ -112,7 +112,7 @@ class FlowFamily(ClassFamily):
     def _seen(self) -> dict[str, Any]:
         return {}
 
-    def _choose_size(self, model: "LoadedModel") -> tuple[int, int]:
+    def _choose_size(self, model: LoadedModel) -> tuple[int, int]:
         return self.settings.width or model.width, self.settings.height or model.height
 
     def find_labels(self, pipeline: Any, index: Mapping[str, Any]) -> dict[str, int]:

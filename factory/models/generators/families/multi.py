@@ -1,12 +1,12 @@
 """`multi`: transformers of parallel streams, asked by any subset of what they were trained with."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from factory.core.errors import InputError
+from factory.core.late import NDArray, np
 from factory.core.yaml.messages import advise
 from factory.data.records import Condition
 from factory.data.streams import Control, Domain, Embedding, Reference, Scale, Vector
@@ -38,7 +38,7 @@ class MultiFamily(FlowFamily):
         embedding = condition.get(Embedding)
         return 1 if embedding is None else len(embedding.array)
 
-    def bind(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
+    def bind(self, conditions: Sequence[Condition], model: LoadedModel) -> dict[str, Any]:
         """Returns the streams as arguments; those that no condition has are left out.
 
         Raises:
@@ -65,11 +65,11 @@ class MultiFamily(FlowFamily):
             arguments["stream_guidance"] = {name: each.model_dump() for name, each in own.items()}
         return arguments
 
-    def bind_looks(self, conditions: Sequence[Condition], model: "LoadedModel") -> dict[str, Any]:
+    def bind_looks(self, conditions: Sequence[Condition], model: LoadedModel) -> dict[str, Any]:
         """Domains are embeddings here."""
         return {}
 
-    def encode_look(self, pixels: NDArray[np.uint8], model: "LoadedModel") -> NDArray[np.float32]:
+    def encode_look(self, pixels: NDArray[np.uint8], model: LoadedModel) -> NDArray[np.float32]:
         """Returns the (1, dim) mean features of images by the model's encoder.
 
         Raises:
@@ -104,7 +104,7 @@ class MultiFamily(FlowFamily):
         settings = self.settings
         return (settings.width, settings.height) if settings.width and settings.height else None
 
-    def _embed(self, condition: Condition, model: "LoadedModel") -> NDArray[np.float32] | None:
+    def _embed(self, condition: Condition, model: LoadedModel) -> NDArray[np.float32] | None:
         """Returns the (tokens, dim) features of an embedding, else of the reference."""
         embedding, encoder = condition.get(Embedding), model.pipeline.config.encoder
         if embedding is not None:
@@ -126,7 +126,7 @@ class MultiFamily(FlowFamily):
         pixels = reference.load(*(self._size or (model.width, model.height)))
         return self.session.encoders.load(encoder, self.base).encode(pixels[None])
 
-    def _draw_map(self, condition: Condition, model: "LoadedModel") -> NDArray[np.uint8] | None:
+    def _draw_map(self, condition: Condition, model: LoadedModel) -> NDArray[np.uint8] | None:
         """Returns the label map of a mask in the model's own labels."""
         control = condition.get(Control)
         if control is None:
@@ -138,7 +138,7 @@ class MultiFamily(FlowFamily):
         return control.load_as(wanted, *(self._size or (model.width, model.height)))
 
 
-def _take_values(condition: Condition, model: "LoadedModel") -> NDArray[np.float32] | None:
+def _take_values(condition: Condition, model: LoadedModel) -> NDArray[np.float32] | None:
     """Returns the values of a vector in the model's order, NaN where one is not known."""
     vector, names = condition.get(Vector), model.pipeline.vector_names
     if vector is None:
