@@ -253,12 +253,15 @@ def find_run_folder(recipe: LoadedRecipe, out: AnyPath | None = None) -> str:
     """Returns where a run lands: `out`, else the recipe's `output.path` from its own folder.
 
     Raises:
-        InputError: neither says.
+        InputError: neither says, or two commands could write there at a time.
     """
+    from factory.core.files.edge import check_run_place
+
     path = recipe.recipe.output.path or ""
     url = str(out) if out else path if "://" in path or not path else str(recipe.base / path)
     if not url:
         raise InputError("no run folder: give --out, or output.path in the recipe")
+    check_run_place(url)
     return url if "://" in url else str(Path(url).absolute())
 
 

@@ -24,6 +24,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from factory.core.errors import HeldError, MissingError, RunBrokenError, StoreError
+from factory.core.files.edge import check_run_place
 from factory.core.files.store import FileStore
 
 BEAT = 10.0
@@ -212,9 +213,11 @@ def hold(files: FileStore, name: str, command: str, say: Callable[[str], None]) 
     """Holds the lease of a folder; leaves no folder behind that was made for it alone.
 
     Raises:
+        InputError: no lease is safe there; nothing was touched.
         HeldError: somebody else holds it; nothing was touched.
         RunBrokenError: it was lost.
     """
+    check_run_place(files.url)
     was_there = files.is_local and Path(files.root).is_dir()
     lease = Lease(files, name, command)
     lease.acquire(say)

@@ -23,6 +23,7 @@ from factory.core.files.edge import check_bucket
 from factory.core.files.store import FileStore
 from factory.core.hashing import hash_bytes
 from factory.engine.dataset import Dataset
+from factory.engine.lease import hold
 from factory.engine.run import read_status
 from factory.publish.verify import VerifyOptions, verify_set
 from tests import ROOT, forked, store_killer
@@ -302,6 +303,30 @@ def test_an_impossible_bucket_is_refused_first(url, local, monkeypatch):
         code, output = ask(*arguments)
         assert (code, output.count("\n")) == (2, 1), output
         assert f"{url}: names no bucket" in output or "can be no bucket" in output
+
+
+def test_the_hub_can_be_no_run_folder(local, monkeypatch):
+    """Its `pipe_file` is fsspec's own, which looks and then writes: any number of callers win."""
+    from fsspec.spec import AbstractFileSystem
+    from huggingface_hub import HfFileSystem
+
+    assert HfFileSystem.pipe_file is AbstractFileSystem.pipe_file
+    monkeypatch.setattr("factory.engine.run.plan_recipe", None)
+    monkeypatch.setattr("fsspec.core.url_to_fs", None)
+    url = "hf://datasets/me/run"
+    for arguments in (("--out", url), ("--set", f"output.path={url}")):
+        code, output = ask("run", local[0], *arguments)
+        assert (code, output.count("\n")) == (2, 1), output
+        assert f"{url}: hf:// can be no run folder" in output
+        assert "factory publish RUN" in output
+
+
+def test_no_lease_is_taken_on_the_hub():
+    files = FileStore("memory://held")
+    files.url = "hf://datasets/me/run"
+    with pytest.raises(InputError, match="no run folder"), hold(files, "lease", "run", print):
+        pass
+    assert not files.list_sizes()
 
 
 def test_names_that_some_store_takes_are_left_to_it():

@@ -88,6 +88,23 @@ def check_bucket(url: str) -> None:
         )
 
 
+def check_run_place(url: str) -> None:
+    """Refuses a place where two commands could write into one run folder at a time.
+
+    huggingface_hub's file system answers from listings that it keeps, and creates a file by looking
+    whether one is there and then committing: of two callers both would win.
+
+    Raises:
+        InputError: says so; nothing was asked.
+    """
+    if url.partition("://")[0] == "hf":
+        raise InputError(
+            f"{url}: hf:// can be no run folder: two commands could write into it at a time, as no "
+            "file is created there only where none is: run into a folder, or into s3://, gs:// or "
+            "abfs://, and then `factory publish RUN --repo OWNER/NAME`"
+        )
+
+
 def open_filesystem(url: str) -> tuple[Any, str]:
     """Returns the file system of a URL, and the URL's path there; asks nothing of it yet.
 
