@@ -65,6 +65,8 @@ class LoadedModel:
 def _place_pipeline(pipeline: Any, device: str, model: str) -> None:
     import torch
 
+    from factory.models.generators.remembered import remember_texts
+
     try:
         pipeline.to(device)
     except RuntimeError as error:
@@ -72,6 +74,7 @@ def _place_pipeline(pipeline: Any, device: str, model: str) -> None:
     for component in pipeline.components.values():
         if isinstance(component, torch.nn.Module):
             component.eval().requires_grad_(False)
+    remember_texts(pipeline.components)
 
 
 def load_model(family: PipelineFamily) -> LoadedModel:
