@@ -1,6 +1,7 @@
 """The transformer of parallel streams: each adds its own, and nothing where it is absent."""
 
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,6 +230,34 @@ def test_guidance_outside_its_interval_is_none(pipeline: MultiPipeline) -> None:
     assert not np.allclose(plain, strong, atol=1e-3)
     with pytest.raises(ValueError, match="no stream 'smell'"):
         sample(pipeline, prompt=["tumor"], stream_guidance={"smell": {"scale": 2.0}})
+
+
+def test_values_stand_beside_the_features_that_are_expected_of_them(
+    pipeline: MultiPipeline, tmp_path: Path
+) -> None:
+    network = MultiTransformer.from_config(dict(pipeline.transformer.config), foretells=True)
+    draw = torch.Generator().manual_seed(5)
+    slopes, at_0 = (torch.randn(*shape, generator=draw) for shape in ((480, 3), (480,)))
+    network.load_state_dict(
+        {**pipeline.transformer.state_dict(), "foretelling": slopes, "foretelling_at_0": at_0}
+    )
+    MultiPipeline(
+        **pipeline.components | {"transformer": network}, class_names=pipeline.config.class_names
+    ).save_pretrained(tmp_path)
+    foretelling: MultiPipeline = MultiPipeline.from_pretrained(tmp_path)
+    foretelling.set_progress_bar_config(disable=True)
+    values = [[1.0, np.nan, -0.5], [0.2, 0.0, 2.0], [np.nan] * 3]
+    expected = np.nan_to_num(np.array(values, np.float32)) @ slopes.numpy().T + at_0.numpy()
+    own = [*expected[:2, None], None]
+    found = sample(foretelling, vector=values)
+    assert np.allclose(found, sample(pipeline, vector=values, image_embeds=own), atol=1e-4)
+    assert not np.allclose(found[:2], sample(pipeline, vector=values)[:2], atol=1e-3)
+    # Features that are given stand; a row is what it is alone.
+    given = [None, np.ones((1, 480)), None]
+    mixed = sample(foretelling, vector=values, image_embeds=given)
+    assert np.array_equal(mixed[0], found[0]) and np.array_equal(mixed[2], found[2])
+    kept = sample(pipeline, vector=values, image_embeds=given)
+    assert np.allclose(mixed[1], kept[1], atol=1e-4)
 
 
 def test_weights_that_are_not_finite_give_nan(pipeline: MultiPipeline) -> None:

@@ -183,6 +183,28 @@ def test_a_source_may_be_shown_without_what_tells_most_and_values_get_noise(
     assert torch.equal(noisy.images, plain.images)
 
 
+def test_a_model_foretells_features_of_values_and_a_training_goes_on_from_it(
+    data: Path, material: MultiMaterial, tmp_path: Path
+) -> None:
+    train(make_recipe(data, 1, training={"foretell": True}), tmp_path / "first")
+    network = MultiPipeline.from_pretrained(tmp_path / "first").transformer
+    assert network.config.foretells
+    views = material.collection.sets[0]
+    rows = ~views.held_out & ~np.isnan(views.vector).all(1)
+    told = network.foretell(torch.from_numpy(views.vector[rows]).to(network.dtype)).numpy()
+    assert views.features is not None
+    seen = views.features[rows]
+    error, spread = np.square(told - seen).mean(), np.square(seen - seen.mean(0)).mean()
+    assert error < 0.98 * spread
+    train(make_recipe(data, 1, init=str(tmp_path / "first")), tmp_path / "second")
+    assert not MultiPipeline.from_pretrained(tmp_path / "second").transformer.config.foretells
+    with pytest.raises(InputError, match=r"training.foretell: needs data.encoder and values"):
+        prepare_material(
+            make_recipe(data, source={"values": None}, training={"foretell": True}),
+            load_catalogs(), tmp_path / "views",
+        )  # fmt: skip
+
+
 def test_masks_turn_with_their_images_and_scales_follow_the_cut(
     data: Path, material: MultiMaterial
 ) -> None:

@@ -273,7 +273,18 @@ class MultiPipeline(StraightPipeline):
             found["scale"] = torch.tensor([np.nan if each is None else each for each in mpp])
         streams = Streams(**found).to(self._execution_device)
         added = [x - trained if x >= trained else -1 for x in class_labels or ()]
-        return streams if self.class_table is None else self._add_classes(streams, added)
+        streams = streams if self.class_table is None else self._add_classes(streams, added)
+        return self._foretell(streams)
+
+    def _foretell(self, streams: Streams) -> Streams:
+        """Returns the streams with the features to expect of named values, where none are given.
+
+        As unCLIP's prior tells an image's of a text (Ramesh et al. 2022, arXiv 2204.06125).
+        """
+        known, network = streams.present("vector"), self.transformer
+        if known is None or not network.config.foretells:
+            return streams
+        return _add_features(streams, network.foretell(streams.vector), known)
 
     def _add_classes(self, streams: Streams, added: Sequence[int]) -> Streams:
         """Returns the streams with the features of added classes where no embedding is given."""
@@ -282,13 +293,8 @@ class MultiPipeline(StraightPipeline):
         is_class = (rows >= 0) & (rows < table.num_embeddings)
         if not bool(is_class.any()):
             return streams
-        features = table(rows.clamp(0, table.num_embeddings - 1)).unsqueeze(1).float()
-        mask = is_class.unsqueeze(1)
-        if streams.embedding is not None and streams.embedding_mask is not None:
-            has = streams.embedding_mask.any(1, keepdim=True)
-            mask = torch.cat([streams.embedding_mask, mask & ~has], 1)
-            features = torch.cat([streams.embedding, features], 1)
-        return replace(streams, embedding=features, embedding_mask=mask)
+        features = table(rows.clamp(0, table.num_embeddings - 1)).float()
+        return _add_features(streams, features, is_class)
 
     def _encode_text(self, prompts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns features and mask of TEXT_TOKENS tokens, so that no other prompt matters."""
@@ -312,3 +318,13 @@ class MultiPipeline(StraightPipeline):
         if any(side % token for side in size):
             raise ValueError(f"height and width must be multiples of {token} px, got {size}")
         return size[0] // factor, size[1] // factor
+
+
+def _add_features(streams: Streams, features: torch.Tensor, rows: torch.Tensor) -> Streams:
+    """Returns the streams with (N, D) features as embeddings of (N,) rows that have none."""
+    tokens, mask = features.unsqueeze(1), rows.unsqueeze(1)
+    if streams.embedding is not None and streams.embedding_mask is not None:
+        lacks = rows & ~streams.embedding_mask.any(1)
+        tokens, mask = streams.embedding.clone(), streams.embedding_mask.clone()
+        tokens[lacks, 0], mask[lacks, 0] = features[lacks].to(tokens), True
+    return replace(streams, embedding=tokens, embedding_mask=mask)

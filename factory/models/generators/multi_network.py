@@ -68,6 +68,7 @@ class MultiTransformer(ModelMixin, ConfigMixin, CacheMixin):  # type: ignore[mis
         attention: `parallel` or `shared`.
         feature_classes: classes that are features of the stream `embedding`: what adapters add to
             a model, which so needs no part that it was not trained with.
+        foretells: whether it holds a regression of embeddings on named values.
     """
 
     _supports_gradient_checkpointing = False
@@ -94,6 +95,7 @@ class MultiTransformer(ModelMixin, ConfigMixin, CacheMixin):  # type: ignore[mis
         scales: bool = True,
         attention: Literal["parallel", "shared"] = "parallel",
         feature_classes: int = 0,
+        foretells: bool = False,
     ) -> None:
         super().__init__()
         self.class_features = None
@@ -119,6 +121,10 @@ class MultiTransformer(ModelMixin, ConfigMixin, CacheMixin):  # type: ignore[mis
             dim, stream_dim, classes, text_dim, embedding_dim, embedding_tokens,
             vector_names, scales,
         )  # fmt: skip
+        if foretells:
+            count = len(vector_names.split(","))
+            self.register_buffer("foretelling", torch.zeros(embedding_dim, count))
+            self.register_buffer("foretelling_at_0", torch.zeros(embedding_dim))
         names = tuple(self.streams.kinds)
         self.blocks = nn.ModuleList(
             Block(dim, heads, stream_dim, names, attention == "shared") for _ in range(depth)
@@ -133,6 +139,16 @@ class MultiTransformer(ModelMixin, ConfigMixin, CacheMixin):  # type: ignore[mis
     def stream_names(self) -> tuple[str, ...]:
         """The streams that it takes."""
         return (*self.streams.kinds, *(() if self.control_enter is None else ("control",)))
+
+    def foretell(self, values: torch.Tensor) -> torch.Tensor:
+        """Returns (N, embedding_dim) features to expect of images of (N, V) named values.
+
+        A value that is not known, NaN, counts as 0.
+        """
+        own: Any = self
+        known = values.nan_to_num(0.0).to(own.foretelling)
+        found: torch.Tensor = known @ own.foretelling.T + own.foretelling_at_0
+        return found.float()
 
     def forward(
         self, sample: torch.Tensor, sigma: torch.Tensor, streams: Streams, tap: int | None = None

@@ -1,6 +1,6 @@
 """Batches of a generator of parallel streams, keyed by (seed, step, process)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from factory.core.hashing import derive_seed
 from factory.models.generators.multi_guidance import NAMES
 from factory.models.generators.multi_streams import Streams
 from factory.train.augment import jitter_stains, turn_images
+from factory.train.multi.network import Scales
 from factory.train.multi.settings import MultiOptimisation, MultiRecipe
 from factory.train.multi.views import Collection
 
@@ -20,8 +21,6 @@ EMBEDDING_NOISE = 0.2
 """Standard deviation of the noise on features shown to the network, in units of theirs."""
 _TELL_MOST = ("caption", "embedding")
 _CPU = torch.device("cpu")
-Scales = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
-"""Stream -> mean and standard deviation of its numbers."""
 Row = tuple[int, int]
 """Source and view."""
 

@@ -18,6 +18,8 @@ from factory.train.generator.network import build_text_encoder, copy_weights
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.views import Collection
 
+Foretelling = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""(D, V) slopes of features on named values, and (D,) features where all values are 0."""
 Scales = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 """Stream -> mean and standard deviation of its numbers."""
 _SHAPE = {
@@ -108,6 +110,7 @@ def build_denoiser(
     tokenizer: Any,
     embedding_dim: int,
     scales: Scales,
+    foretelling: Foretelling | None = None,
     language_model: Any = None,
     start: MultiPipeline | None = None,
 ) -> MultiDenoiser:
@@ -119,6 +122,7 @@ def build_denoiser(
         tokenizer: of the captions, or None for a model without.
         embedding_dim: width of the encoder's features; 0 for a model without.
         scales: of `embedding` and `vector`, where they are.
+        foretelling: of embeddings by named values, or None.
         language_model: whose last hidden states queries read, or None: a text model of its own.
         start: pipeline to go on from, whose reader of captions is built again, or None.
     """
@@ -131,12 +135,17 @@ def build_denoiser(
         embedding_dim=embedding_dim,
         vector_names=",".join(collection.vector_names),
         control_labels=",".join(collection.control_labels),
+        foretells=foretelling is not None,
         scales=any(not np.isnan(each.mpp).all() for each in collection.sets),
         **network.model_dump(include=_SHAPE),
     )
     for name, (mean, spread) in scales.items():
         getattr(transformer.streams, f"{name}_mean").copy_(torch.from_numpy(mean))
         getattr(transformer.streams, f"{name}_std").copy_(torch.from_numpy(spread))
+    if foretelling is not None:
+        slopes, at_0 = (torch.from_numpy(each) for each in foretelling)
+        transformer.foretelling.copy_(slopes)
+        transformer.foretelling_at_0.copy_(at_0)
     projector = None
     if recipe.training.alignment or recipe.training.alignment_pooled:
         projector = Projector(network.dim, embedding_dim)
@@ -173,6 +182,7 @@ def start_from(denoiser: MultiDenoiser, collection: Collection, start: MultiPipe
         "streams.kinds.class_name.weight": (collection.class_names, start.class_names),
         **{f"{kind}.{name}": values for name in ("names", "slopes")},
         **{f"streams.vector_{name}": values for name in ("mean", "std")},
+        **dict.fromkeys(("foretelling", "foretelling_at_0"), ((), ())),  # of one's own data
     }
     copy_weights("transformer", mine, theirs, rows)
     if denoiser.text_encoder is not None and start.text_encoder is not None:

@@ -128,6 +128,11 @@ class MultiOptimisation(OptimisationSettings):
         description="standard deviation of the noise on named values, in units of theirs: few "
         "profiles are not learnt by heart",
     )
+    foretell: bool = Field(
+        False,
+        description="named values without an embedding are sampled with the features that a ridge "
+        "regression on the training images expects of them; without it they alone must teach all",
+    )
     control_rate: float = Field(1.0, ge=0, le=1, description="images shown with their mask")
     time_shift: float = Field(
         0.0, ge=-5, le=5, description="mean of the logit of the share of noise"

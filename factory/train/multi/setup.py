@@ -18,7 +18,7 @@ from factory.models.generators.query_text import load_language_model
 from factory.models.generators.straight import TEXT_TOKENS
 from factory.train.generator.setup import FlowMaterial, fit_tokenizer, join_start, load_start
 from factory.train.multi.batches import measure_features
-from factory.train.multi.network import Scales
+from factory.train.multi.network import Foretelling, Scales
 from factory.train.multi.settings import MultiRecipe
 from factory.train.multi.views import Collection, load_collection
 
@@ -33,6 +33,7 @@ class MultiMaterial(FlowMaterial):
         teacher: the encoder whose features are aligned with, or None.
         embedding_dim: width of the encoder's features; 0: none.
         scales: of `embedding` and `vector`, where they are.
+        foretelling: of embeddings by named values, or None.
         language_model: frozen, of captions that queries read, or None.
     """
 
@@ -41,6 +42,7 @@ class MultiMaterial(FlowMaterial):
     teacher: LearnedEncoder | None
     embedding_dim: int
     scales: Scales
+    foretelling: Foretelling | None
     language_model: Any
 
     @torch.no_grad()
@@ -98,11 +100,30 @@ def prepare_material(recipe: MultiRecipe, catalogs: Catalogs, folder: Path) -> M
         teacher=_find_teacher(recipe, encoder),
         embedding_dim=0 if encoder is None else encoder.dim,
         scales=scales,
+        foretelling=_fit_foretelling(recipe, collection),
         language_model=language_model,
         start=start,
         start_sha256=digest,
         patients=join_start(collection.patients, recipe.init, catalogs),
     )
+
+
+def _fit_foretelling(recipe: MultiRecipe, collection: Collection) -> Foretelling | None:
+    """Fits features of the views learned from to their named values (ridge, its penalty chosen)."""
+    if not recipe.training.foretell:
+        return None
+    if recipe.data.encoder is None or not collection.vector_names:
+        raise InputError("training.foretell: needs data.encoder and values: set them, or remove it")
+    from sklearn.linear_model import RidgeCV
+
+    sets = [(each, ~each.held_out & ~np.isnan(each.vector).all(1)) for each in collection.sets]
+    values = np.nan_to_num(np.concatenate([each.vector[rows] for each, rows in sets]))
+    features: list[Any] = [each.features[rows] for each, rows in sets]  # type: ignore[index]
+    seen = np.concatenate(features)
+    spread = np.maximum(seen.std(0), 1e-3)
+    ridge = RidgeCV(np.logspace(0, 4, 9)).fit(values, (seen - seen.mean(0)) / spread)
+    slopes = ridge.coef_ * spread[:, None]
+    return slopes.astype(np.float32), (ridge.intercept_ * spread + seen.mean(0)).astype(np.float32)
 
 
 def _check_meaning(recipe: MultiRecipe, start: MultiPipeline) -> None:

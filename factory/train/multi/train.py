@@ -58,7 +58,7 @@ class MultiTrainer(FlowTrainer[MultiRecipe, MultiMaterial]):
         material = self._material
         network = build_denoiser(
             self._recipe, material.collection, material.tokenizer, material.embedding_dim,
-            material.scales, material.language_model, material.start,
+            material.scales, material.foretelling, material.language_model, material.start,
         )  # fmt: skip
         return network.to(memory_format=torch.channels_last)
 
@@ -125,14 +125,18 @@ class MultiTrainer(FlowTrainer[MultiRecipe, MultiMaterial]):
         described.pop("data")
         training = described["training"]  # as records from before these fields counted have it
         training["reading_steps"] = 0
-        if training["control_rate"] == 1.0:
-            del training["control_rate"]
+        plain = type(self._recipe.training).model_fields
+        for name in ("control_rate", "vector_noise", "foretell"):
+            if training[name] == plain[name].default:
+                del training[name]
         text = described["network"].pop("text")  # None is as before there was any
         if text is not None:
             digest = compute_weights_digest(Path(text["encoder"]))
             described["network"]["text"] = {"queries": text["queries"], "weights_sha256": digest}
-        weights = [source.weight for source in self._recipe.data.sources]
-        return described | {"views": self._material.collection.digest, "weights": weights}
+        sources = self._recipe.data.sources
+        found = {"views": self._material.collection.digest, "weights": [x.weight for x in sources]}
+        alone = [each.alone for each in sources]
+        return described | found | ({"alone": alone} if any(alone) else {})
 
 
 def draw_times(recipe: MultiRecipe, count: int, generator: torch.Generator) -> torch.Tensor:
