@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from factory.core.errors import RunBrokenError
+from factory.core.errors import RunBrokenError, StoreError
 
 GRACE = 25.0
 """Seconds for the batches in hand to end: less than the 30 s that Kubernetes gives."""
@@ -29,7 +29,7 @@ class Drain:
 
     Args:
         say: takes the line that tells what happens now.
-        is_urgent: whether nothing more may be written, as when the run folder was lost.
+        tell_lost: why nothing more may be written, as when the run folder was lost; "": it may.
 
     Attributes:
         is_asked: workers lay down their shards; no other is begun.
@@ -38,10 +38,10 @@ class Drain:
     def __init__(
         self,
         say: Callable[[str], None] = lambda line: None,
-        is_urgent: Callable[[], bool] = lambda: False,
+        tell_lost: Callable[[], str] = str,
     ) -> None:
         self.is_asked = False
-        self._say, self._is_urgent = say, is_urgent
+        self._say, self._tell_lost = say, tell_lost
         self._ended = threading.Event()
         self._is_last = threading.Lock()
 
@@ -71,13 +71,13 @@ class Drain:
         """Looks whether anything may still be written.
 
         Raises:
-            StoppedError: no.
+            StoreError: no, and why.
         """
-        if self._is_urgent():
-            raise StoppedError
+        if self._tell_lost():
+            raise StoreError(self._tell_lost())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.is_asked or self._is_urgent():
+        if self.is_asked or self._tell_lost():
             self._start(self._end_hard)
             raise KeyboardInterrupt
         self.is_asked = True

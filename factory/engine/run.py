@@ -117,7 +117,7 @@ def run_recipe(
         order, policy = Order(recipe, loaded.session, url), build_policy(folder, recipe)
         try:
             first = None if record is None else find_first_marker(folder, plan)
-            drain = Drain(say, lambda: bool(lease.lost))
+            drain = Drain(say, lambda: lease.lost)
             told = Told(notify, say, watch or NoWatch(), drain)
             stopping = None
             if rule is not None and real is not None:

@@ -19,6 +19,7 @@ from factory.cli import main
 from factory.core.errors import HeldError, RunBrokenError, StoreError
 from factory.core.files.store import FileStore
 from factory.engine import lease
+from factory.engine.executors.abreast import ABREAST
 from factory.engine.run_folder import LEASE, WORK, RunFolder
 from factory.models.generators.families.fake import FakeGenerator
 from tests import forked
@@ -190,7 +191,8 @@ def test_a_driver_that_was_followed_stops(tmp_path, monkeypatch):
     assert not (out / "data").exists()
 
 
-def test_what_is_committed_beside_the_sampling_gets_no_marker_then(tmp_path, monkeypatch):
+@pytest.mark.parametrize("is_main", [True, False])
+def test_what_is_committed_beside_the_sampling_gets_no_marker_then(is_main, tmp_path, monkeypatch):
     """The folder is lost while a shard's data is written, in a thread that nothing interrupts."""
     monkeypatch.setattr(lease, "BEAT", 0.05)
     out, write, slept = tmp_path / "run", FileStore.write, []
@@ -203,9 +205,11 @@ def test_what_is_committed_beside_the_sampling_gets_no_marker_then(tmp_path, mon
             slept.append(name)
 
     monkeypatch.setattr(FileStore, "write", write_slowly)
-    with pytest.raises(RunBrokenError, match="taken over"):
-        run(write_recipe(tmp_path), out)
-    assert len(slept) == 1
+    with pytest.raises(RunBrokenError, match="taken over"), ThreadPoolExecutor(1) as threads:
+        if is_main:
+            run(write_recipe(tmp_path), out)
+        threads.submit(run, write_recipe(tmp_path), out).result()
+    assert 0 < len(slept) <= ABREAST  # what was in hand
     assert not list(out.glob(f"{WORK}/shards/*.json"))
 
 
