@@ -10,6 +10,7 @@ from typing import Any
 
 _NAMED = ("torch", "numpy", "numpy.dtypes", "datetime", "uuid")
 """Modules whose objects (dtypes, devices, dates) say as text what they are."""
+_PLAIN = frozenset({str, int, bool, type(None)})
 
 
 def to_plain(value: Any) -> Any:
@@ -20,6 +21,8 @@ def to_plain(value: Any) -> Any:
     numbers; enums their values; paths, dtypes and devices their names; classes and functions their
     dotted names; and any other object that of its class, which says the same on every machine.
     """
+    if type(value) in _PLAIN:  # most of what a row tells, and rows are many
+        return value
     found: Any = value
     if isinstance(value, enum.Enum):
         found = to_plain(value.value)
