@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from factory.cli.options import IMAGE_COLUMN, IMAGES, NEW_FOLDER, Number, defaulted
-from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION
+from factory.cli.recipes import JSON_OPTION, RECIPE_ARGUMENT, SET_OPTION, write_set
 from factory.core.duration import format_duration
 from factory.core.plain import write_json
 from factory.evaluate.figures import align
@@ -90,7 +90,7 @@ def _print_report(report: Mapping[str, Any], out: Path) -> None:
     click.echo(f"\nlook at {out / 'calibration.png'}; all numbers: {out / 'calibration.json'}")
     if report["set"]:
         click.echo("\nto use the proposed thresholds:")
-        click.echo("  " + " ".join(map(_write_set, report["set"])))
+        click.echo("  " + " ".join(map(write_set, report["set"])))
         click.echo("\n" + report["yaml"].rstrip())
 
 
@@ -213,13 +213,7 @@ def _print_early(early: Mapping[str, Any] | None) -> None:
     if early["proposed"] is None:
         click.echo("(no bound is worth it)")
     else:
-        click.echo(f"to use the best of them:\n  {_write_set(early['proposed']['set'])}")
-
-
-def _write_set(text: str) -> str:
-    """Returns an option that a shell passes on as it is: names of classes may hold quotes."""
-    quoted = text.replace("'", "'\\''")
-    return f"--set '{quoted}'"
+        click.echo(f"to use the best of them:\n  {write_set(early['proposed']['set'])}")
 
 
 def _show(found: Mapping[str, Any] | None, key: str, interval: bool = True) -> str:

@@ -1,6 +1,7 @@
 """Commands on recipes: init, validate, schema, plan."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ SET_OPTION = click.option(
     metavar="A.B=C",
     help="Override a field of the recipe, e.g. --set generator.steps=8. Repeatable.",
 )
+
+
+def write_set(text: str) -> str:
+    """Returns an option that a shell passes on as it is: names of classes may hold quotes."""
+    quoted = text.replace("'", "'\\''")
+    return f"--set '{quoted}'"
+
+
 RECIPE_ARGUMENT = click.argument("recipe", type=RECIPE)
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
@@ -88,13 +97,24 @@ def schema(out: Path | None) -> None:
     default=True,
     help="Sample a few images to estimate acceptance, time and disk.",
 )
+@click.option(
+    "--speed",
+    is_flag=True,
+    help="Time the model in each way that its network can run here, and propose generator.speed.",
+)
 @JSON_OPTION
 def plan(
-    recipe: Path, overrides: tuple[str, ...], calibrate: bool, as_json: bool, **given: Any
+    recipe: Path,
+    overrides: tuple[str, ...],
+    calibrate: bool,
+    speed: bool,
+    as_json: bool,
+    **given: Any,
 ) -> None:
     """Shows what RECIPE asks for: counts, shards, expected attempts, disk, time and cost.
 
-    What a worker costs is yours to say: --price, or --watts with --carbon.
+    What a worker costs is yours to say: --price, or --watts with --carbon. Run --speed on the
+    device that will sample.
     """
     from factory.cli.loading import load_checked, make_say
     from factory.engine.cost import CostOptions, describe_costs
@@ -104,6 +124,8 @@ def plan(
     loaded = load_checked(recipe, overrides)
     planned, verdict = api.plan(loaded), combine_recipe_terms(loaded)
     report = api.estimate(loaded, planned, calibrate, make_say(as_json), costs)
+    if speed:
+        report["speeds"] = api.measure_speeds(loaded, planned, say=make_say(as_json))
     if as_json:
         click.echo(write_json({**report, "notes": list_notes()}))
         return
@@ -123,12 +145,22 @@ def plan(
             f"{report['idle_share']:.0%} of the places in first batches have no request: choose an "
             "output.shard_size and counts that are multiples of generator.batch_size"
         )
-    if not calibrate:
+    if calibrate:
+        _print_calibrated(report)
+    else:
         click.echo(
             f"disk about {format_size(report['disk_gib'])}, where every first try is accepted and "
             "no image compresses (not calibrated)"
         )
-        return
+    for line in describe_costs(report["costs"]) if calibrate and costs != CostOptions() else ():
+        click.echo(f"  {line}")
+    if speed:
+        from factory.cli.speeds import print_speeds
+
+        print_speeds(report["speeds"])
+
+
+def _print_calibrated(report: Mapping[str, Any]) -> None:
     low, high = report["acceptance_ends"]
     least, most = report["expected_candidates_ends"]
     click.echo(
@@ -139,8 +171,6 @@ def plan(
         f"{format_size(report['disk_gib'])}, "
         f"{format_duration(report['expected_seconds'])} on one worker like this one"
     )
-    for line in describe_costs(report["costs"]) if costs != CostOptions() else ():
-        click.echo(f"  {line}")
 
 
 def format_size(gib: float) -> str:

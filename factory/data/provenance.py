@@ -61,6 +61,7 @@ class GeneratorRecord(Part):
     adapters: tuple[AdapterRecord, ...] = ()
     classifier_guidance: dict[str, Any] | None = None
     cache: dict[str, Any] | None = None
+    speed: dict[str, Any] | None = None
     channels: ChannelsRecord | None = None
     libraries: dict[str, str] = Field({})
 

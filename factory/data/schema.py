@@ -76,6 +76,7 @@ SHAPES_PIXELS = (
     "guidance_scale",
     "classifier_guidance",
     "cache",
+    "speed",
     "negative_prompt",
     "width",
     "height",

@@ -22,7 +22,7 @@ from factory.engine.regenerate import Places, regenerate_rows
 from factory.models.generators import build_generator, multi_network
 from factory.models.generators.diffusers import DiffusersGenerator
 from factory.models.generators.settings import REFUSED_CACHES, GeneratorSettings
-from factory.models.generators.step_cache import find_network
+from factory.models.generators.speed import find_network
 from tests import tiny
 from tests.models.test_generators import ENTRIES, make_job, stack
 from tests.pipelines import save_pipeline
@@ -83,7 +83,7 @@ def test_a_row_is_the_same_in_any_company_and_in_any_call(build, family, kind):
 @pytest.mark.parametrize(("family", "kind"), CACHED)
 def test_it_leaves_out_work_and_nothing_of_it_stays(build, family, kind, monkeypatch):
     plain, cached = build(family), build(family, cache=kind)
-    network = find_network(cached.model.pipeline)
+    network = find_network(cached.model.pipeline, "cache")
     calls = count_calls(network, monkeypatch)
     alone = stack(plain.generate([make_job()]))
     before = dict(calls)

@@ -130,7 +130,7 @@ class DiffusersGenerator(BatchedGenerator):
     def describe(self) -> dict[str, Any]:
         """Returns what made the pixels, as plain data for provenance; loads the weights."""
         model, capabilities, family = self.model, self.capabilities, self.family
-        guidance, cache = family.guidance_scale, self._settings.cache
+        guidance = family.guidance_scale
         names = ["diffusers", "torch", "transformers", "numpy", "pillow", "safetensors"]
         names += ["peft"] if model.adapters else []
         return {
@@ -147,7 +147,7 @@ class DiffusersGenerator(BatchedGenerator):
             **describe_making(capabilities, model.dtype, model.device, names),
             "adapters": list(model.adapters),
             **({} if self._guide is None else {"classifier_guidance": self._guide.describe()}),
-            **({} if cache is None else {"cache": cache.model_dump()}),
+            **self._settings.describe_ways(),
         }
 
     @cached_property

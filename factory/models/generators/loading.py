@@ -62,11 +62,13 @@ class LoadedModel:
         return self.schedulers["scheduler"]
 
 
-def _place_pipeline(pipeline: Any, device: str, model: str) -> None:
+def _prepare(pipeline: Any, family: PipelineFamily, device: str) -> None:
     import torch
 
     from factory.models.generators.remembered import remember_texts
+    from factory.models.generators.speed import make_fast
 
+    model, speed = family.settings.model, family.settings.speed
     try:
         pipeline.to(device)
     except RuntimeError as error:
@@ -75,6 +77,9 @@ def _place_pipeline(pipeline: Any, device: str, model: str) -> None:
         if isinstance(component, torch.nn.Module):
             component.eval().requires_grad_(False)
     remember_texts(pipeline.components)
+    family.prepare(pipeline)
+    if speed is not None:
+        make_fast(pipeline, speed, device)
 
 
 def load_model(family: PipelineFamily) -> LoadedModel:
@@ -119,8 +124,7 @@ def load_model(family: PipelineFamily) -> LoadedModel:
                 f"at random: {lacking[:300]}: get the whole model"
             )
         adapters = load_adapters(pipeline, settings, entry, base)
-    _place_pipeline(pipeline, device, settings.model)
-    family.prepare(pipeline)
+    _prepare(pipeline, family, device)
     width, height = read_native_size(pipeline, family)
     digest = weights.compute_weights_digest(folder, settings.allow_pickle, parts)
     return LoadedModel(

@@ -150,6 +150,11 @@ class MultiTransformer(ModelMixin, ConfigMixin, CacheMixin):  # type: ignore[mis
         found: torch.Tensor = known @ own.foretelling.T + own.foretelling_at_0
         return found.float()
 
+    @property
+    def compiled_parts(self) -> tuple[nn.Module, ...]:
+        """What `torch.compile` takes: around them is asked which streams the rows have."""
+        return (*self.before, *self.blocks, *self.behind)
+
     def forward(
         self, sample: torch.Tensor, sigma: torch.Tensor, streams: Streams, tap: int | None = None
     ) -> tuple[torch.Tensor, torch.Tensor | None]:

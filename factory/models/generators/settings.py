@@ -63,6 +63,18 @@ class PyramidAttention(Strict):
         return self
 
 
+class Speed(Strict):
+    """How the network runs on its device. Each changes last bits, so a recipe says it."""
+
+    channels_last: bool = Field(
+        False, description="convolutions of network and decoder keep channels last in memory"
+    )
+    attention: Literal["math", "flash", "efficient", "cudnn"] | None = Field(
+        None, description="torch's kernel for attention of the network; default: torch chooses"
+    )
+    compile: bool = Field(False, description="torch.compile of the network, for each batch shape")
+
+
 Cache = Annotated[TaylorSeer | PyramidAttention, Field(discriminator="kind")]
 _BY_BATCH = (
     "decides by what all images of a batch show whether a step is left out, so that an image would "
@@ -127,6 +139,9 @@ class GeneratorSettings(Strict):
         description="parts of the network that some steps leave out: a kind, or its settings",
         json_schema_extra=_add_bare_kinds,
     )
+    speed: Speed | None = Field(
+        None, description="how the network runs on its device; `factory plan --speed` measures it"
+    )
     scheduler: str | None = Field(None, description="diffusers scheduler, e.g. UniPCMultistep")
     negative_prompt: str | None = None
     prompt_template: str | None = Field(
@@ -165,6 +180,17 @@ class GeneratorSettings(Strict):
         if name in REFUSED_CACHES:
             raise ValueError(f"{kind} {REFUSED_CACHES[name]}")
         return cache
+
+    @field_validator("speed")
+    @classmethod
+    def _drop_idle_speed(cls, speed: Speed | None) -> Speed | None:
+        """Reads one that switches nothing on as none: the images are the same."""
+        return None if speed == Speed() else speed
+
+    def describe_ways(self) -> dict[str, Any]:
+        """Returns cache and speed, of those that are asked for, for provenance."""
+        asked = {"cache": self.cache, "speed": self.speed}
+        return {name: each.model_dump() for name, each in asked.items() if each is not None}
 
 
 def find_entry(settings: GeneratorSettings, catalogs: Catalogs) -> ModelEntry | None:

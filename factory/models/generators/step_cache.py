@@ -29,6 +29,7 @@ from diffusers.hooks.taylorseer_cache import _TAYLORSEER_CACHE_HOOK
 from factory.core.errors import InputError
 from factory.models.generators.multi_layers import Block
 from factory.models.generators.settings import PyramidAttention, TaylorSeer
+from factory.models.generators.speed import find_network
 
 Cache = TaylorSeer | PyramidAttention
 _CLOCK = "factory_clock"
@@ -43,7 +44,7 @@ def use_cache(cache: Cache, pipeline: Any) -> Iterator[None]:
     Raises:
         InputError: a network without parts that the cache knows, or a pipeline that takes no steps.
     """
-    network, scheduler = find_network(pipeline), pipeline.scheduler
+    network, scheduler = find_network(pipeline, "cache"), pipeline.scheduler
     clock = Clock(cache, scheduler)
     step = scheduler.step
 
@@ -63,19 +64,6 @@ def use_cache(cache: Cache, pipeline: Any) -> Iterator[None]:
     finally:
         scheduler.step = step
         _remove_cache(network)
-
-
-def find_network(pipeline: Any) -> Any:
-    """Returns what predicts at every step.
-
-    Raises:
-        InputError: no component is called as such.
-    """
-    for name in ("transformer", "unet"):
-        found = getattr(pipeline, name, None)
-        if isinstance(found, torch.nn.Module):
-            return found
-    raise _refuse(f"{type(pipeline).__name__} has no component `transformer` or `unet`")
 
 
 class Clock(ModelHook):  # type: ignore[misc]

@@ -62,6 +62,10 @@ def write_makers(summary: Summary, sampled: Sampled) -> str:
             told = [f"{key} {each}" for key, each in generator.cache.items() if key != "kind"]
             cached = escape(f"{generator.cache['kind']}: {', '.join(told)}")
             lines.append(f"- parts of the network were left out at some steps by {cached}")
+        if generator.speed is not None:
+            ways = {key: each for key, each in generator.speed.items() if each}
+            told = [key if each is True else f"{key} {each}" for key, each in ways.items()]
+            lines.append(f"- its network ran with {', '.join(map(write_code, told))}")
         libraries = generator.libraries
         lines.append("- " + ", ".join(f"{name} {libraries[name]}" for name in sorted(libraries)))
         lines.append("- " + describe_licence("the model", maker.licence, escape))

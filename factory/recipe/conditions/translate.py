@@ -292,6 +292,10 @@ class TranslateConditions(ConditionKind):
             if getattr(recipe.generator, name) is not None:
                 message = "has no effect on method invert, which steps by Euler or DDIM: remove it"
                 findings.add(("generator", name), message)
+        speed = recipe.generator.speed
+        if settings.method == "invert" and speed is not None and speed.compile:
+            message = "cannot be on for method invert, which looks into layers: remove it"
+            findings.add(("generator", "speed", "compile"), message)
         if settings.per_class is not None:
             return
         if settings.method == "invert" and recipe.budget.attempts != 1:

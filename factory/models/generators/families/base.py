@@ -46,6 +46,7 @@ class Family(ABC):
         guides_streams: has a guidance of its own for each stream.
         pauses: its generator is `Pausable`.
         takes_guider: its guidance may be made by a guider, not as its pipeline does.
+        runs_fast: its networks may run as `speed` says.
         caches: kinds of caches that may leave out parts of its networks; the network decides.
         paints_masks: masks beside a source say what of it is made anew.
         objective: `module:Class` that adapts its models, as `factory.train` imports it.
@@ -66,6 +67,7 @@ class Family(ABC):
     guides_streams: bool = False
     pauses: bool = False
     takes_guider: bool = False
+    runs_fast: bool = False
     caches: frozenset[str] = frozenset()
     paints_masks: bool = False
     objective: str | None = None
@@ -167,6 +169,13 @@ class Family(ABC):
             message = f"{self.settings.model} is of family {self.kind!r}, which has one guidance"
             yield "stream_guidance", f"{message}: give guidance instead"
         yield from self._list_cache_faults()
+        if self.settings.speed is not None and not self.runs_fast:
+            message = f"{self.settings.model} is of family {self.kind!r}, which samples with no"
+            yield "speed", f"{message} network of diffusers or of ours: remove it"
+        elif (
+            self.settings.speed is not None and self.settings.speed.compile and self.settings.cache
+        ):
+            yield "speed.compile", "a cache leaves out what would be compiled whole: remove one"
         if self.settings.guider is None:
             return
         if not self.takes_guider:

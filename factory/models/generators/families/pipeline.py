@@ -56,6 +56,7 @@ class PipelineFamily(TranslatingFamily):
     steps: int = 50
     scale: float
     predicts: Literal["noise", "flow"] | None = "noise"
+    runs_fast = True
     caches = frozenset({"taylorseer", "pyramid_attention"})
     token_limits: Mapping[str, int | None] = NONE
     lowercases: bool = False
@@ -312,8 +313,7 @@ class TextFamily(PipelineFamily):
         super().check_condition(condition, capabilities)
         reference, steps = condition.get(Reference), self.num_inference_steps
         strength = None if reference is None else reference.strength
-        source = condition.get(Source)
-        if source is not None:
+        if (source := condition.get(Source)) is not None:
             steps, strength = source.translation.steps or steps, source.translation.strength
         # diffusers' get_timesteps runs int(steps * strength).
         if strength is not None and int(steps * strength) < 1:
