@@ -62,8 +62,7 @@ class RunFolder:
         """Keeps other commands from writing into the folder meanwhile; see `store.lease`.
 
         Raises:
-            InputError: two commands could write there at a time; nothing was touched.
-            HeldError: another one holds it; nothing was touched.
+            InputError, HeldError: two could hold it at a time, or another does; nothing is touched.
         """
         with hold(self.files, LEASE, command, self.mend or (lambda line: None)) as lease:
             self._lease = lease
