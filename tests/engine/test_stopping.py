@@ -123,8 +123,8 @@ def test_a_test_reads_what_its_survey_reads_and_its_newest_block(real, tmp_path,
     assert deciding == 2 * [True, False]
     assert max(surveyed.values()) == 2 + 1  # that of the whole
     for shard, count in surveyed.items():
-        assert read["sample_id", shard] == count
-        assert read["scores", shard] == count + 1  # as it is written
+        assert read["sample_id", shard] == 2 * count  # what is compared, then what is decided by
+        assert read["scores", shard] == 0  # as filters said when it was sampled
         assert read["features", shard] <= 2  # one across two blocks
 
 

@@ -98,7 +98,7 @@ def test_a_kernel_that_cannot_attend_is_told(build, monkeypatch):
         build("multi", speed={"attention": "efficient"}).generate([make_job()])
 
 
-@pytest.mark.slow
+@pytest.mark.slow("test_compiling_covers_each_block_whole_and_for_one_shape")
 @pytest.mark.parametrize("family", FAMILIES)
 def test_compiled_it_makes_the_images_of_the_plain_call(build, family, monkeypatch):
     """`eager` traces and guards as inductor does, and then runs the same kernels."""
@@ -111,7 +111,7 @@ def test_compiled_it_makes_the_images_of_the_plain_call(build, family, monkeypat
         assert np.array_equal(made, stack(build(family).generate(jobs[:count])))
 
 
-@pytest.mark.slow
+@pytest.mark.slow("test_compiling_covers_each_block_whole_and_for_one_shape")
 def test_inductor_compiles_and_makes_its_images_again(build):
     if (lacking := speed_module.explain_no_compiler("cpu")) is not None:
         pytest.skip(lacking)
