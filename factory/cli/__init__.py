@@ -125,11 +125,13 @@ class LazyGroup(click.Group):
 @contextlib.contextmanager
 def _import_in_peace() -> Iterator[None]:
     """Around imports: what they make stays, and to look through it for garbage takes time."""
+    was_enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        gc.enable()
+        if was_enabled:
+            gc.enable()
 
 
 def _read_docstring(place: str) -> str | None:

@@ -1,5 +1,6 @@
 """The command line: every command, exit codes, messages, JSON, and no heavy import too early."""
 
+import gc
 import json
 import os
 import re
@@ -643,3 +644,14 @@ def test_validate_knows_recipes_of_training(tmp_path):
     result = call("validate", broken)
     assert result.exit_code == 2
     assert "training.yaml:" in result.stderr
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_a_command_leaves_the_garbage_collector_as_it_was(is_enabled, monkeypatch):
+    was_enabled = gc.isenabled()
+    (gc.enable if is_enabled else gc.disable)()
+    try:
+        call("plan", "--help")
+        assert gc.isenabled() == is_enabled
+    finally:
+        (gc.enable if was_enabled else gc.disable)()

@@ -27,6 +27,7 @@ from factory.models.generators.families.pipeline import PipelineFamily, TextFami
 from factory.models.generators.families.stable_diffusion import StableDiffusionFamily
 from factory.models.generators.settings import GeneratorSettings, Guidance, find_entry
 from tests import ROOT, tiny
+from tests.pipelines import save_pipeline
 
 TEXT_TOKENS = 64  # of the family flow
 DIFFUSERS = tuple(tiny.BUILDERS)
@@ -55,11 +56,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """Returns the folder of a family's tiny pipeline, saved at its first use."""
     root = tmp_path_factory.mktemp("tiny")
 
-    def find(family: str) -> Path:
-        folder = root / family
-        return folder if folder.exists() else tiny.save_tiny(family, folder)
-
-    return find
+    return functools.partial(find_tiny, root)
 
 
 @pytest.fixture(scope="session")
@@ -67,13 +64,9 @@ def build(folders: Callable[[str], Path]) -> Build:
     """Builds a generator of a family: small, three steps, four images in a batch."""
 
     def make(family: str, folder: Path | None = None, **changes: Any) -> Any:
-        if family == "fake":
-            model, entry = "fake", None
-        else:
-            model = str(folder or folders(family))
-            entry = ENTRIES[family](model) if family in ENTRIES else None
-        values = {"model": model, "width": SIZE, "height": SIZE, "steps": 3, "batch_size": 4}
-        return build_generator(GeneratorSettings(**{**values, **changes}), entry, Path())
+        model = "fake" if family == "fake" else str(folder or folders(family))
+        values = {"width": SIZE, "height": SIZE, "steps": 3, "batch_size": 4}
+        return build_saved(model, family, **{**values, **changes})
 
     return make
 
@@ -132,6 +125,20 @@ ENTRIES: dict[str, Callable[[str], ModelEntry]] = {
     },
 }
 """Catalog entries of the families that need one here; the others are detected by their folder."""
+
+
+def find_tiny(root: Path, family: str) -> Path:
+    """Returns the folder of a family's tiny pipeline under `root`, saved at its first use."""
+    folder = root / family
+    if folder.exists():
+        return folder
+    return (tiny.save_tiny if family in tiny.BUILDERS else save_pipeline)(family, folder)
+
+
+def build_saved(model: str, family: str, **settings: Any) -> Any:
+    """Builds the generator of a tiny pipeline's folder, with the entry that its family needs."""
+    entry = ENTRIES[family](model) if family in ENTRIES else None
+    return build_generator(GeneratorSettings(**{"model": model, **settings}), entry, Path())
 
 
 def make_job(ordinal: int = 0, attempt: int = 0, **streams: Any) -> Job:

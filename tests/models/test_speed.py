@@ -21,8 +21,7 @@ from factory.models.generators.settings import GeneratorSettings, Speed
 from factory.models.generators.speed import find_network
 from factory.recipe.file import load_recipe
 from factory.recipe.recipe import compute_recipe_digest
-from tests import tiny
-from tests.models.test_generators import ENTRIES, make_job, stack
+from tests.models.test_generators import build_saved, find_tiny, make_job, stack
 from tests.running import ask, find_messages, read_rows, run, write_recipe
 
 FAMILIES = ("flow", "multi", "stable-diffusion")
@@ -34,12 +33,11 @@ def build(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
 
     def make(family: str, **changes: Any) -> Any:
-        folder = root / family
-        if not folder.exists():
-            tiny.save_tiny(family, folder)
-        entry = ENTRIES[family](str(folder)) if family in ENTRIES else None
-        values = {"model": str(folder), "steps": 2, "batch_size": 2, "guidance": 2.0}
-        return build_generator(GeneratorSettings(**{**values, **changes}), entry, Path())
+        return build_saved(
+            str(find_tiny(root, family)),
+            family,
+            **{"steps": 2, "batch_size": 2, "guidance": 2.0, **changes},
+        )
 
     return make
 

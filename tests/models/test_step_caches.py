@@ -19,13 +19,11 @@ from factory.data.records import Condition, Job, Request
 from factory.data.streams import Scale, Vector
 from factory.engine.dataset import open_dataset
 from factory.engine.regenerate import Places, regenerate_rows
-from factory.models.generators import build_generator, multi_network
+from factory.models.generators import multi_network
 from factory.models.generators.diffusers import DiffusersGenerator
 from factory.models.generators.settings import REFUSED_CACHES, GeneratorSettings
 from factory.models.generators.speed import find_network
-from tests import tiny
-from tests.models.test_generators import ENTRIES, make_job, stack
-from tests.pipelines import save_pipeline
+from tests.models.test_generators import build_saved, find_tiny, make_job, stack
 from tests.running import find_messages, read_rows, run, write_recipe
 
 BOTH = ("taylorseer", "pyramid_attention")
@@ -41,14 +39,9 @@ def build(tmp_path_factory):
     root = tmp_path_factory.mktemp("tiny")
 
     def make(family: str, **changes: Any) -> Any:
-        folder = root / family
-        if not folder.exists():
-            save = tiny.save_tiny if family in tiny.BUILDERS else save_pipeline
-            save(family, folder)
-        entry = ENTRIES[family](str(folder)) if family in ENTRIES else None
-        values = {"model": str(folder), "width": 32, "height": 32, "steps": STEPS, "batch_size": 4}
+        values = {"width": 32, "height": 32, "steps": STEPS, "batch_size": 4}
         values |= {} if family == "flux" else {"guidance": 3.0}
-        return build_generator(GeneratorSettings(**{**values, **changes}), entry, Path())
+        return build_saved(str(find_tiny(root, family)), family, **{**values, **changes})
 
     return make
 
